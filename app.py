@@ -1,0 +1,35 @@
+"""The Flask application, for gunicorn and for development.
+
+::
+
+    gunicorn -c gunicorn.conf.py "app:create_app()"    for real
+    python app.py                                      while working on the pages; reloads when a file changes
+
+Both serve the index at SEARCHENGINE_INDEX_DIR, at http://127.0.0.1:8000 unless PORT says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from searchengine.errors import SearchEngineError
+from searchengine.web import create_app
+
+__all__ = ["create_app"]
+
+
+def main() -> int:
+    """Serves with Flask's own server, on this machine only."""
+    try:
+        app = create_app()
+    except SearchEngineError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    app.config["TEMPLATES_AUTO_RELOAD"] = True
+    app.run(host="127.0.0.1", port=int(os.environ.get("PORT") or 8000), threaded=True, use_reloader=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""How well, and how fast, the shipped compact model finds: leave-one-out retrieval, copy detection, images a second.
+
+    python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--teacher FILE] [--speed]
+
+DIR holds one folder a class. Results go to stdout as a table, progress to stderr. Every picture is squashed whole to
+the model's size by Pillow (bicubic, JPEG draft down to twice the size), features are compared by cosine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from searchengine.extractors.compact import graph_file, read_card
+from searchengine.learning.photos import find_labelled, squashed
+from searchengine.learning.teacher import Teacher
+
+Features = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A name, the size of its pictures, and what makes (n, size, size, 3) uint8 into unit rows (n, d) float32."""
+
+    name: str
+    size: int
+    embed: Callable[[Pixels], Features]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Average precision and the precision of the first 1 and 10, each of every query: (n,) float64."""
+
+    average_precision: npt.NDArray[np.float64]
+    first: npt.NDArray[np.float64]
+    first_ten: npt.NDArray[np.float64]
+
+
+def unit(features: npt.NDArray[np.generic]) -> Features:
+    """Rows of length one."""
+    rows = np.asarray(features, dtype=np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def compact_model(folder: Path | None, batch: int = 32) -> Model:
+    """The shipped model (or one in `folder`) on OpenVINO in float32."""
+    import openvino as ov
+
+    at = {} if folder is None else {"folder": folder}
+    core = ov.Core()
+    compiled = core.compile_model(core.read_model(graph_file(**at)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def embed(pictures: Pixels) -> Features:
+        parts = [compiled([pictures[i : i + batch]])[0] for i in range(0, len(pictures), batch)]
+        return unit(np.concatenate(parts))
+
+    return Model("compact", int(read_card(**at)["size"]), embed)
+
+
+def teacher_model(path: Path, size: int) -> Model:
+    """The teacher, whose output is uint8 with zero point 0: directions need no scale."""
+    teacher = Teacher(path, size=size, batch=32)
+
+    def embed(pictures: Pixels) -> Features:
+        return unit(np.concatenate([teacher.embed(pictures[i : i + 32]) for i in range(0, len(pictures), 32)]))
+
+    return Model(f"teacher at {size} px", size, embed)
+
+
+def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
+    """Rank all others by cosine for every image; relevant is what has its label. Ties stay in order of number."""
+    ap, first, ten = [], [], []
+    for query, feature in enumerate(features):
+        cosine = features @ feature  # (n, d) @ (d,) -> (n,)
+        order = np.argsort(-cosine, kind="stable")
+        relevant = labels[order[order != query]] == labels[query]  # (n - 1,)
+        if not relevant.any():
+            continue
+        precision = np.cumsum(relevant) / np.arange(1, len(relevant) + 1)
+        ap.append(precision[relevant].mean())
+        first.append(float(relevant[0]))
+        ten.append(relevant[:10].mean())
+    return Scores(np.array(ap), np.array(first), np.array(ten))
+
+
+def interval(values: npt.NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean, queries drawn with replacement."""
+    rng = np.random.default_rng(0)
+    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    """What is left after a JPEG of that quality."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(stream.getvalue())).convert("RGB")
+
+
+def central(picture: Image.Image, share: float) -> Image.Image:
+    """The middle of the picture: `share` of each side."""
+    width, height = picture.size
+    left, top = width * (1 - share) / 2, height * (1 - share) / 2
+    return picture.crop((round(left), round(top), round(width - left), round(height - top)))
+
+
+ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "central 70 % crop": lambda p: central(p, 0.7),
+    "10 degrees of rotation": lambda p: p.rotate(10, Image.Resampling.BICUBIC),
+    "mirror": ImageOps.mirror,
+    "blur of radius 3": lambda p: p.filter(ImageFilter.GaussianBlur(3)),
+    "JPEG quality 10": lambda p: as_jpeg(p, 10),
+    "grey": lambda p: ImageOps.grayscale(p).convert("RGB"),
+    "brighter 1.4, colour 1.6": lambda p: ImageEnhance.Color(ImageEnhance.Brightness(p).enhance(1.4)).enhance(1.6),
+}
+
+
+def copy_detection(model: Model, files: list[Path], altered: int) -> dict[str, float]:
+    """Share of altered pictures whose original comes first among all `files`, by alteration."""
+
+    def square(picture: Image.Image) -> Pixels:
+        return np.asarray(picture.resize((model.size, model.size), Image.Resampling.BICUBIC))
+
+    originals = []
+    for path in files:
+        with Image.open(path) as opened:
+            originals.append(ImageOps.exif_transpose(opened).convert("RGB"))
+    database = model.embed(np.stack([square(picture) for picture in originals]))
+    found = {}
+    for name, alter in ALTERATIONS.items():
+        queries = model.embed(np.stack([square(alter(picture)) for picture in originals[:altered]]))
+        found[name] = float(np.mean(np.argmax(queries @ database.T, axis=1) == np.arange(altered)))
+    return found
+
+
+def images_per_second(embed: Callable[[Pixels], object], size: int, *, batch: int = 32, seconds: float = 4.0) -> float:
+    """Forward passes of full batches, warm."""
+    pictures = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+    embed(pictures)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        embed(pictures)
+        done += batch
+    return done / (time.perf_counter() - began)
+
+
+def vgg16_per_second(batch: int = 32) -> float:
+    """VGG16 up to fc2 on OpenVINO in float32, random weights, for the ratio."""
+    import tempfile
+
+    import keras
+    import openvino as ov
+
+    full = keras.applications.VGG16(weights=None)
+    cut = keras.Model(full.input, full.get_layer("fc2").output)
+    with tempfile.TemporaryDirectory() as folder:
+        cut.export(f"{folder}/vgg16.xml", format="openvino", verbose=False)
+        core = ov.Core()
+        compiled = core.compile_model(f"{folder}/vgg16.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return images_per_second(lambda p: compiled([p.astype(np.float32)]), 224, batch=batch, seconds=8.0)
+
+
+def report_retrieval(model: Model, folder: Path) -> None:
+    """One line of the table for one set."""
+    files, labels, _ = find_labelled(folder)
+    print(f"{model.name}: {len(files)} images of {folder.name}", file=sys.stderr)
+    pixels = np.stack([squashed(path, model.size) for path in files])  # (n, s, s, 3) uint8
+    scores = leave_one_out(model.embed(pixels), np.asarray(labels))
+    low, high = interval(scores.average_precision)
+    print(
+        f"| {folder.name} | {model.name} | {scores.first.mean():.3f} | {scores.first_ten.mean():.3f} "
+        f"| {scores.average_precision.mean():.3f} ({low:.3f} to {high:.3f}) |"
+    )
+
+
+def report_copies(model: Model, folder: Path, photos: int, altered: int) -> None:
+    """Copy detection on a random choice of the folder's photos."""
+    files = find_labelled(folder)[0]
+    chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:photos]]
+    found = copy_detection(model, chosen, min(altered, len(chosen)))
+    for name, share in found.items():
+        print(f"| {name} | {model.name} | {share:.3f} |")
+    print(f"| all | {model.name} | {np.mean(list(found.values())):.3f} |")
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--images", type=Path, action="append", default=[], metavar="DIR", help="a set: one folder a class"
+    )
+    parser.add_argument("--copies", type=Path, metavar="DIR", help="photos for copy detection, in folders")
+    parser.add_argument("--photos", type=int, default=500, help="photos searched for copies (default: 500)")
+    parser.add_argument("--altered", type=int, default=200, help="how many of them are altered (default: 200)")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="another packaged model than the shipped one")
+    parser.add_argument("--teacher", type=Path, metavar="FILE", help="measure the teacher network too")
+    parser.add_argument("--teacher-size", type=int, default=224, help="its picture size (default: 224)")
+    parser.add_argument("--speed", action="store_true", help="measure images a second as well")
+    parser.add_argument("--vgg16", action="store_true", help="and those of VGG16, for the ratio")
+    options = parser.parse_args()
+    models = [compact_model(options.model)]
+    if options.teacher:
+        models.append(teacher_model(options.teacher, options.teacher_size))
+    if options.images:
+        print("| set | model | P@1 | P@10 | mAP (95 % interval) |\n| --- | --- | --- | --- | --- |")
+    for folder in options.images:
+        for model in models:
+            report_retrieval(model, folder)
+    if options.copies:
+        print("\n| alteration | model | original comes first |\n| --- | --- | --- |")
+        for model in models:
+            report_copies(model, options.copies, options.photos, options.altered)
+    if options.speed or options.vgg16:
+        compact = images_per_second(models[0].embed, models[0].size)
+        print(f"\ncompact, float32, batch 32: {compact:.0f} images/s")
+    if options.vgg16:
+        vgg16 = vgg16_per_second()
+        print(f"VGG16 fc2, float32, batch 32: {vgg16:.1f} images/s; compact is {compact / vgg16:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

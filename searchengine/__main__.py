@@ -1,0 +1,7 @@
+"""``python -m searchengine``."""
+
+import sys
+
+from searchengine.cli import main
+
+sys.exit(main())

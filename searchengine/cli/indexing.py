@@ -1,0 +1,178 @@
+"""``searchengine index`` and ``python offline_index.py``: folders -> index."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchengine.cli.options import (
+    add_index_dir,
+    add_json,
+    add_running,
+    print_json,
+    print_note,
+    print_result,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from searchengine.extractors import ExtractorSpec
+
+_DESCRIPTION = """\
+Make an index of one or more folders of images, or bring it up to date.
+
+The first run embeds every image. Later ones embed only what is new or changed; files that moved keep their id, and
+files that are gone are taken out. A run that was stopped goes on with the same command.
+"""
+
+_EPILOG = """\
+examples:
+  python offline_index.py ~/Pictures --model compact            no download needed
+  python offline_index.py val2017 --index-dir coco              VGG16 fc2; fetches its weights (553 MB) once
+  python offline_index.py val2017 --index-dir coco              again: only what is new
+  python offline_index.py photos scans --exclude '*.png' --exclude 'private/*'
+  python offline_index.py photos --weights vgg16_weights_tf_dim_ordering_tf_kernels.h5
+
+exit status: 0 done; 1 nothing could be indexed, or anything was skipped under --strict; 2 wrong usage
+"""
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add ``index``."""
+    parser = verbs.add_parser(
+        "index",
+        help="make an index of folders of images, or bring it up to date",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.replace("python offline_index.py", "searchengine index"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_flags(parser)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of an indexing run."""
+    parser.set_defaults(act=act)
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="+", type=Path, help="a folder of images, searched to its depths"
+    )
+    add_index_dir(parser)
+    which = parser.add_argument_group("which images")
+    which.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="leave out what matches; may be repeated"
+    )
+    which.add_argument(
+        "--limit", metavar="N", type=whole_number, help="look at the first N files only; removes nothing"
+    )
+    which.add_argument(
+        "--labels",
+        choices=("folder", "none"),
+        help="the name of the folder that an image lies in is its label (default: folder, or as the index was made)",
+    )
+    model = parser.add_argument_group("the extractor (default: VGG16 fc2, or what the index was made with)")
+    model.add_argument("--model", metavar="NAME", help="vgg16, or compact: small, fast, and shipped with the program")
+    model.add_argument("--layer", metavar="NAME", help="the layer whose output is the feature (default for vgg16: fc2)")
+    model.add_argument("--normalize", choices=("l2", "none"), help="features of length 1 (default), or raw activations")
+    model.add_argument(
+        "--weights", metavar="FILE", help="a weights file of one's own, or the published one: .weights.h5 or .h5"
+    )
+    add_running(model)  # type: ignore[arg-type]
+    model.add_argument(
+        "--batch-size", metavar="N", type=whole_number, default=32, help="images at a time (default: 32)"
+    )
+    going = parser.add_argument_group("the run")
+    going.add_argument("--rebuild", action="store_true", help="embed everything anew; the old index answers meanwhile")
+    going.add_argument("--prune", action="store_true", help="take out what is gone even if it is more than a fifth")
+    going.add_argument("--relocate", action="store_true", help="the folders of the index are now at these places")
+    going.add_argument("--strict", action="store_true", help="exit with 1 if any file had to be skipped")
+    add_json(going)  # type: ignore[arg-type]
+
+
+def act(options: argparse.Namespace) -> int:
+    """Run it."""
+    from searchengine.cli.progress import Bar
+    from searchengine.extractors import extractor_from_spec
+    from searchengine.indexing import IndexingOptions, update_index
+
+    spec, weights_file = _extractor(options)
+    with Bar() as bar:
+        summary = update_index(
+            options.images,
+            options.index_dir,
+            spec=spec,
+            load=lambda: extractor_from_spec(
+                spec,
+                weights_file=weights_file,
+                precision=options.precision,
+                runtime=options.runtime,
+                progress=bar.say,
+            ),
+            options=IndexingOptions(
+                exclude=tuple(options.exclude),
+                labels=options.labels,
+                batch_size=options.batch_size,
+                limit=options.limit,
+                rebuild=options.rebuild,
+                prune=options.prune,
+                relocate=options.relocate,
+            ),
+            progress=bar,
+            weights_file=weights_file,
+        )
+    if options.json:
+        print_json(summary.to_dict())
+    else:
+        print_result(_sentence(summary.to_dict(), options.index_dir))
+    if summary.images == 0:
+        print_note(
+            "Nothing could be indexed: no image was found that can be read. Formats: JPEG, PNG, WebP, GIF, BMP, TIFF, "
+            "AVIF, HEIC."
+        )
+        return 1
+    return 1 if options.strict and summary.skipped else 0
+
+
+def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]:
+    """What the flags ask for or, where they are silent, what the index was made with; and its weights file."""
+    from searchengine.errors import SearchEngineError
+    from searchengine.extractors import ExtractorSpec, make_spec
+    from searchengine.index.catalog import Catalog
+
+    if any((options.model, options.layer, options.normalize, options.weights)):
+        spec = make_spec(
+            options.model or "vgg16",
+            layer=options.layer,
+            normalize=options.normalize or "l2",
+            weights=options.weights or "imagenet",
+        )
+        return spec, Path(options.weights).expanduser() if options.weights else None
+    try:
+        catalog = Catalog.open(options.index_dir)
+    except SearchEngineError:
+        return make_spec(), None  # a new index; or the run itself says what is wrong with it
+    try:
+        weights = catalog.get("weights_file")
+        return ExtractorSpec.from_json(catalog.need("spec")), Path(weights) if weights else None
+    finally:
+        catalog.close()
+
+
+def _sentence(counts: dict[str, int | float], index_dir: Path) -> str:
+    names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing")
+    told = ", ".join(f"{counts[name]} {name}" for name in names if counts[name]) or "nothing to do"
+    return f"{index_dir}: {counts['images']} images ({told}) in {counts['seconds']:.1f} s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python offline_index.py``."""
+    from searchengine.cli.main import run
+
+    parser = argparse.ArgumentParser(
+        prog="offline_index.py",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_flags(parser)
+    return run(parser, arguments)

@@ -1,0 +1,73 @@
+"""``searchengine info`` and ``verify``: what an index holds, and whether it is whole."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from searchengine.cli.options import add_index_dir, add_json, print_json, print_note, print_result
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add ``info`` and ``verify``."""
+    info = verbs.add_parser("info", help="say what an index holds", description="Say what an index holds.")
+    info.set_defaults(act=act_info)
+    add_index_dir(info)
+    info.add_argument("--skipped", action="store_true", help="list the files that could not be used, with the reasons")
+    add_json(info)
+    verify = verbs.add_parser(
+        "verify",
+        help="check an index whole",
+        description="Check every page of the catalog and every row of the features, and say how to mend what is wrong.",
+        epilog="exit status: 0 sound; 1 damaged",
+    )
+    verify.set_defaults(act=act_verify)
+    add_index_dir(verify)
+    add_json(verify)
+
+
+def act_info(options: argparse.Namespace) -> int:
+    """Run ``info``."""
+    from searchengine.engine import open_index
+
+    index = open_index(options.index_dir)
+    status = index.status()
+    skipped = index.skipped() if options.skipped else []
+    if options.json:
+        told = asdict(status)
+        if options.skipped:
+            told["skipped_files"] = [{"path": path, "reason": reason} for path, reason in skipped]
+        print_json(told)
+        return 0
+    print_result(f"images     {status.images}")
+    print_result(f"skipped    {status.skipped}")
+    print_result(f"extractor  {status.extractor}")
+    print_result(f"dimension  {status.dimension}")
+    print_result(f"on disk    {status.bytes / 1e6:.1f} MB")
+    print_result(f"updated    {status.updated}")
+    if status.run is not None:
+        state = "going on" if status.run.active else "stopped; the same command goes on from there"
+        print_result(f"run        {status.run.done} of {status.run.total} files, {state}")
+    for path, reason in skipped:
+        print_result(f"skipped    {path!r}: {reason}")
+    return 0
+
+
+def act_verify(options: argparse.Namespace) -> int:
+    """Run ``verify``."""
+    from searchengine.index.verify import verify
+
+    result = verify(options.index_dir)
+    if options.json:
+        print_json({**asdict(result), "sound": result.sound})
+    else:
+        for problem in result.problems:
+            print_result(problem)
+        if result.sound:
+            print_result(f"{options.index_dir}: {result.images} images, sound")
+        elif result.mend:
+            print_result(f"Mend it with: {result.mend}")
+        if result.missing_files:
+            print_note(f"{result.missing_files} image files are not where they were indexed; run the indexing again.")
+    return 0 if result.sound else 1

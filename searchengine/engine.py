@@ -1,0 +1,176 @@
+"""Query image -> feature -> nearest images: an index and the extractor that made it, together."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import ImageError
+from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
+from searchengine.index.local import LocalIndex
+from searchengine.index.types import Hit, ImageRecord, IndexStatus
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def open_index(index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
+    """Open an index for reading; no model is needed.
+
+    Args:
+        index_dir: the index folder.
+        images_dir: where the image folder is now, if it has moved since it was indexed.
+
+    Raises:
+        IndexNotFoundError, IndexVersionError, IndexDamagedError
+    """
+    return LocalIndex.open(index_dir, images_dir=images_dir)
+
+
+class SearchEngine:
+    """Answers "what looks like this?". Safe to share between threads; open it after a fork.
+
+    The extractor is loaded at the first query image, or by ``warm``. To search by an id needs none.
+    """
+
+    def __init__(self, index: LocalIndex, *, precision: str = "auto", runtime: str = "auto") -> None:
+        self.index = index
+        self._precision = precision
+        self._runtime = runtime
+        self._loading = threading.Lock()
+        self._extractor: tuple[str, Extractor] | None = None  # with the fingerprint of the index it was loaded for
+
+    @classmethod
+    def open(
+        cls,
+        index_dir: str | os.PathLike[str],
+        *,
+        images_dir: str | os.PathLike[str] | None = None,
+        precision: str = "auto",
+        runtime: str = "auto",
+    ) -> SearchEngine:
+        """Open the index in a folder, to be searched with the extractor that made it.
+
+        Args:
+            index_dir: the index folder.
+            images_dir: where the image folder is now, if it has moved since it was indexed.
+            precision: "auto", "float32" or "bfloat16", of the model that embeds queries.
+            runtime: "auto", "openvino" or "keras".
+
+        Raises:
+            IndexNotFoundError, IndexVersionError, IndexDamagedError
+        """
+        return cls(open_index(index_dir, images_dir=images_dir), precision=precision, runtime=runtime)
+
+    # -- search -----------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8],
+        k: int = 20,
+        *,
+        max_pixels: int | None = None,
+    ) -> list[Hit]:
+        """The k images of the collection nearest to an image.
+
+        Args:
+            image: an image file's bytes or path, a PIL image, or (h, w, 3) uint8 RGB pixels.
+            k: at least 1; more than there are gives all.
+            max_pixels: refuse an image file of more pixels.
+
+        Raises:
+            ImageError: the image cannot be used.
+            QueryError: k is no whole number of at least 1.
+            ExtractorError: the model cannot be had.
+        """
+        return self.index.search(self.embed(image, max_pixels=max_pixels), k)[0]
+
+    def search_id(self, image_id: int, k: int = 20) -> list[Hit]:
+        """The k images nearest to one of the collection, itself (distance 0) included; UnknownImageError."""
+        return self.index.search(self.index.feature(image_id), k)[0]
+
+    def embed(
+        self, image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8], *, max_pixels: int | None = None
+    ) -> NDArray[np.float32]:
+        """One image -> (1, d) float32, comparable with the features of the index."""
+        extractor = self.extractor()
+        data = image if isinstance(image, bytes) else _read(image) if isinstance(image, str | os.PathLike) else None
+        if data is None:
+            return extractor.embed([image])
+        _, pixels = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
+        return extractor.embed([pixels])
+
+    # -- the collection ---------------------------------------------------------------------------------------------
+
+    def record(self, image_id: int) -> ImageRecord:
+        """What is known of one image; UnknownImageError."""
+        return self.index.records([image_id])[0]
+
+    def records(self, ids: list[int]) -> list[ImageRecord]:
+        """What is known of several, in their order; UnknownImageError."""
+        return self.index.records(ids)
+
+    def sample(self, n: int) -> list[ImageRecord]:
+        """At most n images, spread evenly over the collection."""
+        return self.index.sample(n)
+
+    def status(self) -> IndexStatus:
+        """The index in numbers, as it stands now."""
+        return self.index.status()
+
+    @property
+    def normalized(self) -> bool:
+        """Whether features have length 1, so that Euclidean distance and cosine rank alike."""
+        return self.index.normalized
+
+    @property
+    def metric(self) -> str:
+        """What a distance is measured in."""
+        return self.index.manifest("metric") or "euclidean"
+
+    @property
+    def extractor_title(self) -> str:
+        """The extractor, for people."""
+        return self.index.manifest("extractor") or ""
+
+    # -- the extractor ----------------------------------------------------------------------------------------------
+
+    def extractor(self) -> Extractor:
+        """The extractor that made the index; loaded once, and again when the index was rebuilt with another."""
+        fingerprint = self.index.fingerprint
+        loaded = self._extractor
+        if loaded is not None and loaded[0] == fingerprint:
+            return loaded[1]
+        with self._loading:
+            if self._extractor is None or self._extractor[0] != fingerprint:
+                weights = self.index.manifest("weights_file")
+                extractor = extractor_from_spec(
+                    ExtractorSpec.from_json(self.index.spec),
+                    weights_file=Path(weights) if weights else None,
+                    precision=self._precision,
+                    runtime=self._runtime,
+                )
+                self._extractor = (fingerprint, extractor)
+            return self._extractor[1]
+
+    def warm(self) -> None:
+        """Load the extractor and embed once, so that the first query need not wait."""
+        extractor = self.extractor()
+        height, width = extractor.spec.input_size
+        extractor.embed(np.zeros((1, height, width, 3), dtype=np.uint8))
+
+    def close(self) -> None:
+        """Let go of the index."""
+        self.index.close()
+
+
+def _read(file: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error

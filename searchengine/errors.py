@@ -1,0 +1,94 @@
+"""Every error that the package raises on purpose.
+
+::
+
+    SearchEngineError
+    ├── ImageError                 one picture cannot be used
+    │   ├── NotAnImageError        the bytes are no image that we read
+    │   ├── DamagedImageError      an image, but cut short or broken
+    │   └── ImageTooLargeError     more pixels or bytes than allowed
+    ├── QueryError                 a request that cannot be answered: k, id, shape, NaN
+    │   └── UnknownImageError      an id that the index does not hold
+    ├── IndexError_                the index as a whole
+    │   ├── IndexNotFoundError     no index in that folder
+    │   ├── IndexVersionError      written by another version of the format
+    │   ├── IndexDamagedError      its files contradict each other
+    │   ├── IndexLockedError       another run is writing to it
+    │   └── ExtractorMismatchError made by another extractor
+    ├── IndexingError              a run cannot go on: folder missing, too much gone, disk full
+    └── ExtractorError             a model cannot be built or run
+        ├── UnknownNameError       no such model, layer, pooling, ...
+        └── WeightsNotFoundError   the weights are not at hand
+
+The message of each is a sentence for the person who runs the program: what happened, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class SearchEngineError(Exception):
+    """Base of all errors here."""
+
+
+class ImageError(SearchEngineError):
+    """One picture cannot be used."""
+
+
+class NotAnImageError(ImageError):
+    """The bytes are no image that we can read."""
+
+
+class DamagedImageError(ImageError):
+    """It starts as an image, but is cut short or broken."""
+
+
+class ImageTooLargeError(ImageError):
+    """More pixels or bytes than allowed."""
+
+
+class QueryError(SearchEngineError):
+    """A request that cannot be answered as it stands."""
+
+
+class UnknownImageError(QueryError):
+    """The index holds no image of that id."""
+
+
+class IndexError_(SearchEngineError):  # noqa: N801, N818  (IndexError is Python's own)
+    """The index as a whole cannot be used."""
+
+
+class IndexNotFoundError(IndexError_):
+    """There is no index in that folder."""
+
+
+class IndexVersionError(IndexError_):
+    """The index was written by another version of the format."""
+
+
+class IndexDamagedError(IndexError_):
+    """The files of the index contradict each other."""
+
+
+class IndexLockedError(IndexError_):
+    """Another run is writing to the index."""
+
+
+class ExtractorMismatchError(IndexError_):
+    """The index was made by another extractor."""
+
+
+class IndexingError(SearchEngineError):
+    """An indexing run cannot go on."""
+
+
+class ExtractorError(SearchEngineError):
+    """A model cannot be built or run."""
+
+
+class UnknownNameError(ExtractorError):
+    """There is no model, layer or option of that name."""
+
+
+class WeightsNotFoundError(ExtractorError):
+    """The weights are not at hand and cannot be had."""

@@ -1,0 +1,20 @@
+"""Images -> features: which network, how it is prepared, and what runs it.
+
+Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on OpenVINO never loads TensorFlow.
+"""
+
+from searchengine.extractors.backbones import model_names
+from searchengine.extractors.extractor import Extractor
+from searchengine.extractors.loading import extractor_from_spec, load_extractor, make_spec
+from searchengine.extractors.preparing import prepare
+from searchengine.extractors.spec import ExtractorSpec
+
+__all__ = [
+    "Extractor",
+    "ExtractorSpec",
+    "extractor_from_spec",
+    "load_extractor",
+    "make_spec",
+    "model_names",
+    "prepare",
+]

@@ -1,0 +1,93 @@
+"""Images in any form -> batches of pixels of one size, ready for a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.errors import NotAnImageError, QueryError
+from searchengine.extractors.spec import ExtractorSpec
+from searchengine.images import MAX_PIXELS, DecodedImage, decode, resize
+from searchengine.images.colours import to_rgb
+from searchengine.images.orientation import exif_orientation, upright
+
+ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]"
+Images: TypeAlias = "NDArray[np.uint8] | Iterable[ImageLike]"
+
+
+def preprocess(
+    spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS
+) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
+    height, width = spec.input_size
+    # Twice the input size leaves the resampling enough to work with; its result is all but that of a full decode.
+    decoded = decode(data, at_least=None if spec.full_decode else (2 * height, 2 * width), max_pixels=max_pixels)
+    return decoded, resize(decoded.pixels, spec.input_size)
+
+
+def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[np.uint8]]:
+    """(m, h, w, 3) uint8 RGB of the input size, m <= size; one batch in memory at a time.
+
+    ImageError for a file that cannot be used, QueryError for arrays that are no pixels.
+    """
+    if isinstance(images, (bytes, str, os.PathLike, Image.Image)):
+        raise QueryError("embed() takes several images; put a single one into a list.")
+    if isinstance(images, np.ndarray):
+        if images.ndim != 4:
+            raise QueryError(
+                f"An array of images is (n, h, w, 3) uint8; this one is {images.shape}. A single image is images[None]."
+            )
+        if images.dtype == np.uint8 and images.shape[1:] == (*spec.input_size, 3):
+            yield from (np.ascontiguousarray(images[at : at + size]) for at in range(0, len(images), size))
+            return
+    batch: list[NDArray[np.uint8]] = []
+    for image in images:
+        batch.append(_pixels(spec, image))
+        if len(batch) == size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _pixels(spec: ExtractorSpec, image: ImageLike) -> NDArray[np.uint8]:
+    if isinstance(image, np.ndarray):
+        return resize(_checked(image), spec.input_size)
+    if isinstance(image, Image.Image):
+        return resize(_of_pillow(image), spec.input_size)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return preprocess(spec, bytes(image))[1]
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            data = Path(image).read_bytes()
+        except OSError as error:
+            raise NotAnImageError(f"{image} cannot be read: {error.strerror}.") from error
+        return preprocess(spec, data)[1]
+    raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
+
+
+def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise QueryError(f"Pixels are (h, w, 3) uint8 RGB; these are {pixels.shape} {pixels.dtype}.")
+    return pixels
+
+
+def _of_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB as a person sees it; the image itself stays as it is."""
+    turned = upright(image, exif_orientation(image.info.get("exif")))
+    return _checked(np.asarray(to_rgb(turned)))
+
+
+def normalized(features: NDArray[np.float32], how: str) -> NDArray[np.float32]:
+    """(n, d) float32 -> (n, d) float32, each row of length one for ``"l2"``; a row of zeros stays zero."""
+    if how == "none":
+        return features
+    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))[:, None]
+    rows: NDArray[np.float32] = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return rows

@@ -1,0 +1,71 @@
+"""What an extractor is, as a value: two features can be compared only when their specs are equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from searchengine.errors import ExtractorError
+
+NORMALIZATIONS = ("l2", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorSpec:
+    """Everything that decides the numbers in a feature, and nothing else.
+
+    ``weights`` is ``"imagenet"`` for the published file, ``"sha256:<hex>"`` for a file of one's own and
+    ``"compact:<hex>"`` for the model that ships here. ``input_size`` is (height, width) in pixels: the whole image is
+    resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, to no less than twice the
+    input size. Precision and device are not part of it: they change a feature by less than what is compared.
+    """
+
+    model: str
+    layer: str | None
+    pooling: str
+    normalize: str
+    weights: str
+    input_size: tuple[int, int]
+    full_decode: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that differ whenever the spec does."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def unnormalized(self) -> ExtractorSpec:
+        """The same without normalisation, which is applied after the model: both share one exported model."""
+        return replace(self, normalize="none")
+
+    @property
+    def title(self) -> str:
+        """For people, for example "VGG16 fc2, ImageNet weights, L2-normalised"."""
+        from searchengine.extractors.backbones import display_name
+
+        name = " ".join(part for part in (display_name(self.model), self.layer) if part)
+        if self.pooling != "none":
+            name += f" ({self.pooling} pooling)"
+        kind, _, digest = self.weights.partition(":")
+        weights = {"imagenet": "ImageNet weights", "sha256": f"own weights {digest[:8]}"}.get(kind)
+        normalized = "L2-normalised" if self.normalize == "l2" else "not normalised"
+        return ", ".join(part for part in (name, weights, normalized) if part)
+
+    def to_json(self) -> str:
+        """Canonical: equal specs give equal text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ExtractorSpec:
+        """The inverse of ``to_json``; ExtractorError for anything else."""
+        try:
+            values = json.loads(text)
+            height, width = values["input_size"]
+            spec = cls(**{**values, "input_size": (int(height), int(width))})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.") from error
+        words = (spec.model, spec.pooling, spec.normalize, spec.weights)
+        if not all(isinstance(word, str) for word in words) or not isinstance(spec.full_decode, bool):
+            raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.")
+        return spec

@@ -1,0 +1,23 @@
+"""Find, check and decode image files: RGB, upright, bounded."""
+
+from searchengine.images.browser import for_browser, thumbnail
+from searchengine.images.decoding import DecodedImage, average_colour, decode, resize
+from searchengine.images.finding import FoundFile, Unreadable, find
+from searchengine.images.opening import MAX_PIXELS
+from searchengine.images.sniffing import HEAD_BYTES, sniff, why_not
+
+__all__ = [
+    "HEAD_BYTES",
+    "MAX_PIXELS",
+    "DecodedImage",
+    "FoundFile",
+    "Unreadable",
+    "average_colour",
+    "decode",
+    "find",
+    "for_browser",
+    "resize",
+    "sniff",
+    "thumbnail",
+    "why_not",
+]

@@ -1,0 +1,103 @@
+"""The feature matrix on disk: float32 rows in one ``.npy`` file that only ever grows.
+
+The header has a fixed length with room for any row count, so a row count can be rewritten in place. Only the catalog
+says how many rows count: what lies beyond is left over from a run that was killed, and the next append writes over it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import IndexDamagedError
+
+HEADER_BYTES = 256
+_MAGIC = b"\x93NUMPY\x01\x00"
+_FLOAT = np.dtype("<f4")
+
+
+def header(rows: int, dimension: int) -> bytes:
+    """The ``.npy`` header (format 1.0) of a (rows, dimension) float32 matrix, always 256 bytes long."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
+    body = HEADER_BYTES - len(_MAGIC) - 2
+    return _MAGIC + body.to_bytes(2, "little") + text.ljust(body - 1).encode("ascii") + b"\n"
+
+
+def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
+    """Map the first ``rows`` rows read-only -> (rows, dimension) float32.
+
+    Raises:
+        IndexDamagedError: the file is missing, shorter than that, or no such matrix.
+    """
+    if rows == 0:  # an empty range cannot be mapped, and the file may not be there yet
+        return np.empty((0, dimension), dtype=np.float32)
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(HEADER_BYTES)
+            size = os.fstat(opened.fileno()).st_size
+            if start[: len(_MAGIC)] != _MAGIC or f", {dimension})".encode() not in start:
+                raise IndexDamagedError(f"{file} is not a feature matrix of {dimension} columns.")
+            need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
+            if size < need:
+                raise IndexDamagedError(f"{file} is cut short: {size} bytes, where the catalog counts on {need}.")
+            return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=(rows, dimension))
+    except OSError as error:
+        raise IndexDamagedError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+class FeatureWriter:
+    """Appends rows behind the published ones. One writer at a time: the lock of the index sees to that."""
+
+    def __init__(self, file: Path, rows: int, dimension: int) -> None:
+        self.file = file
+        self.rows = rows
+        self.dimension = dimension
+        if rows == 0:  # new, or killed before its first batch: nobody maps it yet
+            with file.open("wb") as opened:
+                opened.write(header(0, dimension))
+                opened.flush()
+                os.fsync(opened.fileno())
+        else:
+            map_rows(file, rows, dimension)  # refuses what is not this matrix before anything is written
+        self._file = file.open("r+b", buffering=0)
+
+    def append(self, features: NDArray[np.float32]) -> int:
+        """Write (n, d) float32 rows and flush them to the disk; returns the number of the first.
+
+        They count only once the catalog has been committed with the new total; then call ``publish``.
+        """
+        if features.ndim != 2 or features.shape[1] != self.dimension:
+            raise ValueError(f"rows of shape {features.shape} do not fit a matrix of {self.dimension} columns")
+        first = self.rows
+        data = memoryview(np.ascontiguousarray(features, dtype=_FLOAT).data).cast("B")
+        position = HEADER_BYTES + first * self.dimension * _FLOAT.itemsize
+        while data:  # a raw write may take less than it was given
+            written = os.pwrite(self._file.fileno(), data, position)
+            data, position = data[written:], position + written
+        os.fsync(self._file.fileno())
+        self.rows = first + features.shape[0]
+        return first
+
+    def roll_back(self, rows: int) -> None:
+        """Forget rows that were appended but never committed."""
+        self.rows = rows
+
+    def publish(self) -> None:
+        """Rewrite the header, so that a plain ``numpy.load`` sees the committed rows too."""
+        os.pwrite(self._file.fileno(), header(self.rows, self.dimension), 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> FeatureWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

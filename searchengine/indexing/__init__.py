@@ -1,0 +1,5 @@
+"""Folder -> index: what is new, changed, moved or gone; batches; progress; going on after a kill."""
+
+from searchengine.indexing.run import IndexingOptions, Progress, Summary, update_index
+
+__all__ = ["IndexingOptions", "Progress", "Summary", "update_index"]

@@ -1,0 +1,102 @@
+"""Files are read, hashed and decoded by threads, some way ahead of the model: decoding overlaps inference."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import ImageError, ImageTooLargeError, NotAnImageError
+from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
+from searchengine.index.changes import FileState
+from searchengine.indexing.scan import Candidate
+
+MAX_FILE_BYTES = 512 * 2**20
+_RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same mtime
+
+Preprocess = Callable[[bytes], tuple[DecodedImage, NDArray[np.uint8]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image: ``pixels`` (h, w, 3) uint8 as the extractor wants them; the size is the original's, upright."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    colour: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came of one file: a picture, or a reason why not, or neither where its content is known already."""
+
+    candidate: Candidate
+    state: FileState | None
+    content_hash: bytes | None
+    picture: Picture | None = None
+    reason: str | None = None
+    vanished: bool = False  # it was there when the folder was walked
+    lost: bool = False  # it could not be read at all, which says nothing about its content
+
+
+def read_ahead(
+    candidates: Sequence[Candidate],
+    preprocess: Preprocess,
+    known_content: Collection[bytes],
+    *,
+    threads: int,
+    ahead: int,
+) -> Iterator[Reading]:
+    """Read the candidates in their order, at most ``ahead`` of them at a time, so that memory stays flat."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[Future[Reading]] = deque()
+        try:
+            for candidate in candidates:
+                waiting.append(pool.submit(read, candidate, preprocess, known_content))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def read(candidate: Candidate, preprocess: Preprocess, known_content: Collection[bytes]) -> Reading:
+    """Read one file, and decode it unless the content is known."""
+    state: FileState | None = None
+    content_hash: bytes | None = None
+    try:
+        with open(candidate.file, "rb") as opened:  # noqa: PTH123  (a path of bytes)
+            seen = os.fstat(opened.fileno())
+            state = FileState(seen.st_size, seen.st_mtime_ns, seen.st_mtime_ns < time.time_ns() - _RACY_NS)
+            head = opened.read(HEAD_BYTES)
+            if sniff(head) is None:
+                raise NotAnImageError(why_not(head))
+            if seen.st_size > MAX_FILE_BYTES:
+                raise ImageTooLargeError(
+                    f"The file has {seen.st_size / 2**20:.0f} MiB; {MAX_FILE_BYTES // 2**20} are allowed."
+                )
+            opened.seek(0)
+            data = opened.read()
+        content_hash = hashlib.blake2b(data, digest_size=16).digest()
+        if content_hash in known_content:
+            return Reading(candidate, state, content_hash)
+        decoded, pixels = preprocess(data)
+        picture = Picture(pixels, decoded.width, decoded.height, average_colour(pixels), decoded.format)
+        return Reading(candidate, state, content_hash, picture)
+    except FileNotFoundError:
+        return Reading(candidate, None, None, vanished=True)
+    except OSError as error:
+        return Reading(candidate, state, None, reason=f"The file cannot be read: {error.strerror or error}.", lost=True)
+    except ImageError as error:
+        return Reading(candidate, state, content_hash, reason=str(error))

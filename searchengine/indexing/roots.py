@@ -1,0 +1,54 @@
+"""Which image folders an index is of. Another folder than it was made from stops the run: nothing is "deleted"."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from searchengine.errors import IndexingError
+from searchengine.indexing.scan import Root
+
+
+def assign_roots(
+    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], *, relocate: bool = False
+) -> list[Root]:
+    """Hold the given folders against the recorded ones; further ones join, none may be left out.
+
+    Args:
+        recorded: id, path and name of each image folder of the index; empty for a new one.
+        folders: the image folders given, absolute.
+        relocate: the recorded folders are now at the given places, in the same order.
+
+    Raises:
+        IndexingError: a recorded folder is not among the given ones.
+    """
+    if relocate and recorded:
+        if len(recorded) != len(folders):
+            raise IndexingError(
+                f"The index is of {len(recorded)} image folders, and {len(folders)} were given: with --relocate, give "
+                "each one's new place, in the order " + ", ".join(os.fsdecode(path) for _, path, _ in recorded) + "."
+            )
+        return [Root(id_, folder, folder.name) for (id_, _, _), folder in zip(recorded, folders, strict=True)]
+    by_path = {os.fsdecode(path): Root(id_, Path(os.fsdecode(path)), name) for id_, path, name in recorded}
+    given = {str(folder) for folder in folders}
+    left_out = [path for path in by_path if path not in given]
+    if left_out:
+        raise IndexingError(
+            f"The index is of {', '.join(by_path)}, and {', '.join(left_out)} was not given. To add a folder, name all "
+            "of them. If the folder has moved, add --relocate. For other images, choose another --index-dir."
+        )
+    roots = list(by_path.values())
+    next_id = max((root.id for root in roots), default=0) + 1
+    for folder in folders:
+        if str(folder) not in by_path:
+            roots.append(Root(next_id, folder, _free_name(folder.name or "images", {root.name for root in roots})))
+            next_id += 1
+    return roots
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name}-{number}"
+    return free

@@ -1,0 +1,379 @@
+"""One run: plan, read ahead, embed in batches, commit; then what is gone is taken out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import (
+    ExtractorMismatchError,
+    IndexDamagedError,
+    IndexingError,
+    IndexNotFoundError,
+    IndexVersionError,
+)
+from searchengine.extractors import Extractor, ExtractorSpec
+from searchengine.images import DecodedImage
+from searchengine.index import lock
+from searchengine.index.catalog import now
+from searchengine.index.changes import Batch, Known
+from searchengine.index.writer import IndexWriter, run_note
+from searchengine.indexing import rebuild
+from searchengine.indexing.pipeline import read_ahead
+from searchengine.indexing.rebuild import OldIds
+from searchengine.indexing.roots import assign_roots
+from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_roots, make_plan
+from searchengine.indexing.store import Store
+
+_COMMIT_SECONDS = 1.0
+_COMMIT_ROWS = 2048
+_GONE_AT_MOST = 0.2  # of all images, without --prune
+
+
+class Progress(Protocol):
+    """Where a run tells how far it is."""
+
+    def start(self, total: int, done: int) -> None:
+        """``total`` files were found, of which ``done`` need no look."""
+
+    def advance(self, files: int) -> None:
+        """So many more files are done."""
+
+    def skipped(self, path: str, reason: str) -> None:
+        """A file cannot be used."""
+
+    def say(self, sentence: str) -> None:
+        """Something a person should know."""
+
+
+class Quiet:
+    """A progress that nobody watches."""
+
+    def start(self, total: int, done: int) -> None:
+        """Nothing."""
+
+    def advance(self, files: int) -> None:
+        """Nothing."""
+
+    def skipped(self, path: str, reason: str) -> None:
+        """Nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexingOptions:
+    """How a run goes. ``labels``: "folder", "none" or None for what the index was made with ("folder" at first)."""
+
+    exclude: tuple[str, ...] = ()
+    labels: str | None = None
+    batch_size: int = 32
+    limit: int | None = None
+    rebuild: bool = False
+    prune: bool = False
+    relocate: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did, in files; ``missing``: not found, but kept all the same; ``embedded``: put through the model."""
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    missing: int = 0
+    embedded: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, int | float]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def update_index(
+    images: Sequence[str | os.PathLike[str]],
+    index_dir: str | os.PathLike[str],
+    *,
+    spec: ExtractorSpec,
+    load: Callable[[], Extractor],
+    options: IndexingOptions | None = None,
+    progress: Progress | None = None,
+    weights_file: Path | None = None,
+) -> Summary:
+    """Make the index in ``index_dir`` hold what the image folders hold, embedding only content that is new.
+
+    Args:
+        images: the image folders.
+        index_dir: the index folder; made if it is not there.
+        spec: of the extractor; an index made by another is refused.
+        load: makes that extractor; called only if there is something to embed.
+        options: see ``IndexingOptions``.
+        progress: told how far the run is.
+        weights_file: noted in the manifest, for a server that must prepare the model again.
+
+    Raises:
+        IndexingError: a folder is missing or has changed its place, the disk is full.
+        IndexLockedError: another run is writing to the index.
+        ExtractorMismatchError: the index was made by another extractor, and ``rebuild`` is off.
+        IndexVersionError, IndexDamagedError: the index cannot be used, and ``rebuild`` is off.
+        ExtractorError: the model cannot be had.
+    """
+    options, progress = options or IndexingOptions(), progress or Quiet()
+    folder = Path(index_dir)
+    started = time.monotonic()
+    folders = check_roots(images)
+    with lock.writing(folder, now()):
+        run = _Run(folders, folder, spec, load, options, progress, weights_file)
+        counts = run.rebuild() if options.rebuild else run.update()
+    return Summary(**counts, seconds=round(time.monotonic() - started, 3))
+
+
+class _Run:
+    def __init__(
+        self,
+        folders: list[Path],
+        index_dir: Path,
+        spec: ExtractorSpec,
+        load: Callable[[], Extractor],
+        options: IndexingOptions,
+        progress: Progress,
+        weights_file: Path | None,
+    ) -> None:
+        self.folders = folders
+        self.index_dir = index_dir
+        self.spec = spec
+        self.options = options
+        self.progress = progress
+        self.weights_file = weights_file
+        self._load = load
+        self._extractor: Extractor | None = None
+        self._loading = threading.Lock()
+
+    # -- the two ways -----------------------------------------------------------------------------------------------
+
+    def update(self) -> dict[str, int]:
+        """Bring the index up to date where it lies."""
+        writer: IndexWriter | None
+        try:
+            writer = IndexWriter.open(self.index_dir)
+        except IndexNotFoundError:
+            writer = None
+        store = Store(self.index_dir, writer)
+        try:
+            if writer is not None:
+                self._check_extractor(writer)
+            return self._fill(store)
+        finally:
+            store.close()
+
+    def rebuild(self) -> dict[str, int]:
+        """Make it anew beside the old one, which answers until the new one takes its place; ids stay."""
+        old_ids = OldIds.read(self.index_dir)
+        try:
+            old: IndexWriter | None = IndexWriter.open(self.index_dir)
+        except IndexNotFoundError:
+            old = None
+        except (IndexDamagedError, IndexVersionError) as error:
+            kept = rebuild.set_aside(self.index_dir)
+            self.progress.say(f"{error} What was left of it is kept in {kept}.")
+            old = None
+        if old is None:
+            store = Store(self.index_dir, None, old_ids)
+            try:
+                return self._fill(store)
+            finally:
+                store.close()
+        try:
+            staged = rebuild.staging(self.index_dir, self.spec.fingerprint)
+            try:
+                writer: IndexWriter | None = IndexWriter.open(staged)
+            except IndexNotFoundError:
+                writer = None
+            store = Store(staged, writer, old_ids)
+            try:
+                counts = self._fill(store, replaces=old)
+            finally:
+                store.close()
+            if counts["images"] or not old_ids.count:
+                old.adopt(staged)
+            rebuild.discard(staged)
+        finally:
+            old.close()
+        return counts
+
+    # -- what both do -----------------------------------------------------------------------------------------------
+
+    def _fill(self, store: Store, replaces: IndexWriter | None = None) -> dict[str, int]:
+        """The run itself, top to bottom."""
+        labels = self.options.labels or store.manifest("labels") or (replaces and replaces.catalog.get("labels"))
+        recorded = store.writer.roots() if store.writer else []
+        roots = assign_roots(recorded, self.folders, relocate=self.options.relocate)
+        known = store.known()
+        plan = make_plan(
+            roots,
+            known,
+            store.skipped(),
+            labels=labels or "folder",
+            exclude=self.options.exclude,
+            skip=[self.index_dir.absolute()],
+            limit=self.options.limit,
+        )
+        if store.old_ids is not None:
+            self._check_rebuild(store.old_ids, plan, roots, known)
+        store.begin(roots, self._manifest(labels or "folder"), plan.total)
+        for place, reason in plan.unreadable:
+            self.progress.skipped(place, reason)
+        for file in plan.skipped:
+            self.progress.skipped(_shown(file.path), file.reason)
+        done = plan.total - len(plan.candidates)
+        self.progress.start(plan.total, done)
+        tally = _Tally(unchanged=plan.unchanged + len(plan.relabelled), skipped=len(plan.skipped))
+        batch = Batch(seen=list(plan.relabelled))
+        self._read_and_embed(store, plan, batch, tally, done)
+        self._take_out(store, plan, tally)
+        return {**asdict(tally), "images": store.finish(plan.forgotten)}
+
+    def _read_and_embed(self, store: Store, plan: Plan, batch: Batch, tally: _Tally, done: int) -> None:
+        threads = self.options.threads or os.cpu_count() or 1
+        gone = _by_content(plan.missing)
+        pixels: list[NDArray[np.uint8]] = []
+        size = max(1, self.options.batch_size)
+        last_commit = time.monotonic()
+        readings = read_ahead(
+            plan.candidates, self._preprocess, store.known_content, threads=threads, ahead=2 * size + threads
+        )
+        for reading in readings:
+            store.take(reading, batch, pixels, plan.missing, gone, tally)
+            if reading.reason is not None:
+                self.progress.skipped(_shown(reading.candidate.path), reading.reason)
+            done += 1
+            self.progress.advance(1)
+            if len(pixels) >= size:
+                self._embed(batch, pixels, store, tally)
+            late = time.monotonic() - last_commit > _COMMIT_SECONDS
+            if not pixels and len(batch) and (late or len(batch) >= _COMMIT_ROWS):
+                store.commit(batch, run_note(done, plan.total, store.started))
+                last_commit = time.monotonic()
+                batch = Batch()
+        if pixels:
+            self._embed(batch, pixels, store, tally)
+        if len(batch):
+            store.commit(batch, run_note(done, plan.total, store.started))
+
+    def _embed(self, batch: Batch, pixels: list[NDArray[np.uint8]], store: Store, tally: _Tally) -> None:
+        """(n, h, w, 3) uint8 -> (n, d) float32, into the places that wait for it."""
+        features = self.extractor().embed(np.stack(pixels))
+        if not np.isfinite(features).all():
+            raise IndexingError(
+                f"The model {self.spec.title} gave NaN or infinity, so its weights or its precision cannot be right. "
+                "Try --precision float32. Nothing of this batch was kept."
+            )
+        store.place(batch, features)
+        tally.embedded += len(pixels)
+        pixels.clear()
+
+    def _take_out(self, store: Store, plan: Plan, tally: _Tally) -> None:
+        """Remove what was not found, unless that is too much to be meant."""
+        for folder in self.folders:
+            check_folder(folder)  # once more: it may have gone while the run went on
+        total = store.count()
+        missing = len(plan.missing)
+        if missing and missing > _GONE_AT_MOST * total and not self.options.prune:
+            tally.missing = missing
+            self.progress.say(
+                f"{missing} of {total} indexed images were not found, more than a fifth. They were kept: if they are "
+                "really gone, give the same command with --prune."
+            )
+        elif missing and store.writer is not None:
+            store.writer.commit(Batch(removed=[image.id for image in plan.missing.values()]))
+            tally.removed = missing
+
+    # -- checks -----------------------------------------------------------------------------------------------------
+
+    def _check_extractor(self, writer: IndexWriter) -> None:
+        if writer.catalog.need("fingerprint") != self.spec.fingerprint:
+            raise ExtractorMismatchError(
+                f"The index in {self.index_dir} was made by {writer.catalog.need('extractor')}, not by "
+                f"{self.spec.title}, and the two cannot be compared. Choose another --index-dir, or give --rebuild to "
+                "embed all images anew (the old index answers until the new one is whole)."
+            )
+
+    def _check_rebuild(self, old: OldIds, plan: Plan, roots: list[Root], known: dict[Key, Known]) -> None:
+        if self.options.prune or self.options.limit is not None:
+            return
+        folders = {root.id: bytes(root.folder) for root in roots}
+        staged = {os.path.join(folders[key[0]], key[1]) for key in known if key not in plan.missing}  # noqa: PTH118
+        missing = old.missing({candidate.file for candidate in plan.candidates} | staged)
+        if missing > _GONE_AT_MOST * old.count:
+            raise IndexingError(
+                f"{missing} of {old.count} indexed images are not in the folder any more, more than a fifth, and a "
+                "rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
+            )
+
+    # -- the extractor ----------------------------------------------------------------------------------------------
+
+    def extractor(self) -> Extractor:
+        """Load it once, when it is first needed."""
+        with self._loading:
+            if self._extractor is None:
+                self._extractor = self._load()
+            return self._extractor
+
+    def _preprocess(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:
+        return self.extractor().preprocess(data)
+
+    def _manifest(self, labels: str) -> Callable[[], tuple[dict[str, str], int]]:
+        """What a new index says of itself, and its dimension; asked for when the first batch is there."""
+
+        def make() -> tuple[dict[str, str], int]:
+            extractor = self.extractor()
+            return {
+                "spec": self.spec.to_json(),
+                "fingerprint": self.spec.fingerprint,
+                "extractor": self.spec.title,
+                "weights_file": str(self.weights_file.absolute()) if self.weights_file else "",
+                "precision": extractor.precision,
+                "runtime": extractor.runtime,
+                "device": extractor.device,
+                "metric": "euclidean",
+                "labels": labels,
+            }, extractor.dimension
+
+        return make
+
+
+@dataclass(slots=True)
+class _Tally:
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    missing: int = 0
+    embedded: int = 0
+
+
+def _by_content(missing: dict[Key, Known]) -> dict[bytes, list[Key]]:
+    found: dict[bytes, list[Key]] = {}
+    for key, image in missing.items():
+        found.setdefault(image.content_hash, []).append(key)
+    return found
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "replace")

@@ -1,0 +1,141 @@
+"""Labelled photos, decoded once to small squares in one file that is mapped, and augmented as they are drawn."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from searchengine.errors import SearchEngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
+    Labels = npt.NDArray[np.int64]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Decoded photos: pixels (n, s, s, 3) uint8 RGB (mapped from disk), labels (n,), and the classes by name."""
+
+    pixels: Pixels
+    labels: Labels
+    classes: tuple[str, ...]
+
+
+def find_labelled(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
+    """Image files below `folder/<class>/`, at any depth, sorted; with labels and class names.
+
+    Raises SearchEngineError where there are none.
+    """
+    classes = tuple(sorted(child.name for child in folder.iterdir() if child.is_dir())) if folder.is_dir() else ()
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise SearchEngineError(f"no images in {folder}: it should hold one folder a class, with images inside")
+    return files, labels, classes
+
+
+def squashed(path: Path, size: int) -> Pixels:
+    """The whole picture as (size, size, 3) uint8 RGB: bicubic, proportions given up, JPEG draft down to 2 x size."""
+    with Image.open(path) as opened:
+        opened.draft("RGB", (2 * size, 2 * size))
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+        return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> Photos:
+    """Decode the photos of `folder` to `cache/pixels.npy` in a shuffled order, or map what is there already.
+
+    The order is a function of `seed` and the sorted file names alone, so any first part of it is a fair sample.
+    """
+    files, labels, classes = find_labelled(folder)
+    order = np.random.default_rng(seed).permutation(len(files))
+    ready = cache / "pixels.npy"
+    if not ready.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        part = cache / "pixels.part"
+        pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), size, size, 3))
+        for row, source in enumerate(order):
+            pixels[row] = squashed(files[source], size)
+        pixels.flush()
+        del pixels
+        part.replace(ready)
+    mapped: Pixels = np.lib.format.open_memmap(ready, "r")
+    if mapped.shape != (len(files), size, size, 3):
+        raise SearchEngineError(
+            f"{ready} was made from other photos ({mapped.shape[0]} rows); remove it to make it anew"
+        )
+    return Photos(mapped, np.asarray(labels, dtype=np.int64)[order], classes)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a photo is varied each time it is drawn; every field is a probability, a range or a strength."""
+
+    least_area: float = 0.5
+    stretch: float = 4 / 3
+    flip: float = 0.5
+    tilt: float = 0.1
+    tilt_degrees: float = 12.0
+    grey: float = 0.08
+    colour: float = 0.25
+
+    def crop(self, pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
+        """A random part of one picture, (s, s, 3) -> (size, size, 3) uint8: crop, tilt, flip."""
+        side = pixels.shape[0]
+        area = rng.uniform(self.least_area, 1.0)
+        stretch = np.exp(rng.uniform(-np.log(self.stretch), np.log(self.stretch)))
+        width = min(side, side * np.sqrt(area * stretch))
+        height = min(side, side * np.sqrt(area / stretch))
+        left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
+        picture = Image.fromarray(pixels)
+        if rng.random() < self.tilt:
+            angle = rng.uniform(-self.tilt_degrees, self.tilt_degrees)
+            picture = picture.rotate(
+                angle, Image.Resampling.BILINEAR, fillcolor=tuple(rng.integers(0, 256, 3).tolist())
+            )
+        box = (left, top, left + width, top + height)
+        part = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return part[:, ::-1] if rng.random() < self.flip else part
+
+    def recolour(self, batch: Pixels, rng: np.random.Generator) -> Pixels:
+        """Brightness, contrast, saturation and now and then no colour at all: (n, s, s, 3) uint8 -> the same."""
+        n = len(batch)
+        brightness, contrast, saturation = np.exp(rng.uniform(-self.colour, self.colour, (3, n, 1, 1, 1))).astype(
+            np.float32
+        )
+        saturation[rng.random(n) < self.grey] = 0
+        x = batch.astype(np.float32)
+        grey = x @ np.array([0.299, 0.587, 0.114], np.float32)  # (n, s, s, 3) -> (n, s, s)
+        x = grey[..., None] + (x - grey[..., None]) * saturation
+        middle = grey.mean(axis=(1, 2))[:, None, None, None]
+        recoloured: Pixels = np.clip((middle + (x - middle) * contrast) * brightness + 0.5, 0, 255).astype(np.uint8)
+        return recoloured
+
+    def batch(self, pictures: Sequence[Pixels] | Pixels, size: int, rng: np.random.Generator) -> Pixels:
+        """Fresh variants of several pictures: n x (s, s, 3) -> (n, size, size, 3) uint8."""
+        return self.recolour(np.stack([self.crop(picture, size, rng) for picture in pictures]), rng)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a kill at any moment leaves the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)

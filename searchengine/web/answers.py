@@ -1,0 +1,127 @@
+"""An answer is a page, or JSON where the client would rather have that; errors too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, current_app, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, SecurityError
+
+from searchengine.errors import (
+    DamagedImageError,
+    ImageTooLargeError,
+    NotAnImageError,
+    QueryError,
+    SearchEngineError,
+    UnknownImageError,
+)
+from searchengine.index.types import Hit
+from searchengine.web.incoming import RequestError, drain, too_many_bytes
+from searchengine.web.renditions import FileGoneError
+from searchengine.web.settings import Settings
+
+# A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.
+_DRAIN_TIMES = 8
+
+_STATUS: list[tuple[type[SearchEngineError], HTTPStatus]] = [
+    (UnknownImageError, HTTPStatus.NOT_FOUND),
+    (FileGoneError, HTTPStatus.NOT_FOUND),
+    (NotAnImageError, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (DamagedImageError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (ImageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (QueryError, HTTPStatus.BAD_REQUEST),
+]
+
+_TITLES = {
+    400: "That did not work",
+    404: "Nothing here",
+    405: "Not that way",
+    413: "Too large",
+    415: "Not a picture",
+    422: "A damaged picture",
+    500: "Something broke here",
+    503: "Not ready",
+}
+_SENTENCES = {
+    400: "The server could not read that request. Go back to the first page and try again.",
+    404: "There is no such page. The link may be old, or mistyped.",
+    405: "This page does not take that kind of request.",
+    500: "An error on our side; its details are in the server's log. Try again, and if it stays, restart the server.",
+}
+
+
+def wants_json() -> bool:
+    """Whether the client prefers JSON to a page; a browser, and a client that takes anything, gets the page."""
+    return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
+
+
+def hits_json(query: dict[str, Any], hits: Sequence[Hit]) -> Response:
+    """The same shape as ``searchengine search --json``."""
+    return jsonify(
+        query=query,
+        hits=[
+            {
+                "rank": hit.rank,
+                "id": hit.id,
+                "path": hit.path,
+                "distance": hit.distance,
+                "score": hit.score,
+                "label": hit.label,
+            }
+            for hit in hits
+        ],
+    )
+
+
+def error_answer(message: str, status: int) -> Response:
+    """A sentence as a designed page, or as JSON."""
+    if wants_json():
+        response = jsonify(error=message)
+    else:
+        title = _TITLES.get(status, _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500])
+        response = Response(render_template("error.html", title=title, message=message, status=status))
+    response.status_code = status
+    return response
+
+
+def answer_errors(app: Flask, settings: Settings) -> None:
+    """Every error, ours and werkzeug's, comes back as a sentence."""
+
+    @app.errorhandler(RequestError)
+    def turned_away(error: RequestError) -> Response:
+        return error_answer(str(error), error.status)
+
+    @app.errorhandler(SearchEngineError)
+    def ours(error: SearchEngineError) -> Response:
+        for kind, status in _STATUS:
+            if isinstance(error, kind):
+                return error_answer(str(error), status)
+        current_app.logger.error("%s", error)
+        return error_answer(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(error: RequestEntityTooLarge) -> Response:
+        drain(request.environ, settings.max_upload_bytes * _DRAIN_TIMES)
+        refusal = too_many_bytes(settings.max_upload_bytes)
+        return error_answer(str(refusal), refusal.status)
+
+    @app.errorhandler(SecurityError)
+    def strange_host(error: SecurityError) -> Response:
+        # No page: the addresses on it would be built from a host name that is not to be trusted.
+        sentence = "The server does not answer to this name. SEARCHENGINE_HOSTS lists those that it does answer to.\n"
+        return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+
+    @app.errorhandler(HTTPException)
+    def theirs(error: HTTPException) -> ResponseReturnValue:
+        status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+        if status < HTTPStatus.BAD_REQUEST:
+            return error  # a redirect
+        response = error_answer(_SENTENCES.get(status, error.description or _SENTENCES[400]), status)
+        # Such as Allow on a 405.
+        for name, value in error.get_headers():
+            if name.lower() not in {"content-type", "content-length"}:
+                response.headers[name] = value
+        return response

@@ -1,0 +1,100 @@
+"""Pictures as browsers want them: small thumbnails, and JPEG where a browser cannot show the original.
+
+Each is made once and kept on disk, named by the hash of the content it was made from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Literal
+
+from searchengine import images
+from searchengine.errors import ImageError
+from searchengine.index.types import ImageRecord
+
+THUMBNAIL_SIDE = 480  # px; cards are about 220 px high, and screens have two pixels to one
+
+Kind = Literal["thumbnail", "full"]
+
+
+class FileGoneError(ImageError):
+    """The image is in the index, but its file is no longer where it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """A picture to send; ``current`` says that it was made from the content that the index knows."""
+
+    data: bytes
+    current: bool
+
+
+class Renditions:
+    """Makes renditions and keeps them under ``folder``; a folder that cannot be written is done without."""
+
+    def __init__(self, folder: Path, *, at_once: int = 2) -> None:
+        self._folder = folder
+        # A decoded picture can take hundreds of megabytes: only so many at a time.
+        self._turn = BoundedSemaphore(at_once)
+
+    def thumbnail(self, record: ImageRecord) -> Rendition:
+        """A small JPEG; FileGoneError, ImageError."""
+        return self._kept(record, "thumbnail", lambda data: images.thumbnail(data, max_side=THUMBNAIL_SIDE))
+
+    def full(self, record: ImageRecord) -> Rendition:
+        """The whole picture as a JPEG, for formats that browsers do not show; FileGoneError, ImageError."""
+        return self._kept(record, "full", lambda data: images.for_browser(data)[0])
+
+    def _kept(self, record: ImageRecord, kind: Kind, make: Callable[[bytes], bytes]) -> Rendition:
+        kept = self._path(record.content_hash, kind)
+        if kept is not None:
+            with contextlib.suppress(OSError):
+                return Rendition(kept.read_bytes(), current=True)
+        data = read_file(record)
+        current = blake2b(data, digest_size=16).hexdigest() == record.content_hash
+        with self._turn:
+            made = make(data)
+        if kept is not None and current:
+            _write(kept, made)
+        return Rendition(made, current)
+
+    def _path(self, content_hash: str | None, kind: Kind) -> Path | None:
+        if not content_hash:
+            return None
+        return self._folder / kind / content_hash[:2] / f"{content_hash}.jpg"
+
+
+def read_file(record: ImageRecord) -> bytes:
+    """The bytes of the image's file; FileGoneError."""
+    return existing_file(record).read_bytes()
+
+
+def existing_file(record: ImageRecord) -> Path:
+    """The image's file, if it is there and can be read; FileGoneError."""
+    if record.file is not None and record.file.is_file() and os.access(record.file, os.R_OK):
+        return record.file
+    raise FileGoneError(
+        f"“{record.path}” is in the index, but its file is no longer there. If the photos have moved, start the "
+        "server with SEARCHENGINE_IMAGES_DIR set to where they are now; if they were deleted, index the folder again."
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Puts a whole file in place at once; a full or read-only disk only means that nothing is kept."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise

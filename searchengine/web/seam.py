@@ -1,0 +1,70 @@
+"""The part of the search engine that the pages stand on, so that tests can hand in their own."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.images import DecodedImage
+from searchengine.index.types import Hit, ImageRecord, IndexStatus
+
+
+class QueryReader(Protocol):
+    """The part of an extractor that reads an image file as the index did."""
+
+    def preprocess(self, data: bytes, max_pixels: int, /) -> tuple[DecodedImage, NDArray[np.uint8]]:
+        """An image file -> the decoded image, and (h, w, 3) uint8 pixels of the extractor's input size; ImageError."""
+        ...
+
+
+class Engine(Protocol):
+    """What the pages ask of a search engine; ``searchengine.engine.SearchEngine`` is one."""
+
+    @property
+    def extractor_title(self) -> str:
+        """The extractor in words, e.g. "VGG16 fc2, ImageNet weights, L2-normalised"."""
+        ...
+
+    @property
+    def normalized(self) -> bool:
+        """Whether features are L2-normalised, so that a score is a cosine."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """The metric of the index, e.g. "euclidean"."""
+        ...
+
+    def extractor(self) -> QueryReader:
+        """The extractor that made the index; ExtractorError."""
+        ...
+
+    def search(self, image: NDArray[np.uint8], k: int) -> list[Hit]:
+        """(h, w, 3) uint8 RGB -> at most k hits; ExtractorError."""
+        ...
+
+    def search_id(self, image_id: int, k: int) -> list[Hit]:
+        """At most k hits, the image itself first; UnknownImageError."""
+        ...
+
+    def record(self, image_id: int) -> ImageRecord:
+        """What is known of one image; UnknownImageError."""
+        ...
+
+    def records(self, ids: list[int]) -> list[ImageRecord]:
+        """What is known of each id, in that order; UnknownImageError."""
+        ...
+
+    def sample(self, n: int) -> list[ImageRecord]:
+        """At most n images spread evenly over the collection."""
+        ...
+
+    def status(self) -> IndexStatus:
+        """The index in numbers, as it stands now."""
+        ...
+
+    def warm(self) -> None:
+        """Loads the extractor, so that the first search is not the slow one."""
+        ...

@@ -1,0 +1,56 @@
+"""How gunicorn serves the pages; ``gunicorn.conf.py`` at the top of the project is these settings and hooks.
+
+One process with a few threads: it holds the model once (VGG16 takes 0.9 GB), and the work in it lets go of Python's
+lock. The index and the model are opened after the fork, in the worker. Only this machine can reach the server unless
+BIND names another address.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from searchengine.errors import SearchEngineError
+from searchengine.web.settings import load_settings
+
+bind = f"{os.environ.get('BIND') or '127.0.0.1'}:{os.environ.get('PORT') or '8000'}"
+workers = 1
+worker_class = "gthread"
+threads = int(os.environ.get("THREADS") or 4)
+preload_app = False
+timeout = 120  # s without a sign of life from the worker; a slow search gives one all the while
+graceful_timeout = 10  # s for running requests when the server is stopped
+keepalive = 15  # s; a page with many thumbnails comes over few connections
+
+# gunicorn ends, and does not start another worker, when one exits with this.
+_DO_NOT_TRY_AGAIN = 3
+
+
+def on_starting(server: Any) -> None:
+    """Before anything listens: the index opens, and the model can be loaded without TensorFlow."""
+    from searchengine.extractors import ExtractorSpec, prepare
+    from searchengine.index.catalog import Catalog
+
+    try:
+        settings = load_settings(os.environ)
+        catalog = Catalog.open(settings.index_dir)
+        try:
+            spec = ExtractorSpec.from_json(catalog.need("spec"))
+            weights = catalog.get("weights_file")
+        finally:
+            catalog.close()  # what is open now would be shared with the worker
+        if settings.runtime != "keras":
+            prepare(spec, weights_file=Path(weights) if weights else None)
+    except SearchEngineError as error:
+        sys.exit(str(error))  # the sentence on stderr, and exit code 1
+
+
+def post_worker_init(worker: Any) -> None:
+    """In the worker, before its first request: loads the model, so that the first search is not the slow one."""
+    try:
+        worker.wsgi.extensions["searchengine"].warm()
+    except SearchEngineError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(_DO_NOT_TRY_AGAIN)

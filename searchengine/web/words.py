@@ -1,0 +1,35 @@
+"""How numbers and names are written on the pages."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from searchengine.web.headers import nonce
+
+
+def grouped(number: int) -> str:
+    """4000 -> "4 000"."""
+    return f"{number:,}".replace(",", " ")
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """1 -> "1 picture", 4000 -> "4 000 pictures"."""
+    return f"{grouped(number)} {one if number == 1 else many}"
+
+
+def file_size(size: int) -> str:
+    """A number of bytes in the largest unit that leaves it above one."""
+    amount = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def teach(app: Flask) -> None:
+    """Lets the templates use the above."""
+    app.add_template_filter(grouped)
+    app.add_template_filter(file_size)
+    app.add_template_global(counted)
+    app.add_template_global(nonce)

@@ -1,0 +1,17 @@
+// Wires the page. Every page works without this; with it, searches and errors stay on the page.
+
+import { copyOnClick } from "./copy.js";
+import { takePictures } from "./intake.js";
+import { listenForKeys } from "./keys.js";
+import { loadMoreOnClick } from "./more.js";
+import { busyWhileLeaving } from "./notices.js";
+import { watchRun } from "./run.js";
+import { chooseK, searchBy, stopSearch } from "./search.js";
+
+takePictures(searchBy);
+chooseK();
+loadMoreOnClick();
+copyOnClick();
+listenForKeys({ escape: stopSearch });
+busyWhileLeaving();
+watchRun();

@@ -1,0 +1,36 @@
+// Copies a path, or the address of the results.
+
+import { say } from "./notices.js";
+
+export function copyOnClick() {
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-action=copy], [data-action=link]");
+    if (!button) return;
+    const link = button.dataset.action === "link";
+    copy(link ? location.href : button.dataset.copy, link ? "Link copied" : `Copied: ${button.dataset.copy}`);
+  });
+}
+
+async function copy(text, done) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say(done);
+  } catch {
+    // Only pages on https or on this machine may write to the clipboard; elsewhere the old way may still work.
+    say(copyBySelection(text) ? done : `Copy it by hand: ${text}`);
+  }
+}
+
+function copyBySelection(text) {
+  const box = document.createElement("textarea");
+  const before = document.activeElement;
+  box.value = text;
+  box.setAttribute("readonly", "");
+  box.className = "offscreen";
+  document.body.append(box);
+  box.select();
+  const done = document.execCommand("copy");
+  box.remove();
+  before?.focus({ preventScroll: true });
+  return done;
+}

@@ -1,0 +1,83 @@
+// Every action has a key. Keys with a modifier belong to the browser, and typing in a field is typing.
+
+export function listenForKeys({ escape }) {
+  const list = document.getElementById("keys");
+  const actions = {
+    "/": chooser,
+    u: chooser,
+    j: () => step(1),
+    k: () => step(-1),
+    ArrowRight: () => step(1),
+    ArrowLeft: () => step(-1),
+    ArrowDown: () => line(1),
+    ArrowUp: () => line(-1),
+    o: () => press("open"),
+    d: () => press("download"),
+    c: () => press("copy"),
+    l: () => document.querySelector("#main [data-action=link]"),
+    m: () => document.querySelector(".more a, .more button"),
+    n: () => focus(document.querySelector(".upload select[name=k]")),
+    g: () => document.querySelector("a.brand"),
+    "?": () => list.togglePopover() || true,
+    Escape: escape,
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.altKey) return;
+    if (event.target.matches("select, textarea, input:not([type=file])")) return;
+    if (document.querySelector("[popover]:popover-open") && event.key !== "?") return;
+    const result = actions[event.key]?.();
+    if (!result) return;
+    event.preventDefault();
+    if (result instanceof HTMLElement) result.click();
+  });
+}
+
+const focus = (element) => {
+  element?.focus();
+  return Boolean(element);
+};
+
+const chooser = () => focus(document.querySelector(".upload input[type=file]"));
+
+const cards = () => [...document.querySelectorAll(".gallery:not(.waiting) > .card")];
+
+const current = () => document.activeElement?.closest(".card");
+
+const focusCard = (card) => focus(card?.querySelector("a.picture"));
+
+function step(by) {
+  const all = cards();
+  const at = all.indexOf(current());
+  return focusCard(at < 0 ? all[0] : all[at + by]);
+}
+
+/** The picture above or below the middle of the current one. */
+function line(by) {
+  const here = current();
+  if (!here) return false; // the page scrolls as ever
+  const from = here.getBoundingClientRect();
+  const middle = from.left + from.width / 2;
+  let best;
+  for (const card of cards()) {
+    const to = card.getBoundingClientRect();
+    const down = (to.top - from.top) * by;
+    if (down < 2) continue;
+    const aside = Math.max(to.left - middle, middle - to.right, 0);
+    const far = Math.abs(to.left + to.width / 2 - middle);
+    const cost = [Math.round(down), aside, far];
+    if (!best || less(cost, best.cost)) best = { card, cost };
+  }
+  return best ? focusCard(best.card) : true;
+}
+
+const less = (a, b) => {
+  const at = a.findIndex((value, index) => value !== b[index]);
+  return at >= 0 && a[at] < b[at];
+};
+
+/** The action of the picture that has the focus, or of the query. */
+function press(action) {
+  const owner = current() ?? document.querySelector("#main .query");
+  return owner?.querySelector(`[data-action=${action}]`);
+}

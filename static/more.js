@@ -1,0 +1,58 @@
+// Load more: asks for a larger number of pictures, and adds those that are not there yet. What is there stays put.
+
+import { clearError, sayError, setBusy } from "./notices.js";
+import { fetchPage, Refusal } from "./pages.js";
+import { freezeRow, releaseRows } from "./rows.js";
+import { ask, currentFile } from "./search.js";
+
+export function loadMoreOnClick() {
+  document.addEventListener("click", (event) => {
+    const control = event.target.closest(".more a, .more button");
+    if (!control || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    if (control.getAttribute("aria-busy")) return;
+    loadMore(control);
+  });
+  releaseRows();
+}
+
+async function loadMore(control) {
+  const main = document.getElementById("main");
+  const file = currentFile();
+  const byKeyboard = control.matches(":focus-visible");
+  control.setAttribute("aria-busy", "true");
+  setBusy(true);
+  clearError();
+  try {
+    const page = await (file ? ask(file, control.dataset.k) : fetchPage(control.href));
+    if (main !== document.getElementById("main")) return; // another search has come between
+    if (!file) history.replaceState(history.state, "", control.href);
+    const first = append(main, page);
+    if (byKeyboard) first?.querySelector("a.picture").focus({ preventScroll: true });
+  } catch (error) {
+    control.removeAttribute("aria-busy");
+    if (!(error instanceof Refusal)) throw error;
+    sayError(error.message);
+  } finally {
+    setBusy(false);
+  }
+}
+
+/** Adds the new pictures of `page`, and takes over its count and its way on. */
+function append(main, page) {
+  const gallery = main.querySelector(".gallery");
+  const there = new Set([...gallery.children].map((card) => card.id));
+  const fresh = [...page.querySelectorAll(".gallery > .card")].filter((card) => !there.has(card.id));
+  const fill = freezeRow(gallery);
+  gallery.append(...fresh);
+  fill(fresh);
+  for (const part of [".more", "[data-count]"]) {
+    const now = main.querySelector(part);
+    const next = page.querySelector(part);
+    if (next) now?.replaceWith(next);
+    else now?.remove();
+  }
+  const k = main.querySelector(".results") && page.querySelector(".upload select[name=k]");
+  if (k) main.querySelector(".upload select[name=k]").replaceWith(k);
+  return fresh[0];
+}

@@ -1,0 +1,51 @@
+// What the page says about itself: an error in words, a short confirmation, and that it is at work.
+
+const busy = document.getElementById("busy");
+const toast = document.getElementById("toast");
+let fading;
+
+/** Shows an error at the top of the page, where screen readers hear it too. */
+export function sayError(message) {
+  let notice = document.querySelector("#main .notice");
+  if (!notice) {
+    notice = document.createElement("div");
+    notice.className = "notice";
+    notice.setAttribute("role", "alert");
+    document.getElementById("main").prepend(notice);
+  }
+  const words = document.createElement("p");
+  words.textContent = message;
+  const close = document.createElement("button");
+  close.type = "button";
+  close.textContent = "Close";
+  close.addEventListener("click", clearError);
+  notice.replaceChildren(words, close);
+  notice.hidden = false;
+  notice.scrollIntoView({ block: "nearest" });
+}
+
+export function clearError() {
+  const notice = document.querySelector("#main .notice");
+  if (notice) notice.hidden = true;
+}
+
+/** Confirms something in passing. */
+export function say(message) {
+  clearTimeout(fading);
+  toast.textContent = message;
+  fading = setTimeout(() => (toast.textContent = ""), 2600);
+}
+
+export function setBusy(on) {
+  busy.hidden = !on;
+}
+
+/** Following a link to results takes a moment; the line at the top shows that the click was heard. */
+export function busyWhileLeaving() {
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a.picture");
+    const plain = !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
+    if (link && plain) setBusy(true);
+  });
+  addEventListener("pageshow", () => setBusy(false));
+}

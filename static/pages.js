@@ -1,0 +1,83 @@
+// Fetches a page of this site and brings parts of it into the one that is open.
+
+/** An answer that is no page to show; its message is for people. */
+export class Refusal extends Error {}
+
+/** Resolves to the parsed document; rejects with a Refusal that carries the page's own sentence. */
+export async function fetchPage(address, options = {}) {
+  let response;
+  let text;
+  try {
+    response = await fetch(address, { ...options, headers: { Accept: "text/html" } });
+    text = await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("The server does not answer. See whether it is still running, then try again.");
+  }
+  const page = parse(text);
+  if (!response.ok) {
+    const sentence = page.querySelector("[data-error]")?.textContent.trim();
+    throw new Refusal(sentence || `The server answered with an error (${response.status}). Try again in a moment.`);
+  }
+  return page;
+}
+
+// The style element that gives each picture its place has the word of another page, which this one's policy does not
+// know: its rules, `#i7{--ratio:1.5;--tint:#aabbcc}`, are taken out and set on the pictures themselves.
+function parse(text) {
+  let rules = "";
+  const html = text.replace(/<style [^>]*class="places">([^<]*)<\/style>/g, (_, found) => {
+    rules += found;
+    return "";
+  });
+  const page = new DOMParser().parseFromString(html, "text/html");
+  for (const [, id, declarations] of rules.matchAll(/#(\w+)\{([^}]*)\}/g)) {
+    const place = page.getElementById(id);
+    for (const declaration of declarations.split(";")) {
+      const [name, value] = declaration.split(":");
+      place?.style.setProperty(name, value);
+    }
+  }
+  return page;
+}
+
+// Views that were left without leaving the document, so that Back brings them again.
+const views = new Map();
+let shown = 0;
+let last = 0;
+if (history.state?.view) history.replaceState(null, "");
+
+function keep() {
+  views.set(shown, { main: document.getElementById("main"), title: document.title, top: scrollY });
+}
+
+/** Shows the fetched page in place of the open one, as a new step in the history. */
+export function showPage(page, address) {
+  keep();
+  shown = last += 1;
+  history.pushState({ view: shown }, "", address);
+  mount(document.adoptNode(page.getElementById("main")), page.title, 0);
+}
+
+function mount(main, title, top) {
+  document.getElementById("main").replaceWith(main);
+  document.title = title;
+  scrollTo(0, top);
+}
+
+/** Calls `arrived()` after Back or Forward has brought a view again. */
+export function onReturn(arrived) {
+  addEventListener("popstate", (event) => {
+    const number = event.state?.view ?? 0;
+    if (number === shown) return;
+    const view = views.get(number);
+    if (!view) {
+      location.reload();
+      return;
+    }
+    keep();
+    shown = number;
+    mount(view.main, view.title, view.top);
+    arrived();
+  });
+}

@@ -1,0 +1,144 @@
+"""The commands as a person or a script gives them: results on stdout, all else on stderr, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import searchengine
+from searchengine.cli.indexing import main as offline_index
+from searchengine.cli.main import main
+from searchengine.errors import ImageError
+
+ROOT = Path(__file__).parent.parent.parent
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def index(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawings, indexed with the model that ships."""
+    folder = tmp_path_factory.mktemp("index")
+    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "compact", "--json"]) == 0
+    return folder
+
+
+def test_indexing_tells_what_it_did(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+    command = [str(drawings), "--index-dir", str(tmp_path), "--model", "compact", "--json"]
+    assert offline_index(command) == 0
+    out, err = capsys.readouterr()
+    summary = json.loads(out)
+    assert {"added", "changed", "moved", "removed", "unchanged", "skipped", "embedded", "seconds"} <= summary.keys()
+    assert (summary["added"], summary["embedded"], summary["skipped"], summary["images"]) == (12, 12, 1, 12)
+    assert "broken.jpg" in err
+    assert offline_index([str(drawings), "--index-dir", str(tmp_path)]) == 0  # the extractor is the recorded one
+    out, _ = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert "12 unchanged" in out
+    assert offline_index([*command, "--strict"]) == 1
+
+
+def test_exit_statuses(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert offline_index([str(empty), "--index-dir", str(tmp_path / "i"), "--model", "compact"]) == 1
+    assert "Formats: JPEG" in capsys.readouterr().err
+    assert offline_index([str(tmp_path / "nowhere"), "--index-dir", str(tmp_path / "i"), "--model", "compact"]) == 1
+    assert "nowhere is not there" in capsys.readouterr().err
+    assert offline_index([str(drawings), "--index-dir", str(tmp_path / "i"), "--model", "vgg61"]) == 1
+    assert "vgg16" in capsys.readouterr().err
+    for wrong in ([], [str(drawings), "--batch-size", "0"], [str(drawings), "--limit", "x"], [str(drawings), "--what"]):
+        with pytest.raises(SystemExit) as stopped:
+            offline_index(wrong)
+        assert stopped.value.code == 2
+
+
+def test_search(index: Path, drawings: Path, capsys: Said) -> None:
+    query = drawings / "warm" / "03.jpg"
+    assert main(["search", str(query), "--index-dir", str(index), "-k", "4", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["query"] == str(query)
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4]
+    first = answer["hits"][0]
+    assert first.keys() == {"rank", "id", "path", "distance", "score", "label"}
+    assert (first["path"], first["label"]) == ("warm/03.jpg", "warm")
+    assert first["distance"] < 1e-3
+    assert first["score"] > 0.999
+    assert main(["search", "--id", str(first["id"]), "--index-dir", str(index)]) == 0
+    assert "warm/03.jpg" in capsys.readouterr().out.splitlines()[1]
+    assert main(["search", "--id", "999", "--index-dir", str(index)]) == 1
+    assert "no image 999" in capsys.readouterr().err
+    assert main(["search", str(drawings / "warm" / "broken.jpg"), "--index-dir", str(index)]) == 1
+    assert main(["search", "nowhere.jpg", "--index-dir", str(index)]) == 1
+
+
+def test_info_and_verify(index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(index))
+    assert main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"images", "skipped", "dimension", "extractor", "fingerprint", "bytes", "updated"} <= told.keys()
+    assert (told["images"], told["skipped"]) == (12, 1)
+    assert main(["info", "--skipped"]) == 0
+    assert "broken.jpg" in capsys.readouterr().out
+    assert main(["verify"]) == 0
+    assert "12 images, sound" in capsys.readouterr().out
+    assert main(["prepare"]) == 0
+    assert main(["info", "--index-dir", str(tmp_path / "none")]) == 1
+    assert "There is no index" in capsys.readouterr().err
+    assert main(["verify", "--index-dir", str(tmp_path / "none")]) == 1
+    assert main(["serve", "--index-dir", str(tmp_path / "none")]) == 1
+
+
+@pytest.mark.parametrize("verb", [[], ["index"], ["search"], ["serve"], ["info"], ["verify"], ["prepare"], ["demo"]])
+def test_help_teaches(verb: list[str], capsys: Said) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb, "--help"])
+    assert stopped.value.code == 0
+    assert len(capsys.readouterr().out) > 200
+
+
+def test_the_python_interface(index: Path, drawings: Path) -> None:
+    opened = searchengine.open_index(index)
+    assert opened.features.shape == (12, len(opened.search(opened.features[:1], 1)) * opened.dimension)
+    assert sorted(opened.paths)[0] == "cold/00.jpg"
+    assert set(opened.labels) == {"cold", "warm"}
+    extractor = searchengine.load_extractor("compact")
+    rows = extractor.embed([drawings / path for path in opened.paths])
+    assert abs(rows - opened.features).max() < 1e-4
+    opened.close()
+    engine = searchengine.SearchEngine.open(index)
+    assert engine.search(drawings / "cold" / "04.jpg", k=3)[0].path == "cold/04.jpg"
+    with pytest.raises(ImageError):
+        engine.search(b"no image")
+    engine.close()
+
+
+@pytest.mark.slow
+def test_tensorflow_is_not_loaded(
+    index: Path, drawings: Path, tmp_path: Path, python_that_forbids: Callable[[str], list[str]]
+) -> None:
+    """Neither to index nor to search, with a model that is ready."""
+    for arguments in (
+        ["index", str(drawings), "--index-dir", str(tmp_path / "fresh"), "--model", "compact"],
+        ["search", str(drawings / "cold" / "00.jpg"), "--index-dir", str(index)],
+    ):
+        code = f"from searchengine.cli.main import main; raise SystemExit(main({arguments!r}))"
+        subprocess.run(python_that_forbids(code), check=True, cwd=ROOT, capture_output=True)
+
+
+@pytest.fixture
+def python_that_forbids() -> Callable[[str], list[str]]:
+    """A Python in which importing TensorFlow or Keras is an error."""
+    forbid = (
+        "import sys\n"
+        "class Forbid:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('tensorflow', 'keras'):\n"
+        "            raise AssertionError(name + ' was imported')\n"
+        "sys.meta_path.insert(0, Forbid())\n"
+    )
+    return lambda code: [sys.executable, "-c", forbid + code]

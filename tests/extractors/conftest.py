@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test starts with a cold cache of its own, and without published weights."""
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "cache"
+
+
+@dataclass(frozen=True)
+class Vgg16:
+    """Weights files, images and what plain Keras makes of them; see vgg16_by_keras.py."""
+
+    folder: Path
+    images: list[Path]
+
+    def expected(self, layer: str) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = np.load(self.folder / f"{layer}.npy")
+        return features
+
+
+@pytest.fixture(scope="session")
+def vgg16() -> Iterator[Vgg16]:
+    """Made once for all tests: two gigabytes, so it goes when they are done."""
+    with tempfile.TemporaryDirectory(prefix="vgg16-") as name:
+        folder = Path(name)
+        images = [folder / f"{number}.{kind}" for number, kind in enumerate(["jpg", "png", "jpg", "webp", "png"])]
+        rng = np.random.default_rng(0)
+        for path, (height, width) in zip(
+            images, [(300, 400), (224, 224), (97, 55), (640, 480), (500, 500)], strict=True
+        ):
+            coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((width, height)).save(path, lossless=True)
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        script = Path(__file__).with_name("vgg16_by_keras.py")
+        subprocess.run([sys.executable, script, folder, *images], check=True, env=environment)
+        yield Vgg16(folder, images)

@@ -1,0 +1,288 @@
+"""The exported model is made once, whole, and again where it was damaged; and what is said where it cannot be made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
+from searchengine.extractors import cache, extractor_from_spec, load_extractor, make_spec, prepare, preparing, weights
+from searchengine.extractors.backbones import BACKBONES
+from tests.extractors.tiny import SPEC, put_tiny_model, write_tiny_model
+
+TOP, NOTOP = BACKBONES["vgg16"].with_head, BACKBONES["vgg16"].without_head
+
+
+class Exporter:
+    """Stands for the process that exports; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, spec: Any, file: Any, folder: Path, say: Callable[[str], None]) -> None:
+        self.times += 1
+        write_tiny_model(folder)
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> Exporter:
+    stand_in = Exporter()
+    monkeypatch.setattr(preparing, "_export_in_subprocess", stand_in)
+    monkeypatch.setattr(weights, "locate", lambda spec, given: Path("vgg16.h5"))
+    return stand_in
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_once(exporter: Exporter, cache_dir: Path) -> None:
+    said: list[str] = []
+    folder = prepare(SPEC, progress=said.append)
+    assert folder == cache_dir / "models" / SPEC.fingerprint
+    assert said[0].startswith("preparing VGG16 fc2, ImageNet weights: the first time only")
+    assert said[-1].startswith("prepared: 0 MB on disk, 3 numbers a feature")
+    assert prepare(SPEC, progress=said.append) == folder
+    assert prepare(replace(SPEC, normalize="l2"), progress=said.append) == folder
+    assert exporter.times == 1
+    assert {path.name for path in (cache_dir / "models").iterdir()} == {".lock", folder.name}
+
+
+def test_two_at_once(exporter: Exporter) -> None:
+    threads = [threading.Thread(target=prepare, args=(SPEC,), kwargs={"progress": quiet}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert exporter.times == 1
+
+
+def test_a_second_process_waits_and_says_so(exporter: Exporter, cache_dir: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, 2); print(flush=True); input()",
+            _lock(cache_dir),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if "waiting" in text:
+            holder.kill()
+
+    prepare(SPEC, progress=say)
+    assert said[0].startswith("waiting for another process")
+    assert exporter.times == 1
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+
+
+def _lock(cache_dir: Path) -> Path:
+    (cache_dir / "models").mkdir(parents=True)
+    return cache_dir / "models" / ".lock"
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.xml", "export.json"])
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
+def test_damage_is_mended(exporter: Exporter, name: str, harm: str) -> None:
+    file = prepare(SPEC, progress=quiet) / name
+    data = bytearray(file.read_bytes())
+    if harm == "gone":
+        file.unlink()
+    else:
+        data[1] ^= 255
+        file.write_bytes(data[: len(data) // 2] if harm == "cut" else data)
+    assert cache.lookup(SPEC) is None
+    assert prepare(SPEC, progress=quiet) == file.parent
+    assert exporter.times == 2
+    assert cache.lookup(SPEC, thorough=True) is not None
+
+
+def test_a_copied_cache_is_good(exporter: Exporter, cache_dir: Path) -> None:
+    prepare(SPEC, progress=quiet)
+    shutil.copytree(cache_dir, cache_dir.with_name("elsewhere"), copy_function=shutil.copyfile)  # with new times
+    shutil.rmtree(cache_dir)
+    cache_dir.with_name("elsewhere").rename(cache_dir)
+    assert cache.lookup(SPEC) is not None
+
+
+def test_what_a_killed_export_left_goes(exporter: Exporter, cache_dir: Path) -> None:
+    left = cache_dir / "models" / ".unfinished-x"
+    left.mkdir(parents=True)
+    (left / "model.bin").write_bytes(b"half")
+    prepare(SPEC, progress=quiet)
+    assert not left.exists()
+
+
+def test_a_failed_export_leaves_nothing(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ExtractorError("no")
+
+    monkeypatch.setattr(preparing, "_export_in_subprocess", fail)
+    monkeypatch.setattr(weights, "locate", lambda spec, given: Path("vgg16.h5"))
+    with pytest.raises(ExtractorError, match=r"^no$"):
+        prepare(SPEC, progress=quiet)
+    assert [path.name for path in (cache_dir / "models").iterdir()] == [".lock"]
+
+
+def test_a_cache_that_cannot_be_written(exporter: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(ExtractorError, match="SEARCHENGINE_CACHE_DIR"):
+        prepare(SPEC, progress=quiet)
+
+
+def test_not_prepared() -> None:
+    with pytest.raises(ExtractorError, match="searchengine prepare"):
+        extractor_from_spec(SPEC, export=False)
+
+
+def test_progress_goes_to_stderr(exporter: Exporter, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(SPEC)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "first time only" in told.err
+
+
+# -- where the weights are -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No network; gives the addresses that were tried."""
+    tried: list[str] = []
+
+    def refuse(request: Any, timeout: float) -> None:
+        tried.append(request.full_url)
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    return tried
+
+
+def test_without_a_network(offline: list[str], tmp_path: Path) -> None:
+    with pytest.raises(WeightsNotFoundError) as raised:
+        load_extractor(progress=quiet)
+    said = str(raised.value)
+    for part in (TOP.file_name, "553 MB", str(tmp_path / "keras" / "models"), TOP.url, "no route to host"):
+        assert part in said
+    assert "--weights FILE" in said
+    assert "--model compact" in said
+    assert offline == [TOP.url]
+
+
+def test_a_broken_download(offline: list[str], tmp_path: Path) -> None:
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    (tmp_path / "keras" / "models" / TOP.file_name).write_bytes(b"half")
+    with pytest.raises(WeightsNotFoundError, match="incomplete or altered copy"):
+        load_extractor(progress=quiet)
+
+
+def test_the_smaller_file_where_it_will_do(offline: list[str]) -> None:
+    with pytest.raises(WeightsNotFoundError, match=NOTOP.file_name):
+        load_extractor(layer="block5_pool", progress=quiet)
+
+
+def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "keras" / "models" / TOP.file_name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"numbers")
+    monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": TOP.md5})
+    assert weights.locate(make_spec(), None) == cached
+    assert weights.locate(make_spec(layer="block1_pool"), None) == cached
+    assert offline == []
+
+
+def test_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answer:
+        def __enter__(self) -> None: ...
+        def __exit__(self, *error: object) -> None: ...
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer())
+    assert weights.locate(make_spec(), None) == TOP
+
+
+def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
+    file = tmp_path / "my.h5"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")
+    spec = make_spec(weights=file)
+    with pytest.raises(WeightsNotFoundError, match="--weights"):
+        weights.locate(spec, None)
+    assert weights.locate(spec, file) == file
+    with pytest.raises(WeightsNotFoundError, match="other weights"):
+        weights.locate(make_spec(), file)
+
+
+def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
+    import os
+
+    file = tmp_path / "my.h5"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")
+    os.utime(file, (1_000_000_000, 1_000_000_000))  # written long ago, so that its hash is remembered
+    spec = make_spec(weights=file)
+    assert weights.locate(spec, None) == file
+    file.write_bytes(b"\x89HDF\r\n\x1a\n other")
+    with pytest.raises(WeightsNotFoundError):
+        weights.locate(spec, None)
+
+
+# -- the process that exports ----------------------------------------------------------------------------------------
+
+
+def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Run a script in place of the export; gives what was said."""
+    program = tmp_path / "export.py"
+    program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
+    monkeypatch.setattr(preparing, "_COMMAND", (str(program),))
+    said: list[str] = []
+    preparing._export_in_subprocess(SPEC, TOP, tmp_path, said.append)
+    return said
+
+
+def test_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = (
+        "assert os.environ['KERAS_BACKEND'] == 'tensorflow'\n"
+        "print(json.dumps({'progress': json.dumps(request)}))\n"
+        "print(json.dumps({'dimension': 3}))\n"
+    )
+    (said,) = exported_by(script, monkeypatch, tmp_path)
+    request = json.loads(said)
+    assert json.loads(request["spec"])["model"] == "vgg16"
+    assert request["folder"] == str(tmp_path)
+    assert request["download"]["md5"] == TOP.md5
+
+
+def test_its_errors_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer = "print(json.dumps({'error': 'UnknownNameError', 'message': 'No such layer.'})); sys.exit(1)"
+    with pytest.raises(UnknownNameError, match=r"^No such layer\.$"):
+        exported_by(answer, monkeypatch, tmp_path)
+    with pytest.raises(ExtractorError, match="cannot allocate"):
+        exported_by("sys.exit('cannot allocate')", monkeypatch, tmp_path)
+    with pytest.raises(ExtractorError, match="signal 9, perhaps for want of memory"):
+        exported_by("os.kill(os.getpid(), 9)", monkeypatch, tmp_path)
+    with pytest.raises(ExtractorError, match="failed"):
+        exported_by("print('no JSON')", monkeypatch, tmp_path)
+
+
+def test_put_by_hand() -> None:
+    put_tiny_model()
+    assert cache.lookup(SPEC, thorough=True) is not None

@@ -1,0 +1,224 @@
+"""How the OpenVINO runtime behaves, shown on a model whose features are the mean of each colour."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.errors import DamagedImageError, ExtractorError, NotAnImageError, QueryError
+from searchengine.extractors import Extractor, cache, extractor_from_spec
+from tests.extractors.tiny import SIZE, SPEC, put_tiny_model
+
+
+@pytest.fixture
+def extractor(cache_dir: Path) -> Extractor:
+    put_tiny_model()
+    return extractor_from_spec(SPEC, export=False, precision="float32")
+
+
+def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def means(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = pixels.mean(axis=(1, 2))
+    return result
+
+
+def test_features_of_an_array(extractor: Extractor) -> None:
+    pixels = noise(100)
+    before = pixels.copy()
+    found = extractor.embed(pixels)
+    np.testing.assert_allclose(found, means(pixels), rtol=1e-5)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(pixels, before)
+    again = extractor.embed(pixels[:1])
+    assert not np.shares_memory(found, again)
+    np.testing.assert_allclose(again, found[:1], rtol=1e-6)
+
+
+def test_none_at_all(extractor: Extractor) -> None:
+    assert extractor.embed([]).shape == (0, 3)
+    assert extractor.embed(noise(0)).shape == (0, 3)
+    assert extractor.embed([]).dtype == np.float32
+
+
+def test_l2_and_a_row_of_zeros(extractor: Extractor) -> None:
+    from dataclasses import replace
+
+    normalized = extractor_from_spec(replace(SPEC, normalize="l2"), export=False, precision="float32")
+    pixels = noise(3)
+    pixels[1] = 0
+    found = normalized.embed(pixels)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0, 1], atol=1e-6)
+    raw = means(pixels)[2]
+    np.testing.assert_allclose(found[2], raw / np.linalg.norm(raw), rtol=1e-5)
+
+
+def test_images_in_every_form(extractor: Extractor, tmp_path: Path) -> None:
+    colour = Image.new("RGB", (30, 20), (10, 20, 30))
+    stream = io.BytesIO()
+    colour.save(stream, "PNG")
+    path = tmp_path / "colour.png"
+    path.write_bytes(stream.getvalue())
+    glass = Image.new("RGBA", (5, 5), (10, 20, 30, 0))
+    found = extractor.embed([np.asarray(colour), colour, stream.getvalue(), path, str(path), glass])
+    np.testing.assert_allclose(found, [[10, 20, 30]] * 5 + [[255] * 3], atol=1e-4)
+
+
+def test_an_endless_supply_is_taken_batch_by_batch(extractor: Extractor) -> None:
+    taken = 0
+
+    def pictures() -> object:
+        nonlocal taken
+        for picture in noise(40):
+            taken += 1
+            yield picture
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        extractor.embed(pictures())  # type: ignore[arg-type]
+    assert taken == 40
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        noise(1)[0],
+        noise(1).astype(np.float32),
+        [noise(1)[0].astype(np.float32)],
+        [noise(1)[0, :, :, 0]],
+        [np.zeros((0, 8, 3), np.uint8)],
+        [None],
+        b"bytes of one file",
+        "one.jpg",
+        Image.new("RGB", (8, 8)),
+    ],
+)
+def test_what_is_no_sequence_of_pixels(extractor: Extractor, images: object) -> None:
+    with pytest.raises(QueryError):
+        extractor.embed(images)  # type: ignore[arg-type]
+
+
+def test_files_that_cannot_be_used(extractor: Extractor, tmp_path: Path) -> None:
+    with pytest.raises(NotAnImageError):
+        extractor.embed([b"text"])
+    with pytest.raises(NotAnImageError, match="cannot be read"):
+        extractor.embed([tmp_path / "nowhere.jpg"])
+    stream = io.BytesIO()
+    Image.fromarray(np.repeat(noise(1)[0], 20, axis=0)).save(stream, "PNG")
+    with pytest.raises(DamagedImageError):
+        extractor.embed([stream.getvalue()[:200]])
+
+
+def test_preprocess_gives_what_embed_takes(extractor: Extractor) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(noise(1)[0]).resize((100, 60)).save(stream, "JPEG")
+    decoded, pixels = extractor.preprocess(stream.getvalue())
+    assert (decoded.width, decoded.height, pixels.shape) == (100, 60, (SIZE, SIZE, 3))
+    np.testing.assert_array_equal(extractor.embed(pixels[None]), extractor.embed([stream.getvalue()]))
+
+
+def test_several_threads(extractor: Extractor) -> None:
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for n in (1, 3, 40, 2):
+            pixels = noise(n, seed)
+            if not np.allclose(extractor.embed(pixels), means(pixels), rtol=1e-5):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def run(code: str) -> str:
+    """Run it in a fresh interpreter; gives its stdout."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+_EMBED = """
+import sys, numpy as np
+talk = []
+sys.addaudithook(lambda event, arguments: talk.append((event, arguments)) if event.startswith("socket.") else None)
+from searchengine.extractors import extractor_from_spec, load_extractor
+assert not {"openvino", "tensorflow", "keras"} & sys.modules.keys()
+from tests.extractors.tiny import SPEC
+extractor = extractor_from_spec(SPEC, export=False)
+"""
+
+
+def test_no_tensorflow_and_no_word_to_anybody(extractor: Extractor) -> None:
+    said = run(
+        _EMBED
+        + """
+extractor.embed(np.zeros((1, 8, 8, 3), np.uint8))
+print(sorted({"tensorflow", "keras", "torch"} & sys.modules.keys()), talk, sys.modules.get("openvino_telemetry"))
+with open("/proc/self/maps") as maps:
+    print([line for line in maps if "libtensorflow_framework" in line])
+"""
+    )
+    assert said.split("\n") == ["[] [] None", "[]", ""]
+
+
+def test_compiled_after_fork(extractor: Extractor) -> None:
+    said = run(
+        _EMBED
+        + """
+import os, warnings
+warnings.simplefilter("ignore")
+def child():
+    pid = os.fork()
+    if pid == 0:
+        print(extractor.embed(np.full((1, 8, 8, 3), 7, np.uint8)).tolist(), flush=True)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+child()
+print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
+"""
+    )
+    assert said == "[[7.0, 7.0, 7.0]]\n[[8.0, 8.0, 8.0]]\n"
+
+
+def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchengine.extractors import openvino_runtime
+
+    monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: False)
+    with pytest.raises(ExtractorError, match="natively"):
+        extractor_from_spec(SPEC, export=False, precision="bfloat16")
+    assert extractor_from_spec(SPEC, export=False).precision == "float32"
+    monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: True)
+    assert extractor_from_spec(SPEC, export=False).precision == "bfloat16"
+
+
+def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchengine.extractors import preparing, weights
+    from tests.extractors.tiny import write_tiny_model
+
+    xml = cache.entry_folder(SPEC) / "model.xml"
+    xml.unlink()
+    with pytest.raises(ExtractorError, match="searchengine prepare"):
+        extractor.embed(noise(1))
+
+    monkeypatch.setattr(weights, "locate", lambda spec, given: Path("weights.h5"))
+    monkeypatch.setattr(preparing, "_export_in_subprocess", lambda spec, file, folder, say: write_tiny_model(folder))
+    mending = extractor_from_spec(SPEC, precision="float32", progress=lambda text: None)
+    xml.unlink()
+    np.testing.assert_allclose(mending.embed(noise(2)), means(noise(2)), rtol=1e-5)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
+from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
+from searchengine.extractors.backbones import BACKBONES
+from searchengine.extractors.names import closest_first
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def test_defaults() -> None:
+    spec = make_spec()
+    assert spec == ExtractorSpec("vgg16", "fc2", "none", "l2", "imagenet", (224, 224), full_decode=True)
+    assert spec.title == "VGG16 fc2, ImageNet weights, L2-normalised"
+
+
+def test_the_fingerprint_stays_and_tells_apart() -> None:
+    spec = make_spec()
+    assert spec.fingerprint == "918cfdf73fc9130e"  # indexes carry it: it may not change
+    others = [
+        replace(spec, model="vgg19"),
+        replace(spec, layer="fc1"),
+        replace(spec, pooling="avg"),
+        replace(spec, normalize="none"),
+        replace(spec, weights="sha256:00"),
+        replace(spec, input_size=(224, 256)),
+        replace(spec, full_decode=False),
+    ]
+    assert len({one.fingerprint for one in [spec, *others]}) == 8
+
+
+def test_there_and_back() -> None:
+    spec = make_spec("vgg19", layer="block5_pool", pooling="max", normalize="none")
+    assert ExtractorSpec.from_json(spec.to_json()) == spec
+    assert spec.title == "VGG19 block5_pool (max pooling), ImageNet weights, not normalised"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"model": 1, "input_size": [1, 2]}'])
+def test_no_spec(text: str) -> None:
+    with pytest.raises(ExtractorError, match="not the description"):
+        ExtractorSpec.from_json(text)
+
+
+def test_a_wrong_name_answers_with_the_right_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"no model 'vg16'. Choose one of: vgg16, vgg19"):
+        load_extractor("vg16")
+    with pytest.raises(UnknownNameError, match=r"no layer of VGG16 'fc_2'. Choose one of: fc2, fc1"):
+        make_spec(layer="fc_2")
+    with pytest.raises(UnknownNameError, match=r"no normalisation 'L2'. Choose one of: l2, none"):
+        make_spec(normalize="L2")
+    with pytest.raises(UnknownNameError, match=r"no pooling 'average'. Choose one of: avg"):
+        make_spec(pooling="average")
+    with pytest.raises(UnknownNameError, match=r"no precision 'bf16'. Choose one of: bfloat16"):
+        load_extractor(precision="bf16")
+    with pytest.raises(UnknownNameError, match=r"no runtime 'tensorflow'"):
+        load_extractor(runtime="tensorflow")
+    assert make_spec("VGG16") == make_spec()
+    assert closest_first("abx", ["xyz", "abc", "ab"]) == ["ab", "abc", "xyz"]
+
+
+def test_layers_of_vgg() -> None:
+    assert BACKBONES["vgg16"].layers[:4] == ("block1_conv1", "block1_conv2", "block1_pool", "block2_conv1")
+    assert len(BACKBONES["vgg16"].layers) == 13 + 5 + 4
+    assert len(BACKBONES["vgg19"].layers) == 16 + 5 + 4
+
+
+def test_weights_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchengine.extractors import cache
+
+    file = tmp_path / "my.weights.h5"
+    file.write_bytes(HDF5 + b"numbers")
+    spec = make_spec(weights=file)
+    assert spec.weights == f"sha256:{cache.file_hashes(file)['sha256']}"
+    assert spec.title.startswith("VGG16 fc2, own weights ")
+
+    # The published file, wherever it lies, is what "imagenet" means.
+    monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": BACKBONES["vgg16"].with_head.md5})
+    assert make_spec(weights=file) == make_spec()
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"no weights file .*nowhere\.h5.*--weights"):
+        make_spec(weights=tmp_path / "nowhere.h5")
+    with pytest.raises(WeightsNotFoundError, match="cannot be read"):
+        make_spec(weights=tmp_path)
+
+
+def test_no_weights_file(tmp_path: Path) -> None:
+    file = tmp_path / "picture.h5"
+    file.write_bytes(b"GIF89a, and a good deal more")
+    with pytest.raises(ExtractorError, match="not HDF5"):
+        make_spec(weights=str(file))
+
+
+def test_compact_has_no_options(tmp_path: Path) -> None:
+    with pytest.raises(ExtractorError, match="leave out --weights, --layer and --pooling"):
+        make_spec("compact", layer="fc2")
+    with pytest.raises(ExtractorError, match="leave out"):
+        make_spec("compact", weights=tmp_path / "any.h5")

@@ -1,0 +1,133 @@
+"""The real network: features equal what plain Keras computes, on each runtime and from each weights format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from searchengine.errors import ExtractorError
+from searchengine.extractors import Extractor, load_extractor
+from searchengine.extractors.frameworks import import_openvino
+from tests.extractors.conftest import Vgg16
+
+pytestmark = pytest.mark.slow
+
+# Every Python process that is started with this in its path writes down whom it would talk to.
+_WATCH = """
+import os, sys
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        with open(os.environ["CONNECTIONS"], "a") as log:
+            log.write(f"{event} {arguments[:2]}\\n")
+sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(vgg16: Vgg16, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache into which VGG16 fc2 was exported from the Keras 3 file, by a process that was watched."""
+    watch = tmp_path_factory.mktemp("watch")
+    (watch / "sitecustomize.py").write_text(_WATCH)
+    cache = vgg16.folder / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEARCHENGINE_CACHE_DIR", str(cache))
+        patch.setenv("PYTHONPATH", str(watch), prepend=os.pathsep)
+        patch.setenv("CONNECTIONS", str(watch / "connections"))
+        said: list[str] = []
+        load_extractor(weights=vgg16.folder / "vgg16.weights.h5", runtime="openvino", progress=said.append)
+    assert not (watch / "connections").exists(), (watch / "connections").read_text()
+    assert any("first time only" in line for line in said)
+    assert any("537 MB" in line for line in said)
+    return cache
+
+
+@pytest.fixture
+def openvino(vgg16: Vgg16, exported: Path, monkeypatch: pytest.MonkeyPatch) -> Extractor:
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(exported))
+    return load_extractor(weights=vgg16.folder / "vgg16.weights.h5", runtime="openvino", precision="float32")
+
+
+def l2(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths: NDArray[np.float32] = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / lengths
+
+
+def relative_errors(found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    errors: NDArray[np.float32] = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    return errors
+
+
+def test_the_images_are_told_apart(vgg16: Vgg16) -> None:
+    rows = l2(vgg16.expected("fc2"))
+    apart = np.linalg.norm(rows[:, None] - rows[None], axis=2)[~np.eye(len(rows), dtype=bool)]
+    assert apart.min() > 0.01  # a hundred times what the next tests allow, so that no row can stand for another
+
+
+def test_openvino_float32(vgg16: Vgg16, openvino: Extractor) -> None:
+    assert (openvino.dimension, openvino.precision, openvino.runtime) == (4096, "float32", "openvino")
+    found = openvino.embed(vgg16.images)
+    assert relative_errors(found, l2(vgg16.expected("fc2"))).max() <= 1e-4
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+    one_by_one = np.concatenate([openvino.embed([path]) for path in vgg16.images])
+    assert relative_errors(one_by_one, found).max() <= 1e-6
+
+
+def test_openvino_raw_shares_the_export(vgg16: Vgg16, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(exported))
+    weights = vgg16.folder / "vgg16.weights.h5"
+    said: list[str] = []
+    raw = load_extractor(
+        normalize="none", weights=weights, precision="float32", runtime="openvino", progress=said.append
+    )
+    assert relative_errors(raw.embed(vgg16.images[:2]), vgg16.expected("fc2")[:2]).max() <= 1e-4
+    assert said == []
+
+
+def test_openvino_bfloat16(vgg16: Vgg16, openvino: Extractor) -> None:
+    weights = vgg16.folder / "vgg16.weights.h5"
+    if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        extractor = load_extractor(weights=weights, runtime="openvino", precision="bfloat16")
+        found = extractor.embed(vgg16.images)
+        assert np.sum(found * l2(vgg16.expected("fc2")), axis=1).min() >= 0.999
+    else:
+        with pytest.raises(ExtractorError, match="--precision float32"):
+            load_extractor(weights=weights, runtime="openvino", precision="bfloat16")
+
+
+def test_keras_float32_from_the_published_layout(vgg16: Vgg16) -> None:
+    extractor = load_extractor(weights=vgg16.folder / "vgg16.h5", runtime="keras", precision="float32")
+    assert (extractor.dimension, extractor.precision, extractor.runtime) == (4096, "float32", "keras")
+    assert relative_errors(extractor.embed(vgg16.images), l2(vgg16.expected("fc2"))).max() <= 1e-4
+
+
+def test_keras_bfloat16(vgg16: Vgg16) -> None:
+    extractor = load_extractor(weights=vgg16.folder / "vgg16.h5", runtime="keras", precision="bfloat16")
+    found = extractor.embed(vgg16.images[:3])
+    assert extractor.precision == "bfloat16"
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)  # normalised in float32
+    assert np.sum(found * l2(vgg16.expected("fc2")[:3]), axis=1).min() >= 0.999
+
+
+def test_the_file_without_head_will_do_for_a_layer_before_it(vgg16: Vgg16) -> None:
+    extractor = load_extractor(
+        layer="block5_pool", pooling="avg", normalize="none", weights=vgg16.folder / "vgg16_notop.h5", runtime="keras"
+    )
+    assert extractor.dimension == 512
+    assert relative_errors(extractor.embed(vgg16.images), vgg16.expected("block5_pool")).max() <= 1e-4
+
+
+def test_a_file_without_head_for_a_layer_of_the_head(vgg16: Vgg16) -> None:
+    with pytest.raises(ExtractorError, match="without the classification head"):
+        load_extractor(weights=vgg16.folder / "vgg16_notop.h5", runtime="keras")
+
+
+def test_weights_of_another_model(vgg16: Vgg16) -> None:
+    with pytest.raises(ExtractorError, match=r"does not fit VGG19: it holds 32 arrays, and the model has 38"):
+        load_extractor("vgg19", weights=vgg16.folder / "vgg16.h5", runtime="keras")

@@ -1,0 +1,62 @@
+"""VGG16 by nothing but Keras: weights files of random numbers, and the features that they give.
+
+``python vgg16_by_keras.py FOLDER IMAGE...`` writes into FOLDER:
+
+- ``vgg16.weights.h5``, as Keras 3 saves it; ``vgg16.h5`` and ``vgg16_notop.h5``, laid out as the published files are;
+- ``fc2.npy`` (n, 4096) and ``block5_pool.npy`` (n, 512, averaged over the picture), one row an image, not normalised.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+from keras.applications.vgg16 import VGG16, preprocess_input
+from PIL.Image import Resampling
+
+
+def random_weights(model: keras.Model) -> None:
+    """He et al. 2015 (https://arxiv.org/abs/1502.01852): activations keep their size from layer to layer."""
+    rng = np.random.default_rng(16)
+    for layer in model.layers:
+        if layer.weights:
+            kernel, bias = layer.weights
+            scale = np.sqrt(2 / np.prod(kernel.shape[:-1])).astype(np.float32)
+            kernel.assign(rng.standard_normal(kernel.shape, dtype=np.float32) * scale)
+            bias.assign(rng.standard_normal(bias.shape, dtype=np.float32) * np.float32(0.05))
+
+
+def save_as_published(layers: list[keras.Layer], path: Path) -> None:
+    """The layout of 2016: a group a layer, in an order that attributes give, arrays under the names of that time."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}_{kind}_1:0" for kind in ("W", "b")[: len(layer.weights)]]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, variable in zip(names, layer.weights, strict=True):
+                group.create_dataset(name, data=np.asarray(variable))
+
+
+def main(folder: Path, images: list[str]) -> None:
+    model = VGG16(weights=None)
+    random_weights(model)
+    model.save_weights(folder / "vgg16.weights.h5")
+    save_as_published(model.layers, folder / "vgg16.h5")
+    save_as_published(model.layers[:-4], folder / "vgg16_notop.h5")
+
+    pictures = [keras.utils.load_img(path).resize((224, 224), Resampling.BICUBIC) for path in images]
+    pixels = np.stack([keras.utils.img_to_array(picture) for picture in pictures])
+    for layer in ("fc2", "block5_pool"):
+        cut = keras.Model(model.input, model.get_layer(layer).output)
+        features = cut.predict(preprocess_input(pixels.copy()), verbose=0)
+        np.save(folder / f"{layer}.npy", features.mean(axis=(1, 2)) if features.ndim == 4 else features)
+
+
+if __name__ == "__main__":
+    from PIL.Image import Resampling
+
+    main(Path(sys.argv[1]), sys.argv[2:])

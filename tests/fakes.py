@@ -1,0 +1,72 @@
+"""A fake extractor whose features can be worked out by hand, and pictures to go with it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.extractors import ExtractorSpec
+from searchengine.images import DecodedImage, decode, resize
+
+SPEC = ExtractorSpec(
+    model="fake",
+    layer=None,
+    pooling="none",
+    normalize="none",
+    weights="none",
+    input_size=(2, 2),
+    full_decode=True,
+)
+OTHER_SPEC = ExtractorSpec(
+    model="fake",
+    layer="another",
+    pooling="none",
+    normalize="none",
+    weights="none",
+    input_size=(2, 2),
+    full_decode=True,
+)
+
+
+class FakeExtractor:
+    """The feature of an image is its twelve numbers when shrunk to 2 x 2: plain colours give themselves, four times."""
+
+    precision = "float32"
+    runtime = "fake"
+    device = "none"
+    dimension = 12
+
+    def __init__(self, spec: ExtractorSpec = SPEC) -> None:
+        self.spec = spec
+        self.embedded = 0
+
+    def preprocess(self, data: bytes, max_pixels: int = 10**8) -> tuple[DecodedImage, NDArray[np.uint8]]:
+        decoded = decode(data, max_pixels=max_pixels)
+        return decoded, resize(decoded.pixels, self.spec.input_size)
+
+    def embed(self, images: Sequence[Any] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.embedded += len(images)
+        if len(images) == 0:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return np.stack([resize(np.asarray(image), (2, 2)) for image in images]).reshape(-1, 12).astype(np.float32)
+
+
+def picture(colour: tuple[int, int, int], size: tuple[int, int] = (8, 6), kind: str = "PNG") -> bytes:
+    """A plain picture as the bytes of a file; ``size`` is (width, height)."""
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, kind)
+    return out.getvalue()
+
+
+def write_pictures(folder: Path, **colours: int) -> None:
+    """name=grey level -> folder/name.png; ``__`` in a name stands for a subfolder."""
+    for name, level in colours.items():
+        file = folder / (name.replace("__", "/") + ".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture((level, level, level)))

@@ -1,0 +1,115 @@
+"""Pictures of which every pixel is known, in every format, for the tests of this folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_COLOURS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255), "K": (0, 0, 0)}
+
+
+def quadrants(width: int = 64, height: int = 32) -> Image.Image:
+    """Red, green / blue, white."""
+    image = Image.new("RGB", (width, height))
+    for name, box in zip("RGBW", ((0, 0), (width // 2, 0), (0, height // 2), (width // 2, height // 2)), strict=True):
+        image.paste(_COLOURS[name], (*box, box[0] + width // 2, box[1] + height // 2))
+    return image
+
+
+def corners(pixels: NDArray[np.uint8]) -> str:
+    """The colours of the four quarters in reading order: an upright ``quadrants()`` reads ``RGBW``."""
+    height, width, _ = pixels.shape
+    seen = [pixels[y, x].astype(int) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+    return "".join(min(_COLOURS, key=lambda name: int(np.abs(colour - _COLOURS[name]).sum())) for colour in seen)
+
+
+def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def orientation_exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+def every_format() -> dict[str, bytes]:
+    """``quadrants()`` once in each format, the animated ones with a black second frame; names as ``sniff`` has them."""
+    image, black = quadrants(), Image.new("RGB", (64, 32))
+    animated = {"save_all": True, "append_images": [black], "duration": 100}
+    return {
+        "JPEG": encoded(image, "JPEG"),
+        "PNG": encoded(image, "PNG"),
+        "GIF": encoded(image, "GIF", **animated),
+        "WEBP": encoded(image, "WEBP", **animated),
+        "BMP": encoded(image, "BMP"),
+        "TIFF": encoded(image, "TIFF", compression="tiff_lzw", **animated),
+        "AVIF": encoded(image, "AVIF", **animated),
+        "HEIC": HEIC,
+    }
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
+    """A PNG by hand; ``rows`` are the raw ones, each with its filter byte."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def tiff(
+    width: int,
+    pixels: bytes,
+    *,
+    bits: int,
+    photometric: int = 1,
+    sample_format: int = 1,
+    order: str = "<",
+    more: Sequence[tuple[int, int, int]] = (),
+) -> bytes:
+    """An uncompressed grey TIFF of one row by hand; ``more`` are entries (tag, type, value)."""
+    entries = [
+        (256, 4, width), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8), (277, 3, 1),
+        (278, 4, 1), (279, 4, len(pixels)), (339, 3, sample_format), *more,
+    ]  # fmt: skip
+    body = b"".join(
+        struct.pack(order + "HHI", tag, kind, 1)
+        + struct.pack(order + ("HH" if kind == 3 else "I"), *((value, 0) if kind == 3 else (value,)))
+        for tag, kind, value in sorted(entries)
+    )
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(pixels))
+    return start + pixels + struct.pack(order + "H", len(entries)) + body + bytes(4)
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    """A small JPEG whose header says that it is as large as that."""
+    data = encoded(quadrants(), "JPEG")
+    at = data.index(b"\xff\xc0")
+    return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
+
+
+# quadrants() in HEIC, turned by its `irot` box: upright it is 32 x 64 and reads BRWG. Made once with pillow-heif
+# (`save(..., "HEIF", quality=60, exif=orientation_exif(6))`), because no HEVC encoder comes with pi-heif.
+HEIC = base64.b85decode(
+    b"0000SW^{RQXk}?*00000ZE0pPXk}?*ZE0a<0005VZDn*}000000000XXk=`10000000000aA{+700000000000000000000G-"
+    b"+&aV*mgE07O6l0ssL300001>;M4(00000008*_0ssI200QLz0RR9100000Bme*aIB98aW&i*H00062000$fZf0cy000000RRAKc4ILB0000L"
+    b"X>Mj^0ssI300IC2MR;ju000004sdC7Z2$lO00031009SSaB^?}008D`aAR)(004Gqc4I>U18@KU0FVFx0000U@BsY%`1k+-"
+    b"4+CHT0RR|40Sp2E{{wIU00RJ!0009300RIXx&lC90096hLID8-"
+    b"Z~y=U0FVFx0{{R603M(qfd!W8<fgf}2xu@M00096AOHXZ03l)k0RRR>0l{;?i2wiq6Ju{|a&BX6cmM$a4FCp!0000KX>)L8000000000$000"
+    b"0$0000eV{Bn?0000$000010000W000010000000002|NsBs000020000GaA|mH000000|*ER00009X>xCL0{{R38EJ5BVE_OC000000RRC8f"
+    b"dT^sgoXeB02*m>Wo7^X0000001jhhb7KGk009620003cZDe6|0002>C;_ht;2}9QAOG?@zyI>Ec3-"
+    b"?lsuYSp`^IRm@bkF;*)3e`#TAJArA0WLJ?&A|Xd!_gbG1svOcr}o4Gzk}lAG^(w-"
+    b"51L5C5E$cl#X$|H?59!ZxS>fx4YO0&5q~)py(fz}}4#bhqWty7JrYe<|+EhRgd_Xx=LW;uTgtH_@zQ4DVemq~i{6tY|ilf0%}(2{2Tqf^J!@"
+    b"mIrjSIKT}KbmEKq(DbR>M5^4~S}uD2?aBd#%K&mXy{bnzaBLhr`7i!(^}PYez^8&UhV~}gHnfOQi?nRT(uv!$eW%&l5Bjud4R4EgM<Tg$@9e"
+    b"Cz&Hw-a21R&jW&i+9O#mtY000O80Ra*K0{{R30RRR70000000"
+)

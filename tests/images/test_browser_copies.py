@@ -1,0 +1,94 @@
+"""Thumbnails and what is sent in place of formats that browsers do not show."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image, ImageCms
+
+from searchengine.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
+from searchengine.images import decode, for_browser, thumbnail
+from tests.images.pictures import HEIC, corners, encoded, every_format, jpeg_of_size, orientation_exif, quadrants
+
+FILES = every_format()
+TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "GIF": "image/gif",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+    "BMP": "image/bmp",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_thumbnail_of_every_format(name: str) -> None:
+    small = decode(thumbnail(FILES[name], max_side=16))
+    assert small.format == "JPEG"
+    assert (small.width, small.height) == ((8, 16) if name == "HEIC" else (16, 8))
+    assert corners(small.pixels) == ("BRWG" if name == "HEIC" else "RGBW")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((640, 480), (480, 360)),
+        ((481, 1), (480, 1)),
+        ((1, 30_000), (1, 480)),
+        ((480, 480), (480, 480)),
+        ((1, 1), (1, 1)),
+        ((100, 50), (100, 50)),
+        ((4032, 3024), (480, 360)),
+    ],
+)
+def test_thumbnails_keep_proportions_and_never_grow(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    small = decode(thumbnail(encoded(Image.new("RGB", size, "red"), "JPEG")))
+    assert (small.width, small.height) == expected
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_thumbnails_are_upright_and_say_nothing_of_it(orientation: int) -> None:
+    data = thumbnail(encoded(quadrants(1280, 640), "JPEG", exif=orientation_exif(orientation)))
+    assert corners(decode(data).pixels) == ("RGBW" if orientation == 1 else "BRWG")
+    assert b"Exif" not in data
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_what_browsers_show_goes_as_it_is(name: str) -> None:
+    assert for_browser(FILES[name]) == (FILES[name], TYPES[name])
+
+
+@pytest.mark.parametrize(("data", "seen"), [(FILES["TIFF"], "RGBW"), (HEIC, "BRWG")], ids=["TIFF", "HEIC"])
+def test_the_rest_goes_as_jpeg_of_the_same_size(data: bytes, seen: str) -> None:
+    sent, kind = for_browser(data)
+    shown = decode(sent)
+    assert (kind, shown.format, corners(shown.pixels)) == ("image/jpeg", "JPEG", seen)
+    assert (shown.width, shown.height) == (decode(data).width, decode(data).height)
+
+
+def test_a_tiff_longer_than_a_jpeg_can_be() -> None:
+    sent, _ = for_browser(encoded(Image.new("L", (70_000, 2)), "TIFF", compression="tiff_lzw"))
+    assert decode(sent).width == 65_500
+
+
+def test_a_wide_colour_profile_goes_along_and_srgb_does_not() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    wide = srgb.replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
+    assert wide != srgb
+    for profile, kept in ((srgb, None), (wide, wide), (b"nonsense", None)):
+        for data in (
+            thumbnail(encoded(quadrants(), "PNG", icc_profile=profile)),
+            for_browser(encoded(quadrants(), "TIFF", icc_profile=profile))[0],
+        ):
+            assert Image.open(io.BytesIO(data)).info.get("icc_profile") == kept
+
+
+def test_errors() -> None:
+    for function in (thumbnail, for_browser):
+        with pytest.raises(NotAnImageError):
+            function(b"a text")
+        with pytest.raises(DamagedImageError):
+            function(FILES["TIFF"][:200])
+    with pytest.raises(ImageTooLargeError):
+        thumbnail(jpeg_of_size(60_000, 60_000))

@@ -1,0 +1,218 @@
+"""Which files of a folder are looked at: names are bytes, and a folder may hold anything."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from searchengine.errors import IndexingError
+from searchengine.images import FoundFile, Unreadable, find
+
+
+def make(root: Path, *names: str | bytes) -> None:
+    """Files of three bytes, with the folders they need."""
+    for name in names:
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"abc")
+
+
+def paths(root: Path, *, exclude: tuple[str, ...] = (), skip: tuple[Path, ...] = ()) -> list[bytes]:
+    return [found.path for found in find(root, exclude=exclude, skip=skip)]
+
+
+def test_size_and_time(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg")
+    os.utime(tmp_path / "a.jpg", ns=(1, 1_700_000_000_123_456_789))
+    assert list(find(tmp_path)) == [FoundFile(b"a.jpg", 3, 1_700_000_000_123_456_789)]
+
+
+def test_an_empty_folder_and_empty_files(tmp_path: Path) -> None:
+    assert paths(tmp_path) == []
+    (tmp_path / "empty.jpg").touch()
+    assert paths(tmp_path) == [b"empty.jpg"]
+
+
+def test_the_order_is_that_of_whole_paths(tmp_path: Path) -> None:
+    make(tmp_path, "b.jpg", "a/x.jpg", "a.jpg", "a-b/y.jpg", "a/b/z.jpg", "Z.jpg", "é.jpg", "a0.jpg")
+    found = paths(tmp_path)
+    assert found == sorted(found)
+    assert len(found) == 8
+
+
+def test_content_tells_unless_the_ending_is_well_known(tmp_path: Path) -> None:
+    make(tmp_path, "photo", "photo.JPG", "photo.xyz", "photo.2023", "a.b.webp", "drawing.svg", "scan.tif")
+    make(tmp_path, "notes.txt", "labels.JSON", "clip.mp4", "README", "Makefile", "album.zip", "thumbs.db", "x.tar.gz")
+    make(tmp_path, ".hidden.jpg", ".cache/a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg")
+    assert paths(tmp_path) == [
+        b"a.b.webp",
+        b"drawing.svg",
+        b"photo",
+        b"photo.2023",
+        b"photo.JPG",
+        b"photo.xyz",
+        b"scan.tif",
+    ]
+
+
+ODD_NAMES = [
+    b"with space.jpg",
+    b"new\nline.jpg",
+    b"quote\"'.jpg",
+    b"back\\slash.jpg",
+    "emoji \U0001f431.jpg".encode(),
+    b"not utf-8 \xff\xfe.jpg",
+    b"-rf.jpg",
+    b"*?[a].jpg",
+    b"\x01\x7f.jpg",
+    "\N{LATIN SMALL LETTER E}\N{COMBINING ACUTE ACCENT}.jpg".encode(),
+    b"n" * 251 + b".jpg",
+]
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    make(tmp_path, *ODD_NAMES, *(b"folder \xff\n/" + name for name in ODD_NAMES))
+    found = paths(tmp_path)
+    assert sorted(found) == sorted(ODD_NAMES + [b"folder \xff\n/" + name for name in ODD_NAMES])
+    assert all((tmp_path / os.fsdecode(path)).exists() for path in found)
+    assert b"new\nline.jpg" not in paths(tmp_path, exclude=("new*line.jpg",))
+    assert b"not utf-8 \xff\xfe.jpg" not in paths(tmp_path, exclude=("not utf-8*",))
+
+
+def test_pipes_sockets_and_devices_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "null.jpg").symlink_to("/dev/null")
+    (tmp_path / "to-pipe.jpg").symlink_to("pipe.jpg")
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.bind("socket.jpg")
+        assert list(find(tmp_path)) == []
+
+
+def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "images/inside.jpg").symlink_to("a.jpg")
+    (tmp_path / "images/outside.jpg").symlink_to(tmp_path / "elsewhere/b.jpg")
+    (tmp_path / "images/dead.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "images/circle.jpg").symlink_to("circle.jpg")
+    (tmp_path / "images/dead.txt").symlink_to("nowhere.txt")
+    found = list(find(tmp_path / "images"))
+    assert [(type(one), one.path) for one in found] == [
+        (FoundFile, b"a.jpg"),
+        (Unreadable, b"circle.jpg"),
+        (Unreadable, b"dead.jpg"),
+        (FoundFile, b"inside.jpg"),
+        (FoundFile, b"outside.jpg"),
+    ]
+    reasons = [one.reason for one in found if isinstance(one, Unreadable)]
+    assert reasons == ["too many levels of symbolic links", "no such file or directory"]
+
+
+def test_links_to_folders_never_loop_nor_show_a_file_twice(tmp_path: Path) -> None:
+    root, other = tmp_path / "images", tmp_path / "other"
+    make(root, "a/1.jpg", ".secret/2.jpg")
+    make(other, "3.jpg", "deep/4.jpg")
+    for name, target in {
+        "loop": ".",
+        "a/up": "..",
+        "again": "a",
+        "revealed": ".secret",
+        "other": str(other),
+        "other2": str(other),
+        "deep-first": str(other / "deep"),
+    }.items():
+        (root / name).symlink_to(target)
+    (other / "back").symlink_to(root)
+    (other / "self").symlink_to(other)
+    assert paths(root) == [b"a/1.jpg", b"deep-first/4.jpg", b"other/3.jpg"]
+    linked = tmp_path / "link"
+    linked.symlink_to(root)
+    assert paths(linked) == paths(root)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("*.png", ["a.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
+        ("sub", ["a.jpg", "c.png"]),
+        ("sub/", ["a.jpg", "c.png"]),
+        ("./sub/", ["a.jpg", "c.png"]),
+        ("sub/*.jpg", ["a.jpg", "c.png"]),
+        ("deep", ["a.jpg", "c.png", "sub/b.jpg"]),
+        ("sub/deep/*", ["a.jpg", "c.png", "sub/b.jpg"]),
+        ("**/a.jpg", ["c.png", "sub/b.jpg", "sub/deep/d.jpg"]),
+        ("**/deep/d.jpg", ["a.jpg", "c.png", "sub/b.jpg"]),
+        ("[ac].*", ["sub/b.jpg", "sub/deep/d.jpg"]),
+        ("A.JPG", ["a.jpg", "c.png", "sub/b.jpg", "sub/deep/d.jpg"]),
+    ],
+)
+def test_exclude(tmp_path: Path, pattern: str, left: list[str]) -> None:
+    make(tmp_path, "a.jpg", "c.png", "sub/b.jpg", "sub/deep/d.jpg")
+    assert [os.fsdecode(path) for path in paths(tmp_path, exclude=(pattern,))] == left
+
+
+def test_several_patterns(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "b.png", "c.gif")
+    assert paths(tmp_path, exclude=("*.png", "c.*")) == [b"a.jpg"]
+
+
+def test_skipped_folders(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "index/b.jpg", "index-2/c.jpg")
+    (tmp_path / "link").symlink_to("index")
+    assert paths(tmp_path, skip=(tmp_path / "index", tmp_path / "not there")) == [b"a.jpg", b"index-2/c.jpg"]
+    assert paths(tmp_path, skip=(tmp_path / "link",)) == [b"a.jpg", b"index-2/c.jpg"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
+    (tmp_path / "b").chmod(0)
+    try:
+        found = list(find(tmp_path))
+    finally:
+        (tmp_path / "b").chmod(0o700)
+    assert [one.path for one in found] == [b"a/1.jpg", b"b", b"c/3.jpg"]
+    assert found[1] == Unreadable(b"b", "permission denied")
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
+    scandir = os.scandir
+
+    def failing(folder: bytes) -> object:
+        if folder.endswith(b"/b"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    found = list(find(tmp_path))
+    assert [one.path for one in found] == [b"a/1.jpg", b"b", b"c/3.jpg"]
+    assert found[1] == Unreadable(b"b", "permission denied")
+
+
+def test_folders_nest_deeper_than_calls_may(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(200):
+        folder /= "d"
+        folder.mkdir()
+    (folder / "a.jpg").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 60)
+    try:
+        found = paths(tmp_path)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found == [b"d/" * 200 + b"a.jpg"]
+
+
+def test_a_root_that_cannot_be_searched_is_an_error_at_once(tmp_path: Path) -> None:
+    make(tmp_path, "file.jpg")
+    with pytest.raises(IndexingError, match="There is no folder"):
+        find(tmp_path / "missing")
+    with pytest.raises(IndexingError, match="is not a folder"):
+        find(tmp_path / "file.jpg")

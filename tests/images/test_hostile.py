@@ -1,0 +1,32 @@
+"""What `find` and `decode` make of the hostile collection; the indexer is held against it elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from searchengine.errors import ImageError
+from searchengine.images import Unreadable, decode, find
+from tests.images.hostile import make_hostile
+
+
+def test_each_file_meets_its_fate(tmp_path: Path) -> None:
+    expected = make_hostile(tmp_path)
+    seen = dict.fromkeys(expected, "ignored")
+    content = set()
+    for found in find(tmp_path):
+        seen[found.path] = "skipped"
+        if isinstance(found, Unreadable):
+            continue
+        data = (tmp_path / os.fsdecode(found.path)).read_bytes()
+        try:
+            decode(data)
+        except ImageError:
+            continue
+        seen[found.path] = "ok"
+        assert data not in content
+        content.add(data)
+    assert seen == expected
+    assert list(expected.values()).count("ok") > 30
+    assert list(expected.values()).count("skipped") > 30
+    assert max(file.stat().st_size for file in (tmp_path / "bad").iterdir()) < 10_000

@@ -1,0 +1,118 @@
+"""The sample collection: enough of it, labelled, the same each time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from searchengine import samples
+from searchengine.errors import SearchEngineError
+from searchengine.images import decode, find
+
+needs_packages = pytest.mark.skipif(
+    importlib.util.find_spec("skimage") is None or importlib.util.find_spec("sklearn") is None,
+    reason='needs pip install "searchengine[demo]"',
+)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples") / "made"
+    assert samples.write_samples(folder) == 171
+    return folder
+
+
+@needs_packages
+def test_count_labels_and_sizes(collection: Path) -> None:
+    found = [one.path.decode() for one in find(collection)]
+    assert len(found) == 171
+    labels = [path.split("/")[0] for path in found]
+    assert {label: labels.count(label) for label in labels} == {
+        subject: 18 if subject == "motorcycle" else 9 for subject, _, _ in samples.PHOTOS
+    }
+    for path in found:
+        image = decode((collection / path).read_bytes())
+        crop = Path(path).stem.split("-", 1)[1]
+        assert image.format == "JPEG"
+        assert max(image.width, image.height) <= samples.CROPS[crop][1]
+        assert min(image.width, image.height) >= 70
+
+
+@needs_packages
+def test_a_second_time_gives_the_same(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = hashes(collection)
+    assert len(set(first.values())) == 171
+    monkeypatch.setattr(samples, "PHOTOS", samples.PHOTOS[3:5])
+    assert samples.write_samples(tmp_path) == 18
+    again = hashes(tmp_path)
+    assert len(again) == 18
+    assert again.items() <= first.items()
+
+
+@needs_packages
+def test_what_is_there_already_is_kept_and_what_is_missing_made(
+    tmp_path: Path, collection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "PHOTOS", [photo for photo in samples.PHOTOS if photo[0] == "cat"])
+    samples.write_samples(tmp_path)
+    kept, lost = tmp_path / "cat/chelsea-whole.jpg", tmp_path / "cat/chelsea-small.jpg"
+    kept.write_bytes(b"mine")
+    lost.unlink()
+    assert samples.write_samples(tmp_path) == 9
+    assert kept.read_bytes() == b"mine"
+    assert lost.read_bytes() == (collection / "cat/chelsea-small.jpg").read_bytes()
+
+
+def test_any_two_crops_of_a_photo_overlap() -> None:
+    boxes = [box for box, _ in samples.CROPS.values()]
+    for a, b in itertools.combinations(boxes, 2):
+        width = min(a[2], b[2]) - max(a[0], b[0])
+        height = min(a[3], b[3]) - max(a[1], b[1])
+        assert width >= 0.5
+        assert height >= 0.5
+
+
+def test_a_crop_shows_its_part_and_is_not_enlarged() -> None:
+    image = Image.new("RGB", (100, 40), "black")
+    image.paste("white", (50, 0, 100, 40))
+    left = decode(samples._cropped(image, (0.0, 0.0, 0.5, 1.0), 480))
+    right = decode(samples._cropped(image, (0.5, 0.0, 1.0, 1.0), 10))
+    assert left.pixels.shape == (40, 50, 3)
+    assert left.pixels[:, :44].max() < 10
+    assert right.pixels.shape == (10, 10, 3) or max(right.pixels.shape[:2]) == 10
+    assert right.pixels.min() > 245
+
+
+def test_without_the_packages_the_command_to_install_them_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SearchEngineError, match=r'pip install "searchengine\[demo\]"'):
+        samples.write_samples(tmp_path)
+    assert samples.main([str(tmp_path)]) == 1
+    assert "pip install" in capsys.readouterr().err
+
+
+@needs_packages
+def test_the_command(collection: Path) -> None:
+    code = (
+        "import sys; from searchengine.samples import main; code = main(sys.argv[1:]); "
+        "assert not {'skimage', 'sklearn', 'scipy', 'tensorflow', 'keras'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, collection], capture_output=True, text=True, check=True)
+    assert done.stdout == f"171 sample images in {collection}\n"

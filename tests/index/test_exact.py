@@ -1,0 +1,88 @@
+"""Exact search against a loop that is obviously right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from searchengine.index import exact
+
+
+def naive(
+    rows: NDArray[np.float32], counts: NDArray[np.bool_], ids: NDArray[np.int64], query: NDArray[np.float32], k: int
+) -> list[tuple[float, int]]:
+    """(distance, id) of the k nearest, by a loop in float64."""
+    found = []
+    for row, counted, id_ in zip(rows, counts, ids, strict=True):
+        if counted:
+            total = sum((float(a) - float(b)) ** 2 for a, b in zip(row, query, strict=True))
+            found.append((math.sqrt(total), int(id_)))
+    return sorted(found)[:k]
+
+
+def search(
+    rows: NDArray[np.float32], counts: NDArray[np.bool_], ids: NDArray[np.int64], queries: NDArray[np.float32], k: int
+) -> list[exact.Neighbours]:
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    norms[~counts] = np.inf
+    return exact.euclidean(rows, norms, ids, queries, k)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(0, 40),
+    d=st.integers(1, 17),
+    m=st.integers(0, 4),
+    k=st.integers(1, 60),
+    values=st.sampled_from([1, 2, 3, 1000]),
+)
+@settings(max_examples=150, deadline=None)
+def test_equals_the_naive_loop_with_ties_dead_rows_and_k_beyond(
+    seed: int, n: int, d: int, m: int, k: int, values: int
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.integers(0, values, (n, d)).astype(np.float32)  # few values: many ties
+    counts = random.random(n) < 0.8
+    ids = random.permutation(1000)[:n].astype(np.int64) + 1
+    queries = random.integers(0, values, (m, d)).astype(np.float32)
+    found = search(rows, counts, ids, queries, k)
+    assert len(found) == m
+    for query, neighbours in zip(queries, found, strict=True):
+        expected = naive(rows, counts, ids, query, k)
+        assert ids[neighbours.positions].tolist() == [id_ for _, id_ in expected]
+        np.testing.assert_allclose(neighbours.distances, [d for d, _ in expected], rtol=1e-12)
+
+
+def test_near_duplicates_far_from_the_origin_are_told_apart() -> None:
+    # |x|^2 - 2qx + |q|^2 in float32 is off by hundreds here; the distances are 0, 1, 2, ...
+    base = np.full(64, 5000.0, dtype=np.float32)
+    rows = np.stack([base] * 50)
+    rows[:, 0] += np.random.default_rng(3).permutation(50).astype(np.float32)
+    (found,) = search(rows, np.ones(50, dtype=np.bool_), np.arange(1, 51), base[None], 50)
+    np.testing.assert_array_equal(found.distances, np.arange(50))
+
+
+def test_one_query_and_many_give_the_same() -> None:
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((3000, 33)).astype(np.float32)
+    queries = random.standard_normal((70, 33)).astype(np.float32)
+    everyone = np.ones(3000, dtype=np.bool_)
+    together = search(rows, everyone, np.arange(3000), queries, 10)
+    for query, many in zip(queries, together, strict=True):
+        (one,) = search(rows, everyone, np.arange(3000), query[None], 10)
+        np.testing.assert_array_equal(one.positions, many.positions)
+        np.testing.assert_array_equal(one.distances, many.distances)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_thousand_equal_rows_come_in_the_order_of_their_ids(scale: float) -> None:
+    rows = np.full((1000, 8), scale, dtype=np.float32)
+    ids = np.random.default_rng(1).permutation(1000).astype(np.int64)
+    (found,) = search(rows, np.ones(1000, dtype=np.bool_), ids, rows[:1], 5)
+    assert ids[found.positions].tolist() == [0, 1, 2, 3, 4]
+    assert found.distances.tolist() == [0.0] * 5

@@ -1,0 +1,236 @@
+"""The index on disk: what is committed is there, what is not does not count."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.errors import (
+    IndexDamagedError,
+    IndexingError,
+    IndexLockedError,
+    IndexNotFoundError,
+    IndexVersionError,
+    QueryError,
+    UnknownImageError,
+)
+from searchengine.index import lock
+from searchengine.index.changes import Batch, FileState, ImageRow, Seen
+from searchengine.index.features import FeatureWriter
+from searchengine.index.local import LocalIndex
+from searchengine.index.verify import verify
+from searchengine.index.writer import IndexWriter
+
+MANIFEST = {
+    "spec": '{"normalize": "none"}',
+    "fingerprint": "f" * 16,
+    "extractor": "Fake",
+    "metric": "euclidean",
+}
+
+
+def an_image(path: str, *, id_: int | None = None, replaces: bool = False, label: str | None = None) -> ImageRow:
+    return ImageRow(
+        id=id_,
+        root=1,
+        path=path.encode(),
+        content_hash=path.encode().ljust(16, b"\0")[:16],
+        state=FileState(10, 1, True),
+        width=4,
+        height=3,
+        colour="#102030",
+        format="JPEG",
+        labels=(label,) if label else (),
+        replaces=replaces,
+    )
+
+
+def add(writer: IndexWriter, **vectors: list[float]) -> None:
+    images = [an_image(f"{name}.jpg") for name in vectors]
+    writer.commit(Batch(stored=images, features=[np.array(v, dtype=np.float32) for v in vectors.values()]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def writer(folder: Path) -> Iterator[IndexWriter]:
+    with IndexWriter.create(folder, MANIFEST, dimension=2) as writer:
+        writer.set_roots([(1, bytes(folder.parent / "photos"), "photos")])
+        yield writer
+
+
+@pytest.fixture
+def reading(folder: Path) -> Iterator[Callable[[], LocalIndex]]:
+    opened: list[LocalIndex] = []
+
+    def open_() -> LocalIndex:
+        opened.append(LocalIndex.open(folder))
+        return opened[-1]
+
+    yield open_
+    for index in opened:
+        index.close()
+
+
+def test_rows_can_be_read_by_numpy_alone(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
+    add(writer, a=[0, 0], b=[3, 4])
+    add(writer, c=[1, 1])
+    plain = np.load(folder / "features.npy", mmap_mode="r")
+    np.testing.assert_array_equal(plain, [[0, 0], [3, 4], [1, 1]])
+    assert plain.dtype == np.float32
+
+
+def test_a_reader_sees_what_is_committed_and_nothing_else(
+    writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
+) -> None:
+    index = reading()
+    assert len(index) == 0
+    assert index.search(np.zeros(2), 3) == [[]]
+    add(writer, a=[0, 0], b=[3, 4])
+    assert index.paths == ["a.jpg", "b.jpg"]
+    held = index.features
+    add(writer, c=[1, 1])
+    assert held.shape == (2, 2)
+    assert [hit.path for hit in index.search([[0, 0]], 9)[0]] == ["a.jpg", "c.jpg", "b.jpg"]
+    assert index.search([0.0, 0.0], 1)[0][0].score == 1.0
+
+
+def test_a_batch_that_fails_leaves_nothing(
+    writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
+) -> None:
+    add(writer, a=[0, 0])
+    bad = Batch(
+        stored=[an_image("b.jpg"), an_image("a.jpg")],  # the path a.jpg stands already
+        features=[np.ones(2, dtype=np.float32)] * 2,
+    )
+    with pytest.raises(IndexDamagedError):
+        writer.commit(bad)
+    assert reading().paths == ["a.jpg"]
+    add(writer, c=[5, 5])
+    np.testing.assert_array_equal(reading().features, [[0, 0], [5, 5]])
+    assert verify(folder).sound
+
+
+def test_rows_of_a_killed_run_are_written_over(
+    writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
+) -> None:
+    add(writer, a=[0, 0])
+    writer.close()
+    with FeatureWriter(folder / "features.npy", 1, 2) as features:
+        features.append(np.full((7, 2), 9, dtype=np.float32))  # killed here: rows, but no commit
+    with IndexWriter.open(folder) as reopened:
+        assert reading().features.shape == (1, 2)
+        add(reopened, b=[1, 2])
+    np.testing.assert_array_equal(reading().features, [[0, 0], [1, 2]])
+
+
+def test_ids_survive_compaction_and_are_not_used_again(
+    writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
+) -> None:
+    index = reading()
+    add(writer, a=[0, 0], b=[1, 0], c=[2, 0], d=[3, 0])
+    held = index.features
+    writer.commit(Batch(removed=[1, 4]))
+    assert [hit.id for hit in index.search([0, 0], 9)[0]] == [2, 3]
+    np.testing.assert_array_equal(index.features, [[1, 0], [2, 0]])
+    assert writer.compact_if_sparse()
+    np.testing.assert_array_equal(held[3], [3, 0])  # a reader keeps what it mapped
+    assert index.ids.tolist() == [2, 3]
+    assert [file.name for file in folder.glob("features*")] == ["features-2.npy"]
+    add(writer, e=[9, 9])
+    assert index.ids.tolist() == [2, 3, 5]
+    assert index.paths == ["b.jpg", "c.jpg", "e.jpg"]
+    assert verify(folder).sound
+
+
+def test_changed_content_keeps_its_id(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
+    index = reading()
+    add(writer, a=[0, 0], b=[1, 0])
+    new = np.array([7, 7], dtype=np.float32)
+    writer.commit(Batch(stored=[an_image("a.jpg", id_=1, replaces=True, label="cat")], features=[new]))
+    np.testing.assert_array_equal(index.feature(1), new)
+    assert index.labels == [None, "cat"]  # in the order of rows
+
+
+def test_files_that_swapped_names(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
+    add(writer, a=[0, 0], b=[1, 0])
+    state = FileState(1, 1, True)
+    writer.commit(Batch(seen=[Seen(1, 1, b"b.jpg", state, ()), Seen(2, 1, b"a.jpg", state, ())]))
+    assert [r.path for r in reading().records([1, 2])] == ["b.jpg", "a.jpg"]
+
+
+def test_bad_queries_are_refused_in_words(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
+    add(writer, a=[0, 0])
+    index = reading()
+    for query, k in (([0.0, 0.0, 0.0], 1), ([np.nan, 0.0], 1), ([0.0, np.inf], 1), ([0.0, 0.0], 0), ([0.0, 0.0], -1)):
+        with pytest.raises(QueryError):
+            index.search(query, k)
+    for bad in (0, -1, 2, 2**63, 2**64):
+        with pytest.raises(UnknownImageError, match=f"no image {bad}"):
+            index.feature(bad)
+        with pytest.raises(UnknownImageError):
+            index.records([bad])
+
+
+def test_what_is_wrong_with_an_index_is_said(
+    writer: IndexWriter, folder: Path, tmp_path: Path, reading: Callable[[], LocalIndex]
+) -> None:
+    with pytest.raises(IndexNotFoundError, match=r"offline_index\.py"):
+        LocalIndex.open(tmp_path / "nowhere")
+    add(writer, a=[0, 0], b=[1, 1])
+    writer.close()
+    catalog = folder / "catalog.sqlite"
+    whole = catalog.read_bytes()
+
+    with sqlite3.connect(catalog) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(IndexVersionError, match="newer"):
+        reading()
+
+    catalog.write_bytes(whole[:100] + b"\xff" * 4000 + whole[4100:])
+    with pytest.raises(IndexDamagedError, match="--rebuild"):
+        reading()
+    assert not verify(folder).sound
+
+    catalog.write_bytes(b"")
+    with pytest.raises(IndexDamagedError, match="lost its catalog"):
+        reading()
+
+    catalog.write_bytes(whole)
+    assert verify(folder).sound
+    features = folder / "features.npy"
+    rows = features.read_bytes()
+    features.write_bytes(rows[:-9] + bytes([rows[-9] ^ 1]) + rows[-8:])
+    result = verify(folder)
+    assert "ids 1" in result.problems[0]
+    assert "--rebuild" in str(result.mend)
+    features.write_bytes(rows[:-1])
+    with pytest.raises(IndexDamagedError, match="cut short"):
+        reading()
+    features.unlink()
+    with pytest.raises(IndexDamagedError, match=r"features\.npy"):
+        reading()
+
+
+def test_the_lock_names_its_holder(tmp_path: Path) -> None:
+    with lock.writing(tmp_path, "noon"):
+        assert lock.is_held(tmp_path)
+        with pytest.raises(IndexLockedError, match=r"process \d+ .* since noon"), lock.writing(tmp_path, "later"):
+            pass
+    assert not lock.is_held(tmp_path)
+    with lock.writing(tmp_path, "again"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(IndexingError, match="cannot be written"), lock.writing(tmp_path / "file" / "index", "noon"):
+        pass

@@ -1,0 +1,299 @@
+"""Incremental runs: each kind of change is told apart, and the end is what a run from nothing gives."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchengine.engine import open_index
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError, IndexingError
+from searchengine.extractors import ExtractorSpec
+from searchengine.index.verify import verify
+from searchengine.indexing import IndexingOptions, Summary, update_index
+from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, picture, write_pictures
+
+Update = Callable[..., Summary]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def update(tmp_path: Path, photos: Path) -> Update:
+    def run(*folders: Path, spec: ExtractorSpec = SPEC, index: str = "index", **options: Any) -> Summary:
+        return update_index(
+            folders or [photos],
+            tmp_path / index,
+            spec=spec,
+            load=lambda: FakeExtractor(spec),
+            options=IndexingOptions(batch_size=3, **options),
+        )
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, tuple[list[float], str | None]]:
+    """path -> feature, label."""
+    index = open_index(folder)
+    try:
+        return {
+            path: (row.tolist(), label)
+            for path, row, label in zip(index.paths, index.features, index.labels, strict=True)
+        }
+    finally:
+        index.close()
+
+
+def ids(folder: Path) -> dict[str, int]:
+    index = open_index(folder)
+    try:
+        return dict(zip(index.paths, index.ids.tolist(), strict=True))
+    finally:
+        index.close()
+
+
+def age(folder: Path) -> None:
+    """Make all files look as if they had been written a minute ago."""
+    then = time.time_ns() - 60 * 10**9
+    for file in folder.rglob("*"):
+        os.utime(file, ns=(then, then), follow_symlinks=False)
+
+
+def test_each_row_stands_beside_its_path(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, **{f"n{i:02d}": i * 7 for i in range(20)})
+    done = update()
+    assert (done.added, done.embedded, done.images, done.skipped) == (20, 20, 20, 0)
+    assert contents(tmp_path / "index") == {f"n{i:02d}.png": ([i * 7.0] * 12, None) for i in range(20)}
+    assert verify(tmp_path / "index").sound
+
+
+def test_each_kind_of_change_is_told_apart(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=10, b=20, c=30, d=40, e=50, f=60)
+    age(photos)
+    update()
+    before = ids(tmp_path / "index")
+    (photos / "a.png").write_bytes(picture((99, 99, 99)))  # changed
+    (photos / "sub").mkdir()
+    (photos / "b.png").rename(photos / "sub" / "moved.png")
+    (photos / "c.png").unlink()
+    shutil.copy(photos / "d.png", photos / "twin.png")
+    write_pictures(photos, new=77)
+    done = update()
+    assert done.to_dict() | {"seconds": 0} == {
+        "added": 2, "changed": 1, "moved": 1, "removed": 1, "unchanged": 3, "skipped": 0, "missing": 0,
+        "embedded": 2, "images": 7, "seconds": 0,
+    }  # fmt: skip
+    after = ids(tmp_path / "index")
+    assert after["a.png"] == before["a.png"]
+    assert after["sub/moved.png"] == before["b.png"]
+    assert after["new.png"] > max(before.values())
+    assert contents(tmp_path / "index")["twin.png"] == ([40.0] * 12, None)
+    assert contents(tmp_path / "index")["sub/moved.png"] == ([20.0] * 12, "sub")
+    fresh = update(index="fresh")
+    assert fresh.added == 7
+    assert contents(tmp_path / "fresh") == contents(tmp_path / "index")
+
+
+def test_a_run_with_nothing_to_do_loads_no_model(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2)
+    age(photos)
+    update()
+
+    def no_model() -> FakeExtractor:
+        raise AssertionError("loaded")
+
+    done = update_index([photos], tmp_path / "index", spec=SPEC, load=no_model)
+    assert (done.unchanged, done.embedded) == (2, 0)
+
+
+def test_a_file_changed_within_the_same_instant_is_looked_at_again(
+    photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, a=10)
+    update()
+    stamp = (photos / "a.png").stat()
+    other = picture((11, 11, 11))
+    assert len(other) == stamp.st_size  # same size, same mtime, other content
+    (photos / "a.png").write_bytes(other)
+    os.utime(photos / "a.png", ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
+    assert update().changed == 1
+    assert contents(tmp_path / "index")["a.png"][0][0] == 11.0
+
+
+def test_equal_content_is_embedded_once(photos: Path, update: Update, tmp_path: Path) -> None:
+    for i in range(10):
+        (photos / f"{i}.png").write_bytes(picture((i % 2 * 50, 0, 0)))
+    done = update()
+    assert (done.added, done.embedded) == (10, 2)
+    assert contents(tmp_path / "index")["3.png"][0][:3] == [50.0, 0.0, 0.0]
+
+
+def test_a_random_day_gives_what_a_rebuild_gives(photos: Path, update: Update, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    write_pictures(photos, **{f"n{i}": i for i in range(30)})
+    update()
+    for _ in range(6):
+        for _ in range(5):
+            files = sorted(photos.rglob("*.png"))
+            file = chance.choice(files)
+            level = chance.randrange(256)
+            {
+                "change": lambda file=file, level=level: file.write_bytes(picture((level, 1, 2))),
+                "move": lambda file=file, level=level: file.rename(photos / f"m{level}.png"),
+                "delete": file.unlink,
+                "add": lambda level=level: write_pictures(photos, **{f"sub__x{level}": level}),
+            }[chance.choice(["change", "move", "delete", "add"])]()
+        age(photos) if chance.random() < 0.5 else None
+        update()
+        assert verify(tmp_path / "index").sound
+        assert contents(tmp_path / "index").keys() == {str(f.relative_to(photos)) for f in photos.rglob("*.png")}
+    update(index="fresh")
+    assert contents(tmp_path / "index") == contents(tmp_path / "fresh")
+
+
+def test_more_than_a_fifth_is_not_taken_out_without_prune(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2, c=3, d=4)
+    update()
+    (photos / "a.png").unlink()
+    done = update()
+    assert (done.missing, done.removed, done.images) == (1, 0, 4)
+    done = update(prune=True)
+    assert (done.missing, done.removed, done.images) == (0, 1, 3)
+
+
+def test_a_folder_that_is_not_there_deletes_nothing(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2)
+    update()
+    photos.rename(tmp_path / "unmounted")
+    with pytest.raises(IndexingError, match="not there"):
+        update(prune=True)
+    with pytest.raises(IndexingError, match="--relocate"):
+        update(tmp_path / "unmounted")
+    assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2}
+    age(tmp_path / "unmounted")
+    done = update(tmp_path / "unmounted", relocate=True)
+    assert (done.unchanged, done.embedded) == (2, 0)
+
+
+def test_limit_removes_nothing(photos: Path, update: Update) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(10)})
+    assert update(limit=4).images == 4
+    (photos / "n0.png").unlink()
+    done = update(limit=2)
+    assert (done.images, done.removed, done.unchanged) == (4, 0, 2)
+    assert update().images == 9
+
+
+def test_unusable_files_are_skipped_by_name_and_retried_when_they_change(
+    photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, good=1)
+    (photos / "text.jpg").write_text("no image")
+    (photos / "empty.png").write_bytes(b"")
+    (photos / "cut.png").write_bytes(picture((1, 2, 3), (300, 300))[:60])
+    for _ in range(2):
+        assert (update().skipped, update().images) == (3, 1)
+    index = open_index(tmp_path / "index")
+    assert {path for path, _ in index.skipped()} == {"text.jpg", "empty.png", "cut.png"}
+    (photos / "text.jpg").write_bytes(picture((5, 5, 5)))
+    (photos / "empty.png").unlink()
+    done = update()
+    assert (done.added, done.skipped, done.images) == (1, 1, 2)
+    assert {path for path, _ in index.skipped()} == {"cut.png"}
+    index.close()
+
+
+def test_nothing_usable_leaves_no_index(photos: Path, update: Update, tmp_path: Path) -> None:
+    (photos / "text.jpg").write_text("no image")
+    assert update().images == 0
+    assert not (tmp_path / "index" / "catalog.sqlite").exists()
+
+
+def test_labels_follow_folders_and_the_recorded_choice(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, cats__tabby=1, dogs__rex=2, loose=3)
+    age(photos)
+    update()
+    assert {path: label for path, (_, label) in contents(tmp_path / "index").items()} == {
+        "cats/tabby.png": "cats",
+        "dogs/rex.png": "dogs",
+        "loose.png": None,
+    }
+    update(labels="none")
+    assert {label for _, label in contents(tmp_path / "index").values()} == {None}
+    done = update(labels="folder")
+    assert done.embedded == 0
+    assert contents(tmp_path / "index")["cats/tabby.png"][1] == "cats"
+
+
+def test_several_folders(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1)
+    other = tmp_path / "scans"
+    write_pictures(other, a=2)
+    update(photos, other)
+    assert contents(tmp_path / "index") == {
+        "photos/a.png": ([1.0] * 12, "photos"),
+        "scans/a.png": ([2.0] * 12, "scans"),
+    }
+    with pytest.raises(IndexingError, match="was not given"):
+        update(photos)
+    with pytest.raises(IndexingError, match="lies inside"):
+        update(tmp_path, photos)
+
+
+def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2, c=3, d=4, e=5, f=6)
+    update()
+    (photos / "a.png").unlink()
+    update()
+    write_pictures(photos, g=7)
+    update()
+    (photos / "b.png").rename(photos / "z.png")
+    with pytest.raises(ExtractorMismatchError, match="--rebuild"):
+        update(spec=OTHER_SPEC)
+    index = open_index(tmp_path / "index")
+    assert update(spec=OTHER_SPEC, rebuild=True).embedded == 6
+    assert index.fingerprint == OTHER_SPEC.fingerprint  # a reader follows
+    index.close()
+    assert ids(tmp_path / "index") == {"z.png": 2, "c.png": 3, "d.png": 4, "e.png": 5, "f.png": 6, "g.png": 7}
+    write_pictures(photos, h=8)
+    update(spec=OTHER_SPEC)
+    assert ids(tmp_path / "index")["h.png"] == 8
+    assert not (tmp_path / "index" / "rebuild").exists()
+    assert verify(tmp_path / "index").sound
+
+
+def test_a_damaged_index_is_mended_by_a_rebuild_and_nothing_is_thrown_away(
+    photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    update()
+    features = tmp_path / "index" / "features.npy"
+    features.write_bytes(features.read_bytes()[:300])
+    with pytest.raises(IndexDamagedError):
+        update()
+    update(rebuild=True)
+    assert verify(tmp_path / "index").sound
+    assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2, "c.png": 3}
+    assert list((tmp_path / "index").glob("damaged-*/features.npy"))
+
+
+def test_features_of_a_broken_model_are_refused(photos: Path, tmp_path: Path) -> None:
+    class Broken(FakeExtractor):
+        def embed(self, images: Any) -> Any:
+            return super().embed(images) * np.float32("nan")
+
+    write_pictures(photos, a=1)
+    with pytest.raises(IndexingError, match="NaN"):
+        update_index([photos], tmp_path / "index", spec=SPEC, load=Broken)

@@ -1,0 +1,324 @@
+"""The compact model: its architecture, its shipped files, its losses, and a training that can be killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchengine.errors import ExtractorError, SearchEngineError, WeightsNotFoundError
+from searchengine.extractors import compact
+from searchengine.learning.photos import Augmentation, Photos, decode_once, find_labelled, squashed
+from searchengine.learning.schedule import GrowingSize, OneCycle
+from searchengine.learning.teacher import directions
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# TensorFlow and what it brings warn while they are imported.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:keras"),
+]
+
+SMALL = compact.CompactShape(stem=8, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1))
+shipped = pytest.mark.skipif(not (compact.MODEL_FOLDER / compact.CARD).exists(), reason="no model is packaged")
+
+
+def pictures(n: int, size: int, seed: int = 0) -> Any:
+    """Smooth coloured noise, (n, size, size, 3) uint8."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
+
+
+def cosines(a: Any, b: Any) -> Any:
+    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+# --- architecture
+
+
+@pytest.mark.slow
+def test_feature_has_the_width_of_the_last_stage() -> None:
+    model = compact.build_compact(32, SMALL)
+    feature = np.asarray(model(pictures(3, 32)))
+    assert feature.shape == (3, 16)
+    assert feature.dtype == np.float32
+    assert (feature >= 0).all()
+
+
+@pytest.mark.parametrize("size", [0, 15, 72])
+def test_sizes_that_do_not_halve_are_refused(size: int) -> None:
+    pytest.importorskip("keras")
+    with pytest.raises(ValueError, match="multiple of 16"):
+        compact.build_compact(size)
+
+
+@pytest.mark.slow
+def test_the_default_shape_is_within_its_promises() -> None:
+    model = compact.build_compact(64)
+    assert model.output_shape[-1] == compact.CompactShape().dimension <= 384
+    assert model.count_params() < 5e6
+
+
+@pytest.mark.slow
+def test_folding_batch_norm_changes_nothing() -> None:
+    model = compact.build_compact(32, SMALL)
+    rng = np.random.default_rng(1)
+    weights = {
+        name: rng.uniform(0.5, 1.5, value.shape).astype(np.float32) if "_norm/" in name else value
+        for name, value in compact.named_weights(model).items()
+    }
+    compact.set_named_weights(model, weights)
+    folded = compact.build_compact(32, SMALL, folded=True)
+    compact.set_named_weights(folded, compact.fold_batch_norm(weights))
+    np.testing.assert_allclose(folded(pictures(4, 32)), model(pictures(4, 32)), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_weights_that_do_not_fit_are_refused() -> None:
+    model = compact.build_compact(32, SMALL)
+    weights = compact.named_weights(model)
+    with pytest.raises(ExtractorError, match="do not fit"):
+        compact.set_named_weights(model, {**weights, "more/kernel": np.zeros(1)})
+    with pytest.raises(ExtractorError, match="has shape"):
+        compact.set_named_weights(model, {**weights, "stem_conv/kernel": np.zeros((1, 1))})
+
+
+# --- what is shipped
+
+
+@shipped
+def test_the_package_is_small_and_whole() -> None:
+    card = compact.read_card()
+    assert {compact.GRAPH, compact.GRAPH_WEIGHTS, compact.KERAS_WEIGHTS} == set(card["sha256"])
+    for name in card["sha256"]:
+        compact.checked_file(name)
+    assert sum(path.stat().st_size for path in compact.MODEL_FOLDER.iterdir()) < 20 * 2**20
+    assert 64 <= card["size"] <= 128
+    assert card["dimension"] <= 384
+
+
+@shipped
+def test_a_tampered_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(compact.MODEL_FOLDER, folder)
+    path = folder / compact.GRAPH_WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ExtractorError, match="not the file that was released"):
+        compact.graph_file(folder)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"compact\.json"):
+        compact.graph_file(tmp_path)
+    (tmp_path / compact.CARD).write_text(json.dumps({"sha256": {compact.GRAPH_WEIGHTS: "0"}}))
+    with pytest.raises(WeightsNotFoundError, match=r"compact\.bin"):
+        compact.checked_file(compact.GRAPH_WEIGHTS, tmp_path)
+
+
+@shipped
+def test_single_pictures_and_batches_agree() -> None:
+    import openvino as ov
+
+    core = ov.Core()
+    compiled = core.compile_model(compact.graph_file(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    card = compact.read_card()
+    several = pictures(5, card["size"])
+    together = compiled([several])[0]
+    assert together.shape == (5, card["dimension"])
+    assert together.dtype == np.float32
+    for row, picture in enumerate(several):
+        assert cosines(compiled([picture[None]])[0], together[row : row + 1]) >= 0.9999
+
+
+@shipped
+@pytest.mark.slow
+def test_the_graph_is_the_keras_model() -> None:
+    import openvino as ov
+
+    core = ov.Core()
+    compiled = core.compile_model(compact.graph_file(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    several = pictures(8, compact.read_card()["size"])
+    rebuilt = np.asarray(compact.load_compact()(several))
+    assert (cosines(compiled([several])[0], rebuilt) >= 0.999).all()
+
+
+@pytest.mark.slow
+def test_packaging_writes_what_loading_reads(tmp_path: Path) -> None:
+    from searchengine.learning.packaging import write_package
+
+    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True))
+    write_package(weights, SMALL, tmp_path, size=64, summary={"images": 0})
+    assert compact.graph_file(tmp_path).exists()
+    loaded = compact.named_weights(compact.load_compact(tmp_path))
+    for name, value in weights.items():
+        np.testing.assert_allclose(loaded[name], value, atol=1e-3)
+
+
+# --- losses, against loops that are obviously right
+
+
+def unit(row: Any) -> Any:
+    return row / np.linalg.norm(row)
+
+
+@pytest.mark.slow
+def test_cosine_loss_is_one_minus_the_mean_cosine() -> None:
+    from searchengine.learning.losses import cosine_loss
+
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 7)).astype(np.float32)
+    wanted = np.mean([1 - unit(x) @ unit(y) for x, y in zip(a, b, strict=True)])
+    assert float(cosine_loss(a, b)) == pytest.approx(wanted, abs=1e-5)
+    assert float(cosine_loss(a, 3 * a)) == pytest.approx(0, abs=1e-5)
+    assert np.isfinite(float(cosine_loss(np.zeros_like(a), b)))
+
+
+def naive_neighbourhood_loss(feature: Any, wanted: Any, scale: float, teacher_scale: float) -> float:
+    n, total = len(feature), 0.0
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        theirs = np.array([np.exp(teacher_scale * unit(wanted[i]) @ unit(wanted[j])) for j in others])
+        ours = np.array([np.exp(scale * unit(feature[i]) @ unit(feature[j])) for j in others])
+        theirs, ours = theirs / theirs.sum(), ours / ours.sum()
+        total += float((theirs * np.log(theirs / ours)).sum())
+    return total / n
+
+
+@pytest.mark.slow
+def test_neighbourhood_loss_is_a_mean_divergence() -> None:
+    from searchengine.learning.losses import neighbourhood_loss
+
+    rng = np.random.default_rng(0)
+    feature, wanted = rng.random((6, 4), np.float32), rng.random((6, 9), np.float32)
+    found = float(neighbourhood_loss(feature, wanted, scale=4.0, teacher_scale=10.0))
+    assert found == pytest.approx(naive_neighbourhood_loss(feature, wanted, 4.0, 10.0), rel=1e-3)
+    assert float(neighbourhood_loss(wanted, wanted, scale=10.0, teacher_scale=10.0)) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_cross_entropy_is_smoothed_and_skips_the_unlabelled() -> None:
+    from searchengine.learning.losses import smoothed_cross_entropy
+
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    labels = np.array([0, -1, 2, 1], np.int32)
+    each = []
+    for row, label in zip(logits, labels, strict=True):
+        if label >= 0:
+            probability = np.exp(row) / np.exp(row).sum()
+            target = np.full(3, 0.1 / 3)
+            target[label] += 0.9
+            each.append(-(target * np.log(probability)).sum())
+    assert float(smoothed_cross_entropy(logits, labels)) == pytest.approx(np.mean(each), abs=1e-4)
+    assert float(smoothed_cross_entropy(logits, np.full(4, -1, np.int32))) == 0
+
+
+# --- data and schedule
+
+
+def test_learning_rate_rises_falls_and_ends_at_nothing() -> None:
+    cycle = OneCycle(1.0, rise=0.1)
+    rates = [cycle.at(p) for p in np.linspace(0, 1, 101)]
+    assert max(rates) == rates[10] == pytest.approx(1)
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == cycle.at(1.5) == pytest.approx(0)
+
+
+def test_sizes_grow() -> None:
+    sizes = GrowingSize(((0.5, 48), (1.0, 64)))
+    assert [sizes.at(p) for p in (0, 0.49, 0.5, 1.0)] == [48, 48, 64, 64]
+
+
+def test_directions_are_unit_rows_about_the_mean() -> None:
+    embeddings = np.random.default_rng(0).integers(0, 255, (20, 8), dtype=np.uint8)
+    mean, rows = directions(embeddings)
+    naive = np.array([unit(unit(row.astype(float)) - mean) for row in embeddings])
+    np.testing.assert_allclose(rows, naive, atol=1e-5)
+
+
+def test_augmentation_keeps_shape_and_repeats_by_seed() -> None:
+    several = pictures(4, 32)
+    first = Augmentation().batch(several, 48, np.random.default_rng(5))
+    assert first.shape == (4, 48, 48, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, Augmentation().batch(several, 48, np.random.default_rng(5)))
+    assert (first != Augmentation().batch(several, 48, np.random.default_rng(6))).any()
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """24 JPEGs of two classes, 40 x 30 pixels."""
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    for row, picture in enumerate(pictures(24, 40)):
+        path = folder / ("cats", "dogs")[row % 2] / f"{row:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture[:30]).save(path)
+    return folder
+
+
+def test_photos_are_decoded_once_in_a_fixed_order(photo_folder: Path, tmp_path: Path) -> None:
+    photos = decode_once(photo_folder, tmp_path / "cache", size=16)
+    files, labels, classes = find_labelled(photo_folder)
+    order = np.random.default_rng(0).permutation(len(files))
+    assert classes == photos.classes == ("cats", "dogs")
+    assert photos.labels.tolist() == [labels[i] for i in order]
+    np.testing.assert_array_equal(photos.pixels[3], squashed(files[order[3]], 16))
+    stamp = (tmp_path / "cache" / "pixels.npy").stat().st_mtime_ns
+    decode_once(photo_folder, tmp_path / "cache", size=16)
+    assert (tmp_path / "cache" / "pixels.npy").stat().st_mtime_ns == stamp
+    with pytest.raises(SearchEngineError, match="other photos"):
+        decode_once(photo_folder, tmp_path / "cache", size=32)
+
+
+def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SearchEngineError, match="one folder a class"):
+        find_labelled(tmp_path / "nothing")
+
+
+# --- training
+
+
+@pytest.mark.slow
+def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
+    from searchengine.learning.distillation import CHECKPOINT, Recipe, new_distiller, train
+    from searchengine.learning.distiller import load_checkpoint
+
+    rng = np.random.default_rng(0)
+    photos = Photos(pictures(64, 32), np.arange(64) % 4, ("a", "b", "c", "d"))
+    embeddings = rng.integers(0, 255, (64, 24), dtype=np.uint8)
+    half = Recipe(epochs=2, batch=16, shape=SMALL, sizes=GrowingSize(((0.5, 32), (1.0, 48))))
+    train(photos, embeddings, half, tmp_path)
+    whole = dataclasses.replace(half, epochs=4)
+    trained, _ = train(photos, embeddings, whole, tmp_path)
+
+    copy = new_distiller(whole, teacher_dimension=24, classes=4)
+    done = load_checkpoint(tmp_path / CHECKPOINT, copy)
+    assert (done.images, done.steps) == (256, 16)
+    for mine, theirs in zip(copy.variables, trained.variables, strict=True):
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
+    assert not list(tmp_path.glob("*.part"))
+
+    other = new_distiller(dataclasses.replace(half, shape=compact.CompactShape()), teacher_dimension=24, classes=4)
+    with pytest.raises(SearchEngineError, match="another architecture"):
+        load_checkpoint(tmp_path / CHECKPOINT, other)
+
+
+@pytest.mark.slow
+def test_every_photo_is_drawn_once_an_epoch() -> None:
+    from searchengine.learning.distillation import Batches, Recipe
+
+    photos = Photos(pictures(10, 16), np.arange(10), tuple("abcdefghij"))
+    batches = Batches(photos, np.zeros((10, 3), np.float32), Recipe(batch=4))
+    drawn = np.concatenate([batches.rows(position) for position in range(0, 20, 4)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))

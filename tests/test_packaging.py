@@ -1,0 +1,101 @@
+"""The wheel carries all that it needs: installed where no checkout is, it indexes, and serves pages with styles."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.request
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import picture
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that holds the wheel; the libraries are those of this one."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    home = folder / "env"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True)
+    # A .pth in a folder that came by .pth is not read: our own editable install stays out of sight.
+    (site,) = (home / "lib").glob("python*/site-packages")
+    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return home / "bin"
+
+
+def test_the_wheel_serves_pages_with_their_styles(installed: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"{i}.png").write_bytes(picture((i * 80, 10, 10), (64, 48)))
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SEARCHENGINE"))},
+        "SEARCHENGINE_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    where = subprocess.run(
+        [installed / "python", "-c", "import searchengine; print(searchengine.__file__)"],
+        cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert where.startswith(str(installed.parent))
+    done = subprocess.run(
+        [installed / "searchengine", "index", "photos", "--model", "compact", "--json"],
+        cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["images"] == 3
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [installed / "searchengine", "serve", "--port", str(port)],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        home = f"http://127.0.0.1:{port}/"
+        page = get(home, server)
+        assert "3 images" in re.sub(r"<[^>]+>", "", page) or "3 pictures" in re.sub(r"<[^>]+>", "", page)
+        (style,) = re.findall(r'<link rel="stylesheet" href="(/[^"]+)"', page)
+        assert "{" in get(home.rstrip("/") + style, server)
+        scripts = re.findall(r'<script type="module" src="(/[^"]+)"', page)
+        assert scripts
+        for script in scripts:
+            assert get(home.rstrip("/") + script, server)
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+
+
+def get(address: str, server: subprocess.Popen[str]) -> str:
+    """GET, waiting at most a minute for the server to come up."""
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                return str(answer.read().decode())
+        except ConnectionError:
+            pass
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionError):
+                raise
+        assert server.poll() is None, server.stderr.read() if server.stderr else ""
+        time.sleep(0.2)
+    raise AssertionError("the server did not come up")

@@ -1,0 +1,46 @@
+"""An application over drawn pictures and a search engine that can be worked out by hand."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from searchengine.web import create_app
+from tests.web.fake import FakeEngine, draw_collection
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """45 pictures in eight colours; nothing changes it."""
+    return draw_collection(tmp_path_factory.mktemp("collection"), 45)
+
+
+@pytest.fixture
+def engine(collection: Path) -> FakeEngine:
+    return FakeEngine(collection)
+
+
+@pytest.fixture
+def app(engine: FakeEngine, tmp_path: Path) -> Flask:
+    return make_app(engine, tmp_path)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def make_app(engine: FakeEngine, tmp_path: Path, **config: object) -> Flask:
+    settings = {"TESTING": True, "CACHE_DIR": tmp_path / "cache", "MAX_UPLOAD_MB": 1, "MAX_UPLOAD_MEGAPIXELS": 2}
+    return create_app({**settings, **config}, engine=engine)
+
+
+def encoded(image: Image.Image, format_: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format_)
+    return file.getvalue()

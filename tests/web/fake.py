@@ -1,0 +1,155 @@
+"""A search engine whose every answer can be worked out by hand.
+
+The feature of a picture is its average colour, scaled to length one: a red picture is (1, 0, 0), a yellow one
+(0.71, 0.71, 0). The cosine of red and yellow is 0.71, of red and green 0.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from searchengine import images
+from searchengine.errors import UnknownImageError
+from searchengine.images import DecodedImage
+from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
+
+INPUT_SIZE = (16, 16)
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "orange": (255, 128, 0),
+    "yellow": (255, 255, 0),
+    "green": (0, 255, 0),
+    "cyan": (0, 255, 255),
+    "blue": (0, 0, 255),
+    "purple": (128, 0, 255),
+    "white": (255, 255, 255),
+}
+SIZES = ((320, 240), (240, 320), (300, 300), (480, 270), (640, 200))
+
+
+class FakeEngine:
+    """Holds the images of a folder; ids count from 1 in the order of their paths."""
+
+    extractor_title = "Average colour, L2-normalised"
+    metric = "euclidean"
+
+    def __init__(self, folder: Path, *, normalized: bool = True, run: RunProgress | None = None) -> None:
+        self.normalized = normalized
+        self.run = run
+        self.warmed = False
+        self.queries: list[NDArray[np.uint8]] = []
+        self._records: dict[int, ImageRecord] = {}
+        self._features: dict[int, NDArray[np.float64]] = {}
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        for number, file in enumerate(files, 1):
+            self._records[number], mean = _described(number, file, folder, file.stat().st_mtime_ns)
+            self._features[number] = self._feature(mean)
+
+    def forget(self, image_id: int) -> None:
+        """Removes an image, as an indexing run would that goes on beside the server."""
+        del self._records[image_id], self._features[image_id]
+
+    def extractor(self) -> FakeEngine:
+        return self
+
+    def preprocess(self, data: bytes, max_pixels: int) -> tuple[DecodedImage, NDArray[np.uint8]]:
+        decoded = images.decode(data, max_pixels=max_pixels)
+        return decoded, images.resize(decoded.pixels, INPUT_SIZE)
+
+    def search(self, image: NDArray[np.uint8], k: int) -> list[Hit]:
+        self.queries.append(image)
+        return self._nearest(self._feature(image.reshape(-1, 3).mean(axis=0)), k)
+
+    def search_id(self, image_id: int, k: int) -> list[Hit]:
+        self.record(image_id)
+        return self._nearest(self._features[image_id], k)
+
+    def record(self, image_id: int) -> ImageRecord:
+        return self.records([image_id])[0]
+
+    def records(self, ids: list[int]) -> list[ImageRecord]:
+        for image_id in ids:
+            if image_id not in self._records:
+                raise UnknownImageError(f"The index holds no image {image_id}.")
+        return [self._records[image_id] for image_id in ids]
+
+    def sample(self, n: int) -> list[ImageRecord]:
+        return list(self._records.values())[:n]
+
+    def status(self) -> IndexStatus:
+        return IndexStatus(
+            images=len(self._records),
+            skipped=0,
+            dimension=3,
+            extractor=self.extractor_title,
+            fingerprint="0123456789abcdef",
+            bytes=1000,
+            updated="2026-01-02T03:04:05Z",
+            run=self.run,
+        )
+
+    def warm(self) -> None:
+        self.warmed = True
+
+    def _feature(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalized else mean
+
+    def _nearest(self, query: NDArray[np.float64], k: int) -> list[Hit]:
+        distances = sorted(
+            (float(np.linalg.norm(feature - query)), number) for number, feature in self._features.items()
+        )
+        return [
+            Hit(
+                rank=rank,
+                id=number,
+                path=self._records[number].path,
+                distance=distance,
+                score=1 - distance**2 / 2 if self.normalized else 1 / (1 + distance),
+                label=self._records[number].label,
+            )
+            for rank, (distance, number) in enumerate(distances[:k], 1)
+        ]
+
+
+def draw(colour: tuple[int, int, int], size: tuple[int, int] = (320, 240), number: int = 0) -> Image.Image:
+    """A picture of one colour, with its number in the corner so that no two files are the same."""
+    image = Image.new("RGB", size, colour)
+    ImageDraw.Draw(image).text((4, 4), str(number), fill=tuple(255 - part for part in colour))
+    return image
+
+
+def draw_collection(folder: Path, count: int) -> Path:
+    """``count`` pictures in every colour and several shapes, one subfolder a colour."""
+    names = list(COLOURS)
+    for number in range(count):
+        name = names[number % len(names)]
+        file = folder / name / f"{name} {number:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw(COLOURS[name], SIZES[number % len(SIZES)], number).save(file)
+    return folder
+
+
+@cache
+def _described(number: int, file: Path, folder: Path, mtime_ns: int) -> tuple[ImageRecord, NDArray[np.float64]]:
+    data = file.read_bytes()
+    decoded = images.decode(data)
+    record = ImageRecord(
+        id=number,
+        path=file.relative_to(folder).as_posix(),
+        file=file,
+        labels=(file.parent.name,) if file.parent != folder else (),
+        width=decoded.width,
+        height=decoded.height,
+        colour=images.average_colour(decoded.pixels),
+        size=len(data),
+        format=decoded.format,
+        content_hash=blake2b(data, digest_size=16).hexdigest(),
+    )
+    return record, decoded.pixels.reshape(-1, 3).mean(axis=0)

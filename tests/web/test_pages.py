@@ -1,0 +1,214 @@
+"""Pages and JSON, without a browser."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine.index.types import RunProgress
+from searchengine.web.cards import closeness_of
+from tests.web.conftest import encoded, make_app
+from tests.web.fake import COLOURS, FakeEngine, draw
+
+JSON = {"Accept": "application/json"}
+
+
+def ids_on(page: str) -> list[int]:
+    return [int(found) for found in re.findall(r'<li class="card" id="i(\d+)"', page)]
+
+
+def test_first_page_shows_the_collection(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert "45 pictures" in page
+    assert "Average colour, L2-normalised" in page
+    assert len(ids_on(page)) == 45
+    assert 'type="file" name="image"' in page
+
+
+def test_first_page_can_be_browsed_on(engine: FakeEngine, tmp_path: Path) -> None:
+    client = make_app(engine, tmp_path, SAMPLE=20).test_client()
+    page = client.get("/").text
+    assert len(ids_on(page)) == 20
+    more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
+    assert more is not None
+    assert len(ids_on(client.get(html.unescape(more[1])).text)) == 40
+    assert 'class="more"' not in client.get("/?n=60").text
+
+
+def test_first_page_while_a_run_goes_on(engine: FakeEngine, client: FlaskClient) -> None:
+    engine.run = RunProgress(4000, 20000, active=True)
+    assert "4 000 of 20 000 so far" in client.get("/").text
+    engine.run = RunProgress(4000, 20000, active=False)
+    assert "the last run stopped at 4 000 of 20 000" in client.get("/").text
+
+
+def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path)
+    client = make_app(engine, tmp_path / "app").test_client()
+    assert "No pictures yet" in client.get("/").text
+    assert "offline_index.py" in client.get("/").text
+    engine.run = RunProgress(3, 100, active=True)
+    assert "on their way" in client.get("/").text
+    answer = client.post("/search", data={"image": (encode_to_file("red"), "red.png")})
+    assert answer.status_code == 200
+    assert "nothing to compare with" in answer.text
+
+
+def encode_to_file(colour: str, size: tuple[int, int] = (64, 48)):  # type: ignore[no-untyped-def]
+    import io
+
+    return io.BytesIO(encoded(draw(COLOURS[colour], size)))
+
+
+def test_search_by_id_ranks_as_worked_out_by_hand(client: FlaskClient, engine: FakeEngine) -> None:
+    red = next(record.id for record in engine.sample(45) if record.label == "red")
+    answer = client.get(f"/search?id={red}&k=45", headers=JSON)
+    assert answer.mimetype == "application/json"
+    body = answer.get_json()
+    assert body["query"] == {"id": red, "path": engine.record(red).path}
+    hits = body["hits"]
+    assert [hit["rank"] for hit in hits] == list(range(1, 46))
+    assert set(hits[0]) == {"rank", "id", "path", "distance", "score", "label"}
+    assert hits[0]["id"] == red
+    labels = list(dict.fromkeys(hit["label"] for hit in hits))
+    assert labels[:3] == ["red", "orange", "yellow"]
+    orange = next(hit for hit in hits if hit["label"] == "orange")
+    # The cosine of (1, 0, 0) and (255, 128, 0) / |...|, but for the number drawn in a corner.
+    assert orange["score"] == pytest.approx(255 / (255**2 + 128**2) ** 0.5, abs=0.02)
+
+
+def test_search_by_id_is_a_page_that_can_be_shared(client: FlaskClient) -> None:
+    page = client.get("/search?id=3&k=5").text
+    assert len(ids_on(page)) == 5
+    assert "this picture" in page
+    assert "Load more" in page
+    assert 'href="/search?id=3&amp;k=35"' in page
+    assert "5 of 45" in page
+
+
+def test_default_k_is_30_and_k_beyond_the_collection_gives_all(client: FlaskClient) -> None:
+    assert len(client.get("/search?id=1", headers=JSON).get_json()["hits"]) == 30
+    page = client.get("/search?id=1&k=500").text
+    assert len(ids_on(page)) == 45
+    assert 'class="more"' not in page
+
+
+def test_search_by_upload(client: FlaskClient, engine: FakeEngine) -> None:
+    answer = client.post(
+        "/search", data={"image": (encode_to_file("blue", (200, 100)), "C:\\photos\\<b>sea.png"), "k": "4"}
+    )
+    assert answer.status_code == 200
+    assert len(ids_on(answer.text)) == 4
+    assert "&lt;b&gt;sea.png" in answer.text
+    assert "200 \u00d7 100" in answer.text
+    assert "data:image/jpeg;base64," in answer.text
+    assert len(engine.queries) == 1
+
+    answer = client.post("/search", data={"image": (encode_to_file("blue"), "sea.png"), "k": "2"}, headers=JSON)
+    body = answer.get_json()
+    assert body["query"] == {"upload": "sea.png", "width": 64, "height": 48}
+    assert [hit["label"] for hit in body["hits"]] == ["blue", "blue"]
+
+
+@pytest.mark.parametrize("image_id", ["0", "-1", "x", "1.5", "", "+1", " 1", "01", "٣", str(2**63), "9" * 400])
+def test_bad_ids(client: FlaskClient, image_id: str) -> None:
+    answer = client.get("/search", query_string={"id": image_id})
+    assert answer.status_code == 400
+    assert "whole number" in answer.text
+    answer = client.get("/search", query_string={"id": image_id}, headers=JSON)
+    assert answer.status_code == 400
+    assert "whole number" in answer.get_json()["error"]
+
+
+def test_unknown_and_misshapen_ids_in_paths(client: FlaskClient) -> None:
+    for address in (
+        "/search?id=4711",
+        f"/search?id={2**63 - 1}",
+        "/images/4711",
+        "/images/0",
+        "/images/x",
+        "/images/-1",
+    ):
+        answer = client.get(address)
+        assert answer.status_code == 404, address
+        assert "data-error" in answer.text
+    assert client.get("/images/..%2f..%2fetc%2fpasswd").status_code == 404
+    assert client.get("/search?id=4711", headers=JSON).get_json() == {"error": "The index holds no image 4711."}
+    for address in ("/thumbnails/4711", "/thumbnails/x"):
+        answer = client.get(address)
+        assert (answer.status_code, answer.mimetype) == (404, "image/svg+xml")
+
+
+@pytest.mark.parametrize("k", ["x", "0", "-1", "501", "1000000000", "1.5", "1e9"])
+def test_bad_ks(client: FlaskClient, k: str) -> None:
+    answer = client.get("/search", query_string={"id": 1, "k": k})
+    assert answer.status_code == 400
+    assert "whole number from 1 to 500" in answer.text
+    assert client.post("/search", data={"image": (encode_to_file("red"), "a.png"), "k": k}).status_code == 400
+    assert client.get("/", query_string={"k": k}).status_code == 400
+
+
+def test_an_image_removed_while_searching_is_left_out(client: FlaskClient, engine: FakeEngine) -> None:
+    hits = engine.search_id(1, 5)
+    engine.search_id = lambda image_id, k: hits  # type: ignore[method-assign]
+    engine.forget(hits[2].id)
+    assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits if hit is not hits[2]]
+
+
+def test_nothing_close_is_said(client: FlaskClient, tmp_path: Path) -> None:
+    draw(COLOURS["red"]).save(tmp_path / "red.png")
+    lonely = make_app(FakeEngine(tmp_path), tmp_path / "app").test_client()
+    sentence = "Nothing here looks much like it"
+    assert sentence in lonely.post("/search", data={"image": (encode_to_file("blue"), "sea.png")}).text
+    assert sentence not in client.post("/search", data={"image": (encode_to_file("blue"), "sea.png")}).text
+
+
+def test_bars_of_raw_features_compare_with_the_nearest(collection: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(collection, normalized=False)
+    hits = engine.search_id(1, 45)
+    bars = closeness_of(hits, normalized=False)
+    nearest = next(hit.distance for hit in hits if hit.distance > 0)
+    assert bars == [nearest / hit.distance if hit.distance else 1.0 for hit in hits]
+    page = make_app(engine, tmp_path).test_client().get("/search?id=1").text
+    assert "cosine" not in page
+
+
+def test_head_and_other_methods(client: FlaskClient) -> None:
+    for address in ("/", "/search?id=1", "/images/1", "/thumbnails/1", "/healthz"):
+        answer = client.head(address, buffered=True)
+        assert (answer.status_code, answer.data) == (200, b""), address
+    for method, address in (("POST", "/"), ("PUT", "/search"), ("DELETE", "/images/1"), ("BREW", "/")):
+        answer = client.open(address, method=method)
+        assert answer.status_code == 405
+        assert "GET" in answer.headers["Allow"]
+        assert "data-error" in answer.text
+
+
+def test_healthz(client: FlaskClient, engine: FakeEngine) -> None:
+    body = client.get("/healthz").get_json()
+    assert (body["status"], body["images"], body["run"]) == ("ok", 45, None)
+    engine.run = RunProgress(1, 2, active=True)
+    assert client.get("/healthz").get_json()["run"] == {"done": 1, "total": 2, "active": True}
+
+
+def test_behind_a_proxy_under_a_prefix(engine: FakeEngine, tmp_path: Path) -> None:
+    client = make_app(engine, tmp_path, PROXIES=1).test_client()
+    page = client.get("/search?id=1", headers={"X-Forwarded-Prefix": "/photos"}).text
+    addresses = re.findall(r'\s(?:href|src|action|data-health)="([^"#][^"]*)"', page)
+    assert len(addresses) > 50
+    assert [address for address in addresses if not address.startswith("/photos/")] == []
+    # Without a proxy that is believed, the header is anybody's word.
+    page = make_app(engine, tmp_path).test_client().get("/", headers={"X-Forwarded-Prefix": "/evil"}).text
+    assert "/evil" not in page
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    draw(COLOURS["red"]).save(tmp_path / "in" / '"><script>alert(1)<script>.png')
+    client = make_app(FakeEngine(tmp_path / "in"), tmp_path).test_client()
+    for address in ("/", "/search?id=1"):
+        assert "<script>alert" not in client.get(address).text

@@ -1,0 +1,174 @@
+"""Originals, thumbnails, static files, and the headers on everything."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from searchengine.errors import IndexNotFoundError
+from searchengine.web import create_app
+from searchengine.web.settings import SettingsError, load_settings
+from tests.web.conftest import encoded, make_app
+from tests.web.fake import COLOURS, FakeEngine, draw
+
+ADDRESSES = (
+    "/",
+    "/search?id=1",
+    "/images/1",
+    "/images/1?download=1",
+    "/thumbnails/1",
+    "/healthz",
+    "/nothing",
+    "/search?id=x",
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_headers(client: FlaskClient, address: str) -> None:
+    answer = client.get(address, buffered=True)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in policy
+    if answer.mimetype == "text/html":
+        assert "unsafe-inline" not in policy
+        assert not re.search(r"<script(?![^>]* src=)|\sstyle=|\son[a-z]+=", answer.text)
+        for nonce in re.findall(r'nonce="([^"]+)"', answer.text):
+            assert f"'nonce-{nonce}'" in policy
+        assert not re.search(r'(?:src|href|action)="(?:https?:)?//', answer.text)
+    if answer.status_code >= 400:
+        assert answer.headers["Cache-Control"] == "no-store"
+    else:
+        assert "Cache-Control" in answer.headers
+
+
+def test_nonces_differ(client: FlaskClient) -> None:
+    policies = {client.get("/").headers["Content-Security-Policy"] for _ in range(3)}
+    assert len(policies) == 3
+
+
+def test_thumbnail_is_small_kept_and_known_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
+    record = engine.record(5)
+    assert record.content_hash is not None
+    answer = client.get(f"/thumbnails/5?v={record.content_hash[:8]}")
+    assert answer.mimetype == "image/jpeg"
+    assert max(Image.open(io.BytesIO(answer.data)).size) <= 480
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert [file.stem for file in (tmp_path / "cache").rglob("*.jpg")] == [record.content_hash]
+    again = client.get("/thumbnails/5", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    for address in ("/thumbnails/5", "/thumbnails/5?v=00000000"):
+        assert "immutable" not in client.get(address).headers["Cache-Control"]
+    assert f"/thumbnails/5?v={record.content_hash[:8]}" in client.get("/").text
+
+
+def test_thumbnails_without_a_folder_to_keep_them_in(engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    answer = make_app(engine, tmp_path).test_client().get("/thumbnails/1")
+    assert (answer.status_code, answer.mimetype) == (200, "image/jpeg")
+
+
+def test_original_and_download(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    data = encoded(draw(COLOURS["red"]), "JPEG")
+    (folder / 'née\n"x".jpg').write_bytes(data)
+    client = make_app(FakeEngine(folder), tmp_path).test_client()
+    answer = client.get("/images/1", buffered=True)
+    assert (answer.mimetype, answer.data) == ("image/jpeg", data)
+    assert client.get("/images/1", headers={"If-None-Match": answer.headers["ETag"]}, buffered=True).status_code == 304
+    assert client.get("/images/1", headers={"Range": "bytes=0-9"}, buffered=True).data == data[:10]
+    answer = client.get("/images/1?download=1", buffered=True)
+    disposition = answer.headers["Content-Disposition"]
+    assert disposition.startswith("attachment; filename=")
+    assert "filename*=UTF-8''n%C3%A9e__x_.jpg" in disposition
+    assert answer.data == data
+
+
+def test_browsers_get_jpeg_for_what_they_cannot_show(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    data = encoded(draw(COLOURS["green"], (64, 48)), "TIFF")
+    (folder / "scan.tif").write_bytes(data)
+    client = make_app(FakeEngine(folder), tmp_path).test_client()
+    for _ in range(2):  # made, then kept
+        answer = client.get("/images/1", buffered=True)
+        assert answer.mimetype == "image/jpeg"
+        assert Image.open(io.BytesIO(answer.data)).size == (64, 48)
+    answer = client.get("/images/1?download=1", buffered=True)
+    assert (answer.mimetype, answer.data) == ("image/tiff", data)
+
+
+def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Path) -> None:
+    folder = shutil.copytree(collection / "red", tmp_path / "in")
+    engine = FakeEngine(folder)
+    client = make_app(engine, tmp_path).test_client()
+    first, second, third = (engine.record(number).file for number in (1, 2, 3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    first.unlink()
+    answer = client.get("/images/1", buffered=True)
+    assert answer.status_code == 404
+    assert "SEARCHENGINE_IMAGES_DIR" in answer.text
+    answer = client.get("/thumbnails/1")
+    assert (answer.status_code, answer.mimetype) == (404, "image/svg+xml")
+    page = client.get("/search?id=1")
+    assert page.status_code == 200
+    assert "no longer where it was" in page.text
+    # What took the place of an image is not handed out.
+    second.write_text("<script>alert(1)</script>")
+    assert client.get("/images/2", buffered=True).status_code == 415
+    assert client.get("/images/2?download=1", buffered=True).status_code == 415
+    # Another image in its place is shown, but not kept under the old content's name.
+    third.write_bytes(encoded(draw(COLOURS["blue"])))
+    known = engine.record(3).content_hash
+    assert known is not None
+    answer = client.get(f"/thumbnails/3?v={known[:8]}")
+    assert answer.status_code == 200
+    assert "immutable" not in answer.headers["Cache-Control"]
+    assert not list((tmp_path / "cache").rglob(f"{known}.jpg"))
+
+
+def test_static_files(client: FlaskClient) -> None:
+    page = client.get("/").text
+    addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
+    assert len(addresses) == 5
+    for address in addresses:
+        answer = client.get(address, buffered=True)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+        other = re.sub(r"/static/[^/]+/", "/static/old/", address)
+        assert "immutable" not in client.get(other, buffered=True).headers["Cache-Control"]
+    assert client.get("/static/x/../../pyproject.toml").status_code == 404
+    assert client.get("/static/x/%2e%2e/%2e%2e/pyproject.toml").status_code == 404
+
+
+def test_settings_order(tmp_path: Path) -> None:
+    assert load_settings({}).max_upload_mb == 25
+    assert load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "7"}).max_upload_mb == 7
+    for config in ({"MAX_UPLOAD_MB": 9}, {"SEARCHENGINE_MAX_UPLOAD_MB": "9"}, {"max_upload_mb": 9}):
+        assert load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "7"}, config).max_upload_mb == 9
+    assert load_settings({"SEARCHENGINE_INDEX_DIR": str(tmp_path)}).index_dir == tmp_path
+    with pytest.raises(SettingsError, match="SEARCHENGINE_MAX_UPLOAD_MB must be a whole number"):
+        load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "lots"})
+
+
+def test_no_index_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(IndexNotFoundError, match=str(tmp_path / "none")):
+        create_app({"INDEX_DIR": tmp_path / "none"})
+
+
+def test_only_named_hosts_are_answered(engine: FakeEngine, tmp_path: Path) -> None:
+    client = make_app(engine, tmp_path, HOSTS="photos.example").test_client()
+    assert client.get("/", base_url="http://photos.example").status_code == 200
+    assert client.get("/", base_url="http://evil.example").status_code == 400

@@ -1,0 +1,109 @@
+"""What is turned away at the door, and with what words."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, FakeEngine, draw
+
+PNG = encoded(draw(COLOURS["red"]))
+NOISE = encoded(Image.frombytes("RGB", (400, 400), os.urandom(400 * 400 * 3)))
+
+
+def form(*files: tuple[str, bytes, str]) -> bytes:
+    """The body of a form with boundary "b"; werkzeug's own test client would put a large one into a file."""
+    parts = [
+        f'--b\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + content + b"\r\n"
+        for field, content, name in files
+    ]
+    return b"".join(parts) + b"--b--\r\n"
+
+
+def post(client: FlaskClient, *files: tuple[str, bytes, str], **options: Any) -> Any:
+    return client.post("/search", data=form(*files), content_type="multipart/form-data; boundary=b", **options)
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "words"),
+    [
+        ([], 400, "Choose a picture first"),
+        ([("image", b"", "")], 400, "Choose a picture first"),
+        ([("image", b"", "empty.png")], 400, "The file is empty"),
+        ([("file", PNG, "a.png")], 400, "in the field “image”"),
+        ([("image", PNG, "a.png"), ("image", PNG, "b.png")], 400, "one picture at a time"),
+        ([("image", PNG, "a.png"), ("other", PNG, "b.png")], 400, "one picture at a time"),
+        ([("image", b"dear diary", "notes.png")], 415, ""),
+        ([("image", b"<svg onload='alert(1)'/>", "a.svg")], 415, ""),
+        ([("image", NOISE[: len(NOISE) // 2], "a.png")], 422, ""),
+        ([("image", NOISE * 3, "large.png")], 413, "larger than 1 MB"),
+        ([("image", encoded(Image.new("L", (2000, 1001))), "wide.png")], 413, ""),
+    ],
+)
+def test_what_cannot_be_searched_by(
+    client: FlaskClient, engine: FakeEngine, files: list[tuple[str, bytes, str]], status: int, words: str
+) -> None:
+    page = post(client, *files)
+    assert page.status_code == status
+    assert page.mimetype == "text/html"
+    assert "data-error" in page.text
+    assert words in page.text
+    assert 'name="image"' in page.text  # and one can try again at once
+    answer = post(client, *files, headers={"Accept": "application/json"})
+    assert answer.status_code == status
+    assert words in answer.get_json()["error"]
+    assert answer.get_json()["error"].endswith(".")
+    assert engine.queries == []
+
+
+def test_no_form_at_all(client: FlaskClient) -> None:
+    for content_type in ("image/png", "application/x-www-form-urlencoded", "application/json"):
+        answer = client.post("/search", data=PNG, content_type=content_type)
+        assert answer.status_code == 400
+        assert "multipart/form-data" in answer.text
+    assert client.post("/search", data=b"junk", content_type="multipart/form-data; boundary=x").status_code == 400
+
+
+def test_too_many_bytes_are_refused_whatever_the_length_says(client: FlaskClient) -> None:
+    body = form(("image", NOISE * 3, "a.png"))
+    environ = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True, "REQUEST_METHOD": "POST"}
+    answer = client.open(
+        "/search",
+        environ_overrides={**environ, "CONTENT_TYPE": "multipart/form-data; boundary=b", "CONTENT_LENGTH": ""},
+    )
+    assert answer.status_code == 413
+    assert environ["wsgi.input"].tell() == len(body)  # read to its end, so that the connection is not reset
+    # A body that is longer than it says is cut at what it says.
+    answer = client.open(
+        "/search",
+        environ_overrides={
+            "wsgi.input": io.BytesIO(body),
+            "REQUEST_METHOD": "POST",
+            "CONTENT_TYPE": "multipart/form-data; boundary=b",
+            "CONTENT_LENGTH": "200",
+        },
+    )
+    assert 400 <= answer.status_code < 500
+
+
+def test_nothing_is_written(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an upload was written to a file")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    assert post(client, ("image", NOISE, "../../etc/passwd")).status_code == 200
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_every_format_can_be_searched_by(client: FlaskClient, format_: str) -> None:
+    picture = encoded(draw(COLOURS["green"]), format_)
+    answer = post(client, ("image", picture, "picture"), headers={"Accept": "application/json"})
+    assert answer.get_json()["hits"][0]["label"] == "green"
