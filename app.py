@@ -15,6 +15,7 @@ import sys
 
 from searchengine.errors import SearchEngineError
 from searchengine.web import create_app
+from searchengine.web.settings import load_settings
 
 __all__ = ["create_app"]
 
@@ -22,12 +23,13 @@ __all__ = ["create_app"]
 def main() -> int:
     """Serves with Flask's own server, on this machine only."""
     try:
+        settings = load_settings(os.environ)
         app = create_app()
     except SearchEngineError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     app.config["TEMPLATES_AUTO_RELOAD"] = True
-    app.run(host="127.0.0.1", port=int(os.environ.get("PORT") or 8000), threaded=True, use_reloader=True)
+    app.run(host="127.0.0.1", port=settings.port, threaded=True, use_reloader=True)
     return 0
 
 

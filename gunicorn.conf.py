@@ -6,6 +6,7 @@ environment: SEARCHENGINE_INDEX_DIR, SEARCHENGINE_IMAGES_DIR, PORT (8000), BIND 
 
 from searchengine.web.serving import (  # noqa: F401
     bind,
+    control_socket_disable,
     graceful_timeout,
     keepalive,
     on_starting,

@@ -41,11 +41,12 @@ function parse(text) {
   return page;
 }
 
-// Views that were left without leaving the document, so that Back brings them again.
+// Views that were left without leaving the document, so that Back brings them again. The history outlives a document:
+// a step that another one made, before a reload, is not ours to show.
 const views = new Map();
+const us = Math.random().toString(36);
 let shown = 0;
 let last = 0;
-if (history.state?.view) history.replaceState(null, "");
 
 function keep() {
   views.set(shown, { main: document.getElementById("main"), title: document.title, top: scrollY });
@@ -54,8 +55,9 @@ function keep() {
 /** Shows the fetched page in place of the open one, as a new step in the history. */
 export function showPage(page, address) {
   keep();
+  if (shown === 0) history.replaceState({ us, view: 0 }, "");
   shown = last += 1;
-  history.pushState({ view: shown }, "", address);
+  history.pushState({ us, view: shown }, "", address);
   mount(document.adoptNode(page.getElementById("main")), page.title, 0);
 }
 
@@ -67,17 +69,16 @@ function mount(main, title, top) {
 
 /** Calls `arrived()` after Back or Forward has brought a view again. */
 export function onReturn(arrived) {
-  addEventListener("popstate", (event) => {
-    const number = event.state?.view ?? 0;
-    if (number === shown) return;
-    const view = views.get(number);
-    if (!view) {
+  addEventListener("popstate", ({ state }) => {
+    if (!state || (state.us === us && state.view === shown)) return; // a step within the page
+    if (state.us !== us) {
       location.reload();
       return;
     }
     keep();
-    shown = number;
-    mount(view.main, view.title, view.top);
+    shown = state.view;
+    const { main, title, top } = views.get(shown);
+    mount(main, title, top);
     arrived();
   });
 }

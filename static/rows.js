@@ -3,7 +3,7 @@
 
 // How much a new picture may be cropped, in height or in width, to finish the row; beyond that a gap is better.
 const STRETCH = 1.5;
-const SQUEEZE = 0.65;
+const SQUEEZE = 0.55;
 
 /** Fixes the last row of `gallery`; returns `fill(cards)`, to be called when new cards have been added. */
 export function freezeRow(gallery) {

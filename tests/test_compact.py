@@ -236,6 +236,13 @@ def test_learning_rate_rises_falls_and_ends_at_nothing() -> None:
 def test_sizes_grow() -> None:
     sizes = GrowingSize(((0.5, 48), (1.0, 64)))
     assert [sizes.at(p) for p in (0, 0.49, 0.5, 1.0)] == [48, 48, 64, 64]
+    assert GrowingSize.parse("48:0.5,64:1") == sizes
+
+
+@pytest.mark.parametrize("text", ["50:1", "64:1,48:0.5", "64", "16:1", ""])
+def test_sizes_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (two kinds of it, one from float() and int())
+        GrowingSize.parse(text)
 
 
 def test_directions_are_unit_rows_about_the_mean() -> None:

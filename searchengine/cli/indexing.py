@@ -106,6 +106,7 @@ def act(options: argparse.Namespace) -> int:
                 weights_file=weights_file,
                 precision=options.precision,
                 runtime=options.runtime,
+                gpu=True,
                 progress=bar.say,
             ),
             options=IndexingOptions(

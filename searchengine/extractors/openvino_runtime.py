@@ -131,6 +131,8 @@ class OpenVINOExtractor:
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
             # All threads work on one batch: as fast as several streams, a third of the memory, no wait for a query.
             "PERFORMANCE_HINT": "LATENCY",
+            # Threads that are tied to processors wait for whatever else runs there: decoding, to begin with.
+            "ENABLE_CPU_PINNING": False,
         }
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads

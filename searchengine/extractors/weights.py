@@ -83,7 +83,7 @@ def _short(weights: str) -> str:
 def keras_folder() -> Path:
     """Where Keras keeps the weights that it downloads (as keras.utils.get_file decides)."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
-    if home.exists() and not os.access(home, os.W_OK):
+    if not os.access(home if home.exists() else home.parent, os.W_OK):
         home = Path("/tmp/.keras")  # noqa: S108  (Keras's own choice)
     return home / "models"
 

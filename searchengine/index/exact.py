@@ -1,8 +1,8 @@
-"""Exact nearest neighbours: every distance, by BLAS over the mapped matrix, the best of them exactly.
+"""Exact nearest neighbours: every row measured roughly, by BLAS, the best of them exactly.
 
-``|x|^2 - 2 q.x + |q|^2`` costs one pass over memory but is noisy near zero, and differs in the last digits between one
-query and many. So it only chooses candidates, with a margin that covers its rounding error; their distances are then
-computed as differences in float64, and ordered by (distance, id).
+``|x|^2 - 2 q.x`` costs one pass over memory but is noisy near zero, and differs in the last digits between one query
+and many. So such values only choose candidates, with a margin that covers their error; the candidates' distances are
+then computed in float64, and ordered by (distance, id).
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK_BYTES = 256 * 2**20  # of float32 products held at once
-_CHUNK_ROWS = 4096  # rows of a difference taken in float64 at once
+from searchengine.index.measures import MEASURES, Measure
+from searchengine.index.metrics import EUCLIDEAN, check_metric
+
+_BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
+_GROUPS = 1024  # see _threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +28,18 @@ class Neighbours:
     distances: NDArray[np.float64]
 
 
-def euclidean(
+def nearest(
+    metric: str,
     rows: NDArray[np.float32],
     squared_norms: NDArray[np.float64],
     ids: NDArray[np.int64],
     queries: NDArray[np.float32],
     k: int,
 ) -> list[Neighbours]:
-    """The k nearest rows of each query by Euclidean distance, exactly, ties in the order of ids.
+    """The k nearest rows of each query, exactly, ties in the order of ids.
 
     Args:
+        metric: one of ``metrics.METRICS``.
         rows: (n, d) float32; may be a memory map.
         squared_norms: (n,) float64, ``|x|^2`` of each row; infinite where a row does not count.
         ids: (n,) int64, distinct where a row counts.
@@ -43,61 +48,71 @@ def euclidean(
 
     Returns:
         m results of min(k, rows that count) neighbours.
+
+    Raises:
+        UnknownNameError: no such metric.
     """
-    counted = int(np.isfinite(squared_norms).sum())
-    k = min(k, counted)
-    if k == 0:
-        none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-        return [none for _ in range(len(queries))]
-    results = []
-    largest = float(np.max(squared_norms, initial=0.0, where=np.isfinite(squared_norms)))
-    for block in _blocks(queries, rows.shape[0]):
-        # (b, d) @ (d, n) -> (b, n); a single query is a matrix-vector product, which reads the matrix just once
-        products = (rows @ block[0])[None, :] if len(block) == 1 else block @ rows.T
-        for query, product in zip(block, products, strict=True):
-            results.append(_nearest(rows, squared_norms, largest, ids, query, product, k))
-    return results
+    return Searcher(metric, rows, squared_norms, ids).nearest(queries, k)
 
 
-def _nearest(
+class Searcher:
+    """One metric over one matrix, made ready once for many searches. Never changes; safe to share between threads."""
+
+    def __init__(
+        self, metric: str, rows: NDArray[np.float32], squared_norms: NDArray[np.float64], ids: NDArray[np.int64]
+    ) -> None:
+        """The arguments of ``nearest``, which are kept and must not change."""
+        self._measure: Measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
+        self._rows = rows.shape[0]
+        self._ids = ids
+        self._counted = np.flatnonzero(np.isfinite(squared_norms))
+
+    def nearest(self, queries: NDArray[np.float32], k: int) -> list[Neighbours]:
+        """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id)."""
+        k = min(k, len(self._counted))
+        if k == 0:
+            none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+            return [none for _ in range(len(queries))]
+        results = []
+        for block in _blocks(queries, self._rows):
+            # (b, d) float32 -> b of (n,) float32
+            for query, rough in zip(block, self._measure.rough(block), strict=True):
+                results.append(self._choose(query.astype(np.float64), rough, k))
+        return results
+
+    def _choose(self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int) -> Neighbours:
+        limit = np.inf if k >= self._rows else self._measure.limit(_threshold(rough, k), query)
+        candidates = self._counted
+        if np.isfinite(limit):
+            # float32 values against a float32 limit, itself rounded up; else NumPy would convert them all
+            candidates = np.flatnonzero(rough <= np.nextafter(np.float32(limit), np.float32(np.inf)))
+        distances = self._measure.distances(candidates, query)
+        order = np.lexsort((self._ids[candidates], distances))[:k]
+        return Neighbours(candidates[order], distances[order])
+
+
+def euclidean(
     rows: NDArray[np.float32],
     squared_norms: NDArray[np.float64],
-    largest: float,
     ids: NDArray[np.int64],
-    query: NDArray[np.float32],
-    product: NDArray[np.float32],
+    queries: NDArray[np.float32],
     k: int,
-) -> Neighbours:
-    exact_query = query.astype(np.float64)
-    rough = squared_norms - 2.0 * product  # |x|^2 - 2 q.x: orders as the distance does, up to rounding
-    # Rounding of a float32 sum of d products is below d * eps * |q||x| (Higham 2002, section 3.1); in practice it grows
-    # like the square root, but the bound is what makes the result exact.
-    error = 2.0 * rows.shape[1] * float(np.finfo(np.float32).eps) * float(np.linalg.norm(exact_query)) * largest**0.5
-    candidates = _candidates(rough, k, 2.0 * error)
-    distances = _distances(rows, candidates, exact_query)
-    order = np.lexsort((ids[candidates], distances))[:k]
-    return Neighbours(candidates[order], distances[order])
+) -> list[Neighbours]:
+    """``nearest`` by Euclidean distance."""
+    return nearest(EUCLIDEAN, rows, squared_norms, ids, queries, k)
 
 
-def _candidates(rough: NDArray[np.float64], k: int, margin: float) -> NDArray[np.int64]:
-    """Positions of all rows that may be among the k nearest, given the error of the rough distances."""
-    if k >= rough.shape[0]:
-        return np.flatnonzero(np.isfinite(rough))
-    kth = np.partition(rough, k - 1)[k - 1]
-    return np.flatnonzero(rough <= kth + margin)
+def _threshold(rough: NDArray[np.float32], k: int) -> float:
+    """A value that at least k of the rough ones do not exceed; the k-th smallest, or a little more.
 
-
-def _distances(
-    rows: NDArray[np.float32], positions: NDArray[np.int64], query: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(c,) float64 distances of the rows at those positions, by differences, a chunk at a time."""
-    distances = np.empty(len(positions), dtype=np.float64)
-    for start in range(0, len(positions), _CHUNK_ROWS):
-        chunk = positions[start : start + _CHUNK_ROWS]
-        difference = rows[chunk].astype(np.float64)  # (c, d)
-        difference -= query
-        distances[start : start + len(chunk)] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
-    return distances
+    Of many values, the least of each group is taken first: k groups with a least value of at most t hold k values of
+    at most t. That is one quick pass, and t is hardly larger than the k-th smallest of all.
+    """
+    groups = max(_GROUPS, 16 * k)
+    size = len(rough) // groups
+    if size >= 4:
+        rough = rough[: groups * size].reshape(size, groups).min(axis=0)  # (n,) -> (groups,)
+    return float(np.partition(rough, k - 1)[k - 1])  # NaN is sorted to the end
 
 
 def _blocks(queries: NDArray[np.float32], rows: int) -> Iterator[NDArray[np.float32]]:

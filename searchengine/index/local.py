@@ -10,7 +10,6 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
-from searchengine.index import exact, lock
+from searchengine.index import lock, state
 from searchengine.index.catalog import Catalog, translated
-from searchengine.index.features import map_rows
+from searchengine.index.metrics import check_metric, score
+from searchengine.index.state import State
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What is searched: everything is indexed by the row of the matrix, and never changed once made."""
-
-    data_version: int
-    edits: str
-    fingerprint: str
-    spec: str
-    normalized: bool
-    features_file: str
-    rows: NDArray[np.float32]  # (r, d), mapped
-    norm2: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
-    ids: NDArray[np.int64]  # (r,), 0 where no image stands behind the row
-    last_id: int
-    roots: dict[int, tuple[Path, str]]  # id -> folder, name
-
-    @property
-    def live(self) -> NDArray[np.int64]:
-        """Rows that count, ascending."""
-        return np.flatnonzero(self.ids)
-
-    @property
-    def count(self) -> int:
-        return int(np.count_nonzero(self.ids))
 
 
 class LocalIndex:
@@ -58,8 +32,8 @@ class LocalIndex:
         self.images_dir = images_dir
         self._catalog = catalog
         self._lock = threading.Lock()  # of the connection
-        self._state: _State | None = None
-        self._current()
+        self._state: State | None = None
+        self.state()
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
@@ -77,55 +51,58 @@ class LocalIndex:
 
     # -- search -----------------------------------------------------------------------------------------------------
 
-    def search(self, queries: ArrayLike, k: int = 20) -> list[list[Hit]]:
+    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
         """The k nearest images of each query.
 
         Args:
             queries: (m, d) float32, or (d,) for a single one; made by the extractor of this index.
             k: at least 1; more than there are gives all.
+            metric: for this search; None for the one of the index. See ``metrics`` for distances and scores.
 
         Returns:
             m lists of hits, ordered by (distance, id).
 
         Raises:
             QueryError: a wrong shape, NaN or infinity, or k below 1.
+            UnknownNameError: no such metric.
         """
-        state = self._current()
-        block = np.atleast_2d(np.asarray(queries, dtype=np.float32))  # (d,) -> (1, d)
-        if block.ndim != 2 or block.shape[1] != state.rows.shape[1]:
-            raise QueryError(f"A query has the shape {block.shape}; this index wants (m, {state.rows.shape[1]}).")
+        now = self.state()
+        metric = check_metric(metric or now.metric)
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
+            block = np.atleast_2d(np.asarray(queries, dtype=np.float32))  # (d,) -> (1, d)
+        if block.ndim != 2 or block.shape[1] != now.rows.shape[1]:
+            raise QueryError(f"A query has the shape {block.shape}; this index wants (m, {now.rows.shape[1]}).")
         if not np.isfinite(block).all():
             raise QueryError("A query holds NaN or infinity, so nothing can be near it.")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
-        found = exact.euclidean(state.rows, state.norm2, state.ids, block, int(k))
-        return [self._hits(state.ids[n.positions], n.distances, state.normalized) for n in found]
+        found = now.searcher(metric).nearest(block, int(k))
+        return [self._hits(now, now.ids[n.positions], n.distances, metric) for n in found]
 
-    def _hits(self, ids: NDArray[np.int64], distances: NDArray[np.float64], normalized: bool) -> list[Hit]:
+    def _hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
         known = {record.id: record for record in self._fetch(ids.tolist())}
         hits: list[Hit] = []
         for id_, distance in zip(ids.tolist(), distances.tolist(), strict=True):
             record = known.get(id_)
             if record is not None:  # removed since the search began
-                # larger is better: the cosine where |x| = |q| = 1, since then d^2 = 2 - 2 cos
-                score = 1.0 - distance * distance / 2.0 if normalized else 1.0 / (1.0 + distance)
-                hits.append(Hit(len(hits) + 1, id_, record.path, distance, score, record.label))
+                worth = score(metric, distance, normalized=now.normalized)
+                hits.append(Hit(len(hits) + 1, id_, record.path, distance, worth, record.label))
         return hits
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
         """A copy of the feature of one image, (d,) float32; UnknownImageError."""
-        state = self._current()
+        now = self.state()
         if 0 < image_id < 2**63:
-            position = np.flatnonzero(state.ids == image_id)
+            position = np.flatnonzero(now.ids == image_id)
             if len(position):
-                return np.array(state.rows[position[0]], dtype=np.float32)
+                return np.array(now.rows[position[0]], dtype=np.float32)
         raise UnknownImageError(f"The index holds no image {image_id}.")
 
     # -- what stands behind the rows --------------------------------------------------------------------------------
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of each image, in the order of the ids; UnknownImageError."""
-        self._current()
+        self.state()
         known = {record.id: record for record in self._fetch([i for i in ids if 0 < i < 2**63])}
         for id_ in ids:
             if id_ not in known:
@@ -134,8 +111,8 @@ class LocalIndex:
 
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection; the same each time while it does not change."""
-        state = self._current()
-        ids = np.sort(state.ids[state.live])
+        now = self.state()
+        ids = np.sort(now.ids[now.live])
         chosen = ids[np.unique(np.linspace(0, len(ids) - 1, min(n, len(ids))).astype(np.int64))] if len(ids) else ids
         return self._fetch(chosen.tolist())
 
@@ -164,8 +141,8 @@ class LocalIndex:
     @property
     def ids(self) -> NDArray[np.int64]:
         """(n,) int64, in the order of ``features``."""
-        state = self._current()
-        return state.ids[state.live]
+        now = self.state()
+        return now.ids[now.live]
 
     @property
     def paths(self) -> list[str]:
@@ -180,12 +157,12 @@ class LocalIndex:
     @property
     def features(self) -> NDArray[np.float32]:
         """(n, d) float32: the mapped file itself while nothing has been deleted, else a copy of the rows that count."""
-        state = self._current()
-        live = state.live
-        return state.rows if len(live) == len(state.rows) else np.asarray(state.rows[live])
+        now = self.state()
+        live = now.live
+        return now.rows if len(live) == len(now.rows) else np.asarray(now.rows[live])
 
     def __len__(self) -> int:
-        return self._current().count
+        return self.state().count
 
     # -- what made it -----------------------------------------------------------------------------------------------
 
@@ -197,37 +174,42 @@ class LocalIndex:
     @property
     def fingerprint(self) -> str:
         """Of the extractor that made the features."""
-        return self._current().fingerprint
+        return self.state().fingerprint
 
     @property
     def spec(self) -> str:
         """The extractor's spec, as JSON."""
-        return self._current().spec
+        return self.state().spec
 
     @property
     def dimension(self) -> int:
         """Numbers in a feature."""
-        return int(self._current().rows.shape[1])
+        return int(self.state().rows.shape[1])
 
     @property
     def normalized(self) -> bool:
         """Whether the features have length 1."""
-        return self._current().normalized
+        return self.state().normalized
+
+    @property
+    def metric(self) -> str:
+        """What a distance is measured in, unless a search names another metric."""
+        return self.state().metric
 
     def status(self) -> IndexStatus:
         """The index in numbers, as it stands now."""
-        state = self._current()
+        now = self.state()
         with self._lock, translated(self.folder):
             skipped = int(self._catalog.execute("SELECT count(*) FROM skipped").fetchone()[0])
             run = self._catalog.get_json("run")
             title, updated = self._catalog.need("extractor"), self._catalog.need("updated")
-        files = [self.folder / state.features_file, *self.folder.glob("catalog.sqlite*")]
+        files = [self.folder / now.features_file, *self.folder.glob("catalog.sqlite*")]
         return IndexStatus(
-            images=state.count,
+            images=now.count,
             skipped=skipped,
             dimension=self.dimension,
             extractor=title,
-            fingerprint=state.fingerprint,
+            fingerprint=now.fingerprint,
             bytes=sum(file.stat().st_size for file in files if file.exists()),
             updated=updated,
             run=RunProgress(int(run["done"]), int(run["total"]), lock.is_held(self.folder)) if run else None,
@@ -246,14 +228,17 @@ class LocalIndex:
 
     # -- keeping up with the writer ---------------------------------------------------------------------------------
 
-    def _current(self) -> _State:
+    def state(self) -> State:
+        """All rows as they stand now; what is read from it later stays as it was."""
         with self._lock, translated(self.folder):
             old = self._state
             if old is not None and old.data_version == self._catalog.data_version:
                 return old
             for attempt in range(3):
                 try:
-                    self._state = self._load(old)
+                    self._state = state.load(
+                        self.folder, self._catalog, old, lambda roots: state.folders_now(roots, self.images_dir)
+                    )
                     return self._state
                 except IndexDamagedError:
                     # the writer may have put another file in place between our look at the catalog and at the folder
@@ -261,59 +246,17 @@ class LocalIndex:
                         raise
             raise AssertionError("unreachable")
 
-    def _load(self, old: _State | None) -> _State:
-        catalog = self._catalog
-        with catalog.snapshot():
-            edits, file = catalog.need("edits"), catalog.need("features_file")
-            total, dimension = int(catalog.need("rows")), int(catalog.need("dimension"))
-            version = catalog.data_version
-            grown = old is not None and (old.edits, old.features_file) == (edits, file)
-            after = old.last_id if old is not None and grown else 0
-            new: list[Any] = catalog.execute("SELECT row, id, norm2 FROM images WHERE id > ?", (after,)).fetchall()
-            fingerprint, spec = catalog.need("fingerprint"), catalog.need("spec")
-            roots = {id_: (path, name) for id_, path, name in catalog.execute("SELECT id, path, name FROM roots")}
-        norm2 = np.full(total, np.inf)
-        ids = np.zeros(total, dtype=np.int64)
-        if old is not None and grown:
-            norm2[: len(old.norm2)], ids[: len(old.ids)] = old.norm2, old.ids
-        if new:
-            rows, new_ids, norms = zip(*new, strict=True)
-            if max(rows) >= total or min(rows) < 0:
-                raise IndexDamagedError(f"The catalog in {self.folder} names rows that the matrix does not have.")
-            ids[list(rows)], norm2[list(rows)] = new_ids, norms
-        return _State(
-            data_version=version,
-            edits=edits,
-            fingerprint=fingerprint,
-            spec=spec,
-            normalized=json.loads(spec)["normalize"] == "l2",
-            features_file=file,
-            rows=map_rows(self.folder / file, total, dimension),
-            norm2=norm2,
-            ids=ids,
-            last_id=max(int(ids.max(initial=0)), after),
-            roots=self._folders(roots),
-        )
-
-    def _folders(self, roots: dict[int, tuple[bytes, str]]) -> dict[int, tuple[Path, str]]:
-        several = len(roots) > 1
-        folders = {}
-        for id_, (path, name) in roots.items():
-            folder = Path(os.fsdecode(path))
-            if self.images_dir is not None:
-                folder = self.images_dir / name if several else self.images_dir
-            folders[id_] = (folder, name if several else "")
-        return folders
-
 
 def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]], labels: tuple[str, ...]) -> ImageRecord:
     id_, root, path, width, height, colour, size, format_, digest = row
     file: Path | None = None
     shown = f"#{id_}"
-    if path is not None and root in roots:
-        folder, name = roots[root]
-        file = folder / os.fsdecode(path)
-        shown = (f"{name}/" if name else "") + path.decode("utf-8", "replace")
+    if path is not None:  # of a ready-made feature, the path may be no more than a name
+        shown = path.decode("utf-8", "replace")
+        if root in roots:
+            folder, name = roots[root]
+            file = folder / os.fsdecode(path)
+            shown = f"{name}/{shown}" if name else shown
     return ImageRecord(
         id_,
         shown,

@@ -235,14 +235,14 @@ class _Run:
         if store.old_ids is not None:
             self._check_rebuild(store.old_ids, plan, roots, known)
         store.begin(roots, self._manifest(labels or "folder"), plan.total)
-        for place, reason in plan.unreadable:
-            self.progress.skipped(place, reason)
-        for file in plan.skipped:
+        for file in (*plan.unreadable, *plan.skipped):
             self.progress.skipped(_shown(file.path), file.reason)
         done = plan.total - len(plan.candidates)
         self.progress.start(plan.total, done)
-        tally = _Tally(unchanged=plan.unchanged + len(plan.relabelled), skipped=len(plan.skipped))
-        batch = Batch(seen=list(plan.relabelled))
+        tally = _Tally(
+            unchanged=plan.unchanged + len(plan.relabelled), skipped=len(plan.skipped) + len(plan.unreadable)
+        )
+        batch = Batch(seen=list(plan.relabelled), skipped=list(plan.unreadable))
         self._read_and_embed(store, plan, batch, tally, done)
         self._take_out(store, plan, tally)
         return {**asdict(tally), "images": store.finish(plan.forgotten)}

@@ -48,7 +48,7 @@ class Plan:
     skipped: list[Skipped] = field(default_factory=list)  # known to be unusable, and not touched since
     missing: dict[Key, Known] = field(default_factory=dict)  # known, but not found
     forgotten: list[Key] = field(default_factory=list)  # skipped once, gone now
-    unreadable: list[tuple[str, str]] = field(default_factory=list)  # folder, reason
+    unreadable: list[Skipped] = field(default_factory=list)  # folders and links that could not be looked into
     unchanged: int = 0
     total: int = 0
 
@@ -106,7 +106,7 @@ def make_plan(
         for found in find(root.folder, exclude=exclude, skip=skip):
             if not isinstance(found, FoundFile):
                 blocked.append((root.id, found.path))
-                plan.unreadable.append((os.fsdecode(os.path.join(base, found.path)), found.reason))  # noqa: PTH118
+                plan.unreadable.append(Skipped(root.id, found.path, found.reason, None, None))
                 continue
             if limit is not None and plan.total >= limit:
                 break

@@ -76,12 +76,14 @@ def hits_json(query: dict[str, Any], hits: Sequence[Hit]) -> Response:
     )
 
 
-def error_answer(message: str, status: int) -> Response:
+def error_answer(message: str, status: int, title: str | None = None) -> Response:
     """A sentence as a designed page, or as JSON."""
     if wants_json():
         response = jsonify(error=message)
     else:
-        title = _TITLES.get(status, _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500])
+        title = title or _TITLES.get(
+            status, _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500]
+        )
         response = Response(render_template("error.html", title=title, message=message, status=status))
     response.status_code = status
     return response
@@ -98,7 +100,8 @@ def answer_errors(app: Flask, settings: Settings) -> None:
     def ours(error: SearchEngineError) -> Response:
         for kind, status in _STATUS:
             if isinstance(error, kind):
-                return error_answer(str(error), status)
+                title = "Its file is gone" if kind is FileGoneError else None
+                return error_answer(str(error), status, title)
         current_app.logger.error("%s", error)
         return error_answer(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
 

@@ -35,6 +35,11 @@ def serve_assets(app: Flask) -> None:
     def asset(filename: str) -> str:
         return url_for("static", version_asked=version, filename=filename)
 
+    def favicon() -> Response:
+        # Asked for by browsers that show a picture or JSON by itself.
+        return send_from_directory(root, "favicon.svg", conditional=True)
+
+    app.add_url_rule("/favicon.ico", "favicon", favicon)
     app.add_url_rule("/static/<version_asked>/<path:filename>", "static", static)
     app.add_template_global(asset)
 

@@ -13,6 +13,7 @@ from searchengine.web.answers import hits_json, wants_json
 from searchengine.web.cards import Card, card_of, cards_of, query_style
 from searchengine.web.incoming import RequestError, parse_id, parse_k, read_upload
 from searchengine.web.queries import UploadedQuery, read_query
+from searchengine.web.renditions import file_is_there
 from searchengine.web.seam import Engine
 from searchengine.web.settings import MAX_K, Settings
 
@@ -101,7 +102,7 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
                 more=_more(len(hits), k, status.images),
                 query=card_of(record) if record else None,
                 record=record,
-                file_gone=record is not None and (record.file is None or not record.file.is_file()),
+                file_gone=record is not None and not file_is_there(record),
                 upload=upload,
                 nothing_close=_nothing_close(hits, record, normalized=engine.normalized),
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,14 +74,31 @@ class Renditions:
 
 def read_file(record: ImageRecord) -> bytes:
     """The bytes of the image's file; FileGoneError."""
-    return existing_file(record).read_bytes()
+    try:
+        return existing_file(record).read_bytes()
+    except OSError as error:
+        raise _gone(record) from error
 
 
 def existing_file(record: ImageRecord) -> Path:
     """The image's file, if it is there and can be read; FileGoneError."""
-    if record.file is not None and record.file.is_file() and os.access(record.file, os.R_OK):
-        return record.file
-    raise FileGoneError(
+    if record.file is None or not file_is_there(record):
+        raise _gone(record)
+    return record.file
+
+
+def file_is_there(record: ImageRecord) -> bool:
+    """Whether the image has a regular file that can be read."""
+    if record.file is None:
+        return False
+    try:
+        return stat.S_ISREG(record.file.stat().st_mode) and os.access(record.file, os.R_OK)
+    except (OSError, ValueError):
+        return False
+
+
+def _gone(record: ImageRecord) -> FileGoneError:
+    return FileGoneError(
         f"“{record.path}” is in the index, but its file is no longer there. If the photos have moved, start the "
         "server with SEARCHENGINE_IMAGES_DIR set to where they are now; if they were deleted, index the folder again."
     )

@@ -15,14 +15,20 @@ from typing import Any
 from searchengine.errors import SearchEngineError
 from searchengine.web.settings import load_settings
 
-bind = f"{os.environ.get('BIND') or '127.0.0.1'}:{os.environ.get('PORT') or '8000'}"
+try:
+    _settings = load_settings(os.environ)
+except SearchEngineError as error:
+    sys.exit(str(error))
+
+bind = f"[{_settings.bind}]:{_settings.port}" if ":" in _settings.bind else f"{_settings.bind}:{_settings.port}"
 workers = 1
 worker_class = "gthread"
-threads = int(os.environ.get("THREADS") or 4)
+threads = _settings.threads
 preload_app = False
 timeout = 120  # s without a sign of life from the worker; a slow search gives one all the while
 graceful_timeout = 10  # s for running requests when the server is stopped
 keepalive = 15  # s; a page with many thumbnails comes over few connections
+control_socket_disable = True  # one socket file in the home folder, which two servers would fight over
 
 # gunicorn ends, and does not start another worker, when one exits with this.
 _DO_NOT_TRY_AGAIN = 3
@@ -34,14 +40,13 @@ def on_starting(server: Any) -> None:
     from searchengine.index.catalog import Catalog
 
     try:
-        settings = load_settings(os.environ)
-        catalog = Catalog.open(settings.index_dir)
+        catalog = Catalog.open(_settings.index_dir)
         try:
             spec = ExtractorSpec.from_json(catalog.need("spec"))
             weights = catalog.get("weights_file")
         finally:
             catalog.close()  # what is open now would be shared with the worker
-        if settings.runtime != "keras":
+        if _settings.runtime != "keras":
             prepare(spec, weights_file=Path(weights) if weights else None)
     except SearchEngineError as error:
         sys.exit(str(error))  # the sentence on stderr, and exit code 1

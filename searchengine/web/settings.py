@@ -36,6 +36,9 @@ class Settings:
     sample: int = 60  # SEARCHENGINE_SAMPLE, pictures on the first page
     proxies: int = 0  # SEARCHENGINE_PROXIES
     hosts: str = ""  # SEARCHENGINE_HOSTS, names that the server answers to, by commas; empty: any
+    bind: str = "127.0.0.1"  # BIND, the address to listen at; others can only reach the server where this is named
+    port: int = 8000  # PORT
+    threads: int = 4  # THREADS, requests answered at a time
 
     @property
     def max_upload_bytes(self) -> int:
@@ -62,7 +65,10 @@ _BOUNDS = {
     "default_k": (1, MAX_K),
     "sample": (1, MAX_K),
     "proxies": (0, 10),
+    "port": (1, 65535),
+    "threads": (1, 64),
 }
+_PLAIN = ("bind", "port", "threads")  # as other servers call them, without our name in front
 _PATHS = ("index_dir", "images_dir", "cache_dir")
 
 
@@ -78,10 +84,14 @@ def load_settings(environ: Mapping[str, str], config: Mapping[str, Any] | None =
         name = field.name.upper()
         value = given.get(name)
         if value is None:
-            value = environ.get(f"SEARCHENGINE_{name}") or None
+            value = environ.get(_variable(field.name)) or None
         if value is not None:
             chosen[field.name] = _checked(field.name, value)
     return Settings(**chosen)
+
+
+def _variable(name: str) -> str:
+    return name.upper() if name in _PLAIN else f"SEARCHENGINE_{name.upper()}"
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -95,5 +105,5 @@ def _checked(name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         number = low - 1
     if not low <= number <= high:
-        raise SettingsError(f"SEARCHENGINE_{name.upper()} must be a whole number from {low} to {high}, not {value!r}.")
+        raise SettingsError(f"{_variable(name)} must be a whole number from {low} to {high}, not {value!r}.")
     return number

@@ -27,9 +27,15 @@ def file_size(size: int) -> str:
     return f"{amount:.1f} GB"
 
 
+def decimal(number: float) -> str:
+    """Three places, and no minus before a zero."""
+    return f"{number:.3f}".replace("-0.000", "0.000")
+
+
 def teach(app: Flask) -> None:
     """Lets the templates use the above."""
     app.add_template_filter(grouped)
     app.add_template_filter(file_size)
+    app.add_template_filter(decimal)
     app.add_template_global(counted)
     app.add_template_global(nonce)

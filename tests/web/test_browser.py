@@ -133,21 +133,23 @@ def rounded(boxes: dict[str, dict[str, float]]) -> dict[str, list[float]]:
 
 
 def test_upload(open_page: Callable[..., Page]) -> None:
-    page = open_page()
+    page = open_page("/search?id=3")
     choose(page)
-    expect(page.locator(".results")).to_have_attribute("data-query", "upload")
+    expect(page.locator(".results[data-query=upload]")).to_be_visible()
     assert ranks(page) == [str(rank) for rank in range(1, 11)]
     expect(page.locator(".card .details .facts").first).to_contain_text("red")
-    expect(page.locator(".query-name")).to_have_text("red.png")
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
     # One's own file is shown, not the copy that came back.
     expect(page.locator(".query-picture")).to_have_attribute("src", re.compile("^blob:"))
     assert "red.png" in page.title()
     page.go_back()
-    expect(page.get_by_text("From the collection")).to_be_visible()
+    expect(page.get_by_text("this picture")).to_be_visible()
     page.go_forward()
-    expect(page.locator(".query-name")).to_have_text("red.png")
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
     page.reload()  # the picture is not kept
     expect(page.get_by_text("From the collection")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_text("this picture")).to_be_visible()
 
 
 def test_drop_anywhere(open_page: Callable[..., Page]) -> None:
@@ -157,7 +159,7 @@ def test_drop_anywhere(open_page: Callable[..., Page]) -> None:
     expect(page.get_by_text("Drop to search")).to_be_visible()
     page.dispatch_event(".section-head", "dragover", {"dataTransfer": transfer})
     page.dispatch_event(".section-head", "drop", {"dataTransfer": transfer})
-    expect(page.locator(".query-name")).to_have_text("red.png")
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
     expect(page.get_by_text("Drop to search")).to_be_hidden()
 
 
@@ -169,7 +171,7 @@ def test_paste(open_page: Callable[..., Page]) -> None:
         "{ clipboardData, bubbles: true, cancelable: true }))",
         transfer,
     )
-    expect(page.locator(".query-name")).to_have_text("image.png")
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("image.png")
     expect(page.locator(".card")).to_have_count(10)
 
 
@@ -192,7 +194,7 @@ def test_load_more_appends_and_moves_nothing(open_page: Callable[..., Page], sta
     page = open_page("/" if start == "upload" else start, width=1100)
     if start == "upload":
         choose(page)
-        expect(page.locator(".results")).to_have_attribute("data-query", "upload")
+        expect(page.locator(".results[data-query=upload]")).to_be_visible()
     page.wait_for_load_state("networkidle")
     before = boxes(page)
     page.locator(".more .button").click()
@@ -257,7 +259,7 @@ def test_phone(open_page: Callable[..., Page], address: str) -> None:
     page = open_page(address, width=360, height=740, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     choose(page)
-    expect(page.locator(".results")).to_have_attribute("data-query", "upload")
+    expect(page.locator(".results[data-query=upload]")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     # The query stands above its results.
     query, first = page.locator(".query").bounding_box(), page.locator(".card").first.bounding_box()
@@ -287,7 +289,7 @@ def test_errors_come_in_words(open_page: Callable[..., Page]) -> None:
     expect(alert).to_contain_text("The server does not answer")
     page.unroute("**/search")
     choose(page)
-    expect(page.locator(".query-name")).to_have_text("red.png")
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
@@ -360,11 +362,17 @@ def test_keyboard(open_page: Callable[..., Page]) -> None:
 
 
 def test_without_scripts(open_page: Callable[..., Page]) -> None:
-    page = open_page("/", java_script_enabled=False)
+    page = open_page("/", width=360, java_script_enabled=False)
+    assert page.locator("html").evaluate("(root) => root.scrollWidth") <= 360
+    label = page.locator(".choose").bounding_box()
+    assert label is not None
+    assert label["x"] >= 0
+    expect(page.get_by_role("button", name="Keys")).to_be_hidden()
     choose(page)
     page.select_option("select[name=k]", "30")
     page.get_by_role("button", name="Search").click()
     expect(page.locator(".card")).to_have_count(30)
+    assert page.locator("html").evaluate("(root) => root.scrollWidth") <= 360
     expect(page.locator(".query-picture")).to_have_attribute("src", re.compile("^data:image/jpeg"))
     assert page.locator(".query-picture").evaluate("(image) => image.naturalWidth") > 0
     page.locator(".card .picture").first.click()

@@ -206,6 +206,19 @@ def test_behind_a_proxy_under_a_prefix(engine: FakeEngine, tmp_path: Path) -> No
     assert "/evil" not in page
 
 
+def test_a_fault_of_ours_is_a_page_too(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(n: int) -> None:
+        raise RuntimeError("a secret of the server")
+
+    monkeypatch.setattr(engine, "sample", fail)
+    client = make_app(engine, tmp_path, TESTING=False).test_client()
+    answer = client.get("/")
+    assert answer.status_code == 500
+    assert "An error on our side" in answer.text
+    assert "secret" not in answer.text
+    assert client.get("/", headers=JSON).get_json()["error"].startswith("An error on our side")
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     draw(COLOURS["red"]).save(tmp_path / "in" / '"><script>alert(1)<script>.png')

@@ -149,6 +149,7 @@ def test_static_files(client: FlaskClient) -> None:
         assert "immutable" in answer.headers["Cache-Control"]
         other = re.sub(r"/static/[^/]+/", "/static/old/", address)
         assert "immutable" not in client.get(other, buffered=True).headers["Cache-Control"]
+    assert client.get("/favicon.ico", buffered=True).mimetype == "image/svg+xml"
     assert client.get("/static/x/../../pyproject.toml").status_code == 404
     assert client.get("/static/x/%2e%2e/%2e%2e/pyproject.toml").status_code == 404
 
@@ -159,6 +160,9 @@ def test_settings_order(tmp_path: Path) -> None:
     for config in ({"MAX_UPLOAD_MB": 9}, {"SEARCHENGINE_MAX_UPLOAD_MB": "9"}, {"max_upload_mb": 9}):
         assert load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "7"}, config).max_upload_mb == 9
     assert load_settings({"SEARCHENGINE_INDEX_DIR": str(tmp_path)}).index_dir == tmp_path
+    assert load_settings({"PORT": "8001", "BIND": "::1"}).port == 8001
+    with pytest.raises(SettingsError, match="PORT must be a whole number from 1 to 65535"):
+        load_settings({"PORT": "http"})
     with pytest.raises(SettingsError, match="SEARCHENGINE_MAX_UPLOAD_MB must be a whole number"):
         load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "lots"})
 

@@ -1,0 +1,214 @@
+"""How each metric is measured twice: all rows roughly, by BLAS where that is possible, and a few of them exactly.
+
+The rough values of a query, (n,) float32, order the rows as the distance does, up to an error with a proven bound. So
+every row that may be among the nearest is below a limit that ``limit`` gives, and only those are measured exactly, in
+float64. A float32 sum of d products is off by less than d * eps * |q||x| (Higham 2002, section 3.1); in practice it
+grows like the square root of d, but the bound is what makes the result exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.index import metrics
+
+_EPS = float(np.finfo(np.float32).eps)
+_TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to zero
+_EPS64 = float(np.finfo(np.float64).eps)
+_TOO_LARGE = 1e37  # a float32 sum of this size may overflow
+_CHUNK_BYTES = 2**20  # of rows whose differences are taken at once: they stay in the cache
+
+Rows = NDArray[np.float32]
+Norms = NDArray[np.float64]
+Rough = NDArray[np.float32]
+
+
+class Measure(Protocol):
+    """One metric over one matrix of rows; a row whose squared norm is infinite does not count."""
+
+    def rough(self, queries: Rows) -> Iterator[Rough]:
+        """(m, d) float32 -> for each query (n,) float32, infinite where a row does not count."""
+        ...
+
+    def limit(self, kth: float, query: NDArray[np.float64]) -> float:
+        """No row among the k nearest has a rough value above this, if k rows have one of at most ``kth``.
+
+        Infinite or NaN where the rough values say nothing.
+        """
+        ...
+
+    def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(c,) positions -> (c,) float64 distances of those rows, from differences or products taken in float64."""
+        ...
+
+
+class _Products:
+    """What the metrics that come from inner products share."""
+
+    def __init__(self, rows: Rows, squared_norms: Norms) -> None:
+        self.rows = rows
+        self.dimension = int(rows.shape[1])
+        counts = np.isfinite(squared_norms)
+        self.norms = np.sqrt(np.where(counts, squared_norms, 0.0))  # (n,) float64
+        self.away = np.where(counts, 0.0, np.inf).astype(np.float32)  # (n,) added to put aside what does not count
+        self.largest = float(self.norms.max(initial=0.0))
+
+    def products(self, queries: Rows) -> Iterator[Rough]:
+        """q.x of each query with all rows, (n,) float32; a fresh array, or a row of one, that the caller may change."""
+        # One query is a matrix-vector product, which reads the matrix just once; (m, d) @ (d, n) -> (m, n) for several
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield from ((self.rows @ queries[0])[None, :] if len(queries) == 1 else queries @ self.rows.T)
+
+    def rounding(self, query_norm: float) -> float:
+        """How far a float32 inner product may be off."""
+        if query_norm * self.largest > _TOO_LARGE:
+            return np.inf
+        return self.dimension * (_EPS * query_norm * self.largest + _TINY)
+
+
+class Euclidean(_Products):
+    """|q - x|; roughly |x|^2 - 2 q.x."""
+
+    def __init__(self, rows: Rows, squared_norms: Norms) -> None:
+        super().__init__(rows, squared_norms)
+        with np.errstate(over="ignore"):
+            self.squares = squared_norms.astype(np.float32)
+
+    def rough(self, queries: Rows) -> Iterator[Rough]:
+        for product in self.products(queries):
+            with np.errstate(over="ignore", invalid="ignore"):
+                product *= -2.0
+                product += self.squares
+            yield product
+
+    def limit(self, kth: float, query: NDArray[np.float64]) -> float:
+        length, largest = float(np.linalg.norm(query)), self.largest
+        if largest * largest > _TOO_LARGE:
+            return np.inf
+        error = 2.0 * self.rounding(length) + 2.0 * _EPS * (largest * largest + 2.0 * length * largest)
+        error += self.dimension * _EPS64 * 4.0 * (largest * largest + length * length)  # of the exact ones themselves
+        return kth + 2.0 * error
+
+    def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.empty(len(positions), dtype=np.float64)
+        for part, rows in _chunks(self.rows, positions):
+            rows -= query
+            found[part] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        return found
+
+
+class InnerProduct(_Products):
+    """-(q.x), so that smaller is better here too."""
+
+    def rough(self, queries: Rows) -> Iterator[Rough]:
+        for product in self.products(queries):
+            np.subtract(self.away, product, out=product)
+            yield product
+
+    def limit(self, kth: float, query: NDArray[np.float64]) -> float:
+        length = float(np.linalg.norm(query))
+        return kth + 2.0 * self.rounding(length) + 4.0 * _EPS64 * self.dimension * length * self.largest
+
+    def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.empty(len(positions), dtype=np.float64)
+        for part, rows in _chunks(self.rows, positions):
+            found[part] = np.einsum("ij,j->i", rows, query)
+        return 0.0 - found
+
+
+class Cosine(_Products):
+    """1 - cos(q, x), exactly half the squared distance of the two directions; roughly -(q.x) / |x|."""
+
+    def __init__(self, rows: Rows, squared_norms: Norms) -> None:
+        super().__init__(rows, squared_norms)
+        some = self.norms > 0
+        self.smallest = float(self.norms.min(initial=np.inf, where=some))
+        inverse = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=some)
+        with np.errstate(over="ignore"):
+            self.inverse = -inverse.astype(np.float32)
+
+    def rough(self, queries: Rows) -> Iterator[Rough]:
+        for product in self.products(queries):
+            with np.errstate(over="ignore", invalid="ignore"):
+                product *= self.inverse
+                product += self.away
+            yield product
+
+    def limit(self, kth: float, query: NDArray[np.float64]) -> float:
+        length = float(np.linalg.norm(query))
+        if not np.isfinite(self.rounding(length)) or self.smallest < _TINY:
+            return np.inf
+        flushed = 0.0 if self.smallest == np.inf else self.dimension * _TINY / self.smallest
+        return kth + 2.0 * ((self.dimension + 4) * _EPS * length + flushed)
+
+    def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.ones(len(positions), dtype=np.float64)  # without a direction: cosine 0
+        length = float(np.linalg.norm(query))
+        if length == 0.0:
+            return found
+        direction = query / length
+        for part, rows in _chunks(self.rows, positions):
+            norms = self.norms[positions[part]]
+            some = norms > 0
+            rows = rows[some] / norms[some, None]
+            rows -= direction
+            found[part][some] = np.einsum("ij,ij->i", rows, rows) / 2.0
+        return found
+
+
+class Manhattan:
+    """The sum of |q_i - x_i|: differences all the way, a chunk of rows at a time; only their sum is BLAS's."""
+
+    def __init__(self, rows: Rows, squared_norms: Norms) -> None:
+        self.rows = rows
+        self.dimension = int(rows.shape[1])
+        self.away = np.where(np.isfinite(squared_norms), 0.0, np.inf).astype(np.float32)
+
+    def rough(self, queries: Rows) -> Iterator[Rough]:
+        values = np.empty((len(queries), len(self.rows)), dtype=np.float32)
+        step = max(1, _CHUNK_BYTES // (4 * max(self.dimension, 1)))
+        differences = np.empty((step, self.dimension), dtype=np.float32)
+        ones = np.ones(self.dimension, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(self.rows), step):
+                chunk = self.rows[start : start + step]  # (c, d), in the cache for all queries
+                difference = differences[: len(chunk)]
+                for i, query in enumerate(queries):
+                    np.subtract(chunk, query, out=difference)
+                    np.abs(difference, out=difference)
+                    np.matmul(difference, ones, out=values[i, start : start + step])  # (c, d) @ (d,) -> (c,)
+            values += self.away
+        yield from values
+
+    def limit(self, kth: float, query: NDArray[np.float64]) -> float:
+        # All terms are positive, so the error is in proportion to the sum itself.
+        relative = (self.dimension + 4) * _EPS
+        if kth > _TOO_LARGE or relative >= 0.5:
+            return np.inf
+        return (kth + self.dimension * _TINY) * (1.0 + relative) / (1.0 - relative) + self.dimension * _TINY
+
+    def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = np.empty(len(positions), dtype=np.float64)
+        for part, rows in _chunks(self.rows, positions):
+            rows -= query
+            found[part] = np.abs(rows, out=rows).sum(axis=1)
+        return found
+
+
+MEASURES: dict[str, type[Euclidean] | type[Cosine] | type[Manhattan] | type[InnerProduct]] = {
+    metrics.EUCLIDEAN: Euclidean,
+    metrics.COSINE: Cosine,
+    metrics.MANHATTAN: Manhattan,
+    metrics.INNER_PRODUCT: InnerProduct,
+}
+
+
+def _chunks(rows: Rows, positions: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """The rows at those positions in float64, fresh, some at a time: (c, d)."""
+    step = max(1, 16 * _CHUNK_BYTES // (8 * max(rows.shape[1], 1)))
+    for start in range(0, len(positions), step):
+        yield slice(start, start + step), rows[positions[start : start + step]].astype(np.float64)

@@ -1,0 +1,82 @@
+"""The metrics by name: what a score is in each, and which of them rank alike.
+
+A distance is smaller-is-better, a score larger-is-better:
+
+    metric          distance                              score
+    euclidean       |q - x|                               cosine where both have length 1, else 1 / (1 + distance)
+    cosine          1 - cos(q, x)                         cos(q, x)
+    manhattan       sum of |q_i - x_i|                    1 / (1 + distance)
+    inner-product   minus the inner product: -(q . x)     q . x
+
+A vector of zeros has no direction: its cosine with anything, itself included, counts as 0.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final
+
+from searchengine.errors import UnknownNameError
+
+EUCLIDEAN: Final = "euclidean"
+COSINE: Final = "cosine"
+MANHATTAN: Final = "manhattan"
+INNER_PRODUCT: Final = "inner-product"
+METRICS: Final = (EUCLIDEAN, COSINE, MANHATTAN, INNER_PRODUCT)
+
+_ALIKE_WHEN_NORMALIZED = (EUCLIDEAN, COSINE, INNER_PRODUCT)
+_TITLES = {
+    EUCLIDEAN: "Euclidean distance",
+    COSINE: "cosine distance",
+    MANHATTAN: "Manhattan distance",
+    INNER_PRODUCT: "inner product",
+}
+
+
+def check_metric(metric: str) -> str:
+    """The metric itself; UnknownNameError if there is none of that name, with the closest first."""
+    if metric not in METRICS:
+        close = difflib.get_close_matches(metric, METRICS, n=1, cutoff=0.3)
+        named = ", ".join([*close, *(name for name in METRICS if name not in close)])
+        raise UnknownNameError(f"There is no metric {metric!r}. There are: {named}.")
+    return metric
+
+
+def metric_title(metric: str) -> str:
+    """As people say it, e.g. "Euclidean distance"."""
+    return _TITLES[check_metric(metric)]
+
+
+def score(metric: str, distance: float, *, normalized: bool) -> float:
+    """What a distance is worth, larger is better; ``normalized``: the features have length 1, and so has the query."""
+    if metric == EUCLIDEAN and normalized:
+        return 1.0 - distance * distance / 2.0  # d^2 = 2 - 2 cos
+    if metric == COSINE:
+        return 1.0 - distance
+    if metric == INNER_PRODUCT:
+        return 0.0 - distance  # never -0.0
+    return 1.0 / (1.0 + distance)
+
+
+def rank_alike(one: str, other: str, *, normalized: bool) -> bool:
+    """Whether two metrics give the same order, whatever the query.
+
+    Where all features have length 1, |q - x|^2 = 2 - 2 q.x, and q.x is the cosine: Euclidean distance, cosine and
+    inner product rank alike, up to the rounding of the features themselves.
+    """
+    check_metric(one)
+    check_metric(other)
+    return one == other or (normalized and one in _ALIKE_WHEN_NORMALIZED and other in _ALIKE_WHEN_NORMALIZED)
+
+
+def alike(metric: str, *, normalized: bool) -> tuple[str, ...]:
+    """The other metrics that rank as this one does."""
+    return tuple(other for other in METRICS if other != metric and rank_alike(metric, other, normalized=normalized))
+
+
+def alike_sentence(metric: str, *, normalized: bool) -> str:
+    """The same for people, e.g. for the page; empty where no other metric ranks alike."""
+    others = [metric_title(other) for other in alike(metric, normalized=normalized)]
+    if not others:
+        return ""
+    return f"These features have length 1, so {' and '.join(others)} give the same order."

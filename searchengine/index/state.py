@@ -1,0 +1,109 @@
+"""What a reader holds of an index at one moment: it never changes, and is made anew when the writer has committed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import IndexDamagedError
+from searchengine.index.catalog import Catalog
+from searchengine.index.exact import Searcher
+from searchengine.index.features import map_rows
+from searchengine.index.metrics import EUCLIDEAN
+
+Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is searched: everything is indexed by the row of the matrix."""
+
+    data_version: int
+    edits: str
+    fingerprint: str
+    spec: str
+    normalized: bool  # the features have length 1
+    metric: str
+    features_file: str
+    rows: NDArray[np.float32]  # (r, d), mapped
+    norm2: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
+    ids: NDArray[np.int64]  # (r,), 0 where no image stands behind the row
+    last_id: int
+    roots: dict[int, tuple[Path, str]]  # id -> folder, name
+    _searchers: dict[str, Searcher] = field(default_factory=dict)
+
+    @property
+    def live(self) -> NDArray[np.int64]:
+        """Rows that count, ascending."""
+        return np.flatnonzero(self.ids)
+
+    @property
+    def count(self) -> int:
+        """How many rows count."""
+        return int(np.count_nonzero(self.ids))
+
+    def searcher(self, metric: str | None = None) -> Searcher:
+        """Exact search over these rows, by the metric of the index unless another is named; UnknownNameError."""
+        metric = metric or self.metric
+        if metric not in self._searchers:  # two threads may both make it: either one will do
+            self._searchers[metric] = Searcher(metric, self.rows, self.norm2, self.ids)
+        return self._searchers[metric]
+
+
+def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
+    """The state that the catalog tells; of an old one that has only grown, just the new rows are read.
+
+    ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
+    """
+    with catalog.snapshot():
+        edits, file = catalog.need("edits"), catalog.need("features_file")
+        total, dimension = int(catalog.need("rows")), int(catalog.need("dimension"))
+        version = catalog.data_version
+        grown = old is not None and (old.edits, old.features_file) == (edits, file)
+        after = old.last_id if old is not None and grown else 0
+        new: list[Any] = catalog.execute("SELECT row, id, norm2 FROM images WHERE id > ?", (after,)).fetchall()
+        fingerprint, spec = catalog.need("fingerprint"), catalog.need("spec")
+        metric = catalog.get("metric") or EUCLIDEAN
+        roots = {id_: (path, name) for id_, path, name in catalog.execute("SELECT id, path, name FROM roots")}
+    norm2 = np.full(total, np.inf)
+    ids = np.zeros(total, dtype=np.int64)
+    if old is not None and grown:
+        norm2[: len(old.norm2)], ids[: len(old.ids)] = old.norm2, old.ids
+    if new:
+        rows, new_ids, norms = zip(*new, strict=True)
+        if max(rows) >= total or min(rows) < 0:
+            raise IndexDamagedError(f"The catalog in {folder} names rows that the matrix does not have.")
+        ids[list(rows)], norm2[list(rows)] = new_ids, norms
+    return State(
+        data_version=version,
+        edits=edits,
+        fingerprint=fingerprint,
+        spec=spec,
+        normalized=json.loads(spec)["normalize"] == "l2",
+        metric=metric,
+        features_file=file,
+        rows=map_rows(folder / file, total, dimension),
+        norm2=norm2,
+        ids=ids,
+        last_id=max(int(ids.max(initial=0)), after),
+        roots=folders(roots),
+    )
+
+
+def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) -> dict[int, tuple[Path, str]]:
+    """Where each image folder is, and the name that tells it from the others where there are several."""
+    several = len(roots) > 1
+    folders = {}
+    for id_, (path, name) in roots.items():
+        folder = Path(os.fsdecode(path))
+        if images_dir is not None:
+            folder = images_dir / name if several else images_dir
+        folders[id_] = (folder, name if several else "")
+    return folders

@@ -1,0 +1,50 @@
+"""A folder full of trouble: what can be used is indexed, the rest is named, and the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from searchengine.engine import open_index
+from searchengine.index.verify import verify
+from searchengine.indexing import update_index
+from tests.fakes import SPEC, FakeExtractor
+from tests.images.hostile import make_hostile
+
+
+class Told:
+    """A progress that remembers what was skipped."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def start(self, total: int, done: int) -> None: ...
+
+    def advance(self, files: int) -> None: ...
+
+    def skipped(self, path: str, reason: str) -> None:
+        assert reason
+        self.names.add(path)
+
+    def say(self, sentence: str) -> None: ...
+
+
+def test_a_hostile_collection(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    expected = make_hostile(photos)
+    usable = {path for path, outcome in expected.items() if outcome == "ok"}
+    refused = {path for path, outcome in expected.items() if outcome == "skipped"}
+    told = Told()
+    done = update_index([photos], tmp_path / "index", spec=SPEC, load=FakeExtractor, progress=told)
+    assert done.images == len(usable)
+    assert done.skipped == len(refused)
+    assert told.names == {path.decode("utf-8", "replace") for path in refused}
+    index = open_index(tmp_path / "index")
+    assert set(index.paths) == {path.decode("utf-8", "replace") for path in usable}
+    assert index.status().skipped == len(refused)
+    for record in index.records(index.ids.tolist()):
+        assert record.file is not None
+        assert record.file.is_file()  # also where the name is no UTF-8
+    index.close()
+    assert verify(tmp_path / "index").sound
+    again = update_index([photos], tmp_path / "index", spec=SPEC, load=FakeExtractor)
+    assert (again.embedded, again.images, again.missing, again.skipped) == (0, len(usable), 0, len(refused))

@@ -1,0 +1,147 @@
+"""The server as it runs for real: gunicorn, an index made by the offline script, the model that ships."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, draw, draw_collection
+from tests.web.test_uploads import form
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+def index(images: Path, index_dir: Path) -> None:
+    command = [sys.executable, str(ROOT / "offline_index.py"), str(images), "--index-dir", str(index_dir)]
+    subprocess.run([*command, "--model", "compact"], check=True, capture_output=True, cwd=ROOT)
+
+
+def start(index_dir: Path, port: int, **environ: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:create_app()"],
+        cwd=ROOT,
+        env={**os.environ, "SEARCHENGINE_INDEX_DIR": str(index_dir), "PORT": str(port), **environ},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Server:
+    def __init__(self, process: subprocess.Popen[str], port: int, images: Path, index_dir: Path) -> None:
+        self.process, self.port, self.images, self.index_dir = process, port, images, index_dir
+
+    def ask(
+        self, method: str, address: str, body: Any = None, headers: dict[str, str] | None = None, **options: Any
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, address, body, headers or {}, **options)
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("served")
+    images = draw_collection(folder / "images", 16)
+    index(images, folder / "index")
+    port = free_port()
+    # Only the thumbnails: what was exported for other tests may be used here too.
+    process = start(folder / "index", port, SEARCHENGINE_MAX_UPLOAD_MB="1")
+    served = Server(process, port, images, folder / "index")
+    for _ in range(300):
+        try:
+            served.ask("GET", "/healthz")
+            break
+        except OSError:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+    yield served
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+
+
+def test_pages_and_searches(server: Server) -> None:
+    status, headers, page = server.ask("GET", "/")
+    assert status == 200
+    assert "16 pictures" in page.decode()
+    assert headers["x-content-type-options"] == "nosniff"
+    file = next(server.images.rglob("*.png"))
+    status, _, body = server.ask(
+        "POST",
+        "/search",
+        form(("image", file.read_bytes(), "mine.png")),
+        {"Content-Type": "multipart/form-data; boundary=b", "Accept": "application/json"},
+    )
+    assert status == 200
+    hits = json.loads(body)["hits"]
+    assert len(hits) == 16
+    assert hits[0]["path"].endswith(file.name)
+    assert hits[0]["distance"] == pytest.approx(0, abs=1e-2)
+    first = hits[0]["id"]
+    status, _, body = server.ask("GET", f"/search?id={first}&k=3", headers={"Accept": "application/json"})
+    assert json.loads(body)["hits"][0]["id"] == first
+    assert server.ask("GET", f"/thumbnails/{first}")[1]["content-type"] == "image/jpeg"
+    assert server.ask("GET", f"/images/{first}")[2] == file.read_bytes()
+    assert server.ask("HEAD", f"/images/{first}")[2] == b""
+
+
+def test_no_tensorflow_is_loaded(server: Server) -> None:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    if not children.exists():
+        pytest.skip("what a process has loaded is only told by Linux")
+    workers = children.read_text().split()
+    assert len(workers) == 1
+    loaded = Path(f"/proc/{workers[0]}/maps").read_text()
+    assert "openvino" in loaded
+    assert "/site-packages/tensorflow/" not in loaded
+
+
+def test_too_large_uploads_get_their_answer(server: Server) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    body = form(("image", bytes(3_000_000), "large.png"))
+    status, _, page = server.ask("POST", "/search", body, headers)
+    assert status == 413
+    assert "larger than 1 MB" in page.decode()
+    chunks = (body[at : at + 65536] for at in range(0, len(body), 65536))
+    status, _, page = server.ask("POST", "/search", chunks, headers, encode_chunked=True)
+    assert status == 413
+    assert "larger than 1 MB" in page.decode()
+
+
+def test_a_growing_index_shows_without_a_restart(server: Server) -> None:
+    (server.images / "new.png").write_bytes(encoded(draw(COLOURS["white"], (90, 90), 999)))
+    index(server.images, server.index_dir)
+    assert json.loads(server.ask("GET", "/healthz")[2])["images"] == 17
+    assert "17 pictures" in server.ask("GET", "/")[2].decode()
+
+
+def test_a_missing_index_is_told_in_a_sentence(tmp_path: Path) -> None:
+    process = start(tmp_path / "none", free_port())
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"There is no index in {tmp_path / 'none'}" in said
+    assert "Traceback" not in said
+    assert "Listening" not in said
