@@ -159,7 +159,9 @@ class SearchEngine:
             return self._extractor[1]
 
     def warm(self) -> None:
-        """Load the extractor and embed once, so that the first query need not wait."""
+        """Load the extractor and embed once, so that the first query need not wait; imported features have none."""
+        if not ExtractorSpec.from_json(self.index.spec).embeds:
+            return
         extractor = self.extractor()
         height, width = extractor.spec.input_size
         extractor.embed(np.zeros((1, height, width, 3), dtype=np.uint8))

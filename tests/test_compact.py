@@ -156,12 +156,24 @@ def test_the_graph_is_the_keras_model() -> None:
 def test_packaging_writes_what_loading_reads(tmp_path: Path) -> None:
     from searchengine.learning.packaging import write_package
 
-    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True))
+    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True, whitened=True))
     write_package(weights, SMALL, tmp_path, size=64, summary={"images": 0})
     assert compact.graph_file(tmp_path).exists()
     loaded = compact.named_weights(compact.load_compact(tmp_path))
     for name, value in weights.items():
         np.testing.assert_allclose(loaded[name], value, atol=1e-3)
+
+
+def test_whitening_in_full_gives_even_directions() -> None:
+    from searchengine.learning.packaging import whitening
+
+    features = (np.random.default_rng(0).normal(size=(500, 6)) * [1, 2, 3, 1, 1, 1] + 5).astype(np.float32)
+    kernel, bias = whitening(features, 1.0)
+    covariance = np.cov(features @ kernel + bias, rowvar=False)
+    np.testing.assert_allclose(covariance, np.eye(6) * covariance[0, 0], atol=1e-3)
+    np.testing.assert_allclose((features @ kernel + bias).mean(axis=0), 0, atol=1e-4)
+    only_centred, _ = whitening(features, 0.0)
+    np.testing.assert_allclose(only_centred, np.eye(6), atol=1e-6)
 
 
 # --- losses, against loops that are obviously right

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from searchengine.cli.options import (
     add_index_dir,
     add_json,
+    add_metric,
     add_running,
     print_json,
     print_note,
@@ -77,6 +78,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--weights", metavar="FILE", help="a weights file of one's own, or the published one: .weights.h5 or .h5"
     )
+    add_metric(model, "euclidean, or as the index was made")  # type: ignore[arg-type]
     add_running(model)  # type: ignore[arg-type]
     model.add_argument(
         "--batch-size", metavar="N", type=whole_number, default=32, help="images at a time (default: 32)"
@@ -117,6 +119,7 @@ def act(options: argparse.Namespace) -> int:
                 rebuild=options.rebuild,
                 prune=options.prune,
                 relocate=options.relocate,
+                metric=options.metric,
             ),
             progress=bar,
             weights_file=weights_file,

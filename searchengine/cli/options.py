@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from searchengine.index.metrics import METRICS
+
 
 def whole_number(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
@@ -56,6 +58,17 @@ def add_running(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "openvino", "keras"),
         default="auto",
         help="what runs the model; auto: OpenVINO, or Keras where there is a GPU",
+    )
+
+
+def add_metric(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--metric``; ``default`` says what holds without it."""
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        help=f"what a distance is measured in (default: {default}). Features of length 1 (--normalize l2) are ranked "
+        "alike by euclidean, cosine and inner-product; raw ones are not. A distance is smaller-is-better: for "
+        "inner-product, minus the product",
     )
 
 

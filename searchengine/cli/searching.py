@@ -1,21 +1,38 @@
-"""``searchengine search``: an image -> its neighbours, on the terminal."""
+"""``searchengine search``: an image, or what stands for one -> its neighbours, on the terminal."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from searchengine.cli.options import (
     add_images_dir,
     add_index_dir,
     add_json,
+    add_metric,
     add_running,
     print_json,
+    print_note,
     print_result,
     whole_number,
 )
+
+if TYPE_CHECKING:
+    from searchengine.engine import SearchEngine
+    from searchengine.index.types import Hit
+    from searchengine.voting import Vote
+
+_EPILOG = """\
+examples:
+  searchengine search holiday.jpg -k 5
+  searchengine search --id 42 --json
+  searchengine search --id 42 --metric manhattan
+  searchengine search --vector query.npy --vote
+  echo 0.1 0.7 0.2 | searchengine search --vector -
+"""
+_UNIT = 1e-3
 
 
 def add_verbs(verbs: Any) -> None:
@@ -24,14 +41,23 @@ def add_verbs(verbs: Any) -> None:
         "search",
         help="find the images that look like a given one",
         description="Find the images of an index that look like a given one.",
-        epilog="examples:\n  searchengine search holiday.jpg -k 5\n  searchengine search --id 42 --json",
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(act=act)
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("image", metavar="IMAGE", nargs="?", type=Path, help="an image file")
     query.add_argument("--id", type=whole_number, help="an image of the index, by its id")
+    query.add_argument(
+        "--vector",
+        metavar="FILE",
+        help="a feature itself: a .npy file, or text with the numbers in a line; - reads standard input",
+    )
     parser.add_argument("-k", metavar="K", type=whole_number, default=10, help="how many (default: 10)")
+    parser.add_argument(
+        "--vote", action="store_true", help="let the labels of the k nearest vote: each label with its share"
+    )
+    add_metric(parser, "that of the index")
     add_index_dir(parser)
     add_images_dir(parser)
     add_running(parser)
@@ -41,21 +67,67 @@ def add_verbs(verbs: Any) -> None:
 def act(options: argparse.Namespace) -> int:
     """Run it."""
     from searchengine.engine import SearchEngine
+    from searchengine.index.metrics import alike, metric_title
 
     engine = SearchEngine.open(
         options.index_dir, images_dir=options.images_dir, precision=options.precision, runtime=options.runtime
     )
-    if options.id is not None:
-        hits = engine.search_id(options.id, options.k)
-        query: str | int = options.id
-    else:
-        hits = engine.search(options.image, options.k)
-        query = str(options.image)
+    hits = _search(engine, options)
+    votes = _vote(engine, hits, options) if options.vote else []
+    metric = options.metric or engine.index.metric
+    if options.metric and engine.index.metric in alike(options.metric, normalized=engine.index.normalized):
+        print_note(f"These features have length 1: {metric_title(engine.index.metric)} gives the same order.")
+    hits = hits[: options.k]
     if options.json:
-        print_json({"query": query, "hits": [asdict(hit) for hit in hits]})
+        query = options.id if options.id is not None else str(options.vector or options.image)
+        told: dict[str, Any] = {"query": query, "metric": metric, "hits": [asdict(hit) for hit in hits]}
+        if options.vote:
+            told["votes"] = [asdict(one) for one in votes]
+        print_json(told)
         return 0
     print_result("rank  distance  score  id  path")
     for hit in hits:
         label = f"  [{hit.label}]" if hit.label else ""
         print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {hit.path}{label}")
+    for one in votes:
+        print_result(f"{one.share:6.1%}  {one.label}")
+    if options.vote and not votes:
+        print_note("None of them has a label, so there is nothing to vote for.")
     return 0
+
+
+def _search(engine: SearchEngine, options: argparse.Namespace) -> list[Hit]:
+    """The hits, and one more where the image itself is among them and has no vote."""
+    index = engine.index
+    if options.vector is not None:
+        query = _vector(options.vector, unit=index.normalized)
+    elif options.id is not None:
+        query = index.feature(options.id)[None]  # (d,) -> (1, d)
+    else:
+        query = engine.embed(options.image)
+    more = 1 if options.vote and options.id is not None else 0
+    return index.search(query, options.k + more, options.metric)[0]
+
+
+def _vector(source: str, *, unit: bool) -> Any:
+    """One (1, d) float32 query, of length 1 where the features of the index are; QueryError."""
+    import numpy as np
+
+    from searchengine.errors import QueryError
+    from searchengine.exchange import read_vectors
+
+    vectors = read_vectors(source)
+    if vectors.shape[0] != 1:
+        raise QueryError(f"{source} holds {vectors.shape[0]} vectors, and one can be searched by at a time.")
+    length = float(np.linalg.norm(vectors.astype(np.float64)))
+    if unit and np.isfinite(length) and length > 0 and abs(length - 1.0) > _UNIT:
+        print_note(f"The features of this index have length 1, so the query was divided by its length, {length:.4g}.")
+        vectors = (vectors / length).astype(np.float32)
+    return vectors
+
+
+def _vote(engine: SearchEngine, hits: list[Hit], options: argparse.Namespace) -> list[Vote]:
+    from searchengine.voting import vote
+
+    voters = [hit.id for hit in hits if hit.id != options.id][: options.k]
+    return vote([record.labels for record in engine.index.known(voters)])

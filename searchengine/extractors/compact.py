@@ -2,7 +2,8 @@
 
 A stem that halves the picture, then four stages of basic residual blocks (He et al. 2016, https://arxiv.org/abs/1512.03385)
 whose shortcuts shrink by averaging (He et al. 2019, https://arxiv.org/abs/1812.01187), the two deepest with squeeze and
-excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507). The feature is the spatial mean of the last stage.
+excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507). The feature is the spatial mean of the last stage; as
+shipped, it is centred and partly whitened by a fixed linear map, which makes cosines tell more.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ def build_compact(
     shape: CompactShape | None = None,
     *,
     folded: bool = False,
+    whitened: bool = False,
     normalization: Callable[..., Any] | None = None,
 ) -> Any:
     """Build the network, with fresh weights, as a functional `keras.Model`.
 
-    (n, size, size, 3) uint8 or float32 RGB, 0 to 255 -> (n, shape.dimension) float32, >= 0, not L2-normalised.
+    (n, size, size, 3) uint8 or float32 RGB, 0 to 255 -> (n, shape.dimension) float32, not L2-normalised.
 
-    With `folded` there is no batch normalisation and every convolution has a bias: the form that is shipped.
+    With `folded` there is no batch normalisation and every convolution has a bias; with `whitened` a linear layer
+    follows the feature, which is >= 0 without. Both together are the form that is shipped.
     `normalization` replaces `keras.layers.BatchNormalization` by another maker of layers with the same weights.
     A `size` of None leaves it open, for training. Raises ValueError unless `size` is a multiple of 16, which keeps
     every halving even.
@@ -110,6 +113,8 @@ def build_compact(
             stride = 2 if stage > 0 and step == 0 else 1
             x = block(x, width, stride, stage >= shape.excited_from, f"stage{stage + 1}_block{step + 1}")
     feature = layers.GlobalAveragePooling2D(name="feature")(x)  # (n, size / 16, size / 16, d) -> (n, d)
+    if whitened:
+        feature = layers.Dense(shape.dimension, name="whitening")(feature)
     return keras.Model(pictures, feature, name="compact")
 
 
@@ -201,7 +206,8 @@ def graph_file(folder: Path = MODEL_FOLDER) -> Path:
 def load_compact(folder: Path = MODEL_FOLDER, *, size: int | None = None) -> Any:
     """The shipped model as a Keras model, to train further; `size` may differ from the size it was shipped for.
 
-    Batch normalisation is folded in. Raises WeightsNotFoundError or ExtractorError, as `checked_file` does.
+    Batch normalisation is folded in; the layer "feature" gives what stands before the whitening. Raises
+    WeightsNotFoundError or ExtractorError, as `checked_file` does.
     """
     card = read_card(folder)
     shape = CompactShape(
@@ -210,7 +216,7 @@ def load_compact(folder: Path = MODEL_FOLDER, *, size: int | None = None) -> Any
         depths=tuple(card["shape"]["depths"]),
         excited_from=card["shape"]["excited_from"],
     )
-    model = build_compact(size or card["size"], shape, folded=True)
+    model = build_compact(size or card["size"], shape, folded=True, whitened=True)
     with np.load(checked_file(KERAS_WEIGHTS, folder), allow_pickle=False) as weights:
         set_named_weights(model, dict(weights))
     return model

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The exported model may differ from Keras by this much of the length of a feature, or it is not used.
 _TOLERANCE = 1e-4
 _REPORT_SECONDS = 5.0
+_SILENCE_SECONDS = 60.0
 
 
 def load_model(
@@ -66,14 +67,22 @@ def _download(spec: ExtractorSpec, wanted: PublishedWeights, say: Callable[[str]
     import keras
 
     place = weights.keras_folder() / wanted.file_name
-    socket.setdefaulttimeout(60)  # Keras itself would wait for ever
+    place.parent.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENCE_SECONDS)  # Keras itself would wait for ever
     say(f"downloading {wanted.url} ({wanted.megabytes} MB), once ...")
     with _reporting_growth(place, wanted, say):
         try:
-            return Path(keras.utils.get_file(wanted.file_name, wanted.url, cache_subdir="models", file_hash=wanted.md5))
+            return Path(
+                keras.utils.get_file(
+                    place.name, wanted.url, file_hash=wanted.md5, cache_subdir="models", cache_dir=str(place.parents[1])
+                )
+            )
         except Exception as error:  # that is what get_file raises
             backbone = backbones.BACKBONES[spec.model]
             raise weights.not_found(backbone, wanted, str(error)) from error
+        finally:
+            socket.setdefaulttimeout(before)
 
 
 @contextmanager

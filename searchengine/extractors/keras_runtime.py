@@ -19,7 +19,7 @@ from searchengine.extractors.pixels import Images
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, DecodedImage
 
-_BATCH_ON_CPU = 16
+_BATCH_ON_CPU = 8
 _BATCH_ON_GPU = 64
 _AMPERE = (8, 0)  # the first NVIDIA architecture that computes in bfloat16
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from searchengine.errors import ExtractorError
+from searchengine.errors import ExtractorError, QueryError
 from searchengine.extractors import backbones, shipped
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
 from searchengine.extractors.names import check_name
@@ -102,8 +102,14 @@ def extractor_from_spec(
     ``runtime`` "auto" is OpenVINO wherever that is installed, and TensorFlow is not loaded into this process; ``gpu``
     lets it be Keras where a GPU is found, worth its start when there is a whole folder to embed. A missing model is
     prepared in a process of its own, unless ``export`` is False. The weights are needed only for that, and
-    ``weights_file`` says where they are if they are one's own. Errors as ``load_extractor``.
+    ``weights_file`` says where they are if they are one's own. Errors as ``load_extractor``; QueryError for imported
+    features, behind which there is no model.
     """
+    if not spec.embeds:
+        raise QueryError(
+            "The features of this index were imported, and no model is known that would turn a picture into such a "
+            "feature. Search by an image of the index (search --id) or by a vector (search --vector)."
+        )
     check_name("precision", precision, PRECISIONS)
     check_name("runtime", runtime, RUNTIMES)
     if runtime == "auto":

@@ -49,7 +49,8 @@ def exported_model(
         return model
     if not export:
         raise ExtractorError(
-            f"The model {spec.title} is not prepared on this machine: run `searchengine prepare`, which makes it once."
+            f"The model {spec.title} is not prepared on this machine: run `searchengine prepare "
+            "--index-dir DIR`, which makes it once."
         )
     say = progress or say_on_stderr
     file = weights.locate(spec, weights_file)
@@ -131,6 +132,7 @@ def _environment() -> dict[str, str]:
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONWARNINGS": "ignore",  # those of TensorFlow, which are not ours to mend
         "CUDA_VISIBLE_DEVICES": "-1",
     }
     home = Path(__file__).resolve().parents[2]

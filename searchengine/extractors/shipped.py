@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 def shipped_spec(normalize: str = "l2") -> ExtractorSpec:
     """The spec of the model that is shipped now; JPEGs may be decoded at a reduced scale for it."""
-    card = compact.read_card()
-    size = int(card["size"])
-    weights = f"compact:{card['sha256'][compact.GRAPH_WEIGHTS][:16]}"
+    try:
+        card = compact.read_card()
+        size = int(card["size"])
+        weights = f"compact:{card['sha256'][compact.GRAPH_WEIGHTS][:16]}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExtractorError(f"the compact model is damaged ({compact.CARD}): install it again") from error
     return ExtractorSpec(backbones.COMPACT, None, "none", normalize, weights, (size, size), full_decode=False)
 
 

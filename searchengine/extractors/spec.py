@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from searchengine.errors import ExtractorError
 
 NORMALIZATIONS = ("l2", "none")
+IMPORTED = "imported"  # stands for the model of features that came ready-made
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class ExtractorSpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     @property
+    def embeds(self) -> bool:
+        """Whether a model stands behind it; none is known for features that were imported."""
+        return self.model != IMPORTED
+
+    @property
     def unnormalized(self) -> ExtractorSpec:
         """The same without normalisation, which is applied after the model: both share one exported model."""
         return replace(self, normalize="none")
@@ -44,6 +50,8 @@ class ExtractorSpec:
         """For people, for example "VGG16 fc2, ImageNet weights, L2-normalised"."""
         from searchengine.extractors.backbones import display_name
 
+        if not self.embeds:
+            return f"Imported features, {'L2-normalised' if self.normalize == 'l2' else 'not normalised'}"
         name = " ".join(part for part in (display_name(self.model), self.layer) if part)
         if self.pooling != "none":
             name += f" ({self.pooling} pooling)"

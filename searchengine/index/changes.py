@@ -46,6 +46,25 @@ class ImageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadyRow:
+    """What stands behind a ready-made feature: there may be no file, and then ``path`` is no more than a name.
+
+    ``id`` None: the next one. All that follows from a file is None where none was read.
+    """
+
+    id: int | None
+    root: int | None
+    path: bytes | None
+    labels: tuple[str, ...]
+    content_hash: bytes | None = None
+    state: FileState | None = None
+    width: int | None = None
+    height: int | None = None
+    colour: str | None = None
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Twin:
     """What is known of an image's content, and so of every file with the same: ``feature`` is (d,) float32."""
 

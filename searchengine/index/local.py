@@ -109,6 +109,11 @@ class LocalIndex:
                 raise UnknownImageError(f"The index holds no image {id_}.")
         return [known[id_] for id_ in ids]
 
+    def known(self, ids: Sequence[int]) -> list[ImageRecord]:
+        """What is known of those images that are still there, in the order of the ids."""
+        self.state()
+        return self._fetch(list(ids))
+
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection; the same each time while it does not change."""
         now = self.state()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.index.catalog import Catalog, now, translated
-from searchengine.index.changes import Batch, FileState, ImageRow, Known, Seen, Skipped, Twin
+from searchengine.index.changes import Batch, FileState, ImageRow, Known, ReadyRow, Seen, Skipped, Twin
 from searchengine.index.features import FeatureWriter, map_rows
 
 _COMPACT_ABOVE = 0.25  # of all rows are dead: searches read them for nothing
@@ -145,6 +145,44 @@ class IndexWriter:
             with _disk(self.folder):
                 self._features.publish()
         return first
+
+    def commit_ready(self, blocks: Iterable[NDArray[np.float32]], images: Iterable[ReadyRow]) -> None:
+        """Make ready-made features part of the index in one transaction: all of them or, if anything fails, none.
+
+        ``blocks`` are (n, d) float32, together one row for each of ``images``. IndexingError, IndexDamagedError.
+        """
+        before = self._features.rows
+        norms: list[float] = []
+        checks: list[int] = []
+        try:
+            for given in blocks:
+                block = given.astype("<f4", copy=False)
+                norms += np.einsum("ij,ij->i", block, block, dtype=np.float64).tolist()
+                checks += [zlib.crc32(row.tobytes()) for row in block]
+                with _disk(self.folder):
+                    self._features.append(block)
+            with self._committed():
+                next_id = (
+                    int(self.catalog.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()[0]) + 1
+                )
+                for offset, (image, norm2, crc) in enumerate(zip(images, norms, checks, strict=True)):
+                    id_ = next_id + offset if image.id is None else image.id
+                    state = image.state
+                    self.catalog.execute(
+                        "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (
+                            id_, image.root, image.path, before + offset, norm2, crc, image.content_hash,
+                            state and state.size, state and state.mtime_ns, state and int(state.settled), image.width,
+                            image.height, image.colour, image.format,
+                        ),
+                    )  # fmt: skip
+                    self._label(id_, image.labels)
+                self.catalog.set("rows", str(self._features.rows))
+        except BaseException:
+            self._features.roll_back(before)
+            raise
+        with _disk(self.folder):
+            self._features.publish()
 
     def _store(self, image: ImageRow, row: int, norm2: float, crc: int) -> None:
         values = (

@@ -40,7 +40,7 @@ class OldIds:
             with translated(folder):
                 roots: dict[int, bytes] = dict(catalog.execute("SELECT id, path FROM roots"))
                 for id_, root, path, digest in catalog.execute(
-                    "SELECT id, root, path, content_hash FROM images WHERE path IS NOT NULL ORDER BY id"
+                    "SELECT id, root, path, content_hash FROM images WHERE root IS NOT NULL ORDER BY id"
                 ):
                     old.by_file[os.path.join(roots[root], path)] = id_  # noqa: PTH118  (bytes)
                     old.by_content.setdefault(digest, []).append(id_)

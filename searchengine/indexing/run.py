@@ -22,9 +22,10 @@ from searchengine.errors import (
 )
 from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage
-from searchengine.index import lock
+from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.changes import Batch, Known
+from searchengine.index.metrics import check_metric
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing import rebuild
 from searchengine.indexing.pipeline import read_ahead
@@ -72,7 +73,10 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class IndexingOptions:
-    """How a run goes. ``labels``: "folder", "none" or None for what the index was made with ("folder" at first)."""
+    """How a run goes. None for ``labels`` or ``metric``: as the index was made (at first, "folder" and "euclidean").
+
+    ``labels`` is "folder", "none" or a file: see ``indexing.labels``; ``metric`` one of ``index.metrics.METRICS``.
+    """
 
     exclude: tuple[str, ...] = ()
     labels: str | None = None
@@ -81,6 +85,7 @@ class IndexingOptions:
     rebuild: bool = False
     prune: bool = False
     relocate: bool = False
+    metric: str | None = None
     threads: int | None = None
 
 
@@ -234,7 +239,15 @@ class _Run:
         )
         if store.old_ids is not None:
             self._check_rebuild(store.old_ids, plan, roots, known)
-        store.begin(roots, self._manifest(labels or "folder"), plan.total)
+        metric = check_metric(
+            self.options.metric
+            or store.manifest("metric")
+            or (replaces and replaces.catalog.get("metric"))
+            or metrics.EUCLIDEAN
+        )
+        store.begin(roots, self._manifest(labels or "folder", metric), plan.total)
+        if store.writer is not None and store.manifest("metric") != metric:
+            store.writer.set({"metric": metric})  # features stay as they are: it only changes how they are compared
         for file in (*plan.unreadable, *plan.skipped):
             self.progress.skipped(_shown(file.path), file.reason)
         done = plan.total - len(plan.candidates)
@@ -336,7 +349,7 @@ class _Run:
     def _preprocess(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:
         return self.extractor().preprocess(data)
 
-    def _manifest(self, labels: str) -> Callable[[], tuple[dict[str, str], int]]:
+    def _manifest(self, labels: str, metric: str) -> Callable[[], tuple[dict[str, str], int]]:
         """What a new index says of itself, and its dimension; asked for when the first batch is there."""
 
         def make() -> tuple[dict[str, str], int]:
@@ -349,7 +362,7 @@ class _Run:
                 "precision": extractor.precision,
                 "runtime": extractor.runtime,
                 "device": extractor.device,
-                "metric": "euclidean",
+                "metric": metric,
                 "labels": labels,
             }, extractor.dimension
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from searchengine.extractors.compact import (
     CARD,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Weights = Mapping[str, npt.NDArray[np.float32]]
+
+WHITENING = 0.25
 
 
 def recalibrated(
@@ -67,6 +70,40 @@ def recalibrated(
     return named_weights(student) | {name: value.astype(np.float32) for name, value in sums.items()}
 
 
+def whitening(
+    features: npt.NDArray[np.float32], power: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Kernel (d, d) and bias (d,) of the linear map that centres features and evens out their directions.
+
+    With covariance V diag(e) V^T the kernel is V diag(e^(-power / 2)) V^T, scaled to keep the mean variance: power 0
+    only centres, power 1 whitens in full, which also raises the noise of the weakest directions. Axes below a
+    thousandth of the strongest are treated as being of that strength.
+    """
+    wide = features.astype(np.float64)
+    mean = wide.mean(axis=0)
+    strengths, axes = np.linalg.eigh(np.cov(wide, rowvar=False))
+    strengths = np.maximum(strengths, strengths.max() * 1e-3)
+    kernel = (axes * strengths ** (-power / 2)) @ axes.T
+    kernel *= np.sqrt(strengths.sum() / (strengths ** (1 - power)).sum())
+    return kernel.astype(np.float32), (-mean @ kernel).astype(np.float32)
+
+
+def with_whitening(
+    folded: Weights, photos: Photos, shape: CompactShape, *, size: int, power: float, images: int = 4096
+) -> Weights:
+    """Folded weights and, measured on photos, those of the layer "whitening"."""
+    model = build_compact(size, shape, folded=True)
+    set_named_weights(model, folded)
+    rows = np.random.default_rng(1).permutation(len(photos.pixels))[:images]
+    features = []
+    for start in range(0, len(rows), 128):
+        plain = [Image.fromarray(photos.pixels[row]) for row in rows[start : start + 128]]
+        squares = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in plain]
+        features.append(np.asarray(model(np.stack(squares))))
+    kernel, bias = whitening(np.concatenate(features), power)
+    return {**folded, "whitening/kernel": kernel, "whitening/bias": bias}
+
+
 def half_precision(weights: Weights) -> dict[str, npt.NDArray[np.float16]]:
     """Float16, as shipped; raises ValueError if a weight does not fit."""
     halves = {name: value.astype(np.float16) for name, value in weights.items()}
@@ -97,9 +134,9 @@ def openvino_files(model: Any) -> tuple[bytes, bytes]:
 def write_package(
     weights: Weights, shape: CompactShape, folder: Path, *, size: int, summary: Mapping[str, Any]
 ) -> None:
-    """Write the shipped form of folded weights to `folder`; each file is replaced whole, the card last."""
+    """Write the shipped form of folded and whitened weights to `folder`; each file is replaced whole, the card last."""
     halves = half_precision(weights)
-    model = build_compact(size, shape, folded=True)
+    model = build_compact(size, shape, folded=True, whitened=True)
     set_named_weights(model, halves)
     graph, graph_weights = openvino_files(model)
     stream = io.BytesIO()
@@ -126,5 +163,6 @@ def package(
 ) -> None:
     """Export a trained distiller. Its weights are replaced by their running average."""
     distiller.optimizer.finalize_variable_values(distiller.trainable_variables)
-    weights = recalibrated(distiller.student, photos, size=size)
-    write_package(fold_batch_norm(weights), shape, folder, size=size, summary=summary)
+    folded = fold_batch_norm(recalibrated(distiller.student, photos, size=size))
+    weights = with_whitening(folded, photos, shape, size=size, power=WHITENING)
+    write_package(weights, shape, folder, size=size, summary={**summary, "whitening": WHITENING})

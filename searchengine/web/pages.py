@@ -12,19 +12,19 @@ from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.answers import hits_json, wants_json
 from searchengine.web.cards import Card, card_of, cards_of, query_style
 from searchengine.web.incoming import RequestError, parse_id, parse_k, read_upload
+from searchengine.web.nearness import Nearness
 from searchengine.web.queries import UploadedQuery, read_query
 from searchengine.web.renditions import file_is_there
 from searchengine.web.seam import Engine
 from searchengine.web.settings import MAX_K, Settings
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
-# Below this cosine even the nearest picture has little in common with the query, and the page says so.
-CLOSE_ENOUGH = 0.35
 
 
 def blueprint(engine: Engine, settings: Settings) -> Blueprint:
     """``/``, ``/search`` and ``/healthz``."""
     pages = Blueprint("pages", __name__)
+    nearness = Nearness(engine)
 
     @pages.app_context_processor
     def common() -> dict[str, Any]:
@@ -41,7 +41,7 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
         n = parse_k(request.args.get("n"), settings.sample)
         status = engine.status()
         cards = [card_of(record) for record in engine.sample(n)]
-        more = min(n + settings.sample, MAX_K, status.images)
+        more = min(2 * n, MAX_K, status.images)  # twice as many, evenly spread, contain those shown already
         return Response(
             render_template(
                 "home.html",
@@ -83,6 +83,7 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
         hits: list[Hit], k: int, *, record: ImageRecord | None = None, upload: UploadedQuery | None = None
     ) -> Response:
         status = engine.status()
+        others = [hit for hit in hits if record is None or hit.id != record.id]
         if upload is not None:
             place = query_style(upload.width, upload.height)
         else:
@@ -104,7 +105,7 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
                 record=record,
                 file_gone=record is not None and not file_is_there(record),
                 upload=upload,
-                nothing_close=_nothing_close(hits, record, normalized=engine.normalized),
+                nothing_close=bool(others) and nearness.is_far(others[0].distance),
             )
         )
 
@@ -153,8 +154,3 @@ def _more(shown: int, k: int, images: int) -> int | None:
     """The next larger k, or None where nothing more can be shown."""
     step = max(k, 30) if k < 120 else 120
     return min(k + step, MAX_K) if shown == k < min(images, MAX_K) else None
-
-
-def _nothing_close(hits: list[Hit], record: ImageRecord | None, *, normalized: bool) -> bool:
-    others = [hit for hit in hits if record is None or hit.id != record.id]
-    return normalized and bool(others) and others[0].score < CLOSE_ENOUGH

@@ -46,7 +46,7 @@ def on_starting(server: Any) -> None:
             weights = catalog.get("weights_file")
         finally:
             catalog.close()  # what is open now would be shared with the worker
-        if _settings.runtime != "keras":
+        if _settings.runtime != "keras" and spec.embeds:
             prepare(spec, weights_file=Path(weights) if weights else None)
     except SearchEngineError as error:
         sys.exit(str(error))  # the sentence on stderr, and exit code 1

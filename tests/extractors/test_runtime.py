@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from searchengine.errors import DamagedImageError, ExtractorError, NotAnImageError, QueryError
-from searchengine.extractors import Extractor, cache, extractor_from_spec
-from tests.extractors.tiny import SIZE, SPEC, put_tiny_model
+from searchengine.extractors import (
+    Extractor,
+    cache,
+    extractor_from_spec,
+    keras_runtime,
+    loading,
+    openvino_runtime,
+    preparing,
+    weights,
+)
+from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
 
 
 @pytest.fixture
@@ -53,8 +63,6 @@ def test_none_at_all(extractor: Extractor) -> None:
 
 
 def test_l2_and_a_row_of_zeros(extractor: Extractor) -> None:
-    from dataclasses import replace
-
     normalized = extractor_from_spec(replace(SPEC, normalize="l2"), export=False, precision="float32")
     pixels = noise(3)
     pixels[1] = 0
@@ -198,8 +206,6 @@ print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
 
 
 def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from searchengine.extractors import openvino_runtime
-
     monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: False)
     with pytest.raises(ExtractorError, match="natively"):
         extractor_from_spec(SPEC, export=False, precision="bfloat16")
@@ -209,9 +215,6 @@ def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch
 
 
 def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from searchengine.extractors import preparing, weights
-    from tests.extractors.tiny import write_tiny_model
-
     xml = cache.entry_folder(SPEC) / "model.xml"
     xml.unlink()
     with pytest.raises(ExtractorError, match="searchengine prepare"):
@@ -222,3 +225,38 @@ def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monke
     mending = extractor_from_spec(SPEC, precision="float32", progress=lambda text: None)
     xml.unlink()
     np.testing.assert_allclose(mending.embed(noise(2)), means(noise(2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("visible", "usable", "asked", "chosen"),
+    [
+        (False, False, "auto", "openvino"),
+        (True, False, "auto", "openvino"),  # its driver is there, but TensorFlow cannot use it
+        (True, True, "auto", "keras"),
+        (True, True, "openvino", "openvino"),
+        (False, False, "keras", "keras"),
+    ],
+)
+def test_which_runtime(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch, visible: bool, usable: bool, asked: str, chosen: str
+) -> None:
+    monkeypatch.setattr(keras_runtime, "gpu_in_sight", lambda: visible)
+    monkeypatch.setattr(keras_runtime, "gpu_found", lambda: usable)
+    monkeypatch.setattr(loading, "_on_keras", lambda *arguments: "keras")
+    monkeypatch.setattr(loading, "_on_openvino", lambda *arguments, **options: "openvino")
+    found: object = extractor_from_spec(SPEC, runtime=asked, gpu=True)
+    assert found == chosen
+    if asked == "auto":
+        served: object = extractor_from_spec(SPEC)
+        assert served == "openvino"
+
+
+def test_no_gpu_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert not keras_runtime.gpu_in_sight()
+
+
+def test_without_openvino(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ExtractorError, match="pip install openvino"):
+        extractor_from_spec(SPEC, export=False, runtime="openvino", precision="float32").embed(noise(1))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import http.server
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from searchengine.errors import ExtractorError
-from searchengine.extractors import Extractor, load_extractor
-from searchengine.extractors.frameworks import import_openvino
+from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.extractors import Extractor, export, load_extractor, make_spec, weights
+from searchengine.extractors.backbones import PublishedWeights
+from searchengine.extractors.frameworks import import_keras, import_openvino
 from tests.extractors.conftest import Vgg16
 
 pytestmark = pytest.mark.slow
@@ -81,24 +87,22 @@ def test_openvino_float32(vgg16: Vgg16, openvino: Extractor) -> None:
 
 def test_openvino_raw_shares_the_export(vgg16: Vgg16, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(exported))
-    weights = vgg16.folder / "vgg16.weights.h5"
+    file = vgg16.folder / "vgg16.weights.h5"
     said: list[str] = []
-    raw = load_extractor(
-        normalize="none", weights=weights, precision="float32", runtime="openvino", progress=said.append
-    )
+    raw = load_extractor(normalize="none", weights=file, precision="float32", runtime="openvino", progress=said.append)
     assert relative_errors(raw.embed(vgg16.images[:2]), vgg16.expected("fc2")[:2]).max() <= 1e-4
     assert said == []
 
 
 def test_openvino_bfloat16(vgg16: Vgg16, openvino: Extractor) -> None:
-    weights = vgg16.folder / "vgg16.weights.h5"
+    file = vgg16.folder / "vgg16.weights.h5"
     if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        extractor = load_extractor(weights=weights, runtime="openvino", precision="bfloat16")
+        extractor = load_extractor(weights=file, runtime="openvino", precision="bfloat16")
         found = extractor.embed(vgg16.images)
         assert np.sum(found * l2(vgg16.expected("fc2")), axis=1).min() >= 0.999
     else:
         with pytest.raises(ExtractorError, match="--precision float32"):
-            load_extractor(weights=weights, runtime="openvino", precision="bfloat16")
+            load_extractor(weights=file, runtime="openvino", precision="bfloat16")
 
 
 def test_keras_float32_from_the_published_layout(vgg16: Vgg16) -> None:
@@ -131,3 +135,32 @@ def test_a_file_without_head_for_a_layer_of_the_head(vgg16: Vgg16) -> None:
 def test_weights_of_another_model(vgg16: Vgg16) -> None:
     with pytest.raises(ExtractorError, match=r"does not fit VGG19: it holds 32 arrays, and the model has 38"):
         load_extractor("vgg19", weights=vgg16.folder / "vgg16.h5", runtime="keras")
+
+
+def test_a_download(tmp_path: Path) -> None:
+    """Keras fetches the file, compares its hash and keeps it; from a server of the test's own."""
+    import_keras()
+    (tmp_path / "numbers.h5").write_bytes(b"numbers")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/numbers.h5"
+        right = PublishedWeights(url, hashlib.md5(b"numbers").hexdigest(), 0)
+        said: list[str] = []
+        try:
+            fetched = export._download(make_spec(), right, said.append)
+            assert fetched == weights.keras_folder() / "numbers.h5"
+            assert fetched.read_bytes() == b"numbers"
+            assert url in said[0]
+            fetched.unlink()
+            with pytest.raises(WeightsNotFoundError, match="--weights FILE"):
+                export._download(make_spec(), replace(right, md5="0" * 32), said.append)
+            with pytest.raises(WeightsNotFoundError, match="404"):
+                export._download(make_spec(), replace(right, url=f"{url}.gone"), said.append)
+        finally:
+            server.shutdown()

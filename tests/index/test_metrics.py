@@ -58,7 +58,7 @@ def test_equals_the_naive_loop(metric: str, seed: int, n: int, d: int, k: int, v
     norms[~counts] = np.inf
     for query, found in zip(queries, exact.nearest(metric, rows, norms, ids, queries, k), strict=True):
         expected = naive(metric, rows[counts], ids[counts], query)
-        distances = dict((id_, distance) for distance, id_ in expected)
+        distances = {id_: distance for distance, id_ in expected}
         got = ids[found.positions].tolist()
         np.testing.assert_allclose(found.distances, [d for d, _ in expected[:k]], rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(found.distances, [distances[id_] for id_ in got], rtol=1e-12, atol=1e-14)
@@ -133,5 +133,5 @@ def test_scores() -> None:
 
 
 def test_a_metric_that_is_not_there() -> None:
-    with pytest.raises(UnknownNameError, match="'cosin'. There are: cosine, euclidean"):
+    with pytest.raises(UnknownNameError, match=r"'cosin'\. There are: cosine, euclidean"):
         exact.nearest("cosin", np.zeros((1, 1), np.float32), np.zeros(1), np.zeros(1, np.int64), np.zeros((1, 1)), 1)

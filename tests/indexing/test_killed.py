@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexLockedError, IndexNotFoundError
 from searchengine.index.local import LocalIndex
 from searchengine.index.verify import verify
-from searchengine.indexing import update_index
+from searchengine.indexing import IndexingOptions, update_index
 from tests.fakes import SPEC, FakeExtractor, picture
 
 COUNT = 120
@@ -30,11 +31,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(photos: Path, index: Path, *flags: str) -> subprocess.Popen[str]:
+def start(photos: Path, index: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
     run = subprocess.Popen(
         [sys.executable, "-m", "tests.indexing.slow_run", str(photos), str(index), *flags],
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, **environment},
     )
     assert run.stdout is not None
     assert run.stdout.readline() == "ready\n"
@@ -87,6 +89,35 @@ def test_killed_at_random_moments(photos: Path, tmp_path: Path, flags: tuple[str
     assert opened.status().run is None
     assert sorted(opened.ids.tolist()) == list(range(1, COUNT + 1))
     opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--rebuild",)], ids=["update", "rebuild"])
+def test_crashed_around_each_write_flush_and_commit(photos: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(6):
+        (few / f"{i:03d}.png").write_bytes((photos / f"{i:03d}.png").read_bytes())
+    for step in range(200):
+        index = tmp_path / f"index-{step}"
+        if flags:
+            update_index([few], index, spec=SPEC, load=FakeExtractor)
+        run = start(few, index, *flags, CRASH_AT=str(step), SLOW="0")
+        status = run.wait(60)
+        run.communicate()
+        held = check(index)
+        if status == 0:
+            assert held == 6
+            break
+        assert status == 9
+        assert held == 6 or not flags  # the old index answers until the new one is whole
+        update_index([few], index, spec=SPEC, load=FakeExtractor, options=IndexingOptions(rebuild=bool(flags)))
+        assert check(index) == 6
+        opened = open_index(index)
+        assert sorted(opened.ids.tolist()) == [1, 2, 3, 4, 5, 6]
+        assert opened.status().run is None
+        opened.close()
+    assert step > 20  # it was counted down to the end of a run, not stopped by something else
 
 
 @pytest.mark.slow

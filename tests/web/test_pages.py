@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 from pathlib import Path
 
@@ -58,9 +59,7 @@ def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
     assert "nothing to compare with" in answer.text
 
 
-def encode_to_file(colour: str, size: tuple[int, int] = (64, 48)):  # type: ignore[no-untyped-def]
-    import io
-
+def encode_to_file(colour: str, size: tuple[int, int] = (64, 48)) -> io.BytesIO:
     return io.BytesIO(encoded(draw(COLOURS[colour], size)))
 
 
@@ -159,12 +158,14 @@ def test_an_image_removed_while_searching_is_left_out(client: FlaskClient, engin
     assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits if hit is not hits[2]]
 
 
-def test_nothing_close_is_said(client: FlaskClient, tmp_path: Path) -> None:
-    draw(COLOURS["red"]).save(tmp_path / "red.png")
-    lonely = make_app(FakeEngine(tmp_path), tmp_path / "app").test_client()
+def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
     sentence = "Nothing here looks much like it"
-    assert sentence in lonely.post("/search", data={"image": (encode_to_file("blue"), "sea.png")}).text
-    assert sentence not in client.post("/search", data={"image": (encode_to_file("blue"), "sea.png")}).text
+    brown = io.BytesIO(encoded(draw((120, 70, 30))))
+    assert sentence in client.post("/search", data={"image": (brown, "brown.png")}).text
+    file = engine.record(9).file
+    assert file is not None
+    assert sentence not in client.post("/search", data={"image": (io.BytesIO(file.read_bytes()), "known.png")}).text
+    assert "Nothing else here" not in client.get("/search?id=9").text
 
 
 def test_bars_of_raw_features_compare_with_the_nearest(collection: Path, tmp_path: Path) -> None:

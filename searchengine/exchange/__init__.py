@@ -1,0 +1,18 @@
+"""Ready-made features in, features out: .npy, .npz, Parquet and CSV."""
+
+from searchengine.exchange.exporting import Exported, export_index
+from searchengine.exchange.importing import Imported, ImportOptions, import_features
+from searchengine.exchange.reading import read_features, read_vectors
+from searchengine.exchange.table import Columns, FeatureTable
+
+__all__ = [
+    "Columns",
+    "Exported",
+    "FeatureTable",
+    "ImportOptions",
+    "Imported",
+    "export_index",
+    "import_features",
+    "read_features",
+    "read_vectors",
+]

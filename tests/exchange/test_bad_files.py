@@ -1,0 +1,205 @@
+"""What cannot be imported is told in a sentence, and leaves no index behind."""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchengine.engine import open_index
+from searchengine.errors import IndexingError, IndexNotFoundError, UnknownNameError
+from searchengine.exchange import Columns, ImportOptions, import_features
+from searchengine.exchange.vectors import is_vector, parse_vector
+from searchengine.index.catalog import Catalog
+from searchengine.index.writer import IndexWriter
+
+GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def refused(file: Path, match: str, columns: Columns | None = None) -> None:
+    folder = file.parent / "index"
+    with pytest.raises(IndexingError, match=match):
+        import_features(file, folder, ImportOptions(columns=columns or Columns()))
+    assert not list(folder.glob("*.sqlite*")) + list(folder.glob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("array", "match"),
+    [
+        (np.arange(5.0), r"shape \(5,\)"),
+        (np.zeros((2, 7, 7, 4)), r"reshape\(len"),
+        (np.zeros((0, 4)), "nothing to import"),
+        (np.zeros((4, 0)), "nothing to import"),
+        (np.array([["a", "b"]]), "real numbers"),
+        (np.zeros((2, 2), dtype=complex), "real numbers"),
+        (np.array([[1.0, 2], [np.nan, 4]]), "Row 2 of .* NaN or infinity"),
+        (np.array([[1.0, np.inf]]), "Row 1 of .* NaN or infinity"),
+        (np.array([[1.0, 1e39]]), "too large for float32"),
+    ],
+)
+def test_arrays(array: np.ndarray[Any, Any], match: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    refused(tmp_path / "a.npy", match)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return builtins.exec, ("raise AssertionError('unpickled')",)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(pickle.dumps(Evil()))
+    refused(tmp_path / "a.npy", "Python objects")
+    with (tmp_path / "b.npy").open("wb") as file:
+        np.save(file, np.array([[1, None]], dtype=object), allow_pickle=True)
+    refused(tmp_path / "b.npy", "Python objects")
+    np.savez(tmp_path / "c.npz", features=GOOD, labels=np.array([{}, {}, {}, {}], dtype=object))
+    refused(tmp_path / "c.npz", "Python objects")
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GOOD)
+    np.savez(tmp_path / "a.npz", features=GOOD)
+    for name in ("a.npy", "a.npz"):
+        whole = (tmp_path / name).read_bytes()
+        for data in (b"", b"no features", whole[:-7], whole[:90]):
+            (tmp_path / f"b{name[1:]}").write_bytes(data)
+            refused(tmp_path / f"b{name[1:]}", "is no ")
+    for name in ("b.csv", "b.xyz"):
+        (tmp_path / name).write_bytes(b"\xff\xfe,1\n")
+    refused(tmp_path / "b.csv", "UTF-8")
+    refused(tmp_path / "b.xyz", r"\.npy, \.npz")
+    refused(tmp_path / "nowhere.npy", "There is no file")
+    refused(tmp_path, "There is no file")
+    pytest.importorskip("pyarrow")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
+    refused(tmp_path / "b.parquet", "no Parquet")
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ({"ids": [1, 2, 3, 2]}, "Rows 2 and 4 of .* the same id 2"),
+        ({"ids": [0, 1, 2, 3]}, "Row 1 of .* the id 0.*--ids none"),
+        ({"ids": ["a", "b", "c", "d"]}, "the id 'a'"),
+        ({"ids": [1, 2, 3]}, "4 rows of features, but 3 ids"),
+        ({"labels": ["x"] * 5}, "but 5 labels"),
+        ({"labels": np.zeros((4, 2))}, r"'labels' has the shape \(4, 2\)"),
+        ({"all_labels": ["no"] * 4}, "no list of labels"),
+    ],
+)
+def test_what_does_not_fit_the_rows(more: dict[str, Any], match: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", features=GOOD, **more)
+    refused(tmp_path / "a.npz", match)
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", one=GOOD, two=GOOD)
+    refused(tmp_path / "a.npz", "--features which array .* one .* two")
+    refused(tmp_path / "a.npz", "no column 'labls'", Columns(features="one", labels="labls"))
+    refused(tmp_path / "a.npz", "no column 'oen' in .* It has: 'one'", Columns(features="oen"))
+    np.save(tmp_path / "a.npy", GOOD)
+    refused(tmp_path / "a.npy", "no named columns", Columns(labels="label"))
+    refused(tmp_path / "a.npy", "leave out --features", Columns(features="x"))
+    (tmp_path / "a.csv").write_text("a,b,c\n1,[1 2],[3 4]\n")
+    refused(tmp_path / "a.csv", "several columns of vectors: b, c")
+    refused(tmp_path / "a.csv", "no column 'd'", Columns(features="d"))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "is empty"),
+        ("a,b\n", "no rows"),
+        ("a,a\n1,2\n", "two columns of the name 'a'"),
+        ("name,what\nx,y\n", "no column of numbers"),
+        ("1,2\n3\n", "Line 2 of .* has 1 columns, where the first has 2"),
+        ("a,b\n1,2\n3,x\n", "Line 3 of .*'x' in the column 'b' is no number"),
+        ("a,b\n1,2\n3,\n", "Line 3 of .*'' in the column 'b'"),
+        ("a,b\n,2\n3,4\n", "Line 2 of .*'' in the column 'a'"),
+        ("a,b\n1,2\n3,nan\n", "Row 2 of .* NaN"),
+        ("v\n[1 2]\n[1 2 3]\n", "Line 3 of .* a vector of 3 numbers, where the first has 2"),
+        ("v\n[1 2]\n[]\n", "Line 3 of .* is empty"),
+        ("v\n[1 2]\n[1 b]\n", "Line 3 of .* something else"),
+        ("v\n[0.1 0.2 ... 0.9]\n", r"cut short .*'\.\.\.'"),
+        ("id,v\n1,[1 2]\n1,[3 4]\n", "the same id 1"),
+    ],
+)
+def test_csv(text: str, match: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    refused(tmp_path / "a.csv", match)
+
+
+def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    for columns, match in (
+        ({"v": [[1.0, 2.0], [3.0]]}, "Row 2 of .* a vector of 1 numbers"),
+        ({"v": [[1.0, 2.0], None]}, "Row 2 of .* nothing in the column 'v'"),
+        ({"v": [[1.0, None], [1.0, 2.0]]}, "numbers are missing"),
+        ({"v": ["[1 2]", "[1 2 3]"]}, "Row 2 of .* 3 numbers"),
+        ({"v": ["[1 2]", "x"]}, "something else"),
+        ({"a": [1.0, None], "b": [1.0, 2.0]}, "Row 2 of .* nothing in the column 'a'"),
+        ({"a": ["x", "y"]}, "no column of numbers"),
+    ):
+        pyarrow.parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
+        refused(tmp_path / "a.parquet", match)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    refused(tmp_path / "a.parquet", r"pip install 'searchengine\[parquet\]'")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", GOOD)
+
+    def full(*_: Any) -> None:
+        raise IndexingError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexWriter, "_label", full)  # in the midst of the transaction
+        refused(tmp_path / "a.npy", "full")
+    with pytest.raises(IndexNotFoundError):
+        open_index(tmp_path / "index")
+    # killed before the transaction: an empty catalog, which counts for nothing
+    Catalog.create(
+        tmp_path / "index",
+        {"dimension": "9", "rows": "0", "edits": "0", "features_file": "features.npy"}
+        | {"spec": GOOD_SPEC, "extractor": "x", "fingerprint": "x"},
+    ).close()
+    assert import_features(tmp_path / "a.npy", tmp_path / "index").images == 4
+
+
+GOOD_SPEC = (
+    '{"model": "imported", "layer": null, "pooling": "none", "normalize": "none", "weights": "none", '
+    '"input_size": [0, 0], "full_decode": true}'
+)
+
+
+def test_names_of_options(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GOOD)
+    with pytest.raises(UnknownNameError, match="cosine"):
+        import_features(tmp_path / "a.npy", tmp_path / "index", ImportOptions(metric="cosin"))
+    with pytest.raises(UnknownNameError, match="l2"):
+        import_features(tmp_path / "a.npy", tmp_path / "index", ImportOptions(normalize="l1"))
+
+
+def test_vectors_in_text() -> None:
+    for text in (
+        "array('d', [1.0, 2.5])",
+        "[1 2.5]",
+        " [1.0,2.5] ",
+        "array([1. , 2.5], dtype=float32)",
+        "1 2.5",
+        "1,2.5",
+        "[1\n 2.5]",
+        "tensor([1.0, 2.5])",
+    ):
+        assert is_vector(text), text
+        assert parse_vector(text).tolist() == [1.0, 2.5]
+    for text in ("", "cat", "3", "Height: 32 Width: 32", "a [cat]", "photos [2]/x.jpg", "[]"):
+        assert not is_vector(text), text
