@@ -40,8 +40,27 @@ def act(options: argparse.Namespace) -> int:
     else:
         images = options.images.expanduser()
         index_dir = options.dir / f"index-{hashlib.sha256(bytes(images.absolute())).hexdigest()[:8]}"
-    status = indexing.main([str(images), "--index-dir", str(index_dir), "--model", "compact"])
+    command = [str(images), "--index-dir", str(index_dir), "--model", "compact"]
+    if _of_another_version(index_dir):
+        print_note("The model has changed since this index was made: it is made anew.")
+        command.append("--rebuild")
+    status = indexing.main(command)
     if status != 0:
         return status
     serve = argparse.Namespace(index_dir=index_dir, images_dir=None, host=options.host, port=options.port, threads=4)
     return serving.act_serve(serve)
+
+
+def _of_another_version(index_dir: Path) -> bool:
+    from searchengine.errors import SearchEngineError
+    from searchengine.extractors import make_spec
+    from searchengine.index.catalog import Catalog
+
+    try:
+        catalog = Catalog.open(index_dir)
+    except SearchEngineError:
+        return False
+    try:
+        return catalog.get("fingerprint") != make_spec("compact").fingerprint
+    finally:
+        catalog.close()

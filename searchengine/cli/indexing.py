@@ -68,8 +68,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument(
         "--labels",
-        choices=("folder", "none"),
-        help="the name of the folder that an image lies in is its label (default: folder, or as the index was made)",
+        metavar="folder|none|FILE",
+        help="an image's label is the name of the folder that it lies in, or what a file says: CSV with the columns "
+        "path and label (a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
     )
     model = parser.add_argument_group("the extractor (default: VGG16 fc2, or what the index was made with)")
     model.add_argument("--model", metavar="NAME", help="vgg16, or compact: small, fast, and shipped with the program")
@@ -157,7 +158,10 @@ def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]
         return make_spec(), None  # a new index; or the run itself says what is wrong with it
     try:
         weights = catalog.get("weights_file")
-        return ExtractorSpec.from_json(catalog.need("spec")), Path(weights) if weights else None
+        spec = ExtractorSpec.from_json(catalog.need("spec"))
+        if spec.model == "compact":  # the one that ships now, should it have changed since: the run says what to do
+            return make_spec("compact", normalize=spec.normalize), None
+        return spec, Path(weights) if weights else None
     finally:
         catalog.close()
 

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,8 @@ def replacing(file: Path) -> Iterator[Path]:
     except OSError as error:
         raise IndexingError(f"{file} cannot be written: {error.strerror or error}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _blocks(rows: NDArray[np.float32], live: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[np.float32]]:

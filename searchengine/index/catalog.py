@@ -104,18 +104,22 @@ class Catalog:
         uri = file.absolute().as_uri()
         with translated(folder):
             if write:
-                catalog = cls(_connect(f"{uri}?mode=rw"), file)
-                catalog._check(folder)
-                return catalog
-            catalog = cls(_connect(f"{uri}?mode=ro"), file)
+                return cls._checked(folder, f"{uri}?mode=rw")
             try:
-                catalog._check(folder)
+                return cls._checked(folder, f"{uri}?mode=ro")
             except sqlite3.OperationalError:
                 # a read-only folder has no room for the shared memory of a WAL reader; it does not change either
-                catalog.close()
-                catalog = cls(_connect(f"{uri}?mode=ro&immutable=1"), file)
-                catalog._check(folder)
-            return catalog
+                return cls._checked(folder, f"{uri}?mode=ro&immutable=1")
+
+    @classmethod
+    def _checked(cls, folder: Path, uri: str) -> Catalog:
+        catalog = cls(_connect(uri), folder / FILE_NAME)
+        try:
+            catalog._check(folder)
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
 
     def _check(self, folder: Path) -> None:
         application = self.connection.execute("PRAGMA application_id").fetchone()[0]
@@ -204,8 +208,12 @@ class Catalog:
 def _connect(uri: str) -> sqlite3.Connection:
     # Transactions are spelt out (isolation_level=None). Readers share a connection between threads, under a lock.
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class LocalIndex:
         self.images_dir = images_dir
         self._catalog = catalog
         self._lock = threading.Lock()  # of the connection
+        weakref.finalize(self, catalog.close)  # for those who do not close it
         self._state: State | None = None
         self.state()
 

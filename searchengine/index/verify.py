@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from collections.abc import Callable
@@ -62,7 +63,10 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
                 )
             )
             problems += _check_rows(folder / catalog.need("features_file"), rows, dimension, stored, progress)
-        if roots:
+            imported = json.loads(catalog.need("spec")).get("model") == "imported"
+        if imported:
+            anew = f"searchengine import FEATURES --index-dir {folder}-2"
+        elif roots:
             anew = anew.replace("IMAGES", " ".join(roots))
         return Verification(len(stored), tuple(problems), missing, anew if problems else None)
     except IndexError_ as error:

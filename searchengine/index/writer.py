@@ -30,11 +30,15 @@ class IndexWriter:
     def __init__(self, folder: Path, catalog: Catalog) -> None:
         self.folder = folder
         self.catalog = catalog
-        self.dimension = int(catalog.need("dimension"))
-        with translated(folder), _disk(folder):
-            self._features = FeatureWriter(
-                folder / catalog.need("features_file"), int(catalog.need("rows")), self.dimension
-            )
+        try:
+            with translated(folder), _disk(folder):
+                self.dimension = int(catalog.need("dimension"))
+                self._features = FeatureWriter(
+                    folder / catalog.need("features_file"), int(catalog.need("rows")), self.dimension
+                )
+        except BaseException:
+            catalog.close()
+            raise
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, dimension: int, last_id: int = 0) -> IndexWriter:

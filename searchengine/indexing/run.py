@@ -28,6 +28,7 @@ from searchengine.index.changes import Batch, Known
 from searchengine.index.metrics import check_metric
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing import rebuild
+from searchengine.indexing.labels import labels_from
 from searchengine.indexing.pipeline import read_ahead
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import assign_roots
@@ -140,6 +141,11 @@ def update_index(
     options, progress = options or IndexingOptions(), progress or Quiet()
     folder = Path(index_dir)
     started = time.monotonic()
+    if not spec.embeds:
+        raise IndexingError(
+            f"The index in {folder} holds imported features, and no model is known that makes such. Choose another "
+            "--index-dir, or give --model and --rebuild to put an index of the images in its place."
+        )
     folders = check_roots(images)
     with lock.writing(folder, now()):
         run = _Run(folders, folder, spec, load, options, progress, weights_file)
@@ -224,7 +230,8 @@ class _Run:
 
     def _fill(self, store: Store, replaces: IndexWriter | None = None) -> dict[str, int]:
         """The run itself, top to bottom."""
-        labels = self.options.labels or store.manifest("labels") or (replaces and replaces.catalog.get("labels"))
+        choice = self.options.labels or store.manifest("labels") or (replaces and replaces.catalog.get("labels"))
+        labels = labels_from(choice or "folder")
         recorded = store.writer.roots() if store.writer else []
         roots = assign_roots(recorded, self.folders, relocate=self.options.relocate)
         known = store.known()
@@ -232,7 +239,7 @@ class _Run:
             roots,
             known,
             store.skipped(),
-            labels=labels or "folder",
+            labels=labels,
             exclude=self.options.exclude,
             skip=[self.index_dir.absolute()],
             limit=self.options.limit,
@@ -245,9 +252,15 @@ class _Run:
             or (replaces and replaces.catalog.get("metric"))
             or metrics.EUCLIDEAN
         )
-        store.begin(roots, self._manifest(labels or "folder", metric), plan.total)
-        if store.writer is not None and store.manifest("metric") != metric:
-            store.writer.set({"metric": metric})  # features stay as they are: it only changes how they are compared
+        store.begin(roots, self._manifest(labels.recorded, metric), plan.total)
+        if store.writer is not None and (store.manifest("metric"), store.manifest("labels")) != (
+            metric,
+            labels.recorded,
+        ):
+            store.writer.set({"metric": metric, "labels": labels.recorded})  # neither changes a feature
+        remark = labels.remark()
+        if remark is not None and self.options.limit is None:
+            self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
             self.progress.skipped(_shown(file.path), file.reason)
         done = plan.total - len(plan.candidates)

@@ -6,10 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from searchengine.errors import IndexingError
 from searchengine.images import FoundFile, find
 from searchengine.index.changes import Known, Seen, Skipped
+
+if TYPE_CHECKING:
+    from searchengine.indexing.labels import Labels
 
 Key = tuple[int, bytes]  # root, path
 
@@ -91,7 +95,7 @@ def make_plan(
     known: dict[Key, Known],
     skipped: dict[Key, Skipped],
     *,
-    labels: str,
+    labels: Labels,
     exclude: Sequence[str] = (),
     skip: Sequence[Path] = (),
     limit: int | None = None,
@@ -113,7 +117,7 @@ def make_plan(
             plan.total += 1
             key = (root.id, found.path)
             image, refused = missing.pop(key, None), gone.pop(key, None)
-            wanted = label_of(root, found.path, several=len(roots) > 1) if labels == "folder" else ()
+            wanted = labels.of(root, found.path, several=len(roots) > 1)
             if image is not None and _as_it_was(image, found):
                 if image.labels == wanted:
                     plan.unchanged += 1

@@ -198,3 +198,23 @@ def test_by_command(features: Rows, tmp_path: Path, capsys: Said, monkeypatch: p
     assert main(["export", "--index-dir", folder, "--out", str(tmp_path / "out.zip")]) == 1
     assert main(["info", "--index-dir", folder]) == 0
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_images_are_not_indexed_into_imported_features(features: Rows, tmp_path: Path, capsys: Said) -> None:
+    photos = tmp_path / "photos" / "p"
+    photos.mkdir(parents=True)
+    for i in range(ROWS):
+        (photos / f"{11 + i}.png").write_bytes(picture((9 * i, 0, 0), (8, 6)))
+    folder = str(tmp_path / "index")
+    file = str(write(tmp_path / "a.npz", features))
+    assert main(["import", file, "--index-dir", folder, "--images", str(tmp_path / "photos")]) == 0
+    assert main(["index", str(tmp_path / "photos"), "--index-dir", folder]) == 1
+    assert "imported features" in capsys.readouterr().err
+    assert main(["index", str(tmp_path / "photos"), "--index-dir", folder, "--model", "compact"]) == 1
+    assert "--rebuild" in capsys.readouterr().err
+    rebuild = ["index", str(tmp_path / "photos"), "--index-dir", folder, "--model", "compact", "--rebuild"]
+    assert main(rebuild) == 0
+    index = open_index(folder)
+    assert index.ids.tolist() == list(range(11, 11 + ROWS))  # each picture keeps its id
+    assert index.paths == [f"p/{i}.png" for i in range(11, 11 + ROWS)]
+    index.close()
