@@ -1,8 +1,9 @@
-"""``searchengine info`` and ``verify``: what an index holds, and whether it is whole."""
+"""``searchengine info``, ``verify`` and ``config``: what an index holds, whether it is whole, and what is set."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from searchengine.cli.options import add_index_dir, add_json, print_json, print_
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add ``info`` and ``verify``."""
+    """Add ``info``, ``verify`` and ``config``."""
     info = verbs.add_parser("info", help="say what an index holds", description="Say what an index holds.")
     info.set_defaults(act=act_info)
     add_index_dir(info)
@@ -25,6 +26,14 @@ def add_verbs(verbs: Any) -> None:
     verify.set_defaults(act=act_verify)
     add_index_dir(verify)
     add_json(verify)
+    config = verbs.add_parser(
+        "config",
+        help="print every setting",
+        description="Print every setting of this program, as it stands now: defaults < environment < flags. Each line "
+        "is the environment variable that sets it; a star marks those that are set there.",
+    )
+    config.set_defaults(act=act_config)
+    add_json(config)
 
 
 def act_info(options: argparse.Namespace) -> int:
@@ -71,3 +80,16 @@ def act_verify(options: argparse.Namespace) -> int:
         if result.missing_files:
             print_note(f"{result.missing_files} image files are not where they were indexed; run the indexing again.")
     return 0 if result.sound else 1
+
+
+def act_config(options: argparse.Namespace) -> int:
+    """Run ``config``."""
+    from searchengine.web.settings import load_settings, variable
+
+    told = {variable(name): str(value) for name, value in asdict(load_settings(os.environ)).items()}
+    if options.json:
+        print_json(told)
+        return 0
+    for name, value in told.items():
+        print_result(f"{'*' if os.environ.get(name) else ' '} {name}={'' if value == 'None' else value}")
+    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import zipfile
@@ -18,7 +19,7 @@ from searchengine.errors import IndexingError
 from searchengine.exchange.table import ALL_LABELS
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
-from searchengine.indexing.run import Progress, Quiet
+from searchengine.indexing.options import Progress, Quiet
 
 _BLOCK_BYTES = 32 * 2**20
 FORMATS = (".npz", ".parquet")
@@ -73,6 +74,7 @@ def replacing(file: Path) -> Iterator[Path]:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        _remove_strays(file)
         yield part
         with part.open("rb") as written:
             os.fsync(written.fileno())
@@ -82,6 +84,19 @@ def replacing(file: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _remove_strays(file: Path) -> None:
+    """Delete what a run that was killed had begun to write."""
+    for part in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
+        process = part.name.split(".")[-2]
+        if process.isdigit():
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                part.unlink(missing_ok=True)
+            except OSError:
+                continue  # it runs, under another user
 
 
 def _blocks(rows: NDArray[np.float32], live: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[np.float32]]:

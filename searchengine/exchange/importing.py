@@ -22,7 +22,7 @@ from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.changes import ReadyRow
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing.run import Progress, Quiet
+from searchengine.indexing.options import Progress, Quiet
 from searchengine.indexing.scan import check_folder
 
 _BLOCK_BYTES = 32 * 2**20

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from searchengine.index.metrics import check_metric
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing import rebuild
 from searchengine.indexing.labels import labels_from
+from searchengine.indexing.options import IndexingOptions, Progress, Quiet, Summary
 from searchengine.indexing.pipeline import read_ahead
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import assign_roots
@@ -38,76 +38,6 @@ from searchengine.indexing.store import Store
 _COMMIT_SECONDS = 1.0
 _COMMIT_ROWS = 2048
 _GONE_AT_MOST = 0.2  # of all images, without --prune
-
-
-class Progress(Protocol):
-    """Where a run tells how far it is."""
-
-    def start(self, total: int, done: int) -> None:
-        """``total`` files were found, of which ``done`` need no look."""
-
-    def advance(self, files: int) -> None:
-        """So many more files are done."""
-
-    def skipped(self, path: str, reason: str) -> None:
-        """A file cannot be used."""
-
-    def say(self, sentence: str) -> None:
-        """Something a person should know."""
-
-
-class Quiet:
-    """A progress that nobody watches."""
-
-    def start(self, total: int, done: int) -> None:
-        """Nothing."""
-
-    def advance(self, files: int) -> None:
-        """Nothing."""
-
-    def skipped(self, path: str, reason: str) -> None:
-        """Nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexingOptions:
-    """How a run goes. None for ``labels`` or ``metric``: as the index was made (at first, "folder" and "euclidean").
-
-    ``labels`` is "folder", "none" or a file: see ``indexing.labels``; ``metric`` one of ``index.metrics.METRICS``.
-    """
-
-    exclude: tuple[str, ...] = ()
-    labels: str | None = None
-    batch_size: int = 32
-    limit: int | None = None
-    rebuild: bool = False
-    prune: bool = False
-    relocate: bool = False
-    metric: str | None = None
-    threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run did, in files; ``missing``: not found, but kept all the same; ``embedded``: put through the model."""
-
-    added: int = 0
-    changed: int = 0
-    moved: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    skipped: int = 0
-    missing: int = 0
-    embedded: int = 0
-    images: int = 0
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, int | float]:
-        """As JSON has it."""
-        return asdict(self)
 
 
 def update_index(

@@ -15,7 +15,7 @@ from searchengine.exchange.exporting import replacing
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.types import ImageRecord
-from searchengine.indexing.run import Progress, Quiet
+from searchengine.indexing.options import Progress, Quiet
 from searchengine.neighbours.sheets import write_sheet
 from searchengine.neighbours.tables import FORMATS, csv_table, parquet_table
 from searchengine.neighbours.whole import Block, whole_set

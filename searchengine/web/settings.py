@@ -84,13 +84,14 @@ def load_settings(environ: Mapping[str, str], config: Mapping[str, Any] | None =
         name = field.name.upper()
         value = given.get(name)
         if value is None:
-            value = environ.get(_variable(field.name)) or None
+            value = environ.get(variable(field.name)) or None
         if value is not None:
             chosen[field.name] = _checked(field.name, value)
     return Settings(**chosen)
 
 
-def _variable(name: str) -> str:
+def variable(name: str) -> str:
+    """The environment variable that sets a field."""
     return name.upper() if name in _PLAIN else f"SEARCHENGINE_{name.upper()}"
 
 
@@ -105,5 +106,5 @@ def _checked(name: str, value: Any) -> Any:
     except (TypeError, ValueError):
         number = low - 1
     if not low <= number <= high:
-        raise SettingsError(f"{_variable(name)} must be a whole number from {low} to {high}, not {value!r}.")
+        raise SettingsError(f"{variable(name)} must be a whole number from {low} to {high}, not {value!r}.")
     return number

@@ -87,6 +87,8 @@ def test_info_and_verify(index: Path, tmp_path: Path, capsys: Said, monkeypatch:
     assert main(["verify"]) == 0
     assert "12 images, sound" in capsys.readouterr().out
     assert main(["prepare"]) == 0
+    assert main(["config"]) == 0
+    assert f"* SEARCHENGINE_INDEX_DIR={index}" in capsys.readouterr().out
     assert main(["info", "--index-dir", str(tmp_path / "none")]) == 1
     assert "There is no index" in capsys.readouterr().err
     assert main(["verify", "--index-dir", str(tmp_path / "none")]) == 1

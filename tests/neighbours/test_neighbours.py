@@ -100,6 +100,8 @@ def test_the_table(kind: str, tmp_path: Path) -> None:
 
 def test_a_run_that_fails_leaves_the_table_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = indexed(tmp_path, np.eye(3, dtype=np.float32))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f".neighbours.csv.{2**22 + 1}.part").touch()  # no process has this number; one had
     table = Path(write_neighbours(index, tmp_path / "out").table)
     before = table.read_bytes()
     with pytest.raises(KeyboardInterrupt):

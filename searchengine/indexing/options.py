@@ -1,0 +1,76 @@
+"""How a run is asked for, where it tells how far it is, and what it says at its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Where a run tells how far it is."""
+
+    def start(self, total: int, done: int) -> None:
+        """``total`` files were found, of which ``done`` need no look."""
+
+    def advance(self, files: int) -> None:
+        """So many more files are done."""
+
+    def skipped(self, path: str, reason: str) -> None:
+        """A file cannot be used."""
+
+    def say(self, sentence: str) -> None:
+        """Something a person should know."""
+
+
+class Quiet:
+    """A progress that nobody watches."""
+
+    def start(self, total: int, done: int) -> None:
+        """Nothing."""
+
+    def advance(self, files: int) -> None:
+        """Nothing."""
+
+    def skipped(self, path: str, reason: str) -> None:
+        """Nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexingOptions:
+    """How a run goes. None for ``labels`` or ``metric``: as the index was made (at first, "folder" and "euclidean").
+
+    ``labels`` is "folder", "none" or a file: see ``indexing.labels``; ``metric`` one of ``index.metrics.METRICS``.
+    """
+
+    exclude: tuple[str, ...] = ()
+    labels: str | None = None
+    batch_size: int = 32
+    limit: int | None = None
+    rebuild: bool = False
+    prune: bool = False
+    relocate: bool = False
+    metric: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did, in files; ``missing``: not found, but kept all the same; ``embedded``: put through the model."""
+
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    missing: int = 0
+    embedded: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, int | float]:
+        """As JSON has it."""
+        return asdict(self)
