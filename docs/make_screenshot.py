@@ -1,4 +1,4 @@
-"""Makes docs/screenshot.png: the results page of the demo, as Chromium shows it.
+"""Makes docs/screenshot.jpg: the results page of the demo, as Chromium shows it.
 
 searchengine demo --dir .demo --port 8000 &
 python docs/make_screenshot.py http://127.0.0.1:8000
@@ -7,7 +7,6 @@ python docs/make_screenshot.py http://127.0.0.1:8000
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -27,9 +26,9 @@ def main(address: str) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
         page.set_input_files("input[type=file]", photo)
-        page.wait_for_url(re.compile("search"))
+        page.get_by_text("Nearest pictures").wait_for()
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=Path(__file__).with_name("screenshot.png"))
+        page.screenshot(path=Path(__file__).with_name("screenshot.jpg"), type="jpeg", quality=85)
         browser.close()
 
 

@@ -74,8 +74,10 @@ def test_the_wheel_serves_pages_with_their_styles(installed: Path, tmp_path: Pat
         home = f"http://127.0.0.1:{port}/"
         page = get(home, server)
         assert "3 images" in re.sub(r"<[^>]+>", "", page) or "3 pictures" in re.sub(r"<[^>]+>", "", page)
-        (style,) = re.findall(r'<link rel="stylesheet" href="(/[^"]+)"', page)
-        assert "{" in get(home.rstrip("/") + style, server)
+        styles = re.findall(r'<link rel="stylesheet" href="(/[^"]+)"', page)
+        assert styles
+        for style in styles:
+            assert "{" in get(home.rstrip("/") + style, server)
         scripts = re.findall(r'<script type="module" src="(/[^"]+)"', page)
         assert scripts
         for script in scripts:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from searchengine.errors import ExtractorError
 from searchengine.extractors import backbones, cache, weights
 from searchengine.extractors.backbones import PublishedWeights
-from searchengine.extractors.frameworks import import_keras, import_openvino
+from searchengine.extractors.frameworks import export_openvino, import_keras, import_openvino
 from searchengine.extractors.spec import ExtractorSpec
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def export(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say
     import_openvino()  # before Keras does it, and lets its telemetry in
     model = load_model(spec, file, say)
     say("exporting ...")
-    model.export(str(folder / cache.MODEL_FILES[0]), format="openvino", verbose=False)
+    export_openvino(model, folder / cache.MODEL_FILES[0])
     _compare(model, folder / cache.MODEL_FILES[0])
     dimension = int(model.output_shape[-1])
     cache.write_manifest(folder, spec.unnormalized, dimension)

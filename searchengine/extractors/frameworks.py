@@ -7,7 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from searchengine.errors import ExtractorError
 
@@ -47,6 +49,18 @@ def import_openvino() -> ModuleType:
             f"OpenVINO cannot be loaded ({error}). Install it (pip install openvino), or use --runtime keras."
         ) from error
     return openvino  # type: ignore[no-any-return]
+
+
+def export_openvino(model: Any, file: Path) -> None:
+    """Write a Keras model as OpenVINO IR: ``file`` (.xml), and a .bin beside it."""
+    import_openvino()
+    if sys.version_info >= (3, 13):
+        # OpenVINO 2026.4 asks for TensorFlow's version by exec("import tensorflow"); exec("del tensorflow"). Since
+        # PEP 667 the second no longer sees what the first did, and the export ends with a NameError.
+        from openvino.frontend.tensorflow import utils
+
+        utils.exec = lambda code: None
+    model.export(str(file), format="openvino", verbose=False)
 
 
 @contextlib.contextmanager

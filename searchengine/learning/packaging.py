@@ -118,11 +118,12 @@ def openvino_files(model: Any) -> tuple[bytes, bytes]:
 
     The number of pictures stays open; the size is fixed.
     """
-    import openvino as ov
+    from searchengine.extractors.frameworks import export_openvino, import_openvino
 
+    ov = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / GRAPH
-        model.export(str(graph), format="openvino", verbose=False)
+        export_openvino(model, graph)
         read = ov.Core().read_model(graph)
         read.inputs[0].get_tensor().set_names({"pictures"})
         read.outputs[0].get_tensor().set_names({"feature"})

@@ -1,0 +1,97 @@
+"""What a ranking is worth: each measure from the places of what is relevant, and nothing else.
+
+``places`` are the ranks, from 1 up and ascending, at which the relevant images of one query stand; all of them are in
+the ranking, because the ranking holds the whole collection. ``gains`` says how relevant each of them is.
+
+    P@k         relevant ones among the first k, divided by k
+    recall@k    relevant ones among the first k, divided by all that there are
+    AP          the mean of P@r over the ranks r of all relevant ones; its mean over queries is mAP
+    NDCG@k      sum of gain / log2(rank + 1) over the first k, divided by that of the best order there could be
+
+Manning, Raghavan and Schuetze, Introduction to Information Retrieval (2008), chapter 8; NDCG: Jarvelin and Kekalainen,
+ACM TOIS 20 (2002), with the gain itself in the sum, not 2^gain - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRECISION_AT: Final = (1, 5, 10)
+RECALL_AT: Final = (10, 100)
+NDCG_AT: Final = 10
+MAIN: Final = "mAP"  # what is asked first: classes are ordered and indexes are compared by it
+LEVELS: Final = 21  # of recall, 0, 0.05, ... 1, at which a curve is drawn
+
+Places = NDArray[np.int64]
+
+
+def names(recall_at: Sequence[int] = RECALL_AT) -> tuple[str, ...]:
+    """Every measure, in the order of ``measured``."""
+    precision = tuple(f"P@{k}" for k in PRECISION_AT)
+    return (*precision, *(f"recall@{k}" for k in recall_at), MAIN, f"NDCG@{NDCG_AT}")
+
+
+def precision_at(places: Places, k: int) -> float:
+    """Relevant ones among the first k, divided by k, even where there are fewer than k images."""
+    return float(np.searchsorted(places, k, side="right")) / k
+
+
+def recall_at(places: Places, k: int) -> float:
+    """Which part of the relevant ones is among the first k; NaN where nothing is relevant."""
+    return float(np.searchsorted(places, k, side="right")) / len(places) if len(places) else float("nan")
+
+
+def average_precision(places: Places) -> float:
+    """The mean of the precisions at the places of the relevant ones; NaN where nothing is relevant."""
+    return float(np.mean(np.arange(1, len(places) + 1) / places)) if len(places) else float("nan")
+
+
+def ndcg_at(places: Places, gains: NDArray[np.float64], k: int) -> float:
+    """The discounted gain of the first k as a part of the greatest possible; NaN where nothing is relevant.
+
+    Args:
+        places: (r,) int64, ascending from 1.
+        gains: (r,) float64, positive: what the image at each place is worth.
+        k: at least 1.
+    """
+    if not len(places):
+        return float("nan")
+    first = int(np.searchsorted(places, k, side="right"))
+    gained = float(np.sum(gains[:first] / np.log2(places[:first] + 1.0)))
+    best = np.sort(gains)[::-1][:k]
+    return gained / float(np.sum(best / np.log2(np.arange(2, len(best) + 2))))
+
+
+def measured(places: Places, gains: NDArray[np.float64], recall_ks: Sequence[int] = RECALL_AT) -> list[float]:
+    """All measures of one query, as ``names`` has them."""
+    return [
+        *(precision_at(places, k) for k in PRECISION_AT),
+        *(recall_at(places, k) for k in recall_ks),
+        average_precision(places),
+        ndcg_at(places, gains, NDCG_AT),
+    ]
+
+
+def ceilings(relevant: int, recall_ks: Sequence[int] = RECALL_AT) -> list[float]:
+    """The same of a perfect ranking of ``relevant`` images: P@10 of three relevant ones is 0.3 at best."""
+    return [
+        *(min(relevant, k) / k for k in PRECISION_AT),
+        *(min(relevant, k) / relevant for k in recall_ks),
+        1.0,
+        1.0,
+    ]
+
+
+def precision_by_recall(places: Places, levels: int = LEVELS) -> NDArray[np.float64]:
+    """(levels,) float64: the best precision at or beyond each of so many levels of recall from 0 to 1.
+
+    Interpolated precision, as TREC defines it: at recall R, the greatest precision at any recall of at least R.
+    """
+    precision = np.arange(1, len(places) + 1) / places
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # (r,): from each relevant one on
+    wanted = np.ceil(np.linspace(0.0, 1.0, levels) * len(places) - 1e-9).astype(np.int64)
+    return np.asarray(best[np.maximum(wanted, 1) - 1])

@@ -1,0 +1,169 @@
+"""The whole collection in the order of (distance, id), for many queries, a block of queries at a time.
+
+The order comes from the rough float32 values of ``index.measures``, products of blocks, so it never needs more than a
+block of distances. The first ``HEAD`` places are measured again in float64 and sorted by (distance, id), as a search
+does; farther down, two images whose distances differ by less than the rounding of float32 may change places. Images
+with equal features are always tied, wherever they stand, and come in the order of their ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.index.measures import MEASURES, Measure
+from searchengine.index.metrics import check_metric
+
+HEAD: Final = 32
+_BLOCK_BYTES = 64 * 2**20  # of float32 values held at once
+_QUERIES = 256  # in a block at most, so that progress can be seen
+_HASH_BYTES = 16 * 2**20
+
+T = TypeVar("T")
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Of one query: ``order`` (n,) int64 positions, nearest first; ``distances`` (h,) float64 of the first of them."""
+
+    order: Positions
+    distances: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What is ranked. Its images are told by their position, 0 to n - 1, in the order of their ids.
+
+    ``rows`` is (r, d) float32 and may be a memory map; ``columns`` (n,) int64 says which row is whose; rows that do not
+    count have an infinite ``squared_norms`` (r,) float64. ``ids`` is (n,) int64, ascending.
+    """
+
+    rows: NDArray[np.float32]
+    squared_norms: NDArray[np.float64]
+    columns: Positions
+    ids: NDArray[np.int64]
+
+    @classmethod
+    def of_features(cls, features: NDArray[np.float32]) -> Collection:
+        """Plain (n, d) float32 features, numbered in their order."""
+        rows = np.ascontiguousarray(features, dtype=np.float32)
+        norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        everything = np.arange(len(rows), dtype=np.int64)
+        return cls(rows, norms, everything, everything)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def features(self, positions: Positions) -> NDArray[np.float32]:
+        """(b,) -> (b, d) float32, a copy."""
+        return np.array(self.rows[self.columns[positions]], dtype=np.float32)
+
+
+class Ranker:
+    """One metric over one collection."""
+
+    def __init__(self, collection: Collection, metric: str) -> None:
+        """UnknownNameError if there is no such metric."""
+        self._collection = collection
+        self._measure: Measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
+        self._numbers = np.arange(len(collection), dtype=np.int64)
+        self._in_order = len(collection.rows) == len(collection) and bool((collection.columns == self._numbers).all())
+        self._repeats, self._firsts = _equal_features(collection)
+
+    def rank(
+        self,
+        features: Callable[[slice], NDArray[np.float32]],
+        left_out: Sequence[Positions],
+        take: Callable[[int, Ranking], T],
+    ) -> Iterator[T]:
+        """Rank the collection for every query and give each ranking to ``take``, by several threads.
+
+        Args:
+            features: the (b, d) float32 features of a slice of the queries.
+            left_out: of each query, the positions that have no place in its ranking.
+            take: called with the number of the query; rankings are not kept.
+
+        Returns:
+            what ``take`` returned, in the order of the queries.
+        """
+        size = min(_QUERIES, max(1, _BLOCK_BYTES // (4 * max(len(self._collection.rows), 1))))
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="rank") as pool:
+            for start in range(0, len(left_out), size):
+                part = slice(start, min(start + size, len(left_out)))
+                block = features(part)
+                rough = list(self._measure.rough(block))  # (b, d) -> b of (r,) float32
+                ranked = partial(self._ranked, start, block, rough, left_out, take)
+                yield from pool.map(ranked, range(part.start, part.stop))
+
+    def _ranked(
+        self,
+        start: int,
+        block: NDArray[np.float32],
+        rough: list[NDArray[np.float32]],
+        left_out: Sequence[Positions],
+        take: Callable[[int, Ranking], T],
+        number: int,
+    ) -> T:
+        return take(number, self._order(block[number - start], rough[number - start], left_out[number]))
+
+    def _order(self, query: NDArray[np.float32], rough: NDArray[np.float32], left_out: Positions) -> Ranking:
+        exact = query.astype(np.float64)
+        values = rough if self._in_order else rough[self._collection.columns]  # (r,) -> (n,)
+        kept = len(values) - len(left_out)
+        if not (np.isfinite(self._measure.limit(0.0, exact)) and np.isfinite(values).all()):
+            return self._order_exactly(exact, left_out)
+        values[self._repeats] = values[self._firsts]
+        values[left_out] = np.inf
+        order = by_value_then_number(values, self._numbers)[:kept]
+        head = order[:HEAD]
+        distances = self._measure.distances(self._collection.columns[head], exact)
+        better = np.lexsort((head, distances))
+        order[:HEAD] = head[better]
+        return Ranking(order, distances[better])
+
+    def _order_exactly(self, query: NDArray[np.float64], left_out: Positions) -> Ranking:
+        """For features so large or so small that float32 values say nothing: every distance in float64."""
+        distances = self._measure.distances(self._collection.columns, query)
+        distances[left_out] = np.inf
+        order = np.lexsort((self._numbers, distances))[: len(distances) - len(left_out)]
+        return Ranking(order, distances[order[:HEAD]])
+
+
+def by_value_then_number(values: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) float32 without NaN -> (n,) int64: the numbers in the order of (value, number).
+
+    Both are packed into one whole number each, which NumPy sorts several times faster than it sorts indices stably.
+    """
+    bits = (values + np.float32(0.0)).view(np.int32)  # -0.0 becomes 0.0
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # as whole numbers they are in the order of the floats now
+    keys = bits.astype(np.int64)
+    keys <<= 32
+    keys |= numbers
+    keys.sort()
+    keys &= 0xFFFFFFFF
+    return keys
+
+
+def _equal_features(collection: Collection) -> tuple[Positions, Positions]:
+    """Positions of features that stood before already, and where: BLAS may measure two equal rows differently."""
+    first: dict[bytes, int] = {}
+    repeats: list[int] = []
+    firsts: list[int] = []
+    step = max(1, _HASH_BYTES // (4 * max(collection.rows.shape[1], 1)))
+    for start in range(0, len(collection), step):
+        rows = collection.rows[collection.columns[start : start + step]] + np.float32(0.0)
+        for position, row in enumerate(rows, start):
+            known = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), position)
+            if known != position:
+                repeats.append(position)
+                firsts.append(known)
+    return np.array(repeats, dtype=np.int64), np.array(firsts, dtype=np.int64)
