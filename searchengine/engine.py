@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from searchengine.index.types import Hit, ImageRecord, IndexStatus
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from searchengine.classifying.feedback import Example
 
 
 def open_index(index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
@@ -75,6 +78,7 @@ class SearchEngine:
         k: int = 20,
         *,
         max_pixels: int | None = None,
+        metric: str | None = None,
     ) -> list[Hit]:
         """The k images of the collection nearest to an image.
 
@@ -82,24 +86,57 @@ class SearchEngine:
             image: an image file's bytes or path, a PIL image, or (h, w, 3) uint8 RGB pixels.
             k: at least 1; more than there are gives all.
             max_pixels: refuse an image file of more pixels.
+            metric: for this search; None for the one of the index.
 
         Raises:
             ImageError: the image cannot be used.
-            QueryError: k is no whole number of at least 1.
+            QueryError: k is no whole number of at least 1, or the features were imported and have no model.
+            ExtractorError: the model cannot be had, or there is no such metric.
+        """
+        return self.index.search(self.embed(image, max_pixels=max_pixels), k, metric)[0]
+
+    def search_id(self, image_id: int, k: int = 20, *, metric: str | None = None) -> list[Hit]:
+        """The k images nearest to one of the collection, itself (distance 0) included; UnknownImageError."""
+        return self.index.search(self.index.feature(image_id), k, metric)[0]
+
+    def recommend(
+        self,
+        liked: Sequence[Example],
+        disliked: Sequence[Example] = (),
+        k: int = 20,
+        *,
+        query: Example | None = None,
+        rule: str | None = None,
+        max_pixels: int | None = None,
+    ) -> list[Hit]:
+        """The k images that are like those liked and unlike those disliked; these themselves are left out.
+
+        Args:
+            liked: ids of the collection, or images as ``search`` takes them.
+            disliked: likewise; may be empty.
+            k: at least 1; more than there are gives all.
+            query: the image with which the search began, if there is one; it is left out too.
+            rule: one of ``searchengine.classifying.RULES``; None for the one that was measured to be the better.
+            max_pixels: refuse an image file of more pixels.
+
+        Raises:
+            ImageError: an image cannot be used.
+            UnknownImageError: the index holds no image of that id.
+            QueryError: nothing is liked, an image is both liked and disliked, no such rule, a wrong k.
             ExtractorError: the model cannot be had.
         """
-        return self.index.search(self.embed(image, max_pixels=max_pixels), k)[0]
+        from searchengine.classifying.feedback import recommend_examples
 
-    def search_id(self, image_id: int, k: int = 20) -> list[Hit]:
-        """The k images nearest to one of the collection, itself (distance 0) included; UnknownImageError."""
-        return self.index.search(self.index.feature(image_id), k)[0]
+        return recommend_examples(self, liked, disliked, k, query=query, rule=rule, max_pixels=max_pixels)
 
     def embed(
         self, image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8], *, max_pixels: int | None = None
     ) -> NDArray[np.float32]:
         """One image -> (1, d) float32, comparable with the features of the index."""
         extractor = self.extractor()
-        data = image if isinstance(image, bytes) else _read(image) if isinstance(image, str | os.PathLike) else None
+        data = (
+            image if isinstance(image, bytes) else read_image(image) if isinstance(image, str | os.PathLike) else None
+        )
         if data is None:
             return extractor.embed([image])
         _, pixels = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
@@ -114,6 +151,10 @@ class SearchEngine:
     def records(self, ids: list[int]) -> list[ImageRecord]:
         """What is known of several, in their order; UnknownImageError."""
         return self.index.records(ids)
+
+    def find(self, other: ImageRecord) -> int | None:
+        """The image here that is the same picture as one of another index, by its content or its path."""
+        return self.index.find(other)
 
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection."""
@@ -132,6 +173,11 @@ class SearchEngine:
     def metric(self) -> str:
         """What a distance is measured in."""
         return self.index.manifest("metric") or "euclidean"
+
+    @property
+    def spec(self) -> ExtractorSpec:
+        """The extractor as a value; it ``embeds`` unless the features were imported."""
+        return ExtractorSpec.from_json(self.index.spec)
 
     @property
     def extractor_title(self) -> str:
@@ -160,7 +206,7 @@ class SearchEngine:
 
     def warm(self) -> None:
         """Load the extractor and embed once, so that the first query need not wait; imported features have none."""
-        if not ExtractorSpec.from_json(self.index.spec).embeds:
+        if not self.spec.embeds:
             return
         extractor = self.extractor()
         height, width = extractor.spec.input_size
@@ -171,7 +217,8 @@ class SearchEngine:
         self.index.close()
 
 
-def _read(file: str | os.PathLike[str]) -> bytes:
+def read_image(file: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; ImageError."""
     try:
         return Path(file).read_bytes()
     except OSError as error:

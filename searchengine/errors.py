@@ -16,6 +16,7 @@
     │   ├── IndexLockedError       another run is writing to it
     │   └── ExtractorMismatchError made by another extractor
     ├── IndexingError              a run cannot go on: folder missing, too much gone, disk full
+    ├── LearningError              nothing can be learnt: no labels, a single class, a library missing
     └── ExtractorError             a model cannot be built or run
         ├── UnknownNameError       no such model, layer, pooling, ...
         └── WeightsNotFoundError   the weights are not at hand
@@ -80,6 +81,10 @@ class ExtractorMismatchError(IndexError_):
 
 class IndexingError(SearchEngineError):
     """An indexing run cannot go on."""
+
+
+class LearningError(SearchEngineError):
+    """Nothing can be learnt from what is there."""
 
 
 class ExtractorError(SearchEngineError):

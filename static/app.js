@@ -6,10 +6,12 @@ import { listenForKeys } from "./keys.js";
 import { loadMoreOnClick } from "./more.js";
 import { busyWhileLeaving } from "./notices.js";
 import { watchRun } from "./run.js";
-import { chooseK, searchBy, stopSearch } from "./search.js";
+import { chooseAgain, searchBy, stopSearch } from "./search.js";
+import { showTwins } from "./twins.js";
 
-takePictures(searchBy);
-chooseK();
+takePictures((file) => searchBy(file));
+chooseAgain();
+showTwins();
 loadMoreOnClick();
 copyOnClick();
 listenForKeys({ escape: stopSearch });

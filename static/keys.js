@@ -15,6 +15,9 @@ export function listenForKeys({ escape }) {
     d: () => press("download"),
     c: () => press("copy"),
     l: () => document.querySelector("#main [data-action=link]"),
+    r: () => next(document.querySelectorAll("#main .by a")),
+    s: () => document.querySelector("#main .beside"),
+    i: () => next(document.querySelectorAll(".indexes a")),
     m: () => document.querySelector(".more a, .more button"),
     n: () => focus(document.querySelector(".upload select[name=k]")),
     g: () => document.querySelector("a.brand"),
@@ -37,6 +40,12 @@ const focus = (element) => {
   element?.focus();
   return Boolean(element);
 };
+
+/** The one after the current one, from the last the first again. */
+function next(links) {
+  const all = [...links];
+  return all[(all.findIndex((link) => link.matches("[aria-current]")) + 1) % all.length];
+}
 
 const chooser = () => focus(document.querySelector(".upload input[type=file]"));
 

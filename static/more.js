@@ -3,12 +3,13 @@
 import { clearError, sayError, setBusy } from "./notices.js";
 import { fetchPage, Refusal } from "./pages.js";
 import { freezeRow, releaseRows } from "./rows.js";
-import { ask, currentFile } from "./search.js";
+import { askMore, currentFile } from "./search.js";
 
 export function loadMoreOnClick() {
   document.addEventListener("click", (event) => {
     const control = event.target.closest(".more a, .more button");
-    if (!control || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    // Two rankings are marked by what the other holds: they come whole.
+    if (!control || control.matches("[data-whole]") || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
     if (control.getAttribute("aria-busy")) return;
     loadMore(control);
@@ -24,7 +25,7 @@ async function loadMore(control) {
   setBusy(true);
   clearError();
   try {
-    const page = await (file ? ask(file, control.dataset.k) : fetchPage(control.href));
+    const page = await (file ? askMore(control.dataset.k) : fetchPage(control.href));
     if (main !== document.getElementById("main")) return; // another search has come between
     if (!file) history.replaceState(history.state, "", control.href);
     const first = append(main, page);

@@ -49,7 +49,7 @@ let shown = 0;
 let last = 0;
 
 function keep() {
-  views.set(shown, { main: document.getElementById("main"), title: document.title, top: scrollY });
+  views.set(shown, { ...parts(document), title: document.title, top: scrollY });
 }
 
 /** Shows the fetched page in place of the open one, as a new step in the history. */
@@ -58,11 +58,19 @@ export function showPage(page, address) {
   if (shown === 0) history.replaceState({ us, view: 0 }, "");
   shown = last += 1;
   history.pushState({ us, view: shown }, "", address);
-  mount(document.adoptNode(page.getElementById("main")), page.title, 0);
+  const { main, header } = parts(page);
+  mount({ main: document.adoptNode(main), header: document.adoptNode(header), title: page.title, top: 0 });
 }
 
-function mount(main, title, top) {
-  document.getElementById("main").replaceWith(main);
+/** What differs from page to page; the line at the top names the index. */
+function parts(page) {
+  return { main: page.getElementById("main"), header: page.querySelector("header.top") };
+}
+
+function mount({ main, header, title, top }) {
+  const now = parts(document);
+  now.main.replaceWith(main);
+  now.header.replaceWith(header);
   document.title = title;
   scrollTo(0, top);
 }
@@ -77,8 +85,7 @@ export function onReturn(arrived) {
     }
     keep();
     shown = state.view;
-    const { main, title, top } = views.get(shown);
-    mount(main, title, top);
+    mount(views.get(shown));
     arrived();
   });
 }

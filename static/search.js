@@ -4,7 +4,7 @@
 import { clearError, sayError, setBusy } from "./notices.js";
 import { fetchPage, onReturn, Refusal, showPage } from "./pages.js";
 
-const held = new WeakMap(); // the results on the page -> {file, preview}
+const held = new WeakMap(); // the results on the page -> {file, preview, address}
 const PATIENCE = 140; // ms before the waiting state shows; most answers are there sooner
 let running;
 
@@ -13,8 +13,16 @@ export function currentFile() {
   return held.get(document.getElementById("main"))?.file;
 }
 
-/** Asks for results page of `file` with `k` pictures; rejects with a Refusal. */
-export function ask(file, k, signal) {
+/** Asks for the results of the file that is searched by, with `k` pictures; rejects with a Refusal. */
+export function askMore(k) {
+  const { file, address } = held.get(document.getElementById("main"));
+  const more = new URL(address);
+  more.searchParams.set("k", k);
+  return ask(file, more);
+}
+
+/** Sends `file` to an address, what the address asks for as fields of the form. */
+async function ask(file, address, signal) {
   const form = document.querySelector("form.upload");
   const most = Number(form?.dataset.maxBytes ?? Infinity);
   if (file.size > most) {
@@ -22,16 +30,28 @@ export function ask(file, k, signal) {
   }
   const body = new FormData();
   body.append("image", file, file.name || "picture");
-  body.append("k", k);
-  return fetchPage(form.action, { method: "POST", body, signal });
+  for (const [name, value] of address.searchParams) body.append(name, value);
+  return fetchPage(address.pathname, { method: "POST", body, signal });
 }
 
-/** Searches by `file` and shows the results, or says why not. */
-export async function searchBy(file) {
+/** Where a form leads, with what is filled in, less the picture itself. */
+function addressOf(form) {
+  const address = new URL(form.action);
+  for (const [name, value] of new FormData(form)) if (typeof value === "string") address.searchParams.set(name, value);
+  return address;
+}
+
+/** Searches by `file` as the form on the page says, or at another address; shows the results, or says why not. */
+export async function searchBy(file, address) {
   stopSearch();
   clearError();
+  const form = document.querySelector("form.upload");
+  if (!address && form.dataset.refusal) {
+    sayError(form.dataset.refusal);
+    return;
+  }
+  address ??= addressOf(form);
   const mine = (running = new AbortController());
-  const k = document.querySelector(".upload select[name=k]")?.value ?? "";
   const preview = URL.createObjectURL(file);
   const before = document.getElementById("main");
   setBusy(true);
@@ -43,10 +63,10 @@ export async function searchBy(file) {
     hideWaiting(before);
   };
   try {
-    const page = await ask(file, k, mine.signal);
+    const page = await ask(file, address, mine.signal);
     settle();
-    showPage(page, `${document.querySelector("a.brand").pathname}#picture`);
-    held.set(document.getElementById("main"), { file, preview });
+    showPage(page, `${page.querySelector("a.brand").getAttribute("href")}#picture`);
+    held.set(document.getElementById("main"), { file, preview, address });
     usePreview(preview);
     document.querySelector(".found h1")?.focus({ preventScroll: true });
   } catch (error) {
@@ -62,9 +82,22 @@ export function stopSearch() {
   running?.abort();
 }
 
-/** Another number of pictures: the same search again, or the links of the first page. */
-export function chooseK() {
+/** Another number of pictures, index or metric: the same search again, or the links of the first page. */
+export function chooseAgain() {
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-again]");
+    const plain = !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
+    if (!link || !plain || !currentFile()) return;
+    event.preventDefault();
+    searchBy(currentFile(), new URL(link.dataset.again, location));
+  });
   document.addEventListener("change", (event) => {
+    if (event.target.form?.id === "sides") {
+      const address = addressOf(event.target.form);
+      if (currentFile()) searchBy(currentFile(), address);
+      else location.assign(address);
+      return;
+    }
     if (!event.target.matches(".upload select[name=k]")) return;
     const file = currentFile();
     const results = document.querySelector(".results[data-query=id]");

@@ -8,7 +8,19 @@ import sys
 from collections.abc import Sequence
 
 from searchengine import __version__
-from searchengine.cli import demo, exchanging, indexing, inspecting, neighbouring, searching, serving
+from searchengine.cli import (
+    classifying,
+    demo,
+    evaluating,
+    exchanging,
+    indexing,
+    inspecting,
+    mapping,
+    neighbouring,
+    recommending,
+    searching,
+    serving,
+)
 from searchengine.errors import SearchEngineError
 
 _EPILOG = """\
@@ -32,7 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"searchengine {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for module in (indexing, searching, neighbouring, exchanging, serving, inspecting, demo):
+    for module in (
+        indexing,
+        searching,
+        neighbouring,
+        evaluating,
+        classifying,
+        recommending,
+        mapping,
+        exchanging,
+        serving,
+        inspecting,
+        demo,
+    ):
         module.add_verbs(verbs)
     return run(parser, arguments)
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from searchengine.cli.options import add_images_dir, add_index_dir, add_running, print_note, print_result, whole_number
+from searchengine.cli.options import add_images_dir, add_running, print_note, print_result, whole_number
+from searchengine.errors import IndexNotFoundError
+
+if TYPE_CHECKING:
+    from searchengine.web.settings import Folders
 
 
 def add_verbs(verbs: Any) -> None:
@@ -17,10 +22,11 @@ def add_verbs(verbs: Any) -> None:
         "serve",
         help="serve the search page",
         description="Serve the search page with gunicorn: one process that holds the model, and a few threads.",
-        epilog="An index that grows while it is served shows without a restart.",
+        epilog="An index that grows while it is served shows without a restart. Several are served by repeating "
+        "--index-dir: the first at /, each at /i/NAME, and any two side by side for the same query.",
     )
     serve.set_defaults(act=act_serve)
-    add_index_dir(serve)
+    _add_index_dirs(serve)
     add_images_dir(serve)
     serve.add_argument(
         "--host", default=os.environ.get("BIND", "127.0.0.1"), help="address to listen on (default: this machine only)"
@@ -39,18 +45,42 @@ def add_verbs(verbs: Any) -> None:
         description="Make the exported model of an index on this machine, if it is not in the cache yet.",
     )
     prepare.set_defaults(act=act_prepare)
-    add_index_dir(prepare)
+    _add_index_dirs(prepare)
     prepare.add_argument("--weights", metavar="FILE", type=Path, help="the weights file, if it has moved")
     add_running(prepare)
+
+
+def _add_index_dirs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--index-dir",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        help="the index folder; may be given several times (default: $SEARCHENGINE_INDEX_DIR, with several of them "
+        f"separated by {os.pathsep!r}, or ./index)",
+    )
+
+
+def _folders(given: Path | Sequence[Path] | None) -> Folders:
+    """What was named, by the flag or else by the environment."""
+    from searchengine.web.settings import Folders
+
+    if given is None:
+        return Folders.of(os.environ.get("SEARCHENGINE_INDEX_DIR") or "index")
+    return Folders.of([given] if isinstance(given, Path) else given)
 
 
 def act_serve(options: argparse.Namespace) -> int:
     """Become gunicorn."""
     from searchengine.index.catalog import Catalog
 
-    Catalog.open(options.index_dir).close()  # a missing index is told in a sentence, before gunicorn starts
+    folders = _folders(options.index_dir)
+    for folder in folders:
+        Catalog.open(folder).close()  # a missing index is told in a sentence, before gunicorn starts
+        if len(folders) > 1 and os.pathsep in str(folder):
+            raise IndexNotFoundError(f"{folder} has {os.pathsep!r} in its name, so it can only be served by itself.")
     environment = dict(os.environ)
-    environment["SEARCHENGINE_INDEX_DIR"] = str(options.index_dir)
+    environment["SEARCHENGINE_INDEX_DIR"] = str(folders)
     if options.images_dir is not None:
         environment["SEARCHENGINE_IMAGES_DIR"] = str(options.images_dir)
     environment["PORT"] = str(options.port)
@@ -58,23 +88,27 @@ def act_serve(options: argparse.Namespace) -> int:
     environment["THREADS"] = str(options.threads)
     from searchengine.web import gunicorn_config
 
-    print_note(f"Serving {options.index_dir} at http://{options.host}:{options.port} (stop with Ctrl+C)")
+    print_note(f"Serving {', '.join(map(str, folders))} at http://{options.host}:{options.port} (stop with Ctrl+C)")
     command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config()), "searchengine.web:create_app()"]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606  (gunicorn gets our signals)
 
 
 def act_prepare(options: argparse.Namespace) -> int:
-    """Make the model."""
+    """Make the models."""
     from searchengine.extractors import ExtractorSpec, prepare
     from searchengine.index.catalog import Catalog
 
-    catalog = Catalog.open(options.index_dir)
-    try:
-        spec = ExtractorSpec.from_json(catalog.need("spec"))
-        weights = options.weights or catalog.get("weights_file")
-    finally:
-        catalog.close()
-    place = prepare(spec, weights_file=Path(weights) if weights else None, progress=print_note)
-    print_result(f"{spec.title}: ready in {place}")
+    for folder in _folders(options.index_dir):
+        catalog = Catalog.open(folder)
+        try:
+            spec = ExtractorSpec.from_json(catalog.need("spec"))
+            weights = options.weights or catalog.get("weights_file")
+        finally:
+            catalog.close()
+        if not spec.embeds:
+            print_result(f"{spec.title}: no model is needed")
+            continue
+        place = prepare(spec, weights_file=Path(weights) if weights else None, progress=print_note)
+        print_result(f"{spec.title}: ready in {place}")
     return 0

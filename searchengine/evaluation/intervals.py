@@ -57,7 +57,7 @@ def sign_flip_p(differences: Values, random: np.random.Generator, flips: int = F
         count = min(step, flips - start)
         signs = random.integers(0, 2, size=(count, len(moving)), dtype=np.int8) * 2.0 - 1.0
         beyond += (np.abs(signs @ moving) >= found - slack).sum(axis=0)
-    return (1.0 + beyond) / (1.0 + flips)
+    return np.asarray((1.0 + beyond) / (1.0 + flips), dtype=np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

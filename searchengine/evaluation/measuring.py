@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.evaluation import metrics
+from searchengine.evaluation.jackknife import GROUPS, without_each_group
 from searchengine.evaluation.ranking import Collection, Positions, Ranker, Ranking
 from searchengine.evaluation.relevance import Relevance
 
@@ -45,6 +46,7 @@ class Measured:
     first: NDArray[np.int64]
     distances: NDArray[np.float64]
     relevant: NDArray[np.bool_]
+    replicates: NDArray[np.float32] | None = None  # (q, jackknife.GROUPS, m)
 
 
 def measure(
@@ -54,12 +56,13 @@ def measure(
     metric: str,
     *,
     recall_at: Sequence[int] = metrics.RECALL_AT,
+    groups: NDArray[np.int64] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """Rank the collection for each query and measure the rankings.
 
-    Every query must have something relevant (``with_something_relevant`` tells). Raises UnknownNameError for a metric
-    that there is not.
+    Every query must have something relevant (``with_something_relevant`` tells). With the (n,) ``groups`` of the
+    images, everything is also measured without each group. Raises UnknownNameError for a metric that there is not.
     """
     names = metrics.names(recall_at)
     count = len(queries)
@@ -68,13 +71,16 @@ def measure(
     first = np.full((count, FIRST), -1, dtype=np.int64)
     distances = np.full((count, FIRST), np.nan)
     relevant = np.zeros((count, FIRST), dtype=np.bool_)
+    replicates = None if groups is None else np.empty((count, GROUPS, len(names)), dtype=np.float32)
 
     def take(number: int, ranking: Ranking) -> NDArray[np.float64]:
         gains = relevance.gains(queries.labels[number], queries.left_out[number])  # (n,)
         ranked = gains[ranking.order]
         hits = np.flatnonzero(ranked)
-        places = hits + 1
-        values[number] = metrics.measured(places, ranked[hits].astype(np.float64), recall_at)
+        places, worth = hits + 1, ranked[hits].astype(np.float64)
+        values[number] = metrics.measured(places, worth, recall_at)
+        if groups is not None and replicates is not None:
+            replicates[number] = without_each_group(groups[ranking.order], hits, worth, recall_at)
         ceilings[number] = metrics.ceilings(len(places), recall_at)
         kept = min(FIRST, len(ranking.order))
         first[number, :kept] = ranking.order[:kept]
@@ -86,7 +92,7 @@ def measure(
     for one in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
         curve += one
         advance(1)
-    return Measured(names, values, ceilings, curve / max(count, 1), first, distances, relevant)
+    return Measured(names, values, ceilings, curve / max(count, 1), first, distances, relevant, replicates)
 
 
 def with_something_relevant(

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import check_metric
 
-HEAD: Final = 32
+HEAD: Final = 20
 _BLOCK_BYTES = 64 * 2**20  # of float32 values held at once
 _QUERIES = 256  # in a block at most, so that progress can be seen
 _HASH_BYTES = 16 * 2**20
+_FAINTEST = 1e-28  # products of this size lose digits in float32
 
 T = TypeVar("T")
 Positions = NDArray[np.int64]
@@ -77,6 +78,9 @@ class Ranker:
         self._measure: Measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
         self._numbers = np.arange(len(collection), dtype=np.int64)
         self._in_order = len(collection.rows) == len(collection) and bool((collection.columns == self._numbers).all())
+        norms = collection.squared_norms
+        some = np.isfinite(norms) & (norms > 0)
+        self._smallest = float(np.sqrt(norms.min(initial=np.inf, where=some)))
         self._repeats, self._firsts = _equal_features(collection)
 
     def rank(
@@ -119,7 +123,7 @@ class Ranker:
         exact = query.astype(np.float64)
         values = rough if self._in_order else rough[self._collection.columns]  # (r,) -> (n,)
         kept = len(values) - len(left_out)
-        if not (np.isfinite(self._measure.limit(0.0, exact)) and np.isfinite(values).all()):
+        if not self._is_told_by(values, exact):
             return self._order_exactly(exact, left_out)
         values[self._repeats] = values[self._firsts]
         values[left_out] = np.inf
@@ -129,6 +133,15 @@ class Ranker:
         better = np.lexsort((head, distances))
         order[:HEAD] = head[better]
         return Ranking(order, distances[better])
+
+    def _is_told_by(self, values: NDArray[np.float32], query: NDArray[np.float64]) -> bool:
+        """Whether float32 values order these features at all: nothing overflows, and products keep their digits."""
+        faintest = max(float(np.linalg.norm(query)), self._smallest) * self._smallest
+        return (
+            faintest >= _FAINTEST
+            and bool(np.isfinite(self._measure.limit(0.0, query)))
+            and bool(np.isfinite(values).all())
+        )
 
     def _order_exactly(self, query: NDArray[np.float64], left_out: Positions) -> Ranking:
         """For features so large or so small that float32 values say nothing: every distance in float64."""

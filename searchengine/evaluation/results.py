@@ -109,11 +109,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class PerQuery:
-    """``values`` is (q, m) float64, a column a figure; ``keys`` name the queries across indexes."""
+    """``values`` is (q, m) float64, a column a figure; ``keys`` name the queries across indexes; ``replicates`` are
+    the (q, groups, m) float32 values without each group of photos, where they were asked for.
+    """
 
     keys: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
     values: NDArray[np.float64]
+    replicates: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``first`` - ``second`` over the queries that both have; ``p`` is raised for the number of pairs compared."""
+    """``first`` - ``second`` over the queries that both have.
+
+    ``low``, ``high`` and ``p`` are for photos of the same kind: queries and collection could have been others
+    (jackknife). ``low_here``, ``high_here`` and ``p_here`` are for this very collection, asked with other queries
+    (paired bootstrap, permutation test). Both p are raised for the number of pairs compared.
+    """
 
     name: str
     first: float
@@ -155,6 +163,9 @@ class Difference:
     low: float
     high: float
     p: float
+    low_here: float
+    high_here: float
+    p_here: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,30 @@ class LocalIndex:
         self.state()
         return self._fetch(list(ids))
 
+    def find(self, other: ImageRecord) -> int | None:
+        """The image here that is the same picture as one of another index: of equal content, else of the same path.
+
+        The path counts only where one of the two has no content hash, as ready-made features have none.
+        """
+        self.state()
+        path = other.path.encode("utf-8")
+        with self._lock, translated(self.folder):
+            if other.content_hash is not None:
+                same = "SELECT id FROM images WHERE content_hash = ? ORDER BY id LIMIT 1"
+                for (id_,) in self._catalog.execute(same, (bytes.fromhex(other.content_hash),)):
+                    return int(id_)
+            # With several image folders, a path is shown with the name of its folder before it.
+            rows = self._catalog.execute(
+                "SELECT id FROM images WHERE path IN (?, ?) ORDER BY id", (path, path.partition(b"/")[2])
+            ).fetchall()
+        candidates = [row[0] for row in rows]
+        if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():
+            candidates.append(int(other.path[1:]))  # a row that has no more than a number
+        for record in self._fetch([id_ for id_ in candidates if 0 < id_ < 2**63]):
+            if record.path == other.path and None in (record.content_hash, other.content_hash):
+                return record.id
+        return None
+
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection; the same each time while it does not change."""
         now = self.state()

@@ -8,7 +8,6 @@ does not depend on what else came.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +89,7 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
         reduction = Reduction(old.arrays["mean"], old.arrays["components"])
         places, fitted, placed = _extended(old, rows, stamps, reduction, progress)
     about = {"fingerprint": state.fingerprint, "dimension": rows.dimension, **settings}
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "ids": rows.ids,
         "stamps": stamps,
         "places": places,
@@ -131,18 +130,17 @@ def tsne(
     if count < _TOO_FEW:
         return _centred(start)
     library = needed("openTSNE", "openTSNE")
-    threads = os.cpu_count() or 1
     k = min(count - 1, int(3 * perplexity))
     places, distances = nearest(reduced, reduced, k, same=True, progress=progress)
     affinities = library.affinity.PerplexityBasedNN(
         perplexity=min(perplexity, k / 3),
         knn_index=library.nearest_neighbors.PrecomputedNeighbors(places, distances),
-        n_jobs=threads,
     )
     spread = start[:, 0].std() or 1.0
     # A trace of noise tells identical images apart, which would stand on each other for ever.
     start = start / spread * 1e-4 + np.random.default_rng(seed).normal(0, 1e-6, start.shape)
-    embedding = library.TSNEEmbedding(start, affinities, random_state=seed, n_jobs=threads)
+    # One thread: sums are then made in one order on every machine, and on a busy one threads would wait for each other.
+    embedding = library.TSNEEmbedding(start, affinities, random_state=seed, n_jobs=1)
     early = int(iterations * _EXAGGERATED)
     told = _Told(progress, iterations)
     embedding = embedding.optimize(early, exaggeration=12, momentum=0.5, callbacks=told, callbacks_every_iters=10)
@@ -164,7 +162,9 @@ def place_new(
     class Known(library.affinity.Affinities):  # type: ignore[name-defined, misc]
         """Affinities to the fitted rows, by exact neighbours."""
 
-        P = None
+        def __init__(self) -> None:
+            super().__init__()
+            self.P = np.empty((len(fitted), 0))  # nobody looks at more than its length
 
         def to_new(self, data: NDArray[np.float32], return_distances: bool = False) -> Any:
             k = min(_PLACING_NEIGHBOURS, len(fitted))
@@ -254,9 +254,6 @@ class _Told:
         self._progress = progress
         self._total = total
         self.before = 0
-
-    def optimzation_about_to_start(self) -> None:  # openTSNE's own spelling
-        """Nothing to prepare."""
 
     def __call__(self, iteration: int, error: float, embedding: Any) -> bool:
         """False: go on."""

@@ -49,7 +49,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How an index has changed since: images that are ``new``, ``changed`` or ``gone``; ``other``: another extractor."""
+    """How an index has changed since: images ``new``, ``changed`` or ``gone``; ``other``: another extractor."""
 
     new: int
     changed: int
@@ -77,7 +77,7 @@ def save(folder: Path, name: str, about: Mapping[str, Any], arrays: Mapping[str,
     words = {"version": _VERSION, "made": datetime.now(UTC).isoformat(timespec="seconds"), **about}
     file = folder / name
     with replacing(file) as part, part.open("wb") as opened:  # np.savez would add an ending to a name
-        np.savez_compressed(opened, about=np.array(json.dumps(words)), **arrays)
+        np.savez_compressed(opened, **{"about": np.array(json.dumps(words)), **arrays})  # type: ignore[arg-type]
     return file
 
 
@@ -85,14 +85,15 @@ def load(folder: Path, name: str) -> Stored | None:
     """Read it, or None where there is none; IndexDamagedError where it cannot be used."""
     file = folder / name
     try:
-        with np.load(file, allow_pickle=False) as opened:
-            arrays = {key: opened[key] for key in opened.files}
+        # opened here, because np.load lets go of what is no archive without closing it
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
         about = json.loads(str(arrays.pop("about")))
         if about["version"] != _VERSION or len(arrays["ids"]) != len(arrays["stamps"]):
             raise ValueError("another version")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise IndexDamagedError(
             f"{file} cannot be read. Delete it and make it anew: {_COMMAND[name]} --index-dir {folder}"
         ) from error
@@ -111,7 +112,7 @@ def stamps_of(index: LocalIndex, rows: Rows) -> NDArray[np.uint64]:
 
 def freshness(stored: Stored, fingerprint: str, ids: NDArray[np.int64], stamps: NDArray[np.uint64]) -> Freshness:
     """Compare with the images that there are now, given by their ids (ascending) and stamps."""
-    there, here = standing(stored, ids, stamps)
+    _, here = standing(stored, ids, stamps)
     common = np.intersect1d(stored.ids, ids, assume_unique=True)
     return Freshness(
         new=len(ids) - len(common),

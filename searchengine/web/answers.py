@@ -58,22 +58,21 @@ def wants_json() -> bool:
     return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
 
 
-def hits_json(query: dict[str, Any], hits: Sequence[Hit]) -> Response:
+def hits_json(query: dict[str, Any], hits: Sequence[Hit], metric: str) -> Response:
     """The same shape as ``searchengine search --json``."""
-    return jsonify(
-        query=query,
-        hits=[
-            {
-                "rank": hit.rank,
-                "id": hit.id,
-                "path": hit.path,
-                "distance": hit.distance,
-                "score": hit.score,
-                "label": hit.label,
-            }
-            for hit in hits
-        ],
-    )
+    return jsonify(query=query, metric=metric, hits=[hit_json(hit) for hit in hits])
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """One hit."""
+    return {
+        "rank": hit.rank,
+        "id": hit.id,
+        "path": hit.path,
+        "distance": hit.distance,
+        "score": hit.score,
+        "label": hit.label,
+    }
 
 
 def error_answer(message: str, status: int, title: str | None = None) -> Response:

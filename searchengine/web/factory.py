@@ -4,28 +4,67 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from flask import Flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from searchengine.web import answers, assets, headers, pages, pictures, words
+from searchengine.web import answers, assets, compare, headers, health, maps, pages, pictures, words
 from searchengine.web.incoming import FORM_OVERHEAD_BYTES, InMemoryRequest
 from searchengine.web.renditions import Renditions
 from searchengine.web.seam import Engine
+from searchengine.web.served import Collection, Collections, mount, names_of
 from searchengine.web.settings import Settings, load_settings
 
 
-def create_app(config: Mapping[str, Any] | None = None, *, engine: Engine | None = None) -> Flask:
-    """A Flask application over one index.
+def create_app(
+    config: Mapping[str, Any] | None = None,
+    *,
+    engine: Engine | None = None,
+    engines: Mapping[str, Engine] | None = None,
+) -> Flask:
+    """A Flask application over one index or several.
 
     ``config`` overrides the environment (see ``searchengine.web.settings``); keys that Flask knows, such as TESTING,
-    reach Flask. Without an ``engine`` the index at SEARCHENGINE_INDEX_DIR is opened here, which is why gunicorn calls
-    this in the worker and not before it forks. Raises IndexError_ or SettingsError with a sentence for a person.
+    reach Flask. Without an ``engine``, or several by name, the indexes at SEARCHENGINE_INDEX_DIR are opened here, which
+    is why gunicorn calls this in the worker and not before it forks. Raises IndexError_ or SettingsError with a
+    sentence for a person.
+
+    The application of the first index has the plain addresses; each index has one of its own under ``/i/NAME``, so
+    that nothing in a page need know of the others but the way there.
     """
     settings = load_settings(os.environ, config)
-    engine = engine if engine is not None else open_engine(settings)
+    if engines is None:
+        engines = {"index": engine} if engine is not None else _opened(settings)
+    collections = Collections(dict(engines))
+    renditions = Renditions(settings.cache_root / "renditions")  # bounds how many are made at once, of all indexes
+    apps = {
+        collection.name: _app_of(collection, collections, settings, renditions, config)
+        for collection in collections.all
+    }
 
+    app = apps[collections.first.name]
+    app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+        app.wsgi_app, {mount(name): one.wsgi_app for name, one in apps.items()}
+    )
+    if settings.proxies:
+        count = settings.proxies
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=count, x_proto=count, x_host=count, x_port=count, x_prefix=count
+        )
+    return app
+
+
+def _app_of(
+    collection: Collection,
+    collections: Collections,
+    settings: Settings,
+    renditions: Renditions,
+    config: Mapping[str, Any] | None,
+) -> Flask:
+    """The pages of one index."""
+    engine = collection.engine
     app = Flask("searchengine.web", template_folder=str(assets.folder("templates")), static_folder=None)
     app.request_class = InMemoryRequest
     app.config.from_mapping(
@@ -43,27 +82,16 @@ def create_app(config: Mapping[str, Any] | None = None, *, engine: Engine | None
     words.teach(app)
     headers.secure(app)
     answers.answer_errors(app, settings)
-    app.register_blueprint(pages.blueprint(engine, settings))
-    app.register_blueprint(pictures.blueprint(engine, Renditions(settings.cache_root / "renditions")))
+    app.register_blueprint(pages.blueprint(collection, collections, settings))
+    app.register_blueprint(compare.blueprint(collection, collections, settings))
+    app.register_blueprint(health.blueprint(collection, collections))
+    app.register_blueprint(maps.blueprint(engine, settings))
+    app.register_blueprint(pictures.blueprint(engine, renditions))
     app.extensions["searchengine"] = engine
-    if settings.proxies:
-        count = settings.proxies
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=count, x_proto=count, x_host=count, x_port=count, x_prefix=count
-        )
     return app
 
 
-def open_engine(settings: Settings) -> Engine:
-    """The search engine over the index that the settings name; IndexError_."""
-    from searchengine.engine import SearchEngine
+def _opened(settings: Settings) -> dict[str, Engine]:
+    from searchengine.web.engines import open_engines
 
-    return cast(
-        Engine,
-        SearchEngine.open(
-            settings.index_dir,
-            images_dir=settings.images_dir,
-            precision=settings.precision,
-            runtime=settings.runtime,
-        ),
-    )
+    return dict(zip(names_of(settings.index_dir), open_engines(settings), strict=True))

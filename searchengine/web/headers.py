@@ -45,6 +45,6 @@ def secure(app: Flask) -> None:
             headers["Cache-Control"] = "no-store"
         elif "Cache-Control" not in headers:
             headers["Cache-Control"] = ASK_AGAIN
-        if request.endpoint in {"pages.search", "pages.search_upload"}:
+        if request.endpoint in {"pages.search", "pages.search_upload", "compare.by_id", "compare.by_upload"}:
             response.vary.add("Accept")
         return response

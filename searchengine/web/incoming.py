@@ -10,7 +10,8 @@ from typing import IO, Any
 
 from flask import Request
 
-from searchengine.errors import SearchEngineError
+from searchengine.errors import SearchEngineError, UnknownNameError
+from searchengine.index.metrics import check_metric
 from searchengine.web.settings import MAX_K
 
 _WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -64,6 +65,16 @@ def parse_k(text: str | None, default: int) -> int:
     if number is None or number > MAX_K:
         raise RequestError(f"The number of pictures must be a whole number from 1 to {MAX_K}.")
     return number
+
+
+def parse_metric(text: str | None) -> str | None:
+    """The name of a metric, None where none is named; RequestError."""
+    if not text:
+        return None
+    try:
+        return check_metric(text)
+    except UnknownNameError as error:
+        raise RequestError(str(error)) from error
 
 
 def read_upload(request: Request, max_bytes: int) -> Upload:

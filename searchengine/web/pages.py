@@ -1,30 +1,30 @@
-"""The first page, the results and the health of the server."""
+"""The first page and the results."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, render_template, request
+from flask import Blueprint, Response, render_template, request, url_for
 
-from searchengine.errors import SearchEngineError, UnknownImageError
-from searchengine.index.types import Hit, ImageRecord
+from searchengine.index.metrics import alike_sentence, metric_title
+from searchengine.index.types import ImageRecord
 from searchengine.web.answers import hits_json, wants_json
-from searchengine.web.cards import Card, card_of, cards_of, query_style
-from searchengine.web.incoming import RequestError, parse_id, parse_k, read_upload
-from searchengine.web.nearness import Nearness
-from searchengine.web.queries import UploadedQuery, read_query
+from searchengine.web.asking import NO_MODEL, Ranking, UploadReader, rank_image, rank_upload
+from searchengine.web.cards import card_of, cards_of, cosine_is_score, query_style
+from searchengine.web.choices import index_choices, metric_choices, other_side
+from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
+from searchengine.web.queries import UploadedQuery
 from searchengine.web.renditions import file_is_there
-from searchengine.web.seam import Engine
+from searchengine.web.served import Collection, Collections, address_in
 from searchengine.web.settings import MAX_K, Settings
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
 
 
-def blueprint(engine: Engine, settings: Settings) -> Blueprint:
-    """``/``, ``/search`` and ``/healthz``."""
+def blueprint(collection: Collection, collections: Collections, settings: Settings) -> Blueprint:
+    """``/`` and ``/search``."""
     pages = Blueprint("pages", __name__)
-    nearness = Nearness(engine)
+    engine, nearness = collection.engine, collection.nearness
 
     @pages.app_context_processor
     def common() -> dict[str, Any]:
@@ -32,8 +32,14 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
             "max_bytes": settings.max_upload_bytes,
             "default_k": settings.default_k,
             "k": settings.default_k,
-            "k_choices": _choices(settings.default_k),
+            "k_choices": k_choices(settings.default_k),
+            "no_pictures": None if collection.takes_pictures else NO_MODEL,
+            "indexes": index_choices(collection, collections),
         }
+
+    @pages.app_template_global()
+    def url_in(where: Collection | None, endpoint: str, **values: Any) -> str:
+        return address_in(where, collection, endpoint, **values)
 
     @pages.get("/")
     def home() -> Response:
@@ -49,7 +55,7 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
                 extractor=engine.extractor_title,
                 cards=cards,
                 k=k,
-                k_choices=_choices(k),
+                k_choices=k_choices(k),
                 more=more if more > len(cards) else None,
             )
         )
@@ -58,11 +64,13 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
     def search_upload() -> Response:
         upload = read_upload(request, settings.max_upload_bytes)
         k = parse_k(request.form.get("k"), settings.default_k)
-        query = read_query(upload, engine.extractor(), settings.max_upload_pixels)
-        hits = engine.search(query.pixels, k)
+        metric = parse_metric(request.form.get("metric"))
+        query = UploadReader(upload, settings.max_upload_pixels).read(collection)
+        ranking = rank_upload(collection, query, k, metric)
         if wants_json():
-            return hits_json({"upload": query.name, "width": query.width, "height": query.height}, hits)
-        return _results(hits, k, upload=query)
+            about = {"upload": query.name, "width": query.width, "height": query.height}
+            return hits_json(about, ranking.hits, metric or engine.metric)
+        return _results(ranking, k, metric, upload=query)
 
     @pages.get("/search")
     def search() -> Response:
@@ -73,84 +81,91 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
         if image_id is None:
             raise RequestError("The id of a picture must be a whole number from 1 up, as in /search?id=7.")
         k = parse_k(request.args.get("k"), settings.default_k)
+        metric = parse_metric(request.args.get("metric"))
         record = engine.record(image_id)
-        hits = engine.search_id(image_id, k)
+        ranking = rank_image(collection, image_id, k, metric)
         if wants_json():
-            return hits_json({"id": record.id, "path": record.path}, hits)
-        return _results(hits, k, record=record)
+            return hits_json({"id": record.id, "path": record.path}, ranking.hits, metric or engine.metric)
+        return _results(ranking, k, metric, record=record)
 
     def _results(
-        hits: list[Hit], k: int, *, record: ImageRecord | None = None, upload: UploadedQuery | None = None
+        ranking: Ranking,
+        k: int,
+        named: str | None,
+        *,
+        record: ImageRecord | None = None,
+        upload: UploadedQuery | None = None,
     ) -> Response:
-        status = engine.status()
+        status, hits = engine.status(), ranking.hits
+        metric = named or engine.metric
         others = [hit for hit in hits if record is None or hit.id != record.id]
-        if upload is not None:
-            place = query_style(upload.width, upload.height)
-        else:
-            assert record is not None
-            place = query_style(record.width or 4, record.height or 3, record.colour)
+        # What every address from here takes along.
+        kept: dict[str, Any] = {
+            "k": None if k == settings.default_k else k,
+            "metric": None if metric == engine.metric else metric,
+        }
+
+        def by(other: str | None) -> tuple[str, str | None]:
+            values: dict[str, Any] = {**kept, "metric": other}
+            if record is not None:
+                return url_for("pages.search", id=record.id, **values), None
+            return url_for("pages.home"), url_for("pages.search_upload", **values)
+
         return Response(
             render_template(
                 "results.html",
-                place=place,
+                place=place_of(record, upload),
                 status=status,
                 extractor=engine.extractor_title,
-                normalized=engine.normalized,
-                metric=engine.metric,
-                cards=_cards(engine, hits),
+                metric=metric_title(metric),
+                cosine=cosine_is_score(metric, normalized=engine.normalized),
+                alike=alike_sentence(metric, normalized=engine.normalized),
+                cards=cards_of(hits, ranking.records, normalized=engine.normalized, metric=metric),
                 k=k,
-                k_choices=_choices(k),
-                more=_more(len(hits), k, status.images),
+                k_choices=k_choices(k),
+                kept=kept,
+                more=more_than(len(hits), k, status.images),
                 query=card_of(record) if record else None,
                 record=record,
-                file_gone=record is not None and not file_is_there(record),
+                file_gone=record is not None and record.file is not None and not file_is_there(record),
                 upload=upload,
-                nothing_close=bool(others) and nearness.is_far(others[0].distance),
+                nothing_close=bool(others) and metric == engine.metric and nearness.is_far(others[0].distance),
+                indexes=index_choices(collection, collections, record=record, uploaded=upload is not None, **kept),
+                metrics=metric_choices(collection, metric, by),
+                beside=_beside(metric, k, record),
             )
         )
 
-    @pages.get("/healthz")
-    def healthz() -> Response:
-        try:
-            status = engine.status()
-        except SearchEngineError as error:
-            response = jsonify(status="error", error=str(error))
-            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-            return response
-        run = status.run
-        return jsonify(
-            status="ok",
-            images=status.images,
-            extractor=status.extractor,
-            fingerprint=status.fingerprint,
-            updated=status.updated,
-            run=None if run is None else {"done": run.done, "total": run.total, "active": run.active},
-        )
+    def _beside(metric: str, k: int, record: ImageRecord | None) -> dict[str, str | None]:
+        other, other_metric = other_side(collection, collections, metric)
+        values: dict[str, Any] = {
+            "k": None if k == settings.default_k else k,
+            "left": collection.name,
+            "left_by": None if metric == engine.metric else metric,
+            "right": other.name,
+            "right_by": None if other_metric == other.engine.metric else other_metric,
+        }
+        if record is not None:
+            return {"href": url_for("compare.by_id", id=record.id, **values), "again": None}
+        return {"href": url_for("pages.home"), "again": url_for("compare.by_upload", **values)}
 
     return pages
 
 
-def _cards(engine: Engine, hits: list[Hit]) -> list[Card]:
-    """Hits with their records; one that was removed since the search is left out."""
-    try:
-        records = engine.records([hit.id for hit in hits])
-    except UnknownImageError:
-        found = {}
-        for hit in hits:
-            try:
-                found[hit.id] = engine.record(hit.id)
-            except UnknownImageError:
-                continue
-        hits = [hit for hit in hits if hit.id in found]
-        records = [found[hit.id] for hit in hits]
-    return cards_of(hits, records, normalized=engine.normalized)
+def place_of(record: ImageRecord | None, upload: UploadedQuery | None) -> str:
+    """The place and the tint of the picture that was searched by, for the page's style element."""
+    if upload is not None:
+        return query_style(upload.width, upload.height)
+    assert record is not None
+    return query_style(record.width or 4, record.height or 3, record.colour)
 
 
-def _choices(k: int) -> list[int]:
+def k_choices(k: int) -> list[int]:
+    """How many pictures can be asked for, ``k`` among them."""
     return sorted({*K_CHOICES, k})
 
 
-def _more(shown: int, k: int, images: int) -> int | None:
+def more_than(shown: int, k: int, images: int) -> int | None:
     """The next larger k, or None where nothing more can be shown."""
     step = max(k, 30) if k < 120 else 120
     return min(k + step, MAX_K) if shown == k < min(images, MAX_K) else None

@@ -98,6 +98,8 @@ def file_is_there(record: ImageRecord) -> bool:
 
 
 def _gone(record: ImageRecord) -> FileGoneError:
+    if record.file is None:
+        return FileGoneError(f"“{record.path}” is a row of imported features: there is no picture to it.")
     return FileGoneError(
         f"“{record.path}” is in the index, but its file is no longer there. If the photos have moved, start the "
         "server with SEARCHENGINE_IMAGES_DIR set to where they are now; if they were deleted, index the folder again."

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
 
@@ -28,6 +29,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def spec(self) -> ExtractorSpec:
+        """The extractor as a value; it ``embeds`` unless the features were imported."""
+        ...
+
+    @property
     def normalized(self) -> bool:
         """Whether features are L2-normalised, so that a score is a cosine."""
         ...
@@ -38,15 +44,19 @@ class Engine(Protocol):
         ...
 
     def extractor(self) -> QueryReader:
-        """The extractor that made the index; ExtractorError."""
+        """The extractor that made the index; ExtractorError, or QueryError where the features were imported."""
         ...
 
-    def search(self, image: NDArray[np.uint8], k: int) -> list[Hit]:
-        """(h, w, 3) uint8 RGB -> at most k hits; ExtractorError."""
+    def search(self, image: NDArray[np.uint8], k: int, *, metric: str | None = None) -> list[Hit]:
+        """(h, w, 3) uint8 RGB -> at most k hits, by another metric than the index's if one is named; ExtractorError."""
         ...
 
-    def search_id(self, image_id: int, k: int) -> list[Hit]:
-        """At most k hits, the image itself first; UnknownImageError."""
+    def search_id(self, image_id: int, k: int, *, metric: str | None = None) -> list[Hit]:
+        """At most k hits, the image itself among them; UnknownImageError."""
+        ...
+
+    def find(self, other: ImageRecord) -> int | None:
+        """The image here that is the same picture as one of another index, if there is one."""
         ...
 
     def record(self, image_id: int) -> ImageRecord:

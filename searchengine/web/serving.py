@@ -35,25 +35,33 @@ _DO_NOT_TRY_AGAIN = 3
 
 
 def on_starting(server: Any) -> None:
-    """Before anything listens: the index opens, and the model can be loaded without TensorFlow."""
-    from searchengine.extractors import ExtractorSpec, prepare
-    from searchengine.index.catalog import Catalog
-
+    """Before anything listens: every index opens, and its model can be loaded without TensorFlow."""
     try:
-        catalog = Catalog.open(_settings.index_dir)
-        try:
-            spec = ExtractorSpec.from_json(catalog.need("spec"))
-            weights = catalog.get("weights_file")
-        finally:
-            catalog.close()  # what is open now would be shared with the worker
-        if _settings.runtime != "keras" and spec.embeds:
-            prepare(spec, weights_file=Path(weights) if weights else None)
+        for folder in _settings.index_dir:
+            _make_ready(folder)
     except SearchEngineError as error:
         sys.exit(str(error))  # the sentence on stderr, and exit code 1
 
 
+def _make_ready(folder: Path) -> None:
+    from searchengine.extractors import ExtractorSpec, prepare
+    from searchengine.index.catalog import Catalog
+
+    catalog = Catalog.open(folder)
+    try:
+        spec = ExtractorSpec.from_json(catalog.need("spec"))
+        weights = catalog.get("weights_file")
+    finally:
+        catalog.close()  # what is open now would be shared with the worker
+    if _settings.runtime != "keras" and spec.embeds:
+        prepare(spec, weights_file=Path(weights) if weights else None)
+
+
 def post_worker_init(worker: Any) -> None:
-    """In the worker, before its first request: loads the model, so that the first search is not the slow one."""
+    """In the worker, before its first request: loads the model, so that the first search is not the slow one.
+
+    Of several indexes only the first one's is loaded now, and the others' when a picture is searched for in them.
+    """
     try:
         worker.wsgi.extensions["searchengine"].warm()
     except SearchEngineError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,31 @@ class SettingsError(SearchEngineError):
     """A setting cannot be used as it stands."""
 
 
+class Folders(tuple[Path, ...]):
+    """One folder or several; as text, as the environment has them: between them what separates paths there."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return os.pathsep.join(str(folder) for folder in self)
+
+    @classmethod
+    def of(cls, value: object) -> Folders:
+        """From text, a path, or several of them; the same folder twice is one."""
+        if isinstance(value, str):
+            # A folder may have the separator in its name.
+            parts = [value] if Path(value).expanduser().exists() else value.split(os.pathsep)
+        elif isinstance(value, Sequence):
+            parts = [str(part) for part in value]
+        else:
+            parts = [str(value)]
+        folders = {Path(part).expanduser().absolute(): Path(part).expanduser() for part in reversed(parts) if part}
+        return cls(reversed(folders.values()))
+
+
+_INDEX_DIR = Folders((Path("index"),))
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the application runs. Every field can be set by the environment variable named beside it.
@@ -25,7 +51,7 @@ class Settings:
     whose ``X-Forwarded-*`` headers are believed.
     """
 
-    index_dir: Path = Path("index")  # SEARCHENGINE_INDEX_DIR
+    index_dir: Folders = _INDEX_DIR  # SEARCHENGINE_INDEX_DIR, several as PATH has them
     images_dir: Path | None = None  # SEARCHENGINE_IMAGES_DIR, where the photos have moved since they were indexed
     cache_dir: Path | None = None  # SEARCHENGINE_CACHE_DIR, holds thumbnails; else the user's cache folder
     precision: str = "auto"  # SEARCHENGINE_PRECISION
@@ -69,7 +95,7 @@ _BOUNDS = {
     "threads": (1, 64),
 }
 _PLAIN = ("bind", "port", "threads")  # as other servers call them, without our name in front
-_PATHS = ("index_dir", "images_dir", "cache_dir")
+_PATHS = ("images_dir", "cache_dir")
 
 
 def load_settings(environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Settings:
@@ -96,6 +122,8 @@ def variable(name: str) -> str:
 
 
 def _checked(name: str, value: Any) -> Any:
+    if name == "index_dir":
+        return Folders.of(value) or _INDEX_DIR
     if name in _PATHS:
         return Path(value).expanduser()
     if name not in _BOUNDS:

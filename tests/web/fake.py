@@ -6,6 +6,7 @@ The feature of a picture is its average colour, scaled to length one: a red pict
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -16,7 +17,9 @@ from PIL import Image, ImageDraw
 
 from searchengine import images
 from searchengine.errors import UnknownImageError
+from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
+from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 
 INPUT_SIZE = (16, 16)
@@ -32,6 +35,18 @@ COLOURS = {
     "white": (255, 255, 255),
 }
 SIZES = ((320, 240), (240, 320), (300, 300), (480, 270), (640, 200))
+
+
+def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return 1 - float(x @ y) / float(np.linalg.norm(x) * np.linalg.norm(y))
+
+
+DISTANCES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], float]] = {
+    "euclidean": lambda x, y: float(np.linalg.norm(x - y)),
+    "cosine": _cosine,
+    "manhattan": lambda x, y: float(np.abs(x - y).sum()),
+    "inner-product": lambda x, y: -float(x @ y),
+}
 
 
 class FakeEngine:
@@ -63,13 +78,22 @@ class FakeEngine:
         decoded = images.decode(data, max_pixels=max_pixels)
         return decoded, images.resize(decoded.pixels, INPUT_SIZE)
 
-    def search(self, image: NDArray[np.uint8], k: int) -> list[Hit]:
-        self.queries.append(image)
-        return self._nearest(self._feature(image.reshape(-1, 3).mean(axis=0)), k)
+    @property
+    def spec(self) -> ExtractorSpec:
+        normalize = "l2" if self.normalized else "none"
+        return ExtractorSpec("average", None, "none", normalize, "none", INPUT_SIZE, full_decode=True)
 
-    def search_id(self, image_id: int, k: int) -> list[Hit]:
+    def search(self, image: NDArray[np.uint8], k: int, *, metric: str | None = None) -> list[Hit]:
+        self.queries.append(image)
+        return self._nearest(self._feature(image.reshape(-1, 3).mean(axis=0)), k, metric)
+
+    def search_id(self, image_id: int, k: int, *, metric: str | None = None) -> list[Hit]:
         self.record(image_id)
-        return self._nearest(self._features[image_id], k)
+        return self._nearest(self._features[image_id], k, metric)
+
+    def find(self, other: ImageRecord) -> int | None:
+        same = (record.id for record in self._records.values() if record.content_hash == other.content_hash)
+        return next(same, None)
 
     def record(self, image_id: int) -> ImageRecord:
         return self.records([image_id])[0]
@@ -101,17 +125,16 @@ class FakeEngine:
     def _feature(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalized else mean
 
-    def _nearest(self, query: NDArray[np.float64], k: int) -> list[Hit]:
-        distances = sorted(
-            (float(np.linalg.norm(feature - query)), number) for number, feature in self._features.items()
-        )
+    def _nearest(self, query: NDArray[np.float64], k: int, metric: str | None) -> list[Hit]:
+        metric = metric or self.metric
+        distances = sorted((DISTANCES[metric](feature, query), number) for number, feature in self._features.items())
         return [
             Hit(
                 rank=rank,
                 id=number,
                 path=self._records[number].path,
                 distance=distance,
-                score=1 - distance**2 / 2 if self.normalized else 1 / (1 + distance),
+                score=score(metric, distance, normalized=self.normalized),
                 label=self._records[number].label,
             )
             for rank, (distance, number) in enumerate(distances[:k], 1)

@@ -175,7 +175,8 @@ def test_bars_of_raw_features_compare_with_the_nearest(collection: Path, tmp_pat
     nearest = next(hit.distance for hit in hits if hit.distance > 0)
     assert bars == [nearest / hit.distance if hit.distance else 1.0 for hit in hits]
     page = make_app(engine, tmp_path).test_client().get("/search?id=1").text
-    assert "cosine" not in page
+    assert "the bars compare with the nearest" in page
+    assert "the score is the cosine" not in page
 
 
 def test_head_and_other_methods(client: FlaskClient) -> None:

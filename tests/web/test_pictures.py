@@ -142,7 +142,7 @@ def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Pa
 def test_static_files(client: FlaskClient) -> None:
     page = client.get("/").text
     addresses = re.findall(r'(?:href|src)="(/static/[^"]+)"', page)
-    assert len(addresses) == 8
+    assert len(addresses) == 9
     for address in addresses:
         answer = client.get(address, buffered=True)
         assert answer.status_code == 200
@@ -159,7 +159,7 @@ def test_settings_order(tmp_path: Path) -> None:
     assert load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "7"}).max_upload_mb == 7
     for config in ({"MAX_UPLOAD_MB": 9}, {"SEARCHENGINE_MAX_UPLOAD_MB": "9"}, {"max_upload_mb": 9}):
         assert load_settings({"SEARCHENGINE_MAX_UPLOAD_MB": "7"}, config).max_upload_mb == 9
-    assert load_settings({"SEARCHENGINE_INDEX_DIR": str(tmp_path)}).index_dir == tmp_path
+    assert load_settings({"SEARCHENGINE_INDEX_DIR": str(tmp_path)}).index_dir == (tmp_path,)
     assert load_settings({"PORT": "8001", "BIND": "::1"}).port == 8001
     with pytest.raises(SettingsError, match="PORT must be a whole number from 1 to 65535"):
         load_settings({"PORT": "http"})

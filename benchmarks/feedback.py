@@ -1,0 +1,177 @@
+"""What three likes and three dislikes are worth: P@20 of the rest, before and after, by each rule.
+
+    python benchmarks/feedback.py --images DIR [--images DIR ...] [--queries 1000] [--rule rocchio]
+    python benchmarks/feedback.py --index-dir DIR [--index-dir DIR ...]
+
+DIR holds one folder a class, or is an index with labels. Each image asks for the others of its class. Of its first
+page (20 images) the first three of its class are liked and the first three of other classes disliked. These six are
+then taken out of both rankings, the old and the new (residual collection; Salton and Buckley 1990), so that nothing is
+gained by having been shown. Two groups of queries are told: all whose first page has at least one of each, judged by
+up to three and three; and those whose first page has three of each. Intervals: 95 %, bootstrap over queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.classifying.feedback import (
+    COST_JUDGED,
+    COST_RANDOM,
+    EXEMPLAR_SVM,
+    RANDOM_NEGATIVES,
+    ROCCHIO,
+    RULES,
+    exemplar_svm,
+    rocchio,
+    unit,
+)
+
+PAGE = 20
+JUDGED = 3
+Rows = NDArray[np.float32]
+Rule = Callable[[Rows, Rows, Rows, Rows], Rows]  # query, liked, disliked, random -> direction
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A name, unit rows (n, d) float32 and class numbers (n,)."""
+
+    name: str
+    features: Rows
+    truth: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """P@20 of the rest before and after, (q,) float64; how many were judged; seconds a query for the rule itself."""
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    liked: NDArray[np.int64]
+    disliked: NDArray[np.int64]
+    seconds: float
+
+
+def from_images(folder: Path) -> Labelled:
+    """Compact features of a folder of labelled images."""
+    from searchengine.extractors import load_extractor
+    from searchengine.learning.photos import find_labelled
+
+    files, labels, _ = find_labelled(folder)
+    print(f"embedding {len(files)} images of {folder.name}", file=sys.stderr)
+    extractor = load_extractor("compact")
+    parts = [extractor.embed(files[i : i + 64]) for i in range(0, len(files), 64)]
+    return Labelled(folder.name, unit(np.concatenate(parts)).astype(np.float32), np.array(labels))
+
+
+def from_index(folder: Path) -> Labelled:
+    """The features of an index."""
+    from searchengine.classifying import training_set
+    from searchengine.engine import open_index
+
+    index = open_index(folder)
+    data = training_set(index)
+    index.close()
+    truth = np.unique(data.labels, return_inverse=True)[1].astype(np.int64)
+    return Labelled(folder.name, unit(data.features).astype(np.float32), truth)
+
+
+def rule_of(name: str, judged_cost: float = COST_JUDGED, random_cost: float = COST_RANDOM) -> Rule:
+    """One of the rules, as the page uses it: with the query as one more example."""
+    if name == ROCCHIO:
+        return lambda query, liked, disliked, _: rocchio(liked, disliked, query)
+    return lambda query, liked, disliked, random: exemplar_svm(
+        np.concatenate([query, liked]), disliked, random, judged_cost=judged_cost, random_cost=random_cost
+    )
+
+
+def simulate(data: Labelled, rule: Rule, queries: int, seed: int = 0) -> Outcome:
+    """Ask, judge and ask again, for a random choice of the images whose first page has at least one of each kind."""
+    generator = np.random.default_rng(seed)
+    results = []
+    seconds = 0.0
+    for query in generator.permutation(len(data.truth))[:queries].tolist():
+        relevant = data.truth == data.truth[query]
+        order = ranking(data.features, data.features[query], np.array([query]))
+        page = order[:PAGE]
+        liked, disliked = page[relevant[page]][:JUDGED], page[~relevant[page]][:JUDGED]
+        if not len(liked) or not len(disliked):
+            continue
+        seen = np.concatenate([[query], liked, disliked])
+        others = np.setdiff1d(np.arange(len(data.truth)), seen)
+        random = np.random.default_rng(0).permutation(others)[:RANDOM_NEGATIVES]
+        start = time.perf_counter()
+        row = data.features[[query]]
+        w = rule(row, data.features[liked], data.features[disliked], data.features[random])
+        seconds += time.perf_counter() - start
+        before = relevant[ranking(data.features, data.features[query], seen)[:PAGE]].mean()
+        after = relevant[ranking(data.features, w, seen)[:PAGE]].mean()
+        results.append((before, after, len(liked), len(disliked)))
+    if not results:
+        raise SystemExit(f"{data.name}: no first page has images both of the query's class and of others.")
+    before, after, likes, dislikes = (np.array(column) for column in zip(*results, strict=True))
+    return Outcome(before, after, likes, dislikes, seconds / len(results))
+
+
+def ranking(features: Rows, w: Rows, without: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All rows but some, by cosine with a direction, the nearest first; ties in order of number."""
+    order = np.argsort(-(features @ w), kind="stable")  # (n, d) @ (d,) -> (n,)
+    return order[~np.isin(order, without)]
+
+
+def interval(values: NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean, queries drawn with replacement."""
+    generator = np.random.default_rng(0)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def lines(name: str, rule: str, outcome: Outcome) -> Iterator[str]:
+    """Two lines of the table."""
+    full = (outcome.liked == JUDGED) & (outcome.disliked == JUDGED)
+    for title, chosen in (("1 to 3 of each", np.ones(len(full), dtype=bool)), ("3 and 3", full)):
+        if chosen.any():
+            before, after = outcome.before[chosen], outcome.after[chosen]
+            low, high = interval(after - before)
+            yield (
+                f"| {name} | {rule} | {title} | {chosen.sum()} | {before.mean():.3f} | {after.mean():.3f} "
+                f"| {(after - before).mean():+.3f} ({low:+.3f} to {high:+.3f}) | {1000 * outcome.seconds:.1f} |"
+            )
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder a class")
+    parser.add_argument("--index-dir", type=Path, action="append", default=[], metavar="DIR", help="a labelled index")
+    parser.add_argument("--queries", type=int, default=1000, help="at most so many, drawn at random (default: 1000)")
+    parser.add_argument("--rule", choices=RULES, action="append", help="default: all of them")
+    parser.add_argument("--costs", type=float, nargs=2, action="append", metavar=("JUDGED", "RANDOM"),
+                        help="of the exemplar SVM; may be repeated")  # fmt: skip
+    options = parser.parse_args()
+    sets = [*map(from_images, options.images), *map(from_index, options.index_dir)]
+    if not sets:
+        parser.error("name --images or --index-dir")
+    print("| set | rule | judged | queries | P@20 before | P@20 after | gain (95 % interval) | ms a query |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for data in sets:
+        for name in options.rule or RULES:
+            if name == EXEMPLAR_SVM and options.costs:
+                for judged, random in options.costs:
+                    outcome = simulate(data, rule_of(name, judged, random), options.queries)
+                    print("\n".join(lines(data.name, f"{name} {judged:g}/{random:g}", outcome)), flush=True)
+                continue
+            print("\n".join(lines(data.name, name, simulate(data, rule_of(name), options.queries))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What can be learnt from in an index: the images that have a label."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import LearningError
+from searchengine.index.local import LocalIndex
+from searchengine.index.state import State
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """Labelled images in the order of their ids; of several labels, an image's first one counts."""
+
+    ids: NDArray[np.int64]  # (n,)
+    labels: tuple[str, ...]  # n
+    groups: NDArray[np.int64]  # (n,), equal where the content of the files is
+    features: NDArray[np.float32]  # (n, d)
+    norm2: NDArray[np.float64]  # (n,), the squared norm of each feature
+    metric: str
+    fingerprint: str  # of the extractor
+    version: str  # of all the rest
+    unlabelled: int
+    several: int  # images with more than one label
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Labelled:
+    ids: list[int]
+    rows: NDArray[np.int64]
+    labels: list[str]
+    contents: list[str]
+    unlabelled: int
+    several: int
+    version: str
+
+
+def training_set(index: LocalIndex) -> TrainingSet:
+    """All labelled images of an index; LearningError where there are none."""
+    state = index.state()
+    found = _labelled(index, state)
+    if not found.ids:
+        raise LearningError(
+            f"No image of the index in {index.folder} has a label, so there is nothing to learn from. Labels come from "
+            f"the names of subfolders or from a table: searchengine index IMAGES --index-dir {index.folder} "
+            "--labels folder (or --labels FILE.csv)."
+        )
+    return TrainingSet(
+        ids=np.array(found.ids, dtype=np.int64),
+        labels=tuple(found.labels),
+        groups=np.unique(found.contents, return_inverse=True)[1].astype(np.int64),
+        # (r, d) -> (n, d); the mapped file itself where every row counts, has a label and stands in order
+        features=state.rows if np.array_equal(found.rows, np.arange(len(state.rows))) else state.rows[found.rows],
+        norm2=state.norm2[found.rows],
+        metric=state.metric,
+        fingerprint=state.fingerprint,
+        version=found.version,
+        unlabelled=found.unlabelled,
+        several=found.several,
+    )
+
+
+def labels_version(index: LocalIndex) -> str:
+    """16 hexadecimal digits that differ whenever a labelled image comes, goes, or changes its label or content."""
+    return _labelled(index, index.state()).version
+
+
+def _labelled(index: LocalIndex, state: State) -> _Labelled:
+    live = state.live
+    live = live[np.argsort(state.ids[live], kind="stable")]
+    known = {record.id: record for record in index.known(state.ids[live].tolist())}
+    digest = hashlib.sha256()
+    ids, rows, labels, contents = [], [], [], []
+    several = 0
+    for row in live.tolist():
+        id_ = int(state.ids[row])
+        record = known.get(id_)
+        if record is None or not record.label:  # removed just now, or without a label
+            continue
+        content = record.content_hash or f"#{id_}"
+        digest.update(f"{id_}\0{record.label}\0{content}\0{float(state.norm2[row]).hex()}\n".encode())
+        ids.append(id_)
+        rows.append(row)
+        labels.append(record.label)
+        contents.append(content)
+        several += len(record.labels) > 1
+    version = digest.hexdigest()[:16]
+    return _Labelled(ids, np.array(rows, dtype=np.int64), labels, contents, len(live) - len(ids), several, version)

@@ -1,0 +1,95 @@
+"""``searchengine recommend``: liked and disliked images -> what else is like it, on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from searchengine.cli.options import (
+    add_images_dir,
+    add_index_dir,
+    add_json,
+    add_running,
+    print_json,
+    print_result,
+    whole_number,
+)
+
+_DESCRIPTION = """\
+Find images that are like those you like and unlike those you dislike. Each is an id of the index or an image file; a
+file whose name is a number is given as ./42. Those that you name are left out of the results.
+"""
+_EPILOG = """\
+examples:
+  searchengine recommend --like 12 --like 40 --dislike 7 -k 20
+  searchengine recommend --query beach.jpg --like 12 --dislike 7
+  searchengine recommend --like mine.jpg --rule rocchio --json
+"""
+_RULES = ("exemplar-svm", "rocchio")  # the default first; spelt out, so that --help need not load NumPy
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add ``recommend``."""
+    parser = verbs.add_parser(
+        "recommend",
+        help="find images by several liked and disliked ones",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(act=act)
+    parser.add_argument(
+        "--like", metavar="IMAGE", type=example, action="append", default=[], help="a liked one; may be repeated"
+    )
+    parser.add_argument(
+        "--dislike", metavar="IMAGE", type=example, action="append", default=[], help="a disliked one; may be repeated"
+    )
+    parser.add_argument("--query", metavar="IMAGE", type=example, help="the one with which the search began")
+    parser.add_argument("-k", metavar="K", type=whole_number, default=20, help="how many (default: 20)")
+    parser.add_argument(
+        "--rule",
+        choices=_RULES,
+        default=_RULES[0],
+        help="Rocchio (1971) moves the query towards the mean of the liked ones and away from that of the disliked "
+        "ones; the exemplar SVM (Malisiewicz et al. 2011) parts them by a support vector machine "
+        f"(default: {_RULES[0]}, the better one in our measurements: docs/CLASSIFY.md)",
+    )
+    add_index_dir(parser)
+    add_images_dir(parser)
+    add_running(parser)
+    add_json(parser)
+
+
+def example(text: str) -> int | Path:
+    """An argparse type: an id, or an image file."""
+    return int(text) if text.isascii() and text.isdigit() else Path(text)
+
+
+def act(options: argparse.Namespace) -> int:
+    """Run it."""
+    from searchengine.engine import SearchEngine
+
+    engine = SearchEngine.open(
+        options.index_dir, images_dir=options.images_dir, precision=options.precision, runtime=options.runtime
+    )
+    try:
+        hits = engine.recommend(options.like, options.dislike, options.k, query=options.query, rule=options.rule)
+    finally:
+        engine.close()
+    if options.json:
+        names = {"liked": options.like, "disliked": options.dislike}
+        told: dict[str, Any] = {key: [_named(one) for one in given] for key, given in names.items()}
+        told["query"] = None if options.query is None else _named(options.query)
+        print_json({**told, "rule": options.rule, "hits": [asdict(hit) for hit in hits]})
+        return 0
+    print_result("rank  score  id  path")
+    for hit in hits:
+        label = f"  [{hit.label}]" if hit.label else ""
+        print_result(f"{hit.rank:4d}  {hit.score:5.3f}  {hit.id}  {hit.path}{label}")
+    return 0
+
+
+def _named(one: int | Path) -> int | str:
+    return one if isinstance(one, int) else str(one)

@@ -1,0 +1,22 @@
+"""How good are the answers? Measured on labels: one index, or several side by side."""
+
+from searchengine.evaluation.comparing import compare
+from searchengine.evaluation.measuring import evaluate_features
+from searchengine.evaluation.protocols import EvaluationOptions, leave_one_out, query_folder
+from searchengine.evaluation.querying import QuerySet, find_queries, read_queries
+from searchengine.evaluation.results import Comparison, Evaluation, Figure, to_json
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "EvaluationOptions",
+    "Figure",
+    "QuerySet",
+    "compare",
+    "evaluate_features",
+    "find_queries",
+    "leave_one_out",
+    "query_folder",
+    "read_queries",
+    "to_json",
+]

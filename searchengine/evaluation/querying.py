@@ -1,0 +1,101 @@
+"""A folder of query images -> features and labels, made by the extractor of the index."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import QueryError
+from searchengine.extractors import Extractor
+from searchengine.images import FoundFile, find
+from searchengine.indexing.options import Progress, Quiet
+from searchengine.indexing.pipeline import Reading, read_ahead
+from searchengine.indexing.scan import Candidate, Root, check_folder, label_of
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySet:
+    """Images that could be read, a line each: ``features`` (q, d) float32; ``content`` is the hex hash of the bytes.
+
+    ``paths`` are for people, relative to the folder; ``unreadable`` files could not be used.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    files: tuple[Path, ...]
+    labels: tuple[tuple[str, ...], ...]
+    content: tuple[str, ...]
+    features: NDArray[np.float32]
+    unreadable: int = 0
+
+
+def find_queries(folder: Path) -> list[Candidate]:
+    """What there is to read in a folder of query images, with the name of its folder as the label of each.
+
+    QueryError if it holds nothing; IndexingError if there is no such folder.
+    """
+    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100  (links stay links)
+    if not folder.exists():
+        raise QueryError(f"The query folder {folder} is not there. --queries wants a folder with a folder per label.")
+    check_folder(folder)
+    root = Root(0, folder, folder.name)
+    base = os.fsencode(folder)
+    found = [
+        Candidate(0, one.path, os.path.join(base, one.path), None, label_of(root, one.path, several=False))  # noqa: PTH118
+        for one in find(folder)
+        if isinstance(one, FoundFile)
+    ]
+    if not found:
+        raise QueryError(f"The query folder {folder} holds no image.")
+    return found
+
+
+def read_queries(folder: Path, extractor: Extractor, progress: Progress | None = None) -> QuerySet:
+    """Read and embed every image of a folder; what cannot be read is named and left out.
+
+    Raises:
+        QueryError: the folder holds no image that can be used.
+        IndexingError: it cannot be listed.
+    """
+    progress = progress or Quiet()
+    kept: list[Reading] = []
+    rows: list[NDArray[np.float32]] = []
+    waiting: list[NDArray[np.uint8]] = []
+    unreadable = 0
+
+    def embed() -> None:
+        if waiting:
+            rows.append(extractor.embed(np.stack(waiting)))  # (b, h, w, 3) uint8 -> (b, d) float32
+            waiting.clear()
+
+    candidates = find_queries(folder)
+    progress.start(len(candidates), 0)
+    for reading in read_ahead(candidates, extractor.preprocess, (), threads=os.cpu_count() or 1, ahead=2 * _BATCH):
+        if reading.picture is None:
+            unreadable += 1
+            reason = reading.reason or "The file has gone."
+            progress.skipped(reading.candidate.path.decode("utf-8", "replace"), reason)
+        else:
+            kept.append(Reading(reading.candidate, reading.state, reading.content_hash))  # without its pixels
+            waiting.append(reading.picture.pixels)
+            if len(waiting) == _BATCH:
+                embed()
+        progress.advance(1)
+    embed()
+    if not kept:
+        raise QueryError(f"None of the {unreadable} files in the query folder {folder} can be used as an image.")
+    return QuerySet(
+        folder=folder,
+        paths=tuple(one.candidate.path.decode("utf-8", "replace") for one in kept),
+        files=tuple(Path(os.fsdecode(one.candidate.file)) for one in kept),
+        labels=tuple(one.candidate.labels for one in kept),
+        content=tuple((one.content_hash or b"").hex() for one in kept),
+        features=np.concatenate(rows),
+        unreadable=unreadable,
+    )

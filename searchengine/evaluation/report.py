@@ -1,0 +1,135 @@
+"""The report: one HTML file with its styles, plots and pictures inside, for any browser and without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchengine.errors import IndexingError
+from searchengine.evaluation import charts, metrics, wording
+from searchengine.evaluation.comparing import p_text, signed
+from searchengine.evaluation.pictures import data_uri
+from searchengine.evaluation.results import Comparison, Evaluation, Figure
+from searchengine.index.metrics import metric_title
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_HERE = Path(__file__).parent
+_IN_HEAT_MAP = 60  # classes; more would not be read
+_IN_TABLE = 200
+_DIFFERING = 5  # classes at each end of a comparison
+
+
+def check_report(file: Path) -> None:
+    """IndexingError if a report could not be written there; asked before the work is done."""
+    if file.is_dir():
+        raise IndexingError(f"{file} is a folder. Name the file of the report, e.g. {file / 'report.html'}.")
+    folder = file.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise IndexingError(f"{file} cannot be written: {folder} is no folder that may be written to.")
+
+
+def write_report(file: Path, evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> int:
+    """Write the report, whole or not at all; returns its size in bytes. IndexingError if it cannot be written."""
+    from searchengine.exchange.exporting import replacing
+
+    page = render(evaluations, comparisons).encode()
+    with replacing(file) as part:
+        part.write_bytes(page)
+    return len(page)
+
+
+def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
+    """The report as HTML."""
+    main = metrics.MAIN
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=" and ".join(one.name for one in evaluations)
+            if len(evaluations) < 3
+            else f"{len(evaluations)} rankings compared",
+            style=(_HERE / "report.css").read_text(encoding="utf-8"),
+            evaluations=[_shown(one) for one in evaluations],
+            rows=list(zip(*((*one.figures, one.by_class) for one in evaluations), strict=True)),
+            comparisons=[(one, *_ends(one), _scale(one)) for one in comparisons],
+            curves=charts.curves([(one.name, one.curve) for one in evaluations]),
+            main=main,
+            recall_example=next(name for name in metrics.names() if name.startswith("recall")),
+        )
+    )
+
+
+def _shown(evaluation: Evaluation) -> dict[str, Any]:
+    """What the template needs to know of one index besides the results themselves."""
+    labels = sorted(one.label for one in evaluation.classes)
+    right = {one.label: one.figure("P@10").value for one in evaluation.classes}
+    return {
+        "it": evaluation,
+        "metric": metric_title(evaluation.metric),
+        "asked": wording.asked(evaluation),
+        "remarks": [*wording.left_out(evaluation), *evaluation.notes],
+        "lead": _lead(evaluation),
+        "ceilings": wording.ceilings(evaluation),
+        "classes": evaluation.classes[:_IN_TABLE],
+        "more_classes": max(0, len(evaluation.classes) - _IN_TABLE),
+        "heat": charts.heat(labels, right, evaluation.confusion) if len(labels) <= _IN_HEAT_MAP else None,
+    }
+
+
+def _lead(evaluation: Evaluation) -> str:
+    first, tenth, main = (evaluation.figure(name) for name in ("P@1", "P@10", metrics.MAIN))
+    one = "is of the same class" if all(len(of) == 1 for of in evaluation.per_query.labels) else "shares a label"
+    are = "are" if one.startswith("is") else "do"
+    sure = f" (95\N{NO-BREAK SPACE}% interval {wording.interval_text(main)})" if main.low is not None else ""
+    return (
+        f"For {_percent(first.value)} of the queries the nearest image {one}; of the first ten, "
+        f"{tenth.value * 10:.1f} {are} on average. Mean average precision is {main.value:.3f}{sure}."
+    )
+
+
+def _ends(comparison: Comparison) -> tuple[list[Any], list[Any]]:
+    """The classes that gain most in the first, and in the second."""
+    first = [one for one in comparison.classes if one.first > one.second][:_DIFFERING]
+    second = [one for one in reversed(comparison.classes) if one.second > one.first][:_DIFFERING]
+    return first, second
+
+
+def _scale(comparison: Comparison) -> float:
+    """The greatest distance from zero that the plot of differences has to show."""
+    return max(1e-6, *(max(abs(one.low), abs(one.high)) for one in comparison.differences))
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        three=lambda number: f"{number:.3f}",
+        signed=signed,
+        percent=_percent,
+        grouped=wording.grouped,
+        interval=wording.interval_text,
+        p=p_text,
+        at=lambda share: f"{100 * min(1.0, max(0.0, share)):.2f}%",
+        uri=data_uri,
+        main=_main,
+        whole=lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%"),  # not broken at the end of a line
+    )
+    return environment
+
+
+def _main(one: Any) -> Figure:
+    figure: Figure = one.figure(metrics.MAIN)
+    return figure
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"

@@ -1,0 +1,97 @@
+"""A query asked of an index: by a picture of the collection, even of another index's, or by one that was uploaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from searchengine.errors import UnknownImageError
+from searchengine.index.types import Hit, ImageRecord
+from searchengine.web.incoming import RequestError, Upload
+from searchengine.web.queries import UploadedQuery, read_query
+from searchengine.web.renditions import file_is_there, read_file
+from searchengine.web.seam import Engine
+from searchengine.web.served import Collection
+
+NO_MODEL = (
+    "The features of this index were imported without the model that made them, so a picture of your own cannot be "
+    "searched by. Search by one of its rows: choose it on the first page."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What came of a query; ``self_id`` is the picture searched by, where the index holds it.
+
+    ``records`` are those of the hits, in their order.
+    """
+
+    hits: list[Hit]
+    records: list[ImageRecord]
+    self_id: int | None
+
+
+class UploadReader:
+    """Reads one uploaded picture as each index wants it, and but once for those that want it alike."""
+
+    def __init__(self, upload: Upload, max_pixels: int) -> None:
+        self._upload = upload
+        self._max_pixels = max_pixels
+        self._read: dict[str, UploadedQuery] = {}
+
+    def read(self, collection: Collection) -> UploadedQuery:
+        """Decoded for that index; RequestError where a picture says nothing to it, ImageError."""
+        if not collection.takes_pictures:
+            raise RequestError(NO_MODEL)
+        fingerprint = collection.engine.spec.fingerprint
+        if fingerprint not in self._read:
+            self._read[fingerprint] = read_query(self._upload, collection.engine.extractor(), self._max_pixels)
+        return self._read[fingerprint]
+
+
+def rank_upload(collection: Collection, query: UploadedQuery, k: int, metric: str | None) -> Ranking:
+    """The k nearest to an uploaded picture."""
+    engine = collection.engine
+    hits = engine.search(query.pixels, k) if metric is None else engine.search(query.pixels, k, metric=metric)
+    return Ranking(*with_records(engine, hits), None)
+
+
+def rank_image(collection: Collection, image_id: int, k: int, metric: str | None) -> Ranking:
+    """The k nearest to a picture of the same index."""
+    engine = collection.engine
+    hits = engine.search_id(image_id, k) if metric is None else engine.search_id(image_id, k, metric=metric)
+    return Ranking(*with_records(engine, hits), image_id)
+
+
+def rank_foreign(
+    collection: Collection, owner: Collection, record: ImageRecord, k: int, metric: str | None, max_pixels: int
+) -> Ranking:
+    """The k nearest to a picture of another index: to the same one here, or else to what its file shows.
+
+    RequestError where neither can be had.
+    """
+    if collection is owner:
+        return rank_image(collection, record.id, k, metric)
+    image_id = collection.engine.find(record)
+    if image_id is not None:
+        return rank_image(collection, image_id, k, metric)
+    if not collection.takes_pictures:
+        raise RequestError(f"“{record.path}” is not in {collection.name}, which can only be searched by its own rows.")
+    if not file_is_there(record):
+        raise RequestError(f"“{record.path}” is not in {collection.name}, and there is no file to search by.")
+    upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
+    return rank_upload(collection, UploadReader(upload, max_pixels).read(collection), k, metric)
+
+
+def with_records(engine: Engine, hits: Sequence[Hit]) -> tuple[list[Hit], list[ImageRecord]]:
+    """Hits and their records; one that was removed since the search is left out."""
+    try:
+        return list(hits), engine.records([hit.id for hit in hits])
+    except UnknownImageError:
+        found = {}
+        for hit in hits:
+            try:
+                found[hit.id] = engine.record(hit.id)
+            except UnknownImageError:
+                continue
+        return [hit for hit in hits if hit.id in found], list(found.values())

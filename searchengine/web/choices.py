@@ -1,0 +1,83 @@
+"""The choices that a page offers: another index, another metric, two side by side; each is an address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from searchengine.index.metrics import rank_alike
+from searchengine.index.types import ImageRecord
+from searchengine.web.likeness import metric_groups, short_title
+from searchengine.web.served import Collection, Collections, address_in
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several.
+
+    ``href`` is where a link leads; ``again``, on the results of an uploaded picture, where scripts send it again, since
+    the server has not kept it.
+    """
+
+    title: str
+    href: str
+    current: bool
+    again: str | None = None
+    note: str | None = None
+
+
+def index_choices(
+    here: Collection,
+    collections: Collections,
+    *,
+    current: bool = True,
+    record: ImageRecord | None = None,
+    uploaded: bool = False,
+    **values: Any,
+) -> list[Choice]:
+    """Every index, with the same query where it can be asked there; none where there is but one."""
+    if len(collections.all) == 1:
+        return []
+    choices = []
+    for one in collections.all:
+        image_id = None if record is None else record.id if one is here else one.engine.find(record)
+        again = None
+        if image_id is not None:
+            href = address_in(one, here, "pages.search", id=image_id, **values)
+        else:
+            href = address_in(one, here, "pages.home")
+        if uploaded and one.takes_pictures:
+            again = address_in(one, here, "pages.search_upload", **values)
+        note = one.engine.extractor_title
+        if (record is not None and image_id is None) or (uploaded and again is None):
+            note += ". It cannot be asked for this picture: the link leads to its first page"
+        choices.append(Choice(one.name, href, current and one is here, again, note))
+    return choices
+
+
+def metric_choices(
+    here: Collection, chosen: str, address: Callable[[str | None], tuple[str, str | None]]
+) -> list[list[Choice]]:
+    """Every metric, those that rank alike together; ``address`` gives the addresses of one (None: the index's own)."""
+    engine = here.engine
+    groups = []
+    for group in metric_groups(normalized=engine.normalized):
+        choices = []
+        for metric in group:
+            href, again = address(None if metric == engine.metric else metric)
+            choices.append(Choice(short_title(metric), href, metric == chosen, again))
+        groups.append(choices)
+    return groups
+
+
+def other_side(here: Collection, collections: Collections, metric: str) -> tuple[Collection, str]:
+    """What stands beside an index at first: the next one, or itself by a metric that ranks otherwise."""
+    other = collections.after(here)
+    if other is not here:
+        return other, other.engine.metric
+    normalized = here.engine.normalized
+    groups: Sequence[Sequence[str]] = metric_groups(normalized=normalized)
+    return here, next(group[0] for group in groups if not rank_alike(group[0], metric, normalized=normalized))

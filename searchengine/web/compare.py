@@ -1,0 +1,211 @@
+"""Two rankings of one query side by side, with what they share: this is how people choose a layer or a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, render_template, request, url_for
+
+from searchengine.index.metrics import METRICS
+from searchengine.index.types import ImageRecord
+from searchengine.web.answers import hit_json, wants_json
+from searchengine.web.asking import Ranking, UploadReader, rank_foreign, rank_upload
+from searchengine.web.cards import Card, card_of, cards_of
+from searchengine.web.choices import index_choices, other_side
+from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
+from searchengine.web.likeness import Shared, shared, short_title, why_alike
+from searchengine.web.pages import k_choices, more_than, place_of
+from searchengine.web.queries import UploadedQuery
+from searchengine.web.renditions import file_is_there
+from searchengine.web.served import Collection, Collections, address_in
+from searchengine.web.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One ranking as the page shows it; ``problem`` says why there is none. ``by`` is None for the index's own."""
+
+    name: str
+    collection: Collection
+    metric: str
+    by: str | None
+    cards: list[Card]
+    self_id: int | None
+    images: int
+    problem: str | None
+
+    @property
+    def extractor(self) -> str:
+        """The extractor, for people."""
+        return self.collection.engine.extractor_title
+
+
+Ask = Callable[[Collection, str | None], Ranking]
+
+
+def blueprint(collection: Collection, collections: Collections, settings: Settings) -> Blueprint:
+    """``/compare``; the picture is one of this index, or comes with the request."""
+    compare = Blueprint("compare", __name__)
+
+    @compare.get("/compare")
+    def by_id() -> Response:
+        image_id = parse_id(request.args.get("id"))
+        if image_id is None:
+            raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
+        record = collection.engine.record(image_id)
+        k = parse_k(request.args.get("k"), settings.default_k)
+
+        def ask(side: Collection, metric: str | None) -> Ranking:
+            return rank_foreign(side, collection, record, k, metric, settings.max_upload_pixels)
+
+        return _answer({"id": record.id, "path": record.path}, ask, k, request.args, record=record)
+
+    @compare.post("/compare")
+    def by_upload() -> Response:
+        upload = read_upload(request, settings.max_upload_bytes)
+        reader = UploadReader(upload, settings.max_upload_pixels)
+        k = parse_k(request.form.get("k"), settings.default_k)
+        sides = _sides(request.form)
+        # Something must show the picture; a page of two refusals is the refusal.
+        first = next((side for side, _ in sides if side.takes_pictures), sides[0][0])
+        query = reader.read(first)
+
+        def ask(side: Collection, metric: str | None) -> Ranking:
+            return rank_upload(side, reader.read(side), k, metric)
+
+        about = {"upload": query.name, "width": query.width, "height": query.height}
+        return _answer(about, ask, k, request.form, upload=query)
+
+    def _sides(given: Mapping[str, str]) -> list[tuple[Collection, str | None]]:
+        """The two indexes with the metrics named for them; RequestError."""
+        left = _named(given.get("left")) or collection
+        left_by = parse_metric(given.get("left_by"))
+        right, right_by = _named(given.get("right")), parse_metric(given.get("right_by"))
+        if right is None:
+            right, metric = other_side(left, collections, left_by or left.engine.metric)
+            right_by = right_by or metric
+        return [(left, left_by), (right, right_by)]
+
+    def _named(name: str | None) -> Collection | None:
+        found = collections.get(name)
+        if name and found is None:
+            there = ", ".join(one.name for one in collections.all)
+            raise RequestError(f"There is no index “{name}” here. There are: {there}.")
+        return found
+
+    def _answer(
+        about: dict[str, Any],
+        ask: Ask,
+        k: int,
+        given: Mapping[str, str],
+        *,
+        record: ImageRecord | None = None,
+        upload: UploadedQuery | None = None,
+    ) -> Response:
+        sides, rankings = [], []
+        for name, (side, named) in zip(("left", "right"), _sides(given), strict=True):
+            metric = named or side.engine.metric
+            problem = None
+            try:
+                ranking = ask(side, None if metric == side.engine.metric else metric)
+            except RequestError as error:
+                problem, ranking = str(error), Ranking([], [], None)
+            cards = cards_of(ranking.hits, ranking.records, normalized=side.engine.normalized, metric=metric)
+            by = None if metric == side.engine.metric else metric
+            images = side.engine.status().images
+            sides.append(Side(name, side, metric, by, cards, ranking.self_id, images, problem))
+            rankings.append(ranking)
+        left, right = sides
+        common = shared(rankings[0].records, rankings[1].records)
+        alike = why_alike((left.collection.engine.spec, left.metric), (right.collection.engine.spec, right.metric))
+        if wants_json():
+            return jsonify(
+                query=about,
+                shared=common.count,
+                rank_alike=bool(alike),
+                sides=[
+                    {
+                        "index": side.collection.name,
+                        "metric": side.metric,
+                        "error": side.problem,
+                        "hits": [hit_json(hit) for hit in ranking.hits],
+                    }
+                    for side, ranking in zip(sides, rankings, strict=True)
+                ],
+            )
+        kept = {
+            "left": left.collection.name,
+            "left_by": left.by,
+            "right": right.collection.name,
+            "right_by": right.by,
+        }
+        shown_k = None if k == settings.default_k else k
+        more = max((more_than(len(side.cards), k, side.images) or 0 for side in sides), default=0)
+        action = url_for("compare.by_id") if record is not None else url_for("compare.by_upload")
+        return Response(
+            render_template(
+                "compare.html",
+                place=place_of(record, upload),
+                query=card_of(record) if record else None,
+                record=record,
+                file_gone=record is not None and record.file is not None and not file_is_there(record),
+                upload=upload,
+                sides=[
+                    replace(side, cards=_marked(side, places))
+                    for side, places in zip(sides, (common.left, common.right), strict=True)
+                ],
+                common=common,
+                summary=_summary(common, sides, alike),
+                alike=alike,
+                back=_back(left, k, record),
+                action=action,
+                kept=kept,
+                kept_k=shown_k,
+                collections=collections.all,
+                metrics=[(metric, short_title(metric)) for metric in METRICS],
+                k=k,
+                k_choices=k_choices(k),
+                more=more or None,
+                indexes=index_choices(
+                    collection, collections, current=False, record=record, uploaded=upload is not None, k=shown_k
+                ),
+            )
+        )
+
+    def _back(left: Side, k: int, record: ImageRecord | None) -> dict[str, str | None]:
+        """The ranking on the left by itself."""
+        values = {"k": None if k == settings.default_k else k, "metric": left.by}
+        if record is None:
+            home = address_in(left.collection, collection, "pages.home")
+            return {"href": home, "again": address_in(left.collection, collection, "pages.search_upload", **values)}
+        if left.self_id is None:  # the picture is not in that index
+            return {"href": url_for("pages.search", id=record.id, k=values["k"]), "again": None}
+        return {
+            "href": address_in(left.collection, collection, "pages.search", id=left.self_id, **values),
+            "again": None,
+        }
+
+    return compare
+
+
+def _marked(side: Side, places: tuple[int | None, ...]) -> list[Card]:
+    """The cards of a side with their place on the other; the two sides may hold the same id."""
+    return [
+        replace(card, anchor=f"{side.name}{card.id}", other=place)
+        for card, place in zip(side.cards, places, strict=True)
+    ]
+
+
+def _summary(common: Shared, sides: list[Side], alike: str) -> str:
+    shown = max(len(side.cards) for side in sides)
+    if any(side.problem for side in sides) or shown == 0:
+        return ""
+    if common.same_order:
+        return f"The same {shown} pictures in the same order."
+    if common.count == shown:
+        return f"The same {shown} pictures, in another order."
+    if common.count == 0:
+        return "No picture is on both sides."
+    return f"{common.count} of {shown} pictures are on both sides."

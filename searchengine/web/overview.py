@@ -1,0 +1,192 @@
+"""What the map and the groups show: what is stored with the index, joined with what the catalog knows now."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import IndexDamagedError
+from searchengine.index.local import LocalIndex
+from searchengine.index.types import ImageRecord
+from searchengine.mapping import stored
+from searchengine.mapping.groups import members
+from searchengine.mapping.reduction import Rows
+from searchengine.mapping.stored import Stored
+
+_NONE = 0xFFFF  # no label, no group
+_LABELS = 60  # with a colour of their own; the rest are told by name only
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``number`` is from 1; ``ids`` the most typical first; ``label`` what most of its images are labelled with."""
+
+    number: int
+    ids: tuple[int, ...]
+    label: str | None
+
+    @property
+    def size(self) -> int:
+        """How many images."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """``note``: why what is stored is not what there is; ``points``: the map as the page takes it, None without one."""
+
+    map_note: str
+    groups_note: str
+    points: bytes | None
+    etag: str
+    images: int
+    has_groups: bool
+    clusters: tuple[Group, ...]
+    duplicates: tuple[Group, ...]
+    silhouette: float | None
+    limit: float | None
+
+
+class Overviews:
+    """The overview of an index, made anew when the index or a stored file has changed."""
+
+    def __init__(self, index: LocalIndex | None) -> None:
+        self._index = index
+        self._lock = threading.Lock()
+        self._made: tuple[Any, Overview] | None = None
+
+    def now(self) -> Overview:
+        """As it stands."""
+        index = self._index
+        if index is None:  # not an index that lies in a folder
+            return _EMPTY
+        with self._lock:
+            key = (index.state().data_version, _seen(index.folder / stored.MAP), _seen(index.folder / stored.GROUPS))
+            if self._made is None or self._made[0] != key:
+                self._made = (key, _overview(index))
+            return self._made[1]
+
+
+_EMPTY = Overview("", "", None, "", 0, has_groups=False, clusters=(), duplicates=(), silhouette=None, limit=None)
+
+
+def _seen(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _overview(index: LocalIndex) -> Overview:
+    state = index.state()
+    rows = Rows.of(state)
+    map_, map_note = _loaded(index.folder, stored.MAP)
+    groups, groups_note = _loaded(index.folder, stored.GROUPS)
+    if map_ is None and groups is None:
+        return Overview(map_note, groups_note, None, "", len(rows), False, (), (), None, None)
+    stamps = stored.stamps_of(index, rows)
+    records = {record.id: record for record in index.known(rows.ids.tolist())}
+    if map_ is not None:
+        map_note = stored.freshness(map_, state.fingerprint, rows.ids, stamps).sentence(stored.MAP)
+    if groups is not None:
+        groups_note = stored.freshness(groups, state.fingerprint, rows.ids, stamps).sentence(stored.GROUPS)
+    points = None if map_ is None else pack(map_, groups, records)
+    return Overview(
+        map_note=map_note,
+        groups_note=groups_note,
+        points=points,
+        etag="" if points is None else blake2b(points, digest_size=12).hexdigest(),
+        images=len(rows),
+        has_groups=groups is not None,
+        clusters=() if groups is None else _groups(groups, "cluster", records),
+        duplicates=() if groups is None else _groups(groups, "duplicate", records),
+        silhouette=None if groups is None else groups.about["silhouette"],
+        limit=None if groups is None else groups.about["limit"],
+    )
+
+
+def _loaded(folder: Path, name: str) -> tuple[Stored | None, str]:
+    try:
+        return stored.load(folder, name), ""
+    except IndexDamagedError:
+        # The sentence names the file for who runs the server; the page names no path.
+        return None, f"{name} in the index folder cannot be read: delete it, and make it anew."
+
+
+def _groups(groups: Stored, kind: str, records: dict[int, ImageRecord]) -> tuple[Group, ...]:
+    distances = groups.arrays["distance"] if kind == "cluster" else None
+    found = []
+    for number, ids in members(groups.arrays[kind], groups.ids, distances):
+        there = [id_ for id_ in ids.tolist() if id_ in records]
+        if len(there) < (1 if kind == "cluster" else 2):
+            continue
+        labels = [records[id_].label for id_ in there]
+        common = max(set(labels), key=lambda label: (labels.count(label), label or ""))
+        found.append(Group(number + 1, tuple(there), common if labels.count(common) * 2 > len(labels) else None))
+    return tuple(found)
+
+
+def pack(map_: Stored, groups: Stored | None, records: dict[int, ImageRecord]) -> bytes:
+    """The map in one piece for the page: a JSON head, its length before it, then columns of little-endian numbers.
+
+    ``uint32`` length of the head, the head padded to 8 bytes, then for all n images: ``float64`` ids, ``float32`` x and
+    y, ``uint32`` version of the thumbnail, ``uint16`` label, ``uint16`` cluster, ``uint16`` width / height * 1000,
+    ``uint8`` red, green, blue. The head names the columns with their places, and the labels and clusters by number.
+    """
+    kept = np.array([id_ in records for id_ in map_.ids.tolist()], dtype=np.bool_)
+    ids, places = map_.ids[kept], map_.arrays["places"][kept]
+    shown = [records[id_] for id_ in ids.tolist()]
+    names, labels = _numbered([record.label for record in shown])
+    clusters, sizes = _clusters_of(ids, groups)
+    ratios = [min(60.0, (record.width or 1) / (record.height or 1)) for record in shown]
+    columns: dict[str, NDArray[Any]] = {
+        "id": ids.astype("<f8"),
+        "x": places[:, 0].astype("<f4"),
+        "y": places[:, 1].astype("<f4"),
+        "version": np.array([int((r.content_hash or "0")[:8], 16) for r in shown], dtype="<u4"),
+        "label": labels,
+        "cluster": clusters,
+        "ratio": np.array([round(ratio * 1000) for ratio in ratios], dtype="<u2"),
+        "colour": np.array([_rgb(record.colour) for record in shown], dtype="u1").reshape(-1),
+    }
+    layout, at = {}, 0
+    for name, values in columns.items():
+        layout[name] = [values.dtype.str.strip("<|"), at, len(values)]
+        at += -(-values.nbytes // 8) * 8
+    head = json.dumps({"count": len(ids), "labels": names, "clusters": sizes, "columns": layout}).encode()
+    head += b" " * (-(len(head) + 4) % 8)
+    body = b"".join(values.tobytes() + b"\0" * (-values.nbytes % 8) for values in columns.values())
+    return len(head).to_bytes(4, "little") + head + body
+
+
+def _numbered(labels: list[str | None]) -> tuple[list[str], NDArray[np.uint16]]:
+    """The most frequent labels, and the number of each image's label among them."""
+    counts: dict[str, int] = {}
+    for label in labels:
+        if label is not None:
+            counts[label] = counts.get(label, 0) + 1
+    names = sorted(counts, key=lambda name: (-counts[name], name))[:_LABELS]
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, np.array([_NONE if label is None else numbers.get(label, _NONE) for label in labels], dtype="<u2")
+
+
+def _clusters_of(ids: NDArray[np.int64], groups: Stored | None) -> tuple[NDArray[np.uint16], int]:
+    clusters = np.full(len(ids), _NONE, dtype="<u2")
+    if groups is None:
+        return clusters, 0
+    _, here, there = np.intersect1d(ids, groups.ids, assume_unique=True, return_indices=True)
+    clusters[here] = groups.arrays["cluster"][there]
+    return clusters, int(groups.about["clusters"])
+
+
+def _rgb(colour: str | None) -> tuple[int, int, int]:
+    text = colour or "#8a8a8a"
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -1,0 +1,67 @@
+// Draws every image as a point, straight into pixels: 50 000 of them in a few milliseconds, on any machine.
+
+export class Points {
+  constructor(map, order) {
+    this.map = map;
+    this.order = order;
+    this.colours = new Uint32Array(map.count);
+    this.pale = new Uint8Array(map.count); // 1: drawn first, and hardly visible
+    this.mask = { radius: 0, stamps: [] };
+  }
+
+  /** Draws those in view on a 2D context of `ratio` pixels to one px. */
+  draw(context, view, ratio, radius) {
+    const width = Math.round(view.width * ratio);
+    const height = Math.round(view.height * ratio);
+    if (this.image?.width !== width || this.image.height !== height) {
+      this.image = new ImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
+    }
+    this.pixels.fill(0);
+    if (this.mask.radius !== radius * ratio) this.mask = disc(radius * ratio);
+    const some = this.pale.includes(1);
+    if (some) this.pass(view, ratio, width, height, 1, 0x30000000);
+    this.pass(view, ratio, width, height, 0, 0xff000000);
+    context.putImageData(this.image, 0, 0);
+  }
+
+  pass(view, ratio, width, height, pale, solid) {
+    const { x, y } = this.map;
+    const { colours, order, pixels } = this;
+    const { stamps, reach } = this.mask;
+    const scale = view.scale * ratio;
+    const left = width / 2 - view.x * scale;
+    const top = height / 2 + view.y * scale;
+    const opaque = solid >>> 24;
+    for (let n = 0; n < order.length; n += 1) {
+      const i = order[n];
+      if (this.pale[i] !== pale) continue;
+      const px = Math.round(x[i] * scale + left);
+      const py = Math.round(top - y[i] * scale);
+      if (px < -reach || py < -reach || px >= width + reach || py >= height + reach) continue;
+      const colour = colours[i];
+      for (let s = 0; s < stamps.length; s += 3) {
+        const column = px + stamps[s];
+        const row = py + stamps[s + 1];
+        if (column < 0 || row < 0 || column >= width || row >= height) continue;
+        const at = row * width + column;
+        const cover = stamps[s + 2];
+        if (cover === 255) pixels[at] = (colour | solid) >>> 0;
+        else if (pixels[at] >>> 24 < cover) pixels[at] = (colour | (((cover * opaque) / 255) << 24)) >>> 0;
+      }
+    }
+  }
+}
+
+/** The pixels of a disc: across, down, and how much of each is covered, 0..255. */
+function disc(radius) {
+  const reach = Math.ceil(radius + 0.5);
+  const stamps = [];
+  for (let down = -reach; down <= reach; down += 1) {
+    for (let across = -reach; across <= reach; across += 1) {
+      const cover = Math.round(255 * Math.min(Math.max(radius + 0.5 - Math.hypot(across, down), 0), 1));
+      if (cover > 8) stamps.push(across, down, cover);
+    }
+  }
+  return { radius, reach, stamps: Int16Array.from(stamps) };
+}

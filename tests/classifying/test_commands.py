@@ -1,0 +1,119 @@
+"""``searchengine classify`` and ``searchengine recommend`` on real pictures with the model that ships."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from searchengine.cli.indexing import main as offline_index
+from searchengine.cli.main import main
+from tests.conftest import draw
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def made(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "compact", "--json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def index(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> Path:
+    """A copy of one's own."""
+    shutil.copytree(made, tmp_path / "index")
+    monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(tmp_path / "index"))
+    capsys.readouterr()
+    return tmp_path / "index"
+
+
+def test_fit_and_report(index: Path, capsys: Said) -> None:
+    pytest.importorskip("sklearn")
+    assert main(["classify", "--fit"]) == 0
+    out, err = capsys.readouterr()
+    assert "12 labelled images" in out
+    assert "95 % interval" in out
+    assert "calibration error" in out
+    assert "Fitted in" in err
+    assert main(["classify", "--fit", "--json"]) == 0
+    sheet = json.loads(capsys.readouterr().out)["classifier"]
+    assert sheet["classes"] == ["cold", "warm"]
+    assert sheet["logistic"]["images"] == 12
+    assert not sheet["stale"]
+
+
+def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> None:
+    pytest.importorskip("sklearn")
+    broken, nowhere = drawings / "warm" / "broken.jpg", tmp_path / "nowhere.jpg"
+    draw(1).save(tmp_path / "new.png")
+    asked = [str(broken), str(tmp_path / "new.png"), str(nowhere)]
+    assert main(["classify", *asked, "--id", "1", "--json", "-k", "3"]) == 1
+    out, err = capsys.readouterr()
+    first, unusable, good, missing = json.loads(out)["images"]
+    assert "Fitting on 12 labelled images" in err
+    assert "broken.jpg" in err
+    assert "error" in unusable
+    assert "cannot be read" in missing["error"]
+    assert (first["image"], first["learnt_from_it"], first["label"]) == (1, True, "cold")
+    assert sum(one["probability"] for one in good["logistic"]) == pytest.approx(1.0)
+    assert good["logistic"][0]["label"] == "warm"  # it looks just like one of them
+    assert sum(one["probability"] for one in good["vote"]) == pytest.approx(1.0)
+    assert main(["classify", asked[1]]) == 0  # by what was kept
+    out, err = capsys.readouterr()
+    assert "logistic regression  warm" in out
+    assert "Fitting" not in err
+    assert main(["classify", "--id", "77"]) == 1
+    assert "no image 77" in capsys.readouterr().err
+    draw(50).save(drawings / "cold" / "50.jpg")
+    try:
+        assert offline_index([str(drawings), "--index-dir", str(index)]) == 0
+        assert main(["classify", asked[1], "--method", "logistic"]) == 0
+        assert "have changed since" in capsys.readouterr().err
+    finally:
+        (drawings / "cold" / "50.jpg").unlink()
+
+
+def test_without_scikit_learn(index: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert main(["classify", "--id", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "nearest neighbours" in out
+    assert "searchengine[learn]" in err
+    assert main(["classify", "--fit"]) == 1
+    assert "searchengine[learn]" in capsys.readouterr().err
+    assert main(["classify", "--id", "1", "--method", "vote"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_wrong_usage(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> None:
+    for wrong in (["classify"], ["classify", "--fit", "--method", "vote"], ["recommend", "--rule", "magic"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(wrong)
+        assert stopped.value.code == 2
+    assert main(["recommend"]) == 1
+    assert "at least one liked" in capsys.readouterr().err
+    none = tmp_path / "none"
+    assert offline_index([str(drawings), "--index-dir", str(none), "--model", "compact", "--labels", "none"]) == 0
+    assert main(["classify", "--id", "1", "--index-dir", str(none)]) == 1
+    assert "--labels" in capsys.readouterr().err
+    for verb in ("classify", "recommend"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        assert "examples:" in capsys.readouterr().out
+
+
+def test_recommend(index: Path, drawings: Path, capsys: Said) -> None:
+    file = drawings / "warm" / "03.jpg"
+    assert main(["recommend", "--like", "1", "--like", str(file), "--dislike", "2", "-k", "20", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["liked"], told["disliked"], told["rule"]) == ([1, str(file)], [2], "exemplar-svm")
+    assert len(told["hits"]) == 9  # of 12, without the three that were judged
+    assert not {1, 2} & {hit["id"] for hit in told["hits"]}
+    assert "warm/03.jpg" not in [hit["path"] for hit in told["hits"]]
+    assert main(["recommend", "--query", "1", "--dislike", "2", "-k", "2", "--rule", "rocchio"]) == 0
+    assert capsys.readouterr().out.count("\n") == 3

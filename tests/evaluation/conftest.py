@@ -1,0 +1,47 @@
+"""Indexes to evaluate: of features made up, and of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.engine import open_index
+from searchengine.exchange import import_features
+from searchengine.index.local import LocalIndex
+from searchengine.indexing import IndexingOptions, update_index
+from tests.fakes import SPEC, FakeExtractor, picture
+
+Make = Callable[..., LocalIndex]
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Make:
+    """(name, features, labels) -> an index of ready-made features."""
+
+    def make(name: str, features: Sequence[Sequence[float]], labels: Sequence[str]) -> LocalIndex:
+        file = tmp_path / f"{name}.npz"
+        np.savez(
+            file,
+            features=np.array(features, dtype=np.float32),
+            labels=np.array(labels),
+            paths=np.array([f"{i}.png" for i in range(len(labels))]),
+        )
+        import_features(file, tmp_path / name)
+        return open_index(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """An index of plain pictures: red ones, blue ones, and blue ones among the red."""
+    photos = tmp_path / "photos"
+    for label, reds in {"red": (250, 240, 230, 20), "blue": (10, 0, 5, 15)}.items():
+        (photos / label).mkdir(parents=True)
+        for i, red in enumerate(reds):
+            (photos / label / f"{i}.png").write_bytes(picture((red, 0, 255 - red)))
+    update_index([photos], tmp_path / "colours", spec=SPEC, load=FakeExtractor, options=IndexingOptions())
+    return tmp_path / "colours"
