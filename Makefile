@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11 to 3.13, make and a package registry:
 #   make demo                      a search page over sample photos; IMAGES=~/Pictures for your own, PORT=8001 for another port
 #   make test                      all tests
-# The others: install, check, test-fast, format, lock, clean.
+# The others: install, check, test-fast, torture, format, lock, clean.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ IMAGES ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo install test test-fast check format lock clean
+.PHONY: demo install test test-fast torture check format lock clean
 
 demo: $(READY)
 	@$(BIN)/searchengine demo --dir .demo --port $(PORT) $(if $(IMAGES),"$(IMAGES)")
@@ -32,7 +32,11 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not torture"
+
+# Every backbone, the largest included: some 20 minutes, 12 GB of memory.
+torture: $(READY)
+	$(BIN)/python -m pytest -m torture
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -55,6 +55,10 @@ export class Pictures {
   }
 
   async fetch(i) {
+    if (!this.map.version[i]) {
+      this.kept.set(i, null); // features without a picture
+      return;
+    }
     this.running.add(i);
     let bitmap = null;
     try {

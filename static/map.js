@@ -5,6 +5,7 @@ import { css, onScheme, pixel } from "./map-colours.js";
 import { fetchMap, shuffled } from "./map-data.js";
 import { listenForGestures } from "./map-gestures.js";
 import { Levels } from "./map-levels.js";
+import { drawCorners, drawOutline, drawRing } from "./map-marks.js";
 import { Picked } from "./map-picked.js";
 import { Pictures, shape } from "./map-pictures.js";
 import { Places } from "./map-places.js";
@@ -15,6 +16,7 @@ import { sayError, setBusy } from "./notices.js";
 const SIDE = matchMedia("(max-width: 560px)").matches ? 60 : 80; // px that a picture takes, at first
 const GAP = 8;
 const FEW = 160; // images that are shown as pictures at once
+const MIDDLE = 40; // px around the middle in which Enter looks
 const NEAR = 1.8; // times the whole map in view, from where there are pictures
 
 const atlas = document.querySelector(".atlas[data-points]");
@@ -84,9 +86,9 @@ function start(atlas, map) {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     shown = picturesInView(zoom);
     pictures.draw(context, view, shown, side, (i) => (chosen.size && !chosen.has(i) ? "transparent" : colour(i)));
-    if (hover >= 0 && !shown.includes(hover)) ring(hover, radius + 4);
-    if (canvas.matches(":focus-visible")) crosshair();
-    if (outline) stroke(outline);
+    if (hover >= 0 && !shown.includes(hover)) drawRing(context, view.toX(map.x[hover]), view.toY(map.y[hover]), radius + 4);
+    if (canvas.matches(":focus-visible")) finder();
+    if (outline) drawOutline(context, outline);
     canvas.dataset.shown = shown.length; // for those who watch from outside
     canvas.dataset.zoom = zoom.toFixed(3);
   }
@@ -107,43 +109,17 @@ function start(atlas, map) {
     return found;
   }
 
-  const ink = () => getComputedStyle(canvas).color;
-
-  function ring(i, radius) {
-    context.beginPath();
-    context.arc(view.toX(map.x[i]), view.toY(map.y[i]), radius, 0, 2 * Math.PI);
-    context.strokeStyle = ink();
-    context.lineWidth = 2;
-    context.stroke();
+  /** Where image `i` is on the canvas: its picture, or its point. */
+  function boxOf(i) {
+    if (shown.includes(i)) return pictures.box(i, view, side);
+    return { left: view.toX(map.x[i]) - 8, top: view.toY(map.y[i]) - 8, width: 16, height: 16 };
   }
 
-  function crosshair() {
-    const [x, y, arm] = [view.width / 2, view.height / 2, 8];
-    context.strokeStyle = ink();
-    context.lineWidth = 2;
-    for (const [dx, dy] of [[-1, -1], [1, -1], [1, 1], [-1, 1]]) {
-      const [cx, cy] = [x + dx * 24, y + dy * 24];
-      context.beginPath();
-      context.moveTo(cx - dx * arm, cy);
-      context.lineTo(cx, cy);
-      context.lineTo(cx, cy - dy * arm);
-      context.stroke();
-    }
-  }
-
-  function stroke(path) {
-    context.beginPath();
-    for (const [x, y] of path) context.lineTo(x, y);
-    context.closePath();
-    context.strokeStyle = ink();
-    context.lineWidth = 1.5;
-    context.setLineDash([5, 4]);
-    context.stroke();
-    context.setLineDash([]);
-    context.globalAlpha = 0.07;
-    context.fillStyle = ink();
-    context.fill();
-    context.globalAlpha = 1;
+  /** Corners around what Enter searches by: the image in the middle. */
+  function finder() {
+    const i = imageAt(view.width / 2, view.height / 2, MIDDLE);
+    const middle = { left: view.width / 2 - 8, top: view.height / 2 - 8, width: 16, height: 16 };
+    drawCorners(context, i < 0 ? middle : boxOf(i));
   }
 
   function recolour() {
@@ -222,7 +198,7 @@ function start(atlas, map) {
       if (i !== hover) showCard(shown.includes(i) ? -1 : i);
     },
     picked: (px, py, event) => {
-      const i = imageAt(px, py, event.pointerType === "touch" ? 24 : event.type === "keydown" ? 40 : 10);
+      const i = imageAt(px, py, event.pointerType === "touch" ? 24 : event.type === "keydown" ? MIDDLE : 10);
       if (i < 0) return select([], "");
       // A finger hides the point that it means: it sees the picture first.
       if (event.pointerType === "touch" && !shown.includes(i)) return showCard(i);

@@ -34,6 +34,8 @@ examples:
   python offline_index.py val2017 --index-dir coco              VGG16 fc2; fetches its weights (553 MB) once
   python offline_index.py val2017 --index-dir coco              again: only what is new
   python offline_index.py photos scans --exclude '*.png' --exclude 'private/*'
+  python offline_index.py photos --model resnet50 --index-dir resnet
+  python offline_index.py photos --layer block5_pool --pooling gem --index-dir gem
   python offline_index.py photos --weights vgg16_weights_tf_dim_ordering_tf_kernels.h5
 
 exit status: 0 done; 1 nothing could be indexed, or anything was skipped under --strict; 2 wrong usage
@@ -73,11 +75,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "path and label (a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
     )
     model = parser.add_argument_group("the extractor (default: VGG16 fc2, or what the index was made with)")
-    model.add_argument("--model", metavar="NAME", help="vgg16, or compact: small, fast, and shipped with the program")
-    model.add_argument("--layer", metavar="NAME", help="the layer whose output is the feature (default for vgg16: fc2)")
+    model.add_argument(
+        "--model",
+        metavar="NAME|FILE",
+        help="vgg16; compact: small, fast, and shipped with the program; any that `searchengine models` lists; or a "
+        ".keras file of one's own",
+    )
+    model.add_argument(
+        "--layer",
+        metavar="NAME",
+        action="append",
+        help="the layer whose output is the feature (default for vgg16: fc2); repeated, several stand side by side",
+    )
+    model.add_argument(
+        "--pooling",
+        choices=("none", "avg", "max", "gem"),
+        help="how a convolutional layer becomes one number a channel; none (default) keeps every place of it",
+    )
     model.add_argument("--normalize", choices=("l2", "none"), help="features of length 1 (default), or raw activations")
     model.add_argument(
         "--weights", metavar="FILE", help="a weights file of one's own, or the published one: .weights.h5 or .h5"
+    )
+    model.add_argument(
+        "--preprocessing",
+        choices=("none", "unit", "tf", "torch", "caffe"),
+        help="of a .keras file: how pixels of 0 to 255 are brought to what it was trained on (default: none, the model "
+        "does it itself); unit is 0 to 1, tf is -1 to 1, torch and caffe are those of keras.applications",
+    )
+    model.add_argument(
+        "--input-size",
+        metavar="PIXELS",
+        type=whole_number,
+        help="of a .keras file that takes pictures of any size: the one to bring them to",
     )
     add_metric(model, "euclidean, or as the index was made")  # type: ignore[arg-type]
     add_running(model)  # type: ignore[arg-type]
@@ -141,27 +170,40 @@ def act(options: argparse.Namespace) -> int:
 def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]:
     """What the flags ask for or, where they are silent, what the index was made with; and its weights file."""
     from searchengine.errors import SearchEngineError
-    from searchengine.extractors import ExtractorSpec, make_spec
+    from searchengine.extractors import ExtractorSpec, make_spec, weights_file
     from searchengine.index.catalog import Catalog
 
-    if any((options.model, options.layer, options.normalize, options.weights)):
+    asked = (
+        options.model,
+        options.layer,
+        options.pooling,
+        options.normalize,
+        options.weights,
+        options.preprocessing,
+        options.input_size,
+    )
+    if any(asked):
+        model, weights = options.model or "vgg16", options.weights or "imagenet"
         spec = make_spec(
-            options.model or "vgg16",
+            model,
             layer=options.layer,
+            pooling=options.pooling or "none",
             normalize=options.normalize or "l2",
-            weights=options.weights or "imagenet",
+            weights=weights,
+            preprocessing=options.preprocessing,
+            input_size=options.input_size,
         )
-        return spec, Path(options.weights).expanduser() if options.weights else None
+        return spec, weights_file(weights, model)
     try:
         catalog = Catalog.open(options.index_dir)
     except SearchEngineError:
         return make_spec(), None  # a new index; or the run itself says what is wrong with it
     try:
-        weights = catalog.get("weights_file")
+        recorded = catalog.get("weights_file")
         spec = ExtractorSpec.from_json(catalog.need("spec"))
         if spec.model == "compact":  # the one that ships now, should it have changed since: the run says what to do
             return make_spec("compact", normalize=spec.normalize), None
-        return spec, Path(weights) if weights else None
+        return spec, Path(recorded) if recorded else None
     finally:
         catalog.close()
 

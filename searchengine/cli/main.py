@@ -11,11 +11,13 @@ from searchengine import __version__
 from searchengine.cli import (
     classifying,
     demo,
+    downloading,
     evaluating,
     exchanging,
     indexing,
     inspecting,
     mapping,
+    modelling,
     neighbouring,
     recommending,
     searching,
@@ -53,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recommending,
         mapping,
         exchanging,
+        downloading,
         serving,
         inspecting,
+        modelling,
         demo,
     ):
         module.add_verbs(verbs)

@@ -33,6 +33,7 @@ from searchengine.indexing.pipeline import read_ahead
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_roots, make_plan
+from searchengine.indexing.size import size_remark
 from searchengine.indexing.store import Store
 
 _COMMIT_SECONDS = 1.0
@@ -190,6 +191,9 @@ class _Run:
             store.writer.set({"metric": metric, "labels": labels.recorded})  # neither changes a feature
         remark = labels.remark()
         if remark is not None and self.options.limit is None:
+            self.progress.say(remark)
+        remark = size_remark(self.spec, len(plan.candidates), self.index_dir)
+        if remark is not None:
             self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
             self.progress.skipped(_shown(file.path), file.reason)

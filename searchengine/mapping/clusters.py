@@ -73,24 +73,28 @@ def _chosen(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
     best, best_value = 1, -1.0
     for at, k in enumerate(tried):
         progress("How many clusters", at, len(tried))
-        value = _silhouette(sample, _k_means(sample, k, seed)[0])
+        value = _silhouette(sample, _k_means(sample, k, seed, starts=2)[0])
         if value is not None and value > best_value:
             best, best_value = k, value
     progress("How many clusters", len(tried), len(tried))
     return best
 
 
-def _k_means(reduced: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """(n, c) -> (n,) int32 numbers and (k, c) middles."""
+def _k_means(
+    reduced: NDArray[np.float32], k: int, seed: int, starts: int = 4
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """(n, c) -> (n,) int32 numbers and (k, c) middles; the best of so many starts."""
     library = needed("sklearn.cluster", "scikit-learn")
     if k == 1:
         return np.zeros(len(reduced), dtype=np.int32), reduced.mean(axis=0, keepdims=True)
     model: Any
     if len(reduced) <= _WHOLE:
-        model = library.KMeans(k, n_init=4, random_state=seed)
+        model = library.KMeans(k, n_init=starts, random_state=seed)
     else:
-        model = library.MiniBatchKMeans(k, n_init=4, batch_size=4096, random_state=seed)
-    numbers = model.fit_predict(reduced)
+        model = library.MiniBatchKMeans(k, n_init=starts, batch_size=4096, random_state=seed)
+    # One thread: the rows are short, and on a busy machine several would mostly wait for each other.
+    with needed("threadpoolctl", "scikit-learn").threadpool_limits(1):
+        numbers = model.fit_predict(reduced)
     return np.asarray(numbers, dtype=np.int32), np.asarray(model.cluster_centers_, dtype=np.float32)
 
 

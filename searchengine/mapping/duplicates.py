@@ -15,7 +15,7 @@ from searchengine.mapping.progress import Progress, quiet
 from searchengine.mapping.reduction import Reduction, Rows
 
 THRESHOLD = 0.2
-_BLOCK = 512
+_PRODUCTS = 2**22  # distances that are held at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,10 @@ def duplicates_of(
     norms = np.einsum("ij,ij->i", reduced, reduced, dtype=np.float64)
     parents = np.arange(count)
     nearest = np.full(count, np.inf, dtype=np.float32)
-    for start in range(0, count, _BLOCK):
+    step = max(16, min(512, _PRODUCTS // max(count, 1)))
+    for start in range(0, count, step):
         progress("Near-duplicates", start, count)
-        stop = min(start + _BLOCK, count)
+        stop = min(start + step, count)
         products = reduced[start:stop] @ reduced[start:].T  # (b, n - start)
         squares = norms[start:stop, None] + norms[None, start:] - 2.0 * products
         first, second = np.nonzero(squares <= limit**2 + slack)

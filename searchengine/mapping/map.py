@@ -79,7 +79,7 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
         old = stored.load(index.folder, stored.MAP)
     except IndexDamagedError:
         old = None  # it is made anew
-    if old is None or not _goes_on(old, options, state.fingerprint):
+    if old is None or not (_goes_on(old, options, state.fingerprint) and _stands(old, rows, stamps)):
         settings = _settings(options, old)
         reduction, places = whole_map(rows, progress=progress, **settings)
         fitted = np.ones(len(rows), dtype=np.bool_)
@@ -220,10 +220,16 @@ def _projected(rows: Rows, chosen: NDArray[np.int64], reduction: Reduction) -> N
 
 
 def _goes_on(old: Stored, options: MapOptions, fingerprint: str) -> bool:
-    """Whether the stored map is the one that is asked for, and at least something on it was fitted."""
+    """Whether the stored map is the one that is asked for."""
     asked = {"perplexity": options.perplexity, "iterations": options.iterations, "seed": options.seed}
     same = all(value is None or value == old.about.get(name) for name, value in asked.items())
     return same and not options.anew and old.about.get("fingerprint") == fingerprint
+
+
+def _stands(old: Stored, rows: Rows, stamps: NDArray[np.uint64]) -> bool:
+    """Whether anything that the map was made from is still there as it was."""
+    there, _ = stored.standing(old, rows.ids, stamps)
+    return bool(old.arrays["fitted"][there].any())
 
 
 def _settings(options: MapOptions, old: Stored | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from searchengine.mapping.progress import Progress, quiet
 
-_BLOCK = 256  # rows compared with all others at a time
+_PRODUCTS = 2**23  # distances that are held at a time, by each thread
 
 
 def nearest(
@@ -33,11 +33,12 @@ def nearest(
         (m, k) int64 places among the references, and (m, k) float64 distances.
     """
     norms = np.einsum("ij,ij->i", references, references, dtype=np.float32)  # (n,)
+    step = max(16, min(512, _PRODUCTS // max(len(references), 1)))
     places = np.empty((len(queries), k), dtype=np.int64)
     distances = np.empty((len(queries), k))
 
     def one(start: int) -> None:
-        block = queries[start : start + _BLOCK]
+        block = queries[start : start + step]
         order = norms - 2 * (block @ references.T)  # (b, n): the squared distance, less what is the same in a row
         if same:
             order[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
@@ -48,8 +49,8 @@ def nearest(
         places[start : start + len(block)] = np.take_along_axis(found, by_distance, axis=1)
         distances[start : start + len(block)] = np.take_along_axis(exact, by_distance, axis=1)
 
-    starts = range(0, len(queries), _BLOCK)
+    starts = range(0, len(queries), step)
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="nearest") as pool:
         for done, _ in enumerate(pool.map(one, starts), 1):
-            progress("Neighbours", min(done * _BLOCK, len(queries)), len(queries))
+            progress("Neighbours", min(done * step, len(queries)), len(queries))
     return places, distances

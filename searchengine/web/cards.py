@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, rank_alike
 from searchengine.index.types import Hit, ImageRecord
+from searchengine.web.renditions import has_picture
 
 # A picture's place in a row keeps its proportions between these; a panorama beyond them is cropped in its place.
 NARROWEST, WIDEST = 0.6, 2.6
@@ -57,7 +58,8 @@ def query_style(width: int, height: int, colour: str | None = None) -> str:
 
 def card_of(record: ImageRecord) -> Card:
     """A picture of the collection, asked for by no query."""
-    width, height = record.width or 4, record.height or 3
+    blank = not has_picture(record)
+    width, height = record.width or (2 if blank else 4), record.height or (1 if blank else 3)
     return Card(
         id=record.id,
         path=record.path,
@@ -68,7 +70,7 @@ def card_of(record: ImageRecord) -> Card:
         ratio=min(max(width / height, NARROWEST), WIDEST),
         colour=_safe(record.colour),
         version=record.content_hash[:8] if record.content_hash else None,
-        blank=record.file is None,
+        blank=blank,
         anchor=f"i{record.id}",
     )
 

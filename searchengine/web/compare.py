@@ -18,7 +18,7 @@ from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_met
 from searchengine.web.likeness import Shared, shared, short_title, why_alike
 from searchengine.web.pages import k_choices, more_than, place_of
 from searchengine.web.queries import UploadedQuery
-from searchengine.web.renditions import file_is_there
+from searchengine.web.renditions import file_is_there, has_picture
 from searchengine.web.served import Collection, Collections, address_in
 from searchengine.web.settings import Settings
 
@@ -150,7 +150,7 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
                 place=place_of(record, upload),
                 query=card_of(record) if record else None,
                 record=record,
-                file_gone=record is not None and record.file is not None and not file_is_there(record),
+                file_gone=record is not None and has_picture(record) and not file_is_there(record),
                 upload=upload,
                 sides=[
                     replace(side, cards=_marked(side, places))

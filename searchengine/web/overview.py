@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -128,9 +129,8 @@ def _groups(groups: Stored, kind: str, records: dict[int, ImageRecord]) -> tuple
         there = [id_ for id_ in ids.tolist() if id_ in records]
         if len(there) < (1 if kind == "cluster" else 2):
             continue
-        labels = [records[id_].label for id_ in there]
-        common = max(set(labels), key=lambda label: (labels.count(label), label or ""))
-        found.append(Group(number + 1, tuple(there), common if labels.count(common) * 2 > len(labels) else None))
+        label, count = Counter(records[id_].label for id_ in there).most_common(1)[0]
+        found.append(Group(number + 1, tuple(there), label if count * 2 > len(there) else None))
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ from searchengine.web.cards import card_of, cards_of, cosine_is_score, query_sty
 from searchengine.web.choices import index_choices, metric_choices, other_side
 from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
 from searchengine.web.queries import UploadedQuery
-from searchengine.web.renditions import file_is_there
+from searchengine.web.renditions import file_is_there, has_picture
 from searchengine.web.served import Collection, Collections, address_in
 from searchengine.web.settings import MAX_K, Settings
 
@@ -127,7 +127,7 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
                 more=more_than(len(hits), k, status.images),
                 query=card_of(record) if record else None,
                 record=record,
-                file_gone=record is not None and record.file is not None and not file_is_there(record),
+                file_gone=record is not None and has_picture(record) and not file_is_there(record),
                 upload=upload,
                 nothing_close=bool(others) and metric == engine.metric and nearness.is_far(others[0].distance),
                 indexes=index_choices(collection, collections, record=record, uploaded=upload is not None, **kept),

@@ -87,6 +87,11 @@ def existing_file(record: ImageRecord) -> Path:
     return record.file
 
 
+def has_picture(record: ImageRecord) -> bool:
+    """Whether there ever was one: rows of imported features may have none, or but the path of one."""
+    return record.file is not None and record.content_hash is not None
+
+
 def file_is_there(record: ImageRecord) -> bool:
     """Whether the image has a regular file that can be read."""
     if record.file is None:
@@ -98,7 +103,7 @@ def file_is_there(record: ImageRecord) -> bool:
 
 
 def _gone(record: ImageRecord) -> FileGoneError:
-    if record.file is None:
+    if not has_picture(record):
         return FileGoneError(f"“{record.path}” is a row of imported features: there is no picture to it.")
     return FileGoneError(
         f"“{record.path}” is in the index, but its file is no longer there. If the photos have moved, start the "

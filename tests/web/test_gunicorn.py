@@ -145,3 +145,39 @@ def test_a_missing_index_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert f"There is no index in {tmp_path / 'none'}" in said
     assert "Traceback" not in said
     assert "Listening" not in said
+
+
+def test_several_indexes(tmp_path: Path) -> None:
+    images = draw_collection(tmp_path / "images", 4)
+    index(images, tmp_path / "one")
+    index(images / "red", tmp_path / "other")
+    port = free_port()
+    command = [sys.executable, "-m", "searchengine", "serve", "--port", str(port)]
+    command += ["--index-dir", str(tmp_path / "one"), "--index-dir", str(tmp_path / "other")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    served = Server(process, port, images, tmp_path / "one")
+    try:
+        for _ in range(300):
+            try:
+                health = json.loads(served.ask("GET", "/healthz")[2])
+                break
+            except OSError:
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.1)
+        assert [(one["name"], one["images"]) for one in health["indexes"]] == [("one", 4), ("other", 1)]
+        headers = {"Content-Type": "multipart/form-data; boundary=b", "Accept": "application/json"}
+        file = next((images / "red").iterdir())
+        body = form(("image", file.read_bytes(), "mine.png"))
+        sides = json.loads(served.ask("POST", "/compare", body, headers)[2])["sides"]
+        assert [(side["index"], side["hits"][0]["path"].rsplit("/", 1)[-1]) for side in sides] == [
+            ("one", file.name),
+            ("other", file.name),
+        ]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    command[-1] = str(tmp_path / "none")
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert f"There is no index in {tmp_path / 'none'}" in run.stderr

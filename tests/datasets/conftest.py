@@ -1,0 +1,90 @@
+"""A publisher on this machine that behaves as badly as it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Publisher:
+    """``files`` by path. ``breaks``: after so many bytes the connection ends, one number a request; then no more."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    breaks: list[int] = field(default_factory=list)
+    ranges: bool = True
+    marks: bool = True
+    says: int | None = None  # a length that is not true
+    statuses: list[int] = field(default_factory=list)  # answered before anything else
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each request
+    base: str = ""
+
+    def mark(self, data: bytes) -> str:
+        return '"' + hashlib.sha256(data).hexdigest()[:16] + '"'
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    publisher: Publisher
+
+    def do_GET(self) -> None:
+        told, wanted = self.publisher, self.headers.get("Range")
+        told.asked.append((self.path, wanted))
+        self.close_connection = True
+        if told.statuses:
+            self._only_headers(told.statuses.pop(0))
+            return
+        data = told.files.get(self.path)
+        if data is None:
+            self._only_headers(404)
+            return
+        start, condition = 0, self.headers.get("If-Range")
+        if wanted and told.ranges and (condition is None or condition == told.mark(data)):
+            found = re.fullmatch(r"bytes=(\d+)-", wanted)
+            assert found is not None
+            start = int(found[1])
+        if start >= len(data) and start:
+            self._only_headers(416, {"Content-Range": f"bytes */{len(data)}"})
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if told.marks:
+            self.send_header("ETag", told.mark(data))
+        length = len(data) - start
+        self.send_header("Content-Length", str(told.says if told.says is not None and not start else length))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        sent = told.breaks.pop(0) if told.breaks else length
+        self.wfile.write(data[start : start + sent])
+
+    def _only_headers(self, status: int, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": "0", "Connection": "close"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    told = Publisher()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"publisher": told}))
+    told.base = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield told
+    server.shutdown()
+    thread.join()
+    server.server_close()

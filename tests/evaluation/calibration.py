@@ -1,0 +1,59 @@
+"""How often is one of two equally good extractors called better? No test: ``python -m tests.evaluation.calibration``.
+
+Each round draws photos anew, and two sets of features that differ only by noise of the same size. A test at p < 0.05
+should call one of them better in 5 rounds of 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.evaluation import intervals, jackknife, measuring
+from searchengine.evaluation.ranking import Collection
+from searchengine.evaluation.relevance import Relevance
+
+CLASSES = 6
+
+
+def main() -> None:
+    """Print the share of rounds in which each test is wrong."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--photos", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    count, random = options.photos, np.random.default_rng(options.seed)
+    labels = [(str(i % CLASSES),) for i in range(count)]
+    groups = jackknife.groups_of([f"{i}.jpg" for i in range(count)])
+    wrong = {"jackknife over photos": 0, "permutation over queries": 0}
+    for _ in range(options.rounds):
+        photos = np.eye(CLASSES)[np.arange(count) % CLASSES] + 0.5 * random.standard_normal((count, CLASSES))
+        one, other = (
+            _measured(photos + 0.3 * random.standard_normal(photos.shape), labels, groups) for _ in ("one", "other")
+        )
+        main_one = one.names.index("mAP")
+        differences = (one.values - other.values)[:, [main_one]]
+        assert one.replicates is not None
+        assert other.replicates is not None
+        without = (one.replicates.astype(np.float64) - other.replicates)[:, :, [main_one]]
+        error = float(jackknife.spread(without, groups)[0])
+        wrong["jackknife over photos"] += jackknife.t_p(float(differences.mean()), error) < 0.05
+        wrong["permutation over queries"] += float(intervals.sign_flip_p(differences, random, 999)[0]) < 0.05
+    for name, times in wrong.items():
+        print(f"{name:26} {times / options.rounds:6.1%} of {options.rounds} rounds, {count} photos")
+
+
+def _measured(
+    features: NDArray[np.float64], labels: list[tuple[str, ...]], groups: NDArray[np.int64]
+) -> measuring.Measured:
+    rows = features.astype(np.float32)
+    alone = [np.array([i], dtype=np.int64) for i in range(len(rows))]
+    queries = measuring.Queries(labels, alone, lambda part: rows[part])
+    return measuring.measure(Collection.of_features(rows), Relevance(labels), queries, "euclidean", groups=groups)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""An index of imported features: rows without a picture, and no model to search by one."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine.engine import SearchEngine
+from searchengine.exchange.importing import ImportOptions, import_features
+from searchengine.web import create_app
+from tests.fakes import write_pictures
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, draw
+
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[FlaskClient]:
+    """Five rows: four on a line, one apart; the last has a picture."""
+    write_pictures(tmp_path / "in", five=50)
+    features = np.array([[0, 0], [1, 0], [3, 0], [7, 0], [0, 9]], dtype=np.float32)
+    paths = ["one.png", "two.png", "three.png", "four.png", "five.png"]
+    np.savez(tmp_path / "f.npz", features=features, labels=["cat", "dog", "cat", "dog", "<b>ship"], paths=paths)
+    import_features(tmp_path / "f.npz", tmp_path / "index", ImportOptions(images=tmp_path / "in"))
+    engine = SearchEngine.open(tmp_path / "index")
+    engine.warm()  # needs no model
+    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    engine.close()
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[FlaskClient]:
+    """Three rows of which nothing is known."""
+    np.save(tmp_path / "f.npy", np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
+    import_features(tmp_path / "f.npy", tmp_path / "bare")
+    engine = SearchEngine.open(tmp_path / "bare")
+    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    engine.close()
+
+
+def test_rows_without_a_picture_have_a_placeholder(bare: FlaskClient) -> None:
+    page = bare.get("/").text
+    assert page.count('class="picture blank"') == 3
+    assert "/thumbnails/" not in page
+    assert "/images/" not in page
+    assert "#2" in page
+    page = bare.get("/search?id=2").text
+    assert "a row without a picture" in page
+    assert 'class="query-picture blank"' in page
+    assert "this picture" in page
+    assert "no longer where it was" not in page
+
+
+def test_search_by_row(client: FlaskClient) -> None:
+    hits = client.get("/search?id=2", headers=JSON).get_json()["hits"]
+    assert [(hit["id"], hit["distance"]) for hit in hits[:4]] == [(2, 0.0), (1, 1.0), (3, 2.0), (4, 6.0)]
+    assert client.get("/search?id=2").status_code == 200
+    assert client.get("/compare?id=2").status_code == 200
+    assert client.get("/search?id=9").status_code == 404
+
+
+def test_pictures_are_shown_where_there_are_some(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert "<b>ship" not in page
+    assert re.findall(r'<img src="/thumbnails/(\d)', page) == ["5"]
+    assert client.get("/images/5", buffered=True).mimetype == "image/png"
+
+
+def test_there_is_no_original_of_a_row(bare: FlaskClient) -> None:
+    answer = bare.get("/images/1")
+    assert answer.status_code == 404
+    assert "there is no picture to it" in answer.text
+    assert bare.get("/thumbnails/1").mimetype == "image/svg+xml"
+
+
+def test_an_uploaded_picture_gets_a_sentence(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert 'type="file"' not in page
+    assert "without the model" in page
+    for address in ("/search", "/compare"):
+        picture = (io.BytesIO(encoded(draw(COLOURS["red"]))), "red.png")
+        answer = client.post(address, data={"image": picture}, headers=JSON)
+        assert answer.status_code == 400
+        assert "imported without the model" in answer.get_json()["error"]
+        assert answer.get_json()["error"].endswith(".")

@@ -1,0 +1,300 @@
+"""Several indexes in one application: their addresses, the way from one to another, and two side by side."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine.engine import SearchEngine, open_index
+from searchengine.errors import IndexDamagedError
+from searchengine.exchange.importing import import_features
+from searchengine.extractors import ExtractorSpec
+from searchengine.index.local import LocalIndex
+from searchengine.index.types import ImageRecord
+from searchengine.indexing import update_index
+from searchengine.web import create_app, engines
+from searchengine.web.likeness import metric_groups, shared, why_alike
+from searchengine.web.served import names_of
+from searchengine.web.settings import Folders, load_settings
+from tests.fakes import SPEC, FakeExtractor, write_pictures
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, FakeEngine, draw
+
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def two(collection: Path, tmp_path: Path) -> dict[str, FakeEngine]:
+    """The same pictures twice; in the second the features are not normalised, and ids are counted from behind."""
+    unit, raw = FakeEngine(collection), FakeEngine(collection, normalized=False)
+    last = len(raw._records) + 1
+    raw._records = {last - id_: replace(record, id=last - id_) for id_, record in sorted(raw._records.items())}
+    raw._features = {last - id_: feature for id_, feature in raw._features.items()}
+    return {"unit": unit, "raw": raw}
+
+
+@pytest.fixture
+def client(two: dict[str, FakeEngine], tmp_path: Path) -> FlaskClient:
+    config = {"TESTING": True, "CACHE_DIR": tmp_path / "cache", "MAX_UPLOAD_MB": 1}
+    return create_app(config, engines=two).test_client()
+
+
+def tabs(page: str) -> dict[str, str]:
+    nav = re.search(r'<nav class="tabs indexes".*?</nav>', page, re.DOTALL)
+    assert nav is not None
+    return {name: html.unescape(href) for href, name in re.findall(r'href="([^"]+)"[^>]*>([^<]+)<', nav[0])}
+
+
+def picture(colour: str = "red") -> tuple[io.BytesIO, str]:
+    return io.BytesIO(encoded(draw(COLOURS[colour]))), f"{colour}.png"
+
+
+def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+    first, second = client.get("/").text, client.get("/i/raw/").text
+    assert tabs(first) == tabs(second) == {"unit": "/", "raw": "/i/raw/"}
+    assert 'aria-current="true"' in first
+    for page, prefix in ((first, ""), (second, "/i/raw")):
+        assert f'action="{prefix}/search"' in page
+        assert re.findall(r'src="([^"]+)/thumbnails/', page) == ([] if not prefix else [prefix] * 45)
+    hits = client.get("/i/raw/search?id=45", headers=JSON).get_json()["hits"]
+    assert hits[0]["path"] == two["unit"].record(1).path
+    # The first is found by its name too, so that a link lives on when the order changes.
+    assert (
+        client.get("/i/unit/search?id=1", headers=JSON).get_json()
+        == client.get("/search?id=1", headers=JSON).get_json()
+    )
+    assert client.get("/i/none/").status_code == 404
+    assert client.get("/i/raw/images/45", buffered=True).data == client.get("/images/1", buffered=True).data
+
+
+def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+    assert tabs(client.get("/search?id=3&k=5").text) == {"unit": "/search?id=3&k=5", "raw": "/i/raw/search?id=43&k=5"}
+    assert tabs(client.get("/i/raw/search?id=43").text) == {"unit": "/search?id=3", "raw": "/i/raw/search?id=43"}
+    two["raw"].forget(43)
+    page = client.get("/search?id=3").text
+    assert tabs(page)["raw"] == "/i/raw/"
+    assert "It cannot be asked for this picture" in page
+
+
+def test_results_of_an_upload_can_be_asked_for_again_elsewhere(client: FlaskClient) -> None:
+    page = client.post("/search", data={"image": picture(), "k": "4"}).text
+    again = [html.unescape(address) for address in re.findall(r'data-again="([^"]+)"', page)]
+    assert "/i/raw/search?k=4" in again
+    assert "/search?k=4&metric=manhattan" in again
+    assert "/compare?k=4&left=unit&right=raw" in again
+    for address in again:
+        path, _, query = address.partition("?")
+        fields = dict(part.split("=") for part in query.split("&") if part)
+        assert client.post(path, data={"image": picture(), **fields}).status_code == 200
+
+
+def test_metrics(client: FlaskClient) -> None:
+    body = client.get("/search?id=1&metric=manhattan&k=3", headers=JSON).get_json()
+    assert body["metric"] == "manhattan"
+    assert client.get("/search?id=1", headers=JSON).get_json()["metric"] == "euclidean"
+    page = client.get("/search?id=1&metric=cosine&k=5").text
+    assert "give the same order" in page
+    assert "metric=cosine" in page.split('<ol class="gallery">')[1]  # and it goes along
+    for address in ("/search?id=1&metric=hamming", "/compare?id=1&left_by=hamming"):
+        answer = client.get(address)
+        assert answer.status_code == 400
+        assert "There is no metric" in answer.text
+    assert client.get("/i/raw/search?id=1&metric=inner-product").status_code == 200
+
+
+def test_side_by_side_marks_what_both_share(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+    body = client.get("/compare?id=3&k=10", headers=JSON).get_json()
+    left, right = ({hit["path"] for hit in side["hits"]} for side in body["sides"])
+    assert [side["index"] for side in body["sides"]] == ["unit", "raw"]
+    assert body["shared"] == len(left & right) > 0
+    assert not body["rank_alike"]
+    page = client.get("/compare?id=3&k=10").text
+    assert page.count('class="card shared"') == 2 * body["shared"]
+    ids = re.findall(r'<li class="card[^>]* id="(\w+)"', page)
+    assert len(ids) == len(set(ids)) == 20
+    assert 'src="/i/raw/thumbnails/' in page
+    assert 'href="/i/raw/compare?' in page
+    # Every place that is named is the place on the other side.
+    sides = [[hit["path"] for hit in side["hits"]] for side in body["sides"]]
+    galleries = [part.split("</ol>")[0] for part in page.split('<ol class="gallery">')[1:]]
+    for gallery, other, mine in zip(galleries, reversed(sides), sides, strict=True):
+        for card, path in zip(gallery.split("<li ")[1:], mine, strict=True):
+            place = re.search(r"number (\d+) on the other", card)
+            assert (int(place[1]) if place else None) == (other.index(path) + 1 if path in other else None)
+
+
+def test_side_by_side_by_an_upload(client: FlaskClient) -> None:
+    data = {"image": picture("blue"), "left": "raw", "left_by": "cosine", "right": "unit", "k": "45"}
+    page = client.post("/compare", data=data).text
+    assert "cosine distance does not see" in page
+    assert "The same 45 pictures" in page
+    assert 'name="left" value="raw"' in page  # another picture is compared likewise
+    body = client.post("/compare", data={**data, "image": picture("blue")}, headers=JSON).get_json()
+    assert body["rank_alike"]
+    assert body["query"]["upload"] == "blue.png"
+
+
+def test_a_picture_that_is_in_one_index_only(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
+    two["raw"].forget(43)
+    sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
+    assert sides[1]["error"] is None  # searched by its file
+    assert len(two["raw"].queries) == 1
+    two["unit"]._records[3] = replace(two["unit"].record(3), file=Path("/nowhere/at/all.png"))
+    sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
+    assert "there is no file to search by" in sides[1]["error"]
+    page = client.get("/compare?id=3&k=5")
+    assert page.status_code == 200
+    assert "there is no file to search by" in page.text
+
+
+def test_one_index_can_be_compared_by_two_metrics(collection: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(collection)
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path}, engine=engine).test_client()
+    page = client.get("/search?id=1").text
+    assert "indexes" not in page
+    assert "/compare?id=1&amp;left=index&amp;right=index&amp;right_by=manhattan" in page
+    sides = client.get("/compare?id=1&k=5", headers=JSON).get_json()["sides"]
+    assert [side["metric"] for side in sides] == ["euclidean", "manhattan"]
+    assert "rank alike" in client.get("/compare?id=1&right=index&right_by=cosine").text
+
+
+@pytest.mark.parametrize("address", ["/compare", "/compare?id=x", "/compare?id=1&left=none", "/compare?id=1&k=0"])
+def test_bad_comparisons(client: FlaskClient, address: str) -> None:
+    answer = client.get(address)
+    assert answer.status_code == 400
+    assert "data-error" in answer.text
+    assert client.get("/compare?id=4711").status_code == 404
+
+
+def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    body = client.get("/healthz").get_json()
+    assert (body["status"], body["images"]) == ("ok", 45)
+    assert [one["name"] for one in body["indexes"]] == ["unit", "raw"]
+    assert "indexes" not in client.get("/i/raw/healthz").get_json()
+
+    def fail() -> None:
+        raise IndexDamagedError("A file of the index is damaged.")
+
+    monkeypatch.setattr(two["raw"], "status", fail)
+    answer = client.get("/healthz")
+    assert answer.status_code == 503
+    assert answer.get_json()["error"] == "raw: A file of the index is damaged."
+    assert answer.get_json()["indexes"][0]["status"] == "ok"
+    assert client.get("/i/unit/healthz").status_code == 200
+
+
+def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Path) -> None:
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path, "PROXIES": 1}, engines=two).test_client()
+    for address in ("/", "/i/raw/search?id=1", "/i/raw/compare?id=1"):
+        page = client.get(address, headers={"X-Forwarded-Prefix": "/photos"}).text
+        addresses = re.findall(r'\s(?:href|src|action|data-health|data-again)="([^"#][^"]*)"', page)
+        assert [found for found in addresses if not found.startswith("/photos/")] == []
+        assert not any("/photos/i/raw/photos" in found or "/i/raw/i/" in found for found in addresses)
+
+
+def test_names() -> None:
+    assert names_of([Path("/a/coco"), Path("/b/holiday photos")]) == ["coco", "holiday-photos"]
+    assert names_of([Path("/a/index"), Path("/b/index"), Path("/c/b/index")]) == ["a-index", "b-index", "b-index-2"]
+    assert names_of([Path("/a/é ü")]) == ["index"]
+
+
+def test_folders_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    folders = load_settings({"SEARCHENGINE_INDEX_DIR": f"{a}:{b}:{a}"}).index_dir
+    assert folders == (a, b)
+    assert str(folders) == f"{a}:{b}"
+    odd = tmp_path / "a:b"
+    odd.mkdir()
+    assert Folders.of(str(odd)) == (odd,)
+    assert load_settings({}).index_dir == (Path("index"),)
+
+
+def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+
+    class Held:
+        pass
+
+    def load(engine: SearchEngine) -> object:
+        loaded.append(Held())
+        engine._extractor = (engine.index.fingerprint, loaded[-1])  # type: ignore[assignment]
+        return loaded[-1]
+
+    monkeypatch.setattr(SearchEngine, "extractor", load)
+    for name in ("a", "b"):
+        write_pictures(tmp_path / "in", grey=100)
+        indexed(tmp_path / "in", tmp_path / name).close()
+    settings = load_settings({"SEARCHENGINE_INDEX_DIR": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
+    one, other = engines.open_engines(settings)
+    assert loaded == []  # not before a picture is searched for
+    assert one.extractor() is other.extractor()
+    assert one.extractor() is other.extractor()
+    assert len(loaded) == 1
+    one.close()
+    other.close()
+
+
+def record(id_: int, path: str, content_hash: str | None) -> ImageRecord:
+    return ImageRecord(id_, path, None, (), None, None, None, None, None, content_hash)
+
+
+def test_what_two_rankings_share() -> None:
+    left = [record(1, "a", "aa"), record(2, "b", "bb"), record(3, "c", None), record(4, "b2", "bb")]
+    right = [record(9, "b2", "bb"), record(8, "x", "aa"), record(7, "c", "cc"), record(6, "a", "zz")]
+    common = shared(left, right)
+    assert common.left == (2, None, 3, 1) or common.left == (2, 1, 3, None)
+    assert common.count == 3
+    assert not common.same_order
+    assert shared(left, left).same_order
+    assert shared([], []).count == 0
+
+
+def test_what_ranks_alike() -> None:
+    unit = ExtractorSpec("vgg16", "fc2", "none", "l2", "imagenet", (224, 224), full_decode=True)
+    raw, other = replace(unit, normalize="none"), replace(unit, layer="fc1")
+    assert why_alike((unit, "euclidean"), (unit, "cosine"))
+    assert why_alike((unit, "euclidean"), (raw, "cosine"))
+    assert why_alike((raw, "cosine"), (unit, "inner-product"))
+    assert not why_alike((unit, "euclidean"), (raw, "euclidean"))
+    assert not why_alike((unit, "manhattan"), (raw, "cosine"))
+    assert not why_alike((raw, "euclidean"), (raw, "cosine"))
+    assert not why_alike((unit, "cosine"), (other, "cosine"))
+    assert metric_groups(normalized=True) == [["euclidean", "cosine", "inner-product"], ["manhattan"]]
+    assert metric_groups(normalized=False) == [["euclidean"], ["cosine"], ["manhattan"], ["inner-product"]]
+
+
+def test_an_index_finds_the_picture_of_another(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "one", a=10, b=20, sub__c=30)
+    write_pictures(tmp_path / "two", sub__c=30, renamed=10, b=99)
+    one, two = (indexed(tmp_path / name, tmp_path / f"{name}-index") for name in ("one", "two"))
+    np.savez(tmp_path / "bare.npz", features=np.eye(2, dtype=np.float32), paths=["b.png", "nowhere.png"])
+    import_features(tmp_path / "bare.npz", tmp_path / "bare")
+    np.save(tmp_path / "rows.npy", np.eye(2, dtype=np.float32))
+    import_features(tmp_path / "rows.npy", tmp_path / "rows")
+    bare, rows = open_index(tmp_path / "bare"), open_index(tmp_path / "rows")
+
+    def found(here: LocalIndex, there: LocalIndex) -> dict[str, str | None]:
+        ids = {record.path: there.find(record) for record in here.sample(10)}
+        return {path: None if id_ is None else there.records([id_])[0].path for path, id_ in ids.items()}
+
+    # By content; the path does not count where both contents are known.
+    assert found(one, two) == {"a.png": "renamed.png", "b.png": None, "sub/c.png": "sub/c.png"}
+    assert found(one, one) == {path: path for path in one.paths}
+    assert found(one, bare) == {"a.png": None, "b.png": "b.png", "sub/c.png": None}
+    assert found(bare, two) == {"b.png": "b.png", "nowhere.png": None}
+    assert found(rows, rows) == {"#1": "#1", "#2": "#2"}
+    assert found(rows, one) == {"#1": None, "#2": None}
+    for index in (one, two, bare, rows):
+        index.close()
+
+
+def indexed(images: Path, index_dir: Path) -> LocalIndex:
+    update_index([images], index_dir, spec=SPEC, load=FakeExtractor)
+    return open_index(index_dir)
