@@ -92,7 +92,7 @@ export function chooseAgain() {
     searchBy(currentFile(), new URL(link.dataset.again, location));
   });
   document.addEventListener("change", (event) => {
-    if (event.target.form?.id === "sides") {
+    if (event.target.form?.matches("#sides")) {
       const address = addressOf(event.target.form);
       if (currentFile()) searchBy(currentFile(), address);
       else location.assign(address);

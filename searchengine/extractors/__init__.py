@@ -5,7 +5,7 @@ Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on 
 
 from searchengine.extractors.backbones import model_names
 from searchengine.extractors.extractor import Extractor
-from searchengine.extractors.loading import extractor_from_spec, load_extractor, make_spec
+from searchengine.extractors.loading import extractor_from_spec, feature_size, load_extractor, make_spec, weights_file
 from searchengine.extractors.preparing import prepare
 from searchengine.extractors.spec import ExtractorSpec
 
@@ -13,8 +13,10 @@ __all__ = [
     "Extractor",
     "ExtractorSpec",
     "extractor_from_spec",
+    "feature_size",
     "load_extractor",
     "make_spec",
     "model_names",
     "prepare",
+    "weights_file",
 ]

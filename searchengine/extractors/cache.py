@@ -3,7 +3,7 @@
 ::
 
     <cache>/models/<fingerprint>/model.xml, model.bin   the network, as OpenVINO reads it
-                                 export.json            sizes and hashes of both, the spec, the dimension
+                                 export.json            sizes and hashes of both, the spec, the numbers of each layer
     <cache>/models/.lock                                held by the one process that exports
     <cache>/hashes.json                                 of large weights files that were hashed before
 
@@ -35,10 +35,18 @@ _QUICKLY_HASHED = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """A model that OpenVINO can read: ``xml`` (its weights lie beside it) gives (n, ``dimension``) float32."""
+    """A model that OpenVINO can read: ``xml`` (its weights lie beside it) gives (n, ``dimension``) float32.
+
+    ``parts`` are the numbers that each of its layers contributes to a feature; they add up to the dimension.
+    """
 
     xml: Path
-    dimension: int
+    parts: tuple[int, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a feature."""
+        return sum(self.parts)
 
 
 def cache_root() -> Path:
@@ -70,10 +78,10 @@ def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | No
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         whole = all(_unchanged(folder / name, manifest["files"][name], thorough) for name in MODEL_FILES)
-        dimension = int(manifest["dimension"])
+        parts = tuple(int(part) for part in manifest["parts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return ExportedModel(folder / MODEL_FILES[0], dimension) if whole and dimension > 0 else None
+    return ExportedModel(folder / MODEL_FILES[0], parts) if whole and parts and min(parts) > 0 else None
 
 
 def _unchanged(file: Path, known: dict[str, Any], thorough: bool) -> bool:
@@ -110,7 +118,7 @@ def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_manifest(folder: Path, spec: ExtractorSpec, dimension: int) -> None:
+def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) -> None:
     """Complete an entry: its files are flushed and described."""
     files = {}
     for name in MODEL_FILES:
@@ -122,7 +130,7 @@ def write_manifest(folder: Path, spec: ExtractorSpec, dimension: int) -> None:
             "mtime_ns": info.st_mtime_ns,
             "sha256": file_hashes(folder / name)["sha256"],
         }
-    manifest = {"spec": json.loads(spec.to_json()), "dimension": dimension, "files": files}
+    manifest = {"spec": json.loads(spec.to_json()), "parts": parts, "files": files}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
@@ -178,7 +186,7 @@ def remembered_hashes(file: Path) -> dict[str, str]:
     if time.time_ns() - info.st_mtime_ns > 2_000_000_000:
         known[str(file)] = {**stamp, **hashes}
         with contextlib.suppress(OSError):
-            _replace_text(cache_root() / "hashes.json", json.dumps(known, indent=1))
+            replace_text(cache_root() / "hashes.json", json.dumps(known, indent=1))
     return hashes
 
 
@@ -199,7 +207,8 @@ def _known_hashes() -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _replace_text(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str) -> None:
+    """Write a file in one step, and the folder that it lies in."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as stream:
         stream.write(text)

@@ -6,23 +6,20 @@ object a line: any number of ``{"progress": text}``, then ``{"dimension": d}`` o
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import backbones, cache, weights
-from searchengine.extractors.backbones import PublishedWeights
+from searchengine.extractors import backbones, building, cache, own, weights
+from searchengine.extractors.asking import Say, serve
+from searchengine.extractors.backbones import Backbone, PublishedWeights
+from searchengine.extractors.building import Built
 from searchengine.extractors.frameworks import export_openvino, import_keras, import_openvino
 from searchengine.extractors.spec import ExtractorSpec
-
-if TYPE_CHECKING:
-    import keras
 
 # The exported model may differ from Keras by this much of the length of a feature, or it is not used.
 _TOLERANCE = 1e-4
@@ -30,30 +27,45 @@ _REPORT_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 
 
-def load_model(
-    spec: ExtractorSpec, file: Path | PublishedWeights, say: Callable[[str], None], *, policy: str = "float32"
-) -> keras.Model:
-    """(n, h, w, 3) uint8 RGB -> (n, d) float32, not normalised, with the weights of ``file``.
+def load_model(spec: ExtractorSpec, file: Path | PublishedWeights, say: Say, *, policy: str = "float32") -> Built:
+    """The model of a spec with the weights of ``file``, which is downloaded first if it is yet to be had.
 
-    Downloads the file first if it is yet to be had. ExtractorError, UnknownNameError, WeightsNotFoundError.
+    ``policy`` does not reach a model of one's own. ExtractorError, UnknownNameError, WeightsNotFoundError.
     """
     import_keras()
     if isinstance(file, PublishedWeights):
         file = _download(spec, file, say)
-    title = backbones.display_name(spec.model)
+    if spec.model == backbones.OWN:
+        return own.build(spec, file)
     line = backbones.BACKBONES[spec.model]
+    if spec.weights == weights.IMAGENET:
+        return _with_published(spec, line, file, policy)
+    return _with_own_weights(spec, line, file, policy)
+
+
+def _with_published(spec: ExtractorSpec, line: Backbone, file: Path, policy: str) -> Built:
+    # Without a digest it can only be the file that Keras cached under this name.
+    head = line.with_head.is_one_of(cache.remembered_hashes(file)) or file.name == line.with_head.file_name
+    built = building.build(spec, head=head, policy=policy)
+    weights.load_into(built.network, file, line.title, count=False)
+    weights.mend_published(built.network, line)
+    return built
+
+
+def _with_own_weights(spec: ExtractorSpec, line: Backbone, file: Path, policy: str) -> Built:
     # Whether the file comes with the classification head is seen only when it is tried.
-    tries = [True] if spec.layer in line.head else [False, True] if "notop" in file.name else [True, False]
+    needed = bool(line.head.intersection(spec.layers))
+    tries = [True] if needed else [False, True] if "notop" in file.name else [True, False]
     failures: list[ExtractorError] = []
     for head in tries:
-        model, network = backbones.build(spec, head=head, policy=policy)
+        built = building.build(spec, head=head, policy=policy)
         try:
-            weights.load_into(network, file, title if head else f"{title} without its head")
+            weights.load_into(built.network, file, line.title if head else f"{line.title} without its head")
         except ExtractorError as error:
             failures.append(error)
         else:
-            return model
-    if spec.layer in line.head and "notop" in file.name:
+            return built
+    if needed and "notop" in file.name:
         raise ExtractorError(
             f"{failures[0]} It seems to be the file without the classification head, which the layer {spec.layer} "
             "belongs to: give the file with the head."
@@ -61,7 +73,7 @@ def load_model(
     raise failures[0]
 
 
-def _download(spec: ExtractorSpec, wanted: PublishedWeights, say: Callable[[str], None]) -> Path:
+def _download(spec: ExtractorSpec, wanted: PublishedWeights, say: Say) -> Path:
     import socket
 
     import keras
@@ -75,7 +87,11 @@ def _download(spec: ExtractorSpec, wanted: PublishedWeights, say: Callable[[str]
         try:
             return Path(
                 keras.utils.get_file(
-                    place.name, wanted.url, file_hash=wanted.md5, cache_subdir="models", cache_dir=str(place.parents[1])
+                    place.name,
+                    wanted.url,
+                    file_hash=wanted.digest,
+                    cache_subdir="models",
+                    cache_dir=str(place.parents[1]),
                 )
             )
         except Exception as error:  # that is what get_file raises
@@ -86,7 +102,7 @@ def _download(spec: ExtractorSpec, wanted: PublishedWeights, say: Callable[[str]
 
 
 @contextmanager
-def _reporting_growth(place: Path, wanted: PublishedWeights, say: Callable[[str], None]) -> Iterator[None]:
+def _reporting_growth(place: Path, wanted: PublishedWeights, say: Say) -> Iterator[None]:
     done = threading.Event()
 
     def report() -> None:
@@ -103,60 +119,44 @@ def _reporting_growth(place: Path, wanted: PublishedWeights, say: Callable[[str]
         thread.join()
 
 
-def export(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say: Callable[[str], None]) -> int:
+def export(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say: Say) -> int:
     """Write model.xml, model.bin and export.json into ``folder``; gives the dimension.
 
     The exported model is run once beside the Keras model: ExtractorError where they differ.
     """
     import_openvino()  # before Keras does it, and lets its telemetry in
-    model = load_model(spec, file, say)
+    built = load_model(spec, file, say)
     say("exporting ...")
-    export_openvino(model, folder / cache.MODEL_FILES[0])
-    _compare(model, folder / cache.MODEL_FILES[0])
-    dimension = int(model.output_shape[-1])
-    cache.write_manifest(folder, spec.unnormalized, dimension)
-    return dimension
+    export_openvino(built.model, folder / cache.MODEL_FILES[0])
+    _compare(built, folder / cache.MODEL_FILES[0])
+    cache.write_manifest(folder, spec.unnormalized, built.parts)
+    return sum(built.parts)
 
 
-def _compare(model: keras.Model, xml: Path) -> None:
+def _compare(built: Built, xml: Path) -> None:
     import numpy as np
 
-    height, width, _ = model.input_shape[1:]
+    height, width, _ = built.model.input_shape[1:]
     probe = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    expected = np.asarray(model(probe, training=False))
+    expected = np.asarray(built.model(probe, training=False))
     if not np.isfinite(expected).all():
         raise ExtractorError("The model gives features that are not numbers: its weights are damaged.")
     compiled = import_openvino().Core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({0: probe})[0]
-    error = np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-12)
-    if not error <= _TOLERANCE:
-        raise ExtractorError(
-            f"The model runs otherwise on OpenVINO than on Keras (relative error {error:.1e}): use --runtime keras."
-        )
+    ends = np.cumsum(built.parts)[:-1]
+    for one, other in zip(np.split(found, ends, axis=1), np.split(expected, ends, axis=1), strict=True):
+        error = np.linalg.norm(one - other) / max(float(np.linalg.norm(other)), 1e-12)
+        if not error <= _TOLERANCE:
+            raise ExtractorError(
+                f"The model runs otherwise on OpenVINO than on Keras (relative error {error:.1e}): use --runtime keras."
+            )
 
 
-def main() -> int:
-    """Serve the one request on stdin."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the libraries print is no answer
-
-    def answer(**values: Any) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
-
-    try:
-        request = json.load(sys.stdin)
-        spec = ExtractorSpec.from_json(request["spec"])
-        file = PublishedWeights(**request["download"]) if request["file"] is None else Path(request["file"])
-        answer(dimension=export(spec, file, Path(request["folder"]), lambda text: answer(progress=text)))
-    except ExtractorError as error:
-        answer(error=type(error).__name__, message=str(error))
-        return 1
-    except Exception as error:  # whatever it is, the person who waits for it wants a sentence
-        answer(error="ExtractorError", message=f"The model could not be exported: {type(error).__name__}: {error}")
-        raise
-    return 0
+def _answer(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
+    spec = ExtractorSpec.from_json(request["spec"])
+    file = PublishedWeights(**request["download"]) if request["file"] is None else Path(request["file"])
+    return {"dimension": export(spec, file, Path(request["folder"]), say)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(_answer))

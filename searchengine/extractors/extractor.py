@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -54,8 +55,13 @@ class BatchModel(Protocol):
 
 
 def embed_in_batches(
-    spec: ExtractorSpec, images: Images, model: BatchModel, *, batch_size: int, dimension: int
+    spec: ExtractorSpec, images: Images, model: BatchModel, *, batch_size: int, parts: Sequence[int]
 ) -> NDArray[np.float32]:
-    """The pipeline of every runtime: images -> batches of pixels -> raw features -> (n, d) float32."""
-    rows = [pixels.normalized(model(batch), spec.normalize) for batch in pixels.batches(spec, images, batch_size)]
-    return np.concatenate(rows) if rows else np.empty((0, dimension), np.float32)
+    """The pipeline of every runtime: images -> batches of pixels -> raw features -> (n, d) float32.
+
+    ``parts`` are the numbers that each layer contributes to a feature; they add up to d.
+    """
+    rows = [
+        pixels.normalized(model(batch), spec.normalize, parts) for batch in pixels.batches(spec, images, batch_size)
+    ]
+    return np.concatenate(rows) if rows else np.empty((0, sum(parts)), np.float32)

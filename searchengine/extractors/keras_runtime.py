@@ -6,6 +6,7 @@ import ctypes.util
 import importlib.util
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.extractors import pixels
+from searchengine.extractors.building import Built
 from searchengine.extractors.extractor import embed_in_batches
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import Images
@@ -44,13 +46,13 @@ def gpu_found() -> bool:
 class KerasExtractor:
     """An ``Extractor`` by a compiled TensorFlow function. Loads TensorFlow into this process; do not fork after.
 
-    ``precision`` "auto" is bfloat16 on a GPU that computes in it, else float32. ``build`` gives the Keras model for a
-    dtype policy: (n, h, w, 3) uint8 RGB -> (n, d) float32, not normalised.
+    ``precision`` "auto" is bfloat16 on a GPU that computes in it, else float32. ``build`` gives what is built for a
+    dtype policy.
     """
 
     runtime = "keras"
 
-    def __init__(self, spec: ExtractorSpec, build: Any, *, precision: str = "auto") -> None:
+    def __init__(self, spec: ExtractorSpec, build: Callable[[str], Built], *, precision: str = "auto") -> None:
         import_keras()
         import tensorflow as tf
 
@@ -61,8 +63,10 @@ class KerasExtractor:
         if self.precision == "float32":
             # Recent GPUs would round to 10 bits of mantissa and still call it float32.
             tf.config.experimental.enable_tensor_float_32_execution(False)
-        model = build("float32" if self.precision == "float32" else "mixed_bfloat16")
-        self.dimension = int(model.output_shape[-1])
+        built = build("float32" if self.precision == "float32" else "mixed_bfloat16")
+        model = built.model
+        self._parts = built.parts
+        self.dimension = sum(built.parts)
         self._batch = _BATCH_ON_GPU if gpus else _BATCH_ON_CPU
         self._lock = threading.Lock()
         self._function = tf.function(
@@ -72,7 +76,7 @@ class KerasExtractor:
 
     def embed(self, images: Images) -> NDArray[np.float32]:
         """See ``Extractor.embed``."""
-        return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, dimension=self.dimension)
+        return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, parts=self._parts)
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[DecodedImage, NDArray[np.uint8]]:
         """See ``Extractor.preprocess``."""

@@ -56,6 +56,7 @@ class OpenVINOExtractor:
     ) -> None:
         self.spec = spec
         self.dimension = model.dimension
+        self._parts = model.parts
         height, width = spec.input_size
         self._batch = max(1, min(_LARGEST_BATCH, _PIXELS_A_BATCH // (height * width)))
         self._model = model
@@ -79,7 +80,7 @@ class OpenVINOExtractor:
 
     def embed(self, images: Images) -> NDArray[np.float32]:
         """See ``Extractor.embed``."""
-        return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, dimension=self.dimension)
+        return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, parts=self._parts)
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[DecodedImage, NDArray[np.uint8]]:
         """See ``Extractor.preprocess``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -84,10 +84,17 @@ def _of_pillow(image: Image.Image) -> NDArray[np.uint8]:
     return _checked(np.asarray(to_rgb(turned)))
 
 
-def normalized(features: NDArray[np.float32], how: str) -> NDArray[np.float32]:
-    """(n, d) float32 -> (n, d) float32, each row of length one for ``"l2"``; a row of zeros stays zero."""
+def normalized(features: NDArray[np.float32], how: str, parts: Sequence[int] = ()) -> NDArray[np.float32]:
+    """(n, d) float32 -> (n, d) float32, each row of length one for ``"l2"``; a row of zeros stays zero.
+
+    ``parts`` are the numbers of each layer where a feature holds several: each part is brought to length one before
+    the whole is, so that a layer of large activations does not drown the others.
+    """
     if how == "none":
         return features
+    if len(parts) > 1:
+        ends = np.cumsum(parts)[:-1]
+        features = np.concatenate([normalized(part, how) for part in np.split(features, ends, axis=1)], axis=1)
     lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))[:, None]
     rows: NDArray[np.float32] = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
     return rows

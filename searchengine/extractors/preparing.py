@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from searchengine import errors
 from searchengine.errors import ExtractorError
-from searchengine.extractors import backbones, cache, shipped, weights
+from searchengine.extractors import asking, backbones, cache, shipped, weights
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.names import check_name
 from searchengine.extractors.spec import ExtractorSpec
@@ -43,7 +37,8 @@ def exported_model(
     """
     if spec.model == backbones.COMPACT:
         return shipped.exported(spec)
-    check_name("model", spec.model, backbones.BACKBONES)
+    if spec.model != backbones.OWN:
+        check_name("model", spec.model, backbones.BACKBONES)
     model = cache.lookup(spec, thorough=suspect)
     if model is not None:
         return model
@@ -87,55 +82,4 @@ def _export_in_subprocess(
         "file": str(file.absolute()) if isinstance(file, Path) else None,
         "download": None if isinstance(file, Path) else asdict(file),
     }
-    answer: dict[str, str] = {}
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
-            [sys.executable, *_COMMAND],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=_environment(),
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(request).encode())
-            process.stdin.close()
-            for line in process.stdout:
-                with contextlib.suppress(ValueError):  # a line that is no answer: the exit code tells the rest
-                    answer = json.loads(line)
-                if "progress" in answer:
-                    say(answer["progress"])
-        except BaseException:
-            process.kill()
-            raise
-        code = process.wait()
-        log.seek(0)
-        said = log.read().decode(errors="replace").strip()
-    if "error" in answer:
-        raise getattr(errors, answer["error"], ExtractorError)(answer["message"])
-    if code == 0 and "dimension" in answer:
-        return
-    if code < 0:
-        raise ExtractorError(
-            f"Preparing {spec.title} was stopped by signal {-code}, perhaps for want of memory: it takes about 3 GB "
-            "once. Free some, or prepare it on another machine and copy the cache."
-        )
-    raise ExtractorError(f"Preparing {spec.title} failed: {said[-2000:] or f'exit code {code}'}")
-
-
-def _environment() -> dict[str, str]:
-    """Of this process, so that the same package is found, and TensorFlow stays quiet and off the GPU."""
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONWARNINGS": "ignore",  # those of TensorFlow, which are not ours to mend
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    home = Path(__file__).resolve().parents[2]
-    if home.name not in {"site-packages", "dist-packages"}:  # not installed: a source tree
-        environment["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return environment
+    asking.ask(_COMMAND, request, say, doing=f"Preparing {spec.title}")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from searchengine.errors import ExtractorError
-from searchengine.extractors import backbones, compact
+from searchengine.extractors import backbones, building, compact
+from searchengine.extractors.building import Built
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.spec import ExtractorSpec
-
-if TYPE_CHECKING:
-    import keras
 
 
 def shipped_spec(normalize: str = "l2") -> ExtractorSpec:
@@ -24,17 +20,24 @@ def shipped_spec(normalize: str = "l2") -> ExtractorSpec:
     return ExtractorSpec(backbones.COMPACT, None, "none", normalize, weights, (size, size), full_decode=False)
 
 
+def dimension() -> int:
+    """Numbers in a feature of the model that is shipped now."""
+    return int(compact.read_card()["dimension"])
+
+
 def exported(spec: ExtractorSpec) -> ExportedModel:
     """Its OpenVINO files, their hashes checked. ExtractorError if they are damaged, or not those of the spec."""
     _check_version(spec)
-    return ExportedModel(compact.graph_file(), int(compact.read_card()["dimension"]))
+    return ExportedModel(compact.graph_file(), (dimension(),))
 
 
-def keras_model(spec: ExtractorSpec, *, policy: str = "float32") -> keras.Model:
-    """As ``backbones.build``: (n, h, w, 3) uint8 RGB -> (n, d) float32, not normalised. Errors as ``exported``."""
+def built(spec: ExtractorSpec, *, policy: str = "float32") -> Built:
+    """As ``building.build``, its weights loaded. Errors as ``exported``."""
     _check_version(spec)
-    with backbones.dtype_policy(policy):
-        return backbones.in_float32(compact.load_compact())
+    with building.dtype_policy(policy):
+        network = compact.load_compact()
+        model = building.in_float32(network)
+    return Built(model, network, (int(model.output_shape[-1]),))
 
 
 def _check_version(spec: ExtractorSpec) -> None:

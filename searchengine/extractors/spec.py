@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from searchengine.errors import ExtractorError
 
 NORMALIZATIONS = ("l2", "none")
+SEVERAL = "+"  # stands between the layers of a spec
 IMPORTED = "imported"  # stands for the model of features that came ready-made
 
 
@@ -19,7 +20,10 @@ class ExtractorSpec:
     ``weights`` is ``"imagenet"`` for the published file, ``"sha256:<hex>"`` for a file of one's own and
     ``"compact:<hex>"`` for the model that ships here. ``input_size`` is (height, width) in pixels: the whole image is
     resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, to no less than twice the
-    input size. Precision and device are not part of it: they change a feature by less than what is compared.
+    input size. Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each
+    normalised by itself before the whole if it is normalised at all. ``preprocessing`` is one of
+    ``backbones.PREPROCESSINGS`` for a model file of one's own, and None for the others, which have a fixed one.
+    Precision and device are not part of it: they change a feature by less than what is compared.
     """
 
     model: str
@@ -29,11 +33,17 @@ class ExtractorSpec:
     weights: str
     input_size: tuple[int, int]
     full_decode: bool
+    preprocessing: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that differ whenever the spec does."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers one by one; empty where the feature is the output of the whole network."""
+        return tuple(self.layer.split(SEVERAL)) if self.layer else ()
 
     @property
     def embeds(self) -> bool:
@@ -48,21 +58,29 @@ class ExtractorSpec:
     @property
     def title(self) -> str:
         """For people, for example "VGG16 fc2, ImageNet weights, L2-normalised"."""
-        from searchengine.extractors.backbones import display_name
+        from searchengine.extractors.backbones import OWN, display_name
 
         if not self.embeds:
             return f"Imported features, {'L2-normalised' if self.normalize == 'l2' else 'not normalised'}"
         name = " ".join(part for part in (display_name(self.model), self.layer) if part)
         if self.pooling != "none":
-            name += f" ({self.pooling} pooling)"
+            name += f" ({'GeM' if self.pooling == 'gem' else self.pooling} pooling)"
+        if self.preprocessing not in (None, "none"):
+            name += f" ({self.preprocessing} preprocessing)"
         kind, _, digest = self.weights.partition(":")
-        weights = {"imagenet": "ImageNet weights", "sha256": f"own weights {digest[:8]}"}.get(kind)
+        weights = {
+            "imagenet": "ImageNet weights",
+            "sha256": f"{'file' if self.model == OWN else 'own weights'} {digest[:8]}",
+        }.get(kind)
         normalized = "L2-normalised" if self.normalize == "l2" else "not normalised"
         return ", ".join(part for part in (name, weights, normalized) if part)
 
     def to_json(self) -> str:
         """Canonical: equal specs give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = asdict(self)
+        if self.preprocessing is None:  # the specs of before it existed keep their fingerprints
+            del values["preprocessing"]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ExtractorSpec:
@@ -73,7 +91,7 @@ class ExtractorSpec:
             spec = cls(**{**values, "input_size": (int(height), int(width))})
         except (KeyError, TypeError, ValueError) as error:
             raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.") from error
-        words = (spec.model, spec.pooling, spec.normalize, spec.weights)
+        words = (spec.model, spec.pooling, spec.normalize, spec.weights, spec.layer or "", spec.preprocessing or "")
         if not all(isinstance(word, str) for word in words) or not isinstance(spec.full_decode, bool):
             raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.")
         return spec

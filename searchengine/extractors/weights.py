@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
-from searchengine.extractors.backbones import BACKBONES, Backbone, PublishedWeights
+from searchengine.extractors import own
+from searchengine.extractors.backbones import BACKBONES, OWN, Backbone, PublishedWeights
 from searchengine.extractors.cache import find_by_hash, remembered_hashes
 
 if TYPE_CHECKING:
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 IMAGENET = "imagenet"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REACH_SECONDS = 10
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def identify(file: Path, model: str) -> str:
     """How a spec names the weights in a file: ``"imagenet"`` for the published one, else ``"sha256:<hex>"``.
 
+    ``model`` "own" takes a ``.keras`` file, the others a weights file.
     WeightsNotFoundError if there is no such file, ExtractorError if it is no weights file.
     """
+    if model == OWN:
+        return f"sha256:{own.identify(file)}"
     try:
         with file.open("rb") as stream:
             signature = stream.read(len(_HDF5_SIGNATURE))
@@ -43,8 +48,7 @@ def identify(file: Path, model: str) -> str:
             "or .h5."
         )
     hashes = remembered_hashes(file)
-    backbone = BACKBONES[model]
-    if hashes["md5"] in (backbone.with_head.md5, backbone.without_head.md5):
+    if any(published.is_one_of(hashes) for published in (BACKBONES[model].with_head, BACKBONES[model].without_head)):
         return IMAGENET
     return f"sha256:{hashes['sha256']}"
 
@@ -55,22 +59,22 @@ def locate(spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
     ``given`` is a file that the user named. WeightsNotFoundError if it holds other weights than the spec says, and
     where nothing can be had at all.
     """
-    backbone = BACKBONES[spec.model]
+    flag = "--model" if spec.model == OWN else "--weights"
     if given is not None:
         found = identify(given, spec.model)
         if found != spec.weights:
             raise WeightsNotFoundError(
                 f"{given} holds other weights than those asked for: it is {_short(found)}, wanted is "
-                f"{_short(spec.weights)}. Give the very file that the index was made with to --weights."
+                f"{_short(spec.weights)}. Give the very file that the index was made with to {flag}."
             )
         return given
     if spec.weights == IMAGENET:
-        return _published(backbone, spec)
+        return _published(BACKBONES[spec.model], spec)
     known = find_by_hash(spec.weights.partition(":")[2])
     if known is None:
         raise WeightsNotFoundError(
             f"The weights of {spec.title} ({_short(spec.weights)}) are not at hand. Give the file that the index was "
-            "made with to --weights."
+            f"made with to {flag}."
         )
     return known
 
@@ -89,17 +93,25 @@ def keras_folder() -> Path:
 
 
 def _published(backbone: Backbone, spec: ExtractorSpec) -> Path | PublishedWeights:
-    files = backbone.published_for(spec.layer or backbone.default_layer)
+    files = backbone.published_for(spec.layers)
     for file in files:
-        cached = keras_folder() / file.file_name
-        # A download that broke off lies there under the same name, so that Keras compares hashes, and so do we.
-        if cached.is_file() and remembered_hashes(cached)["md5"] == file.md5:
+        cached = at_hand(file)
+        if cached is not None:
             return cached
     wanted = files[0]
     reason = _why_unreachable(wanted.url)
     if reason is not None:
         raise not_found(backbone, wanted, reason)
     return wanted
+
+
+def at_hand(file: PublishedWeights) -> Path | None:
+    """Where Keras has a published file already, whole; None if it has not."""
+    cached = keras_folder() / file.file_name
+    if not cached.is_file():
+        return None
+    # A download that broke off lies there under the same name, so that Keras compares hashes, and so do we.
+    return cached if file.digest is None or file.is_one_of(remembered_hashes(cached)) else None
 
 
 def not_found(backbone: Backbone, wanted: PublishedWeights, reason: str) -> WeightsNotFoundError:
@@ -133,15 +145,29 @@ def _why_unreachable(url: str) -> str | None:
         return str(error) or type(error).__name__
 
 
-def load_into(network: keras.Model, file: Path, title: str) -> None:
+def mend_published(network: keras.Model, backbone: Backbone) -> None:
+    """What keras.applications adds to a network itself where it loads the published weights.
+
+    EfficientNet was trained on pixels divided by the deviation of ImageNet; the published files hold that deviation
+    where Keras expects its square, and weights="imagenet" puts in another division by its root. Here it is squared.
+    """
+    if backbone.module != "efficientnet":
+        return
+    layer = network.get_layer("normalization")
+    layer.adapt_variance.assign(layer.adapt_variance * _IMAGENET_DEVIATION)
+    layer.finalize_state()
+
+
+def load_into(network: keras.Model, file: Path, title: str, *, count: bool = True) -> None:
     """Load a weights file of either format into a network that it fits exactly.
 
+    ``count`` False leaves it to Keras to see whether it does, as is right for published files.
     ExtractorError if it does not: another model, another input, with or without the head, damaged.
     """
     try:
         legacy, held = _contents(file)
         wanted = len(network.weights)
-        if held != wanted:
+        if count and held != wanted:
             raise ValueError(f"it holds {held} arrays, and the model has {wanted}")
         with _named(file, ".h5" if legacy else ".weights.h5") as named:
             network.load_weights(named)

@@ -206,7 +206,7 @@ def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monk
     cached = tmp_path / "keras" / "models" / TOP.file_name
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"numbers")
-    monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": TOP.md5})
+    monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": TOP.digest or ""})
     assert weights.locate(make_spec(), None) == cached
     assert weights.locate(make_spec(layer="block1_pool"), None) == cached
     assert offline == []
@@ -268,7 +268,7 @@ def test_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     request = json.loads(said)
     assert json.loads(request["spec"])["model"] == "vgg16"
     assert request["folder"] == str(tmp_path)
-    assert request["download"]["md5"] == TOP.md5
+    assert request["download"]["digest"] == TOP.digest
 
 
 def test_its_errors_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

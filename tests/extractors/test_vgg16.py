@@ -150,7 +150,7 @@ def test_a_download(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}/numbers.h5"
-        right = PublishedWeights(url, hashlib.md5(b"numbers").hexdigest(), 0)
+        right = PublishedWeights(url, "numbers.h5", hashlib.md5(b"numbers").hexdigest(), 0)
         said: list[str] = []
         try:
             fetched = export._download(make_spec(), right, said.append)
@@ -159,8 +159,8 @@ def test_a_download(tmp_path: Path) -> None:
             assert url in said[0]
             fetched.unlink()
             with pytest.raises(WeightsNotFoundError, match="--weights FILE"):
-                export._download(make_spec(), replace(right, md5="0" * 32), said.append)
+                export._download(make_spec(), replace(right, digest="0" * 32), said.append)
             with pytest.raises(WeightsNotFoundError, match="404"):
-                export._download(make_spec(), replace(right, url=f"{url}.gone"), said.append)
+                export._download(make_spec(), replace(right, url=f"{url}.gone", file_name="gone.h5"), said.append)
         finally:
             server.shutdown()

@@ -22,7 +22,7 @@ def write_tiny_model(folder: Path) -> None:
     # A constant, so that model.bin is not empty.
     feature = ops.add(mean, ops.constant(np.zeros((1, 3), np.float32)))
     openvino.serialize(openvino.Model([feature], [pixels], "tiny"), str(folder / "model.xml"))
-    cache.write_manifest(folder, SPEC, 3)
+    cache.write_manifest(folder, SPEC, (3,))
 
 
 def put_tiny_model() -> Path:

@@ -1,0 +1,132 @@
+"""A line of the table, or a network of one's own -> the Keras model that turns pixels into features."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from searchengine.errors import ExtractorError
+from searchengine.extractors.backbones import BACKBONES
+from searchengine.extractors.names import check_name
+
+if TYPE_CHECKING:
+    import keras
+
+    from searchengine.extractors.spec import ExtractorSpec
+
+# Radenovic, Tolias and Chum 2018 (https://arxiv.org/abs/1711.02512) begin with 3, and training moves it little.
+_GEM_POWER = 3.0
+_GEM_LEAST = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """``model`` turns pixels into features, ``network`` takes the weights; they share layers.
+
+    ``model`` maps (n, h, w, 3) uint8 RGB to (n, d) float32, not normalised. ``parts`` are the numbers that each layer
+    contributes, in order: they add up to d.
+    """
+
+    model: keras.Model
+    network: keras.Model
+    parts: tuple[int, ...]
+
+
+def build(spec: ExtractorSpec, *, head: bool, policy: str = "float32") -> Built:
+    """The model of a backbone, its weights random.
+
+    ``head``: with the classification layers or without. UnknownNameError when it has no such layer. Keras's session
+    is cleared: automatic layer names would otherwise change on a second build.
+    """
+    import keras
+
+    backbone = BACKBONES[check_name("model", spec.model, BACKBONES)]
+    keras.utils.clear_session()
+    with dtype_policy(policy):
+        constructor = getattr(keras.applications, backbone.title)
+        network = constructor(weights=None, include_top=head, input_shape=(*spec.input_size, 3))
+        return truncate(network, spec, backbone.preprocessing, backbone.title)
+
+
+def truncate(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> Built:
+    """Cut a network at the layers of a spec, put preprocessing before them, and pooling and concatenation after.
+
+    Without a layer it is the output of the network. UnknownNameError when it has no such layer; ExtractorError where
+    an output is not one array, or not of a fixed size.
+    """
+    import keras
+
+    names = [check_name(f"layer of {title}", name, [one.name for one in network.layers]) for name in spec.layers]
+    # For a model within the model, its place in the outer one: Model.output would be that of its own graph.
+    outputs = [keras.Operation.output.fget(network.get_layer(name)) for name in names] or list(network.outputs)
+    if any(not hasattr(output, "shape") for output in outputs) or (not names and len(outputs) != 1):
+        raise ExtractorError(f"{title} has several outputs there: choose one layer with --layer.")
+    cut = keras.Model(network.inputs[0], outputs)
+
+    pixels = keras.Input((*spec.input_size, 3), dtype="uint8", name="pixels")
+    # (n, h, w, 3) uint8 RGB -> as the network was trained: float32, or uint8 where it takes that itself
+    prepared = preprocessed(keras.ops.cast(pixels, "float32"), preprocessing)
+    found = cut(keras.ops.cast(prepared, network.inputs[0].dtype))
+    # a layer (n, h', w', c) -> (n, c), or (n, h' * w' * c) without pooling; a dense layer is (n, d) as it is
+    features = [pooled(one, spec.pooling) for one in (found if isinstance(found, list) else [found])]
+    parts = [feature.shape[-1] for feature in features]
+    if None in parts:
+        raise ExtractorError(f"{title} gives features of no fixed size: choose another layer, or --pooling avg.")
+    # several (n, d_i) -> (n, d_1 + d_2 + ...)
+    joined = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
+    return Built(keras.Model(pixels, joined), network, tuple(int(part) for part in parts))
+
+
+def preprocessed(pixels: Any, preprocessing: str) -> Any:
+    """(n, h, w, 3) float32 RGB of 0 to 255 -> the same shape, by one of PREPROCESSINGS."""
+    import keras
+
+    if preprocessing == "none":
+        return pixels
+    if preprocessing == "unit":
+        return pixels / 255.0
+    return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=preprocessing)
+
+
+def pooled(features: Any, pooling: str) -> Any:
+    """(n, ..., c) -> (n, c) float32 by the mean, the maximum or GeM over all places; "none" lays them side by side.
+
+    GeM, the generalised mean: the cube root of the mean cube, of activations that are cut off below at 1e-6. It lies
+    between the mean and the maximum (Radenovic, Tolias and Chum 2018, https://arxiv.org/abs/1711.02512).
+    """
+    from keras import layers, ops
+
+    features = ops.cast(features, "float32")  # whatever the layers compute in
+    if len(features.shape) == 2:
+        return features
+    places = list(range(1, len(features.shape) - 1))
+    if pooling == "avg":
+        return ops.mean(features, axis=places)
+    if pooling == "max":
+        return ops.max(features, axis=places)
+    if pooling == "gem":
+        powers = ops.power(ops.maximum(features, _GEM_LEAST), _GEM_POWER)
+        return ops.power(ops.mean(powers, axis=places), 1 / _GEM_POWER)
+    return layers.Flatten()(features)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same model, its output float32 whatever it computes in."""
+    import keras
+
+    return keras.Model(model.inputs, keras.ops.cast(model.outputs[0], "float32"))
+
+
+@contextlib.contextmanager
+def dtype_policy(policy: str) -> Iterator[None]:
+    """Layers made inside compute in "float32", or "mixed_bfloat16": multiplications in bfloat16, weights in float32."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,94 @@
+"""Networks of keras.applications by nothing but Keras, their weights random, in files laid out as published."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.extractors.backbones import BACKBONES, PublishedWeights
+from searchengine.extractors.frameworks import import_keras
+
+
+def published(title: str, asked: list[PublishedWeights] | None = None, *, head: bool = True) -> Any:
+    """The network as ``weights="imagenet"`` makes it, and the file that it asks for; then its weights are random."""
+    keras = import_keras()
+    from keras.src.utils import file_utils
+
+    def get_file(fname: str, origin: str, cache_subdir: str, file_hash: str | None = None) -> str:
+        if asked is not None:
+            asked.append(PublishedWeights(origin, fname, file_hash, 0))
+        return fname
+
+    size = BACKBONES[title.lower()].input_size
+    keras.utils.clear_session()
+    with (
+        mock.patch.object(file_utils, "get_file", get_file),
+        mock.patch.object(keras.Model, "load_weights"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        network = getattr(keras.applications, title)(include_top=head, input_shape=(*size, 3))
+    random_weights(network)
+    return network
+
+
+def random_weights(network: Any) -> None:
+    """Such that activations keep their size (He et al. 2015), and none stays as it was."""
+    rng = np.random.default_rng(7)
+    for layer in network.layers:
+        for variable in layer.weights:
+            shape = tuple(variable.shape)
+            if variable.path.endswith(("kernel",)):
+                fan = np.prod(shape[:2]) if "depthwise" in variable.path else np.prod(shape[:-1])
+                values = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / max(fan, 1)))
+            elif "int" in str(variable.dtype):
+                continue  # how many pictures a mean was taken of
+            elif variable.path.endswith(("gamma", "variance")):
+                values = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+            else:
+                values = rng.standard_normal(shape, np.float32) * np.float32(0.1)
+            variable.assign(values)
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+def save_as_published(network: Any, file: Path) -> None:
+    """The layout of the files that keras.applications fetches."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    with h5py.File(file, "w") as stream:
+        legacy_h5_format.save_weights_to_hdf5_group(stream, network)
+
+
+def features(network: Any, title: str, layer: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, h, w, 3) uint8 -> the output of a layer, preprocessed by the family's own function."""
+    keras = import_keras()
+    family = getattr(keras.applications, BACKBONES[title.lower()].module)
+    cut = keras.Model(network.inputs[0], keras.Operation.output.fget(network.get_layer(layer)))
+    found: NDArray[np.float32] = np.asarray(cut(family.preprocess_input(pixels.astype(np.float32)), training=False))
+    return found
+
+
+def noise(size: tuple[int, int], n: int = 2) -> NDArray[np.uint8]:
+    """(n, h, w, 3) uint8."""
+    return np.random.default_rng(1).integers(0, 256, (n, *size, 3), dtype=np.uint8)
+
+
+def smooth(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(2, h, w, 3) uint8: pictures that a network can tell apart, as it hardly can noise from noise."""
+    coarse = np.random.default_rng(2).integers(0, 256, (2, 3, 3, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(one).resize(size[::-1])) for one in coarse])
+
+
+def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest over the rows; NaN where there is one."""
+    assert found.shape == expected.shape
+    errors = np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    return float(errors.max())

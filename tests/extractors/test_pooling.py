@@ -1,0 +1,120 @@
+"""Layers pooled, laid flat and put side by side; small pictures enlarged; what it takes on the disk is said."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.errors import ExtractorError
+from searchengine.extractors import ExtractorSpec, compact, feature_size, make_spec, pixels
+from searchengine.extractors.building import pooled
+from searchengine.extractors.frameworks import import_keras
+from searchengine.indexing.size import size_remark
+from tests.extractors.tiny import SPEC
+
+
+def by_loops(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float64]:
+    n, height, width, channels = maps.shape
+    found = np.zeros((n, channels))
+    for i in range(n):
+        for c in range(channels):
+            values = [float(maps[i, y, x, c]) for y in range(height) for x in range(width)]
+            if pooling == "avg":
+                found[i, c] = sum(values) / len(values)
+            elif pooling == "max":
+                found[i, c] = max(values)
+            else:
+                found[i, c] = (sum(max(value, 1e-6) ** 3 for value in values) / len(values)) ** (1 / 3)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+def test_pooling_equals_a_loop(pooling: str) -> None:
+    import_keras()
+    maps = np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32) * 10
+    maps[1] = -1  # nothing active: GeM keeps to its floor
+    maps[2, :, :, 0] = 7.5  # the same everywhere: any mean is that
+    found = np.asarray(pooled(maps, pooling))
+    np.testing.assert_allclose(found, by_loops(maps, pooling), rtol=1e-5, atol=1e-6)
+    assert found[2, 0] == pytest.approx(7.5, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_between_mean_and_maximum() -> None:
+    import_keras()
+    maps = np.random.default_rng(0).uniform(0, 9, (2, 7, 7, 8)).astype(np.float32)
+    average, gem, maximum = (np.asarray(pooled(maps, how)) for how in ("avg", "gem", "max"))
+    assert (average < gem).all()
+    assert (gem < maximum).all()
+    np.testing.assert_array_equal(np.asarray(pooled(maps, "none")), maps.reshape(2, -1))
+    np.testing.assert_array_equal(np.asarray(pooled(maps[:, 0, 0], "gem")), maps[:, 0, 0])
+
+
+def test_several_parts_weigh_the_same() -> None:
+    rows = np.array([[3, 4, 0.0, 1e-3], [0, 0, 5, 12]], np.float32)
+    found = pixels.normalized(rows, "l2", (2, 2))
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(found, [[0.6 * half, 0.8 * half, 0, half], [0, 0, 5 / 13, 12 / 13]], rtol=1e-6)
+    np.testing.assert_array_equal(pixels.normalized(rows, "none", (2, 2)), rows)
+    np.testing.assert_allclose(pixels.normalized(rows, "l2", (4,)), pixels.normalized(rows, "l2"))
+
+
+def test_numbers_are_known_ahead() -> None:
+    assert feature_size(make_spec()) == 4096
+    assert feature_size(make_spec("compact")) == compact.read_card()["dimension"]
+    assert feature_size(make_spec(layer="block5_pool")) == 7 * 7 * 512
+    assert feature_size(make_spec(layer="block5_pool", pooling="gem")) == 512
+    both = make_spec(layer=["block5_pool", "fc1"], pooling="avg")
+    assert both.layer == "block5_pool+fc1"
+    assert both.layers == ("block5_pool", "fc1")
+    assert both.title == "VGG16 block5_pool+fc1 (avg pooling), ImageNet weights, L2-normalised"
+    assert feature_size(both) == 512 + 4096
+    assert both.fingerprint != make_spec(layer=["fc1", "block5_pool"], pooling="avg").fingerprint
+    assert feature_size(ExtractorSpec("unknown", None, "none", "l2", "imagenet", (8, 8), True)) is None
+
+
+def test_what_does_not_go_together() -> None:
+    with pytest.raises(ExtractorError, match=r"nothing to pool: fc1 and fc2 has no places|nothing to pool"):
+        make_spec(layer=["fc1", "fc2"], pooling="gem")
+    with pytest.raises(ExtractorError, match="fc1 is asked for twice"):
+        make_spec(layer=["fc1", "fc1"])
+    with pytest.raises(ExtractorError, match=r"VGG16 has its own preprocessing and input size.*\.keras files"):
+        make_spec(preprocessing="tf")
+    with pytest.raises(ExtractorError, match="its own preprocessing"):
+        make_spec("compact", input_size=64)
+
+
+def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
+    """A picture of CIFAR's 32 x 32 to 224 x 224: Pillow's bicubic, so no blocks of equal pixels."""
+    small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(small).save(stream, "PNG")
+    decoded, found = pixels.preprocess(make_spec(), stream.getvalue())
+    assert (decoded.width, decoded.height) == (32, 32)
+    expected = np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(found, expected)
+    blocks = np.repeat(np.repeat(small, 7, axis=0), 7, axis=1)
+    assert np.mean(np.all(found == blocks, axis=2)) < 0.05
+    (batch,) = pixels.batches(make_spec(), [small], 8)
+    np.testing.assert_array_equal(batch[0], expected)
+
+
+def test_the_size_is_named_before_it_fills_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=20e9))
+    folder = tmp_path / "not" / "yet"
+    assert size_remark(make_spec(layer="block1_conv1"), 5000, folder) == (
+        "block1_conv1 without pooling is 3211264 numbers an image: 5000 images take 64.2 GB, BUT ONLY 20 GB are free "
+        "there. With --pooling avg or gem it is 64 numbers, 1.28 MB together."
+    )
+    assert "100 images take 10 MB, 20 GB are free" in str(size_remark(make_spec(layer="block5_pool"), 100, folder))
+    for silent in (make_spec(), make_spec("compact"), make_spec(layer="block5_pool", pooling="avg"), SPEC):
+        assert size_remark(silent, 5000, folder) is None
+    assert size_remark(make_spec(layer="block5_pool"), 0, folder) is None
