@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-from flask import Flask, Response, send_from_directory, url_for
+from flask import Flask, Response, request, send_from_directory, url_for
 
 from searchengine.web.headers import ASK_AGAIN, FOREVER
 
@@ -17,11 +17,12 @@ def folder(name: str) -> Path:
     return installed if installed.is_dir() else here.parents[1] / name
 
 
-def serve_assets(app: Flask) -> None:
+def serve_assets(app: Flask, mounted: str = "") -> None:
     """Adds ``/static/VERSION/NAME``, and ``asset(NAME)`` to the templates.
 
     The version stands in the path, so a script module that imports another by a relative name gets the same version,
-    and every file can be kept by browsers for good.
+    and every file can be kept by browsers for good. An application that is ``mounted`` under a path beside others
+    takes theirs, so that browsers hold them once.
     """
     root = folder("static")
     version = _version(root)
@@ -33,7 +34,8 @@ def serve_assets(app: Flask) -> None:
         return response
 
     def asset(filename: str) -> str:
-        return url_for("static", version_asked=version, filename=filename)
+        address, root = url_for("static", version_asked=version, filename=filename), request.script_root
+        return root.removesuffix(mounted) + address.removeprefix(root)
 
     def favicon() -> Response:
         # Asked for by browsers that show a picture or JSON by itself.

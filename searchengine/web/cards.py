@@ -59,7 +59,7 @@ def query_style(width: int, height: int, colour: str | None = None) -> str:
 def card_of(record: ImageRecord) -> Card:
     """A picture of the collection, asked for by no query."""
     blank = not has_picture(record)
-    width, height = record.width or (2 if blank else 4), record.height or (1 if blank else 3)
+    width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
     return Card(
         id=record.id,
         path=record.path,

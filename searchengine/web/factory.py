@@ -78,7 +78,7 @@ def _app_of(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # rank before path, as people read it
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
 
-    assets.serve_assets(app)
+    assets.serve_assets(app, mount(collection.name))
     words.teach(app)
     headers.secure(app)
     answers.answer_errors(app, settings)

@@ -36,11 +36,13 @@ _DO_NOT_TRY_AGAIN = 3
 
 def on_starting(server: Any) -> None:
     """Before anything listens: every index opens, and its model can be loaded without TensorFlow."""
-    try:
-        for folder in _settings.index_dir:
+    folders = _settings.index_dir
+    for folder in folders:
+        try:
             _make_ready(folder)
-    except SearchEngineError as error:
-        sys.exit(str(error))  # the sentence on stderr, and exit code 1
+        except SearchEngineError as error:
+            # The sentence on stderr, and exit code 1.
+            sys.exit(f"{folder}: {error}" if len(folders) > 1 else str(error))
 
 
 def _make_ready(folder: Path) -> None:

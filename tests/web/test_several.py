@@ -71,6 +71,8 @@ def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEn
         == client.get("/search?id=1", headers=JSON).get_json()
     )
     assert client.get("/i/none/").status_code == 404
+    # Styles and scripts are the same for all.
+    assert re.findall(r'"([^"]+)/static/', first + second) == []
     assert client.get("/i/raw/images/45", buffered=True).data == client.get("/images/1", buffered=True).data
 
 
