@@ -111,7 +111,7 @@ def _check_pooling(pooling: str, layers: Sequence[backbones.LayerInfo]) -> None:
     if pooling != "none" and not any(layer.is_spatial for layer in layers):
         names = " and ".join(layer.name or "the output" for layer in layers)
         raise ExtractorError(
-            f"There is nothing to pool: {names} has no places in the picture, only numbers. Leave out --pooling, or "
+            f"There is nothing to pool: {names}: no places in the picture, only numbers. Leave out --pooling, or "
             "choose a convolutional layer."
         )
 

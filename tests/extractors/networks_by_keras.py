@@ -45,8 +45,8 @@ def random_weights(network: Any) -> None:
     for layer in network.layers:
         for variable in layer.weights:
             shape = tuple(variable.shape)
-            if variable.path.endswith(("kernel",)):
-                fan = np.prod(shape[:2]) if "depthwise" in variable.path else np.prod(shape[:-1])
+            if variable.path.endswith("kernel"):
+                fan = np.prod(shape[: 2 if "Depthwise" in type(layer).__name__ else -1])
                 values = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / max(fan, 1)))
             elif "int" in str(variable.dtype):
                 continue  # how many pictures a mean was taken of

@@ -142,7 +142,7 @@ def test_specs_of_it(mine: Own, described: None, tmp_path: Path) -> None:
         make_spec(mine.file, layer="block")
     with pytest.raises(UnknownNameError, match=r"no preprocessing 'tff'. Choose one of: tf"):
         make_spec(mine.file, preprocessing="tff")
-    with pytest.raises(ExtractorError, match="nothing to pool: the output has no places"):
+    with pytest.raises(ExtractorError, match="nothing to pool: the output: no places"):
         make_spec(mine.file, pooling="avg")
     with pytest.raises(ExtractorError, match="its own weights"):
         make_spec(mine.file, weights="any.h5")
