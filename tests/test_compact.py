@@ -334,6 +334,29 @@ def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_student_begun_with_a_packaged_model_computes_what_that_does(tmp_path: Path) -> None:
+    from searchengine.learning.packaging import write_package
+    from searchengine.learning.warm_start import start_from
+
+    packaged = compact.build_compact(64, SMALL, folded=True, whitened=True)
+    rng = np.random.default_rng(3)
+    for layer in packaged.layers:
+        if layer.name.endswith("_conv"):
+            layer.bias.assign(rng.normal(0, 0.3, layer.bias.shape))
+    write_package(compact.named_weights(packaged), SMALL, tmp_path, size=64, summary={})
+    student = compact.build_compact(None, SMALL)
+    photos = Photos(pictures(256, 64), np.zeros(256, np.int64), ("a",))
+    start_from(student, tmp_path, photos, size=64)
+
+    folded = compact.load_compact(tmp_path, size=64)
+    several = pictures(32, 64)
+    wanted = np.asarray(type(folded)(folded.input, folded.get_layer("feature").output)(several))
+    np.testing.assert_allclose(np.asarray(student(several)), wanted, atol=1e-3 * np.abs(wanted).max())
+    trained = np.asarray(student(photos.pixels[:128], training=True))  # by the statistics of the batch instead
+    assert (cosines(trained, np.asarray(student(photos.pixels[:128]))) > 0.98).all()
+
+
+@pytest.mark.slow
 def test_every_photo_is_drawn_once_an_epoch() -> None:
     from searchengine.learning.distillation import Batches, Recipe
 

@@ -28,6 +28,7 @@ from searchengine.learning.distiller import (
 from searchengine.learning.photos import Augmentation, Photos, decode_once
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from searchengine.learning.teacher import directions, embed_once
+from searchengine.learning.warm_start import start_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +99,18 @@ def new_distiller(recipe: Recipe, *, teacher_dimension: int, classes: int) -> An
     return distiller
 
 
-def train(photos: Photos, embeddings: npt.NDArray[np.uint8], recipe: Recipe, out: Path) -> tuple[Any, Progress]:
-    """Train, or go on training, until the recipe is done. Returns the distiller; `out` keeps its checkpoint."""
+def train(
+    photos: Photos,
+    embeddings: npt.NDArray[np.uint8],
+    recipe: Recipe,
+    out: Path,
+    *,
+    start: Path | None = None,
+) -> tuple[Any, Progress]:
+    """Train, or go on training, until the recipe is done. Returns the distiller; `out` keeps its checkpoint.
+
+    `start` is the folder of a packaged model that the student begins with, where there is no checkpoint yet.
+    """
     _, targets = directions(embeddings)  # (n, d) uint8 -> (n, d) float32 unit rows
     out.mkdir(parents=True, exist_ok=True)
     distiller = new_distiller(recipe, teacher_dimension=targets.shape[1], classes=len(photos.classes))
@@ -107,6 +118,9 @@ def train(photos: Photos, embeddings: npt.NDArray[np.uint8], recipe: Recipe, out
     if path.exists():
         done = load_checkpoint(path, distiller)
         say(f"resumed at {done.images} images, {done.seconds / 60:.1f} minutes")
+    elif start is not None:
+        start_from(distiller.student, start, photos)
+        say(f"beginning with the model in {start}")
     batches, cycle = Batches(photos, targets, recipe), OneCycle(recipe.peak)
     saved = reported = done
     pool = ThreadPoolExecutor(1)  # the next batch is augmented while this one trains
@@ -186,6 +200,12 @@ def parser() -> argparse.ArgumentParser:
         help="picture sizes and the share of the training until which each serves (default: 48:0.72,64:1)",
     )
     made.add_argument("--seed", type=int, default=1, help="of weights, order and augmentation (default: 1)")
+    made.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="DIR",
+        help="begin with the packaged model in this folder instead of random weights",
+    )
     made.add_argument("--export", type=Path, metavar="DIR", help="write the packaged form there when training is done")
     made.add_argument("--export-only", action="store_true", help="export the checkpoint as it is, without training on")
     made.add_argument(
@@ -214,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done = load_checkpoint(options.out / CHECKPOINT, distiller)
             say(f"exporting at {done.images} images")
         else:
-            distiller, done = train(photos, embeddings, recipe, options.out)
+            distiller, done = train(photos, embeddings, recipe, options.out, start=options.start_from)
         if options.export is not None:
             from searchengine.learning.packaging import package
 

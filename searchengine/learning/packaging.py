@@ -50,7 +50,7 @@ def recalibrated(
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(photos.pixels))[:images]
-    mild = Augmentation(least_area=0.7, tilt=0.0, grey=0.02, colour=0.1)
+    mild = Augmentation(least_area=0.7, tilt=0.0, blur=0.0, grey=0.02, colour=0.1)
     norms = [layer for layer in student.layers if hasattr(layer, "moving_mean")]
     kept = [layer.momentum for layer in norms]
     sums: dict[str, npt.NDArray[np.float64]] = {}

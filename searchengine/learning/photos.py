@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from searchengine.errors import SearchEngineError
 
@@ -86,16 +86,18 @@ def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> 
 class Augmentation:
     """How a photo is varied each time it is drawn; every field is a probability, a range or a strength."""
 
-    least_area: float = 0.5
+    least_area: float = 0.4
     stretch: float = 4 / 3
     flip: float = 0.5
-    tilt: float = 0.1
-    tilt_degrees: float = 12.0
-    grey: float = 0.08
-    colour: float = 0.25
+    tilt: float = 0.25
+    tilt_degrees: float = 15.0
+    blur: float = 0.15
+    blur_radius: float = 0.02  # at most so much of the side of the picture
+    grey: float = 0.15
+    colour: float = 0.3
 
     def crop(self, pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
-        """A random part of one picture, (s, s, 3) -> (size, size, 3) uint8: crop, tilt, flip."""
+        """A random part of one picture, (s, s, 3) -> (size, size, 3) uint8: tilt, crop, blur, flip."""
         side = pixels.shape[0]
         area = rng.uniform(self.least_area, 1.0)
         stretch = np.exp(rng.uniform(-np.log(self.stretch), np.log(self.stretch)))
@@ -105,11 +107,13 @@ class Augmentation:
         picture = Image.fromarray(pixels)
         if rng.random() < self.tilt:
             angle = rng.uniform(-self.tilt_degrees, self.tilt_degrees)
-            picture = picture.rotate(
-                angle, Image.Resampling.BILINEAR, fillcolor=tuple(rng.integers(0, 256, 3).tolist())
-            )
+            corners = (0, 0, 0) if rng.random() < 0.5 else tuple(rng.integers(0, 256, 3).tolist())
+            picture = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=corners)
         box = (left, top, left + width, top + height)
-        part = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        if rng.random() < self.blur:
+            picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1) * self.blur_radius * size))
+        part = np.asarray(picture)
         return part[:, ::-1] if rng.random() < self.flip else part
 
     def recolour(self, batch: Pixels, rng: np.random.Generator) -> Pixels:
