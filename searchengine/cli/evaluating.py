@@ -17,6 +17,7 @@ from searchengine.cli.options import (
     print_result,
     whole_number,
 )
+from searchengine.index.folders import Folders
 from searchengine.index.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def add_verbs(verbs: Any) -> None:
         type=Path,
         nargs="+",
         action="extend",
-        help="the index folder, or several to compare (default: $SEARCHENGINE_INDEX_DIR, or ./index)",
+        help="the index folder, or several to compare (default: $SEARCHENGINE_INDEX_DIR, several of them separated by "
+        f"{os.pathsep!r}, or ./index)",
     )
     add_images_dir(parser)
     parser.add_argument(
@@ -92,7 +94,7 @@ def act(options: argparse.Namespace) -> int:
     from searchengine.evaluation.report import check_report, write_report
     from searchengine.evaluation.wording import as_text
 
-    folders = _distinct(options.index_dir or [Path(os.environ.get("SEARCHENGINE_INDEX_DIR") or "index")])
+    folders = _distinct(options.index_dir or list(Folders.of_environment()))
     if options.seed < 0:
         from searchengine.errors import QueryError
 

@@ -22,13 +22,14 @@ _MAP = """\
 Give every image of an index a place in the plane, so that what looks alike lies close together, by t-SNE. The map is
 stored in the index folder and shown by the page /map. Where there is a map already, images that are new or changed are
 placed on it, and the others stay where they are; other settings, another extractor or --anew make the whole map again.
-The same settings give the same map.
+The same settings give the same map. It rests on Euclidean distances (on the cosine where the index ranks by that).
 """
 _CLUSTER = """\
 Group the images of an index: clusters of what looks alike, by k-means, and near-duplicates. The groups are stored in
 the index folder and shown by the page /groups. Near-duplicates are images that are connected by distances of at most
 the threshold, which is a share of the length that a feature typically has. For features of length 1 (--normalize l2)
 that is the Euclidean distance itself, and a threshold of T means a cosine of at least 1 - T*T/2: 0.2 means 0.98.
+Distances are Euclidean (between directions where the index ranks by cosine), whatever --metric the index has.
 """
 
 
@@ -95,6 +96,8 @@ def act_map(options: argparse.Namespace) -> int:
     print_result(f"{made.file}: {made.images} images, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
+    if made.remark:
+        print_note(made.remark)
     if made.of_those_fitted < made.images / 2:
         print_note("Most of the images came after the map was made. Make it as a whole: searchengine map --anew")
     return 0
@@ -122,6 +125,8 @@ def act_cluster(options: argparse.Namespace) -> int:
     )
     if options.out is not None:
         print_result(f"{options.out}: {made.sheets} contact sheets")
+    if made.remark:
+        print_note(made.remark)
     return 0
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from searchengine.index.folders import Folders
 from searchengine.index.metrics import METRICS
 
 
@@ -28,8 +29,8 @@ def add_index_dir(parser: argparse.ArgumentParser) -> None:
         "--index-dir",
         metavar="DIR",
         type=Path,
-        default=Path(os.environ.get("SEARCHENGINE_INDEX_DIR") or "index"),
-        help="the index folder (default: $SEARCHENGINE_INDEX_DIR, or ./index)",
+        default=Folders.of_environment()[0],
+        help="the index folder (default: $SEARCHENGINE_INDEX_DIR, the first where it names several, or ./index)",
     )
 
 

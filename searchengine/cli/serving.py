@@ -7,13 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from searchengine.cli.options import add_images_dir, add_running, print_note, print_result, whole_number
 from searchengine.errors import IndexNotFoundError
-
-if TYPE_CHECKING:
-    from searchengine.web.settings import Folders
+from searchengine.index.folders import Folders
 
 
 def add_verbs(verbs: Any) -> None:
@@ -63,10 +61,8 @@ def _add_index_dirs(parser: argparse.ArgumentParser) -> None:
 
 def _folders(given: Path | Sequence[Path] | None) -> Folders:
     """What was named, by the flag or else by the environment."""
-    from searchengine.web.settings import Folders
-
     if given is None:
-        return Folders.of(os.environ.get("SEARCHENGINE_INDEX_DIR") or "index")
+        return Folders.of_environment()
     return Folders.of([given] if isinstance(given, Path) else given)
 
 

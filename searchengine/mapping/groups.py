@@ -15,7 +15,7 @@ from searchengine.mapping import stored
 from searchengine.mapping.clusters import clusters_of
 from searchengine.mapping.duplicates import THRESHOLD, duplicates_of
 from searchengine.mapping.progress import Progress, quiet
-from searchengine.mapping.reduction import Rows, principal_components
+from searchengine.mapping.reduction import Rows, principal_components, remark
 from searchengine.mapping.sheets import write_sheets
 
 
@@ -31,7 +31,10 @@ class GroupOptions:
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """``limit`` is the threshold as a distance; ``in_duplicates``: images that have a near-duplicate."""
+    """``limit`` is the threshold as a distance; ``in_duplicates``: images that have a near-duplicate.
+
+    ``remark``: see ``reduction.remark``.
+    """
 
     file: str
     images: int
@@ -41,6 +44,7 @@ class GroupSummary:
     in_duplicates: int
     limit: float
     sheets: int
+    remark: str | None = None
 
 
 def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress: Progress = quiet) -> GroupSummary:
@@ -93,6 +97,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
         int(np.count_nonzero(duplicates.numbers >= 0)),
         duplicates.limit,
         sheets,
+        remark(state),
     )
 
 

@@ -20,7 +20,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.mapping import stored
 from searchengine.mapping.nearest import nearest
 from searchengine.mapping.progress import Progress, needed, quiet
-from searchengine.mapping.reduction import Reduction, Rows, principal_components
+from searchengine.mapping.reduction import Reduction, Rows, principal_components, remark
 from searchengine.mapping.stored import Stored
 
 PERPLEXITY = 30.0
@@ -49,13 +49,17 @@ class MapOptions:
 
 @dataclass(frozen=True, slots=True)
 class MapSummary:
-    """``placed``: images that were put on a map that was there; ``of_those_fitted``: those that it was made from."""
+    """``placed``: images that were put on a map that was there; ``of_those_fitted``: those that it was made from.
+
+    ``remark``: see ``reduction.remark``.
+    """
 
     file: str
     images: int
     placed: int
     of_those_fitted: int
     whole: bool  # made as a whole just now
+    remark: str | None = None
 
 
 def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Progress = quiet) -> MapSummary:
@@ -98,7 +102,8 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
         "components": reduction.components,
     }
     file = stored.save(index.folder, stored.MAP, about, arrays)
-    return MapSummary(str(file), len(rows), placed, int(fitted.sum()), bool(fitted.all()) and not placed)
+    whole = bool(fitted.all()) and not placed
+    return MapSummary(str(file), len(rows), placed, int(fitted.sum()), whole, remark(state))
 
 
 def whole_map(

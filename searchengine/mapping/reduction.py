@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.index.metrics import COSINE
+from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
 from searchengine.index.state import State
 from searchengine.mapping.progress import Progress, quiet
 
@@ -62,6 +62,19 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def remark(state: State) -> str | None:
+    """What a person should know where the index ranks by another distance than is used here, None where it does not.
+
+    Principal components keep Euclidean distances, and hence the cosine of features of length 1; nothing else.
+    """
+    if state.metric == COSINE or rank_alike(state.metric, EUCLIDEAN, normalized=state.normalized):
+        return None
+    return (
+        f"The index is searched by {state.metric}, but the map and the groups rest on Euclidean distances: what is "
+        "next to each other there need not be so in a search."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.mapping import stored
 from searchengine.mapping.groups import members
-from searchengine.mapping.reduction import Rows
+from searchengine.mapping.reduction import Rows, remark
 from searchengine.mapping.stored import Stored
 
 _NONE = 0xFFFF  # no label, no group
@@ -96,9 +96,11 @@ def _overview(index: LocalIndex) -> Overview:
     stamps = stored.stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:
-        map_note = stored.freshness(map_, state.fingerprint, rows.ids, stamps).sentence(stored.MAP)
+        fresh = stored.freshness(map_, state.fingerprint, rows.ids, stamps).sentence(stored.MAP)
+        map_note = " ".join(filter(None, (fresh, remark(state))))
     if groups is not None:
-        groups_note = stored.freshness(groups, state.fingerprint, rows.ids, stamps).sentence(stored.GROUPS)
+        fresh = stored.freshness(groups, state.fingerprint, rows.ids, stamps).sentence(stored.GROUPS)
+        groups_note = " ".join(filter(None, (fresh, remark(state))))
     points = None if map_ is None else pack(map_, groups, records)
     return Overview(
         map_note=map_note,

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from searchengine.errors import SearchEngineError
 from searchengine.extractors.cache import cache_root
+from searchengine.index.folders import DEFAULT, Folders
 
 MAX_K = 500
 
 
 class SettingsError(SearchEngineError):
     """A setting cannot be used as it stands."""
-
-
-class Folders(tuple[Path, ...]):
-    """One folder or several; as text, as the environment has them: between them what separates paths there."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return os.pathsep.join(str(folder) for folder in self)
-
-    @classmethod
-    def of(cls, value: object) -> Folders:
-        """From text, a path, or several of them; the same folder twice is one."""
-        if isinstance(value, str):
-            # A folder may have the separator in its name.
-            parts = [value] if Path(value).expanduser().exists() else value.split(os.pathsep)
-        elif isinstance(value, Sequence):
-            parts = [str(part) for part in value]
-        else:
-            parts = [str(value)]
-        folders: dict[Path, Path] = {}
-        for part in filter(None, parts):
-            folder = Path(part).expanduser()
-            folders.setdefault(folder.absolute(), folder)
-        return cls(folders.values())
-
-
-_INDEX_DIR = Folders((Path("index"),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +26,7 @@ class Settings:
     whose ``X-Forwarded-*`` headers are believed.
     """
 
-    index_dir: Folders = _INDEX_DIR  # SEARCHENGINE_INDEX_DIR, several as PATH has them
+    index_dir: Folders = DEFAULT  # SEARCHENGINE_INDEX_DIR, several as PATH has them
     images_dir: Path | None = None  # SEARCHENGINE_IMAGES_DIR, where the photos have moved since they were indexed
     cache_dir: Path | None = None  # SEARCHENGINE_CACHE_DIR, holds thumbnails; else the user's cache folder
     precision: str = "auto"  # SEARCHENGINE_PRECISION
@@ -126,7 +98,7 @@ def variable(name: str) -> str:
 
 def _checked(name: str, value: Any) -> Any:
     if name == "index_dir":
-        return Folders.of(value) or _INDEX_DIR
+        return Folders.of(value) or DEFAULT
     if name in _PATHS:
         return Path(value).expanduser()
     if name not in _BOUNDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,3 +145,18 @@ def python_that_forbids() -> Callable[[str], list[str]]:
         "sys.meta_path.insert(0, Forbid())\n"
     )
     return lambda code: [sys.executable, "-c", forbid + code]
+
+
+def test_an_environment_that_names_several_indexes(
+    index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes one takes the first, as the plain addresses of the page do; what compares takes all."""
+    monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", os.pathsep.join([str(index), str(tmp_path / "none")]))
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 12
+    assert main(["evaluate"]) == 1
+    assert f"There is no index in {tmp_path / 'none'}" in capsys.readouterr().err
+    monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", os.pathsep)  # none
+    monkeypatch.chdir(tmp_path)
+    assert main(["info"]) == 1
+    assert "There is no index in index" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.index.local import LocalIndex
@@ -15,6 +16,7 @@ from searchengine.mapping import MapOptions, make_map, stored
 from searchengine.mapping.map import place_new, tsne, whole_map
 from searchengine.mapping.nearest import nearest
 from searchengine.mapping.reduction import Rows, principal_components
+from searchengine.web.overview import Overviews
 from tests.mapping.filled import fill, rows_of
 
 pytest.importorskip("openTSNE")
@@ -175,3 +177,18 @@ def there(index: LocalIndex) -> dict[int, tuple[float, float]]:
     found = stored.load(index.folder, stored.MAP)
     assert found is not None
     return {id_: (float(x), float(y)) for id_, (x, y) in zip(found.ids.tolist(), found.arrays["places"], strict=True)}
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan", "inner-product"])
+def test_where_a_search_measures_otherwise_it_is_said(
+    tmp_path: Path, metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = fill(tmp_path / "index", blobs(30), metric=metric)
+    other = metric in ("manhattan", "inner-product")
+    remark = make_map(index, QUICK).remark
+    assert (remark is not None) == other
+    for verb in ("map", "cluster"):
+        assert main([verb, "--index-dir", str(index.folder)]) == 0
+        assert (f"The index is searched by {metric}, but" in capsys.readouterr().err) == other
+    overview = Overviews(index).now()
+    assert (overview.map_note, overview.groups_note) == ((remark, remark) if other else ("", ""))
