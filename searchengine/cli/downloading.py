@@ -9,49 +9,74 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from searchengine.cli.options import add_json, print_json, print_note, print_result
+from searchengine.cli.options import add_json, print_json, print_note, print_result, whole_number
 
 _EPILOG = """\
 examples:
   searchengine download coco-val2017 --to coco
   searchengine download cifar10 --to cifar10
+  searchengine download open-images --classes Cat Dog "Polar bear" --images 200 --to pets
 
 A download that broke off goes on with the same command; where everything is there, nothing happens.
+Open Images has some 20 000 classes; a name that it does not have is answered with those nearest to it. Of its splits
+the small ones are looked into first. For more, later, name more classes or a larger N, and the same folder.
+Its photographs are the work of many people, most under CC BY 2.0: https://storage.googleapis.com/openimages/web.
 """
 
 
 def add_verbs(verbs: Any) -> None:
     """Add ``download``."""
-    from searchengine.datasets import DATASETS
+    from searchengine.datasets import DATASETS, open_images
 
+    titles = {**{name: dataset.title for name, dataset in DATASETS.items()}, open_images.NAME: open_images.TITLE}
     parser = verbs.add_parser(
         "download",
         help="fetch a published collection of pictures",
         description="Fetch a collection from its publisher, check it, and unpack it into a folder to index:\n\n"
-        + "\n".join(f"  {name:15} {dataset.title}" for name, dataset in DATASETS.items()),
+        + "\n".join(f"  {name:15} {title}" for name, title in titles.items()),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(act=act)
-    parser.add_argument("name", metavar="NAME", choices=tuple(DATASETS), help=" or ".join(DATASETS))
+    parser.set_defaults(act=act, refuse=parser.error)
+    parser.add_argument("name", metavar="NAME", choices=tuple(titles), help=" or ".join(titles))
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to put it into")
     parser.add_argument("--no-labels", action="store_true", help="leave out archives that hold labels only (COCO)")
     parser.add_argument("--keep", action="store_true", help="keep the archives, in DIR/.download")
+    chosen = parser.add_argument_group("open-images")
+    chosen.add_argument(
+        "--classes", metavar="CLASS", nargs="+", action="extend", help="what is to be seen; in any case"
+    )
+    chosen.add_argument(
+        "--images", metavar="N", type=whole_number, help="how many photographs of each class (default: 100)"
+    )
+    chosen.add_argument(
+        "--split",
+        choices=open_images.SPLITS,
+        nargs="+",
+        action="extend",
+        help="where to look, in this order (default: validation, then test, then train)",
+    )
     add_json(parser)
 
 
 def act(options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.datasets import DATASETS, download_dataset
+    from searchengine.datasets import DATASETS, download_dataset, download_open_images, open_images
 
+    by_class = options.name == open_images.NAME
+    if by_class and not options.classes:
+        options.refuse(f"{options.name} is fetched by class: add --classes, for example --classes Cat Dog --images 200")
+    if not by_class and (options.classes or options.images or options.split):
+        options.refuse(f"--classes, --images and --split belong to {open_images.NAME}, not to {options.name}")
+    to = options.to.expanduser()
     with Bar() as bar:
-        done = download_dataset(
-            DATASETS[options.name],
-            options.to.expanduser(),
-            labels=not options.no_labels,
-            keep=options.keep,
-            progress=bar,
-        )
+        if by_class:
+            splits = dict.fromkeys(options.split or open_images.SPLITS)
+            done = download_open_images(options.classes, options.images or 100, to, splits=tuple(splits), progress=bar)
+        else:
+            done = download_dataset(
+                DATASETS[options.name], to, labels=not options.no_labels, keep=options.keep, progress=bar
+            )
     if options.json:
         label_file = None if done.label_file is None else str(done.label_file)
         print_json({"pictures": str(done.pictures), "labels": label_file, "files": done.files})

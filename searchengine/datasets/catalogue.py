@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from searchengine.datasets import cifar10, coco
-from searchengine.datasets.download import DownloadError, Progress, Quiet, Resource, fetch
+from searchengine.datasets.asking import DownloadError
+from searchengine.datasets.download import Progress, Quiet, Resource, fetch
 
-_WORK = ".download"  # within the folder: what is on its way, and a note of what is there
+WORK = ".download"  # within the folder: what is on its way, and a note of what is there
 Unpack = Callable[[Path, Path, Progress], int]
 
 
@@ -108,13 +109,13 @@ def download_dataset(
         DownloadError: with what to do. What has come so far is kept.
     """
     progress = progress or Quiet()
-    work = to / _WORK
+    work = to / WORK
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
     files = 0
-    with _alone(work):
+    with alone(work):
         for part in dataset.parts:
             if (labels or not part.labels) and not _is_there(part, to):
                 files += _take(dataset, part, to, keep=keep, progress=progress, pause=pause)
@@ -123,7 +124,7 @@ def download_dataset(
 
 
 def _take(dataset: Dataset, part: Part, to: Path, *, keep: bool, progress: Progress, pause: float) -> int:
-    work = to / _WORK
+    work = to / WORK
     archive = fetch(
         part.resource,
         work,
@@ -182,7 +183,7 @@ def _is_there(part: Part, to: Path) -> bool:
 
 
 def _note(part: Part, to: Path) -> Path:
-    return to / _WORK / f"{part.resource.name}.done"
+    return to / WORK / f"{part.resource.name}.done"
 
 
 def _count(path: Path) -> int:
@@ -204,7 +205,7 @@ def _check_room(to: Path, left: int, part: Part, there: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def alone(work: Path) -> Iterator[None]:
     """One download a folder at a time; a killed one leaves no lock behind."""
     with (work / "lock").open("a") as file:
         try:

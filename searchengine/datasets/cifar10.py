@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from searchengine.datasets.download import DownloadError, Progress, Resource
+from searchengine.datasets.asking import DownloadError
+from searchengine.datasets.download import Progress, Resource
 from searchengine.datasets.unpacking import read_tar
 
 ARCHIVE = Resource("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", md5="c32a1d4ab5d03f1284b67883e8d87530")

@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
-import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import Message
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from searchengine import __version__
-from searchengine.errors import SearchEngineError
+from searchengine.datasets.asking import Broken, DownloadError, ask, extent, mark_of, md5_of, read_some
 
 _CHUNK = 1 << 20  # bytes
-_TIMEOUT = 60.0  # s without a byte
-_ATTEMPTS = 5  # in a row that bring nothing new
-_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}  # and every 5xx
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", re.ASCII)
-
-
-class DownloadError(SearchEngineError):
-    """A published collection cannot be had."""
+ATTEMPTS = 5  # in a row that bring nothing new
 
 
 class Progress(Protocol):
@@ -80,15 +67,15 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the part that is there belongs to; ``mark`` is the ETag or the date, as If-Range wants it."""
+    """What the part that is there belongs to; ``mark`` is the ETag or the date, as If-Range wants it.
+
+    ``md5`` is what the server tells of the whole file, None where it tells nothing.
+    """
 
     url: str
     size: int | None
     mark: str | None
-
-
-class _Broken(Exception):  # noqa: N818  (never leaves this module)
-    """The connection ended before the file did; it can be tried again."""
+    md5: str | None = None
 
 
 def fetch(
@@ -120,11 +107,11 @@ def fetch(
         try:
             _transfer(resource, part, room, progress)
             break
-        except _Broken as error:
+        except Broken as error:
             # Only what was never here before counts, lest a server that lies be asked for ever.
             failures = 1 if _size(part) > most else failures + 1
             most = max(most, _size(part))
-            if failures >= _ATTEMPTS:
+            if failures >= ATTEMPTS:
                 raise DownloadError(
                     f"{resource.url} cannot be fetched: {error}. What has come is kept: run the same command again "
                     "later, and it goes on from there."
@@ -152,108 +139,40 @@ def _transfer(resource: Resource, part: Path, room: Callable[[int], None], progr
         have, known = 0, None
     if known is not None and known.size == have:
         return
-    headers = {"Accept-Encoding": "identity", "User-Agent": f"searchengine/{__version__}"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if known is not None and known.mark is not None:
-            headers["If-Range"] = known.mark
-    with _open(resource.url, headers) as response:
+    with ask(resource.url, have, None if known is None else known.mark) as response:
         answer: Message = response.headers
-        if answer.get("Content-Encoding", "identity") != "identity":
-            raise DownloadError(f"{resource.url} came in another form than it lies there. Is a proxy in between?")
-        start, size = _extent(response.status, answer, have)
-        mark = _mark_of(answer)
+        start, size = extent(response.status, answer, have)
+        mark, md5 = mark_of(answer), md5_of(answer)
         if start and size is None and known is not None:
             size = known.size
         if start and known is not None and (size != known.size or (mark is not None and mark != known.mark)):
             _forget(part)
-            raise _Broken("the file has changed on the server meanwhile, so it starts again")
+            raise Broken("the file has changed on the server meanwhile, so it starts again")
         if size is not None:
             room(size - start)
-        _write_notes(part, _Known(resource.url, size, mark))
+        _write_notes(part, _Known(resource.url, size, mark, md5))
         progress.start(resource.name, size, start, "B")
         _write(response, part, start, progress)
     got = _size(part)
     if size is not None and got < size:
-        raise _Broken(f"the connection ended after {got:,} of {size:,} bytes")
+        raise Broken(f"the connection ended after {got:,} of {size:,} bytes")
     if size is not None and got > size:
         _forget(part)
-        raise _Broken(f"the server sent more than the {size:,} bytes it had promised, so it starts again")
+        raise Broken(f"the server sent more than the {size:,} bytes it had promised, so it starts again")
     if size is None:
-        _write_notes(part, _Known(resource.url, got, mark))
-
-
-def _open(url: str, headers: dict[str, str]) -> Any:
-    if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url} is no web address.")
-    try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return _Refused(error.headers)
-            if error.code in _AGAIN or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise _Broken(f"the server answered {error.code} {error.reason}") from error
-            raise DownloadError(
-                f"{url} is not to be had: the server answered {error.code} {error.reason}. It may have moved; fetch it "
-                "by hand and index the unpacked folder."
-            ) from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _Broken(f"the server cannot be reached ({reason})") from error
-
-
-class _Refused:
-    """A 416: there is nothing beyond what we have; stands for an answer without a body."""
-
-    status = int(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-
-    def __init__(self, headers: Message) -> None:
-        self.headers = headers
-
-    def read(self, amount: int) -> bytes:
-        return b""
-
-    def __enter__(self) -> _Refused:
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        pass
-
-
-def _extent(status: int, headers: Message, have: int) -> tuple[int, int | None]:
-    """Where the bytes of an answer belong, and the size of the whole file if it is told."""
-    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-    if status == HTTPStatus.PARTIAL_CONTENT:
-        if found is None or found[1] is None or int(found[1]) != have:
-            raise DownloadError(
-                "The server answered with another part of the file than was asked for. Delete the .part file, and run "
-                "the same command again."
-            )
-        return have, None if found[3] == "*" else int(found[3])
-    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        size = int(found[3]) if found is not None and found[3] != "*" else None
-        # All is there, or the file has become shorter: then sizes differ, and it starts again.
-        return (have, size) if size is not None else (have, -1)
-    length = headers.get("Content-Length", "")
-    return 0, int(length) if length.isascii() and length.isdecimal() else None
+        _write_notes(part, _Known(resource.url, got, mark, md5))
 
 
 def _write(response: Any, part: Path, start: int, progress: Progress) -> None:
     with part.open("r+b" if part.exists() else "wb") as file:
         file.truncate(start)
         file.seek(start)
-        while True:
-            try:
-                chunk = response.read(_CHUNK)
-            except http.client.IncompleteRead as error:
-                progress.advance(_put(file, error.partial))
-                raise _Broken("the connection ended in the middle") from error
-            except (OSError, http.client.HTTPException) as error:
-                raise _Broken(f"the connection broke off ({error})") from error
-            if not chunk:
-                break
-            progress.advance(_put(file, chunk))
+        try:
+            while chunk := read_some(response, _CHUNK):
+                progress.advance(_put(file, chunk))
+        except Broken as error:
+            progress.advance(_put(file, error.partial))
+            raise
         file.flush()
         os.fsync(file.fileno())
 
@@ -264,8 +183,10 @@ def _put(file: IO[bytes], chunk: bytes) -> int:
 
 
 def _check(resource: Resource, part: Path, progress: Progress) -> None:
-    """Compares with the publisher's hash; what is wrong is not kept."""
-    if resource.md5 is None:
+    """Compares with the publisher's hash, or the server's; what is wrong is not kept."""
+    known = _read_notes(part)
+    wanted = resource.md5 or (known.md5 if known is not None else None)
+    if wanted is None:
         return
     digest = hashlib.md5(usedforsecurity=False)
     progress.start(f"checking {resource.name}", _size(part), 0, "B")
@@ -273,18 +194,12 @@ def _check(resource: Resource, part: Path, progress: Progress) -> None:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             progress.advance(len(chunk))
-    if digest.hexdigest() != resource.md5:
+    if digest.hexdigest() != wanted:
         _forget(part)
         raise DownloadError(
             f"{resource.name} is not what its publisher has put there: its MD5 is {digest.hexdigest()}, not "
-            f"{resource.md5}. It was thrown away; run the same command again to fetch it anew."
+            f"{wanted}. It was thrown away; run the same command again to fetch it anew."
         )
-
-
-def _mark_of(headers: Message) -> str | None:
-    """What If-Range takes: a strong ETag, or else the date."""
-    etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') else headers.get("Last-Modified")
 
 
 def _size(path: Path) -> int:

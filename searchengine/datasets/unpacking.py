@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from searchengine.datasets.download import DownloadError, Progress
+from searchengine.datasets.asking import DownloadError
+from searchengine.datasets.download import Progress
 
 _CHUNK = 1 << 20  # bytes
 

@@ -22,6 +22,7 @@ class Publisher:
     ranges: bool = True
     marks: bool = True
     says: int | None = None  # a length that is not true
+    tells: dict[str, dict[str, str]] = field(default_factory=dict)  # more headers, by path
     statuses: list[int] = field(default_factory=list)  # answered before anything else
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each request
     base: str = ""
@@ -56,7 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        if told.marks:
+        for name, value in told.tells.get(self.path, {}).items():
+            if name != "Server":
+                self.send_header(name, value)
+        if told.marks and "ETag" not in told.tells.get(self.path, {}):
             self.send_header("ETag", told.mark(data))
         length = len(data) - start
         self.send_header("Content-Length", str(told.says if told.says is not None and not start else length))
@@ -70,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**(headers or {}), "Content-Length": "0", "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
+
+    def version_string(self) -> str:
+        return self.publisher.tells.get(self.path, {}).get("Server", "a publisher")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
