@@ -19,7 +19,6 @@ from searchengine.datasets.asking import DownloadError, NotThereError
 from searchengine.datasets.catalogue import WORK, Downloaded, alone
 from searchengine.datasets.download import Progress, Quiet, Resource, fetch
 from searchengine.datasets.selecting import Search
-from searchengine.extractors.names import closest_first
 
 NAME = "open-images"
 TITLE = "Open Images V7: photographs of the classes that are named, 0.3 MB each"
@@ -143,6 +142,8 @@ def _marks(file: Path, classes: Sequence[str]) -> dict[str, frozenset[bytes]]:
     for one in classes:
         name = names.get(" ".join(one.replace("_", " ").lower().split())) or names.get(one, "")
         if not name:
+            from searchengine.extractors.names import closest_first
+
             near = closest_first(one, found)[:8]
             raise DownloadError(
                 f"Open Images has no class {one!r}. Near to it are: {', '.join(near)}. All {len(found):,} stand in "
