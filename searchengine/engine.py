@@ -19,6 +19,7 @@ from searchengine.index.types import Hit, ImageRecord, IndexStatus
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from searchengine.classifying import Classifier, LatestClassifier
     from searchengine.classifying.feedback import Example
 
 
@@ -47,6 +48,7 @@ class SearchEngine:
         self._runtime = runtime
         self._loading = threading.Lock()
         self._extractor: tuple[str, Extractor] | None = None  # with the fingerprint of the index it was loaded for
+        self._classifier: LatestClassifier | None = None
 
     @classmethod
     def open(
@@ -99,6 +101,16 @@ class SearchEngine:
         """The k images nearest to one of the collection, itself (distance 0) included; UnknownImageError."""
         return self.index.search(self.index.feature(image_id), k, metric)[0]
 
+    def search_ids(self, image_ids: Sequence[int], k: int = 20) -> list[list[Hit]]:
+        """``search_id`` for several at once, in one pass over the features; UnknownImageError."""
+        if not image_ids:
+            return []
+        return self.index.search(np.stack([self.index.feature(id_) for id_ in image_ids]), k)  # (m, d)
+
+    def search_feature(self, feature: NDArray[np.float32], k: int = 20, *, metric: str | None = None) -> list[Hit]:
+        """The k images nearest to a feature, (d,) or (1, d) float32, as ``embed`` makes it; QueryError."""
+        return self.index.search(feature, k, metric)[0]
+
     def recommend(
         self,
         liked: Sequence[Example],
@@ -112,7 +124,7 @@ class SearchEngine:
         """The k images that are like those liked and unlike those disliked; these themselves are left out.
 
         Args:
-            liked: ids of the collection, or images as ``search`` takes them.
+            liked: ids of the collection, images as ``search`` takes them, or features as ``embed`` makes them.
             disliked: likewise; may be empty.
             k: at least 1; more than there are gives all.
             query: the image with which the search began, if there is one; it is left out too.
@@ -142,11 +154,27 @@ class SearchEngine:
         _, pixels = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
         return extractor.embed([pixels])
 
+    def classifier(self) -> Classifier | None:
+        """The classifier that lives with the index, as it stands now, or None.
+
+        Raises:
+            ExtractorMismatchError, IndexDamagedError
+        """
+        from searchengine.classifying import LatestClassifier
+
+        if self._classifier is None:  # two threads may both make one: either will do
+            self._classifier = LatestClassifier(self.index)
+        return self._classifier.get()
+
     # -- the collection ---------------------------------------------------------------------------------------------
 
     def record(self, image_id: int) -> ImageRecord:
         """What is known of one image; UnknownImageError."""
         return self.index.records([image_id])[0]
+
+    def feature(self, image_id: int) -> NDArray[np.float32]:
+        """The feature of one image, (d,) float32; UnknownImageError."""
+        return self.index.feature(image_id)
 
     def records(self, ids: list[int]) -> list[ImageRecord]:
         """What is known of several, in their order; UnknownImageError."""

@@ -2,6 +2,7 @@
 
 import { copyOnClick } from "./copy.js";
 import { takePictures } from "./intake.js";
+import { judgeOnClick, stopJudging } from "./judging.js";
 import { listenForKeys } from "./keys.js";
 import { loadMoreOnClick } from "./more.js";
 import { busyWhileLeaving } from "./notices.js";
@@ -13,7 +14,13 @@ takePictures((file) => searchBy(file));
 chooseAgain();
 showTwins();
 loadMoreOnClick();
+judgeOnClick();
 copyOnClick();
-listenForKeys({ escape: stopSearch });
+listenForKeys({
+  escape: () => {
+    stopSearch();
+    stopJudging();
+  },
+});
 busyWhileLeaving();
 watchRun();

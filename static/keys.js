@@ -14,6 +14,9 @@ export function listenForKeys({ escape }) {
     o: () => press("open"),
     d: () => press("download"),
     c: () => press("copy"),
+    "+": () => press("like"),
+    "=": () => press("like"), // the same key, without Shift
+    "-": () => press("dislike"),
     l: () => document.querySelector("#main [data-action=link]"),
     r: () => next(document.querySelectorAll("#main .by a")),
     s: () => document.querySelector("#main .beside"),

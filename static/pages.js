@@ -52,14 +52,14 @@ function keep() {
   views.set(shown, { ...parts(document), title: document.title, top: scrollY });
 }
 
-/** Shows the fetched page in place of the open one, as a new step in the history. */
-export function showPage(page, address) {
+/** Shows the fetched page in place of the open one, `top` px down, as a new step in the history. */
+export function showPage(page, address, { top = 0 } = {}) {
   keep();
   if (shown === 0) history.replaceState({ us, view: 0 }, "");
   shown = last += 1;
   history.pushState({ us, view: shown }, "", address);
   const { main, header } = parts(page);
-  mount({ main: document.adoptNode(main), header: document.adoptNode(header), title: page.title, top: 0 });
+  mount({ main: document.adoptNode(main), header: document.adoptNode(header), title: page.title, top });
 }
 
 /** What differs from page to page; the line at the top names the index. */

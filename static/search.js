@@ -21,6 +21,23 @@ export function askMore(k) {
   return ask(file, more);
 }
 
+/** Where the results on the page come from, with all that was chosen. */
+export function currentAddress() {
+  return held.get(document.getElementById("main"))?.address ?? new URL(location);
+}
+
+/** Shows what another address says of the file that is searched by, `top` px down; rejects with a Refusal. */
+export async function askAgain(address, { signal, top }) {
+  const { file, preview } = held.get(document.getElementById("main"));
+  showResults(await ask(file, address, signal), { file, preview, address }, top);
+}
+
+function showResults(page, search, top = 0) {
+  showPage(page, `${page.querySelector("a.brand").getAttribute("href")}#picture`, { top });
+  held.set(document.getElementById("main"), search);
+  usePreview(search.preview);
+}
+
 /** Sends `file` to an address, what the address asks for as fields of the form. */
 async function ask(file, address, signal) {
   const form = document.querySelector("form.upload");
@@ -65,9 +82,7 @@ export async function searchBy(file, address) {
   try {
     const page = await ask(file, address, mine.signal);
     settle();
-    showPage(page, `${page.querySelector("a.brand").getAttribute("href")}#picture`);
-    held.set(document.getElementById("main"), { file, preview, address });
-    usePreview(preview);
+    showResults(page, { file, preview, address });
     document.querySelector(".found h1")?.focus({ preventScroll: true });
   } catch (error) {
     settle();
@@ -85,7 +100,7 @@ export function stopSearch() {
 /** Another number of pictures, index or metric: the same search again, or the links of the first page. */
 export function chooseAgain() {
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-again]");
+    const link = event.target.closest("[data-again]:not([data-judge])");
     const plain = !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
     if (!link || !plain || !currentFile()) return;
     event.preventDefault();
@@ -102,7 +117,9 @@ export function chooseAgain() {
     const file = currentFile();
     const results = document.querySelector(".results[data-query=id]");
     if (file) {
-      searchBy(file);
+      const address = new URL(currentAddress());
+      address.searchParams.set("k", event.target.value);
+      searchBy(file, address);
     } else if (results) {
       const address = new URL(location);
       address.searchParams.set("k", event.target.value);

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from searchengine.engine import SearchEngine
 
-    Example: TypeAlias = int | bytes | str | os.PathLike[str] | Image | NDArray[np.uint8]
+    Example: TypeAlias = int | bytes | str | os.PathLike[str] | Image | NDArray[np.uint8] | NDArray[np.float32]
 
 ROCCHIO: Final = "rocchio"
 EXEMPLAR_SVM: Final = "exemplar-svm"
@@ -124,7 +124,7 @@ def recommend_examples(
     rule: str | None = None,
     max_pixels: int | None = None,
 ) -> list[Hit]:
-    """``recommend`` for ids and images, of which the features are looked up or made: ``SearchEngine.recommend``."""
+    """``recommend`` for ids, images and features: those that are none are looked up, or made."""
     if rule is not None:
         check_rule(rule)
     both = {id_ for id_ in liked if isinstance(id_, int)} & {id_ for id_ in disliked if isinstance(id_, int)}
@@ -161,6 +161,9 @@ class _Wanted:
                     self.ids.add(int(example))
                     rows.append(engine.index.feature(int(example))[None])  # (d,) -> (1, d)
                 continue
+            if isinstance(example, np.ndarray) and example.dtype != np.uint8:
+                rows.append(np.atleast_2d(example).astype(np.float32))  # (d,) -> (1, d)
+                continue
             if isinstance(example, str | os.PathLike):
                 example = read_image(example)
             if isinstance(example, bytes):
@@ -168,7 +171,7 @@ class _Wanted:
                 if content in self.contents:
                     continue
                 self.contents.add(content)
-            rows.append(engine.embed(example, max_pixels=max_pixels))
+            rows.append(engine.embed(cast("bytes | Image | NDArray[np.uint8]", example), max_pixels=max_pixels))
         self.rows = np.concatenate(rows)
 
 

@@ -58,9 +58,9 @@ def wants_json() -> bool:
     return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
 
 
-def hits_json(query: dict[str, Any], hits: Sequence[Hit], metric: str) -> Response:
-    """The same shape as ``searchengine search --json``."""
-    return jsonify(query=query, metric=metric, hits=[hit_json(hit) for hit in hits])
+def hits_json(query: dict[str, Any] | None, hits: Sequence[Hit], metric: str | None, **more: Any) -> Response:
+    """The same shape as ``searchengine search --json``, with what else there is to say of the query."""
+    return jsonify(query=query, metric=metric, **more, hits=[hit_json(hit) for hit in hits])
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:

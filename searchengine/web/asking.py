@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from searchengine.errors import UnknownImageError
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.incoming import RequestError, Upload
+from searchengine.web.judging import Judged
 from searchengine.web.queries import UploadedQuery, read_query
 from searchengine.web.renditions import file_is_there, read_file
 from searchengine.web.seam import Engine
@@ -32,12 +36,13 @@ class Ranking:
 
 
 class UploadReader:
-    """Reads one uploaded picture as each index wants it, and but once for those that want it alike."""
+    """Reads and embeds one uploaded picture as each index wants it, and but once for those that want it alike."""
 
     def __init__(self, upload: Upload, max_pixels: int) -> None:
         self._upload = upload
         self._max_pixels = max_pixels
         self._read: dict[str, UploadedQuery] = {}
+        self._embedded: dict[str, NDArray[np.float32]] = {}
 
     def read(self, collection: Collection) -> UploadedQuery:
         """Decoded for that index; RequestError where a picture says nothing to it, ImageError."""
@@ -48,11 +53,28 @@ class UploadReader:
             self._read[fingerprint] = read_query(self._upload, collection.engine.extractor(), self._max_pixels)
         return self._read[fingerprint]
 
+    def embed(self, collection: Collection) -> NDArray[np.float32]:
+        """Its feature for that index, (1, d) float32; RequestError, ImageError, ExtractorError."""
+        query = self.read(collection)
+        fingerprint = collection.engine.spec.fingerprint
+        if fingerprint not in self._embedded:
+            self._embedded[fingerprint] = collection.engine.embed(query.pixels)
+        return self._embedded[fingerprint]
 
-def rank_upload(collection: Collection, query: UploadedQuery, k: int, metric: str | None) -> Ranking:
-    """The k nearest to an uploaded picture."""
+
+def rank_feature(collection: Collection, feature: NDArray[np.float32], k: int, metric: str | None) -> Ranking:
+    """The k nearest to the feature of an uploaded picture, (1, d) float32."""
     engine = collection.engine
-    hits = engine.search(query.pixels, k) if metric is None else engine.search(query.pixels, k, metric=metric)
+    return Ranking(*with_records(engine, engine.search_feature(feature, k, metric=metric)), None)
+
+
+def rank_judged(collection: Collection, judged: Judged, query: int | NDArray[np.float32] | None, k: int) -> Ranking:
+    """The k that are like the query, an id or a (1, d) feature, and what is liked, and unlike what is disliked.
+
+    QueryError where these cannot be ranked by.
+    """
+    engine = collection.engine
+    hits = engine.recommend(judged.liked, judged.disliked, k, query=query, rule=judged.rule)
     return Ranking(*with_records(engine, hits), None)
 
 
@@ -80,7 +102,7 @@ def rank_foreign(
     if not file_is_there(record):
         raise RequestError(f"“{record.path}” is not in {collection.name}, and there is no file to search by.")
     upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
-    return rank_upload(collection, UploadReader(upload, max_pixels).read(collection), k, metric)
+    return rank_feature(collection, UploadReader(upload, max_pixels).embed(collection), k, metric)
 
 
 def with_records(engine: Engine, hits: Sequence[Hit]) -> tuple[list[Hit], list[ImageRecord]]:

@@ -108,6 +108,14 @@ def closeness_of(hits: Sequence[Hit], *, normalized: bool, metric: str = EUCLIDE
     return [nearest / hit.distance if hit.distance > 0 else 1.0 for hit in hits]
 
 
+def relative(cards: Sequence[Card]) -> list[Card]:
+    """The same with bars that compare with the first: for scores that tell an order and have no natural end."""
+    first = max((card.score or 0.0 for card in cards), default=0.0)
+    return [
+        replace(card, closeness=min(max((card.score or 0.0) / first, 0.0), 1.0) if first > 0 else 0.0) for card in cards
+    ]
+
+
 def _ranked(card: Card, hit: Hit, closeness: float) -> Card:
     return replace(card, rank=hit.rank, distance=hit.distance, score=hit.score, closeness=closeness)
 

@@ -1,17 +1,20 @@
-"""The choices that a page offers: another index, another metric, two side by side; each is an address."""
+"""The choices that a page offers: another index, metric or rule, two side by side, likes; each is an address."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from searchengine.index.metrics import rank_alike
 from searchengine.index.types import ImageRecord
+from searchengine.web.cards import Card
+from searchengine.web.judging import Judged, rules
 from searchengine.web.likeness import metric_groups, short_title
 from searchengine.web.served import Collection, Collections, address_in
 
 Values = dict[str, Any]
+Address = Callable[[Judged], tuple[str, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,53 @@ def metric_choices(
             choices.append(Choice(short_title(metric), href, metric == chosen, again))
         groups.append(choices)
     return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A picture that was liked or disliked."""
+
+    card: Card
+    liked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What can be said of a picture in these results; each is a choice that leads to another ranking."""
+
+    judged: Judged
+    address: Address
+
+    def like(self, image_id: int) -> Choice:
+        """More like it."""
+        return self._choice("More like this", self.judged.liking(image_id))
+
+    def dislike(self, image_id: int) -> Choice:
+        """Less like it."""
+        return self._choice("Less like this", self.judged.disliking(image_id))
+
+    def take_back(self, image_id: int) -> Choice:
+        """As if nothing had been said of it."""
+        return self._choice("Take back", self.judged.without(image_id))
+
+    def clear(self) -> Choice:
+        """As if nothing had been said."""
+        return self._choice("Take all back", Judged())
+
+    def _choice(self, title: str, judged: Judged) -> Choice:
+        href, again = self.address(judged)
+        return Choice(title, href, current=False, again=again)
+
+
+def rule_choices(judged: Judged, address: Address) -> list[Choice]:
+    """Every rule that likes can rank by; none where nothing is judged."""
+    if not judged:
+        return []
+    choices = []
+    for rule, title in rules():
+        href, again = address(replace(judged, rule=rule))
+        choices.append(Choice(title, href, rule == judged.rule, again))
+    return choices
 
 
 def other_side(here: Collection, collections: Collections, metric: str) -> tuple[Collection, str]:

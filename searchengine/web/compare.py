@@ -11,7 +11,7 @@ from flask import Blueprint, Response, jsonify, render_template, request, url_fo
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import ImageRecord
 from searchengine.web.answers import hit_json, wants_json
-from searchengine.web.asking import Ranking, UploadReader, rank_foreign, rank_upload
+from searchengine.web.asking import Ranking, UploadReader, rank_feature, rank_foreign
 from searchengine.web.cards import Card, card_of, cards_of
 from searchengine.web.choices import index_choices, other_side
 from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
@@ -73,7 +73,7 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
         query = reader.read(first)
 
         def ask(side: Collection, metric: str | None) -> Ranking:
-            return rank_upload(side, reader.read(side), k, metric)
+            return rank_feature(side, reader.embed(side), k, metric)
 
         about = {"upload": query.name, "width": query.width, "height": query.height}
         return _answer(about, ask, k, request.form, upload=query)

@@ -12,6 +12,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.web import answers, assets, compare, headers, health, maps, pages, pictures, words
 from searchengine.web.incoming import FORM_OVERHEAD_BYTES, InMemoryRequest
+from searchengine.web.judging import MOST
 from searchengine.web.renditions import Renditions
 from searchengine.web.seam import Engine
 from searchengine.web.served import Collection, Collections, mount, names_of
@@ -70,7 +71,7 @@ def _app_of(
     app.config.from_mapping(
         {
             "MAX_CONTENT_LENGTH": settings.max_upload_bytes + FORM_OVERHEAD_BYTES,
-            "MAX_FORM_PARTS": 16,
+            "MAX_FORM_PARTS": MOST + 16,
             "TRUSTED_HOSTS": [host.strip() for host in settings.hosts.split(",") if host.strip()] or None,
         }
     )

@@ -6,13 +6,24 @@ from typing import Any
 
 from flask import Blueprint, Response, render_template, request, url_for
 
+from searchengine.errors import UnknownImageError
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import ImageRecord
 from searchengine.web.answers import hits_json, wants_json
-from searchengine.web.asking import NO_MODEL, Ranking, UploadReader, rank_image, rank_upload
-from searchengine.web.cards import card_of, cards_of, cosine_is_score, query_style
-from searchengine.web.choices import index_choices, metric_choices, other_side
+from searchengine.web.asking import NO_MODEL, Ranking, UploadReader, rank_feature, rank_image, rank_judged
+from searchengine.web.cards import card_of, cards_of, cosine_is_score, query_style, relative
+from searchengine.web.choices import (
+    Chosen,
+    Judging,
+    Values,
+    index_choices,
+    metric_choices,
+    other_side,
+    rule_choices,
+)
 from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
+from searchengine.web.judging import Judged, parse_judged
+from searchengine.web.labelling import Predicted, predict
 from searchengine.web.queries import UploadedQuery
 from searchengine.web.renditions import file_is_there, has_picture
 from searchengine.web.served import Collection, Collections, address_in
@@ -65,33 +76,71 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
         upload = read_upload(request, settings.max_upload_bytes)
         k = parse_k(request.form.get("k"), settings.default_k)
         metric = parse_metric(request.form.get("metric"))
-        query = UploadReader(upload, settings.max_upload_pixels).read(collection)
-        ranking = rank_upload(collection, query, k, metric)
+        judged, chosen = _known(parse_judged(request.form))
+        reader = UploadReader(upload, settings.max_upload_pixels)
+        query, feature = reader.read(collection), reader.embed(collection)
+        ranking = (
+            rank_judged(collection, judged, feature, k) if judged else rank_feature(collection, feature, k, metric)
+        )
+        predicted = predict(engine, feature)
         if wants_json():
             about = {"upload": query.name, "width": query.width, "height": query.height}
-            return hits_json(about, ranking.hits, metric or engine.metric)
-        return _results(ranking, k, metric, upload=query)
+            return _json(about, ranking, metric, judged, predicted)
+        return _results(ranking, k, metric, judged, chosen, predicted, upload=query)
 
     @pages.get("/search")
     def search() -> Response:
-        if "id" not in request.args:
+        if not request.args.keys() & {"id", "like", "dislike"}:
             # Also the address of an uploaded query, opened again.
             raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
         image_id = parse_id(request.args.get("id"))
-        if image_id is None:
+        if image_id is None and "id" in request.args:
             raise RequestError("The id of a picture must be a whole number from 1 up, as in /search?id=7.")
         k = parse_k(request.args.get("k"), settings.default_k)
         metric = parse_metric(request.args.get("metric"))
-        record = engine.record(image_id)
-        ranking = rank_image(collection, image_id, k, metric)
+        record = None if image_id is None else engine.record(image_id)
+        judged, chosen = _known(parse_judged(request.args, image_id))
+        if judged or image_id is None:
+            ranking = rank_judged(collection, judged, image_id, k)
+        else:
+            ranking = rank_image(collection, image_id, k, metric)
+        predicted = None if image_id is None else predict(engine, engine.feature(image_id))
         if wants_json():
-            return hits_json({"id": record.id, "path": record.path}, ranking.hits, metric or engine.metric)
-        return _results(ranking, k, metric, record=record)
+            about = None if record is None else {"id": record.id, "path": record.path}
+            return _json(about, ranking, metric, judged, predicted)
+        return _results(ranking, k, metric, judged, chosen, predicted, record=record)
+
+    def _known(judged: Judged) -> tuple[Judged, dict[int, ImageRecord]]:
+        """What is judged and still there; what was removed since a link was made says no more."""
+        found = {}
+        for image_id in (*judged.liked, *judged.disliked):
+            try:
+                found[image_id] = engine.record(image_id)
+            except UnknownImageError:
+                continue
+        return judged.only(found), found
+
+    def _json(
+        about: dict[str, Any] | None,
+        ranking: Ranking,
+        metric: str | None,
+        judged: Judged,
+        predicted: Predicted | None,
+    ) -> Response:
+        more: dict[str, Any] = {}
+        if judged:
+            more = {"liked": judged.liked, "disliked": judged.disliked, "rule": judged.rule_used}
+        if predicted is not None:
+            more["predicted"] = predicted.to_json()
+        return hits_json(about, ranking.hits, None if judged else metric or engine.metric, **more)
 
     def _results(
         ranking: Ranking,
         k: int,
         named: str | None,
+        judged: Judged,
+        chosen: dict[int, ImageRecord],
+        predicted: Predicted | None,
         *,
         record: ImageRecord | None = None,
         upload: UploadedQuery | None = None,
@@ -100,17 +149,21 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
         metric = named or engine.metric
         others = [hit for hit in hits if record is None or hit.id != record.id]
         # What every address from here takes along.
-        kept: dict[str, Any] = {
+        kept: Values = {
             "k": None if k == settings.default_k else k,
             "metric": None if metric == engine.metric else metric,
         }
 
-        def by(other: str | None) -> tuple[str, str | None]:
-            values: dict[str, Any] = {**kept, "metric": other}
-            if record is not None:
-                return url_for("pages.search", id=record.id, **values), None
-            return url_for("pages.home"), url_for("pages.search_upload", **values)
+        def address(values: Values) -> tuple[str, str | None]:
+            """Where the same query with other choices is; and for an upload, where scripts send it again."""
+            if upload is not None:
+                return url_for("pages.home"), url_for("pages.search_upload", **values)
+            if record is None and not values.get("like") and not values.get("dislike"):
+                return url_for("pages.home"), None
+            return url_for("pages.search", id=None if record is None else record.id, **values), None
 
+        cards = cards_of(hits, ranking.records, normalized=engine.normalized, metric=metric)
+        more = _more(len(hits), k, status.images, judged, record)
         return Response(
             render_template(
                 "results.html",
@@ -120,21 +173,34 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
                 metric=metric_title(metric),
                 cosine=cosine_is_score(metric, normalized=engine.normalized),
                 alike=alike_sentence(metric, normalized=engine.normalized),
-                cards=cards_of(hits, ranking.records, normalized=engine.normalized, metric=metric),
+                cards=relative(cards) if judged else cards,
                 k=k,
                 k_choices=k_choices(k),
                 kept=kept,
-                more=more_than(len(hits), k, status.images),
+                judged=judged,
+                judging=Judging(judged, lambda other: address({**kept, **other.values})),
+                chosen=[Chosen(card_of(one), liked=id_ in judged.liked) for id_, one in chosen.items()],
+                rules=rule_choices(judged, lambda other: address({**kept, **other.values})),
+                predicted=predicted,
+                more=more,
+                more_values={"id": None if record is None else record.id, **kept, **judged.values, "k": more},
                 query=card_of(record) if record else None,
                 record=record,
                 file_gone=record is not None and has_picture(record) and not file_is_there(record),
                 upload=upload,
-                nothing_close=bool(others) and metric == engine.metric and nearness.is_far(others[0].distance),
+                nothing_close=not judged
+                and bool(others)
+                and metric == engine.metric
+                and nearness.is_far(others[0].distance),
                 indexes=index_choices(collection, collections, record=record, uploaded=upload is not None, **kept),
-                metrics=metric_choices(collection, metric, by),
+                metrics=metric_choices(collection, metric, lambda other: address({**kept, "metric": other})),
                 beside=_beside(metric, k, record),
             )
         )
+
+    def _more(shown: int, k: int, images: int, judged: Judged, record: ImageRecord | None) -> int | None:
+        left_out = len(judged.liked) + len(judged.disliked) + (record is not None) if judged else 0
+        return more_than(shown, k, images - left_out)
 
     def _beside(metric: str, k: int, record: ImageRecord | None) -> dict[str, str | None]:
         other, other_metric = other_side(collection, collections, metric)
@@ -156,7 +222,8 @@ def place_of(record: ImageRecord | None, upload: UploadedQuery | None) -> str:
     """The place and the tint of the picture that was searched by, for the page's style element."""
     if upload is not None:
         return query_style(upload.width, upload.height)
-    assert record is not None
+    if record is None:
+        return ""
     return query_style(record.width or 4, record.height or 3, record.colour)
 
 

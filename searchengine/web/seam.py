@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.classifying.classifiers import Classifier
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
@@ -47,16 +49,44 @@ class Engine(Protocol):
         """The extractor that made the index; ExtractorError, or QueryError where the features were imported."""
         ...
 
-    def search(self, image: NDArray[np.uint8], k: int, *, metric: str | None = None) -> list[Hit]:
-        """(h, w, 3) uint8 RGB -> at most k hits, by another metric than the index's if one is named; ExtractorError."""
+    def embed(self, image: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """(h, w, 3) uint8 RGB -> (1, d) float32; ExtractorError."""
+        ...
+
+    def search_feature(self, feature: NDArray[np.float32], k: int, *, metric: str | None = None) -> list[Hit]:
+        """(1, d) float32 -> at most k hits, by another metric than the index's if one is named; ExtractorError."""
         ...
 
     def search_id(self, image_id: int, k: int, *, metric: str | None = None) -> list[Hit]:
         """At most k hits, the image itself among them; UnknownImageError."""
         ...
 
+    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
+        """``search_id`` for several at once, in one pass; UnknownImageError."""
+        ...
+
+    def recommend(
+        self,
+        liked: Sequence[int],
+        disliked: Sequence[int],
+        k: int,
+        *,
+        query: int | NDArray[np.float32] | None = None,
+        rule: str | None = None,
+    ) -> list[Hit]:
+        """At most k hits that are like those liked and the query, without these; QueryError, UnknownImageError."""
+        ...
+
+    def classifier(self) -> Classifier | None:
+        """The classifier that lives with the index, as it stands now; IndexError_ where it cannot be used."""
+        ...
+
     def find(self, other: ImageRecord) -> int | None:
         """The image here that is the same picture as one of another index, if there is one."""
+        ...
+
+    def feature(self, image_id: int) -> NDArray[np.float32]:
+        """The feature of one image, (d,) float32; UnknownImageError."""
         ...
 
     def record(self, image_id: int) -> ImageRecord:

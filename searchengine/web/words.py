@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from flask import Flask
 
+from searchengine.classifying.feedback import rule_title
 from searchengine.web.headers import nonce
+from searchengine.web.judging import rule_note
 
 
 def grouped(number: int) -> str:
@@ -32,10 +34,23 @@ def decimal(number: float) -> str:
     return f"{number:.3f}".replace("-0.000", "0.000")
 
 
+def percent(share: float) -> str:
+    """0.934 -> "93 %"; what is not quite all or nothing is not called so."""
+    rounded = f"{100 * share:.0f}"
+    if rounded == "100" and share < 1:
+        return "> 99\N{NO-BREAK SPACE}%"
+    if rounded == "0" and share > 0:
+        return "< 1\N{NO-BREAK SPACE}%"
+    return f"{rounded}\N{NO-BREAK SPACE}%"
+
+
 def teach(app: Flask) -> None:
     """Lets the templates use the above."""
     app.add_template_filter(grouped)
     app.add_template_filter(file_size)
     app.add_template_filter(decimal)
+    app.add_template_filter(percent)
+    app.add_template_filter(rule_title, "rule")
+    app.add_template_filter(rule_note)
     app.add_template_global(counted)
     app.add_template_global(nonce)

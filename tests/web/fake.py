@@ -6,7 +6,8 @@ The feature of a picture is its average colour, scaled to length one: a red pict
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from searchengine import images
-from searchengine.errors import UnknownImageError
+from searchengine.classifying import Classifier, FitReport, HeldOut
+from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.metrics import score
@@ -59,6 +61,7 @@ class FakeEngine:
         self.normalized = normalized
         self.run = run
         self.warmed = False
+        self.classified_by: Classifier | SearchEngineError | None = None
         self.queries: list[NDArray[np.uint8]] = []
         self._records: dict[int, ImageRecord] = {}
         self._features: dict[int, NDArray[np.float64]] = {}
@@ -83,9 +86,47 @@ class FakeEngine:
         normalize = "l2" if self.normalized else "none"
         return ExtractorSpec("average", None, "none", normalize, "none", INPUT_SIZE, full_decode=True)
 
-    def search(self, image: NDArray[np.uint8], k: int, *, metric: str | None = None) -> list[Hit]:
+    def embed(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.queries.append(image)
-        return self._nearest(self._feature(image.reshape(-1, 3).mean(axis=0)), k, metric)
+        return self._feature(image.reshape(-1, 3).mean(axis=0))[None].astype(np.float32)
+
+    def search_feature(self, feature: NDArray[np.float32], k: int, *, metric: str | None = None) -> list[Hit]:
+        return self._nearest(feature[0].astype(np.float64), k, metric)
+
+    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
+        return [self.search_id(id_, k) for id_ in image_ids]
+
+    def recommend(
+        self,
+        liked: Sequence[int],
+        disliked: Sequence[int],
+        k: int,
+        *,
+        query: int | NDArray[np.float32] | None = None,
+        rule: str | None = None,
+    ) -> list[Hit]:
+        """Nearest to the mean of what is liked, less half of that of what is disliked (all of it by "rocchio")."""
+        away = 1.0 if rule == "rocchio" else 0.5
+        wanted = [self.feature(id_) for id_ in liked]
+        if query is not None:
+            wanted.append(self.feature(query) if isinstance(query, int) else query[0])
+        if not wanted:
+            raise QueryError("Name at least one liked image: nothing can be recommended from dislikes alone.")
+        direction = np.mean(wanted, axis=0)
+        if disliked:
+            direction = direction - away * np.mean([self.feature(id_) for id_ in disliked], axis=0)
+        judged = {*liked, *disliked, query if isinstance(query, int) else 0}
+        ranked = [hit for hit in self._nearest(direction, len(self._records), "cosine") if hit.id not in judged]
+        return [replace(hit, rank=rank) for rank, hit in enumerate(ranked[:k], 1)]
+
+    def classifier(self) -> Classifier | None:
+        if isinstance(self.classified_by, SearchEngineError):
+            raise self.classified_by
+        return self.classified_by
+
+    def feature(self, image_id: int) -> NDArray[np.float32]:
+        self.record(image_id)
+        return self._features[image_id].astype(np.float32)
 
     def search_id(self, image_id: int, k: int, *, metric: str | None = None) -> list[Hit]:
         self.record(image_id)
@@ -139,6 +180,35 @@ class FakeEngine:
             )
             for rank, (distance, number) in enumerate(distances[:k], 1)
         ]
+
+
+def colour_classifier(*, stale: bool = False) -> Classifier:
+    """Tells red, green and blue pictures apart, for certain where a picture has one of these colours alone."""
+    held_out = HeldOut(
+        images=40, accuracy=0.9, low=0.8, high=0.96, calibration_error=0.1, brier=0.2, by_class=(), confused=()
+    )
+    report = FitReport(
+        fitted="2026-01-02T03:04:05Z",
+        images=40,
+        unlabelled=0,
+        regularization=0.1,
+        folds=5,
+        neighbours=10,
+        logistic=held_out,
+        vote=None,
+        notes=(),
+    )
+    return Classifier(
+        classes=("red", "green", "blue"),
+        coefficients=np.eye(3) * 3,
+        intercepts=np.zeros(3),
+        mean=np.zeros(3),
+        scale=np.ones(3),
+        fingerprint="0123456789abcdef",
+        version="1",
+        report=report,
+        stale=stale,
+    )
 
 
 def draw(colour: tuple[int, int, int], size: tuple[int, int] = (320, 240), number: int = 0) -> Image.Image:

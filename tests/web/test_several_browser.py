@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from werkzeug.serving import make_server
 
 from searchengine.engine import SearchEngine
 from searchengine.web import create_app
-from tests.web import test_browser
+from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, in_browser, pages_at, serving
 from tests.web.fake import FakeEngine
-from tests.web.test_browser import RED, TRANSFER, QuietHandler, choose
 
-browser = test_browser.browser
-pytestmark = test_browser.pytestmark
+pytestmark = in_browser
 
 
 @pytest.fixture(scope="module")
@@ -35,41 +31,22 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     raw._records[1] = replace(raw._records[1], content_hash="0" * 32)  # is in one of them only
     engines = {"unit": FakeEngine(collection), "raw": raw, "rows": rows}
     app = create_app({"CACHE_DIR": folder / "cache", "SAMPLE": 20, "DEFAULT_K": 10}, engines=engines)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(app) as address:
+        yield address
     rows.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[Callable[..., Page]]:
-    contexts, wrong = [], []
-
-    def open_(address: str = "/", *, width: int = 1200, **options: object) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 800}, base_url=base, **options)  # type: ignore[arg-type]
-        context.set_default_timeout(10_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
-        page.goto(address)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert wrong == []
+def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
+    with pages_at(browser, base) as open_:
+        yield open_
 
 
 def tab(page: Page, name: str) -> None:
     page.locator(".indexes").get_by_role("link", name=name, exact=True).click()
 
 
-def test_an_upload_goes_along_to_another_index_and_metric(open_page: Callable[..., Page]) -> None:
+def test_an_upload_goes_along_to_another_index_and_metric(open_page: OpenPage) -> None:
     page = open_page()
     choose(page)
     expect(page.locator("[data-query=upload]")).to_be_visible()
@@ -91,7 +68,7 @@ def test_an_upload_goes_along_to_another_index_and_metric(open_page: Callable[..
     expect(page.locator(".query-name")).to_have_text("red.png")
 
 
-def test_side_by_side(open_page: Callable[..., Page]) -> None:
+def test_side_by_side(open_page: OpenPage) -> None:
     page = open_page("/search?id=3")
     page.keyboard.press("s")
     page.wait_for_url("**/compare?id=3&left=unit&right=raw")
@@ -110,7 +87,7 @@ def test_side_by_side(open_page: Callable[..., Page]) -> None:
     page.wait_for_url("**/search?id=3&k=40")
 
 
-def test_side_by_side_of_an_upload(open_page: Callable[..., Page]) -> None:
+def test_side_by_side_of_an_upload(open_page: OpenPage) -> None:
     page = open_page("/i/raw/")
     choose(page)
     page.get_by_role("link", name="Side by side").click()
@@ -128,7 +105,7 @@ def test_side_by_side_of_an_upload(open_page: Callable[..., Page]) -> None:
     expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
 
 
-def test_rows_without_pictures(open_page: Callable[..., Page]) -> None:
+def test_rows_without_pictures(open_page: OpenPage) -> None:
     page = open_page("/i/rows/")
     transfer = page.evaluate_handle(TRANSFER, ["red.png", "image/png", base64.b64encode(RED["buffer"]).decode()])
     page.dispatch_event(".section-head", "drop", {"dataTransfer": transfer})
@@ -141,12 +118,12 @@ def test_rows_without_pictures(open_page: Callable[..., Page]) -> None:
 
 
 @pytest.mark.parametrize("address", ["/compare?id=3", "/search?id=3", "/i/rows/", "/i/rows/search?id=3"])
-def test_phone(open_page: Callable[..., Page], address: str) -> None:
+def test_phone(open_page: OpenPage, address: str) -> None:
     page = open_page(address, width=360, has_touch=True, is_mobile=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert fits(page)
 
 
-def test_without_scripts(open_page: Callable[..., Page]) -> None:
+def test_without_scripts(open_page: OpenPage) -> None:
     page = open_page("/search?id=3", java_script_enabled=False)
     page.get_by_role("link", name="Manhattan").click()
     page.wait_for_url("**/search?id=3&metric=manhattan")

@@ -1,0 +1,121 @@
+"""A real browser at a real server: Chromium, driven by Playwright, and what every page must not do."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, draw
+
+CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+in_browser = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}: install Chromium or set CHROMIUM"),
+]
+
+RED = {"name": "red.png", "mimeType": "image/png", "buffer": encoded(draw(COLOURS["red"], (200, 150)))}
+TEXT = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"dear diary"}
+# A File made in the page from base64, as a drop or a paste would bring it.
+TRANSFER = """([name, type, data]) => {
+  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { type }));
+  return transfer;
+}"""
+
+OpenPage = Callable[..., Page]
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """A server on this machine, for as long as it is needed; its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
+    """Opens an address in a window of its own; in the end nothing may have been wrong in any of them."""
+    wrong: list[str] = []
+    contexts = []
+
+    def listen(page: Page) -> None:
+        def asked(address: str) -> None:
+            if not address.startswith(("data:", "blob:")) and urlsplit(address).netloc != urlsplit(base).netloc:
+                wrong.append(f"a request to another host: {address}")
+
+        def said(kind: str, text: str) -> None:
+            # The browser itself notes a refusal of the server, which is what some tests are about.
+            if kind in {"error", "warning"} and not re.search(r"status of 4\d\d|net::ERR_FAILED", text):
+                wrong.append(f"console {kind}: {text}")
+
+        page.on("request", lambda request: asked(request.url))
+        page.on("console", lambda message: said(message.type, message.text))
+        page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
+
+    def open_(address: str = "/", *, width: int = 1200, height: int = 800, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, base_url=base, **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        listen(page)
+        page.goto(address)
+        return page
+
+    try:
+        yield open_
+    finally:
+        for context in contexts:
+            context.close()
+    assert wrong == []
+
+
+def choose(page: Page, file: dict[str, Any] = RED) -> None:
+    page.set_input_files("input[name=image]", file)
+
+
+def ranks(page: Page) -> list[str]:
+    return page.locator(".card .rank").all_inner_texts()
+
+
+def ids(page: Page) -> list[int]:
+    found: list[int] = page.locator(".gallery > .card").evaluate_all("(cards) => cards.map((card) => +card.dataset.id)")
+    return found
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing is wider than the window."""
+    return bool(page.locator("html").evaluate("(root) => root.scrollWidth <= innerWidth"))

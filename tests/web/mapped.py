@@ -1,0 +1,66 @@
+"""An index whose map and groups can be worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from searchengine.engine import SearchEngine
+from searchengine.index.local import LocalIndex
+from searchengine.mapping import stored
+from searchengine.web import create_app
+from tests.mapping.filled import fill
+from tests.web.fake import COLOURS, draw
+
+COUNT = 240
+KINDS = ("red", "green", "blue")
+
+
+def fill_index(folder: Path, count: int = COUNT) -> LocalIndex:
+    """Pictures of three colours; every third is red, and so on."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    names = [f"{KINDS[at % 3]} {at:03}.png" for at in range(count)]
+    for at, name in enumerate(names):
+        draw(COLOURS[KINDS[at % 3]], (48, 36), at).save(images / name)
+    features = (10 * np.eye(3, 6)[np.arange(count) % 3] + np.arange(count)[:, None] * 1e-3).astype(np.float32)
+    labels = [KINDS[at % 3] for at in range(count)]
+    return fill(folder / "index", features, images=images, names=names, labels=labels)
+
+
+def store_map(index: LocalIndex, count: int = COUNT) -> None:
+    """Three discs: red at the left, green in the middle, blue at the right; image 1 is in the middle of its own."""
+    turn = np.arange(count) // 3
+    angle, radius = turn * 2.4, 0.35 * np.sqrt(turn)
+    middle = (np.arange(count) % 3 - 1) * 10
+    places = np.stack([middle + radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+    rows = stored.Rows.of(index.state())
+    arrays = {
+        "ids": rows.ids[:count],
+        "stamps": stored.stamps_of(index, rows)[:count],
+        "places": places,
+        "fitted": np.ones(count, dtype=np.bool_),
+    }
+    stored.save(index.folder, stored.MAP, {"fingerprint": index.fingerprint}, arrays)
+
+
+def store_groups(index: LocalIndex, count: int = COUNT) -> None:
+    """A group a colour; images 1 and 4, and 2 and 5, are near-duplicates."""
+    rows = stored.Rows.of(index.state())
+    duplicate = np.full(count, -1, dtype=np.int32)
+    duplicate[[0, 3]], duplicate[[1, 4]] = 0, 1
+    arrays = {
+        "ids": rows.ids[:count],
+        "stamps": stored.stamps_of(index, rows)[:count],
+        "cluster": (np.arange(count) % 3).astype(np.int32),
+        "distance": np.arange(count, dtype=np.float32),
+        "duplicate": duplicate,
+    }
+    about = {"fingerprint": index.fingerprint, "clusters": 3, "silhouette": 0.9, "limit": 0.2}
+    stored.save(index.folder, stored.GROUPS, about, arrays)
+
+
+def app_of(index: LocalIndex, cache: Path) -> Any:
+    return create_app({"TESTING": True, "CACHE_DIR": cache, "DEFAULT_K": 10}, engine=SearchEngine(index))

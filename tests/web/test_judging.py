@@ -1,0 +1,175 @@
+"""Likes, dislikes and predicted labels: what the server says of them."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine.errors import IndexDamagedError
+from searchengine.web.judging import Judged
+from tests.web.conftest import encoded, make_app
+from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw
+
+JSON = {"Accept": "application/json"}
+
+
+def ids_on(page: str) -> list[int]:
+    return [int(found) for found in re.findall(r'<li class="card" id="i(\d+)"', page)]
+
+
+def colours(client: FlaskClient, address: str) -> list[str]:
+    return [hit["label"] for hit in client.get(address, headers=JSON).get_json()["hits"]]
+
+
+def image(engine: FakeEngine, colour: str, at: int = 0) -> int:
+    return [record.id for record in engine.sample(100) if record.label == colour][at]
+
+
+def upload(**fields: Any) -> dict[str, Any]:
+    return {"image": (io.BytesIO(encoded(draw(COLOURS["red"]))), "mine.png"), **fields}
+
+
+def test_what_is_said_of_a_picture_counts_last() -> None:
+    judged = Judged().liking(3).disliking(4).liking(4)
+    assert judged == Judged(liked=(3, 4))
+    assert judged.disliking(3) == Judged(liked=(4,), disliked=(3,))
+    assert judged.without(3).without(4) == Judged()
+    assert not Judged(rule="rocchio")
+    assert Judged(rule="rocchio").values["rule"] is None
+    assert judged.disliking(9).in_words() == "2 liked, 1 disliked"
+
+
+def test_likes_change_the_ranking(client: FlaskClient, engine: FakeEngine) -> None:
+    red, yellow, blue = (image(engine, colour) for colour in ("red", "yellow", "blue"))
+    # Between red and yellow lies orange.
+    assert set(colours(client, f"/search?id={red}&k=5")) == {"red"}
+    assert set(colours(client, f"/search?id={red}&like={yellow}&k=5")) == {"orange"}
+    body = client.get(f"/search?id={red}&like={yellow}&dislike={blue}&rule=rocchio&k=3", headers=JSON).get_json()
+    assert body["query"]["id"] == red
+    assert (body["liked"], body["disliked"], body["rule"]) == ([yellow], [blue], "rocchio")
+    assert [hit["rank"] for hit in body["hits"]] == [1, 2, 3]
+    # What was judged, and the query, are left out.
+    everything = client.get(f"/search?id={red}&like={yellow}&dislike={blue}&k=100", headers=JSON).get_json()["hits"]
+    assert {hit["id"] for hit in everything} == set(range(1, 46)) - {red, yellow, blue}
+    # Likes alone are a search too.
+    assert set(colours(client, f"/search?like={red}&like={yellow}&k=5")) == {"orange"}
+
+
+def test_the_page_says_by_what_rule_and_takes_back(client: FlaskClient, engine: FakeEngine) -> None:
+    red, yellow, blue = (image(engine, colour) for colour in ("red", "yellow", "blue"))
+    page = html.unescape(client.get(f"/search?id={red}&like={yellow}&dislike={blue}&metric=cosine").text)
+    assert "Ranked by exemplar SVM: this picture, 1 liked, 1 disliked." in page
+    back = re.findall(r'href="([^"]*)"[^>]* data-judge="(back|clear)"', page)
+    kept = f"/search?id={red}&metric=cosine"
+    assert back == [
+        (f"{kept}&dislike={blue}", "back"),
+        (f"{kept}&like={yellow}", "back"),
+        (kept, "clear"),
+    ]
+    assert f'href="{kept}&like={yellow}&dislike={blue}&rule=rocchio"' in page
+    assert "Side by side" not in page
+    page = html.unescape(client.get(f"/search?id={red}&like={yellow}&rule=rocchio").text)
+    assert "Ranked by Rocchio: this picture, 1 liked." in page
+    assert "Rocchio's rule moves the query" in page
+    first = ids_on(page)[0]
+    assert f'href="/search?id={red}&like={yellow}&like={first}&rule=rocchio"' in page
+    assert f'href="/search?id={red}&like={yellow}&dislike={first}&rule=rocchio"' in page
+    # Nothing can be said of the picture that is searched by.
+    assert page.count('data-action="like"') == 2 * len(ids_on(page))
+    assert client.get(f"/search?id={red}&k=5").text.count('data-action="like"') == 2 * 4
+    page = client.get(f"/search?like={red}&like={yellow}").text
+    assert "Ranked by exemplar SVM from 2 liked." in page
+    assert "data-judge" not in client.get("/").text
+
+
+def test_more_of_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
+    client = make_app(engine, tmp_path, DEFAULT_K=10).test_client()
+    address = "/search?id=1&like=2&dislike=3"
+    page = html.unescape(client.get(address).text)
+    assert f'href="{address}&k=40"' in page.replace("id=1&k=40&like=2&dislike=3", "id=1&like=2&dislike=3&k=40")
+    assert len(ids_on(client.get(f"{address}&k=42").text)) == 42
+    assert 'class="more"' not in client.get(f"{address}&k=42").text
+
+
+def test_an_upload_is_judged_by(client: FlaskClient, engine: FakeEngine) -> None:
+    yellow, red = image(engine, "yellow"), image(engine, "red")
+    answer = client.post("/search", data=upload(like=str(yellow), k="5"), headers=JSON).get_json()
+    assert {hit["label"] for hit in answer["hits"]} == {"orange"}
+    assert answer["liked"] == [yellow]
+    page = html.unescape(client.post("/search", data=upload(like=[str(yellow), str(red)])).text)
+    assert "this picture, 2 liked" in page
+    assert f'data-again="/search?like={yellow}"' in page
+    assert len(engine.queries) == 2  # each picture was embedded once
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("/search?id=1&like=x", "named by its id"),
+        ("/search?id=1&like=0", "named by its id"),
+        (f"/search?id=1&like={2**63}", "named by its id"),
+        ("/search?id=1&like=2&dislike=2", "Picture 2 is both liked and disliked"),
+        ("/search?id=1&dislike=1", "cannot be disliked too"),
+        ("/search?id=1&like=2&rule=best", "There is no rule “best” here. There are: exemplar-svm, rocchio."),
+        ("/search?dislike=2", "at least one liked image"),
+        ("/search?like=4711", "at least one liked image"),
+        ("/search?id=1&" + "&".join(f"like={n}" for n in range(2, 103)), "At most 100 pictures"),
+        ("/search?id=&like=2", "must be a whole number"),
+    ],
+)
+def test_what_cannot_be_judged_by(client: FlaskClient, address: str, sentence: str) -> None:
+    answer = client.get(address, headers=JSON)
+    assert answer.status_code == 400
+    assert sentence in answer.get_json()["error"]
+    assert client.get(address).status_code == 400
+
+
+def test_what_is_gone_since_says_no_more(client: FlaskClient, engine: FakeEngine) -> None:
+    red, yellow = image(engine, "red"), image(engine, "yellow")
+    answer = client.get(f"/search?id={red}&like={yellow}&like=4711&like={red}", headers=JSON).get_json()
+    assert answer["liked"] == [yellow]
+    assert set(colours(client, f"/search?id={red}&like=4711&k=5")) == {"red"}
+
+
+def test_without_a_classifier_nothing_is_predicted(client: FlaskClient) -> None:
+    assert "Predicted label" not in client.get("/search?id=1").text
+    assert "predicted" not in client.get("/search?id=1", headers=JSON).get_json()
+
+
+def test_the_predicted_label_stands_with_its_probability(client: FlaskClient, engine: FakeEngine) -> None:
+    engine.classified_by = colour_classifier()
+    red = image(engine, "red")
+    for answer in (
+        client.get(f"/search?id={red}", headers=JSON),
+        client.post("/search", data=upload(), headers=JSON),
+    ):
+        predicted = answer.get_json()["predicted"]
+        assert predicted["labels"][0]["label"] == "red"
+        assert predicted["labels"][0]["probability"] == pytest.approx(0.91, abs=0.01)  # e^3 / (e^3 + 2)
+        assert sum(one["probability"] for one in predicted["labels"]) == pytest.approx(1)
+        assert (predicted["accuracy"], predicted["stale"]) == (0.9, False)
+    page = client.get(f"/search?id={red}").text
+    assert re.search(r'class="what">red</span> <span class="score">91\u00a0%', page)
+    assert "right for 90\u00a0% of pictures held out" in page
+    assert "have changed since" not in page
+    # It says so whatever the ranking is by, and nothing where there is no picture.
+    assert "Predicted label" in client.get(f"/search?id={red}&like=1").text
+    assert "Predicted label" not in client.get("/search?like=1").text
+
+
+def test_a_stale_or_damaged_classifier_is_told(client: FlaskClient, engine: FakeEngine) -> None:
+    engine.classified_by = colour_classifier(stale=True)
+    assert "have changed since it was fitted" in client.get("/search?id=1").text
+    assert client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"] is True
+    engine.classified_by = IndexDamagedError("The classifier in /home/me/index/classifier.json cannot be used.")
+    answer = client.get("/search?id=1")
+    assert answer.status_code == 200
+    assert "searchengine classify --fit" in answer.text
+    assert "/home/me" not in answer.text
+    assert "error" in client.get("/search?id=1", headers=JSON).get_json()["predicted"]
