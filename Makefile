@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11 to 3.13, make and a package registry:
 #   make demo                      a search page over sample photos; IMAGES=~/Pictures for your own, PORT=8001 for another port
 #   make test                      all tests
-# The others: install, check, test-fast, torture, format, lock, clean.
+# The others: install, check, test-fast, torture, bench, format, lock, clean.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ IMAGES ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo install test test-fast torture check format lock clean
+.PHONY: demo install test test-fast torture bench check format lock clean
 
 demo: $(READY)
 	@$(BIN)/searchengine demo --dir .demo --port $(PORT) $(if $(IMAGES),"$(IMAGES)")
@@ -37,6 +37,10 @@ test-fast: $(READY)
 # Every backbone, the largest included: some 20 minutes, 12 GB of memory.
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture
+
+# Each benchmark against what people would use instead; BENCH="--full --into docs/BENCHMARKS.md" for all sizes.
+bench: $(READY)
+	$(BIN)/python benchmarks/every.py $(BENCH)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
-"""How well, and how fast, the shipped compact model finds: leave-one-out retrieval, copy detection, images a second.
+"""How well the shipped compact model finds: leave-one-out retrieval, copy detection. (How fast: indexing.py.)
 
-    python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--teacher FILE] [--speed]
+    python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--teacher FILE]
 
 DIR holds one folder a class. Results go to stdout as a table, progress to stderr. Every picture is squashed whole to
 the model's size by Pillow (bicubic, JPEG draft down to twice the size), features are compared by cosine.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,33 +143,6 @@ def copy_detection(model: Model, files: list[Path], altered: int) -> dict[str, f
     return found
 
 
-def images_per_second(embed: Callable[[Pixels], object], size: int, *, batch: int = 32, seconds: float = 4.0) -> float:
-    """Forward passes of full batches, warm."""
-    pictures = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-    embed(pictures)
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        embed(pictures)
-        done += batch
-    return done / (time.perf_counter() - began)
-
-
-def vgg16_per_second(batch: int = 32) -> float:
-    """VGG16 up to fc2 on OpenVINO in float32, random weights, for the ratio."""
-    import tempfile
-
-    import keras
-    import openvino as ov
-
-    full = keras.applications.VGG16(weights=None)
-    cut = keras.Model(full.input, full.get_layer("fc2").output)
-    with tempfile.TemporaryDirectory() as folder:
-        cut.export(f"{folder}/vgg16.xml", format="openvino", verbose=False)
-        core = ov.Core()
-        compiled = core.compile_model(f"{folder}/vgg16.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return images_per_second(lambda p: compiled([p.astype(np.float32)]), 224, batch=batch, seconds=8.0)
-
-
 def report_retrieval(model: Model, folder: Path) -> None:
     """One line of the table for one set."""
     files, labels, _ = find_labelled(folder)
@@ -206,8 +178,6 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="DIR", help="another packaged model than the shipped one")
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="measure the teacher network too")
     parser.add_argument("--teacher-size", type=int, default=224, help="its picture size (default: 224)")
-    parser.add_argument("--speed", action="store_true", help="measure images a second as well")
-    parser.add_argument("--vgg16", action="store_true", help="and those of VGG16, for the ratio")
     options = parser.parse_args()
     models = [compact_model(options.model)]
     if options.teacher:
@@ -221,12 +191,6 @@ def main() -> None:
         print("\n| alteration | model | original comes first |\n| --- | --- | --- |")
         for model in models:
             report_copies(model, options.copies, options.photos, options.altered)
-    if options.speed or options.vgg16:
-        compact = images_per_second(models[0].embed, models[0].size)
-        print(f"\ncompact, float32, batch 32: {compact:.0f} images/s")
-    if options.vgg16:
-        vgg16 = vgg16_per_second()
-        print(f"VGG16 fc2, float32, batch 32: {vgg16:.1f} images/s; compact is {compact / vgg16:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""The map and the groups of a collection: time and peak memory of each stage's whole run, a process each.
+"""The map and the groups of a collection: time and peak memory of each verb's whole run, a process each.
 
     python benchmarks/map.py --rows 10000
-    python benchmarks/map.py --rows 10000 100000 --dimension 512
+    python benchmarks/map.py --rows 100000 --verb map
+    python benchmarks/map.py --rows 2000 --against-scikit-learn
 
-The rows are made up: 60 groups of features like those of a convolutional network, not negative, of length 1.
+The rows are made up: 60 groups of features like those of a convolutional network, not negative, of length 1. With
+`--against-scikit-learn`, its t-SNE lays out the same rows, after the same kind of PCA, and the ratio is printed.
 """
 
 from __future__ import annotations
@@ -15,35 +17,66 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from measuring import load_average, say, table
 
-_RUN = """
-import resource, sys, time
-from searchengine.cli import main
+_MEASURED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from measuring import peak_mib, processor_seconds
 start = time.perf_counter()
-if main([sys.argv[2], "--index-dir", sys.argv[1]]):
-    sys.exit(1)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(time.perf_counter() - start, used.ru_utime, used.ru_maxrss / 2**10)
+{work}
+print(time.perf_counter() - start, processor_seconds(), peak_mib())
 """
+_VERB = _MEASURED.format(
+    work="""from searchengine.cli import main
+if main([sys.argv[3], "--index-dir", sys.argv[2]]): sys.exit(1)"""
+)
+_SCIKIT_LEARN = _MEASURED.format(
+    work="""import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+TSNE(random_state=0).fit_transform(PCA(50, random_state=0).fit_transform(np.load(sys.argv[2])))"""
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
     parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--verb", nargs="+", choices=["map", "cluster"], default=["map", "cluster"])
+    parser.add_argument("--against-scikit-learn", action="store_true")
     options = parser.parse_args()
-    print("    rows     d  verb       seconds   processor s   peak MiB")
-    for rows in options.rows:
-        with tempfile.TemporaryDirectory() as folder:
-            index = make_index(Path(folder), rows, options.dimension)
-            for verb in ("map", "cluster"):
-                command = [sys.executable, "-c", _RUN, str(index), verb]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                seconds, processor, peak = map(float, done.stdout.splitlines()[-1].split())
-                print(
-                    f"{rows:8} {options.dimension:5}  {verb:8} {seconds:9.1f} {processor:13.1f} {peak:10.0f}",
-                    flush=True,
+    rows: list[tuple[object, ...]] = []
+    for count in options.rows:
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            folder = Path(name)
+            say(f"making {count} x {options.dimension} ...")
+            index_dir = make_index(folder, count, options.dimension)
+            features = f"{count} x {options.dimension}"
+            taken = {}
+            for verb in options.verb:
+                say(f"{verb} ...")
+                taken[verb], *rest = run(_VERB, str(index_dir), verb)
+                rows.append((features, f"`{verb}`", f"{taken[verb]:.1f} s", *told(rest), "", load_average()))
+            if options.against_scikit_learn:
+                say("scikit-learn's t-SNE ...")
+                seconds, *rest = run(_SCIKIT_LEARN, str(folder / "features.npy"))
+                ratio = f"**{seconds / taken['map']:.1f}x** `map`" if "map" in taken else ""
+                rows.append(
+                    (features, "PCA, t-SNE of scikit-learn", f"{seconds:.1f} s", *told(rest), ratio, load_average())
                 )
+    print(table(("features", "what", "time", "of the processors", "peak", "ratio", "load"), rows))
+
+
+def told(rest: list[float]) -> tuple[str, str]:
+    return f"{rest[0]:.1f} s", f"{rest[1]:.0f} MiB"
+
+
+def run(code: str, *arguments: str) -> list[float]:
+    """Seconds, processor seconds and peak MiB of a program that prints them last."""
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(number) for number in done.stdout.splitlines()[-1].split()]
 
 
 def make_index(folder: Path, rows: int, dimension: int) -> Path:

@@ -1,4 +1,6 @@
-"""How often is one of two equally good extractors called better? No test: ``python -m tests.evaluation.calibration``.
+"""How often is one of two equally good extractors called better?
+
+    python benchmarks/evaluation_calibration.py --photos 120 --rounds 120
 
 Each round draws photos anew, and two sets of features that differ only by noise of the same size. A test at p < 0.05
 should call one of them better in 5 rounds of 100.
@@ -20,7 +22,7 @@ CLASSES = 6
 
 def main() -> None:
     """Print the share of rounds in which each test is wrong."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,56 @@
+"""Photos that are made up, so that a benchmark needs none of anybody's: as large in bytes and detail as real ones.
+
+The power of natural images falls with the square of the frequency (Field 1987, J. Opt. Soc. Am. A 4), which is about
+the same for every octave: so octaves of noise are laid over each other, with some sensor noise on top. As JPEGs, 640 x
+480 of them have some 160 kB, as many as those of COCO have.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_LARGEST = 1280  # px: what is wider is enlarged from this, as a lens that is less sharp than its sensor would
+_TILE = 512  # px of sensor noise, repeated
+
+
+def photo(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 of ``size`` (width, height); another seed, another photo."""
+    random = np.random.default_rng(seed)
+    shrink = max(1.0, size[0] / _LARGEST)
+    width, height = round(size[0] / shrink), round(size[1] / shrink)
+    grey = np.full((height, width), 128, dtype=np.float32)
+    cells = 3
+    while cells < height:
+        coarse = random.standard_normal((cells, cells * width // height), dtype=np.float32)
+        grey += 19 * np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+        cells *= 2
+    # colour changes slowly
+    tints = 24 * random.standard_normal((3, 6, 8), dtype=np.float32)
+    layers = [np.asarray(Image.fromarray(tint).resize((width, height), Image.Resampling.BICUBIC)) for tint in tints]
+    pixels = np.clip(np.stack(layers, axis=-1) + grey[:, :, None], 0, 255).astype(np.uint8)  # (h, w, 3)
+    sharp = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    noise = random.integers(0, 9, (_TILE, _TILE, 3), dtype=np.uint8)
+    repeats = (-(-size[1] // _TILE), -(-size[0] // _TILE), 1)
+    return np.minimum(sharp, 247) + np.tile(noise, repeats)[: size[1], : size[0]]
+
+
+def write_photos(folder: Path, count: int, size: tuple[int, int], *, quality: int = 90) -> list[Path]:
+    """JPEGs of ``size`` (width, height), no two of equal content; large ones are shifted copies of a few."""
+    folder.mkdir(parents=True, exist_ok=True)
+    distinct = count if size[0] * size[1] < 10**6 else min(count, 4)
+    originals: list[NDArray[np.uint8]] = []
+    files = []
+    for number in range(count):
+        if number < distinct:
+            pixels = photo(number, size)
+            if distinct < count:
+                originals.append(pixels)
+        else:
+            pixels = np.roll(originals[number % distinct], 16 * number, axis=1)
+        files.append(folder / f"{number:05d}.jpg")
+        Image.fromarray(pixels).save(files[-1], quality=quality)
+    return files

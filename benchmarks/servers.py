@@ -1,0 +1,149 @@
+"""Servers as they run for real, each behind gunicorn, and an index for them of any size."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import vgg16
+from measuring import peak_mib, say
+from numpy.typing import NDArray
+
+from searchengine.extractors import Extractor, ExtractorSpec
+from searchengine.extractors.pixels import Images
+from searchengine.images import DecodedImage
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class MadeUp:
+    """An ``Extractor`` that makes features up: for an index of many rows that was not worth hours of embedding."""
+
+    precision, runtime, device = "float32", "openvino", "CPU"
+
+    def __init__(self, spec: ExtractorSpec, dimension: int) -> None:
+        self.spec, self.dimension = spec, dimension
+        self._random = np.random.default_rng(0)
+
+    def embed(self, images: Images) -> NDArray[np.float32]:
+        """(n, d) float32, not negative and of length 1, as the features behind a ReLU are."""
+        count = len(images)  # type: ignore[arg-type]
+        rows = np.maximum(self._random.standard_normal((count, self.dimension), dtype=np.float32), 0)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def preprocess(self, data: bytes, max_pixels: int = 10**9) -> tuple[DecodedImage, NDArray[np.uint8]]:
+        """Pixels that nobody looks at."""
+        pixels = np.zeros((1, 1, 3), dtype=np.uint8)
+        return DecodedImage(pixels, 64, 48, "JPEG"), pixels
+
+
+def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> None:
+    """An index of that many tiny files, with made-up features, that a server takes for the extractor's own."""
+    from searchengine.indexing import update_index
+
+    images.mkdir(parents=True, exist_ok=True)
+    for number in range(rows):
+        file = images / f"{number:06d}.jpg"
+        if not file.exists():
+            file.write_bytes(b"\xff\xd8\xff\xe0" + number.to_bytes(8, "big"))
+    made_up = MadeUp(extractor.spec, extractor.dimension)
+    summary = update_index([images], folder, spec=extractor.spec, load=lambda: made_up)
+    assert summary.images == rows, summary
+
+
+class Server:
+    """gunicorn over an application; ``start`` returns when it answers, ``peak`` is that of its worker."""
+
+    def __init__(self, application: str, environment: dict[str, str], *, threads: int = 4) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        self._started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--chdir", str(ROOT), application],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                **environment,
+                "PORT": str(self.port),
+                "THREADS": str(threads),
+                "PYTHONPATH": str(ROOT / "benchmarks"),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def seconds_to(self, photo: bytes, accept: str = "application/json") -> float:
+        """From the start of the process to its first answer to a query."""
+        while True:
+            try:
+                Client(self.port).query(photo, accept)
+                return time.perf_counter() - self._started
+            except OSError:
+                if self._process.poll() is not None:
+                    raise RuntimeError(self._process.communicate()[1]) from None
+                time.sleep(0.02)
+
+    def peak(self) -> float:
+        """MiB of the worker, the largest if there are several."""
+        pid = self._process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children")
+        return max((peak_mib(worker) for worker in workers.read_text().split()), default=0) if workers.exists() else 0
+
+    def close(self) -> None:
+        """Stop it."""
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+class Client:
+    """One connection, kept open as a browser does."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+
+    def query(self, photo: bytes, accept: str) -> float:
+        """Seconds from sending a photo to the end of the answer."""
+        boundary = secrets.token_hex(16)  # another each time, as browsers do
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="query.jpg"\r\n'
+        body = f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{boundary}--\r\n".encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Accept": accept}
+        start = time.perf_counter()
+        self._connection.request("POST", "/search", body, headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        seconds = time.perf_counter() - start
+        if answer.status != 200 or (accept == "application/json" and not json.loads(content)["hits"]):
+            raise RuntimeError(f"{answer.status}: {content[:300]!r}")
+        return seconds
+
+
+def serve_ours(index_dir: Path, cache: Path) -> Server:
+    """The product."""
+    return Server("app:create_app()", {"SEARCHENGINE_INDEX_DIR": str(index_dir), "SEARCHENGINE_CACHE_DIR": str(cache)})
+
+
+def serve_reference(features: Path, weights: Path, uploads: Path) -> Server:
+    """What tutorials serve: see reference_system.py."""
+    say("the reference system starts ...")
+    return Server(
+        "reference_system:create_app()",
+        {
+            **vgg16.QUIET,
+            "REFERENCE_FEATURES": str(features),
+            "REFERENCE_WEIGHTS": str(weights),
+            "REFERENCE_UPLOADS": str(uploads),
+        },
+    )
