@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.web.conftest import encoded
@@ -43,6 +43,9 @@ TRANSFER = """([name, type, data]) => {
   transfer.items.add(new File([bytes], name, { type }));
   return transfer;
 }"""
+
+PATIENCE = 30_000  # ms; a machine may be busy with other things
+expect.set_options(timeout=PATIENCE)
 
 OpenPage = Callable[..., Page]
 
@@ -88,7 +91,7 @@ def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
 
     def open_(address: str = "/", *, width: int = 1200, height: int = 800, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, base_url=base, **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         listen(page)

@@ -111,7 +111,7 @@ def test_by_keys(open_page: OpenPage) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".rule")).to_contain_text("this picture, 1 disliked")
     page.keyboard.press("?")
-    expect(page.locator("#keys")).to_contain_text("More like this picture")
+    expect(page.locator("#keys")).to_contain_text("More like it, less like it")
 
 
 def test_an_upload_is_judged_without_leaving(open_page: OpenPage) -> None:

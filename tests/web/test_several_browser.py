@@ -52,7 +52,7 @@ def test_an_upload_goes_along_to_another_index_and_metric(open_page: OpenPage) -
     expect(page.locator("[data-query=upload]")).to_be_visible()
     tab(page, "raw")
     expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
-    expect(page.locator(".query-name")).to_have_text("red.png")
+    expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("red.png")
     expect(page.locator(".card img").first).to_have_attribute("src", re.compile("^/i/raw/thumbnails/"))
     page.keyboard.press("r")
     expect(page.locator(".by [aria-current]")).to_have_text("cosine")
@@ -65,7 +65,7 @@ def test_an_upload_goes_along_to_another_index_and_metric(open_page: OpenPage) -
     for _ in range(3):
         page.go_back()
     expect(page.locator(".indexes [aria-current]")).to_have_text("unit")
-    expect(page.locator(".query-name")).to_have_text("red.png")
+    expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("red.png")
 
 
 def test_side_by_side(open_page: OpenPage) -> None:
@@ -99,7 +99,7 @@ def test_side_by_side_of_an_upload(open_page: OpenPage) -> None:
     page.get_by_role("link", name="Load more").click()
     expect(page.locator(".side").nth(1).locator(".card")).to_have_count(40)
     choose(page, {**RED, "name": "another.png"})
-    expect(page.locator(".query-name")).to_have_text("another.png")
+    expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("another.png")
     expect(page.locator("select[name=right]")).to_have_value("unit")
     page.get_by_role("link", name="One ranking").click()
     expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
