@@ -55,7 +55,7 @@ def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
         "version": classifier.version,
         "report": dataclasses.asdict(classifier.report),
     }
-    with replacing(file) as part:
+    with replacing(file, "classifier-*.npz") as part:
         part.write_bytes(out.getvalue())
     with replacing(index.folder / SHEET) as part:
         part.write_text(json.dumps(sheet, ensure_ascii=False), encoding="utf-8")

@@ -69,12 +69,15 @@ def export_index(index: LocalIndex, file: Path, progress: Progress | None = None
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A file beside it to write to, which takes its place in the end; IndexingError where that cannot be done."""
+def replacing(file: Path, like: str | None = None) -> Iterator[Path]:
+    """A file beside it to write to, which takes its place in the end; IndexingError where that cannot be done.
+
+    What a killed run left there of the same file, or of any whose name is ``like`` a pattern, is deleted.
+    """
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _remove_strays(file)
+        _remove_strays(file.parent, like or glob.escape(file.name))
         yield part
         with part.open("rb") as written:
             os.fsync(written.fileno())
@@ -86,9 +89,9 @@ def replacing(file: Path) -> Iterator[Path]:
             part.unlink()
 
 
-def _remove_strays(file: Path) -> None:
+def _remove_strays(folder: Path, like: str) -> None:
     """Delete what a run that was killed had begun to write."""
-    for part in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
+    for part in folder.glob(f".{like}.*.part"):
         process = part.name.split(".")[-2]
         if process.isdigit():
             try:

@@ -102,7 +102,9 @@ def import_features(
             unit = _checked(table.features, file, progress) or options.normalize == "l2"
             writer, fresh = writer or _create(index_dir, file, table, options, unit), writer is None
             try:
-                return _fill(writer, table, options, unit, progress, started)
+                done = _fill(writer, table, options, unit, progress, started)
+                writer.back_up()
+                return done
             except BaseException:
                 writer.close()
                 if fresh:

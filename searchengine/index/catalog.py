@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from searchengine.errors import IndexDamagedError, IndexingError, IndexNotFoundError, IndexVersionError
+from searchengine.errors import (
+    IndexDamagedError,
+    IndexNotFoundError,
+    IndexVersionError,
+)
+from searchengine.index.disk import anew, flush, flush_folder, translated, writable
 
 FORMAT = 1
 FILE_NAME = "catalog.sqlite"
+BACKUP_NAME = "backup.sqlite"
 _APPLICATION_ID = 0x53454E47  # "SENG"
 
 _SCHEMA = """
@@ -61,9 +67,10 @@ def now() -> str:
 class Catalog:
     """One connection to a catalog. Not shared between threads; opened after a fork."""
 
-    def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: Path, *, frozen: bool = False) -> None:
         self.connection = connection
         self.file = file
+        self._frozen = _stamp(file) if frozen else None  # what it was when it was opened without any locks
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, last_id: int = 0) -> Catalog:
@@ -93,11 +100,8 @@ class Catalog:
         """
         file = folder / FILE_NAME
         if not file.is_file() or file.stat().st_size == 0:
-            if (folder / "features.npy").exists():
-                raise IndexDamagedError(
-                    f"The index in {folder} has lost its catalog ({FILE_NAME}). Make it anew with: "
-                    f"python offline_index.py IMAGES --index-dir {folder} --rebuild"
-                )
+            if list(folder.glob("features*.npy")):
+                raise IndexDamagedError(f"The index in {folder} has lost its catalog ({FILE_NAME}): {anew(folder)}")
             raise IndexNotFoundError(
                 f"There is no index in {folder}. Make one with: python offline_index.py IMAGES --index-dir {folder}"
             )
@@ -107,13 +111,25 @@ class Catalog:
                 return cls._checked(folder, f"{uri}?mode=rw")
             try:
                 return cls._checked(folder, f"{uri}?mode=ro")
-            except sqlite3.OperationalError:
-                # a read-only folder has no room for the shared memory of a WAL reader; it does not change either
-                return cls._checked(folder, f"{uri}?mode=ro&immutable=1")
+            except sqlite3.OperationalError as error:
+                code = error.sqlite_errorname
+                if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")) or _has_log(file):
+                    raise
+                # a read-only folder has no room for the shared memory of a WAL reader; see ``outdated``
+                return cls._checked(folder, f"{uri}?mode=ro&immutable=1", frozen=True)
 
     @classmethod
-    def _checked(cls, folder: Path, uri: str) -> Catalog:
-        catalog = cls(_connect(uri), folder / FILE_NAME)
+    def open_backup(cls, folder: Path) -> Catalog:
+        """The copy that was made when a run last came to its end; the errors of ``open``."""
+        file = folder / BACKUP_NAME
+        if not file.is_file():
+            raise IndexNotFoundError(f"There is no copy of the catalog in {folder}.")
+        with translated(folder):
+            return cls._checked(folder, f"{file.absolute().as_uri()}?mode=ro&immutable=1", file, frozen=True)
+
+    @classmethod
+    def _checked(cls, folder: Path, uri: str, file: Path | None = None, *, frozen: bool = False) -> Catalog:
+        catalog = cls(_connect(uri), file or folder / FILE_NAME, frozen=frozen)
         try:
             catalog._check(folder)
         except BaseException:
@@ -130,7 +146,10 @@ class Catalog:
                     f"There is no index in {folder} yet. Make one with: "
                     f"python offline_index.py IMAGES --index-dir {folder}"
                 )
-            raise IndexDamagedError(f"{self.file} is not a catalog of this program. Choose another --index-dir.")
+            raise IndexDamagedError(
+                f"{self.file} is not a catalog of this program, or is damaged. Choose another --index-dir or, if it "
+                f"was one, {anew(folder)}"
+            )
         if version != FORMAT:
             age, advice = ("a newer", "Update the program") if version > FORMAT else ("an older", "Make it anew")
             raise IndexVersionError(
@@ -149,8 +168,25 @@ class Catalog:
         """One entry of the manifest that must be there; IndexDamagedError."""
         value = self.get(key)
         if value is None:
-            raise IndexDamagedError(f"The manifest of {self.file} lacks {key!r}.")
+            raise self._wrong(f"its manifest lacks {key!r}")
         return value
+
+    def need_number(self, key: str) -> int:
+        """One entry of the manifest that is a whole number of 0 or more; IndexDamagedError."""
+        value = self.need(key)
+        if not (value.isascii() and value.isdecimal()):
+            raise self._wrong(f"its manifest says {key} is {value!r}")
+        return int(value)
+
+    def _wrong(self, why: str) -> IndexDamagedError:
+        return IndexDamagedError(f"{self.file} is damaged: {why}. To mend it, {anew(self.file.parent)}")
+
+    def check(self) -> None:
+        """Read every page; IndexDamagedError."""
+        with translated(self.file.parent):
+            for (line,) in self.connection.execute("PRAGMA integrity_check(1)"):
+                if line != "ok":
+                    raise self._wrong(line)
 
     def set(self, key: str, value: str | None) -> None:
         """Write one entry, or remove it with None."""
@@ -163,6 +199,15 @@ class Catalog:
         """One entry of the manifest that holds JSON, or None."""
         value = self.get(key)
         return None if value is None else json.loads(value)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the file was written to since it was opened in a read-only folder, so that it must be opened anew.
+
+        There is no lock to hold it still, and no shared memory to tell: another machine, or a process that sees the
+        folder under another mount, may write to it.
+        """
+        return self._frozen is not None and (self._frozen != _stamp(self.file) or _has_log(self.file))
 
     @property
     def data_version(self) -> int:
@@ -200,6 +245,23 @@ class Catalog:
         """Run one statement for each row of values."""
         self.connection.executemany(statement, rows)
 
+    def back_up(self) -> None:
+        """Copy all of it to a file beside it, which takes the place of the last such copy when it is whole."""
+        folder = self.file.parent
+        part, file = folder / f"{BACKUP_NAME}.part", folder / BACKUP_NAME
+        with translated(folder), writable(folder):
+            try:
+                copy = sqlite3.connect(part)
+                try:
+                    self.connection.backup(copy)
+                finally:
+                    copy.close()
+                flush(part)
+                part.replace(file)
+            finally:
+                part.unlink(missing_ok=True)
+            flush_folder(folder)
+
     def close(self) -> None:
         """Close the connection; the last one out folds the write-ahead log into the file."""
         self.connection.close()
@@ -217,25 +279,16 @@ def _connect(uri: str) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def translated(folder: Path, tidy: Callable[[], None] | None = None) -> Iterator[None]:
-    """Turn what SQLite and the file system say into the errors of this package, once."""
+def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
-        yield
-    except sqlite3.DatabaseError as error:
-        if tidy:
-            tidy()
-        text = str(error)
-        if "full" in text:
-            raise IndexingError(
-                f"The disk that holds {folder} is full. The index is as it was before the last batch: make room and "
-                "give the same command again."
-            ) from error
-        if "readonly" in text or "read-only" in text:
-            raise IndexingError(f"The index folder {folder} cannot be written to. Check its permissions.") from error
-        if "unable to open" in text or "locked" in text:
-            raise IndexingError(f"The catalog in {folder} cannot be opened: {text}.") from error
-        raise IndexDamagedError(
-            f"The catalog in {folder} is damaged ({text}). See what is left with: searchengine verify --index-dir "
-            f"{folder}; make it anew with: python offline_index.py IMAGES --index-dir {folder} --rebuild"
-        ) from error
+        info = file.stat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _has_log(file: Path) -> bool:
+    try:
+        return file.with_name(f"{file.name}-wal").stat().st_size > 0
+    except OSError:
+        return False

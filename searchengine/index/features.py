@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexDamagedError
+from searchengine.index.disk import anew
 
 HEADER_BYTES = 256
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -40,13 +41,17 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
             start = opened.read(HEADER_BYTES)
             size = os.fstat(opened.fileno()).st_size
             if start[: len(_MAGIC)] != _MAGIC or f", {dimension})".encode() not in start:
-                raise IndexDamagedError(f"{file} is not a feature matrix of {dimension} columns.")
+                raise _damaged(file, f"it is no feature matrix of {dimension} columns")
             need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
             if size < need:
-                raise IndexDamagedError(f"{file} is cut short: {size} bytes, where the catalog counts on {need}.")
+                raise _damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}")
             return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=(rows, dimension))
     except OSError as error:
-        raise IndexDamagedError(f"{file} cannot be read: {error.strerror}.") from error
+        raise _damaged(file, f"it cannot be read: {error.strerror}") from error
+
+
+def _damaged(file: Path, why: str) -> IndexDamagedError:
+    return IndexDamagedError(f"{file} is damaged: {why}. To mend it, {anew(file.parent)}")
 
 
 class FeatureWriter:

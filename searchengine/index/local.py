@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
 from searchengine.index import lock, state
-from searchengine.index.catalog import Catalog, translated
+from searchengine.index.catalog import Catalog
+from searchengine.index.disk import translated
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.state import State
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
@@ -33,7 +34,7 @@ class LocalIndex:
         self.images_dir = images_dir
         self._catalog = catalog
         self._lock = threading.Lock()  # of the connection
-        weakref.finalize(self, catalog.close)  # for those who do not close it
+        self._closing = weakref.finalize(self, catalog.close)  # for those who do not close it
         self._state: State | None = None
         self.state()
 
@@ -262,20 +263,33 @@ class LocalIndex:
     def state(self) -> State:
         """All rows as they stand now; what is read from it later stays as it was."""
         with self._lock, translated(self.folder):
-            old = self._state
-            if old is not None and old.data_version == self._catalog.data_version:
-                return old
             for attempt in range(3):
+                if self._catalog.outdated:
+                    self._open_anew()
+                old = self._state
+                if old is not None and old.data_version == self._catalog.data_version:
+                    return old
                 try:
-                    self._state = state.load(
+                    new = state.load(
                         self.folder, self._catalog, old, lambda roots: state.folders_now(roots, self.images_dir)
                     )
-                    return self._state
                 except IndexDamagedError:
                     # the writer may have put another file in place between our look at the catalog and at the folder
                     if attempt == 2:
                         raise
+                else:
+                    if not self._catalog.outdated or attempt == 2:
+                        self._state = new
+                        return new
             raise AssertionError("unreachable")
+
+    def _open_anew(self) -> None:
+        """The folder cannot be written to from here, but somebody has written to it."""
+        catalog = Catalog.open(self.folder)
+        self._closing.detach()
+        self._catalog.close()
+        self._catalog, self._state = catalog, None
+        self._closing = weakref.finalize(self, catalog.close)
 
 
 def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]], labels: tuple[str, ...]) -> ImageRecord:

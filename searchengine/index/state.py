@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
+from searchengine.index.disk import anew
 from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
@@ -64,7 +65,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
     """
     with catalog.snapshot():
         edits, file = catalog.need("edits"), catalog.need("features_file")
-        total, dimension = int(catalog.need("rows")), int(catalog.need("dimension"))
+        total, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
         version = catalog.data_version
         grown = old is not None and (old.edits, old.features_file) == (edits, file)
         after = old.last_id if old is not None and grown else 0
@@ -78,15 +79,20 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         norm2[: len(old.norm2)], ids[: len(old.ids)] = old.norm2, old.ids
     if new:
         rows, new_ids, norms = zip(*new, strict=True)
-        if max(rows) >= total or min(rows) < 0:
-            raise IndexDamagedError(f"The catalog in {folder} names rows that the matrix does not have.")
-        ids[list(rows)], norm2[list(rows)] = new_ids, norms
+        try:
+            if max(rows) >= total or min(rows) < 0:
+                raise ValueError("it names rows that the feature matrix does not have")
+            ids[list(rows)], norm2[list(rows)] = new_ids, norms
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
+            raise IndexDamagedError(
+                f"The catalog in {folder} is damaged ({error}). To mend it, {anew(folder)}"
+            ) from error
     return State(
         data_version=version,
         edits=edits,
         fingerprint=fingerprint,
         spec=spec,
-        normalized=json.loads(spec)["normalize"] == "l2",
+        normalized=_normalized(folder, spec),
         metric=metric,
         features_file=file,
         rows=map_rows(folder / file, total, dimension),
@@ -107,3 +113,12 @@ def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) ->
             folder = images_dir / name if several else images_dir
         folders[id_] = (folder, name if several else "")
     return folders
+
+
+def _normalized(folder: Path, spec: str) -> bool:
+    try:
+        return bool(json.loads(spec)["normalize"] == "l2")
+    except (ValueError, KeyError, TypeError) as error:
+        raise IndexDamagedError(
+            f"The catalog in {folder} is damaged (it does not say what made the features). To mend it, {anew(folder)}"
+        ) from error

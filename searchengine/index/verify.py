@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from searchengine.errors import IndexDamagedError, IndexError_
-from searchengine.index.catalog import Catalog, translated
+from searchengine.index.catalog import Catalog
+from searchengine.index.disk import translated
 from searchengine.index.features import map_rows
 
 _CHUNK_ROWS = 4096

@@ -43,6 +43,7 @@ class IndexingOptions:
     """How a run goes. None for ``labels`` or ``metric``: as the index was made (at first, "folder" and "euclidean").
 
     ``labels`` is "folder", "none" or a file: see ``indexing.labels``; ``metric`` one of ``index.metrics.METRICS``.
+    ``commit_seconds``: how long work is gathered before it is made part of the index; a killed run loses no more.
     """
 
     exclude: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class IndexingOptions:
     relocate: bool = False
     metric: str | None = None
     threads: int | None = None
+    commit_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

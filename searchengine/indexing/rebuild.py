@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from searchengine.errors import IndexError_, SearchEngineError
-from searchengine.index.catalog import Catalog, translated
+from searchengine.errors import IndexError_, IndexingError, IndexNotFoundError, SearchEngineError
+from searchengine.index.catalog import Catalog
+from searchengine.index.disk import translated, writable
+from searchengine.index.writer import IndexWriter
 
 _STAGING = "rebuild"
+_KEPT = "damaged-"
 
 
 @dataclass(slots=True)
@@ -22,36 +26,51 @@ class OldIds:
     by_content: dict[bytes, list[int]] = field(default_factory=dict)
     last: int = 0
     used: set[int] = field(default_factory=set)
+    files: frozenset[bytes] = frozenset()  # of the images that the index had when it could last be read
 
     @property
     def count(self) -> int:
         """How many images there were."""
-        return len(self.by_file)
+        return len(self.files)
 
     @classmethod
     def read(cls, folder: Path) -> OldIds:
-        """Read them off an index, as far as its catalog can still be read."""
+        """Read them off an index, as far as its catalog can still be read; then off the copy of the catalog.
+
+        And off what was set aside of a damaged index: a rebuild of it may have been killed half way.
+        """
         old = cls()
+        for place, opened in (
+            (folder, Catalog.open),
+            (folder, Catalog.open_backup),
+            *((kept, Catalog.open) for kept in sorted(folder.glob(f"{_KEPT}*"), reverse=True)),
+        ):
+            old._add(place, opened)
+        return old
+
+    def _add(self, folder: Path, opened: Callable[[Path], Catalog]) -> None:
+        known = {*self.by_file.values(), *(id_ for ids in self.by_content.values() for id_ in ids)}
         try:
-            catalog = Catalog.open(folder)
+            catalog = opened(folder)
         except SearchEngineError:
-            return old
+            return
         try:
             with translated(folder):
                 roots: dict[int, bytes] = dict(catalog.execute("SELECT id, path FROM roots"))
+                last = catalog.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
+                self.last = max(self.last, int(last[0]) if last else 0)
                 for id_, root, path, digest in catalog.execute(
                     "SELECT id, root, path, content_hash FROM images WHERE root IS NOT NULL ORDER BY id"
                 ):
-                    old.by_file[os.path.join(roots[root], path)] = id_  # noqa: PTH118  (bytes)
-                    old.by_content.setdefault(digest, []).append(id_)
-                last = catalog.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
-                old.last = int(last[0]) if last else 0
-        except IndexError_:
+                    if id_ not in known:
+                        self.by_file.setdefault(os.path.join(roots[root], path), id_)  # noqa: PTH118  (bytes)
+                        self.by_content.setdefault(digest, []).append(id_)
+        except (IndexError_, IndexingError, KeyError, TypeError, ValueError):
             pass  # a damaged page: what was read so far keeps its ids
         finally:
             catalog.close()
-        old.last = max([old.last, *old.by_file.values()])
-        return old
+        self.files = self.files or frozenset(self.by_file)
+        self.last = max([self.last, *self.by_file.values()])
 
     def claim(self, file: bytes, content_hash: bytes) -> int | None:
         """The id that a file had, or that another of its content had, each given once; None: it is new."""
@@ -65,23 +84,33 @@ class OldIds:
 
     def missing(self, found: set[bytes]) -> int:
         """How many of the old files are not among those found."""
-        return sum(file not in found for file in self.by_file)
+        return len(self.files - found)
 
 
 def staging(folder: Path, fingerprint: str) -> Path:
-    """Where the new index is made; what a run for another extractor left there is thrown away."""
+    """Where the new index is made; what a run for another extractor left there, or is damaged, is thrown away."""
     staged = folder / _STAGING
     if staged.exists():
         try:
-            catalog = Catalog.open(staged)
-            same = catalog.get("fingerprint") == fingerprint
-            catalog.close()
+            with IndexWriter.open(staged) as writer:
+                same = writer.catalog.get("fingerprint") == fingerprint
+        except IndexNotFoundError:
+            same = True
         except SearchEngineError:
             same = False
         if not same:
             discard(staged)
-    staged.mkdir(exist_ok=True)
+    with writable(folder):
+        staged.mkdir(exist_ok=True)
     return staged
+
+
+def writer_there(staged: Path) -> IndexWriter | None:
+    """To what a killed run has left there, if it left anything."""
+    try:
+        return IndexWriter.open(staged)
+    except IndexNotFoundError:
+        return None
 
 
 def discard(staged: Path) -> None:
@@ -91,8 +120,9 @@ def discard(staged: Path) -> None:
 
 def set_aside(folder: Path) -> Path:
     """Move the files of a damaged index into a folder of their own: nothing is deleted that might be read again."""
-    kept = folder / f"damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    kept.mkdir(parents=True, exist_ok=True)
-    for file in [*folder.glob("catalog.sqlite*"), *folder.glob("features*.npy")]:
-        file.replace(kept / file.name)
+    kept = folder / f"{_KEPT}{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    with writable(folder):
+        kept.mkdir(parents=True, exist_ok=True)
+        for file in [*folder.glob("features*.npy"), *folder.glob("catalog.sqlite*")]:
+            file.replace(kept / file.name)
     return kept

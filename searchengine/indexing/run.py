@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,15 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import (
-    ExtractorMismatchError,
-    IndexDamagedError,
-    IndexingError,
-    IndexNotFoundError,
-    IndexVersionError,
-)
+from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.images import DecodedImage
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.changes import Batch, Known
@@ -28,6 +20,7 @@ from searchengine.index.metrics import check_metric
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing import rebuild
 from searchengine.indexing.labels import labels_from
+from searchengine.indexing.lazy import LazyExtractor
 from searchengine.indexing.options import IndexingOptions, Progress, Quiet, Summary
 from searchengine.indexing.pipeline import read_ahead
 from searchengine.indexing.rebuild import OldIds
@@ -36,7 +29,6 @@ from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_root
 from searchengine.indexing.size import size_remark
 from searchengine.indexing.store import Store
 
-_COMMIT_SECONDS = 1.0
 _COMMIT_ROWS = 2048
 _GONE_AT_MOST = 0.2  # of all images, without --prune
 
@@ -79,7 +71,7 @@ def update_index(
         )
     folders = check_roots(images)
     with lock.writing(folder, now()):
-        run = _Run(folders, folder, spec, load, options, progress, weights_file)
+        run = _Run(folders, folder, LazyExtractor(spec, load, weights_file), options, progress)
         counts = run.rebuild() if options.rebuild else run.update()
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 
@@ -89,21 +81,15 @@ class _Run:
         self,
         folders: list[Path],
         index_dir: Path,
-        spec: ExtractorSpec,
-        load: Callable[[], Extractor],
+        extractor: LazyExtractor,
         options: IndexingOptions,
         progress: Progress,
-        weights_file: Path | None,
     ) -> None:
         self.folders = folders
         self.index_dir = index_dir
-        self.spec = spec
+        self.extractor = extractor
         self.options = options
         self.progress = progress
-        self.weights_file = weights_file
-        self._load = load
-        self._extractor: Extractor | None = None
-        self._loading = threading.Lock()
 
     # -- the two ways -----------------------------------------------------------------------------------------------
 
@@ -117,44 +103,55 @@ class _Run:
         store = Store(self.index_dir, writer)
         try:
             if writer is not None:
-                self._check_extractor(writer)
-            return self._fill(store)
+                self.extractor.check_made(writer)
+            counts = self._fill(store)
+            store.back_up()
         finally:
             store.close()
+        return counts
 
     def rebuild(self) -> dict[str, int]:
         """Make it anew beside the old one, which answers until the new one takes its place; ids stay."""
         old_ids = OldIds.read(self.index_dir)
         try:
-            old: IndexWriter | None = IndexWriter.open(self.index_dir)
+            old = IndexWriter.open(self.index_dir)
         except IndexNotFoundError:
-            old = None
+            return self._make_anew(old_ids)
         except (IndexDamagedError, IndexVersionError) as error:
-            kept = rebuild.set_aside(self.index_dir)
-            self.progress.say(f"{error} What was left of it is kept in {kept}.")
-            old = None
-        if old is None:
-            store = Store(self.index_dir, None, old_ids)
-            try:
-                return self._fill(store)
-            finally:
-                store.close()
+            return self._make_anew(old_ids, error)
         try:
-            staged = rebuild.staging(self.index_dir, self.spec.fingerprint)
-            try:
-                writer: IndexWriter | None = IndexWriter.open(staged)
-            except IndexNotFoundError:
-                writer = None
-            store = Store(staged, writer, old_ids)
-            try:
-                counts = self._fill(store, replaces=old)
-            finally:
-                store.close()
-            if counts["images"] or not old_ids.count:
-                old.adopt(staged)
-            rebuild.discard(staged)
+            old.catalog.check()
+        except IndexDamagedError as error:  # it could not be written to in the end
+            old.close()
+            return self._make_anew(old_ids, error)
+        try:
+            return self._replace(old, old_ids)
         finally:
             old.close()
+
+    def _make_anew(self, old_ids: OldIds, damage: IndexError_ | None = None) -> dict[str, int]:
+        if damage is not None:
+            kept = rebuild.set_aside(self.index_dir)
+            self.progress.say(f"{damage} What was left of it is kept in {kept}.")
+        store = Store(self.index_dir, None, old_ids)
+        try:
+            counts = self._fill(store)
+            store.back_up()
+        finally:
+            store.close()
+        return counts
+
+    def _replace(self, old: IndexWriter, old_ids: OldIds) -> dict[str, int]:
+        staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
+        store = Store(staged, rebuild.writer_there(staged), old_ids)
+        try:
+            counts = self._fill(store, replaces=old)
+        finally:
+            store.close()
+        if counts["images"] or not old_ids.count:
+            old.adopt(staged)
+            old.back_up()
+        rebuild.discard(staged)
         return counts
 
     # -- what both do -----------------------------------------------------------------------------------------------
@@ -183,7 +180,9 @@ class _Run:
             or (replaces and replaces.catalog.get("metric"))
             or metrics.EUCLIDEAN
         )
-        store.begin(roots, self._manifest(labels.recorded, metric), plan.total)
+        store.begin(
+            roots, lambda: {**self.extractor.manifest(), "metric": metric, "labels": labels.recorded}, plan.total
+        )
         if store.writer is not None and (store.manifest("metric"), store.manifest("labels")) != (
             metric,
             labels.recorded,
@@ -192,7 +191,7 @@ class _Run:
         remark = labels.remark()
         if remark is not None and self.options.limit is None:
             self.progress.say(remark)
-        remark = size_remark(self.spec, len(plan.candidates), self.index_dir)
+        remark = size_remark(self.extractor.spec, len(plan.candidates), self.index_dir)
         if remark is not None:
             self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
@@ -214,7 +213,7 @@ class _Run:
         size = max(1, self.options.batch_size)
         last_commit = time.monotonic()
         readings = read_ahead(
-            plan.candidates, self._preprocess, store.known_content, threads=threads, ahead=2 * size + threads
+            plan.candidates, self.extractor.preprocess, store.known_content, threads=threads, ahead=2 * size + threads
         )
         for reading in readings:
             store.take(reading, batch, pixels, plan.missing, gone, tally)
@@ -224,7 +223,7 @@ class _Run:
             self.progress.advance(1)
             if len(pixels) >= size:
                 self._embed(batch, pixels, store, tally)
-            late = time.monotonic() - last_commit > _COMMIT_SECONDS
+            late = time.monotonic() - last_commit > self.options.commit_seconds
             if not pixels and len(batch) and (late or len(batch) >= _COMMIT_ROWS):
                 store.commit(batch, run_note(done, plan.total, store.started))
                 last_commit = time.monotonic()
@@ -235,14 +234,8 @@ class _Run:
             store.commit(batch, run_note(done, plan.total, store.started))
 
     def _embed(self, batch: Batch, pixels: list[NDArray[np.uint8]], store: Store, tally: _Tally) -> None:
-        """(n, h, w, 3) uint8 -> (n, d) float32, into the places that wait for it."""
-        features = self.extractor().embed(np.stack(pixels))
-        if not np.isfinite(features).all():
-            raise IndexingError(
-                f"The model {self.spec.title} gave NaN or infinity, so its weights or its precision cannot be right. "
-                "Try --precision float32. Nothing of this batch was kept."
-            )
-        store.place(batch, features)
+        """n of (h, w, 3) uint8 -> (n, d) float32, into the places that wait for it."""
+        store.place(batch, self.extractor.embed(pixels))
         tally.embedded += len(pixels)
         pixels.clear()
 
@@ -258,19 +251,9 @@ class _Run:
                 f"{missing} of {total} indexed images were not found, more than a fifth. They were kept: if they are "
                 "really gone, give the same command with --prune."
             )
-        elif missing and store.writer is not None:
-            store.writer.commit(Batch(removed=[image.id for image in plan.missing.values()]))
+        elif missing:
+            store.remove([image.id for image in plan.missing.values()])
             tally.removed = missing
-
-    # -- checks -----------------------------------------------------------------------------------------------------
-
-    def _check_extractor(self, writer: IndexWriter) -> None:
-        if writer.catalog.need("fingerprint") != self.spec.fingerprint:
-            raise ExtractorMismatchError(
-                f"The index in {self.index_dir} was made by {writer.catalog.need('extractor')}, not by "
-                f"{self.spec.title}, and the two cannot be compared. Choose another --index-dir, or give --rebuild to "
-                "embed all images anew (the old index answers until the new one is whole)."
-            )
 
     def _check_rebuild(self, old: OldIds, plan: Plan, roots: list[Root], known: dict[Key, Known]) -> None:
         if self.options.prune or self.options.limit is not None:
@@ -283,37 +266,6 @@ class _Run:
                 f"{missing} of {old.count} indexed images are not in the folder any more, more than a fifth, and a "
                 "rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
             )
-
-    # -- the extractor ----------------------------------------------------------------------------------------------
-
-    def extractor(self) -> Extractor:
-        """Load it once, when it is first needed."""
-        with self._loading:
-            if self._extractor is None:
-                self._extractor = self._load()
-            return self._extractor
-
-    def _preprocess(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        return self.extractor().preprocess(data)
-
-    def _manifest(self, labels: str, metric: str) -> Callable[[], tuple[dict[str, str], int]]:
-        """What a new index says of itself, and its dimension; asked for when the first batch is there."""
-
-        def make() -> tuple[dict[str, str], int]:
-            extractor = self.extractor()
-            return {
-                "spec": self.spec.to_json(),
-                "fingerprint": self.spec.fingerprint,
-                "extractor": self.spec.title,
-                "weights_file": str(self.weights_file.absolute()) if self.weights_file else "",
-                "precision": extractor.precision,
-                "runtime": extractor.runtime,
-                "device": extractor.device,
-                "metric": metric,
-                "labels": labels,
-            }, extractor.dimension
-
-        return make
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ class Store:
         self._held: list[Skipped] = []  # until there is an index to note them in
         self._roots: list[Root] = []
         self._total = 0
-        self._manifest: Callable[[], tuple[dict[str, str], int]] | None = None
+        self._manifest: Callable[[], dict[str, str]] | None = None
         self._waiting: dict[bytes, list[int]] = {}  # content hash -> places in the batch that its feature goes to
         self._pictures: dict[bytes, Picture] = {}  # of this batch
 
@@ -65,8 +65,8 @@ class Store:
             return 0
         return int(self.writer.catalog.execute("SELECT count(*) FROM images").fetchone()[0])
 
-    def begin(self, roots: list[Root], manifest: Callable[[], tuple[dict[str, str], int]], total: int) -> None:
-        """Note what the run is about."""
+    def begin(self, roots: list[Root], manifest: Callable[[], dict[str, str]], total: int) -> None:
+        """Note what the run is about; ``manifest`` is asked, when the first batch is there, what a new index says."""
         self._roots, self._manifest, self._total = roots, manifest, total
         if self.writer is not None:
             self._note_roots()
@@ -213,12 +213,18 @@ class Store:
         if not batch.stored or self._manifest is None:
             self._held += batch.skipped
             return
-        manifest, dimension = self._manifest()
         last_id = self.old_ids.last if self.old_ids else 0
-        self.writer = IndexWriter.create(self.folder, manifest, dimension=dimension, last_id=last_id)
+        self.writer = IndexWriter.create(
+            self.folder, self._manifest(), dimension=len(batch.features[0]), last_id=last_id
+        )
         self._note_roots()
         batch.skipped[:0] = self._held
         self._held = []
+
+    def remove(self, ids: list[int]) -> None:
+        """Take images out."""
+        if self.writer is not None:
+            self.writer.commit(Batch(removed=ids))
 
     def finish(self, forgotten: Iterable[Key]) -> int:
         """End the run in the manifest, compact if it pays; returns how many images the index holds."""
@@ -231,6 +237,11 @@ class Store:
         if self.writer.catalog.get("run") is not None:
             self.writer.set({"run": None})
         return self.count()
+
+    def back_up(self) -> None:
+        """Keep a copy of the catalog: see ``IndexWriter.back_up``."""
+        if self.writer is not None:
+            self.writer.back_up()
 
     def close(self) -> None:
         """Close the writer."""

@@ -15,8 +15,8 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexingError, IndexNotFoundError, UnknownNameError
 from searchengine.exchange import Columns, ImportOptions, import_features
 from searchengine.exchange.vectors import is_vector, parse_vector
+from searchengine.index import entries
 from searchengine.index.catalog import Catalog
-from searchengine.index.writer import IndexWriter
 
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise IndexingError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(IndexWriter, "_label", full)  # in the midst of the transaction
+        patch.setattr(entries, "label", full)  # in the midst of the transaction
         refused(tmp_path / "a.npy", "full")
     with pytest.raises(IndexNotFoundError):
         open_index(tmp_path / "index")

@@ -1,0 +1,282 @@
+"""kill -9 and crashes: a run ended at any moment leaves an index that answers, and the same command finishes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchengine.classifying import load_classifier
+from searchengine.engine import open_index
+from searchengine.errors import IndexDamagedError
+from searchengine.mapping import stored
+from tests.torture.forks import CRASHED, KILLED, Forks
+from tests.torture.looking import Contents, answers, contents
+from tests.torture.photographs import png, write
+
+KILLS = int(os.environ.get("TORTURE_KILLS", "100"))
+
+
+@dataclass
+class Scene:
+    """A folder with images and maybe an index, and the run that is to be ended in the middle."""
+
+    folder: Path
+    operation: str = "update"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    before: Contents | None = None
+    damaged: bool = False
+    gone: frozenset[str] = frozenset()  # paths that this run takes out, or replaces
+
+    def copy(self, to: Path) -> Path:
+        """The same, elsewhere: an index knows its image folder, so that alone stays where it is."""
+        if (self.folder / "index").exists():
+            shutil.copytree(self.folder / "index", to)
+        return to
+
+    def run(self, forks: Forks, index: Path, **ending: Any) -> tuple[int, float]:
+        return forks.timed(self.operation, **self.arguments, index=str(index), **ending)
+
+
+Make = Callable[[Path, Forks], Scene]
+
+
+def first_run(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    return Scene(folder, arguments={"photos": str(write(folder / "photos", range(count)))})
+
+
+def busy_day(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    """Of an index, images are gone, changed, moved and swapped, and others have come; it will be compacted."""
+    scene = first_run(folder, forks, count)
+    photos, index = folder / "photos", folder / "index"
+    write(photos, [500, 501, 502, 503])
+    (photos / "no image.jpg").write_text("no image")
+    assert scene.run(forks, index)[0] == 0
+    scene.before = contents(index)
+    files = sorted(photos.rglob("*.png"))
+    gone, changed, moved = files[0 : count // 3], files[count // 3], files[count // 3 + 1]
+    for file in gone:
+        file.unlink()
+    changed.write_bytes(png(777))
+    moved.rename(photos / "elsewhere.png")
+    first, second = files[-2:]
+    first.rename(photos / "between")
+    second.rename(first)
+    (photos / "between").rename(second)
+    (photos / "no image.jpg").unlink()
+    write(photos, range(900, 900 + count // 4))
+    scene.arguments["prune"] = True
+    touched = [*gone, changed, moved, first, second]
+    scene.gone = frozenset(str(file.relative_to(photos)) for file in touched)
+    return scene
+
+
+def rebuilding(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    scene = first_run(folder, forks, count)
+    assert scene.run(forks, folder / "index")[0] == 0
+    scene.before = contents(folder / "index")
+    scene.arguments |= {"rebuild": True, "other": True}
+    return scene
+
+
+def rebuilding_a_damaged_one(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    """Its matrix is cut short, so that nothing of it can be searched; but the ids are known."""
+    scene = first_run(folder, forks, count)
+    photos, index = folder / "photos", folder / "index"
+    (photos / "label0" / "000000.png").rename(photos / "later")  # or ids would be the same by the order of names alone
+    assert scene.run(forks, index)[0] == 0
+    (photos / "later").rename(photos / "label0" / "000000.png")
+    assert scene.run(forks, index)[0] == 0
+    with (index / "features.npy").open("r+b") as matrix:
+        matrix.truncate(300)
+    scene.arguments |= {"rebuild": True}
+    scene.damaged = True
+    return scene
+
+
+def relabelling(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    scene = first_run(folder, forks, count)
+    assert scene.run(forks, folder / "index")[0] == 0
+    scene.before = contents(folder / "index")
+    assert scene.before is not None
+    lines = [f"{path},{'even' if i % 2 else 'odd'}\n" for i, path in enumerate(scene.before.rows)]
+    (folder / "labels.csv").write_text("path,label\n" + "".join(lines))
+    scene.arguments |= {"labels": str(folder / "labels.csv"), "metric": "cosine"}
+    return scene
+
+
+def importing(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    features = np.random.default_rng(3).standard_normal((count, 40)).astype(np.float32)
+    write(folder / "photos", range(count // 2))
+    paths = [f"label{i // 10 % 10}/{i:06d}.png" for i in range(count)]
+    for name, rows in (("first", slice(count // 2)), ("second", slice(count // 2, count))):
+        np.savez(folder / f"{name}.npz", features=features[rows], paths=paths[rows], labels=list("ab") * (count // 4))
+    return Scene(folder, "import", {"file": folder / "first.npz", "images": folder / "photos"})
+
+
+def appending(folder: Path, forks: Forks, count: int = 40) -> Scene:
+    scene = importing(folder, forks, count)
+    assert scene.run(forks, folder / "index")[0] == 0
+    scene.before = contents(folder / "index")
+    scene.arguments |= {"file": folder / "second.npz", "append": True}
+    return scene
+
+
+def finished(scene: Scene, forks: Forks, index: Path, clean: Contents) -> None:
+    """What a run that was ended left is whole; the same command finishes it, and the end is that of a clean run."""
+    held = answers_or_damaged(scene, index)
+    if scene.before is not None and held is not None:
+        now = contents(index)
+        assert now is not None
+        for path, id_ in scene.before.ids.items():
+            if path not in scene.gone:
+                assert now.ids[path] == id_  # nothing that was there is lost
+    status, _ = scene.run(forks, index)
+    if scene.operation == "import" and status == 1:
+        assert contents(index) == clean  # it had come to its end before, and is not taken in twice
+    else:
+        assert status == 0
+    assert answers(index) == len(clean.rows)
+    assert contents(index) == clean
+    left = {file.name for file in index.iterdir() if not file.name.startswith(("damaged-", "catalog", "backup"))}
+    assert len(left) == 2, left  # one matrix and the lock: no leavings
+    opened = open_index(index)
+    assert opened.status().run is None
+    opened.close()
+
+
+def answers_or_damaged(scene: Scene, index: Path) -> int | None:
+    """How many images it holds; None where it was damaged to begin with, and nothing has taken its place yet."""
+    try:
+        return answers(index)
+    except IndexDamagedError:
+        assert scene.damaged
+        return None
+
+
+def clean_run(scene: Scene, forks: Forks, index: Path) -> tuple[Contents, float]:
+    """What a run that nobody ends makes of it, and how long it takes in seconds."""
+    scene.copy(index)
+    status, seconds = scene.run(forks, index)
+    assert status == 0
+    made = contents(index)
+    assert made is not None
+    assert answers(index) == len(made.rows)
+    assert len(made.rows) > 3
+    return made, seconds
+
+
+SCENES: dict[str, Make] = {
+    "first run": first_run,
+    "busy day": busy_day,
+    "rebuild": rebuilding,
+    "rebuild of a damaged one": rebuilding_a_damaged_one,
+    "other labels": relabelling,
+    "import": importing,
+    "import more": appending,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+def test_crashed_at_each_step(name: str, forks: Forks, quick: Path) -> None:
+    scene = SCENES[name](quick / "scene", forks, 8)  # type: ignore[call-arg]
+    clean, _ = clean_run(scene, forks, quick / "clean")
+    for step in range(500):
+        index = scene.copy(quick / "index")
+        status, _ = scene.run(forks, index, crash_at=step)
+        if status == 0:
+            break
+        assert status == CRASHED
+        finished(scene, forks, index, clean)
+        shutil.rmtree(index)
+    assert contents(index) == clean
+    assert step > 10
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(("name", "part"), [("first run", 1.0), ("busy day", 0.3), ("rebuild", 0.3), ("import", 0.2)])
+def test_killed_at_random_moments(name: str, part: float, forks: Forks, quick: Path) -> None:
+    chance = random.Random(name)
+    scene = SCENES[name](quick / "scene", forks)  # type: ignore[call-arg]
+    clean, seconds = clean_run(scene, forks, quick / "clean")
+    held = []
+    killed = 0
+    for _ in range(round(KILLS * part)):
+        index = scene.copy(quick / "index")
+        while True:
+            status, _ = scene.run(forks, index, kill_after=chance.uniform(0.0, seconds))
+            if status == KILLED:
+                break
+            assert status == 0  # it was quicker than that
+            shutil.rmtree(index)
+            scene.copy(index)
+        killed += 1
+        held.append(answers_or_damaged(scene, index))
+        finished(scene, forks, index, clean)
+        shutil.rmtree(index)
+    assert killed == round(KILLS * part)
+    print(f"{name}: {killed} kills in {seconds:.2f} s; images held after each: {sorted(map(str, held))}")
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(forks: Forks, quick: Path) -> None:
+    """One index, and a run that never gets far: nothing is lost from one to the next, and it comes to its end."""
+    chance = random.Random(5)
+    scene = first_run(quick / "scene", forks, 60)
+    clean, seconds = clean_run(scene, forks, quick / "clean")
+    index, held = quick / "index", [0]
+    for _ in range(12):
+        scene.run(forks, index, kill_after=chance.uniform(0.0, seconds / 2))
+        held.append(answers(index))
+        assert held[-1] >= held[-2]
+    assert max(held) > 0
+    finished(scene, forks, index, clean)
+
+
+@pytest.mark.slow
+def test_what_is_kept_beside_the_index_is_the_old_or_the_new(forks: Forks, quick: Path) -> None:
+    """The classifier and the map: a crash while they are written anew leaves the one before, whole."""
+    scene = first_run(quick / "scene", forks, 12)
+    index = quick / "index"
+    assert scene.run(forks, index)[0] == 0
+
+    def seeds() -> tuple[float, float]:
+        opened = open_index(index)
+        classifier, places = load_classifier(opened), stored.load(index, stored.MAP)
+        opened.close()
+        assert classifier is not None
+        assert places is not None
+        for seed, array in (
+            (classifier.report.regularization, classifier.coefficients),
+            (places.about["seed"], places.arrays["places"]),
+        ):
+            assert set(array.ravel().tolist()) == {float(seed)}  # no mixture
+        return float(classifier.report.regularization), float(places.about["seed"])
+
+    for operation in ("classify", "place"):
+        assert forks.run(operation, index=index, seed=0) == 0
+    for at, operation in enumerate(("classify", "place")):
+        last = seeds()[at]
+        for step in range(100):
+            status = forks.run(operation, index=index, seed=step + 1, crash_at=step)
+            now = seeds()[at]
+            assert now in (last, float(step + 1))
+            last = now
+            assert answers(index) == 12
+            if status == 0:
+                break
+            assert status == CRASHED
+        assert step > 3
+        assert now == step + 1
+    assert not list(index.glob(".*.part"))
+    assert len(list(index.glob("classifier*"))) == 2
+    assert json.loads((index / "classifier.json").read_text())["format"] == 1
