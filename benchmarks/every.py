@@ -11,15 +11,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import vgg16
 from machine import describe
 from measuring import say
 
 _HERE = Path(__file__).parent
+_WITH_VGG16 = ("indexing", "queries", "starting")
 # name -> what it is given by default, what with --full, and how many seconds it may take
 RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "exact_search": ([], [], 300),
@@ -39,44 +44,69 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--full", action="store_true", help="the sizes that take long too")
     parser.add_argument("--into", type=Path, metavar="FILE.md", help="put the tables into this file, at their marks")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep VGG16's weights and exported model there")
     options = parser.parse_args()
+    if options.into:
+        check_marks(options.into, [*options.only, "machine"])
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        failed = run_all(options, options.folder or Path(folder))
+    if failed:
+        sys.exit(f"These did not end well: {', '.join(failed)}.")
+
+
+def run_all(options: argparse.Namespace, folder: Path) -> list[str]:
+    """Runs them and gives the names of those that failed; ``folder`` keeps VGG16's weights and exported model."""
     failed = []
     machine = describe()
     print(machine, flush=True)
     for name in options.only:
         default, full, bound = RUNS[name]
+        if name in _WITH_VGG16:
+            shared = ["--weights", str(vgg16.weights(folder)), "--cache", str(folder / "cache")]
+        else:
+            shared = []
         command = [sys.executable, str(_HERE / f"{name}.py"), *(full if options.full else default)]
         say(f"== {name}")
         start = time.perf_counter()
+        # a session of its own, so that servers end with it
+        running = subprocess.Popen([*command, *shared], stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=bound)
-        except subprocess.TimeoutExpired:
+            tables, _ = running.communicate(timeout=bound)
+        except BaseException as error:
+            os.killpg(running.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             say(f"{name} took more than {bound} s and was ended.")
             failed.append(name)
             continue
-        if done.returncode:
-            say(f"{name} ended with exit code {done.returncode}.")
+        if running.returncode:
+            say(f"{name} ended with exit code {running.returncode}.")
             failed.append(name)
             continue
         said = " ".join(["python", f"benchmarks/{name}.py", *command[2:]]).replace(f"{_HERE.parent}/", "")
-        section = f"    {said}\n\n{done.stdout.strip()}\n"
+        section = f"    {said}\n\n{tables.strip()}\n"
         print(f"## {name}, {time.perf_counter() - start:.0f} s\n\n{section}", flush=True)
         if options.into:
             splice(options.into, name, section)
     if options.into and not failed:
         splice(options.into, "machine", machine)
-    if failed:
-        sys.exit(f"These did not end well: {', '.join(failed)}.")
+    return failed
+
+
+def check_marks(file: Path, names: list[str]) -> None:
+    """Before hours of work."""
+    whole = file.read_text(encoding="utf-8") if file.is_file() else ""
+    for name in names:
+        if f"<!-- {name} -->\n" not in whole or f"<!-- /{name} -->" not in whole:
+            sys.exit(f"{file} has no lines <!-- {name} --> and <!-- /{name} --> to put a table between.")
 
 
 def splice(file: Path, name: str, text: str) -> None:
     """Put the text between the two marks of that name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     whole = file.read_text(encoding="utf-8")
-    before, found, rest = whole.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        sys.exit(f"{file} has no marks {begin.strip()} and {end} to put a table between.")
+    before, _, rest = whole.partition(begin)
+    after = rest.partition(end)[2]
     file.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
 
 

@@ -42,16 +42,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="how many (default: 32 for VGG16, 256 for compact)")
     parser.add_argument("--images-dir", type=Path, help="take the photos of this folder (JPEG, PNG) instead")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--weights", type=Path, help="of VGG16, instead of random ones")
+    vgg16.add_flags(parser)
     options = parser.parse_args()
     if options.images_dir and not options.images_dir.is_dir():
         sys.exit(f"There is no folder {options.images_dir}. Leave --images-dir out, and photos are made up.")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        os.environ["SEARCHENGINE_CACHE_DIR"] = str(folder / "cache")
+        vgg16.settle(options, folder)
         rows: list[tuple[object, ...]] = []
         for model in options.model:
-            weights = (options.weights or vgg16.weights(folder)) if model == "vgg16" else None
+            weights = vgg16.weights(folder, options.weights) if model == "vgg16" else None
             load(model, weights)  # exported once, for all
             count = options.images or COUNTS[model]
             for place, title in photo_folders(folder, options, model, count):
@@ -65,7 +65,7 @@ def main() -> None:
         )  # fmt: skip
         print("Images a second of wall time, in brackets a second of processor time; ratios are of wall time.\n")
         if set(options.model) == {"vgg16", "compact"}:
-            forward_alone(folder, options.weights or vgg16.weights(folder), options.rounds)
+            forward_alone(folder, vgg16.weights(folder, options.weights), options.rounds)
 
 
 def photo_folders(folder: Path, options: argparse.Namespace, model: str, count: int) -> list[tuple[Path, str]]:
@@ -114,7 +114,7 @@ def compare(
         f"**{1 / ours.over(keras):.2f}x**" if keras else "",
         f"**{1 / ours.over(timings['forward']):.2f}**",
         f"{1 / ours.over(timings['decoding']):.2f}",
-        f"{ours.peak_mib:.0f} MiB",
+        f"{ours.peak_mib:.0f} MiB" + (f" (Keras {keras.peak_mib:.0f})" if keras else ""),
         load_average(),
     )
 

@@ -13,7 +13,6 @@ The index has made-up features, of as many rows as asked for; the networks are r
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import threading
@@ -41,21 +40,21 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=40, help="of one client (default: 40)")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--size", default="640x480", metavar="WxH", help="of the photos asked with")
-    parser.add_argument("--weights", type=Path, help="of VGG16, instead of random ones")
+    vgg16.add_flags(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        os.environ["SEARCHENGINE_CACHE_DIR"] = str(folder / "cache")
+        cache = vgg16.settle(options, folder)
         width, height = map(int, options.size.split("x"))
         photos = [file.read_bytes() for file in write_photos(folder / "queries", 16, (width, height))]
         rows: list[tuple[object, ...]] = []
         parts: list[tuple[object, ...]] = []
         for model in options.model:
-            weights = (options.weights or vgg16.weights(folder)) if model == "vgg16" else None
+            weights = vgg16.weights(folder, options.weights) if model == "vgg16" else None
             index_dir = folder / f"index-{model}"
             say(f"{model}: making an index of {options.rows} rows ...")
             make_index(index_dir, folder / "images", load(model, weights), options.rows)
-            found, split = measure(folder, index_dir, weights, photos, options)
+            found, split = measure(folder, cache, index_dir, weights, photos, options)
             rows += found
             parts.append((model, *(f"{seconds * 1e3:.1f} ms" for seconds in split)))
         print(table(HEADER, rows))
@@ -64,11 +63,16 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, index_dir: Path, weights: Path | None, photos: list[bytes], options: argparse.Namespace
+    folder: Path,
+    cache: Path,
+    index_dir: Path,
+    weights: Path | None,
+    photos: list[bytes],
+    options: argparse.Namespace,
 ) -> tuple[list[tuple[object, ...]], list[float]]:
     """Rows of the table of one model, and the medians of its three parts."""
     model = "vgg16" if weights else "compact"
-    ours = serve_ours(index_dir, folder / "cache")
+    ours = serve_ours(index_dir, cache)
     reference = serve_reference(index_dir / "features.npy", weights, folder / "uploads") if weights else None
     parts = Way(parts_of, index_dir, photos)
     try:

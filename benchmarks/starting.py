@@ -12,8 +12,6 @@ page cache all the while.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -30,16 +28,15 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=["vgg16", "compact"], default=["compact", "vgg16"])
     parser.add_argument("--rows", type=int, default=10_000, help="images in the index (default: 10000)")
     parser.add_argument("--rounds", type=int, default=3, help="warm starts (default: 3)")
-    parser.add_argument("--weights", type=Path, help="of VGG16, instead of random ones")
+    vgg16.add_flags(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        cache = folder / "cache"
-        os.environ["SEARCHENGINE_CACHE_DIR"] = str(cache)
+        cache = vgg16.settle(options, folder)
         photo = write_photos(folder / "queries", 1, (640, 480))[0].read_bytes()
         rows: list[tuple[object, ...]] = []
         for model in options.model:
-            weights = (options.weights or vgg16.weights(folder)) if model == "vgg16" else None
+            weights = vgg16.weights(folder, options.weights) if model == "vgg16" else None
             index_dir = folder / f"index-{model}"
             say(f"{model}: making an index of {options.rows} rows ...")
             make_index(index_dir, folder / "images", load(model, weights), options.rows)
@@ -53,8 +50,7 @@ def main() -> None:
                     other.append(start(server, photo))
             cold = ""
             if weights:
-                shutil.rmtree(cache / "models")
-                cold = f"{start(serve_ours(index_dir, cache), photo)[0]:.1f} s"
+                cold = f"{start(serve_ours(index_dir, folder / 'cold'), photo)[0]:.1f} s"
             rows.append(row(model, options.rows, warm, other, cold))
         print(
             table(

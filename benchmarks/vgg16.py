@@ -6,6 +6,7 @@ He et al. 2015 (https://arxiv.org/abs/1502.01852) say.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -29,8 +30,23 @@ model.save_weights(sys.argv[1])
 """
 
 
-def weights(folder: Path) -> Path:
-    """The file, 553 MB; made in a process of its own if ``folder`` does not hold it yet."""
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """For who has such files already: both take a minute to make."""
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of VGG16, instead of random ones")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep exported models there, for the next benchmark")
+
+
+def settle(options: argparse.Namespace, folder: Path) -> Path:
+    """The cache of exported models, set for this process and its children; in ``folder`` unless another was named."""
+    cache: Path = (options.cache or folder / "cache").absolute()
+    os.environ["SEARCHENGINE_CACHE_DIR"] = str(cache)
+    return cache
+
+
+def weights(folder: Path, given: Path | None = None) -> Path:
+    """The file that was given, or else one of 553 MB in ``folder``, made in a process of its own if it is not there."""
+    if given is not None:
+        return given
     file = folder / "vgg16.weights.h5"
     if not file.exists():
         say("making VGG16 weights of the right shapes ...")
