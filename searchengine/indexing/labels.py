@@ -14,6 +14,10 @@ from searchengine.indexing.scan import Root, label_of
 
 FOLDER, NONE = "folder", "none"
 _PATHS = ("path", "paths", "file", "filename", "file_name", "image", "image_path")
+_COCO = (
+    *("categories", "images", "annotations"),
+    *("id", "name", "file_name", "image_id", "category_id", "area", "bbox"),
+)
 _LABELS = ("label", "labels", "class", "category")
 
 
@@ -52,7 +56,7 @@ def labels_from(choice: str) -> Labels:
     try:
         if file.suffix.lower() == ".json":
             with file.open("rb") as opened:
-                return FileLabels(file, _of_coco(json.load(opened)))
+                return FileLabels(file, _of_coco(json.load(opened, object_hook=_needed)))
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             return FileLabels(file, _of_csv(text))
     except OSError as error:
@@ -155,6 +159,11 @@ def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if label and label not in labels:
             labels.append(label)
     return {path: tuple(labels) for path, labels in found.items()}
+
+
+def _needed(entry: dict[str, Any]) -> dict[str, Any]:
+    """What counts of an entry of COCO's. The outlines of all objects of a large set would take gigabytes."""
+    return {name: entry[name] for name in _COCO if name in entry}
 
 
 def _of_coco(annotations: Any) -> dict[str, tuple[str, ...]]:
