@@ -154,12 +154,14 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
             "metric": None if metric == engine.metric else metric,
         }
 
+        home_page = url_for("pages.home")
+
         def address(values: Values) -> tuple[str, str | None]:
             """Where the same query with other choices is; and for an upload, where scripts send it again."""
             if upload is not None:
-                return url_for("pages.home"), url_for("pages.search_upload", **values)
+                return home_page, url_for("pages.search_upload", **values)
             if record is None and not values.get("like") and not values.get("dislike"):
-                return url_for("pages.home"), None
+                return home_page, None
             return url_for("pages.search", id=None if record is None else record.id, **values), None
 
         cards = cards_of(hits, ranking.records, normalized=engine.normalized, metric=metric)
