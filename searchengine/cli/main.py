@@ -22,6 +22,7 @@ from searchengine.cli import (
     recommending,
     searching,
     serving,
+    training,
 )
 from searchengine.errors import SearchEngineError
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evaluating,
         classifying,
         recommending,
+        training,
         mapping,
         exchanging,
         downloading,
