@@ -28,7 +28,8 @@ _DESCRIPTION = """\
 Measure an index on its labels: each labelled image asks for the others, itself left out (leave-one-out), and an answer
 is right if it shares a label. Or ask with a folder of images that stand apart: --queries. Means come with 95 %
 intervals. With several indexes, or several metrics, the differences are tested over the queries that all have, so that
-"is fc1 better than fc2 on my photos" has an answer.
+"is fc1 better than fc2 on my photos" has an answer. What is measured by the index's own metric, leave-one-out, is kept
+with the index, and the page /evaluation shows it.
 """
 _EPILOG = """\
 examples:
@@ -123,7 +124,13 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
     """One index, by each metric asked for."""
     from searchengine.cli.progress import Bar
     from searchengine.engine import SearchEngine
-    from searchengine.evaluation import EvaluationOptions, leave_one_out, query_folder, read_queries
+    from searchengine.evaluation import (
+        EvaluationOptions,
+        evaluated_version,
+        leave_one_out,
+        query_folder,
+        read_queries,
+    )
     from searchengine.evaluation.metrics import RECALL_AT
 
     engine = SearchEngine.open(
@@ -146,15 +153,31 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
                 seed=options.seed,
                 comparable=several,
             )
+            version = evaluated_version(engine.index)
             with Bar() as bar:
                 found.append(
                     leave_one_out(engine.index, wanted, bar)
                     if asked is None
                     else query_folder(engine.index, asked, wanted, bar)
                 )
+            if asked is None and metric == engine.index.metric:
+                _keep(engine, found[-1], version)
         return found
     finally:
         engine.close()
+
+
+def _keep(engine: SearchEngine, evaluation: Evaluation, version: str) -> None:
+    """With the index, for the page; one that cannot be written to does without."""
+    from searchengine.errors import IndexingError
+    from searchengine.evaluation import keep_evaluation
+
+    try:
+        keep_evaluation(engine.index, evaluation, version)
+    except IndexingError as error:
+        print_note(f"Not kept for the page: {error}")
+    else:
+        print_note(f"Kept with {engine.index.folder}: the page /evaluation shows it.")
 
 
 def _note_alike(engine: SearchEngine, metrics: list[str], name: str) -> None:

@@ -5,6 +5,7 @@ from searchengine.evaluation.measuring import evaluate_features
 from searchengine.evaluation.protocols import EvaluationOptions, leave_one_out, query_folder
 from searchengine.evaluation.querying import QuerySet, find_queries, read_queries
 from searchengine.evaluation.results import Comparison, Evaluation, Figure, to_json
+from searchengine.evaluation.storing import evaluated_version, keep_evaluation, load_evaluation
 
 __all__ = [
     "Comparison",
@@ -14,8 +15,11 @@ __all__ = [
     "QuerySet",
     "compare",
     "evaluate_features",
+    "evaluated_version",
     "find_queries",
+    "keep_evaluation",
     "leave_one_out",
+    "load_evaluation",
     "query_folder",
     "read_queries",
     "to_json",

@@ -55,7 +55,7 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             if len(evaluations) < 3
             else f"{len(evaluations)} rankings compared",
             style=(_HERE / "report.css").read_text(encoding="utf-8"),
-            evaluations=[_shown(one) for one in evaluations],
+            evaluations=[shown(one) for one in evaluations],
             rows=list(zip(*((*one.figures, one.by_class) for one in evaluations), strict=True)),
             comparisons=[(one, *_ends(one), _scale(one)) for one in comparisons],
             curves=charts.curves([(one.name, one.curve) for one in evaluations]),
@@ -65,7 +65,7 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
     )
 
 
-def _shown(evaluation: Evaluation) -> dict[str, Any]:
+def shown(evaluation: Evaluation) -> dict[str, Any]:
     """What the template needs to know of one index besides the results themselves."""
     labels = sorted(one.label for one in evaluation.classes)
     right = {one.label: one.figure("P@10").value for one in evaluation.classes}

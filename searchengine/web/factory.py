@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from searchengine.web import answers, assets, compare, headers, health, maps, pages, pictures, words
+from searchengine.web import answers, assets, compare, evaluations, headers, health, maps, pages, pictures, words
 from searchengine.web.incoming import FORM_OVERHEAD_BYTES, InMemoryRequest
 from searchengine.web.judging import MOST
 from searchengine.web.renditions import Renditions
@@ -87,6 +87,7 @@ def _app_of(
     app.register_blueprint(compare.blueprint(collection, collections, settings))
     app.register_blueprint(health.blueprint(collection, collections))
     app.register_blueprint(maps.blueprint(engine, settings))
+    app.register_blueprint(evaluations.blueprint(engine))
     app.register_blueprint(pictures.blueprint(engine, renditions))
     app.extensions["searchengine"] = engine
     return app

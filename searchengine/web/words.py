@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from searchengine.classifying.feedback import rule_title
+from searchengine.evaluation.wording import interval_text
 from searchengine.web.headers import nonce
 from searchengine.web.judging import rule_note
 
@@ -52,5 +53,6 @@ def teach(app: Flask) -> None:
     app.add_template_filter(percent)
     app.add_template_filter(rule_title, "rule")
     app.add_template_filter(rule_note)
+    app.add_template_filter(interval_text, "interval")
     app.add_template_global(counted)
     app.add_template_global(nonce)

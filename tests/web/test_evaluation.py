@@ -1,0 +1,113 @@
+"""The evaluation of an index as a page: what the server says, and how it looks in a real browser."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from playwright.sync_api import Browser, expect
+
+from searchengine.evaluation import evaluated_version, keep_evaluation, leave_one_out
+from searchengine.evaluation.storing import SHEET
+from searchengine.index.local import LocalIndex
+from tests.mapping.filled import fill
+from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
+from tests.web.mapped import app_of, fill_index
+
+
+def measured(index: LocalIndex) -> None:
+    keep_evaluation(index, leave_one_out(index), evaluated_version(index))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> LocalIndex:
+    return fill_index(tmp_path, 30)
+
+
+@pytest.fixture
+def client(index: LocalIndex, tmp_path: Path) -> FlaskClient:
+    client: FlaskClient = app_of(index, tmp_path / "cache").test_client()
+    return client
+
+
+def test_without_one_the_page_names_the_command(client: FlaskClient) -> None:
+    page = client.get("/evaluation").text
+    assert "No evaluation yet" in page
+    assert "searchengine evaluate --index-dir" in page
+    assert 'href="/evaluation"' in client.get("/").text
+
+
+def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex) -> None:
+    assert "No evaluation yet" in client.get("/evaluation").text
+    measured(index)
+    page = html.unescape(client.get("/evaluation").text)
+    evaluation = leave_one_out(index)
+    for figure in (*evaluation.figures, evaluation.by_class):
+        assert re.search(rf'<th scope="row">{figure.name}</th><td><b>{figure.value:.3f}</b></td>', page), figure.name
+    assert "For 100\u00a0% of the queries the nearest image is of the same class" in page
+    for label in ("red", "green", "blue"):
+        assert f'<th scope="row">{label}</th>' in page
+    # Each picture leads to a search by it.
+    query = evaluation.hardest[0].example.query
+    image_id = next(id_ for id_, path in zip(index.ids.tolist(), index.paths, strict=True) if path == query.path)
+    assert f'<a href="/search?id={image_id}"><img src="/thumbnails/{image_id}' in page
+    assert " style=" not in page
+
+
+def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
+    measured(index)
+    assert "have changed since" not in client.get("/evaluation").text
+    fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1, 2, 3])
+    page = client.get("/evaluation").text
+    assert "have changed since it was measured" in page
+    assert "/thumbnails/2?" not in page
+    (index.folder / SHEET).write_text("nothing")
+    answer = client.get("/evaluation")
+    assert answer.status_code == 200
+    assert "cannot be read" in answer.text
+    assert str(tmp_path) not in answer.text
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("evaluated")
+    index = fill_index(folder, 60)
+    measured(index)
+    with serving(app_of(index, folder / "cache")) as address:
+        yield address
+    index.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
+    with pages_at(browser, base) as open_:
+        yield open_
+
+
+class TestBrowser:
+    pytestmark = in_browser
+
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_the_report_is_drawn(self, open_page: OpenPage, width: int) -> None:
+        page = open_page("/", width=width)
+        page.get_by_role("link", name="Evaluation").click()
+        expect(page.get_by_role("heading", name="How good are the answers?")).to_be_visible()
+        assert fits(page)
+        # The policy lets plots and bars through: they have the page's colours and their own sizes.
+        accent = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--accent')")
+        assert accent.strip() == "#1f3fd0"
+        assert page.locator(".curve .line").evaluate("(line) => getComputedStyle(line).stroke") == "rgb(31, 63, 208)"
+        bars = page.locator(".interval").evaluate_all("(all) => all.map((bar) => bar.getBoundingClientRect().width)")
+        assert min(bars) > 40
+        assert page.locator(".heat rect.right").count() == 3
+        picture = page.locator(".example img").first
+        picture.scroll_into_view_if_needed()
+        page.wait_for_function("document.querySelector('.example img').naturalWidth > 0")
+        picture.click()
+        page.wait_for_url("**/search?id=*")
+        expect(page.get_by_text("this picture")).to_be_visible()
