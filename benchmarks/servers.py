@@ -62,19 +62,28 @@ def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> N
 class Server:
     """gunicorn over an application; ``start`` returns when it answers, ``peak`` is that of its worker."""
 
-    def __init__(self, application: str, environment: dict[str, str], *, threads: int = 4) -> None:
+    def __init__(self, application: str, environment: dict[str, str], *settings: str, threads: int = 4) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self._started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--chdir", str(ROOT), application],
-            cwd=ROOT,
+            [
+                sys.executable,
+                "-m",
+                "gunicorn",
+                "--bind",
+                f"127.0.0.1:{self.port}",
+                "--threads",
+                str(threads),
+                *(settings or ("-c", "gunicorn.conf.py")),
+                application,
+            ],
+            cwd=ROOT if not settings else ROOT / "benchmarks",
             env={
                 **os.environ,
                 **environment,
                 "PORT": str(self.port),
                 "THREADS": str(threads),
-                "PYTHONPATH": str(ROOT / "benchmarks"),
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -146,4 +155,7 @@ def serve_reference(features: Path, weights: Path, uploads: Path) -> Server:
             "REFERENCE_WEIGHTS": str(weights),
             "REFERENCE_UPLOADS": str(uploads),
         },
+        "--worker-class=gthread",
+        "--timeout=120",
+        "--no-control-socket",
     )
