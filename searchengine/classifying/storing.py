@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import re
+import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from searchengine.classifying.classifiers import Classifier
 from searchengine.classifying.scores import ClassScore, Confusion, FitReport, HeldOut
 from searchengine.classifying.training_set import labels_version
-from searchengine.errors import ExtractorMismatchError, IndexDamagedError
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError, SearchEngineError
 from searchengine.exchange.exporting import replacing
 from searchengine.index.local import LocalIndex
 
@@ -113,24 +114,56 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
 class LatestClassifier:
     """The classifier of an index as it stands now, read again only when it or the index has changed: for a server.
 
-    Safe to share between threads.
+    Whether it is stale takes a look at all labels. That is done beside the answers, which go on with what was known
+    until then: while an index grows there is a new state every second. Safe to share between threads.
     """
 
     def __init__(self, index: LocalIndex) -> None:
         self._index = index
-        self._kept: tuple[object, Classifier | None] | None = None
+        self._lock = threading.Lock()
+        self._kept: tuple[_Seen, Classifier | None] | None = None
+        self._looking: threading.Thread | None = None
 
     def get(self) -> Classifier | None:
         """What ``load_classifier`` gives, and the same errors."""
+        seen = self._seen()
+        if seen is None:
+            return None
+        with self._lock:
+            if self._kept is None or self._kept[0].file != seen.file:
+                self._kept = (seen, load_classifier(self._index))
+            elif self._kept[0] != seen and (self._looking is None or not self._looking.is_alive()):
+                self._looking = threading.Thread(target=self._look, args=(seen,), daemon=True, name="classifier")
+                self._looking.start()
+            return self._kept[1]
+
+    def _look(self, seen: _Seen) -> None:
+        try:
+            found = load_classifier(self._index)
+        except SearchEngineError:
+            with self._lock:
+                self._kept = None  # the next one who asks is told
+            return
+        with self._lock:
+            if self._kept is not None and self._kept[0].file == seen.file:
+                self._kept = (seen, found)
+
+    def _seen(self) -> _Seen | None:
         try:
             stat = (self._index.folder / SHEET).stat()
         except OSError:
             return None
-        seen = (self._index.state().data_version, stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        kept = self._kept
-        if kept is None or kept[0] != seen:  # two threads may both read it: either one will do
-            kept = self._kept = (seen, load_classifier(self._index))
-        return kept[1]
+        state = self._index.state()
+        # Of another extractor, nothing that is known still holds.
+        return _Seen((state.fingerprint, stat.st_ino, stat.st_mtime_ns, stat.st_size), state.data_version)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """Which file was read, and when in the life of the index."""
+
+    file: tuple[str, int, int, int]
+    data_version: int
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:

@@ -10,7 +10,19 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from searchengine.web import answers, assets, compare, evaluations, headers, health, maps, pages, pictures, words
+from searchengine.web import (
+    answers,
+    assets,
+    compare,
+    compression,
+    evaluations,
+    headers,
+    health,
+    maps,
+    pages,
+    pictures,
+    words,
+)
 from searchengine.web.incoming import FORM_OVERHEAD_BYTES, InMemoryRequest
 from searchengine.web.judging import MOST
 from searchengine.web.renditions import Renditions
@@ -79,6 +91,7 @@ def _app_of(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # rank before path, as people read it
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
 
+    compression.compress(app)  # first, because it is the first to be called last
     assets.serve_assets(app, mount(collection.name))
     words.teach(app)
     headers.secure(app)
@@ -89,7 +102,7 @@ def _app_of(
     app.register_blueprint(maps.blueprint(engine, settings))
     app.register_blueprint(evaluations.blueprint(engine))
     app.register_blueprint(pictures.blueprint(engine, renditions))
-    app.extensions["searchengine"] = engine
+    app.extensions["searchengine"] = collection
     return app
 
 

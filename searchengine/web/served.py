@@ -28,6 +28,11 @@ class Collection:
     nearness: Nearness
     first: bool
 
+    def warm(self) -> None:
+        """Does now what the first search would have to wait for."""
+        self.engine.warm()
+        self.nearness.warm()
+
     @property
     def takes_pictures(self) -> bool:
         """Whether a picture of one's own can be searched by; without a model it cannot."""

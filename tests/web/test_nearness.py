@@ -1,0 +1,104 @@
+"""How near is near: measured in one pass, and again beside the answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from searchengine.errors import UnknownImageError
+from searchengine.index.types import Hit, IndexStatus
+from searchengine.web.nearness import Nearness
+from tests.web.fake import FakeEngine
+
+
+class Counting(FakeEngine):
+    """Counts the passes; ``images`` and ``fingerprint`` are what it says of itself."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.passes = 0
+        self.images = 45
+        self.fingerprint = "0123456789abcdef"
+        self.free = threading.Event()
+        self.free.set()
+
+    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
+        self.free.wait(30)
+        self.passes += 1
+        return super().search_ids(image_ids, k)
+
+    def status(self) -> IndexStatus:
+        return replace(super().status(), images=self.images, fingerprint=self.fingerprint)
+
+
+@pytest.fixture
+def counting(collection: Path) -> Counting:
+    return Counting(collection)
+
+
+def settle(nearness: Nearness) -> None:
+    assert nearness._measuring is not None
+    nearness._measuring.join(30)
+
+
+def test_it_is_measured_once_in_one_pass(counting: Counting) -> None:
+    nearness = Nearness(counting)
+    nearness.warm()
+    assert counting.passes == 1
+    assert nearness.is_far(0.5)
+    assert not nearness.is_far(0.0)
+    assert counting.passes == 1
+
+
+def test_without_warming_up_the_first_question_measures(counting: Counting) -> None:
+    assert Nearness(counting).is_far(0.5)
+    assert counting.passes == 1
+
+
+def test_a_collection_that_has_doubled_is_measured_beside_the_answers(counting: Counting) -> None:
+    nearness = Nearness(counting)
+    nearness.warm()
+    counting.images = 100
+    counting.free.clear()
+    for _ in range(3):
+        assert nearness.is_far(0.5)  # nobody waits: the old figure serves
+    assert counting.passes == 1
+    counting.free.set()
+    settle(nearness)
+    assert counting.passes == 2
+    assert nearness.is_far(0.5)
+    assert counting.passes == 2
+
+
+def test_the_figure_of_another_extractor_says_nothing(counting: Counting) -> None:
+    nearness = Nearness(counting)
+    nearness.warm()
+    counting.fingerprint = "f" * 16
+    counting.free.clear()
+    assert not nearness.is_far(0.5)
+    counting.free.set()
+    settle(nearness)
+    assert nearness.is_far(0.5)
+
+
+def test_small_collections_have_none(counting: Counting) -> None:
+    counting.images = 39
+    nearness = Nearness(counting)
+    nearness.warm()
+    assert not nearness.is_far(100.0)
+    assert counting.passes == 0
+
+
+def test_an_image_removed_meanwhile_is_no_fault(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(ids: Sequence[int], k: int) -> list[list[Hit]]:
+        raise UnknownImageError("The index holds no image 1.")
+
+    nearness = Nearness(counting)
+    with monkeypatch.context() as patched:
+        patched.setattr(counting, "search_ids", gone)
+        assert not nearness.is_far(0.5)
+    assert nearness.is_far(0.5)
