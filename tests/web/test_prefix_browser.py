@@ -1,0 +1,171 @@
+"""Behind a reverse proxy under a path of its own: a real nginx, or the path cut off by the server itself."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.wrappers import Response
+
+from searchengine.engine import SearchEngine
+from searchengine.web import create_app
+from tests.web.browsing import OpenPage, choose, ids, in_browser, pages_at, serving
+from tests.web.fake import FakeEngine
+from tests.web.mapped import fill_index, store_groups, store_map
+from tests.web.test_gunicorn import free_port
+
+pytestmark = in_browser
+PREFIX = "/deep/photos"
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/opt/homebrew/bin")
+
+CONFIGURATION = """
+daemon off;
+error_log {folder}/error.log;
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 30m;
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ return 404 "outside of the prefix"; }}
+    location {prefix}/ {{
+      proxy_pass {upstream}/;
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header X-Forwarded-Prefix {prefix};
+    }}
+  }}
+}}
+"""
+
+
+def app_of(collection: Path, folder: Path, **config: Any) -> Any:
+    index = fill_index(folder)
+    store_map(index)
+    store_groups(index)
+    engines = {"drawn": FakeEngine(collection), "mapped": SearchEngine(index)}
+    return create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10, **config}, engines=engines)
+
+
+@pytest.fixture(scope="module", params=["nginx", "mounted"])
+def base(request: pytest.FixtureRequest, collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("prefix")
+    if request.param == "mounted":  # as with SCRIPT_NAME
+        app = app_of(collection, folder)
+        with serving(DispatcherMiddleware(Response("outside of the prefix", 404), {PREFIX: app})) as address:
+            yield address
+        return
+    if NGINX is None:
+        pytest.skip("there is no nginx: apt install nginx")
+    with serving(app_of(collection, folder, PROXIES=1)) as upstream:
+        port = free_port()
+        settings = folder / "nginx.conf"
+        settings.write_text(CONFIGURATION.format(folder=folder, port=port, prefix=PREFIX, upstream=upstream))
+        command = [NGINX, "-p", str(folder), "-c", str(settings), "-e", str(folder / "error.log")]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(300):
+            if (folder / "nginx.pid").exists():
+                break
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        process.send_signal(signal.SIGQUIT)
+        process.communicate(timeout=30)
+
+
+@pytest.fixture
+def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
+    """In the end every address that was asked for lay under the prefix."""
+    asked: list[str] = []
+    with pages_at(browser, base) as open_:
+
+        def listening(address: str, **options: Any) -> Page:
+            page = open_("about:blank", **options)
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(f"{PREFIX}{address}")
+            return page
+
+        yield listening
+    outside = [url for url in asked if url.startswith("http") and not urlsplit(url).path.startswith(f"{PREFIX}/")]
+    assert asked
+    assert outside == []
+
+
+def test_searching(open_page: OpenPage) -> None:
+    page = open_page("/")
+    page.locator(".card .picture").first.click()
+    page.wait_for_url(f"**{PREFIX}/search?id=1")
+    expect(page.get_by_text("this picture")).to_be_visible()
+    page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+    page.locator(".card .caption [data-action=like]").first.click()
+    expect(page.locator(".rule")).to_contain_text("1 liked")
+    assert urlsplit(page.url).path == f"{PREFIX}/search"
+    page.locator(".more a").click()
+    expect(page.locator(".gallery > .card")).to_have_count(40)
+    choose(page)
+    expect(page.locator("[data-query=upload]")).to_be_visible()
+    assert urlsplit(page.url).path == f"{PREFIX}/"
+    page.locator(".caption [data-action=dislike]").first.click()
+    expect(page.locator(".rule")).to_contain_text("1 disliked")
+    page.go_back()
+    page.go_back()
+    expect(page.locator(".rule")).to_contain_text("1 liked")
+    page.get_by_role("link", name="Take it back").click()
+    expect(page.get_by_role("link", name="Side by side")).to_have_attribute("href", re.compile(f"^{PREFIX}/compare"))
+    page.goto(f"{PREFIX}/compare?id=1&right=drawn&right_by=manhattan")
+    page.select_option("select[name=left_by]", "inner-product")
+    page.wait_for_url("**left_by=inner-product*")
+    expect(page.locator(".side")).to_have_count(2)
+    page.locator(".indexes").get_by_role("link", name="mapped").click()
+    expect(page.locator(".indexes [aria-current]")).to_have_text("mapped")
+    page.wait_for_function("document.querySelector('.gallery > .card img').src.includes('/i/mapped/thumbnails/')")
+    page.locator("a.brand").click()
+    page.wait_for_url(f"**{PREFIX}/i/mapped/")
+
+
+def test_without_scripts(open_page: OpenPage) -> None:
+    page = open_page("/", java_script_enabled=False)
+    choose(page)
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("[data-query=upload]")).to_be_visible()
+    page.locator(".indexes").get_by_role("link", name="mapped").click()
+    assert urlsplit(page.url).path == f"{PREFIX}/i/mapped/"
+    assert len(ids(page)) > 10
+
+
+def test_map_groups_and_what_is_missing(open_page: OpenPage) -> None:
+    page = open_page("/i/mapped/map")
+    page.wait_for_selector("canvas[data-zoom]")
+    page.get_by_role("button", name="List view").click()
+    page.wait_for_function("document.querySelector('.picked img')?.naturalWidth > 0")
+    page.locator(".picked a.picture").first.click()
+    page.wait_for_url(f"**{PREFIX}/i/mapped/search?id=*")
+    page.get_by_role("link", name="Groups").click()
+    page.locator(".group a").first.click()
+    page.wait_for_url(f"**{PREFIX}/i/mapped/groups?cluster=*")
+    page.get_by_role("link", name="Evaluation").click()
+    expect(page.get_by_text("No evaluation yet")).to_be_visible()
+    page.goto(f"{PREFIX}/nowhere")
+    page.get_by_role("link", name="Back to the collection").click()
+    page.wait_for_url(f"**{PREFIX}/")
+    # A path without its last stroke leads on to where the page is.
+    page.goto(f"{PREFIX}/i/mapped")
+    assert urlsplit(page.url).path.startswith(f"{PREFIX}/i/mapped")
