@@ -129,12 +129,19 @@ class Client:
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="query.jpg"\r\n'
         body = f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{boundary}--\r\n".encode()
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Accept": accept}
+        try:
+            return self._timed(body, headers)
+        except (BrokenPipeError, ConnectionResetError):  # it was idle for long, and the server has closed it
+            self._connection.close()
+            return self._timed(body, headers)
+
+    def _timed(self, body: bytes, headers: dict[str, str]) -> float:
         start = time.perf_counter()
         self._connection.request("POST", "/search", body, headers)
         answer = self._connection.getresponse()
         content = answer.read()
         seconds = time.perf_counter() - start
-        if answer.status != 200 or (accept == "application/json" and not json.loads(content)["hits"]):
+        if answer.status != 200 or (headers["Accept"] == "application/json" and not json.loads(content)["hits"]):
             raise RuntimeError(f"{answer.status}: {content[:300]!r}")
         return seconds
 
