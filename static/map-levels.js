@@ -1,6 +1,8 @@
 // From which zoom on an image is shown as a picture: as soon as its place is free of those shown already. Each level is
 // a zoom of the square root of two; a picture that is shown stays while one comes nearer, and panning changes nothing.
 
+const AT_ONCE = 256; // images between two looks at the clock
+
 export class Levels {
   /** A picture is at most `side` px large, as `size(i)` = [width, height] within 1 says, with `gap` px to the next. */
   constructor(map, order, side, gap, size) {
@@ -19,15 +21,30 @@ export class Levels {
     return Math.floor(2 * Math.log2(scale));
   }
 
-  /** Works out all levels up to that of `scale`, and returns that. */
-  reach(scale) {
+  /**
+   * Works out levels up to that of `scale` for at most `budget` ms, lest a leap over many of them stop the picture, and
+   * returns how far they are worked out, but no further than that of `scale`. `behind`: more is to be done.
+   */
+  reach(scale, budget = 6) {
     const wanted = Levels.of(scale);
-    if (this.at === undefined) this.at = wanted - 1;
-    while (this.at < wanted && this.waiting.length) this.step((this.at += 1));
-    return Math.max(wanted, this.at);
+    this.at ??= wanted - 1;
+    const until = performance.now() + budget;
+    while (this.at < wanted && this.waiting.length) {
+      this.step ??= this.steps(this.at + 1);
+      while (!this.step.next().done) {
+        if (performance.now() < until) continue;
+        this.behind = true;
+        return this.at;
+      }
+      this.step = null;
+      this.at += 1;
+    }
+    this.behind = false;
+    return Math.min(wanted, this.at);
   }
 
-  step(level) {
+  /** One level, a few hundred images at a time. */
+  *steps(level) {
     const { x, y } = this.map;
     const { wide, high } = this;
     const unit = 2 ** (level / 2); // px
@@ -55,13 +72,24 @@ export class Levels {
       }
       return true;
     };
-    for (const i of this.shown) add(i);
-    this.waiting = this.waiting.filter((i) => {
-      if (!free(i)) return true;
+    let done = 0;
+    for (const i of this.shown) {
       add(i);
-      this.shown.push(i);
-      this.level[i] = level;
-      return false;
-    });
+      if ((done += 1) % AT_ONCE === 0) yield;
+    }
+    const left = [];
+    const found = [];
+    for (const i of this.waiting) {
+      if (free(i)) {
+        add(i);
+        found.push(i);
+        this.level[i] = level;
+      } else {
+        left.push(i);
+      }
+      if ((done += 1) % AT_ONCE === 0) yield;
+    }
+    this.waiting = left;
+    this.shown = this.shown.concat(found);
   }
 }

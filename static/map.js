@@ -96,6 +96,7 @@ function start(atlas, map) {
   function picturesInView(zoom) {
     if (map.count > FEW && zoom < NEAR) return [];
     const level = levels.reach(view.scale);
+    if (levels.behind) draw();
     // Once all have their place, coming nearer makes them larger.
     side = levels.waiting.length ? SIDE : Math.min(SIDE * Math.max(1, view.scale / 2 ** (levels.at / 2)), 3 * SIDE);
     const reach = side / view.scale;

@@ -137,6 +137,18 @@ def test_far_points_near_pictures(open_map: OpenPage) -> None:
         assert (zoom(page) > now) is larger
 
 
+def test_coming_and_going_shows_what_coming_did(open_map: OpenPage) -> None:
+    page = open_map()
+    page.locator("canvas").focus()
+    seen = []
+    for key in ["+"] * 9 + ["-"] * 9:
+        page.keyboard.press(key)
+        page.wait_for_timeout(100)  # levels are worked out a few milliseconds a frame
+        seen.append(shown(page))
+    assert seen[:8] == seen[16:8:-1]
+    assert max(seen) > 1
+
+
 def test_click_searches_by_the_picture(open_map: OpenPage) -> None:
     page = open_map()
     x, y = spots(page)["left"]
