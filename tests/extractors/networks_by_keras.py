@@ -40,8 +40,13 @@ def published(title: str, asked: list[PublishedWeights] | None = None, *, head: 
 
 
 def random_weights(network: Any) -> None:
-    """Such that activations keep their size (He et al. 2015), and none stays as it was."""
+    """Such that activations keep their size (He et al. 2015), and none stays as it was.
+
+    What is added to a path that goes round it is made small, as training often begins with (Goyal et al. 2017): dozens
+    of random blocks on each other would make a thousand roundings of one.
+    """
     rng = np.random.default_rng(7)
+    added = _added(network)
     for layer in network.layers:
         for variable in layer.weights:
             shape = tuple(variable.shape)
@@ -52,11 +57,30 @@ def random_weights(network: Any) -> None:
                 continue  # how many pictures a mean was taken of
             elif variable.path.endswith(("gamma", "variance")):
                 values = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+                if layer.name in added and variable.path.endswith("gamma"):
+                    values *= 0.2
             else:
                 values = rng.standard_normal(shape, np.float32) * np.float32(0.1)
             variable.assign(values)
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
+
+
+def _added(network: Any) -> set[str]:
+    """Normalisations whose output is added to something that comes by another way."""
+    found = set()
+    for layer in network.layers:
+        if type(layer).__name__ != "Add":
+            continue
+        before = [_behind_dropout(tensor._keras_history.operation) for tensor in layer.input]
+        normalised = [one.name for one in before if type(one).__name__ == "BatchNormalization"]
+        if len(normalised) < len(before):
+            found.update(normalised)
+    return found
+
+
+def _behind_dropout(layer: Any) -> Any:
+    return layer.input._keras_history.operation if type(layer).__name__ == "Dropout" else layer
 
 
 def save_as_published(network: Any, file: Path) -> None:
