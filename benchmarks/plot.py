@@ -46,7 +46,7 @@ def write_plot(file: Path, title: str, below: str, lines: Sequence[Line]) -> Non
     for power in range(round(math.log10(low)), round(math.log10(high)) + 1):
         y = at(left, 10**power)[1]
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{10**power:g}</text>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{10**power:,g}</text>')
     parts += [
         f'<text x="{at(x, low)[0]:.1f}" y="{_HEIGHT - 28}" text-anchor="middle">{x:,.0f}</text>'
         for x in sorted(set(xs))
@@ -57,7 +57,7 @@ def write_plot(file: Path, title: str, below: str, lines: Sequence[Line]) -> Non
         points = [at(x, y) for x, y in zip(line.x, line.y, strict=True)]
         parts.append(f'<polyline class="l{number}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
         for (x, y), value in zip(points, line.y, strict=True):
-            above = -10 if number == 0 else 20
+            above = 20 if number == 0 and len(lines) > 1 else -10  # of two, the first is the lower one
             parts.append(f'<circle class="d{number}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
             parts.append(
                 f'<text class="value" x="{x:.1f}" y="{y + above:.1f}" text-anchor="middle">{_short(value)}</text>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 from searchengine.errors import ExtractorError
 
@@ -38,7 +39,7 @@ class ExtractorSpec:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that differ whenever the spec does."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        return _fingerprint(self)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -95,3 +96,9 @@ class ExtractorSpec:
         if not all(isinstance(word, str) for word in words) or not isinstance(spec.full_decode, bool):
             raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.")
         return spec
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(spec: ExtractorSpec) -> str:
+    """Remembered: a server asks for it at each request."""
+    return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
