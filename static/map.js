@@ -167,7 +167,7 @@ function start(atlas, map) {
     recolour();
   }
 
-  const count = (n) => `${n} ${n === 1 ? "picture" : "pictures"}`;
+  const count = (n) => `${String(n).replace(/\B(?=(\d{3})+$)/g, " ")} ${n === 1 ? "picture" : "pictures"}`;
 
   function selectWithin(path, where) {
     const images = places.within(path);

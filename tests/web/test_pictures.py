@@ -12,7 +12,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from searchengine.errors import IndexNotFoundError
-from searchengine.web import create_app
+from searchengine.web import assets, create_app
+from searchengine.web.assets import TOGETHER
 from searchengine.web.settings import SettingsError, load_settings
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, draw
@@ -152,6 +153,26 @@ def test_static_files(client: FlaskClient) -> None:
     assert client.get("/favicon.ico", buffered=True).mimetype == "image/svg+xml"
     assert client.get("/static/x/../../pyproject.toml").status_code == 404
     assert client.get("/static/x/%2e%2e/%2e%2e/pyproject.toml").status_code == 404
+
+
+def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskClient) -> None:
+    page = client.get("/").text
+    styles = re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)
+    assert len(styles) == 1
+    whole = client.get(styles[0])
+    assert whole.mimetype == "text/css"
+    for name in TOGETHER["all.css"]:
+        assert (assets.folder("static") / name).read_text(encoding="utf-8") in whole.text
+    assert client.get(styles[0], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    named = [address.rsplit("/", 1)[-1] for address in re.findall(r'rel="modulepreload" href="([^"]+)"', page)]
+    imported = {
+        name
+        for script in named
+        for name in re.findall(r'from "\./([^"]+)"', (assets.folder("static") / script).read_text(encoding="utf-8"))
+    }
+    assert imported < set(named)
+    assert len(named) == len(set(named))
+    assert client.get("/static/x/nothing.css").status_code == 404
 
 
 def test_settings_order(tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""Fingers, keys and slow networks: what can be tapped is large enough, what can be reached is, nothing jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from searchengine.engine import SearchEngine
+from searchengine.evaluation import evaluated_version, keep_evaluation, leave_one_out
+from searchengine.web import create_app
+from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
+from tests.web.fake import FakeEngine, colour_classifier
+from tests.web.mapped import fill_index, store_groups, store_map
+
+pytestmark = in_browser
+
+# What can be tapped is smaller than 44 px either way: names and sizes. A link's area may be larger than its look (its
+# ::after), and a field is tapped by its label too.
+SMALL = """() => [...document.querySelectorAll('a, button, select, input, summary')].flatMap((one) => {
+  const { width, height, bottom } = one.getBoundingClientRect();
+  if (!width || !height || one.tabIndex < 0 || bottom < 0) return [];
+  const after = getComputedStyle(one, '::after');
+  const more = (from, to) =>
+    after.content !== 'none' && after.position === 'absolute' ? -parseFloat(after[from]) - parseFloat(after[to]) : 0;
+  const label = one.closest('label')?.getBoundingClientRect();
+  const size = [
+    Math.max(width + more('left', 'right'), label?.width ?? 0),
+    Math.max(height + more('top', 'bottom'), label?.height ?? 0),
+  ];
+  return Math.min(...size) >= 43.9 ? [] : [`${one.tagName} ${one.className} ${one.textContent.trim()} ${size}`];
+})"""
+
+
+@pytest.fixture(scope="module")
+def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("touched")
+    index = fill_index(folder)
+    store_map(index)
+    store_groups(index)
+    keep_evaluation(index, leave_one_out(index), evaluated_version(index))
+    drawn = FakeEngine(collection)
+    drawn.classified_by = colour_classifier(stale=True)
+    engines = {"drawn": drawn, "mapped": SearchEngine(index)}
+    with serving(create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10}, engines=engines)) as address:
+        yield address
+    index.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
+    with pages_at(browser, base) as open_:
+        yield open_
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/",
+        "/search?id=3",
+        "/search?id=3&like=5&dislike=9",
+        "/compare?id=3&right=drawn&right_by=manhattan",
+        "/i/mapped/map",
+        "/i/mapped/groups",
+        "/i/mapped/evaluation",
+        "/map",
+        "/nowhere",
+    ],
+)
+def test_everything_is_large_enough_for_a_finger(open_page: OpenPage, address: str) -> None:
+    page = open_page(address, width=360, height=740, has_touch=True, is_mobile=True)
+    if page.locator("canvas").count():
+        page.wait_for_selector("canvas[data-zoom]")
+    assert fits(page)
+    assert page.evaluate(SMALL) == []
+
+
+def test_tab_goes_through_the_page_in_its_order(open_page: OpenPage) -> None:
+    page = open_page("/search?id=3&like=5")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    seen: list[Any] = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        part = page.evaluate(
+            """() => ['.actions', '.chosen', '.upload', '.choices', '.rule', '.gallery']
+                .find((name) => document.activeElement.closest(name)) ?? ''"""
+        )
+        # Whatever has the focus can be seen, and shows that it has it.
+        box = page.evaluate("(({ width, height }) => [width, height])(document.activeElement.getBoundingClientRect())")
+        assert min(box) > 0
+        if not seen or seen[-1] != part:
+            seen.append(part)
+    assert [part for part in seen if part not in {".actions", ""} or not seen.index(part)][:6] == [
+        ".actions",
+        ".chosen",
+        ".upload",
+        ".choices",
+        ".rule",
+        ".gallery",
+    ]
+
+
+def test_a_slow_network_moves_nothing(open_page: OpenPage) -> None:
+    page = open_page("about:blank", width=360)
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    slow = {"offline": False, "latency": 100, "downloadThroughput": 50_000, "uploadThroughput": 50_000}
+    session.send("Network.emulateNetworkConditions", slow)
+    page.add_init_script(
+        """window.moved = 0;
+        new PerformanceObserver((list) => { for (const one of list.getEntries()) window.moved += one.value; })
+            .observe({ type: 'layout-shift', buffered: true });"""
+    )
+    for address in ("/", "/search?id=3&like=5", "/i/mapped/evaluation"):
+        page.goto(address, wait_until="networkidle")
+        assert page.evaluate("window.moved") < 0.01, address
+
+
+def test_those_who_want_less_motion_get_none(open_page: OpenPage) -> None:
+    page = open_page("/", reduced_motion="reduce")
+    page.evaluate("document.getElementById('busy').hidden = false")
+    assert page.evaluate("getComputedStyle(document.getElementById('busy'), '::before').animationName") == "none"
+    assert page.evaluate("getComputedStyle(document.querySelector('.button')).transitionProperty") in {"none", "all"}
+    assert page.evaluate("getComputedStyle(document.querySelector('.button')).transitionDuration") == "0s"
