@@ -1,7 +1,7 @@
 """How the pages are served for real: ``gunicorn "app:create_app()"`` finds this file by its name.
 
 The settings and their reasons are in searchengine/web/serving.py, which an installed package has too. From the
-environment: SEARCHENGINE_INDEX_DIR, SEARCHENGINE_IMAGES_DIR, PORT (8000), BIND (127.0.0.1), THREADS (4).
+environment: SEARCHENGINE_INDEX_DIR, SEARCHENGINE_IMAGES_DIR, PORT (8000), BIND (127.0.0.1), THREADS (32).
 """
 
 from searchengine.web.serving import (  # noqa: F401
@@ -11,6 +11,7 @@ from searchengine.web.serving import (  # noqa: F401
     keepalive,
     on_starting,
     post_worker_init,
+    pre_request,
     preload_app,
     threads,
     timeout,

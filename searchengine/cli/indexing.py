@@ -169,9 +169,8 @@ def act(options: argparse.Namespace) -> int:
 
 def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]:
     """What the flags ask for or, where they are silent, what the index was made with; and its weights file."""
-    from searchengine.errors import SearchEngineError
-    from searchengine.extractors import ExtractorSpec, make_spec, weights_file
-    from searchengine.index.catalog import Catalog
+    from searchengine.extractors import make_spec, weights_file
+    from searchengine.index.mending import recorded
 
     asked = (
         options.model,
@@ -194,22 +193,17 @@ def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]
             input_size=options.input_size,
         )
         return spec, weights_file(weights, model)
-    try:
-        catalog = Catalog.open(options.index_dir)
-    except SearchEngineError:
+    known = recorded(options.index_dir)
+    if known is None:
         return make_spec(), None  # a new index; or the run itself says what is wrong with it
-    try:
-        recorded = catalog.get("weights_file")
-        spec = ExtractorSpec.from_json(catalog.need("spec"))
-        if spec.model == "compact":  # the one that ships now, should it have changed since: the run says what to do
-            return make_spec("compact", normalize=spec.normalize), None
-        return spec, Path(recorded) if recorded else None
-    finally:
-        catalog.close()
+    spec = known.spec
+    if spec.model == "compact":  # the one that ships now, should it have changed since: the run says what to do
+        return make_spec("compact", normalize=spec.normalize), None
+    return spec, Path(known.weights_file) if known.weights_file else None
 
 
 def _sentence(counts: dict[str, int | float], index_dir: Path) -> str:
-    names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing")
+    names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing", "vanished")
     told = ", ".join(f"{counts[name]} {name}" for name in names if counts[name]) or "nothing to do"
     return f"{index_dir}: {counts['images']} images ({told}) in {counts['seconds']:.1f} s"
 

@@ -35,7 +35,7 @@ def add_verbs(verbs: Any) -> None:
         default=whole_number(os.environ.get("PORT") or "8000"),
         help="port to listen on (default: $PORT, or 8000)",
     )
-    serve.add_argument("--threads", type=whole_number, default=4, help="requests answered at a time (default: 4)")
+    serve.add_argument("--threads", type=whole_number, default=32, help="connections served at a time (default: 32)")
 
     prepare = verbs.add_parser(
         "prepare",

@@ -7,6 +7,7 @@ file) does not exist. Every change is one transaction.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,26 +75,34 @@ class Catalog:
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, last_id: int = 0) -> Catalog:
-        """Make a new, empty catalog in the folder; ids up to ``last_id`` are taken. All in one transaction."""
+        """Make a new, empty catalog in the folder; ids up to ``last_id`` are taken. It is there whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE_NAME
-        with translated(folder):
-            catalog = cls(_connect(f"{file.absolute().as_uri()}?mode=rwc"), file)
-            catalog.connection.execute("PRAGMA journal_mode = WAL")
-            with catalog.transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        catalog.connection.execute(statement)
-                catalog.connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                catalog.connection.execute(f"PRAGMA user_version = {FORMAT}")
-                catalog.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', ?)", (last_id,))
-                for key, value in {**manifest, "created": now(), "updated": now()}.items():
-                    catalog.set(key, value)
-        return catalog
+        part = file.with_name(f"{FILE_NAME}.part")
+        for stray in folder.glob(f"{FILE_NAME}*"):  # of a run that was killed in here: no log must meet another file
+            stray.unlink()
+        with translated(folder), writable(folder):
+            catalog = cls(_connect(f"{part.absolute().as_uri()}?mode=rwc"), part)
+            try:
+                with catalog.transaction():
+                    for statement in filter(str.strip, _SCHEMA.split(";\n")):
+                        catalog.execute(statement)
+                    catalog.connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    catalog.connection.execute(f"PRAGMA user_version = {FORMAT}")
+                    catalog.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', ?)", (last_id,))
+                    for key, value in {**manifest, "created": now(), "updated": now()}.items():
+                        catalog.set(key, value)
+                catalog.connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                catalog.close()
+            flush(part)
+            part.replace(file)
+            flush_folder(folder)
+        return cls.open(folder, write=True)
 
     @classmethod
-    def open(cls, folder: Path, *, write: bool = False) -> Catalog:
-        """Open the catalog of a folder.
+    def open(cls, folder: Path, *, write: bool = False, any_format: bool = False) -> Catalog:
+        """Open the catalog of a folder; ``any_format``: even one that this program cannot read in full.
 
         Raises:
             IndexNotFoundError, IndexVersionError, IndexDamagedError: each names the folder and the command that mends.
@@ -108,53 +117,51 @@ class Catalog:
         uri = file.absolute().as_uri()
         with translated(folder):
             if write:
-                return cls._checked(folder, f"{uri}?mode=rw")
+                return cls._checked(folder, f"{uri}?mode=rw", any_format=any_format)
             try:
-                return cls._checked(folder, f"{uri}?mode=ro")
+                return cls._checked(folder, f"{uri}?mode=ro", any_format=any_format)
             except sqlite3.OperationalError as error:
                 code = error.sqlite_errorname
                 if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")) or _has_log(file):
                     raise
                 # a read-only folder has no room for the shared memory of a WAL reader; see ``outdated``
-                return cls._checked(folder, f"{uri}?mode=ro&immutable=1", frozen=True)
+                return cls._checked(folder, f"{uri}?mode=ro&immutable=1", any_format=any_format, frozen=True)
 
     @classmethod
-    def open_backup(cls, folder: Path) -> Catalog:
+    def open_backup(cls, folder: Path, *, any_format: bool = False) -> Catalog:
         """The copy that was made when a run last came to its end; the errors of ``open``."""
         file = folder / BACKUP_NAME
         if not file.is_file():
             raise IndexNotFoundError(f"There is no copy of the catalog in {folder}.")
         with translated(folder):
-            return cls._checked(folder, f"{file.absolute().as_uri()}?mode=ro&immutable=1", file, frozen=True)
+            uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+            return cls._checked(folder, uri, file, any_format=any_format, frozen=True)
 
     @classmethod
-    def _checked(cls, folder: Path, uri: str, file: Path | None = None, *, frozen: bool = False) -> Catalog:
+    def _checked(
+        cls, folder: Path, uri: str, file: Path | None = None, *, any_format: bool, frozen: bool = False
+    ) -> Catalog:
         catalog = cls(_connect(uri), file or folder / FILE_NAME, frozen=frozen)
         try:
-            catalog._check(folder)
+            catalog._check(folder, any_format=any_format)
         except BaseException:
             catalog.close()
             raise
         return catalog
 
-    def _check(self, folder: Path) -> None:
+    def _check(self, folder: Path, *, any_format: bool) -> None:
         application = self.connection.execute("PRAGMA application_id").fetchone()[0]
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
         if application != _APPLICATION_ID:
-            if version == 0 and not self.connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                raise IndexNotFoundError(  # created, but killed before its first transaction
-                    f"There is no index in {folder} yet. Make one with: "
-                    f"python offline_index.py IMAGES --index-dir {folder}"
-                )
             raise IndexDamagedError(
                 f"{self.file} is not a catalog of this program, or is damaged. Choose another --index-dir or, if it "
                 f"was one, {anew(folder)}"
             )
-        if version != FORMAT:
-            age, advice = ("a newer", "Update the program") if version > FORMAT else ("an older", "Make it anew")
+        if version != FORMAT and not any_format:
+            age, advice = ("a newer", "Update the program, or") if version > FORMAT else ("an older", "To mend it,")
             raise IndexVersionError(
-                f"The index in {folder} has {age} format ({version}; this program reads {FORMAT}). {advice}, or index "
-                f"again with: python offline_index.py IMAGES --index-dir {folder} --rebuild"
+                f"The index in {folder} has {age} format ({version}; this program reads {FORMAT}). "
+                f"{advice} {anew(folder)}"
             )
 
     # -- manifest ---------------------------------------------------------------------------------------------------
@@ -184,9 +191,20 @@ class Catalog:
     def check(self) -> None:
         """Read every page; IndexDamagedError."""
         with translated(self.file.parent):
-            for (line,) in self.connection.execute("PRAGMA integrity_check(1)"):
-                if line != "ok":
-                    raise self._wrong(line)
+            for problem in self.problems():
+                raise self._wrong(problem)
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with its pages and its tables, at most a few lines of it."""
+        pages = [row[0] for row in self.execute("PRAGMA integrity_check(5)")]
+        if pages != ["ok"]:
+            yield from pages
+        elif _tables(self.connection) != _tables_wanted():
+            yield "its tables are not those of this program"
+
+    def marks(self) -> tuple[str | None, ...]:
+        """Differ between any two states of which one is much later than the other."""
+        return tuple(self.get(key) for key in ("updated", "rows", "edits", "run"))
 
     def set(self, key: str, value: str | None) -> None:
         """Write one entry, or remove it with None."""
@@ -277,6 +295,21 @@ def _connect(uri: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """The tables and indexes of a catalog: each one's name, and how it was made, without comments and blanks."""
+    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    return {(name, "".join(re.sub(r"--[^\n]*", "", sql).split())) for name, sql in found}
+
+
+def _tables_wanted() -> set[tuple[str, str]]:
+    empty = sqlite3.connect(":memory:")
+    try:
+        empty.executescript(_SCHEMA)
+        return _tables(empty)
+    finally:
+        empty.close()
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -99,7 +99,7 @@ class LocalIndex:
             position = np.flatnonzero(now.ids == image_id)
             if len(position):
                 return np.array(now.rows[position[0]], dtype=np.float32)
-        raise UnknownImageError(f"The index holds no image {image_id}.")
+        raise self._unknown(image_id)
 
     # -- what stands behind the rows --------------------------------------------------------------------------------
 
@@ -109,8 +109,18 @@ class LocalIndex:
         known = {record.id: record for record in self._fetch([i for i in ids if 0 < i < 2**63])}
         for id_ in ids:
             if id_ not in known:
-                raise UnknownImageError(f"The index holds no image {id_}.")
+                raise self._unknown(id_)
         return [known[id_] for id_ in ids]
+
+    def _unknown(self, image_id: int) -> UnknownImageError:
+        now = self.state()
+        there = now.ids[now.live]
+        known = (
+            f"Its ids lie between {there.min()} and {there.max()}; searchengine export lists them."
+            if len(there)
+            else ""
+        )
+        return UnknownImageError(f"The index holds no image {image_id}. {known}".rstrip())
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of those images that are still there, in the order of the ids."""

@@ -1,20 +1,51 @@
-"""Checks an index whole: every page of the catalog, every row of the matrix, and that the two agree."""
+"""Checks an index whole: every page of the catalog, every row of the matrix, and that all of it agrees."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from searchengine.errors import IndexDamagedError, IndexError_
-from searchengine.index.catalog import Catalog
+import numpy as np
+
+from searchengine.errors import (
+    ExtractorError,
+    IndexDamagedError,
+    IndexError_,
+    IndexNotFoundError,
+    IndexVersionError,
+    SearchEngineError,
+)
+from searchengine.extractors.spec import ExtractorSpec
+from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.disk import translated
-from searchengine.index.features import map_rows
+from searchengine.index.features import HEADER_BYTES, header, map_rows
+from searchengine.index.mending import command
+from searchengine.index.metrics import METRICS
 
 _CHUNK_ROWS = 4096
+_NORM_TOLERANCE = 1e-6  # relative; between ways to sum up the same squares
+_SHAPE = re.compile(rb"'shape': \((\d{1,18}), ")
+
+# Of a whole row each column is what the writer puts there; NULL where there is no file.
+_ODD = """
+SELECT id FROM images WHERE NOT (
+    typeof(row) = 'integer' AND typeof(norm2) = 'real' AND typeof(crc) = 'integer'
+    AND (path IS NULL OR typeof(path) = 'blob')
+    AND (content_hash IS NULL OR (typeof(content_hash) = 'blob' AND length(content_hash) = 16))
+    AND (size IS NULL OR (typeof(size) = 'integer' AND size >= 0))
+    AND (mtime_ns IS NULL OR typeof(mtime_ns) = 'integer')
+    AND (settled IS NULL OR settled IN (0, 1))
+    AND (width IS NULL OR (typeof(width) = 'integer' AND width > 0))
+    AND (height IS NULL OR (typeof(height) = 'integer' AND height > 0))
+    AND (colour IS NULL OR colour GLOB '#[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
+    AND (format IS NULL OR typeof(format) = 'text')
+)
+"""
+_TABLES = ("manifest", "roots", "images", "labels", "skipped", "sqlite_sequence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,66 +68,133 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
 
     Raises:
         IndexNotFoundError: there is none.
+        IndexingError: it cannot be read.
     """
-    anew = f"python offline_index.py IMAGES --index-dir {folder} --rebuild"
     try:
         catalog = Catalog.open(folder)
-    except IndexDamagedError as error:
-        return Verification(0, (str(error),), 0, anew)
+    except (IndexDamagedError, IndexVersionError) as error:
+        return Verification(0, (str(error),), 0, command(folder))
     try:
-        problems: list[str] = []
-        with translated(folder), catalog.snapshot():
-            checked = [row[0] for row in catalog.execute("PRAGMA integrity_check(5)")]
-            if checked != ["ok"]:
-                problems += [f"The catalog is damaged: {line}." for line in checked]
-                return Verification(0, tuple(problems), 0, anew)
-            problems += [
-                f"The catalog contradicts itself: a row of {row[0]} names none of {row[2]}."
-                for row in catalog.execute("PRAGMA foreign_key_check")
-            ]
-            rows, dimension = int(catalog.need("rows")), int(catalog.need("dimension"))
-            stored = catalog.execute("SELECT row, crc, id FROM images ORDER BY row").fetchall()
-            roots = [os.fsdecode(row[0]) for row in catalog.execute("SELECT path FROM roots ORDER BY id")]
-            missing = sum(
-                not os.path.exists(os.path.join(root, path))  # noqa: PTH110, PTH118  (bytes)
-                for root, path in catalog.execute(
-                    "SELECT roots.path, images.path FROM images JOIN roots ON roots.id = images.root"
-                )
-            )
-            problems += _check_rows(folder / catalog.need("features_file"), rows, dimension, stored, progress)
-            imported = json.loads(catalog.need("spec")).get("model") == "imported"
-        if imported:
-            anew = f"searchengine import FEATURES --index-dir {folder}-2"
-        elif roots:
-            anew = anew.replace("IMAGES", " ".join(roots))
-        return Verification(len(stored), tuple(problems), missing, anew if problems else None)
+        for attempt in range(3):
+            version = catalog.data_version
+            found = _verify(folder, catalog, progress)
+            if found.sound or attempt == 2 or version == catalog.data_version:
+                break  # else a run has put another matrix in place while we looked at this one
+        return found
     except IndexError_ as error:
-        return Verification(0, (str(error),), 0, anew)
+        return Verification(0, (str(error),), 0, command(folder))
     finally:
         catalog.close()
 
 
-def _check_rows(
-    file: Path,
-    rows: int,
-    dimension: int,
-    stored: list[tuple[int, int, int]],
-    progress: Callable[[int, int], None] | None,
-) -> list[str]:
-    """Every stored row must be within the matrix and have the CRC-32 that was noted when it was written."""
+def _verify(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> Verification:
+    with translated(folder), catalog.snapshot():
+        problems = [f"The catalog is damaged: {problem}." for problem in catalog.problems()]
+        if not problems:
+            problems += _check_catalog(catalog)
+        images, missing = 0, 0
+        if not problems:
+            images = int(catalog.execute("SELECT count(*) FROM images").fetchone()[0])
+            missing = _missing_files(catalog)
+            problems += _check_matrix(folder, catalog, progress)
+    copy = _check_copy(folder, catalog) if not problems else None
+    if copy is not None:
+        return Verification(images, (copy[0],), missing, command(folder, rebuild=copy[1]))
+    return Verification(images, tuple(problems), missing, command(folder) if problems else None)
+
+
+def _missing_files(catalog: Catalog) -> int:
+    files = catalog.execute("SELECT roots.path, images.path FROM images JOIN roots ON roots.id = images.root")
+    return sum(not os.path.exists(os.path.join(root, path)) for root, path in files)  # noqa: PTH110, PTH118  (bytes)
+
+
+def _check_catalog(catalog: Catalog) -> Iterator[str]:
+    """Whether every entry can be what was written."""
+    for row in catalog.execute("PRAGMA foreign_key_check"):
+        yield f"The catalog contradicts itself: a row of {row[0]} names none of {row[2]}."
+    odd = [row[0] for row in catalog.execute(_ODD)]
+    if odd:
+        yield f"What the catalog says of {len(odd)} images cannot be true (ids {_some(odd)})."
+    try:
+        spec = ExtractorSpec.from_json(catalog.need("spec"))
+        if spec.fingerprint != catalog.need("fingerprint"):
+            yield "What made the features is not what the catalog says: the fingerprint does not fit the description."
+    except ExtractorError as error:
+        yield str(error)
+    metric = catalog.get("metric")
+    if metric is not None and metric not in METRICS:
+        yield f"There is no metric {metric!r}, which the catalog names."
+
+
+def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> list[str]:
+    """Every row must be there, with the CRC-32 and the norm that were noted when it was written."""
+    file = folder / catalog.need("features_file")
+    rows, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
+    stored = catalog.execute("SELECT row, crc, norm2, id FROM images ORDER BY row").fetchall()
     if stored and not 0 <= stored[0][0] <= stored[-1][0] < rows:
         return ["The catalog names rows that the feature matrix does not have."]
     try:
         features = map_rows(file, rows, dimension)
     except IndexDamagedError as error:
         return [str(error)]
+    problems = []
+    if rows and not _header_fits(file, rows, dimension):
+        problems.append(f"{file} does not begin as a feature matrix of {dimension} columns does.")
     bad: list[int] = []
     for start in range(0, len(stored), _CHUNK_ROWS):
-        chunk = stored[start : start + _CHUNK_ROWS]
-        bad += [id_ for row, crc, id_ in chunk if zlib.crc32(features[row].tobytes()) != crc]
+        for row, crc, norm2, id_ in stored[start : start + _CHUNK_ROWS]:
+            feature = features[row]
+            length = float(np.einsum("i,i->", feature, feature, dtype=np.float64))
+            if zlib.crc32(feature.tobytes()) != crc or abs(length - norm2) > _NORM_TOLERANCE * max(length, 1e-30):
+                bad.append(id_)
         if progress is not None:
             progress(min(start + _CHUNK_ROWS, len(stored)), len(stored))
-    if not bad:
-        return []
-    named = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-    return [f"The features of {len(bad)} images are not what was written (ids {named})."]
+    if bad:
+        problems.append(f"The features of {len(bad)} images are not what was written (ids {_some(bad)}).")
+    return problems
+
+
+def _header_fits(file: Path, rows: int, dimension: int) -> bool:
+    """Of a run that was killed, the header may tell of fewer rows than count; NumPy alone would see those."""
+    with file.open("rb") as opened:
+        start = opened.read(HEADER_BYTES)
+    told = _SHAPE.search(start)
+    return told is not None and int(told[1]) <= rows and start == header(int(told[1]), dimension)
+
+
+def _check_copy(folder: Path, catalog: Catalog) -> tuple[str, bool] | None:
+    """What is wrong with the copy of the catalog, and whether the index must be made anew for it; None if nothing."""
+    try:
+        copy = Catalog.open_backup(folder)
+    except IndexNotFoundError:
+        return None  # it comes with the end of the first run
+    except SearchEngineError:
+        return f"{BACKUP_NAME}, the copy of the catalog, is damaged.", False
+    try:
+        with translated(folder):
+            copy.check()
+            if copy.marks() != catalog.marks():
+                return None  # a run goes on, or was killed
+            for table in _TABLES:
+                every = f"SELECT * FROM {table} ORDER BY 1, 2"  # noqa: S608
+                if any(a != b for a, b in _pairs(catalog, copy, every)):
+                    return f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is damaged.", True
+    except IndexDamagedError:
+        return f"{BACKUP_NAME}, the copy of the catalog, is damaged.", False
+    finally:
+        copy.close()
+    return None
+
+
+def _pairs(first: Catalog, second: Catalog, query: str) -> Iterator[tuple[object, object]]:
+    """The rows of both, side by side; None where one has fewer."""
+    one, other = first.execute(query), second.execute(query)
+    while True:
+        pair = one.fetchone(), other.fetchone()
+        if pair == (None, None):
+            return
+        yield pair
+
+
+def _some(ids: list[int]) -> str:
+    return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

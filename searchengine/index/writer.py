@@ -242,22 +242,24 @@ class IndexWriter:
         It is done without where there is no room for it.
         """
         with contextlib.suppress(IndexingError):
-            if self._marks(self.catalog) != self._marks_of_backup():
+            with translated(self.folder):
+                marks = self.catalog.marks()
+            if marks != self._marks_of_copy():
                 self.catalog.back_up()
 
-    def _marks_of_backup(self) -> list[str | None]:
+    def _marks_of_copy(self) -> tuple[str | None, ...]:
         try:
             copy = Catalog.open_backup(self.folder)
-            try:
-                return self._marks(copy)
-            finally:
-                copy.close()
         except SearchEngineError:
-            return []
-
-    def _marks(self, catalog: Catalog) -> list[str | None]:
-        with translated(self.folder):
-            return [catalog.get(key) for key in ("updated", "rows", "edits")]
+            return ()
+        try:
+            with translated(self.folder):
+                copy.check()
+                return copy.marks()
+        except SearchEngineError:
+            return ()
+        finally:
+            copy.close()
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,11 @@ class IndexingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did, in files; ``missing``: not found, but kept all the same; ``embedded``: put through the model."""
+    """What a run did, in files.
+
+    ``missing``: indexed once, not found, but kept all the same; ``vanished``: found, and gone when it was to be read;
+    ``embedded``: put through the model.
+    """
 
     added: int = 0
     changed: int = 0
@@ -69,6 +73,7 @@ class Summary:
     unchanged: int = 0
     skipped: int = 0
     missing: int = 0
+    vanished: int = 0
     embedded: int = 0
     images: int = 0
     seconds: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,36 +39,36 @@ class OldIds:
 
         And off what was set aside of a damaged index: a rebuild of it may have been killed half way.
         """
+        places = [folder, folder, *sorted(folder.glob(f"{_KEPT}*"), reverse=True)]
+        catalogs = []
+        for i, place in enumerate(places):
+            with suppress(SearchEngineError):
+                catalogs.append(Catalog.open_backup(place) if i == 1 else Catalog.open(place))
         old = cls()
-        for place, opened in (
-            (folder, Catalog.open),
-            (folder, Catalog.open_backup),
-            *((kept, Catalog.open) for kept in sorted(folder.glob(f"{_KEPT}*"), reverse=True)),
-        ):
-            old._add(place, opened)
+        try:
+            for catalog in sorted(catalogs, key=_is_damaged):  # what is whole has the first word
+                old._add(catalog)
+        finally:
+            for catalog in catalogs:
+                catalog.close()
         return old
 
-    def _add(self, folder: Path, opened: Callable[[Path], Catalog]) -> None:
+    def _add(self, catalog: Catalog) -> None:
         known = {*self.by_file.values(), *(id_ for ids in self.by_content.values() for id_ in ids)}
-        try:
-            catalog = opened(folder)
-        except SearchEngineError:
-            return
-        try:
-            with translated(folder):
-                roots: dict[int, bytes] = dict(catalog.execute("SELECT id, path FROM roots"))
-                last = catalog.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
-                self.last = max(self.last, int(last[0]) if last else 0)
-                for id_, root, path, digest in catalog.execute(
-                    "SELECT id, root, path, content_hash FROM images WHERE root IS NOT NULL ORDER BY id"
-                ):
-                    if id_ not in known:
-                        self.by_file.setdefault(os.path.join(roots[root], path), id_)  # noqa: PTH118  (bytes)
-                        self.by_content.setdefault(digest, []).append(id_)
-        except (IndexError_, IndexingError, KeyError, TypeError, ValueError):
-            pass  # a damaged page: what was read so far keeps its ids
-        finally:
-            catalog.close()
+        # damaged pages: what was read so far keeps its ids
+        with (
+            suppress(IndexError_, IndexingError, KeyError, TypeError, ValueError),
+            translated(catalog.file.parent),
+        ):
+            roots: dict[int, bytes] = dict(catalog.execute("SELECT id, path FROM roots"))
+            last = catalog.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
+            self.last = max(self.last, int(last[0]) if last else 0)
+            for id_, root, path, digest in catalog.execute(
+                "SELECT id, root, path, content_hash FROM images WHERE root IS NOT NULL ORDER BY id"
+            ):
+                if id_ not in known:
+                    self.by_file.setdefault(os.path.join(roots[root], path), id_)  # noqa: PTH118  (bytes)
+                    self.by_content.setdefault(digest, []).append(id_)
         self.files = self.files or frozenset(self.by_file)
         self.last = max([self.last, *self.by_file.values()])
 
@@ -85,6 +85,14 @@ class OldIds:
     def missing(self, found: set[bytes]) -> int:
         """How many of the old files are not among those found."""
         return len(self.files - found)
+
+
+def _is_damaged(catalog: Catalog) -> bool:
+    try:
+        catalog.check()
+    except SearchEngineError:
+        return True
+    return False
 
 
 def staging(folder: Path, fingerprint: str) -> Path:

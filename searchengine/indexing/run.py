@@ -203,6 +203,11 @@ class _Run:
         )
         batch = Batch(seen=list(plan.relabelled), skipped=list(plan.unreadable))
         self._read_and_embed(store, plan, batch, tally, done)
+        if tally.vanished:
+            self.progress.say(
+                f"{tally.vanished} new files were gone when they were to be read. If their disk went, bring it back "
+                "and give the same command again."
+            )
         self._take_out(store, plan, tally)
         return {**asdict(tally), "images": store.finish(plan.forgotten)}
 
@@ -277,6 +282,7 @@ class _Tally:
     unchanged: int = 0
     skipped: int = 0
     missing: int = 0
+    vanished: int = 0
     embedded: int = 0
 
 

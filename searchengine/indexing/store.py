@@ -25,6 +25,7 @@ class Tally(Protocol):
     moved: int
     unchanged: int
     skipped: int
+    vanished: int
 
 
 class Store:
@@ -94,6 +95,8 @@ class Store:
         if reading.vanished:
             if known is not None:
                 missing[candidate.key] = known
+            else:
+                tally.vanished += 1
             return
         if reading.reason is not None:
             size, mtime = (reading.state.size, reading.state.mtime_ns) if reading.state else (None, None)

@@ -1,8 +1,9 @@
 """How gunicorn serves the pages; ``gunicorn.conf.py`` at the top of the project is these settings and hooks.
 
-One process with a few threads: it holds the model once (VGG16 takes 0.9 GB), and the work in it lets go of Python's
-lock. The index and the model are opened after the fork, in the worker. Only this machine can reach the server unless
-BIND names another address.
+One process with threads: it holds the model once (VGG16 takes 0.9 GB), and the work in it lets go of Python's lock.
+Most threads only wait for a client that sends or takes slowly: how many decode or embed at a time is bounded elsewhere.
+The index and the model are opened after the fork, in the worker. Only this machine can reach the server unless BIND
+names another address.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ preload_app = False
 timeout = 120  # s without a sign of life from the worker; a slow search gives one all the while
 graceful_timeout = 10  # s for running requests when the server is stopped
 keepalive = 15  # s; a page with many thumbnails comes over few connections
+stalled_after = 20  # s without a byte of a request that has begun, or of an answer that is not taken
 control_socket_disable = True  # one socket file in the home folder, which two servers would fight over
 
 # gunicorn ends, and does not start another worker, when one exits with this.
@@ -57,6 +59,11 @@ def _make_ready(folder: Path) -> None:
         catalog.close()  # what is open now would be shared with the worker
     if _settings.runtime != "keras" and spec.embeds:
         prepare(spec, weights_file=Path(weights) if weights else None)
+
+
+def pre_request(worker: Any, request: Any) -> None:
+    """Before the body of a request is read: a client that has stalled does not keep its thread for ever."""
+    request.unreader.sock.settimeout(stalled_after)
 
 
 def post_worker_init(worker: Any) -> None:

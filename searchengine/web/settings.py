@@ -39,7 +39,7 @@ class Settings:
     hosts: str = ""  # SEARCHENGINE_HOSTS, names that the server answers to, by commas; empty: any
     bind: str = "127.0.0.1"  # BIND, the address to listen at; others can only reach the server where this is named
     port: int = 8000  # PORT
-    threads: int = 4  # THREADS, requests answered at a time
+    threads: int = 32  # THREADS, connections served at a time; a slow upload takes one, and little else
 
     @property
     def max_upload_bytes(self) -> int:

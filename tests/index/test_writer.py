@@ -24,10 +24,11 @@ from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
 from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
+from tests.fakes import SPEC
 
 MANIFEST = {
-    "spec": '{"normalize": "none"}',
-    "fingerprint": "f" * 16,
+    "spec": SPEC.to_json(),
+    "fingerprint": SPEC.fingerprint,
     "extractor": "Fake",
     "metric": "euclidean",
 }

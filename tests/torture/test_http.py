@@ -1,0 +1,256 @@
+"""What comes in over a real connection: odd ids, odd methods, odd forms, slow clients and those that hang up."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.torture.served import MULTIPART, Watched, offline, served
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, draw, draw_collection
+from tests.web.test_uploads import form
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 1_000_000
+PICTURE = encoded(draw(COLOURS["red"]), "JPEG")
+NUMBERS = [
+    "0",
+    "-1",
+    str(2**63),
+    "1e3",
+    "../../etc",
+    "..%2F..%2Fetc%2Fpasswd",
+    "%2e%2e/%2e%2e/etc",
+    "1%00",
+    "0x1",
+    "1;2",
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("served")
+    images = draw_collection(folder / "images", 12)
+    assert offline(images, folder / "index").wait(120) == 0
+    with served(images, folder / "index", folder / "log", SEARCHENGINE_MAX_UPLOAD_MB="1") as server:
+        yield server
+
+
+def refused(answer: tuple[int, dict[str, str], bytes]) -> None:
+    status, headers, body = answer
+    assert status in (400, 404)
+    assert b"root:" not in body
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_ids(server: Watched, number: str) -> None:
+    for address in (f"/search?id={number}", f"/images/{number}", f"/thumbnails/{number}", f"/compare?id={number}"):
+        refused(server.ask("GET", address))
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "1000000000", "x", "1e3", "1%00", "5&k=x", "%F0%9F%90%B1", "9" * 300])
+def test_ks(server: Watched, k: str) -> None:
+    if "&" in k:  # the first one counts
+        assert len(json.loads(server.ask("GET", f"/search?id=1&k={k}", headers=MULTIPART)[2])["hits"]) == 5
+        return
+    refused(server.ask("GET", f"/search?id=1&k={k}"))
+    refused(server.ask("GET", f"/?k={k}"))
+    part = f'--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n{k}\r\n'.encode()
+    refused(server.ask("POST", "/search", part + form(("image", PICTURE, "a.jpg")), MULTIPART))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (form(("image", PICTURE, "a.jpg"), ("image", PICTURE, "b.jpg")), None),
+        (form(), None),
+        (form(("image", b"", "")), None),
+        (form(("picture", PICTURE, "a.jpg")), None),
+        (PICTURE, "image/jpeg"),
+        (b'{"image": "a.jpg"}', "application/json"),
+        (b"image=a.jpg", "application/x-www-form-urlencoded"),
+        (form(("image", PICTURE, "a.jpg")), "multipart/form-data"),
+        (form(("image", PICTURE, "a.jpg")), "multipart/form-data; boundary="),
+        (form(("image", PICTURE, "a.jpg")), "multipart/form-data; boundary=" + "x" * 2000),
+        (form(("image", PICTURE, "a.jpg"))[:-20], None),
+        (b"", None),
+        (b"--b\r\n" * 5000, None),
+        (form(*[("x", b"", f"{i}") for i in range(400)]), None),
+    ],
+    ids=range(14),
+)
+def test_forms(server: Watched, body: bytes, content_type: str | None) -> None:
+    status, headers, said = server.ask(
+        "POST", "/search", body, {**MULTIPART, **({"Content-Type": content_type} if content_type else {})}
+    )
+    assert 400 <= status < 500
+    assert json.loads(said)["error"].endswith(".")
+    assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 2000, 70_000])
+def test_the_limit_is_exact(server: Watched, more: int) -> None:
+    """A picture of exactly so many bytes, as a whole and in chunks."""
+    body = form(("image", PICTURE.ljust(LIMIT + more, b"\0"), "a.jpg"))
+    chunks = (body[at : at + 50_000] for at in range(0, len(body), 50_000))
+    for answer in (
+        server.ask("POST", "/search", body, MULTIPART),
+        server.ask("POST", "/search", chunks, MULTIPART, encode_chunked=True),
+    ):
+        assert answer[0] == (413 if more > 0 else 200)
+        assert ("larger than 1 MB" in json.loads(answer[2]).get("error", "")) == (more > 0)
+
+
+def test_methods(server: Watched) -> None:
+    for address in ("/", "/search?id=1", "/images/1", "/thumbnails/1", "/healthz", "/map", "/search?id=0"):
+        got, asked = server.ask("GET", address), server.ask("HEAD", address)
+        assert asked[0] == got[0]
+        assert asked[2] == b""
+        assert asked[1]["content-type"] == got[1]["content-type"]
+        status, headers, _ = server.ask("OPTIONS", address)
+        assert status == 200
+        assert {"GET", "HEAD", "OPTIONS"} <= set(headers["allow"].split(", "))
+        assert headers["x-content-type-options"] == "nosniff"
+        for method in ("PUT", "DELETE", "PATCH", "TRACE", "PROPFIND", "BREW", "get"):
+            status, headers, said = server.ask(method, address)
+            assert status in (400, 405), (method, address)
+            assert b"Traceback" not in said
+            if method in ("PUT", "DELETE", "PATCH"):
+                assert (status, "GET" in headers["allow"]) == (405, True)
+
+
+def test_broken_requests(server: Watched) -> None:
+    for lines in (
+        ["GET / HTTP/9.9"],
+        ["GET"],
+        ["GET / HTTP/1.1", "A" * 20_000 + ": x"],
+        ["GET /" + "a" * 20_000 + " HTTP/1.1"],
+        ["POST /search HTTP/1.1", "Content-Length: x"],
+        ["POST /search HTTP/1.1", "Content-Length: -1"],
+        ["POST /search HTTP/1.1", "Content-Length: 5", "Transfer-Encoding: chunked"],
+        ["GET /%ff%fe%00 HTTP/1.1"],
+        ["GET /../../../../etc/passwd HTTP/1.1"],
+        ["GET //etc/passwd HTTP/1.1"],
+        ["GET /static/../../../etc/passwd HTTP/1.1"],
+        ["GET / HTTP/1.1", "X-Forwarded-Prefix: //evil.example"],
+    ):
+        answer = server.raw(*lines)
+        assert re.match(rb"HTTP/1\.[01] (4\d\d|200|30[18]|505) ", answer) or not answer, (lines, answer[:200])
+        assert b"root:" not in answer
+        assert b"evil.example" not in answer
+
+
+PAGES = ("/", "/search?id=1", "/search?id=x", "/nothing", "/map", "/groups", "/compare?id=1")
+OTHERS = ("/images/1", "/images/1?download=1", "/thumbnails/1", "/thumbnails/999", "/healthz", "/favicon.ico")
+
+
+@pytest.mark.parametrize("address", [*PAGES, *OTHERS, "413", "405"])
+def test_headers(server: Watched, address: str) -> None:
+    if address == "413":
+        answer = server.ask(
+            "POST", "/search", form(("image", bytes(2 * LIMIT), "a")), {**MULTIPART, "Accept": "text/html"}
+        )
+    elif address == "405":
+        answer = server.ask("DELETE", "/search")
+    else:
+        answer = server.ask("GET", address)
+    status, headers, body = answer
+    policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert "unsafe" not in policy.get("script-src", "")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "same-origin"
+    assert "server" not in headers or "/" not in headers["server"]  # no version to look up
+    if headers["content-type"].startswith("text/html"):
+        assert "unsafe-inline" not in headers["content-security-policy"]
+        page = body.decode()
+        assert not re.search(r"<script(?![^>]* src=)[^>]*>[^<]*\S|\sstyle=|\son[a-z]+=|javascript:", page)
+        assert not re.search(r"(?:src|href|action)=\"(?:https?:)?//", page)
+    elif address in ("/images/1", "/thumbnails/1"):
+        assert "sandbox" in policy
+        assert "etag" in headers
+    rule = headers["cache-control"]
+    assert rule == "no-store" if status >= 400 else "no-cache" in rule or "immutable" in rule or "max-age" in rule
+    if "immutable" in rule:
+        assert "static" in address or "v=" in address
+
+
+def test_what_is_kept_by_browsers(server: Watched) -> None:
+    """For ever only under an address that changes with the content; all else is asked for again, and answered 304."""
+    page = server.ask("GET", "/")[2].decode()
+    for pattern in (r'"(/static/[^"]+)"', r'"(/thumbnails/[^"]+v=[^"]+)"'):
+        for address in re.findall(pattern, page)[:12]:
+            assert "immutable" in server.ask("GET", address)[1]["cache-control"], address
+    for address in ("/images/1", "/thumbnails/1"):
+        headers = server.ask("GET", address)[1]
+        assert "no-cache" in headers["cache-control"]
+        status, _, body = server.ask("GET", address, headers={"If-None-Match": headers["etag"]})
+        assert (status, body) == (304, b"")
+    assert "private" in server.ask("GET", "/")[1]["cache-control"]
+
+
+BEGINNING = (
+    b"POST /search HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+)
+
+
+def begun(server: Watched, body: bytes, sent: int) -> socket.socket:
+    connection = server.connect()
+    connection.sendall(BEGINNING + f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:sent])
+    return connection
+
+
+def test_slow_uploads_are_waited_for_and_keep_nobody_waiting(server: Watched) -> None:
+    body = form(("image", PICTURE, "a.jpg"))
+    step = -(-len(body) // 10)
+    slow = [begun(server, body, step) for _ in range(12)]
+    for at in range(step, len(body), step):
+        for connection in slow:
+            connection.sendall(body[at : at + step])
+        assert server.ask("POST", "/search", body, MULTIPART)[0] == 200  # all the while
+        time.sleep(0.1)
+    for connection in slow:
+        with connection:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_uploads_that_break_off(server: Watched) -> None:
+    body = form(("image", PICTURE.ljust(300_000, b"\0"), "a.jpg"))
+    for turn in range(30):
+        connection = begun(server, body, turn * len(body) // 30)
+        if turn % 2:  # a reset, in place of a goodbye
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    with begun(server, body, 1000) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 400") or not answer
+    assert server.ask("POST", "/search", body, MULTIPART)[0] == 200
+
+
+@pytest.mark.torture
+def test_uploads_that_stall_lose_their_place(server: Watched) -> None:
+    """More of them than there are threads: the others wait for a while, and are answered."""
+    body = form(("image", PICTURE, "a.jpg"))
+    stalled = [begun(server, body, 500) for _ in range(40)]
+    assert server.ask("POST", "/search", body, MULTIPART)[0] == 200
+    for connection in stalled:
+        with connection:
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 400") or not answer, answer[:200]
+
+
+def test_nothing_of_a_request_is_kept(server: Watched) -> None:
+    before = {file for file in server.index_dir.iterdir() if not file.name.startswith("catalog.sqlite-")}
+    server.ask("POST", "/search", form(("image", PICTURE, "../../../kept.jpg")), MULTIPART)
+    assert {file for file in server.index_dir.iterdir() if not file.name.startswith("catalog.sqlite-")} == before

@@ -1,0 +1,207 @@
+"""A server under load, under fuzz, and beside runs that are killed: no failed request, no worker lost, memory flat."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from searchengine.index.verify import verify
+from tests.images.hostile import make_hostile
+from tests.images.pictures import encoded, every_format, jpeg_of_size, png
+from tests.torture.looking import contents
+from tests.torture.served import MULTIPART, Watched, offline, served
+from tests.web.fake import draw_collection
+from tests.web.test_uploads import form
+
+pytestmark = pytest.mark.torture
+
+SECONDS = float(os.environ.get("TORTURE_LOAD_SECONDS", "60"))
+KILLS = int(os.environ.get("TORTURE_SERVED_KILLS", "15"))
+FUZZ = int(os.environ.get("TORTURE_FUZZ", "600"))
+COMMON = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FILES = list(every_format().values())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("served")
+    images = draw_collection(folder / "images", 60)
+    assert offline(images, folder / "index").wait(200) == 0
+    environ = {"SEARCHENGINE_CACHE_DIR": os.environ.get("SEARCHENGINE_CACHE_DIR", str(folder / "cache"))}
+    with served(images, folder / "index", folder / "log", **environ) as server:
+        yield server
+
+
+def a_photo(seed: int, size: tuple[int, int] = (1200, 900)) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), "JPEG")
+
+
+# -- load -------------------------------------------------------------------------------------------------------------
+
+
+def asking(server: Watched, done: Callable[[], bool], seen: Counter[tuple[str, int]], seed: int) -> int:
+    """One client, until it is done: pages, pictures, searches by id and by upload. How many requests it made."""
+    chance, count = random.Random(seed), 0
+    uploads = [form(("image", a_photo(seed * 3 + i, (400 + 100 * i, 300)), "a.jpg")) for i in range(3)]
+    while not done():
+        what = chance.choice(["/", "/search", "/search", "/images", "/thumbnails", "/thumbnails", "/healthz", "upload"])
+        if what == "upload":
+            status, _, body = server.ask("POST", "/search", chance.choice(uploads), MULTIPART)
+            good = status == 200 and len(json.loads(body)["hits"]) > 0
+        else:
+            id_ = chance.randint(1, 40)
+            address = {"/search": f"/search?id={id_}&k=20", "/": "/", "/healthz": "/healthz"}.get(what, f"{what}/{id_}")
+            status, _, body = server.ask("GET", address)
+            good = status == 200 and len(body) > 20
+        seen[what if good else f"{what} failed", status] += 1
+        count += 1
+    return count
+
+
+def test_fifty_clients_for_a_minute(server: Watched) -> None:
+    seen: Counter[tuple[str, int]] = Counter()
+    end = time.monotonic() + SECONDS
+    held: list[tuple[float, float]] = []
+    with ThreadPoolExecutor(50) as pool:
+        clients = [pool.submit(asking, server, lambda: time.monotonic() > end, seen, i) for i in range(50)]
+        while time.monotonic() < end:
+            held.append((time.monotonic(), server.megabytes))
+            time.sleep(0.5)
+        requests = sum(client.result() for client in clients)
+    print(f"{requests} requests by 50 clients in {SECONDS:.0f} s: {dict(seen)}")
+    settled = [m for at, m in held if at > end - SECONDS * 0.6]
+    print(f"memory of the worker's own: {held[0][1]:.0f} MB, {settled[0]:.0f} MB, {settled[-1]:.0f} MB in the end")
+    assert {status for _, status in seen} == {200}
+    assert not [what for what, _ in seen if "failed" in what]
+    assert requests > 50
+    assert max(settled[len(settled) // 2 :]) < max(settled[: len(settled) // 2]) + 60  # MB
+
+
+# -- fuzz -------------------------------------------------------------------------------------------------------------
+
+
+def test_whatever_is_uploaded_gets_an_answer_of_ours(server: Watched, tmp_path: Path) -> None:
+    seen: Counter[int] = Counter()
+    held: list[float] = []
+
+    def upload(data: bytes, name: str = "a.jpg") -> None:
+        status, headers, body = server.ask("POST", "/search", form(("image", data, name)), MULTIPART)
+        seen[status] += 1
+        assert status in (200, 400, 413, 415, 422), (status, data[:40])
+        assert headers["content-type"] == "application/json"
+        if status != 200:
+            assert json.loads(body)["error"].endswith(".")
+        if sum(seen.values()) % 20 == 0:
+            held.append(server.megabytes)
+
+    @settings(COMMON, max_examples=FUZZ // 2)
+    @given(data=st.data())
+    def mutated(data: st.DataObject) -> None:
+        file = bytearray(data.draw(st.sampled_from(FILES)))
+        for _ in range(data.draw(st.integers(1, 8))):
+            at = data.draw(st.integers(0, len(file)))
+            some = data.draw(st.binary(max_size=6))
+            file[at : at + data.draw(st.sampled_from([0, len(some), 1, 50]))] = some
+        upload(bytes(file))
+
+    @settings(COMMON, max_examples=FUZZ // 4)
+    @given(head=st.sampled_from([b"", *(file[:16] for file in FILES)]), rest=st.binary(max_size=600))
+    def random_bytes(head: bytes, rest: bytes) -> None:
+        upload(head + rest)
+
+    @settings(COMMON, max_examples=FUZZ // 4)
+    @given(name=st.text(st.characters(blacklist_characters='"\r\n', codec="utf-8"), max_size=60))
+    def names(name: str) -> None:
+        upload(FILES[0], name)
+
+    upload(a_photo(0, (6000, 4000)))  # what a large one takes, once
+    before = server.megabytes
+    mutated()
+    random_bytes()
+    names()
+    make_hostile(tmp_path / "hostile")
+    for file in sorted((tmp_path / "hostile").rglob("*")):
+        if file.is_file() and file.stat().st_size < 10**6:
+            upload(file.read_bytes())
+    for bomb in (jpeg_of_size(50_000, 50_000), png(50_000, 50_000, 1, 0, bytes(5_000_000)), a_gif_of_many_frames()):
+        for _ in range(5):
+            upload(bomb)
+    for seed in range(10):
+        upload(a_photo(seed, (6000, 4000)))
+    print(f"answers: {dict(seen)}; memory of the worker's own: {before:.0f} MB, at most {max(held):.0f} MB")
+    assert seen[200] > 20
+    assert seen[415] > 20
+    assert seen[413] >= 10
+    assert max(held) < before + 400
+
+
+def a_gif_of_many_frames() -> bytes:
+    out = io.BytesIO()
+    frames = [Image.new("L", (2000, 2000), level) for level in range(60)]
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+# -- runs that are killed ---------------------------------------------------------------------------------------------
+
+
+def test_runs_are_killed_while_the_server_reads(tmp_path: Path) -> None:
+    """New pictures, removals with compaction, rebuilds: each killed at a random moment, time and again."""
+    images, index = tmp_path / "images", tmp_path / "index"
+    draw_collection(images, 60)
+    assert offline(images, index).wait(200) == 0
+    chance = random.Random(2)
+    seen: Counter[tuple[str, int]] = Counter()
+    stop = threading.Event()
+    killed = 0
+    with served(images, index, tmp_path / "log") as server, ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(asking, server, stop.is_set, seen, i) for i in range(4)]
+        try:
+            for turn in range(KILLS):
+                more = images / f"more {turn}"
+                more.mkdir()
+                for i in range(40):
+                    (more / f"{i}.jpg").write_bytes(a_photo(1000 * turn + i, (64, 48)))
+                if turn > 1:  # what is asked for by id is not among them
+                    for file in (images / f"more {turn - 2}").iterdir():
+                        file.unlink()
+                run = offline(images, index, "--batch-size", "4", "--prune", *["--rebuild"] * (turn % 3 == 2))
+                time.sleep(chance.uniform(0.5, 3.5))
+                killed += run.poll() is None
+                run.kill()
+                run.wait()
+                assert not any(client.done() for client in clients), [c.exception() for c in clients if c.done()]
+            assert offline(images, index, "--prune").wait(200) == 0
+        finally:
+            stop.set()
+        requests = sum(client.result() for client in clients)
+        left = sum(1 for file in images.rglob("*") if file.is_file())
+        assert json.loads(server.ask("GET", "/healthz")[2])["images"] == left
+    print(f"{killed} of {KILLS} runs were killed under {requests} requests: {dict(seen)}")
+    assert killed > KILLS // 3
+    assert {status for _, status in seen} == {200}, seen
+    assert not [what for what, _ in seen if "failed" in what]
+    assert verify(index).sound
+    assert offline(images, tmp_path / "clean").wait(200) == 0
+    made, clean = contents(index), contents(tmp_path / "clean")
+    assert made is not None
+    assert clean is not None
+    assert made.rows.keys() == clean.rows.keys()
+    for path, row in clean.rows.items():
+        np.testing.assert_allclose(made.rows[path].feature, row.feature, atol=0.02)  # batches differ, so do last bits
+        assert made.rows[path].content_hash == row.content_hash
