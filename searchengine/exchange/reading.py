@@ -60,7 +60,9 @@ def read_vectors(source: str) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             return np.atleast_2d(np.asarray(_load(file)).astype(np.float32))
     except OSError as error:
-        raise QueryError(f"{source} cannot be read: {error.strerror or error}.") from error
+        raise QueryError(
+            f"{source} cannot be read: {error.strerror or error}. Give a file (.npy, or text), or - for standard input."
+        ) from error
     except (ValueError, TypeError, EOFError, IndexingError) as error:
         raise QueryError(f"{source} holds no vector: {error}") from error
 
@@ -148,5 +150,8 @@ def _check_shape(features: NDArray[Any], file: Path) -> None:
 def _reason(error: Exception) -> str:
     text = str(error).rstrip(".")
     if "allow_pickle" in text or "Object arrays" in text:
-        return "it holds Python objects, which are not loaded because loading them can run any program."
+        return (
+            "either it is damaged or of another kind, or it holds Python objects, which are not loaded because loading "
+            "them can run any program."
+        )
     return f"{text or type(error).__name__}."

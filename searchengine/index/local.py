@@ -175,7 +175,10 @@ class LocalIndex:
                 "WHERE id IN (SELECT value FROM json_each(?))",
                 (wanted,),
             ):
-                records[row[0]] = _record(row, roots, tuple(labels.get(row[0], ())))
+                try:
+                    records[row[0]] = _record(row, roots, tuple(labels.get(row[0], ())))
+                except (AttributeError, TypeError, ValueError) as error:
+                    raise self._catalog.damaged(f"what it says of image {row[0]} cannot be true") from error
         return [records[id_] for id_ in ids if id_ in records]
 
     # -- the whole, row by row --------------------------------------------------------------------------------------

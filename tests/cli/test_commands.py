@@ -160,3 +160,8 @@ def test_an_environment_that_names_several_indexes(
     monkeypatch.chdir(tmp_path)
     assert main(["info"]) == 1
     assert "There is no index in index" in capsys.readouterr().err
+
+
+def test_an_id_that_is_not_there(index: Path, capsys: Said) -> None:
+    assert main(["search", "--index-dir", str(index), "--id", "999"]) == 1
+    assert "no image 999. Its ids lie between 1 and 12; searchengine export lists them." in capsys.readouterr().err
