@@ -1,0 +1,67 @@
+"""The page on a real index: what its rules and its classifier say is what the page says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine.classifying import fit_classifier, load_classifier, save_classifier, training_set
+from searchengine.engine import SearchEngine
+from searchengine.index.local import LocalIndex
+from tests.mapping.filled import fill
+from tests.web.mapped import app_of, fill_index
+
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> LocalIndex:
+    return fill_index(tmp_path, 30)
+
+
+@pytest.fixture
+def client(index: LocalIndex, tmp_path: Path) -> FlaskClient:
+    client: FlaskClient = app_of(index, tmp_path / "cache").test_client()
+    return client
+
+
+@pytest.mark.parametrize("rule", ["exemplar-svm", "rocchio"])
+def test_the_ranking_is_that_of_the_rule(client: FlaskClient, index: LocalIndex, rule: str) -> None:
+    engine = SearchEngine(index)
+    expected = engine.recommend([4, 5], [2], 12, query=1, rule=rule)
+    body = client.get(f"/search?id=1&like=4&like=5&dislike=2&rule={rule}&k=12", headers=JSON).get_json()
+    assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in expected]
+    assert body["rule"] == rule
+    # A query as its feature, which is how an upload comes, ranks as the same one by its id.
+    by_feature = engine.recommend([4, 5], [2], 12, query=engine.feature(1)[None], rule=rule)
+    assert [hit.id for hit in by_feature if hit.id != 1][:11] == [hit.id for hit in expected][:11]
+
+
+def test_several_at_once_are_as_one_by_one(index: LocalIndex) -> None:
+    engine = SearchEngine(index)
+    assert engine.search_ids([3, 1, 7], 5) == [engine.search_id(id_, 5) for id_ in (3, 1, 7)]
+    assert engine.search_ids([], 5) == []
+    assert engine.search_feature(engine.feature(3), 5) == engine.search_id(3, 5)
+
+
+def test_the_label_is_that_of_the_classifier(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    assert "predicted" not in client.get("/search?id=1", headers=JSON).get_json()
+    save_classifier(index, fit_classifier(training_set(index)))
+    classifier = load_classifier(index)
+    assert classifier is not None
+    best = classifier.predict(index.feature(1))[0]
+    predicted = client.get("/search?id=1", headers=JSON).get_json()["predicted"]
+    assert predicted["labels"][0] == {"label": best.label, "probability": best.probability}
+    assert best.label == "red"
+    assert predicted["stale"] is False
+    fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[30])
+    for _ in range(1000):  # it is looked at beside the answers
+        if client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"]:
+            break
+        time.sleep(0.01)
+    assert "have changed since it was fitted" in client.get("/search?id=1").text
