@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11 to 3.13, make and a package registry:
 #   make demo                      a search page over sample photos; IMAGES=~/Pictures for your own, PORT=8001 for another port
 #   make test                      all tests
-# The others: install, check, test-fast, torture, bench, format, lock, clean.
+# The others: install, check, test-fast, torture, torture-all, bench, format, lock, clean.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ IMAGES ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo install test test-fast torture bench check format lock clean
+.PHONY: demo install test test-fast torture torture-all bench check format lock clean
 
 demo: $(READY)
 	@$(BIN)/searchengine demo --dir .demo --port $(PORT) $(if $(IMAGES),"$(IMAGES)")
@@ -32,11 +32,15 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not browser and not torture"
+	$(BIN)/python -m pytest -m "not slow and not browser and not torture and not longest"
 
-# Every backbone, the largest included: some 20 minutes, 12 GB of memory.
+# What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once.
 torture: $(READY)
 	$(BIN)/python -m pytest -m torture
+
+# And every backbone exported to OpenVINO, not only one a family: an hour more.
+torture-all: $(READY)
+	$(BIN)/python -m pytest -m "torture or longest"
 
 # Each benchmark against what people would use instead; BENCH="--full --into docs/BENCHMARKS.md" for all sizes.
 bench: $(READY)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from searchengine.extractors import building, export, make_spec
-from searchengine.extractors.backbones import BACKBONES, PREPROCESSINGS, PublishedWeights
+from searchengine.extractors.backbones import BACKBONES, PREPROCESSINGS, Backbone, PublishedWeights
 from searchengine.extractors.building import Built, preprocessed
 from searchengine.extractors.frameworks import export_openvino, import_keras
 from searchengine.extractors.tabulating import layers_of, tabulate, titles
@@ -42,10 +42,33 @@ def test_a_family(title: str, by_file: bool, tmp_path: Path) -> None:
     import_keras().utils.clear_session()
 
 
+def smallest_of_each_family() -> list[str]:
+    """Of the networks that a module of keras.applications makes: the others repeat its layers more often, or wider."""
+    found: dict[str, Backbone] = {}
+    for line in BACKBONES.values():
+        if line.module not in found or line.parameters < found[line.module].parameters:
+            found[line.module] = line
+    return [line.title for line in found.values()]
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("title", [line.title for line in BACKBONES.values()])
 def test_every_one(title: str, tmp_path: Path) -> None:
-    built = check(title, tmp_path, by_file=True)
+    check(title, tmp_path, by_file=True)
+    import_keras().utils.clear_session()
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        pytest.param(line.title, marks=pytest.mark.torture if one_a_family else pytest.mark.longest)
+        for line in BACKBONES.values()
+        for one_a_family in [line.title in smallest_of_each_family()]
+    ],
+)
+def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> None:
+    """The export takes most of the time, half an hour for all."""
+    built = check(title, tmp_path, by_file=False)
     export_openvino(built.model, tmp_path / "model.xml")
     export._compare(built, tmp_path / "model.xml")
     line, layers = tabulate(title)
@@ -54,6 +77,7 @@ def test_every_one(title: str, tmp_path: Path) -> None:
     assert PublishedWeights(**line["with_head"]) == backbone.with_head
     assert PublishedWeights(**line["without_head"]) == backbone.without_head
     assert set(line["head"]) == backbone.head
+    import_keras().utils.clear_session()
 
 
 def check(title: str, folder: Path, *, by_file: bool) -> Built:
