@@ -7,7 +7,6 @@ file) does not exist. Every change is one transaction.
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,43 +20,12 @@ from searchengine.errors import (
     IndexVersionError,
 )
 from searchengine.index.disk import anew, flush, flush_folder, translated, writable
+from searchengine.index.tables import create_tables, has_tables
 
 FORMAT = 1
 FILE_NAME = "catalog.sqlite"
 BACKUP_NAME = "backup.sqlite"
 _APPLICATION_ID = 0x53454E47  # "SENG"
-
-_SCHEMA = """
-CREATE TABLE manifest (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE roots (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, name TEXT NOT NULL);
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,         -- never used again
-    root INTEGER REFERENCES roots(id),            -- NULL, like all that follows from a file, where there is no file
-    path BLOB,                                    -- relative to the root, as the bytes that the file system gave
-    row INTEGER NOT NULL UNIQUE,                  -- of the feature matrix
-    norm2 REAL NOT NULL,                          -- the squared Euclidean norm of that row
-    crc INTEGER NOT NULL,                         -- CRC-32 of that row's bytes
-    content_hash BLOB, size INTEGER, mtime_ns INTEGER,
-    settled INTEGER,                              -- 0: changed so shortly before it was read that mtime may not tell
-    width INTEGER, height INTEGER, colour TEXT, format TEXT,
-    UNIQUE (root, path)
-);
-CREATE INDEX images_by_content ON images (content_hash);
-CREATE TABLE labels (
-    image INTEGER NOT NULL REFERENCES images(id) ON DELETE CASCADE,
-    position INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    PRIMARY KEY (image, position)
-) WITHOUT ROWID;
-CREATE INDEX images_by_label ON labels (label, image);
-CREATE TABLE skipped (
-    root INTEGER NOT NULL REFERENCES roots(id),
-    path BLOB NOT NULL,
-    reason TEXT NOT NULL,
-    size INTEGER, mtime_ns INTEGER,
-    PRIMARY KEY (root, path)
-) WITHOUT ROWID;
-"""
 
 
 def now() -> str:
@@ -85,8 +53,7 @@ class Catalog:
             catalog = cls(_connect(f"{part.absolute().as_uri()}?mode=rwc"), part)
             try:
                 with catalog.transaction():
-                    for statement in filter(str.strip, _SCHEMA.split(";\n")):
-                        catalog.execute(statement)
+                    create_tables(catalog.connection)
                     catalog.connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     catalog.connection.execute(f"PRAGMA user_version = {FORMAT}")
                     catalog.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', ?)", (last_id,))
@@ -175,31 +142,32 @@ class Catalog:
         """One entry of the manifest that must be there; IndexDamagedError."""
         value = self.get(key)
         if value is None:
-            raise self._wrong(f"its manifest lacks {key!r}")
+            raise self.damaged(f"its manifest lacks {key!r}")
         return value
 
     def need_number(self, key: str) -> int:
         """One entry of the manifest that is a whole number of 0 or more; IndexDamagedError."""
         value = self.need(key)
         if not (value.isascii() and value.isdecimal()):
-            raise self._wrong(f"its manifest says {key} is {value!r}")
+            raise self.damaged(f"its manifest says {key} is {value!r}")
         return int(value)
 
-    def _wrong(self, why: str) -> IndexDamagedError:
+    def damaged(self, why: str) -> IndexDamagedError:
+        """The error for a catalog that cannot be true."""
         return IndexDamagedError(f"{self.file} is damaged: {why}. To mend it, {anew(self.file.parent)}")
 
     def check(self) -> None:
         """Read every page; IndexDamagedError."""
         with translated(self.file.parent):
             for problem in self.problems():
-                raise self._wrong(problem)
+                raise self.damaged(problem)
 
     def problems(self) -> Iterator[str]:
         """What is wrong with its pages and its tables, at most a few lines of it."""
         pages = [row[0] for row in self.execute("PRAGMA integrity_check(5)")]
         if pages != ["ok"]:
             yield from pages
-        elif _tables(self.connection) != _tables_wanted():
+        elif not has_tables(self.connection):
             yield "its tables are not those of this program"
 
     def marks(self) -> tuple[str | None, ...]:
@@ -295,21 +263,6 @@ def _connect(uri: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-    """The tables and indexes of a catalog: each one's name, and how it was made, without comments and blanks."""
-    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
-    return {(name, "".join(re.sub(r"--[^\n]*", "", sql).split())) for name, sql in found}
-
-
-def _tables_wanted() -> set[tuple[str, str]]:
-    empty = sqlite3.connect(":memory:")
-    try:
-        empty.executescript(_SCHEMA)
-        return _tables(empty)
-    finally:
-        empty.close()
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

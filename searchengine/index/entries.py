@@ -16,6 +16,27 @@ _COLUMNS = (
 _INSERT = f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"  # noqa: S608
 
+# Of a whole row each column is what the writer puts there; NULL where there is no file.
+_ODD = """
+SELECT id FROM images WHERE NOT (
+    typeof(row) = 'integer' AND typeof(norm2) = 'real' AND typeof(crc) = 'integer'
+    AND (path IS NULL OR typeof(path) = 'blob')
+    AND (content_hash IS NULL OR (typeof(content_hash) = 'blob' AND length(content_hash) = 16))
+    AND (size IS NULL OR (typeof(size) = 'integer' AND size >= 0))
+    AND (mtime_ns IS NULL OR typeof(mtime_ns) = 'integer')
+    AND (settled IS NULL OR settled IN (0, 1))
+    AND (width IS NULL OR (typeof(width) = 'integer' AND width > 0))
+    AND (height IS NULL OR (typeof(height) = 'integer' AND height > 0))
+    AND (colour IS NULL OR colour GLOB '#[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
+    AND (format IS NULL OR typeof(format) = 'text')
+)
+"""
+
+
+def odd(catalog: Catalog) -> list[int]:
+    """The ids of images of which the catalog says what cannot be."""
+    return [row[0] for row in catalog.execute(_ODD)]
+
 
 def known(catalog: Catalog) -> dict[Place, Known]:
     """Every image that has a file, by root and path."""

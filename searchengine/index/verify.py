@@ -20,6 +20,7 @@ from searchengine.errors import (
     SearchEngineError,
 )
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.index import entries
 from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.disk import translated
 from searchengine.index.features import HEADER_BYTES, header, map_rows
@@ -30,21 +31,6 @@ _CHUNK_ROWS = 4096
 _NORM_TOLERANCE = 1e-6  # relative; between ways to sum up the same squares
 _SHAPE = re.compile(rb"'shape': \((\d{1,18}), ")
 
-# Of a whole row each column is what the writer puts there; NULL where there is no file.
-_ODD = """
-SELECT id FROM images WHERE NOT (
-    typeof(row) = 'integer' AND typeof(norm2) = 'real' AND typeof(crc) = 'integer'
-    AND (path IS NULL OR typeof(path) = 'blob')
-    AND (content_hash IS NULL OR (typeof(content_hash) = 'blob' AND length(content_hash) = 16))
-    AND (size IS NULL OR (typeof(size) = 'integer' AND size >= 0))
-    AND (mtime_ns IS NULL OR typeof(mtime_ns) = 'integer')
-    AND (settled IS NULL OR settled IN (0, 1))
-    AND (width IS NULL OR (typeof(width) = 'integer' AND width > 0))
-    AND (height IS NULL OR (typeof(height) = 'integer' AND height > 0))
-    AND (colour IS NULL OR colour GLOB '#[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
-    AND (format IS NULL OR typeof(format) = 'text')
-)
-"""
 _TABLES = ("manifest", "roots", "images", "labels", "skipped", "sqlite_sequence")
 
 
@@ -112,7 +98,7 @@ def _check_catalog(catalog: Catalog) -> Iterator[str]:
     """Whether every entry can be what was written."""
     for row in catalog.execute("PRAGMA foreign_key_check"):
         yield f"The catalog contradicts itself: a row of {row[0]} names none of {row[2]}."
-    odd = [row[0] for row in catalog.execute(_ODD)]
+    odd = entries.odd(catalog)
     if odd:
         yield f"What the catalog says of {len(odd)} images cannot be true (ids {_some(odd)})."
     try:

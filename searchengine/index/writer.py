@@ -52,6 +52,13 @@ class IndexWriter:
     def open(cls, folder: Path) -> IndexWriter:
         """An index that is there already; the errors of ``Catalog.open``."""
         writer = cls(folder, Catalog.open(folder, write=True))
+        try:
+            with translated(folder):
+                if entries.odd(writer.catalog):
+                    raise writer.catalog.damaged("what it says of some images cannot be true")
+        except BaseException:
+            writer.close()
+            raise
         writer._remove_strays()
         return writer
 

@@ -1,0 +1,90 @@
+"""A great many images: memory stays flat, and a run with nothing to do is soon over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from searchengine.engine import open_index
+from tests.torture.looking import answers
+from tests.torture.photographs import png, write
+from tests.web.test_gunicorn import ROOT
+
+IMAGES = int(os.environ.get("TORTURE_IMAGES", "100000"))
+IMAGES_COMPACT = int(os.environ.get("TORTURE_IMAGES_COMPACT", "3000"))
+ROOM = 48.0  # MB that the second half of a run may take more than the first
+
+
+def watched(*command: str | Path) -> tuple[float, list[float]]:
+    """Run it to its end; the seconds it took, and what it held in memory of its own along the way, in MB."""
+    started = time.monotonic()
+    run = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    held: list[float] = []
+    status = Path(f"/proc/{run.pid}/status")
+    while run.poll() is None:
+        words = status.read_text().split()
+        if "RssAnon:" in words:
+            held.append(int(words[words.index("RssAnon:") + 1]) / 1000)
+        time.sleep(0.1)
+    assert run.returncode == 0
+    return time.monotonic() - started, held
+
+
+def flat(held: list[float]) -> None:
+    middle = len(held) // 2
+    assert middle > 3
+    assert max(held[middle:]) < max(held[:middle]) + ROOM
+
+
+def told(what: str, seconds: float, held: list[float]) -> None:
+    quarters = [held[len(held) * i // 4] for i in (1, 2, 3)]
+    print(f"{what}: {seconds:.1f} s; own memory at each quarter {', '.join(f'{m:.0f}' for m in quarters)}, "
+          f"in the end {held[-1]:.0f}, at most {max(held):.0f} MB")  # fmt: skip
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(
+    ("count", "command"),
+    [
+        (IMAGES, ("-m", "tests.torture.fake_run", "IMAGES", "INDEX")),
+        (IMAGES_COMPACT, ("offline_index.py", "IMAGES", "--index-dir", "INDEX", "--model", "compact")),
+    ],
+    ids=["no model", "compact"],
+)
+def test_memory_is_flat(count: int, command: tuple[str, ...], tmp_path: Path) -> None:
+    images = write(tmp_path / "images", range(count))
+    places = {"IMAGES": images, "INDEX": tmp_path / "index"}
+    words = [places.get(word, word) for word in command]
+    seconds, held = watched(*words)
+    told(f"{count} images", seconds, held)
+    flat(held)
+    index = open_index(tmp_path / "index")
+    assert len(index) == count
+    index.close()
+    seconds, held = watched(*words)
+    told("again, with nothing to do", seconds, held)
+    assert answers(tmp_path / "index") == count
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_in_one_folder(tmp_path: Path) -> None:
+    """Not all of them images, and all in one place."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    then = time.time_ns() - 60 * 10**9
+    for i in range(10_000):
+        file = folder / f"{i:05d}.{'png' if i % 5 else 'txt' if i % 2 else 'jpg'}"
+        file.write_bytes(png(i) if i % 5 else b"no image" if i % 2 else b"")
+        os.utime(file, ns=(then, then))
+    watched("-m", "tests.torture.fake_run", folder, tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    assert len(index) == 8000
+    assert index.status().skipped == 1000  # the empty ones; text is not even looked at
+    assert len(set(index.paths)) == 8000
+    index.close()
+    assert answers(tmp_path / "index") == 8000
