@@ -144,7 +144,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", metavar="R", type=float, default=usual.learning_rate, help="default: %(default)s"
     )
     group.add_argument(
-        "--weight-decay", metavar="W", type=float, default=usual.weight_decay, help="default: %(default)s"
+        "--weight-decay",
+        metavar="W",
+        type=float,
+        default=usual.weight_decay,
+        help="pulls weights back to where they began, so that the backbone's own sense of likeness is kept; more of it "
+        "for labels that will not be searched by: 10 (default: %(default)s)",
     )
     group.add_argument(
         "--dropout",

@@ -47,12 +47,19 @@ class State:
 
 
 class Learner:
-    """A network that learns. It computes as in inference: statistics of small batches would do the backbone harm."""
+    """A network that learns, by Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+
+    It computes as in inference: statistics of small batches would do the backbone harm. Weights decay towards where
+    they began, not towards zero (L2-SP; Li, Grandvalet and Davoine 2018, https://arxiv.org/abs/1802.01483), apart from
+    the gradient (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101): what the backbone knew is kept where
+    the labels do not speak against it.
+    """
 
     def __init__(
         self, model: Any, variables: Sequence[Any], source: Source, labels: NDArray[np.int64], recipe: Recipe
     ) -> None:
-        """``variables`` of the ``model`` learn; ``labels`` (n,) int64 are those of the rows of ``source``."""
+        """``variables`` of the ``model`` learn, from the values that they have now; ``labels`` (n,) int64 are those of
+        the rows of ``source``."""
         import keras
         import tensorflow as tf
 
@@ -67,10 +74,18 @@ class Learner:
             lambda embeddings, triplets: triplet_loss(embeddings, triplets, recipe.margin),
             input_signature=[tf.TensorSpec((None, width), tf.float32), tf.TensorSpec((None, 3), tf.int64)],
         )
-        self._optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self._optimizer = keras.optimizers.Adam(recipe.learning_rate)
         self._optimizer.build(self._variables)
-        self._apply = tf.function(lambda gradients: self._optimizer.apply(gradients, self._variables))
+        starts = [tf.constant(np.array(one.value)) for one in self._variables]
+        pull = recipe.learning_rate * recipe.weight_decay
+
+        def apply(gradients: Any) -> None:
+            self._optimizer.apply(gradients, self._variables)
+            if pull:
+                for variable, start in zip(self._variables, starts, strict=True):
+                    variable.assign(variable - pull * (variable - start))
+
+        self._apply = tf.function(apply)
 
     def batches(self, rows: NDArray[np.int64]) -> int:
         """How many an epoch of these (m,) rows has."""

@@ -89,7 +89,7 @@ def joined(built: Built, head: Head) -> Any:
     """The whole as one Keras model: (n, h, w, 3) uint8 RGB -> (n, dim) float32 of length one."""
     import keras
 
-    return keras.Model(built.model.inputs, head.on(built.model.outputs[0]), name="metric")
+    return keras.Model(built.model.inputs[0], head.on(built.model.outputs[0]), name="metric")
 
 
 def thawed(built: Built, layer: str) -> list[Any]:

@@ -18,7 +18,8 @@ class Recipe:
     ``batch`` is triplets a batch for "random", and images a batch, ``images_a_class`` of each class, for the others.
     ``views`` are augmented variants of each image beside itself: with a frozen backbone they are made once, with a
     thawed one afresh at each step. ``dropout`` is the share of a feature's numbers that a step leaves out, of a frozen
-    backbone. ``thaw`` is the first layer of the backbone that learns, None if only the new one does. ``patience`` is
+    backbone. ``weight_decay``, times the learning rate, is the share of the way back to their start that weights go at
+    each step. ``thaw`` is the first layer of the backbone that learns, None if only the new one does. ``patience`` is
     how many epochs without a better mAP are the end.
     """
 
@@ -28,7 +29,7 @@ class Recipe:
     batch: int = 32
     images_a_class: int = 4
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    weight_decay: float = 1.0
     dropout: float = 0.0
     views: int = 0
     thaw: str | None = None
@@ -49,8 +50,10 @@ class Recipe:
             < 1,
             "--images-a-class must be at least 2": self.images_a_class < 2,
             "--views and --seed must be at least 0": min(self.views, self.seed) < 0,
-            "--margin and --learning-rate must be above 0": not min(self.margin, self.learning_rate) > 0,
-            "--weight-decay must be at least 0": not self.weight_decay >= 0,
+            "--margin and --learning-rate must be above 0": not (self.margin > 0 and self.learning_rate > 0),
+            "--weight-decay must be at least 0, and times --learning-rate at most 1": not (
+                self.weight_decay >= 0 and self.weight_decay * self.learning_rate <= 1
+            ),
             "--dropout must be at least 0 and below 1": not 0 <= self.dropout < 1,
             "--validation must be above 0 and below 1": not 0 < self.validation < 1,
         }

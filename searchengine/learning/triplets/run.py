@@ -18,11 +18,11 @@ from searchengine.errors import LearningError
 from searchengine.extractors import ExtractorSpec, extractor_from_spec
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
-from searchengine.learning.triplets import checkpoint, curves, gathering, network
+from searchengine.learning.triplets import checkpoint, curves, fitting, gathering, network
 from searchengine.learning.triplets.checkpoint import Checkpoint
 from searchengine.learning.triplets.curves import Epoch
 from searchengine.learning.triplets.gathering import Found, Gathered
-from searchengine.learning.triplets.learner import Learner, NotFiniteError
+from searchengine.learning.triplets.learner import Learner
 from searchengine.learning.triplets.recipe import Recipe
 from searchengine.learning.triplets.scores import Scores, score, validation_triplets
 from searchengine.learning.triplets.sources import Features, Pictures
@@ -235,47 +235,24 @@ def _learn(
 ) -> tuple[Checkpoint, bool]:
     """Epoch after epoch until the recipe is done; whether it ended because the loss was no number any more."""
     file = work_folder(out) / "checkpoint.npz"
+
+    def judge() -> Scores:
+        return task.score(learner.embed(task.validation))
+
+    def keep(state: Checkpoint) -> None:
+        checkpoint.save(file, state)
+        curves.write_curves(out, state.epochs, task.before)
+        watcher.epoch(state.epochs[-1], curves.best_of(state.epochs))
+
     state = None if restart else checkpoint.load(file, settings, free=FREE)
-    batches = learner.batches(task.training)
     if state is None:
-        first = learner.state()
-        state = Checkpoint(settings, (_epoch(0, None, learner, task, time.monotonic()),), first, first.weights)
+        state = fitting.begin(learner, judge, settings)
     else:
         learner.restore(state.last)
         watcher.say(f"going on after epoch {state.epochs[-1].number}")
+    batches = learner.batches(task.training)
     watcher.learning(recipe.epochs * batches, state.epochs[-1].number * batches)
-    while not _done(state.epochs, recipe):
-        began = time.monotonic()
-        number = len(state.epochs)
-        try:
-            loss = learner.epoch(number, task.training, watcher.batch)
-            epoch = _epoch(number, loss, learner, task, began)
-        except NotFiniteError:
-            return state, True
-        last = learner.state()
-        better = epoch.mean_average_precision > curves.best_of(state.epochs).mean_average_precision
-        state = Checkpoint(settings, (*state.epochs, epoch), last, last.weights if better else state.best)
-        checkpoint.save(file, state)
-        curves.write_curves(out, state.epochs, task.before)
-        watcher.epoch(epoch, curves.best_of(state.epochs))
-    return state, False
-
-
-def _epoch(number: int, loss: float | None, learner: Learner, task: _Task, began: float) -> Epoch:
-    found = task.score(learner.embed(task.validation))
-    return Epoch(
-        number,
-        loss,
-        found.triplet_accuracy,
-        found.precision,
-        found.mean_average_precision,
-        time.monotonic() - began,
-    )
-
-
-def _done(epochs: Sequence[Epoch], recipe: Recipe) -> bool:
-    last = epochs[-1].number
-    return last >= recipe.epochs or last - curves.best_of(epochs).number >= recipe.patience
+    return fitting.fit(learner, task.training, judge, recipe, state, keep=keep, advance=watcher.batch)
 
 
 def _write_model(model: Any, file: Path) -> None:
