@@ -30,7 +30,7 @@ from photos import write_photos
 
 from searchengine.extractors import Extractor, extractor_from_spec, make_spec
 
-COUNTS = {"vgg16": 32, "compact": 256}
+COUNTS = {"vgg16": 24, "compact": 256}
 SIZES = {"vgg16": ("640x480", "4000x3000"), "compact": ("500x375",)}
 _BATCH = 32
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=["vgg16", "compact"], default=["vgg16", "compact"])
     parser.add_argument("--size", nargs="+", metavar="WxH", help="of the photos that are made")
-    parser.add_argument("--images", type=int, help="how many (default: 32 for VGG16, 256 for compact)")
+    parser.add_argument("--images", type=int, help="how many (default: 24 for VGG16, 256 for compact)")
     parser.add_argument("--images-dir", type=Path, help="take the photos of this folder (JPEG, PNG) instead")
     parser.add_argument("--rounds", type=int, default=3)
     vgg16.add_flags(parser)

@@ -64,8 +64,8 @@ class _Products:
             if len(queries) > 1:
                 yield from queries @ self.rows.T  # (m, d) @ (d, n) -> (m, n)
             elif self.rows.nbytes <= _ALONE_BYTES:
-                # BLAS would share a millisecond's work with its other threads, and wait for them while a processor is
-                # busy: with a network that runs at the same time, ten times as long as without them.
+                # BLAS would share a millisecond's work with its other threads, and wait for them, ten times as long and
+                # longer, where processors are busy: as they are with another query's picture.
                 yield np.vecdot(self.rows, queries[0])
             else:
                 yield self.rows @ queries[0]  # reads the matrix just once

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from searchengine.index import exact
+from searchengine.index import exact, measures, metrics
 
 
 def naive(
@@ -56,6 +56,22 @@ def test_equals_the_naive_loop_with_ties_dead_rows_and_k_beyond(
         expected = naive(rows, counts, ids, query, k)
         assert ids[neighbours.positions].tolist() == [id_ for _, id_ in expected]
         np.testing.assert_allclose(neighbours.distances, [d for d, _ in expected], rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS)
+def test_a_large_matrix_is_read_by_all_threads_and_gives_the_same(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((3000, 40), dtype=np.float32)
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    norms[::7] = np.inf
+    ids = random.permutation(3000).astype(np.int64) + 1
+    queries = rows[:3] + np.float32(0.1)
+    alone = [exact.nearest(metric, rows, norms, ids, query[None], 25)[0] for query in queries]
+    monkeypatch.setattr(measures, "_ALONE_BYTES", 0)
+    for query, expected in zip(queries, alone, strict=True):
+        found = exact.nearest(metric, rows, norms, ids, query[None], 25)[0]
+        assert found.positions.tolist() == expected.positions.tolist()
+        assert found.distances.tolist() == expected.distances.tolist()
 
 
 def test_near_duplicates_far_from_the_origin_are_told_apart() -> None:
