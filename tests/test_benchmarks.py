@@ -1,0 +1,102 @@
+"""The machinery of the benchmarks: what it divides by what, and where the tables go. No test looks at a time."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """They import each other as scripts do."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == ROOT / "benchmarks":
+            del sys.modules[name]
+
+
+def script(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def test_every_table_has_its_place_in_the_page() -> None:
+    every = script("every")
+    every.check_marks(ROOT / "docs" / "BENCHMARKS.md", [*every.RUNS, "machine"])
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in every.RUNS)
+
+
+def test_a_table_takes_the_place_of_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    file.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b -->\n<!-- /b -->\nafter\n")
+    splice = script("every").splice
+    splice(file, "a", "new")
+    splice(file, "b", "other")
+    splice(file, "b", "another")
+    assert file.read_text() == (
+        "before\n<!-- a -->\n\nnew\n\n<!-- /a -->\nbetween\n<!-- b -->\n\nanother\n\n<!-- /b -->\nafter\n"
+    )
+
+
+def test_marks_that_are_missing_are_told_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="<!-- a -->"):
+        script("every").check_marks(tmp_path / "nothing.md", ["a"])
+
+
+def test_a_ratio_is_the_median_of_the_ratios_round_by_round() -> None:
+    timing = script("measuring").Timing
+    mine, theirs = timing((1.0, 2.0, 30.0), (1.0, 1.0, 1.0)), timing((2.0, 6.0, 30.0), (4.0, 2.0, 8.0))
+    assert theirs.over(mine) == 2.0
+    assert theirs.processor_over(mine) == 4.0
+    assert mine.wall == 2.0
+
+
+def test_ways_take_turns() -> None:
+    done: list[str] = []
+    timings = script("measuring").in_turn({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, 3)
+    assert done == ["a", "b"] * 4  # the first round is not counted
+    assert [len(timings[name].walls) for name in "ab"] == [3, 3]
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    percentile = script("measuring").percentile
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert percentile(list(range(101)), 0.95) == 95
+    assert percentile([7.0], 0.95) == 7.0
+
+
+def test_photos_are_different_and_of_the_size_asked_for(tmp_path: Path) -> None:
+    files = script("photos").write_photos(tmp_path, 3, (96, 64))
+    pixels = [np.asarray(Image.open(file)) for file in files]
+    assert [p.shape for p in pixels] == [(64, 96, 3)] * 3
+    assert not np.array_equal(pixels[0], pixels[1])
+    assert pixels[0].std() > 20  # no grey card
+
+
+def test_a_plot_is_whole_and_says_its_numbers(tmp_path: Path) -> None:
+    plot = script("plot")
+    lines = [plot.Line("this", [10, 1000], [0.5, 20]), plot.Line("<that>", [10, 1000], [5, 2000])]
+    plot.write_plot(tmp_path / "plot.svg", "title & more", "images", lines)
+    text = "".join(ET.parse(tmp_path / "plot.svg").getroot().itertext())
+    for number in ("0.5", "20", "2,000", "1,000", "<that>", "title & more"):
+        assert number in text
+
+
+def test_made_up_features_are_of_length_one() -> None:
+    from searchengine.extractors import make_spec
+
+    rows = script("servers").MadeUp(make_spec("compact"), 12).embed(np.zeros((5, 1, 1, 3), dtype=np.uint8))
+    assert rows.shape == (5, 12)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    assert (rows >= 0).all()
