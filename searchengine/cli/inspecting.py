@@ -44,7 +44,7 @@ def act_info(options: argparse.Namespace) -> int:
     status = index.status()
     skipped = index.skipped() if options.skipped else []
     if options.json:
-        told = asdict(status)
+        told = {**asdict(status), "metric": index.metric}
         if options.skipped:
             told["skipped_files"] = [{"path": path, "reason": reason} for path, reason in skipped]
         print_json(told)
@@ -53,6 +53,7 @@ def act_info(options: argparse.Namespace) -> int:
     print_result(f"skipped    {status.skipped}")
     print_result(f"extractor  {status.extractor}")
     print_result(f"dimension  {status.dimension}")
+    print_result(f"metric     {index.metric}")
     print_result(f"on disk    {status.bytes / 1e6:.1f} MB")
     print_result(f"updated    {status.updated}")
     if status.run is not None:

@@ -78,17 +78,19 @@ def act(options: argparse.Namespace) -> int:
     if options.metric and engine.index.metric in alike(options.metric, normalized=engine.index.normalized):
         print_note(f"These features have length 1: {metric_title(engine.index.metric)} gives the same order.")
     hits = hits[: options.k]
+    labels = {record.id: record.labels for record in engine.index.known([hit.id for hit in hits])}
     if options.json:
         query = options.id if options.id is not None else str(options.vector or options.image)
-        told: dict[str, Any] = {"query": query, "metric": metric, "hits": [asdict(hit) for hit in hits]}
+        found = [{**asdict(hit), "labels": labels.get(hit.id, ())} for hit in hits]
+        told: dict[str, Any] = {"query": query, "metric": metric, "hits": found}
         if options.vote:
             told["votes"] = [asdict(one) for one in votes]
         print_json(told)
         return 0
     print_result("rank  distance  score  id  path")
     for hit in hits:
-        label = f"  [{hit.label}]" if hit.label else ""
-        print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {hit.path}{label}")
+        carried = f"  [{', '.join(labels[hit.id])}]" if labels.get(hit.id) else ""
+        print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {hit.path}{carried}")
     for one in votes:
         print_result(f"{one.share:6.1%}  {one.label}")
     if options.vote and not votes:

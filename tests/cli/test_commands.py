@@ -65,7 +65,7 @@ def test_search(index: Path, drawings: Path, capsys: Said) -> None:
     assert answer["query"] == str(query)
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4]
     first = answer["hits"][0]
-    assert first.keys() == {"rank", "id", "path", "distance", "score", "label"}
+    assert first.keys() == {"rank", "id", "path", "distance", "score", "label", "labels"}
     assert (first["path"], first["label"]) == ("warm/03.jpg", "warm")
     assert first["distance"] < 1e-3
     assert first["score"] > 0.999
@@ -165,3 +165,18 @@ def test_an_environment_that_names_several_indexes(
 def test_an_id_that_is_not_there(index: Path, capsys: Said) -> None:
     assert main(["search", "--index-dir", str(index), "--id", "999"]) == 1
     assert "no image 999. Its ids lie between 1 and 12; searchengine export lists them." in capsys.readouterr().err
+
+
+def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\ncold/00.jpg,sea\ncold/00.jpg,ship\nwarm/01.jpg,sun\n")
+    index = ["--index-dir", str(tmp_path / "index")]
+    making = ["--model", "compact", "--labels", str(tmp_path / "labels.csv"), "--metric", "manhattan"]
+    assert main(["index", str(drawings), *index, *making]) == 0
+    capsys.readouterr()
+    assert main(["info", *index]) == 0
+    assert "metric     manhattan" in capsys.readouterr().out
+    assert main(["search", str(drawings / "cold" / "00.jpg"), *index, "-k", "1"]) == 0
+    assert "[sea, ship]" in capsys.readouterr().out
+    assert main(["search", str(drawings / "cold" / "00.jpg"), *index, "-k", "12", "--json"]) == 0
+    told = {hit["path"]: hit["labels"] for hit in json.loads(capsys.readouterr().out)["hits"]}
+    assert (told["cold/00.jpg"], told["warm/01.jpg"], told["cold/02.jpg"]) == (["sea", "ship"], ["sun"], [])
