@@ -9,7 +9,7 @@ from typing import Any
 from searchengine.index.metrics import rank_alike
 from searchengine.index.types import ImageRecord
 from searchengine.web.cards import Card
-from searchengine.web.judging import Judged, rules
+from searchengine.web.judging import DISLIKE, LIKE, Judged, rules
 from searchengine.web.likeness import metric_groups, short_title
 from searchengine.web.served import Collection, Collections, address_in
 
@@ -84,32 +84,45 @@ class Chosen:
     liked: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Judging:
-    """What can be said of a picture in these results; each is a choice that leads to another ranking."""
+    """What can be said of the pictures of these results; each is a choice that leads to another ranking.
 
-    judged: Judged
-    address: Address
+    An address is built once for all pictures that are liked, and once for those that are disliked: there are hundreds
+    on a page. No image has the id 0, which stands in them for each.
+    """
+
+    def __init__(self, judged: Judged, address: Address) -> None:
+        self._judged = judged
+        self._address = address
+        self._like = self._choice("More like this", judged.liking(0))
+        self._dislike = self._choice("Less like this", judged.disliking(0))
 
     def like(self, image_id: int) -> Choice:
-        """More like it."""
-        return self._choice("More like this", self.judged.liking(image_id))
+        """More like it, where nothing was said of it yet."""
+        return _of(self._like, LIKE, image_id)
 
     def dislike(self, image_id: int) -> Choice:
-        """Less like it."""
-        return self._choice("Less like this", self.judged.disliking(image_id))
+        """Less like it, where nothing was said of it yet."""
+        return _of(self._dislike, DISLIKE, image_id)
 
     def take_back(self, image_id: int) -> Choice:
         """As if nothing had been said of it."""
-        return self._choice("Take back", self.judged.without(image_id))
+        return self._choice("Take back", self._judged.without(image_id))
 
     def clear(self) -> Choice:
         """As if nothing had been said."""
         return self._choice("Take all back", Judged())
 
     def _choice(self, title: str, judged: Judged) -> Choice:
-        href, again = self.address(judged)
+        href, again = self._address(judged)
         return Choice(title, href, current=False, again=again)
+
+
+def _of(choice: Choice, word: str, image_id: int) -> Choice:
+    """The same for an image in place of the image 0."""
+    none, one = f"{word}=0", f"{word}={image_id}"
+    again = None if choice.again is None else choice.again.replace(none, one)
+    return replace(choice, href=choice.href.replace(none, one), again=again)
 
 
 def rule_choices(judged: Judged, address: Address) -> list[Choice]:
