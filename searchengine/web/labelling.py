@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,13 @@ def predict(engine: Engine, feature: NDArray[np.float32]) -> Predicted | None:
         labels = classifier.predict(feature)
     except (IndexError_, QueryError) as error:
         # Whoever runs the server reads which file it is; the page names no path, and the search goes on without.
-        _log.warning("%s", error)
+        _warn_once(str(error))
         return Predicted(problem=_UNUSABLE)
     best = labels[:1] + [one for one in labels[1:_SHOWN] if one.probability >= _LEAST]
     held_out = classifier.report.logistic
     return Predicted(tuple(best), None if held_out is None else held_out.accuracy, classifier.stale)
+
+
+@lru_cache(maxsize=32)
+def _warn_once(sentence: str) -> None:
+    _log.warning("%s", sentence)
