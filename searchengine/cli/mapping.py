@@ -93,6 +93,7 @@ def act_map(options: argparse.Namespace) -> int:
         print_json({**asdict(made), "png": None if drawn is None else asdict(drawn)})
         return 0
     what = "made as a whole" if made.whole else f"{made.placed} placed on the map there was"
+    what = "nothing new, so the map is as it was" if made.kept else what
     print_result(f"{made.file}: {made.images} images, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")

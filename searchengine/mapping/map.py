@@ -51,14 +51,16 @@ class MapOptions:
 class MapSummary:
     """``placed``: images that were put on a map that was there; ``of_those_fitted``: those that it was made from.
 
-    ``remark``: see ``reduction.remark``.
+    ``whole``: all of it rests on one computation. ``kept``: nothing had to be computed. ``remark``: see
+    ``reduction.remark``.
     """
 
     file: str
     images: int
     placed: int
     of_those_fitted: int
-    whole: bool  # made as a whole just now
+    whole: bool
+    kept: bool = False
     remark: str | None = None
 
 
@@ -83,7 +85,8 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
         old = stored.load(index.folder, stored.MAP)
     except IndexDamagedError:
         old = None  # it is made anew
-    if old is None or not (_goes_on(old, options, state.fingerprint) and _stands(old, rows, stamps)):
+    anew = old is None or not (_goes_on(old, options, state.fingerprint) and _stands(old, rows, stamps))
+    if old is None or anew:
         settings = _settings(options, old)
         reduction, places = whole_map(rows, progress=progress, **settings)
         fitted = np.ones(len(rows), dtype=np.bool_)
@@ -103,7 +106,8 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
     }
     file = stored.save(index.folder, stored.MAP, about, arrays)
     whole = bool(fitted.all()) and not placed
-    return MapSummary(str(file), len(rows), placed, int(fitted.sum()), whole, remark(state))
+    kept = not anew and placed == 0
+    return MapSummary(str(file), len(rows), placed, int(fitted.sum()), whole, kept, remark(state))
 
 
 def whole_map(

@@ -53,10 +53,10 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
     features = blobs(150)
     index = fill(tmp_path / "index", features[:120])
     made = make_map(index, QUICK)
-    assert (made.whole, made.images, made.placed) == (True, 120, 0)
+    assert (made.whole, made.kept, made.images, made.placed) == (True, False, 120, 0)
     before = there(index)
     again = make_map(index)  # the settings of the map that is there hold
-    assert (again.whole, again.placed) == (True, 0)
+    assert (again.whole, again.kept, again.placed) == (True, True, 0)
     assert there(index) == before
 
     fill(tmp_path / "index", features)
