@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from searchengine.learning.triplets.run import Trained
     from searchengine.learning.triplets.scores import Scores
 
+_NAMED = 20
 _DESCRIPTION = """\
 Learn a metric from labelled images: a backbone whose last layer is replaced by a dense layer and L2 normalisation, so
 that images of one class come to lie near each other. What is learnt from are triplets: an anchor, a positive of the
@@ -265,6 +266,14 @@ class TrainingBar(Bar):
 
     def __enter__(self) -> TrainingBar:
         return self
+
+    def skipped(self, path: str, reason: str) -> None:
+        """Name a file that cannot be used; the first are enough for the screen."""
+        self._named += 1
+        if self._named <= _NAMED:
+            self.say(f"skipped {path!r}: {reason}")
+        elif self._named == _NAMED + 1:
+            self.say("further skipped files are not named here; --json lists them all")
 
     def learning(self, batches: int, done: int) -> None:
         """From here on it counts batches."""

@@ -124,7 +124,7 @@ class _Plot:
             value = self._top * step / 5
             self._segment((0.0, value), (float(self._last), value), _FAINT, 1)
             self._text(self._x0 - 6, self._place(0, value)[1], told(value), "rm")
-        for number in sorted({round(self._last * step / 5) for step in range(6)}):
+        for number in range(0, self._last + 1, -(-self._last // 6)):
             self._text(self._place(number, 0)[0], self._y0 + 8, str(number), "mt")
         self._text(self._x0, 8, title, "lt")
 

@@ -40,6 +40,18 @@ class Watcher(gathering.Progress, Protocol):
     def epoch(self, epoch: Epoch, best: Epoch) -> None: ...
 
 
+class Silent:
+    """A watcher that keeps to itself."""
+
+    def start(self, total: int, done: int) -> None: ...
+    def advance(self, files: int) -> None: ...
+    def skipped(self, path: str, reason: str) -> None: ...
+    def say(self, sentence: str) -> None: ...
+    def learning(self, batches: int, done: int) -> None: ...
+    def batch(self) -> None: ...
+    def epoch(self, epoch: Epoch, best: Epoch) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What came of it. ``before`` are the scores of the backbone's own features, ``after`` those of the best epoch."""
@@ -80,7 +92,7 @@ def train_metric(
     folders: Sequence[Path],
     out: Path,
     spec: ExtractorSpec,
-    watcher: Watcher,
+    watcher: Watcher | None = None,
     *,
     recipe: Recipe | None = None,
     weights_file: Path | None = None,
@@ -96,7 +108,7 @@ def train_metric(
         folders: of images.
         out: the ``.keras`` file; the curves come beside it, and a folder with the state of the run.
         spec: the backbone, cut where the new layer begins; its normalisation does not matter.
-        watcher: told of progress.
+        watcher: told of progress; nobody by default.
         recipe: how.
         weights_file: of the backbone, if they are one's own.
         labels: "folder" or a file, as for an index.
@@ -112,7 +124,7 @@ def train_metric(
         ExtractorError, WeightsNotFoundError: the backbone cannot be had.
     """
     began = time.monotonic()
-    recipe = recipe or Recipe()
+    recipe, watcher = recipe or Recipe(), watcher or Silent()
     check_out(out)
     found = gathering.find_labelled(folders, labels=labels, exclude=exclude)
     with _alone(out):
