@@ -170,9 +170,10 @@ class Catalog:
         elif not has_tables(self.connection):
             yield "its tables are not those of this program"
 
-    def marks(self) -> tuple[str | None, ...]:
-        """Differ between any two states of which one is much later than the other."""
-        return tuple(self.get(key) for key in ("updated", "rows", "edits", "run"))
+    @property
+    def commits(self) -> int:
+        """How often it was written to."""
+        return self.need_number("commits") if self.get("commits") is not None else 0
 
     def set(self, key: str, value: str | None) -> None:
         """Write one entry, or remove it with None."""

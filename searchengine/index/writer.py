@@ -250,21 +250,21 @@ class IndexWriter:
         """
         with contextlib.suppress(IndexingError):
             with translated(self.folder):
-                marks = self.catalog.marks()
-            if marks != self._marks_of_copy():
+                commits = self.catalog.commits
+            if commits != self._commits_of_copy():
                 self.catalog.back_up()
 
-    def _marks_of_copy(self) -> tuple[str | None, ...]:
+    def _commits_of_copy(self) -> int | None:
         try:
             copy = Catalog.open_backup(self.folder)
         except SearchEngineError:
-            return ()
+            return None
         try:
             with translated(self.folder):
                 copy.check()
-                return copy.marks()
+                return copy.commits
         except SearchEngineError:
-            return ()
+            return None
         finally:
             copy.close()
 
@@ -273,7 +273,9 @@ class IndexWriter:
     @contextlib.contextmanager
     def _committed(self) -> Iterator[None]:
         with translated(self.folder), self.catalog.transaction():
+            commits = self.catalog.commits  # before it: all that the manifest says may be replaced
             yield
+            self.catalog.set("commits", str(commits + 1))
             self.catalog.set("updated", now())
 
     def close(self) -> None:

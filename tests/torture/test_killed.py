@@ -62,7 +62,7 @@ def busy_day(folder: Path, forks: Forks, count: int = 40) -> Scene:
     assert scene.run(forks, index)[0] == 0
     scene.before = contents(index)
     files = sorted(photos.rglob("*.png"))
-    gone, changed, moved = files[0 : count // 3], files[count // 3], files[count // 3 + 1]
+    gone, changed, moved = files[0 : count // 2], files[count // 2], files[count // 2 + 1]
     for file in gone:
         file.unlink()
     changed.write_bytes(png(777))
@@ -185,11 +185,17 @@ SCENES: dict[str, Make] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("busy day", "rebuild", "import") else pytest.mark.torture)
+        for name in SCENES
+    ],
+)
 def test_crashed_at_each_step(name: str, forks: Forks, quick: Path) -> None:
-    scene = SCENES[name](quick / "scene", forks, 8)  # type: ignore[call-arg]
+    scene = SCENES[name](quick / "scene", forks, 8 if "import" in name else 6)  # type: ignore[call-arg]
     clean, _ = clean_run(scene, forks, quick / "clean")
+    assert name != "busy day" or (quick / "clean" / "features-2.npy").exists()  # it was compacted
     for step in range(500):
         index = scene.copy(quick / "index")
         status, _ = scene.run(forks, index, crash_at=step)
