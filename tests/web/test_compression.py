@@ -45,7 +45,7 @@ def test_what_does_not_shrink_is_left_alone(client: FlaskClient) -> None:
 
 
 def test_head_tells_what_get_sends(client: FlaskClient) -> None:
-    address = re.search(r'href="(/static/[^"]+/base.css)"', client.get("/").text)
+    address = re.search(r'href="(/static/[^"]+/all.css)"', client.get("/").text)
     assert address is not None
     got, told = (client.open(address[1], method=method, headers=GZIP, buffered=True) for method in ("GET", "HEAD"))
     assert told.data == b""
@@ -54,7 +54,7 @@ def test_head_tells_what_get_sends(client: FlaskClient) -> None:
 
 
 def test_compressed_and_plain_have_tags_of_their_own(client: FlaskClient) -> None:
-    found = re.search(r'href="(/static/[^"]+/base.css)"', client.get("/").text)
+    found = re.search(r'href="(/static/[^"]+/search.js)"', client.get("/").text)
     assert found is not None
     address = found[1]
     plain = client.get(address, buffered=True)
