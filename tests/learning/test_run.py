@@ -110,7 +110,10 @@ def described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own, "ask", lambda command, request, say, doing: own._look_into(request, say))
 
 
-@pytest.mark.parametrize("triplets", TRIPLETS)
+@pytest.mark.parametrize(
+    "triplets",
+    [name if name == "semihard" else pytest.param(name, marks=pytest.mark.torture) for name in TRIPLETS],
+)
 def test_a_seed_makes_it_repeatable(setting: Setting, tmp_path: Path, triplets: str) -> None:
     runs = [
         setting.train(tmp_path / f"{name}.keras", triplets=triplets, epochs=3, views=2, dropout=0.2, seed=seed)
