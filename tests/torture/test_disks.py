@@ -76,7 +76,7 @@ def test_full_disk(step: int, load: type[FakeExtractor], tmp_path: Path) -> None
     stopped = grown_until_it_fits(
         tmp_path / "disk", lambda index: update(photos, index, load), clean, range(4, 2000, step)
     )
-    print(f"stopped by a disk of {stopped} kB")
+    print(f"stopped by {len(stopped)} disks, of {stopped[0]} to {stopped[-1]} kB")
     assert len(stopped) > 80 // step
 
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.torture
 
 SECONDS = float(os.environ.get("TORTURE_LOAD_SECONDS", "60"))
 KILLS = int(os.environ.get("TORTURE_SERVED_KILLS", "15"))
-FUZZ = int(os.environ.get("TORTURE_FUZZ", "600"))
+FUZZ = int(os.environ.get("TORTURE_FUZZ", "400"))
 COMMON = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FILES = list(every_format().values())
 
