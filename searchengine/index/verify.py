@@ -128,11 +128,15 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int],
         problems.append(f"{file} does not begin as a feature matrix of {dimension} columns does.")
     bad: list[int] = []
     for start in range(0, len(stored), _CHUNK_ROWS):
-        for row, crc, norm2, id_ in stored[start : start + _CHUNK_ROWS]:
-            feature = features[row]
-            length = float(np.einsum("i,i->", feature, feature, dtype=np.float64))
-            if zlib.crc32(feature.tobytes()) != crc or abs(length - norm2) > _NORM_TOLERANCE * max(length, 1e-30):
-                bad.append(id_)
+        at, checks, norms, ids = zip(*stored[start : start + _CHUNK_ROWS], strict=True)
+        block = features[list(at)]  # n of the (r, d) rows -> (n, d), read once
+        lengths = np.einsum("ij,ij->i", block, block, dtype=np.float64)
+        off = np.abs(lengths - np.array(norms)) > _NORM_TOLERANCE * np.maximum(lengths, 1e-30)
+        bad += [
+            id_
+            for id_, feature, check, far in zip(ids, block, checks, off.tolist(), strict=True)
+            if far or zlib.crc32(feature.data) != check
+        ]
         if progress is not None:
             progress(min(start + _CHUNK_ROWS, len(stored)), len(stored))
     if bad:
