@@ -20,7 +20,7 @@ _EPS = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to zero
 _EPS64 = float(np.finfo(np.float64).eps)
 _TOO_LARGE = 1e37  # a float32 sum of this size may overflow
-_ALONE_BYTES = 32 * 2**20  # a matrix of at most this size is read by the thread that asks
+_ALONE_BYTES = 128 * 2**20  # a matrix of at most this size is read by the thread that asks
 _CHUNK_BYTES = 2**20  # of rows whose differences are taken at once: they stay in the cache
 
 Rows = NDArray[np.float32]
@@ -64,7 +64,7 @@ class _Products:
             if len(queries) > 1:
                 yield from queries @ self.rows.T  # (m, d) @ (d, n) -> (m, n)
             elif self.rows.nbytes <= _ALONE_BYTES:
-                # BLAS would share a millisecond's work with its other threads, and wait for them, ten times as long and
+                # BLAS would share a few milliseconds' work with its other threads, and wait for them, twice as long and
                 # longer, where processors are busy: as they are with another query's picture.
                 yield np.vecdot(self.rows, queries[0])
             else:
