@@ -72,16 +72,31 @@ def test_resnet50_with_weights_of_its_shape(tmp_path: Path, capsys: pytest.Captu
     keras.utils.set_random_seed(0)
     network = keras.applications.ResNet50(weights=None, include_top=True, input_shape=(224, 224, 3))
     network.save_weights(tmp_path / "resnet50.weights.h5")
-    photos = tiny.draw_photos(tmp_path / "photos")
+    photos = tiny.draw_photos(tmp_path / "photos", each=6)
     common = ["--weights", str(tmp_path / "resnet50.weights.h5"), "--runtime", "keras", "--validation", "0.4"]
     for name, more in (
-        ("frozen", ["--epochs", "5", "--learning-rate", "0.01"]),
-        ("thawed", ["--epochs", "1", "--thaw", "conv5_block3_1_conv", "--learning-rate", "1e-5", "--batch", "8"]),
+        ("frozen", ["--epochs", "3", "--learning-rate", "0.01"]),
+        (
+            "thawed",
+            [
+                "--epochs",
+                "1",
+                "--thaw",
+                "conv5_block3_1_conv",
+                "--learning-rate",
+                "1e-4",
+                "--triplets",
+                "random",
+                "--batch",
+                "6",
+            ],
+        ),
     ):
         out = tmp_path / f"{name}.keras"
         assert main(["train", str(photos), "--out", str(out), "--json", *common, *more]) == 0
-        assert json.loads(capsys.readouterr().out)["training"] == 21
-    frozen, thawed = (keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("frozen", "thawed"))
+        assert json.loads(capsys.readouterr().out)["training"] == 12
+    files = (tmp_path / "frozen.keras", tmp_path / "thawed.training" / "last.keras")
+    frozen, thawed = (keras.saving.load_model(file) for file in files)
     assert frozen.input_shape == (None, 224, 224, 3)
     assert frozen.output_shape == (None, 128)
     features = np.asarray(frozen(np.zeros((1, 224, 224, 3), np.uint8)))
