@@ -7,6 +7,7 @@ file) does not exist. Every change is one transaction.
 from __future__ import annotations
 
 import json
+import shlex
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ class Catalog:
             if list(folder.glob("features*.npy")):
                 raise IndexDamagedError(f"The index in {folder} has lost its catalog ({FILE_NAME}): {anew(folder)}")
             raise IndexNotFoundError(
-                f"There is no index in {folder}. Make one with: python offline_index.py IMAGES --index-dir {folder}"
+                f"There is no index in {folder}. Make one with: python offline_index.py IMAGES --index-dir "
+                f"{shlex.quote(str(folder))}"
             )
         uri = file.absolute().as_uri()
         with translated(folder):

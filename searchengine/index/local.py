@@ -248,7 +248,7 @@ class LocalIndex:
             skipped = int(self._catalog.execute("SELECT count(*) FROM skipped").fetchone()[0])
             run = self._catalog.get_json("run")
             title, updated = self._catalog.need("extractor"), self._catalog.need("updated")
-        files = [self.folder / now.features_file, *self.folder.glob("catalog.sqlite*")]
+        files = [self.folder / now.features_file, *self.folder.glob("*.sqlite*")]
         return IndexStatus(
             images=now.count,
             skipped=skipped,

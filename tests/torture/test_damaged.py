@@ -22,7 +22,7 @@ from tests.fakes import SPEC, FakeExtractor
 from tests.torture.looking import answers, contents
 from tests.torture.photographs import write
 
-FLIPS = int(os.environ.get("TORTURE_FLIPS", "400"))
+FLIPS = int(os.environ.get("TORTURE_FLIPS", "300"))
 Said = pytest.CaptureFixture[str]
 Damage = Callable[[Path], None]
 

@@ -68,7 +68,7 @@ def grown_until_it_fits(folder: Path, run: Any, clean: Any, room: range) -> list
 
 
 @pytest.mark.parametrize("load", [FakeExtractor, Long], ids=["catalog", "matrix"])
-@pytest.mark.parametrize("step", [pytest.param(24, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("step", [pytest.param(24, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.torture)])
 def test_full_disk(step: int, load: type[FakeExtractor], tmp_path: Path) -> None:
     photos = write(tmp_path / "photos", range(60))
     update(photos, tmp_path / "clean", load)
@@ -92,7 +92,7 @@ def test_full_disk_under_a_rebuild(tmp_path: Path) -> None:
             shutil.copytree(tmp_path / "before", index)
         update(photos, index, Long, rebuild=True)
 
-    stopped = grown_until_it_fits(tmp_path / "disk", rebuild, clean, range(size + 20, 3000, STEP * 3))
+    stopped = grown_until_it_fits(tmp_path / "disk", rebuild, clean, range(size + 20, 3000, STEP * 6))
     assert len(stopped) > 10
 
 

@@ -16,7 +16,7 @@ from tests.torture.photographs import png, write
 from tests.web.test_gunicorn import ROOT
 
 IMAGES = int(os.environ.get("TORTURE_IMAGES", "100000"))
-IMAGES_COMPACT = int(os.environ.get("TORTURE_IMAGES_COMPACT", "3000"))
+IMAGES_COMPACT = int(os.environ.get("TORTURE_IMAGES_COMPACT", "2000"))
 ROOM = 48.0  # MB that the second half of a run may take more than the first
 
 

@@ -30,8 +30,8 @@ from tests.web.test_uploads import form
 pytestmark = pytest.mark.torture
 
 SECONDS = float(os.environ.get("TORTURE_LOAD_SECONDS", "60"))
-KILLS = int(os.environ.get("TORTURE_SERVED_KILLS", "15"))
-FUZZ = int(os.environ.get("TORTURE_FUZZ", "400"))
+KILLS = int(os.environ.get("TORTURE_SERVED_KILLS", "12"))
+FUZZ = int(os.environ.get("TORTURE_FUZZ", "300"))
 COMMON = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FILES = list(every_format().values())
 
