@@ -8,7 +8,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-CRASHED, KILLED = 9, -9
+CRASHED, KILLED, REFUSED = 9, -9, 3
 
 
 class Forks:
@@ -24,7 +24,7 @@ class Forks:
     def run(
         self, operation: str, *, crash_at: int | None = None, kill_after: float | None = None, **arguments: Any
     ) -> int:
-        """The exit status: 0 done, CRASHED at that step, KILLED after so many seconds, anything else a mistake."""
+        """The exit status: 0 done, CRASHED at that step, KILLED after so many seconds, REFUSED in a sentence."""
         return self.timed(operation, crash_at=crash_at, kill_after=kill_after, **arguments)[0]
 
     def timed(

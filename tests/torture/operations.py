@@ -20,11 +20,13 @@ import numpy as np
 
 from searchengine.classifying import Classifier, FitReport, save_classifier, training_set
 from searchengine.engine import open_index
+from searchengine.errors import SearchEngineError
 from searchengine.exchange.importing import ImportOptions, import_features
 from searchengine.indexing import IndexingOptions, update_index
 from searchengine.mapping import stored
 from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor
 from tests.torture.crashes import crash_at
+from tests.torture.forks import REFUSED
 
 
 def update(photos: str, index: str, *, other: bool = False, **options: Any) -> None:
@@ -91,6 +93,8 @@ def run(order: dict[str, Any]) -> int:
                 crash_at(order["crash_at"])
             OPERATIONS[order["operation"]](**order["arguments"])
             status = 0
+        except SearchEngineError:
+            status = REFUSED
         except BaseException:
             traceback.print_exc()
         finally:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from searchengine.classifying import load_classifier
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
 from searchengine.mapping import stored
-from tests.torture.forks import CRASHED, KILLED, Forks
+from tests.torture.forks import CRASHED, KILLED, REFUSED, Forks
 from tests.torture.looking import Contents, answers, contents
 from tests.torture.photographs import png, write
 
@@ -140,7 +141,7 @@ def finished(scene: Scene, forks: Forks, index: Path, clean: Contents) -> None:
             if path not in scene.gone:
                 assert now.ids[path] == id_  # nothing that was there is lost
     status, _ = scene.run(forks, index)
-    if scene.operation == "import" and status == 1:
+    if scene.operation == "import" and status == REFUSED:
         assert contents(index) == clean  # it had come to its end before, and is not taken in twice
     else:
         assert status == 0
@@ -230,7 +231,8 @@ def test_killed_at_random_moments(name: str, part: float, forks: Forks, quick: P
         finished(scene, forks, index, clean)
         shutil.rmtree(index)
     assert killed == round(KILLS * part)
-    print(f"{name}: {killed} kills in {seconds:.2f} s; images held after each: {sorted(map(str, held))}")
+    counts = sorted(Counter(held).items())  # type: ignore[type-var]
+    print(f"{name}: {killed} kills of a run of {seconds:.2f} s; images held after it, and how often: {counts}")
 
 
 @pytest.mark.slow
