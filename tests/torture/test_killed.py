@@ -189,7 +189,7 @@ SCENES: dict[str, Make] = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("busy day", "rebuild", "import") else pytest.mark.torture)
+        pytest.param(name, marks=pytest.mark.slow if name in ("busy day", "import") else pytest.mark.torture)
         for name in SCENES
     ],
 )
