@@ -1,6 +1,6 @@
 """Every benchmark, one after the other, each in a process of its own: what `make bench` runs.
 
-    python benchmarks/every.py                                 a quarter of an hour on two free cores
+    python benchmarks/every.py                                 meant for a quarter of an hour on two free cores
     python benchmarks/every.py --only exact_search queries
     python benchmarks/every.py --full --into docs/BENCHMARKS.md
 
@@ -107,7 +107,8 @@ def splice(file: Path, name: str, text: str) -> None:
     whole = file.read_text(encoding="utf-8")
     before, _, rest = whole.partition(begin)
     after = rest.partition(end)[2]
-    file.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{after}", encoding="utf-8")
+    text = text.strip("\n")
+    file.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
