@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 IMAGES ?=
+TESTS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -34,9 +35,10 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not browser and not torture and not longest"
 
-# What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once.
+# What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once. TESTS=tests/torture
+# leaves out the backbones.
 torture: $(READY)
-	$(BIN)/python -m pytest -m torture
+	$(BIN)/python -m pytest -m torture $(TESTS)
 
 # And every backbone exported to OpenVINO, not only one a family: an hour more.
 torture-all: $(READY)

@@ -58,6 +58,8 @@ def main() -> None:
             count = options.images * _TIMES[model]
             for place, title in photo_folders(folder, options, model, count):
                 rows.append(compare(folder, model, weights, place, title, options.rounds))
+                if model == "vgg16" and not title.endswith("640 x 480"):
+                    rows.append(compare(folder, model, weights, place, title, options.rounds, scaled=True))
         print(
             table(
                 ("model", "photos", "indexer", "Keras loop", "forward", "decoding", "indexer / Keras loop",
@@ -91,23 +93,24 @@ def photo_folders(folder: Path, options: argparse.Namespace, model: str, count: 
 
 
 def compare(
-    folder: Path, model: str, weights: Path | None, photos: Path, title: str, rounds: int
+    folder: Path, model: str, weights: Path | None, photos: Path, title: str, rounds: int, *, scaled: bool = False
 ) -> tuple[object, ...]:
     """One row of the table."""
     count = len(list(photos.iterdir()))
     made = {
-        "indexer": Way(indexer, model, weights, photos, folder / "indexes"),
+        "indexer": Way(indexer, model, weights, photos, folder / "indexes", scaled),
         "forward": Way(forward, model, weights, count),
-        "decoding": Way(decoding, model, photos),
+        "decoding": Way(decoding, model, photos, scaled),
     }
     if model == "vgg16":
         made["keras"] = Way(keras_loop, weights, photos, environment=vgg16.QUIET)
-    say(f"{model}, {title}")
+    name = f"{model} --scaled-decoding" if scaled else model
+    say(f"{name}, {title}")
     with ways(**made):
         timings = rounds_of(made, rounds)
     ours, keras = timings["indexer"], timings.get("keras")
     return (
-        model,
+        name,
         title,
         rate(count, ours),
         rate(count, keras) if keras else "",
@@ -152,15 +155,15 @@ def forward_alone(folder: Path, weights: Path, rounds: int) -> None:
 # -- the ways; each is made in a process of its own -------------------------------------------------------------------
 
 
-def load(model: str, weights: Path | None) -> Extractor:
-    spec = make_spec(model, weights=weights or "imagenet")
+def load(model: str, weights: Path | None, scaled: bool = False) -> Extractor:
+    spec = make_spec(model, weights=weights or "imagenet", full_decode=not scaled)
     return extractor_from_spec(spec, weights_file=weights)
 
 
-def indexer(model: str, weights: Path | None, photos: Path, indexes: Path) -> Work:
+def indexer(model: str, weights: Path | None, photos: Path, indexes: Path, scaled: bool) -> Work:
     from searchengine.indexing import update_index
 
-    extractor = load(model, weights)
+    extractor = load(model, weights, scaled)
     extractor.embed(np.zeros((1, *extractor.spec.input_size, 3), dtype=np.uint8))
     numbers = itertools.count()
 
@@ -213,10 +216,10 @@ def forward(model: str, weights: Path | None, count: int) -> Work:
     return work
 
 
-def decoding(model: str, photos: Path) -> Work:
+def decoding(model: str, photos: Path, scaled: bool) -> Work:
     from searchengine.extractors.pixels import preprocess
 
-    spec = make_spec(model)
+    spec = make_spec(model, full_decode=not scaled)
     files = sorted(photos.iterdir())
     pool = ThreadPoolExecutor(os.cpu_count())
 

@@ -65,8 +65,8 @@ def models_folder() -> Path:
 
 
 def entry_folder(spec: ExtractorSpec) -> Path:
-    """The folder of this model, there or not; normalisation comes after the model and makes no difference."""
-    return models_folder() / spec.unnormalized.fingerprint
+    """The folder of this model, there or not; normalisation and decoding make no difference."""
+    return models_folder() / spec.network.fingerprint
 
 
 def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | None:

@@ -129,7 +129,7 @@ def export(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say
     say("exporting ...")
     export_openvino(built.model, folder / cache.MODEL_FILES[0])
     _compare(built, folder / cache.MODEL_FILES[0])
-    cache.write_manifest(folder, spec.unnormalized, built.parts)
+    cache.write_manifest(folder, spec.network, built.parts)
     return sum(built.parts)
 
 

@@ -26,12 +26,14 @@ def make_spec(
     weights: str | Path = IMAGENET,
     preprocessing: str | None = None,
     input_size: int | None = None,
+    full_decode: bool = True,
 ) -> ExtractorSpec:
     """The spec of what is asked for.
 
     ``model`` is a name or a ``.keras`` file, ``layer`` one or several, ``weights`` "imagenet" or a file.
     ``preprocessing`` (one of ``backbones.PREPROCESSINGS``) and ``input_size`` (pixels, of a model that takes any) are
     for a ``.keras`` file only, into which a process of its own looks the first time; no model is loaded here.
+    ``full_decode`` False has large JPEGs decoded at a reduced scale, as the compact model always does.
 
     UnknownNameError for a wrong name, WeightsNotFoundError if there is no such file, ExtractorError for a file that
     is none, and for flags that do not go together.
@@ -45,7 +47,9 @@ def make_spec(
     if own.is_model_file(str(model)):
         if weights != IMAGENET:
             raise ExtractorError(f"{model} holds its own weights: leave out --weights.")
-        return _spec_of_own(Path(model).expanduser(), layers, pooling, normalize, preprocessing, input_size)
+        return _spec_of_own(
+            Path(model).expanduser(), layers, pooling, normalize, preprocessing, input_size, full_decode
+        )
     model = str(model).lower()
     try:
         check_name("model", model, backbones.model_names())
@@ -71,11 +75,17 @@ def make_spec(
         check_name(f"layer of {backbone.title}", name, known)
     _check_pooling(pooling, [known[name] for name in layers])
     named = IMAGENET if file is None else identify(file, model)
-    return ExtractorSpec(model, SEVERAL.join(layers), pooling, normalize, named, backbone.input_size, full_decode=True)
+    return ExtractorSpec(model, SEVERAL.join(layers), pooling, normalize, named, backbone.input_size, full_decode)
 
 
 def _spec_of_own(
-    file: Path, layers: list[str], pooling: str, normalize: str, preprocessing: str | None, side: int | None
+    file: Path,
+    layers: list[str],
+    pooling: str,
+    normalize: str,
+    preprocessing: str | None,
+    side: int | None,
+    full_decode: bool,
 ) -> ExtractorSpec:
     check_name("preprocessing", preprocessing or "none", backbones.PREPROCESSINGS)
     found = own.describe(file)
@@ -102,7 +112,7 @@ def _spec_of_own(
         normalize,
         f"sha256:{found.sha256}",
         found.input_size or (side or 0, side or 0),
-        full_decode=True,
+        full_decode,
         preprocessing=preprocessing or "none",
     )
 
@@ -148,6 +158,7 @@ def load_extractor(
     weights: str | Path = IMAGENET,
     preprocessing: str | None = None,
     input_size: int | None = None,
+    full_decode: bool = True,
     precision: str = "auto",
     runtime: str = "auto",
     threads: int | None = None,
@@ -169,6 +180,7 @@ def load_extractor(
         weights=weights,
         preprocessing=preprocessing,
         input_size=input_size,
+        full_decode=full_decode,
     )
     return extractor_from_spec(
         spec,

@@ -53,7 +53,7 @@ def exported_model(
         model = cache.lookup(spec, thorough=suspect)  # another process may have made it meanwhile
         if model is None:
             say(
-                f"preparing {spec.unnormalized.title.rpartition(',')[0]}: the first time only, about half a minute; it "
+                f"preparing {spec.network.title.rpartition(',')[0]}: the first time only, about half a minute; it "
                 f"is kept in {cache.entry_folder(spec)}"
             )
             with cache.new_entry(spec) as folder:

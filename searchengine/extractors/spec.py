@@ -47,14 +47,27 @@ class ExtractorSpec:
         return tuple(self.layer.split(SEVERAL)) if self.layer else ()
 
     @property
+    def is_scaled(self) -> bool:
+        """Whether large JPEGs are decoded at a reduced scale because somebody asked for it."""
+        return not self.full_decode and not self.weights.startswith("compact:")
+
+    @property
     def embeds(self) -> bool:
         """Whether a model stands behind it; none is known for features that were imported."""
         return self.model != IMPORTED
 
     @property
     def unnormalized(self) -> ExtractorSpec:
-        """The same without normalisation, which is applied after the model: both share one exported model."""
+        """The same without normalisation."""
         return replace(self, normalize="none")
+
+    @property
+    def network(self) -> ExtractorSpec:
+        """The same as far as the model itself goes; normalisation comes after it, decoding before.
+
+        All specs with one network share one exported model.
+        """
+        return replace(self, normalize="none", full_decode=True)
 
     @property
     def title(self) -> str:
@@ -68,13 +81,14 @@ class ExtractorSpec:
             name += f" ({'GeM' if self.pooling == 'gem' else self.pooling} pooling)"
         if self.preprocessing not in (None, "none"):
             name += f" ({self.preprocessing} preprocessing)"
+        scaled = "scaled decoding" if self.is_scaled else None
         kind, _, digest = self.weights.partition(":")
         weights = {
             "imagenet": "ImageNet weights",
             "sha256": f"{'file' if self.model == OWN else 'own weights'} {digest[:8]}",
         }.get(kind)
         normalized = "L2-normalised" if self.normalize == "l2" else "not normalised"
-        return ", ".join(part for part in (name, weights, normalized) if part)
+        return ", ".join(part for part in (name, scaled, weights, normalized) if part)
 
     def to_json(self) -> str:
         """Canonical: equal specs give equal text."""

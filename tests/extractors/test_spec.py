@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
 from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
 from searchengine.extractors.backbones import BACKBONES
+from searchengine.extractors.cache import entry_folder
 from searchengine.extractors.names import closest_first
+from searchengine.extractors.pixels import preprocess
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -32,6 +37,30 @@ def test_the_fingerprint_stays_and_tells_apart() -> None:
         replace(spec, full_decode=False),
     ]
     assert len({one.fingerprint for one in [spec, *others]}) == 8
+
+
+def test_scaled_decoding_is_told_apart_and_shares_the_exported_model() -> None:
+    full, scaled = make_spec(), make_spec(full_decode=False)
+    assert full != scaled
+    assert scaled.title == "VGG16 fc2, scaled decoding, ImageNet weights, L2-normalised"
+    assert entry_folder(full) == entry_folder(scaled) == entry_folder(scaled.unnormalized)
+    assert ExtractorSpec.from_json(scaled.to_json()) == scaled
+    assert make_spec("compact", full_decode=False) == make_spec("compact")
+    assert "scaled" not in make_spec("compact").title
+
+
+def test_scaled_decoding_keeps_twice_the_input_size_and_the_picture() -> None:
+    width, height = 2000, 1500
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    photo = Image.fromarray(np.broadcast_to(ramp[None, :, None], (height, width, 3)))
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=95)
+    full, seen = preprocess(make_spec(), stream.getvalue())
+    scaled, seen_scaled = preprocess(make_spec(full_decode=False), stream.getvalue())
+    assert full.pixels.shape == (1500, 2000, 3)
+    assert scaled.pixels.shape == (750, 1000, 3)  # a quarter would be less than 448
+    assert seen.shape == seen_scaled.shape == (224, 224, 3)
+    assert np.abs(seen.astype(int) - seen_scaled).mean() < 1
 
 
 def test_there_and_back() -> None:
