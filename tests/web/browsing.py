@@ -6,13 +6,13 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.web.conftest import encoded
@@ -122,3 +122,17 @@ def ids(page: Page) -> list[int]:
 def fits(page: Page) -> bool:
     """Whether nothing is wider than the window."""
     return bool(page.locator("html").evaluate("(root) => root.scrollWidth <= innerWidth"))
+
+
+def until(page: Page, expression: str, seconds: float = 30) -> None:
+    """Wait until a JavaScript expression is true.
+
+    `page.wait_for_function` would have the page evaluate a string, which our content security policy forbids: it works
+    only where the expression is true at once.
+    """
+    for _ in range(round(seconds / 0.05)):
+        with suppress(Error):  # the page may be going away, or not be there yet
+            if page.evaluate(expression):
+                return
+        page.wait_for_timeout(50)
+    pytest.fail(f"still not true after {seconds} s: {expression}")

@@ -16,7 +16,7 @@ from searchengine.evaluation import evaluated_version, keep_evaluation, leave_on
 from searchengine.evaluation.storing import SHEET
 from searchengine.index.local import LocalIndex
 from tests.mapping.filled import fill
-from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
+from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving, until
 from tests.web.mapped import app_of, fill_index
 
 
@@ -107,7 +107,7 @@ class TestBrowser:
         assert page.locator(".heat rect.right").count() == 3
         picture = page.locator(".example img").first
         picture.scroll_into_view_if_needed()
-        page.wait_for_function("document.querySelector('.example img').naturalWidth > 0")
+        until(page, "document.querySelector('.example img').naturalWidth > 0")
         picture.click()
         page.wait_for_url("**/search?id=*")
         expect(page.get_by_text("this picture")).to_be_visible()

@@ -19,7 +19,7 @@ from werkzeug.wrappers import Response
 
 from searchengine.engine import SearchEngine
 from searchengine.web import create_app
-from tests.web.browsing import OpenPage, choose, ids, in_browser, pages_at, serving
+from tests.web.browsing import OpenPage, choose, ids, in_browser, pages_at, serving, until
 from tests.web.fake import FakeEngine
 from tests.web.mapped import fill_index, store_groups, store_map
 from tests.web.test_gunicorn import free_port
@@ -112,7 +112,7 @@ def test_searching(open_page: OpenPage) -> None:
     page.locator(".card .picture").first.click()
     page.wait_for_url(f"**{PREFIX}/search?id=1")
     expect(page.get_by_text("this picture")).to_be_visible()
-    page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+    until(page, "document.querySelector('.card img').naturalWidth > 0")
     page.locator(".card .caption [data-action=like]").first.click()
     expect(page.locator(".rule")).to_contain_text("1 liked")
     assert urlsplit(page.url).path == f"{PREFIX}/search"
@@ -134,7 +134,7 @@ def test_searching(open_page: OpenPage) -> None:
     expect(page.locator(".side")).to_have_count(2)
     page.locator(".indexes").get_by_role("link", name="mapped").click()
     expect(page.locator(".indexes [aria-current]")).to_have_text("mapped")
-    page.wait_for_function("document.querySelector('.gallery > .card img').src.includes('/i/mapped/thumbnails/')")
+    until(page, "document.querySelector('.gallery > .card img').src.includes('/i/mapped/thumbnails/')")
     page.locator("a.brand").click()
     page.wait_for_url(f"**{PREFIX}/i/mapped/")
 
@@ -153,7 +153,7 @@ def test_map_groups_and_what_is_missing(open_page: OpenPage) -> None:
     page = open_page("/i/mapped/map")
     page.wait_for_selector("canvas[data-zoom]")
     page.get_by_role("button", name="List view").click()
-    page.wait_for_function("document.querySelector('.picked img')?.naturalWidth > 0")
+    until(page, "document.querySelector('.picked img')?.naturalWidth > 0")
     page.locator(".picked a.picture").first.click()
     page.wait_for_url(f"**{PREFIX}/i/mapped/search?id=*")
     page.get_by_role("link", name="Groups").click()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.web.browsing import OpenPage, choose, in_browser, pages_at, ranks, serving
+from tests.web.browsing import OpenPage, choose, in_browser, pages_at, ranks, serving, until
 from tests.web.conftest import make_app
 from tests.web.fake import FakeEngine
 
@@ -90,9 +90,7 @@ def test_places_are_kept_before_pictures_come(open_page: OpenPage) -> None:
     for route in held:
         route.continue_()
     page.wait_for_load_state("networkidle")
-    page.wait_for_function(
-        "[...document.images].filter((image) => image.loading !== 'lazy').every((image) => image.complete)"
-    )
+    until(page, "[...document.images].filter((image) => image.loading !== 'lazy').every((image) => image.complete)")
     assert rounded(boxes(page)) == rounded(before)
     assert page.locator(".query-picture").bounding_box() == query
 
