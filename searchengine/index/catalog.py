@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from searchengine.errors import (
     IndexDamagedError,
@@ -58,7 +59,7 @@ class Catalog:
                     catalog.connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     catalog.connection.execute(f"PRAGMA user_version = {FORMAT}")
                     catalog.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', ?)", (last_id,))
-                    for key, value in {**manifest, "created": now(), "updated": now()}.items():
+                    for key, value in {**manifest, "created": now(), "updated": now(), "lineage": uuid4().hex}.items():
                         catalog.set(key, value)
                 catalog.connection.execute("PRAGMA journal_mode = WAL")
             finally:
@@ -176,6 +177,11 @@ class Catalog:
     def commits(self) -> int:
         """How often it was written to."""
         return self.need_number("commits") if self.get("commits") is not None else 0
+
+    @property
+    def state(self) -> tuple[str | None, int]:
+        """Which catalog it is, and how often it was written to: two with the same state say the same."""
+        return self.get("lineage"), self.commits
 
     def set(self, key: str, value: str | None) -> None:
         """Write one entry, or remove it with None."""

@@ -250,11 +250,11 @@ class IndexWriter:
         """
         with contextlib.suppress(IndexingError):
             with translated(self.folder):
-                commits = self.catalog.commits
-            if commits != self._commits_of_copy():
+                state = self.catalog.state
+            if state != self._state_of_copy():
                 self.catalog.back_up()
 
-    def _commits_of_copy(self) -> int | None:
+    def _state_of_copy(self) -> tuple[str | None, int] | None:
         try:
             copy = Catalog.open_backup(self.folder)
         except SearchEngineError:
@@ -262,7 +262,7 @@ class IndexWriter:
         try:
             with translated(self.folder):
                 copy.check()
-                return copy.commits
+                return copy.state
         except SearchEngineError:
             return None
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from searchengine.errors import (
     UnknownImageError,
 )
 from searchengine.index import lock
+from searchengine.index.catalog import Catalog
 from searchengine.index.changes import Batch, FileState, ImageRow, Seen
 from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
@@ -235,3 +237,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(IndexingError, match="cannot be written"), lock.writing(tmp_path / "file" / "index", "noon"):
         pass
+
+
+def test_the_copy_of_an_index_that_was_here_before_is_no_copy_of_this_one(folder: Path, writer: IndexWriter) -> None:
+    add(writer, a=[1.0, 2.0])
+    writer.back_up()
+    writer.close()
+    (folder / "catalog.sqlite").unlink()  # as a damaged one is set aside
+    with IndexWriter.create(folder, MANIFEST, dimension=2) as anew:
+        anew.set_roots([(1, bytes(folder.parent / "photos"), "photos")])
+        add(anew, b=[3.0, 4.0])  # written to as often as the first
+        assert verify(folder).sound  # as is a run that was killed here
+        anew.back_up()
+    assert verify(folder).sound
+    with closing(Catalog.open(folder)) as catalog, closing(Catalog.open_backup(folder)) as copy:
+        assert copy.state == catalog.state
+        assert copy.execute("SELECT path FROM images").fetchall() == [(b"b.jpg",)]
