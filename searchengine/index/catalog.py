@@ -179,9 +179,11 @@ class Catalog:
         return self.need_number("commits") if self.get("commits") is not None else 0
 
     @property
-    def state(self) -> tuple[str | None, int]:
+    def state(self) -> tuple[bytes | None, int]:
         """Which catalog it is, and how often it was written to: two with the same state say the same."""
-        return self.get("lineage"), self.commits
+        # as bytes: where they are damaged they are no longer text, and nothing but the copy hangs on them
+        row = self.execute("SELECT CAST(value AS BLOB) FROM manifest WHERE key = 'lineage'").fetchone()
+        return None if row is None else row[0], self.commits
 
     def set(self, key: str, value: str | None) -> None:
         """Write one entry, or remove it with None."""

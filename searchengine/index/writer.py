@@ -254,7 +254,7 @@ class IndexWriter:
             if state != self._state_of_copy():
                 self.catalog.back_up()
 
-    def _state_of_copy(self) -> tuple[str | None, int] | None:
+    def _state_of_copy(self) -> tuple[bytes | None, int] | None:
         try:
             copy = Catalog.open_backup(self.folder)
         except SearchEngineError:
