@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,11 @@ from searchengine.errors import IndexingError
 from searchengine.evaluation import charts, metrics, wording
 from searchengine.evaluation.comparing import p_text, signed
 from searchengine.evaluation.pictures import data_uri
-from searchengine.evaluation.results import Comparison, Evaluation, Figure
+from searchengine.evaluation.results import Comparison, Evaluation
 from searchengine.index.metrics import metric_title
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import BaseLoader, Environment
 
 _HERE = Path(__file__).parent
 _IN_HEAT_MAP = 60  # classes; more would not be read
@@ -44,12 +44,19 @@ def write_report(file: Path, evaluations: Sequence[Evaluation], comparisons: Seq
     return len(page)
 
 
+def templates() -> Mapping[str, BaseLoader]:
+    """Where templates below ``evaluation/`` are, for an environment that wants to include them."""
+    from jinja2 import FileSystemLoader
+
+    return {"evaluation": FileSystemLoader(_HERE)}
+
+
 def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
     """The report as HTML."""
     main = metrics.MAIN
     return (
         _environment()
-        .get_template("report.html")
+        .get_template("evaluation/report.html")
         .render(
             title=" and ".join(one.name for one in evaluations)
             if len(evaluations) < 3
@@ -60,7 +67,6 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             comparisons=[(one, *_ends(one), _scale(one)) for one in comparisons],
             curves=charts.curves([(one.name, one.curve) for one in evaluations]),
             main=main,
-            recall_example=next(name for name in metrics.names() if name.startswith("recall")),
         )
     )
 
@@ -106,29 +112,26 @@ def _scale(comparison: Comparison) -> float:
 
 
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, PrefixLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PrefixLoader(templates()),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
-        three=lambda number: f"{number:.3f}",
+        decimal=lambda number: f"{number:.3f}",
         signed=signed,
         percent=_percent,
         grouped=wording.grouped,
         interval=wording.interval_text,
         p=p_text,
-        at=lambda share: f"{100 * min(1.0, max(0.0, share)):.2f}%",
         uri=data_uri,
-        main=_main,
         whole=lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%"),  # not broken at the end of a line
     )
     return environment
-
-
-def _main(one: Any) -> Figure:
-    figure: Figure = one.figure(metrics.MAIN)
-    return figure
 
 
 def _percent(share: float) -> str:

@@ -72,7 +72,6 @@ def blueprint(engine: Engine) -> Blueprint:
             made=now.kept.made[:10],
             stale=now.kept.stale,
             problem="",
-            rows=(*found.figures, found.by_class),
             curves=curves([(found.name, found.curve)]),
             main=metrics.MAIN,
             cards=_cards(found, now.kept),

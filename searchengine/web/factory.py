@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask
+from jinja2 import ChoiceLoader, PrefixLoader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from searchengine.evaluation.report import templates as evaluation_templates
 from searchengine.web import (
     answers,
     assets,
@@ -90,6 +92,9 @@ def _app_of(
     app.config.from_mapping(config or {})
     app.json.sort_keys = False  # type: ignore[attr-defined]  # rank before path, as people read it
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    own = app.jinja_loader
+    assert own is not None
+    app.jinja_loader = ChoiceLoader([own, PrefixLoader(evaluation_templates())])
 
     compression.compress(app)  # first, because it is the first to be called last
     assets.serve_assets(app, mount(collection.name))
