@@ -122,7 +122,7 @@ def _of(choice: Choice, word: str, image_id: int) -> Choice:
     """The same for an image in place of the image 0."""
     none, one = f"{word}=0", f"{word}={image_id}"
     again = None if choice.again is None else choice.again.replace(none, one)
-    return replace(choice, href=choice.href.replace(none, one), again=again)
+    return Choice(choice.title, choice.href.replace(none, one), choice.current, again)
 
 
 def rule_choices(judged: Judged, address: Address) -> list[Choice]:

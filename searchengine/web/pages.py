@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request, url_for
@@ -9,6 +10,7 @@ from flask import Blueprint, Response, render_template, request, url_for
 from searchengine.errors import UnknownImageError
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import ImageRecord
+from searchengine.web.addresses import PictureAddresses
 from searchengine.web.answers import hits_json, wants_json
 from searchengine.web.asking import NO_MODEL, Ranking, UploadReader, rank_feature, rank_image, rank_judged
 from searchengine.web.cards import card_of, cards_of, cosine_is_score, query_style, relative
@@ -49,8 +51,9 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
         }
 
     @pages.app_template_global()
-    def url_in(where: Collection | None, endpoint: str, **values: Any) -> str:
-        return address_in(where, collection, endpoint, **values)
+    def addresses(where: Collection | None = None, endpoint: str = "pages.search", **values: Any) -> PictureAddresses:
+        """Of the pictures of another index than the one whose page is being made, or of that one."""
+        return PictureAddresses(partial(address_in, where, collection), endpoint, values)
 
     @pages.get("/")
     def home() -> Response:
