@@ -109,13 +109,8 @@ def download_dataset(
         DownloadError: with what to do. What has come so far is kept.
     """
     progress = progress or Quiet()
-    work = to / WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
     files = 0
-    with alone(work):
+    with alone(to):
         for part in dataset.parts:
             if (labels or not part.labels) and not _is_there(part, to):
                 files += _take(dataset, part, to, keep=keep, progress=progress, pause=pause)
@@ -205,11 +200,16 @@ def _check_room(to: Path, left: int, part: Part, there: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(work: Path) -> Iterator[None]:
-    """One download a folder at a time; a killed one leaves no lock behind."""
+def alone(to: Path) -> Iterator[Path]:
+    """One download a folder at a time; a killed one leaves no lock behind. Gives the folder for what is on its way."""
+    work = to / WORK
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
     with (work / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DownloadError(f"Another download into {work.parent} is running. Wait for it to end.") from error
-        yield
+            raise DownloadError(f"Another download into {to} is running. Wait for it to end.") from error
+        yield work

@@ -86,12 +86,8 @@ def download_open_images(
         DownloadError: with what to do. What has come so far is kept.
     """
     progress = progress or Quiet()
-    work = to / WORK
-    try:
-        (work / "photos").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
-    with alone(work):
+    with alone(to) as work:
+        (work / "photos").mkdir(exist_ok=True)
         marks = _marks(fetch(Resource(publisher.classes), work, progress=progress, pause=pause), classes)
         search = Search(marks, images, [(one, publisher.labels[one]) for one in splits], work, progress, pause)
         known = _read_known(work)
