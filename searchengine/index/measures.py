@@ -15,13 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.index import metrics
+from searchengine.index.sharing import share
 
 _EPS = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to zero
 _EPS64 = float(np.finfo(np.float64).eps)
 _TOO_LARGE = 1e37  # a float32 sum of this size may overflow
-_ALONE_BYTES = 128 * 2**20  # a matrix of at most this size is read by the thread that asks
 _CHUNK_BYTES = 2**20  # of rows whose differences are taken at once: they stay in the cache
+_SHARED_BYTES = 2**27  # a matrix of at most this size is read by as many threads as are at hand, a larger one by BLAS's
+_SLICE_BYTES = (
+    2**22
+)  # of rows that a thread takes at once: half a millisecond's work, so that handing it over is little
+_SLICE_ROWS = 1024  # at least; NumPy keeps the interpreter's lock where there are 500 or fewer
 
 Rows = NDArray[np.float32]
 Norms = NDArray[np.float64]
@@ -63,12 +68,23 @@ class _Products:
         with np.errstate(over="ignore", invalid="ignore"):
             if len(queries) > 1:
                 yield from queries @ self.rows.T  # (m, d) @ (d, n) -> (m, n)
-            elif self.rows.nbytes <= _ALONE_BYTES:
-                # BLAS would share a few milliseconds' work with its other threads, and wait for them, twice as long and
-                # longer, where processors are busy: as they are with another query's picture.
-                yield np.vecdot(self.rows, queries[0])
+            elif self.rows.nbytes <= _SHARED_BYTES:
+                # BLAS would wait for its other threads, several times as long as the work takes, where processors are
+                # busy: as they are with another query's picture. In longer work that is lost.
+                yield self._products_with(queries[0])
             else:
                 yield self.rows @ queries[0]  # reads the matrix just once
+
+    def _products_with(self, query: Rows) -> Rough:
+        """(d,) -> (n,) float32; reads the matrix just once."""
+        found = np.empty(len(self.rows), dtype=np.float32)
+
+        def take(part: slice) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
+                np.vecdot(self.rows[part], query, out=found[part])
+
+        share(take, len(self.rows), max(_SLICE_ROWS, _rows_of(_SLICE_BYTES, self.dimension)))
+        return found
 
     def rounding(self, query_norm: float) -> float:
         """How far a float32 inner product may be off."""
@@ -177,7 +193,7 @@ class Manhattan:
 
     def rough(self, queries: Rows) -> Iterator[Rough]:
         values = np.empty((len(queries), len(self.rows)), dtype=np.float32)
-        step = max(1, _CHUNK_BYTES // (4 * max(self.dimension, 1)))
+        step = _rows_of(_CHUNK_BYTES, self.dimension)
         differences = np.empty((step, self.dimension), dtype=np.float32)
         ones = np.ones(self.dimension, dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -216,6 +232,11 @@ MEASURES: dict[str, type[Euclidean] | type[Cosine] | type[Manhattan] | type[Inne
 
 def _chunks(rows: Rows, positions: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """The rows at those positions in float64, fresh, some at a time: (c, d)."""
-    step = max(1, 16 * _CHUNK_BYTES // (8 * max(rows.shape[1], 1)))
+    step = _rows_of(8 * _CHUNK_BYTES, rows.shape[1])
     for start in range(0, len(positions), step):
         yield slice(start, start + step), rows[positions[start : start + step]].astype(np.float64)
+
+
+def _rows_of(size: int, dimension: int) -> int:
+    """How many rows of float32 take up so many bytes, at least one."""
+    return max(1, size // (4 * max(dimension, 1)))

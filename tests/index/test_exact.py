@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from searchengine.index import exact, measures, metrics
+from searchengine.index import exact, measures, metrics, sharing
 
 
 def naive(
@@ -59,7 +59,10 @@ def test_equals_the_naive_loop_with_ties_dead_rows_and_k_beyond(
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
-def test_a_large_matrix_is_read_by_all_threads_and_gives_the_same(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reads", ["several threads", "BLAS"])
+def test_whoever_reads_a_large_matrix_the_same_comes_out(
+    metric: str, reads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(5)
     rows = random.standard_normal((3000, 40), dtype=np.float32)
     norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
@@ -67,7 +70,12 @@ def test_a_large_matrix_is_read_by_all_threads_and_gives_the_same(metric: str, m
     ids = random.permutation(3000).astype(np.int64) + 1
     queries = rows[:3] + np.float32(0.1)
     alone = [exact.nearest(metric, rows, norms, ids, query[None], 25)[0] for query in queries]
-    monkeypatch.setattr(measures, "_ALONE_BYTES", 0)
+    if reads == "BLAS":
+        monkeypatch.setattr(measures, "_SHARED_BYTES", 0)
+    else:
+        monkeypatch.setattr(measures, "_SLICE_BYTES", 4096)
+        monkeypatch.setattr(measures, "_SLICE_ROWS", 1)
+        monkeypatch.setattr(sharing, "_threads", lambda: 4)
     for query, expected in zip(queries, alone, strict=True):
         found = exact.nearest(metric, rows, norms, ids, query[None], 25)[0]
         assert found.positions.tolist() == expected.positions.tolist()
