@@ -119,7 +119,9 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
             rankings.append(ranking)
         left, right = sides
         common = shared(rankings[0].records, rankings[1].records)
-        alike = why_alike((left.collection.engine.spec, left.metric), (right.collection.engine.spec, right.metric))
+        alike = ""
+        if common.count:  # else the two hold different pictures, and nothing is ranked by both
+            alike = why_alike((left.collection.engine.spec, left.metric), (right.collection.engine.spec, right.metric))
         if wants_json():
             return jsonify(
                 query=about,

@@ -143,6 +143,17 @@ def test_side_by_side_by_an_upload(client: FlaskClient) -> None:
     assert body["query"]["upload"] == "blue.png"
 
 
+def test_two_that_rank_alike_do_not_where_they_hold_different_pictures(
+    client: FlaskClient, two: dict[str, FakeEngine]
+) -> None:
+    address = "/compare?id=3&k=1&right=raw&right_by=cosine"
+    body = client.get(address, headers=JSON).get_json()
+    assert body["rank_alike"]
+    two["raw"].forget(body["sides"][1]["hits"][0]["id"])
+    assert not client.get(address, headers=JSON).get_json()["rank_alike"]
+    assert "ranks alike" not in client.get(address).text
+
+
 def test_a_picture_that_is_in_one_index_only(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     two["raw"].forget(43)
     sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
