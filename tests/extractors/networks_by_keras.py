@@ -51,7 +51,8 @@ def random_weights(network: Any) -> None:
         for variable in layer.weights:
             shape = tuple(variable.shape)
             if variable.path.endswith("kernel"):
-                fan = np.prod(shape[: 2 if "Depthwise" in type(layer).__name__ else -1])
+                by_channel = "Depthwise" in type(layer).__name__ or variable.path.endswith("depthwise_kernel")
+                fan = np.prod(shape[: 2 if by_channel else -1])
                 values = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / max(fan, 1)))
             elif "int" in str(variable.dtype):
                 continue  # how many pictures a mean was taken of
