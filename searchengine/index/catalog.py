@@ -22,6 +22,7 @@ from searchengine.errors import (
     IndexVersionError,
 )
 from searchengine.index.disk import anew, flush, flush_folder, translated, writable
+from searchengine.index.features import matrices
 from searchengine.index.tables import create_tables, has_tables
 
 FORMAT = 1
@@ -42,6 +43,7 @@ class Catalog:
         self.connection = connection
         self.file = file
         self._frozen = _stamp(file) if frozen else None  # what it was when it was opened without any locks
+        self._place = _place(file)
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, last_id: int = 0) -> Catalog:
@@ -77,8 +79,10 @@ class Catalog:
             IndexNotFoundError, IndexVersionError, IndexDamagedError: each names the folder and the command that mends.
         """
         file = folder / FILE_NAME
-        if not file.is_file() or file.stat().st_size == 0:
-            if list(folder.glob("features*.npy")):
+        # The matrix is looked for first: a run that begins just now makes the catalog before it.
+        matrix = matrices(folder)
+        if not _has_content(file):
+            if matrix:
                 raise IndexDamagedError(f"The index in {folder} has lost its catalog ({FILE_NAME}): {anew(folder)}")
             raise IndexNotFoundError(
                 f"There is no index in {folder}. Make one with: python offline_index.py IMAGES --index-dir "
@@ -199,12 +203,15 @@ class Catalog:
 
     @property
     def outdated(self) -> bool:
-        """Whether the file was written to since it was opened in a read-only folder, so that it must be opened anew.
+        """Whether it must be opened anew: another file has its name, or it was written to in a read-only folder.
 
-        There is no lock to hold it still, and no shared memory to tell: another machine, or a process that sees the
-        folder under another mount, may write to it.
+        A damaged catalog is set aside, and a new one made. In a read-only folder there is no lock to hold the file
+        still, and no shared memory to tell: another machine, or a process that sees the folder under another mount,
+        may write to it.
         """
-        return self._frozen is not None and (self._frozen != _stamp(self.file) or _has_log(self.file))
+        if self._frozen is not None:
+            return self._frozen != _stamp(self.file) or _has_log(self.file)
+        return _place(self.file) not in (self._place, None)
 
     @property
     def data_version(self) -> int:
@@ -232,7 +239,8 @@ class Catalog:
         try:
             yield
         finally:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # some errors have rolled it back already
+                self.connection.execute("ROLLBACK")
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """Run one statement."""
@@ -276,6 +284,14 @@ def _connect(uri: str) -> sqlite3.Connection:
     return connection
 
 
+def _place(file: Path) -> tuple[int, int] | None:
+    try:
+        info = file.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
 def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
         info = file.stat()
@@ -285,7 +301,11 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 def _has_log(file: Path) -> bool:
+    return _has_content(file.with_name(f"{file.name}-wal"))
+
+
+def _has_content(file: Path) -> bool:
     try:
-        return file.with_name(f"{file.name}-wal").stat().st_size > 0
+        return file.stat().st_size > 0
     except OSError:
         return False

@@ -7,18 +7,20 @@ says how many rows count: what lies beyond is left over from a run that was kill
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexDamagedError
+from searchengine.errors import IndexDamagedError, IndexingError
 from searchengine.index.disk import anew
 
 HEADER_BYTES = 256
 _MAGIC = b"\x93NUMPY\x01\x00"
 _FLOAT = np.dtype("<f4")
+_NAME = re.compile(r"features(-[0-9]+)?\.npy", re.ASCII)
 
 
 def header(rows: int, dimension: int) -> bytes:
@@ -28,11 +30,17 @@ def header(rows: int, dimension: int) -> bytes:
     return _MAGIC + body.to_bytes(2, "little") + text.ljust(body - 1).encode("ascii") + b"\n"
 
 
+def matrices(folder: Path) -> list[Path]:
+    """The feature files of an index, those among them that its catalog does not name too; nobody else's."""
+    return [file for file in folder.glob("features*.npy") if _NAME.fullmatch(file.name)]
+
+
 def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
     """Map the first ``rows`` rows read-only -> (rows, dimension) float32.
 
     Raises:
         IndexDamagedError: the file is missing, shorter than that, or no such matrix.
+        IndexingError: it cannot be read.
     """
     if rows == 0:  # an empty range cannot be mapped, and the file may not be there yet
         return np.empty((0, dimension), dtype=np.float32)
@@ -46,8 +54,12 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
             if size < need:
                 raise _damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}")
             return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=(rows, dimension))
+    except FileNotFoundError as error:
+        raise _damaged(file, "it is not there") from error
     except OSError as error:
-        raise _damaged(file, f"it cannot be read: {error.strerror}") from error
+        raise IndexingError(
+            f"{file} cannot be read: {error.strerror}. Check its permissions and the disk, and try again."
+        ) from error
 
 
 def _damaged(file: Path, why: str) -> IndexDamagedError:

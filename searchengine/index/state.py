@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
 
+_GENERATIONS = itertools.count()
+_ANY = -(2**63)  # of a damaged catalog, rows below 0 are to be seen too
+
 Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
 
 
@@ -26,6 +30,7 @@ Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
 class State:
     """What is searched: everything is indexed by the row of the matrix."""
 
+    generation: int  # another for every state that this process has loaded
     data_version: int
     edits: str
     fingerprint: str
@@ -36,7 +41,6 @@ class State:
     rows: NDArray[np.float32]  # (r, d), mapped
     norm2: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
     ids: NDArray[np.int64]  # (r,), 0 where no image stands behind the row
-    last_id: int
     roots: dict[int, tuple[Path, str]]  # id -> folder, name
     _searchers: dict[str, Searcher] = field(default_factory=dict)
 
@@ -68,8 +72,10 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         total, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
         version = catalog.data_version
         grown = old is not None and (old.edits, old.features_file) == (edits, file)
-        after = old.last_id if old is not None and grown else 0
-        new: list[Any] = catalog.execute("SELECT row, id, norm2 FROM images WHERE id > ?", (after,)).fetchall()
+        known = len(old.ids) if old is not None and grown else 0  # rows are appended; ids may come in any order
+        new: list[Any] = catalog.execute(
+            "SELECT row, id, norm2 FROM images WHERE row >= ?", (known or _ANY,)
+        ).fetchall()
         fingerprint, spec = catalog.need("fingerprint"), catalog.need("spec")
         metric = catalog.get("metric") or EUCLIDEAN
         roots = {id_: (path, name) for id_, path, name in catalog.execute("SELECT id, path, name FROM roots")}
@@ -88,6 +94,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
                 f"The catalog in {folder} is damaged ({error}). To mend it, {anew(folder)}"
             ) from error
     return State(
+        generation=next(_GENERATIONS),
         data_version=version,
         edits=edits,
         fingerprint=fingerprint,
@@ -98,7 +105,6 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         rows=map_rows(folder / file, total, dimension),
         norm2=norm2,
         ids=ids,
-        last_id=max(int(ids.max(initial=0)), after),
         roots=folders(roots),
     )
 

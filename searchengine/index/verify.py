@@ -83,7 +83,8 @@ def _verify(folder: Path, catalog: Catalog, progress: Callable[[int, int], None]
             images = int(catalog.execute("SELECT count(*) FROM images").fetchone()[0])
             missing = _missing_files(catalog)
             problems += _check_matrix(folder, catalog, progress)
-    copy = _check_copy(folder, catalog) if not problems else None
+            state = catalog.state
+    copy = _check_copy(folder, catalog, state) if not problems else None
     if copy is not None:
         return Verification(images, (copy[0],), missing, command(folder, rebuild=copy[1]))
     return Verification(images, tuple(problems), missing, command(folder) if problems else None)
@@ -152,7 +153,7 @@ def _header_fits(file: Path, rows: int, dimension: int) -> bool:
     return told is not None and int(told[1]) <= rows and start == header(int(told[1]), dimension)
 
 
-def _check_copy(folder: Path, catalog: Catalog) -> tuple[str, bool] | None:
+def _check_copy(folder: Path, catalog: Catalog, state: tuple[bytes | None, int]) -> tuple[str, bool] | None:
     """What is wrong with the copy of the catalog, and whether the index must be made anew for it; None if nothing."""
     try:
         copy = Catalog.open_backup(folder)
@@ -163,7 +164,7 @@ def _check_copy(folder: Path, catalog: Catalog) -> tuple[str, bool] | None:
     try:
         with translated(folder):
             copy.check()
-            if copy.state != catalog.state:
+            if copy.state != state:
                 return None  # a run goes on, or was killed; or it is of an index that was here before
             for table in _TABLES:
                 every = f"SELECT * FROM {table} ORDER BY 1, 2"  # noqa: S608

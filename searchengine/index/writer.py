@@ -18,7 +18,7 @@ from searchengine.index import entries, swapping
 from searchengine.index.catalog import Catalog, now
 from searchengine.index.changes import Batch, Known, ReadyRow, Skipped, Twin
 from searchengine.index.disk import translated, writable
-from searchengine.index.features import FeatureWriter, map_rows
+from searchengine.index.features import FeatureWriter, map_rows, matrices
 
 _COMPACT_ABOVE = 0.25  # of all rows are dead: searches read them for nothing
 
@@ -94,9 +94,19 @@ class IndexWriter:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
+    def reserve_ids(self, last_id: int) -> None:
+        """Ids up to that one are taken."""
+        with self._committed():
+            self.catalog.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last_id,))
+
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
         """Record the image folders; ids that are in use keep their meaning."""
+        roots = list(roots)
         with self._committed():
+            # two may have changed places, and no two may have the same, not even for a moment
+            self.catalog.execute_many(
+                "UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots)
+            )
             self.catalog.execute_many(
                 "INSERT INTO roots VALUES (?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET path = excluded.path, name = excluded.name",
@@ -195,8 +205,12 @@ class IndexWriter:
     def compact(self) -> None:
         """Copy the rows that count into a new file, and name it in the same transaction. Ids stay."""
         old, file = self._features, self._next_file()
-        with translated(self.folder):
-            new, ids = swapping.copy_live(self.catalog, old, file)
+        try:
+            with translated(self.folder):
+                new, ids = swapping.copy_live(self.catalog, old, file)
+        except IndexingError:
+            file.unlink(missing_ok=True)  # the disk is full
+            raise
         with self._committed():
             swapping.renumber(self.catalog, ids)
             self.catalog.set("rows", str(len(ids)))
@@ -238,7 +252,7 @@ class IndexWriter:
 
     def _remove_strays(self) -> None:
         """Delete feature files that the catalog does not name; readers that map one keep it until they let go."""
-        for file in self.folder.glob("features*.npy"):
+        for file in matrices(self.folder):
             if file.name != self._features.file.name:
                 with contextlib.suppress(OSError):
                     file.unlink()

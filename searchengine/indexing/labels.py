@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ _COCO = (
     *("id", "name", "file_name", "image_id", "category_id", "area", "bbox"),
 )
 _LABELS = ("label", "labels", "class", "category")
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 class Labels(Protocol):
@@ -155,7 +157,7 @@ def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if len(row) != len(head):
             raise ValueError(f"row {number} has {len(row)} columns, where the first has {len(head)}")
         labels = found.setdefault(_plain(row[at_path]), [])
-        label = row[at_label].strip()
+        label = _readable(row[at_label].strip())
         if label and label not in labels:
             labels.append(label)
     return {path: tuple(labels) for path, labels in found.items()}
@@ -168,7 +170,7 @@ def _needed(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _of_coco(annotations: Any) -> dict[str, tuple[str, ...]]:
     """file_name -> names of categories, the one that covers the largest area of the image first."""
-    names = {category["id"]: str(category["name"]) for category in annotations["categories"]}
+    names = {category["id"]: _readable(str(category["name"])) for category in annotations["categories"]}
     areas: dict[Any, dict[str, float]] = {image["id"]: {} for image in annotations["images"]}
     for annotation in annotations["annotations"]:
         covered = areas[annotation["image_id"]]
@@ -179,6 +181,11 @@ def _of_coco(annotations: Any) -> dict[str, tuple[str, ...]]:
         _plain(str(image["file_name"])): tuple(sorted(areas[image["id"]], key=lambda n: (-areas[image["id"]][n], n)))
         for image in annotations["images"]
     }
+
+
+def _readable(label: str) -> str:
+    """What was no text, as bytes of another encoding than UTF-8 are, becomes a mark that it was not."""
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", label)
 
 
 def _plain(path: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from searchengine.errors import IndexError_, IndexingError, IndexNotFoundError, SearchEngineError
 from searchengine.index.catalog import Catalog
 from searchengine.index.disk import translated, writable
+from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
 
 _STAGING = "rebuild"
@@ -96,8 +97,14 @@ def _is_damaged(catalog: Catalog) -> bool:
 
 
 def staging(folder: Path, fingerprint: str) -> Path:
-    """Where the new index is made; what a run for another extractor left there, or is damaged, is thrown away."""
+    """Where the new index is made.
+
+    What is there already is thrown away if it was made for another extractor, is damaged, or was adopted by a run that
+    was killed right then: its matrix is the live one under another name, and must not be written to.
+    """
     staged = folder / _STAGING
+    if _is_adopted(staged, folder):
+        discard(staged)
     if staged.exists():
         try:
             with IndexWriter.open(staged) as writer:
@@ -113,12 +120,19 @@ def staging(folder: Path, fingerprint: str) -> Path:
     return staged
 
 
-def writer_there(staged: Path) -> IndexWriter | None:
-    """To what a killed run has left there, if it left anything."""
+def _is_adopted(staged: Path, folder: Path) -> bool:
+    live = {(file.stat().st_dev, file.stat().st_ino) for file in matrices(folder)}
+    return any((file.stat().st_dev, file.stat().st_ino) in live for file in matrices(staged))
+
+
+def writer_there(staged: Path, last_id: int) -> IndexWriter | None:
+    """To what a killed run has left there, if it left anything; ids up to ``last_id`` have been given since."""
     try:
-        return IndexWriter.open(staged)
+        writer = IndexWriter.open(staged)
     except IndexNotFoundError:
         return None
+    writer.reserve_ids(last_id)
+    return writer
 
 
 def discard(staged: Path) -> None:
@@ -131,6 +145,6 @@ def set_aside(folder: Path) -> Path:
     kept = folder / f"{_KEPT}{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with writable(folder):
         kept.mkdir(parents=True, exist_ok=True)
-        for file in [*folder.glob("features*.npy"), *folder.glob("catalog.sqlite*")]:
+        for file in [*matrices(folder), *folder.glob("catalog.sqlite*")]:
             file.replace(kept / file.name)
     return kept

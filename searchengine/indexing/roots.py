@@ -29,7 +29,10 @@ def assign_roots(
                 f"The index is of {len(recorded)} image folders, and {len(folders)} were given: with --relocate, give "
                 "each one's new place, in the order " + ", ".join(os.fsdecode(path) for _, path, _ in recorded) + "."
             )
-        return [Root(id_, folder, folder.name) for (id_, _, _), folder in zip(recorded, folders, strict=True)]
+        moved: list[Root] = []
+        for (id_, _, _), folder in zip(recorded, folders, strict=True):
+            moved.append(Root(id_, folder, _free_name(folder, moved)))
+        return moved
     by_path = {os.fsdecode(path): Root(id_, Path(os.fsdecode(path)), name) for id_, path, name in recorded}
     given = {str(folder) for folder in folders}
     left_out = [path for path in by_path if path not in given]
@@ -42,12 +45,15 @@ def assign_roots(
     next_id = max((root.id for root in roots), default=0) + 1
     for folder in folders:
         if str(folder) not in by_path:
-            roots.append(Root(next_id, folder, _free_name(folder.name or "images", {root.name for root in roots})))
+            roots.append(Root(next_id, folder, _free_name(folder, roots)))
             next_id += 1
     return roots
 
 
-def _free_name(name: str, taken: set[str]) -> str:
+def _free_name(folder: Path, roots: Sequence[Root]) -> str:
+    """The folder's own name as people can read it, told from those of the others."""
+    taken = {root.name for root in roots}
+    name = os.fsencode(folder.name).decode("utf-8", "replace") or "images"
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name}-{number}"

@@ -22,7 +22,7 @@ from searchengine.indexing import rebuild
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.lazy import LazyExtractor
 from searchengine.indexing.options import IndexingOptions, Progress, Quiet, Summary
-from searchengine.indexing.pipeline import read_ahead
+from searchengine.indexing.pipeline import read, read_ahead
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_roots, make_plan
@@ -143,12 +143,12 @@ class _Run:
 
     def _replace(self, old: IndexWriter, old_ids: OldIds) -> dict[str, int]:
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
-        store = Store(staged, rebuild.writer_there(staged), old_ids)
+        store = Store(staged, rebuild.writer_there(staged, old_ids.last), old_ids)
         try:
             counts = self._fill(store, replaces=old)
         finally:
             store.close()
-        if counts["images"] or not old_ids.count:
+        if counts["images"]:
             old.adopt(staged)
             old.back_up()
         rebuild.discard(staged)
@@ -221,6 +221,8 @@ class _Run:
             plan.candidates, self.extractor.preprocess, store.known_content, threads=threads, ahead=2 * size + threads
         )
         for reading in readings:
+            if store.has_lost(reading):
+                reading = read(reading.candidate, self.extractor.preprocess, ())
             store.take(reading, batch, pixels, plan.missing, gone, tally)
             if reading.reason is not None:
                 self.progress.skipped(_shown(reading.candidate.path), reading.reason)
@@ -245,7 +247,9 @@ class _Run:
         pixels.clear()
 
     def _take_out(self, store: Store, plan: Plan, tally: _Tally) -> None:
-        """Remove what was not found, unless that is too much to be meant."""
+        """Remove what was not found, unless that is too much to be meant, or not all was looked at."""
+        if self.options.limit is not None:
+            return
         for folder in self.folders:
             check_folder(folder)  # once more: it may have gone while the run went on
         total = store.count()

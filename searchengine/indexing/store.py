@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import IndexingError
 from searchengine.index.catalog import now
 from searchengine.index.changes import Batch, FileState, ImageRow, Known, Seen, Skipped, Twin
 from searchengine.index.writer import IndexWriter
@@ -80,6 +82,13 @@ class Store:
             self.writer.set_roots(wanted)
 
     # -- readings ---------------------------------------------------------------------------------------------------
+
+    def has_lost(self, reading: Reading) -> bool:
+        """Whether its content was known when it was read, and has been overwritten since by a batch."""
+        digest = reading.content_hash
+        if digest is None or reading.reason is not None or reading.picture is not None or digest in self._pictures:
+            return False
+        return self.writer is None or self.writer.twin(digest) is None
 
     def take(
         self,
@@ -236,7 +245,8 @@ class Store:
         forgotten = list(forgotten)
         if forgotten:
             self.writer.forget_skipped(forgotten)
-        self.writer.compact_if_sparse()
+        with contextlib.suppress(IndexingError):  # no room for it: the next run may have some
+            self.writer.compact_if_sparse()
         if self.writer.catalog.get("run") is not None:
             self.writer.set({"run": None})
         return self.count()

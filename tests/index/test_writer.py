@@ -253,3 +253,41 @@ def test_the_copy_of_an_index_that_was_here_before_is_no_copy_of_this_one(folder
     with closing(Catalog.open(folder)) as catalog, closing(Catalog.open_backup(folder)) as copy:
         assert copy.state == catalog.state
         assert copy.execute("SELECT path FROM images").fetchall() == [(b"b.jpg",)]
+
+
+def test_a_reader_sees_ids_in_whatever_order_they_come(
+    folder: Path, writer: IndexWriter, reading: Callable[[], LocalIndex]
+) -> None:
+    for id_, name in ((101, "a"), (7, "b")):
+        batch = Batch(stored=[an_image(f"{name}.jpg", id_=id_)], features=[np.ones(2, dtype=np.float32)])
+        writer.commit(batch)
+        if id_ == 101:
+            index = reading()
+            assert len(index) == 1
+    assert index.paths == ["a.jpg", "b.jpg"]
+    assert index.ids.tolist() == [101, 7]
+
+
+def test_a_snapshot_that_sqlite_has_ended_itself(folder: Path, writer: IndexWriter) -> None:
+    with closing(Catalog.open(folder)) as catalog:
+        with catalog.snapshot():
+            catalog.execute("ROLLBACK")  # as SQLite does when the disk cannot be read
+        assert catalog.need_number("rows") == 0
+
+
+def test_a_damaged_count_of_writes_is_the_catalogs(folder: Path, writer: IndexWriter) -> None:
+    add(writer, a=[1.0, 2.0])
+    writer.back_up()
+    writer.catalog.execute("UPDATE manifest SET value = 'x' WHERE key = 'commits'")
+    found = verify(folder)
+    assert "commits" in found.problems[0]
+    assert found.mend is not None
+    assert found.mend.endswith("--rebuild")
+
+
+def test_a_matrix_that_cannot_be_read_is_not_called_damaged(folder: Path, writer: IndexWriter) -> None:
+    add(writer, a=[1.0, 2.0])
+    (folder / "features.npy").unlink()
+    (folder / "features.npy").mkdir()  # as if not allowed, for those who may do everything
+    with pytest.raises(IndexingError, match="cannot be read"):
+        LocalIndex.open(folder)

@@ -158,3 +158,9 @@ def test_the_metric_is_recorded_and_can_be_changed(tmp_path: Path, update: Updat
     update(spec=OTHER_SPEC, rebuild=True)
     assert index.metric == "inner-product"
     index.close()
+
+
+def test_labels_that_are_no_text(tmp_path: Path, update: Update, photos: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"path,label\nsub/b.png,Caf\xe9\n")
+    update(labels=str(tmp_path / "labels.csv"))
+    assert labels_of(tmp_path / "index")["sub/b.png"] == ("Caf\N{REPLACEMENT CHARACTER}",)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +12,11 @@ import numpy as np
 import pytest
 
 from searchengine.engine import open_index
-from searchengine.errors import ExtractorMismatchError, IndexDamagedError, IndexingError
-from searchengine.extractors import ExtractorSpec
+from searchengine.errors import IndexingError
 from searchengine.index.verify import verify
-from searchengine.indexing import IndexingOptions, Summary, update_index
-from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, picture, write_pictures
-
-Update = Callable[..., Summary]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def update(tmp_path: Path, photos: Path) -> Update:
-    def run(*folders: Path, spec: ExtractorSpec = SPEC, index: str = "index", **options: Any) -> Summary:
-        return update_index(
-            folders or [photos],
-            tmp_path / index,
-            spec=spec,
-            load=lambda: FakeExtractor(spec),
-            options=IndexingOptions(batch_size=3, **options),
-        )
-
-    return run
-
-
-def contents(folder: Path) -> dict[str, tuple[list[float], str | None]]:
-    """path -> feature, label."""
-    index = open_index(folder)
-    try:
-        return {
-            path: (row.tolist(), label)
-            for path, row, label in zip(index.paths, index.features, index.labels, strict=True)
-        }
-    finally:
-        index.close()
-
-
-def ids(folder: Path) -> dict[str, int]:
-    index = open_index(folder)
-    try:
-        return dict(zip(index.paths, index.ids.tolist(), strict=True))
-    finally:
-        index.close()
-
-
-def age(folder: Path) -> None:
-    """Make all files look as if they had been written a minute ago."""
-    then = time.time_ns() - 60 * 10**9
-    for file in folder.rglob("*"):
-        os.utime(file, ns=(then, then), follow_symlinks=False)
+from searchengine.indexing import update_index
+from tests.fakes import SPEC, FakeExtractor, picture, write_pictures
+from tests.indexing.looking import Update, age, contents, ids
 
 
 def test_each_row_stands_beside_its_path(photos: Path, update: Update, tmp_path: Path) -> None:
@@ -196,6 +144,61 @@ def test_limit_removes_nothing(photos: Path, update: Update) -> None:
     assert update().images == 9
 
 
+def test_limit_keeps_what_broke(photos: Path, update: Update) -> None:
+    write_pictures(photos, a=1, b=2, c=3, d=4, e=5)
+    age(photos)
+    update()
+    (photos / "a.png").write_bytes(b"no image any more")
+    done = update(limit=1)
+    assert (done.skipped, done.removed, done.images) == (1, 0, 5)
+    assert update().images == 4
+
+
+def test_what_a_batch_has_overwritten_is_read_again(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, **{f"n{i}": i + 1 for i in range(6)})
+    age(photos)
+    update()
+    write_pictures(photos, a=50, b=51)  # with the first of the others, a batch
+    write_pictures(photos, **{f"n{i}": i for i in range(6)})  # each has what the one before had
+    assert update(commit_seconds=0).changed == 6
+    assert contents(tmp_path / "index") == {
+        "a.png": ([50.0] * 12, None),
+        "b.png": ([51.0] * 12, None),
+        **{f"n{i}.png": ([i + 0.0] * 12, None) for i in range(6)},
+    }
+    assert verify(tmp_path / "index").sound
+
+
+def test_without_room_for_a_compaction_the_run_ends_well(
+    photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise IndexingError("The disk is full.")
+
+    write_pictures(photos, a=1, b=2, c=3)
+    update()
+    (photos / "a.png").unlink()
+    monkeypatch.setattr("searchengine.index.swapping.copy_live", full)
+    assert update(prune=True).images == 2
+    index = open_index(tmp_path / "index")
+    assert index.status().run is None
+    index.close()
+    monkeypatch.undo()
+    update()
+    assert [file.name for file in (tmp_path / "index").glob("features*")] == ["features-2.npy"]
+
+
+def test_files_of_others_in_the_index_folder_stay(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2)
+    update()
+    mine = tmp_path / "index" / "features-of-mine.npy"
+    mine.write_bytes(b"mine")
+    (photos / "a.png").unlink()
+    update(prune=True)  # compacts
+    update(rebuild=True)
+    assert mine.read_bytes() == b"mine"
+
+
 def test_unusable_files_are_skipped_by_name_and_retried_when_they_change(
     photos: Path, update: Update, tmp_path: Path
 ) -> None:
@@ -252,41 +255,36 @@ def test_several_folders(photos: Path, update: Update, tmp_path: Path) -> None:
         update(tmp_path, photos)
 
 
-def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, update: Update, tmp_path: Path) -> None:
-    write_pictures(photos, a=1, b=2, c=3, d=4, e=5, f=6)
-    update()
-    (photos / "a.png").unlink()
-    update()
-    write_pictures(photos, g=7)
-    update()
-    (photos / "b.png").rename(photos / "z.png")
-    with pytest.raises(ExtractorMismatchError, match="--rebuild"):
-        update(spec=OTHER_SPEC)
-    index = open_index(tmp_path / "index")
-    assert update(spec=OTHER_SPEC, rebuild=True).embedded == 6
-    assert index.fingerprint == OTHER_SPEC.fingerprint  # a reader follows
-    index.close()
-    assert ids(tmp_path / "index") == {"z.png": 2, "c.png": 3, "d.png": 4, "e.png": 5, "f.png": 6, "g.png": 7}
-    write_pictures(photos, h=8)
-    update(spec=OTHER_SPEC)
-    assert ids(tmp_path / "index")["h.png"] == 8
-    assert not (tmp_path / "index" / "rebuild").exists()
-    assert verify(tmp_path / "index").sound
+def test_folders_that_changed_places(photos: Path, update: Update, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_pictures(photos, a=1)
+    write_pictures(other, b=2)
+    update(photos, other)
+    photos.rename(tmp_path / "third")
+    other.rename(photos)
+    (tmp_path / "third").rename(other)
+    assert update(other, photos, relocate=True).unchanged == 2
+    assert set(contents(tmp_path / "index")) == {"other/a.png", "photos/b.png"}
 
 
-def test_a_damaged_index_is_mended_by_a_rebuild_and_nothing_is_thrown_away(
-    photos: Path, update: Update, tmp_path: Path
-) -> None:
-    write_pictures(photos, a=1, b=2, c=3)
-    update()
-    features = tmp_path / "index" / "features.npy"
-    features.write_bytes(features.read_bytes()[:300])
-    with pytest.raises(IndexDamagedError):
-        update()
-    update(rebuild=True)
-    assert verify(tmp_path / "index").sound
-    assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2, "c.png": 3}
-    assert list((tmp_path / "index").glob("damaged-*/features.npy"))
+def test_moved_folders_of_one_name_are_told_apart(update: Update, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "img", tmp_path / "b" / "img"
+    write_pictures(first, m=1)
+    write_pictures(second, m=2)
+    update(first, second)
+    for folder in (first, second):
+        folder.parent.rename(folder.parent.with_name(f"new-{folder.parent.name}"))
+    moved = [tmp_path / "new-a" / "img", tmp_path / "new-b" / "img"]
+    update(*moved, relocate=True)
+    assert contents(tmp_path / "index") == {"img/m.png": ([1.0] * 12, "img"), "img-2/m.png": ([2.0] * 12, "img-2")}
+
+
+def test_a_folder_whose_name_is_no_text(update: Update, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_pictures(folder, a=1)
+    update(folder)
+    assert update(folder).unchanged == 1
+    assert list(contents(tmp_path / "index")) == ["a.png"]
 
 
 def test_features_of_a_broken_model_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""Some images of a collection, spread evenly, to which more can be added."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.index.local import LocalIndex
+from tests.mapping.filled import fill
+
+
+def index_of(folder: Path, count: int, gone: range = range(0)) -> LocalIndex:
+    return fill(folder, np.zeros((count, 2), np.float32), gone=gone)
+
+
+def ids_of(index: LocalIndex, n: int) -> list[int]:
+    return [record.id for record in index.sample(n)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 1000])
+def test_it_is_even_by_id_and_part_of_a_larger_one(count: int, tmp_path: Path) -> None:
+    index = index_of(tmp_path, count)
+    before: set[int] = set()
+    for n in (0, 1, 2, 3, 10, 30, 60, 61, 120, 240, 500, 999, 1000, 5000):
+        ids = ids_of(index, n)
+        assert len(ids) == min(n, count)
+        assert ids == sorted(ids)
+        assert before <= set(ids)
+        if ids:
+            gaps = [after - one for one, after in pairwise([0, *ids, count + 1])]
+            assert max(gaps) <= 4 * count / len(ids) + 1
+        before = set(ids)
+
+
+def test_what_was_removed_leaves_no_hole(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "index", 100)
+    index_of(tmp_path / "index", 0, gone=range(1, 81))
+    assert ids_of(index, 50) == list(range(81, 101))
+    index_of(tmp_path / "index", 0, gone=range(81, 101))
+    assert ids_of(index, 5) == []

@@ -1,0 +1,128 @@
+"""An index is made anew: ids stay, whatever came between, and what answers meanwhile is not touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from searchengine.engine import open_index
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError
+from searchengine.index.verify import verify
+from searchengine.index.writer import IndexWriter
+from searchengine.indexing import rebuild
+from tests.fakes import OTHER_SPEC, write_pictures
+from tests.indexing.looking import Update, contents, ids
+
+
+class Killed(BaseException):
+    """In place of a signal."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, update: Update) -> None:
+    """A rebuild comes to its end where it would call that."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(Killed):
+            update(rebuild=True)
+
+
+def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2, c=3, d=4, e=5, f=6)
+    update()
+    (photos / "a.png").unlink()
+    update()
+    write_pictures(photos, g=7)
+    update()
+    (photos / "b.png").rename(photos / "z.png")
+    with pytest.raises(ExtractorMismatchError, match="--rebuild"):
+        update(spec=OTHER_SPEC)
+    index = open_index(tmp_path / "index")
+    assert update(spec=OTHER_SPEC, rebuild=True).embedded == 6
+    assert index.fingerprint == OTHER_SPEC.fingerprint  # a reader follows
+    index.close()
+    assert ids(tmp_path / "index") == {"z.png": 2, "c.png": 3, "d.png": 4, "e.png": 5, "f.png": 6, "g.png": 7}
+    write_pictures(photos, h=8)
+    update(spec=OTHER_SPEC)
+    assert ids(tmp_path / "index")["h.png"] == 8
+    assert not (tmp_path / "index" / "rebuild").exists()
+    assert verify(tmp_path / "index").sound
+
+
+def test_a_damaged_index_is_mended_by_a_rebuild_and_nothing_is_thrown_away(
+    photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    update()
+    features = tmp_path / "index" / "features.npy"
+    features.write_bytes(features.read_bytes()[:300])
+    with pytest.raises(IndexDamagedError):
+        update()
+    update(rebuild=True)
+    assert verify(tmp_path / "index").sound
+    assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2, "c.png": 3}
+    assert list((tmp_path / "index").glob("damaged-*/features.npy"))
+
+
+def test_a_rebuild_that_was_killed_as_it_was_done_leaves_nothing_that_the_next_writes_into(
+    photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, b=1, c=2, d=3)
+    update()
+    killed_at(monkeypatch, rebuild, "discard", update)  # the new index is in place already
+    write_pictures(photos, z=4)
+    update()
+    write_pictures(photos, a=5)
+    update()
+    whole = contents(tmp_path / "index")
+    killed_at(monkeypatch, IndexWriter, "adopt", update)
+    assert contents(tmp_path / "index") == whole
+    assert verify(tmp_path / "index").sound
+
+
+def test_ids_that_were_given_while_a_rebuild_lay_half_done_are_not_given_again(
+    photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, b=1, c=2, d=3)
+    update()
+    killed_at(monkeypatch, IndexWriter, "adopt", update)
+    write_pictures(photos, z=4)
+    update()
+    write_pictures(photos, a=5)
+    update(rebuild=True)
+    assert ids(tmp_path / "index") == {"b.png": 1, "c.png": 2, "d.png": 3, "z.png": 4, "a.png": 5}
+    assert verify(tmp_path / "index").sound
+
+
+def test_who_reads_a_damaged_index_sees_the_one_that_takes_its_place(
+    photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    update()
+    reader = open_index(tmp_path / "index")
+    assert len(reader) == 3
+    features = tmp_path / "index" / "features.npy"
+    features.unlink()  # the reader still has it
+    write_pictures(photos, d=4, aa=5)
+    with pytest.raises(IndexDamagedError):
+        update()
+    update(rebuild=True)
+    assert sorted(reader.paths) == ["a.png", "aa.png", "b.png", "c.png", "d.png"]
+    assert len(reader) == 5
+    reader.close()
+
+
+def test_of_an_empty_index_and_an_empty_folder_nothing_is_made(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1)
+    update()
+    (photos / "a.png").unlink()
+    update(prune=True)
+    assert update(rebuild=True).images == 0
+    assert contents(tmp_path / "index") == {}
+    write_pictures(photos, b=2)
+    assert update(rebuild=True).images == 1
+    assert ids(tmp_path / "index") == {"b.png": 2}
