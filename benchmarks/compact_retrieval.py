@@ -19,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from searchengine.evaluation.intervals import RESAMPLES, interval, resampled_means
+from searchengine.evaluation.metrics import average_precision, precision_at
 from searchengine.extractors.compact import graph_file, read_card
+from searchengine.extractors.pixels import normalized
 from searchengine.learning.photos import find_labelled, squashed
 from searchengine.learning.teacher import Teacher
 
@@ -45,12 +48,6 @@ class Scores:
     first_ten: npt.NDArray[np.float64]
 
 
-def unit(features: npt.NDArray[np.generic]) -> Features:
-    """Rows of length one."""
-    rows = np.asarray(features, dtype=np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-
 def compact_model(folder: Path | None, batch: int = 32) -> Model:
     """The shipped model (or one in `folder`) on OpenVINO in float32."""
     import openvino as ov
@@ -61,7 +58,7 @@ def compact_model(folder: Path | None, batch: int = 32) -> Model:
 
     def embed(pictures: Pixels) -> Features:
         parts = [compiled([pictures[i : i + batch]])[0] for i in range(0, len(pictures), batch)]
-        return unit(np.concatenate(parts))
+        return normalized(np.concatenate(parts), "l2")
 
     return Model("compact", int(read_card(**at)["size"]), embed)
 
@@ -71,7 +68,8 @@ def teacher_model(path: Path, size: int) -> Model:
     teacher = Teacher(path, size=size, batch=32)
 
     def embed(pictures: Pixels) -> Features:
-        return unit(np.concatenate([teacher.embed(pictures[i : i + 32]) for i in range(0, len(pictures), 32)]))
+        parts = [teacher.embed(pictures[i : i + 32]) for i in range(0, len(pictures), 32)]
+        return normalized(np.concatenate(parts).astype(np.float32), "l2")
 
     return Model(f"teacher at {size} px", size, embed)
 
@@ -85,19 +83,11 @@ def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
         relevant = labels[order[order != query]] == labels[query]  # (n - 1,)
         if not relevant.any():
             continue
-        precision = np.cumsum(relevant) / np.arange(1, len(relevant) + 1)
-        ap.append(precision[relevant].mean())
-        first.append(float(relevant[0]))
-        ten.append(relevant[:10].mean())
+        places = np.flatnonzero(relevant) + 1
+        ap.append(average_precision(places))
+        first.append(precision_at(places, 1))
+        ten.append(precision_at(places, 10))
     return Scores(np.array(ap), np.array(first), np.array(ten))
-
-
-def interval(values: npt.NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean, queries drawn with replacement."""
-    rng = np.random.default_rng(0)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -149,7 +139,8 @@ def report_retrieval(model: Model, folder: Path) -> None:
     print(f"{model.name}: {len(files)} images of {folder.name}", file=sys.stderr)
     pixels = np.stack([squashed(path, model.size) for path in files])  # (n, s, s, 3) uint8
     scores = leave_one_out(model.embed(pixels), np.asarray(labels))
-    low, high = interval(scores.average_precision)
+    means = resampled_means(scores.average_precision[:, None], RESAMPLES, np.random.default_rng(0))
+    (low,), (high,) = interval(means)
     print(
         f"| {folder.name} | {model.name} | {scores.first.mean():.3f} | {scores.first_ten.mean():.3f} "
         f"| {scores.average_precision.mean():.3f} ({low:.3f} to {high:.3f}) |"

@@ -42,7 +42,8 @@ def main() -> None:
         assert other.replicates is not None
         without = (one.replicates.astype(np.float64) - other.replicates)[:, :, [main_one]]
         error = float(jackknife.spread(without, groups)[0])
-        wrong["jackknife over photos"] += jackknife.t_p(float(differences.mean()), error) < 0.05
+        held = jackknife.held(without, groups)
+        wrong["jackknife over photos"] += jackknife.t_p(float(differences.mean()), error, held) < 0.05
         wrong["permutation over queries"] += float(intervals.sign_flip_p(differences, random, 999)[0]) < 0.05
     for name, times in wrong.items():
         print(f"{name:26} {times / options.rounds:6.1%} of {options.rounds} rounds, {count} photos")

@@ -33,6 +33,7 @@ from searchengine.classifying.feedback import (
     rocchio,
     unit,
 )
+from searchengine.evaluation.intervals import RESAMPLES, interval, resampled_means
 
 PAGE = 20
 JUDGED = 3
@@ -127,21 +128,14 @@ def ranking(features: Rows, w: Rows, without: NDArray[np.int64]) -> NDArray[np.i
     return order[~np.isin(order, without)]
 
 
-def interval(values: NDArray[np.float64], draws: int = 2000) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean, queries drawn with replacement."""
-    generator = np.random.default_rng(0)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def lines(name: str, rule: str, outcome: Outcome) -> Iterator[str]:
     """Two lines of the table."""
     full = (outcome.liked == JUDGED) & (outcome.disliked == JUDGED)
     for title, chosen in (("1 to 3 of each", np.ones(len(full), dtype=bool)), ("3 and 3", full)):
         if chosen.any():
             before, after = outcome.before[chosen], outcome.after[chosen]
-            low, high = interval(after - before)
+            means = resampled_means((after - before)[:, None], RESAMPLES, np.random.default_rng(0))
+            (low,), (high,) = interval(means)
             yield (
                 f"| {name} | {rule} | {title} | {chosen.sum()} | {before.mean():.3f} | {after.mean():.3f} "
                 f"| {(after - before).mean():+.3f} ({low:+.3f} to {high:+.3f}) | {1000 * outcome.seconds:.1f} |"

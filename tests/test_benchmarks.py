@@ -100,3 +100,17 @@ def test_made_up_features_are_of_length_one() -> None:
     assert rows.shape == (5, 12)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     assert (rows >= 0).all()
+
+
+def test_retrieval_is_measured_as_the_product_measures() -> None:
+    from searchengine.evaluation import evaluate_features
+
+    random = np.random.default_rng(0)
+    for count in (6, 60):  # with fewer than ten others too
+        features = random.standard_normal((count, 4)).astype(np.float32)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        labels = np.arange(count) % 3
+        scores = script("compact_retrieval").leave_one_out(features, labels)
+        expected = evaluate_features(features, [str(label) for label in labels], metric="cosine")
+        for name, found in (("mAP", scores.average_precision), ("P@1", scores.first), ("P@10", scores.first_ten)):
+            assert found.mean() == pytest.approx(expected[name])

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from searchengine.classifying.svm import linear_svm
 from searchengine.errors import QueryError
 from searchengine.index.local import LocalIndex
-from searchengine.index.metrics import COSINE, EUCLIDEAN
+from searchengine.index.metrics import COSINE, rank_alike
 from searchengine.index.types import Hit
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def recommend(
     else:
         judged = liked if asked is None else np.concatenate([asked, np.atleast_2d(liked)])
         w = exemplar_svm(judged, disliked, random_rows(index, without, seed))
-    metric = EUCLIDEAN if index.normalized and index.metric == EUCLIDEAN else COSINE
+    metric = index.metric if rank_alike(index.metric, COSINE, normalized=index.normalized) else COSINE
     wanted, everything = k + len(without) + len(without_contents), len(index)
     while True:
         found = index.search(w, wanted, metric)[0]

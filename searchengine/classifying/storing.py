@@ -155,7 +155,7 @@ class LatestClassifier:
             return None
         state = self._index.state()
         # Of another extractor, nothing that is known still holds.
-        return _Seen((state.fingerprint, stat.st_ino, stat.st_mtime_ns, stat.st_size), state.data_version)
+        return _Seen((state.fingerprint, stat.st_ino, stat.st_mtime_ns, stat.st_size), state.generation)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class _Seen:
     """Which file was read, and when in the life of the index."""
 
     file: tuple[str, int, int, int]
-    data_version: int
+    generation: int
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes] | None:

@@ -67,22 +67,25 @@ class _Pair:
         self.low, self.high = intervals.interval(intervals.resampled_means(self.differences, resamples, random))
         self.p_here = intervals.sign_flip_p(self.differences, random)
         groups = jackknife.groups_of([first.per_query.keys[row] for row in here])
-        self.error = jackknife.spread(np.float64(1.0) * without[here] - without_too[there], groups)  # (m,)
+        replicates = np.float64(1.0) * without[here] - without_too[there]  # (c, groups, m)
+        self.error = jackknife.spread(replicates, groups)  # (m,)
+        self.held = jackknife.held(replicates, groups)
         means = self.differences.mean(axis=0)
-        self.p = [jackknife.t_p(float(d), float(e)) for d, e in zip(means, self.error, strict=True)]
+        self.p = [jackknife.t_p(float(d), float(e), self.held) for d, e in zip(means, self.error, strict=True)]
 
     def told(self, names: Sequence[str], p: Sequence[float], p_here: Sequence[float]) -> Comparison:
         differences = []
         for i, name in enumerate(names):
-            mean, margin = float(self.differences[:, i].mean()), jackknife.margin(float(self.error[i]))
+            mean = float(self.differences[:, i].mean())
+            margin = jackknife.margin(float(self.error[i]), self.held)
             differences.append(
                 Difference(
                     name,
                     float(self.a[:, i].mean()),
                     float(self.b[:, i].mean()),
                     mean,
-                    mean - margin,
-                    mean + margin,
+                    mean - margin if self.held > 1 else None,
+                    mean + margin if self.held > 1 else None,
                     p[i],
                     float(self.low[i]),
                     float(self.high[i]),
@@ -110,14 +113,13 @@ class _Pair:
         if bool((self.a == self.b).all()):
             return f"{one} and {other} are equally good on {on}: every measure of every query is the same."
         up, down, sign = main.first, main.second, 1.0
-        low, high = main.low, main.high
         if main.difference < 0:
             one, other, up, down, sign = other, one, down, up, -1.0
-            low, high = -high, -low
-        told = (
-            f"{MAIN} {up:.3f} against {down:.3f}, a difference of {signed(sign * main.difference)} "
-            f"(95 % interval {signed(low)} to {signed(high)}, {p_text(main.p)})"
-        )
+        sure = "too few photos for an interval"
+        if main.low is not None and main.high is not None:
+            low, high = sorted((sign * main.low, sign * main.high))
+            sure = f"95 % interval {signed(low)} to {signed(high)}, {p_text(main.p)}"
+        told = f"{MAIN} {up:.3f} against {down:.3f}, a difference of {signed(sign * main.difference)} ({sure})"
         if max(main.p, main.p_here) < _ALPHA:
             return f"{one} is better than {other} on photos like these: {told}."
         if main.p_here < _ALPHA:

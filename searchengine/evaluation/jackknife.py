@@ -19,8 +19,12 @@ from numpy.typing import NDArray
 
 from searchengine.evaluation.metrics import NDCG_AT, PRECISION_AT
 
-GROUPS: Final = 25  # one more than an even number: see t_p
-_T_95: Final = 2.0639  # of Student's t with GROUPS - 1 degrees of freedom
+GROUPS: Final = 25
+# of Student's t with 1 to GROUPS - 1 degrees of freedom
+_T_95: Final = (
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788,
+    2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639,
+)  # fmt: skip
 
 Values = NDArray[np.float64]
 
@@ -70,32 +74,56 @@ def without_each_group(
     return found
 
 
+def held(replicates: Values, of_query: NDArray[np.int64]) -> int:
+    """How many groups there are to tell a spread by: those that hold a query, and without which others still ask.
+
+    Takes what ``spread`` takes. Few photos leave groups empty, and what is taken out with an empty group is nothing.
+    """
+    able = np.flatnonzero(_asking(replicates, of_query).any(axis=0))
+    return len(np.intersect1d(of_query, able))
+
+
 def spread(replicates: Values, of_query: NDArray[np.int64]) -> Values:
     """(q, GROUPS, m) values without each group, and the (q,) group of each query -> (m,) standard errors of the mean.
 
-    In a replicate the queries of the group are left out too, and those that have nothing relevant left.
+    In a replicate the queries of the group are left out too, and those that have nothing relevant left. With fewer
+    than two groups ``held`` nothing can be told, and the errors are 0.
     """
-    asking = of_query[:, None] != np.arange(GROUPS)  # (q, g)
-    asking &= ~np.isnan(replicates).any(axis=2)
+    asking = _asking(replicates, of_query)
     count = asking.sum(axis=0)
     sums = np.where(asking[:, :, None], replicates, 0.0).sum(axis=0)  # (g, m)
     means = sums[count > 0] / count[count > 0, None]
-    return np.asarray(np.sqrt((GROUPS - 1) / GROUPS * ((means - means.mean(axis=0)) ** 2).sum(axis=0)))
+    groups = max(held(replicates, of_query), 1)
+    return np.asarray(np.sqrt((groups - 1) / groups * ((means - means.mean(axis=0)) ** 2).sum(axis=0)))
 
 
-def margin(error: float) -> float:
-    """Half the width of the 95 % interval."""
-    return _T_95 * error
+def _asking(replicates: Values, of_query: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(q, GROUPS): which queries there are without each group."""
+    asking: NDArray[np.bool_] = of_query[:, None] != np.arange(GROUPS)
+    asking &= ~np.isnan(replicates).any(axis=2)
+    return asking
 
 
-def t_p(difference: float, error: float) -> float:
-    """Two-sided p-value of Student's t with GROUPS - 1 degrees of freedom (Abramowitz and Stegun, 26.7.4)."""
+def margin(error: float, groups: int) -> float:
+    """Half the width of the 95 % interval, told by so many groups ``held``; infinite with fewer than two."""
+    return _T_95[groups - 2] * error if groups > 1 else math.inf
+
+
+def t_p(difference: float, error: float, groups: int) -> float:
+    """Two-sided p-value of Student's t with ``groups`` - 1 degrees of freedom; 1 with fewer than two groups.
+
+    Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
+    if groups < 2:
+        return 1.0
     if error == 0.0:
         return 1.0 if difference == 0.0 else 0.0
-    freedom = GROUPS - 1
+    freedom = groups - 1
+    odd = freedom % 2
     angle = math.atan(abs(difference) / error / math.sqrt(freedom))
-    term = total = 1.0
-    for i in range(1, freedom // 2):
-        term *= (2 * i - 1) / (2 * i) * math.cos(angle) ** 2
+    term, total = math.cos(angle) ** odd, 0.0
+    for power in range(odd, freedom - 1, 2):  # of the cosine
         total += term
-    return max(0.0, 1.0 - math.sin(angle) * total)
+        term *= (power + 1) / (power + 2) * math.cos(angle) ** 2
+    within = math.sin(angle) * total
+    return max(0.0, 1.0 - (2.0 / math.pi * (angle + within) if odd else within))

@@ -82,6 +82,7 @@ def leave_one_out(
         irrelevant=relevance.labelled - len(asking),
         alone=singles,
         copies=copies,
+        several_labels=sum(len(run.labels[i]) > 1 for i in asking),
     )
     keys = [run.records[i].path for i in asking]
     pictures = [run.picture(int(i)) for i in asking]
@@ -132,6 +133,7 @@ def query_folder(
         alone=tuple(unknown),
         unreadable=asked.unreadable,
         copies=copies,
+        several_labels=sum(len(labels[i]) > 1 for i in asking),
     )
     keys = [asked.paths[i] for i in asking]
     pictures = [Picture(asked.paths[i], asked.files[i], labels[i]) for i in asking]

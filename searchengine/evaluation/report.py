@@ -90,7 +90,7 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
 
 def _lead(evaluation: Evaluation) -> str:
     first, tenth, main = (evaluation.figure(name) for name in ("P@1", "P@10", metrics.MAIN))
-    one = "is of the same class" if all(len(of) == 1 for of in evaluation.per_query.labels) else "shares a label"
+    one = "is of the same class" if evaluation.counts.several_labels == 0 else "shares a label"
     are = "are" if one.startswith("is") else "do"
     sure = f" (95\N{NO-BREAK SPACE}% interval {wording.interval_text(main)})" if main.low is not None else ""
     return (
@@ -108,7 +108,10 @@ def _ends(comparison: Comparison) -> tuple[list[Any], list[Any]]:
 
 def _scale(comparison: Comparison) -> float:
     """The greatest distance from zero that the plot of differences has to show."""
-    return max(1e-6, *(max(abs(one.low), abs(one.high)) for one in comparison.differences))
+    return max(
+        1e-6,
+        *(abs(end) for one in comparison.differences for end in (one.low, one.high, one.difference) if end is not None),
+    )
 
 
 def _environment() -> Environment:

@@ -94,7 +94,8 @@ class Confusion:
 class Counts:
     """What was ranked, and who asked. ``unlabelled`` and ``irrelevant`` images were no queries: without a label, and
     with nothing relevant to find; ``alone`` are the labels that no other image shares; ``unreadable`` could not be
-    opened; ``copies`` of the queries have the bytes of another image of the collection.
+    opened; ``copies`` of the queries have the bytes of another image of the collection. ``several_labels`` of the
+    queries carry more than one; None where that was not counted.
     """
 
     collection: int
@@ -105,6 +106,7 @@ class Counts:
     alone: tuple[str, ...]
     unreadable: int = 0
     copies: int = 0
+    several_labels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +154,17 @@ class Difference:
     """``first`` - ``second`` over the queries that both have.
 
     ``low``, ``high`` and ``p`` are for photos of the same kind: queries and collection could have been others
-    (jackknife). ``low_here``, ``high_here`` and ``p_here`` are for this very collection, asked with other queries
-    (paired bootstrap, permutation test). Both p are raised for the number of pairs compared.
+    (jackknife); there is no interval where the photos are too few to tell. ``low_here``, ``high_here`` and ``p_here``
+    are for this very collection, asked with other queries (paired bootstrap, permutation test). Both p are raised for
+    the number of pairs compared.
     """
 
     name: str
     first: float
     second: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     low_here: float
     high_here: float

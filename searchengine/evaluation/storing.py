@@ -111,7 +111,12 @@ def _made(kind: Any, value: Any) -> Any:
     """A value of that type from what JSON has of it; TypeError, KeyError or ValueError where it is none."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        given = {one.name: _made(hints[one.name], value[one.name]) for one in dataclasses.fields(kind) if _kept(one)}
+        wanted = [one for one in dataclasses.fields(kind) if one.name not in _NOT_KEPT]
+        given = {
+            one.name: _made(hints[one.name], value[one.name])
+            for one in wanted
+            if one.name in value or one.default is dataclasses.MISSING  # what came later has a default
+        }
         return kind(**given)  # type: ignore[operator]
     if isinstance(kind, types.UnionType):
         return None if value is None else _made(typing.get_args(kind)[0], value)
@@ -124,7 +129,3 @@ def _made(kind: Any, value: Any) -> Any:
     if kind not in (str, int, bool) or type(value) is not kind:
         raise TypeError(f"{value!r} is no {kind}")
     return value
-
-
-def _kept(field: dataclasses.Field[Any]) -> bool:
-    return field.name not in _NOT_KEPT

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from searchengine.evaluation.comparing import p_text, signed
 from searchengine.evaluation.metrics import MAIN
 from searchengine.evaluation.protocols import LEAVE_ONE_OUT
-from searchengine.evaluation.results import Comparison, Evaluation, Figure
+from searchengine.evaluation.results import Comparison, Difference, Evaluation, Figure
 from searchengine.index.metrics import metric_title
 
 _HARDEST = 5
@@ -109,11 +109,17 @@ def _compared(comparison: Comparison) -> list[str]:
         *comparison.notes,
         f"  {'':12}  difference  {'on photos like these':27}  on this very collection",
         *(
-            f"  {one.name:12}  {signed(one.difference):>10}  {signed(one.low):>6} to {signed(one.high):6}  "
+            f"  {one.name:12}  {signed(one.difference):>10}  {_between(one)}  "
             f"{p_text(one.p):9}  {signed(one.low_here):>6} to {signed(one.high_here):6}  {p_text(one.p_here)}"
             for one in comparison.differences
         ),
     ]
+
+
+def _between(one: Difference) -> str:
+    if one.low is None or one.high is None:
+        return f"{'-':>6}{'':10}"
+    return f"{signed(one.low):>6} to {signed(one.high):6}"
 
 
 def interval_text(figure: Figure) -> str:

@@ -133,11 +133,6 @@ def compile_distiller(distiller: Any, *, ema_momentum: float = 0.999, weight_dec
     optimizer.build(distiller.trainable_variables)
 
 
-def averaged_weights(distiller: Any) -> None:
-    """Replace the trained weights by their running average, in place. For the end of a training, or for a copy."""
-    distiller.optimizer.finalize_variable_values(distiller.trainable_variables)
-
-
 def save_checkpoint(path: Path, distiller: Any, progress: Progress) -> None:
     """Write all variables of model and optimiser, and the progress, to one .npz; a kill leaves the old file whole."""
     stream = io.BytesIO()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ from PIL import Image, ImageFilter, ImageOps
 from searchengine.errors import SearchEngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     import numpy.typing as npt
 
@@ -61,25 +64,45 @@ def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> 
     """Decode the photos of `folder` to `cache/pixels.npy` in a shuffled order, or map what is there already.
 
     The order is a function of `seed` and the sorted file names alone, so any first part of it is a fair sample.
+    `cache/pixels.json` tells which photos these are. Raises SearchEngineError where they are others.
     """
     files, labels, classes = find_labelled(folder)
     order = np.random.default_rng(seed).permutation(len(files))
-    ready = cache / "pixels.npy"
+    ready, note = cache / "pixels.npy", cache / "pixels.json"
+    these = {"seed": seed, "photos": _digest(folder, files)}
     if not ready.exists():
         cache.mkdir(parents=True, exist_ok=True)
+        note.unlink(missing_ok=True)
         part = cache / "pixels.part"
         pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), size, size, 3))
         for row, source in enumerate(order):
             pixels[row] = squashed(files[source], size)
         pixels.flush()
         del pixels
+        is_of(note, these)
         part.replace(ready)
     mapped: Pixels = np.lib.format.open_memmap(ready, "r")
-    if mapped.shape != (len(files), size, size, 3):
+    if mapped.shape != (len(files), size, size, 3) or not is_of(note, these):
         raise SearchEngineError(
             f"{ready} was made from other photos ({mapped.shape[0]} rows); remove it to make it anew"
         )
     return Photos(mapped, np.asarray(labels, dtype=np.int64)[order], classes)
+
+
+def _digest(folder: Path, files: Sequence[Path]) -> str:
+    """Of the names and sizes of files: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        digest.update(b"%s\0%d\0" % (os.fsencode(file.relative_to(folder)), file.stat().st_size))
+    return digest.hexdigest()
+
+
+def is_of(note: Path, source: Mapping[str, Any]) -> bool:
+    """Whether a file was made from this source, by the note beside it. One without a note is, and gets its note now."""
+    told = json.dumps(source)
+    if not note.exists():
+        write_atomically(note, told.encode())
+    return note.read_text() == told
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,16 @@ costs half: enlarging further only blurs.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from searchengine.errors import SearchEngineError
+from searchengine.learning.photos import is_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,10 +64,21 @@ class Teacher:
 def embed_once(teacher_file: Path, pixels: Pixels, cache: Path) -> npt.NDArray[np.uint8]:
     """The teacher's embeddings of all pictures, (n, d) uint8, from `cache/teacher.npy`; made there if need be.
 
-    A run that was stopped goes on where it was: `teacher.done` counts the rows that are certain.
+    A run that was stopped goes on where it was: `teacher.done` counts the rows that are certain. `teacher.json` tells
+    of which pictures and by which teacher they are. Raises SearchEngineError where these are others.
     """
-    ready, done = cache / "teacher.npy", cache / "teacher.done"
+    ready, done, note = cache / "teacher.npy", cache / "teacher.done", cache / "teacher.json"
     start = int(done.read_text()) if done.exists() and ready.exists() else 0
+    if not start:
+        for stale in (done, note):
+            stale.unlink(missing_ok=True)
+    content = hashlib.blake2b(np.ascontiguousarray(pixels).data.cast("B"), digest_size=16)
+    these = {"teacher": teacher_file.name, "pictures": content.hexdigest()}
+    kept = len(np.lib.format.open_memmap(ready, "r")) if start else len(pixels)
+    if kept != len(pixels) or not is_of(note, these):
+        raise SearchEngineError(
+            f"{ready} was made from other photos or by another teacher ({kept} rows); remove it to make it anew"
+        )
     if start < len(pixels):
         teacher = Teacher(teacher_file)
         mode = "r+" if start else "w+"

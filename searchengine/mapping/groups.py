@@ -61,6 +61,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
     rows = Rows.of(state)
     if not len(rows):
         raise QueryError("The index holds no images, so there is nothing to group.")
+    stamps = stored.stamps_of(index, rows)  # first: what changes while this goes on is told as changed
     reduction = principal_components(rows, progress=progress)
     reduced = reduction.project_all(rows)
     clusters = clusters_of(reduced, options.k, seed=options.seed, progress=progress)
@@ -75,7 +76,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
     }
     arrays: dict[str, NDArray[Any]] = {
         "ids": rows.ids,
-        "stamps": stored.stamps_of(index, rows),
+        "stamps": stamps,
         "cluster": clusters.numbers,
         "distance": clusters.distances,
         "duplicate": duplicates.numbers,

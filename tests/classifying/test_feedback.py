@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from searchengine.classifying.feedback import EXEMPLAR_SVM, ROCCHIO, RULES, exemplar_svm, recommend, rocchio
 from searchengine.classifying.svm import linear_svm
 from searchengine.cli import recommending
-from searchengine.engine import SearchEngine
+from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import QueryError, UnknownImageError
+from searchengine.exchange import ImportOptions, import_features
 from tests.classifying.conftest import Indexed, clouds
 
 
@@ -50,6 +52,32 @@ def test_recommend_equals_a_loop(rule: str, indexed: Indexed) -> None:
     assert 7 not in [hit.id for hit in engine.recommend(liked, disliked, 100, query=7, rule=rule)]
     again = engine.recommend([*liked, 4], disliked, k=100, rule=rule)
     assert [hit.id for hit in again] == [hit.id for hit in hits]  # to like twice is to like once
+
+
+@pytest.mark.parametrize(
+    ("metric", "normalize", "distance"),
+    [
+        ("euclidean", "l2", lambda cosine: (2 - 2 * cosine) ** 0.5),
+        ("inner-product", "l2", lambda cosine: -cosine),
+        ("cosine", "l2", lambda cosine: 1 - cosine),
+        ("manhattan", "l2", lambda cosine: 1 - cosine),
+        ("euclidean", "none", lambda cosine: 1 - cosine),
+        ("inner-product", "none", lambda cosine: 1 - cosine),
+    ],
+)
+def test_distances_are_those_of_the_index_where_it_ranks_by_direction(
+    metric: str, normalize: str, distance: Callable[[float], float], tmp_path: Path
+) -> None:
+    features = clouds((6, 6))[0]
+    np.save(tmp_path / "a.npy", features)
+    import_features(tmp_path / "a.npy", tmp_path / "index", ImportOptions(metric=metric, normalize=normalize))
+    index = open_index(tmp_path / "index")
+    for hit in recommend(index, features[:1], features[:0], 12, rule=ROCCHIO):
+        row, liked = features[hit.id - 1], features[0]
+        cosine = float(row @ liked / np.linalg.norm(row) / np.linalg.norm(liked))
+        assert hit.score == pytest.approx(cosine, abs=1e-6)
+        assert hit.distance == pytest.approx(distance(min(cosine, 1.0)), abs=1e-3)
+    index.close()
 
 
 def test_svm_equals_scikit_learn() -> None:

@@ -22,6 +22,7 @@ from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
 from tests.classifying.conftest import Indexed, clouds
 from tests.classifying.test_classifiers import REPORT
+from tests.web.mapped import read_only_mount
 
 
 @pytest.fixture
@@ -94,6 +95,25 @@ def test_latest(index: LocalIndex) -> None:
         time.sleep(0.01)
     assert third is not None
     assert third.stale
+
+
+def test_latest_on_a_read_only_mount(index: LocalIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_classifier(index, classifier_for(index))
+    index.close()
+    read_only_mount(monkeypatch)
+    latest = LatestClassifier(LocalIndex.open(index.folder))
+    first = latest.get()
+    assert first is not None
+    assert not first.stale
+    with IndexWriter.open(index.folder) as writer:
+        writer.commit(Batch(removed=[3]))
+    for _ in range(1000):
+        read = latest.get()
+        if read is not first:
+            break
+        time.sleep(0.01)
+    assert read is not None
+    assert read.stale
 
 
 def test_another_extractor_is_refused(index: LocalIndex) -> None:

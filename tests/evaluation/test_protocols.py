@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from searchengine.evaluation import (
     read_queries,
     to_json,
 )
+from searchengine.evaluation.jackknife import groups_of, margin, t_p
+from searchengine.evaluation.report import render
+from searchengine.evaluation.wording import as_text
 from searchengine.index.changes import Batch
 from searchengine.index.writer import IndexWriter
 from tests.evaluation.conftest import Make
@@ -214,6 +218,27 @@ def test_three_queries_decide_nothing(imported: Make) -> None:
     assert all(0 < one.p_here <= 1 for one in comparison.differences)
 
 
+def test_few_photos_have_a_wide_interval_and_two_have_none(imported: Make) -> None:
+    random = np.random.default_rng(4)
+    labels = ["a", "b"] * 4
+    one, other = (imported(name, random.standard_normal((8, 2)).tolist(), labels) for name in ("one", "other"))
+    (comparison,) = compare([leave_one_out(one, TWO), leave_one_out(other, TWO)])
+    main = next(difference for difference in comparison.differences if difference.name == "mAP")
+    held = len({int(group) for group in groups_of([f"{i}.png" for i in range(8)])})
+    assert main.low is not None
+    assert t_p(main.difference, (main.difference - main.low) / margin(1.0, held), held) == pytest.approx(main.p)
+    pair = [imported(name, [[0.0], [far], [1.0]], ["a", "a", "b"]) for name, far in (("near", 0.5), ("far", 2.0))]
+    evaluations = [leave_one_out(index, TWO) for index in pair]
+    (comparison,) = compare(evaluations)
+    main = next(difference for difference in comparison.differences if difference.name == "mAP")
+    assert (main.low, main.high, main.p, comparison.better) == (None, None, 1.0, None)
+    assert main.difference > 0
+    assert "too few photos for an interval" in comparison.sentence
+    assert "nan" not in render(evaluations, [comparison])
+    assert "nan" not in "".join(as_text(evaluations, [comparison]))
+    json.dumps(to_json([comparison]), allow_nan=False)
+
+
 def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
     features = np.random.default_rng(3).standard_normal((12, 2)).tolist()
     more = leave_one_out(imported("more", features, ["a", "b"] * 6), TWO)
@@ -228,8 +253,6 @@ def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
 
 
 def test_as_json(imported: Make) -> None:
-    import json
-
     told = json.loads(json.dumps(to_json([leave_one_out(imported("line", LINE, LABELS))])))
     assert told[0]["figures"][0]["name"] == "P@1"
     assert "per_query" not in told[0]

@@ -6,16 +6,21 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import own
-from searchengine.learning.triplets import Recipe, checkpoint, curves
+from searchengine.learning.triplets import Recipe, checkpoint, curves, fitting
 from searchengine.learning.triplets import run as running
 from searchengine.learning.triplets.gathering import find_labelled
+from searchengine.learning.triplets.learner import Learner, NotFiniteError
+from searchengine.learning.triplets.scores import Scores
+from searchengine.learning.triplets.sources import Features
 from tests.learning import tiny
 from tests.learning.conftest import Setting
 
@@ -124,10 +129,6 @@ def test_nothing_readable(setting: Setting, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best state until then is written, and a later look finds it."""
-    import numpy as np
-
-    from searchengine.learning.triplets.sources import Features
-
     whole = Features.draw
 
     def poisoned(self: Features, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -143,6 +144,28 @@ def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     result = setting.train(tmp_path / "m.keras", epochs=4)
     assert [epoch.number for epoch in result.epochs] == [0, 1, 2, 3, 4]
+
+
+def test_a_start_that_is_no_number() -> None:
+    class Start:
+        def state(self) -> None: ...
+
+    def judge() -> Scores:
+        raise NotFiniteError
+
+    with pytest.raises(LearningError, match=r"In epoch 0, .* was no number.*Choose another --layer"):
+        fitting.begin(cast("Learner", Start()), judge, {})
+
+
+@pytest.mark.slow
+def test_a_start_that_is_no_number_in_a_whole_run(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Features.plain
+    monkeypatch.setattr(Features, "plain", lambda self, rows: whole(self, rows) * np.float32(np.nan))
+    with pytest.raises(LearningError, match="In epoch 0"):
+        setting.train(tmp_path / "m.keras")
+    assert not (tmp_path / "m.keras").exists()
 
 
 @pytest.mark.slow

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from PIL import Image
 
 from searchengine.errors import LearningError, UnknownNameError
 from searchengine.extractors import own
+from searchengine.extractors.frameworks import import_keras
 from searchengine.learning.triplets import Trained
 from searchengine.learning.triplets.recipe import TRIPLETS
 from tests.learning import tiny
@@ -168,6 +172,20 @@ def test_going_on(setting: Setting, tmp_path: Path) -> None:
     with pytest.raises(LearningError, match=r"other settings: margin 0.2 then, 0.3 now"):
         setting.train(out, epochs=4, margin=0.3)
     assert len(setting.train(out, epochs=1, margin=0.3, restart=True).epochs) == 2
+
+
+def test_a_run_that_is_done_writes_the_same_file_again(setting: Setting, tmp_path: Path) -> None:
+    """An index knows its model by the file's hash."""
+    out = tmp_path / "metric.keras"
+    hashes = []
+    for _ in range(2):
+        import_keras().utils.clear_session()  # as in a process of its own
+        setting.train(out, epochs=1)
+        hashes.append(hashlib.sha256(out.read_bytes()).hexdigest())
+        with zipfile.ZipFile(out) as saved:
+            assert {info.date_time[0] for info in saved.infolist()} == {1980}
+            assert json.loads(saved.read("metadata.json"))["date_saved"] == ""
+    assert hashes[0] == hashes[1]
 
 
 def test_early_stopping(setting: Setting, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from PIL import Image
 
 from searchengine.cli import main
 from searchengine.errors import QueryError
-from searchengine.mapping import GroupOptions, make_groups, stored
-from searchengine.mapping.clusters import clusters_of
+from searchengine.mapping import GroupOptions, groups, make_groups, stored
+from searchengine.mapping.clusters import Clusters, clusters_of
 from searchengine.mapping.duplicates import duplicates_of
 from searchengine.mapping.reduction import Rows, principal_components
 from tests.conftest import draw
@@ -124,6 +125,25 @@ def test_groups_are_stored_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["cluster", "--index-dir", str(tmp_path / "index"), "-k", "30"]) == 1
     assert main(["cluster", "--index-dir", str(tmp_path / "index"), "--threshold", "9"]) == 1
     assert "The threshold must be" in capsys.readouterr().err
+
+
+def test_what_changes_meanwhile_is_told_as_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = blobs([6, 5])
+    index = fill(tmp_path / "index", features)
+
+    def slowly(*args: Any, **options: Any) -> Clusters:
+        features[3] += 1
+        fill(tmp_path / "index", features).close()
+        return clusters_of(*args, **options)
+
+    monkeypatch.setattr(groups, "clusters_of", slowly)
+    make_groups(index, GroupOptions(k=2))
+    found = stored.load(index.folder, stored.GROUPS)
+    assert found is not None
+    rows = Rows.of(index.state())
+    fresh = stored.freshness(found, index.fingerprint, rows.ids, stored.stamps_of(index, rows))
+    assert fresh == stored.Freshness(new=0, changed=1, gone=0, other=False)
+    index.close()
 
 
 def test_cosine_compares_directions(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import LearningError
 from searchengine.learning.triplets.checkpoint import Checkpoint
 from searchengine.learning.triplets.curves import Epoch, best_of
 from searchengine.learning.triplets.learner import Learner, NotFiniteError
@@ -17,9 +18,19 @@ from searchengine.learning.triplets.scores import Scores
 
 
 def begin(learner: Learner, judge: Callable[[], Scores], settings: Mapping[str, Any]) -> Checkpoint:
-    """The state before the first epoch. The start counts as an epoch, 0: so the best is never worse than it."""
+    """The state before the first epoch. The start counts as an epoch, 0: so the best is never worse than it.
+
+    LearningError where the backbone is such that an embedding is no number already.
+    """
     state = learner.state()
-    return Checkpoint(settings, (_epoch(0, None, judge(), time.monotonic()),), state, state.weights)
+    try:
+        found = judge()
+    except NotFiniteError as error:
+        raise LearningError(
+            "In epoch 0, before anything was learnt, an embedding was no number: what the backbone gives is too large, "
+            "or its weights are damaged. Nothing was written. Choose another --layer, --backbone or --weights."
+        ) from error
+    return Checkpoint(settings, (_epoch(0, None, found, time.monotonic()),), state, state.weights)
 
 
 def fit(

@@ -40,11 +40,6 @@ class State:
     weights: list[NDArray[np.float32]]
     optimizer: list[NDArray[Any]]
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether all weights are numbers."""
-        return all(bool(np.isfinite(one).all()) for one in self.weights)
-
 
 class Learner:
     """A network that learns, by Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).

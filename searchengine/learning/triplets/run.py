@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import re
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -273,6 +276,7 @@ def _write_model(model: Any, file: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Keras, on how NumPy copies
             model.save(part)
+        _make_repeatable(part)
         part.replace(file)
     except OSError as error:
         raise LearningError(
@@ -281,6 +285,26 @@ def _write_model(model: Any, file: Path) -> None:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _make_repeatable(file: Path) -> None:
+    """The same network gives the same bytes, whenever it is saved: an index knows its model by them.
+
+    Keras notes the time, and tells objects that occur several times by where they lie in memory.
+    """
+    with zipfile.ZipFile(file) as saved:
+        parts = {info.filename: saved.read(info) for info in saved.infolist()}
+    about = json.loads(parts["metadata.json"])
+    parts["metadata.json"] = json.dumps({**about, "date_saved": ""}).encode()
+    numbers: dict[str, int] = {}
+    parts["config.json"] = re.sub(
+        r'(?<="shared_object_id": )\d+',
+        lambda found: str(numbers.setdefault(found[0], len(numbers))),
+        parts["config.json"].decode(),
+    ).encode()
+    with zipfile.ZipFile(file, "w") as anew:
+        for name, data in parts.items():
+            anew.writestr(zipfile.ZipInfo(name), data)  # of 1980
 
 
 @contextlib.contextmanager
