@@ -21,7 +21,8 @@ pdf doc docx dot odt ppt pptx odp xls xlsx ods epub mobi pages numbers key
 zip tar gz tgz bz2 xz zst 7z rar jar whl iso dmg vdi vmdk qcow2 deb rpm apk
 mp4 m4v mov avi mkv webm wmv flv mpg mpeg mts m2ts 3gp ogv mp3 m4a aac wav flac ogg oga opus wma mid midi
 exe dll so dylib o a lib bin class msi app
-db sqlite sqlite3 db3 mdb pkl pickle npy npz h5 hdf5 keras pt pth ckpt safetensors onnx tflite pb parquet arrow
+db sqlite sqlite3 db3 mdb sqlite-shm sqlite-wal sqlite-journal db-shm db-wal db-journal
+pkl pickle npy npz h5 hdf5 keras pt pth ckpt safetensors onnx tflite pb parquet arrow
 feather mat tfrecord tfrecords
 ttf otf woff woff2 lnk url desktop torrent part crdownload tmp bak swp aae thm md5 sha1 sha256 sig asc pem crt
 """

@@ -59,6 +59,9 @@ def labels_from(choice: str) -> Labels:
         if file.suffix.lower() == ".json":
             with file.open("rb") as opened:
                 return FileLabels(file, _of_coco(json.load(opened, object_hook=_needed)))
+        with file.open("rb") as opened:
+            if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise ValueError("it is UTF-16 text; save it as CSV UTF-8")
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             return FileLabels(file, _of_csv(text))
     except OSError as error:
@@ -157,7 +160,9 @@ def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if len(row) != len(head):
             raise ValueError(f"row {number} has {len(row)} columns, where the first has {len(head)}")
         labels = found.setdefault(_plain(row[at_path]), [])
-        label = _readable(row[at_label].strip())
+        label = row[at_label].strip()
+        if _NO_TEXT.search(label):  # a path may be so, as the file system has it
+            raise ValueError(f"the label in row {number} is not UTF-8 text; save the file as CSV UTF-8")
         if label and label not in labels:
             labels.append(label)
     return {path: tuple(labels) for path, labels in found.items()}

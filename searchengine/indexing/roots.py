@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from searchengine.errors import IndexingError
-from searchengine.indexing.scan import Root
+from searchengine.indexing.scan import Root, readable
 
 
 def assign_roots(
@@ -38,8 +38,9 @@ def assign_roots(
     left_out = [path for path in by_path if path not in given]
     if left_out:
         raise IndexingError(
-            f"The index is of {', '.join(by_path)}, and {', '.join(left_out)} was not given. To add a folder, name all "
-            "of them. If the folder has moved, add --relocate. For other images, choose another --index-dir."
+            f"The index is of {', '.join(by_path)}, and {', '.join(left_out)} "
+            f"{'was' if len(left_out) == 1 else 'were'} not given. To add a folder, name all of them. If one has moved, add --relocate. To leave "
+            "one out, add --rebuild --prune. For other images, choose another --index-dir."
         )
     roots = list(by_path.values())
     next_id = max((root.id for root in roots), default=0) + 1
@@ -53,7 +54,7 @@ def assign_roots(
 def _free_name(folder: Path, roots: Sequence[Root]) -> str:
     """The folder's own name as people can read it, told from those of the others."""
     taken = {root.name for root in roots}
-    name = os.fsencode(folder.name).decode("utf-8", "replace") or "images"
+    name = readable(folder.name) or "images"
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name}-{number}"

@@ -256,9 +256,10 @@ class _Run:
         missing = len(plan.missing)
         if missing and missing > _GONE_AT_MOST * total and not self.options.prune:
             tally.missing = missing
+            how = "were not found, or left out by --exclude" if self.options.exclude else "were not found"
             self.progress.say(
-                f"{missing} of {total} indexed images were not found, more than a fifth. They were kept: if they are "
-                "really gone, give the same command with --prune."
+                f"{missing} of {total} indexed images {how}, more than a fifth. They were kept: if they are really "
+                "to go, give the same command with --prune."
             )
         elif missing:
             store.remove([image.id for image in plan.missing.values()])

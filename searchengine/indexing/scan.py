@@ -82,8 +82,9 @@ def check_folder(folder: Path) -> None:
         with os.scandir(folder):
             return
     except FileNotFoundError as error:
-        advice = "Is its disk mounted? Nothing was removed from the index."
-        raise IndexingError(f"The image folder {folder} is not there. {advice}") from error
+        raise IndexingError(
+            f"The image folder {folder} is not there. Is its disk mounted, and the name right? Nothing was changed."
+        ) from error
     except NotADirectoryError as error:
         raise IndexingError(f"{folder} is not a folder. Give the folder that holds the images.") from error
     except OSError as error:
@@ -134,12 +135,17 @@ def make_plan(
     return plan
 
 
+def readable(name: str) -> str:
+    """A name as people can read it, whatever its bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def label_of(root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
     """The name of the folder that a file lies in; a file right in the only image folder has no label."""
     parent = os.path.dirname(path)  # noqa: PTH120  (bytes)
     if parent:
         return (os.path.basename(parent).decode("utf-8", "replace"),)  # noqa: PTH119
-    return (root.name,) if several else ()
+    return (readable(root.folder.name) or root.name,) if several else ()
 
 
 def _as_it_was(image: Known, found: FoundFile) -> bool:

@@ -162,5 +162,16 @@ def test_the_metric_is_recorded_and_can_be_changed(tmp_path: Path, update: Updat
 
 def test_labels_that_are_no_text(tmp_path: Path, update: Update, photos: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"path,label\nsub/b.png,Caf\xe9\n")
-    update(labels=str(tmp_path / "labels.csv"))
-    assert labels_of(tmp_path / "index")["sub/b.png"] == ("Caf\N{REPLACEMENT CHARACTER}",)
+    with pytest.raises(IndexingError, match=r"the label in row 2 is not UTF-8 text; save the file as CSV UTF-8\."):
+        update(labels=str(tmp_path / "labels.csv"))
+    (tmp_path / "labels.csv").write_text("path,label\nsub/b.png,Café\n", encoding="utf-16")
+    with pytest.raises(IndexingError, match="it is UTF-16 text; save it as CSV UTF-8"):
+        update(labels=str(tmp_path / "labels.csv"))
+
+
+def test_folders_of_one_name_are_one_label(tmp_path: Path, update: Update) -> None:
+    first, second = tmp_path / "1" / "beach", tmp_path / "2" / "beach"
+    write_pictures(first, a=1)
+    write_pictures(second, b=2)
+    update(first, second)
+    assert labels_of(tmp_path / "index") == {"beach/a.png": ("beach",), "beach-2/b.png": ("beach",)}

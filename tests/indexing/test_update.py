@@ -188,6 +188,16 @@ def test_without_room_for_a_compaction_the_run_ends_well(
     assert [file.name for file in (tmp_path / "index").glob("features*")] == ["features-2.npy"]
 
 
+def test_an_index_in_the_folder_of_its_photos(photos: Path, update: Update) -> None:
+    write_pictures(photos, a=1, b=2)
+    update(photos, index="photos")
+    reader = open_index(photos)  # SQLite keeps its log beside the catalog as long
+    write_pictures(photos, c=3)
+    assert update(photos, index="photos").to_dict().items() >= {"added": 1, "skipped": 0, "images": 3}.items()
+    assert update(photos, index="photos").to_dict().items() >= {"unchanged": 3, "skipped": 0}.items()
+    reader.close()
+
+
 def test_files_of_others_in_the_index_folder_stay(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2)
     update()
@@ -276,7 +286,7 @@ def test_moved_folders_of_one_name_are_told_apart(update: Update, tmp_path: Path
         folder.parent.rename(folder.parent.with_name(f"new-{folder.parent.name}"))
     moved = [tmp_path / "new-a" / "img", tmp_path / "new-b" / "img"]
     update(*moved, relocate=True)
-    assert contents(tmp_path / "index") == {"img/m.png": ([1.0] * 12, "img"), "img-2/m.png": ([2.0] * 12, "img-2")}
+    assert contents(tmp_path / "index") == {"img/m.png": ([1.0] * 12, "img"), "img-2/m.png": ([2.0] * 12, "img")}
 
 
 def test_a_folder_whose_name_is_no_text(update: Update, tmp_path: Path) -> None:
