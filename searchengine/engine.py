@@ -216,7 +216,8 @@ class SearchEngine:
 
     def extractor(self) -> Extractor:
         """The extractor that made the index; loaded once, and again when the index was rebuilt with another."""
-        fingerprint = self.index.fingerprint
+        now = self.index.state()  # one moment: a rebuild may put another model's features in place
+        fingerprint = now.fingerprint
         loaded = self._extractor
         if loaded is not None and loaded[0] == fingerprint:
             return loaded[1]
@@ -224,7 +225,7 @@ class SearchEngine:
             if self._extractor is None or self._extractor[0] != fingerprint:
                 weights = self.index.manifest("weights_file")
                 extractor = extractor_from_spec(
-                    ExtractorSpec.from_json(self.index.spec),
+                    ExtractorSpec.from_json(now.spec),
                     weights_file=Path(weights) if weights else None,
                     precision=self._precision,
                     runtime=self._runtime,

@@ -39,8 +39,9 @@ def assign_roots(
     if left_out:
         raise IndexingError(
             f"The index is of {', '.join(by_path)}, and {', '.join(left_out)} "
-            f"{'was' if len(left_out) == 1 else 'were'} not given. To add a folder, name all of them. If one has moved, add --relocate. To leave "
-            "one out, add --rebuild --prune. For other images, choose another --index-dir."
+            f"{'was' if len(left_out) == 1 else 'were'} not given. To add a folder, name all of them. If one has "
+            "moved, add --relocate. To leave one out, add --rebuild --prune. For other images, choose another "
+            "--index-dir."
         )
     roots = list(by_path.values())
     next_id = max((root.id for root in roots), default=0) + 1

@@ -39,6 +39,7 @@ class ServedEngine(SearchEngine):
             found = self._shared.loaded.get(fingerprint)
             if found is None:
                 found = super().extractor()
+                fingerprint = found.spec.fingerprint  # the index may have been rebuilt just now
                 self._shared.loaded[fingerprint] = found
             self._extractor = (fingerprint, found)
             return found
