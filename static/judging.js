@@ -47,7 +47,7 @@ async function judge(link) {
   stopJudging();
   clearError();
   const mine = (pending = { address, controller: new AbortController() });
-  setBusy(true);
+  setBusy(true, mine);
   try {
     const { signal } = mine.controller;
     if (currentFile()) await askAgain(address, { signal, top });
@@ -59,10 +59,8 @@ async function judge(link) {
     if (!(error instanceof Refusal)) throw error;
     sayError(error.message);
   } finally {
-    if (pending === mine) {
-      pending = undefined;
-      setBusy(false);
-    }
+    if (pending === mine) pending = undefined;
+    setBusy(false, mine);
   }
 }
 

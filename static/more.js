@@ -1,7 +1,7 @@
 // Load more: asks for a larger number of pictures, and adds those that are not there yet. What is there stays put.
 
 import { clearError, sayError, setBusy } from "./notices.js";
-import { fetchPage, Refusal } from "./pages.js";
+import { fetchPage, onLeave, Refusal } from "./pages.js";
 import { freezeRow, releaseRows } from "./rows.js";
 import { askMore, currentFile } from "./search.js";
 
@@ -21,21 +21,24 @@ async function loadMore(control) {
   const main = document.getElementById("main");
   const file = currentFile();
   const byKeyboard = control.matches(":focus-visible");
+  const mine = new AbortController();
+  const { signal } = mine;
+  onLeave(main, () => mine.abort());
   control.setAttribute("aria-busy", "true");
-  setBusy(true);
+  setBusy(true, mine);
   clearError();
   try {
-    const page = await (file ? askMore(control.dataset.k) : fetchPage(control.href));
-    if (main !== document.getElementById("main")) return; // another search has come between
+    const page = await (file ? askMore(control.dataset.k, signal) : fetchPage(control.href, { signal }));
     if (!file) history.replaceState(history.state, "", control.href);
     const first = append(main, page);
     if (byKeyboard) first?.querySelector("a.picture").focus({ preventScroll: true });
   } catch (error) {
-    control.removeAttribute("aria-busy");
+    if (error.name === "AbortError") return; // another search has come between
     if (!(error instanceof Refusal)) throw error;
     sayError(error.message);
   } finally {
-    setBusy(false);
+    control.removeAttribute("aria-busy"); // Back may bring it again
+    setBusy(false, mine);
   }
 }
 

@@ -2,6 +2,7 @@
 
 const busy = document.getElementById("busy");
 const toast = document.getElementById("toast");
+const underWay = new Set();
 let fading;
 
 /** Shows an error at the top of the page, where screen readers hear it too. */
@@ -36,8 +37,11 @@ export function say(message) {
   fading = setTimeout(() => (toast.textContent = ""), 2600);
 }
 
-export function setBusy(on) {
-  busy.hidden = !on;
+/** The line at the top shows for as long as anything is under way; `what` tells it from the others. */
+export function setBusy(on, what = "page") {
+  if (on) underWay.add(what);
+  else underWay.delete(what);
+  busy.hidden = underWay.size === 0;
 }
 
 /** Following a link to results takes a moment; the line at the top shows that the click was heard. */

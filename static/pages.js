@@ -41,6 +41,8 @@ function parse(text) {
   return page;
 }
 
+const MOST = 24; // views that are held, the latest ones; an earlier one is loaded anew
+
 // Views that were left without leaving the document, so that Back brings them again. The history outlives a document:
 // a step that another one made, before a reload, is not ours to show.
 const views = new Map();
@@ -50,10 +52,12 @@ let last = 0;
 
 function keep() {
   views.set(shown, { ...parts(document), title: document.title, top: scrollY });
+  if (views.size > MOST) views.delete(views.keys().next().value);
 }
 
 /** Shows the fetched page in place of the open one, `top` px down, as a new step in the history. */
 export function showPage(page, address, { top = 0 } = {}) {
+  for (const view of views.keys()) if (view > shown) views.delete(view); // Forward no longer leads there
   keep();
   if (shown === 0) history.replaceState({ us, view: 0 }, "");
   shown = last += 1;
@@ -69,23 +73,30 @@ function parts(page) {
 
 function mount({ main, header, title, top }) {
   const now = parts(document);
+  now.main.dispatchEvent(new Event("leave"));
   now.main.replaceWith(main);
   now.header.replaceWith(header);
   document.title = title;
   scrollTo(0, top);
 }
 
+/** Calls `left()` when another view takes the place of the one with this `main`. */
+export function onLeave(main, left) {
+  main.addEventListener("leave", left, { once: true });
+}
+
 /** Calls `arrived()` after Back or Forward has brought a view again. */
 export function onReturn(arrived) {
   addEventListener("popstate", ({ state }) => {
     if (!state || (state.us === us && state.view === shown)) return; // a step within the page
-    if (state.us !== us) {
+    const view = state.us === us ? views.get(state.view) : undefined;
+    if (!view) {
       location.reload();
       return;
     }
     keep();
     shown = state.view;
-    mount(views.get(shown));
+    mount(view);
     arrived();
   });
 }

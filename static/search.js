@@ -4,7 +4,7 @@
 import { clearError, sayError, setBusy } from "./notices.js";
 import { fetchPage, onReturn, Refusal, showPage } from "./pages.js";
 
-const held = new WeakMap(); // the results on the page -> {file, preview, address}
+const held = new WeakMap(); // the results on the page -> {file, address}
 const PATIENCE = 140; // ms before the waiting state shows; most answers are there sooner
 let running;
 
@@ -14,11 +14,11 @@ export function currentFile() {
 }
 
 /** Asks for the results of the file that is searched by, with `k` pictures; rejects with a Refusal. */
-export function askMore(k) {
+export function askMore(k, signal) {
   const { file, address } = held.get(document.getElementById("main"));
   const more = new URL(address);
   more.searchParams.set("k", k);
-  return ask(file, more);
+  return ask(file, more, signal);
 }
 
 /** Where the results on the page come from, with all that was chosen. */
@@ -28,14 +28,14 @@ export function currentAddress() {
 
 /** Shows what another address says of the file that is searched by, `top` px down; rejects with a Refusal. */
 export async function askAgain(address, { signal, top }) {
-  const { file, preview } = held.get(document.getElementById("main"));
-  showResults(await ask(file, address, signal), { file, preview, address }, top);
+  const { file } = held.get(document.getElementById("main"));
+  showResults(await ask(file, address, signal), { file, address }, top);
 }
 
 function showResults(page, search, top = 0) {
   showPage(page, `${page.querySelector("a.brand").getAttribute("href")}#picture`, { top });
   held.set(document.getElementById("main"), search);
-  usePreview(search.preview);
+  usePicture(search.file);
 }
 
 /** Sends `file` to an address, what the address asks for as fields of the form. */
@@ -69,24 +69,22 @@ export async function searchBy(file, address) {
   }
   address ??= addressOf(form);
   const mine = (running = new AbortController());
-  const preview = URL.createObjectURL(file);
   const before = document.getElementById("main");
-  setBusy(true);
-  const waiting = setTimeout(() => showWaiting(before, file, preview), PATIENCE);
+  setBusy(true, mine);
+  const waiting = setTimeout(() => showWaiting(before, file), PATIENCE);
   const settle = () => {
     clearTimeout(waiting);
     if (running === mine) running = undefined;
-    if (!running) setBusy(false);
+    setBusy(false, mine);
     hideWaiting(before);
   };
   try {
     const page = await ask(file, address, mine.signal);
     settle();
-    showResults(page, { file, preview, address });
+    showResults(page, { file, address });
     document.querySelector(".found h1")?.focus({ preventScroll: true });
   } catch (error) {
     settle();
-    URL.revokeObjectURL(preview);
     if (error.name === "AbortError") return;
     if (!(error instanceof Refusal)) throw error;
     sayError(error.message);
@@ -136,21 +134,31 @@ export function chooseAgain() {
 }
 
 /** The picture itself is sharper than the copy that came back; a format that the browser cannot show keeps the copy. */
-function usePreview(preview) {
+async function usePicture(file) {
   const image = document.querySelector(".query-picture");
   const trial = new Image();
-  trial.src = preview;
-  trial.decode().then(() => (image.src = preview), () => {});
+  const address = URL.createObjectURL(file);
+  trial.src = address;
+  try {
+    await trial.decode();
+    image.src = address;
+    await image.decode();
+  } catch {
+    // the copy stays
+  } finally {
+    URL.revokeObjectURL(address); // what is shown has been read
+  }
 }
 
-function showWaiting(main, file, preview) {
+function showWaiting(main, file) {
   const waiting = document.getElementById("searching").content.cloneNode(true);
   waiting.querySelector(".query-name").textContent = file.name || "Your picture";
   const image = waiting.querySelector("img");
-  image.addEventListener("error", () => image.remove());
-  image.src = preview;
   for (const part of main.children) part.classList.add("behind");
   main.append(waiting);
+  const address = URL.createObjectURL(file);
+  image.src = address;
+  image.decode().catch(() => image.remove()).finally(() => URL.revokeObjectURL(address));
   scrollTo(0, 0);
 }
 

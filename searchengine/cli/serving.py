@@ -26,16 +26,9 @@ def add_verbs(verbs: Any) -> None:
     serve.set_defaults(act=act_serve)
     _add_index_dirs(serve)
     add_images_dir(serve)
-    serve.add_argument(
-        "--host", default=os.environ.get("BIND", "127.0.0.1"), help="address to listen on (default: this machine only)"
-    )
-    serve.add_argument(
-        "--port",
-        type=whole_number,
-        default=whole_number(os.environ.get("PORT") or "8000"),
-        help="port to listen on (default: $PORT, or 8000)",
-    )
-    serve.add_argument("--threads", type=whole_number, default=32, help="connections served at a time (default: 32)")
+    serve.add_argument("--host", help="address to listen on (default: $BIND, or this machine only)")
+    serve.add_argument("--port", type=whole_number, help="port to listen on (default: $PORT, or 8000)")
+    serve.add_argument("--threads", type=whole_number, help="connections served at a time (default: $THREADS, or 32)")
 
     prepare = verbs.add_parser(
         "prepare",
@@ -69,22 +62,25 @@ def _folders(given: Path | Sequence[Path] | None) -> Folders:
 def act_serve(options: argparse.Namespace) -> int:
     """Become gunicorn."""
     from searchengine.index.catalog import Catalog
+    from searchengine.web import gunicorn_config
+    from searchengine.web.settings import load_settings
 
     folders = _folders(options.index_dir)
+    given = {
+        "SEARCHENGINE_INDEX_DIR": folders,
+        "SEARCHENGINE_IMAGES_DIR": options.images_dir,
+        "BIND": options.host,
+        "PORT": options.port,
+        "THREADS": options.threads,
+    }
+    environment = {**os.environ, **{name: str(value) for name, value in given.items() if value is not None}}
+    # A wrong value and a missing index are told in a sentence, before gunicorn starts.
+    settings = load_settings(environment)
     for folder in folders:
-        Catalog.open(folder).close()  # a missing index is told in a sentence, before gunicorn starts
+        Catalog.open(folder).close()
         if len(folders) > 1 and os.pathsep in str(folder):
             raise IndexNotFoundError(f"{folder} has {os.pathsep!r} in its name, so it can only be served by itself.")
-    environment = dict(os.environ)
-    environment["SEARCHENGINE_INDEX_DIR"] = str(folders)
-    if options.images_dir is not None:
-        environment["SEARCHENGINE_IMAGES_DIR"] = str(options.images_dir)
-    environment["PORT"] = str(options.port)
-    environment["BIND"] = options.host
-    environment["THREADS"] = str(options.threads)
-    from searchengine.web import gunicorn_config
-
-    print_note(f"Serving {', '.join(map(str, folders))} at http://{options.host}:{options.port} (stop with Ctrl+C)")
+    print_note(f"Serving {', '.join(map(str, folders))} at http://{settings.bind}:{settings.port} (stop with Ctrl+C)")
     command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config()), "searchengine.web:create_app()"]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606  (gunicorn gets our signals)

@@ -18,6 +18,7 @@ from searchengine.evaluation.querying import QuerySet
 from searchengine.evaluation.ranking import Collection, Positions
 from searchengine.evaluation.relevance import Relevance, distinct
 from searchengine.evaluation.results import Counts, Evaluation, PerQuery, Picture
+from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric
 from searchengine.index.types import ImageRecord
@@ -25,6 +26,14 @@ from searchengine.indexing.options import Progress, Quiet
 
 LEAVE_ONE_OUT = "leave-one-out"
 QUERY_FOLDER = "query folder"
+_LABEL_PHOTOS = (
+    "Index again with --labels folder (the name of the folder is the label) or --labels FILE, a CSV file with the "
+    "columns path and label."
+)
+_LABEL_FEATURES = (
+    "Import the features again, into another --index-dir, with searchengine import --labels: a column of their file, "
+    "or a text file with a label a line."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +173,10 @@ class _Run:
         self.labels = [distinct(record.labels) for record in self.records]
         self.relevance = Relevance(self.labels)
         if not self.relevance.labels:
+            imported = not ExtractorSpec.from_json(state.spec).embeds
             raise QueryError(
-                f"No image of {self.where} has a label, so nothing says what a right answer is. Index again with "
-                "--labels folder (the name of the folder is the label) or --labels FILE, a CSV file with the columns "
-                "path and label."
+                f"No image of {self.where} has a label, so nothing says what a right answer is. "
+                f"{_LABEL_FEATURES if imported else _LABEL_PHOTOS}"
             )
         if len(self.relevance.labels) == 1 and self.relevance.labelled == len(self.labels):
             raise QueryError(

@@ -152,11 +152,20 @@ class LocalIndex:
         return None
 
     def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images, spread evenly over the collection; the same each time while it does not change."""
+        """At most n images, spread evenly over the collection, by id.
+
+        The same each time while the collection does not change; those of a smaller n are among those of a larger one.
+        They are the first n of its positions in bit-reversed order (van der Corput, 1935).
+        """
         now = self.state()
         ids = np.sort(now.ids[now.live])
-        chosen = ids[np.unique(np.linspace(0, len(ids) - 1, min(n, len(ids))).astype(np.int64))] if len(ids) else ids
-        return self._fetch(chosen.tolist())
+        bits = max(len(ids) - 1, 0).bit_length()
+        counted = np.arange(min(2 * n, 1 << bits))  # at least every second of them lies within the collection
+        positions = np.zeros_like(counted)
+        for bit in range(bits):
+            positions |= (counted >> bit & 1) << (bits - 1 - bit)
+        chosen = positions[positions < len(ids)][:n]
+        return self._fetch(np.sort(ids[chosen]).tolist())
 
     def _fetch(self, ids: list[int]) -> list[ImageRecord]:
         records: dict[int, ImageRecord] = {}
@@ -255,7 +264,7 @@ class LocalIndex:
             dimension=self.dimension,
             extractor=title,
             fingerprint=now.fingerprint,
-            bytes=sum(file.stat().st_size for file in files if file.exists()),
+            bytes=sum(map(_size, files)),
             updated=updated,
             run=RunProgress(int(run["done"]), int(run["total"]), lock.is_held(self.folder)) if run else None,
         )
@@ -303,6 +312,13 @@ class LocalIndex:
         self._catalog.close()
         self._catalog, self._state = catalog, None
         self._closing = weakref.finalize(self, catalog.close)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # the writer has just done without it
+        return 0
 
 
 def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]], labels: tuple[str, ...]) -> ImageRecord:

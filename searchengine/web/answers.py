@@ -113,7 +113,10 @@ def answer_errors(app: Flask, settings: Settings) -> None:
     @app.errorhandler(SecurityError)
     def strange_host(error: SecurityError) -> Response:
         # No page: the addresses on it would be built from a host name that is not to be trusted.
-        sentence = "The server does not answer to this name. SEARCHENGINE_HOSTS lists those that it does answer to.\n"
+        sentence = (
+            "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it is to answer to, "
+            "separated by commas.\n"
+        )
         return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 
     @app.errorhandler(HTTPException)

@@ -48,7 +48,7 @@ class Evaluations:
             stat = (index.folder / SHEET).stat()
         except OSError:
             return Latest(None, "")
-        seen = (index.state().data_version, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        seen = (index.state().generation, stat.st_ino, stat.st_mtime_ns, stat.st_size)
         with self._lock:
             if self._read is None or self._read[0] != seen:
                 self._read = (seen, _latest(index))

@@ -20,6 +20,7 @@ from searchengine.web import (
     evaluations,
     headers,
     health,
+    hosts,
     maps,
     pages,
     pictures,
@@ -86,7 +87,6 @@ def _app_of(
         {
             "MAX_CONTENT_LENGTH": settings.max_upload_bytes + FORM_OVERHEAD_BYTES,
             "MAX_FORM_PARTS": MOST + 16,
-            "TRUSTED_HOSTS": [host.strip() for host in settings.hosts.split(",") if host.strip()] or None,
         }
     )
     app.config.from_mapping(config or {})
@@ -101,6 +101,7 @@ def _app_of(
     words.teach(app)
     headers.secure(app)
     answers.answer_errors(app, settings)
+    hosts.check_hosts(app, settings)
     app.register_blueprint(pages.blueprint(collection, collections, settings))
     app.register_blueprint(compare.blueprint(collection, collections, settings))
     app.register_blueprint(health.blueprint(collection, collections))

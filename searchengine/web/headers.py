@@ -7,8 +7,9 @@ from http import HTTPStatus
 
 from flask import Flask, Response, g, request
 
-# One year, the longest that means anything.
+# One year, the longest that means anything. A cache between here and the browser may hand out what is public to others.
 FOREVER = "public, max-age=31536000, immutable"
+FOREVER_PRIVATE = "private, max-age=31536000, immutable"
 ASK_AGAIN = "private, no-cache"
 
 

@@ -69,7 +69,7 @@ class Overviews:
         if index is None:  # not an index that lies in a folder
             return _EMPTY
         with self._lock:
-            key = (index.state().data_version, _seen(index.folder / stored.MAP), _seen(index.folder / stored.GROUPS))
+            key = (index.state().generation, _seen(index.folder / stored.MAP), _seen(index.folder / stored.GROUPS))
             if self._made is None or self._made[0] != key:
                 self._made = (key, _overview(index))
             return self._made[1]

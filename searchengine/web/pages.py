@@ -61,7 +61,7 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
         n = parse_k(request.args.get("n"), settings.sample)
         status = engine.status()
         cards = [card_of(record) for record in engine.sample(n)]
-        more = min(2 * n, MAX_K, status.images)  # twice as many, evenly spread, contain those shown already
+        more = min(2 * n, MAX_K, status.images)  # those shown already are among them
         return Response(
             render_template(
                 "home.html",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 
 from flask import Blueprint, Response, render_template, request, send_file
 
@@ -10,7 +11,7 @@ from searchengine import images
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
 from searchengine.images.sniffing import BROWSER_TYPES, HEAD_BYTES
 from searchengine.index.types import ImageRecord
-from searchengine.web.headers import ASK_AGAIN, FOREVER
+from searchengine.web.headers import ASK_AGAIN, FOREVER_PRIVATE
 from searchengine.web.incoming import parse_id
 from searchengine.web.renditions import Rendition, Renditions, existing_file
 from searchengine.web.seam import Engine
@@ -30,18 +31,9 @@ def blueprint(engine: Engine, renditions: Renditions) -> Blueprint:
             # The file was an image when it was indexed. Whatever it is now, it is not ours to hand out.
             raise NotAnImageError(f"“{record.path}” is no longer an image. Index the folder again to leave it out.")
         if "download" in request.args:
-            return _cached(
-                send_file(
-                    file,
-                    mimetype=BROWSER_TYPES.get(format_, f"image/{format_.lower()}"),
-                    as_attachment=True,
-                    download_name=_safe_name(record),
-                    conditional=True,
-                )
-            )
+            return _original(file, record, BROWSER_TYPES.get(format_, f"image/{format_.lower()}"), as_attachment=True)
         if format_ in BROWSER_TYPES:
-            name = _safe_name(record)  # send_file's own choice may hold a line break
-            return _cached(send_file(file, mimetype=BROWSER_TYPES[format_], download_name=name, conditional=True))
+            return _original(file, record, BROWSER_TYPES[format_])
         return _sent(renditions.full(record), record)
 
     @pictures.get("/thumbnails/<image_id>")
@@ -67,14 +59,23 @@ def _sent(rendition: Rendition, record: ImageRecord) -> Response:
     if rendition.current and record.content_hash:
         response.set_etag(record.content_hash)
         named = request.args.get("v") == record.content_hash[:8]
-        response.headers["Cache-Control"] = FOREVER if named else ASK_AGAIN
+        response.headers["Cache-Control"] = FOREVER_PRIVATE if named else ASK_AGAIN
     else:
         response.headers["Cache-Control"] = ASK_AGAIN
     response.make_conditional(request)
     return response
 
 
-def _cached(response: Response) -> Response:
+def _original(file: Path, record: ImageRecord, mimetype: str, *, as_attachment: bool = False) -> Response:
+    stat = file.stat()
+    response = send_file(
+        file.absolute(),  # Flask takes a relative path for one in its own folder
+        mimetype=mimetype,
+        as_attachment=as_attachment,
+        download_name=_safe_name(record),  # send_file's own choice may hold a line break
+        conditional=True,
+        etag=f"{stat.st_mtime_ns:x}-{stat.st_size:x}",  # send_file's own wants a path that is UTF-8
+    )
     # Under this address another picture may stand tomorrow: browsers keep it, and ask whether it is still the same.
     response.headers["Cache-Control"] = ASK_AGAIN
     return response
@@ -83,8 +84,9 @@ def _cached(response: Response) -> Response:
 def _placeholder(error: Exception) -> Response:
     """A quiet drawing in place of a thumbnail; browsers show it although the status is 404."""
     response = Response(render_template("missing.svg"), status=HTTPStatus.NOT_FOUND, mimetype="image/svg+xml")
-    # A header takes Latin-1 only, and one line.
-    response.headers["X-Reason"] = str(error).encode("ascii", "replace").decode().replace("\n", " ")
+    # A header takes Latin-1 only, and no control characters; a file's name may hold any.
+    reason = "".join(character if character.isprintable() else " " for character in str(error))
+    response.headers["X-Reason"] = reason.encode("ascii", "replace").decode()
     return response
 
 

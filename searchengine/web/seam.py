@@ -98,7 +98,7 @@ class Engine(Protocol):
         ...
 
     def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images spread evenly over the collection."""
+        """At most n images spread evenly over the collection; those of a smaller n are among those of a larger one."""
         ...
 
     def status(self) -> IndexStatus:

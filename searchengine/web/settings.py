@@ -36,7 +36,7 @@ class Settings:
     default_k: int = 30  # SEARCHENGINE_DEFAULT_K
     sample: int = 60  # SEARCHENGINE_SAMPLE, pictures on the first page
     proxies: int = 0  # SEARCHENGINE_PROXIES
-    hosts: str = ""  # SEARCHENGINE_HOSTS, names that the server answers to, by commas; empty: any
+    hosts: str = ""  # SEARCHENGINE_HOSTS, names that the server answers to, by commas; see hosts.py
     bind: str = "127.0.0.1"  # BIND, the address to listen at; others can only reach the server where this is named
     port: int = 8000  # PORT
     threads: int = 32  # THREADS, connections served at a time; a slow upload takes one, and little else
@@ -100,7 +100,7 @@ def _checked(name: str, value: Any) -> Any:
     if name == "index_dir":
         return Folders.of(value) or DEFAULT
     if name in _PATHS:
-        return Path(value).expanduser()
+        return Path(value).expanduser().absolute()
     if name not in _BOUNDS:
         return str(value)
     low, high = _BOUNDS[name]

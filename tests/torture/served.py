@@ -40,7 +40,7 @@ class Watched(Server):
     def raw(self, *lines: str) -> bytes:
         """Send lines as they are; whatever comes back before the connection is closed."""
         with self.connect() as connection:
-            connection.sendall("\r\n".join([*lines, "Host: x", "Connection: close", "", ""]).encode("latin-1"))
+            connection.sendall("\r\n".join([*lines, "Host: localhost", "Connection: close", "", ""]).encode("latin-1"))
             received = b""
             while more := connection.recv(65536):
                 received += more

@@ -200,7 +200,8 @@ def test_what_is_kept_by_browsers(server: Watched) -> None:
 
 
 BEGINNING = (
-    b"POST /search HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    b"POST /search HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
+    b"Content-Type: multipart/form-data; boundary=b\r\n"
 )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from searchengine.engine import SearchEngine
+from searchengine.index import catalog
 from searchengine.index.local import LocalIndex
 from searchengine.mapping import stored
 from searchengine.web import create_app
@@ -60,6 +63,20 @@ def store_groups(index: LocalIndex, count: int = COUNT) -> None:
     }
     about = {"fingerprint": index.fingerprint, "clusters": 3, "silhouette": 0.9, "limit": 0.2}
     stored.save(index.folder, stored.GROUPS, about, arrays)
+
+
+def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, catalogs are opened as in a folder that is mounted read-only; writers see another mount of it."""
+    connect = catalog._connect
+
+    def without_locks(uri: str) -> sqlite3.Connection:
+        if uri.endswith("?mode=ro"):
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorname = "SQLITE_CANTOPEN"
+            raise error
+        return connect(uri)
+
+    monkeypatch.setattr(catalog, "_connect", without_locks)
 
 
 def app_of(index: LocalIndex, cache: Path) -> Any:

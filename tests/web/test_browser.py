@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from searchengine.index.types import RunProgress
-from tests.web.browsing import RED, TEXT, TRANSFER, OpenPage, choose, fits, in_browser, pages_at, ranks, serving
+from tests.web.browsing import RED, TEXT, TRANSFER, OpenPage, choose, fits, in_browser, pages_at, ranks, serving, until
 from tests.web.conftest import make_app
 from tests.web.fake import FakeEngine
 
@@ -142,6 +142,52 @@ def test_waiting_shows_the_picture_and_can_be_stopped(open_page: OpenPage) -> No
     expect(page.get_by_text("Searching …")).to_have_count(0)
     expect(page.get_by_text("From the collection")).to_be_visible()
     expect(page.locator("#busy")).to_be_hidden()
+
+
+def test_pictures_that_were_searched_by_are_let_go_of(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(
+        """() => {
+          window.held = new Set();
+          const { createObjectURL, revokeObjectURL } = URL;
+          URL.createObjectURL = (file) => {
+            const address = createObjectURL(file);
+            held.add(address);
+            return address;
+          };
+          URL.revokeObjectURL = (address) => {
+            held.delete(address);
+            revokeObjectURL(address);
+          };
+        }"""
+    )
+    shown = "document.querySelector('.query-picture').naturalWidth === 200"
+    for name in ("one.png", "other.png"):
+        choose(page, {**RED, "name": name})
+        expect(page.locator("[data-query=upload] .query-name")).to_have_text(name)
+        expect(page.locator(".query-picture")).to_have_attribute("src", re.compile("^blob:"))
+        until(page, "held.size === 0")
+        assert page.evaluate(shown)
+    page.go_back()
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("one.png")
+    assert page.evaluate(shown)
+
+
+def test_only_the_latest_views_are_held(open_page: OpenPage) -> None:
+    page = open_page()
+    page.evaluate(
+        """async () => {
+          window.same = true; // the document stays
+          const { showPage } = await import(document.querySelector("link[href$='/pages.js']").href);
+          for (let step = 1; step <= 40; step += 1) showPage(document.cloneNode(true), `/?step=${step}`);
+        }"""
+    )
+    page.evaluate("history.go(-24)")
+    until(page, "location.search === '?step=16'")
+    assert page.evaluate("window.same") is True
+    page.evaluate("history.go(-1)")
+    until(page, "location.search === '?step=15' && window.same === undefined")
+    expect(page.get_by_text("From the collection")).to_be_visible()
 
 
 def test_keyboard(open_page: OpenPage) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from searchengine.evaluation.storing import SHEET
 from searchengine.index.local import LocalIndex
 from tests.mapping.filled import fill
 from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving, until
-from tests.web.mapped import app_of, fill_index
+from tests.web.mapped import app_of, fill_index, read_only_mount
 
 
 def measured(index: LocalIndex) -> None:
@@ -71,6 +74,34 @@ def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, 
     assert answer.status_code == 200
     assert "cannot be read" in answer.text
     assert str(tmp_path) not in answer.text
+
+
+def test_a_stale_one_on_a_read_only_mount_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(fill_index(tmp_path, 30))
+    read_only_mount(monkeypatch)
+    client = app_of(LocalIndex.open(tmp_path / "index"), tmp_path / "cache").test_client()
+    assert "have changed since" not in client.get("/evaluation").text
+    fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1])
+    assert "have changed since" in client.get("/evaluation").text
+
+
+def test_of_several_labels_one_is_shared(client: FlaskClient, index: LocalIndex) -> None:
+    with closing(sqlite3.connect(index.folder / "catalog.sqlite")) as catalog:
+        catalog.execute("INSERT INTO labels (image, label, position) VALUES (1, 'odd', 1)")
+        catalog.commit()
+    measured(index)
+    page = html.unescape(client.get("/evaluation").text)
+    assert "of the queries the nearest image shares a label" in page
+    assert page.count("of the same class") == 0
+
+
+def test_one_that_was_kept_before_labels_were_counted(client: FlaskClient, index: LocalIndex) -> None:
+    measured(index)
+    file = index.folder / SHEET
+    sheet = json.loads(file.read_text())
+    del sheet["evaluation"]["counts"]["several_labels"]
+    file.write_text(json.dumps(sheet))
+    assert "the nearest image shares a label" in client.get("/evaluation").text
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.web.browsing import OpenPage, choose, fits, ids, in_browser, pages_at, serving
 from tests.web.conftest import make_app
@@ -94,6 +94,34 @@ def test_two_words_before_the_first_answer_both_count(open_page: OpenPage) -> No
     judge(page, 2, "like")
     expect(page.locator(".rule")).to_contain_text("2 liked")
     assert page.url.endswith(f"&like={one}&like={other}")
+    expect(page.locator("#busy")).to_be_hidden()
+
+
+def test_more_that_a_word_has_overtaken_can_be_asked_for_again(open_page: OpenPage) -> None:
+    page = open_page("/search?id=26")
+    held: list[Route] = []
+    page.route(re.compile("k=40$"), lambda route: route.continue_() if held else held.append(route))
+    page.get_by_role("link", name="Load more").click()
+    expect(page.locator("#busy")).to_be_visible()
+    judge(page, 1, "like")
+    expect(page.locator(".rule")).to_contain_text("1 liked")
+    expect(page.locator("#busy")).to_be_hidden()
+    page.go_back()
+    expect(page.locator(".rule")).to_have_count(0)
+    page.get_by_role("link", name="Load more").click()
+    expect(page.locator(".gallery > .card")).to_have_count(40)
+
+
+def test_more_that_comes_first_leaves_the_word_under_way(open_page: OpenPage) -> None:
+    page = open_page("/search?id=26")
+    held: list[Route] = []
+    page.route(re.compile("like="), lambda route: held.append(route))
+    judge(page, 1, "like")
+    page.get_by_role("link", name="Load more").click()
+    expect(page.locator(".gallery > .card")).to_have_count(40)
+    expect(page.locator("#busy")).to_be_visible()
+    held[0].continue_()
+    expect(page.locator(".rule")).to_contain_text("1 liked")
     expect(page.locator("#busy")).to_be_hidden()
 
 

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from searchengine.index.local import LocalIndex
 from searchengine.mapping import stored
 from tests.mapping.filled import fill
-from tests.web.mapped import app_of, fill_index, store_groups, store_map
+from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 
 
 @pytest.fixture
@@ -73,6 +73,17 @@ def test_points_are_what_the_map_says(client: FlaskClient, index: LocalIndex) ->
     other = client.get("/map/points", headers={"If-None-Match": answer.headers["ETag"]})
     assert other.status_code == 200
     assert unpacked(other.data)["cluster"][:4] == [0, 1, 2, 0]
+
+
+def test_what_changed_since_is_said_of_a_read_only_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_only_mount(monkeypatch)
+    index = fill_index(tmp_path, 30)
+    store_map(index, 30)
+    client = app_of(index, tmp_path / "cache").test_client()
+    assert unpacked(client.get("/map/points").data)["id"] == list(range(1, 31))
+    for gone in (1, 2):
+        fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[gone])
+        assert unpacked(client.get("/map/points").data)["id"] == list(range(gone + 1, 31))
 
 
 def test_what_changed_since_is_said(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:

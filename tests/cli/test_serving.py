@@ -1,0 +1,63 @@
+"""``searchengine serve``: what it hands to gunicorn, and what it says instead."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.cli.main import main
+from tests.mapping.filled import fill
+
+
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def become(program: str, command: list[str], environment: dict[str, str]) -> None:
+        raise SystemExit(environment)
+
+    monkeypatch.setattr(os, "execve", become)
+    for name in ("PORT", "BIND", "THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    fill(tmp_path / "index", np.zeros((3, 2), np.float32)).close()
+    monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(tmp_path / "index"))
+    return tmp_path / "index"
+
+
+def served_with(*flags: str) -> dict[str, str]:
+    """The environment of the process that takes the place of this one."""
+    with pytest.raises(SystemExit) as left:
+        main(["serve", *flags])
+    assert isinstance(left.value.code, dict)
+    return left.value.code
+
+
+def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not {"PORT", "BIND", "THREADS"} & served_with().keys()  # the server's own defaults
+    assert "http://127.0.0.1:8000 " in capsys.readouterr().err
+    for name, value in (("PORT", "8123"), ("BIND", "0.0.0.0"), ("THREADS", "7")):
+        monkeypatch.setenv(name, value)
+    environment = served_with()
+    assert (environment["PORT"], environment["BIND"], environment["THREADS"]) == ("8123", "0.0.0.0", "7")
+    assert "http://0.0.0.0:8123 " in capsys.readouterr().err
+    environment = served_with("--port", "8124", "--host", "127.0.0.1", "--threads", "9")
+    assert (environment["PORT"], environment["BIND"], environment["THREADS"]) == ("8124", "127.0.0.1", "9")
+
+
+def test_a_wrong_setting_is_told_by_serve_alone(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "abc")
+    assert main(["info"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--help"])
+    assert stopped.value.code == 0
+    capsys.readouterr()
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == "searchengine: PORT must be a whole number from 1 to 65535, not 'abc'.\n"
+    assert served_with("--port", "8124")["PORT"] == "8124"
+    assert main(["serve", "--port", "70000"]) == 1
+    assert "PORT must be a whole number" in capsys.readouterr().err
+    assert main(["serve", "--port", "8124", "--threads", "65"]) == 1
+    assert "THREADS must be a whole number from 1 to 64" in capsys.readouterr().err
