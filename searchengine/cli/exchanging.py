@@ -68,7 +68,7 @@ def add_verbs(verbs: Any) -> None:
         default="none",
         help="keep every number as it is (default), or bring each feature to length 1",
     )
-    add_metric(taking, "euclidean")
+    add_metric(taking, "that of the index which the file was exported from, else euclidean")
     taking.add_argument("--append", action="store_true", help="add to an index that was imported before")
     add_json(taking)
 

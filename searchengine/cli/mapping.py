@@ -46,10 +46,15 @@ def add_verbs(verbs: Any) -> None:
     add_index_dir(map_)
     add_images_dir(map_)
     map_.add_argument(
-        "--perplexity", type=float, metavar="P", help="about how many neighbours an image should keep (default: 30)"
+        "--perplexity",
+        type=float,
+        metavar="P",
+        help="about how many neighbours an image should keep (default: as before, at first 30)",
     )
-    map_.add_argument("--iterations", type=whole_number, metavar="N", help="of t-SNE (default: 750)")
-    map_.add_argument("--seed", type=int, metavar="S", help="of what is random (default: 0)")
+    map_.add_argument(
+        "--iterations", type=whole_number, metavar="N", help="of t-SNE (default: as before, at first 750)"
+    )
+    map_.add_argument("--seed", type=int, metavar="S", help="of what is random (default: as before, at first 0)")
     map_.add_argument("--anew", action="store_true", help="make the whole map again")
     map_.add_argument("--png", type=Path, metavar="FILE", help="draw the map with the pictures themselves")
     add_json(map_)
@@ -71,7 +76,12 @@ def add_verbs(verbs: Any) -> None:
         "--threshold", type=float, metavar="T", default=0.2, help="of near-duplicates, see above (default: 0.2)"
     )
     cluster.add_argument("--seed", type=int, metavar="S", default=0, help="of what is random (default: 0)")
-    cluster.add_argument("--out", type=Path, metavar="DIR", help="draw a contact sheet of each group there")
+    cluster.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="draw a contact sheet of each group there; those of an earlier run are deleted",
+    )
     add_json(cluster)
 
 

@@ -20,7 +20,8 @@ _DESCRIPTION = """\
 Find the k nearest others of every image of an index, exactly, and write them as a table: DIR/neighbours.csv with the
 columns id, path, label, rank, neighbour, neighbour_path, neighbour_label, distance, score. With --pictures also as a
 contact sheet for each image, DIR/pictures/ID.jpg. A run that was stopped goes on with the same command: sheets that
-are there are not drawn again.
+are there are not drawn again, unless they lack a picture that is there now. Sheets of images that the index holds no
+more are deleted.
 """
 
 
@@ -67,5 +68,6 @@ def act(options: argparse.Namespace) -> int:
         print_json(done.to_dict())
         return 0
     drawn = f"; {done.pictures} sheets drawn" if options.pictures else ""
+    drawn += f", {done.removed} of removed images deleted" if done.removed else ""
     print_result(f"{done.table}: {done.neighbours} neighbours of {done.images} images by {done.metric}{drawn}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,15 @@ _LONGEST_CELL = 2**27  # characters; a vector of 100 000 numbers written out has
 _CHUNK_ROWS = 1024
 _NUMBERING = {"", "unnamed: 0", "index"}  # how data frames call the row numbers that they add
 ROLES = ("ids", "labels", "paths")
+_DIGITS = re.compile(r"[0-9]+")
 
 
 def read_csv(file: Path, columns: Columns) -> FeatureTable:
-    """Read a CSV file, with or without a line of names; IndexingError with the line that is wrong."""
+    """Read a CSV file, with or without a line of names; IndexingError with the line that is wrong.
+
+    Without names, every cell must be a number or a vector. Names may be numbers only if they are those of columns that
+    have none, as data frames write them: 0, 1, 2, ...
+    """
     before = csv.field_size_limit(_LONGEST_CELL)
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
@@ -53,12 +59,15 @@ def _read(file: Path, columns: Columns, rows: Iterator[tuple[int, list[str]]]) -
     line, head = next(rows, (0, []))
     if not head:
         raise IndexingError(f"{file} is empty.")
-    if all(is_number(cell) or is_vector(cell) for cell in head):  # no line of names
+    following = next(rows, (0, []))
+    if _is_bare(head, following[1], file):
         names = [str(i + 1) for i in range(len(head))]
+        rows = _with_first(following, rows) if following[1] else rows
         pending = (line, head)
     else:
         names = [cell.strip() for cell in head]
-        pending = next(rows, (0, []))
+        _check_names(names, file)
+        pending = following
         if not pending[1]:
             raise IndexingError(f"{file} has names of columns but no rows.")
         if len(set(names)) < len(names):
@@ -90,6 +99,42 @@ def _read(file: Path, columns: Columns, rows: Iterator[tuple[int, list[str]]]) -
         chunks.append(_stacked(chunk))
     used = {names[place] for place in places} | set(found.values())
     return assemble(roles, np.concatenate(chunks), values, [name for name in names if name not in used])
+
+
+def _is_bare(head: list[str], following: list[str], file: Path) -> bool:
+    """Whether the first line is a row like the others; IndexingError where that cannot be told."""
+    if not all(is_number(cell) or is_vector(cell) for cell in head):
+        return False
+    if len(head) < 2 or not _counts_up(head) or not following:
+        return True
+    if all(_DIGITS.fullmatch(cell.strip()) for cell in following):
+        raise IndexingError(
+            f"The first line of {file} counts 0, 1, 2, ...: these may be names of columns, or numbers of a feature. "
+            "Put a line of names before it, such as f0,f1,f2, or in its place."
+        )
+    return False
+
+
+def _check_names(names: list[str], file: Path) -> None:
+    """IndexingError for a first line that is a row: it would be lost."""
+    numbers = [name for name in names if _is_no_name(name)]
+    others = {name.lower() for name in names if name not in numbers}
+    if numbers and not (_counts_up(numbers) and (len(numbers) > 1 or others <= _NUMBERING)):
+        raise IndexingError(
+            f"The first line of {file} holds numbers ({numbers[0][:20]!r}), so there seems to be no line of names. Put "
+            "one before it: id, label or path over a column of these, and any word over a column of numbers, e.g. "
+            "id,label,f0,f1,f2."
+        )
+
+
+def _is_no_name(cell: str) -> bool:
+    if is_number(cell):
+        return any(map(str.isdigit, cell)) and "_" not in cell  # float() also takes "nan" and "1_2"
+    return is_vector(cell) and (not cell[:1].isalpha() or "(" in cell)  # "f[0, 1]" may be a name
+
+
+def _counts_up(cells: Sequence[str]) -> bool:
+    return all(cell.strip() == str(i) for i, cell in enumerate(cells))
 
 
 def choose_columns(roles: Roles, names: Sequence[str], first: dict[str, str]) -> tuple[dict[str, str], bool, list[int]]:

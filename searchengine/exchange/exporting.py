@@ -76,6 +76,9 @@ def replacing(file: Path, like: str | None = None) -> Iterator[Path]:
     """
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
+        if file.is_dir():
+            raise IndexingError(f"{file} is a folder. Name a file.")
+        check_way(file.parent)
         file.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(file.parent, like or glob.escape(file.name))
         yield part
@@ -87,6 +90,13 @@ def replacing(file: Path, like: str | None = None) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def check_way(folder: Path) -> None:
+    """IndexingError if a file stands in the place of a folder to write to, or of one above it."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise IndexingError(f"{place} is a file, so nothing can be written into it. Name another folder.")
 
 
 def _remove_strays(folder: Path, like: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.names import check_name
 from searchengine.extractors.pixels import normalized
 from searchengine.extractors.spec import IMPORTED, NORMALIZATIONS, ExtractorSpec
-from searchengine.index import lock, metrics
+from searchengine.index import entries, lock, metrics, swapping
 from searchengine.index.catalog import now
 from searchengine.index.changes import ReadyRow
+from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import Progress, Quiet
 from searchengine.indexing.scan import check_folder
@@ -35,7 +37,8 @@ class ImportOptions:
 
     ``normalize``: "none" keeps every number as it is, "l2" brings each row to length 1. ``images``: the folder that
     the paths are relative to, if the pictures are at hand. ``name`` says for people what the features are.
-    ``append``: add to an index that was imported before. ``metric`` None: Euclidean, or as the index was made.
+    ``append``: add to an index that was imported before. ``metric`` None: as the index was made, be it this one or the
+    one that the file was exported from; else Euclidean.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -83,8 +86,8 @@ def import_features(
     """Make an index of the features in a file; all of them or, if anything is wrong, none.
 
     Raises:
-        IndexingError: the file is no such file, holds NaN, infinity, ragged rows or ids twice; the index is there
-            already; the disk is full.
+        IndexingError: the file is no such file, holds NaN, infinity, ragged rows or ids twice; an index is there
+            already, be it one of photos that holds none any more; the disk is full.
         UnknownNameError: no such metric or normalisation.
         IndexLockedError: another run is writing to the index.
     """
@@ -95,12 +98,19 @@ def import_features(
     check_name("normalisation", options.normalize, NORMALIZATIONS)
     if options.images is not None:
         check_folder(options.images.expanduser().absolute())
-    with lock.writing(index_dir, now()):
+    made = _not_there(index_dir)
+    with lock.writing(index_dir, now()), _taking_back(made):
         writer = _existing(index_dir, options)  # a wrong folder is told before a long file is read
         try:
             table = read_features(file, options.columns)
             unit = _checked(table.features, file, progress) or options.normalize == "l2"
-            writer, fresh = writer or _create(index_dir, file, table, options, unit), writer is None
+            metric = options.metric or table.metric or metrics.EUCLIDEAN
+            manifest, dimension = _manifest(file, options, unit, metric), table.features.shape[1]
+            fresh = writer is None
+            if writer is None:
+                writer = IndexWriter.create(index_dir, manifest, dimension=dimension)
+            elif not _images(writer):
+                writer = _anew(writer, manifest, dimension)
             try:
                 done = _fill(writer, table, options, unit, progress, started)
                 writer.back_up()
@@ -135,7 +145,7 @@ def _fill(
     return Imported(
         added=len(rows),
         dimension=dimension,
-        images=int(writer.catalog.execute("SELECT count(*) FROM images").fetchone()[0]),
+        images=_images(writer),
         labelled=sum(bool(row.labels) for row in rows),
         pictures=sum(row.width is not None for row in rows),
         normalized=unit,
@@ -148,31 +158,57 @@ def _fill(
 
 
 def _existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
-    """The index that is there already, if it may be added to; None if there is none."""
+    """The index that is there already, if features may be put into it; None if there is none."""
     try:
         writer = IndexWriter.open(folder)
     except IndexNotFoundError:
         return None
-    count = int(writer.catalog.execute("SELECT count(*) FROM images").fetchone()[0])
-    spec = ExtractorSpec.from_json(writer.catalog.need("spec"))
-    if count and (spec.model != IMPORTED or not options.append):
-        title = writer.catalog.need("extractor")
+    try:
+        images = _images(writer)
+        spec = ExtractorSpec.from_json(writer.catalog.need("spec"))
+        there = f"There is an index of {images} images in {folder} already ({writer.catalog.need('extractor')}):"
+        if spec.model != IMPORTED:  # it may be empty for now, and yet it knows its folders and which ids are taken
+            raise IndexingError(
+                f"{there} features are not imported into an index of photos. Choose another --index-dir."
+            )
+        if images and not options.append:
+            raise IndexingError(f"{there} give --append to add to it, or choose another --index-dir.")
+    except BaseException:
         writer.close()
-        advice = "give --append to add to it, or choose" if spec.model == IMPORTED else "choose"
-        raise IndexingError(
-            f"There is an index of {count} images in {folder} already ({title}): {advice} another --index-dir."
-        )
-    if count == 0:  # an import that was killed; nothing counts on it
-        writer.close()
-        _remove(folder)
-        return None
+        raise
     return writer
 
 
-def _create(folder: Path, file: Path, table: FeatureTable, options: ImportOptions, unit: bool) -> IndexWriter:
+def _not_there(folder: Path) -> list[Path]:
+    """What a run will make before it writes: the lock of an index, its folder and those above it, inmost first."""
+    try:
+        return [place for place in (folder / lock.FILE_NAME, folder, *folder.parents) if not place.exists()]
+    except OSError:  # a folder that cannot be read; the lock says so
+        return []
+
+
+@contextmanager
+def _taking_back(made: Sequence[Path]) -> Iterator[None]:
+    """Delete what was made if it comes to nothing, unless there is more in it than the lock."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # a folder that somebody else put something into
+            if made and list(made[0].parent.iterdir()) == [made[0]]:
+                made[0].unlink()
+                for folder in made[1:]:
+                    folder.rmdir()
+        raise
+
+
+def _images(writer: IndexWriter) -> int:
+    return int(writer.catalog.execute("SELECT count(*) FROM images").fetchone()[0])
+
+
+def _manifest(file: Path, options: ImportOptions, unit: bool, metric: str) -> dict[str, str]:
     spec = imported_spec(unit=unit)
     what = options.name or file.name
-    manifest = {
+    return {
         "spec": spec.to_json(),
         "fingerprint": spec.fingerprint,
         "extractor": f"Imported features ({what}), {'L2-normalised' if unit else 'not normalised'}",
@@ -180,14 +216,23 @@ def _create(folder: Path, file: Path, table: FeatureTable, options: ImportOption
         "precision": "float32",
         "runtime": "none",
         "device": "none",
-        "metric": options.metric or metrics.EUCLIDEAN,
+        "metric": metric,
         "labels": "none",
     }
-    return IndexWriter.create(folder, manifest, dimension=table.features.shape[1])
+
+
+def _anew(writer: IndexWriter, manifest: dict[str, str], dimension: int) -> IndexWriter:
+    """An imported index that holds no image, for features of whatever kind; ids that were given stay taken."""
+    edits = writer.catalog.need_number("edits") + 1  # or a reader would take it for what it has seen
+    file = swapping.next_name(writer.catalog.need("features_file"))
+    own = {"dimension": str(dimension), "rows": "0", "edits": str(edits), "features_file": file}
+    writer.set({**manifest, **own})
+    writer.close()
+    return IndexWriter.open(writer.folder)
 
 
 def _remove(folder: Path) -> None:
-    for file in [*folder.glob("catalog.sqlite*"), *folder.glob("features*.npy")]:
+    for file in [*folder.glob("catalog.sqlite*"), *matrices(folder)]:
         file.unlink(missing_ok=True)
 
 
@@ -254,6 +299,12 @@ def _check_free(writer: IndexWriter, rows: Sequence[ReadyRow]) -> None:
     """What is added must not be there yet."""
     ids = {id_ for (id_,) in writer.catalog.execute("SELECT id FROM images")}
     places = set(writer.catalog.execute("SELECT root, path FROM images WHERE root IS NOT NULL")) if ids else set()
+    first, numbered = entries.next_id(writer.catalog), sum(row.id is None for row in rows)
+    if numbered and first + numbered > 2**63:
+        raise IndexingError(
+            f"The index has ids up to {first - 1}, so no more rows can be numbered. Give them ids of their own with "
+            "--ids. Nothing was imported."
+        )
     for row in rows:
         if row.id in ids:
             raise IndexingError(f"The index holds an image {row.id} already. --ids none numbers the new rows instead.")

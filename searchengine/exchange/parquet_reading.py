@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.exchange.csv_reading import choose_columns
-from searchengine.exchange.table import Columns, FeatureTable, Roles, assemble
+from searchengine.exchange.table import Columns, FeatureTable, Roles, assemble, known_metric
 from searchengine.exchange.vectors import parse_vector
 
 
@@ -65,7 +66,9 @@ def _read(arrow: Any, opened: Any, file: Path, columns: Columns) -> FeatureTable
     if not chunks:
         raise IndexingError(f"{file} has no rows.")
     used = {*features, *found.values()}
-    return assemble(roles, np.concatenate(chunks), values, [name for name in names if name not in used])
+    metric = known_metric((schema.metadata or {}).get(b"searchengine.metric", b"").decode("utf-8", "replace"))
+    left_out = [name for name in names if name not in used]
+    return replace(assemble(roles, np.concatenate(chunks), values, left_out), metric=metric)
 
 
 def _as_cell(arrow: Any, column: Any) -> str:

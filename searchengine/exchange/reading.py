@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError, QueryError
-from searchengine.exchange.table import ALL_LABELS, Columns, FeatureTable, Roles, assemble
+from searchengine.exchange.table import ALL_LABELS, WORDS, Columns, FeatureTable, Roles, assemble, known_metric
 from searchengine.exchange.vectors import parse_vector
 
 _FORMATS = ".npy, .npz, .parquet, .csv and .tsv"
@@ -41,7 +42,7 @@ def read_features(file: Path, columns: Columns | None = None) -> FeatureTable:
         table = read_parquet(file, columns)
     else:
         raise IndexingError(f"{file} has no ending that tells what it is. Features are read from {_FORMATS}.")
-    _check_shape(table.features, file)
+    _check_features(table.features, file)
     return table
 
 
@@ -58,13 +59,19 @@ def read_vectors(source: str) -> NDArray[np.float32]:
             with file.open(encoding="utf-8") as lines:
                 return _vectors_of_lines(lines, source)
         with np.errstate(over="ignore"):
-            return np.atleast_2d(np.asarray(_load(file)).astype(np.float32))
+            return np.atleast_2d(_real(_load(file), source).astype(np.float32))
     except OSError as error:
         raise QueryError(
             f"{source} cannot be read: {error.strerror or error}. Give a file (.npy, or text), or - for standard input."
         ) from error
     except (ValueError, TypeError, EOFError, IndexingError) as error:
         raise QueryError(f"{source} holds no vector: {error}") from error
+
+
+def _real(array: NDArray[Any], name: str) -> NDArray[Any]:
+    if array.dtype.kind not in "fiu":
+        raise QueryError(f"The numbers in {name} are of the type {array.dtype}, and real numbers are wanted.")
+    return array
 
 
 def _vectors_of_lines(lines: IO[str], name: str) -> NDArray[np.float32]:
@@ -94,7 +101,7 @@ def _load(file: Path) -> NDArray[Any]:
 def _read_npy(file: Path, columns: Columns) -> FeatureTable:
     if columns.features is not None:
         raise IndexingError(f"{file} holds a single array: leave out --features.")
-    return assemble(_with_files(Roles(file, columns, ())), _load(file), {})
+    return assemble(_with_files(Roles(file, columns, ())), _rows(_load(file), file), {})
 
 
 def _read_npz(file: Path, columns: Columns) -> FeatureTable:
@@ -109,7 +116,12 @@ def _read_npz(file: Path, columns: Columns) -> FeatureTable:
             if ALL_LABELS in archive.files:
                 values[ALL_LABELS] = _one_each(archive[ALL_LABELS], ALL_LABELS)
             used = {name, ALL_LABELS, *filter(None, found.values())}
-            return assemble(roles, archive[name], values, [other for other in archive.files if other not in used])
+            metric = None
+            if set(WORDS) <= set(archive.files) - used and all(_is_text(archive[word]) for word in WORDS):
+                metric = known_metric(str(archive["metric"]))
+                used |= set(WORDS)
+            left_out = [other for other in archive.files if other not in used]
+            return replace(assemble(roles, _rows(archive[name], file), values, left_out), metric=metric)
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         raise IndexingError(f"{file} is no .npz archive of numbers and text: {_reason(error)}") from error
 
@@ -135,12 +147,24 @@ def _with_files(roles: Roles) -> Roles:
     return roles
 
 
-def _check_shape(features: NDArray[Any], file: Path) -> None:
-    if features.ndim != 2:
-        raise IndexingError(
-            f"The features in {file} have the shape {features.shape}, and (rows, numbers in a feature) is wanted. "
-            "Reshape them first, e.g. features.reshape(len(features), -1)."
-        )
+def _is_text(array: NDArray[Any]) -> bool:
+    return array.ndim == 0 and array.dtype.kind == "U"
+
+
+def _rows(features: NDArray[Any], file: Path) -> NDArray[Any]:
+    """The array itself, if it is (n, d); IndexingError."""
+    if features.ndim == 2:
+        return features
+    advice = {
+        0: "A single number is no feature.",
+        1: "If it is one feature, write features.reshape(1, -1).",
+    }.get(features.ndim, "Reshape them first, e.g. features.reshape(len(features), -1).")
+    raise IndexingError(
+        f"The features in {file} have the shape {features.shape}, and (rows, numbers in a feature) is wanted. {advice}"
+    )
+
+
+def _check_features(features: NDArray[Any], file: Path) -> None:
     if features.dtype.kind not in "fiu":
         raise IndexingError(f"The features in {file} are of the type {features.dtype}, and real numbers are wanted.")
     if 0 in features.shape:

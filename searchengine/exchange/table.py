@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
+from searchengine.index.metrics import METRICS
 
 NONE = "none"  # said of a column: leave it out
 ALL_LABELS = "all_labels"  # a column of JSON lists, written by the export where an image has several labels
+WORDS = ("extractor", "metric")  # written by the export, one for all rows
+LARGEST_ID = 2**63 - 2**32 - 1  # so that others can follow: SQLite counts to 2**63 - 1
 
 _KNOWN = {
     "features": (
@@ -48,7 +51,8 @@ class Columns:
 class FeatureTable:
     """Features with what is known of each. ``features`` is (n, d), of any real type, and may be a memory map.
 
-    ``ids`` and ``paths`` are None where the file has none; ``left_out`` are columns that were not used.
+    ``ids`` and ``paths`` are None where the file has none; ``left_out`` are columns that were not used. ``metric`` is
+    that of the index that was exported to the file, None for any other file.
     """
 
     features: NDArray[Any]
@@ -56,6 +60,7 @@ class FeatureTable:
     labels: Sequence[tuple[str, ...]] | None = None
     paths: Sequence[str | None] | None = None
     left_out: tuple[str, ...] = ()
+    metric: str | None = None
 
 
 @dataclass(slots=True)
@@ -140,6 +145,11 @@ def assemble(
     )
 
 
+def known_metric(name: str) -> str | None:
+    """The name itself, if there is such a metric."""
+    return name if name in METRICS else None
+
+
 def _label(value: Any) -> tuple[str, ...]:
     """One label or, of a list, several."""
     if isinstance(value, list | tuple | np.ndarray):
@@ -176,7 +186,11 @@ def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:
             number = int(text or "")
         except ValueError as error:
             raise IndexingError(f"Row {row + 1} of {file} has the id {value!r}. {advice}") from error
-        if not 0 < number < 2**63:
+        if number > LARGEST_ID:
+            raise IndexingError(
+                f"Row {row + 1} of {file} has the id {number}, and the largest is {LARGEST_ID}. {advice}"
+            )
+        if number < 1:
             raise IndexingError(f"Row {row + 1} of {file} has the id {number}. {advice}")
         if number in seen:
             raise IndexingError(f"Rows {seen[number] + 1} and {row + 1} of {file} have the same id {number}. {advice}")

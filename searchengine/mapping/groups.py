@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError
+from searchengine.exchange.exporting import check_way
 from searchengine.index.local import LocalIndex
 from searchengine.mapping import stored
 from searchengine.mapping.clusters import clusters_of
@@ -61,6 +62,8 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
     rows = Rows.of(state)
     if not len(rows):
         raise QueryError("The index holds no images, so there is nothing to group.")
+    if options.out is not None:
+        check_way(options.out)
     stamps = stored.stamps_of(index, rows)  # first: what changes while this goes on is told as changed
     reduction = principal_components(rows, progress=progress)
     reduced = reduction.project_all(rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.mapping.progress import Progress, quiet
 from searchengine.mapping.tiles import Tiles
+from searchengine.neighbours.sheets import comment_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,26 +26,39 @@ _HEAD = 36
 _COLUMNS = 8
 _AT_MOST = 80  # pictures on a sheet; the head says how many there are in all
 _PAPER, _INK = "#ffffff", "#1c1c1c"
+_NAME = re.compile(r"(cluster|duplicates)-[0-9]+\.jpg")
+_MARK = "searchengine groups"
 
 Group = tuple[str, int, NDArray[np.int64]]
 """What kind of group, its number from 0, and the ids of its images, the most typical first."""
 
 
 def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress: Progress = quiet) -> int:
-    """Write ``out/cluster-01.jpg``, ``out/duplicates-01.jpg``, ...; returns how many. IndexingError.
+    """Write ``out/cluster-0001.jpg``, ``out/duplicates-0001.jpg``, ...; returns how many. IndexingError.
 
-    A sheet shows the first 80 images of its group. Sheets of groups that there are no more are left as they are.
+    A sheet shows the first 80 images of its group. Sheets of an earlier run that are none of these are deleted; they
+    are known by their names and by a comment in the file.
     """
+    written = set()
     with Tiles(_SIDE) as tiles:
-        digits = len(str(len(groups)))
         for done, (kind, number, ids) in enumerate(groups):
             progress("Contact sheets", done, len(groups))
             records = index.known(ids[:_AT_MOST].tolist())
             sheet = draw_group(f"{kind} {number + 1}: {len(ids)} images", records, tiles)
-            with replacing(out / f"{kind}-{number + 1:0{digits}}.jpg") as part:
-                partial(sheet.save, quality=88)(part, "JPEG")
+            name = f"{kind}-{number + 1:04}.jpg"
+            with replacing(out / name) as part:
+                partial(sheet.save, quality=88, comment=_MARK)(part, "JPEG")
+            written.add(name)
+    _remove_others(out, written)
     progress("Contact sheets", len(groups), len(groups))
     return len(groups)
+
+
+def _remove_others(out: Path, written: Container[str]) -> None:
+    for file in sorted(out.iterdir()):
+        ours = _NAME.fullmatch(file.name) and not file.is_symlink() and comment_of(file) == _MARK
+        if ours and file.name not in written:
+            file.unlink()
 
 
 def draw_group(title: str, records: Sequence[ImageRecord], tiles: Tiles) -> Image:

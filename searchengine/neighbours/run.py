@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.errors import IndexingError, QueryError
-from searchengine.exchange.exporting import replacing
+from searchengine.exchange.exporting import check_way, replacing
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.options import Progress, Quiet
-from searchengine.neighbours.sheets import write_sheet
+from searchengine.neighbours.sheets import Sheet, remove_sheets, write_sheet
 from searchengine.neighbours.tables import FORMATS, csv_table, parquet_table
 from searchengine.neighbours.whole import Block, whole_set
 
@@ -33,13 +33,19 @@ class NeighboursOptions:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """``table`` is the file; ``pictures``: sheets that were drawn; the others were there already."""
+    """``table`` is the file; ``pictures``: sheets that were drawn; the others were there already.
+
+    ``missing``: images whose picture was not found or could not be read; ``removed``: sheets of images that the index
+    holds no more.
+    """
 
     table: str
     images: int
     neighbours: int
     metric: str
     pictures: int
+    missing: int = 0
+    removed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -52,7 +58,8 @@ def write_neighbours(
     """Write the k nearest others of every image to ``out``: ``neighbours.csv``, and ``pictures/<id>.jpg``.
 
     The table is there when it is whole, or not at all. Of a run that was stopped the sheets are kept, and the same
-    command draws only those that are missing or show something else.
+    command draws only those that are missing, show something else, or lack a picture that is there now. Sheets of
+    images that the index holds no more are deleted.
 
     Raises:
         QueryError: k is below 1, or the index has fewer than two images.
@@ -71,7 +78,11 @@ def write_neighbours(
     records = _records(index, state.ids[state.live].tolist())
     table = out / f"neighbours.{options.format}"
     write_table = csv_table if options.format == "csv" else parquet_table
-    drawn = 0
+    drawn = removed = 0
+    missing: set[int] = set()
+    near = min(options.k, state.count - 1)
+    if near < options.k:
+        progress.say(f"The index holds {state.count} images, so each has {near} neighbours, not {options.k}.")
     progress.start(state.count, 0)
     with replacing(table) as part, ExitStack() as stack:
         worth = _score(metric, normalized=state.normalized)
@@ -80,10 +91,30 @@ def write_neighbours(
         for block in whole_set(state, options.k, metric):
             write(block)
             if draw is not None:
-                drawn += draw(block)
+                for sheet in draw(block):
+                    drawn += sheet.drawn
+                    missing |= sheet.missing
             else:
                 progress.advance(len(block.ids))
-    return Written(str(table), state.count, min(options.k, state.count - 1), metric, drawn)
+        if draw is not None:
+            removed = draw.remove_others()
+    if missing:
+        progress.say(_without_pictures(records, missing))
+    return Written(str(table), state.count, near, metric, drawn, len(missing), removed)
+
+
+def _without_pictures(records: Mapping[int, ImageRecord], missing: Collection[int]) -> str:
+    named = sum(records[id_].file is not None for id_ in missing)
+    if not named:
+        return (
+            f"{len(missing)} images have no picture, only features, so their places are empty. Import the features "
+            "with --paths and --images to see them."
+        )
+    return (
+        f"{len(missing)} of {len(records)} pictures were not found or cannot be read, so their places are empty. If "
+        "the photos have moved, say where they are with --images-dir, or with searchengine index --relocate, and give "
+        "this command again."
+    )
 
 
 def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
@@ -102,6 +133,7 @@ class _Sheets:
     """Draws the sheets of a block, by several threads."""
 
     def __init__(self, folder: Path, records: dict[int, ImageRecord], progress: Progress) -> None:
+        check_way(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -111,16 +143,18 @@ class _Sheets:
         self._progress = progress
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sheet")
 
-    def __call__(self, block: Block) -> int:
-        """Returns how many were drawn."""
-        drawn = 0
+    def __call__(self, block: Block) -> Iterator[Sheet]:
+        """What came of each."""
         rows = zip(block.ids.tolist(), block.neighbours.tolist(), block.distances.tolist(), strict=True)
-        for written in self._pool.map(self._draw, rows):
-            drawn += written
+        for sheet in self._pool.map(self._draw, rows):
+            yield sheet
             self._progress.advance(1)
-        return drawn
 
-    def _draw(self, row: tuple[int, list[int], list[float]]) -> bool:
+    def remove_others(self) -> int:
+        """Delete the sheets of images that are not in the index; returns how many."""
+        return remove_sheets(self.folder, self._records)
+
+    def _draw(self, row: tuple[int, list[int], list[float]]) -> Sheet:
         id_, neighbours, distances = row
         near = [(self._records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
         return write_sheet(self.folder / f"{id_}.jpg", self._records[id_], near)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,34 +28,63 @@ _FONT = 13
 _COLUMNS = 6
 _PAPER, _INK, _PALE, _ACCENT = "#ffffff", "#1c1c1c", "#8a8a8a", "#0b66c3"
 _EMPTY = "#ececec"
-_LAYOUT = 2  # raised when sheets look different, so that old ones are made anew
+_LAYOUT = 3  # raised when sheets look different, so that old ones are made anew
 _KEPT = 2048  # small pictures, 75 kB each
+
+_MARK = "searchengine neighbours "  # a sheet of ours says so in its comment, and which places it leaves empty
+_WITHOUT = " without "
+_NAME = re.compile(r"([1-9][0-9]*)\.jpg")
 
 Neighbour = tuple[ImageRecord, float]
 
 
-def write_sheet(file: Path, query: ImageRecord, neighbours: Sequence[Neighbour]) -> bool:
-    """Write a sheet as JPEG, unless the file is this very sheet already; returns whether it was written.
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What came of a sheet; ``missing``: ids of the images whose pictures are not there, or cannot be read."""
 
-    A picture that is missing or cannot be read has an empty place. The file is replaced when the new one is whole.
-    OSError if it cannot be.
+    drawn: bool
+    missing: frozenset[int]
+
+
+def write_sheet(file: Path, query: ImageRecord, neighbours: Sequence[Neighbour]) -> Sheet:
+    """Write a sheet as JPEG, unless the file is this very sheet already, or shows more than can be shown now.
+
+    A picture that is missing or cannot be read has an empty place, and the file says so: once the picture is there, the
+    sheet is drawn again. The file is replaced when the new one is whole. OSError if it cannot be.
     """
     key = _key(query, neighbours)
-    if _key_of(file) == key:
-        return False
+    records = [query, *(record for record, _ in neighbours)]
+    missing = frozenset(record.id for record in records if not _is_there(record))
+    stands, _, left_empty = (comment_of(file) or "").partition(_WITHOUT)
+    if stands == key and set(filter(None, left_empty.split(","))) <= set(map(str, missing)):
+        return Sheet(False, missing)
+    sheet, missing = draw_sheet(query, neighbours)
+    comment = f"{key}{_WITHOUT}{','.join(map(str, sorted(missing)))}" if missing else key
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        draw_sheet(query, neighbours).save(part, "JPEG", quality=88, comment=key)
+        sheet.save(part, "JPEG", quality=88, comment=comment)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-    return True
+    return Sheet(True, missing)
 
 
-def draw_sheet(query: ImageRecord, neighbours: Sequence[Neighbour]) -> Image:
-    """The sheet itself, RGB: the query first, framed, then its neighbours row by row."""
+def remove_sheets(folder: Path, keep: Container[int]) -> int:
+    """Delete the sheets of all images but those; returns how many. Files that are no sheets of ours stay. OSError."""
+    removed = 0
+    for file in sorted(folder.iterdir()):
+        name = _NAME.fullmatch(file.name)
+        if name and int(name[1]) not in keep and not file.is_symlink() and (comment_of(file) or "").startswith(_MARK):
+            file.unlink()
+            removed += 1
+    return removed
+
+
+def draw_sheet(query: ImageRecord, neighbours: Sequence[Neighbour]) -> tuple[Image, frozenset[int]]:
+    """The sheet itself, RGB: the query first, framed, then its neighbours row by row; and whose pictures it lacks."""
     from PIL import Image, ImageDraw
 
+    missing = set()
     places = len(neighbours) + 1
     columns = min(places, _COLUMNS)
     width = _GAP + columns * (_SIDE + _GAP)
@@ -64,8 +95,10 @@ def draw_sheet(query: ImageRecord, neighbours: Sequence[Neighbour]) -> Image:
     for place, (caption, record) in enumerate(captions):
         left = _GAP + place % columns * (_SIDE + _GAP)
         top = _GAP + place // columns * (_SIDE + _CAPTION + _GAP)
-        tile = _tile(record.file, record.content_hash)
-        if tile is None:
+        try:
+            tile = _tile(record.file, record.content_hash)
+        except (OSError, ImageError):
+            missing.add(record.id)
             draw.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), fill=_EMPTY)
             _write(draw, left + 8, top + _SIDE // 2 - 8, "no picture", _PALE, _SIDE - 16)
         else:
@@ -75,7 +108,7 @@ def draw_sheet(query: ImageRecord, neighbours: Sequence[Neighbour]) -> Image:
         named = ", ".join(record.labels) or record.path.rsplit("/", 1)[-1]
         _write(draw, left, top + _SIDE + 3, caption, _ACCENT if place == 0 else _INK, _SIDE)
         _write(draw, left, top + _SIDE + 19, named, _PALE, _SIDE)
-    return sheet
+    return sheet, frozenset(missing)
 
 
 def _number(distance: float) -> str:
@@ -100,36 +133,41 @@ def _font() -> FreeTypeFont | ImageFont:
 
 
 @lru_cache(maxsize=_KEPT)
-def _tile(file: Path | None, content_hash: str | None) -> Image | None:
-    """The whole picture, at most _SIDE large; None where there is none. The hash tells changed ones apart."""
+def _tile(file: Path | None, content_hash: str | None) -> Image:
+    """The whole picture, at most _SIDE large; the hash tells changed ones apart. OSError, ImageError: not kept."""
     from PIL import Image
 
     if file is None:
-        return None
-    try:
-        tile = Image.fromarray(decode(file.read_bytes(), at_least=(_SIDE, _SIDE)).pixels)
-    except (OSError, ImageError):
-        return None
+        raise FileNotFoundError
+    tile = Image.fromarray(decode(file.read_bytes(), at_least=(_SIDE, _SIDE)).pixels)
     tile.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     return tile
 
 
 def _key(query: ImageRecord, neighbours: Sequence[Neighbour]) -> str:
-    """What a sheet shows, in short: another sheet has another."""
+    """What a sheet should show, in short: another sheet has another."""
     shown = [
         (record.id, record.path, record.content_hash, record.labels, distance)
         for record, distance in ((query, 0.0), *neighbours)
     ]
     text = json.dumps([_LAYOUT, shown], ensure_ascii=True)
-    return f"searchengine neighbours {hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return f"{_MARK}{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
-def _key_of(file: Path) -> str | None:
+def _is_there(record: ImageRecord) -> bool:
+    try:
+        return record.file is not None and record.file.is_file()
+    except OSError:
+        return False
+
+
+def comment_of(file: Path) -> str | None:
+    """The comment in a JPEG file; None if it is no picture."""
     from PIL import Image
 
     try:
         with Image.open(file) as sheet:
             comment = sheet.info.get("comment", b"")
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return None
     return comment.decode("ascii", "replace") if isinstance(comment, bytes) else str(comment)

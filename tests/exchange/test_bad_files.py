@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from searchengine.engine import open_index
-from searchengine.errors import IndexingError, IndexNotFoundError, UnknownNameError
-from searchengine.exchange import Columns, ImportOptions, import_features
+from searchengine.errors import IndexingError, IndexNotFoundError, QueryError, UnknownNameError
+from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_vectors
+from searchengine.exchange.table import LARGEST_ID
 from searchengine.exchange.vectors import is_vector, parse_vector
 from searchengine.index import entries
 from searchengine.index.catalog import Catalog
+from searchengine.index.writer import IndexWriter
 
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -25,13 +27,14 @@ def refused(file: Path, match: str, columns: Columns | None = None) -> None:
     folder = file.parent / "index"
     with pytest.raises(IndexingError, match=match):
         import_features(file, folder, ImportOptions(columns=columns or Columns()))
-    assert not list(folder.glob("*.sqlite*")) + list(folder.glob("*.npy"))
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
     ("array", "match"),
     [
-        (np.arange(5.0), r"shape \(5,\)"),
+        (np.array(5.0), r"shape \(\).* A single number"),
+        (np.arange(5.0), r"shape \(5,\).* one feature, write features\.reshape\(1, -1\)"),
         (np.zeros((2, 7, 7, 4)), r"reshape\(len"),
         (np.zeros((0, 4)), "nothing to import"),
         (np.zeros((4, 0)), "nothing to import"),
@@ -45,6 +48,8 @@ def refused(file: Path, match: str, columns: Columns | None = None) -> None:
 def test_arrays(array: np.ndarray[Any, Any], match: str, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     refused(tmp_path / "a.npy", match)
+    np.savez(tmp_path / "a.npz", features=array)
+    refused(tmp_path / "a.npz", match)
 
 
 class Evil:
@@ -87,6 +92,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         ({"ids": [1, 2, 3, 2]}, "Rows 2 and 4 of .* the same id 2"),
         ({"ids": [0, 1, 2, 3]}, "Row 1 of .* the id 0.*--ids none"),
         ({"ids": ["a", "b", "c", "d"]}, "the id 'a'"),
+        ({"ids": [1, 2, 3, 2**63 - 1]}, f"Row 4 of .* the id {2**63 - 1}, and the largest is"),
         ({"ids": [1, 2, 3]}, "4 rows of features, but 3 ids"),
         ({"labels": ["x"] * 5}, "but 5 labels"),
         ({"labels": np.zeros((4, 2))}, r"'labels' has the shape \(4, 2\)"),
@@ -117,6 +123,14 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ("", "is empty"),
         ("a,b\n", "no rows"),
         ("a,a\n1,2\n", "two columns of the name 'a'"),
+        ("1,cat,0.5,0.25\n2,dog,1,2\n", r"first line of .* holds numbers \('1'\).*no line of names.*id,label,f0,f1"),
+        ("cat,0.5,0.5\ndog,1,2\n", "no line of names"),
+        ("cat,-1,nan\ndog,1,2\n", "no line of names"),
+        ("1,cat,[1 2]\n2,dog,[3 4]\n", "no line of names"),
+        ("cat,[1 2]\ndog,[3 4]\n", "no line of names"),
+        ("cat,0\ndog,1\n", "no line of names"),
+        ("label,1,2\ndog,1,2\n", "no line of names"),
+        ("0,1,2\n3,4,5\n", "counts 0, 1, 2.* Put a line of names before it"),
         ("name,what\nx,y\n", "no column of numbers"),
         ("1,2\n3\n", "Line 2 of .* has 1 columns, where the first has 2"),
         ("a,b\n1,2\n3,x\n", "Line 3 of .*'x' in the column 'b' is no number"),
@@ -172,6 +186,57 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         | {"spec": GOOD_SPEC, "extractor": "x", "fingerprint": "x"},
     ).close()
     assert import_features(tmp_path / "a.npy", tmp_path / "index").images == 4
+
+
+def test_a_failed_import_takes_back_only_what_it_made(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(IndexingError, match="two columns"):
+        import_features(tmp_path / "a.csv", tmp_path / "new" / "deep" / "index")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(IndexingError, match="two columns"):
+        import_features(tmp_path / "a.csv", tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(IndexingError, match="two columns"):
+        import_features(tmp_path / "a.csv", tmp_path / "full")
+    assert (tmp_path / "full" / "notes.txt").exists()
+
+
+def test_no_row_is_numbered_beyond_what_can_be_stored(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", features=GOOD, ids=[1, 2, 3, LARGEST_ID])
+    import_features(tmp_path / "a.npz", tmp_path / "index")
+    np.save(tmp_path / "b.npy", GOOD)
+    append = ImportOptions(append=True)
+    assert import_features(tmp_path / "b.npy", tmp_path / "index", append).images == 8
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.reserve_ids(2**63 - 4)
+    with pytest.raises(IndexingError, match=r"ids up to 9223372036854775804, .* --ids\. Nothing was imported"):
+        import_features(tmp_path / "b.npy", tmp_path / "index", append)
+    np.save(tmp_path / "b.npy", GOOD[:3])
+    assert import_features(tmp_path / "b.npy", tmp_path / "index", append).images == 11
+
+
+@pytest.mark.parametrize("out", ["a.csv/e.npz", "a.csv/deeper/e.npz"])
+def test_export_where_a_file_stands_for_the_folder(out: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", GOOD)
+    import_features(tmp_path / "a.npy", tmp_path / "index")
+    index = open_index(tmp_path / "index")
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(IndexingError, match=r"a\.csv is a file.* Name another folder"):
+        export_index(index, tmp_path / out)
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(IndexingError, match=r"folder\.npz is a folder\. Name a file"):
+        export_index(index, tmp_path / "folder.npz")
+    index.close()
+
+
+@pytest.mark.parametrize("array", [np.ones(3, dtype=complex), np.array(["1", "2", "3"])])
+def test_query_vectors_of_another_type(array: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "q.npy", array)
+    with pytest.raises(QueryError, match=f"of the type {array.dtype}, and real numbers are wanted"):
+        read_vectors(str(tmp_path / "q.npy"))
 
 
 GOOD_SPEC = (

@@ -16,9 +16,13 @@ from searchengine.cli.main import main
 from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import IndexingError, QueryError
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_features
+from searchengine.index import entries
+from searchengine.index.changes import Batch
 from searchengine.index.verify import verify
+from searchengine.index.writer import IndexWriter
+from searchengine.indexing import update_index
 from tests.exchange.conftest import DIMENSION, ROWS, write
-from tests.fakes import picture
+from tests.fakes import SPEC, FakeExtractor, picture
 
 Rows = NDArray[np.float32]
 Said = pytest.CaptureFixture[str]
@@ -91,10 +95,41 @@ def test_without_names_and_other_delimiters(tmp_path: Path) -> None:
         ("bare.tsv", "1\t2.5\n3\t4\n"),
         ("names.csv", ";a;b;label\n0;1;2.5;x\n1;3;4;y\n"),
         ("vectors.csv", '"array(\'d\', [1.0, 2.5])"\n"[3,\n 4]"\n'),
+        ("counted.csv", "0,1\n1.0,2.5\n3.0,4.0\n"),
+        ("numbered.csv", ",0,1\n0,1,2.5\n1,3,4\n"),
+        ("labelled.csv", "label,0,1,inf\nx,1,2.5,a\ny,3,4,b\n"),
         ("words.csv", '\ufefffeature,class\n"1 2.5",7\n"3, 4",8\n'),
     ):
         (tmp_path / name).write_text(text, "utf-8")
         np.testing.assert_array_equal(read_features(tmp_path / name).features, [[1, 2.5], [3, 4]])
+
+
+@pytest.mark.parametrize("out", ["out.npz", "out.parquet"])
+def test_the_metric_comes_along(out: str, features: Rows, tmp_path: Path) -> None:
+    if out.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    import_features(write(tmp_path / "a.npz", features), tmp_path / "a", ImportOptions(metric="manhattan"))
+    index = open_index(tmp_path / "a")
+    export_index(index, tmp_path / out)
+    index.close()
+    np.save(tmp_path / "b.npy", features)
+    import_features(tmp_path / "b.npy", tmp_path / "euclidean")
+    for name, options, metric in (
+        ("again", ImportOptions(), "manhattan"),
+        ("asked", ImportOptions(metric="cosine"), "cosine"),
+        ("euclidean", ImportOptions(append=True), "euclidean"),
+    ):
+        assert import_features(tmp_path / out, tmp_path / name, options).left_out == ()
+        index = open_index(tmp_path / name)
+        assert index.metric == metric
+        index.close()
+
+
+def test_arrays_that_are_called_metric_by_somebody_else(features: Rows, tmp_path: Path) -> None:
+    for more in ({"metric": "cosine"}, {"metric": np.ones(ROWS), "extractor": "a net"}):
+        np.savez(tmp_path / "a.npz", features=features, **more)  # type: ignore[arg-type]
+        table = read_features(tmp_path / "a.npz")
+        assert (table.metric, set(table.left_out)) == (None, set(more))
 
 
 def test_normalised_or_as_they_are(features: Rows, tmp_path: Path) -> None:
@@ -148,6 +183,77 @@ def test_append(features: Rows, tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match="features of 5 numbers"):
         import_features(tmp_path / "c.npy", tmp_path / "index", ImportOptions(append=True))
     assert verify(tmp_path / "index").images == 2 * ROWS
+
+
+def emptied(folder: Path) -> list[int]:
+    """Take all images out of an index; returns the ids that they had."""
+    with IndexWriter.open(folder) as writer:
+        ids = [id_ for (id_,) in writer.catalog.execute("SELECT id FROM images ORDER BY id")]
+        writer.commit(Batch(removed=ids))
+    return ids
+
+
+def test_an_empty_index_of_photos_is_left_as_it_is(features: Rows, tmp_path: Path) -> None:
+    photos, folder = tmp_path / "photos", tmp_path / "index"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(picture((255, 0, 0)))
+    (photos / "b.png").write_bytes(picture((0, 255, 0)))
+    update_index([photos], folder, spec=SPEC, load=FakeExtractor)
+    np.save(tmp_path / "a.npy", features)
+    given = emptied(folder)
+    files = {file.name for file in folder.iterdir()}
+    for append in (False, True):
+        with pytest.raises(IndexingError, match=r"0 images in .*index of photos\. Choose another --index-dir"):
+            import_features(tmp_path / "a.npy", folder, ImportOptions(append=append))
+    (tmp_path / "bad.npz").write_bytes(b"no features")
+    with pytest.raises(IndexingError, match="index of photos"):
+        import_features(tmp_path / "bad.npz", folder)
+    assert {file.name for file in folder.iterdir()} == files
+    update_index([photos], folder, spec=SPEC, load=FakeExtractor)
+    index = open_index(folder)
+    assert min(index.ids) > max(given)
+    index.close()
+
+
+def test_ids_go_on_where_imported_features_were_all_removed(features: Rows, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    np.save(tmp_path / "a.npy", features)
+    import_features(tmp_path / "a.npy", folder)
+    open_before = open_index(folder)
+    assert emptied(folder) == list(range(1, ROWS + 1))
+    np.save(tmp_path / "bad.npy", [[1.0, np.nan]])
+    with pytest.raises(IndexingError, match="NaN"):
+        import_features(tmp_path / "bad.npy", folder)
+    index = open_index(folder)
+    assert (len(index), index.dimension) == (0, DIMENSION)
+    index.close()
+    other = np.abs(features[:3, :4])
+    np.save(tmp_path / "b.npy", other)
+    assert import_features(tmp_path / "b.npy", folder, ImportOptions(normalize="l2", metric="cosine")).images == 3
+    assert open_before.ids.tolist() == [ROWS + 1, ROWS + 2, ROWS + 3]
+    assert (open_before.dimension, open_before.normalized, open_before.metric) == (4, True, "cosine")
+    assert open_before.search(other[1], 1)[0][0].id == ROWS + 2
+    open_before.close()
+    assert verify(folder).sound
+
+
+def test_ids_go_on_though_the_disk_is_full(features: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "index"
+    np.save(tmp_path / "a.npy", features)
+    import_features(tmp_path / "a.npy", folder)
+    emptied(folder)
+
+    def full(*_: object) -> None:
+        raise IndexingError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(entries, "label", full)  # in the midst of the transaction
+        with pytest.raises(IndexingError, match="full"):
+            import_features(tmp_path / "a.npy", folder)
+    import_features(tmp_path / "a.npy", folder)
+    index = open_index(folder)
+    assert index.ids.tolist() == list(range(ROWS + 1, 2 * ROWS + 1))
+    index.close()
 
 
 def test_a_picture_cannot_be_asked_for(features: Rows, tmp_path: Path) -> None:
@@ -218,3 +324,12 @@ def test_images_are_not_indexed_into_imported_features(features: Rows, tmp_path:
     assert index.ids.tolist() == list(range(11, 11 + ROWS))  # each picture keeps its id
     assert index.paths == [f"p/{i}.png" for i in range(11, 11 + ROWS)]
     index.close()
+
+
+def test_features_without_labels_are_to_be_imported_with_labels(tmp_path: Path, capsys: Said) -> None:
+    np.save(tmp_path / "a.npy", np.eye(4))
+    import_features(tmp_path / "a.npy", tmp_path / "index")
+    assert main(["evaluate", "--index-dir", str(tmp_path / "index")]) == 1
+    said = capsys.readouterr().err
+    assert "searchengine import --labels" in said
+    assert "Index again" not in said

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from searchengine.cli import main
-from searchengine.errors import QueryError
+from searchengine.errors import IndexingError, QueryError
 from searchengine.mapping import GroupOptions, groups, make_groups, stored
 from searchengine.mapping.clusters import Clusters, clusters_of
 from searchengine.mapping.duplicates import duplicates_of
@@ -106,12 +106,12 @@ def test_groups_are_stored_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
     made = make_groups(index, GroupOptions(k=3, threshold=1e-5, out=tmp_path / "out"))
     assert (made.images, made.clusters, made.duplicates, made.in_duplicates, made.sheets) == (21, 3, 1, 2, 4)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        "cluster-1.jpg",
-        "cluster-2.jpg",
-        "cluster-3.jpg",
-        "duplicates-1.jpg",
+        "cluster-0001.jpg",
+        "cluster-0002.jpg",
+        "cluster-0003.jpg",
+        "duplicates-0001.jpg",
     }
-    with Image.open(tmp_path / "out" / "cluster-1.jpg") as sheet:
+    with Image.open(tmp_path / "out" / "cluster-0001.jpg") as sheet:
         assert sheet.width > 8 * 160
     found = stored.load(index.folder, stored.GROUPS)
     assert found is not None
@@ -157,3 +157,28 @@ def test_cosine_compares_directions(tmp_path: Path) -> None:
 def test_rows_come_in_the_order_of_ids() -> None:
     rows = rows_of(np.arange(20, dtype=np.float32).reshape(10, 2))
     assert np.array_equal(np.concatenate([block for _, block in rows.blocks()]), rows.take(slice(None)))
+
+
+def test_sheets_of_an_earlier_run_are_deleted_and_no_other_file(tmp_path: Path) -> None:
+    features, _ = blobs([6, 5, 4])
+    features[14] = features[13]
+    index = fill(tmp_path / "index", features)
+    out = tmp_path / "out"
+    make_groups(index, GroupOptions(k=12, threshold=1e-5, out=out))
+    assert len(list(out.glob("cluster-*.jpg"))) == 12
+    Image.new("RGB", (9, 9)).save(out / "cluster-99.jpg")  # somebody's own
+    (out / "cluster-0012 kept.jpg").write_bytes((out / "cluster-0012.jpg").read_bytes())
+    assert make_groups(index, GroupOptions(k=2, threshold=0, out=out)).sheets == 3
+    expected = {"cluster-0001.jpg", "cluster-0002.jpg", "duplicates-0001.jpg"}
+    assert {file.name for file in out.iterdir()} == expected | {"cluster-99.jpg", "cluster-0012 kept.jpg"}
+    index.close()
+
+
+def test_a_file_in_place_of_the_folder_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = fill(tmp_path / "index", blobs([4, 4])[0])
+    monkeypatch.setattr(groups, "principal_components", None)  # what takes long
+    (tmp_path / "x.jpg").write_text("")
+    for out in (tmp_path / "x.jpg", tmp_path / "x.jpg" / "deeper"):
+        with pytest.raises(IndexingError, match=r"x\.jpg is a file.* Name another folder"):
+            make_groups(index, GroupOptions(k=2, out=out))
+    index.close()

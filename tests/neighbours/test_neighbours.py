@@ -20,6 +20,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import METRICS
 from searchengine.index.writer import IndexWriter
 from searchengine.neighbours import NeighboursOptions, whole_set, write_neighbours
+from searchengine.neighbours import sheets as sheets_module
 from tests.fakes import picture
 from tests.index.test_metrics import naive_distance
 
@@ -109,7 +110,7 @@ def test_a_run_that_fails_leaves_the_table_before(tmp_path: Path, monkeypatch: p
     assert table.read_bytes() == before
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["neighbours.csv"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(IndexingError, match="cannot be written"):
+    with pytest.raises(IndexingError, match=r"file is a file.* Name another folder"):
         write_neighbours(index, tmp_path / "file")
     with pytest.raises(QueryError):
         write_neighbours(index, tmp_path / "out", NeighboursOptions(k=0))
@@ -160,3 +161,85 @@ def test_sheets_show_the_pictures_and_are_drawn_once(tmp_path: Path, capsys: Sai
     assert json.loads(capsys.readouterr().out)["pictures"] == 2
     assert main([*command, "--metric", "manhattan"]) == 0  # here with the same distances but those of 1 and 2 to 3
     assert 0 < json.loads(capsys.readouterr().out)["pictures"] < 4
+
+
+def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Path, capsys: Said) -> None:
+    photos, folder, out = tmp_path / "photos", str(tmp_path / "index"), tmp_path / "out"
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"{i}.png").write_bytes(picture((250, 0, 80 * i), (64, 32)))
+    features = np.array([[0, 0], [1, 0], [0, 3]], dtype=np.float32)
+    np.savez(tmp_path / "a.npz", features=features, paths=["0.png", "1.png", "2.png"])
+    assert main(["import", str(tmp_path / "a.npz"), "--index-dir", folder, "--images", str(photos)]) == 0
+    command = ["neighbours", "--index-dir", folder, "-k", "2", "--out", str(out), "--pictures", "--json"]
+
+    def drawn() -> tuple[int, int, str]:
+        capsys.readouterr()
+        assert main(command) == 0
+        told, err = capsys.readouterr()
+        done = json.loads(told)
+        return done["pictures"], done["missing"], err
+
+    photos.rename(tmp_path / "moved")
+    pictures, missing, err = drawn()
+    assert (pictures, missing) == (3, 3)
+    assert "3 of 3 pictures were not found" in err
+    assert "--images-dir" in err
+    assert drawn()[:2] == (0, 3)  # nothing that could be better
+    (tmp_path / "moved").rename(photos)
+    assert drawn() == (3, 0, "")
+    with Image.open(out / "pictures" / "1.jpg") as sheet:
+        assert np.abs(np.subtract(sheet.convert("RGB").getpixel((12 + 80, 12 + 80)), (250, 0, 0))).max() < 12
+    photos.rename(tmp_path / "moved")
+    assert drawn()[:2] == (0, 3)  # a sheet that shows them is not drawn over
+    assert drawn()[2]
+    (tmp_path / "moved").rename(photos)
+    whole = (photos / "1.png").read_bytes()
+    (photos / "1.png").write_bytes(b"damaged")
+    for file in (out / "pictures").iterdir():
+        file.unlink()
+    sheets_module._tile.cache_clear()  # as in a new process
+    assert drawn()[:2] == (3, 1)
+    (photos / "1.png").write_bytes(whole)
+    assert drawn()[:2] == (3, 0)
+
+
+def test_features_without_pictures_are_told(tmp_path: Path, capsys: Said) -> None:
+    indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
+    folder, out = str(tmp_path / "index"), str(tmp_path / "out")
+    assert main(["neighbours", "--index-dir", folder, "--out", out, "--pictures"]) == 0
+    assert "3 images have no picture" in capsys.readouterr().err
+
+
+def test_sheets_of_removed_images_are_deleted_and_no_other_file(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.eye(4, dtype=np.float32))
+    options = NeighboursOptions(k=2, pictures=True)
+    write_neighbours(index, tmp_path / "out", options)
+    pictures = tmp_path / "out" / "pictures"
+    Image.new("RGB", (9, 9)).save(pictures / "77.jpg")  # somebody's own
+    (pictures / "78.jpg").write_bytes(b"no picture")
+    (pictures / "4 of mine.jpg").write_bytes((pictures / "4.jpg").read_bytes())
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.commit(Batch(removed=[3, 4]))
+    done = write_neighbours(index, tmp_path / "out", options)
+    assert done.removed == 2
+    assert {file.name for file in pictures.iterdir()} == {"1.jpg", "2.jpg", "77.jpg", "78.jpg", "4 of mine.jpg"}
+    index.close()
+
+
+def test_too_large_a_k_is_told(tmp_path: Path, capsys: Said) -> None:
+    indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
+    command = ["neighbours", "--index-dir", str(tmp_path / "index"), "--out", str(tmp_path / "out"), "-k"]
+    assert main([*command, "100"]) == 0
+    assert "holds 3 images, so each has 2 neighbours, not 100" in capsys.readouterr().err
+    assert main([*command, "2"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_in_place_of_the_folder_of_sheets(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.eye(3, dtype=np.float32))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "pictures").write_text("")
+    with pytest.raises(IndexingError, match=r"pictures is a file.* Name another folder"):
+        write_neighbours(index, tmp_path / "out", NeighboursOptions(pictures=True))
+    index.close()
