@@ -18,6 +18,8 @@ from searchengine.cli.options import (
     print_result,
     whole_number,
 )
+from searchengine.cli.output import shown
+from searchengine.cli.pictures import read_picture
 from searchengine.errors import ImageError, IndexingError, LearningError
 
 if TYPE_CHECKING:
@@ -150,7 +152,11 @@ def _tell(
     own = image if isinstance(image, int) else None
     feature: NDArray[Any]
     try:
-        feature = engine.index.feature(image)[None] if isinstance(image, int) else engine.embed(image)
+        feature = (
+            engine.index.feature(image)[None]
+            if isinstance(image, int)
+            else engine.embed(read_picture(image, by_id="--id"))
+        )
     except ImageError as error:
         print_note(str(error) if str(image) in str(error) else f"{image}: {error}")
         return {**told, "error": str(error)}
@@ -168,8 +174,8 @@ def _tell(
 def _print_answer(told: dict[str, Any]) -> None:
     if "error" in told:  # said already, on stderr
         return
-    name = f"{told['image']}  {told['path']}" if "path" in told else told["image"]
-    print_result(f"{name}  [{told['label']}]" if told.get("label") else str(name))
+    name = f"{told['image']}  {told['path']}" if "path" in told else str(told["image"])
+    print_result(shown(f"{name}  [{told['label']}]" if told.get("label") else name))
     if "logistic" in told:
         seen = "  (learnt from it, so this is no test)" if told["learnt_from_it"] else ""
         print_result(f"  logistic regression  {_shares(told['logistic'])}{seen}")
@@ -178,7 +184,7 @@ def _print_answer(told: dict[str, Any]) -> None:
 
 
 def _shares(predictions: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{one['label']} {one['probability']:.1%}" for one in predictions[:_SHOWN]) or "no vote"
+    return ", ".join(f"{shown(one['label'])} {one['probability']:.1%}" for one in predictions[:_SHOWN]) or "no vote"
 
 
 def _accuracy(scores: HeldOut) -> str:
@@ -201,10 +207,12 @@ def _print_report(report: FitReport) -> None:
             )
     if report.logistic is not None:
         worst = sorted(report.logistic.by_class, key=lambda one: one.right / one.images)[:_CONFUSIONS]
-        print_result("  hardest labels: " + ", ".join(f"{one.label} {one.right}/{one.images}" for one in worst))
+        print_result("  hardest labels: " + ", ".join(f"{shown(one.label)} {one.right}/{one.images}" for one in worst))
         if report.logistic.confused:
             pairs = report.logistic.confused[:_CONFUSIONS]
-            print_result("  most confused: " + ", ".join(f"{p.label} as {p.predicted} {p.count}x" for p in pairs))
+            print_result(
+                "  most confused: " + ", ".join(f"{shown(p.label)} as {shown(p.predicted)} {p.count}x" for p in pairs)
+            )
     for note in report.notes:
         print_result(f"  note: {note}")
 

@@ -20,6 +20,7 @@ from searchengine.cli.options import (
 
 if TYPE_CHECKING:
     from searchengine.extractors import ExtractorSpec
+    from searchengine.index.mending import Recorded
 
 _DESCRIPTION = """\
 Make an index of one or more folders of images, or bring it up to date.
@@ -179,8 +180,8 @@ def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]
     from searchengine.extractors import make_spec, weights_file
     from searchengine.index.mending import recorded
 
-    asked = (
-        options.model,
+    known = recorded(options.index_dir)
+    flags = (
         options.layer,
         options.pooling,
         options.normalize,
@@ -189,26 +190,44 @@ def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]
         options.input_size,
         options.scaled_decoding,
     )
-    if any(asked):
-        model, weights = options.model or "vgg16", options.weights or "imagenet"
-        spec = make_spec(
-            model,
-            layer=options.layer,
-            pooling=options.pooling or "none",
-            normalize=options.normalize or "l2",
-            weights=weights,
-            preprocessing=options.preprocessing,
-            input_size=options.input_size,
-            full_decode=not options.scaled_decoding,
-        )
-        return spec, weights_file(weights, model)
-    known = recorded(options.index_dir)
-    if known is None:
-        return make_spec(), None  # a new index; or the run itself says what is wrong with it
+    if options.model is None and known is not None and (not any(flags) or not known.spec.embeds):
+        if known.spec.model == "compact":  # the one that ships now, should it have changed: the run says what to do
+            return make_spec("compact", normalize=known.spec.normalize), None
+        return known.spec, Path(known.weights_file) if known.weights_file else None
+    if options.model is None and known is not None:
+        chosen = _with_flags(known, options)
+    else:  # a model is named, or a new index begins; or the run itself says what is wrong with the one there
+        chosen = {
+            "model": options.model or "vgg16",
+            "layer": options.layer,
+            "pooling": options.pooling or "none",
+            "normalize": options.normalize or "l2",
+            "weights": options.weights or "imagenet",
+            "preprocessing": options.preprocessing,
+            "input_size": options.input_size,
+            "full_decode": not options.scaled_decoding,
+        }
+    return make_spec(**chosen), weights_file(chosen["weights"], chosen["model"])
+
+
+def _with_flags(known: Recorded, options: argparse.Namespace) -> dict[str, Any]:
+    """The extractor of an index, as ``make_spec`` wants it, but for what the flags say."""
+    from searchengine.extractors.backbones import OWN
+
     spec = known.spec
-    if spec.model == "compact":  # the one that ships now, should it have changed since: the run says what to do
-        return make_spec("compact", normalize=spec.normalize), None
-    return spec, Path(known.weights_file) if known.weights_file else None
+    own = spec.model == OWN
+    height, width = spec.input_size
+    return {
+        "model": known.weights_file if own else spec.model,
+        "layer": options.layer or list(spec.layers),
+        # how places become numbers belongs to the layer
+        "pooling": options.pooling or ("none" if options.layer else spec.pooling),
+        "normalize": options.normalize or spec.normalize,
+        "weights": options.weights or ("" if own else known.weights_file) or "imagenet",
+        "preprocessing": options.preprocessing or spec.preprocessing,
+        "input_size": options.input_size or (height if own and height == width else None),
+        "full_decode": not (options.scaled_decoding or spec.is_scaled),
+    }
 
 
 def _sentence(counts: dict[str, int | float], index_dir: Path) -> str:
@@ -221,11 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """``python offline_index.py``."""
     from searchengine.cli.main import run
 
-    parser = argparse.ArgumentParser(
+    return run("offline_index.py", _script, arguments)
+
+
+def _script() -> argparse.ArgumentParser:
+    from searchengine.cli.parsing import VerbParser
+
+    parser = VerbParser(
         prog="offline_index.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(verb="index")
     add_flags(parser)
-    return run(parser, arguments)
+    return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -72,8 +73,8 @@ def act_verify(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**asdict(result), "sound": result.sound})
     else:
-        for problem in result.problems:
-            print_result(problem)
+        for problem, times in Counter(result.problems).items():
+            print_result(problem if times == 1 else f"{problem} ({times} times)")
         if result.sound:
             print_result(f"{options.index_dir}: {result.images} images, sound")
         elif result.mend:
@@ -87,10 +88,11 @@ def act_config(options: argparse.Namespace) -> int:
     """Run ``config``."""
     from searchengine.web.settings import load_settings, variable
 
-    told = {variable(name): str(value) for name, value in asdict(load_settings(os.environ)).items()}
+    settings = asdict(load_settings(os.environ))
+    told = {variable(name): value if isinstance(value, int | None) else str(value) for name, value in settings.items()}
     if options.json:
         print_json(told)
         return 0
     for name, value in told.items():
-        print_result(f"{'*' if os.environ.get(name) else ' '} {name}={'' if value == 'None' else value}")
+        print_result(f"{'*' if os.environ.get(name) else ' '} {name}={'' if value is None else value}")
     return 0

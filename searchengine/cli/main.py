@@ -1,29 +1,15 @@
-"""``searchengine VERB ...``: finds the verb, runs it, and turns our errors into a sentence and an exit status."""
+"""``searchengine VERB ...``: finds the verb, runs it, and turns our errors into a sentence and an exit status.
+
+The verbs are imported where Ctrl-C is already looked after.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from searchengine import __version__
-from searchengine.cli import (
-    classifying,
-    demo,
-    downloading,
-    evaluating,
-    exchanging,
-    indexing,
-    inspecting,
-    mapping,
-    modelling,
-    neighbouring,
-    recommending,
-    searching,
-    serving,
-    training,
-)
 from searchengine.errors import SearchEngineError
 
 _EPILOG = """\
@@ -35,10 +21,33 @@ a first day:
 
 Every verb has its own --help. The index folder is ./index unless --index-dir or SEARCHENGINE_INDEX_DIR says otherwise.
 """
+_GO_ON = ("index", "download", "neighbours", "train")  # the verbs that, given again, use what was done before
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage."""
+    """Run one verb; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage, 130 stopped."""
+    return run("searchengine", _parser, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from searchengine.cli import (
+        classifying,
+        demo,
+        downloading,
+        evaluating,
+        exchanging,
+        indexing,
+        inspecting,
+        mapping,
+        modelling,
+        neighbouring,
+        recommending,
+        searching,
+        serving,
+        training,
+    )
+    from searchengine.cli.parsing import VerbParser
+
     parser = argparse.ArgumentParser(
         prog="searchengine",
         description="A visual search engine for folders of images.",
@@ -46,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"searchengine {__version__}")
-    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=VerbParser)
     for module in (
         indexing,
         searching,
@@ -64,20 +73,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         demo,
     ):
         module.add_verbs(verbs)
-    return run(parser, arguments)
+    return parser
 
 
-def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+def run(program: str, make_parser: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None) -> int:
     """Parse, act, and say in one line what went wrong."""
-    options = parser.parse_args(arguments)
+    verb = ""
     try:
-        return int(options.act(options))
+        from searchengine.cli.output import flushed, tolerate
+        from searchengine.cli.running import check_running
+
+        tolerate()
+        with flushed():
+            options = make_parser().parse_args(arguments)
+            verb = options.verb
+            check_running(options)
+            return int(options.act(options))
     except SearchEngineError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped. What was done is kept.", file=sys.stderr)  # noqa: T201
+        more = " The same command goes on from what is there." if verb in _GO_ON else ""
+        print(f"{program}: Stopped.{more}", file=sys.stderr)  # noqa: T201
         return 130
-    except BrokenPipeError:  # the reader of our output has gone; Python would complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has gone, and knows
         return 1

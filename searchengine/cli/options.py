@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from pathlib import Path
 
+from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.cli.running import add_running
 from searchengine.index.folders import Folders
 from searchengine.index.metrics import METRICS
+
+__all__ = [
+    "add_images_dir",
+    "add_index_dir",
+    "add_json",
+    "add_metric",
+    "add_running",
+    "print_json",
+    "print_note",
+    "print_result",
+    "whole_number",
+]
 
 
 def whole_number(text: str) -> int:
@@ -46,22 +58,6 @@ def add_images_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_running(parser: argparse.ArgumentParser) -> None:
-    """``--precision`` and ``--runtime``."""
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="numbers that the model computes with; auto: bfloat16 where the processor has it, else float32",
-    )
-    parser.add_argument(
-        "--runtime",
-        choices=("auto", "openvino", "keras"),
-        default="auto",
-        help="what runs the model; auto: OpenVINO, or Keras where there is a GPU",
-    )
-
-
 def add_metric(parser: argparse.ArgumentParser, default: str) -> None:
     """``--metric``; ``default`` says what holds without it."""
     parser.add_argument(
@@ -76,18 +72,3 @@ def add_metric(parser: argparse.ArgumentParser, default: str) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
-
-
-def print_result(text: str) -> None:
-    """A result goes to stdout; all else goes to stderr."""
-    print(text)  # noqa: T201
-
-
-def print_json(value: object) -> None:
-    """A result as JSON, on stdout."""
-    print_result(json.dumps(value, ensure_ascii=False, indent=None if not sys.stdout.isatty() else 2))
-
-
-def print_note(text: str) -> None:
-    """What a person should know, on stderr."""
-    print(text, file=sys.stderr)  # noqa: T201

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from searchengine.cli.options import (
     add_images_dir,
@@ -16,6 +16,14 @@ from searchengine.cli.options import (
     print_result,
     whole_number,
 )
+from searchengine.cli.output import shown
+from searchengine.cli.parsing import path
+from searchengine.cli.pictures import named, read_picture
+from searchengine.errors import ImageError
+
+if TYPE_CHECKING:
+    from searchengine.engine import SearchEngine
+    from searchengine.index.types import Hit
 
 _DESCRIPTION = """\
 Find images that are like those you like and unlike those you dislike. Each is an id of the index or an image file; a
@@ -62,9 +70,9 @@ def add_verbs(verbs: Any) -> None:
     add_json(parser)
 
 
-def example(text: str) -> int | Path:
+def example(given: str) -> int | Path:
     """An argparse type: an id, or an image file."""
-    return int(text) if text.isascii() and text.isdigit() else Path(text)
+    return int(given) if given.isascii() and given.isdigit() else path(given)
 
 
 def act(options: argparse.Namespace) -> int:
@@ -75,7 +83,7 @@ def act(options: argparse.Namespace) -> int:
         options.index_dir, images_dir=options.images_dir, precision=options.precision, runtime=options.runtime
     )
     try:
-        hits = engine.recommend(options.like, options.dislike, options.k, query=options.query, rule=options.rule)
+        hits = _recommend(engine, options)
     finally:
         engine.close()
     if options.json:
@@ -86,9 +94,25 @@ def act(options: argparse.Namespace) -> int:
         return 0
     print_result("rank  score  id  path")
     for hit in hits:
-        label = f"  [{hit.label}]" if hit.label else ""
-        print_result(f"{hit.rank:4d}  {hit.score:5.3f}  {hit.id}  {hit.path}{label}")
+        label = f"  [{shown(hit.label)}]" if hit.label else ""
+        print_result(f"{hit.rank:4d}  {hit.score:5.3f}  {hit.id}  {shown(hit.path)}{label}")
     return 0
+
+
+def _recommend(engine: SearchEngine, options: argparse.Namespace) -> list[Hit]:
+    from searchengine.images import decode
+
+    named_ones = [*options.like, *options.dislike, *([] if options.query is None else [options.query])]
+    read = {one: read_picture(one) for one in named_ones if isinstance(one, Path)}
+    query = None if options.query is None else read.get(options.query, options.query)
+    like, dislike = ([read.get(one, one) for one in given] for given in (options.like, options.dislike))
+    try:
+        return engine.recommend(like, dislike, options.k, query=query, rule=options.rule)
+    except ImageError:
+        for file, data in read.items():  # which of them was it?
+            with named(file):
+                decode(data)
+        raise
 
 
 def _named(one: int | Path) -> int | str:

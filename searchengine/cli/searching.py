@@ -18,6 +18,8 @@ from searchengine.cli.options import (
     print_result,
     whole_number,
 )
+from searchengine.cli.output import shown
+from searchengine.cli.pictures import named, read_picture
 
 if TYPE_CHECKING:
     from searchengine.engine import SearchEngine
@@ -89,10 +91,10 @@ def act(options: argparse.Namespace) -> int:
         return 0
     print_result("rank  distance  score  id  path")
     for hit in hits:
-        carried = f"  [{', '.join(labels[hit.id])}]" if labels.get(hit.id) else ""
-        print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {hit.path}{carried}")
+        carried = f"  [{shown(', '.join(labels[hit.id]))}]" if labels.get(hit.id) else ""
+        print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {shown(hit.path)}{carried}")
     for one in votes:
-        print_result(f"{one.share:6.1%}  {one.label}")
+        print_result(f"{one.share:6.1%}  {shown(one.label)}")
     if options.vote and not votes:
         print_note("None of them has a label, so there is nothing to vote for.")
     return 0
@@ -102,16 +104,17 @@ def _search(engine: SearchEngine, options: argparse.Namespace) -> list[Hit]:
     """The hits, and one more where the image itself is among them and has no vote."""
     index = engine.index
     if options.vector is not None:
-        query = _vector(options.vector, unit=index.normalized)
+        query = _vector(options.vector, index.dimension, unit=index.normalized)
     elif options.id is not None:
         query = index.feature(options.id)[None]  # (d,) -> (1, d)
     else:
-        query = engine.embed(options.image)
+        with named(options.image):
+            query = engine.embed(read_picture(options.image, by_id="--id"))
     more = 1 if options.vote and options.id is not None else 0
     return index.search(query, options.k + more, options.metric)[0]
 
 
-def _vector(source: str, *, unit: bool) -> Any:
+def _vector(source: str, dimension: int, *, unit: bool) -> Any:
     """One (1, d) float32 query, of length 1 where the features of the index are; QueryError."""
     import numpy as np
 
@@ -121,6 +124,8 @@ def _vector(source: str, *, unit: bool) -> Any:
     vectors = read_vectors(source)
     if vectors.shape[0] != 1:
         raise QueryError(f"{source} holds {vectors.shape[0]} vectors, and one can be searched by at a time.")
+    if vectors.shape[1] != dimension:
+        raise QueryError(f"The vector has {vectors.shape[1]} numbers; the features of this index have {dimension}.")
     length = float(np.linalg.norm(vectors.astype(np.float64)))
     if unit and np.isfinite(length) and length > 0 and abs(length - 1.0) > _UNIT:
         print_note(f"The features of this index have length 1, so the query was divided by its length, {length:.4g}.")

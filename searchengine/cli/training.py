@@ -35,7 +35,7 @@ examples:
   searchengine train photos --out photos.keras --split class                how good on classes never seen?
   searchengine train photos --out photos.keras --thaw conv5_block1_1_conv --learning-rate 1e-5
 then:
-  python offline_index.py photos --model photos.keras --index-dir photos-index
+  searchengine index photos --model photos.keras --index-dir photos-index
 
 docs/TRAINING.md says what each flag does, and what it is worth.
 """
@@ -255,7 +255,7 @@ def _row(name: str, scores: Scores) -> str:
 
 
 def _next(options: argparse.Namespace) -> str:
-    words = ["python", "offline_index.py", *map(str, options.images), "--model", str(options.out)]
+    words = ["searchengine", "index", *map(str, options.images), "--model", str(options.out)]
     if options.labels != "folder":
         words += ["--labels", options.labels]
     return shlex.join([*words, "--index-dir", f"{options.out.stem}-index"])

@@ -85,7 +85,7 @@ class Catalog:
             if matrix:
                 raise IndexDamagedError(f"The index in {folder} has lost its catalog ({FILE_NAME}): {anew(folder)}")
             raise IndexNotFoundError(
-                f"There is no index in {folder}. Make one with: python offline_index.py IMAGES --index-dir "
+                f"There is no index in {folder}. Make one with: searchengine index IMAGES --index-dir "
                 f"{shlex.quote(str(folder))}"
             )
         uri = file.absolute().as_uri()

@@ -61,7 +61,7 @@ def flush_folder(folder: Path) -> None:
 def anew(folder: Path) -> str:
     """The end of a sentence about an index that is damaged."""
     return (
-        f"make it anew with: python offline_index.py IMAGES --index-dir {shlex.quote(str(folder))} --rebuild "
+        f"make it anew with: searchengine index IMAGES --index-dir {shlex.quote(str(folder))} --rebuild "
         f"(searchengine verify --index-dir {shlex.quote(str(folder))} gives the command in full)"
     )
 

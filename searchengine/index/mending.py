@@ -45,7 +45,7 @@ def command(folder: Path, *, rebuild: bool = True) -> str:
         return f"searchengine import FEATURES --index-dir {shlex.quote(str(folder) + '-2')}"
     images = " ".join(map(_quoted, known.roots)) if known is not None and known.roots else "IMAGES"
     model = "" if known is not None else " --model MODEL"
-    return f"python offline_index.py {images} --index-dir {where}{model}{' --rebuild' if rebuild else ''}"
+    return f"searchengine index {images} --index-dir {where}{model}{' --rebuild' if rebuild else ''}"
 
 
 def _quoted(path: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from searchengine.errors import SearchEngineError
 from searchengine.extractors.cache import cache_root
+from searchengine.extractors.extractor import PRECISIONS, RUNTIMES
 from searchengine.index.folders import DEFAULT, Folders
 
 MAX_K = 500
@@ -71,6 +72,7 @@ _BOUNDS = {
 }
 _PLAIN = ("bind", "port", "threads")  # as other servers call them, without our name in front
 _PATHS = ("images_dir", "cache_dir")
+_CHOICES = {"precision": PRECISIONS, "runtime": RUNTIMES}
 
 
 def load_settings(environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Settings:
@@ -101,6 +103,8 @@ def _checked(name: str, value: Any) -> Any:
         return Folders.of(value) or DEFAULT
     if name in _PATHS:
         return Path(value).expanduser().absolute()
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise SettingsError(f"{variable(name)} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
     if name not in _BOUNDS:
         return str(value)
     low, high = _BOUNDS[name]

@@ -20,14 +20,6 @@ ROOT = Path(__file__).parent.parent.parent
 Said = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(scope="module")
-def index(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawings, indexed with the model that ships."""
-    folder = tmp_path_factory.mktemp("index")
-    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "compact", "--json"]) == 0
-    return folder
-
-
 def test_indexing_tells_what_it_did(drawings: Path, tmp_path: Path, capsys: Said) -> None:
     command = [str(drawings), "--index-dir", str(tmp_path), "--model", "compact", "--json"]
     assert offline_index(command) == 0

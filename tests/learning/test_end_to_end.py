@@ -32,7 +32,7 @@ def test_compact_to_the_page(
     told = capsys.readouterr()
     assert "before, the backbone alone" in told.out
     assert "mAP" in told.out
-    assert f"python offline_index.py {photos} --model {out} --index-dir mine-index" in told.err
+    assert f"searchengine index {photos} --model {out} --index-dir mine-index" in told.err
     assert "epoch   1: loss" in told.err
 
     assert main(["train", str(photos), "--out", str(out), *flags, "--json", "--precision", "float32"]) == 0

@@ -103,10 +103,10 @@ def test_what_verify_names_mends_it(name: str, made: Path, tmp_path: Path, capsy
         assert shlex.quote(str(index)) in str(caught.value)
         assert main(["search", "--id", "1", "--index-dir", str(index)]) == 1
         assert "Traceback" not in capsys.readouterr().err
-    program, script, *arguments = shlex.split(said.out.rsplit("Mend it with: ", 1)[1])
-    assert (program, script) == ("python", "offline_index.py")
+    program, verb, *arguments = shlex.split(said.out.rsplit("Mend it with: ", 1)[1])
+    assert (program, verb) == ("searchengine", "index")
     assert "--model" not in arguments  # what made it is known
-    assert offline_index.main(arguments) == 0
+    assert main([verb, *arguments]) == 0
     assert main(["verify", "--index-dir", str(index)]) == 0
     assert answers(index) == 12
     mended = contents(index)

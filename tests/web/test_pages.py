@@ -51,7 +51,7 @@ def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
     engine = FakeEngine(tmp_path)
     client = make_app(engine, tmp_path / "app").test_client()
     assert "No pictures yet" in client.get("/").text
-    assert "offline_index.py" in client.get("/").text
+    assert "searchengine index" in client.get("/").text
     engine.run = RunProgress(3, 100, active=True)
     assert "on their way" in client.get("/").text
     answer = client.post("/search", data={"image": (encode_to_file("red"), "red.png")})

@@ -1,0 +1,17 @@
+"""One small index for the tests of the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from searchengine.cli.indexing import main as offline_index
+
+
+@pytest.fixture(scope="package")
+def index(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawings, indexed with the model that ships."""
+    folder = tmp_path_factory.mktemp("index")
+    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "compact", "--json"]) == 0
+    return folder

@@ -1,0 +1,164 @@
+"""What is wrong with a command is said before anything is done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from searchengine.cli.indexing import main as offline_index
+from searchengine.cli.main import main
+
+Said = pytest.CaptureFixture[str]
+
+
+def refused(command: Sequence[str]) -> None:
+    """Wrong usage."""
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["index", ""],
+        ["index", "photos", "--index-dir", ""],
+        ["index", "photos", "--model", ""],
+        ["search", ""],
+        ["search", "--vector", ""],
+        ["info", "--index-dir", ""],
+        ["recommend", "--like", ""],
+        ["classify", ""],
+        ["map", "--png", ""],
+        ["export", "--out", ""],
+        ["train", "", "--out", "a.keras"],
+        ["serve", "--index-dir", ""],
+        ["demo", ""],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    command: list[str], tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(command)
+    assert "is empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_name_for_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        offline_index([""])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["search", "--id", "1", "--id", "5"],
+        ["info", "--index-dir", "a", "--index-dir", "b"],
+        ["search", "--id", "1", "-k", "2", "--k", "3"],
+        ["recommend", "--query", "1", "--query", "2"],
+        ["index", "photos", "--model", "vgg16", "--model", "compact"],
+    ],
+)
+def test_twice_where_one_counts(command: list[str], capsys: Said) -> None:
+    refused(command)
+    assert "given twice, and only one counts" in capsys.readouterr().err
+
+
+def test_what_may_be_repeated_and_what_was_given_before(index: Path, capsys: Said) -> None:
+    for _ in range(2):
+        command = ["recommend", "--like", "1", "--like", "2", "--index-dir", str(index), "--json"]
+        assert main(command) == 0
+        assert json.loads(capsys.readouterr().out)["liked"] == [1, 2]
+
+
+@pytest.mark.parametrize("start", [["search", "--id", "1"], ["recommend", "--like", "1"]])
+def test_k_with_two_dashes(start: list[str], index: Path, capsys: Said) -> None:
+    assert main([*start, "--k", "2", "--index-dir", str(index), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
+
+
+def test_every_k_has_two_dashes(capsys: Said) -> None:
+    for verb in ("search", "classify", "recommend", "neighbours", "cluster"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        assert "--k K" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [["search"], ["recommend", "--like"], ["classify"]])
+def test_a_pipe_is_not_waited_for(verb: list[str], index: Path, tmp_path: Path, capsys: Said) -> None:
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    assert main([*verb, str(pipe), "--index-dir", str(index)]) == 1
+    assert f"{pipe} is not a file. Name an image file." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["search"], ["recommend", "--like", "1", "--like"], ["classify"]])
+def test_a_picture_that_cannot_be_used_is_named(verb: list[str], index: Path, drawings: Path, capsys: Said) -> None:
+    assert main([*verb, str(drawings / "warm" / "broken.jpg"), "--index-dir", str(index)]) == 1
+    assert f"{drawings / 'warm' / 'broken.jpg'}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["search", "classify"])
+def test_an_id_without_its_flag(
+    verb: str, index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([verb, "12", "--index-dir", str(index)]) == 1
+    assert "There is no file 12. For image 12 of the index: --id 12" in capsys.readouterr().err
+
+
+def test_a_vector_of_another_length(index: Path, tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "vector.txt").write_text("0.1 0.7 0.2\n")
+    assert main(["search", "--vector", str(tmp_path / "vector.txt"), "--index-dir", str(index)]) == 1
+    assert "The vector has 3 numbers; the features of this index have 384." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SEARCHENGINE_PRECISION", "bfloat61"), ("SEARCHENGINE_RUNTIME", "foo")]
+)
+def test_the_environment_says_how_a_model_runs(
+    variable: str, value: str, index: Path, drawings: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    query = str(drawings / "warm" / "03.jpg")
+    flag = "--" + variable.rpartition("_")[2].lower()
+    for command in (["search", query], ["index", str(drawings)], ["classify", query], ["serve"]):
+        assert main([*command, "--index-dir", str(index)]) == 1
+        assert f"{variable} must be one of auto, " in capsys.readouterr().err
+    assert main(["config"]) == 1
+    assert f"not {value!r}" in capsys.readouterr().err
+    assert main(["search", query, "--index-dir", str(index), flag, "auto"]) == 0  # flags come first
+    assert main(["info", "--index-dir", str(index)]) == 0  # runs no model
+
+
+def test_the_precision_of_the_environment_is_used(index: Path, drawings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchengine.engine import SearchEngine
+
+    asked: list[str] = []
+    was = SearchEngine.open
+
+    def opened(*args: str, precision: str, **flags: str) -> SearchEngine:
+        asked.append(precision)
+        return was(*args, **flags)
+
+    monkeypatch.setattr(SearchEngine, "open", opened)
+    monkeypatch.setenv("SEARCHENGINE_PRECISION", "bfloat16")
+    query = str(drawings / "warm" / "03.jpg")
+    assert main(["search", query, "--index-dir", str(index)]) == 0
+    assert main(["search", query, "--index-dir", str(index), "--precision", "float32"]) == 0
+    assert asked == ["bfloat16", "float32"]
+
+
+def test_config_tells_numbers_as_numbers(capsys: Said) -> None:
+    assert main(["config", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["SEARCHENGINE_IMAGES_DIR"] is None
+    assert told["PORT"] == 8000
+    assert told["SEARCHENGINE_INDEX_DIR"] == "index"
