@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,10 +82,29 @@ def act_serve(options: argparse.Namespace) -> int:
         Catalog.open(folder).close()
         if len(folders) > 1 and os.pathsep in str(folder):
             raise IndexNotFoundError(f"{folder} has {os.pathsep!r} in its name, so it can only be served by itself.")
+    check_free(settings.bind, settings.port)
     print_note(f"Serving {', '.join(map(str, folders))} at http://{settings.bind}:{settings.port} (stop with Ctrl+C)")
     command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config()), "searchengine.web:create_app()"]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606  (gunicorn gets our signals)
+
+
+def check_free(host: str, port: int) -> None:
+    """SettingsError unless something can listen there."""
+    from searchengine.web.settings import SettingsError
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        advice = (
+            f"another server listens there. Choose another port: --port {port % 65535 + 1}"
+            if error.errno == errno.EADDRINUSE
+            else f"{error.strerror}. Choose another --port or --host"
+        )
+        raise SettingsError(f"{host}, port {port}, cannot be served at: {advice}.") from error
 
 
 def act_prepare(options: argparse.Namespace) -> int:

@@ -244,6 +244,10 @@ def _report(trained: Trained) -> list[str]:
     ]
     if trained.best == 0:
         lines.append("Nothing that was learnt made it better: the model is the start, the backbone and a projection.")
+    if trained.after.mean_average_precision < trained.before.mean_average_precision:
+        lines.append(
+            "The backbone alone finds more of the held-back images: index with it, or train with more images a label."
+        )
     if trained.skipped:
         lines.append(f"{len(trained.skipped)} files could not be used.")
     lines.append(f"{trained.model}: written in {trained.seconds:.0f} s, with its curves beside it")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from searchengine.cli import serving
 from searchengine.cli.main import main
+from searchengine.cli.serving import check_free
+from searchengine.web.settings import SettingsError
 from tests.mapping.filled import fill
 
 
@@ -18,6 +22,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise SystemExit(environment)
 
     monkeypatch.setattr(os, "execve", become)
+    monkeypatch.setattr(serving, "check_free", lambda host, port: None)  # whatever listens on this machine
     for name in ("PORT", "BIND", "THREADS"):
         monkeypatch.delenv(name, raising=False)
     fill(tmp_path / "index", np.zeros((3, 2), np.float32)).close()
@@ -61,3 +66,13 @@ def test_a_wrong_setting_is_told_by_serve_alone(
     assert "PORT must be a whole number" in capsys.readouterr().err
     assert main(["serve", "--port", "8124", "--threads", "65"]) == 1
     assert "THREADS must be a whole number from 1 to 64" in capsys.readouterr().err
+
+
+def test_where_another_server_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"127\.0\.0\.1, port {port}, .* Choose another port: --port"):
+            check_free("127.0.0.1", port)
+    check_free("127.0.0.1", port)
+    with pytest.raises(SettingsError, match="Choose another --port or --host"):
+        check_free("203.0.113.1", 8000)  # of no machine
