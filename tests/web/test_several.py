@@ -233,10 +233,11 @@ def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytes
     loaded: list[object] = []
 
     class Held:
-        pass
+        def __init__(self, engine: SearchEngine) -> None:
+            self.spec = engine.spec
 
     def load(engine: SearchEngine) -> object:
-        loaded.append(Held())
+        loaded.append(Held(engine))
         engine._extractor = (engine.index.fingerprint, loaded[-1])  # type: ignore[assignment]
         return loaded[-1]
 

@@ -114,12 +114,21 @@ def test_a_slow_network_moves_nothing(open_page: OpenPage) -> None:
     session.send("Network.emulateNetworkConditions", slow)
     page.add_init_script(
         """window.moved = 0;
-        new PerformanceObserver((list) => { for (const one of list.getEntries()) window.moved += one.value; })
-            .observe({ type: 'layout-shift', buffered: true });"""
+        window.what = [];
+        const box = ({ x, y, width, height }) => [x, y, width, height].map(Math.round).join(' ');
+        new PerformanceObserver((list) => {
+            for (const one of list.getEntries()) {
+                window.moved += one.value;
+                for (const { node, previousRect, currentRect } of one.sources) {
+                    const name = node?.outerHTML?.slice(0, 80) ?? node?.textContent;
+                    window.what.push(`${name}: ${box(previousRect)} -> ${box(currentRect)}`);
+                }
+            }
+        }).observe({ type: 'layout-shift', buffered: true });"""
     )
     for address in ("/", "/search?id=3&like=5", "/i/mapped/evaluation"):
         page.goto(address, wait_until="networkidle")
-        assert page.evaluate("window.moved") < 0.01, address
+        assert page.evaluate("window.moved") < 0.01, (address, page.evaluate("window.what"))
 
 
 def test_those_who_want_less_motion_get_none(open_page: OpenPage) -> None:
