@@ -1,14 +1,20 @@
 """When the nearest picture is not near: told by how near the pictures of the collection are to one another.
 
-What a distance means depends on the extractor and on the collection, so no fixed number would do.
+What a distance means depends on the extractor and on the collection, so no fixed number would do. A neighbour is far
+when it is farther off than neighbours usually are here, and farther than half of what lies between any two pictures;
+the latter for collections of near copies, in which whatever merely looks alike would be far.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from threading import Lock, Thread
 
+import numpy as np
+
 from searchengine.errors import SearchEngineError, UnknownImageError
+from searchengine.index.exact import nearest
 from searchengine.web.seam import Engine
 
 _ASKED = 24  # pictures of the collection, in one pass over its features
@@ -41,7 +47,7 @@ class Nearness:
             self._measured = (state, limit)
 
     def is_far(self, distance: float) -> bool:
-        """Whether a nearest neighbour at this distance is farther off than 19 in 20 are here."""
+        """Whether a nearest neighbour at this distance is far: see the module."""
         state = self._state()
         if state is None:
             return False
@@ -69,12 +75,30 @@ class Nearness:
 
     def _measure(self) -> float | None:
         ids = [record.id for record in self._engine.sample(_ASKED)]
+        if not ids:
+            return None
         try:
             found = self._engine.search_ids(ids, 2)
+            between = self._between(ids)
         except UnknownImageError:  # one was removed meanwhile: the next question tries again
             return None
         distances = sorted(
             next((hit.distance for hit in hits if hit.id != id_), float("inf"))
             for id_, hits in zip(ids, found, strict=True)
         )
-        return distances[int(_FARTHER_THAN * (len(distances) - 1))] if distances else None
+        usual = distances[int(_FARTHER_THAN * (len(distances) - 1))]
+        return max(usual, between / 2) if between > 0 else usual  # inner products have no half
+
+    def _between(self, ids: Sequence[int]) -> float:
+        """The median distance between two different pictures of these; 0 where there are fewer than two."""
+        features = np.stack([self._engine.feature(id_) for id_ in ids])  # (n, d) float32
+        squared_norms = np.square(features, dtype=np.float64).sum(axis=1)
+        numbers = np.arange(len(ids))
+        found = nearest(self._engine.metric, features, squared_norms, numbers, features, len(ids))
+        pairs = [
+            distance
+            for number, one in enumerate(found)
+            for other, distance in zip(one.positions, one.distances, strict=True)
+            if other > number
+        ]
+        return float(np.median(pairs)) if pairs else 0.0

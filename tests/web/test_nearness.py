@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from searchengine.errors import UnknownImageError
 from searchengine.index.types import Hit, IndexStatus
@@ -49,13 +51,13 @@ def test_it_is_measured_once_in_one_pass(counting: Counting) -> None:
     nearness = Nearness(counting)
     nearness.warm()
     assert counting.passes == 1
-    assert nearness.is_far(0.5)
+    assert nearness.is_far(0.9)
     assert not nearness.is_far(0.0)
     assert counting.passes == 1
 
 
 def test_without_warming_up_the_first_question_measures(counting: Counting) -> None:
-    assert Nearness(counting).is_far(0.5)
+    assert Nearness(counting).is_far(0.9)
     assert counting.passes == 1
 
 
@@ -65,12 +67,12 @@ def test_a_collection_that_has_doubled_is_measured_beside_the_answers(counting: 
     counting.images = 100
     counting.free.clear()
     for _ in range(3):
-        assert nearness.is_far(0.5)  # nobody waits: the old figure serves
+        assert nearness.is_far(0.9)  # nobody waits: the old figure serves
     assert counting.passes == 1
     counting.free.set()
     settle(nearness)
     assert counting.passes == 2
-    assert nearness.is_far(0.5)
+    assert nearness.is_far(0.9)
     assert counting.passes == 2
 
 
@@ -79,10 +81,10 @@ def test_the_figure_of_another_extractor_says_nothing(counting: Counting) -> Non
     nearness.warm()
     counting.fingerprint = "f" * 16
     counting.free.clear()
-    assert not nearness.is_far(0.5)
+    assert not nearness.is_far(0.9)
     counting.free.set()
     settle(nearness)
-    assert nearness.is_far(0.5)
+    assert nearness.is_far(0.9)
 
 
 def test_small_collections_have_none(counting: Counting) -> None:
@@ -100,5 +102,26 @@ def test_an_image_removed_meanwhile_is_no_fault(counting: Counting, monkeypatch:
     nearness = Nearness(counting)
     with monkeypatch.context() as patched:
         patched.setattr(counting, "search_ids", gone)
-        assert not nearness.is_far(0.5)
-    assert nearness.is_far(0.5)
+        assert not nearness.is_far(0.9)
+    assert nearness.is_far(0.9)
+
+
+class NearCopies(Counting):
+    """Every picture has a copy beside it, at a hundredth of the distance from one kind to the next."""
+
+    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
+        hits = super().search_ids(image_ids, k)
+        return [
+            [replace(hit, distance=0.0 if hit.id == id_ else 0.01) for hit in found]
+            for id_, found in zip(image_ids, hits, strict=True)
+        ]
+
+    def feature(self, image_id: int) -> NDArray[np.float32]:
+        return np.array([image_id // 2 * 1.0, image_id % 2 * 0.01, 0.0], dtype=np.float32)
+
+
+def test_among_near_copies_what_is_merely_alike_is_not_far(collection: Path) -> None:
+    nearness = Nearness(NearCopies(collection))
+    nearness.warm()
+    assert not nearness.is_far(2.0)  # 200 times as far as a copy, and yet much nearer than most others
+    assert nearness.is_far(20.0)

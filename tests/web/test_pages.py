@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from PIL import Image
 
 from searchengine.index.types import RunProgress
 from searchengine.web.cards import closeness_of
@@ -160,8 +161,8 @@ def test_an_image_removed_while_searching_is_left_out(client: FlaskClient, engin
 
 def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
     sentence = "Nothing here looks much like it"
-    brown = io.BytesIO(encoded(draw((120, 70, 30))))
-    assert sentence in client.post("/search", data={"image": (brown, "brown.png")}).text
+    black = io.BytesIO(encoded(Image.new("RGB", (320, 240))))  # of no colour, so as far from one as from another
+    assert sentence in client.post("/search", data={"image": (black, "black.png")}).text
     file = engine.record(9).file
     assert file is not None
     assert sentence not in client.post("/search", data={"image": (io.BytesIO(file.read_bytes()), "known.png")}).text
