@@ -47,27 +47,37 @@ Ask = Callable[[Collection, str | None], Ranking]
 
 def blueprint(collection: Collection, collections: Collections, settings: Settings) -> Blueprint:
     """``/compare``; the picture is one of this index, or comes with the request."""
-    compare = Blueprint("compare", __name__)
+    compare, views = Blueprint("compare", __name__), _Comparing(collection, collections, settings)
+    compare.get("/compare")(views.by_id)
+    compare.post("/compare")(views.by_upload)
+    return compare
 
-    @compare.get("/compare")
-    def by_id() -> Response:
+
+@dataclass(frozen=True, slots=True)
+class _Comparing:
+    """The views of one index, which is on the left unless another is named."""
+
+    collection: Collection
+    collections: Collections
+    settings: Settings
+
+    def by_id(self) -> Response:
         image_id = parse_id(request.args.get("id"))
         if image_id is None:
             raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
-        record = collection.engine.record(image_id)
-        k = parse_k(request.args.get("k"), settings.default_k)
+        record = self.collection.engine.record(image_id)
+        k = parse_k(request.args.get("k"), self.settings.default_k)
 
         def ask(side: Collection, metric: str | None) -> Ranking:
-            return rank_foreign(side, collection, record, k, metric, settings.max_upload_pixels)
+            return rank_foreign(side, self.collection, record, k, metric, self.settings.max_upload_pixels)
 
-        return _answer({"id": record.id, "path": record.path}, ask, k, request.args, record=record)
+        return self._answer({"id": record.id, "path": record.path}, ask, k, request.args, record=record)
 
-    @compare.post("/compare")
-    def by_upload() -> Response:
-        upload = read_upload(request, settings.max_upload_bytes)
-        reader = UploadReader(upload, settings.max_upload_pixels)
-        k = parse_k(request.form.get("k"), settings.default_k)
-        sides = _sides(request.form)
+    def by_upload(self) -> Response:
+        upload = read_upload(request, self.settings.max_upload_bytes)
+        reader = UploadReader(upload, self.settings.max_upload_pixels)
+        k = parse_k(request.form.get("k"), self.settings.default_k)
+        sides = self._sides(request.form)
         # Something must show the picture; a page of two refusals is the refusal.
         first = next((side for side, _ in sides if side.takes_pictures), sides[0][0])
         query = reader.read(first)
@@ -76,36 +86,29 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
             return rank_feature(side, reader.embed(side), k, metric)
 
         about = {"upload": query.name, "width": query.width, "height": query.height}
-        return _answer(about, ask, k, request.form, upload=query)
+        return self._answer(about, ask, k, request.form, upload=query)
 
-    def _sides(given: Mapping[str, str]) -> list[tuple[Collection, str | None]]:
+    def _sides(self, given: Mapping[str, str]) -> list[tuple[Collection, str | None]]:
         """The two indexes with the metrics named for them; RequestError."""
-        left = _named(given.get("left")) or collection
+        left = self._named(given.get("left")) or self.collection
         left_by = parse_metric(given.get("left_by"))
-        right, right_by = _named(given.get("right")), parse_metric(given.get("right_by"))
+        right, right_by = self._named(given.get("right")), parse_metric(given.get("right_by"))
         if right is None:
-            right, metric = other_side(left, collections, left_by or left.engine.metric)
+            right, metric = other_side(left, self.collections, left_by or left.engine.metric)
             right_by = right_by or metric
         return [(left, left_by), (right, right_by)]
 
-    def _named(name: str | None) -> Collection | None:
-        found = collections.get(name)
+    def _named(self, name: str | None) -> Collection | None:
+        found = self.collections.get(name)
         if name and found is None:
-            there = ", ".join(one.name for one in collections.all)
+            there = ", ".join(one.name for one in self.collections.all)
             raise RequestError(f"There is no index “{name}” here. There are: {there}.")
         return found
 
-    def _answer(
-        about: dict[str, Any],
-        ask: Ask,
-        k: int,
-        given: Mapping[str, str],
-        *,
-        record: ImageRecord | None = None,
-        upload: UploadedQuery | None = None,
-    ) -> Response:
+    def _ranked(self, ask: Ask, given: Mapping[str, str]) -> tuple[list[Side], list[Ranking]]:
+        """Both sides; one that cannot be asked says why."""
         sides, rankings = [], []
-        for name, (side, named) in zip(("left", "right"), _sides(given), strict=True):
+        for name, (side, named) in zip(("left", "right"), self._sides(given), strict=True):
             metric = named or side.engine.metric
             problem = None
             try:
@@ -117,33 +120,33 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
             images = side.engine.status().images
             sides.append(Side(name, side, metric, by, cards, ranking.self_id, images, problem))
             rankings.append(ranking)
+        return sides, rankings
+
+    def _answer(
+        self,
+        about: dict[str, Any],
+        ask: Ask,
+        k: int,
+        given: Mapping[str, str],
+        *,
+        record: ImageRecord | None = None,
+        upload: UploadedQuery | None = None,
+    ) -> Response:
+        sides, rankings = self._ranked(ask, given)
         left, right = sides
         common = shared(rankings[0].records, rankings[1].records)
         alike = ""
         if common.count:  # else the two hold different pictures, and nothing is ranked by both
             alike = why_alike((left.collection.engine.spec, left.metric), (right.collection.engine.spec, right.metric))
         if wants_json():
-            return jsonify(
-                query=about,
-                shared=common.count,
-                rank_alike=bool(alike),
-                sides=[
-                    {
-                        "index": side.collection.name,
-                        "metric": side.metric,
-                        "error": side.problem,
-                        "hits": [hit_json(hit) for hit in ranking.hits],
-                    }
-                    for side, ranking in zip(sides, rankings, strict=True)
-                ],
-            )
+            return _json(about, sides, rankings, common, alike=bool(alike))
         kept = {
             "left": left.collection.name,
             "left_by": left.by,
             "right": right.collection.name,
             "right_by": right.by,
         }
-        shown_k = None if k == settings.default_k else k
+        shown_k = None if k == self.settings.default_k else k
         more = max((more_than(len(side.cards), k, side.images) or 0 for side in sides), default=0)
         action = url_for("compare.by_id") if record is not None else url_for("compare.by_upload")
         return Response(
@@ -161,35 +164,60 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
                 common=common,
                 summary=_summary(common, sides, alike),
                 alike=alike,
-                back=_back(left, k, record),
+                back=self._back(left, k, record),
                 action=action,
                 kept=kept,
                 kept_k=shown_k,
-                collections=collections.all,
+                collections=self.collections.all,
                 metrics=[(metric, short_title(metric)) for metric in METRICS],
                 k=k,
                 k_choices=k_choices(k),
                 more=more or None,
                 indexes=index_choices(
-                    collection, collections, current=False, record=record, uploaded=upload is not None, k=shown_k
+                    self.collection,
+                    self.collections,
+                    current=False,
+                    record=record,
+                    uploaded=upload is not None,
+                    k=shown_k,
                 ),
             )
         )
 
-    def _back(left: Side, k: int, record: ImageRecord | None) -> dict[str, str | None]:
+    def _back(self, left: Side, k: int, record: ImageRecord | None) -> dict[str, str | None]:
         """The ranking on the left by itself."""
-        values = {"k": None if k == settings.default_k else k, "metric": left.by}
+        values = {"k": None if k == self.settings.default_k else k, "metric": left.by}
         if record is None:
-            home = address_in(left.collection, collection, "pages.home")
-            return {"href": home, "again": address_in(left.collection, collection, "pages.search_upload", **values)}
+            home = address_in(left.collection, self.collection, "pages.home")
+            return {
+                "href": home,
+                "again": address_in(left.collection, self.collection, "pages.search_upload", **values),
+            }
         if left.self_id is None:  # the picture is not in that index
             return {"href": url_for("pages.search", id=record.id, k=values["k"]), "again": None}
         return {
-            "href": address_in(left.collection, collection, "pages.search", id=left.self_id, **values),
+            "href": address_in(left.collection, self.collection, "pages.search", id=left.self_id, **values),
             "again": None,
         }
 
-    return compare
+
+def _json(
+    about: dict[str, Any], sides: list[Side], rankings: list[Ranking], common: Shared, *, alike: bool
+) -> Response:
+    return jsonify(
+        query=about,
+        shared=common.count,
+        rank_alike=alike,
+        sides=[
+            {
+                "index": side.collection.name,
+                "metric": side.metric,
+                "error": side.problem,
+                "hits": [hit_json(hit) for hit in ranking.hits],
+            }
+            for side, ranking in zip(sides, rankings, strict=True)
+        ],
+    )
 
 
 def _marked(side: Side, places: tuple[int | None, ...]) -> list[Card]:
