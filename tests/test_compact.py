@@ -46,14 +46,14 @@ def cosines(a: Any, b: Any) -> Any:
 
 @pytest.mark.slow
 def test_feature_has_the_width_of_the_last_stage() -> None:
-    model = compact.build_compact(32, SMALL)
-    feature = np.asarray(model(pictures(3, 32)))
+    model = compact.build_compact(48, SMALL)
+    feature = np.asarray(model(pictures(3, 48)))
     assert feature.shape == (3, 16)
     assert feature.dtype == np.float32
     assert (feature >= 0).all()
 
 
-@pytest.mark.parametrize("size", [0, 15, 72])
+@pytest.mark.parametrize("size", [0, 32, 72])
 def test_sizes_that_do_not_halve_are_refused(size: int) -> None:
     pytest.importorskip("keras")
     with pytest.raises(ValueError, match="multiple of 16"):
@@ -69,21 +69,21 @@ def test_the_default_shape_is_within_its_promises() -> None:
 
 @pytest.mark.slow
 def test_folding_batch_norm_changes_nothing() -> None:
-    model = compact.build_compact(32, SMALL)
+    model = compact.build_compact(48, SMALL)
     rng = np.random.default_rng(1)
     weights = {
         name: rng.uniform(0.5, 1.5, value.shape).astype(np.float32) if "_norm/" in name else value
         for name, value in compact.named_weights(model).items()
     }
     compact.set_named_weights(model, weights)
-    folded = compact.build_compact(32, SMALL, folded=True)
+    folded = compact.build_compact(48, SMALL, folded=True)
     compact.set_named_weights(folded, compact.fold_batch_norm(weights))
-    np.testing.assert_allclose(folded(pictures(4, 32)), model(pictures(4, 32)), rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(folded(pictures(4, 48)), model(pictures(4, 48)), rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused() -> None:
-    model = compact.build_compact(32, SMALL)
+    model = compact.build_compact(48, SMALL)
     weights = compact.named_weights(model)
     with pytest.raises(ExtractorError, match="do not fit"):
         compact.set_named_weights(model, {**weights, "more/kernel": np.zeros(1)})
@@ -164,16 +164,52 @@ def test_packaging_writes_what_loading_reads(tmp_path: Path) -> None:
         np.testing.assert_allclose(loaded[name], value, atol=1e-3)
 
 
-def test_whitening_in_full_gives_even_directions() -> None:
+def test_whitening_in_full_makes_classes_vary_evenly() -> None:
     from searchengine.learning.packaging import whitening
 
-    features = (np.random.default_rng(0).normal(size=(500, 6)) * [1, 2, 3, 1, 1, 1] + 5).astype(np.float32)
-    kernel, bias = whitening(features, 1.0)
-    covariance = np.cov(features @ kernel + bias, rowvar=False)
-    np.testing.assert_allclose(covariance, np.eye(6) * covariance[0, 0], atol=1e-3)
-    np.testing.assert_allclose((features @ kernel + bias).mean(axis=0), 0, atol=1e-4)
-    only_centred, _ = whitening(features, 0.0)
-    np.testing.assert_allclose(only_centred, np.eye(6), atol=1e-6)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 50)
+    within = rng.normal(size=(1000, 6)) * [1, 2, 3, 1, 1, 1]
+    features = (within + rng.normal(size=(20, 6))[labels] * 9 + 5).astype(np.float32)
+    whitened = features @ whitening(features, labels, 1.0, shrinkage=0.0)
+    covariances = [np.cov(whitened[labels == label], rowvar=False, bias=True) for label in range(20)]
+    average = np.mean(covariances, axis=0)
+    np.testing.assert_allclose(average, np.eye(6) * average[0, 0], atol=1e-3)
+    np.testing.assert_allclose(whitening(features, labels, 0.0), np.eye(6), atol=1e-6)
+
+
+def test_classes_of_one_photo_each_tell_nothing_about_whitening() -> None:
+    from searchengine.learning.packaging import whitening
+
+    features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match="no class has two photos"):
+        whitening(features, np.arange(6), 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [True, False])
+def test_the_origin_is_the_mean_of_the_photos_given_for_it(given: bool) -> None:
+    from searchengine.learning.packaging import with_whitening
+
+    photos = Photos(pictures(40, 64), np.arange(40) % 4, tuple("abcd"))
+    centre = pictures(9, 64, seed=5)
+    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True))
+    weights = with_whitening(weights, photos, SMALL, power=0.5, centre=centre if given else None)
+    model = compact.build_compact(64, SMALL, folded=True, whitened=True)
+    compact.set_named_weights(model, weights)
+    here, there = (np.asarray(model(several)).mean(axis=0) for several in (centre, photos.pixels))
+    scale = np.abs(np.asarray(model(photos.pixels))).max()
+    np.testing.assert_allclose(here if given else there, 0, atol=1e-4 * scale)
+    assert np.abs(there if given else here).max() > 1e-2 * scale
+
+
+@pytest.mark.slow
+def test_the_feature_is_the_generalised_mean_of_the_last_stage() -> None:
+    model = compact.build_compact(64, SMALL)
+    last = type(model)(model.input, model.get_layer("stage4_block1_relu").output)
+    cubes = np.maximum(np.asarray(last(pictures(3, 64)), np.float64), 1e-6) ** 3  # (3, 4, 4, 16)
+    windows = [cubes[:, y : y + 3, x : x + 3].mean(axis=(1, 2)) for y in range(2) for x in range(2)]
+    np.testing.assert_allclose(np.asarray(model(pictures(3, 64))), np.mean(windows, axis=0) ** (1 / 3), rtol=1e-4)
 
 
 # --- losses, against loops that are obviously right
@@ -316,7 +352,7 @@ def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     photos = Photos(pictures(64, 32), np.arange(64) % 4, ("a", "b", "c", "d"))
     embeddings = rng.integers(0, 255, (64, 24), dtype=np.uint8)
-    half = Recipe(epochs=2, batch=16, shape=SMALL, sizes=GrowingSize(((0.5, 32), (1.0, 48))))
+    half = Recipe(epochs=2, batch=16, shape=SMALL, sizes=GrowingSize(((0.5, 48), (1.0, 64))))
     train(photos, embeddings, half, tmp_path)
     whole = dataclasses.replace(half, epochs=4)
     trained, _ = train(photos, embeddings, whole, tmp_path)

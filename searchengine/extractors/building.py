@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +107,16 @@ def pooled(features: Any, pooling: str) -> Any:
     if pooling == "max":
         return ops.max(features, axis=places)
     if pooling == "gem":
-        powers = ops.power(ops.maximum(features, _GEM_LEAST), _GEM_POWER)
-        return ops.power(ops.mean(powers, axis=places), 1 / _GEM_POWER)
+        return generalized_mean(features, lambda cubes: ops.mean(cubes, axis=places))
     return layers.Flatten()(features)
+
+
+def generalized_mean(features: Any, mean: Callable[[Any], Any]) -> Any:
+    """GeM, as in ``pooled``, by another mean over the places than the plain one: (n, ..., c) float32 -> (n, c)."""
+    from keras import ops
+
+    cubes = ops.power(ops.maximum(features, _GEM_LEAST), _GEM_POWER)
+    return ops.power(mean(cubes), 1 / _GEM_POWER)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -2,8 +2,9 @@
 
 A stem that halves the picture, then four stages of basic residual blocks (He et al. 2016, https://arxiv.org/abs/1512.03385)
 whose shortcuts shrink by averaging (He et al. 2019, https://arxiv.org/abs/1812.01187), the two deepest with squeeze and
-excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507). The feature is the spatial mean of the last stage; as
-shipped, it is centred and partly whitened by a fixed linear map, which makes cosines tell more.
+excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507). The feature is the generalised mean (GeM) of the last
+stage's places, those in the middle counted more, where photos have their subject; as shipped, it is centred and partly
+whitened by a fixed linear map, which makes cosines tell more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.extractors.building import generalized_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,13 +65,13 @@ def build_compact(
     follows the feature, which is >= 0 without. Both together are the form that is shipped.
     `normalization` replaces `keras.layers.BatchNormalization` by another maker of layers with the same weights.
     A `size` of None leaves it open, for training. Raises ValueError unless `size` is a multiple of 16, which keeps
-    every halving even.
+    every halving even, and at least 48, which leaves 3 x 3 places to pool.
     """
     import keras
     from keras import layers
 
-    if size is not None and (size < 16 or size % 16):
-        raise ValueError(f"size must be a multiple of 16, not {size}")
+    if size is not None and (size < 48 or size % 16):
+        raise ValueError(f"size must be a multiple of 16 from 48, not {size}")
     shape = shape or CompactShape()
     norm = normalization or layers.BatchNormalization
 
@@ -112,7 +114,11 @@ def build_compact(
         for step in range(depth):
             stride = 2 if stage > 0 and step == 0 else 1
             x = block(x, width, stride, stage >= shape.excited_from, f"stage{stage + 1}_block{step + 1}")
-    feature = layers.GlobalAveragePooling2D(name="feature")(x)  # (n, size / 16, size / 16, d) -> (n, d)
+    # (n, size / 16, size / 16, d) -> (n, d); the mean over 3 x 3 windows counts the middle more than the edges
+    windows = layers.AveragePooling2D(3, strides=1, name="windows")
+    mean = layers.GlobalAveragePooling2D(name="mean")
+    x = keras.ops.cast(x, "float32")  # whatever the layers compute in
+    feature = layers.Identity(name="feature")(generalized_mean(x, lambda cubes: mean(windows(cubes))))
     if whitened:
         feature = layers.Dense(shape.dimension, name="whitening")(feature)
     return keras.Model(pictures, feature, name="compact")

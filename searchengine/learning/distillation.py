@@ -25,7 +25,7 @@ from searchengine.learning.distiller import (
     load_checkpoint,
     save_checkpoint,
 )
-from searchengine.learning.photos import Augmentation, Photos, decode_once
+from searchengine.learning.photos import Augmentation, Photos, decode_once, squashed_all
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from searchengine.learning.teacher import directions, embed_once
 from searchengine.learning.warm_start import start_from
@@ -209,7 +209,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--export", type=Path, metavar="DIR", help="write the packaged form there when training is done")
     made.add_argument("--export-only", action="store_true", help="export the checkpoint as it is, without training on")
     made.add_argument(
-        "--size", type=int, default=80, help="picture size of the exported model, 64 to 128 (default: 80)"
+        "--size", type=int, default=112, help="picture size of the exported model, 64 to 128 (default: 112)"
+    )
+    made.add_argument(
+        "--centre",
+        type=Path,
+        metavar="DIR",
+        help="photos of full size, of any kind: their mean feature becomes the exported model's origin, because small "
+        "photos that were enlarged have another (default: those of --data)",
     )
     return made
 
@@ -245,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.export,
                 size=options.size,
                 summary=summary(photos, recipe, done),
+                centre=None if options.centre is None else squashed_all(options.centre, options.size),
             )
     except SearchEngineError as error:
         say(str(error))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from searchengine.extractors.compact import (
     CARD,
@@ -35,9 +34,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from searchengine.learning.photos import Pixels
+
     Weights = Mapping[str, npt.NDArray[np.float32]]
 
-WHITENING = 0.25
+WHITENING = 0.7
 
 
 def recalibrated(
@@ -71,37 +72,55 @@ def recalibrated(
 
 
 def whitening(
-    features: npt.NDArray[np.float32], power: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Kernel (d, d) and bias (d,) of the linear map that centres features and evens out their directions.
+    features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], power: float, *, shrinkage: float = 0.1
+) -> npt.NDArray[np.float32]:
+    """Kernel (d, d) of the linear map that evens out how features (n, d) vary within classes.
 
-    With covariance V diag(e) V^T the kernel is V diag(e^(-power / 2)) V^T, scaled to keep the mean variance: power 0
-    only centres, power 1 whitens in full, which also raises the noise of the weakest directions. Axes below a
-    thousandth of the strongest are treated as being of that strength.
+    With the within-class covariance V diag(e) V^T the kernel is V diag(e^(-power / 2)) V^T, scaled to keep the mean
+    variance: power 0 changes nothing, power 1 whitens in full (as in Mikolajczyk and Matas 2007,
+    https://doi.org/10.1109/ICCV.2007.4408871, who find it by matching pairs), which also raises the noise of the
+    weakest directions. The covariance is shrunk by `shrinkage` towards a multiple of the identity. Raises ValueError
+    where no class has two features that differ.
     """
     wide = features.astype(np.float64)
-    mean = wide.mean(axis=0)
-    strengths, axes = np.linalg.eigh(np.cov(wide, rowvar=False))
-    strengths = np.maximum(strengths, strengths.max() * 1e-3)
+    _, group = np.unique(labels, return_inverse=True)
+    centres = np.zeros((group.max() + 1, wide.shape[1]))
+    np.add.at(centres, group, wide)
+    centres /= np.bincount(group)[:, None]
+    within = wide - centres[group]  # (n, d)
+    strengths, axes = np.linalg.eigh(within.T @ within / len(within))
+    strengths = (1 - shrinkage) * np.maximum(strengths, 0) + shrinkage * strengths.mean()
+    if strengths.max() <= 0:
+        raise ValueError("no class has two photos that differ: there is nothing to whiten by")
     kernel = (axes * strengths ** (-power / 2)) @ axes.T
     kernel *= np.sqrt(strengths.sum() / (strengths ** (1 - power)).sum())
-    return kernel.astype(np.float32), (-mean @ kernel).astype(np.float32)
+    return np.asarray(kernel, np.float32)
 
 
 def with_whitening(
-    folded: Weights, photos: Photos, shape: CompactShape, *, size: int, power: float, images: int = 4096
+    folded: Weights,
+    photos: Photos,
+    shape: CompactShape,
+    *,
+    power: float,
+    images: int = 8192,
+    centre: Pixels | None = None,
 ) -> Weights:
-    """Folded weights and, measured on photos, those of the layer "whitening"."""
-    model = build_compact(size, shape, folded=True)
+    """Folded weights and, measured on photos of their own size, those of the layer "whitening".
+
+    `centre` are pictures (n, s, s, 3) uint8 whose mean feature becomes the origin, in the place of the photos'.
+    """
+    model = build_compact(None, shape, folded=True)
     set_named_weights(model, folded)
-    rows = np.random.default_rng(1).permutation(len(photos.pixels))[:images]
-    features = []
-    for start in range(0, len(rows), 128):
-        plain = [Image.fromarray(photos.pixels[row]) for row in rows[start : start + 128]]
-        squares = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in plain]
-        features.append(np.asarray(model(np.stack(squares))))
-    kernel, bias = whitening(np.concatenate(features), power)
-    return {**folded, "whitening/kernel": kernel, "whitening/bias": bias}
+
+    def features_of(pictures: Pixels) -> npt.NDArray[np.float32]:
+        return np.concatenate([np.asarray(model(pictures[i : i + 128])) for i in range(0, len(pictures), 128)])
+
+    rows = np.sort(np.random.default_rng(1).permutation(len(photos.pixels))[:images])
+    features = features_of(photos.pixels[rows])
+    kernel = whitening(features, photos.labels[rows], power)
+    mean = (features if centre is None else features_of(centre)).mean(axis=0)
+    return {**folded, "whitening/kernel": kernel, "whitening/bias": -mean @ kernel}
 
 
 def half_precision(weights: Weights) -> dict[str, npt.NDArray[np.float16]]:
@@ -160,10 +179,21 @@ def write_package(
 
 
 def package(
-    distiller: Any, photos: Photos, shape: CompactShape, folder: Path, *, size: int, summary: Mapping[str, Any]
+    distiller: Any,
+    photos: Photos,
+    shape: CompactShape,
+    folder: Path,
+    *,
+    size: int,
+    summary: Mapping[str, Any],
+    centre: Pixels | None = None,
 ) -> None:
-    """Export a trained distiller. Its weights are replaced by their running average."""
+    """Export a trained distiller. Its weights are replaced by their running average; for `centre` see `with_whitening`.
+
+    The statistics of batch normalisation and those for the whitening are measured at the photos' own size: enlarged,
+    they would be smoother than the photos that the model will meet.
+    """
     distiller.optimizer.finalize_variable_values(distiller.trainable_variables)
-    folded = fold_batch_norm(recalibrated(distiller.student, photos, size=size))
-    weights = with_whitening(folded, photos, shape, size=size, power=WHITENING)
+    folded = fold_batch_norm(recalibrated(distiller.student, photos, size=photos.pixels.shape[1]))
+    weights = with_whitening(folded, photos, shape, power=WHITENING, centre=centre)
     write_package(weights, shape, folder, size=size, summary={**summary, "whitening": WHITENING})

@@ -60,6 +60,14 @@ def squashed(path: Path, size: int) -> Pixels:
         return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
 
 
+def squashed_all(folder: Path, size: int) -> Pixels:
+    """All images below a folder, sorted, whatever their classes: (n, size, size, 3) uint8; SearchEngineError."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise SearchEngineError(f"no images in {folder}")
+    return np.stack([squashed(path, size) for path in files])
+
+
 def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> Photos:
     """Decode the photos of `folder` to `cache/pixels.npy` in a shuffled order, or map what is there already.
 

@@ -32,8 +32,8 @@ class GrowingSize:
         """From "48:0.72,64:1": each size with the progress until which it serves. Raises ValueError."""
         pairs = (part.split(":") for part in text.split(","))
         steps = tuple((float(until), int(size)) for size, until in pairs)
-        if any(size < 32 or size % 16 for _, size in steps) or list(steps) != sorted(steps):
-            raise ValueError(f"sizes must be multiples of 16 from 32, each with a later end, not {text!r}")
+        if any(size < 48 or size % 16 for _, size in steps) or list(steps) != sorted(steps):
+            raise ValueError(f"sizes must be multiples of 16 from 48, each with a later end, not {text!r}")
         return cls(steps)
 
     def at(self, progress: float) -> int:
