@@ -3,7 +3,7 @@
     python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--teacher FILE]
 
 DIR holds one folder a class. Results go to stdout as a table, progress to stderr. Every picture is squashed whole to
-the model's size by Pillow (bicubic, JPEG draft down to twice the size), features are compared by cosine.
+the model's size by Pillow (bicubic, JPEG draft down to 1.5 times the size), features are compared by cosine.
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ def preprocess(
     spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS
 ) -> tuple[DecodedImage, NDArray[np.uint8]]:
     """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
-    height, width = spec.input_size
-    # Twice the input size leaves the resampling enough to work with; its result is all but that of a full decode.
-    decoded = decode(data, at_least=None if spec.full_decode else (2 * height, 2 * width), max_pixels=max_pixels)
+    decoded = decode(data, at_least=spec.decoded_at_least, max_pixels=max_pixels)
     return decoded, resize(decoded.pixels, spec.input_size)
 
 

@@ -20,10 +20,10 @@ class ExtractorSpec:
 
     ``weights`` is ``"imagenet"`` for the published file, ``"sha256:<hex>"`` for a file of one's own and
     ``"compact:<hex>"`` for the model that ships here. ``input_size`` is (height, width) in pixels: the whole image is
-    resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, to no less than twice the
-    input size. Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each
-    normalised by itself before the whole if it is normalised at all. ``preprocessing`` is one of
-    ``backbones.PREPROCESSINGS`` for a model file of one's own, and None for the others, which have a fixed one.
+    resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, see ``decoded_at_least``.
+    Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each normalised by itself
+    before the whole if it is normalised at all. ``preprocessing`` is one of ``backbones.PREPROCESSINGS`` for a model
+    file of one's own, and None for the others, which have a fixed one.
     Precision and device are not part of it: they change a feature by less than what is compared.
     """
 
@@ -50,6 +50,18 @@ class ExtractorSpec:
     def is_scaled(self) -> bool:
         """Whether large JPEGs are decoded at a reduced scale because somebody asked for it."""
         return not self.full_decode and not self.weights.startswith("compact:")
+
+    @property
+    def decoded_at_least(self) -> tuple[int, int] | None:
+        """(height, width) that a JPEG keeps when it is decoded; None for its full size.
+
+        Twice the input size where scaled decoding was asked for, one and a half times for the compact model, which was
+        measured so: a photo of 500 x 375 can then be decoded at half its size.
+        """
+        if self.full_decode:
+            return None
+        height, width = self.input_size
+        return (2 * height, 2 * width) if self.is_scaled else (3 * height // 2, 3 * width // 2)
 
     @property
     def embeds(self) -> bool:

@@ -53,9 +53,9 @@ def find_labelled(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]
 
 
 def squashed(path: Path, size: int) -> Pixels:
-    """The whole picture as (size, size, 3) uint8 RGB: bicubic, proportions given up, JPEG draft down to 2 x size."""
+    """The whole picture as (size, size, 3) uint8 RGB: bicubic, proportions given up, JPEG draft down to 1.5 x size."""
     with Image.open(path) as opened:
-        opened.draft("RGB", (2 * size, 2 * size))
+        opened.draft("RGB", (3 * size // 2, 3 * size // 2))
         upright = ImageOps.exif_transpose(opened).convert("RGB")
         return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
 
