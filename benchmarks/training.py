@@ -46,7 +46,7 @@ from searchengine.learning.triplets.splitting import validation_part
 
 FOLDS = 5
 DRAWS = 2000
-GRID = [{"dim": 128, "weight_decay": 1.0}, {"dim": 384, "weight_decay": 10.0}]
+GRID = [{"dim": 128, "weight_decay": 1.0}, {"dim": 384, "weight_decay": 10.0, "learning_rate": 1e-4}]
 Rows = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
