@@ -209,7 +209,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--export", type=Path, metavar="DIR", help="write the packaged form there when training is done")
     made.add_argument("--export-only", action="store_true", help="export the checkpoint as it is, without training on")
     made.add_argument(
-        "--size", type=int, default=112, help="picture size of the exported model, 64 to 128 (default: 112)"
+        "--size",
+        type=int,
+        choices=range(64, 129, 16),
+        default=112,
+        help="picture size of the exported model (default: 112)",
     )
     made.add_argument(
         "--centre",
@@ -233,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=options.sizes,
     )
     try:
+        centre = None if options.centre is None else squashed_all(options.centre, options.size)
         photos = decode_once(options.data, options.out)
         embeddings = embed_once(options.teacher, photos.pixels, options.out)
         if options.export_only:
@@ -252,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.export,
                 size=options.size,
                 summary=summary(photos, recipe, done),
-                centre=None if options.centre is None else squashed_all(options.centre, options.size),
+                centre=centre,
             )
     except SearchEngineError as error:
         say(str(error))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from searchengine.errors import SearchEngineError
 from searchengine.extractors.compact import (
     CARD,
     GRAPH,
@@ -79,8 +80,8 @@ def whitening(
     With the within-class covariance V diag(e) V^T the kernel is V diag(e^(-power / 2)) V^T, scaled to keep the mean
     variance: power 0 changes nothing, power 1 whitens in full (as in Mikolajczyk and Matas 2007,
     https://doi.org/10.1109/ICCV.2007.4408871, who find it by matching pairs), which also raises the noise of the
-    weakest directions. The covariance is shrunk by `shrinkage` towards a multiple of the identity. Raises ValueError
-    where no class has two features that differ.
+    weakest directions. The covariance is shrunk by `shrinkage` towards a multiple of the identity. Raises
+    SearchEngineError where no class has two features that differ.
     """
     wide = features.astype(np.float64)
     _, group = np.unique(labels, return_inverse=True)
@@ -91,7 +92,7 @@ def whitening(
     strengths, axes = np.linalg.eigh(within.T @ within / len(within))
     strengths = (1 - shrinkage) * np.maximum(strengths, 0) + shrinkage * strengths.mean()
     if strengths.max() <= 0:
-        raise ValueError("no class has two photos that differ: there is nothing to whiten by")
+        raise SearchEngineError("no class has two photos that differ: there is nothing to whiten the features by")
     kernel = (axes * strengths ** (-power / 2)) @ axes.T
     kernel *= np.sqrt(strengths.sum() / (strengths ** (1 - power)).sum())
     return np.asarray(kernel, np.float32)

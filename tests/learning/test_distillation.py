@@ -1,22 +1,21 @@
-"""The compact model: its architecture, its shipped files, its losses, and a training that can be killed."""
+"""How the compact model is taught: losses, data, a training that can be killed, and the form that is shipped."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from searchengine.errors import ExtractorError, SearchEngineError, WeightsNotFoundError
+from searchengine.errors import SearchEngineError
 from searchengine.extractors import compact
 from searchengine.learning.photos import Augmentation, Photos, decode_once, find_labelled, squashed
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from searchengine.learning.teacher import directions
+from tests.small_compact import SMALL, cosines, pictures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -26,191 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:keras"),
 ]
-
-SMALL = compact.CompactShape(stem=8, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1))
-shipped = pytest.mark.skipif(not (compact.MODEL_FOLDER / compact.CARD).exists(), reason="no model is packaged")
-
-
-def pictures(n: int, size: int, seed: int = 0) -> Any:
-    """Smooth coloured noise, (n, size, size, 3) uint8."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), dtype=np.uint8)
-    return coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
-
-
-def cosines(a: Any, b: Any) -> Any:
-    return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-
-
-# --- architecture
-
-
-@pytest.mark.slow
-def test_feature_has_the_width_of_the_last_stage() -> None:
-    model = compact.build_compact(48, SMALL)
-    feature = np.asarray(model(pictures(3, 48)))
-    assert feature.shape == (3, 16)
-    assert feature.dtype == np.float32
-    assert (feature >= 0).all()
-
-
-@pytest.mark.parametrize("size", [0, 32, 72])
-def test_sizes_that_do_not_halve_are_refused(size: int) -> None:
-    pytest.importorskip("keras")
-    with pytest.raises(ValueError, match="multiple of 16"):
-        compact.build_compact(size)
-
-
-@pytest.mark.slow
-def test_the_default_shape_is_within_its_promises() -> None:
-    model = compact.build_compact(64)
-    assert model.output_shape[-1] == compact.CompactShape().dimension <= 384
-    assert model.count_params() < 5e6
-
-
-@pytest.mark.slow
-def test_folding_batch_norm_changes_nothing() -> None:
-    model = compact.build_compact(48, SMALL)
-    rng = np.random.default_rng(1)
-    weights = {
-        name: rng.uniform(0.5, 1.5, value.shape).astype(np.float32) if "_norm/" in name else value
-        for name, value in compact.named_weights(model).items()
-    }
-    compact.set_named_weights(model, weights)
-    folded = compact.build_compact(48, SMALL, folded=True)
-    compact.set_named_weights(folded, compact.fold_batch_norm(weights))
-    np.testing.assert_allclose(folded(pictures(4, 48)), model(pictures(4, 48)), rtol=2e-4, atol=2e-4)
-
-
-@pytest.mark.slow
-def test_weights_that_do_not_fit_are_refused() -> None:
-    model = compact.build_compact(48, SMALL)
-    weights = compact.named_weights(model)
-    with pytest.raises(ExtractorError, match="do not fit"):
-        compact.set_named_weights(model, {**weights, "more/kernel": np.zeros(1)})
-    with pytest.raises(ExtractorError, match="has shape"):
-        compact.set_named_weights(model, {**weights, "stem_conv/kernel": np.zeros((1, 1))})
-
-
-# --- what is shipped
-
-
-@shipped
-def test_the_package_is_small_and_whole() -> None:
-    card = compact.read_card()
-    assert {compact.GRAPH, compact.GRAPH_WEIGHTS, compact.KERAS_WEIGHTS} == set(card["sha256"])
-    for name in card["sha256"]:
-        compact.checked_file(name)
-    assert sum(path.stat().st_size for path in compact.MODEL_FOLDER.iterdir()) < 20 * 2**20
-    assert 64 <= card["size"] <= 128
-    assert card["dimension"] <= 384
-
-
-@shipped
-def test_a_tampered_file_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(compact.MODEL_FOLDER, folder)
-    path = folder / compact.GRAPH_WEIGHTS
-    data = bytearray(path.read_bytes())
-    data[100] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ExtractorError, match="not the file that was released"):
-        compact.graph_file(folder)
-
-
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"compact\.json"):
-        compact.graph_file(tmp_path)
-    (tmp_path / compact.CARD).write_text(json.dumps({"sha256": {compact.GRAPH_WEIGHTS: "0"}}))
-    with pytest.raises(WeightsNotFoundError, match=r"compact\.bin"):
-        compact.checked_file(compact.GRAPH_WEIGHTS, tmp_path)
-
-
-@shipped
-def test_single_pictures_and_batches_agree() -> None:
-    import openvino as ov
-
-    core = ov.Core()
-    compiled = core.compile_model(compact.graph_file(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    card = compact.read_card()
-    several = pictures(5, card["size"])
-    together = compiled([several])[0]
-    assert together.shape == (5, card["dimension"])
-    assert together.dtype == np.float32
-    for row, picture in enumerate(several):
-        assert cosines(compiled([picture[None]])[0], together[row : row + 1]) >= 0.9999
-
-
-@shipped
-@pytest.mark.slow
-def test_the_graph_is_the_keras_model() -> None:
-    import openvino as ov
-
-    core = ov.Core()
-    compiled = core.compile_model(compact.graph_file(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    several = pictures(8, compact.read_card()["size"])
-    rebuilt = np.asarray(compact.load_compact()(several))
-    assert (cosines(compiled([several])[0], rebuilt) >= 0.999).all()
-
-
-@pytest.mark.slow
-def test_packaging_writes_what_loading_reads(tmp_path: Path) -> None:
-    from searchengine.learning.packaging import write_package
-
-    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True, whitened=True))
-    write_package(weights, SMALL, tmp_path, size=64, summary={"images": 0})
-    assert compact.graph_file(tmp_path).exists()
-    loaded = compact.named_weights(compact.load_compact(tmp_path))
-    for name, value in weights.items():
-        np.testing.assert_allclose(loaded[name], value, atol=1e-3)
-
-
-def test_whitening_in_full_makes_classes_vary_evenly() -> None:
-    from searchengine.learning.packaging import whitening
-
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(20), 50)
-    within = rng.normal(size=(1000, 6)) * [1, 2, 3, 1, 1, 1]
-    features = (within + rng.normal(size=(20, 6))[labels] * 9 + 5).astype(np.float32)
-    whitened = features @ whitening(features, labels, 1.0, shrinkage=0.0)
-    covariances = [np.cov(whitened[labels == label], rowvar=False, bias=True) for label in range(20)]
-    average = np.mean(covariances, axis=0)
-    np.testing.assert_allclose(average, np.eye(6) * average[0, 0], atol=1e-3)
-    np.testing.assert_allclose(whitening(features, labels, 0.0), np.eye(6), atol=1e-6)
-
-
-def test_classes_of_one_photo_each_tell_nothing_about_whitening() -> None:
-    from searchengine.learning.packaging import whitening
-
-    features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-    with pytest.raises(ValueError, match="no class has two photos"):
-        whitening(features, np.arange(6), 0.5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("given", [True, False])
-def test_the_origin_is_the_mean_of_the_photos_given_for_it(given: bool) -> None:
-    from searchengine.learning.packaging import with_whitening
-
-    photos = Photos(pictures(40, 64), np.arange(40) % 4, tuple("abcd"))
-    centre = pictures(9, 64, seed=5)
-    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True))
-    weights = with_whitening(weights, photos, SMALL, power=0.5, centre=centre if given else None)
-    model = compact.build_compact(64, SMALL, folded=True, whitened=True)
-    compact.set_named_weights(model, weights)
-    here, there = (np.asarray(model(several)).mean(axis=0) for several in (centre, photos.pixels))
-    scale = np.abs(np.asarray(model(photos.pixels))).max()
-    np.testing.assert_allclose(here if given else there, 0, atol=1e-4 * scale)
-    assert np.abs(there if given else here).max() > 1e-2 * scale
-
-
-@pytest.mark.slow
-def test_the_feature_is_the_generalised_mean_of_the_last_stage() -> None:
-    model = compact.build_compact(64, SMALL)
-    last = type(model)(model.input, model.get_layer("stage4_block1_relu").output)
-    cubes = np.maximum(np.asarray(last(pictures(3, 64)), np.float64), 1e-6) ** 3  # (3, 4, 4, 16)
-    windows = [cubes[:, y : y + 3, x : x + 3].mean(axis=(1, 2)) for y in range(2) for x in range(2)]
-    np.testing.assert_allclose(np.asarray(model(pictures(3, 64))), np.mean(windows, axis=0) ** (1 / 3), rtol=1e-4)
-
 
 # --- losses, against loops that are obviously right
 
@@ -400,3 +214,86 @@ def test_every_photo_is_drawn_once_an_epoch() -> None:
     batches = Batches(photos, np.zeros((10, 3), np.float32), Recipe(batch=4))
     drawn = np.concatenate([batches.rows(position) for position in range(0, 20, 4)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+
+
+# --- packaging
+
+
+@pytest.mark.slow
+def test_packaging_writes_what_loading_reads(tmp_path: Path) -> None:
+    from searchengine.learning.packaging import write_package
+
+    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True, whitened=True))
+    write_package(weights, SMALL, tmp_path, size=64, summary={"images": 0})
+    assert compact.graph_file(tmp_path).exists()
+    loaded = compact.named_weights(compact.load_compact(tmp_path))
+    for name, value in weights.items():
+        np.testing.assert_allclose(loaded[name], value, atol=1e-3)
+
+
+def test_whitening_in_full_makes_classes_vary_evenly() -> None:
+    from searchengine.learning.packaging import whitening
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 50)
+    within = rng.normal(size=(1000, 6)) * [1, 2, 3, 1, 1, 1]
+    features = (within + rng.normal(size=(20, 6))[labels] * 9 + 5).astype(np.float32)
+    whitened = features @ whitening(features, labels, 1.0, shrinkage=0.0)
+    covariances = [np.cov(whitened[labels == label], rowvar=False, bias=True) for label in range(20)]
+    average = np.mean(covariances, axis=0)
+    np.testing.assert_allclose(average, np.eye(6) * average[0, 0], atol=1e-3)
+    np.testing.assert_allclose(whitening(features, labels, 0.0), np.eye(6), atol=1e-6)
+
+
+def test_classes_of_one_photo_each_tell_nothing_about_whitening() -> None:
+    from searchengine.learning.packaging import whitening
+
+    features = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    with pytest.raises(SearchEngineError, match="no class has two photos"):
+        whitening(features, np.arange(6), 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [True, False])
+def test_the_origin_is_the_mean_of_the_photos_given_for_it(given: bool) -> None:
+    from searchengine.learning.packaging import with_whitening
+
+    photos = Photos(pictures(40, 64), np.arange(40) % 4, tuple("abcd"))
+    centre = pictures(9, 64, seed=5)
+    weights = compact.named_weights(compact.build_compact(64, SMALL, folded=True))
+    weights = with_whitening(weights, photos, SMALL, power=0.5, centre=centre if given else None)
+    model = compact.build_compact(64, SMALL, folded=True, whitened=True)
+    compact.set_named_weights(model, weights)
+    here, there = (np.asarray(model(several)).mean(axis=0) for several in (centre, photos.pixels))
+    scale = np.abs(np.asarray(model(photos.pixels))).max()
+    np.testing.assert_allclose(here if given else there, 0, atol=1e-4 * scale)
+    assert np.abs(there if given else here).max() > 1e-2 * scale
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(["--centre", "nothing"], "no images in nothing"), (["--size", "100"], "invalid choice: 100")],
+)
+def test_what_the_export_cannot_use_is_told_before_the_training(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    from searchengine.learning.distillation import main
+
+    work = tmp_path / "work"
+    given = [
+        "--data",
+        str(photo_folder),
+        "--teacher",
+        "none.tflite",
+        "--out",
+        str(work),
+        "--export",
+        str(tmp_path / "x"),
+    ]
+    try:
+        status = main([*given, *flags])
+    except SystemExit as stop:  # argparse
+        status = int(stop.code or 0)
+    assert status != 0
+    assert said in capsys.readouterr().err
+    assert not work.exists()
