@@ -19,7 +19,7 @@ from searchengine.web.likeness import Shared, shared, short_title, why_alike
 from searchengine.web.pages import k_choices, more_than, place_of
 from searchengine.web.queries import UploadedQuery
 from searchengine.web.renditions import file_is_there, has_picture
-from searchengine.web.served import Collection, Collections, address_in
+from searchengine.web.served import Collection, Collections, Views, address_in
 from searchengine.web.settings import Settings
 
 
@@ -53,19 +53,14 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
     return compare
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparing:
-    """The views of one index, which is on the left unless another is named."""
-
-    collection: Collection
-    collections: Collections
-    settings: Settings
+class _Comparing(Views):
+    """The comparisons of one index, which is on the left unless another is named."""
 
     def by_id(self) -> Response:
         image_id = parse_id(request.args.get("id"))
         if image_id is None:
             raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
-        record = self.collection.engine.record(image_id)
+        record = self.engine.record(image_id)
         k = parse_k(request.args.get("k"), self.settings.default_k)
 
         def ask(side: Collection, metric: str | None) -> Ranking:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,8 +29,7 @@ from searchengine.web.judging import Judged, parse_judged
 from searchengine.web.labelling import Predicted, predict
 from searchengine.web.queries import UploadedQuery
 from searchengine.web.renditions import file_is_there, has_picture
-from searchengine.web.seam import Engine
-from searchengine.web.served import Collection, Collections, address_in
+from searchengine.web.served import Collection, Collections, Views, address_in
 from searchengine.web.settings import MAX_K, Settings
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
@@ -48,18 +46,8 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
     return pages
 
 
-@dataclass(frozen=True, slots=True)
-class _Pages:
-    """The views over one index among those that are served."""
-
-    collection: Collection
-    collections: Collections
-    settings: Settings
-
-    @property
-    def engine(self) -> Engine:
-        """What the index is searched with."""
-        return self.collection.engine
+class _Pages(Views):
+    """The first page and the results of one index."""
 
     def common(self) -> dict[str, Any]:
         return {

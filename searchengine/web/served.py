@@ -15,6 +15,7 @@ from flask import request, url_for
 
 from searchengine.web.nearness import Nearness
 from searchengine.web.seam import Engine
+from searchengine.web.settings import Settings
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 
@@ -60,6 +61,20 @@ class Collections:
     def after(self, collection: Collection) -> Collection:
         """The next in order, from the last the first again."""
         return self.all[(self.all.index(collection) + 1) % len(self.all)]
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the views of one index know: it, the others that are served, and the settings."""
+
+    collection: Collection
+    collections: Collections
+    settings: Settings
+
+    @property
+    def engine(self) -> Engine:
+        """What the index is searched with."""
+        return self.collection.engine
 
 
 def mount(name: str) -> str:
