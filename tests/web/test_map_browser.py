@@ -161,8 +161,8 @@ def test_click_searches_by_the_picture(open_map: OpenPage) -> None:
     expect(page.get_by_text("this picture")).to_be_visible()
     page.go_back()
     expect(page.locator("canvas[data-zoom]")).to_be_visible()
-    # Of a point, a pointer shows the picture.
-    page.mouse.move(*spots(page)["right"])
+    # Of a point, a pointer shows the picture. While the page before still fades, the pointer meets nothing.
+    over_something(page, *spots(page)["right"])
     expect(page.locator(".map-card")).to_be_visible()
 
 
