@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,7 +206,7 @@ class SearchEngine:
     @property
     def spec(self) -> ExtractorSpec:
         """The extractor as a value; it ``embeds`` unless the features were imported."""
-        return ExtractorSpec.from_json(self.index.spec)
+        return _spec_of(self.index.spec)
 
     @property
     def extractor_title(self) -> str:
@@ -244,6 +245,11 @@ class SearchEngine:
     def close(self) -> None:
         """Let go of the index."""
         self.index.close()
+
+
+@lru_cache(maxsize=16)
+def _spec_of(text: str) -> ExtractorSpec:
+    return ExtractorSpec.from_json(text)
 
 
 def read_image(file: str | os.PathLike[str]) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import numpy as np
@@ -109,9 +110,7 @@ def recommend(
         if len(kept) >= k or wanted >= everything:  # there may be many copies of what is left out
             break
         wanted *= 2
-    return [
-        Hit(rank, hit.id, hit.path, hit.distance, hit.score, hit.label) for rank, hit in enumerate(kept[:k], start=1)
-    ]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(kept[:k], start=1)]
 
 
 def recommend_examples(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +89,7 @@ def act(options: argparse.Namespace) -> int:
         names = {"liked": options.like, "disliked": options.dislike}
         told: dict[str, Any] = {key: [_named(one) for one in given] for key, given in names.items()}
         told["query"] = None if options.query is None else _named(options.query)
-        print_json({**told, "rule": options.rule, "hits": [asdict(hit) for hit in hits]})
+        print_json({**told, "rule": options.rule, "hits": [hit.to_dict() for hit in hits]})
         return 0
     print_result("rank  score  id  path")
     for hit in hits:

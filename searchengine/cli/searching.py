@@ -83,7 +83,7 @@ def act(options: argparse.Namespace) -> int:
     labels = {record.id: record.labels for record in engine.index.known([hit.id for hit in hits])}
     if options.json:
         query = options.id if options.id is not None else str(options.vector or options.image)
-        found = [{**asdict(hit), "labels": labels.get(hit.id, ())} for hit in hits]
+        found = [{**hit.to_dict(), "labels": labels.get(hit.id, ())} for hit in hits]
         told: dict[str, Any] = {"query": query, "metric": metric, "hits": found}
         if options.vote:
             told["votes"] = [asdict(one) for one in votes]

@@ -89,7 +89,7 @@ class LocalIndex:
             record = known.get(id_)
             if record is not None:  # removed since the search began
                 worth = score(metric, distance, normalized=now.normalized)
-                hits.append(Hit(len(hits) + 1, id_, record.path, distance, worth, record.label))
+                hits.append(Hit(len(hits) + 1, id_, record.path, distance, worth, record.label, record))
         return hits
 
     def feature(self, image_id: int) -> NDArray[np.float32]:

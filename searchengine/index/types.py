@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ class Hit:
     """One neighbour of a query.
 
     ``distance`` is smaller-is-better, in the metric of the index; ``score`` is larger-is-better: the cosine for
-    L2-normalised features, ``1 / (1 + distance)`` otherwise. ``rank`` starts at 1.
+    L2-normalised features, ``1 / (1 + distance)`` otherwise. ``rank`` starts at 1. ``record`` is what was known of the
+    image as it was found, where the index tells.
     """
 
     rank: int
@@ -24,6 +25,11 @@ class Hit:
     distance: float
     score: float
     label: str | None
+    record: ImageRecord | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, without the record."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "record"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,19 +60,7 @@ def wants_json() -> bool:
 
 def hits_json(query: dict[str, Any] | None, hits: Sequence[Hit], metric: str | None, **more: Any) -> Response:
     """The same shape as ``searchengine search --json``, with what else there is to say of the query."""
-    return jsonify(query=query, metric=metric, **more, hits=[hit_json(hit) for hit in hits])
-
-
-def hit_json(hit: Hit) -> dict[str, Any]:
-    """One hit."""
-    return {
-        "rank": hit.rank,
-        "id": hit.id,
-        "path": hit.path,
-        "distance": hit.distance,
-        "score": hit.score,
-        "label": hit.label,
-    }
+    return jsonify(query=query, metric=metric, **more, hits=[hit.to_dict() for hit in hits])
 
 
 def error_answer(message: str, status: int, title: str | None = None) -> Response:

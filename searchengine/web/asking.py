@@ -107,6 +107,9 @@ def rank_foreign(
 
 def with_records(engine: Engine, hits: Sequence[Hit]) -> tuple[list[Hit], list[ImageRecord]]:
     """Hits and their records; one that was removed since the search is left out."""
+    told = [hit.record for hit in hits if hit.record is not None]
+    if len(told) == len(hits):
+        return list(hits), told
     try:
         return list(hits), engine.records([hit.id for hit in hits])
     except UnknownImageError:

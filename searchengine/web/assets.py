@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -56,9 +56,14 @@ def serve_assets(app: Flask, mounted: str = "") -> None:
         response.headers["Cache-Control"] = FOREVER if version_asked == version else ASK_AGAIN
         return response
 
+    @lru_cache(maxsize=256)
+    def address(root: str, filename: str) -> str:
+        return root.removesuffix(mounted) + url_for("static", version_asked=version, filename=filename).removeprefix(
+            root
+        )
+
     def asset(filename: str) -> str:
-        address, root = url_for("static", version_asked=version, filename=filename), request.script_root
-        return root.removesuffix(mounted) + address.removeprefix(root)
+        return address(request.script_root, filename)
 
     @cache
     def modules(filename: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, render_template, request, url_fo
 
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import ImageRecord
-from searchengine.web.answers import hit_json, wants_json
+from searchengine.web.answers import wants_json
 from searchengine.web.asking import Ranking, UploadReader, rank_feature, rank_foreign
 from searchengine.web.cards import Card, card_of, cards_of
 from searchengine.web.choices import index_choices, other_side
@@ -208,7 +208,7 @@ def _json(
                 "index": side.collection.name,
                 "metric": side.metric,
                 "error": side.problem,
-                "hits": [hit_json(hit) for hit in ranking.hits],
+                "hits": [hit.to_dict() for hit in ranking.hits],
             }
             for side, ranking in zip(sides, rankings, strict=True)
         ],

@@ -24,6 +24,7 @@ from searchengine.web.choices import (
     other_side,
     rule_choices,
 )
+from searchengine.web.drawing import draw_cards
 from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
 from searchengine.web.judging import Judged, parse_judged
 from searchengine.web.labelling import Predicted, predict
@@ -43,6 +44,7 @@ def blueprint(collection: Collection, collections: Collections, settings: Settin
     pages.get("/search")(views.search)
     pages.app_context_processor(views.common)
     pages.app_template_global()(views.addresses)
+    pages.app_template_global()(draw_cards)
     return pages
 
 
