@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
+from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.state import State
+from searchengine.indexing.labels import how_to_label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +48,8 @@ def training_set(index: LocalIndex) -> TrainingSet:
     found = _labelled(index, state)
     if not found.ids:
         raise LearningError(
-            f"No image of the index in {index.folder} has a label, so there is nothing to learn from. Labels come from "
-            f"the names of subfolders or from a table: searchengine index IMAGES --index-dir {index.folder} "
-            "--labels folder (or --labels FILE.csv)."
+            f"No image of the index in {index.folder} has a label, so there is nothing to learn from. "
+            f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
         )
     return TrainingSet(
         ids=np.array(found.ids, dtype=np.int64),

@@ -22,18 +22,11 @@ from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric
 from searchengine.index.types import ImageRecord
+from searchengine.indexing.labels import how_to_label
 from searchengine.indexing.options import Progress, Quiet
 
 LEAVE_ONE_OUT = "leave-one-out"
 QUERY_FOLDER = "query folder"
-_LABEL_PHOTOS = (
-    "Index again with --labels folder (the name of the folder is the label) or --labels FILE, a CSV file with the "
-    "columns path and label."
-)
-_LABEL_FEATURES = (
-    "Import the features again, into another --index-dir, with searchengine import --labels: a column of their file, "
-    "or a text file with a label a line."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +166,9 @@ class _Run:
         self.labels = [distinct(record.labels) for record in self.records]
         self.relevance = Relevance(self.labels)
         if not self.relevance.labels:
-            imported = not ExtractorSpec.from_json(state.spec).embeds
             raise QueryError(
                 f"No image of {self.where} has a label, so nothing says what a right answer is. "
-                f"{_LABEL_FEATURES if imported else _LABEL_PHOTOS}"
+                f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
             )
         if len(self.relevance.labels) == 1 and self.relevance.labelled == len(self.labels):
             raise QueryError(

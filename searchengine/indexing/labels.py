@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from searchengine.errors import IndexingError
+from searchengine.extractors.spec import ExtractorSpec
 from searchengine.indexing.scan import Root, label_of
 
 FOLDER, NONE = "folder", "none"
@@ -20,7 +21,20 @@ _COCO = (
     *("id", "name", "file_name", "image_id", "category_id", "area", "bbox"),
 )
 _LABELS = ("label", "labels", "class", "category")
+_LABEL_PHOTOS = (
+    "Index again with --labels folder (the name of the folder is the label) or --labels FILE, a CSV file with the "
+    "columns path and label."
+)
+_LABEL_FEATURES = (
+    "Import the features again, into another --index-dir, with searchengine import --labels: a column of their file, "
+    "or a text file with a label a line."
+)
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+def how_to_label(spec: ExtractorSpec) -> str:
+    """What to do about an index without labels, for a person: of photos, or of ready-made features."""
+    return _LABEL_PHOTOS if spec.embeds else _LABEL_FEATURES
 
 
 class Labels(Protocol):

@@ -102,7 +102,7 @@ def test_vote_equals_a_loop(indexed: Indexed) -> None:
 
 def test_hardly_any_labels(indexed: Indexed) -> None:
     features, _ = clouds((8,))
-    with pytest.raises(LearningError, match=r"has a label.*--labels"):
+    with pytest.raises(LearningError, match=r"has a label.*searchengine import --labels"):
         training_set(indexed(features, name="none"))
     with pytest.raises(LearningError, match="same label, 'cat'"):
         fit_classifier(training_set(indexed(features, ["cat"] * 8, "one")))
