@@ -25,19 +25,17 @@ from searchengine.learning.distiller import (
     load_checkpoint,
     save_checkpoint,
 )
-from searchengine.learning.lessons import Batches, Lessons
 from searchengine.learning.photos import Augmentation, Photos, decode_once, squashed_all
 from searchengine.learning.schedule import GrowingSize, OneCycle
-from searchengine.learning.teacher import embed_once
+from searchengine.learning.teacher import directions, embed_once
 from searchengine.learning.warm_start import start_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
 
 CHECKPOINT = "checkpoint.npz"
-MORE_SIZE = 192  # what photos of full size are kept at
-MORE_TEACHER_SIZE = 224  # what the teacher sees of them: its own size
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,6 @@ class Recipe:
     shape: CompactShape = field(default_factory=CompactShape)
     sizes: GrowingSize = field(default_factory=GrowingSize)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    more_share: float = 0.25
     checkpoint_seconds: float = 300.0
 
     def progress(self, done: Progress, images: int) -> float:
@@ -60,6 +57,35 @@ class Recipe:
         if self.minutes is not None:
             return min(done.seconds / (60 * self.minutes), 1.0)
         return min(done.images / (self.epochs * images), 1.0)
+
+
+class Batches:
+    """Endless batches in an order that is a function of seed and position alone, so a resumed run goes on in step."""
+
+    def __init__(self, photos: Photos, targets: npt.NDArray[np.float32], recipe: Recipe) -> None:
+        self.photos, self.targets, self.recipe = photos, targets, recipe
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def rows(self, position: int) -> npt.NDArray[np.int64]:
+        """Row numbers of the batch that begins when `position` images have been drawn."""
+        n = len(self.targets)
+        wanted = np.arange(position, position + self.recipe.batch)
+        rows = np.empty(len(wanted), np.int64)
+        for epoch in sorted({int(epoch) for epoch in wanted // n}):
+            here = wanted // n == epoch
+            if epoch != self._epoch:
+                self._order = np.random.default_rng((self.recipe.seed, epoch)).permutation(n)
+                self._epoch = epoch
+            rows[here] = self._order[wanted[here] % n]
+        return rows
+
+    def at(self, position: int, size: int) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]:
+        """Augmented pictures (batch, size, size, 3) uint8 and their targets."""
+        rng = np.random.default_rng((self.recipe.seed, 1, position))
+        rows = self.rows(position)
+        pictures = self.recipe.augmentation.batch([self.photos.pixels[row] for row in rows], size, rng)
+        return pictures, {"teacher": self.targets[rows], "label": self.photos.labels[rows].astype(np.int32)}
 
 
 def new_distiller(recipe: Recipe, *, teacher_dimension: int, classes: int) -> Any:
@@ -74,19 +100,18 @@ def new_distiller(recipe: Recipe, *, teacher_dimension: int, classes: int) -> An
 
 
 def train(
-    lessons: Lessons,
+    photos: Photos,
+    embeddings: npt.NDArray[np.uint8],
     recipe: Recipe,
     out: Path,
     *,
-    more: Lessons | None = None,
     start: Path | None = None,
 ) -> tuple[Any, Progress]:
     """Train, or go on training, until the recipe is done. Returns the distiller; `out` keeps its checkpoint.
 
-    `more` are photos without classes, of any size, for `recipe.more_share` of each batch. `start` is the folder of a
-    packaged model that the student begins with, where there is no checkpoint yet.
+    `start` is the folder of a packaged model that the student begins with, where there is no checkpoint yet.
     """
-    photos, targets = lessons.photos, lessons.targets
+    _, targets = directions(embeddings)  # (n, d) uint8 -> (n, d) float32 unit rows
     out.mkdir(parents=True, exist_ok=True)
     distiller = new_distiller(recipe, teacher_dimension=targets.shape[1], classes=len(photos.classes))
     done, path = Progress(), out / CHECKPOINT
@@ -96,8 +121,7 @@ def train(
     elif start is not None:
         start_from(distiller.student, start, photos)
         say(f"beginning with the model in {start}")
-    batches = Batches(lessons, recipe.augmentation, recipe.batch, recipe.seed, more=more, share=recipe.more_share)
-    cycle = OneCycle(recipe.peak)
+    batches, cycle = Batches(photos, targets, recipe), OneCycle(recipe.peak)
     saved = reported = done
     pool = ThreadPoolExecutor(1)  # the next batch is augmented while this one trains
     following = pool.submit(batches.at, done.images, recipe.sizes.at(recipe.progress(done, len(targets))))
@@ -126,19 +150,11 @@ def train(
     return distiller, done
 
 
-def more_lessons(folder: Path, teacher: Path, cache: Path) -> Lessons:
-    """Photos of full size below the folders of `folder`, and what the teacher says of them; both kept in `cache`."""
-    photos = decode_once(folder, cache, size=MORE_SIZE)
-    return Lessons.of(photos, embed_once(teacher, photos.pixels, cache, size=MORE_TEACHER_SIZE))
-
-
-def summary(photos: Photos, recipe: Recipe, done: Progress, more: Lessons | None = None) -> dict[str, Any]:
+def summary(photos: Photos, recipe: Recipe, done: Progress) -> dict[str, Any]:
     """What the card of an exported model says of its training."""
-    others = {} if more is None else {"more_photos": len(more.targets), "more_share": recipe.more_share}
     return {
         "photos": len(photos.pixels),
         "classes": len(photos.classes),
-        **others,
         "images_drawn": done.images,
         "steps": done.steps,
         "minutes": round(done.seconds / 60, 1),
@@ -183,14 +199,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="SIZE:UNTIL,...",
         help="picture sizes and the share of the training until which each serves (default: 48:0.72,64:1)",
     )
-    made.add_argument(
-        "--more",
-        type=Path,
-        metavar="DIR",
-        help="photos of full size, of any kind, in folders of any names, for a share of each batch: the student meets "
-        "pictures as sharp as those it will be used for",
-    )
-    made.add_argument("--more-share", type=_share, default=0.25, help="that share, 0 to 1 (default: 0.25)")
     made.add_argument("--seed", type=int, default=1, help="of weights, order and augmentation (default: 1)")
     made.add_argument(
         "--start-from",
@@ -217,13 +225,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share < 1:
-        raise ValueError(f"a share is from 0 up to 1, not {text}")
-    return share
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Decode, embed, train, export. Returns the exit status."""
     options = parser().parse_args(arguments)
@@ -234,21 +235,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         peak=options.peak,
         seed=options.seed,
         sizes=options.sizes,
-        more_share=options.more_share,
     )
     try:
         centre = None if options.centre is None else squashed_all(options.centre, options.size)
         photos = decode_once(options.data, options.out)
         embeddings = embed_once(options.teacher, photos.pixels, options.out)
-        more = None if options.more is None else more_lessons(options.more, options.teacher, options.out / "more")
         if options.export_only:
             dimension, classes = embeddings.shape[1], len(photos.classes)
             distiller = new_distiller(recipe, teacher_dimension=dimension, classes=classes)
             done = load_checkpoint(options.out / CHECKPOINT, distiller)
             say(f"exporting at {done.images} images")
         else:
-            lessons = Lessons.of(photos, embeddings)
-            distiller, done = train(lessons, recipe, options.out, more=more, start=options.start_from)
+            distiller, done = train(photos, embeddings, recipe, options.out, start=options.start_from)
         if options.export is not None:
             from searchengine.learning.packaging import package
 
@@ -258,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 recipe.shape,
                 options.export,
                 size=options.size,
-                summary=summary(photos, recipe, done, more),
+                summary=summary(photos, recipe, done),
                 centre=centre,
             )
     except SearchEngineError as error:

@@ -61,12 +61,11 @@ class Teacher:
         return np.array(answer.reshape(self.batch, -1)[: len(pictures)], dtype=np.uint8)
 
 
-def embed_once(teacher_file: Path, pixels: Pixels, cache: Path, *, size: int = 160) -> npt.NDArray[np.uint8]:
+def embed_once(teacher_file: Path, pixels: Pixels, cache: Path) -> npt.NDArray[np.uint8]:
     """The teacher's embeddings of all pictures, (n, d) uint8, from `cache/teacher.npy`; made there if need be.
 
-    The teacher sees them at `size` pixels. A run that was stopped goes on where it was: `teacher.done` counts the rows
-    that are certain. `teacher.json` tells of which pictures and by which teacher they are. Raises SearchEngineError
-    where these are others.
+    A run that was stopped goes on where it was: `teacher.done` counts the rows that are certain. `teacher.json` tells
+    of which pictures and by which teacher they are. Raises SearchEngineError where these are others.
     """
     ready, done, note = cache / "teacher.npy", cache / "teacher.done", cache / "teacher.json"
     start = int(done.read_text()) if done.exists() and ready.exists() else 0
@@ -81,7 +80,7 @@ def embed_once(teacher_file: Path, pixels: Pixels, cache: Path, *, size: int = 1
             f"{ready} was made from other photos or by another teacher ({kept} rows); remove it to make it anew"
         )
     if start < len(pixels):
-        teacher = Teacher(teacher_file, size=size)
+        teacher = Teacher(teacher_file)
         mode = "r+" if start else "w+"
         rows = np.lib.format.open_memmap(ready, mode, np.uint8, (len(pixels), teacher.dimension))
         starts = range(start, len(pixels), teacher.batch)

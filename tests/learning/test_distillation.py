@@ -12,7 +12,6 @@ import pytest
 
 from searchengine.errors import SearchEngineError
 from searchengine.extractors import compact
-from searchengine.learning.lessons import Batches, Lessons
 from searchengine.learning.photos import Augmentation, Photos, decode_once, find_labelled, squashed
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from searchengine.learning.teacher import directions
@@ -159,24 +158,18 @@ def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
 # --- training
 
 
-def lessons_of(n: int, *, size: int, classes: int) -> Lessons:
-    """Made-up photos of made-up classes, and what a teacher without a mind says of them."""
-    photos = Photos(pictures(n, size), np.arange(n) % classes, tuple("abcdefghij"[:classes]))
-    return Lessons.of(photos, np.random.default_rng(0).integers(0, 255, (n, 24), dtype=np.uint8))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("with_more", [False, True])
-def test_training_stops_resumes_and_learns(tmp_path: Path, with_more: bool) -> None:
+def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
     from searchengine.learning.distillation import CHECKPOINT, Recipe, new_distiller, train
     from searchengine.learning.distiller import load_checkpoint
 
-    lessons = lessons_of(64, size=32, classes=4)
-    more = lessons_of(10, size=96, classes=1) if with_more else None
+    rng = np.random.default_rng(0)
+    photos = Photos(pictures(64, 32), np.arange(64) % 4, ("a", "b", "c", "d"))
+    embeddings = rng.integers(0, 255, (64, 24), dtype=np.uint8)
     half = Recipe(epochs=2, batch=16, shape=SMALL, sizes=GrowingSize(((0.5, 48), (1.0, 64))))
-    train(lessons, half, tmp_path, more=more)
+    train(photos, embeddings, half, tmp_path)
     whole = dataclasses.replace(half, epochs=4)
-    trained, _ = train(lessons, whole, tmp_path, more=more)
+    trained, _ = train(photos, embeddings, whole, tmp_path)
 
     copy = new_distiller(whole, teacher_dimension=24, classes=4)
     done = load_checkpoint(tmp_path / CHECKPOINT, copy)
@@ -213,22 +206,14 @@ def test_a_student_begun_with_a_packaged_model_computes_what_that_does(tmp_path:
     assert (cosines(trained, np.asarray(student(photos.pixels[:128]))) > 0.98).all()
 
 
+@pytest.mark.slow
 def test_every_photo_is_drawn_once_an_epoch() -> None:
-    batches = Batches(lessons_of(10, size=16, classes=10), Augmentation(), 4, 1)
+    from searchengine.learning.distillation import Batches, Recipe
+
+    photos = Photos(pictures(10, 16), np.arange(10), tuple("abcdefghij"))
+    batches = Batches(photos, np.zeros((10, 3), np.float32), Recipe(batch=4))
     drawn = np.concatenate([batches.rows(position) for position in range(0, 20, 4)])
     assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
-
-
-def test_more_photos_make_up_their_share_of_each_batch_and_have_no_class() -> None:
-    lessons, more = lessons_of(10, size=16, classes=10), lessons_of(6, size=48, classes=2)
-    batches = Batches(lessons, Augmentation(), 8, 1, more=more, share=0.25)
-    told = [batches.at(position, 32) for position in range(0, 40, 8)]
-    assert all(shown.shape == (8, 32, 32, 3) for shown, _ in told)
-    labels = np.stack([targets["label"] for _, targets in told])
-    assert (labels[:, 6:] == -1).all()
-    assert sorted(labels[:, :6].ravel().tolist()) == sorted([*range(10)] * 3)
-    others = np.concatenate([targets["teacher"][6:] for _, targets in told])[:6]
-    assert {row.tobytes() for row in others} == {row.tobytes() for row in more.targets}
 
 
 # --- packaging
