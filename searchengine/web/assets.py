@@ -58,9 +58,8 @@ def serve_assets(app: Flask, mounted: str = "") -> None:
 
     @lru_cache(maxsize=256)
     def address(root: str, filename: str) -> str:
-        return root.removesuffix(mounted) + url_for("static", version_asked=version, filename=filename).removeprefix(
-            root
-        )
+        path = url_for("static", version_asked=version, filename=filename).removeprefix(root)
+        return root.removesuffix(mounted) + path
 
     def asset(filename: str) -> str:
         return address(request.script_root, filename)
