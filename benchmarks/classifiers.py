@@ -44,9 +44,9 @@ def reference_features(model: Path, files: list[Path], size: int = 224) -> Rows:
     from searchengine.learning.photos import squashed
     from searchengine.learning.teacher import Teacher
 
-    teacher = Teacher(model, size=size, batch=32)
+    teacher = Teacher(model, size=size)
     batches = [files[i : i + 32] for i in range(0, len(files), 32)]
-    parts = [teacher.embed(np.stack([squashed(file, size) for file in batch])) for batch in batches]
+    parts = [teacher.embed([squashed(file, size) for file in batch]) for batch in batches]
     return unit(np.concatenate(parts)).astype(np.float32)
 
 

@@ -64,12 +64,11 @@ def compact_model(folder: Path | None, batch: int = 32) -> Model:
 
 
 def teacher_model(path: Path, size: int) -> Model:
-    """The teacher, whose output is uint8 with zero point 0: directions need no scale."""
-    teacher = Teacher(path, size=size, batch=32)
+    """The teacher's mean over positions."""
+    teacher = Teacher(path, size=size)
 
     def embed(pictures: Pixels) -> Features:
-        parts = [teacher.embed(pictures[i : i + 32]) for i in range(0, len(pictures), 32)]
-        return normalized(np.concatenate(parts).astype(np.float32), "l2")
+        return normalized(teacher.embed(pictures), "l2")
 
     return Model(f"teacher at {size} px", size, embed)
 

@@ -25,15 +25,13 @@ from searchengine.learning.distiller import (
     load_checkpoint,
     save_checkpoint,
 )
-from searchengine.learning.photos import Augmentation, Photos, decode_once, squashed_all
+from searchengine.learning.lessons import Batches, Lessons, lessons_of_files, lessons_of_wholes
+from searchengine.learning.photos import Augmentation, Photos, decode_once, find_photos, squashed_all
 from searchengine.learning.schedule import GrowingSize, OneCycle
-from searchengine.learning.teacher import directions, embed_once
 from searchengine.learning.warm_start import start_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
 CHECKPOINT = "checkpoint.npz"
 
@@ -49,7 +47,7 @@ class Recipe:
     seed: int = 1
     shape: CompactShape = field(default_factory=CompactShape)
     sizes: GrowingSize = field(default_factory=GrowingSize)
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(least_area=0.65))
     checkpoint_seconds: float = 300.0
 
     def progress(self, done: Progress, images: int) -> float:
@@ -57,35 +55,6 @@ class Recipe:
         if self.minutes is not None:
             return min(done.seconds / (60 * self.minutes), 1.0)
         return min(done.images / (self.epochs * images), 1.0)
-
-
-class Batches:
-    """Endless batches in an order that is a function of seed and position alone, so a resumed run goes on in step."""
-
-    def __init__(self, photos: Photos, targets: npt.NDArray[np.float32], recipe: Recipe) -> None:
-        self.photos, self.targets, self.recipe = photos, targets, recipe
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
-
-    def rows(self, position: int) -> npt.NDArray[np.int64]:
-        """Row numbers of the batch that begins when `position` images have been drawn."""
-        n = len(self.targets)
-        wanted = np.arange(position, position + self.recipe.batch)
-        rows = np.empty(len(wanted), np.int64)
-        for epoch in sorted({int(epoch) for epoch in wanted // n}):
-            here = wanted // n == epoch
-            if epoch != self._epoch:
-                self._order = np.random.default_rng((self.recipe.seed, epoch)).permutation(n)
-                self._epoch = epoch
-            rows[here] = self._order[wanted[here] % n]
-        return rows
-
-    def at(self, position: int, size: int) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]:
-        """Augmented pictures (batch, size, size, 3) uint8 and their targets."""
-        rng = np.random.default_rng((self.recipe.seed, 1, position))
-        rows = self.rows(position)
-        pictures = self.recipe.augmentation.batch([self.photos.pixels[row] for row in rows], size, rng)
-        return pictures, {"teacher": self.targets[rows], "label": self.photos.labels[rows].astype(np.int32)}
 
 
 def new_distiller(recipe: Recipe, *, teacher_dimension: int, classes: int) -> Any:
@@ -100,8 +69,8 @@ def new_distiller(recipe: Recipe, *, teacher_dimension: int, classes: int) -> An
 
 
 def train(
+    kinds: Sequence[Lessons],
     photos: Photos,
-    embeddings: npt.NDArray[np.uint8],
     recipe: Recipe,
     out: Path,
     *,
@@ -109,11 +78,13 @@ def train(
 ) -> tuple[Any, Progress]:
     """Train, or go on training, until the recipe is done. Returns the distiller; `out` keeps its checkpoint.
 
-    `start` is the folder of a packaged model that the student begins with, where there is no checkpoint yet.
+    Each kind of lessons has the same share in a batch; an epoch is as many images as there are `photos`, which also
+    give the classes. `start` is the folder of a packaged model that the student begins with, where there is no
+    checkpoint yet.
     """
-    _, targets = directions(embeddings)  # (n, d) uint8 -> (n, d) float32 unit rows
     out.mkdir(parents=True, exist_ok=True)
-    distiller = new_distiller(recipe, teacher_dimension=targets.shape[1], classes=len(photos.classes))
+    distiller = new_distiller(recipe, teacher_dimension=sum(kinds[0].parts), classes=len(photos.classes))
+    images = len(photos.pixels)
     done, path = Progress(), out / CHECKPOINT
     if path.exists():
         done = load_checkpoint(path, distiller)
@@ -121,16 +92,17 @@ def train(
     elif start is not None:
         start_from(distiller.student, start, photos)
         say(f"beginning with the model in {start}")
-    batches, cycle = Batches(photos, targets, recipe), OneCycle(recipe.peak)
+    batches = Batches(kinds, recipe.augmentation, recipe.batch, recipe.seed)
+    cycle = OneCycle(recipe.peak)
     saved = reported = done
     pool = ThreadPoolExecutor(1)  # the next batch is augmented while this one trains
-    following = pool.submit(batches.at, done.images, recipe.sizes.at(recipe.progress(done, len(targets))))
-    while (progress := recipe.progress(done, len(targets))) < 1:
+    following = pool.submit(batches.at, done.steps, recipe.sizes.at(recipe.progress(done, images)))
+    while (progress := recipe.progress(done, images)) < 1:
         began = time.monotonic()
         distiller.optimizer.learning_rate = cycle.at(progress)
         size = recipe.sizes.at(progress)
         pictures, wanted = following.result()
-        following = pool.submit(batches.at, done.images + recipe.batch, size)
+        following = pool.submit(batches.at, done.steps + 1, size)
         parts = distiller.train_on_batch(pictures, wanted, return_dict=True)
         if not np.isfinite(parts["loss"]):
             raise SearchEngineError(f"the loss is no longer finite at step {done.steps}; lower --peak and resume")
@@ -176,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m searchengine.learning.distillation",
         description="Train the compact model from photos and a teacher network, and export it for the package.",
         epilog="""The photos lie in DIR/<class>/, in Tiny-ImageNet's case in its train/ folder. They are decoded once,
-        and the teacher's embedding of each is computed once; both are kept in --out, which also holds the checkpoint.
+        and what the teacher says of each is computed once; both are kept in --out, which also holds the checkpoint.
         A run that was stopped, even by kill -9, goes on with the same command. KERAS_BACKEND chooses what trains:
         tensorflow on processors, jax or torch on a GPU. On two cores a useful model takes about an hour and a half;
         with TensorFlow set TF_ENABLE_ONEDNN_OPTS=1, which is a quarter faster where it is not the default.""",
@@ -187,6 +159,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="decoded photos, embeddings and checkpoint"
+    )
+    made.add_argument(
+        "--more",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="further photos, of any size and kind, without classes; each such folder has the same share in a batch as "
+        "--data (may be given several times)",
     )
     made.add_argument("--epochs", type=float, default=8.0, help="times that each photo is seen (default: 8)")
     made.add_argument("--minutes", type=float, help="train for so long instead, whatever the number of epochs")
@@ -238,15 +219,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         centre = None if options.centre is None else squashed_all(options.centre, options.size)
+        for folder in options.more:
+            find_photos(folder)  # before anything is computed
         photos = decode_once(options.data, options.out)
-        embeddings = embed_once(options.teacher, photos.pixels, options.out)
+        more = [(folder, options.out / f"more-{folder.name}") for folder in options.more]
+        kinds = [lessons_of_wholes(photos, options.teacher, options.out)]
+        kinds += [lessons_of_files(folder, options.teacher, kept) for folder, kept in more]
         if options.export_only:
-            dimension, classes = embeddings.shape[1], len(photos.classes)
+            dimension, classes = sum(kinds[0].parts), len(photos.classes)
             distiller = new_distiller(recipe, teacher_dimension=dimension, classes=classes)
             done = load_checkpoint(options.out / CHECKPOINT, distiller)
             say(f"exporting at {done.images} images")
         else:
-            distiller, done = train(photos, embeddings, recipe, options.out, start=options.start_from)
+            distiller, done = train(kinds, photos, recipe, options.out, start=options.start_from)
         if options.export is not None:
             from searchengine.learning.packaging import package
 

@@ -28,11 +28,15 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 @dataclass(frozen=True)
 class Photos:
-    """Decoded photos: pixels (n, s, s, 3) uint8 RGB (mapped from disk), labels (n,), and the classes by name."""
+    """Decoded photos: pixels (n, s, s, 3) uint8 RGB (mapped from disk), labels (n,), and the classes by name.
+
+    `source` tells one set of photos from another.
+    """
 
     pixels: Pixels
     labels: Labels
     classes: tuple[str, ...]
+    source: str = ""
 
 
 def find_labelled(folder: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
@@ -57,15 +61,25 @@ def squashed(path: Path, size: int) -> Pixels:
     with Image.open(path) as opened:
         opened.draft("RGB", (3 * size // 2, 3 * size // 2))
         upright = ImageOps.exif_transpose(opened).convert("RGB")
-        return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
+        return resized(upright, size)
+
+
+def resized(picture: Image.Image, size: int, box: tuple[float, float, float, float] | None = None) -> Pixels:
+    """A picture, or the part of it in `box` (left, top, right, bottom), as (size, size, 3) uint8: bicubic."""
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """All images below a folder, sorted, whatever their classes. Raises SearchEngineError where there are none."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise SearchEngineError(f"no images in {folder}")
+    return files
 
 
 def squashed_all(folder: Path, size: int) -> Pixels:
     """All images below a folder, sorted, whatever their classes: (n, size, size, 3) uint8; SearchEngineError."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise SearchEngineError(f"no images in {folder}")
-    return np.stack([squashed(path, size) for path in files])
+    return np.stack([squashed(path, size) for path in find_photos(folder)])
 
 
 def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> Photos:
@@ -77,7 +91,7 @@ def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> 
     files, labels, classes = find_labelled(folder)
     order = np.random.default_rng(seed).permutation(len(files))
     ready, note = cache / "pixels.npy", cache / "pixels.json"
-    these = {"seed": seed, "photos": _digest(folder, files)}
+    these = {"seed": seed, "photos": digest_of_files(folder, files)}
     if not ready.exists():
         cache.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
@@ -94,10 +108,10 @@ def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> 
         raise SearchEngineError(
             f"{ready} was made from other photos ({mapped.shape[0]} rows); remove it to make it anew"
         )
-    return Photos(mapped, np.asarray(labels, dtype=np.int64)[order], classes)
+    return Photos(mapped, np.asarray(labels, dtype=np.int64)[order], classes, f"{these['photos']} {seed}")
 
 
-def _digest(folder: Path, files: Sequence[Path]) -> str:
+def digest_of_files(folder: Path, files: Sequence[Path]) -> str:
     """Of the names and sizes of files: 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for file in files:

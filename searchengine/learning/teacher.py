@@ -1,15 +1,16 @@
-"""The teacher of the compact model: embeddings of a published network, computed once and kept.
+"""The teacher of the compact model: what a published network says of pictures, computed once and kept.
 
-The teacher is any image model that OpenVINO reads and that ends in an average over positions, in practice the uint8
-MobileNetV1 of google-coral/test_data. For pictures of 64 px an input of 160 px served better than its own 224 px and
-costs half: enlarging further only blurs.
+The teacher is any image model that OpenVINO reads and that takes the mean over positions near its end. That mean is the
+first part of what it says; where classes follow, their logits are the second, which tell of each picture what it is a
+little like. In practice it is the MobileNetV2 of google-coral/test_data. Pictures of 64 px serve best at an input of
+192 px, a little less than its own 224 px: enlarging further only blurs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,94 +20,156 @@ from searchengine.errors import SearchEngineError
 from searchengine.learning.photos import is_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from searchengine.learning.photos import Pixels
 
+    Answers = npt.NDArray[np.float16]
+
+SIZE = 192
+
 
 class Teacher:
-    """A network read from a file: (n, size, size, 3) uint8 -> (n, d) uint8, non-negative, in its quantised unit.
+    """A network read from a file: (n, size, size, 3) uint8 -> (n, d) float16, in parts.
 
-    The unit does not matter where directions are compared, as long as zero is zero, which holds for averages of ReLU.
+    `parts` are the widths of the parts, d in all: the mean over positions (>= 0 in a network of ReLU) and, where the
+    network is a classifier by softmax, its logits. Raises SearchEngineError where it takes no mean over positions.
     """
 
-    def __init__(self, path: Path, *, size: int = 160, batch: int = 64) -> None:
+    def __init__(self, path: Path, *, size: int = SIZE, batch: int = 32) -> None:
         import openvino as ov
-        import openvino.opset13 as ops
 
         core = ov.Core()
         model = core.read_model(path)
-        for node in model.get_ordered_ops():
-            if node.get_type_name() == "AvgPool":  # its window is as fixed as the size; a mean over all is not
-                mean = ops.reduce_mean(node.input_value(0), np.array([2, 3]), keep_dims=True)
-                node.output(0).replace(mean.output(0))
-        model.validate_nodes_and_infer_types()
-        model.reshape([batch, size, size, 3])
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        outputs = _outputs(model, path)
+        asked = ov.Model(outputs, model.get_parameters())
+        asked.reshape([batch, size, size, 3])
+        compiled = core.compile_model(asked, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self._request: Any = compiled.create_infer_request()
         self.size = size
         self.batch = batch
-        self.dimension = int(np.prod(list(compiled.output(0).shape)[1:]))
+        self.parts = tuple(int(np.prod(list(output.shape)[1:])) for output in compiled.outputs)
 
-    def embed(self, pictures: Pixels) -> npt.NDArray[np.uint8]:
-        """At most `batch` pictures of any square size, (n, s, s, 3) uint8 -> (n, d) uint8."""
+    def answer(self, pictures: Pixels | Sequence[Pixels]) -> Answers:
+        """At most `batch` pictures of any size, n x (h, w, 3) uint8 -> (n, d) float16."""
         full = np.zeros((self.batch, self.size, self.size, 3), np.uint8)
         for row, picture in enumerate(pictures):
-            resized = Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC)
-            full[row] = np.asarray(resized)
+            if picture.shape[:2] != (self.size, self.size):
+                resized = Image.fromarray(picture).resize((self.size, self.size), Image.Resampling.BICUBIC)
+                picture = np.asarray(resized)
+            full[row] = picture
         self._request.infer([full])
-        answer = self._request.get_output_tensor().data
-        return np.array(answer.reshape(self.batch, -1)[: len(pictures)], dtype=np.uint8)
+        outputs = [self._request.get_output_tensor(part).data for part in range(len(self.parts))]
+        rows = np.hstack([output.reshape(self.batch, -1)[: len(pictures)] for output in outputs])
+        return rows.astype(np.float16)
+
+    def embed(self, pictures: Pixels | Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        """The mean over positions alone, of any number of pictures: n x (h, w, 3) uint8 -> (n, parts[0]) float32."""
+        batches = [pictures[start : start + self.batch] for start in range(0, len(pictures), self.batch)]
+        return np.concatenate([self.answer(batch)[:, : self.parts[0]] for batch in batches]).astype(np.float32)
 
 
-def embed_once(teacher_file: Path, pixels: Pixels, cache: Path) -> npt.NDArray[np.uint8]:
-    """The teacher's embeddings of all pictures, (n, d) uint8, from `cache/teacher.npy`; made there if need be.
+def _outputs(model: Any, path: Path) -> list[Any]:
+    """The mean over positions, made one of any size, and the logits where there are some."""
+    import openvino.opset13 as ops
 
-    A run that was stopped goes on where it was: `teacher.done` counts the rows that are certain. `teacher.json` tells
-    of which pictures and by which teacher they are. Raises SearchEngineError where these are others.
+    nodes = model.get_ordered_ops()
+    for node in nodes:  # a shape that was written for one picture of one size
+        if node.get_type_name() == "Reshape" and node.input_value(1).get_node().get_type_name() == "Constant":
+            target = node.input_value(1).get_node().get_data()
+            if len(target) == 2 and target[0] == 1:
+                node.input(1).replace_source_output(ops.constant(np.array([-1, target[1]])).output(0))
+    means = [node for node in nodes if node.get_type_name() in ("AvgPool", "ReduceMean")]
+    if not means:
+        raise SearchEngineError(f"{path} takes no mean over positions: it cannot teach")
+    places = means[-1].input_value(0)
+    mean = ops.reduce_mean(places, np.array([2, 3]), keep_dims=True).output(0)
+    means[-1].output(0).replace(mean)
+    softmaxes = [node for node in nodes if node.get_type_name() == "Softmax"]
+    return [mean, *(node.input_value(0) for node in softmaxes[-1:])]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a teacher said: answers (n, d) float16, and the widths of their parts."""
+
+    answers: Answers
+    parts: tuple[int, ...]
+
+
+def answers_once(
+    teacher_file: Path,
+    kept: Path,
+    count: int,
+    source: Mapping[str, Any],
+    pictures: Callable[[int, int], Sequence[Pixels]],
+    *,
+    size: int = SIZE,
+) -> Told:
+    """What the teacher says of `count` pictures, from `kept` + ".npy"; made there if need be.
+
+    `pictures(first, after)` gives those numbers. `source` tells which pictures they are, and is kept in `kept` +
+    ".json" with the teacher's name. A run that was stopped goes on where it was: `kept` + ".done" counts the rows that
+    are certain. Raises SearchEngineError where what is there was made from others.
     """
-    ready, done, note = cache / "teacher.npy", cache / "teacher.done", cache / "teacher.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    ready, done, note = (kept.with_name(f"{kept.name}.{suffix}") for suffix in ("npy", "done", "json"))
     start = int(done.read_text()) if done.exists() and ready.exists() else 0
     if not start:
         for stale in (done, note):
             stale.unlink(missing_ok=True)
-    content = hashlib.blake2b(np.ascontiguousarray(pixels).data.cast("B"), digest_size=16)
-    these = {"teacher": teacher_file.name, "pictures": content.hexdigest()}
-    kept = len(np.lib.format.open_memmap(ready, "r")) if start else len(pixels)
-    if kept != len(pixels) or not is_of(note, these):
+    teacher = Teacher(teacher_file, size=size)
+    there = len(np.lib.format.open_memmap(ready, "r")) if start else count
+    if there != count or not is_of(note, {"teacher": teacher_file.name, "size": size, **source}):
         raise SearchEngineError(
-            f"{ready} was made from other photos or by another teacher ({kept} rows); remove it to make it anew"
+            f"{ready} was made from other photos or by another teacher ({there} rows); remove it to make it anew"
         )
-    if start < len(pixels):
-        teacher = Teacher(teacher_file)
-        mode = "r+" if start else "w+"
-        rows = np.lib.format.open_memmap(ready, mode, np.uint8, (len(pixels), teacher.dimension))
-        starts = range(start, len(pixels), teacher.batch)
-        with ThreadPoolExecutor(1) as pool:  # the next batch is read from disk while this one runs
-            following = pool.submit(lambda s: np.array(pixels[s : s + teacher.batch]), start)
-            for first in starts:
-                batch = following.result()
-                after = first + teacher.batch
-                following = pool.submit(lambda s: np.array(pixels[s : s + teacher.batch]), after)
-                rows[first : first + len(batch)] = teacher.embed(batch)
-                if (first - start) // teacher.batch % 50 == 49 or after >= len(pixels):
+    if start < count:
+        rows = np.lib.format.open_memmap(ready, "r+" if start else "w+", np.float16, (count, sum(teacher.parts)))
+        with ThreadPoolExecutor(1) as pool:  # the next pictures are made ready while these are looked at
+            following = pool.submit(pictures, start, min(start + teacher.batch, count))
+            for first in range(start, count, teacher.batch):
+                batch, after = following.result(), first + teacher.batch
+                if after < count:
+                    following = pool.submit(pictures, after, min(after + teacher.batch, count))
+                rows[first : first + len(batch)] = teacher.answer(batch)
+                if (first - start) // teacher.batch % 50 == 49 or after >= count:
                     rows.flush()
                     done.write_text(str(first + len(batch)))
-                    print(f"teacher: {first + len(batch)} of {len(pixels)} images", file=sys.stderr)  # noqa: T201
-    result: npt.NDArray[np.uint8] = np.lib.format.open_memmap(ready, "r")
-    return result
+                    print(f"teacher: {first + len(batch)} of {count} {kept.name}", file=sys.stderr)  # noqa: T201
+    return Told(np.lib.format.open_memmap(ready, "r"), teacher.parts)
 
 
-def directions(embeddings: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Centre and scale of the teacher's space: mean direction (d,), and unit rows about it, (n, d) float32.
+@dataclass(frozen=True)
+class Directions:
+    """Makes answers into directions: every part about the mean of its directions, all parts counted alike.
 
-    Averages of ReLU all lie in one corner of space; without their mean, angles tell much more.
+    Means of ReLU all lie in one corner of space; without their mean, angles tell much more.
     """
-    unit = embeddings.astype(np.float32)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
-    mean = unit.mean(axis=0)
-    centred = unit - mean
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-    return mean, centred
+
+    means: tuple[npt.NDArray[np.float32], ...]
+
+    @classmethod
+    def of(cls, answers: npt.NDArray[np.float32], parts: Sequence[int]) -> Directions:
+        """Measured on answers (n, d) float32 whose parts are of these widths."""
+        return cls(tuple(unit_rows(part).mean(axis=0) for part in _split(answers, parts)))
+
+    def __call__(self, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Unit rows (n, d) float32."""
+        parts = _split(answers, [len(mean) for mean in self.means])
+        centred = [unit_rows(unit_rows(part) - mean) for part, mean in zip(parts, self.means, strict=True)]
+        rows: npt.NDArray[np.float32] = np.hstack(centred) / np.float32(np.sqrt(len(centred)))
+        return rows
+
+
+def unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows of length one, (n, d) -> (n, d); a zero row stays zero."""
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
+    return np.asarray(rows / lengths, np.float32)
+
+
+def _split(answers: npt.NDArray[np.float32], parts: Sequence[int]) -> list[npt.NDArray[np.float32]]:
+    return np.split(answers, np.cumsum(parts)[:-1], axis=1)

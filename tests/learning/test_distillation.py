@@ -12,9 +12,10 @@ import pytest
 
 from searchengine.errors import SearchEngineError
 from searchengine.extractors import compact
+from searchengine.learning.lessons import VIEW, Batches, Lessons, lessons_of_files
 from searchengine.learning.photos import Augmentation, Photos, decode_once, find_labelled, squashed
 from searchengine.learning.schedule import GrowingSize, OneCycle
-from searchengine.learning.teacher import directions
+from searchengine.learning.teacher import Directions, Teacher, answers_once
 from tests.small_compact import SMALL, cosines, pictures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -107,11 +108,14 @@ def test_sizes_that_make_no_sense_are_refused(text: str) -> None:
         GrowingSize.parse(text)
 
 
-def test_directions_are_unit_rows_about_the_mean() -> None:
-    embeddings = np.random.default_rng(0).integers(0, 255, (20, 8), dtype=np.uint8)
-    mean, rows = directions(embeddings)
-    naive = np.array([unit(unit(row.astype(float)) - mean) for row in embeddings])
-    np.testing.assert_allclose(rows, naive, atol=1e-5)
+def test_directions_are_unit_rows_whose_parts_are_about_their_means_and_count_alike() -> None:
+    answers = np.random.default_rng(0).random((20, 8)).astype(np.float32)
+    rows = Directions.of(answers, (5, 3))(answers)
+    for part in (slice(0, 5), slice(5, 8)):
+        mean = np.mean([unit(row[part]) for row in answers], axis=0)
+        naive = np.array([unit(unit(row[part]) - mean) for row in answers])
+        np.testing.assert_allclose(rows[:, part], naive / np.sqrt(2), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
 def test_augmentation_keeps_shape_and_repeats_by_seed() -> None:
@@ -158,18 +162,23 @@ def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
 # --- training
 
 
+def lessons(count: int, side: int, *, classes: int = 4, parts: tuple[int, ...] = (16, 8)) -> Lessons:
+    answers = np.random.default_rng(count).random((count, sum(parts))).astype(np.float16)
+    labels = np.arange(count) % classes if classes else np.full(count, -1)
+    return Lessons(pictures(count, side), answers, parts, labels)
+
+
 @pytest.mark.slow
 def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
     from searchengine.learning.distillation import CHECKPOINT, Recipe, new_distiller, train
     from searchengine.learning.distiller import load_checkpoint
 
-    rng = np.random.default_rng(0)
-    photos = Photos(pictures(64, 32), np.arange(64) % 4, ("a", "b", "c", "d"))
-    embeddings = rng.integers(0, 255, (64, 24), dtype=np.uint8)
+    kinds = [lessons(64, 32), lessons(24, 48, classes=0)]
+    photos = Photos(kinds[0].pixels, kinds[0].labels, ("a", "b", "c", "d"))
     half = Recipe(epochs=2, batch=16, shape=SMALL, sizes=GrowingSize(((0.5, 48), (1.0, 64))))
-    train(photos, embeddings, half, tmp_path)
+    train(kinds, photos, half, tmp_path)
     whole = dataclasses.replace(half, epochs=4)
-    trained, _ = train(photos, embeddings, whole, tmp_path)
+    trained, _ = train(kinds, photos, whole, tmp_path)
 
     copy = new_distiller(whole, teacher_dimension=24, classes=4)
     done = load_checkpoint(tmp_path / CHECKPOINT, copy)
@@ -206,14 +215,106 @@ def test_a_student_begun_with_a_packaged_model_computes_what_that_does(tmp_path:
     assert (cosines(trained, np.asarray(student(photos.pixels[:128]))) > 0.98).all()
 
 
-@pytest.mark.slow
-def test_every_photo_is_drawn_once_an_epoch() -> None:
-    from searchengine.learning.distillation import Batches, Recipe
+def test_each_kind_of_lessons_has_its_share_and_all_its_views_are_drawn_once_an_epoch() -> None:
+    batches = Batches([lessons(10, 48), lessons(6, 64, classes=0)], Augmentation(), 7, seed=1)
+    drawn = [batches.rows(step) for step in range(6)]
+    assert {tuple(map(len, rows)) for rows in drawn} == {(4, 3)}
+    for kind, count in enumerate((10, 6)):
+        rows = np.concatenate([several[kind] for several in drawn])
+        assert sorted(rows[:count].tolist()) == list(range(count))
+    several, wanted = batches.at(2, 48)
+    assert several.shape == (7, 48, 48, 3)
+    assert wanted["teacher"].shape == (7, 24)
+    assert (wanted["label"][:4] >= 0).all()
+    assert (wanted["label"][4:] == -1).all()
+    np.testing.assert_array_equal(several, batches.at(2, 48)[0])
 
-    photos = Photos(pictures(10, 16), np.arange(10), tuple("abcdefghij"))
-    batches = Batches(photos, np.zeros((10, 3), np.float32), Recipe(batch=4))
-    drawn = np.concatenate([batches.rows(position) for position in range(0, 20, 4)])
-    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+
+# --- the teacher
+
+
+@pytest.fixture
+def teacher_file(tmp_path: Path) -> Path:
+    """A classifier of 10 classes for one picture of 32 x 32: a convolution, the mean over positions, a dense layer."""
+    import openvino as ov
+    import openvino.opset13 as ops
+
+    rng = np.random.default_rng(0)
+    picture = ops.parameter([1, 32, 32, 3], np.uint8)
+    planes = ops.transpose(ops.convert(picture, "f32"), np.array([0, 3, 1, 2]))
+    kernel = rng.normal(0, 0.01, (6, 3, 3, 3)).astype(np.float32)
+    seen = ops.relu(ops.convolution(planes, kernel, [2, 2], [1, 1], [1, 1], [1, 1]))
+    mean = ops.avg_pool(seen, [1, 1], [0, 0], [0, 0], [16, 16], False)
+    flat = ops.reshape(mean, np.array([1, 6]), False)
+    classes = ops.matmul(flat, rng.normal(size=(6, 10)).astype(np.float32), False, False)
+    file = tmp_path / "teacher.xml"
+    ov.save_model(ov.Model([ops.softmax(classes, 1)], [picture]), file, compress_to_fp16=False)
+    return file
+
+
+def test_a_classifier_teaches_its_mean_over_positions_and_its_logits(teacher_file: Path) -> None:
+    teacher = Teacher(teacher_file, size=48, batch=4)
+    assert teacher.parts == (6, 10)
+    several = pictures(3, 48)
+    answers = teacher.answer(several)
+    assert answers.shape == (3, 16)
+    assert answers.dtype == np.float16
+    np.testing.assert_array_equal(teacher.answer(several[1:2])[0], answers[1])  # whatever stands beside it
+    classes = np.random.default_rng(0)
+    classes.normal(0, 0.01, (6, 3, 3, 3))
+    weights = classes.normal(size=(6, 10))
+    np.testing.assert_allclose(answers[:, 6:], answers[:, :6].astype(float) @ weights, rtol=0.01, atol=0.01)
+
+
+def test_a_network_without_a_mean_over_positions_cannot_teach(tmp_path: Path) -> None:
+    import openvino as ov
+    import openvino.opset13 as ops
+
+    picture = ops.parameter([1, 32, 32, 3], np.uint8)
+    file = tmp_path / "none.xml"
+    ov.save_model(ov.Model([ops.convert(picture, "f32")], [picture]), file)
+    with pytest.raises(SearchEngineError, match="no mean over positions"):
+        Teacher(file)
+
+
+def test_what_the_teacher_says_is_kept_and_a_stopped_run_goes_on(teacher_file: Path, tmp_path: Path) -> None:
+    several, asked = pictures(70, 32), []
+
+    def some(first: int, after: int) -> list[Any]:
+        asked.append(first)
+        return list(several[first:after])
+
+    told = answers_once(teacher_file, tmp_path / "kept" / "x", 70, {"photos": "these"}, some, size=32)
+    assert told.parts == (6, 10)
+    assert asked == [0, 32, 64]
+    wanted = np.array(told.answers)
+    rows = np.lib.format.open_memmap(tmp_path / "kept" / "x.npy", "r+")
+    rows[32:] = 0  # as a kill after one batch leaves it
+    rows.flush()
+    (tmp_path / "kept" / "x.done").write_text("32")
+    again = answers_once(teacher_file, tmp_path / "kept" / "x", 70, {"photos": "these"}, some, size=32)
+    assert asked == [0, 32, 64, 32, 64]
+    np.testing.assert_array_equal(again.answers, wanted)
+    with pytest.raises(SearchEngineError, match="made from other photos"):
+        answers_once(teacher_file, tmp_path / "kept" / "x", 70, {"photos": "others"}, some, size=32)
+
+
+def test_pupil_and_teacher_see_the_same_part_of_a_photo(
+    teacher_file: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photo_folder / "cats" / "broken.jpg").write_bytes(b"no picture")
+    made = lessons_of_files(photo_folder, teacher_file, tmp_path / "kept" / "more")
+    assert made.pixels.shape == (50, VIEW, VIEW, 3)
+    assert (made.labels == -1).all()
+    assert "broken.jpg cannot be read" in capsys.readouterr().err
+    readable = made.pixels.any(axis=(1, 2, 3))
+    assert readable.sum() == 48
+    seen = Teacher(teacher_file).answer(made.pixels[:20])[readable[:20]]  # the pupil's view, enlarged
+    assert (cosines(seen[:, :6].astype(float), made.answers[:20][readable[:20], :6].astype(float)) > 0.99).all()
+    whole, part = made.pixels[0].astype(int), made.pixels[1].astype(int)
+    assert np.abs(whole - part).mean() > 1
+    again = lessons_of_files(photo_folder, teacher_file, tmp_path / "kept" / "more")
+    np.testing.assert_array_equal(again.pixels, made.pixels)
 
 
 # --- packaging
