@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from searchengine.extractors import compact
 
-SMALL = compact.CompactShape(stem=8, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1))
+SMALL = compact.CompactShape(stem=8, widths=(8, 8, 16, 16), depths=(1, 1, 1, 1), head=24)
+HEADLESS = replace(SMALL, head=0)
 
 
 def pictures(n: int, size: int, seed: int = 0) -> Any:

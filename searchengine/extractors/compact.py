@@ -2,9 +2,10 @@
 
 A stem that halves the picture, then four stages of basic residual blocks (He et al. 2016, https://arxiv.org/abs/1512.03385)
 whose shortcuts shrink by averaging (He et al. 2019, https://arxiv.org/abs/1812.01187), the two deepest with squeeze and
-excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507). The feature is the generalised mean (GeM) of the last
-stage's places, those in the middle counted more, where photos have their subject; as shipped, it is centred and partly
-whitened by a fixed linear map, which makes cosines tell more.
+excitation (Hu et al. 2018, https://arxiv.org/abs/1709.01507), and a convolution of 1 x 1 that widens what they found.
+The feature is the generalised mean (GeM) of its places, those in the middle counted more, where photos have their
+subject; as shipped, it is centred, partly whitened and brought to fewer dimensions by a fixed linear map, which makes
+cosines tell more.
 """
 
 from __future__ import annotations
@@ -34,18 +35,24 @@ class CompactShape:
     """What fixes the architecture, apart from the size of the picture.
 
     `widths` and `depths` hold one number a stage: channels, and residual blocks. The first stage works at half the
-    size of the picture and every later one at half of the one before; the last width is the dimension of the feature.
-    Stages from `excited_from` on have squeeze and excitation.
+    size of the picture and every later one at half of the one before. The convolution after the last has `head`
+    channels; there is none where that is 0. Stages from `excited_from` on have squeeze and excitation.
     """
 
     stem: int = 40
     widths: tuple[int, ...] = (40, 96, 192, 384)
     depths: tuple[int, ...] = (1, 1, 2, 1)
     excited_from: int = 2
+    head: int = 768
+
+    @property
+    def pooled(self) -> int:
+        """Numbers in a feature as it is trained."""
+        return self.head or self.widths[-1]
 
     @property
     def dimension(self) -> int:
-        """Numbers in a feature."""
+        """Numbers in a feature as it is shipped."""
         return self.widths[-1]
 
 
@@ -59,10 +66,10 @@ def build_compact(
 ) -> Any:
     """Build the network, with fresh weights, as a functional `keras.Model`.
 
-    (n, size, size, 3) uint8 or float32 RGB, 0 to 255 -> (n, shape.dimension) float32, not L2-normalised.
+    (n, size, size, 3) uint8 or float32 RGB, 0 to 255 -> (n, shape.pooled) float32 >= 0, not L2-normalised.
 
     With `folded` there is no batch normalisation and every convolution has a bias; with `whitened` a linear layer
-    follows the feature, which is >= 0 without. Both together are the form that is shipped.
+    follows the feature: (n, shape.dimension), of any sign. Both together are the form that is shipped.
     `normalization` replaces `keras.layers.BatchNormalization` by another maker of layers with the same weights.
     A `size` of None leaves it open, for training. Raises ValueError unless `size` is a multiple of 16, which keeps
     every halving even, and at least 48, which leaves 3 x 3 places to pool.
@@ -114,6 +121,8 @@ def build_compact(
         for step in range(depth):
             stride = 2 if stage > 0 and step == 0 else 1
             x = block(x, width, stride, stage >= shape.excited_from, f"stage{stage + 1}_block{step + 1}")
+    if shape.head:
+        x = layers.ReLU(name="head_relu")(convolution(x, shape.head, 1, 1, "head"))
     # (n, size / 16, size / 16, d) -> (n, d); the mean over 3 x 3 windows counts the middle more than the edges
     windows = layers.AveragePooling2D(3, strides=1, name="windows")
     mean = layers.GlobalAveragePooling2D(name="mean")
@@ -221,6 +230,7 @@ def load_compact(folder: Path = MODEL_FOLDER, *, size: int | None = None) -> Any
         widths=tuple(card["shape"]["widths"]),
         depths=tuple(card["shape"]["depths"]),
         excited_from=card["shape"]["excited_from"],
+        head=card["shape"].get("head", 0),  # a model of an earlier version has none
     )
     model = build_compact(size or card["size"], shape, folded=True, whitened=True)
     with np.load(checked_file(KERAS_WEIGHTS, folder), allow_pickle=False) as weights:

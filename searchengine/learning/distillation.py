@@ -197,11 +197,11 @@ def parser() -> argparse.ArgumentParser:
         help="picture size of the exported model (default: 112)",
     )
     made.add_argument(
-        "--centre",
+        "--sharp",
         type=Path,
         metavar="DIR",
-        help="photos of full size, of any kind: their mean feature becomes the exported model's origin, because small "
-        "photos that were enlarged have another (default: those of --data)",
+        help="some 1000 photos of full size, of any kind: on them the exported model's batch normalisation and origin "
+        "are measured, because small photos that were enlarged have others (default: those of --data)",
     )
     return made
 
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=options.sizes,
     )
     try:
-        centre = None if options.centre is None else squashed_all(options.centre, options.size)
+        sharp = None if options.sharp is None else squashed_all(options.sharp, options.size)
         for folder in options.more:
             find_photos(folder)  # before anything is computed
         photos = decode_once(options.data, options.out)
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.export,
                 size=options.size,
                 summary=summary(photos, recipe, done),
-                centre=centre,
+                sharp=sharp,
             )
     except SearchEngineError as error:
         say(str(error))

@@ -43,7 +43,7 @@ WHITENING = 0.7
 
 
 def recalibrated(
-    student: Any, photos: Photos, *, size: int, images: int = 4096, batch: int = 128, seed: int = 0
+    student: Any, pictures: Pixels, *, size: int, images: int = 4096, batch: int = 128, seed: int = 0
 ) -> Weights:
     """The student's weights with moving means and variances measured for these very weights, at this size.
 
@@ -51,7 +51,7 @@ def recalibrated(
     in training mode with the moving statistics of one batch, and the batches are averaged in float64.
     """
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(photos.pixels))[:images]
+    rows = rng.permutation(len(pictures))[:images]
     mild = Augmentation(least_area=0.7, tilt=0.0, blur=0.0, grey=0.02, colour=0.1)
     norms = [layer for layer in student.layers if hasattr(layer, "moving_mean")]
     kept = [layer.momentum for layer in norms]
@@ -60,8 +60,8 @@ def recalibrated(
     for layer in norms:
         layer.momentum = 0.0
     for chosen in batches:
-        pictures = mild.batch([photos.pixels[row] for row in chosen], size, rng)
-        student(pictures, training=True)  # momentum 0: the moving statistics become those of this batch
+        drawn = mild.batch([pictures[row] for row in chosen], size, rng)
+        student(drawn, training=True)  # momentum 0: the moving statistics become those of this batch
         for layer in norms:
             for part in ("moving_mean", "moving_variance"):
                 name = f"{layer.name}/{part}"
@@ -98,6 +98,13 @@ def whitening(
     return np.asarray(kernel, np.float32)
 
 
+def principal_axes(features: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+    """Orthonormal axes (d, count) of the largest variance of features (n, d), the largest first."""
+    centred = features.astype(np.float64) - features.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    return np.asarray(axes[:, : -count - 1 : -1], np.float32)
+
+
 def with_whitening(
     folded: Weights,
     photos: Photos,
@@ -109,6 +116,7 @@ def with_whitening(
 ) -> Weights:
     """Folded weights and, measured on photos of their own size, those of the layer "whitening".
 
+    Features of more dimensions than the shape is to ship are brought down to the directions of their largest variance.
     `centre` are pictures (n, s, s, 3) uint8 whose mean feature becomes the origin, in the place of the photos'.
     """
     model = build_compact(None, shape, folded=True)
@@ -120,6 +128,8 @@ def with_whitening(
     rows = np.sort(np.random.default_rng(1).permutation(len(photos.pixels))[:images])
     features = features_of(photos.pixels[rows])
     kernel = whitening(features, photos.labels[rows], power)
+    if kernel.shape[1] > shape.dimension:
+        kernel = kernel @ principal_axes(features @ kernel, shape.dimension)  # (d, d) @ (d, k)
     mean = (features if centre is None else features_of(centre)).mean(axis=0)
     return {**folded, "whitening/kernel": kernel, "whitening/bias": -mean @ kernel}
 
@@ -187,14 +197,16 @@ def package(
     *,
     size: int,
     summary: Mapping[str, Any],
-    centre: Pixels | None = None,
+    sharp: Pixels | None = None,
 ) -> None:
-    """Export a trained distiller. Its weights are replaced by their running average; for `centre` see `with_whitening`.
+    """Export a trained distiller. Its weights are replaced by their running average.
 
-    The statistics of batch normalisation and those for the whitening are measured at the photos' own size: enlarged,
-    they would be smoother than the photos that the model will meet.
+    `sharp` are pictures (n, size, size, 3) uint8 with all the detail that the size can show: on them the statistics of
+    batch normalisation are measured, and the origin of the features. Without them that is done on the photos at their
+    own size, as what the whitening needs always is: enlarged, they would be smoother than what the model will meet.
     """
     distiller.optimizer.finalize_variable_values(distiller.trainable_variables)
-    folded = fold_batch_norm(recalibrated(distiller.student, photos, size=photos.pixels.shape[1]))
-    weights = with_whitening(folded, photos, shape, power=WHITENING, centre=centre)
+    pictures = photos.pixels if sharp is None else sharp
+    folded = fold_batch_norm(recalibrated(distiller.student, pictures, size=pictures.shape[1]))
+    weights = with_whitening(folded, photos, shape, power=WHITENING, centre=sharp)
     write_package(weights, shape, folder, size=size, summary={**summary, "whitening": WHITENING})

@@ -60,7 +60,8 @@ def start_from(
     """Give the student, fresh from `build_compact`, the weights of the packaged model in `folder`.
 
     Raises ExtractorError where the model there has another shape, or is damaged, and WeightsNotFoundError where there
-    is none.
+    is none. Where the student has a head that the packaged model lacks, a part of the head passes on what it is given,
+    and the rest stays fresh.
     """
     import keras
 
@@ -81,4 +82,20 @@ def start_from(
         for layer, (mean, square) in zip(convolutions, sums, strict=True)
     }
     epsilon = next(layer.epsilon for layer in student.layers if hasattr(layer, "moving_mean"))
-    set_named_weights(student, unfold_batch_norm(named_weights(packaged), moments, epsilon=epsilon))
+    known = unfold_batch_norm(named_weights(packaged), moments, epsilon=epsilon)
+    set_named_weights(student, with_fresh_head(known, named_weights(student)))
+
+
+def with_fresh_head(known: Weights, fresh: Weights) -> dict[str, npt.NDArray[np.float32]]:
+    """Known weights, and a head from the fresh ones if they alone have one.
+
+    The first channels of such a head are those that come in: 1 x 1, its kernel begins with the identity.
+    """
+    weights = dict(known)
+    for name in fresh.keys() - known.keys():
+        if name.startswith("head_"):
+            weights[name] = fresh[name].copy()
+        if name == "head_conv/kernel":
+            width = fresh[name].shape[2]  # (1, 1, width, head)
+            weights[name][0, 0, :, :width] = np.eye(width)
+    return weights

@@ -12,7 +12,7 @@ import pytest
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import compact
-from tests.small_compact import SMALL, cosines, pictures
+from tests.small_compact import HEADLESS, SMALL, cosines, pictures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -29,12 +29,15 @@ shipped = pytest.mark.skipif(not (compact.MODEL_FOLDER / compact.CARD).exists(),
 
 
 @pytest.mark.slow
-def test_feature_has_the_width_of_the_last_stage() -> None:
-    model = compact.build_compact(48, SMALL)
+@pytest.mark.parametrize(("shape", "width"), [(SMALL, 24), (HEADLESS, 16)])
+def test_a_feature_has_the_width_of_the_head_or_of_the_last_stage(shape: compact.CompactShape, width: int) -> None:
+    model = compact.build_compact(48, shape)
     feature = np.asarray(model(pictures(3, 48)))
-    assert feature.shape == (3, 16)
+    assert feature.shape == (3, width) == (3, shape.pooled)
     assert feature.dtype == np.float32
     assert (feature >= 0).all()
+    shipped = compact.build_compact(48, shape, folded=True, whitened=True)
+    assert shipped.output_shape == (None, shape.dimension) == (None, 16)
 
 
 @pytest.mark.parametrize("size", [0, 32, 72])
@@ -47,7 +50,7 @@ def test_sizes_that_do_not_halve_are_refused(size: int) -> None:
 @pytest.mark.slow
 def test_the_default_shape_is_within_its_promises() -> None:
     model = compact.build_compact(64)
-    assert model.output_shape[-1] == compact.CompactShape().dimension <= 384
+    assert compact.CompactShape().dimension <= 384
     assert model.count_params() < 5e6
 
 
@@ -78,8 +81,8 @@ def test_weights_that_do_not_fit_are_refused() -> None:
 @pytest.mark.slow
 def test_the_feature_is_the_generalised_mean_of_the_last_stage() -> None:
     model = compact.build_compact(64, SMALL)
-    last = type(model)(model.input, model.get_layer("stage4_block1_relu").output)
-    cubes = np.maximum(np.asarray(last(pictures(3, 64)), np.float64), 1e-6) ** 3  # (3, 4, 4, 16)
+    last = type(model)(model.input, model.get_layer("head_relu").output)
+    cubes = np.maximum(np.asarray(last(pictures(3, 64)), np.float64), 1e-6) ** 3  # (3, 4, 4, 24)
     windows = [cubes[:, y : y + 3, x : x + 3].mean(axis=(1, 2)) for y in range(2) for x in range(2)]
     np.testing.assert_allclose(np.asarray(model(pictures(3, 64))), np.mean(windows, axis=0) ** (1 / 3), rtol=1e-4)
 

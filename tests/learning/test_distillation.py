@@ -16,7 +16,7 @@ from searchengine.learning.lessons import VIEW, Batches, Lessons, lessons_of_fil
 from searchengine.learning.photos import Augmentation, Photos, decode_once, find_labelled, squashed
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from searchengine.learning.teacher import Directions, Teacher, answers_once
-from tests.small_compact import SMALL, cosines, pictures
+from tests.small_compact import HEADLESS, SMALL, cosines, pictures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -215,6 +215,24 @@ def test_a_student_begun_with_a_packaged_model_computes_what_that_does(tmp_path:
     assert (cosines(trained, np.asarray(student(photos.pixels[:128]))) > 0.98).all()
 
 
+@pytest.mark.slow
+def test_a_student_with_a_head_begins_with_all_that_a_model_without_one_knew(tmp_path: Path) -> None:
+    from searchengine.learning.packaging import write_package
+    from searchengine.learning.warm_start import start_from
+
+    packaged = compact.build_compact(64, HEADLESS, folded=True, whitened=True)
+    write_package(compact.named_weights(packaged), HEADLESS, tmp_path, size=64, summary={})
+    photos = Photos(pictures(256, 64), np.zeros(256, np.int64), ("a",))
+    students = [compact.build_compact(None, shape) for shape in (HEADLESS, SMALL)]
+    for student in students:
+        start_from(student, tmp_path, photos, size=64)
+    wanted, found = (np.asarray(student(pictures(8, 64))) for student in students)
+    np.testing.assert_allclose(found[:, :16], wanted, rtol=1e-3, atol=1e-6)
+    assert (found[:, 16:] > 0).any()
+    with pytest.raises(SearchEngineError, match="do not fit"):
+        start_from(compact.build_compact(None, compact.CompactShape(head=0)), tmp_path, photos, size=64)
+
+
 def test_each_kind_of_lessons_has_its_share_and_all_its_views_are_drawn_once_an_epoch() -> None:
     batches = Batches([lessons(10, 48), lessons(6, 64, classes=0)], Augmentation(), 7, seed=1)
     drawn = [batches.rows(step) for step in range(6)]
@@ -346,6 +364,30 @@ def test_whitening_in_full_makes_classes_vary_evenly() -> None:
     np.testing.assert_allclose(whitening(features, labels, 0.0), np.eye(6), atol=1e-6)
 
 
+def test_the_axes_that_are_kept_are_those_of_largest_variance() -> None:
+    from searchengine.learning.packaging import principal_axes
+
+    rng = np.random.default_rng(0)
+    turned = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    features = (rng.normal(size=(4000, 5)) * [1, 9, 2, 5, 3] @ turned.T + 7).astype(np.float32)
+    axes = principal_axes(features, 2)
+    np.testing.assert_allclose(np.abs(axes.T @ turned[:, [1, 3]]), np.eye(2), atol=0.05)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(2), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_batch_normalisation_is_measured_on_pictures_as_they_are_drawn() -> None:
+    from searchengine.learning.packaging import recalibrated
+
+    student = compact.build_compact(None, SMALL)
+    before, fresh = compact.named_weights(student), np.asarray(student(pictures(128, 64)))
+    found = recalibrated(student, pictures(128, 64), size=64, images=128)
+    compact.set_named_weights(student, found)
+    by_statistics, by_batch = (np.asarray(student(pictures(128, 64), training=t)) for t in (False, True))
+    assert cosines(by_statistics, by_batch).mean() > 0.99 > cosines(fresh, by_batch).mean()
+    assert {name for name in before if (before[name] != found[name]).any()} == {n for n in before if "/moving_" in n}
+
+
 def test_classes_of_one_photo_each_tell_nothing_about_whitening() -> None:
     from searchengine.learning.packaging import whitening
 
@@ -373,7 +415,7 @@ def test_the_origin_is_the_mean_of_the_photos_given_for_it(given: bool) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "said"),
-    [(["--centre", "nothing"], "no images in nothing"), (["--size", "100"], "invalid choice: 100")],
+    [(["--sharp", "nothing"], "no images in nothing"), (["--size", "100"], "invalid choice: 100")],
 )
 def test_what_the_export_cannot_use_is_told_before_the_training(
     photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
