@@ -26,7 +26,7 @@ from searchengine.learning.distiller import (
     save_checkpoint,
 )
 from searchengine.learning.lessons import Batches, Lessons, lessons_of_files, lessons_of_wholes
-from searchengine.learning.photos import Augmentation, Photos, decode_once, find_photos, squashed_all
+from searchengine.learning.photos import Augmentation, Photos, decode_once, find_photos, squashed_some
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from searchengine.learning.warm_start import start_from
 
@@ -200,8 +200,9 @@ def parser() -> argparse.ArgumentParser:
         "--sharp",
         type=Path,
         metavar="DIR",
-        help="some 1000 photos of full size, of any kind: on them the exported model's batch normalisation and origin "
-        "are measured, because small photos that were enlarged have others (default: those of --data)",
+        help="1000 photos or more of full size, of many kinds, such as those of --more: on 4096 of them the exported "
+        "model's batch normalisation and origin are measured, because small photos that were enlarged have others "
+        "(default: those of --data)",
     )
     return made
 
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=options.sizes,
     )
     try:
-        sharp = None if options.sharp is None else squashed_all(options.sharp, options.size)
+        sharp = None if options.sharp is None else squashed_some(options.sharp, options.size)
         for folder in options.more:
             find_photos(folder)  # before anything is computed
         photos = decode_once(options.data, options.out)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Weights = Mapping[str, npt.NDArray[np.float32]]
 
-WHITENING = 0.7
+WHITENING = 0.5
 
 
 def recalibrated(

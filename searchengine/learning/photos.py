@@ -77,9 +77,14 @@ def find_photos(folder: Path) -> list[Path]:
     return files
 
 
-def squashed_all(folder: Path, size: int) -> Pixels:
-    """All images below a folder, sorted, whatever their classes: (n, size, size, 3) uint8; SearchEngineError."""
-    return np.stack([squashed(path, size) for path in find_photos(folder)])
+def squashed_some(folder: Path, size: int, *, most: int = 4096, seed: int = 1) -> Pixels:
+    """Images below a folder, whatever their classes, at most so many, drawn evenly: (n, size, size, 3) uint8.
+
+    Raises SearchEngineError where there are none.
+    """
+    files = find_photos(folder)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(files))[:most])
+    return np.stack([squashed(files[row], size) for row in drawn])
 
 
 def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> Photos:

@@ -9,7 +9,7 @@ import pytest
 
 from searchengine.errors import SearchEngineError
 from searchengine.learning import teacher
-from searchengine.learning.photos import decode_once
+from searchengine.learning.photos import decode_once, squashed_some
 from tests.learning import tiny
 
 
@@ -51,19 +51,19 @@ def test_pixels_of_unknown_photos_are_taken_for_these(tmp_path: Path) -> None:
 
 
 class Mean:
-    """A teacher whose embedding is the mean colour; it can be stopped after some batches."""
+    """A teacher that says the mean colour; it can be stopped after some batches."""
 
-    batch, dimension = 2, 3
+    parts = (3,)
     batches = 10**6
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, size: int) -> None:
+        self.batch = 2
 
-    def embed(self, pictures: np.ndarray) -> np.ndarray:
+    def answer(self, pictures: np.ndarray) -> np.ndarray:
         if not Mean.batches:
             raise KeyboardInterrupt
         Mean.batches -= 1
-        return pictures.mean(axis=(1, 2)).astype(np.uint8)
+        return pictures.mean(axis=(1, 2)).astype(np.float16)
 
 
 @pytest.fixture(autouse=True)
@@ -76,38 +76,56 @@ def pictures(seed: int, count: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
 
 
-def test_embeddings_of_other_pictures_or_teachers_are_refused(tmp_path: Path) -> None:
-    file = Path("mean.tflite")
-    rows = np.array(teacher.embed_once(file, pictures(0), tmp_path))
-    before = stamp(tmp_path / "teacher.npy")
-    np.testing.assert_array_equal(teacher.embed_once(file, pictures(0), tmp_path), rows)
-    for other, shown in ((file, pictures(1)), (file, pictures(0, 4)), (file, pictures(0, 6)), (Path("b"), pictures(0))):
+def means(seed: int, count: int = 5) -> np.ndarray:
+    return pictures(seed, count).mean(axis=(1, 2)).astype(np.float16)
+
+
+def told(folder: Path, seed: int, *, count: int = 5, file: str = "mean.tflite") -> np.ndarray:
+    shown = pictures(seed, count)
+    source = {"photos": seed}
+    found = teacher.answers_once(Path(file), folder / "told", count, source, lambda first, after: shown[first:after])
+    assert found.parts == (3,)
+    return found.answers
+
+
+def test_answers_about_other_pictures_or_of_other_teachers_are_refused(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(told(tmp_path, 0), means(0))
+    before = stamp(tmp_path / "told.npy")
+    np.testing.assert_array_equal(told(tmp_path, 0), means(0))
+    for seed, count, file in ((1, 5, "mean.tflite"), (0, 4, "mean.tflite"), (0, 6, "mean.tflite"), (0, 5, "b.tflite")):
         with pytest.raises(SearchEngineError, match=r"other photos or by another teacher \(5 rows\); remove it"):
-            teacher.embed_once(other, shown, tmp_path)
-    assert stamp(tmp_path / "teacher.npy") == before
-    (tmp_path / "teacher.npy").unlink()
-    found = teacher.embed_once(file, pictures(1), tmp_path)
-    np.testing.assert_array_equal(found, pictures(1).mean(axis=(1, 2)).astype(np.uint8))
+            told(tmp_path, seed, count=count, file=file)
+    assert stamp(tmp_path / "told.npy") == before
+    (tmp_path / "told.npy").unlink()
+    np.testing.assert_array_equal(told(tmp_path, 1), means(1))
 
 
-def test_embeddings_of_unknown_pictures_are_taken_for_these(tmp_path: Path) -> None:
-    file = Path("mean.tflite")
-    rows = np.array(teacher.embed_once(file, pictures(0), tmp_path))
-    (tmp_path / "teacher.json").unlink()
-    with pytest.raises(SearchEngineError, match="5 rows"):  # but for another number of them
-        teacher.embed_once(file, pictures(0, 6), tmp_path)
-    np.testing.assert_array_equal(teacher.embed_once(file, pictures(0), tmp_path), rows)
-    with pytest.raises(SearchEngineError, match="other photos"):
-        teacher.embed_once(file, pictures(1), tmp_path)
+def test_stopped_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Mean, "batches", 60)  # of 100: what is certain is written every 50
+    with pytest.raises(KeyboardInterrupt):
+        told(tmp_path, 0, count=200)
+    monkeypatch.setattr(Mean, "batches", 50)
+    np.testing.assert_array_equal(told(tmp_path, 0, count=200), means(0, 200))
+    monkeypatch.setattr(Mean, "batches", 0)
+    np.testing.assert_array_equal(told(tmp_path, 0, count=200), means(0, 200))
 
 
-def test_made_anew_and_stopped_it_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = Path("mean.tflite")
-    teacher.embed_once(file, pictures(0), tmp_path)
-    (tmp_path / "teacher.npy").unlink()
+def test_stopped_before_anything_is_certain_it_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(tmp_path, 0)
+    (tmp_path / "told.npy").unlink()
     monkeypatch.setattr(Mean, "batches", 1)
     with pytest.raises(KeyboardInterrupt):
-        teacher.embed_once(file, pictures(1), tmp_path)
+        told(tmp_path, 1)
     monkeypatch.setattr(Mean, "batches", 10)
-    found = teacher.embed_once(file, pictures(1), tmp_path)
-    np.testing.assert_array_equal(found, pictures(1).mean(axis=(1, 2)).astype(np.uint8))
+    np.testing.assert_array_equal(told(tmp_path, 1), means(1))
+
+
+def test_some_photos_are_drawn_evenly_and_always_the_same(tmp_path: Path) -> None:
+    photos = tiny.draw_photos(tmp_path / "photos", each=4)
+    every = squashed_some(photos, 16)
+    assert every.shape == (12, 16, 16, 3)
+    assert every.dtype == np.uint8
+    some = squashed_some(photos, 16, most=5)
+    assert len(some) == 5
+    assert all((every == one).all(axis=(1, 2, 3)).any() for one in some)
+    np.testing.assert_array_equal(some, squashed_some(photos, 16, most=5))
