@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,20 @@ class LazyExtractor:
     def check_made(self, index: IndexWriter) -> None:
         """ExtractorMismatchError unless it is what made an index."""
         if index.catalog.need("fingerprint") != self.spec.fingerprint:
-            raise ExtractorMismatchError(
-                f"The index in {index.folder} was made by {index.catalog.need('extractor')}, not by "
-                f"{self.spec.title}, and the two cannot be compared. Choose another --index-dir, or give --rebuild to "
-                "embed all images anew (the old index answers until the new one is whole)."
+            made, wanted = index.catalog.need("extractor"), self.spec.title
+            which = (
+                f"{made}, not by {wanted}" if made != wanted else f"{made}, but with other {self._differences(index)}"
             )
+            raise ExtractorMismatchError(
+                f"The index in {index.folder} was made by {which}, and the two cannot be compared. Choose another "
+                "--index-dir, or give --rebuild to embed all images anew (the old index answers until the new one is "
+                "whole)."
+            )
+
+    def _differences(self, index: IndexWriter) -> str:
+        """What of its description differs from that of the index, in words: "weights", "input size"."""
+        theirs, ours = asdict(ExtractorSpec.from_json(index.catalog.need("spec"))), asdict(self.spec)
+        return " and ".join(name.replace("_", " ") for name in ours if theirs[name] != ours[name])
 
     def manifest(self) -> dict[str, str]:
         """What a new index says of it."""

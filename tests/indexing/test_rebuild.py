@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from searchengine.errors import ExtractorMismatchError, IndexDamagedError
 from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild
-from tests.fakes import OTHER_SPEC, write_pictures
+from tests.fakes import OTHER_SPEC, SPEC, write_pictures
 from tests.indexing.looking import Update, contents, ids
 
 
@@ -41,6 +42,9 @@ def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, upda
     (photos / "b.png").rename(photos / "z.png")
     with pytest.raises(ExtractorMismatchError, match="--rebuild"):
         update(spec=OTHER_SPEC)
+    newer = replace(SPEC, weights="compact:other", input_size=(80, 80))  # of the same name
+    with pytest.raises(ExtractorMismatchError, match=r"but with other weights and input size, .*--rebuild"):
+        update(spec=newer)
     index = open_index(tmp_path / "index")
     assert update(spec=OTHER_SPEC, rebuild=True).embedded == 6
     assert index.fingerprint == OTHER_SPEC.fingerprint  # a reader follows
