@@ -45,5 +45,6 @@ def _check_version(spec: ExtractorSpec) -> None:
     if spec != shipped:
         raise ExtractorError(
             f"The compact model of this package ({shipped.weights}) is not the one that is asked for ({spec.weights}): "
-            "the index was made with another version. Make it again with --rebuild."
+            "the index was made with another version, and the two cannot be compared. Run the command that made it "
+            "once more, with --rebuild: searchengine index IMAGES --index-dir INDEX --rebuild."
         )
