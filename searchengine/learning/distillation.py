@@ -158,7 +158,11 @@ def parser() -> argparse.ArgumentParser:
         "--teacher", type=Path, required=True, metavar="FILE", help="teacher network: .tflite, .xml or .onnx"
     )
     made.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="decoded photos, embeddings and checkpoint"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="decoded photos, the teacher's answers and the checkpoint",
     )
     made.add_argument(
         "--more",
@@ -169,7 +173,12 @@ def parser() -> argparse.ArgumentParser:
         help="further photos, of any size and kind, without classes; each such folder has the same share in a batch as "
         "--data (may be given several times)",
     )
-    made.add_argument("--epochs", type=float, default=8.0, help="times that each photo is seen (default: 8)")
+    made.add_argument(
+        "--epochs",
+        type=float,
+        default=8.0,
+        help="so many times as many views as --data has photos are drawn (default: 8)",
+    )
     made.add_argument("--minutes", type=float, help="train for so long instead, whatever the number of epochs")
     made.add_argument("--batch", type=int, default=64, help="photos a step (default: 64)")
     made.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate (default: 0.0015)")
@@ -219,11 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=options.sizes,
     )
     try:
+        names = [folder.resolve().name for folder in options.more]
+        if len(set(names)) < len(names):
+            raise SearchEngineError("the folders of --more need different names: what is kept of each is named so")
         sharp = None if options.sharp is None else squashed_some(options.sharp, options.size)
         for folder in options.more:
             find_photos(folder)  # before anything is computed
         photos = decode_once(options.data, options.out)
-        more = [(folder, options.out / f"more-{folder.name}") for folder in options.more]
+        more = [(folder, options.out / f"more-{name}") for folder, name in zip(options.more, names, strict=True)]
         kinds = [lessons_of_wholes(photos, options.teacher, options.out)]
         kinds += [lessons_of_files(folder, options.teacher, kept) for folder, kept in more]
         if options.export_only:

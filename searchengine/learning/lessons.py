@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from searchengine.learning.photos import digest_of_files, find_photos, resized
+from searchengine.learning.photos import UNREADABLE, digest_of_files, find_photos, resized
 from searchengine.learning.teacher import SIZE, Directions, answers_once
 
 if TYPE_CHECKING:
@@ -82,12 +82,15 @@ def lessons_of_files(folder: Path, teacher: Path, kept: Path, *, seed: int = 7) 
     files = find_photos(folder)
     files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
     count = len(files) * EACH
-    views = _open_views(kept.with_name(f"{kept.name}.pixels.npy"), count, VIEW)
+    views_file = kept.with_name(f"{kept.name}.pixels.npy")
+    if not views_file.exists():
+        kept.with_name(f"{kept.name}.done").unlink(missing_ok=True)  # answers without their views teach nothing
+    views = _open_views(views_file, count, VIEW)
 
     def of_file(number: int) -> list[Pixels]:
         try:
             picture = _opened(files[number])
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             print(f"{files[number]} cannot be read: {error}", file=sys.stderr)  # noqa: T201
             picture = Image.new("RGB", (VIEW, VIEW))
         rng, (width, height) = np.random.default_rng((seed, number)), picture.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Pixels = npt.NDArray[np.uint8]
     Labels = npt.NDArray[np.int64]
 
+UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)  # what Pillow raises for a damaged file
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
@@ -80,11 +82,18 @@ def find_photos(folder: Path) -> list[Path]:
 def squashed_some(folder: Path, size: int, *, most: int = 4096, seed: int = 1) -> Pixels:
     """Images below a folder, whatever their classes, at most so many, drawn evenly: (n, size, size, 3) uint8.
 
-    Raises SearchEngineError where there are none.
+    One that cannot be read is told of and left out. Raises SearchEngineError where none is left.
     """
     files = find_photos(folder)
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(files))[:most])
-    return np.stack([squashed(files[row], size) for row in drawn])
+    pictures = []
+    for row in np.sort(np.random.default_rng(seed).permutation(len(files))[:most]):
+        try:
+            pictures.append(squashed(files[row], size))
+        except UNREADABLE as error:
+            print(f"{files[row]} cannot be read: {error}", file=sys.stderr)  # noqa: T201
+    if not pictures:
+        raise SearchEngineError(f"no image in {folder} can be read")
+    return np.stack(pictures)
 
 
 def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> Photos:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from searchengine.errors import SearchEngineError
+from searchengine.extractors.pixels import normalized
 from searchengine.learning.photos import is_of
 
 if TYPE_CHECKING:
@@ -155,20 +156,16 @@ class Directions:
     @classmethod
     def of(cls, answers: npt.NDArray[np.float32], parts: Sequence[int]) -> Directions:
         """Measured on answers (n, d) float32 whose parts are of these widths."""
-        return cls(tuple(unit_rows(part).mean(axis=0) for part in _split(answers, parts)))
+        return cls(tuple(normalized(part, "l2").mean(axis=0) for part in _split(answers, parts)))
 
     def __call__(self, answers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Unit rows (n, d) float32."""
         parts = _split(answers, [len(mean) for mean in self.means])
-        centred = [unit_rows(unit_rows(part) - mean) for part, mean in zip(parts, self.means, strict=True)]
+        centred = [
+            normalized(normalized(part, "l2") - mean, "l2") for part, mean in zip(parts, self.means, strict=True)
+        ]
         rows: npt.NDArray[np.float32] = np.hstack(centred) / np.float32(np.sqrt(len(centred)))
         return rows
-
-
-def unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Rows of length one, (n, d) -> (n, d); a zero row stays zero."""
-    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
-    return np.asarray(rows / lengths, np.float32)
 
 
 def _split(answers: npt.NDArray[np.float32], parts: Sequence[int]) -> list[npt.NDArray[np.float32]]:
