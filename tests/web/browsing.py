@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -55,10 +55,20 @@ class QuietHandler(WSGIRequestHandler):
         pass
 
 
+def read_at_once(file: IO[bytes], _size: int = 0) -> list[bytes]:
+    with file:
+        return [file.read()]
+
+
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """A server on this machine, for as long as it is needed; its address."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
+
+    def closing_files(environ: dict[str, Any], start_response: Any) -> Any:
+        # A browser that hangs up, as a window does that closes, leaves this server with the file it was sending open.
+        return app({**environ, "wsgi.file_wrapper": read_at_once}, start_response)
+
+    server = make_server("127.0.0.1", 0, closing_files, threaded=True, request_handler=QuietHandler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

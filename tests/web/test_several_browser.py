@@ -83,6 +83,7 @@ def test_side_by_side(open_page: OpenPage) -> None:
     expect(page.get_by_text("cosine distance does not see")).to_be_visible()
     page.locator(".more a").click()
     expect(page.locator(".side").first.locator(".card")).to_have_count(40)
+    page.wait_for_load_state()  # another document: its keys are there once its scripts are
     page.keyboard.press("s")
     page.wait_for_url("**/search?id=3&k=40")
 
@@ -113,6 +114,7 @@ def test_rows_without_pictures(open_page: OpenPage) -> None:
     page.locator(".picture.blank").nth(2).click()
     expect(page.get_by_text("a row without a picture")).to_be_visible()
     expect(page.locator(".card")).to_have_count(10)
+    page.wait_for_load_state()
     page.keyboard.press("i")
     expect(page.locator(".indexes [aria-current]")).to_have_text("unit")
 
