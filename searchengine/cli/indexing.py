@@ -67,7 +67,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--exclude", metavar="PATTERN", action="append", default=[], help="leave out what matches; may be repeated"
     )
     which.add_argument(
-        "--limit", metavar="N", type=whole_number, help="look at the first N files only; removes nothing"
+        "--limit",
+        metavar="N",
+        type=whole_number,
+        help="look at the first N files only; removes nothing (and so does not go with --rebuild of an index)",
     )
     which.add_argument(
         "--labels",

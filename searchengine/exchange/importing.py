@@ -136,10 +136,12 @@ def _fill(
             f"({writer.catalog.need('extractor')}), and these have {dimension} ({spec.title}). Choose another "
             "--index-dir."
         )
-    rows = _rows(writer, table, options, progress)
+    folder = None if options.images is None else options.images.expanduser().absolute()
+    root, roots = (None, []) if folder is None else _root(writer, folder)
+    rows = _rows(table, folder, root, progress)
     _check_free(writer, rows)
     progress.start(len(rows), 0)
-    writer.commit_ready(_blocks(table.features, options.normalize, progress), rows)
+    writer.commit_ready(_blocks(table.features, options.normalize, progress), rows, roots)
     if options.metric is not None:
         writer.set({"metric": options.metric})
     return Imported(
@@ -239,22 +241,20 @@ def _remove(folder: Path) -> None:
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _rows(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progress: Progress) -> list[ReadyRow]:
+def _rows(table: FeatureTable, folder: Path | None, root: int | None, progress: Progress) -> list[ReadyRow]:
     count = len(table.features)
     paths: Sequence[str | None] = table.paths if table.paths is not None else [None] * count
     labels = table.labels if table.labels is not None else [()] * count
     ids: Sequence[int | None] = table.ids.tolist() if table.ids is not None else [None] * count
-    if options.images is None:
+    if folder is None:
         return [
             ReadyRow(id_, None, None if path is None else path.encode("utf-8", "surrogateescape"), label)
             for id_, path, label in zip(ids, paths, labels, strict=True)
         ]
     if table.paths is None:
         raise IndexingError("There is no column of paths to find the pictures by. Name it with --paths.")
-    folder = options.images.expanduser().absolute()
     inside = [None if path is None else pictures.relative_to(folder, path) for path in paths]
     _check_once(inside)
-    root = _root(writer, folder)
     base = bytes(folder)
     seen = list(pictures.look([None if path is None else base + b"/" + path for path in inside]))
     absent = sum(one is None and path is not None for one, path in zip(seen, inside, strict=True))
@@ -271,17 +271,16 @@ def _rows(writer: IndexWriter, table: FeatureTable, options: ImportOptions, prog
     return rows
 
 
-def _root(writer: IndexWriter, folder: Path) -> int:
-    """The id of the image folder; noted if it is new."""
+def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes, str]]]:
+    """The id of the image folder; and what is to be noted of it, if it is new."""
     recorded = writer.roots()
     for id_, path, _ in recorded:
         if path == bytes(folder):
-            return id_
+            return id_, []
     id_ = max((id_ for id_, _, _ in recorded), default=0) + 1
     taken = {name for _, _, name in recorded}
     name = folder.name or "images"
-    writer.set_roots([(id_, bytes(folder), name if name not in taken else f"{name}-{id_}")])
-    return id_
+    return id_, [(id_, bytes(folder), name if name not in taken else f"{name}-{id_}")]
 
 
 def _check_once(paths: Sequence[bytes | None]) -> None:

@@ -51,6 +51,16 @@ def known(catalog: Catalog) -> dict[Place, Known]:
     }
 
 
+def note_roots(catalog: Catalog, roots: Sequence[tuple[int, bytes, str]]) -> None:
+    """The image folders: id, path, name; ids that are in use keep their meaning."""
+    # two may have changed places, and no two may have the same, not even for a moment
+    catalog.execute_many("UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots))
+    catalog.execute_many(
+        "INSERT INTO roots VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path, name = excluded.name",
+        roots,
+    )
+
+
 def store(catalog: Catalog, image: ImageRow, row: int, norm2: float, crc: int) -> None:
     """A new image, or the new content of one that is known, whose feature is that row of the matrix."""
     values = (

@@ -15,11 +15,16 @@ from searchengine.index.disk import translated
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an index was made of: the extractor, its weights file or "", and the image folders."""
+    """What an index was made of, and how: what a rebuild without further words keeps.
+
+    The extractor, its weights file or "", the image folders, the choice of labels and the metric (None: unknown).
+    """
 
     spec: ExtractorSpec
     weights_file: str
     roots: tuple[bytes, ...]
+    labels: str | None
+    metric: str | None
 
 
 def recorded(folder: Path) -> Recorded | None:
@@ -31,7 +36,8 @@ def recorded(folder: Path) -> Recorded | None:
                 with translated(folder):
                     roots = tuple(bytes(row[0]) for row in opened.execute("SELECT path FROM roots ORDER BY id"))
                     spec = ExtractorSpec.from_json(opened.need("spec"))
-                    return Recorded(spec, opened.get("weights_file") or "", roots)
+                    labels, metric = opened.get("labels"), opened.get("metric")
+                    return Recorded(spec, opened.get("weights_file") or "", roots, labels, metric)
             finally:
                 opened.close()
     return None

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -101,17 +101,8 @@ class IndexWriter:
 
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
         """Record the image folders; ids that are in use keep their meaning."""
-        roots = list(roots)
         with self._committed():
-            # two may have changed places, and no two may have the same, not even for a moment
-            self.catalog.execute_many(
-                "UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots)
-            )
-            self.catalog.execute_many(
-                "INSERT INTO roots VALUES (?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET path = excluded.path, name = excluded.name",
-                roots,
-            )
+            entries.note_roots(self.catalog, list(roots))
 
     def set(self, values: dict[str, str | None]) -> None:
         """Write entries of the manifest."""
@@ -159,10 +150,16 @@ class IndexWriter:
                 self._features.publish()
         return first
 
-    def commit_ready(self, blocks: Iterable[NDArray[np.float32]], images: Iterable[ReadyRow]) -> None:
+    def commit_ready(
+        self,
+        blocks: Iterable[NDArray[np.float32]],
+        images: Iterable[ReadyRow],
+        roots: Sequence[tuple[int, bytes, str]] = (),
+    ) -> None:
         """Make ready-made features part of the index in one transaction: all of them or, if anything fails, none.
 
-        ``blocks`` are (n, d) float32, together one row for each of ``images``. IndexingError, IndexDamagedError.
+        ``blocks`` are (n, d) float32, together one row for each of ``images``; ``roots``: as for ``set_roots``.
+        IndexingError, IndexDamagedError.
         """
         before = self._features.rows
         norms: list[float] = []
@@ -175,6 +172,7 @@ class IndexWriter:
                 with writable(self.folder):
                     self._features.append(block)
             with self._committed():
+                entries.note_roots(self.catalog, roots)
                 first = entries.next_id(self.catalog)
                 for offset, (image, norm2, crc) in enumerate(zip(images, norms, checks, strict=True)):
                     id_ = first + offset if image.id is None else image.id

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ExtractorMismatchError, IndexingError
+from searchengine.errors import ExtractorError, ExtractorMismatchError, IndexingError, SearchEngineError
 from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.writer import IndexWriter
@@ -24,13 +24,24 @@ class LazyExtractor:
         self._load = load
         self._weights_file = weights_file
         self._extractor: Extractor | None = None
+        self._failure: SearchEngineError | None = None
         self._loading = threading.Lock()
 
     def get(self) -> Extractor:
-        """The extractor itself."""
+        """The extractor itself; ExtractorError and what else ``load`` raises, at each call anew."""
         with self._loading:
+            if self._failure is not None:
+                raise self._failure
             if self._extractor is None:
-                self._extractor = self._load()
+                try:
+                    self._extractor = self._load()
+                except SearchEngineError as error:
+                    self._failure = error
+                    raise
+                except OSError as error:  # or it would pass for a fault of the picture that asked first
+                    why = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+                    self._failure = ExtractorError(f"The model {self.spec.title} cannot be loaded ({why}).")
+                    raise self._failure from error
             return self._extractor
 
     def preprocess(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:

@@ -43,7 +43,8 @@ class IndexingOptions:
     """How a run goes. None for ``labels`` or ``metric``: as the index was made (at first, "folder" and "euclidean").
 
     ``labels`` is "folder", "none" or a file: see ``indexing.labels``; ``metric`` one of ``index.metrics.METRICS``.
-    ``commit_seconds``: how long work is gathered before it is made part of the index; a killed run loses no more.
+    ``commit_seconds``: how long work is gathered before it is made part of the index; up to five times as long where a
+    batch for the model is not full by then. A killed run loses no more, and what the model is at.
     """
 
     exclude: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from searchengine.index.disk import translated, writable
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
 
+GONE_AT_MOST = 0.2  # of all images, without --prune
 _STAGING = "rebuild"
 _KEPT = "damaged-"
 
@@ -24,9 +25,10 @@ class OldIds:
     """The ids that images had, by where they lay and by what they held."""
 
     by_file: dict[bytes, int] = field(default_factory=dict)  # absolute path -> id
-    by_content: dict[bytes, list[int]] = field(default_factory=dict)
+    by_content: dict[bytes, list[bytes]] = field(default_factory=dict)  # content hash -> absolute paths
     last: int = 0
     used: set[int] = field(default_factory=set)
+    found: set[bytes] = field(default_factory=set)  # absolute paths that are there, and claim ids of their own
     files: frozenset[bytes] = frozenset()  # of the images that the index had when it could last be read
 
     @property
@@ -55,7 +57,7 @@ class OldIds:
         return old
 
     def _add(self, catalog: Catalog) -> None:
-        known = {*self.by_file.values(), *(id_ for ids in self.by_content.values() for id_ in ids)}
+        known = set(self.by_file.values())
         # damaged pages: what was read so far keeps its ids
         with (
             suppress(IndexError_, IndexingError, KeyError, TypeError, ValueError),
@@ -67,25 +69,32 @@ class OldIds:
             for id_, root, path, digest in catalog.execute(
                 "SELECT id, root, path, content_hash FROM images WHERE root IS NOT NULL ORDER BY id"
             ):
-                if id_ not in known:
-                    self.by_file.setdefault(os.path.join(roots[root], path), id_)  # noqa: PTH118  (bytes)
-                    self.by_content.setdefault(digest, []).append(id_)
+                file = os.path.join(roots[root], path)  # noqa: PTH118  (bytes)
+                if id_ not in known and file not in self.by_file:
+                    self.by_file[file] = id_
+                    self.by_content.setdefault(digest, []).append(file)
         self.files = self.files or frozenset(self.by_file)
         self.last = max([self.last, *self.by_file.values()])
 
     def claim(self, file: bytes, content_hash: bytes) -> int | None:
-        """The id that a file had, or that another of its content had, each given once; None: it is new."""
+        """The id that a file had, or one of its content that is gone, each given once; None: it is new."""
         id_ = self.by_file.get(file)
         if id_ is None or id_ in self.used:
-            at_hand = (other for other in self.by_content.get(content_hash, ()) if other not in self.used)
-            id_ = next(at_hand, None)
+            gone = (other for other in self.by_content.get(content_hash, ()) if other not in self.found)
+            id_ = next((self.by_file[other] for other in gone if self.by_file[other] not in self.used), None)
         if id_ is not None:
             self.used.add(id_)
         return id_
 
-    def missing(self, found: set[bytes]) -> int:
+    @property
+    def missing(self) -> int:
         """How many of the old files are not among those found."""
-        return len(self.files - found)
+        return len(self.files - self.found)
+
+    @property
+    def unclaimed(self) -> int:
+        """How many of the old images no file has taken the place of."""
+        return sum(self.by_file[file] not in self.used for file in self.files)
 
 
 def _is_damaged(catalog: Catalog) -> bool:
@@ -94,6 +103,30 @@ def _is_damaged(catalog: Catalog) -> bool:
     except SearchEngineError:
         return True
     return False
+
+
+def check_found(old: OldIds) -> None:
+    """IndexingError if more than a fifth of the old files were not found: that is hardly meant."""
+    if old.missing > GONE_AT_MOST * old.count:
+        raise IndexingError(
+            f"{old.missing} of {old.count} indexed images are not in the folder any more, more than a fifth, and a "
+            "rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
+        )
+
+
+def check_whole(old: OldIds) -> None:
+    """IndexingError if so many were found, and could not be read in the end."""
+    if old.unclaimed > GONE_AT_MOST * old.count:
+        raise IndexingError(
+            f"{old.unclaimed} of {old.count} indexed images were gone when they were to be read, or could not be read, "
+            "more than a fifth. The old index was left as it is. If their disk went, bring it back and give the same "
+            "command again, which goes on from here; if they are really gone, add --prune."
+        )
+
+
+def begun(folder: Path) -> bool:
+    """Whether a rebuild that came to no end has left something."""
+    return (folder / _STAGING).exists()
 
 
 def staging(folder: Path, fingerprint: str) -> Path:
@@ -138,6 +171,13 @@ def writer_there(staged: Path, last_id: int) -> IndexWriter | None:
 def discard(staged: Path) -> None:
     """Throw the staging folder away."""
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def empty_like(staged: Path, folder: Path, last_id: int) -> IndexWriter:
+    """An empty index in the folder, to take over the one that was made anew; ids up to ``last_id`` are taken."""
+    with IndexWriter.open(staged) as made:
+        manifest = dict(made.catalog.execute("SELECT key, value FROM manifest"))
+        return IndexWriter.create(folder, manifest, dimension=made.dimension, last_id=last_id)
 
 
 def set_aside(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.index import lock, metrics
+from searchengine.index import lock, mending, metrics
 from searchengine.index.catalog import now
 from searchengine.index.changes import Batch, Known
 from searchengine.index.metrics import check_metric
@@ -23,14 +23,14 @@ from searchengine.indexing.labels import labels_from
 from searchengine.indexing.lazy import LazyExtractor
 from searchengine.indexing.options import IndexingOptions, Progress, Quiet, Summary
 from searchengine.indexing.pipeline import read, read_ahead
-from searchengine.indexing.rebuild import OldIds
+from searchengine.indexing.rebuild import GONE_AT_MOST, OldIds
 from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_roots, make_plan
 from searchengine.indexing.size import size_remark
 from searchengine.indexing.store import Store
 
 _COMMIT_ROWS = 2048
-_GONE_AT_MOST = 0.2  # of all images, without --prune
+_OVERDUE = 5  # times the time between commits, and pictures wait no longer for a batch to be full
 
 
 def update_index(
@@ -90,17 +90,18 @@ class _Run:
         self.extractor = extractor
         self.options = options
         self.progress = progress
+        self.before: mending.Recorded | None = None  # of the index that a rebuild takes the place of
 
     # -- the two ways -----------------------------------------------------------------------------------------------
 
     def update(self) -> dict[str, int]:
-        """Bring the index up to date where it lies."""
+        """Bring the index up to date where it lies; where only the copy of a catalog is left, ids are taken from it."""
         writer: IndexWriter | None
         try:
             writer = IndexWriter.open(self.index_dir)
         except IndexNotFoundError:
             writer = None
-        store = Store(self.index_dir, writer)
+        store = Store(self.index_dir, writer, OldIds.read(self.index_dir) if writer is None else None)
         try:
             if writer is not None:
                 self.extractor.check_made(writer)
@@ -113,52 +114,66 @@ class _Run:
     def rebuild(self) -> dict[str, int]:
         """Make it anew beside the old one, which answers until the new one takes its place; ids stay."""
         old_ids = OldIds.read(self.index_dir)
+        if old_ids.count and self.options.limit is not None:
+            raise IndexingError(
+                f"--limit looks at some of the files only, and a rebuild would drop the others of the {old_ids.count} "
+                "indexed images. Leave one of the two out, or choose another --index-dir. Nothing was changed."
+            )
+        self.before = mending.recorded(self.index_dir)
         try:
             old = IndexWriter.open(self.index_dir)
         except IndexNotFoundError:
-            return self._make_anew(old_ids)
+            begun = old_ids.count or rebuild.begun(self.index_dir)
+            return self._mend(old_ids) if begun else self.update()
         except (IndexDamagedError, IndexVersionError) as error:
-            return self._make_anew(old_ids, error)
+            return self._mend(old_ids, error)
         try:
             old.catalog.check()
         except IndexDamagedError as error:  # it could not be written to in the end
             old.close()
-            return self._make_anew(old_ids, error)
+            return self._mend(old_ids, error)
         try:
-            return self._replace(old, old_ids)
+            return self._beside(old_ids, lambda staged: self._take_over(old, staged))
         finally:
             old.close()
 
-    def _make_anew(self, old_ids: OldIds, damage: IndexError_ | None = None) -> dict[str, int]:
-        if damage is not None:
-            kept = rebuild.set_aside(self.index_dir)
-            self.progress.say(f"{damage} What was left of it is kept in {kept}.")
-        store = Store(self.index_dir, None, old_ids)
-        try:
-            counts = self._fill(store)
-            store.back_up()
-        finally:
-            store.close()
-        return counts
+    def _mend(self, old_ids: OldIds, damage: IndexError_ | None = None) -> dict[str, int]:
+        """In place of one that cannot be used, whose files are kept."""
 
-    def _replace(self, old: IndexWriter, old_ids: OldIds) -> dict[str, int]:
+        def put_in_place(staged: Path) -> None:
+            if damage is not None:
+                kept = rebuild.set_aside(self.index_dir)
+                self.progress.say(f"{damage} What was left of it is kept in {kept}.")
+            with rebuild.empty_like(staged, self.index_dir, old_ids.last) as writer:
+                self._take_over(writer, staged)
+
+        return self._beside(old_ids, put_in_place)
+
+    @staticmethod
+    def _take_over(writer: IndexWriter, staged: Path) -> None:
+        writer.adopt(staged)
+        writer.back_up()
+
+    def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> dict[str, int]:
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
         store = Store(staged, rebuild.writer_there(staged, old_ids.last), old_ids)
         try:
-            counts = self._fill(store, replaces=old)
+            counts = self._fill(store)
         finally:
             store.close()
         if counts["images"]:
-            old.adopt(staged)
-            old.back_up()
+            if not self.options.prune:
+                rebuild.check_whole(old_ids)
+            put_in_place(staged)
         rebuild.discard(staged)
         return counts
 
     # -- what both do -----------------------------------------------------------------------------------------------
 
-    def _fill(self, store: Store, replaces: IndexWriter | None = None) -> dict[str, int]:
+    def _fill(self, store: Store) -> dict[str, int]:
         """The run itself, top to bottom."""
-        choice = self.options.labels or store.manifest("labels") or (replaces and replaces.catalog.get("labels"))
+        before = self.before
+        choice = self.options.labels or store.manifest("labels") or (before and before.labels)
         labels = labels_from(choice or "folder")
         recorded = store.writer.roots() if store.writer else []
         roots = assign_roots(recorded, self.folders, relocate=self.options.relocate)
@@ -173,12 +188,11 @@ class _Run:
             limit=self.options.limit,
         )
         if store.old_ids is not None:
-            self._check_rebuild(store.old_ids, plan, roots, known)
+            store.old_ids.found = _files(plan, roots, known)
+            if self.options.rebuild and not self.options.prune:
+                rebuild.check_found(store.old_ids)
         metric = check_metric(
-            self.options.metric
-            or store.manifest("metric")
-            or (replaces and replaces.catalog.get("metric"))
-            or metrics.EUCLIDEAN
+            self.options.metric or store.manifest("metric") or (before and before.metric) or metrics.EUCLIDEAN
         )
         store.begin(
             roots, lambda: {**self.extractor.manifest(), "metric": metric, "labels": labels.recorded}, plan.total
@@ -230,7 +244,10 @@ class _Run:
             self.progress.advance(1)
             if len(pixels) >= size:
                 self._embed(batch, pixels, store, tally)
-            late = time.monotonic() - last_commit > self.options.commit_seconds
+            waited = time.monotonic() - last_commit
+            if pixels and (waited > _OVERDUE * self.options.commit_seconds or len(batch) >= _COMMIT_ROWS):
+                self._embed(batch, pixels, store, tally)  # among many files that need no model, few do
+            late = waited > self.options.commit_seconds
             if not pixels and len(batch) and (late or len(batch) >= _COMMIT_ROWS):
                 store.commit(batch, run_note(done, plan.total, store.started))
                 last_commit = time.monotonic()
@@ -254,7 +271,7 @@ class _Run:
             check_folder(folder)  # once more: it may have gone while the run went on
         total = store.count()
         missing = len(plan.missing)
-        if missing and missing > _GONE_AT_MOST * total and not self.options.prune:
+        if missing and missing > GONE_AT_MOST * total and not self.options.prune:
             tally.missing = missing
             how = "were not found, or left out by --exclude" if self.options.exclude else "were not found"
             self.progress.say(
@@ -264,18 +281,6 @@ class _Run:
         elif missing:
             store.remove([image.id for image in plan.missing.values()])
             tally.removed = missing
-
-    def _check_rebuild(self, old: OldIds, plan: Plan, roots: list[Root], known: dict[Key, Known]) -> None:
-        if self.options.prune or self.options.limit is not None:
-            return
-        folders = {root.id: bytes(root.folder) for root in roots}
-        staged = {os.path.join(folders[key[0]], key[1]) for key in known if key not in plan.missing}  # noqa: PTH118
-        missing = old.missing({candidate.file for candidate in plan.candidates} | staged)
-        if missing > _GONE_AT_MOST * old.count:
-            raise IndexingError(
-                f"{missing} of {old.count} indexed images are not in the folder any more, more than a fifth, and a "
-                "rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
-            )
 
 
 @dataclass(slots=True)
@@ -289,6 +294,13 @@ class _Tally:
     missing: int = 0
     vanished: int = 0
     embedded: int = 0
+
+
+def _files(plan: Plan, roots: list[Root], known: dict[Key, Known]) -> set[bytes]:
+    """The absolute paths of what is there."""
+    folders = {root.id: bytes(root.folder) for root in roots}
+    there = {os.path.join(folders[root], path) for root, path in known if (root, path) not in plan.missing}  # noqa: PTH118
+    return there | {candidate.file for candidate in plan.candidates}
 
 
 def _by_content(missing: dict[Key, Known]) -> dict[bytes, list[Key]]:

@@ -108,7 +108,8 @@ class Store:
                 tally.vanished += 1
             return
         if reading.reason is not None:
-            size, mtime = (reading.state.size, reading.state.mtime_ns) if reading.state else (None, None)
+            state = None if reading.lost else reading.state  # what a passing fault kept from us is asked for again
+            size, mtime = (state.size, state.mtime_ns) if state else (None, None)
             batch.skipped.append(Skipped(*candidate.key, reading.reason, size, mtime))
             tally.skipped += 1
             if known is not None and not reading.lost:

@@ -185,6 +185,18 @@ def test_append(features: Rows, tmp_path: Path) -> None:
     assert verify(tmp_path / "index").images == 2 * ROWS
 
 
+def test_an_append_that_is_refused_changes_nothing(features: Rows, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.npz", features)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    import_features(file, tmp_path / "index", ImportOptions(images=tmp_path / "one"))
+    with pytest.raises(IndexingError, match="holds an image 11 already"):
+        import_features(file, tmp_path / "index", ImportOptions(images=tmp_path / "two", append=True))
+    index = open_index(tmp_path / "index")
+    assert index.paths[0] == "p/11.png"  # of one folder: a second would put its name before each
+    index.close()
+
+
 def emptied(folder: Path) -> list[int]:
     """Take all images out of an index; returns the ids that they had."""
     with IndexWriter.open(folder) as writer:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from searchengine.engine import open_index
-from searchengine.errors import ExtractorMismatchError, IndexDamagedError
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError, IndexingError
 from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild
@@ -30,6 +31,10 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, update:
         patch.setattr(owner, name, killed)
         with pytest.raises(Killed):
             update(rebuild=True)
+
+
+def cut_short(index: Path) -> None:
+    os.truncate(index / "features.npy", 150)
 
 
 def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, update: Update, tmp_path: Path) -> None:
@@ -62,8 +67,7 @@ def test_a_damaged_index_is_mended_by_a_rebuild_and_nothing_is_thrown_away(
 ) -> None:
     write_pictures(photos, a=1, b=2, c=3)
     update()
-    features = tmp_path / "index" / "features.npy"
-    features.write_bytes(features.read_bytes()[:300])
+    cut_short(tmp_path / "index")
     with pytest.raises(IndexDamagedError):
         update()
     update(rebuild=True)
@@ -130,3 +134,78 @@ def test_of_an_empty_index_and_an_empty_folder_nothing_is_made(photos: Path, upd
     write_pictures(photos, b=2)
     assert update(rebuild=True).images == 1
     assert ids(tmp_path / "index") == {"b.png": 2}
+
+
+def test_a_copy_that_comes_first_does_not_take_the_id_of_its_original(
+    photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, m=1, n=2)
+    update()
+    write_pictures(photos, a=1)
+    update(rebuild=True)
+    assert ids(tmp_path / "index") == {"m.png": 1, "n.png": 2, "a.png": 3}
+
+
+def test_a_sample_does_not_take_the_place_of_all(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    assert update(rebuild=True, limit=2).images == 2  # there is nothing to lose yet
+    update()
+    before = contents(tmp_path / "index")
+    with pytest.raises(IndexingError, match=r"--limit .* the 3 indexed images.* Nothing was changed"):
+        update(rebuild=True, limit=2)
+    assert contents(tmp_path / "index") == before
+
+
+def test_labels_and_metric_of_a_damaged_index_stay(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2)
+    (tmp_path / "labels.csv").write_text("path,label\na.png,cat\nb.png,dog\n")
+    update(labels=str(tmp_path / "labels.csv"), metric="cosine")
+    before = contents(tmp_path / "index")
+    assert before["a.png"][1] == "cat"
+    cut_short(tmp_path / "index")
+    update(rebuild=True)
+    assert contents(tmp_path / "index") == before
+    index = open_index(tmp_path / "index")
+    assert index.metric == "cosine"
+    index.close()
+
+
+def test_a_damaged_index_stays_where_it_is_until_another_is_whole(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    update()
+    cut_short(tmp_path / "index")
+    (photos / "a.png").unlink()
+    held = sorted(file.name for file in (tmp_path / "index").iterdir())
+    with pytest.raises(IndexingError, match=r"1 of 3 indexed images .* Nothing was changed.*--prune"):
+        update(rebuild=True)
+    assert held == sorted(file.name for file in (tmp_path / "index").iterdir() if file.name != "rebuild")
+    with pytest.raises(IndexDamagedError):  # as before; not "there is no index"
+        update()
+    update(rebuild=True, prune=True)
+    assert ids(tmp_path / "index") == {"b.png": 2, "c.png": 3}
+    assert verify(tmp_path / "index").sound
+
+
+def test_a_mending_that_was_killed_after_it_set_the_old_aside_goes_on(
+    photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, b=1, c=2, d=3)
+    update()
+    cut_short(tmp_path / "index")
+    write_pictures(photos, a=5)
+    killed_at(monkeypatch, rebuild, "empty_like", update)
+    assert update(rebuild=True).images == 4
+    assert ids(tmp_path / "index") == {"b.png": 1, "c.png": 2, "d.png": 3, "a.png": 4}
+    assert not (tmp_path / "index" / "rebuild").exists()
+    assert verify(tmp_path / "index").sound
+
+
+def test_of_a_lost_catalog_the_copy_gives_the_ids_to_a_plain_run(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, b=1, c=2)
+    update()
+    write_pictures(photos, a=3)
+    update()
+    for file in [*(tmp_path / "index").glob("catalog*"), *(tmp_path / "index").glob("features*")]:
+        file.unlink()
+    update()
+    assert ids(tmp_path / "index") == {"b.png": 1, "c.png": 2, "a.png": 3}

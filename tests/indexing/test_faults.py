@@ -1,0 +1,154 @@
+"""Disks and models that fail for a while: what failed is asked for again, and nothing is taken for gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchengine.errors import ExtractorError, IndexingError
+from searchengine.index.writer import IndexWriter
+from searchengine.indexing import IndexingOptions, pipeline, update_index
+from tests.fakes import SPEC, FakeExtractor, write_pictures
+from tests.indexing.looking import Update, age, contents, ids
+
+
+class Faulty:
+    """An opened file of a disk that has just broken."""
+
+    def __init__(self, opened: Any) -> None:
+        self.opened = opened
+
+    def __enter__(self) -> Faulty:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.close()
+
+    def fileno(self) -> int:
+        return int(self.opened.fileno())
+
+    def read(self, *_: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """The disk reads so many files, and no more."""
+    left = [after]
+
+    def opening(file: Any, mode: str = "r") -> Any:
+        left[0] -= 1
+        opened = open(file, mode)  # noqa: PTH123, SIM115
+        return opened if left[0] >= 0 else Faulty(opened)
+
+    monkeypatch.setattr(pipeline, "open", opening, raising=False)
+
+
+def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
+    """The disk is taken out after so many files: an empty folder is left, its mount point."""
+    left = [after]
+
+    def opening(file: Any, mode: str = "r") -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            photos.rename(photos.with_name("away"))
+            photos.mkdir()
+        return open(file, mode)  # noqa: PTH123
+
+    monkeypatch.setattr(pipeline, "open", opening, raising=False)
+
+
+def test_what_could_not_be_read_for_a_while_is_read_again(
+    photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    age(photos)
+    with monkeypatch.context() as patch:
+        breaking(patch, after=1)
+        done = update(threads=1)
+        assert (done.added, done.skipped) == (1, 2)
+    assert (update().added, update().images) == (2, 3)
+
+
+@pytest.mark.parametrize("fault", ["breaks", "is taken out"])
+def test_an_index_is_not_swapped_for_what_was_left_of_its_photos(
+    fault: str, photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(10)})
+    update()
+    before, ids_before = contents(tmp_path / "index"), ids(tmp_path / "index")
+    with monkeypatch.context() as patch:
+        breaking(patch, after=5) if fault == "breaks" else going(patch, photos, after=6)
+        with pytest.raises(IndexingError, match=r"5 of 10 indexed images .* old index was left as it is.*--prune"):
+            update(rebuild=True, threads=1)
+    assert contents(tmp_path / "index") == before
+    if fault == "is taken out":
+        photos.rmdir()
+        photos.with_name("away").rename(photos)
+    assert update(rebuild=True).embedded == 5  # it goes on
+    assert (contents(tmp_path / "index"), ids(tmp_path / "index")) == (before, ids_before)
+
+
+def test_if_they_are_really_gone_the_rest_takes_the_place(
+    photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(10)})
+    update()
+    breaking(monkeypatch, after=5)
+    assert update(rebuild=True, prune=True, threads=1).images == 5
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), FileNotFoundError(2, "No such file", "m.h5")]
+)
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
+    error: OSError, photos: Path, update: Update, tmp_path: Path
+) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(6)})
+    update()
+    before = contents(tmp_path / "index")
+    write_pictures(photos, n0=200, more=201)
+    asked = []
+
+    def load() -> FakeExtractor:
+        asked.append(1)
+        raise error
+
+    with pytest.raises(ExtractorError, match=rf"fake.* cannot be loaded \({error.strerror}"):
+        update_index([photos], tmp_path / "index", spec=SPEC, load=load)
+    assert len(asked) == 1
+    assert contents(tmp_path / "index") == before
+    done = update()
+    assert (done.added, done.changed, done.removed, done.skipped) == (1, 1, 0, 0)
+
+
+def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, **{f"n{i:02}": i for i in range(30)})
+    index = tmp_path / "index"
+    run(photos, index)
+    age(photos)
+    write_pictures(photos, a=100)
+    commits = []
+    commit: Callable[..., int] = IndexWriter.commit
+
+    def counted(self: IndexWriter, *arguments: Any) -> int:
+        commits.append(1)
+        return commit(self, *arguments)
+
+    monkeypatch.setattr(IndexWriter, "commit", counted)
+    run(photos, index, commit_seconds=0.0)
+    assert len(commits) > 20
+
+
+def run(photos: Path, index: Path, **options: Any) -> None:
+    update_index(
+        [photos],
+        index,
+        spec=SPEC,
+        load=FakeExtractor,
+        options=IndexingOptions(batch_size=32, **options),
+    )
