@@ -173,6 +173,12 @@ def discard(staged: Path) -> None:
     shutil.rmtree(staged, ignore_errors=True)
 
 
+def discard_empty(staged: Path) -> None:
+    """Throw the staging folder away if nothing has been put there, as by a run that was refused."""
+    with suppress(OSError):
+        staged.rmdir()
+
+
 def empty_like(staged: Path, folder: Path, last_id: int) -> IndexWriter:
     """An empty index in the folder, to take over the one that was made anew; ids up to ``last_id`` are taken."""
     with IndexWriter.open(staged) as made:

@@ -161,6 +161,7 @@ class _Run:
             counts = self._fill(store)
         finally:
             store.close()
+            rebuild.discard_empty(staged)
         if counts["images"]:
             if not self.options.prune:
                 rebuild.check_whole(old_ids)
