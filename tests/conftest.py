@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from searchengine.web.settings import Settings, variable
+
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's caches, nor his settings."""
+    for field in fields(Settings):
+        monkeypatch.delenv(variable(field.name), raising=False)
     monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-    for name in ("SEARCHENGINE_INDEX_DIR", "SEARCHENGINE_IMAGES_DIR"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def draw(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:

@@ -126,7 +126,7 @@ def _cross_validate(
     else:
         c = GRID[int(np.argmin(sum(losses for losses, _, _ in done)))]
     logistic = held_out(truth[tested], probabilities[tested], classes)
-    shares = held_out_shares(data, truth, folds, len(classes), neighbours)
+    shares = held_out_shares(data, truth, used, folds, len(classes), neighbours)
     return c, logistic, held_out(truth[tested], shares[tested], classes)
 
 

@@ -32,17 +32,25 @@ def predict_by_vote(
 
 
 def held_out_shares(
-    data: TrainingSet, truth: NDArray[np.int64], folds: NDArray[np.int64], classes: int, k: int
+    data: TrainingSet,
+    truth: NDArray[np.int64],
+    used: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    classes: int,
+    k: int,
 ) -> NDArray[np.float64]:
     """Shares of the vote for the images of each fold, by those of the others: (n, classes), zero where not held out.
 
+    Only the images ``used`` have a vote, (u,) positions: among the rest there may be copies of one that is held out.
     Shares that are equal are told apart as ``vote`` does, in favour of the nearer neighbour: the winner's share is
     raised by next to nothing.
     """
     shares = np.zeros((len(truth), classes))
+    norm2 = np.full(len(truth), np.inf)
+    norm2[used] = data.norm2[used]
     for fold in range(int(folds.max()) + 1):
         tested = np.flatnonzero(folds == fold)
-        searcher = Searcher(data.metric, data.features, np.where(folds == fold, np.inf, data.norm2), data.ids)
+        searcher = Searcher(data.metric, data.features, np.where(folds == fold, np.inf, norm2), data.ids)
         for row, found in zip(tested.tolist(), searcher.nearest(data.features[tested], k), strict=True):
             votes = vote([(str(truth[i]),) for i in found.positions.tolist()])
             for one in votes:

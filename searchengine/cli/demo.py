@@ -30,15 +30,21 @@ def add_verbs(verbs: Any) -> None:
 def act(options: argparse.Namespace) -> int:
     """Run it: photos -> index -> page."""
     from searchengine.cli import indexing, serving
+    from searchengine.errors import IndexingError
     from searchengine.samples import write_samples
 
-    options.dir.mkdir(parents=True, exist_ok=True)
+    images = options.dir / "photos" if options.images is None else options.images.expanduser()
+    try:
+        options.dir.mkdir(parents=True, exist_ok=True)
+        samples = write_samples(images) if options.images is None else 0
+    except OSError as error:
+        raise IndexingError(
+            f"{options.dir} cannot be written to ({error.strerror}). Name another folder: --dir DIR"
+        ) from error
     if options.images is None:
-        images = options.dir / "photos"
-        print_note(f"{write_samples(images)} sample photos in {images}")
+        print_note(f"{samples} sample photos in {images}")
         index_dir = options.dir / "index"
     else:
-        images = options.images.expanduser()
         index_dir = options.dir / f"index-{hashlib.sha256(bytes(images.absolute())).hexdigest()[:8]}"
     command = [str(images), "--index-dir", str(index_dir), "--model", "compact"]
     if _of_another_version(index_dir):

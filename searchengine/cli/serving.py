@@ -98,11 +98,11 @@ def check_free(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name with a part of no letters, or of too many
         advice = (
             f"another server listens there. Choose another port: --port {port % 65535 + 1}"
-            if error.errno == errno.EADDRINUSE
-            else f"{error.strerror}. Choose another --port or --host"
+            if getattr(error, "errno", None) == errno.EADDRINUSE
+            else f"{getattr(error, 'strerror', error)}. Choose another --port or --host"
         )
         raise SettingsError(f"{host}, port {port}, cannot be served at: {advice}.") from error
 

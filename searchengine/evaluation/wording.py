@@ -27,9 +27,8 @@ def asked(evaluation: Evaluation) -> str:
         who = "each" if counts.queries == counts.collection else f"{grouped(counts.queries)}"
         told = f"{who} of {grouped(counts.collection)} images against the {grouped(counts.collection - 1)} others"
     else:
-        told = f"{grouped(counts.queries)} query images against the {grouped(counts.collection)} of the index"
-    labels = "label" if counts.labels == 1 else "labels"
-    return f"{evaluation.protocol}: {told}, {grouped(counts.labels)} {labels}"
+        told = f"{_count(counts.queries, 'query image')} against the {grouped(counts.collection)} of the index"
+    return f"{evaluation.protocol}: {told}, {_count(counts.labels, 'label')}"
 
 
 def left_out(evaluation: Evaluation) -> list[str]:

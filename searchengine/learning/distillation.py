@@ -28,6 +28,7 @@ from searchengine.learning.distiller import (
 from searchengine.learning.lessons import Batches, Lessons, lessons_of_files, lessons_of_wholes
 from searchengine.learning.photos import Augmentation, Photos, decode_once, find_photos, squashed_some
 from searchengine.learning.schedule import GrowingSize, OneCycle
+from searchengine.learning.teacher import Teacher
 from searchengine.learning.warm_start import start_from
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate (default: 0.0015)")
     made.add_argument(
         "--sizes",
-        type=GrowingSize.parse,
+        type=_sizes,
         default=GrowingSize(),
         metavar="SIZE:UNTIL,...",
         help="picture sizes and the share of the training until which each serves (default: 48:0.72,64:1)",
@@ -216,6 +217,28 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _sizes(text: str) -> GrowingSize:
+    """As argparse wants it: of another error it would not pass on the sentence."""
+    try:
+        return GrowingSize.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise SearchEngineError, before anything is computed, where something that is needed at the end is missing."""
+    names = [folder.resolve().name for folder in options.more]
+    if len(set(names)) < len(names):
+        raise SearchEngineError("the folders of --more need different names: what is kept of each is named so")
+    for folder in options.more:
+        find_photos(folder)
+    Teacher(options.teacher)
+    if options.export_only and not (options.out / CHECKPOINT).is_file():
+        raise SearchEngineError(
+            f"{options.out} holds no {CHECKPOINT}, so there is nothing to export; train first, without --export-only"
+        )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Decode, embed, train, export. Returns the exit status."""
     options = parser().parse_args(arguments)
@@ -228,14 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes=options.sizes,
     )
     try:
-        names = [folder.resolve().name for folder in options.more]
-        if len(set(names)) < len(names):
-            raise SearchEngineError("the folders of --more need different names: what is kept of each is named so")
+        _check(options)
         sharp = None if options.sharp is None else squashed_some(options.sharp, options.size)
-        for folder in options.more:
-            find_photos(folder)  # before anything is computed
         photos = decode_once(options.data, options.out)
-        more = [(folder, options.out / f"more-{name}") for folder, name in zip(options.more, names, strict=True)]
+        more = [(folder, options.out / f"more-{folder.resolve().name}") for folder in options.more]
         kinds = [lessons_of_wholes(photos, options.teacher, options.out)]
         kinds += [lessons_of_files(folder, options.teacher, kept) for folder, kept in more]
         if options.export_only:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from searchengine.errors import SearchEngineError
 from searchengine.learning.photos import UNREADABLE, digest_of_files, find_photos, resized
 from searchengine.learning.teacher import SIZE, Directions, answers_once
 
@@ -77,7 +78,7 @@ def lessons_of_files(folder: Path, teacher: Path, kept: Path, *, seed: int = 7) 
 
     The pupil gets 112 x 112 pixels of a view, the teacher its own size of the same, so that it sees what is lost. A
     photo that cannot be read is told of and becomes a black view. Views and answers are kept in files whose names begin
-    with `kept`. Raises SearchEngineError where there are no photos.
+    with `kept`. Raises SearchEngineError where there are no photos, or what is kept was made from others.
     """
     files = find_photos(folder)
     files = [files[i] for i in np.random.default_rng(seed).permutation(len(files))]
@@ -116,14 +117,18 @@ def _opened(file: Path) -> Image.Image:
 
 
 def _open_views(file: Path, count: int, side: int) -> Pixels:
-    """Room for views on disk: (count, side, side, 3) uint8, what is there already kept."""
+    """Room for views on disk: (count, side, side, 3) uint8, what is there already kept.
+
+    Raises SearchEngineError where that has another shape: answers may still belong to it, so it is not written over.
+    """
     shape = (count, side, side, 3)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists():
-        kept: Pixels = np.lib.format.open_memmap(file, "r+")
-        if kept.shape == shape:
-            return kept
-    return np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+    kept: Pixels = np.lib.format.open_memmap(file, "r+")
+    if kept.shape != shape:
+        raise SearchEngineError(f"{file} was made from other photos ({len(kept)} rows); remove it to make it anew")
+    return kept
 
 
 class Order:

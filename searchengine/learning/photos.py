@@ -99,30 +99,54 @@ def squashed_some(folder: Path, size: int, *, most: int = 4096, seed: int = 1) -
 def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> Photos:
     """Decode the photos of `folder` to `cache/pixels.npy` in a shuffled order, or map what is there already.
 
-    The order is a function of `seed` and the sorted file names alone, so any first part of it is a fair sample.
-    `cache/pixels.json` tells which photos these are. Raises SearchEngineError where they are others.
+    The order is a function of `seed` and the sorted file names alone, so any first part of it is a fair sample. One
+    that cannot be read is told of and left out. `cache/pixels.json` tells which photos these are, and which of the
+    order could not be read. Raises SearchEngineError where they are others, or none can be read.
     """
     files, labels, classes = find_labelled(folder)
     order = np.random.default_rng(seed).permutation(len(files))
     ready, note = cache / "pixels.npy", cache / "pixels.json"
-    these = {"seed": seed, "photos": digest_of_files(folder, files)}
+    these: dict[str, Any] = {"seed": seed, "photos": digest_of_files(folder, files)}
     if not ready.exists():
         cache.mkdir(parents=True, exist_ok=True)
         note.unlink(missing_ok=True)
         part = cache / "pixels.part"
-        pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), size, size, 3))
-        for row, source in enumerate(order):
-            pixels[row] = squashed(files[source], size)
-        pixels.flush()
-        del pixels
-        is_of(note, these)
+        unread = _decode([files[row] for row in order], part, size)
+        if len(unread) == len(files):
+            raise SearchEngineError(f"no image in {folder} can be read")
+        is_of(note, {**these, "unread": unread} if unread else these)
         part.replace(ready)
     mapped: Pixels = np.lib.format.open_memmap(ready, "r")
-    if mapped.shape != (len(files), size, size, 3) or not is_of(note, these):
+    unread = json.loads(note.read_text()).get("unread", []) if note.exists() else []
+    order = np.delete(order, unread)
+    these |= {"unread": unread} if unread else {}
+    if mapped.shape != (len(order), size, size, 3) or not is_of(note, these):
         raise SearchEngineError(
             f"{ready} was made from other photos ({mapped.shape[0]} rows); remove it to make it anew"
         )
-    return Photos(mapped, np.asarray(labels, dtype=np.int64)[order], classes, f"{these['photos']} {seed}")
+    source = f"{these['photos']} {seed}" + (f" without {unread}" if unread else "")
+    return Photos(mapped, np.asarray(labels, dtype=np.int64)[order], classes, source)
+
+
+def _decode(files: Sequence[Path], part: Path, size: int) -> list[int]:
+    """Write files to `part`, (n, size, size, 3) uint8; which of them could not be read, told of and without a row."""
+    pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), size, size, 3))
+    unread = []
+    for place, file in enumerate(files):
+        try:
+            pixels[place] = squashed(file, size)
+        except UNREADABLE as error:
+            print(f"{file} cannot be read: {error}", file=sys.stderr)  # noqa: T201
+            unread.append(place)
+    if 0 < len(unread) < len(files):
+        read = np.delete(np.arange(len(files)), unread)
+        fewer = np.lib.format.open_memmap(part.with_suffix(".fewer"), "w+", np.uint8, (len(read), size, size, 3))
+        for row, place in enumerate(read.tolist()):
+            fewer[row] = pixels[place]
+        part.with_suffix(".fewer").replace(part)
+        pixels = fewer
+    pixels.flush()
+    return unread
 
 
 def digest_of_files(folder: Path, files: Sequence[Path]) -> str:

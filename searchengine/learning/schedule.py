@@ -30,10 +30,14 @@ class GrowingSize:
     @classmethod
     def parse(cls, text: str) -> GrowingSize:
         """From "48:0.72,64:1": each size with the progress until which it serves. Raises ValueError."""
+        told = f"sizes must be multiples of 16 from 48, each with a later end, such as 48:0.72,64:1, not {text!r}"
         pairs = (part.split(":") for part in text.split(","))
-        steps = tuple((float(until), int(size)) for size, until in pairs)
+        try:
+            steps = tuple((float(until), int(size)) for size, until in pairs)
+        except ValueError as error:
+            raise ValueError(told) from error
         if any(size < 48 or size % 16 for _, size in steps) or list(steps) != sorted(steps):
-            raise ValueError(f"sizes must be multiples of 16 from 48, each with a later end, not {text!r}")
+            raise ValueError(told)
         return cls(steps)
 
     def at(self, progress: float) -> int:

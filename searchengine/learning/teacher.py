@@ -8,6 +8,7 @@ little like. In practice it is the MobileNetV2 of google-coral/test_data. Pictur
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,18 +38,30 @@ class Teacher:
     """A network read from a file: (n, size, size, 3) uint8 -> (n, d) float16, in parts.
 
     `parts` are the widths of the parts, d in all: the mean over positions (>= 0 in a network of ReLU) and, where the
-    network is a classifier by softmax, its logits. Raises SearchEngineError where it takes no mean over positions.
+    network is a classifier by softmax, its logits. Raises SearchEngineError where the file is no network, or one that
+    takes no such pictures or no mean over positions.
     """
 
     def __init__(self, path: Path, *, size: int = SIZE, batch: int = 32) -> None:
         import openvino as ov
 
+        if not path.is_file():
+            raise SearchEngineError(f"{path} is not a file; name the network that teaches: --teacher FILE")
         core = ov.Core()
-        model = core.read_model(path)
-        outputs = _outputs(model, path)
-        asked = ov.Model(outputs, model.get_parameters())
-        asked.reshape([batch, size, size, 3])
-        compiled = core.compile_model(asked, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise SearchEngineError(
+                f"{path} cannot be read as a network; --teacher wants a .tflite, .onnx, or an .xml with its .bin beside"
+            ) from error
+        try:
+            asked = ov.Model(_outputs(model, path), model.get_parameters())
+            asked.reshape([batch, size, size, 3])
+            compiled = core.compile_model(asked, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:
+            raise SearchEngineError(
+                f"{path} takes no pictures of (n, {size}, {size}, 3); --teacher wants a network that does"
+            ) from error
         self._request: Any = compiled.create_infer_request()
         self.size = size
         self.batch = batch
@@ -113,8 +126,8 @@ def answers_once(
     """What the teacher says of `count` pictures, from `kept` + ".npy"; made there if need be.
 
     `pictures(first, after)` gives those numbers. `source` tells which pictures they are, and is kept in `kept` +
-    ".json" with the teacher's name. A run that was stopped goes on where it was: `kept` + ".done" counts the rows that
-    are certain. Raises SearchEngineError where what is there was made from others.
+    ".json" with the teacher's name and digest. A run that was stopped goes on where it was: `kept` + ".done" counts the
+    rows that are certain. Raises SearchEngineError where what is there was made from others.
     """
     kept.parent.mkdir(parents=True, exist_ok=True)
     ready, done, note = (kept.with_name(f"{kept.name}.{suffix}") for suffix in ("npy", "done", "json"))
@@ -124,7 +137,9 @@ def answers_once(
             stale.unlink(missing_ok=True)
     teacher = Teacher(teacher_file, size=size)
     there = len(np.lib.format.open_memmap(ready, "r")) if start else count
-    if there != count or not is_of(note, {"teacher": teacher_file.name, "size": size, **source}):
+    named = {"teacher": teacher_file.name, "size": size, **source}
+    digested = {**named, "digest": _digest(teacher_file)}
+    if there != count or not (is_of(note, digested) or is_of(note, named)):  # earlier notes have the name alone
         raise SearchEngineError(
             f"{ready} was made from other photos or by another teacher ({there} rows); remove it to make it anew"
         )
@@ -142,6 +157,15 @@ def answers_once(
                     done.write_text(str(first + len(batch)))
                     print(f"teacher: {first + len(batch)} of {count} {kept.name}", file=sys.stderr)  # noqa: T201
     return Told(np.lib.format.open_memmap(ready, "r"), teacher.parts)
+
+
+def _digest(teacher_file: Path) -> str:
+    """Of a network's bytes, those of the weights beside an .xml included: 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in (teacher_file, teacher_file.with_suffix(".bin")):
+        if file == teacher_file or (teacher_file.suffix == ".xml" and file.is_file()):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

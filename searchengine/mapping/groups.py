@@ -17,6 +17,7 @@ from searchengine.mapping.clusters import clusters_of
 from searchengine.mapping.duplicates import THRESHOLD, duplicates_of
 from searchengine.mapping.progress import Progress, quiet
 from searchengine.mapping.reduction import Rows, principal_components, remark
+from searchengine.mapping.seeds import check_seed
 from searchengine.mapping.sheets import write_sheets
 
 
@@ -58,6 +59,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
     options = options or GroupOptions()
     if not 0 <= options.threshold <= 2:
         raise QueryError("The threshold must be from 0 (equal features only) to 2.")
+    check_seed(options.seed)
     state = index.state()
     rows = Rows.of(state)
     if not len(rows):

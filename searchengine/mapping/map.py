@@ -21,6 +21,7 @@ from searchengine.mapping import stored
 from searchengine.mapping.nearest import nearest
 from searchengine.mapping.progress import Progress, needed, quiet
 from searchengine.mapping.reduction import Reduction, Rows, principal_components, remark
+from searchengine.mapping.seeds import check_seed
 from searchengine.mapping.stored import Stored
 
 PERPLEXITY = 30.0
@@ -253,8 +254,8 @@ def _check(options: MapOptions) -> None:
         raise QueryError("The perplexity must be from 1 to 1000; 30 suits most collections.")
     if options.iterations is not None and not 10 <= options.iterations <= 100_000:
         raise QueryError("The number of iterations must be from 10 to 100000; 750 suits most collections.")
-    if options.seed is not None and not 0 <= options.seed < 2**32:
-        raise QueryError("The seed must be a whole number from 0 to 4294967295.")
+    if options.seed is not None:
+        check_seed(options.seed)
 
 
 def _centred(places: NDArray[np.float64]) -> Places:

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.classifying import Classifier, FitReport, fit_classifier, predict_by_vote, training_set
+from searchengine.classifying import (
+    Classifier,
+    FitReport,
+    TrainingSet,
+    fit_classifier,
+    predict_by_vote,
+    training_set,
+)
 from searchengine.errors import LearningError, QueryError
 from tests.classifying.conftest import Indexed, clouds
 
@@ -131,6 +138,23 @@ def test_large_sets_are_sampled(indexed: Indexed, monkeypatch: pytest.MonkeyPatc
     assert report.vote is not None
     assert report.logistic.images == report.vote.images == 60
     assert "on 60 of the 110 images" in report.notes[0]
+
+
+def test_what_was_not_drawn_has_no_vote_on_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    from searchengine.classifying import fitting
+
+    random = np.random.default_rng(0)
+    features = np.tile(random.standard_normal((600, 8)).astype(np.float32), (2, 1))  # every picture twice
+    labels = tuple(random.choice(list("abcd"), 600).tolist() * 2)  # of which nothing can be learnt
+    ids, groups = np.arange(1, 1201), np.tile(np.arange(600), 2)
+    norm2 = np.square(features.astype(np.float64)).sum(axis=1)
+    data = TrainingSet(ids, labels, groups, features, norm2, "euclidean", "", "", 0, 0)
+    monkeypatch.setattr(fitting, "_CROSS_VALIDATED", 300)
+    report = fit_classifier(data, neighbours=1).report
+    assert report.vote is not None
+    assert report.vote.images == 300
+    assert report.vote.low < 0.25 < report.vote.high
 
 
 def test_prediction_needs_no_scikit_learn() -> None:

@@ -51,7 +51,7 @@ def test_a_rebuild_keeps_the_model(drawings: Path, tmp_path: Path, capsys: Said)
 
 def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_spec("resnet50", layer="conv4_block6_out", pooling="gem", normalize="none", full_decode=False)
-    monkeypatch.setattr(mending, "recorded", lambda folder: Recorded(made, "", ()))
+    monkeypatch.setattr(mending, "recorded", lambda folder: Recorded(made, "", (), None, None))
     assert asked() == made
     assert asked("--normalize", "l2") == make_spec(
         "resnet50", layer="conv4_block6_out", pooling="gem", full_decode=False
@@ -69,7 +69,7 @@ def test_an_index_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimpleNamespace(layers={"top": layer}, output=layer, input_size=None, sha256="0" * 64)
     monkeypatch.setattr(own, "describe", lambda file: found)
     made = make_spec("mine.keras", layer="top", preprocessing="unit", input_size=64)
-    monkeypatch.setattr(mending, "recorded", lambda folder: Recorded(made, "mine.keras", ()))
+    monkeypatch.setattr(mending, "recorded", lambda folder: Recorded(made, "mine.keras", (), None, None))
     assert asked("--normalize", "none") == replace(made, normalize="none")
     assert asked("--input-size", "96") == replace(made, input_size=(96, 96))
     assert asked("--preprocessing", "tf") == replace(made, preprocessing="tf")

@@ -23,8 +23,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(os, "execve", become)
     monkeypatch.setattr(serving, "check_free", lambda host, port: None)  # whatever listens on this machine
-    for name in ("PORT", "BIND", "THREADS"):
-        monkeypatch.delenv(name, raising=False)
     fill(tmp_path / "index", np.zeros((3, 2), np.float32)).close()
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(tmp_path / "index"))
     return tmp_path / "index"
@@ -66,6 +64,12 @@ def test_a_wrong_setting_is_told_by_serve_alone(
     assert "PORT must be a whole number" in capsys.readouterr().err
     assert main(["serve", "--port", "8124", "--threads", "65"]) == 1
     assert "THREADS must be a whole number from 1 to 64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "a" * 64 + ".example"])
+def test_a_name_that_no_host_can_have(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"cannot be served at: .+ Choose another --port or --host"):
+        check_free(host, 8000)
 
 
 def test_where_another_server_listens() -> None:

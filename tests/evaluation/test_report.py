@@ -84,7 +84,7 @@ def test_queries(colours: Path, tmp_path: Path, capsys: Said, monkeypatch: pytes
     (tmp_path / "q" / "red" / "x.png").write_bytes(picture((240, 1, 0)))
     assert main(["evaluate", "--index-dir", str(colours), "--queries", str(tmp_path / "q"), "--recall-at", "2"]) == 0
     out = capsys.readouterr().out
-    assert "1 query images against the 8" in out or "1 query image against the 8" in out
+    assert "query folder: 1 query image against the 8 of the index, 2 labels\n" in out
     assert "recall@2 " in out
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from searchengine.errors import SearchEngineError
 from searchengine.extractors import compact
+from searchengine.learning.lessons import Batches
 from searchengine.learning.photos import Augmentation, Photos, decode_once, find_labelled, squashed
 from searchengine.learning.schedule import GrowingSize, OneCycle
 from tests.learning import tiny
@@ -103,7 +104,7 @@ def test_sizes_grow() -> None:
 
 @pytest.mark.parametrize("text", ["50:1", "64:1,48:0.5", "64", "16:1", ""])
 def test_sizes_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  (two kinds of it, one from float() and int())
+    with pytest.raises(ValueError, match="sizes must be multiples of 16"):
         GrowingSize.parse(text)
 
 
@@ -139,16 +140,37 @@ def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
+def test_training_stops_resumes_and_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from searchengine.learning import distillation
     from searchengine.learning.distillation import CHECKPOINT, Recipe, new_distiller, train
     from searchengine.learning.distiller import load_checkpoint
 
+    sizes: list[int] = []  # of the pictures of each step
+
+    def watched(*args: Any, **options: Any) -> Any:
+        made = new_distiller(*args, **options)
+        step = made.train_on_batch
+
+        def train_on_batch(pictures: Any, *args: Any, **options: Any) -> Any:
+            sizes.append(pictures.shape[1])
+            return step(pictures, *args, **options)
+
+        made.train_on_batch = train_on_batch
+        return made
+
+    monkeypatch.setattr(distillation, "new_distiller", watched)
     kinds = [tiny.lessons(64, 32), tiny.lessons(24, 48, classes=0)]
     photos = Photos(kinds[0].pixels, kinds[0].labels, ("a", "b", "c", "d"))
-    half = Recipe(epochs=2, batch=16, shape=SMALL, sizes=GrowingSize(((0.5, 48), (1.0, 64))))
+    half = Recipe(epochs=2, batch=16, peak=0.01, shape=SMALL, sizes=GrowingSize(((0.5, 48), (1.0, 64))))
     train(kinds, photos, half, tmp_path)
+    assert len(sizes) == 8
+    assert "resumed" not in capsys.readouterr().err
     whole = dataclasses.replace(half, epochs=4)
     trained, _ = train(kinds, photos, whole, tmp_path)
+    assert "resumed at 128 images" in capsys.readouterr().err
+    assert sizes[8:] == [64] * 8  # the second half alone
 
     copy = new_distiller(whole, teacher_dimension=24, classes=4)
     done = load_checkpoint(tmp_path / CHECKPOINT, copy)
@@ -156,6 +178,11 @@ def test_training_stops_resumes_and_learns(tmp_path: Path) -> None:
     for mine, theirs in zip(copy.variables, trained.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
     assert not list(tmp_path.glob("*.part"))
+
+    fresh = new_distiller(whole, teacher_dimension=24, classes=4)
+    several, wanted = Batches(kinds, whole.augmentation, 88, seed=1).at(0, 64)
+    before, after = (float(one.compute_loss(several, wanted, one(several, training=True))) for one in (fresh, trained))
+    assert after < before - 0.1
 
     other = new_distiller(dataclasses.replace(half, shape=compact.CompactShape()), teacher_dimension=24, classes=4)
     with pytest.raises(SearchEngineError, match="another architecture"):
@@ -209,10 +236,18 @@ def test_a_student_with_a_head_begins_with_all_that_a_model_without_one_knew(tmp
         (["--sharp", "nothing"], "no images in nothing"),
         (["--more", "a/photos", "--more", "b/photos"], "need different names"),
         (["--size", "100"], "invalid choice: 100"),
+        (["--sizes", "50:1"], "sizes must be multiples of 16 from 48"),
+        (["--teacher", "none.tflite"], "none.tflite is not a file"),
+        (["--export-only"], "holds no checkpoint.npz"),
     ],
 )
 def test_what_cannot_be_used_is_told_before_the_training(
-    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+    photo_folder: Path,
+    teacher_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    said: str,
 ) -> None:
     from searchengine.learning.distillation import main
 
@@ -221,7 +256,7 @@ def test_what_cannot_be_used_is_told_before_the_training(
         "--data",
         str(photo_folder),
         "--teacher",
-        "none.tflite",
+        str(teacher_file),
         "--out",
         str(work),
         "--export",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from searchengine.errors import SearchEngineError
 from searchengine.learning.lessons import VIEW, Batches, lessons_of_files
 from searchengine.learning.photos import Augmentation
 from searchengine.learning.teacher import Teacher
@@ -54,3 +55,21 @@ def test_views_that_are_gone_are_made_again(teacher_file: Path, photo_folder: Pa
     again = lessons_of_files(photo_folder, teacher_file, tmp_path / "more")
     np.testing.assert_array_equal(again.pixels, pixels)  # not black
     np.testing.assert_array_equal(again.answers, answers)
+
+
+def test_another_set_of_photos_in_between_leaves_the_views_as_they_are(
+    teacher_file: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    pixels = np.array(lessons_of_files(photo_folder, teacher_file, tmp_path / "more").pixels)
+    added = photo_folder / "cats" / "added.jpg"
+    added.write_bytes((photo_folder / "cats" / "00.jpg").read_bytes())
+    with pytest.raises(SearchEngineError, match=r"more\.pixels\.npy was made from other photos \(48 rows\); remove it"):
+        lessons_of_files(photo_folder, teacher_file, tmp_path / "more")
+    added.unlink()
+    again = lessons_of_files(photo_folder, teacher_file, tmp_path / "more")
+    np.testing.assert_array_equal(again.pixels, pixels)  # not black
+    added.write_bytes((photo_folder / "cats" / "00.jpg").read_bytes())
+    (tmp_path / "more.pixels.npy").unlink()  # as the message says
+    made = lessons_of_files(photo_folder, teacher_file, tmp_path / "more")
+    assert len(made.answers) == len(made.pixels) == 50
+    assert made.pixels.any(axis=(1, 2, 3)).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from searchengine.errors import SearchEngineError
-from searchengine.learning.photos import decode_once, squashed_some
+from searchengine.learning.photos import decode_once, find_labelled, squashed, squashed_some
 from tests.learning import tiny
 
 
@@ -71,3 +71,35 @@ def test_a_photo_that_cannot_be_read_is_told_of_and_left_out(
         file.unlink()
     with pytest.raises(SearchEngineError, match=r"no image in .* can be read"):
         squashed_some(photos, 16)
+
+
+def test_a_photo_that_cannot_be_read_leaves_pixels_and_classes_in_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, cache = tiny.draw_photos(tmp_path / "photos", each=3), tmp_path / "cache"
+    for broken in (photos / "blue" / "01.png", photos / "red" / "02.png"):
+        broken.write_bytes(broken.read_bytes()[:40])
+    made = decode_once(photos, cache, size=16)
+    err = capsys.readouterr().err
+    assert err.count("cannot be read") == 2
+    assert f"{photos / 'blue' / '01.png'} cannot be read" in err
+    assert made.pixels.shape == (7, 16, 16, 3)
+    files, labels, classes = find_labelled(photos)
+    order = [row for row in np.random.default_rng(0).permutation(9) if files[row].stat().st_size > 40]
+    assert made.classes == classes
+    assert made.labels.tolist() == [labels[row] for row in order]
+    np.testing.assert_array_equal(made.pixels, [squashed(files[row], 16) for row in order])
+    before = stamp(cache / "pixels.npy")
+    again = decode_once(photos, cache, size=16)
+    assert stamp(cache / "pixels.npy") == before
+    assert (again.source, again.labels.tolist()) == (made.source, made.labels.tolist())
+    np.testing.assert_array_equal(again.pixels, made.pixels)
+    assert sorted(file.name for file in cache.iterdir()) == ["pixels.json", "pixels.npy"]
+    (cache / "pixels.json").unlink()  # without it there is no telling which row is of which photo
+    with pytest.raises(SearchEngineError, match="other photos"):
+        decode_once(photos, cache, size=16)
+    for file in photos.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    (cache / "pixels.npy").unlink()
+    with pytest.raises(SearchEngineError, match=r"no image in .* can be read"):
+        decode_once(photos, cache, size=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,52 @@ def test_answers_about_other_pictures_or_of_other_teachers_are_refused(teacher_f
     assert (tmp_path / "told.npy").stat().st_mtime_ns == before
     (tmp_path / "told.npy").unlink()
     assert (told(1) != answers).any()
+
+
+def test_another_network_of_the_same_name_is_refused(teacher_file: Path, tmp_path: Path) -> None:
+    def told(file: Path) -> Any:
+        several = pictures(5, 32)
+        return answers_once(file, tmp_path / "told", 5, {"photos": 0}, lambda i, j: list(several[i:j]), size=32)
+
+    answers, note = np.array(told(teacher_file).answers), tmp_path / "told.json"
+    other = tmp_path / "other" / teacher_file.name
+    other.parent.mkdir()
+    other.write_bytes(teacher_file.read_bytes())
+    weights = bytearray(teacher_file.with_suffix(".bin").read_bytes())  # an .xml alone does not tell
+    weights[-4] ^= 1
+    other.with_suffix(".bin").write_bytes(weights)
+    with pytest.raises(SearchEngineError, match="by another teacher"):
+        told(other)
+    earlier = {"teacher": teacher_file.name, "size": 32, "photos": 0}
+    note.write_text(json.dumps(earlier))  # as it was written before it told the bytes
+    np.testing.assert_array_equal(told(teacher_file).answers, answers)
+    assert json.loads(note.read_text()) == earlier  # which network that was is not known
+    note.write_text(json.dumps({**earlier, "teacher": "another.xml"}))
+    with pytest.raises(SearchEngineError, match="by another teacher"):
+        told(teacher_file)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "text", "sound"])
+def test_a_teacher_that_cannot_be_used_is_named(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "teacher.xml"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "text":
+        file.write_text("no network")
+    elif kind == "sound":
+        save_network_of_sound(file)
+    said = {"text": "cannot be read as a network", "sound": "takes no pictures"}.get(kind, "is not a file")
+    with pytest.raises(SearchEngineError, match=rf"teacher\.xml {said}.*--teacher"):
+        Teacher(file)
+
+
+def save_network_of_sound(file: Path) -> None:
+    """It takes a mean over positions, but of rows of numbers."""
+    import openvino as ov
+    import openvino.opset13 as ops
+
+    sound = ops.parameter([1, 4, 100], np.float32)
+    ov.save_model(ov.Model([ops.reduce_mean(sound, np.array([2]))], [sound]), file)
 
 
 def test_stopped_before_anything_is_certain_it_begins_anew(teacher_file: Path, tmp_path: Path) -> None:

@@ -146,6 +146,15 @@ def test_what_changes_meanwhile_is_told_as_changed(tmp_path: Path, monkeypatch: 
     index.close()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_bounds_is_told_first(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = fill(tmp_path / "index", blobs([4, 4])[0])
+    monkeypatch.setattr(groups, "principal_components", None)  # what takes long
+    with pytest.raises(QueryError, match="The seed must be a whole number from 0 to 4294967295"):
+        make_groups(index, GroupOptions(k=2, seed=seed))
+    index.close()
+
+
 def test_cosine_compares_directions(tmp_path: Path) -> None:
     features = np.repeat(np.eye(4, 8, dtype=np.float32), 2, axis=0)
     features[1::2] *= 7

@@ -128,7 +128,7 @@ def test_images_that_are_all_the_same() -> None:
 
 def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = fill(tmp_path / "index", blobs(20))
-    for options in (MapOptions(perplexity=0.5), MapOptions(iterations=1), MapOptions(seed=-1)):
+    for options in (MapOptions(perplexity=0.5), MapOptions(iterations=1), MapOptions(seed=-1), MapOptions(seed=2**32)):
         with pytest.raises(QueryError):
             make_map(index, options)
     make_map(index, QUICK)

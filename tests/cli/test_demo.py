@@ -1,0 +1,41 @@
+"""``searchengine demo``: where it keeps things."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from searchengine.cli import indexing
+from searchengine.cli.main import main
+
+
+@pytest.mark.parametrize("place", ["file", "file/deeper"])
+def test_a_file_in_place_of_the_folder_is_told(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--dir", str(tmp_path / place)]) == 1
+    err = capsys.readouterr().err
+    assert f"{tmp_path / place} cannot be" in err
+    assert "Name another folder: --dir" in err
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_nothing_can_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("skimage")
+    was = os.mkdir
+    kept = tmp_path / "kept"
+    kept.mkdir()
+
+    def refusing(path: str | Path, *rest: int) -> None:  # the superuser may write everywhere
+        if kept in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        was(path, *rest)
+
+    monkeypatch.setattr(os, "mkdir", refusing)
+    monkeypatch.setattr(indexing, "main", None)
+    assert main(["demo", "--dir", str(kept)]) == 1
+    err = capsys.readouterr().err
+    assert f"{kept} cannot be written to (Permission denied). Name another folder: --dir" in err
