@@ -14,7 +14,7 @@ import os
 import sys
 
 from searchengine.errors import SearchEngineError
-from searchengine.web import create_app
+from searchengine.web import assets, create_app
 from searchengine.web.settings import load_settings
 
 __all__ = ["create_app"]
@@ -24,12 +24,13 @@ def main() -> int:
     """Serves with Flask's own server, on this machine only."""
     try:
         settings = load_settings(os.environ)
-        app = create_app()
+        app = create_app({"TEMPLATES_AUTO_RELOAD": True})
     except SearchEngineError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
-    app.config["TEMPLATES_AUTO_RELOAD"] = True
-    app.run(host="127.0.0.1", port=settings.port, threaded=True, use_reloader=True)
+    # Of styles and scripts the application knows what they were at its start; the reloader by itself sees Python only.
+    watched = [str(file) for file in assets.files()]
+    app.run(host="127.0.0.1", port=settings.port, threaded=True, use_reloader=True, extra_files=watched)
     return 0
 
 

@@ -1,7 +1,7 @@
 // + and - on a picture: the ranking changes at once. What was said stands in the address, so Back takes it back.
 
 import { clearError, say, sayError, setBusy } from "./notices.js";
-import { fetchPage, Refusal, showPage } from "./pages.js";
+import { fetchPage, onLeave, Refusal, showPage } from "./pages.js";
 import { askAgain, currentAddress, currentFile, stopSearch } from "./search.js";
 
 let pending; // {address, controller} of a ranking that is on its way
@@ -47,6 +47,7 @@ async function judge(link) {
   stopJudging();
   clearError();
   const mine = (pending = { address, controller: new AbortController() });
+  onLeave(document.getElementById("main"), () => mine.controller.abort()); // a newer search has been answered first
   setBusy(true, mine);
   try {
     const { signal } = mine.controller;

@@ -8,7 +8,7 @@ import { askMore, currentFile } from "./search.js";
 export function loadMoreOnClick() {
   document.addEventListener("click", (event) => {
     const control = event.target.closest(".more a, .more button");
-    // Two rankings are marked by what the other holds: they come whole.
+    // Two rankings are marked by what the other holds, and groups are no pictures: they come whole.
     if (!control || control.matches("[data-whole]") || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
     if (control.getAttribute("aria-busy")) return;
@@ -56,7 +56,27 @@ function append(main, page) {
     if (next) now?.replaceWith(next);
     else now?.remove();
   }
-  const k = main.querySelector(".results") && page.querySelector(".upload select[name=k]");
-  if (k) main.querySelector(".upload select[name=k]").replaceWith(k);
+  if (main.querySelector(".results")) carryOn(page);
   return fresh[0];
+}
+
+/** All that leads on from the results takes their new number along; it stays where it is, for it may have the focus. */
+function carryOn(page) {
+  const [k, next] = [document, page].map((one) => one.querySelector(".upload select[name=k]"));
+  const { value } = next;
+  k.replaceChildren(...next.children);
+  k.value = value;
+  for (const part of [".choices", ".indexes"]) leadAs(document.querySelector(part), page.querySelector(part));
+  for (const card of page.querySelectorAll(".gallery > .card")) leadAs(document.getElementById(card.id), card);
+}
+
+/** The links of a part lead where those of the same part of another page do. */
+function leadAs(part, other) {
+  const links = other?.querySelectorAll("a") ?? [];
+  part?.querySelectorAll("a").forEach((link, at) => {
+    for (const name of ["href", "data-again"]) {
+      const address = links[at]?.getAttribute(name);
+      if (address) link.setAttribute(name, address);
+    }
+  });
 }

@@ -59,7 +59,7 @@ function keep() {
 export function showPage(page, address, { top = 0 } = {}) {
   for (const view of views.keys()) if (view > shown) views.delete(view); // Forward no longer leads there
   keep();
-  if (shown === 0) history.replaceState({ us, view: 0 }, "");
+  history.replaceState({ us, view: shown }, ""); // a step within the page, as to #main, does not say whose it is
   shown = last += 1;
   history.pushState({ us, view: shown }, "", address);
   const { main, header } = parts(page);

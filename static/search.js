@@ -13,12 +13,15 @@ export function currentFile() {
   return held.get(document.getElementById("main"))?.file;
 }
 
-/** Asks for the results of the file that is searched by, with `k` pictures; rejects with a Refusal. */
-export function askMore(k, signal) {
-  const { file, address } = held.get(document.getElementById("main"));
+/** Asks for the results of the file that is searched by, with `k` pictures from here on; rejects with a Refusal. */
+export async function askMore(k, signal) {
+  const main = document.getElementById("main");
+  const { file, address } = held.get(main);
   const more = new URL(address);
   more.searchParams.set("k", k);
-  return ask(file, more, signal);
+  const page = await ask(file, more, signal);
+  if (!signal.aborted) held.set(main, { file, address: more });
+  return page;
 }
 
 /** Where the results on the page come from, with all that was chosen. */
@@ -85,10 +88,16 @@ export async function searchBy(file, address) {
     document.querySelector(".found h1")?.focus({ preventScroll: true });
   } catch (error) {
     settle();
+    if (!running) unchoose();
     if (error.name === "AbortError") return;
     if (!(error instanceof Refusal)) throw error;
     sayError(error.message);
   }
+}
+
+/** The choices beside the results say what these are by, whatever was chosen on the way to others. */
+function unchoose() {
+  for (const form of document.querySelectorAll(".results form")) form.reset();
 }
 
 export function stopSearch() {
@@ -123,14 +132,18 @@ export function chooseAgain() {
       address.searchParams.set("k", event.target.value);
       location.assign(address);
     } else {
-      for (const link of document.querySelectorAll("a.picture")) {
+      for (const link of document.querySelectorAll("a.picture, .more a")) {
         const address = new URL(link.href);
         address.searchParams.set("k", event.target.value);
         link.href = address;
       }
     }
   });
-  onReturn(stopSearch);
+  onReturn(() => {
+    stopSearch();
+    unchoose();
+  });
+  addEventListener("pageshow", ({ persisted }) => persisted && unchoose());
 }
 
 /** The picture itself is sharper than the copy that came back; a format that the browser cannot show keeps the copy. */

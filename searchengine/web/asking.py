@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import UnknownImageError
+from searchengine import images
+from searchengine.errors import ImageError, UnknownImageError
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.incoming import RequestError, Upload
 from searchengine.web.judging import Judged
@@ -85,9 +86,7 @@ def rank_image(collection: Collection, image_id: int, k: int, metric: str | None
     return Ranking(*with_records(engine, hits), image_id)
 
 
-def rank_foreign(
-    collection: Collection, owner: Collection, record: ImageRecord, k: int, metric: str | None, max_pixels: int
-) -> Ranking:
+def rank_foreign(collection: Collection, owner: Collection, record: ImageRecord, k: int, metric: str | None) -> Ranking:
     """The k nearest to a picture of another index: to the same one here, or else to what its file shows.
 
     RequestError where neither can be had.
@@ -101,8 +100,14 @@ def rank_foreign(
         raise RequestError(f"“{record.path}” is not in {collection.name}, which can only be searched by its own rows.")
     if not file_is_there(record):
         raise RequestError(f"“{record.path}” is not in {collection.name}, and there is no file to search by.")
-    upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
-    return rank_feature(collection, UploadReader(upload, max_pixels).embed(collection), k, metric)
+    try:
+        upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
+        # Its own index took it at this size; what bounds an upload is for strangers.
+        feature = UploadReader(upload, images.MAX_PIXELS).embed(collection)
+    except ImageError as error:  # damaged since it was indexed
+        why = f"“{record.path}” is not in {collection.name}, and its file cannot be searched by. {error}"
+        raise RequestError(why) from error
+    return rank_feature(collection, feature, k, metric)
 
 
 def with_records(engine: Engine, hits: Sequence[Hit]) -> tuple[list[Hit], list[ImageRecord]]:

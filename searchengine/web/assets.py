@@ -35,6 +35,11 @@ def folder(name: str) -> Path:
     return installed if installed.is_dir() else here.parents[1] / name
 
 
+def files() -> list[Path]:
+    """The styles, scripts and icons, in a fixed order."""
+    return sorted(file for file in folder("static").rglob("*") if file.is_file())
+
+
 def serve_assets(app: Flask, mounted: str = "") -> None:
     """Adds ``/static/VERSION/NAME``, and to the templates ``asset(NAME)`` and ``modules(NAME)``.
 
@@ -43,7 +48,7 @@ def serve_assets(app: Flask, mounted: str = "") -> None:
     takes theirs, so that browsers hold them once.
     """
     root = folder("static")
-    version = _version(root)
+    version = _version()
 
     def static(version_asked: str, filename: str) -> Response:
         if filename in TOGETHER:
@@ -89,9 +94,8 @@ def _text(root: Path, name: str) -> str:
     return (root / name).read_text(encoding="utf-8")
 
 
-def _version(root: Path) -> str:
-    digest = blake2b(repr(TOGETHER).encode(), digest_size=6)
-    for file in sorted(root.rglob("*")):
-        if file.is_file():
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+def _version() -> str:
+    root, digest = folder("static"), blake2b(repr(TOGETHER).encode(), digest_size=6)
+    for file in files():
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

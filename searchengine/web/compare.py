@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, render_template, request, url_for
 
+from searchengine.errors import ImageError
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import ImageRecord
 from searchengine.web.answers import wants_json
@@ -64,7 +65,7 @@ class _Comparing(Views):
         k = parse_k(request.args.get("k"), self.settings.default_k)
 
         def ask(side: Collection, metric: str | None) -> Ranking:
-            return rank_foreign(side, self.collection, record, k, metric, self.settings.max_upload_pixels)
+            return rank_foreign(side, self.collection, record, k, metric)
 
         return self._answer({"id": record.id, "path": record.path}, ask, k, request.args, record=record)
 
@@ -108,7 +109,7 @@ class _Comparing(Views):
             problem = None
             try:
                 ranking = ask(side, None if metric == side.engine.metric else metric)
-            except RequestError as error:
+            except (RequestError, ImageError) as error:
                 problem, ranking = str(error), Ranking([], [], None)
             cards = cards_of(ranking.hits, ranking.records, normalized=side.engine.normalized, metric=metric)
             by = None if metric == side.engine.metric else metric

@@ -49,11 +49,13 @@ def store_map(index: LocalIndex, count: int = COUNT) -> None:
     stored.save(index.folder, stored.MAP, {"fingerprint": index.fingerprint}, arrays)
 
 
-def store_groups(index: LocalIndex, count: int = COUNT) -> None:
-    """A group a colour; images 1 and 4, and 2 and 5, are near-duplicates."""
+def store_groups(index: LocalIndex, count: int = COUNT, pairs: int = 2) -> None:
+    """A group a colour; images 1 and 4, 2 and 5, 3 and 6, 7 and 10, ... are near-duplicates, so many pairs."""
     rows = stored.Rows.of(index.state())
     duplicate = np.full(count, -1, dtype=np.int32)
-    duplicate[[0, 3]], duplicate[[1, 4]] = 0, 1
+    for pair in range(pairs):
+        first = pair // 3 * 6 + pair % 3
+        duplicate[[first, first + 3]] = pair
     arrays = {
         "ids": rows.ids[:count],
         "stamps": stored.stamps_of(index, rows)[:count],

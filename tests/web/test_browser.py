@@ -90,6 +90,16 @@ def test_click_to_search_and_share(open_page: OpenPage) -> None:
     page.wait_for_url("**/search?id=4&k=30")
 
 
+def test_a_number_chosen_on_the_first_page_goes_along_to_more(open_page: OpenPage) -> None:
+    page = open_page()
+    page.select_option("select[name=k]", "30")
+    page.get_by_role("link", name="More of the collection").click()
+    expect(page.locator(".card")).to_have_count(40)
+    assert page.url.endswith("/?n=40&k=30")
+    links = page.locator("a.picture").evaluate_all("(links) => links.map((link) => link.search)")
+    assert all(link.endswith("&k=30") for link in links)
+
+
 @pytest.mark.parametrize("address", ["/", "/search?id=3", "/search?id=4711"])
 def test_phone(open_page: OpenPage, address: str) -> None:
     page = open_page(address, width=360, height=740, has_touch=True, is_mobile=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -19,8 +20,8 @@ from searchengine.evaluation import evaluated_version, keep_evaluation, leave_on
 from searchengine.evaluation.storing import SHEET
 from searchengine.index.local import LocalIndex
 from tests.mapping.filled import fill
-from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving, until
-from tests.web.mapped import app_of, fill_index, read_only_mount
+from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, pages_at, serving, until
+from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 
 
 def measured(index: LocalIndex) -> None:
@@ -60,6 +61,18 @@ def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex)
     image_id = next(id_ for id_, path in zip(index.ids.tolist(), index.paths, strict=True) if path == query.path)
     assert f'<a href="/search?id={image_id}"><img src="/thumbnails/{image_id}' in page
     assert " style=" not in page
+
+
+def test_every_page_takes_a_picture(client: FlaskClient, index: LocalIndex) -> None:
+    """One can be dropped on any page, and the form says how it is searched by."""
+    addresses = ("/", "/search?id=1", "/compare?id=1", "/map", "/groups", "/evaluation", "/search?id=99", "/nowhere")
+    forms = {address: client.get(address).text.count('class="upload"') for address in addresses}
+    store_map(index, 30)
+    store_groups(index, 30)
+    measured(index)
+    for address in ("/map", "/groups", "/groups?cluster=1", "/groups?duplicates=1", "/evaluation"):
+        forms[f"{address}, made"] = client.get(address).text.count('class="upload"')
+    assert set(forms.values()) == {1}, forms
 
 
 def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
@@ -142,3 +155,14 @@ class TestBrowser:
         picture.click()
         page.wait_for_url("**/search?id=*")
         expect(page.get_by_text("this picture")).to_be_visible()
+
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_a_picture_is_searched_by_from_here(self, open_page: OpenPage, width: int) -> None:
+        page = open_page("/evaluation", width=width)
+        page.keyboard.press("/")
+        expect(page.locator("input[name=image]")).to_be_focused()
+        transfer = page.evaluate_handle(TRANSFER, ["red.png", "image/png", base64.b64encode(RED["buffer"]).decode()])
+        # This index has no model to embed it by: that it was asked must do.
+        page.route("**/search", lambda route: route.fulfill(status=415, body="<p data-error>As if it was asked</p>"))
+        page.dispatch_event("h1", "drop", {"dataTransfer": transfer})
+        expect(page.get_by_role("alert")).to_contain_text("As if it was asked")

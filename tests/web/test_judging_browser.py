@@ -125,6 +125,23 @@ def test_more_that_comes_first_leaves_the_word_under_way(open_page: OpenPage) ->
     expect(page.locator("#busy")).to_be_hidden()
 
 
+def test_a_word_that_a_newer_search_has_overtaken_is_forgotten(open_page: OpenPage) -> None:
+    page = open_page("/search?id=26")
+    held: list[Route] = []
+    page.route(re.compile("like="), lambda route: held.append(route))
+    judge(page, 1, "like")
+    expect(page.locator("#busy")).to_be_visible()
+    choose(page)
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
+    expect(page.locator("#busy")).to_be_hidden()
+    held[0].continue_()
+    page.wait_for_timeout(500)  # long enough for an answer that nobody waits for
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
+    expect(page.locator(".rule")).to_have_count(0)
+    judge(page, 1, "like")
+    expect(page.locator(".rule")).to_contain_text("this picture, 1 liked")
+
+
 def test_by_keys(open_page: OpenPage) -> None:
     page = open_page("/search?id=26&k=30")
     page.keyboard.press("j")
@@ -164,6 +181,39 @@ def test_an_upload_is_judged_without_leaving(open_page: OpenPage) -> None:
     assert ids(page)[:10] == before
     page.go_back()
     expect(page.locator(".rule")).to_contain_text("Ranked by Rocchio")
+
+
+def test_what_was_loaded_of_an_upload_stays(open_page: OpenPage) -> None:
+    page = open_page()
+    choose(page)
+    expect(page.locator("[data-query=upload]")).to_be_visible()
+    metric = page.get_by_role("link", name="Manhattan")
+    metric.focus()
+    page.keyboard.press("m")
+    expect(page.locator(".gallery > .card")).to_have_count(40)
+    # All that leads on from here takes the number along, and what has the focus keeps it.
+    again = page.locator(".choices [data-again]").evaluate_all("(links) => links.map((link) => link.dataset.again)")
+    assert len(again) > 3
+    pictures = page.locator("a.picture").evaluate_all("(links) => links.map((link) => link.search)")
+    assert len(pictures) == 40
+    assert all("k=40" in address for address in again + pictures)
+    expect(metric).to_be_focused()
+    judge(page, 34, "like")
+    expect(page.locator(".rule")).to_contain_text("1 liked")
+    expect(page.locator(".gallery > .card")).to_have_count(40)
+
+
+def test_more_that_comes_while_a_number_is_chosen(open_page: OpenPage) -> None:
+    page = open_page("/search?id=26")
+    held: list[Route] = []
+    page.route(re.compile("k=40$"), lambda route: held.append(route))
+    page.get_by_role("link", name="Load more").click()
+    expect(page.locator("#busy")).to_be_visible()
+    page.keyboard.press("n")
+    held[0].continue_()
+    expect(page.locator(".gallery > .card")).to_have_count(40)
+    expect(page.locator("select[name=k]")).to_have_value("40")
+    expect(page.locator("select[name=k]")).to_be_focused()
 
 
 def test_on_a_phone(open_page: OpenPage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,6 +244,31 @@ def test_groups_on_a_phone(open_map: OpenPage, address: str) -> None:
     assert page.locator("main img").first.evaluate("(image) => image.naturalWidth") > 0
     page.locator("main li a").first.click()
     page.wait_for_url(re.compile(r"cluster=1|search\?id="))
+
+
+@pytest.mark.parametrize("address", ["/map", "/groups"])
+def test_a_phone_without_scripts(browser: Browser, served: str, address: str) -> None:
+    with pages_at(browser, served) as open_:
+        page = open_(address, width=360, java_script_enabled=False)
+        assert fits(page)
+        # All of the chooser can be seen and tapped.
+        field, frame = page.locator("input[name=image]").bounding_box(), page.locator(".choose").bounding_box()
+        assert field is not None
+        assert frame is not None
+        assert frame["width"] >= field["width"] > 100
+
+
+def test_more_groups_of_near_duplicates(browser: Browser, tmp_path: Path) -> None:
+    index = fill_index(tmp_path)
+    store_groups(index, pairs=70)
+    with serving(app_of(index, tmp_path / "cache")) as base, pages_at(browser, base) as open_:
+        page = open_("/groups")
+        expect(page.locator(".near .group")).to_have_count(60)
+        page.keyboard.press("m")
+        page.wait_for_url("**/groups?n=120#near")
+        expect(page.locator(".near .group")).to_have_count(70)
+        expect(page.locator(".more")).to_have_count(0)
+    index.close()
 
 
 def test_light_and_dark(open_map: OpenPage) -> None:

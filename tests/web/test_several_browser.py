@@ -68,6 +68,17 @@ def test_an_upload_goes_along_to_another_index_and_metric(open_page: OpenPage) -
     expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("red.png")
 
 
+def test_what_was_loaded_of_an_upload_goes_along(open_page: OpenPage) -> None:
+    page = open_page()
+    choose(page)
+    expect(page.locator("[data-query=upload]")).to_be_visible()
+    page.locator(".more .button").click()
+    expect(page.locator(".card")).to_have_count(40)
+    tab(page, "raw")
+    expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
+    expect(page.locator(".card")).to_have_count(40)
+
+
 def test_side_by_side(open_page: OpenPage) -> None:
     page = open_page("/search?id=3")
     page.keyboard.press("s")
