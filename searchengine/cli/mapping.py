@@ -21,8 +21,9 @@ from searchengine.cli.options import (
 _MAP = """\
 Give every image of an index a place in the plane, so that what looks alike lies close together, by t-SNE. The map is
 stored in the index folder and shown by the page /map. Where there is a map already, images that are new or changed are
-placed on it, and the others stay where they are; other settings, another extractor or --anew make the whole map again.
-The same settings give the same map. It rests on Euclidean distances (on the cosine where the index ranks by that).
+placed on it, and the others stay where they are; other settings, another extractor or metric, or --anew make the whole
+map again. The same settings give the same map. It rests on Euclidean distances (on the cosine where the index ranks by
+that).
 """
 _CLUSTER = """\
 Group the images of an index: clusters of what looks alike, by k-means, and near-duplicates. The groups are stored in

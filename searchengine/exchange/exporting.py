@@ -76,20 +76,28 @@ def replacing(file: Path, like: str | None = None) -> Iterator[Path]:
     """
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        if file.is_dir():
-            raise IndexingError(f"{file} is a folder. Name a file.")
-        check_way(file.parent)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _remove_strays(file.parent, like or glob.escape(file.name))
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise IndexingError(f"{file} cannot be written: {error.strerror or error}.") from error
+        with writing_to(file):
+            if file.is_dir():
+                raise IndexingError(f"{file} is a folder. Name a file.")
+            check_way(file.parent)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _remove_strays(file.parent, like or glob.escape(file.name))
+            yield part
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(file)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """IndexingError, which names the place, for what the file system says of it."""
+    try:
+        yield
+    except OSError as error:
+        raise IndexingError(f"{place} cannot be written: {error.strerror or error}.") from error
 
 
 def check_way(folder: Path) -> None:

@@ -52,9 +52,9 @@ def clusters_of(
         raise QueryError(
             f"There can be from 1 to {different} clusters, as there are so many different images; not {k}."
         )
-    sample = _sample(reduced, seed)
+    sample = _sample(len(reduced), seed)
     if k is None:
-        k = _chosen(sample, seed, progress)
+        k = _chosen(reduced[sample], seed, progress)
     progress("Clusters", 0, 1)
     numbers, middles = _k_means(reduced, k, seed)
     distances = np.linalg.norm(reduced - middles[numbers], axis=1).astype(np.float32)
@@ -63,7 +63,7 @@ def clusters_of(
     rank = np.empty(k, dtype=np.int32)
     rank[order] = np.arange(k)
     progress("Clusters", 1, 1)
-    return Clusters(rank[numbers], distances, _silhouette(sample, _k_means(sample, k, seed)[0]))
+    return Clusters(rank[numbers], distances, _silhouette(reduced[sample], numbers[sample]))
 
 
 def _chosen(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
@@ -105,11 +105,11 @@ def _silhouette(sample: NDArray[np.float32], numbers: NDArray[np.int32]) -> floa
     return float(needed("sklearn.metrics", "scikit-learn").silhouette_score(sample, numbers))
 
 
-def _sample(reduced: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    if len(reduced) <= _SAMPLE:
-        return reduced
-    chosen = np.random.default_rng(seed).choice(len(reduced), _SAMPLE, replace=False)
-    return reduced[np.sort(chosen)]
+def _sample(count: int, seed: int) -> NDArray[np.int64]:
+    """Some of so many rows, by number, ascending."""
+    if count <= _SAMPLE:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, _SAMPLE, replace=False))
 
 
 def _first(numbers: NDArray[np.int32], k: int) -> NDArray[np.int64]:

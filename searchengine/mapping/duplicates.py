@@ -15,7 +15,7 @@ from searchengine.mapping.progress import Progress, quiet
 from searchengine.mapping.reduction import Reduction, Rows
 
 THRESHOLD = 0.2
-_PRODUCTS = 2**22  # distances that are held at a time
+_PRODUCTS = 2**22  # distances, or numbers of rows, that are held at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def duplicates_of(
     # What rounding may add in the products of float32, so that no pair is missed.
     slack = 64 * np.finfo(np.float32).eps * (longest + 1e-30) ** 2
     norms = np.einsum("ij,ij->i", reduced, reduced, dtype=np.float64)
-    parents = np.arange(count)
+    groups = _Groups(count)
     nearest = np.full(count, np.inf, dtype=np.float32)
     step = max(16, min(512, _PRODUCTS // max(count, 1)))
     for start in range(0, count, step):
@@ -71,9 +71,24 @@ def duplicates_of(
         for row in range(start, stop):
             others = second[ends[row - start] : ends[row - start + 1]]
             if len(others):
-                _connect(rows, row, others, limit, parents, nearest)
+                _connect(rows, row, others, limit, groups, nearest)
     progress("Near-duplicates", count, count)
-    return Duplicates(_numbered(_roots(parents)), nearest, float(limit))
+    return Duplicates(_numbered(groups.of), nearest, float(limit))
+
+
+class _Groups:
+    """Which rows are connected: ``of`` is (n,) int64, for each row the name of its group, which is one of its rows."""
+
+    def __init__(self, count: int) -> None:
+        self.of = np.arange(count)
+        self._members: dict[int, list[int]] = {}  # of groups of two and more
+
+    def join(self, one: int, other: int) -> None:
+        """Two rows are connected; the smaller group takes the name of the larger one."""
+        few, many = sorted((int(self.of[one]), int(self.of[other])), key=lambda name: len(self._members.get(name, ())))
+        moved = self._members.pop(few, [few])
+        self.of[moved] = many
+        self._members.setdefault(many, [many]).extend(moved)
 
 
 def _connect(
@@ -81,36 +96,26 @@ def _connect(
     row: int,
     others: NDArray[np.int64],
     limit: float,
-    parents: NDArray[np.int64],
+    groups: _Groups,
     nearest: NDArray[np.float32],
 ) -> None:
-    mine = _root(parents, row)
-    others = others[[_root(parents, other) != mine for other in others.tolist()]]
-    if not len(others):
-        return
-    gaps = rows.take(others).astype(np.float64) - rows.take(np.array([row]))  # (m, d)
-    distances = np.sqrt(np.einsum("ij,ij->i", gaps, gaps))
-    for other, distance in zip(others.tolist(), distances.tolist(), strict=True):
-        if distance <= limit:
-            parents[_root(parents, other)] = _root(parents, row)
-            nearest[other] = min(nearest[other], distance)
-            nearest[row] = min(nearest[row], distance)
+    here = rows.take(np.array([row]))
+    step = max(1, _PRODUCTS // rows.dimension)
+    while len(others := others[groups.of[others] != groups.of[row]]):
+        gaps = rows.take(others[:step]).astype(np.float64) - here  # (m, d)
+        distances = np.sqrt(np.einsum("ij,ij->i", gaps, gaps))
+        for other, distance in zip(others[:step].tolist(), distances.tolist(), strict=True):
+            if distance <= limit:
+                if groups.of[other] != groups.of[row]:
+                    groups.join(row, other)
+                nearest[other] = min(nearest[other], distance)
+                nearest[row] = min(nearest[row], distance)
+        others = others[step:]
 
 
-def _root(parents: NDArray[np.int64], at: int) -> int:
-    while parents[at] != at:
-        parents[at] = parents[parents[at]]  # the way is halved each time
-        at = int(parents[at])
-    return at
-
-
-def _roots(parents: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array([_root(parents, at) for at in range(len(parents))], dtype=np.int64)
-
-
-def _numbered(roots: NDArray[np.int64]) -> NDArray[np.int32]:
+def _numbered(names: NDArray[np.int64]) -> NDArray[np.int32]:
     """Groups of two and more, the largest first, equal ones by their first member; all others -1."""
-    _, first, group, sizes = np.unique(roots, return_index=True, return_inverse=True, return_counts=True)
+    _, first, group, sizes = np.unique(names, return_index=True, return_inverse=True, return_counts=True)
     several = np.flatnonzero(sizes > 1)
     order = several[np.lexsort((first[several], -sizes[several]))]
     rank = np.full(len(sizes), -1, dtype=np.int32)

@@ -72,7 +72,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
     clusters = clusters_of(reduced, options.k, seed=options.seed, progress=progress)
     duplicates = duplicates_of(rows, reduction, reduced, options.threshold, progress=progress)
     about = {
-        "fingerprint": state.fingerprint,
+        **stored.basis(state.fingerprint, rows),
         "clusters": clusters.count,
         "silhouette": clusters.silhouette,
         "duplicates": duplicates.count,

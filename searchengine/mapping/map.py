@@ -68,8 +68,8 @@ class MapSummary:
 def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Progress = quiet) -> MapSummary:
     """Make the map of an index, or put on it what came or changed since; it is stored in the index folder.
 
-    A map is made as a whole where there is none, where it belongs to another extractor, or where ``options`` ask for
-    another one.
+    A map is made as a whole where there is none, where it belongs to another extractor or metric, or where ``options``
+    ask for another one.
 
     Raises:
         QueryError: the index is empty, or an option is out of bounds.
@@ -86,7 +86,9 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
         old = stored.load(index.folder, stored.MAP)
     except IndexDamagedError:
         old = None  # it is made anew
-    anew = old is None or not (_goes_on(old, options, state.fingerprint) and _stands(old, rows, stamps))
+    anew = old is None or not (
+        _goes_on(old, options) and stored.same_basis(old, state.fingerprint, rows) and _stands(old, rows, stamps)
+    )
     if old is None or anew:
         settings = _settings(options, old)
         reduction, places = whole_map(rows, progress=progress, **settings)
@@ -96,7 +98,7 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
         settings = {name: old.about[name] for name in ("perplexity", "iterations", "seed")}
         reduction = Reduction(old.arrays["mean"], old.arrays["components"])
         places, fitted, placed = _extended(old, rows, stamps, reduction, progress)
-    about = {"fingerprint": state.fingerprint, "dimension": rows.dimension, **settings}
+    about = {**stored.basis(state.fingerprint, rows), "dimension": rows.dimension, **settings}
     arrays: dict[str, NDArray[Any]] = {
         "ids": rows.ids,
         "stamps": stamps,
@@ -229,11 +231,11 @@ def _projected(rows: Rows, chosen: NDArray[np.int64], reduction: Reduction) -> N
     return np.concatenate(parts)
 
 
-def _goes_on(old: Stored, options: MapOptions, fingerprint: str) -> bool:
+def _goes_on(old: Stored, options: MapOptions) -> bool:
     """Whether the stored map is the one that is asked for."""
     asked = {"perplexity": options.perplexity, "iterations": options.iterations, "seed": options.seed}
     same = all(value is None or value == old.about.get(name) for name, value in asked.items())
-    return same and not options.anew and old.about.get("fingerprint") == fingerprint
+    return same and not options.anew
 
 
 def _stands(old: Stored, rows: Rows, stamps: NDArray[np.uint64]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.exchange.exporting import replacing
+from searchengine.exchange.exporting import replacing, writing_to
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.mapping.progress import Progress, quiet
@@ -55,10 +55,11 @@ def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress
 
 
 def _remove_others(out: Path, written: Container[str]) -> None:
-    for file in sorted(out.iterdir()):
-        ours = _NAME.fullmatch(file.name) and not file.is_symlink() and comment_of(file) == _MARK
-        if ours and file.name not in written:
-            file.unlink()
+    with writing_to(out):
+        for file in sorted(out.iterdir()):
+            ours = _NAME.fullmatch(file.name) and not file.is_symlink() and comment_of(file) == _MARK
+            if ours and file.name not in written:
+                file.unlink()
 
 
 def draw_group(title: str, records: Sequence[ImageRecord], tiles: Tiles) -> Image:

@@ -49,7 +49,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How an index has changed since: images ``new``, ``changed`` or ``gone``; ``other``: another extractor."""
+    """How an index has changed since: images ``new``, ``changed`` or ``gone``; ``other``: another extractor, or metric.
+
+    Of a metric only that counts by which features are, or are not, brought to length 1 before they are compared.
+    """
 
     new: int
     changed: int
@@ -64,7 +67,7 @@ class Freshness:
     def sentence(self, name: str) -> str:
         """What has changed, and the command that takes it in; empty where nothing has."""
         if self.other:
-            return f"It was made by another extractor. Make it anew: {_COMMAND[name]}"
+            return f"It was made by another extractor or metric. Make it anew: {_COMMAND[name]}"
         parts = [(self.new, "came"), (self.changed, "changed"), (self.gone, "went")]
         words = [f"{count} {word}" for count, word in parts if count]
         if not words:
@@ -110,15 +113,26 @@ def stamps_of(index: LocalIndex, rows: Rows) -> NDArray[np.uint64]:
     return stamps
 
 
-def freshness(stored: Stored, fingerprint: str, ids: NDArray[np.int64], stamps: NDArray[np.uint64]) -> Freshness:
-    """Compare with the images that there are now, given by their ids (ascending) and stamps."""
+def basis(fingerprint: str, rows: Rows) -> dict[str, Any]:
+    """What the features of an index are, and how they are compared: where that is another, nothing stored stands."""
+    return {"fingerprint": fingerprint, "unit": rows.unit}
+
+
+def same_basis(stored: Stored, fingerprint: str, rows: Rows) -> bool:
+    """Whether it was made of such features, compared so; earlier files do not say the latter."""
+    return {"unit": rows.unit, **stored.about}.items() >= basis(fingerprint, rows).items()
+
+
+def freshness(stored: Stored, fingerprint: str, rows: Rows, stamps: NDArray[np.uint64]) -> Freshness:
+    """Compare with the images that there are now, given by their rows and stamps."""
+    ids = rows.ids
     _, here = standing(stored, ids, stamps)
     common = np.intersect1d(stored.ids, ids, assume_unique=True)
     return Freshness(
         new=len(ids) - len(common),
         changed=len(common) - len(here),
         gone=len(stored.ids) - len(common),
-        other=stored.about.get("fingerprint") != fingerprint,
+        other=not same_basis(stored, fingerprint, rows),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.errors import IndexingError, QueryError
-from searchengine.exchange.exporting import check_way, replacing
+from searchengine.exchange.exporting import check_way, replacing, writing_to
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.types import ImageRecord
@@ -111,9 +111,9 @@ def _without_pictures(records: Mapping[int, ImageRecord], missing: Collection[in
             "with --paths and --images to see them."
         )
     return (
-        f"{len(missing)} of {len(records)} pictures were not found or cannot be read, so their places are empty. If "
-        "the photos have moved, say where they are with --images-dir, or with searchengine index --relocate, and give "
-        "this command again."
+        f"{len(missing)} of {len(records)} pictures were not found or cannot be read: their places are empty, but on "
+        "sheets that have shown them before, which are kept. If the photos have moved, say where they are with "
+        "--images-dir, or with searchengine index --relocate, and give this command again."
     )
 
 
@@ -152,12 +152,15 @@ class _Sheets:
 
     def remove_others(self) -> int:
         """Delete the sheets of images that are not in the index; returns how many."""
-        return remove_sheets(self.folder, self._records)
+        with writing_to(self.folder):
+            return remove_sheets(self.folder, self._records)
 
     def _draw(self, row: tuple[int, list[int], list[float]]) -> Sheet:
         id_, neighbours, distances = row
         near = [(self._records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
-        return write_sheet(self.folder / f"{id_}.jpg", self._records[id_], near)
+        file = self.folder / f"{id_}.jpg"
+        with writing_to(file):
+            return write_sheet(file, self._records[id_], near)
 
     def __enter__(self) -> _Sheets:
         return self

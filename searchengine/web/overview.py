@@ -96,10 +96,10 @@ def _overview(index: LocalIndex) -> Overview:
     stamps = stored.stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:
-        fresh = stored.freshness(map_, state.fingerprint, rows.ids, stamps).sentence(stored.MAP)
+        fresh = stored.freshness(map_, state.fingerprint, rows, stamps).sentence(stored.MAP)
         map_note = " ".join(filter(None, (fresh, remark(state))))
     if groups is not None:
-        fresh = stored.freshness(groups, state.fingerprint, rows.ids, stamps).sentence(stored.GROUPS)
+        fresh = stored.freshness(groups, state.fingerprint, rows, stamps).sentence(stored.GROUPS)
         groups_note = " ".join(filter(None, (fresh, remark(state))))
     points = None if map_ is None else pack(map_, groups, records)
     return Overview(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from searchengine.cli import main
 from searchengine.errors import IndexingError, QueryError
-from searchengine.mapping import GroupOptions, groups, make_groups, stored
+from searchengine.mapping import GroupOptions, duplicates, groups, make_groups, stored
 from searchengine.mapping.clusters import Clusters, clusters_of
 from searchengine.mapping.duplicates import duplicates_of
 from searchengine.mapping.reduction import Rows, principal_components
@@ -50,6 +50,15 @@ def test_many_rows_are_clustered_in_batches() -> None:
     assert len(set(zip(numbers.tolist(), kinds.tolist(), strict=True))) == 3
 
 
+def test_more_clusters_than_the_silhouette_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchengine.mapping.clusters._SAMPLE", 20)
+    features, _ = blobs([30, 50, 40, 15])
+    clusters = clusters_of(features, 4)
+    assert clusters.silhouette is not None
+    assert clusters.silhouette > 0.7  # of the clusters themselves
+    assert clusters_of(features, 40).count == 40
+
+
 def test_few_and_equal_images_are_one_cluster() -> None:
     for features in (np.zeros((1, 4), np.float32), np.ones((30, 4), np.float32), np.eye(2, 4, dtype=np.float32)):
         clusters = clusters_of(features)
@@ -61,7 +70,9 @@ def test_few_and_equal_images_are_one_cluster() -> None:
 
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("dimension", [3, 120])
-def test_duplicates_equal_a_naive_loop(dimension: int, unit: bool) -> None:
+@pytest.mark.parametrize("held", [2**22, 1000])
+def test_duplicates_equal_a_naive_loop(dimension: int, unit: bool, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_PRODUCTS", held)
     random = np.random.default_rng(dimension)
     count = 540  # more than one block
     features = random.normal(size=(count, dimension)).astype(np.float32)
@@ -79,6 +90,27 @@ def test_duplicates_equal_a_naive_loop(dimension: int, unit: bool) -> None:
         assert groups == expected
         sizes = np.bincount(found.numbers[found.numbers >= 0])
         assert (np.diff(sizes) <= 0).all()
+
+
+def test_of_one_large_group_few_rows_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_PRODUCTS", 640)
+    rows = rows_of(np.ones((700, 8), dtype=np.float32))
+    reduction = principal_components(rows)
+    reduced = reduction.project_all(rows)
+    taken: list[int] = []
+    take = Rows.take
+
+    def counted(self: Rows, chosen: Any) -> Any:
+        found = take(self, chosen)
+        taken.append(0 if isinstance(chosen, slice) else len(found))
+        return found
+
+    monkeypatch.setattr(Rows, "take", counted)
+    found = duplicates_of(rows, reduction, reduced)
+    assert found.count == 1
+    assert (found.numbers == 0).all()
+    assert max(taken) <= 640 // 8
+    assert sum(taken) < 3 * 700
 
 
 def naive_groups(features: np.ndarray, limit: float) -> set[frozenset[int]]:
@@ -141,7 +173,7 @@ def test_what_changes_meanwhile_is_told_as_changed(tmp_path: Path, monkeypatch: 
     found = stored.load(index.folder, stored.GROUPS)
     assert found is not None
     rows = Rows.of(index.state())
-    fresh = stored.freshness(found, index.fingerprint, rows.ids, stored.stamps_of(index, rows))
+    fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
     assert fresh == stored.Freshness(new=0, changed=1, gone=0, other=False)
     index.close()
 

@@ -12,7 +12,8 @@ from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.index.local import LocalIndex
-from searchengine.mapping import MapOptions, make_map, stored
+from searchengine.index.writer import IndexWriter
+from searchengine.mapping import GroupOptions, MapOptions, make_groups, make_map, stored
 from searchengine.mapping.map import place_new, tsne, whole_map
 from searchengine.mapping.nearest import nearest
 from searchengine.mapping.reduction import Rows, principal_components
@@ -90,7 +91,7 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     found = stored.load(index.folder, stored.MAP)
     assert found is not None
     rows = Rows.of(index.state())
-    fresh = stored.freshness(found, index.fingerprint, rows.ids, stored.stamps_of(index, rows))
+    fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
     assert (fresh.new, fresh.changed, fresh.gone, fresh.other) == (0, 1, 1, False)
     assert "1 changed, 1 went" in fresh.sentence(stored.MAP)
     assert make_map(index).placed == 1
@@ -98,7 +99,28 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     assert sorted(after) == list(range(1, 60))
     assert {id_: after[id_] for id_ in range(2, 60)} == {id_: before[id_] for id_ in range(2, 60)}
     assert after[1] != before[1]
-    assert stored.freshness(found, "another", rows.ids, found.stamps[:59]).other
+    assert stored.freshness(found, "another", rows, found.stamps[:59]).other
+
+
+def test_another_metric_is_another_map_where_it_changes_what_is_compared(tmp_path: Path) -> None:
+    """Features of any length are brought to length 1 for the cosine, and for no other metric."""
+    index = fill(tmp_path / "index", blobs(30))
+    make_map(index, QUICK)
+    make_groups(index, GroupOptions(k=2))
+    for metric, other in (("manhattan", False), ("cosine", True)):
+        index.close()
+        with IndexWriter.open(tmp_path / "index") as writer:
+            writer.set({"metric": metric})
+        index = open_index(tmp_path / "index")
+        rows = Rows.of(index.state())
+        for name in (stored.MAP, stored.GROUPS):
+            found = stored.load(index.folder, name)
+            assert found is not None
+            fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
+            assert fresh.other is other
+        assert make_map(index, QUICK).kept is not other
+    assert make_map(index, QUICK).kept
+    index.close()
 
 
 def test_when_all_that_was_mapped_is_gone_the_map_is_made_anew(tmp_path: Path) -> None:

@@ -236,6 +236,14 @@ def test_too_large_a_k_is_told(tmp_path: Path, capsys: Said) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_a_sheet_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.eye(3, dtype=np.float32))
+    (tmp_path / "out" / "pictures" / "2.jpg").mkdir(parents=True)
+    with pytest.raises(IndexingError, match=r"pictures/2\.jpg cannot be written: Is a directory"):
+        write_neighbours(index, tmp_path / "out", NeighboursOptions(pictures=True))
+    index.close()
+
+
 def test_a_file_in_place_of_the_folder_of_sheets(tmp_path: Path) -> None:
     index = indexed(tmp_path, np.eye(3, dtype=np.float32))
     (tmp_path / "out").mkdir()

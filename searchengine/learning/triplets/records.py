@@ -66,7 +66,7 @@ class Records:
 
     def features(self, places: NDArray[np.int64], view: int | NDArray[np.int64] = 0) -> NDArray[np.float32]:
         """(m,) places -> (m, d) float32: of each one view."""
-        return np.array(self._rows["features"][places, view], dtype=np.float32)
+        return np.asarray(self._rows["features"][places, view], dtype=np.float32)  # places: a copy already
 
     def pixels(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(m,) places -> (m, h, w, 3) uint8."""
