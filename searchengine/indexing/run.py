@@ -123,8 +123,8 @@ class _Run:
         try:
             old = IndexWriter.open(self.index_dir)
         except IndexNotFoundError:
-            begun = old_ids.count or rebuild.begun(self.index_dir)
-            return self._mend(old_ids) if begun else self.update()
+            there_was_one = old_ids.count > 0 or rebuild.begun(self.index_dir)
+            return self._mend(old_ids) if there_was_one else self.update()
         except (IndexDamagedError, IndexVersionError) as error:
             return self._mend(old_ids, error)
         try:

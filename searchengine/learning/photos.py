@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter, ImageOps
 from searchengine.errors import SearchEngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     import numpy.typing as npt
@@ -85,12 +85,8 @@ def squashed_some(folder: Path, size: int, *, most: int = 4096, seed: int = 1) -
     One that cannot be read is told of and left out. Raises SearchEngineError where none is left.
     """
     files = find_photos(folder)
-    pictures = []
-    for row in np.sort(np.random.default_rng(seed).permutation(len(files))[:most]):
-        try:
-            pictures.append(squashed(files[row], size))
-        except UNREADABLE as error:
-            print(f"{files[row]} cannot be read: {error}", file=sys.stderr)  # noqa: T201
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(files))[:most])
+    pictures = [picture for _, picture in _readable([files[row] for row in drawn], size)]
     if not pictures:
         raise SearchEngineError(f"no image in {folder} can be read")
     return np.stack(pictures)
@@ -131,22 +127,28 @@ def decode_once(folder: Path, cache: Path, *, size: int = 64, seed: int = 0) -> 
 def _decode(files: Sequence[Path], part: Path, size: int) -> list[int]:
     """Write files to `part`, (n, size, size, 3) uint8; which of them could not be read, told of and without a row."""
     pixels = np.lib.format.open_memmap(part, "w+", np.uint8, (len(files), size, size, 3))
-    unread = []
-    for place, file in enumerate(files):
-        try:
-            pixels[place] = squashed(file, size)
-        except UNREADABLE as error:
-            print(f"{file} cannot be read: {error}", file=sys.stderr)  # noqa: T201
-            unread.append(place)
-    if 0 < len(unread) < len(files):
-        read = np.delete(np.arange(len(files)), unread)
+    read: list[int] = []
+    for place, picture in _readable(files, size):
+        pixels[len(read)] = picture
+        read.append(place)
+    if 0 < len(read) < len(files):
         fewer = np.lib.format.open_memmap(part.with_suffix(".fewer"), "w+", np.uint8, (len(read), size, size, 3))
-        for row, place in enumerate(read.tolist()):
-            fewer[row] = pixels[place]
+        fewer[:] = pixels[: len(read)]
         part.with_suffix(".fewer").replace(part)
         pixels = fewer
     pixels.flush()
-    return unread
+    return sorted(set(range(len(files))) - set(read))
+
+
+def _readable(files: Sequence[Path], size: int) -> Iterator[tuple[int, Pixels]]:
+    """Each that can be read, (size, size, 3) uint8, with its place among the files; the others are told of."""
+    for place, file in enumerate(files):
+        try:
+            picture = squashed(file, size)
+        except UNREADABLE as error:
+            print(f"{file} cannot be read: {error}", file=sys.stderr)  # noqa: T201
+        else:
+            yield place, picture
 
 
 def digest_of_files(folder: Path, files: Sequence[Path]) -> str:

@@ -28,7 +28,7 @@ def update(tmp_path: Path, photos: Path) -> Update:
             tmp_path / index,
             spec=spec,
             load=lambda: FakeExtractor(spec),
-            options=IndexingOptions(batch_size=3, **options),
+            options=IndexingOptions(**{"batch_size": 3, **options}),
         )
 
     return run

@@ -10,7 +10,7 @@ import pytest
 
 from searchengine.errors import ExtractorError, IndexingError
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing import IndexingOptions, pipeline, update_index
+from searchengine.indexing import pipeline, update_index
 from tests.fakes import SPEC, FakeExtractor, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
@@ -125,11 +125,10 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
 
 
 def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, **{f"n{i:02}": i for i in range(30)})
-    index = tmp_path / "index"
-    run(photos, index)
+    update()
     age(photos)
     write_pictures(photos, a=100)
     commits = []
@@ -140,15 +139,5 @@ def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
         return commit(self, *arguments)
 
     monkeypatch.setattr(IndexWriter, "commit", counted)
-    run(photos, index, commit_seconds=0.0)
+    update(batch_size=32, commit_seconds=0.0)
     assert len(commits) > 20
-
-
-def run(photos: Path, index: Path, **options: Any) -> None:
-    update_index(
-        [photos],
-        index,
-        spec=SPEC,
-        load=FakeExtractor,
-        options=IndexingOptions(batch_size=32, **options),
-    )
