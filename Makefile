@@ -11,6 +11,7 @@ TESTS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 
 .PHONY: demo install test test-fast torture torture-all bench check format lock clean
 
@@ -19,48 +20,59 @@ demo: $(READY)
 
 install: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+# What the demo needs, and what the tests need besides.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+$(READY): requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: $(READY)
+$(READY_DEV): requirements-dev.lock $(READY)
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+test: $(READY_DEV)
 	$(BIN)/python -m pytest
 
-test-fast: $(READY)
+test-fast: $(READY_DEV)
 	$(BIN)/python -m pytest -m "not slow and not browser and not torture and not longest"
 
 # What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once. TESTS=tests/torture
 # leaves out the backbones.
-torture: $(READY)
+torture: $(READY_DEV)
 	$(BIN)/python -m pytest -m torture $(TESTS)
 
 # And every backbone exported to OpenVINO, not only one a family: an hour more.
-torture-all: $(READY)
+torture-all: $(READY_DEV)
 	$(BIN)/python -m pytest -m "torture or longest"
 
 # Each benchmark against what people would use instead; BENCH="--full --into docs/BENCHMARKS.md" for all sizes.
-bench: $(READY)
+bench: $(READY_DEV)
 	$(BIN)/python benchmarks/every.py $(BENCH)
 
-check: $(READY)
+check: $(READY_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(READY_DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Pins everything that pyproject.toml asks for, for all platforms and the three Python versions, with hashes.
+# Pins everything that pyproject.toml asks for, for all platforms and the three Python versions, with hashes: what the
+# demo needs, what tests need, and what serving needs where no model is prepared or trained.
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
-		--no-header --quiet pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra demo --extra learn --extra map pyproject.toml --output-file requirements.lock
+	$(COMPILE) --all-extras --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --group pyproject.toml:serve --constraints requirements.lock --output-file requirements-serve.lock
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache dist
