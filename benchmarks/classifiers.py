@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.classifying import HeldOut, TrainingSet, fit_classifier, training_set
-from searchengine.classifying.feedback import unit
+from searchengine.learn import HeldOut, TrainingSet, fit_classifier, training_set
+from searchengine.learn.feedback import unit
 
 Rows = NDArray[np.float32]
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from searchengine.evaluation.intervals import RESAMPLES, interval, resampled_means
-from searchengine.evaluation.metrics import average_precision, precision_at
+from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
+from searchengine.analyse.evaluation.metrics import average_precision, precision_at
 from searchengine.extractors.compact import graph_file, read_card
 from searchengine.extractors.pixels import normalized
 from searchengine.learning.photos import find_labelled, squashed

@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.evaluation import intervals, jackknife, measuring
-from searchengine.evaluation.ranking import Collection
-from searchengine.evaluation.relevance import Relevance
+from searchengine.analyse.evaluation import intervals, jackknife, measuring
+from searchengine.analyse.evaluation.ranking import Collection
+from searchengine.analyse.evaluation.relevance import Relevance
 
 CLASSES = 6
 

@@ -18,9 +18,9 @@ import numpy as np
 from measuring import say, table
 from numpy.typing import NDArray
 
-from searchengine.evaluation import measuring, metrics
-from searchengine.evaluation.ranking import Collection
-from searchengine.evaluation.relevance import Relevance
+from searchengine.analyse.evaluation import measuring, metrics
+from searchengine.analyse.evaluation.ranking import Collection
+from searchengine.analyse.evaluation.relevance import Relevance
 
 
 def main() -> None:

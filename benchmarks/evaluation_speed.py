@@ -53,7 +53,7 @@ def made_up(rows: int, dimension: int, asking: int) -> tuple[NDArray[np.float32]
 
 
 def ours(rows: int, dimension: int, asking: int) -> Work:
-    from searchengine.evaluation import evaluate_features
+    from searchengine.analyse.evaluation import evaluate_features
 
     features, labels = made_up(rows, dimension, asking)
     return lambda: evaluate_features(features, labels)

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.classifying.feedback import (
+from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
+from searchengine.learn.feedback import (
     COST_JUDGED,
     COST_RANDOM,
     EXEMPLAR_SVM,
@@ -33,7 +34,6 @@ from searchengine.classifying.feedback import (
     rocchio,
     unit,
 )
-from searchengine.evaluation.intervals import RESAMPLES, interval, resampled_means
 
 PAGE = 20
 JUDGED = 3
@@ -75,8 +75,8 @@ def from_images(folder: Path) -> Labelled:
 
 def from_index(folder: Path) -> Labelled:
     """The features of an index."""
-    from searchengine.classifying import training_set
     from searchengine.engine import open_index
+    from searchengine.learn import training_set
 
     index = open_index(folder)
     data = training_set(index)

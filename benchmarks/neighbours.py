@@ -72,8 +72,8 @@ def compare(folder: Path, count: int, metric: str, options: argparse.Namespace) 
 
 
 def ours(index_dir: Path, k: int, metric: str) -> Work:
+    from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
     from searchengine.engine import open_index
-    from searchengine.neighbours import NeighboursOptions, write_neighbours
 
     index, out = open_index(index_dir), index_dir.with_name(f"out-{os.getpid()}")
 

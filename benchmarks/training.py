@@ -26,23 +26,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.classifying.folds import stratified
-from searchengine.evaluation.measuring import Queries, measure
-from searchengine.evaluation.ranking import Collection
-from searchengine.evaluation.relevance import Relevance
+from searchengine.analyse.evaluation.measuring import Queries, measure
+from searchengine.analyse.evaluation.ranking import Collection
+from searchengine.analyse.evaluation.relevance import Relevance
 from searchengine.extractors import load_extractor
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
+from searchengine.learn.folds import stratified
+from searchengine.learn.triplets import Recipe
+from searchengine.learn.triplets.curves import best_of
+from searchengine.learn.triplets.fitting import begin, fit
+from searchengine.learn.triplets.learner import Learner
+from searchengine.learn.triplets.network import new_head
+from searchengine.learn.triplets.recipe import TRIPLETS
+from searchengine.learn.triplets.scores import score, validation_triplets
+from searchengine.learn.triplets.splitting import validation_part
 from searchengine.learning.photos import find_labelled
-from searchengine.learning.triplets import Recipe
-from searchengine.learning.triplets.curves import best_of
-from searchengine.learning.triplets.fitting import begin, fit
-from searchengine.learning.triplets.learner import Learner
-from searchengine.learning.triplets.network import new_head
-from searchengine.learning.triplets.recipe import TRIPLETS
-from searchengine.learning.triplets.scores import score, validation_triplets
-from searchengine.learning.triplets.splitting import validation_part
 
 FOLDS = 5
 DRAWS = 2000

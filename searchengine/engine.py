@@ -20,8 +20,8 @@ from searchengine.index.types import Hit, ImageRecord, IndexStatus
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from searchengine.classifying import Classifier, LatestClassifier
-    from searchengine.classifying.feedback import Example
+    from searchengine.learn import Classifier, LatestClassifier
+    from searchengine.learn.feedback import Example
 
 
 def open_index(index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
@@ -129,7 +129,7 @@ class SearchEngine:
             disliked: likewise; may be empty.
             k: at least 1; more than there are gives all.
             query: the image with which the search began, if there is one; it is left out too.
-            rule: one of ``searchengine.classifying.RULES``; None for the one that was measured to be the better.
+            rule: one of ``searchengine.learn.RULES``; None for the one that was measured to be the better.
             max_pixels: refuse an image file of more pixels.
 
         Raises:
@@ -138,7 +138,7 @@ class SearchEngine:
             QueryError: nothing is liked, an image is both liked and disliked, no such rule, a wrong k.
             ExtractorError: the model cannot be had.
         """
-        from searchengine.classifying.feedback import recommend_examples
+        from searchengine.learn.feedback import recommend_examples
 
         return recommend_examples(self, liked, disliked, k, query=query, rule=rule, max_pixels=max_pixels)
 
@@ -161,7 +161,7 @@ class SearchEngine:
         Raises:
             ExtractorMismatchError, IndexDamagedError
         """
-        from searchengine.classifying import LatestClassifier
+        from searchengine.learn import LatestClassifier
 
         if self._classifier is None:  # two threads may both make one: either will do
             self._classifier = LatestClassifier(self.index)

@@ -103,7 +103,7 @@ def test_made_up_features_are_of_length_one() -> None:
 
 
 def test_retrieval_is_measured_as_the_product_measures() -> None:
-    from searchengine.evaluation import evaluate_features
+    from searchengine.analyse.evaluation import evaluate_features
 
     random = np.random.default_rng(0)
     for count in (6, 60):  # with fewer than ten others too

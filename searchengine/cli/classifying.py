@@ -25,9 +25,9 @@ from searchengine.errors import ImageError, IndexingError, LearningError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from searchengine.classifying import Classifier, FitReport, HeldOut, TrainingSet
     from searchengine.engine import SearchEngine
     from searchengine.index.local import LocalIndex
+    from searchengine.learn import Classifier, FitReport, HeldOut, TrainingSet
 
 _DESCRIPTION = """\
 Say which label an image should have, with a probability: by logistic regression on the features, and by the vote of
@@ -76,8 +76,8 @@ def add_verbs(verbs: Any) -> None:
 
 def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.classifying import training_set
     from searchengine.engine import SearchEngine
+    from searchengine.learn import training_set
 
     if not (options.images or options.id or options.fit):
         parser.error("name an image, or an --id, or --fit")
@@ -104,7 +104,7 @@ def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _classifier(index: LocalIndex, data: TrainingSet, options: argparse.Namespace) -> Classifier | None:
     """The one that is kept with the index, or a new one; None where the vote must do."""
-    from searchengine.classifying import fit_classifier, load_classifier, save_classifier
+    from searchengine.learn import fit_classifier, load_classifier, save_classifier
 
     kept = None if options.fit else load_classifier(index)
     if kept is not None:
@@ -146,7 +146,7 @@ def _tell(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """What is said of one image: predictions, or why there are none."""
-    from searchengine.classifying import predict_by_vote
+    from searchengine.learn import predict_by_vote
 
     told: dict[str, Any] = {"image": image if isinstance(image, int) else str(image)}
     own = image if isinstance(image, int) else None

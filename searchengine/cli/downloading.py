@@ -26,7 +26,7 @@ Its photographs are the work of many people, most under CC BY 2.0: https://stora
 
 def add_verbs(verbs: Any) -> None:
     """Add ``download``."""
-    from searchengine.datasets import DATASETS, open_images
+    from searchengine.exchange.collections import DATASETS, open_images
 
     titles = {**{name: dataset.title for name, dataset in DATASETS.items()}, open_images.NAME: open_images.TITLE}
     parser = verbs.add_parser(
@@ -61,7 +61,7 @@ def add_verbs(verbs: Any) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.datasets import DATASETS, download_dataset, download_open_images, open_images
+    from searchengine.exchange.collections import DATASETS, download_dataset, download_open_images, open_images
 
     by_class = options.name == open_images.NAME
     if by_class and not options.classes:

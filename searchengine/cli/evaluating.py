@@ -21,8 +21,8 @@ from searchengine.index.folders import Folders
 from searchengine.index.metrics import METRICS
 
 if TYPE_CHECKING:
+    from searchengine.analyse.evaluation import Evaluation
     from searchengine.engine import SearchEngine
-    from searchengine.evaluation import Evaluation
 
 _DESCRIPTION = """\
 Measure an index on its labels: each labelled image asks for the others, itself left out (leave-one-out), and an answer
@@ -91,9 +91,9 @@ def add_verbs(verbs: Any) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.evaluation import compare, find_queries, to_json
-    from searchengine.evaluation.report import check_report, write_report
-    from searchengine.evaluation.wording import as_text
+    from searchengine.analyse.evaluation import compare, find_queries, to_json
+    from searchengine.analyse.evaluation.report import check_report, write_report
+    from searchengine.analyse.evaluation.wording import as_text
 
     folders = _distinct(options.index_dir or list(Folders.of_environment()))
     if options.seed < 0:
@@ -122,16 +122,16 @@ def act(options: argparse.Namespace) -> int:
 
 def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: bool) -> list[Evaluation]:
     """One index, by each metric asked for."""
-    from searchengine.cli.progress import Bar
-    from searchengine.engine import SearchEngine
-    from searchengine.evaluation import (
+    from searchengine.analyse.evaluation import (
         EvaluationOptions,
         evaluated_version,
         leave_one_out,
         query_folder,
         read_queries,
     )
-    from searchengine.evaluation.metrics import RECALL_AT
+    from searchengine.analyse.evaluation.metrics import RECALL_AT
+    from searchengine.cli.progress import Bar
+    from searchengine.engine import SearchEngine
 
     engine = SearchEngine.open(
         folder, images_dir=options.images_dir, precision=options.precision, runtime=options.runtime
@@ -169,8 +169,8 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
 
 def _keep(engine: SearchEngine, evaluation: Evaluation, version: str) -> None:
     """With the index, for the page; one that cannot be written to does without."""
+    from searchengine.analyse.evaluation import keep_evaluation
     from searchengine.errors import IndexingError
-    from searchengine.evaluation import keep_evaluation
 
     try:
         keep_evaluation(engine.index, evaluation, version)

@@ -88,9 +88,9 @@ def add_verbs(verbs: Any) -> None:
 
 def act_map(options: argparse.Namespace) -> int:
     """Make the map, and the picture of it."""
+    from searchengine.analyse.mapping import MapOptions, make_map
+    from searchengine.analyse.mapping.picture import write_png
     from searchengine.engine import open_index
-    from searchengine.mapping import MapOptions, make_map
-    from searchengine.mapping.picture import write_png
 
     index = open_index(options.index_dir, images_dir=options.images_dir)
     try:
@@ -117,8 +117,8 @@ def act_map(options: argparse.Namespace) -> int:
 
 def act_cluster(options: argparse.Namespace) -> int:
     """Make the groups, and their sheets."""
+    from searchengine.analyse.mapping import GroupOptions, make_groups
     from searchengine.engine import open_index
-    from searchengine.mapping import GroupOptions, make_groups
 
     index = open_index(options.index_dir, images_dir=options.images_dir)
     try:

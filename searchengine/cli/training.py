@@ -13,9 +13,9 @@ from searchengine.cli.options import add_json, add_running, print_json, print_no
 from searchengine.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from searchengine.learning.triplets.curves import Epoch
-    from searchengine.learning.triplets.run import Trained
-    from searchengine.learning.triplets.scores import Scores
+    from searchengine.learn.triplets.curves import Epoch
+    from searchengine.learn.triplets.run import Trained
+    from searchengine.learn.triplets.scores import Scores
 
 _NAMED = 20
 _DESCRIPTION = """\
@@ -105,8 +105,8 @@ def _add_backbone(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    from searchengine.learning.triplets.recipe import TRIPLETS, Recipe
-    from searchengine.learning.triplets.splitting import SPLITS
+    from searchengine.learn.triplets.recipe import TRIPLETS, Recipe
+    from searchengine.learn.triplets.splitting import SPLITS
 
     usual = Recipe()
     group = parser.add_argument_group("how it is learnt")
@@ -196,9 +196,9 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Run it."""
     from searchengine.extractors import make_spec, weights_file
-    from searchengine.learning.triplets.cutting import last_layer_off
-    from searchengine.learning.triplets.recipe import Recipe
-    from searchengine.learning.triplets.run import check_out, train_metric
+    from searchengine.learn.triplets.cutting import last_layer_off
+    from searchengine.learn.triplets.recipe import Recipe
+    from searchengine.learn.triplets.run import check_out, train_metric
 
     if options.labels == "none":
         parser.error("--labels none leaves nothing to learn from")

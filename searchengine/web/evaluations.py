@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from flask import Blueprint, render_template
 
+from searchengine.analyse.evaluation import Evaluation, load_evaluation, metrics
+from searchengine.analyse.evaluation.charts import curves
+from searchengine.analyse.evaluation.report import shown
+from searchengine.analyse.evaluation.results import Picture
+from searchengine.analyse.evaluation.storing import SHEET, Kept
 from searchengine.errors import IndexDamagedError, UnknownImageError
-from searchengine.evaluation import Evaluation, load_evaluation, metrics
-from searchengine.evaluation.charts import curves
-from searchengine.evaluation.report import shown
-from searchengine.evaluation.results import Picture
-from searchengine.evaluation.storing import SHEET, Kept
 from searchengine.index.local import LocalIndex
 from searchengine.web.cards import Card, card_of
 from searchengine.web.seam import Engine

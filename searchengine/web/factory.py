@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, PrefixLoader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from searchengine.evaluation.report import templates as evaluation_templates
+from searchengine.analyse.evaluation.report import templates as evaluation_templates
 from searchengine.web import (
     answers,
     assets,

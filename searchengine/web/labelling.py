@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.classifying.classifiers import Prediction
 from searchengine.errors import IndexError_, QueryError
+from searchengine.learn.classifiers import Prediction
 from searchengine.web.seam import Engine
 
 _SHOWN = 3  # labels

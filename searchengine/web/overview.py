@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.analyse.mapping import stored
+from searchengine.analyse.mapping.groups import members
+from searchengine.analyse.mapping.reduction import Rows, remark
+from searchengine.analyse.mapping.stored import Stored
 from searchengine.errors import IndexDamagedError
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
-from searchengine.mapping import stored
-from searchengine.mapping.groups import members
-from searchengine.mapping.reduction import Rows, remark
-from searchengine.mapping.stored import Stored
 
 _NONE = 0xFFFF  # no label, no group
 _LABELS = 60  # with a colour of their own; the rest are told by name only

@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.classifying.classifiers import Classifier
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
+from searchengine.learn.classifiers import Classifier
 
 
 class QueryReader(Protocol):

@@ -68,7 +68,13 @@ sys.meta_path.insert(0, Interrupt())
 
 
 @pytest.mark.parametrize(
-    "name", ["searchengine.cli.main", "searchengine.cli.training", "searchengine.cli.output", "searchengine.datasets"]
+    "name",
+    [
+        "searchengine.cli.main",
+        "searchengine.cli.training",
+        "searchengine.cli.output",
+        "searchengine.exchange.collections",
+    ],
 )
 def test_stopped_while_it_starts(name: str) -> None:
     ended = run("info", code=_INTERRUPT.format(name=name))

@@ -13,7 +13,7 @@ from searchengine.cli import serving
 from searchengine.cli.main import main
 from searchengine.cli.serving import check_free
 from searchengine.web.settings import SettingsError
-from tests.mapping.filled import fill
+from tests.analyse.mapping.filled import fill
 
 
 @pytest.fixture(autouse=True)

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from searchengine.classifying import Classifier, FitReport, save_classifier, training_set
+from searchengine.analyse.mapping import stored
 from searchengine.engine import open_index
 from searchengine.errors import SearchEngineError
 from searchengine.exchange.importing import ImportOptions, import_features
 from searchengine.indexing import IndexingOptions, update_index
-from searchengine.mapping import stored
+from searchengine.learn import Classifier, FitReport, save_classifier, training_set
 from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor
 from tests.torture.crashes import crash_at
 from tests.torture.forks import REFUSED

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.classifying import load_classifier
+from searchengine.analyse.mapping import stored
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
-from searchengine.mapping import stored
+from searchengine.learn import load_classifier
 from tests.torture.forks import CRASHED, KILLED, REFUSED, Forks
 from tests.torture.looking import Contents, answers, contents
 from tests.torture.photographs import png, write

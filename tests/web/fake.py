@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from searchengine import images
-from searchengine.classifying import Classifier, FitReport, HeldOut
 from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
+from searchengine.learn import Classifier, FitReport, HeldOut
 
 INPUT_SIZE = (16, 16)
 

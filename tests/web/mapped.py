@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from searchengine.analyse.mapping import stored
 from searchengine.engine import SearchEngine
 from searchengine.index import catalog
 from searchengine.index.local import LocalIndex
-from searchengine.mapping import stored
 from searchengine.web import create_app
-from tests.mapping.filled import fill
+from tests.analyse.mapping.filled import fill
 from tests.web.fake import COLOURS, draw
 
 COUNT = 240

@@ -16,10 +16,10 @@ import pytest
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, expect
 
-from searchengine.evaluation import evaluated_version, keep_evaluation, leave_one_out
-from searchengine.evaluation.storing import SHEET
+from searchengine.analyse.evaluation import evaluated_version, keep_evaluation, leave_one_out
+from searchengine.analyse.evaluation.storing import SHEET
 from searchengine.index.local import LocalIndex
-from tests.mapping.filled import fill
+from tests.analyse.mapping.filled import fill
 from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, pages_at, serving, until
 from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 

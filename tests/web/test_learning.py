@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from searchengine.classifying import fit_classifier, load_classifier, save_classifier, training_set
 from searchengine.engine import SearchEngine
 from searchengine.index.local import LocalIndex
-from tests.mapping.filled import fill
+from searchengine.learn import fit_classifier, load_classifier, save_classifier, training_set
+from tests.analyse.mapping.filled import fill
 from tests.web.mapped import app_of, fill_index
 
 JSON = {"Accept": "application/json"}

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+from searchengine.analyse.mapping import stored
 from searchengine.index.local import LocalIndex
-from searchengine.mapping import stored
-from tests.mapping.filled import fill
+from tests.analyse.mapping.filled import fill
 from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 
 

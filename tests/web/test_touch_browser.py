@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
+from searchengine.analyse.evaluation import evaluated_version, keep_evaluation, leave_one_out
 from searchengine.engine import SearchEngine
-from searchengine.evaluation import evaluated_version, keep_evaluation, leave_one_out
 from searchengine.web import create_app
 from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
 from tests.web.fake import FakeEngine, colour_classifier

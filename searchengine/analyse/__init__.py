@@ -1,0 +1,1 @@
+"""What is computed over a whole index: how good it is, its map and groups, the neighbours of every image."""

@@ -1,0 +1,26 @@
+"""How good are the answers? Measured on labels: one index, or several side by side."""
+
+from searchengine.analyse.evaluation.comparing import compare
+from searchengine.analyse.evaluation.measuring import evaluate_features
+from searchengine.analyse.evaluation.protocols import EvaluationOptions, leave_one_out, query_folder
+from searchengine.analyse.evaluation.querying import QuerySet, find_queries, read_queries
+from searchengine.analyse.evaluation.results import Comparison, Evaluation, Figure, to_json
+from searchengine.analyse.evaluation.storing import evaluated_version, keep_evaluation, load_evaluation
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "EvaluationOptions",
+    "Figure",
+    "QuerySet",
+    "compare",
+    "evaluate_features",
+    "evaluated_version",
+    "find_queries",
+    "keep_evaluation",
+    "leave_one_out",
+    "load_evaluation",
+    "query_folder",
+    "read_queries",
+    "to_json",
+]

@@ -1,0 +1,27 @@
+"""Learning from labels and from likes: classifiers on features, and recommendations."""
+
+from searchengine.learn.classifiers import Classifier, Prediction
+from searchengine.learn.feedback import DEFAULT_RULE, RULES, recommend, rule_title
+from searchengine.learn.fitting import fit_classifier
+from searchengine.learn.nearest import predict_by_vote
+from searchengine.learn.scores import FitReport, HeldOut
+from searchengine.learn.storing import LatestClassifier, load_classifier, save_classifier
+from searchengine.learn.training_set import TrainingSet, training_set
+
+__all__ = [
+    "DEFAULT_RULE",
+    "RULES",
+    "Classifier",
+    "FitReport",
+    "HeldOut",
+    "LatestClassifier",
+    "Prediction",
+    "TrainingSet",
+    "fit_classifier",
+    "load_classifier",
+    "predict_by_vote",
+    "recommend",
+    "rule_title",
+    "save_classifier",
+    "training_set",
+]

@@ -1,0 +1,9 @@
+"""A metric learnt from labels: a backbone, a new last layer, L2 normalisation, and the triplet loss.
+
+Importing this loads no TensorFlow.
+"""
+
+from searchengine.learn.triplets.recipe import Recipe
+from searchengine.learn.triplets.run import Trained, train_metric
+
+__all__ = ["Recipe", "Trained", "train_metric"]

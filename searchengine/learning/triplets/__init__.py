@@ -1,9 +1,0 @@
-"""A metric learnt from labels: a backbone, a new last layer, L2 normalisation, and the triplet loss.
-
-Importing this loads no TensorFlow.
-"""
-
-from searchengine.learning.triplets.recipe import Recipe
-from searchengine.learning.triplets.run import Trained, train_metric
-
-__all__ = ["Recipe", "Trained", "train_metric"]

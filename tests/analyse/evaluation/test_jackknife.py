@@ -1,0 +1,94 @@
+"""Everything measured without a group of photos equals what is measured when they were never there."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from searchengine.analyse.evaluation import metrics
+from searchengine.analyse.evaluation.jackknife import GROUPS, groups_of, held, margin, spread, t_p, without_each_group
+
+# what scipy.stats.t says: degrees of freedom -> 2 * sf(0.5), 2 * sf(2.5)
+EXPECTED = {
+    1: (0.7048327646991335, 0.24223788318168682),
+    2: (0.6666666666666667, 0.12961172022151082),
+    3: (0.651447964848151, 0.08770664700806556),
+    7: (0.6324071356892844, 0.04099221858575289),
+    24: (0.6216287223139866, 0.019654175116578784),
+}
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, GROUPS - 1)), min_size=1, max_size=60))
+def test_equals_a_ranking_without_them(images: list[tuple[int, int]]) -> None:
+    gains = np.array([gain for gain, _ in images], dtype=np.float64)
+    groups = np.array([group for _, group in images])
+    hits = np.flatnonzero(gains)
+    if not len(hits):
+        return
+    found = without_each_group(groups, hits, gains[hits], (2, 10))
+    for group in range(GROUPS):
+        left = gains[groups != group]
+        places = np.flatnonzero(left) + 1
+        if len(places):
+            expected = metrics.measured(places, left[places - 1], (2, 10))
+            np.testing.assert_allclose(found[group], expected, rtol=1e-12, atol=1e-15)
+        else:
+            assert np.isnan(found[group]).all()
+
+
+def test_the_spread_of_a_plain_mean_is_its_standard_error() -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal(5000)
+    replicates = np.repeat(values[:, None, None], GROUPS, axis=1)  # nothing but the queries changes
+    of_query = np.arange(5000) % GROUPS
+    expected = values.std() / np.sqrt(5000)
+    assert spread(replicates, of_query)[0] == pytest.approx(expected, rel=0.35)  # 24 degrees of freedom
+    assert spread(np.full((50, GROUPS, 2), 0.5), np.arange(50) % GROUPS).tolist() == [0.0, 0.0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=GROUPS), st.randoms(use_true_random=False))
+def test_few_photos_are_as_many_groups(values: list[float], random: Random) -> None:
+    groups = np.array(random.sample(range(GROUPS), len(values)))  # each photo in one of its own
+    replicates = np.repeat(np.array(values)[:, None, None], GROUPS, axis=1)
+    # of a mean, the jackknife that leaves out one at a time is the usual standard error (Efron and Tibshirani, 11.5)
+    expected = np.std(values, ddof=1) / np.sqrt(len(values))
+    assert held(replicates, groups) == len(values)
+    assert spread(replicates, groups)[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_groups_that_nobody_asks_without_tell_nothing() -> None:
+    of_query = np.array([3, 8])
+    replicates = np.full((2, GROUPS, 1), 0.5)
+    replicates[1] = 1.0
+    assert held(replicates, of_query) == 2
+    replicates[0, 8] = replicates[1, 3] = np.nan  # each is all that the other can find
+    assert held(replicates, of_query) == 0
+    assert spread(replicates, of_query).tolist() == [0.0]
+    assert held(replicates[:1], of_query[:1]) == 0
+    for groups in (0, 1):
+        assert (margin(0.0, groups), t_p(0.5, 0.0, groups)) == (math.inf, 1.0)
+
+
+def test_groups_come_from_paths() -> None:
+    groups = groups_of([f"{i}.jpg" for i in range(2000)])
+    assert groups.tolist() == groups_of([f"{i}.jpg" for i in range(2000)]).tolist()
+    counts = np.bincount(groups, minlength=GROUPS)
+    assert counts.min() > 40
+    assert groups_of(["\udcff"]).shape == (1,)
+
+
+def test_students_t() -> None:
+    assert t_p(margin(1.0, GROUPS), 1.0, GROUPS) == pytest.approx(0.05, abs=1e-5)
+    assert t_p(-3.745398618, 1.0, GROUPS) == pytest.approx(0.001, rel=1e-3)
+    assert [t_p(*one, GROUPS) for one in ((0.0, 1.0), (0.0, 0.0), (1.0, 0.0))] == [1.0, 1.0, 0.0]
+    for freedom, expected in EXPECTED.items():
+        assert [t_p(t, 1.0, freedom + 1) for t in (0.5, 2.5)] == pytest.approx(expected, rel=1e-9)
+    for groups in range(2, GROUPS + 1):
+        assert t_p(margin(3.0, groups), 3.0, groups) == pytest.approx(0.05, abs=1e-5)

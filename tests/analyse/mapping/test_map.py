@@ -1,0 +1,216 @@
+"""The map: what it keeps, that it is the same each time, and that what is on it stays where it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.analyse.mapping import GroupOptions, MapOptions, make_groups, make_map, stored
+from searchengine.analyse.mapping.map import place_new, tsne, whole_map
+from searchengine.analyse.mapping.nearest import nearest
+from searchengine.analyse.mapping.reduction import Rows, principal_components
+from searchengine.cli.main import main
+from searchengine.engine import open_index
+from searchengine.errors import IndexDamagedError, IndexingError, QueryError
+from searchengine.index.local import LocalIndex
+from searchengine.index.writer import IndexWriter
+from searchengine.web.overview import Overviews
+from tests.analyse.mapping.filled import fill, rows_of
+
+pytest.importorskip("openTSNE")
+QUICK = MapOptions(iterations=60)
+
+
+def blobs(count: int, *, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    middles = np.random.default_rng(7).normal(0, 10, (3, 12))
+    return (middles[np.arange(count) % 3] + random.normal(0, 1, (count, 12))).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_neighbours_on_the_map_are_neighbours_of_the_digits() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.manifold import trustworthiness
+
+    digits = load_digits().data.astype(np.float32)[:700]
+    reduction, places = whole_map(rows_of(digits[:600]), iterations=300)
+    assert trustworthiness(digits[:600], places, n_neighbors=10) >= 0.95
+    new = place_new(reduction.project(digits[600:]), reduction.project(digits[:600]), places)
+    assert trustworthiness(digits, np.vstack([places, new]), n_neighbors=10) >= 0.95
+
+
+def test_same_seed_same_map() -> None:
+    rows = rows_of(blobs(120))
+    first, second, other = (whole_map(rows, iterations=60, seed=seed)[1] for seed in (3, 3, 4))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+    assert np.allclose(first.max(axis=0), -first.min(axis=0), rtol=1e-4)  # the middle is (0, 0)
+
+
+def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
+    features = blobs(150)
+    index = fill(tmp_path / "index", features[:120])
+    made = make_map(index, QUICK)
+    assert (made.whole, made.kept, made.images, made.placed) == (True, False, 120, 0)
+    before = there(index)
+    again = make_map(index)  # the settings of the map that is there hold
+    assert (again.whole, again.kept, again.placed) == (True, True, 0)
+    assert there(index) == before
+
+    fill(tmp_path / "index", features)
+    made = make_map(index)
+    assert (made.whole, made.images, made.placed, made.of_those_fitted) == (False, 150, 30, 120)
+    after = there(index)
+    assert {id_: after[id_] for id_ in before} == before
+    # Each new one stands among its own kind, and where it stands does not depend on the other new ones.
+    middles = [np.mean([before[i + 1] for i in range(kind, 120, 3)], axis=0) for kind in range(3)]
+    for i in range(120, 150):
+        assert np.argmin(np.linalg.norm(middles - np.array(after[i + 1]), axis=1)) == i % 3
+    reduction, places = whole_map(rows_of(features[:120]), iterations=60)
+    alone, together = (
+        place_new(reduction.project(features[120:end]), reduction.project(features[:120]), places) for end in (121, 150)
+    )
+    assert np.allclose(alone[0], together[0], atol=1e-4)
+
+    assert make_map(index, MapOptions(seed=5)).whole
+    assert there(index) != after
+    assert make_map(index, MapOptions(anew=True)).of_those_fitted == 150
+
+
+def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
+    features = blobs(60)
+    index = fill(tmp_path / "index", features)
+    make_map(index, QUICK)
+    before = there(index)
+    changed = features[:59].copy()
+    changed[0] = features[1]
+    fill(tmp_path / "index", changed, gone=[60])
+    found = stored.load(index.folder, stored.MAP)
+    assert found is not None
+    rows = Rows.of(index.state())
+    fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
+    assert (fresh.new, fresh.changed, fresh.gone, fresh.other) == (0, 1, 1, False)
+    assert "1 changed, 1 went" in fresh.sentence(stored.MAP)
+    assert make_map(index).placed == 1
+    after = there(index)
+    assert sorted(after) == list(range(1, 60))
+    assert {id_: after[id_] for id_ in range(2, 60)} == {id_: before[id_] for id_ in range(2, 60)}
+    assert after[1] != before[1]
+    assert stored.freshness(found, "another", rows, found.stamps[:59]).other
+
+
+def test_another_metric_is_another_map_where_it_changes_what_is_compared(tmp_path: Path) -> None:
+    """Features of any length are brought to length 1 for the cosine, and for no other metric."""
+    index = fill(tmp_path / "index", blobs(30))
+    make_map(index, QUICK)
+    make_groups(index, GroupOptions(k=2))
+    for metric, other in (("manhattan", False), ("cosine", True)):
+        index.close()
+        with IndexWriter.open(tmp_path / "index") as writer:
+            writer.set({"metric": metric})
+        index = open_index(tmp_path / "index")
+        rows = Rows.of(index.state())
+        for name in (stored.MAP, stored.GROUPS):
+            found = stored.load(index.folder, name)
+            assert found is not None
+            fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
+            assert fresh.other is other
+        assert make_map(index, QUICK).kept is not other
+    assert make_map(index, QUICK).kept
+    index.close()
+
+
+def test_when_all_that_was_mapped_is_gone_the_map_is_made_anew(tmp_path: Path) -> None:
+    features = blobs(24)
+    make_map(fill(tmp_path / "index", features[:12]), QUICK)
+    index = fill(tmp_path / "index", features)
+    index = fill(tmp_path / "index", np.empty((0, 12), np.float32), gone=range(1, 13))
+    made = make_map(index)
+    assert (made.whole, made.images, made.of_those_fitted) == (True, 12, 12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9])
+def test_few_images(tmp_path: Path, count: int) -> None:
+    index = fill(tmp_path / "index", blobs(count))
+    assert make_map(index, QUICK).images == count
+    assert np.isfinite(np.array(list(there(index).values()))).all()
+    fill(tmp_path / "index", blobs(count + 2))
+    assert make_map(index).placed == 2
+    assert np.isfinite(np.array(list(there(index).values()))).all()
+
+
+def test_images_that_are_all_the_same() -> None:
+    same = np.ones((40, 6), dtype=np.float32)
+    reduced = principal_components(rows_of(same)).project(same)
+    assert np.isfinite(tsne(reduced, perplexity=30, iterations=30, seed=0)).all()
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = fill(tmp_path / "index", blobs(20))
+    for options in (MapOptions(perplexity=0.5), MapOptions(iterations=1), MapOptions(seed=-1), MapOptions(seed=2**32)):
+        with pytest.raises(QueryError):
+            make_map(index, options)
+    make_map(index, QUICK)
+    (index.folder / stored.MAP).write_bytes(b"PK\x03\x04 no more than that")
+    with pytest.raises(IndexDamagedError, match="make it anew"):
+        stored.load(index.folder, stored.MAP)
+    assert make_map(index, QUICK).whole  # a damaged map is made anew
+    assert not [file.name for file in index.folder.iterdir() if "part" in file.name]
+    monkeypatch.setitem(__import__("sys").modules, "openTSNE", None)
+    with pytest.raises(IndexingError, match=re.escape("pip install 'searchengine[map]'")):
+        make_map(index, MapOptions(anew=True))
+
+
+def test_a_map_survives_writing_and_compaction(tmp_path: Path) -> None:
+    features = blobs(40)
+    index = fill(tmp_path / "index", features)
+    make_map(index, QUICK)
+    before = there(index)
+    fill(tmp_path / "index", features[:25], gone=range(26, 41), compact=True)
+    assert open_index(tmp_path / "index").state().features_file != "features.npy"
+    make_map(index)
+    assert there(index) == {id_: before[id_] for id_ in range(1, 26)}
+
+
+def test_principal_components_equal_those_of_the_whole() -> None:
+    random = np.random.default_rng(1)
+    features = (random.normal(size=(300, 90)) * np.geomspace(10, 0.1, 90) + 5).astype(np.float32)
+    reduction = principal_components(rows_of(features), dimensions=8)
+    _, _, expected = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+    assert np.abs(np.sum(reduction.components.T * expected[:8], axis=1)) == pytest.approx(np.ones(8), abs=1e-3)
+    assert np.allclose(reduction.components.T @ reduction.components, np.eye(8), atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "k"), [(90, 7), (5, 4)])
+def test_nearest_equals_a_naive_loop(count: int, k: int) -> None:
+    points = np.random.default_rng(2).normal(size=(count, 3)).astype(np.float32)
+    places, distances = nearest(points, points, k, same=True)
+    for i in range(count):
+        far = [(float(np.linalg.norm(points[i].astype(float) - points[j])), j) for j in range(count) if j != i]
+        assert [j for _, j in sorted(far)[:k]] == places[i].tolist()
+        assert distances[i] == pytest.approx([d for d, _ in sorted(far)[:k]])
+
+
+def there(index: LocalIndex) -> dict[int, tuple[float, float]]:
+    """Where each image stands, by its id."""
+    found = stored.load(index.folder, stored.MAP)
+    assert found is not None
+    return {id_: (float(x), float(y)) for id_, (x, y) in zip(found.ids.tolist(), found.arrays["places"], strict=True)}
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan", "inner-product"])
+def test_where_a_search_measures_otherwise_it_is_said(
+    tmp_path: Path, metric: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = fill(tmp_path / "index", blobs(30), metric=metric)
+    other = metric in ("manhattan", "inner-product")
+    remark = make_map(index, QUICK).remark
+    assert (remark is not None) == other
+    for verb in ("map", "cluster"):
+        assert main([verb, "--index-dir", str(index.folder)]) == 0
+        assert (f"The index is searched by {metric}, but" in capsys.readouterr().err) == other
+    overview = Overviews(index).now()
+    assert (overview.map_note, overview.groups_note) == ((remark, remark) if other else ("", ""))

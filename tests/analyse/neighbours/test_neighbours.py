@@ -1,0 +1,253 @@
+"""Top k of everything against a loop that is obviously right; the table; the sheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.analyse.neighbours import NeighboursOptions, whole_set, write_neighbours
+from searchengine.analyse.neighbours import sheets as sheets_module
+from searchengine.cli.main import main
+from searchengine.engine import open_index
+from searchengine.errors import IndexingError, QueryError
+from searchengine.exchange import import_features
+from searchengine.index.changes import Batch
+from searchengine.index.local import LocalIndex
+from searchengine.index.metrics import METRICS
+from searchengine.index.writer import IndexWriter
+from tests.fakes import picture
+from tests.index.test_metrics import naive_distance
+
+Rows = NDArray[np.float32]
+Said = pytest.CaptureFixture[str]
+
+
+def indexed(folder: Path, features: Rows, **more: object) -> LocalIndex:
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "a.npz", features=features, **more)  # type: ignore[arg-type]
+    import_features(folder / "a.npz", folder / "index")
+    return open_index(folder / "index")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equals_the_naive_loop(metric: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rows = random.integers(-3, 4, (60, 5)).astype(np.float32)  # whole numbers: many ties, exact sums
+    if metric == "cosine":
+        rows = random.standard_normal((60, 5)).astype(np.float32)
+    rows[40] = rows[7]
+    ids = random.permutation(500)[:60] + 1
+    index = indexed(tmp_path, rows, ids=ids)
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.commit(Batch(removed=[int(ids[11]), int(ids[30])]))
+    alive = [i for i in range(60) if i not in (11, 30)]
+    blocks = list(whole_set(index.state(), 6, metric))
+    assert [id_ for block in blocks for id_ in block.ids.tolist()] == sorted(ids[alive].tolist())
+    place = {int(id_): i for i, id_ in enumerate(ids)}
+    for block in blocks:
+        for id_, neighbours, distances in zip(block.ids, block.neighbours, block.distances, strict=True):
+            query = rows[place[int(id_)]]
+            others = [(naive_distance(metric, rows[i], query), int(ids[i])) for i in alive if ids[i] != id_]
+            expected = sorted(others)[:6]
+            assert neighbours.tolist() == [other for _, other in expected]
+            np.testing.assert_allclose(distances, [distance for distance, _ in expected], rtol=1e-12, atol=1e-14)
+    index.close()
+
+
+def test_many_equal_images_are_each_others_neighbours(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.ones((300, 4), dtype=np.float32))
+    blocks = list(whole_set(index.state(), 3))
+    assert blocks[0].neighbours[0].tolist() == [2, 3, 4]
+    assert blocks[1].neighbours[-1].tolist() == [1, 2, 3]  # itself would have come 300th
+    assert [len(block.ids) for block in blocks] == [256, 44]
+    index.close()
+    index = indexed(tmp_path / "b", np.eye(2, 4, dtype=np.float32))
+    (block,) = whole_set(index.state(), 9)
+    assert block.neighbours.tolist() == [[2], [1]]
+    index.close()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_table(kind: str, tmp_path: Path) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    features = np.array([[0, 0], [1, 0], [0, 3]], dtype=np.float32)
+    index = indexed(tmp_path, features, paths=["a,b.png", "é.png", ""], labels=["x", "", "z"])
+    done = write_neighbours(index, tmp_path / "out", NeighboursOptions(k=5, format=kind))
+    assert (done.images, done.neighbours, done.metric) == (3, 2, "euclidean")
+    if kind == "csv":
+        with Path(done.table).open(encoding="utf-8", newline="") as opened:
+            rows = [tuple(row.values()) for row in csv.DictReader(opened)]
+    else:
+        import pyarrow.parquet
+
+        read = pyarrow.parquet.read_table(done.table).to_pylist()
+        rows = [tuple("" if value is None else str(value) for value in row.values()) for row in read]
+    assert rows[:2] == [
+        ("1", "a,b.png", "x", "1", "2", "é.png", "", "1.0", "0.5"),
+        ("1", "a,b.png", "x", "2", "3", "#3", "z", "3.0", "0.25"),
+    ]
+    assert [row[0] + row[4] for row in rows] == ["12", "13", "21", "23", "31", "32"]
+    assert float(rows[3][7]) == 10**0.5
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [f"neighbours.{kind}"]
+    index.close()
+
+
+def test_a_run_that_fails_leaves_the_table_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = indexed(tmp_path, np.eye(3, dtype=np.float32))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f".neighbours.csv.{2**22 + 1}.part").touch()  # no process has this number; one had
+    table = Path(write_neighbours(index, tmp_path / "out").table)
+    before = table.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write_neighbours(index, tmp_path / "out", NeighboursOptions(k=1), _Stopped())
+    assert table.read_bytes() == before
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["neighbours.csv"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IndexingError, match=r"file is a file.* Name another folder"):
+        write_neighbours(index, tmp_path / "file")
+    with pytest.raises(QueryError):
+        write_neighbours(index, tmp_path / "out", NeighboursOptions(k=0))
+    index.close()
+    index = indexed(tmp_path / "one", np.ones((1, 2), dtype=np.float32))
+    with pytest.raises(QueryError, match="1 images"):
+        write_neighbours(index, tmp_path / "out")
+    index.close()
+
+
+class _Stopped:
+    def start(self, total: int, done: int) -> None: ...
+    def advance(self, files: int) -> None:
+        raise KeyboardInterrupt
+
+    def skipped(self, path: str, reason: str) -> None: ...
+    def say(self, sentence: str) -> None: ...
+
+
+def test_sheets_show_the_pictures_and_are_drawn_once(tmp_path: Path, capsys: Said) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    for i, colour in enumerate(colours):
+        (photos / f"{i}.png").write_bytes(picture(colour, (64, 32)))
+    np.savez(
+        tmp_path / "a.npz",
+        features=np.array([[0, 0], [1, 0], [0, 3], [0, 9]], dtype=np.float32),
+        paths=["0.png", "1.png", "2.png", "gone.png"],
+        labels=["red", "grün " * 20, "", "日本"],
+    )
+    folder, out = str(tmp_path / "index"), tmp_path / "out"
+    assert main(["import", str(tmp_path / "a.npz"), "--index-dir", folder, "--images", str(photos)]) == 0
+    command = ["neighbours", "--index-dir", folder, "-k", "2", "--out", str(out), "--pictures", "--json"]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == 4
+    assert sorted(file.name for file in (out / "pictures").iterdir()) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    with Image.open(out / "pictures" / "1.jpg") as sheet:
+        sheet.load()
+        assert sheet.size == (12 + 3 * 172, 12 + 208)
+        centres = [sheet.getpixel((12 + 80 + 172 * i, 12 + 80)) for i in range(3)]
+    for centre, colour in zip(centres, colours, strict=True):
+        assert np.abs(np.subtract(centre, colour)).max() < 12
+    (out / "pictures" / "2.jpg").unlink()
+    (out / "pictures" / "3.jpg").write_bytes(b"cut short")
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == 2
+    assert main([*command, "--metric", "manhattan"]) == 0  # here with the same distances but those of 1 and 2 to 3
+    assert 0 < json.loads(capsys.readouterr().out)["pictures"] < 4
+
+
+def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Path, capsys: Said) -> None:
+    photos, folder, out = tmp_path / "photos", str(tmp_path / "index"), tmp_path / "out"
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"{i}.png").write_bytes(picture((250, 0, 80 * i), (64, 32)))
+    features = np.array([[0, 0], [1, 0], [0, 3]], dtype=np.float32)
+    np.savez(tmp_path / "a.npz", features=features, paths=["0.png", "1.png", "2.png"])
+    assert main(["import", str(tmp_path / "a.npz"), "--index-dir", folder, "--images", str(photos)]) == 0
+    command = ["neighbours", "--index-dir", folder, "-k", "2", "--out", str(out), "--pictures", "--json"]
+
+    def drawn() -> tuple[int, int, str]:
+        capsys.readouterr()
+        assert main(command) == 0
+        told, err = capsys.readouterr()
+        done = json.loads(told)
+        return done["pictures"], done["missing"], err
+
+    photos.rename(tmp_path / "moved")
+    pictures, missing, err = drawn()
+    assert (pictures, missing) == (3, 3)
+    assert "3 of 3 pictures were not found" in err
+    assert "--images-dir" in err
+    assert drawn()[:2] == (0, 3)  # nothing that could be better
+    (tmp_path / "moved").rename(photos)
+    assert drawn() == (3, 0, "")
+    with Image.open(out / "pictures" / "1.jpg") as sheet:
+        assert np.abs(np.subtract(sheet.convert("RGB").getpixel((12 + 80, 12 + 80)), (250, 0, 0))).max() < 12
+    photos.rename(tmp_path / "moved")
+    assert drawn()[:2] == (0, 3)  # a sheet that shows them is not drawn over
+    assert drawn()[2]
+    (tmp_path / "moved").rename(photos)
+    whole = (photos / "1.png").read_bytes()
+    (photos / "1.png").write_bytes(b"damaged")
+    for file in (out / "pictures").iterdir():
+        file.unlink()
+    sheets_module._tile.cache_clear()  # as in a new process
+    assert drawn()[:2] == (3, 1)
+    (photos / "1.png").write_bytes(whole)
+    assert drawn()[:2] == (3, 0)
+
+
+def test_features_without_pictures_are_told(tmp_path: Path, capsys: Said) -> None:
+    indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
+    folder, out = str(tmp_path / "index"), str(tmp_path / "out")
+    assert main(["neighbours", "--index-dir", folder, "--out", out, "--pictures"]) == 0
+    assert "3 images have no picture" in capsys.readouterr().err
+
+
+def test_sheets_of_removed_images_are_deleted_and_no_other_file(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.eye(4, dtype=np.float32))
+    options = NeighboursOptions(k=2, pictures=True)
+    write_neighbours(index, tmp_path / "out", options)
+    pictures = tmp_path / "out" / "pictures"
+    Image.new("RGB", (9, 9)).save(pictures / "77.jpg")  # somebody's own
+    (pictures / "78.jpg").write_bytes(b"no picture")
+    (pictures / "4 of mine.jpg").write_bytes((pictures / "4.jpg").read_bytes())
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.commit(Batch(removed=[3, 4]))
+    done = write_neighbours(index, tmp_path / "out", options)
+    assert done.removed == 2
+    assert {file.name for file in pictures.iterdir()} == {"1.jpg", "2.jpg", "77.jpg", "78.jpg", "4 of mine.jpg"}
+    index.close()
+
+
+def test_too_large_a_k_is_told(tmp_path: Path, capsys: Said) -> None:
+    indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
+    command = ["neighbours", "--index-dir", str(tmp_path / "index"), "--out", str(tmp_path / "out"), "-k"]
+    assert main([*command, "100"]) == 0
+    assert "holds 3 images, so each has 2 neighbours, not 100" in capsys.readouterr().err
+    assert main([*command, "2"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_sheet_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.eye(3, dtype=np.float32))
+    (tmp_path / "out" / "pictures" / "2.jpg").mkdir(parents=True)
+    with pytest.raises(IndexingError, match=r"pictures/2\.jpg cannot be written: Is a directory"):
+        write_neighbours(index, tmp_path / "out", NeighboursOptions(pictures=True))
+    index.close()
+
+
+def test_a_file_in_place_of_the_folder_of_sheets(tmp_path: Path) -> None:
+    index = indexed(tmp_path, np.eye(3, dtype=np.float32))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "pictures").write_text("")
+    with pytest.raises(IndexingError, match=r"pictures is a file.* Name another folder"):
+        write_neighbours(index, tmp_path / "out", NeighboursOptions(pictures=True))
+    index.close()

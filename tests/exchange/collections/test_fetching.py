@@ -1,0 +1,166 @@
+"""One file from a server that breaks off, goes on, lies, and changes its mind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from searchengine.exchange.collections.download import DownloadError, Quiet, Resource, fetch
+from tests.exchange.collections.conftest import Publisher
+
+DATA = random.Random(1).randbytes(300_000)
+
+
+def get(publisher: Publisher, folder: Path, md5: str | None = None, name: str = "a.zip") -> Path:
+    return fetch(Resource(f"{publisher.base}/{name}", md5), folder, pause=0)
+
+
+def only(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture(autouse=True)
+def published(publisher: Publisher) -> None:
+    publisher.files["/a.zip"] = DATA
+
+
+def test_whole(publisher: Publisher, tmp_path: Path) -> None:
+    assert get(publisher, tmp_path, hashlib.md5(DATA).hexdigest()).read_bytes() == DATA
+    assert only(tmp_path) == ["a.zip"]
+    get(publisher, tmp_path)
+    assert len(publisher.asked) == 1  # it is there
+
+
+def test_goes_on_where_it_broke_off(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.breaks = [100_000, 50_000, 1]
+    assert get(publisher, tmp_path).read_bytes() == DATA
+    assert [asked for _, asked in publisher.asked] == [None, "bytes=100000-", "bytes=150000-", "bytes=150001-"]
+
+
+def test_goes_on_in_another_run(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.breaks = [100_000, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError, match=r"100,000 of 300,000 bytes.*run the same command again"):
+        get(publisher, tmp_path)
+    assert only(tmp_path) == ["a.zip.part", "a.zip.part.json"]
+    publisher.breaks, publisher.asked = [], []
+    assert get(publisher, tmp_path).read_bytes() == DATA
+    assert publisher.asked == [("/a.zip", "bytes=100000-")]
+
+
+def test_a_server_that_ignores_range_sends_all_again(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.ranges, publisher.breaks = False, [100_000, 200_000]
+    assert get(publisher, tmp_path).read_bytes() == DATA
+    assert len(publisher.asked) == 3
+
+
+def test_a_server_that_always_breaks_at_one_place_is_given_up(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.ranges, publisher.breaks = False, [100_000] * 50
+    with pytest.raises(DownloadError, match="cannot be fetched"):
+        get(publisher, tmp_path)
+    assert len(publisher.asked) < 10
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_the_file_changes_meanwhile(publisher: Publisher, tmp_path: Path, marks: bool) -> None:
+    publisher.marks, publisher.breaks = marks, [100_000, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        get(publisher, tmp_path)
+    publisher.breaks = []
+    publisher.files["/a.zip"] = changed = DATA[::-1] + b"more"
+    assert get(publisher, tmp_path).read_bytes() == changed
+
+
+def test_the_file_becomes_shorter_meanwhile(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.marks, publisher.breaks = False, [100_000, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError):
+        get(publisher, tmp_path)
+    publisher.breaks = []
+    publisher.files["/a.zip"] = b"short"
+    assert get(publisher, tmp_path).read_bytes() == b"short"
+
+
+def test_a_server_that_promises_more_than_it_has(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.says = len(DATA) + 1000
+    with pytest.raises(DownloadError, match="cannot be fetched"):
+        get(publisher, tmp_path)
+    assert len(publisher.asked) < 20
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_a_server_that_promises_less_is_found_out_by_the_hash(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.says = len(DATA) - 1000
+    with pytest.raises(DownloadError, match=r"MD5 is .* run the same command again"):
+        get(publisher, tmp_path, hashlib.md5(DATA).hexdigest())
+    assert only(tmp_path) == []
+    publisher.says = None
+    assert get(publisher, tmp_path, hashlib.md5(DATA).hexdigest()).read_bytes() == DATA
+
+
+def test_a_part_of_something_else_is_not_gone_on_with(publisher: Publisher, tmp_path: Path) -> None:
+    (tmp_path / "a.zip.part").write_bytes(b"something else")
+    assert get(publisher, tmp_path).read_bytes() == DATA
+    (tmp_path / "a.zip").unlink()
+    (tmp_path / "a.zip.part").write_bytes(DATA[:1000])
+    (tmp_path / "a.zip.part.json").write_text("{broken")
+    assert get(publisher, tmp_path).read_bytes() == DATA
+    # Longer than the file, but with notes of it.
+    (tmp_path / "a.zip").rename(tmp_path / "a.zip.part")
+    with (tmp_path / "a.zip.part").open("ab") as file:
+        file.write(b"tail")
+    (tmp_path / "a.zip.part.json").write_text(f'{{"url": "{publisher.base}/a.zip", "size": {len(DATA)}, "mark": null}}')
+    assert get(publisher, tmp_path).read_bytes() == DATA
+
+
+def test_what_a_server_says(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.statuses = [503, 429, 500]
+    assert get(publisher, tmp_path).read_bytes() == DATA
+    with pytest.raises(DownloadError, match=r"answered 404 .* by hand"):
+        get(publisher, tmp_path, name="none.zip")
+    assert len([path for path, _ in publisher.asked if path == "/none.zip"]) == 1  # asking again would not help
+    with pytest.raises(DownloadError, match="no web address"):
+        fetch(Resource("file:///etc/passwd"), tmp_path)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"cannot be reached .* run the same command again later"):
+        fetch(Resource("http://127.0.0.1:9/a.zip"), tmp_path, pause=0)
+
+
+def test_room_is_asked_for_before_anything_is_written(publisher: Publisher, tmp_path: Path) -> None:
+    def refuse(left: int) -> None:
+        assert left == len(DATA)
+        raise DownloadError("no room")
+
+    with pytest.raises(DownloadError, match="no room"):
+        fetch(Resource(f"{publisher.base}/a.zip"), tmp_path, room=refuse, pause=0)
+    assert only(tmp_path) == []
+
+
+def test_a_full_disk(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DownloadError, match="No space left on device"):
+        get(publisher, tmp_path)
+
+
+def test_progress_adds_up(publisher: Publisher, tmp_path: Path) -> None:
+    class Counting(Quiet):
+        total: int | None = None
+        done = 0
+
+        def start(self, what: str, total: int | None, done: int, unit: str) -> None:
+            self.total, self.done = total, done
+
+        def advance(self, amount: int) -> None:
+            self.done += amount
+
+    counting = Counting()
+    publisher.breaks = [100_000]
+    fetch(Resource(f"{publisher.base}/a.zip"), tmp_path, progress=counting, pause=0)
+    assert counting.total == counting.done == len(DATA)

@@ -1,0 +1,278 @@
+"""Photographs by class, from a publisher on this machine: what is chosen, where it lies, and what goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from searchengine import cli
+from searchengine.exchange.collections import (
+    Downloaded,
+    DownloadError,
+    download_open_images,
+    open_images,
+    selecting,
+    streaming,
+)
+from searchengine.exchange.collections.open_images import PUBLISHER
+from searchengine.exchange.collections.open_images import Publisher as Addresses
+from tests.exchange.collections.conftest import Publisher
+from tests.fakes import picture
+
+CLASSES = {"/m/01yrx": "Cat", "/m/0bt9lr": "Dog", "/m/0633h": "Polar bear", "/g/11x": "Mac/PC", "/m/0rare": "Rare"}
+SPLITS = ("validation", "test", "train")
+JPEG = picture((9, 9, 9), kind="JPEG")
+Rows = list[tuple[str, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of a few hundred rows comes in many pieces."""
+    monkeypatch.setattr(streaming, "_CHUNK", 97)
+    monkeypatch.setattr(selecting, "_SAVED", 500)
+
+
+@pytest.fixture
+def tables(publisher: Publisher) -> dict[str, Rows]:
+    """(id, mark, confidence) by split, sorted by id: what the publisher has, photographs included."""
+    randomly, made = random.Random(3), {}
+    for number, split in enumerate(SPLITS):
+        rows = []
+        for at in range(60):
+            id_ = f"{number}{randomly.getrandbits(60):015x}"
+            marks = randomly.sample(["/m/01yrx", "/m/0bt9lr", "/g/11x", "/m/0other"], randomly.randint(1, 3))
+            if split == "train" and at == 50:
+                rows.append((id_, "/m/0rare", "1"))
+            rows += [(id_, mark, randomly.choice(["0", "1", "1", "1.0", "0.0"])) for mark in marks]
+            publisher.files[f"/{split}/{id_}.jpg"] = JPEG
+        made[split] = sorted(rows)
+    publish(publisher, made)
+    return made
+
+
+def publish(publisher: Publisher, tables: dict[str, Rows]) -> None:
+    names = "LabelName,DisplayName\n" + "".join(f"{mark},{name}\n" for mark, name in CLASSES.items())
+    publisher.files["/classes.csv"] = names.encode()
+    for split, rows in tables.items():
+        lines = ["ImageID,Source,LabelName,Confidence", *(f"{id_},verification,{m},{c}" for id_, m, c in rows)]
+        publisher.files[f"/{split}.csv"] = "\n".join(lines).encode()
+
+
+def get(publisher: Publisher, to: Path, classes: list[str], images: int, **more: object) -> Downloaded:
+    base = publisher.base
+    addresses = Addresses(
+        f"{base}/classes.csv", {one: f"{base}/{one}.csv" for one in SPLITS}, base + "/{split}/{id}.jpg"
+    )
+    return download_open_images(classes, images, to, publisher=addresses, pause=0, **more)  # type: ignore[arg-type]
+
+
+def expected(
+    tables: dict[str, Rows], classes: list[str], images: int, gone: tuple[str, ...] = ()
+) -> dict[str, set[str]]:
+    """id -> names of its classes, by a plain loop over all rows."""
+    marks = {mark: name for mark, name in CLASSES.items() if name in classes}
+    counts: dict[str, int] = defaultdict(int)
+    chosen: dict[str, set[str]] = {}
+    for split in SPLITS:
+        if all(counts[name] >= images for name in classes):
+            break
+        by_photo: dict[str, list[str]] = defaultdict(list)
+        for id_, mark, confidence in tables[split]:
+            if mark in marks and float(confidence) == 1 and id_ not in gone:
+                by_photo[id_].append(marks[mark])
+        for id_, names in by_photo.items():
+            if all(counts[name] >= images for name in classes):
+                break
+            # rows come one by one: from the first of a class that is lacking on
+            first = next((at for at, name in enumerate(names) if counts[name] < images), None)
+            if first is not None:
+                chosen[id_] = set(names[first:])
+                for name in names[first:]:
+                    counts[name] += 1
+    return chosen
+
+
+def labels_of(done: Downloaded) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    if done.label_file is not None:
+        with done.label_file.open(newline="") as file:
+            for row in csv.DictReader(file):
+                assert (done.pictures / row["path"]).is_file()
+                found.setdefault(Path(row["path"]).stem, set()).add(row["label"])
+    return found or {file.stem: {file.parent.name} for file in done.pictures.rglob("*.jpg")}
+
+
+def test_the_publishers_addresses() -> None:
+    tables = "https://storage.googleapis.com/openimages/v7"
+    assert PUBLISHER.classes == f"{tables}/oidv7-class-descriptions.csv"
+    assert PUBLISHER.labels == {
+        "validation": f"{tables}/oidv7-val-annotations-human-imagelabels.csv",
+        "test": f"{tables}/oidv7-test-annotations-human-imagelabels.csv",
+        "train": f"{tables}/oidv7-train-annotations-human-imagelabels.csv",
+    }
+    address = PUBLISHER.photos.format(split="train", id="000002b66c9c498e")
+    assert address == "https://open-images-dataset.s3.amazonaws.com/train/000002b66c9c498e.jpg"
+
+
+@pytest.mark.parametrize("images", [1, 5, 40, 500])
+def test_which_photographs(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path, images: int) -> None:
+    done = get(publisher, tmp_path, ["cat", "DOG"], images)
+    assert labels_of(done) == expected(tables, ["Cat", "Dog"], images)
+    assert done.files == len(list(done.pictures.rglob("*.jpg")))
+    # Only as much of the tables was asked for as is needed, and all of it is there now.
+    assert ("/train.csv" in [path for path, _ in publisher.asked]) == (images > 5)
+    publisher.asked.clear()
+    assert get(publisher, tmp_path, ["Cat", "Dog"], images).files == 0
+    assert publisher.asked == []
+
+
+def test_one_class_needs_no_table_of_labels(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    done = get(publisher, tmp_path, ["/g/11x"], 4)
+    assert done.label_file is None
+    assert [file.parent.name for file in done.pictures.rglob("*.jpg")] == ["Mac-PC"] * 4
+    # More of them, and another class into the same folder: what is there stays where it is, and gets its labels.
+    more = get(publisher, tmp_path, ["Cat", "Mac/PC"], 9)
+    wanted = expected(tables, ["Cat", "Mac/PC"], 9)
+    assert labels_of(more).items() >= wanted.items()
+    assert more.files == len(list(more.pictures.rglob("*.jpg"))) - 4
+
+
+def test_breaks_and_kills(
+    publisher: Publisher, tables: dict[str, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = expected(tables, ["Rare", "Dog"], 30)
+    publisher.breaks = [10, 1_000_000, 300, 100, 0, 150]  # within the classes, then within the tables
+    publisher.files["/test.csv"] += b"\r\n"
+    with monkeypatch.context() as killed:
+        killed.setattr(open_images, "_fetch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            get(publisher, tmp_path, ["Rare", "Dog"], 30)
+    publisher.asked.clear()
+    assert labels_of(get(publisher, tmp_path, ["Rare", "Dog"], 30)) == wanted
+    assert not [path for path, _ in publisher.asked if path.endswith(".csv")]
+
+
+def test_a_search_goes_on_in_another_run(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    publisher.breaks = [1_000_000, 1500, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError, match=r"validation.csv cannot be read.*goes on from there"):
+        get(publisher, tmp_path, ["Cat"], 40)
+    publisher.breaks, publisher.asked = [], []
+    assert labels_of(get(publisher, tmp_path, ["Cat"], 40)) == expected(tables, ["Cat"], 40)
+    start = publisher.asked[0][1]
+    assert start is not None
+    assert 1000 < int(start.removeprefix("bytes=").removesuffix("-")) <= 1500
+
+
+def test_a_server_without_ranges(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    publisher.ranges, publisher.breaks = False, [1_000_000, 700, 1500]
+    assert labels_of(get(publisher, tmp_path, ["Cat"], 8)) == expected(tables, ["Cat"], 8)
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_a_table_that_changes_is_read_anew(
+    publisher: Publisher, tables: dict[str, Rows], tmp_path: Path, marks: bool
+) -> None:
+    publisher.marks, publisher.breaks = marks, [1_000_000, 1500, 0, 0, 0, 0, 0]
+    with pytest.raises(DownloadError, match="cannot be read"):
+        get(publisher, tmp_path, ["Cat"], 40)
+    publisher.breaks = []
+    tables["validation"] = tables["validation"][-9:]  # shorter than what was read
+    publish(publisher, tables)
+    assert labels_of(get(publisher, tmp_path, ["Cat"], 40)) == expected(tables, ["Cat"], 40)
+
+
+def test_a_table_that_promises_more_than_it_has(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    get(publisher, tmp_path, ["Cat"], 1)  # the classes are there
+    publisher.says, publisher.ranges = 10_000_000, False
+    with pytest.raises(DownloadError, match="cannot be read"):
+        get(publisher, tmp_path, ["Cat"], 500)
+    assert len(publisher.asked) < 30
+
+
+def test_photographs_that_are_gone_are_replaced(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    gone = tuple(expected(tables, ["Cat"], 10))[2:5]
+    for id_ in gone:
+        del publisher.files[f"/validation/{id_}.jpg"]
+    done = get(publisher, tmp_path, ["Cat"], 10)
+    assert labels_of(done) == expected(tables, ["Cat"], 10, gone)
+    assert done.files == 10
+    publisher.asked.clear()
+    assert get(publisher, tmp_path, ["Cat"], 10).files == 0
+    assert publisher.asked == []
+
+
+def test_a_photograph_that_is_damaged_on_its_way(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    (first, *_) = expected(tables, ["Cat"], 3)
+    path = f"/validation/{first}.jpg"
+    for tells in (
+        {"x-goog-hash": "crc32c=AAAAAA==, md5=AAAAAAAAAAAAAAAAAAAAAA=="},
+        {"Server": "AmazonS3", "ETag": f'"{0:032}"'},
+    ):
+        publisher.tells[path] = tells
+        with pytest.raises(DownloadError, match=rf"{first}.jpg is not what .* MD5 .* {0:032}.* again"):
+            get(publisher, tmp_path, ["Cat"], 3)
+        assert not (tmp_path / "images" / "Cat" / f"{first}.jpg").exists()
+    del publisher.tells[path]
+    publisher.files[path] = b"<html>Please log in</html>"
+    with pytest.raises(DownloadError, match="is no JPEG"):
+        get(publisher, tmp_path, ["Cat"], 3)
+    publisher.files[path] = JPEG
+    assert labels_of(get(publisher, tmp_path, ["Cat"], 3)) == expected(tables, ["Cat"], 3)
+
+
+def test_what_cannot_be_done_is_said(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"no class 'Polar beer'. Near to it are: Polar bear, .*All 5 stand in"):
+        get(publisher, tmp_path, ["Cat", "Polar beer"], 3)
+    with pytest.raises(DownloadError, match="There is no photograph of Polar bear in validation, test, train"):
+        get(publisher, tmp_path, ["polar_bear"], 3)
+    publisher.files["/validation.csv"] = b"<html>"
+    with pytest.raises(DownloadError, match="another form"):
+        get(publisher, tmp_path / "other", ["Cat"], 3)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DownloadError, match="cannot be made"):
+        get(publisher, tmp_path / "file", ["Cat"], 3)
+    publisher.files["/classes.csv"] = b"\xff\xfe\x00"
+    with pytest.raises(DownloadError, match="Delete it"):
+        get(publisher, tmp_path / "third", ["Cat"], 3)
+
+
+def test_the_command(
+    publisher: Publisher,
+    tables: dict[str, Rows],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = publisher.base
+    monkeypatch.setattr(
+        open_images.download_open_images,
+        "__kwdefaults__",
+        {
+            **open_images.download_open_images.__kwdefaults__,
+            "publisher": Addresses(
+                f"{base}/classes.csv", {one: f"{base}/{one}.csv" for one in SPLITS}, base + "/{split}/{id}.jpg"
+            ),
+        },
+    )
+    to = str(tmp_path / "pets")
+    command = ["download", "open-images", "--to", to, "--classes", "Cat", "Rare", "--images", "3"]
+    assert cli.main([*command, "--split", "train", "validation"]) == 0
+    told = capsys.readouterr()
+    assert "Rare: only 1 photographs in train, validation" in told.err
+    assert told.out.startswith(f"searchengine index {to}/images --index-dir open-images")
+    assert cli.main([*command, "--split", "train", "validation", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == 0
+    # The index takes what it writes.
+    labels = ["--labels", f"{to}/labels.csv"] if Path(to, "labels.csv").exists() else []
+    index = ["index", f"{to}/images", "--index-dir", str(tmp_path / "i"), "--model", "compact", *labels]
+    assert cli.main(index) == 0
+    assert "not named in" not in capsys.readouterr().err
+    for wrong in (["download", "open-images", "--to", to], ["download", "cifar10", "--to", to, "--images", "3"]):
+        with pytest.raises(SystemExit):
+            cli.main(wrong)
+        assert "--classes" in capsys.readouterr().err

@@ -1,0 +1,155 @@
+"""Rocchio and the exemplar SVM against formulas written out, and what is left out of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.cli import recommending
+from searchengine.engine import SearchEngine, open_index
+from searchengine.errors import QueryError, UnknownImageError
+from searchengine.exchange import ImportOptions, import_features
+from searchengine.learn.feedback import EXEMPLAR_SVM, ROCCHIO, RULES, exemplar_svm, recommend, rocchio
+from searchengine.learn.svm import linear_svm
+from tests.learn.conftest import Indexed, clouds
+
+
+def test_rocchio_by_hand() -> None:
+    liked, disliked, query = np.array([[2.0, 0.0], [0.0, 5.0]]), np.array([[0.0, 3.0]]), np.array([[1.0, 0.0]])
+    # 1 (1, 0) + 0.75 (0.5, 0.5) - 0.15 (0, 1)
+    expected = np.array([1.375, 0.225])
+    np.testing.assert_allclose(rocchio(liked, disliked, query), expected / np.hypot(*expected), rtol=1e-6)
+    np.testing.assert_allclose(rocchio(liked[:1], liked[:0]), [1.0, 0.0])
+    with pytest.raises(QueryError, match="at least one liked"):
+        rocchio(liked[:0], disliked)
+    with pytest.raises(QueryError, match="cancel out"):
+        rocchio(liked[:1], liked[:1], beta=1.0, gamma=1.0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_recommend_equals_a_loop(rule: str, indexed: Indexed) -> None:
+    features, labels = clouds((20, 20))
+    features[31] = features[5]  # a tie
+    index = indexed(features, labels)
+    liked, disliked = [4, 9, 1], [33]
+    rows = features.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    if rule == ROCCHIO:
+        w = 0.75 * rows[[3, 8, 0]].mean(axis=0) - 0.15 * rows[32]
+    else:
+        rest = [i for i in range(40) if i + 1 not in (*liked, *disliked)]
+        w = exemplar_svm(rows[[3, 8, 0]], rows[[32]], rows[rest]).astype(np.float64)
+    cosines = rows @ (w / np.linalg.norm(w))
+    expected = sorted((-round(float(cosines[i]), 6), i + 1) for i in range(40) if i + 1 not in (*liked, *disliked))
+    engine = SearchEngine(index)
+    hits = engine.recommend(liked, disliked, k=100, rule=rule)
+    assert [(-round(hit.score, 6), hit.id) for hit in hits] == expected
+    assert [hit.rank for hit in hits] == list(range(1, 37))
+    assert [hit.id for hit in engine.recommend(liked, disliked, k=3, rule=rule)] == [id_ for _, id_ in expected[:3]]
+    assert 7 not in [hit.id for hit in engine.recommend(liked, disliked, 100, query=7, rule=rule)]
+    again = engine.recommend([*liked, 4], disliked, k=100, rule=rule)
+    assert [hit.id for hit in again] == [hit.id for hit in hits]  # to like twice is to like once
+
+
+@pytest.mark.parametrize(
+    ("metric", "normalize", "distance"),
+    [
+        ("euclidean", "l2", lambda cosine: (2 - 2 * cosine) ** 0.5),
+        ("inner-product", "l2", lambda cosine: -cosine),
+        ("cosine", "l2", lambda cosine: 1 - cosine),
+        ("manhattan", "l2", lambda cosine: 1 - cosine),
+        ("euclidean", "none", lambda cosine: 1 - cosine),
+        ("inner-product", "none", lambda cosine: 1 - cosine),
+    ],
+)
+def test_distances_are_those_of_the_index_where_it_ranks_by_direction(
+    metric: str, normalize: str, distance: Callable[[float], float], tmp_path: Path
+) -> None:
+    features = clouds((6, 6))[0]
+    np.save(tmp_path / "a.npy", features)
+    import_features(tmp_path / "a.npy", tmp_path / "index", ImportOptions(metric=metric, normalize=normalize))
+    index = open_index(tmp_path / "index")
+    for hit in recommend(index, features[:1], features[:0], 12, rule=ROCCHIO):
+        row, liked = features[hit.id - 1], features[0]
+        cosine = float(row @ liked / np.linalg.norm(row) / np.linalg.norm(liked))
+        assert hit.score == pytest.approx(cosine, abs=1e-6)
+        assert hit.distance == pytest.approx(distance(min(cosine, 1.0)), abs=1e-3)
+    index.close()
+
+
+def test_svm_equals_scikit_learn() -> None:
+    svm = pytest.importorskip("sklearn.svm")
+    features, labels = clouds((30, 25), seed=3)
+    signs = np.where(np.array(labels) == "a", 1.0, -1.0)
+    costs = np.where(signs > 0, 2.0, 0.3)
+    w, bias = linear_svm(features.astype(np.float64), signs, costs)
+    theirs = svm.LinearSVC(loss="hinge", C=1.0, dual=True, tol=1e-6, max_iter=200_000)
+    theirs.fit(features.astype(np.float64), signs, sample_weight=costs)
+    np.testing.assert_allclose(w, theirs.coef_[0], atol=2e-3)
+    assert bias == pytest.approx(theirs.intercept_[0], abs=2e-3)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_feedback_helps(rule: str, indexed: Indexed) -> None:
+    features, labels = clouds((60, 60, 60), dimension=16)
+    features += 1.5 * np.random.default_rng(1).standard_normal(features.shape, dtype=np.float32)  # else all is right
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    engine = SearchEngine(indexed(features, labels))
+    before = after = 0
+    for query in range(1, 181, 15):
+        label = labels[query - 1]
+        found = engine.search_id(query, 60)[1:]
+        liked = [hit.id for hit in found[:20] if hit.label == label][:3]
+        disliked = [hit.id for hit in found[:20] if hit.label != label][:3]
+        rest = [hit.label for hit in found if hit.id not in (*liked, *disliked)]
+        before += rest[:20].count(label)
+        after += [hit.label for hit in engine.recommend(liked, disliked, 20, query=query, rule=rule)].count(label)
+    assert after > before
+
+
+def test_what_is_refused(indexed: Indexed) -> None:
+    features, labels = clouds((5, 5))
+    index = indexed(features, labels)
+    engine = SearchEngine(index)
+    for liked, disliked in (([], [1]), ([], []), ([1, 2], [2])):
+        with pytest.raises(QueryError):
+            engine.recommend(liked, disliked)
+    for rule in RULES:
+        with pytest.raises(QueryError):
+            engine.recommend([], [1], rule=rule)
+    with pytest.raises(QueryError, match="cancel out"):
+        recommend(index, np.zeros((1, 4)), np.zeros((0, 4)), rule=ROCCHIO)
+    with pytest.raises(UnknownImageError):
+        engine.recommend([77])
+    with pytest.raises(QueryError, match="exemplar-svm"):
+        engine.recommend([1], rule="magic")
+    for k in (0, -1, True, 1.5):
+        with pytest.raises(QueryError):
+            engine.recommend([1], k=k)  # type: ignore[arg-type]
+    assert engine.recommend(range(1, 11)) == []  # all of them liked: nothing is left
+
+
+def test_contents_are_left_out_however_many_copies(indexed: Indexed, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.ones((30, 4), dtype=np.float32)
+    features[25:] = clouds((5,))[0]
+    index = indexed(features)
+    known = index.known
+
+    def with_contents(ids: list[int]) -> list[object]:
+        from dataclasses import replace
+
+        return [replace(one, content_hash="aa" if one.id <= 25 else "bb") for one in known(ids)]
+
+    monkeypatch.setattr(index, "known", with_contents)
+    hits = recommend(index, features[:1], features[:0], 2, rule=EXEMPLAR_SVM, without_contents={"aa"})
+    assert len(hits) == 2
+    assert all(hit.id > 25 for hit in hits)
+
+
+def test_command_line_offers_every_rule(tmp_path: Path) -> None:
+    assert recommending._RULES == RULES
+    assert recommending.example("42") == 42
+    assert recommending.example("./42") == Path("42")

@@ -1,0 +1,69 @@
+"""Scores by hand, and folds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from searchengine.learn.folds import ALWAYS, stratified
+from searchengine.learn.scores import ClassScore, Confusion, brier, expected_calibration_error, held_out, wilson
+
+
+def test_worked_by_hand() -> None:
+    truth = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])  # the last one is a tie: the first wins
+    told = held_out(truth, probabilities, ("cat", "dog"))
+    assert (told.images, told.accuracy) == (4, 0.5)
+    assert told.by_class == (ClassScore("cat", 2, 1), ClassScore("dog", 2, 1))
+    assert told.confused == (Confusion("cat", "dog", 1), Confusion("dog", "cat", 1))
+    assert told.brier == pytest.approx((0.02 + 0.72 + 0.08 + 0.5) / 4)
+    # each in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.8|, |0 - 0.5|
+    assert told.calibration_error == pytest.approx((0.1 + 0.6 + 0.2 + 0.5) / 4)
+
+
+def test_wilson_interval() -> None:
+    low, high = wilson(8, 10)  # 0.4902 to 0.9433: Brown, Cai and DasGupta's way of counting
+    assert (low, high) == (pytest.approx(0.49016, abs=1e-4), pytest.approx(0.94333, abs=1e-4))
+    assert wilson(0, 5)[0] == 0.0
+    assert wilson(5, 5)[1] == 1.0
+    assert wilson(5, 5)[0] > 0.5
+
+
+def test_calibration_error_against_a_loop() -> None:
+    random = np.random.default_rng(1)
+    confidence = random.random(400)
+    right = random.random(400) < confidence**2
+    expected = 0.0
+    for i in range(10):
+        inside = (confidence > i / 10) & (confidence <= (i + 1) / 10)
+        if inside.any():
+            expected += inside.sum() / 400 * abs(right[inside].mean() - confidence[inside].mean())
+    assert expected_calibration_error(confidence, right, bins=10) == pytest.approx(expected)
+    assert expected_calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0.0
+
+
+def test_brier_equals_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(2)
+    positive = random.random(50)
+    truth = (random.random(50) < positive).astype(np.int64)
+    both = np.stack([1 - positive, positive], axis=1)
+    assert brier(truth, both) == pytest.approx(2 * metrics.brier_score_loss(truth, positive))  # over both classes
+
+
+def test_folds_are_stratified_and_keep_copies_together() -> None:
+    truth = np.array([0] * 50 + [1] * 20 + [2])
+    groups = np.arange(71)
+    groups[[3, 17, 40]] = 3  # three files with one content
+    groups[60] = 5  # and a copy that carries another label
+    folds = stratified(truth, groups, 5, seed=0)
+    assert set(folds[:70].tolist()) == {0, 1, 2, 3, 4}
+    assert folds[70] == ALWAYS
+    assert len({*folds[[3, 17, 40]].tolist()}) == 1
+    assert folds[60] == folds[5]
+    counts = np.bincount(folds[50:70], minlength=5)
+    assert counts.min() >= 3
+    assert counts.max() <= 5
+    np.testing.assert_array_equal(folds, stratified(truth, groups, 5, seed=0))
+    assert (stratified(np.arange(4), np.arange(4), 5, seed=0) == ALWAYS).all()
+    assert set(stratified(np.array([0, 0, 1, 1]), np.arange(4), 5, seed=0).tolist()) == {0, 1}

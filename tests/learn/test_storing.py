@@ -1,0 +1,199 @@
+"""A classifier on disk: it comes back as it was, says when it is stale, and nothing that was planted gets in."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError
+from searchengine.index.changes import Batch
+from searchengine.index.local import LocalIndex
+from searchengine.index.verify import verify
+from searchengine.index.writer import IndexWriter
+from searchengine.learn import Classifier, LatestClassifier, load_classifier, save_classifier, training_set
+from searchengine.learn.storing import SHEET
+from tests.learn.conftest import Indexed, clouds
+from tests.learn.test_classifiers import REPORT
+from tests.web.mapped import read_only_mount
+
+
+@pytest.fixture
+def index(indexed: Indexed) -> LocalIndex:
+    return indexed(*clouds((5, 4)))
+
+
+def classifier_for(index: LocalIndex, seed: int = 0) -> Classifier:
+    random = np.random.default_rng(seed)
+    data = training_set(index)
+    return Classifier(
+        classes=("a", "b"),
+        coefficients=random.standard_normal((2, 4)),
+        intercepts=random.standard_normal(2),
+        mean=random.standard_normal(4),
+        scale=random.random(4) + 0.5,
+        fingerprint=data.fingerprint,
+        version=data.version,
+        report=REPORT,
+    )
+
+
+def test_round_trip(index: LocalIndex) -> None:
+    assert load_classifier(index) is None
+    for seed in (0, 1):
+        made = classifier_for(index, seed)
+        save_classifier(index, made)
+        read = load_classifier(index)
+        assert read is not None
+        assert not read.stale
+        assert (read.classes, read.report) == (made.classes, made.report)
+        rows = index.features
+        np.testing.assert_array_equal(read.probabilities(rows), made.probabilities(rows))
+    assert len(list(index.folder.glob("classifier*"))) == 2  # the old arrays are gone
+    assert verify(index.folder).sound  # the index does not mind
+
+
+def test_stale(index: LocalIndex) -> None:
+    save_classifier(index, classifier_for(index))
+    with IndexWriter.open(index.folder) as writer:
+        writer.compact()
+    read = load_classifier(index)
+    assert read is not None
+    assert not read.stale  # compaction changes nothing that was learnt
+    with IndexWriter.open(index.folder) as writer:
+        writer.commit(Batch(removed=[3]))
+    read = load_classifier(index)
+    assert read is not None
+    assert read.stale
+
+
+def test_latest(index: LocalIndex) -> None:
+    latest = LatestClassifier(index)
+    assert latest.get() is None
+    save_classifier(index, classifier_for(index))
+    first = latest.get()
+    assert first is not None
+    assert latest.get() is first
+    save_classifier(index, classifier_for(index, 1))
+    second = latest.get()
+    assert second is not None
+    assert second is not first
+    with IndexWriter.open(index.folder) as writer:
+        writer.commit(Batch(removed=[3]))
+    assert latest.get() is second  # nobody waits while all labels are looked at
+    for _ in range(1000):
+        third = latest.get()
+        if third is not second:
+            break
+        time.sleep(0.01)
+    assert third is not None
+    assert third.stale
+
+
+def test_latest_on_a_read_only_mount(index: LocalIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_classifier(index, classifier_for(index))
+    index.close()
+    read_only_mount(monkeypatch)
+    latest = LatestClassifier(LocalIndex.open(index.folder))
+    first = latest.get()
+    assert first is not None
+    assert not first.stale
+    with IndexWriter.open(index.folder) as writer:
+        writer.commit(Batch(removed=[3]))
+    for _ in range(1000):
+        read = latest.get()
+        if read is not first:
+            break
+        time.sleep(0.01)
+    assert read is not None
+    assert read.stale
+
+
+def test_another_extractor_is_refused(index: LocalIndex) -> None:
+    save_classifier(index, classifier_for(index))
+    with IndexWriter.open(index.folder) as writer:
+        writer.set({"fingerprint": "0" * 16})
+    with pytest.raises(ExtractorMismatchError, match="classify --fit"):
+        load_classifier(index)
+
+
+def _planted(sheet: dict[str, Any], folder: Path, **arrays: Any) -> None:
+    """Arrays of somebody else, with the right hash."""
+    import hashlib
+
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    (folder / sheet["file"]).write_bytes(out.getvalue())
+    sheet["sha256"] = hashlib.sha256(out.getvalue()).hexdigest()
+
+
+class _Trap:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return (pytest.fail, ("unpickled",))
+
+
+GOOD: dict[str, Any] = {
+    "coefficients": np.zeros((2, 4)),
+    "intercepts": np.zeros(2),
+    "mean": np.zeros(4),
+    "scale": np.ones(4),
+    "classes": np.array(["a", "b"]),
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"coefficients": np.zeros((2, 5))},
+        {"coefficients": np.zeros((2, 4), dtype=np.float32)},
+        {"intercepts": np.array([0.0, np.nan])},
+        {"scale": np.zeros(4)},
+        {"classes": np.array(["a", "a"])},
+        {"classes": np.array([1, 2])},
+        {"classes": np.array([_Trap(), _Trap()], dtype=object)},
+        {"mean": np.array([_Trap()] * 4, dtype=object)},
+    ],
+)
+def test_planted_arrays(wrong: dict[str, Any], index: LocalIndex) -> None:
+    save_classifier(index, classifier_for(index))
+    path = index.folder / SHEET
+    sheet = json.loads(path.read_text())
+    _planted(sheet, index.folder, **GOOD)
+    path.write_text(json.dumps(sheet))
+    assert load_classifier(index) is not None
+    _planted(sheet, index.folder, **{**GOOD, **wrong})
+    path.write_text(json.dumps(sheet))
+    with pytest.raises(IndexDamagedError, match="classify --fit"):
+        load_classifier(index)
+
+
+def test_tampered_files(index: LocalIndex) -> None:
+    save_classifier(index, classifier_for(index))
+    path = index.folder / SHEET
+    good = json.loads(path.read_text())
+    arrays = index.folder / good["file"]
+    content = arrays.read_bytes()
+    for bad in (content[:-3], content[:200] + b"\xff" + content[201:], b"", pickle.dumps(_Trap())):
+        arrays.write_bytes(bad)
+        with pytest.raises(IndexDamagedError, match="not those that were written"):
+            load_classifier(index)
+    arrays.write_bytes(content)
+    for key, value in {"file": "../../etc/passwd", "format": 2, "sha256": 7, "report": {"fitted": 1}}.items():
+        path.write_text(json.dumps({**good, key: value}))
+        with pytest.raises(IndexDamagedError):
+            load_classifier(index)
+    for text in ("", "[]", "null", "{", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(IndexDamagedError):
+            load_classifier(index)
+    path.write_text(json.dumps(good))
+    arrays.unlink()
+    with pytest.raises(IndexDamagedError, match="missing"):
+        load_classifier(index)

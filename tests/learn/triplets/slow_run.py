@@ -1,0 +1,29 @@
+"""A run that can be killed: ``python -m tests.learn.triplets.slow_run PHOTOS BACKBONE OUT EPOCHS SECONDS``.
+
+Prints a line an epoch, and rests that many seconds after each.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from searchengine.learn.triplets.curves import Epoch
+from tests.learn.triplets import tiny
+from tests.learn.triplets.conftest import Setting
+
+
+def main() -> None:
+    photos, backbone, out = (Path(one) for one in sys.argv[1:4])
+    epochs, seconds = int(sys.argv[4]), float(sys.argv[5])
+
+    def after(epoch: Epoch) -> None:
+        print(epoch.number, flush=True)
+        time.sleep(seconds)
+
+    Setting(photos, backbone).train(out, tiny.Told(after), epochs=epochs, patience=epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""What cannot be learnt from is said clearly, and what was reached is kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from searchengine.cli.main import main
+from searchengine.errors import IndexingError, LearningError
+from searchengine.extractors import own
+from searchengine.learn.triplets import Recipe, checkpoint, curves, fitting
+from searchengine.learn.triplets import run as running
+from searchengine.learn.triplets.gathering import find_labelled
+from searchengine.learn.triplets.learner import Learner, NotFiniteError
+from searchengine.learn.triplets.scores import Scores
+from searchengine.learn.triplets.sources import Features
+from tests.learn.triplets import tiny
+from tests.learn.triplets.conftest import Setting
+
+# Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    tiny.draw_photos(tmp_path / "photos")
+    with pytest.raises(LearningError, match=r"All images have the one label 'red'.*at least two classes"):
+        find_labelled([tmp_path / "photos"], exclude=["green", "blue"])
+
+
+def test_no_labels(tmp_path: Path) -> None:
+    shutil.copytree(tiny.draw_photos(tmp_path / "photos") / "red", tmp_path / "flat")
+    with pytest.raises(LearningError, match=r"Nothing in .*flat has a label.*--labels FILE.csv"):
+        find_labelled([tmp_path / "flat"])
+    with pytest.raises(IndexingError, match="is not there"):
+        find_labelled([tmp_path / "gone"])
+
+
+def test_empty_labels(tmp_path: Path) -> None:
+    """An empty label is none: the image is left out and counted."""
+    photos = tiny.draw_photos(tmp_path / "photos", each=4)
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\nred/00.png,warm\nred/01.png, \nblue/00.png,cold\nblue/01.png,\nblue/02.png,cold\n")
+    found = find_labelled([photos], labels=str(table))
+    assert [(image.path, image.label) for image in found.images] == [
+        ("blue/00.png", "cold"),
+        ("blue/02.png", "cold"),
+        ("red/00.png", "warm"),
+    ]
+    assert found.unlabelled == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dropout": 1.0}, "--dropout must be"),
+        ({"margin": 0.0}, "--margin and --learning-rate"),
+        ({"learning_rate": float("nan")}, "--margin and --learning-rate"),
+        ({"validation": 1.0}, "--validation must be"),
+        ({"weight_decay": 2000.0}, "times --learning-rate at most 1"),
+        ({"triplets": "easy"}, "--triplets must be one of random, semihard, hard"),
+        ({"images_a_class": 1}, "--images-a-class"),
+        ({"views": -1}, "--views and --seed"),
+        ({"epochs": 0}, "--epochs"),
+    ],
+)
+def test_recipes_that_make_no_sense(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(LearningError, match=message):
+        Recipe(**changes)  # type: ignore[arg-type]
+
+
+def test_the_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "model.h5")]) == 1
+    assert "must end in .keras" in capsys.readouterr().err
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(LearningError, match="is a folder"):
+        running.check_out(tmp_path / "folder.keras")
+    (tmp_path / "file").touch()
+    with pytest.raises(LearningError, match="cannot be made"):
+        running.check_out(tmp_path / "file" / "model.keras")
+
+
+def test_weights_that_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr("searchengine.extractors.weights._why_unreachable", lambda url: "no network")
+    photos = tiny.draw_photos(tmp_path / "photos")
+    assert main(["train", str(photos), "--out", str(tmp_path / "m.keras"), "--runtime", "openvino"]) == 1
+    told = capsys.readouterr().err
+    assert "The ImageNet weights of ResNet50 are not at hand" in told
+    assert "resnet50_weights_tf_dim_ordering_tf_kernels.h5" in told
+    assert "--model compact" in told  # which train takes too
+
+
+@pytest.mark.slow
+def test_unreadable_images_and_a_class_of_one(setting: Setting, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(setting.photos, photos)
+    (photos / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    (photos / "red" / "cut.png").write_bytes((photos / "red" / "00.png").read_bytes()[:200])
+    (photos / "alone").mkdir()
+    Image.fromarray(tiny.picture("red", 900)).save(photos / "alone" / "red.png")
+    shutil.copy(photos / "blue" / "00.png", photos / "green" / "copy.png")
+    told = tiny.Told()
+    result = setting.train(tmp_path / "m.keras", told, photos=photos, epochs=1)
+    assert sorted(told.refused) == ["red/broken.jpg", "red/cut.png"]
+    assert [path for path, _ in result.skipped] == ["red/broken.jpg", "red/cut.png"]
+    assert all(reason for _, reason in result.skipped)
+    assert result.classes == 4
+    assert any("of alone there is one image only: it serves as a negative" in one for one in told.sentences)
+
+
+@pytest.mark.slow
+def test_nothing_readable(setting: Setting, tmp_path: Path) -> None:
+    for label in tiny.CLASSES:
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    with pytest.raises(LearningError, match=r"Of 3 images 3 cannot be used.*blue/a.jpg"):
+        setting.train(tmp_path / "m.keras", photos=tmp_path / "photos")
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best state until then is written, and a later look finds it."""
+    whole = Features.draw
+
+    def poisoned(self: Features, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        features = whole(self, rows, random)
+        return features * np.nan if len(epochs) == 3 else features
+
+    epochs: list[curves.Epoch] = []
+    monkeypatch.setattr(Features, "draw", poisoned)
+    with pytest.raises(LearningError, match=r"In epoch 4 the loss was no number any more. .*of epoch \d.*--restart"):
+        setting.train(tmp_path / "m.keras", tiny.Told(epochs.append))
+    embeddings = np.asarray(own.load(tmp_path / "m.keras")(np.zeros((1, tiny.SIZE, tiny.SIZE, 3), np.uint8)))
+    assert np.isfinite(embeddings).all()
+    monkeypatch.undo()
+    result = setting.train(tmp_path / "m.keras", epochs=4)
+    assert [epoch.number for epoch in result.epochs] == [0, 1, 2, 3, 4]
+
+
+def test_a_start_that_is_no_number() -> None:
+    class Start:
+        def state(self) -> None: ...
+
+    def judge() -> Scores:
+        raise NotFiniteError
+
+    with pytest.raises(LearningError, match=r"In epoch 0, .* was no number.*Choose another --layer"):
+        fitting.begin(cast("Learner", Start()), judge, {})
+
+
+@pytest.mark.slow
+def test_a_start_that_is_no_number_in_a_whole_run(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Features.plain
+    monkeypatch.setattr(Features, "plain", lambda self, rows: whole(self, rows) * np.float32(np.nan))
+    with pytest.raises(LearningError, match="In epoch 0"):
+        setting.train(tmp_path / "m.keras")
+    assert not (tmp_path / "m.keras").exists()
+
+
+@pytest.mark.slow
+def test_a_learning_rate_that_blows_up(setting: Setting, tmp_path: Path) -> None:
+    with pytest.raises(LearningError, match=r"Choose a smaller --learning-rate than 1e\+38"):
+        setting.train(tmp_path / "m.keras", learning_rate=1e38, weight_decay=0.0)
+    assert own.load(tmp_path / "m.keras").output_shape == (None, 4)
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_a_checkpoint(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def after(epoch: curves.Epoch) -> None:
+        if epoch.number == 2:
+            monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(LearningError, match=r"after epoch 3: No space left on device. The state after epoch 2 is kept"):
+        setting.train(tmp_path / "m.keras", tiny.Told(after), epochs=5)
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.part"))
+    told = tiny.Told()
+    result = setting.train(tmp_path / "m.keras", told, epochs=5)
+    assert [epoch.number for epoch in told.epochs] == [3, 4, 5]
+    assert result.model.exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_the_model(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old model stays, and the same command writes the new one."""
+    import keras
+
+    (tmp_path / "m.keras").write_bytes(b"the old one")
+
+    def full(model: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(LearningError, match=r"cannot be written: No space left.*the same command"):
+        setting.train(tmp_path / "m.keras", epochs=1)
+    monkeypatch.undo()
+    assert (tmp_path / "m.keras").read_bytes() == b"the old one"
+    assert not list(tmp_path.rglob("*part*"))
+    told = tiny.Told()
+    setting.train(tmp_path / "m.keras", told, epochs=1)
+    assert not told.epochs
+    assert own.load(tmp_path / "m.keras").output_shape == (None, 4)
+
+
+def test_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.npz").write_bytes(b"no checkpoint")
+    with pytest.raises(LearningError, match="--restart"):
+        checkpoint.load(tmp_path / "checkpoint.npz", {})

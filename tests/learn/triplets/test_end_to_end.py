@@ -1,0 +1,107 @@
+"""From folders by ``searchengine train`` to a model, an index, and an answer on the page."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import app as application
+from searchengine.cli import indexing
+from searchengine.cli.main import main
+from searchengine.engine import open_index
+from searchengine.extractors.frameworks import import_keras
+from tests.learn.triplets import tiny
+
+# Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.mark.slow
+def test_compact_to_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tiny.draw_photos(tmp_path / "photos")
+    out, index = tmp_path / "mine.keras", tmp_path / "index"
+    flags = ["--backbone", "compact", "--dim", "16", "--epochs", "6", "--validation", "0.4", "--learning-rate", "0.01"]
+    assert main(["train", str(photos), "--out", str(out), *flags, "--precision", "float32"]) == 0
+    told = capsys.readouterr()
+    assert "before, the backbone alone" in told.out
+    assert "mAP" in told.out
+    assert f"searchengine index {photos} --model {out} --index-dir mine-index" in told.err
+    assert "epoch   1: loss" in told.err
+
+    assert main(["train", str(photos), "--out", str(out), *flags, "--json", "--precision", "float32"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["after"]["mean_average_precision"] > result["before"]["mean_average_precision"]
+
+    assert indexing.main([str(photos), "--model", str(out), "--index-dir", str(index)]) == 0
+    opened = open_index(index)
+    assert opened.features.shape == (36, 16)
+    np.testing.assert_allclose(np.linalg.norm(opened.features, axis=1), 1.0, atol=1e-3)
+    opened.close()
+
+    monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(index))
+    client = application.create_app().test_client()
+    right = 0
+    for label in tiny.CLASSES:
+        new = io.BytesIO()
+        Image.fromarray(tiny.picture(label, 500)).save(new, "PNG")  # not among those that were trained on
+        new.seek(0)
+        answer = client.post(
+            "/search",
+            data={"image": (new, "new.png"), "k": "5"},
+            content_type="multipart/form-data",
+            headers={"Accept": "application/json"},
+        )
+        assert answer.status_code == 200, answer.text
+        hits = answer.get_json()["hits"]
+        assert len(hits) == 5
+        right += sum(hit["path"].startswith(f"{label}/") for hit in hits)
+    assert right >= 12  # of 15; by chance it would be 5
+
+
+@pytest.mark.torture
+def test_resnet50_with_weights_of_its_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real backbone, its weights in a file as Keras writes it; frozen, then thawed from its last block on."""
+    keras = import_keras()
+    keras.utils.set_random_seed(0)
+    network = keras.applications.ResNet50(weights=None, include_top=True, input_shape=(224, 224, 3))
+    network.save_weights(tmp_path / "resnet50.weights.h5")
+    photos = tiny.draw_photos(tmp_path / "photos", each=6)
+    common = ["--weights", str(tmp_path / "resnet50.weights.h5"), "--runtime", "keras", "--validation", "0.4"]
+    for name, more in (
+        ("frozen", ["--epochs", "3", "--learning-rate", "0.01"]),
+        (
+            "thawed",
+            [
+                "--epochs",
+                "1",
+                "--thaw",
+                "conv5_block3_1_conv",
+                "--learning-rate",
+                "1e-4",
+                "--triplets",
+                "random",
+                "--batch",
+                "6",
+            ],
+        ),
+    ):
+        out = tmp_path / f"{name}.keras"
+        assert main(["train", str(photos), "--out", str(out), "--json", *common, *more]) == 0
+        assert json.loads(capsys.readouterr().out)["training"] == 12
+    files = (tmp_path / "frozen.keras", tmp_path / "thawed.training" / "last.keras")
+    frozen, thawed = (keras.saving.load_model(file) for file in files)
+    assert frozen.input_shape == (None, 224, 224, 3)
+    assert frozen.output_shape == (None, 128)
+    features = np.asarray(frozen(np.zeros((1, 224, 224, 3), np.uint8)))
+    assert np.linalg.norm(features) == pytest.approx(1.0, abs=1e-4)
+    inner = next(layer for layer in thawed.layers if hasattr(layer, "get_layer"))
+    for layer, same in (("conv1_conv", True), ("conv5_block2_1_conv", True), ("conv5_block3_1_conv", False)):
+        kernels = [np.asarray(one.get_layer(layer).kernel) for one in (inner, network)]
+        assert np.array_equal(*kernels) == same

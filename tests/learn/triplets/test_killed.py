@@ -1,0 +1,85 @@
+"""kill -9 in the middle of a run: the same command goes on, and ends where an unbroken run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine.extractors import own
+from searchengine.learn.triplets import checkpoint
+from searchengine.learn.triplets.curves import best_of
+from tests.learn.triplets import tiny
+from tests.learn.triplets.conftest import Setting
+
+EPOCHS = 9
+
+
+def start(setting: Setting, out: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.learn.triplets.slow_run", setting.photos, setting.backbone, out]
+    return subprocess.Popen(
+        [*map(str, command), str(EPOCHS), str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_killed_and_gone_on(setting: Setting, tmp_path: Path) -> None:
+    out = tmp_path / "killed.keras"
+    run = start(setting, out, 0.5)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if int(line) == 4:
+            break
+    run.kill()  # kill -9
+    run.communicate()
+    assert run.returncode == -9
+    assert not out.exists()
+
+    told = tiny.Told()
+    result = setting.train(out, told, epochs=EPOCHS, patience=EPOCHS)
+    assert told.epochs[0].number in (5, 6)  # the fifth may just have been done
+    unbroken = setting.train(tmp_path / "unbroken.keras", epochs=EPOCHS, patience=EPOCHS)
+    assert [epoch.number for epoch in result.epochs] == [epoch.number for epoch in unbroken.epochs]
+    for one, other in zip(result.epochs, unbroken.epochs, strict=True):
+        assert one.mean_average_precision == pytest.approx(other.mean_average_precision, rel=0.01)
+        assert (one.loss or 0.0) == pytest.approx(other.loss or 0.0, rel=0.01)
+    assert result.after.mean_average_precision == pytest.approx(unbroken.after.mean_average_precision, rel=0.01)
+    mine, theirs = (own.load(one.model).get_layer("embedding").get_weights()[0] for one in (result, unbroken))
+    assert np.linalg.norm(mine - theirs) <= 0.01 * np.linalg.norm(theirs)
+
+
+@pytest.mark.torture
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_killed_at_random_moments(setting: Setting, tmp_path: Path) -> None:
+    """Whenever it is killed, the state on disk is whole or not there yet, and nothing that was kept is lost."""
+    chance = np.random.default_rng(5)
+    out = tmp_path / "killed.keras"
+    done = 0
+    for _ in range(8):
+        run = start(setting, out, 0.0)
+        assert run.stdout is not None
+        run.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(float(chance.uniform(0.0, 0.2)))
+        run.kill()
+        run.communicate()
+        file = tmp_path / "killed.training" / "checkpoint.npz"
+        with np.load(file, allow_pickle=False) as stored:
+            assert "told" in stored.files
+        found = checkpoint.load(file, {}, free=frozenset(_settings(file)))
+        assert found is not None
+        assert found.epochs[-1].number >= done
+        done = found.epochs[-1].number
+    result = setting.train(out, epochs=EPOCHS, patience=EPOCHS)
+    assert best_of(result.epochs).mean_average_precision == result.after.mean_average_precision
+
+
+def _settings(file: Path) -> set[str]:
+    with np.load(file, allow_pickle=False) as stored:
+        return set(json.loads(str(stored["told"]))["settings"])

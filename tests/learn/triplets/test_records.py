@@ -1,0 +1,126 @@
+"""Records survive what a kill and a full disk leave; so does the checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searchengine.errors import LearningError
+from searchengine.learn.triplets import checkpoint
+from searchengine.learn.triplets.checkpoint import Checkpoint
+from searchengine.learn.triplets.curves import Epoch, best_of
+from searchengine.learn.triplets.learner import State
+from searchengine.learn.triplets.records import Records
+
+
+def content(number: int) -> bytes:
+    return bytes([number]) * 15 + b"\0"  # of some kinds of bytes, NumPy drops a zero at the end
+
+
+def opened(file: Path) -> Records:
+    return Records(file, views=2, dimension=3, pixels=(1, 2))
+
+
+def append(records: Records, numbers: list[int]) -> None:
+    records.append(
+        [content(n) for n in numbers],
+        np.array([[[n, n, n], [n, n, -n]] for n in numbers], np.float32),
+        np.array([np.full((1, 2, 3), n) for n in numbers], np.uint8),
+    )
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    records = opened(tmp_path / "deep" / "records.bin")
+    append(records, [1, 2])
+    append(records, [3, 2])
+    for found in (records, opened(tmp_path / "deep" / "records.bin")):
+        assert content(3) in found
+        assert content(4) not in found
+        places = found.places([content(3), content(2)])
+        assert places.tolist() == [2, 1]
+        np.testing.assert_array_equal(found.features(places), [[3, 3, 3], [2, 2, 2]])
+        np.testing.assert_array_equal(found.features(places, np.array([0, 1])), [[3, 3, 3], [2, 2, -2]])
+        np.testing.assert_array_equal(found.pixels(places)[:, 0, 0, 0], [3, 2])
+
+
+@pytest.mark.parametrize("torn", [1, 20, 45])
+def test_a_torn_record_is_dropped(tmp_path: Path, torn: int) -> None:
+    file = tmp_path / "records.bin"
+    append(opened(file), [1, 2])
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size - torn)
+    records = opened(file)
+    assert content(1) in records
+    assert content(2) not in records
+    append(records, [5])
+    np.testing.assert_array_equal(opened(file).features(np.array([1])), [[5, 5, 5]])
+
+
+def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "records.bin"
+    records = opened(file)
+    append(records, [1])
+    fill_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        append(records, [2])
+    monkeypatch.undo()
+    append(records, [3])
+    found = opened(file)
+    assert content(2) not in found
+    np.testing.assert_array_equal(found.features(found.places([content(3)])), [[3, 3, 3]])
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def some_checkpoint(settings: dict[str, Any], epochs: int) -> Checkpoint:
+    history = tuple(Epoch(n, None if n == 0 else 0.1, 0.5, 0.4, 0.3 + n / 100, 0.2) for n in range(epochs))
+    weights = [np.full((2, 3), epochs, np.float32), np.zeros(3, np.float32)]
+    return Checkpoint(settings, history, State(weights, [np.array(epochs)]), [2 * one for one in weights])
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "checkpoint.npz"
+    settings = {"margin": 0.2, "thaw": None, "epochs": 5}
+    assert checkpoint.load(file, settings) is None
+    wanted = some_checkpoint(settings, 3)
+    checkpoint.save(file, wanted)
+    found = checkpoint.load(file, {**settings, "epochs": 9}, free=frozenset({"epochs"}))
+    assert found is not None
+    assert found.epochs == wanted.epochs
+    for one, other in [(found.best, wanted.best), (found.last.weights, wanted.last.weights)]:
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert int(found.last.optimizer[0]) == 3
+    with pytest.raises(LearningError, match=r"other settings: margin 0.2 then, 0.3 now. Use those, .*--restart"):
+        checkpoint.load(file, {**settings, "margin": 0.3})
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(LearningError, match="damaged"):
+        checkpoint.load(file, settings)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "checkpoint.npz"
+    checkpoint.save(file, some_checkpoint({}, 3))
+    fill_disk(monkeypatch)
+    with pytest.raises(LearningError, match=r"No space left .*The state after epoch 2 is kept.*goes on from there"):
+        checkpoint.save(file, some_checkpoint({}, 4))
+    monkeypatch.undo()
+    found = checkpoint.load(file, {})
+    assert found is not None
+    assert len(found.epochs) == 3
+    assert [left.name for left in tmp_path.iterdir()] == ["checkpoint.npz"]
+
+
+def test_the_best_epoch_is_the_first_of_the_best() -> None:
+    epochs = [Epoch(n, 0.1, 0, 0, value, 0) for n, value in enumerate([0.2, 0.5, 0.4, 0.5])]
+    assert best_of(epochs).number == 1

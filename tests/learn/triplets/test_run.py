@@ -1,0 +1,201 @@
+"""A whole run on a small backbone: what it learns, what it writes, and that it can be done again."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.errors import LearningError, UnknownNameError
+from searchengine.extractors import own
+from searchengine.extractors.frameworks import import_keras
+from searchengine.learn.triplets import Trained
+from searchengine.learn.triplets.recipe import TRIPLETS
+from tests.learn.triplets import tiny
+from tests.learn.triplets.conftest import Setting
+
+pytestmark = [
+    pytest.mark.slow,
+    # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, tiny.Told]:
+    told = tiny.Told()
+    return setting.train(tmp_path_factory.mktemp("trained") / "metric.keras", told), told
+
+
+def new_pictures() -> NDArray[np.uint8]:
+    return np.stack([tiny.picture(label, 100 + number) for label in tiny.CLASSES for number in range(4)])
+
+
+def weights(model: Any) -> list[NDArray[np.float32]]:
+    return [np.asarray(one) for one in model.get_layer("embedding").get_weights()]
+
+
+def test_it_learns(trained: tuple[Trained, tiny.Told]) -> None:
+    result, told = trained
+    assert result.after.mean_average_precision > result.before.mean_average_precision + 0.05
+    assert result.best > 0
+    assert result.after.precision >= result.before.precision
+    assert result.after.triplet_accuracy > result.before.triplet_accuracy
+    assert result.after.mean_average_precision == max(epoch.mean_average_precision for epoch in result.epochs)
+    assert (result.classes, result.training, result.validation) == (3, 21, 15)
+    assert told.images == 0
+    assert told.batches == told.total or len(told.epochs) < 8
+    assert [epoch.number for epoch in result.epochs] == list(range(len(result.epochs)))
+
+
+def test_what_is_written(trained: tuple[Trained, tiny.Told]) -> None:
+    result, _ = trained
+    folder = result.model.parent
+    assert {path.name for path in folder.iterdir()} == {
+        "metric.keras",
+        "metric.curves.csv",
+        "metric.curves.png",
+        "metric.training",
+    }
+    rows = list(csv.DictReader((folder / "metric.curves.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["epoch", "loss", "triplet_accuracy", "P@1", "mAP", "seconds"]
+    assert [int(row["epoch"]) for row in rows] == [epoch.number for epoch in result.epochs]
+    assert rows[0]["loss"] == ""
+    for row, epoch in zip(rows[1:], result.epochs[1:], strict=True):
+        assert float(row["loss"]) == pytest.approx(epoch.loss, abs=1e-6)
+        assert float(row["mAP"]) == pytest.approx(epoch.mean_average_precision, abs=1e-6)
+    with Image.open(folder / "metric.curves.png") as picture:
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(100000) or ()) > 10
+
+
+def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
+    """It loads without our code; gives embeddings of length one; and tells new pictures apart."""
+    result, _ = trained
+    model = own.load(result.model)
+    embeddings = np.asarray(model(new_pictures()))
+    assert embeddings.shape == (12, 4)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
+    likeness = embeddings @ embeddings.T - 2 * np.eye(12)
+    assert (likeness.argmax(axis=1) // 4 == np.arange(12) // 4).mean() > 0.8
+    last = own.load(result.model.parent / "metric.training" / "last.keras")
+    assert all(one.shape == other.shape for one, other in zip(weights(last), weights(model), strict=True))
+
+
+def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told], described: None) -> None:
+    from searchengine.learn.triplets.cutting import last_layer_off
+
+    result, _ = trained
+    layers = list(own.describe(result.model).layers.values())
+    assert [layer.name for layer in layers[-2:]] == ["embedding", "unit"]
+    assert last_layer_off(str(result.model)) == layers[-3].name  # "embedding" is replaced
+    assert layers[-3].shape == (8,)
+    assert last_layer_off("resnet50") is None
+
+
+def test_last_layer_of_a_classifier(setting: Setting, described: None) -> None:
+    from searchengine.learn.triplets.cutting import last_layer_off
+
+    assert last_layer_off(str(setting.backbone)) == "mean"
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked into within this process: a process of its own takes seconds."""
+    monkeypatch.setattr(own, "ask", lambda command, request, say, doing: own._look_into(request, say))
+
+
+@pytest.mark.parametrize(
+    "triplets",
+    [name if name == "semihard" else pytest.param(name, marks=pytest.mark.torture) for name in TRIPLETS],
+)
+def test_a_seed_makes_it_repeatable(setting: Setting, tmp_path: Path, triplets: str) -> None:
+    runs = [
+        setting.train(tmp_path / f"{name}.keras", triplets=triplets, epochs=3, views=2, dropout=0.2, seed=seed)
+        for name, seed in (("one", 4), ("two", 4), ("three", 5))
+    ]
+    one, two, three = (weights(own.load(run.model)) for run in runs)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert np.abs(one[0] - three[0]).max() > 1e-3
+    losses = [[epoch.loss for epoch in run.epochs[1:]] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert losses[0] != pytest.approx(losses[2], abs=1e-6)
+
+
+def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
+    before = own.load(setting.backbone)
+    result = setting.train(tmp_path / "thawed.keras", thaw="second", epochs=3, views=1, learning_rate=0.003, batch=6)
+    after = own.load(result.model)
+    cut = next(layer for layer in after.layers if hasattr(layer, "get_layer"))  # the backbone, as one layer
+
+    def kernel(model: Any, name: str) -> NDArray[np.float32]:
+        return np.asarray(model.get_layer(name).kernel)
+
+    np.testing.assert_array_equal(kernel(cut, "first"), kernel(before, "first"))
+    if result.best:
+        assert np.abs(kernel(cut, "second") - kernel(before, "second")).max() > 1e-4
+    last = own.load(tmp_path / "thawed.training" / "last.keras")
+    inner = next(layer for layer in last.layers if hasattr(layer, "get_layer"))
+    assert np.abs(kernel(inner, "second") - kernel(before, "second")).max() > 1e-4
+    with pytest.raises(UnknownNameError, match=r"no layer of the backbone 'secnd'\. Choose one of: second"):
+        setting.train(tmp_path / "other.keras", thaw="secnd")
+    with pytest.raises(LearningError, match="From mean on nothing in the backbone has weights"):
+        setting.train(tmp_path / "other.keras", thaw="mean")
+
+
+def test_going_on(setting: Setting, tmp_path: Path) -> None:
+    """More epochs with the same command; a run that is done only writes; other settings are refused, or begin anew."""
+    out = tmp_path / "metric.keras"
+    first = setting.train(out, epochs=2)
+    told = tiny.Told()
+    second = setting.train(out, told, epochs=4)
+    assert second.epochs[:3] == first.epochs
+    assert [epoch.number for epoch in told.epochs] == [3, 4]
+    assert "going on after epoch 2" in told.sentences
+    whole = setting.train(tmp_path / "whole.keras", epochs=4)
+    for a, b in zip(weights(own.load(second.model)), weights(own.load(whole.model)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    out.unlink()
+    done = setting.train(out, told, epochs=4)
+    assert done.epochs == second.epochs
+    assert out.exists()
+    with pytest.raises(LearningError, match=r"other settings: margin 0.2 then, 0.3 now"):
+        setting.train(out, epochs=4, margin=0.3)
+    assert len(setting.train(out, epochs=1, margin=0.3, restart=True).epochs) == 2
+
+
+def test_a_run_that_is_done_writes_the_same_file_again(setting: Setting, tmp_path: Path) -> None:
+    """An index knows its model by the file's hash."""
+    out = tmp_path / "metric.keras"
+    hashes = []
+    for _ in range(2):
+        import_keras().utils.clear_session()  # as in a process of its own
+        setting.train(out, epochs=1)
+        hashes.append(hashlib.sha256(out.read_bytes()).hexdigest())
+        with zipfile.ZipFile(out) as saved:
+            assert {info.date_time[0] for info in saved.infolist()} == {1980}
+            assert json.loads(saved.read("metadata.json"))["date_saved"] == ""
+    assert hashes[0] == hashes[1]
+
+
+def test_early_stopping(setting: Setting, tmp_path: Path) -> None:
+    result = setting.train(tmp_path / "metric.keras", epochs=200, patience=2)
+    assert result.epochs[-1].number == result.best + 2 < 200
+
+
+def test_two_at_once(setting: Setting, tmp_path: Path) -> None:
+    (tmp_path / "metric.training").mkdir()
+    with (tmp_path / "metric.training" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LearningError, match="Another run is training"):
+            setting.train(tmp_path / "metric.keras")

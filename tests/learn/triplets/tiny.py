@@ -1,0 +1,102 @@
+"""A small backbone in a ``.keras`` file, and pictures whose classes it tells apart badly, so that learning helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.extractors import ExtractorSpec
+from searchengine.extractors.cache import file_hashes
+from searchengine.extractors.frameworks import import_keras
+from searchengine.learn.triplets.curves import Epoch
+from searchengine.learning.lessons import Lessons
+from tests.small_compact import pictures
+
+SIZE = 16
+CLASSES = ("blue", "green", "red")
+EACH = 12
+
+
+def picture(label: str, number: int) -> NDArray[np.uint8]:
+    """(16, 16, 3): of one class are those with a little more of one colour; how bright they are differs far more."""
+    random = np.random.default_rng([CLASSES.index(label), number])
+    pixels = np.full((SIZE, SIZE, 3), random.uniform(20, 220)) + random.normal(0, 6, (SIZE, SIZE, 3))
+    pixels[..., {"red": 0, "green": 1, "blue": 2}[label]] += 25
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def draw_photos(folder: Path, each: int = EACH) -> Path:
+    """A folder with a subfolder a class."""
+    for label in CLASSES:
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            Image.fromarray(picture(label, number)).save(folder / label / f"{number:02d}.png")
+    return folder
+
+
+def save_backbone(file: Path) -> None:
+    """(n, 16, 16, 3) of 0 to 255 -> 8 numbers ("mean"), then a dense layer for 5 classes that is to be replaced."""
+    keras = import_keras()
+    layers = keras.layers
+    keras.utils.set_random_seed(7)
+    keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3)),
+            layers.Rescaling(1 / 255, name="scale"),
+            layers.Conv2D(8, 3, 2, "same", activation="relu", name="first"),
+            layers.Conv2D(8, 3, 2, "same", activation="relu", name="second"),
+            layers.GlobalAveragePooling2D(name="mean"),
+            layers.Dense(5, activation="softmax", name="classes"),
+        ]
+    ).save(file)
+
+
+def spec_of(file: Path, layer: str | None = "mean") -> ExtractorSpec:
+    """As ``make_spec`` finds it, without the process that looks into the file."""
+    return ExtractorSpec(
+        "own", layer, "none", "none", f"sha256:{file_hashes(file)['sha256']}", (SIZE, SIZE), True, "none"
+    )
+
+
+class Told:
+    """A watcher that remembers; ``after`` is called with each epoch."""
+
+    def __init__(self, after: Any = None) -> None:
+        self.sentences: list[str] = []
+        self.refused: list[str] = []
+        self.epochs: list[Epoch] = []
+        self.batches = self.total = self.images = 0
+        self._after = after
+
+    def start(self, total: int, done: int) -> None:
+        self.images = -total
+
+    def advance(self, files: int) -> None:
+        self.images += files
+
+    def skipped(self, path: str, reason: str) -> None:
+        self.refused.append(path)
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    def learning(self, batches: int, done: int) -> None:
+        self.total, self.batches = batches, done
+
+    def batch(self) -> None:
+        self.batches += 1
+
+    def epoch(self, epoch: Epoch, best: Epoch) -> None:
+        self.epochs.append(epoch)
+        if self._after is not None:
+            self._after(epoch)
+
+
+def lessons(count: int, side: int, *, classes: int = 4, parts: tuple[int, ...] = (16, 8)) -> Lessons:
+    answers = np.random.default_rng(count).random((count, sum(parts))).astype(np.float16)
+    labels = np.arange(count) % classes if classes else np.full(count, -1)
+    return Lessons(pictures(count, side), answers, parts, labels)
