@@ -1,10 +1,9 @@
-"""How often the label is right: logistic regression and the neighbours' vote on compact features, five folds.
+"""How often the label is right: logistic regression and the neighbours' vote, five folds.
 
-    python benchmarks/classifiers.py --images DIR [--images DIR ...] [--reference FILE.tflite]
+    python benchmarks/classifiers.py --images DIR [--images DIR ...] [--model NAME]
     python benchmarks/classifiers.py --index-dir DIR [--index-dir DIR ...]
 
-DIR holds one folder a class, or is an index with labels. Beside it, the same on the features of a reference model:
-MobileNetV1 embeddings (google-coral/test_data), L2-normalised. C is chosen within the training part of each fold, and
+DIR holds one folder for each class, or is an index with labels. C is chosen within the training part of each fold, and
 the folds are the same for all. Intervals: Wilson, 95 %.
 """
 
@@ -17,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from photos import labelled_files
 
 from searchengine.learn import HeldOut, TrainingSet, fit_classifier, training_set
-from searchengine.learn.feedback import unit
 
 Rows = NDArray[np.float32]
 
@@ -31,23 +30,12 @@ def labelled(features: Rows, labels: list[str]) -> TrainingSet:
     return TrainingSet(numbers, tuple(labels), numbers, features, norm2, "euclidean", "", "", 0, 0)
 
 
-def compact_features(files: list[Path]) -> Rows:
-    """By the model that ships, (n, d) float32 of length 1."""
+def embedded(model: str, files: list[Path]) -> Rows:
+    """Features by a published or packaged model: (n, d) float32."""
     from searchengine.extractors import load_extractor
 
-    extractor = load_extractor("compact")
+    extractor = load_extractor(model)
     return np.concatenate([extractor.embed(files[i : i + 64]) for i in range(0, len(files), 64)])
-
-
-def reference_features(model: Path, files: list[Path], size: int = 224) -> Rows:
-    """By the reference model on whole pictures of 224 x 224, (n, d) float32 of length 1."""
-    from searchengine.learning.photos import squashed
-    from searchengine.learning.teacher import Teacher
-
-    teacher = Teacher(model, size=size)
-    batches = [files[i : i + 32] for i in range(0, len(files), 32)]
-    parts = [teacher.embed([squashed(file, size) for file in batch]) for batch in batches]
-    return unit(np.concatenate(parts)).astype(np.float32)
 
 
 def measure(name: str, features_name: str, data: TrainingSet) -> None:
@@ -74,20 +62,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder a class")
     parser.add_argument("--index-dir", type=Path, action="append", default=[], metavar="DIR", help="a labelled index")
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="a .tflite model to measure beside, on --images")
+    parser.add_argument("--model", default="compact", help="embeds the photos of --images (default: %(default)s)")
     options = parser.parse_args()
     if not options.images and not options.index_dir:
         parser.error("name --images or --index-dir")
     print("| set | features | method | images | accuracy (95 % interval) | calibration error | Brier score |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for folder in options.images:
-        from searchengine.learning.photos import find_labelled
-
-        files, places, classes = find_labelled(folder)
-        labels = [classes[place] for place in places]
-        measure(folder.name, "compact", labelled(compact_features(files), labels))
-        if options.reference:
-            measure(folder.name, options.reference.stem, labelled(reference_features(options.reference, files), labels))
+        files, labels = labelled_files(folder)
+        measure(folder.name, options.model, labelled(embedded(options.model, files), labels))
     for folder in options.index_dir:
         from searchengine.engine import open_index
 

@@ -1,9 +1,9 @@
 """How well the shipped compact model finds: leave-one-out retrieval, copy detection. (How fast: indexing.py.)
 
-    python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--teacher FILE]
+    python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR]
 
 DIR holds one folder a class. Results go to stdout as a table, progress to stderr. Every picture is squashed whole to
-the model's size by Pillow (bicubic, JPEG draft down to 1.5 times the size), features are compared by cosine.
+the model's size (bicubic), features are compared by cosine.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from photos import labelled_files, squashed
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
 from searchengine.analyse.evaluation.metrics import average_precision, precision_at
 from searchengine.extractors.compact import graph_file, read_card
 from searchengine.extractors.pixels import normalized
-from searchengine.learning.photos import find_labelled, squashed
-from searchengine.learning.teacher import Teacher
 
 Features = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -61,16 +60,6 @@ def compact_model(folder: Path | None, batch: int = 32) -> Model:
         return normalized(np.concatenate(parts), "l2")
 
     return Model("compact", int(read_card(**at)["size"]), embed)
-
-
-def teacher_model(path: Path, size: int) -> Model:
-    """The teacher's mean over positions."""
-    teacher = Teacher(path, size=size)
-
-    def embed(pictures: Pixels) -> Features:
-        return normalized(teacher.embed(pictures), "l2")
-
-    return Model(f"teacher at {size} px", size, embed)
 
 
 def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
@@ -134,10 +123,10 @@ def copy_detection(model: Model, files: list[Path], altered: int) -> dict[str, f
 
 def report_retrieval(model: Model, folder: Path) -> None:
     """One line of the table for one set."""
-    files, labels, _ = find_labelled(folder)
+    files, names = labelled_files(folder)
     print(f"{model.name}: {len(files)} images of {folder.name}", file=sys.stderr)
     pixels = np.stack([squashed(path, model.size) for path in files])  # (n, s, s, 3) uint8
-    scores = leave_one_out(model.embed(pixels), np.asarray(labels))
+    scores = leave_one_out(model.embed(pixels), np.unique(names, return_inverse=True)[1])
     means = resampled_means(scores.average_precision[:, None], RESAMPLES, np.random.default_rng(0))
     (low,), (high,) = interval(means)
     print(
@@ -148,7 +137,7 @@ def report_retrieval(model: Model, folder: Path) -> None:
 
 def report_copies(model: Model, folder: Path, photos: int, altered: int) -> None:
     """Copy detection on a random choice of the folder's photos."""
-    files = find_labelled(folder)[0]
+    files = labelled_files(folder)[0]
     chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:photos]]
     found = copy_detection(model, chosen, min(altered, len(chosen)))
     for name, share in found.items():
@@ -166,12 +155,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=500, help="photos searched for copies (default: 500)")
     parser.add_argument("--altered", type=int, default=200, help="how many of them are altered (default: 200)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="another packaged model than the shipped one")
-    parser.add_argument("--teacher", type=Path, metavar="FILE", help="measure the teacher network too")
-    parser.add_argument("--teacher-size", type=int, default=224, help="its picture size (default: 224)")
     options = parser.parse_args()
     models = [compact_model(options.model)]
-    if options.teacher:
-        models.append(teacher_model(options.teacher, options.teacher_size))
     if options.images:
         print("| set | model | P@1 | P@10 | mAP (95 % interval) |\n| --- | --- | --- | --- | --- |")
     for folder in options.images:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from photos import labelled_files
 
 from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
 from searchengine.learn.feedback import (
@@ -64,13 +65,13 @@ class Outcome:
 def from_images(folder: Path) -> Labelled:
     """Compact features of a folder of labelled images."""
     from searchengine.extractors import load_extractor
-    from searchengine.learning.photos import find_labelled
 
-    files, labels, _ = find_labelled(folder)
+    files, names = labelled_files(folder)
+    labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
     print(f"embedding {len(files)} images of {folder.name}", file=sys.stderr)
     extractor = load_extractor("compact")
     parts = [extractor.embed(files[i : i + 64]) for i in range(0, len(files), 64)]
-    return Labelled(folder.name, unit(np.concatenate(parts)).astype(np.float32), np.array(labels))
+    return Labelled(folder.name, unit(np.concatenate(parts)).astype(np.float32), labels)
 
 
 def from_index(folder: Path) -> Labelled:

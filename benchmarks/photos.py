@@ -1,4 +1,4 @@
-"""Photos that are made up, so that a benchmark needs none of anybody's: as large in bytes and detail as real ones.
+"""Photos for benchmarks: labelled folders that are given, and made-up photos as large in bytes and detail as real ones.
 
 The power of natural images falls with the square of the frequency (Field 1987, J. Opt. Soc. Am. A 4), which is about
 the same for every octave: so octaves of noise are laid over each other, with some sensor noise on top. As JPEGs, 640 x
@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from searchengine.images import decode
+
 _LARGEST = 1280  # px: what is wider is enlarged from this, as a lens that is less sharp than its sensor would
 _TILE = 512  # px of sensor noise, repeated
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def photo(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -54,3 +57,19 @@ def write_photos(folder: Path, count: int, size: tuple[int, int], *, quality: in
         files.append(folder / f"{number:05d}.jpg")
         Image.fromarray(pixels).save(files[-1], quality=quality)
     return files
+
+
+def labelled_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The images in `folder/<class>/`, at any depth, sorted, and the class of each."""
+    classes = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+    pairs = [
+        (file, child.name) for child in classes for file in sorted(child.rglob("*")) if file.suffix.lower() in _SUFFIXES
+    ]
+    if not pairs:
+        raise SystemExit(f"There are no images in {folder}: it should hold one folder for each class.")
+    return [file for file, _ in pairs], [label for _, label in pairs]
+
+
+def squashed(file: Path, size: int) -> NDArray[np.uint8]:
+    """The whole image as (size, size, 3) uint8 RGB, whatever its proportions."""
+    return decode(file.read_bytes(), at_least=(size, size), size=(size, size)).pixels

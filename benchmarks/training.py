@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from photos import labelled_files
 
 from searchengine.analyse.evaluation.measuring import Queries, measure
 from searchengine.analyse.evaluation.ranking import Collection
@@ -42,7 +43,6 @@ from searchengine.learn.triplets.network import new_head
 from searchengine.learn.triplets.recipe import TRIPLETS
 from searchengine.learn.triplets.scores import score, validation_triplets
 from searchengine.learn.triplets.splitting import validation_part
-from searchengine.learning.photos import find_labelled
 
 FOLDS = 5
 DRAWS = 2000
@@ -85,12 +85,13 @@ class Plain:
 
 def embedded(folder: Path) -> Photos:
     """Each image of a folder once through the compact model."""
-    files, labels, _ = find_labelled(folder)
+    files, names = labelled_files(folder)
+    labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
     say(f"{folder.name}: embedding {len(files)} images")
     extractor = load_extractor("compact", normalize="none")
     features = np.concatenate([extractor.embed(files[i : i + 64]) for i in range(0, len(files), 64)])
     groups = np.unique([file_hashes(file)["sha256"] for file in files], return_inverse=True)[1]
-    return Photos(folder.name, features, np.array(labels, dtype=np.int64), groups.astype(np.int64))
+    return Photos(folder.name, features, labels, groups.astype(np.int64))
 
 
 def learnt(photos: Photos, rows: Numbers, recipe: Recipe) -> tuple[Rows, float, int]:

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets.curves import Epoch
+from searchengine.learn.triplets.curves import Epoch, write_atomically
 from searchengine.learn.triplets.learner import State
-from searchengine.learning.photos import write_atomically
 
 
 @dataclass(frozen=True, slots=True, eq=False)

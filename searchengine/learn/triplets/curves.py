@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import LearningError
 from searchengine.learn.triplets.scores import Scores
-from searchengine.learning.photos import write_atomically
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -164,3 +164,13 @@ class _Plot:
 
     def _text(self, x: float, y: float, text: str, anchor: str, colour: str = _INK) -> None:
         self._draw.text((x * _FINE, y * _FINE), text, fill=colour, font=self._font, anchor=anchor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file; a kill at any moment leaves either the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)

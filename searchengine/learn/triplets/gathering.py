@@ -21,8 +21,8 @@ from searchengine.images import resize
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Candidate, check_roots, make_plan
+from searchengine.learn.triplets.augmentation import Augmentation
 from searchengine.learn.triplets.records import Records
-from searchengine.learning.photos import Augmentation
 
 _BATCH = 32
 _THREADS = os.cpu_count() or 1

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.images import resize
+from searchengine.learn.triplets.augmentation import Augmentation
 from searchengine.learn.triplets.records import Records
-from searchengine.learning.photos import Augmentation
 
 
 class Features:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from searchengine.learn.triplets.augmentation import Augmentation
 from searchengine.learn.triplets.batches import ClassBatches, RandomTriplets, draw_triplets, with_partner
 
 LABELS = np.array([2, 0, 0, 1, 2, 0, 3, 2, 2, 1])  # of label 3 there is one image only
@@ -76,3 +77,12 @@ def test_same_seed_and_epoch_same_batches() -> None:
         assert drawn(1, 3) == drawn(1, 3)
         assert drawn(1, 3) != drawn(1, 4)
         assert drawn(1, 3) != drawn(2, 3)
+
+
+def test_augmentation_keeps_the_shape_and_repeats_by_seed() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    first, again, other = (Augmentation().batch(pictures, 48, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    assert first.shape == (4, 48, 48, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()

@@ -13,8 +13,6 @@ from searchengine.extractors import ExtractorSpec
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.triplets.curves import Epoch
-from searchengine.learning.lessons import Lessons
-from tests.small_compact import pictures
 
 SIZE = 16
 CLASSES = ("blue", "green", "red")
@@ -94,9 +92,3 @@ class Told:
         self.epochs.append(epoch)
         if self._after is not None:
             self._after(epoch)
-
-
-def lessons(count: int, side: int, *, classes: int = 4, parts: tuple[int, ...] = (16, 8)) -> Lessons:
-    answers = np.random.default_rng(count).random((count, sum(parts))).astype(np.float16)
-    labels = np.arange(count) % classes if classes else np.full(count, -1)
-    return Lessons(pictures(count, side), answers, parts, labels)
