@@ -1,4 +1,4 @@
-"""What the Dockerfile names is there, and its health check tells a server that works from one that does not."""
+"""The Dockerfile names files that exist, serves from the smallest lock, and its health check detects a dead server."""
 
 from __future__ import annotations
 
@@ -24,70 +24,103 @@ from tests.web.fake import FakeEngine, draw_collection
 ROOT = Path(__file__).parent.parent
 
 
-def instructions() -> list[tuple[str, str]]:
-    """(NAME, the rest) of each, continued lines joined and comments left out."""
+class Stage:
+    """One stage of the Dockerfile: its name, what it starts from, and its instructions as (NAME, the rest)."""
+
+    def __init__(self, start: str) -> None:
+        self.parent, _, self.name = start.partition(" AS ")
+        self.instructions: list[tuple[str, str]] = []
+
+    def all(self, name: str) -> list[str]:
+        """The arguments of every instruction of this name, inherited ones first."""
+        inherited = STAGES[self.parent].all(name) if self.parent in STAGES else []
+        return inherited + [rest for instruction, rest in self.instructions if instruction == name]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(pair.split("=", 1) for rest in self.all("ENV") for pair in shlex.split(rest))
+
+    @property
+    def locks(self) -> list[str]:
+        """The lock files that the environment copied into this stage is installed from."""
+        (copied,) = [rest for rest in self.all("COPY") if "--from" in rest]
+        commands = " ".join(STAGES[copied.split()[0].partition("=")[2]].all("RUN"))
+        assert commands.count("-r ") == commands.count("--require-hashes -r ")
+        return re.findall(r"-r (\S+)", commands)
+
+
+def stages() -> Iterator[Stage]:
+    """Comments left out, continued lines joined."""
     lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
-    joined = "\n".join(lines).replace("\\\n", " ")
-    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in joined.splitlines() if line.strip()]
+    stage = None
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        name, _, rest = line.partition(" ")
+        if name == "FROM":
+            if stage is not None:
+                yield stage
+            stage = Stage(rest)
+        elif name:
+            assert stage is not None
+            stage.instructions.append((name, rest.strip()))
+    assert stage is not None
+    yield stage
 
 
-def those(name: str) -> list[str]:
-    return [rest for found, rest in instructions() if found == name]
+STAGES = {stage.name: stage for stage in stages()}
+SERVE = list(STAGES.values())[-1]  # what a plain `docker build` makes
 
 
-def environment() -> dict[str, str]:
-    return dict(pair.split("=", 1) for rest in those("ENV")[1:] for pair in shlex.split(rest))
+def sources() -> set[str]:
+    """Everything that is copied from the checkout."""
+    copies = [rest for stage in STAGES.values() for rest in stage.all("COPY") if "--from" not in rest]
+    return {source for rest in copies for source in rest.split()[:-1]}
 
 
-def test_what_is_copied_is_there_and_not_ignored() -> None:
-    sources = [source for rest in those("COPY") if "--from" not in rest for source in rest.split()[:-1]]
+def test_what_is_copied_exists_and_is_not_ignored() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    assert {"searchengine", "templates", "static", "requirements.lock"} <= set(sources)
-    for source in sources:
-        assert (ROOT / source).exists(), source
-        assert f"!{source}" in ignored
     assert "*" in ignored
+    assert {f"!{source}" for source in sources()} == {line for line in ignored if line.startswith("!")}
+    assert all((ROOT / source).exists() for source in sources())
 
 
-def test_all_that_the_wheel_is_made_of_is_copied() -> None:
+def test_everything_the_wheel_is_made_of_is_copied() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    copied = {source for rest in those("COPY") for source in rest.split()[:-1]}
-    wanted = {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "pyproject.toml"}
-    assert wanted | set(project["project"]["license-files"]) <= copied
+    needed = {*wheel["packages"], *wheel["force-include"], project["project"]["readme"], "pyproject.toml"}
+    assert needed | set(project["project"]["license-files"]) <= sources()
 
 
-def test_everything_comes_with_hashes_and_what_is_removed_is_in_the_lock() -> None:
-    commands = " ".join(those("RUN"))
-    assert "--require-hashes -r requirements.lock" in commands
-    removed = re.search(r"pip uninstall ((?:--\S+ )*)(.+?)$", those("RUN")[2])
-    assert removed is not None
-    locked = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    needed = {"flask", "gunicorn", "numpy", "openvino", "pillow"}
-    assert set(removed[2].split()) <= locked - needed
+def test_the_last_stage_only_serves_and_the_other_indexes() -> None:
+    assert SERVE.locks == ["requirements-serve.lock"]
+    # On top of the other, whose versions agree (tests/test_locks.py).
+    assert STAGES["index"].locks == ["requirements-serve.lock", "requirements.lock"]
 
 
-def test_settings_are_ones_that_the_program_has() -> None:
+@pytest.mark.parametrize("stage", [SERVE, STAGES["index"]], ids=lambda stage: stage.name)
+def test_settings_are_known_to_the_program(stage: Stage) -> None:
     known = {variable(field.name) for field in fields(Settings)} | {"PATH", "PYTHONUNBUFFERED", "KERAS_HOME"}
-    assert set(environment()) <= known
+    assert set(stage.environment) <= known
 
 
-def test_it_does_not_run_as_root_and_its_folders_are_volumes() -> None:
-    order = [name for name, _ in instructions()]
-    (user,) = those("USER")
+@pytest.mark.parametrize("stage", [SERVE, STAGES["index"]], ids=lambda stage: stage.name)
+def test_it_does_not_run_as_root_and_its_folders_are_volumes(stage: Stage) -> None:
+    (user,) = stage.all("USER")
     assert user not in ("root", "0")
-    assert order.index("USER") < order.index("CMD")
-    volumes = set(json.loads(those("VOLUME")[0]))
-    assert {environment()["SEARCHENGINE_INDEX_DIR"], environment()["SEARCHENGINE_CACHE_DIR"], "/photos"} == volumes
-    assert user in " ".join(those("RUN"))
-    assert all(volume in " ".join(those("RUN")) for volume in volumes)
+    volumes = set(json.loads(stage.all("VOLUME")[0]))
+    assert {stage.environment["SEARCHENGINE_INDEX_DIR"], stage.environment["SEARCHENGINE_CACHE_DIR"]} < volumes
+    commands = " ".join(stage.all("RUN"))
+    assert user in commands
+    assert all(volume in commands for volume in volumes)
 
 
-def test_its_command_serves_by_our_configuration() -> None:
-    command = json.loads(those("CMD")[0])
+def test_the_commands_run_our_scripts() -> None:
+    (command,) = map(json.loads, SERVE.all("CMD"))
     assert command[0] == "gunicorn"
     assert (ROOT / command[command.index("-c") + 1]).is_file()
     assert command[-1] == "app:create_app()"
+    (command,) = map(json.loads, STAGES["index"].all("CMD"))
+    assert (ROOT / command[1]).is_file()
+    assert command[2] in json.loads(STAGES["index"].all("VOLUME")[0])
 
 
 @pytest.fixture
@@ -104,16 +137,22 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 def health(port: int) -> int:
     """The exit code of the health check."""
-    (rest,) = those("HEALTHCHECK")
+    (rest,) = SERVE.all("HEALTHCHECK")
     command = json.loads(rest.partition("CMD")[2])
     assert command[0] == "python"
-    asked = {**os.environ, **environment(), "BIND": "127.0.0.1", "PORT": str(port), "PATH": os.environ["PATH"]}
-    return subprocess.run([sys.executable, *command[1:]], env=asked, capture_output=True).returncode
+    environment = {
+        **os.environ,
+        **SERVE.environment,
+        "BIND": "127.0.0.1",
+        "PORT": str(port),
+        "PATH": os.environ["PATH"],
+    }
+    return subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True).returncode
 
 
-def test_the_health_check_finds_a_server_well(port: int) -> None:
+def test_the_health_check_passes_while_a_server_answers(port: int) -> None:
     assert health(port) == 0
 
 
-def test_the_health_check_finds_out_that_none_answers(port: int) -> None:
+def test_the_health_check_fails_where_none_answers(port: int) -> None:
     assert health(1) != 0

@@ -60,6 +60,18 @@ class Server:
             connection.close()
 
 
+def wait_until_up(server: Server) -> None:
+    """At most thirty seconds."""
+    for _ in range(300):
+        try:
+            server.ask("GET", "/healthz")
+            return
+        except OSError:
+            assert server.process.poll() is None, server.process.communicate()[1]
+            time.sleep(0.1)
+    raise AssertionError("the server did not come up")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
@@ -69,13 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # Only the thumbnails: what was exported for other tests may be used here too.
     process = start(folder / "index", port, SEARCHENGINE_MAX_UPLOAD_MB="1")
     served = Server(process, port, images, folder / "index")
-    for _ in range(300):
-        try:
-            served.ask("GET", "/healthz")
-            break
-        except OSError:
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.1)
+    wait_until_up(served)
     yield served
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)

