@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from searchengine.cli.options import add_json, print_json, print_note, print_result, whole_number
@@ -62,6 +60,7 @@ def add_verbs(verbs: Any) -> None:
 def act(options: argparse.Namespace) -> int:
     """Run it."""
     from searchengine.exchange.collections import DATASETS, download_dataset, download_open_images, open_images
+    from searchengine.progress import Bar
 
     by_class = options.name == open_images.NAME
     if by_class and not options.classes:
@@ -89,52 +88,3 @@ def act(options: argparse.Namespace) -> int:
     print_note("Index it with:")
     print_result(shlex.join(command))
     return 0
-
-
-class Bar:
-    """What a person sees of a download, on stderr; without a terminal only the sentences."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def start(self, what: str, total: int | None, done: int, unit: str) -> None:
-        """A bar for this step, in place of the last one's."""
-        from tqdm import tqdm
-
-        self.close()
-        self._bar = tqdm(
-            desc=what,
-            total=total,
-            initial=done,
-            unit=unit,
-            unit_scale=unit == "B",
-            file=sys.stderr,
-            disable=None,  # where stderr is no terminal
-            dynamic_ncols=True,
-            leave=False,
-        )
-
-    def advance(self, amount: int) -> None:
-        """So much more is done."""
-        if self._bar is not None:
-            self._bar.update(amount)
-
-    def say(self, sentence: str) -> None:
-        """A line above the bar."""
-        if self._bar is not None and not self._bar.disable:
-            self._bar.write(sentence, file=sys.stderr)
-        else:
-            print_note(sentence)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

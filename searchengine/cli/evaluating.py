@@ -130,8 +130,8 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
         read_queries,
     )
     from searchengine.analyse.evaluation.metrics import RECALL_AT
-    from searchengine.cli.progress import Bar
     from searchengine.engine import SearchEngine
+    from searchengine.progress import Bar
 
     engine = SearchEngine.open(
         folder, images_dir=options.images_dir, precision=options.precision, runtime=options.runtime

@@ -87,8 +87,8 @@ def add_verbs(verbs: Any) -> None:
 
 def act_import(options: argparse.Namespace) -> int:
     """Run ``import``."""
-    from searchengine.cli.progress import Bar
     from searchengine.exchange import Columns, ImportOptions, import_features
+    from searchengine.progress import Bar
 
     with Bar() as bar:
         done = import_features(
@@ -120,9 +120,9 @@ def act_import(options: argparse.Namespace) -> int:
 
 def act_export(options: argparse.Namespace) -> int:
     """Run ``export``."""
-    from searchengine.cli.progress import Bar
     from searchengine.engine import open_index
     from searchengine.exchange import export_index
+    from searchengine.progress import Bar
 
     index = open_index(options.index_dir, images_dir=options.images_dir)
     try:

@@ -134,9 +134,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.cli.progress import Bar
     from searchengine.extractors import extractor_from_spec
     from searchengine.indexing import IndexingOptions, update_index
+    from searchengine.progress import Bar
 
     spec, weights_file = _extractor(options)
     with Bar() as bar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,14 @@ def act_map(options: argparse.Namespace) -> int:
     from searchengine.analyse.mapping import MapOptions, make_map
     from searchengine.analyse.mapping.picture import write_png
     from searchengine.engine import open_index
+    from searchengine.progress import Bar
 
     index = open_index(options.index_dir, images_dir=options.images_dir)
     try:
-        with Stages() as stages:
+        with Bar() as bar:
             asked = MapOptions(options.perplexity, options.iterations, options.seed, options.anew)
-            made = make_map(index, asked, stages)
-            drawn = None if options.png is None else write_png(index, options.png.expanduser(), stages)
+            made = make_map(index, asked, bar)
+            drawn = None if options.png is None else write_png(index, options.png.expanduser(), bar)
     finally:
         index.close()
     if options.json:
@@ -119,12 +119,13 @@ def act_cluster(options: argparse.Namespace) -> int:
     """Make the groups, and their sheets."""
     from searchengine.analyse.mapping import GroupOptions, make_groups
     from searchengine.engine import open_index
+    from searchengine.progress import Bar
 
     index = open_index(options.index_dir, images_dir=options.images_dir)
     try:
-        with Stages() as stages:
+        with Bar() as bar:
             out = None if options.out is None else options.out.expanduser()
-            made = make_groups(index, GroupOptions(options.k, options.threshold, options.seed, out), stages)
+            made = make_groups(index, GroupOptions(options.k, options.threshold, options.seed, out), bar)
     finally:
         index.close()
     if options.json:
@@ -140,36 +141,3 @@ def act_cluster(options: argparse.Namespace) -> int:
     if made.remark:
         print_note(made.remark)
     return 0
-
-
-class Stages:
-    """A bar on stderr for each stage of a computation; without a terminal, a line when one begins."""
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._bar: Any = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Told by the computation."""
-        if what != self._name:
-            self._close()
-            self._name = what
-            if sys.stderr.isatty():
-                from tqdm import tqdm
-
-                self._bar = tqdm(total=total, desc=what, file=sys.stderr, dynamic_ncols=True, leave=True)
-            else:
-                print_note(f"{what} ...")
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-
-    def __enter__(self) -> Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None

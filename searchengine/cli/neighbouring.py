@@ -50,8 +50,8 @@ def add_verbs(verbs: Any) -> None:
 def act(options: argparse.Namespace) -> int:
     """Run it."""
     from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
-    from searchengine.cli.progress import Bar
     from searchengine.engine import open_index
+    from searchengine.progress import Bar
 
     index = open_index(options.index_dir, images_dir=options.images_dir)
     try:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchengine.cli.options import add_json, add_running, print_json, print_note, print_result, whole_number
-from searchengine.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from searchengine.learn.triplets.curves import Epoch
     from searchengine.learn.triplets.run import Trained
     from searchengine.learn.triplets.scores import Scores
 
-_NAMED = 20
 _DESCRIPTION = """\
 Learn a metric from labelled images: a backbone whose last layer is replaced by a dense layer and L2 normalisation, so
 that images of one class come to lie near each other. What is learnt from are triplets: an anchor, a positive of the
@@ -199,6 +195,7 @@ def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from searchengine.learn.triplets.cutting import last_layer_off
     from searchengine.learn.triplets.recipe import Recipe
     from searchengine.learn.triplets.run import check_out, train_metric
+    from searchengine.progress import Bar
 
     if options.labels == "none":
         parser.error("--labels none leaves nothing to learn from")
@@ -214,7 +211,7 @@ def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         preprocessing=options.preprocessing,
         input_size=options.input_size,
     )
-    with TrainingBar() as bar:
+    with Bar(all_skipped="--json lists them all") as bar:
         trained = train_metric(
             options.images,
             options.out,
@@ -263,41 +260,3 @@ def _next(options: argparse.Namespace) -> str:
     if options.labels != "folder":
         words += ["--labels", options.labels]
     return shlex.join([*words, "--index-dir", f"{options.out.stem}-index"])
-
-
-class TrainingBar(Bar):
-    """A bar for the images, then one for the batches; without a terminal, a line an epoch."""
-
-    def __enter__(self) -> TrainingBar:
-        return self
-
-    def skipped(self, path: str, reason: str) -> None:
-        """Name a file that cannot be used; the first are enough for the screen."""
-        self._named += 1
-        if self._named <= _NAMED:
-            self.say(f"skipped {path!r}: {reason}")
-        elif self._named == _NAMED + 1:
-            self.say("further skipped files are not named here; --json lists them all")
-
-    def learning(self, batches: int, done: int) -> None:
-        """From here on it counts batches."""
-        from tqdm import tqdm
-
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = tqdm(
-            total=batches, initial=done, unit=" batches", file=sys.stderr, disable=None, dynamic_ncols=True
-        )
-
-    def batch(self) -> None:
-        """One more."""
-        self._bar.update(1)
-
-    def epoch(self, epoch: Epoch, best: Epoch) -> None:
-        """What it brought."""
-        mark = " *" if epoch is best else ""
-        self.say(
-            f"epoch {epoch.number:3}: loss {epoch.loss:.4f}, D(a,p) < D(a,n) {epoch.triplet_accuracy:.3f}, P@1 "
-            f"{epoch.precision:.3f}, mAP {epoch.mean_average_precision:.3f}{mark}"
-        )
-        self._bar.set_postfix_str(f"best mAP {best.mean_average_precision:.3f}", refresh=False)

@@ -19,7 +19,7 @@ from searchengine.errors import IndexingError
 from searchengine.exchange.table import ALL_LABELS
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
-from searchengine.indexing.options import Progress, Quiet
+from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 32 * 2**20
 FORMATS = (".npz", ".parquet")
@@ -49,7 +49,7 @@ def export_index(index: LocalIndex, file: Path, progress: Progress | None = None
     Raises:
         IndexingError: another ending, no PyArrow for Parquet, or the file cannot be written.
     """
-    progress = progress or Quiet()
+    progress = progress or QUIET
     if file.suffix.lower() not in FORMATS:
         raise IndexingError(f"{file} must end in {' or '.join(FORMATS)}: that says what is written.")
     state = index.state()

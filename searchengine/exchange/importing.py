@@ -24,8 +24,8 @@ from searchengine.index.catalog import now
 from searchengine.index.changes import ReadyRow
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing.options import Progress, Quiet
 from searchengine.indexing.scan import check_folder
+from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 32 * 2**20
 _LENGTH_ONE = 1e-4  # how far a squared length may be from 1; that of float16 vectors is off by less
@@ -91,7 +91,7 @@ def import_features(
         UnknownNameError: no such metric or normalisation.
         IndexLockedError: another run is writing to the index.
     """
-    options, progress = options or ImportOptions(), progress or Quiet()
+    options, progress = options or ImportOptions(), progress or QUIET
     started = time.monotonic()
     if options.metric is not None:
         metrics.check_metric(options.metric)

@@ -1,6 +1,6 @@
 """Folder -> index: what is new, changed, moved or gone; batches; progress; going on after a kill."""
 
-from searchengine.indexing.options import IndexingOptions, Progress, Summary
+from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.run import update_index
 
-__all__ = ["IndexingOptions", "Progress", "Summary", "update_index"]
+__all__ = ["IndexingOptions", "Summary", "update_index"]

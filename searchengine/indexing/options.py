@@ -3,39 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
-
-
-class Progress(Protocol):
-    """Where a run tells how far it is."""
-
-    def start(self, total: int, done: int) -> None:
-        """``total`` files were found, of which ``done`` need no look."""
-
-    def advance(self, files: int) -> None:
-        """So many more files are done."""
-
-    def skipped(self, path: str, reason: str) -> None:
-        """A file cannot be used."""
-
-    def say(self, sentence: str) -> None:
-        """Something a person should know."""
-
-
-class Quiet:
-    """A progress that nobody watches."""
-
-    def start(self, total: int, done: int) -> None:
-        """Nothing."""
-
-    def advance(self, files: int) -> None:
-        """Nothing."""
-
-    def skipped(self, path: str, reason: str) -> None:
-        """Nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)

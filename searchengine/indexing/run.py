@@ -21,13 +21,14 @@ from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing import rebuild
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.lazy import LazyExtractor
-from searchengine.indexing.options import IndexingOptions, Progress, Quiet, Summary
+from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.pipeline import read, read_ahead
 from searchengine.indexing.rebuild import GONE_AT_MOST, OldIds
 from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_roots, make_plan
 from searchengine.indexing.size import size_remark
 from searchengine.indexing.store import Store
+from searchengine.progress import QUIET, Progress
 
 _COMMIT_ROWS = 2048
 _OVERDUE = 5  # times the time between commits, and pictures wait no longer for a batch to be full
@@ -61,7 +62,7 @@ def update_index(
         IndexVersionError, IndexDamagedError: the index cannot be used, and ``rebuild`` is off.
         ExtractorError: the model cannot be had.
     """
-    options, progress = options or IndexingOptions(), progress or Quiet()
+    options, progress = options or IndexingOptions(), progress or QUIET
     folder = Path(index_dir)
     started = time.monotonic()
     if not spec.embeds:

@@ -7,25 +7,20 @@ from pathlib import Path
 from searchengine.engine import open_index
 from searchengine.index.verify import verify
 from searchengine.indexing import update_index
+from searchengine.progress import Quiet
 from tests.fakes import SPEC, FakeExtractor
 from tests.images.hostile import make_hostile
 
 
-class Told:
+class Told(Quiet):
     """A progress that remembers what was skipped."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def start(self, total: int, done: int) -> None: ...
-
-    def advance(self, files: int) -> None: ...
-
     def skipped(self, path: str, reason: str) -> None:
         assert reason
         self.names.add(path)
-
-    def say(self, sentence: str) -> None: ...
 
 
 def test_a_hostile_collection(tmp_path: Path) -> None:

@@ -14,20 +14,18 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexingError
 from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.labels import labels_from
+from searchengine.progress import Quiet
 from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, write_pictures
 
 Update = Callable[..., Summary]
 
 
-class Told:
+class Told(Quiet):
     """A progress that keeps what was said."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def start(self, total: int, done: int) -> None: ...
-    def advance(self, files: int) -> None: ...
-    def skipped(self, path: str, reason: str) -> None: ...
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
 

@@ -23,7 +23,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
-from searchengine.indexing.options import Progress, Quiet
+from searchengine.progress import QUIET, Progress
 
 LEAVE_ONE_OUT = "leave-one-out"
 QUERY_FOLDER = "query folder"
@@ -54,7 +54,7 @@ def leave_one_out(
         QueryError: no labels, or so few that there is nothing to measure.
         UnknownNameError: no such metric.
     """
-    options, progress = options or EvaluationOptions(), progress or Quiet()
+    options, progress = options or EvaluationOptions(), progress or QUIET
     run = _Run(index, options)
     relevance = run.relevance
     alone: list[Positions] = [np.array([i], dtype=np.int64) for i in range(len(run.labels))]
@@ -102,7 +102,7 @@ def query_folder(
         QueryError: no labels in the index, or none of those of the queries.
         UnknownNameError: no such metric.
     """
-    options, progress = options or EvaluationOptions(), progress or Quiet()
+    options, progress = options or EvaluationOptions(), progress or QUIET
     run = _Run(index, options)
     same = run.by_content()
     left_out = [np.array(same.get(digest, ()), dtype=np.int64) for digest in asked.content]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.images import FoundFile, find
-from searchengine.indexing.options import Progress, Quiet
 from searchengine.indexing.pipeline import Reading, read_ahead
 from searchengine.indexing.scan import Candidate, Root, check_folder, label_of
+from searchengine.progress import QUIET, Progress
 
 _BATCH = 32
 
@@ -63,7 +63,7 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress | None =
         QueryError: the folder holds no image that can be used.
         IndexingError: it cannot be listed.
     """
-    progress = progress or Quiet()
+    progress = progress or QUIET
     kept: list[Reading] = []
     rows: list[NDArray[np.float32]] = []
     waiting: list[NDArray[np.uint8]] = []

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.progress import Progress, needed, quiet
+from searchengine.analyse.mapping.extras import needed
 from searchengine.errors import QueryError
+from searchengine.progress import QUIET, Progress
 
 _WHOLE = 20_000  # rows; beyond, k-means sees batches
 _SAMPLE = 2000
@@ -38,7 +39,7 @@ class Clusters:
 
 
 def clusters_of(
-    reduced: NDArray[np.float32], k: int | None = None, *, seed: int = 0, progress: Progress = quiet
+    reduced: NDArray[np.float32], k: int | None = None, *, seed: int = 0, progress: Progress = QUIET
 ) -> Clusters:
     """(n, c) float32 -> k clusters, or as many as the silhouette of a sample of 2000 speaks for (2 to 60).
 
@@ -55,14 +56,14 @@ def clusters_of(
     sample = _sample(len(reduced), seed)
     if k is None:
         k = _chosen(reduced[sample], seed, progress)
-    progress("Clusters", 0, 1)
+    progress.start(1, what="Clusters", unit="steps")
     numbers, middles = _k_means(reduced, k, seed)
     distances = np.linalg.norm(reduced - middles[numbers], axis=1).astype(np.float32)
     sizes = np.bincount(numbers, minlength=k)
     order = np.lexsort((_first(numbers, k), -sizes))  # the largest first; of equal ones that of the lower id
     rank = np.empty(k, dtype=np.int32)
     rank[order] = np.arange(k)
-    progress("Clusters", 1, 1)
+    progress.advance()
     return Clusters(rank[numbers], distances, _silhouette(reduced[sample], numbers[sample]))
 
 
@@ -71,12 +72,12 @@ def _chosen(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
     # With nearly as many clusters as images each is one of its own, which is no grouping.
     tried = [k for k in _TRIED if k < different and k <= max(2, math.isqrt(2 * len(sample)))]
     best, best_value = 1, -1.0
-    for at, k in enumerate(tried):
-        progress("How many clusters", at, len(tried))
+    progress.start(len(tried), what="How many clusters", unit="numbers")
+    for k in tried:
         value = _silhouette(sample, _k_means(sample, k, seed, starts=2)[0])
         if value is not None and value > best_value:
             best, best_value = k, value
-    progress("How many clusters", len(tried), len(tried))
+        progress.advance()
     return best
 
 

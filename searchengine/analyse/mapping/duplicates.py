@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.progress import Progress, quiet
 from searchengine.analyse.mapping.reduction import Reduction, Rows
+from searchengine.progress import QUIET, Progress
 
 THRESHOLD = 0.2
 _PRODUCTS = 2**22  # distances, or numbers of rows, that are held at a time
@@ -42,7 +42,7 @@ def duplicates_of(
     reduced: NDArray[np.float32],
     threshold: float = THRESHOLD,
     *,
-    progress: Progress = quiet,
+    progress: Progress = QUIET,
 ) -> Duplicates:
     """Groups of rows that are connected by distances of at most the threshold, exactly.
 
@@ -58,8 +58,8 @@ def duplicates_of(
     groups = _Groups(count)
     nearest = np.full(count, np.inf, dtype=np.float32)
     step = max(16, min(512, _PRODUCTS // max(count, 1)))
+    progress.start(count, what="Near-duplicates")
     for start in range(0, count, step):
-        progress("Near-duplicates", start, count)
         stop = min(start + step, count)
         products = reduced[start:stop] @ reduced[start:].T  # (b, n - start)
         squares = norms[start:stop, None] + norms[None, start:] - 2.0 * products
@@ -72,7 +72,7 @@ def duplicates_of(
             others = second[ends[row - start] : ends[row - start + 1]]
             if len(others):
                 _connect(rows, row, others, limit, groups, nearest)
-    progress("Near-duplicates", count, count)
+        progress.advance(stop - start)
     return Duplicates(_numbered(groups.of), nearest, float(limit))
 
 

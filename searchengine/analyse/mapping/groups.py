@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from searchengine.analyse.mapping import stored
 from searchengine.analyse.mapping.clusters import clusters_of
 from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of
-from searchengine.analyse.mapping.progress import Progress, quiet
 from searchengine.analyse.mapping.reduction import Rows, principal_components, remark
 from searchengine.analyse.mapping.seeds import check_seed
 from searchengine.analyse.mapping.sheets import write_sheets
 from searchengine.errors import QueryError
 from searchengine.exchange.exporting import check_way
 from searchengine.index.local import LocalIndex
+from searchengine.progress import QUIET, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class GroupSummary:
     remark: str | None = None
 
 
-def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress: Progress = quiet) -> GroupSummary:
+def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress: Progress = QUIET) -> GroupSummary:
     """Cluster the images of an index and find near-duplicates; the result is stored in the index folder.
 
     Raises:

@@ -8,7 +8,6 @@ does not depend on what else came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.mapping import stored
+from searchengine.analyse.mapping.extras import needed
 from searchengine.analyse.mapping.nearest import nearest
-from searchengine.analyse.mapping.progress import Progress, needed, quiet
 from searchengine.analyse.mapping.reduction import Reduction, Rows, principal_components, remark
 from searchengine.analyse.mapping.seeds import check_seed
 from searchengine.analyse.mapping.stored import Stored
 from searchengine.errors import IndexDamagedError, QueryError
 from searchengine.index.local import LocalIndex
+from searchengine.progress import QUIET, Progress
 
 PERPLEXITY = 30.0
 ITERATIONS = 750
@@ -65,7 +65,7 @@ class MapSummary:
     remark: str | None = None
 
 
-def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Progress = quiet) -> MapSummary:
+def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Progress = QUIET) -> MapSummary:
     """Make the map of an index, or put on it what came or changed since; it is stored in the index folder.
 
     A map is made as a whole where there is none, where it belongs to another extractor or metric, or where ``options``
@@ -119,7 +119,7 @@ def whole_map(
     perplexity: float = PERPLEXITY,
     iterations: int = ITERATIONS,
     seed: int = SEED,
-    progress: Progress = quiet,
+    progress: Progress = QUIET,
 ) -> tuple[Reduction, Places]:
     """Principal components, then t-SNE; the same rows and seed give the same places."""
     needed("openTSNE", "openTSNE")
@@ -129,7 +129,7 @@ def whole_map(
 
 
 def tsne(
-    reduced: NDArray[np.float32], *, perplexity: float, iterations: int, seed: int, progress: Progress = quiet
+    reduced: NDArray[np.float32], *, perplexity: float, iterations: int, seed: int, progress: Progress = QUIET
 ) -> Places:
     """(n, c) float32, the direction of greatest variance first -> (n, 2) float32.
 
@@ -154,16 +154,15 @@ def tsne(
     # One thread: sums are then made in one order on every machine, and on a busy one threads would wait for each other.
     embedding = library.TSNEEmbedding(start, affinities, random_state=seed, n_jobs=1)
     early = int(iterations * _EXAGGERATED)
-    told = _Told(progress, iterations)
-    embedding = embedding.optimize(early, exaggeration=12, momentum=0.5, callbacks=told, callbacks_every_iters=10)
-    told.before = early
-    embedding = embedding.optimize(iterations - early, momentum=0.8, callbacks=told, callbacks_every_iters=10)
-    progress("Map", iterations, iterations)
+    callback = _OpenTSNEProgress(progress, iterations)
+    embedding = embedding.optimize(early, exaggeration=12, momentum=0.5, callbacks=callback, callbacks_every_iters=10)
+    callback.before = early
+    embedding = embedding.optimize(iterations - early, momentum=0.8, callbacks=callback, callbacks_every_iters=10)
     return _centred(np.asarray(embedding))
 
 
 def place_new(
-    new: NDArray[np.float32], fitted: NDArray[np.float32], places: Places, progress: Progress = quiet
+    new: NDArray[np.float32], fitted: NDArray[np.float32], places: Places, progress: Progress = QUIET
 ) -> Places:
     """Places for (m, c) new rows on the map that (n, c) fitted rows and their (n, 2) places make up -> (m, 2)."""
     if len(fitted) < _TOO_FEW:
@@ -194,7 +193,7 @@ def place_new(
 
     reference = library.TSNEEmbedding(places.astype(np.float64), Known(), negative_gradient_method="bh")
     partial = reference.prepare_partial(new, initialization="median", k=_PLACING_NEIGHBOURS)
-    told = _Told(progress, _PLACING_ITERATIONS)
+    callback = _OpenTSNEProgress(progress, _PLACING_ITERATIONS)
     partial = partial.optimize(
         _PLACING_ITERATIONS,
         learning_rate=_PLACING_RATE,
@@ -202,10 +201,9 @@ def place_new(
         momentum=0.8,
         max_grad_norm=0.25,
         negative_gradient_method="bh",  # the other method lays a grid over all of the new ones
-        callbacks=told,
+        callbacks=callback,
         callbacks_every_iters=10,
     )
-    progress("Map", _PLACING_ITERATIONS, _PLACING_ITERATIONS)
     return np.asarray(partial, dtype=np.float32)
 
 
@@ -265,15 +263,17 @@ def _centred(places: NDArray[np.float64]) -> Places:
     return np.asarray(places - middle, dtype=np.float32)
 
 
-class _Told:
-    """openTSNE's callback: tells how far it is."""
+class _OpenTSNEProgress:
+    """openTSNE's callback: reports the iterations of one or more optimisations as one step."""
 
-    def __init__(self, progress: Callable[[str, int, int], None], total: int) -> None:
+    def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
-        self._total = total
-        self.before = 0
+        self._reported = 0
+        self.before = 0  # iterations of earlier optimisations
+        progress.start(total, what="Map", unit="iterations")
 
     def __call__(self, iteration: int, error: float, embedding: Any) -> bool:
-        """False: go on."""
-        self._progress("Map", self.before + iteration, self._total)
+        """Return False: continue."""
+        self._progress.advance(self.before + iteration - self._reported)
+        self._reported = self.before + iteration
         return False

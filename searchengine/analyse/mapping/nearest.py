@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.progress import Progress, quiet
+from searchengine.progress import QUIET, Progress
 
 _PRODUCTS = 2**23  # distances that are held at a time, by each thread
 
@@ -19,7 +19,7 @@ def nearest(
     k: int,
     *,
     same: bool = False,
-    progress: Progress = quiet,
+    progress: Progress = QUIET,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The k nearest references of each query by Euclidean distance, nearest first.
 
@@ -51,6 +51,7 @@ def nearest(
 
     starts = range(0, len(queries), step)
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="nearest") as pool:
-        for done, _ in enumerate(pool.map(one, starts), 1):
-            progress("Neighbours", min(done * step, len(queries)), len(queries))
+        progress.start(len(queries), what="Neighbours")
+        for start, _ in zip(starts, pool.map(one, starts), strict=True):
+            progress.advance(min(step, len(queries) - start))
     return places, distances

@@ -10,11 +10,11 @@ import numpy as np
 
 from searchengine.analyse.mapping import stored
 from searchengine.analyse.mapping.placement import on_grid
-from searchengine.analyse.mapping.progress import Progress, quiet
 from searchengine.analyse.mapping.tiles import Tiles
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.exchange.exporting import replacing
 from searchengine.index.local import LocalIndex
+from searchengine.progress import QUIET, Progress
 
 _LONGEST = 6000  # px, of the picture
 _LARGEST, _SMALLEST = 128, 16  # px, of a cell
@@ -33,7 +33,7 @@ class Drawn:
     side: int
 
 
-def write_png(index: LocalIndex, file: Path, progress: Progress = quiet) -> Drawn:
+def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Drawn:
     """Draw the stored map of an index, on white.
 
     Raises:
@@ -57,13 +57,12 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = quiet) -> Draw
     side = step - max(1, round(step * _GAP))
     picture = Image.new("RGB", (2 * _MARGIN + grid.columns * step, 2 * _MARGIN + grid.rows * step), _PAPER)
     with Tiles(side) as tiles:
-        for done, (tile, (column, row)) in enumerate(zip(tiles.of(records), grid.cells.tolist(), strict=True)):
-            if done % 64 == 0:
-                progress("Picture", done, len(records))
+        progress.start(len(records), what="Picture")
+        for tile, (column, row) in zip(tiles.of(records), grid.cells.tolist(), strict=True):
             left = _MARGIN + column * step + (step - tile.width) // 2
             top = _MARGIN + row * step + (step - tile.height) // 2
             picture.paste(tile, (left, top))
-    progress("Picture", len(records), len(records))
+            progress.advance()
     with replacing(file) as part:
         partial(picture.save, compress_level=4)(part, "PNG")
     return Drawn(str(file), picture.width, picture.height, side)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.progress import needed
+from searchengine.analyse.mapping.extras import needed
 
 _ROOM = (
     1.8  # places on the grid for each picture: with less, the shape of the map is lost; with more, pictures are small

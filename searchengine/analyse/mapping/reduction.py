@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.progress import Progress, quiet
 from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
 from searchengine.index.state import State
+from searchengine.progress import QUIET, Progress
 
 DIMENSIONS = 50
 _OVERSAMPLED = 14  # more directions than wanted, so that the last of those wanted are good too
@@ -100,7 +100,7 @@ class Reduction:
 
 
 def principal_components(
-    rows: Rows, *, dimensions: int = DIMENSIONS, seed: int = 0, progress: Progress = quiet
+    rows: Rows, *, dimensions: int = DIMENSIONS, seed: int = 0, progress: Progress = QUIET
 ) -> Reduction:
     """The ``dimensions`` directions of greatest variance, the greatest first; fewer where a row has fewer numbers.
 
@@ -117,8 +117,8 @@ def principal_components(
     passes = 1 if width == dimension else _PASSES  # nothing to search for where all directions are kept
     basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((dimension, width)))[0]  # (d, w)
     small = np.eye(width)
+    progress.start(passes, what="Principal components", unit="passes")
     for step in range(passes):
-        progress("Principal components", step, passes)
         image = np.zeros((dimension, width))
         narrow = basis.astype(np.float32)
         for _, block in rows.blocks():
@@ -127,7 +127,7 @@ def principal_components(
         small = basis.T @ image  # (w, w): the covariance as seen within the basis
         if step + 1 < passes:
             basis = np.linalg.qr(image)[0]
-    progress("Principal components", passes, passes)
+        progress.advance()
     _, turns = np.linalg.eigh((small + small.T) / 2)
     components = basis @ turns[:, ::-1][:, :wanted]  # eigh sorts ascending
     largest = components[np.abs(components).argmax(axis=0), np.arange(wanted)]

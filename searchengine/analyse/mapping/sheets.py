@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.progress import Progress, quiet
 from searchengine.analyse.mapping.tiles import Tiles
 from searchengine.analyse.neighbours.sheets import comment_of
 from searchengine.exchange.exporting import replacing, writing_to
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
+from searchengine.progress import QUIET, Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +33,7 @@ Group = tuple[str, int, NDArray[np.int64]]
 """What kind of group, its number from 0, and the ids of its images, the most typical first."""
 
 
-def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress: Progress = quiet) -> int:
+def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress: Progress = QUIET) -> int:
     """Write ``out/cluster-0001.jpg``, ``out/duplicates-0001.jpg``, ...; returns how many. IndexingError.
 
     A sheet shows the first 80 images of its group. Sheets of an earlier run that are none of these are deleted; they
@@ -41,16 +41,16 @@ def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress
     """
     written = set()
     with Tiles(_SIDE) as tiles:
-        for done, (kind, number, ids) in enumerate(groups):
-            progress("Contact sheets", done, len(groups))
+        progress.start(len(groups), what="Contact sheets", unit="sheets")
+        for kind, number, ids in groups:
             records = index.known(ids[:_AT_MOST].tolist())
             sheet = draw_group(f"{kind} {number + 1}: {len(ids)} images", records, tiles)
             name = f"{kind}-{number + 1:04}.jpg"
             with replacing(out / name) as part:
                 partial(sheet.save, quality=88, comment=_MARK)(part, "JPEG")
             written.add(name)
+            progress.advance()
     _remove_others(out, written)
-    progress("Contact sheets", len(groups), len(groups))
     return len(groups)
 
 

@@ -18,7 +18,7 @@ from searchengine.exchange.exporting import check_way, replacing, writing_to
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.types import ImageRecord
-from searchengine.indexing.options import Progress, Quiet
+from searchengine.progress import QUIET, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def write_neighbours(
         UnknownNameError: no such metric.
         IndexingError: the folder cannot be written to, no PyArrow for Parquet.
     """
-    options, progress = options or NeighboursOptions(), progress or Quiet()
+    options, progress = options or NeighboursOptions(), progress or QUIET
     if options.k < 1:
         raise QueryError(f"k must be a whole number of at least 1, not {options.k}.")
     if options.format not in FORMATS:

@@ -2,7 +2,6 @@
 
 from searchengine.exchange.collections.asking import DownloadError
 from searchengine.exchange.collections.catalogue import DATASETS, Dataset, Downloaded, download_dataset
-from searchengine.exchange.collections.download import Progress, Quiet
 from searchengine.exchange.collections.open_images import download_open_images
 
 __all__ = [
@@ -10,8 +9,6 @@ __all__ = [
     "Dataset",
     "DownloadError",
     "Downloaded",
-    "Progress",
-    "Quiet",
     "download_dataset",
     "download_open_images",
 ]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from searchengine.exchange.collections import cifar10, coco
 from searchengine.exchange.collections.asking import DownloadError
-from searchengine.exchange.collections.download import Progress, Quiet, Resource, fetch
+from searchengine.exchange.collections.download import Resource, fetch
+from searchengine.progress import QUIET, Progress
 
 WORK = ".download"  # within the folder: what is on its way, and a note of what is there
 Unpack = Callable[[Path, Path, Progress], int]
@@ -108,7 +109,7 @@ def download_dataset(
     Raises:
         DownloadError: with what to do. What has come so far is kept.
     """
-    progress = progress or Quiet()
+    progress = progress or QUIET
     files = 0
     with alone(to):
         for part in dataset.parts:

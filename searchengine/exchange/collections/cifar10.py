@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 from searchengine.exchange.collections.asking import DownloadError
-from searchengine.exchange.collections.download import Progress, Resource
+from searchengine.exchange.collections.download import Resource
 from searchengine.exchange.collections.unpacking import read_tar
+from searchengine.progress import Progress
 
 ARCHIVE = Resource("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", md5="c32a1d4ab5d03f1284b67883e8d87530")
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -32,7 +33,7 @@ def unpack(archive: Path, to: Path, progress: Progress) -> int:
     for split in ("train", "test"):
         for name in CLASSES:
             (to / split / name).mkdir(parents=True, exist_ok=True)
-    progress.start(f"unpacking {archive.name}", 6 * _BATCH, 0, " pictures")
+    progress.start(6 * _BATCH, what=f"unpacking {archive.name}", unit="pictures")
     written = 0
     for name, data in read_tar(archive, _NAME, _RECORD * _BATCH):
         if not data or len(data) % _RECORD:

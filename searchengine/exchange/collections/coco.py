@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from searchengine.exchange.collections.download import Progress, Resource
+from searchengine.exchange.collections.download import Resource
 from searchengine.exchange.collections.unpacking import unpack_zip
+from searchengine.progress import Progress
 
 # Its publisher gives no hashes. The name on its certificate is another than this, so it is fetched without one.
 _PUBLISHER = "http://images.cocodataset.org"

@@ -15,41 +15,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from searchengine.exchange.collections.asking import Broken, DownloadError, ask, extent, mark_of, md5_of, read_some
+from searchengine.progress import QUIET, Progress
 
 _CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # in a row that bring nothing new
-
-
-class Progress(Protocol):
-    """What a download tells while it goes on."""
-
-    def start(self, what: str, total: int | None, done: int, unit: str) -> None:
-        """A step begins, some of it already ``done``; ``unit`` is "B" or what is counted."""
-        ...
-
-    def advance(self, amount: int) -> None:
-        """So much more is done; negative when it has to start again."""
-        ...
-
-    def say(self, sentence: str) -> None:
-        """What a person should know."""
-        ...
-
-
-class Quiet:
-    """Tells nothing."""
-
-    def start(self, what: str, total: int | None, done: int, unit: str) -> None:
-        """Nothing."""
-
-    def advance(self, amount: int) -> None:
-        """Nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +73,7 @@ def fetch(
     target, part = folder / resource.name, folder / f"{resource.name}.part"
     if target.exists():
         return target
-    progress = progress or Quiet()
+    progress = progress or QUIET
     failures, waiting, most = 0, pause, _size(part)
     while True:
         try:
@@ -151,7 +123,7 @@ def _transfer(resource: Resource, part: Path, room: Callable[[int], None], progr
         if size is not None:
             room(size - start)
         _write_notes(part, _Known(resource.url, size, mark, md5))
-        progress.start(resource.name, size, start, "B")
+        progress.start(size, start, what=resource.name, unit="B")
         _write(response, part, start, progress)
     got = _size(part)
     if size is not None and got < size:
@@ -189,7 +161,7 @@ def _check(resource: Resource, part: Path, progress: Progress) -> None:
     if wanted is None:
         return
     digest = hashlib.md5(usedforsecurity=False)
-    progress.start(f"checking {resource.name}", _size(part), 0, "B")
+    progress.start(_size(part), what=f"checking {resource.name}", unit="B")
     with part.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

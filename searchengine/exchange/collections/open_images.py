@@ -17,8 +17,9 @@ from pathlib import Path
 
 from searchengine.exchange.collections.asking import DownloadError, NotThereError
 from searchengine.exchange.collections.catalogue import WORK, Downloaded, alone
-from searchengine.exchange.collections.download import Progress, Quiet, Resource, fetch
+from searchengine.exchange.collections.download import Resource, fetch
 from searchengine.exchange.collections.selecting import Search
+from searchengine.progress import QUIET, Progress
 
 NAME = "open-images"
 TITLE = "Open Images V7: photographs of the classes that are named, 0.3 MB each"
@@ -85,7 +86,7 @@ def download_open_images(
     Raises:
         DownloadError: with what to do. What has come so far is kept.
     """
-    progress = progress or Quiet()
+    progress = progress or QUIET
     with alone(to) as work:
         (work / "photos").mkdir(exist_ok=True)
         marks = _marks(fetch(Resource(publisher.classes), work, progress=progress, pause=pause), classes)
@@ -159,7 +160,7 @@ def _fetch(
 ) -> set[str]:
     """Brings photographs to their places; returns the ids of those that the server does not have."""
     gone = set()
-    progress.start("photographs", len(missing), 0, " photographs")
+    progress.start(len(missing), what="photographs", unit="photographs")
     pool = ThreadPoolExecutor(_THREADS)
     try:
         tasks = {pool.submit(_bring, one, to, _place(known, one), publisher, pause): one for one in missing}

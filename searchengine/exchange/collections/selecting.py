@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.exchange.collections.asking import DownloadError
-from searchengine.exchange.collections.download import Progress
 from searchengine.exchange.collections.streaming import ChangedError, read_lines
+from searchengine.progress import Progress
 
 _HEADER = b"ImageID,Source,LabelName,Confidence"
 _ID = 16  # hexadecimal digits
@@ -105,7 +105,7 @@ class Search:
         try:
             for lines in read_lines(table.url, begun, table.mark, pause=self._pause, say=self._progress.say):
                 if table.offset == begun and not rest:
-                    self._progress.start(f"looking for photographs in {table.split}", lines.size, begun, "B")
+                    self._progress.start(lines.size, begun, what=f"looking for photographs in {table.split}", unit="B")
                     if begun == 0 and not lines.data.startswith(_HEADER):
                         raise DownloadError(
                             f"{table.url} begins with {lines.data[:60]!r}: its publisher has given it another form, "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from searchengine.exchange.collections.asking import DownloadError
-from searchengine.exchange.collections.download import Progress
+from searchengine.progress import Progress
 
 _CHUNK = 1 << 20  # bytes
 
@@ -25,7 +25,7 @@ def unpack_zip(archive: Path, to: Path, wanted: re.Pattern[str], progress: Progr
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if wanted.fullmatch(member.filename)]
-            progress.start(f"unpacking {archive.name}", len(members), 0, " files")
+            progress.start(len(members), what=f"unpacking {archive.name}", unit="files")
             for member in members:
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG):

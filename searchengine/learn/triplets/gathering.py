@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +22,11 @@ from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Candidate, check_roots, make_plan
 from searchengine.learn.triplets.augmentation import Augmentation
 from searchengine.learn.triplets.records import Records
+from searchengine.progress import Progress
 
 _BATCH = 32
 _THREADS = os.cpu_count() or 1
 _SOURCE = 1.5  # times the input size: from so large a picture the augmented ones are cut
-
-
-class Progress(Protocol):
-    """Someone who is told."""
-
-    def start(self, total: int, done: int) -> None: ...
-    def advance(self, files: int) -> None: ...
-    def skipped(self, path: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

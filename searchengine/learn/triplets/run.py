@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,29 +30,9 @@ from searchengine.learn.triplets.recipe import Recipe
 from searchengine.learn.triplets.scores import Scores, score, validation_triplets
 from searchengine.learn.triplets.sources import Features, Pictures
 from searchengine.learn.triplets.splitting import validation_part
+from searchengine.progress import QUIET, Progress
 
 FREE = frozenset({"epochs", "patience"})  # may change while a run goes on
-
-
-class Watcher(gathering.Progress, Protocol):
-    """Someone who is told how far it is."""
-
-    def say(self, sentence: str) -> None: ...
-    def learning(self, batches: int, done: int) -> None: ...
-    def batch(self) -> None: ...
-    def epoch(self, epoch: Epoch, best: Epoch) -> None: ...
-
-
-class Silent:
-    """A watcher that keeps to itself."""
-
-    def start(self, total: int, done: int) -> None: ...
-    def advance(self, files: int) -> None: ...
-    def skipped(self, path: str, reason: str) -> None: ...
-    def say(self, sentence: str) -> None: ...
-    def learning(self, batches: int, done: int) -> None: ...
-    def batch(self) -> None: ...
-    def epoch(self, epoch: Epoch, best: Epoch) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +75,7 @@ def train_metric(
     folders: Sequence[Path],
     out: Path,
     spec: ExtractorSpec,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
     *,
     recipe: Recipe | None = None,
     weights_file: Path | None = None,
@@ -111,7 +91,7 @@ def train_metric(
         folders: of images.
         out: the ``.keras`` file; the curves come beside it, and a folder with the state of the run.
         spec: the backbone, cut where the new layer begins; its normalisation does not matter.
-        watcher: told of progress; nobody by default.
+        progress: how far it is, and a sentence an epoch.
         recipe: how.
         weights_file: of the backbone, if they are one's own.
         labels: "folder" or a file, as for an index.
@@ -127,17 +107,17 @@ def train_metric(
         ExtractorError, WeightsNotFoundError: the backbone cannot be had.
     """
     began = time.monotonic()
-    recipe, watcher = recipe or Recipe(), watcher or Silent()
+    recipe, progress = recipe or Recipe(), progress or QUIET
     check_out(out)
     found = gathering.find_labelled(folders, labels=labels, exclude=exclude)
     with _alone(out):
         raw = spec.unnormalized
-        task = _prepared(found, raw, out, watcher, recipe, weights_file, precision, runtime)
-        _say_what(task, found, watcher)
-        built = network.load_backbone(raw, weights_file, watcher.say)
+        task = _prepared(found, raw, out, progress, recipe, weights_file, precision, runtime)
+        _say_what(task, found, progress)
+        built = network.load_backbone(raw, weights_file, progress.say)
         model, learner = _network(built, task, recipe)
         settings = {**asdict(recipe), "spec": raw.to_json(), "images": task.data.version}
-        final, diverged = _learn(learner, task, recipe, settings, out, watcher, restart)
+        final, diverged = _learn(learner, task, recipe, settings, out, progress, restart)
         learner.restore_weights(final.last.weights)
         _write_model(model, work_folder(out) / "last.keras")
         learner.restore_weights(final.best)
@@ -179,21 +159,21 @@ def _prepared(
     found: Found,
     spec: ExtractorSpec,
     out: Path,
-    watcher: Watcher,
+    progress: Progress,
     recipe: Recipe,
     weights_file: Path | None,
     precision: str,
     runtime: str,
 ) -> _Task:
     extractor = extractor_from_spec(
-        spec, weights_file=weights_file, precision=precision, runtime=runtime, gpu=True, progress=watcher.say
+        spec, weights_file=weights_file, precision=precision, runtime=runtime, gpu=True, progress=progress.say
     )
     frozen = recipe.thaw is None
     data = gathering.gather(
         found,
         extractor,
         work_folder(out),
-        watcher,
+        progress,
         views=recipe.views if frozen else 0,
         seed=recipe.seed,
         keep_pixels=not frozen,
@@ -206,18 +186,18 @@ def _prepared(
     return _Task(data, training, validation, triplets, score(features, data.labels[validation], triplets))
 
 
-def _say_what(task: _Task, found: Found, watcher: Watcher) -> None:
+def _say_what(task: _Task, found: Found, progress: Progress) -> None:
     data = task.data
     of_class = np.bincount(data.labels[task.training], minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, of_class.tolist(), strict=True) if count == 1]
     if found.unlabelled:
-        watcher.say(f"{found.unlabelled} images have no label and are left out")
+        progress.say(f"{found.unlabelled} images have no label and are left out")
     if single:
-        watcher.say(
+        progress.say(
             f"of {', '.join(single[:5])}{' and others' if len(single) > 5 else ''} there is one image only: it "
             "serves as a negative"
         )
-    watcher.say(
+    progress.say(
         f"{len(task.training)} images of {len(np.unique(data.labels[task.training]))} classes to learn from, "
         f"{len(task.validation)} of {len(np.unique(data.labels[task.validation]))} to validate with"
     )
@@ -245,7 +225,7 @@ def _learn(
     recipe: Recipe,
     settings: dict[str, Any],
     out: Path,
-    watcher: Watcher,
+    progress: Progress,
     restart: bool,
 ) -> tuple[Checkpoint, bool]:
     """Epoch after epoch until the recipe is done; whether it ended because the loss was no number any more."""
@@ -257,17 +237,25 @@ def _learn(
     def keep(state: Checkpoint) -> None:
         checkpoint.save(file, state)
         curves.write_curves(out, state.epochs, task.before)
-        watcher.epoch(state.epochs[-1], curves.best_of(state.epochs))
+        progress.say(_epoch_line(state.epochs[-1], curves.best_of(state.epochs)))
 
     state = None if restart else checkpoint.load(file, settings, free=FREE)
     if state is None:
         state = fitting.begin(learner, judge, settings)
     else:
         learner.restore(state.last)
-        watcher.say(f"going on after epoch {state.epochs[-1].number}")
+        progress.say(f"going on after epoch {state.epochs[-1].number}")
     batches = learner.batches(task.training)
-    watcher.learning(recipe.epochs * batches, state.epochs[-1].number * batches)
-    return fitting.fit(learner, task.training, judge, recipe, state, keep=keep, advance=watcher.batch)
+    progress.start(recipe.epochs * batches, state.epochs[-1].number * batches, unit="batches")
+    return fitting.fit(learner, task.training, judge, recipe, state, keep=keep, advance=progress.advance)
+
+
+def _epoch_line(epoch: Epoch, best: Epoch) -> str:
+    mark = " *" if epoch is best else ""
+    return (
+        f"epoch {epoch.number:3}: loss {epoch.loss:.4f}, D(a,p) < D(a,n) {epoch.triplet_accuracy:.3f}, P@1 "
+        f"{epoch.precision:.3f}, mAP {epoch.mean_average_precision:.3f}{mark}"
+    )
 
 
 def _write_model(model: Any, file: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from searchengine.exchange.collections.download import DownloadError, Quiet, Resource, fetch
+from searchengine.exchange.collections.download import DownloadError, Resource, fetch
+from searchengine.progress import Quiet
 from tests.exchange.collections.conftest import Publisher
 
 DATA = random.Random(1).randbytes(300_000)
@@ -154,10 +155,10 @@ def test_progress_adds_up(publisher: Publisher, tmp_path: Path) -> None:
         total: int | None = None
         done = 0
 
-        def start(self, what: str, total: int | None, done: int, unit: str) -> None:
+        def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
             self.total, self.done = total, done
 
-        def advance(self, amount: int) -> None:
+        def advance(self, amount: int = 1) -> None:
             self.done += amount
 
     counting = Counting()

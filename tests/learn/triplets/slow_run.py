@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-from searchengine.learn.triplets.curves import Epoch
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 
@@ -18,8 +17,8 @@ def main() -> None:
     photos, backbone, out = (Path(one) for one in sys.argv[1:4])
     epochs, seconds = int(sys.argv[4]), float(sys.argv[5])
 
-    def after(epoch: Epoch) -> None:
-        print(epoch.number, flush=True)
+    def after(epoch: int) -> None:
+        print(epoch, flush=True)
         time.sleep(seconds)
 
     Setting(photos, backbone).train(out, tiny.Told(after), epochs=epochs, patience=epochs)

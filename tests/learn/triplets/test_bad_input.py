@@ -15,7 +15,7 @@ from PIL import Image
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import own
-from searchengine.learn.triplets import Recipe, checkpoint, curves, fitting
+from searchengine.learn.triplets import Recipe, checkpoint, fitting
 from searchengine.learn.triplets import run as running
 from searchengine.learn.triplets.gathering import find_labelled
 from searchengine.learn.triplets.learner import Learner, NotFiniteError
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch:
         features = whole(self, rows, random)
         return features * np.nan if len(epochs) == 3 else features
 
-    epochs: list[curves.Epoch] = []
+    epochs: list[int] = []
     monkeypatch.setattr(Features, "draw", poisoned)
     with pytest.raises(LearningError, match=r"In epoch 4 the loss was no number any more. .*of epoch \d.*--restart"):
         setting.train(tmp_path / "m.keras", tiny.Told(epochs.append))
@@ -180,8 +180,8 @@ def test_a_full_disk_at_a_checkpoint(setting: Setting, tmp_path: Path, monkeypat
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def after(epoch: curves.Epoch) -> None:
-        if epoch.number == 2:
+    def after(epoch: int) -> None:
+        if epoch == 2:
             monkeypatch.setattr(os, "fsync", full)
 
     with pytest.raises(LearningError, match=r"after epoch 3: No space left on device. The state after epoch 2 is kept"):
@@ -190,7 +190,7 @@ def test_a_full_disk_at_a_checkpoint(setting: Setting, tmp_path: Path, monkeypat
     assert not list(tmp_path.rglob("*.part"))
     told = tiny.Told()
     result = setting.train(tmp_path / "m.keras", told, epochs=5)
-    assert [epoch.number for epoch in told.epochs] == [3, 4, 5]
+    assert told.epochs == [3, 4, 5]
     assert result.model.exists()
 
 

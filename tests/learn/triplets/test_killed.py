@@ -43,7 +43,7 @@ def test_killed_and_gone_on(setting: Setting, tmp_path: Path) -> None:
 
     told = tiny.Told()
     result = setting.train(out, told, epochs=EPOCHS, patience=EPOCHS)
-    assert told.epochs[0].number in (5, 6)  # the fifth may just have been done
+    assert told.epochs[0] in (5, 6)  # the fifth may just have been done
     unbroken = setting.train(tmp_path / "unbroken.keras", epochs=EPOCHS, patience=EPOCHS)
     assert [epoch.number for epoch in result.epochs] == [epoch.number for epoch in unbroken.epochs]
     for one, other in zip(result.epochs, unbroken.epochs, strict=True):

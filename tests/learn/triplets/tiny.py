@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from PIL import Image
 from searchengine.extractors import ExtractorSpec
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
-from searchengine.learn.triplets.curves import Epoch
 
 SIZE = 16
 CLASSES = ("blue", "green", "red")
@@ -61,34 +61,27 @@ def spec_of(file: Path, layer: str | None = "mean") -> ExtractorSpec:
 
 
 class Told:
-    """A watcher that remembers; ``after`` is called with each epoch."""
+    """A progress that remembers; ``after`` is called with the number of each epoch."""
 
-    def __init__(self, after: Any = None) -> None:
+    def __init__(self, after: Callable[[int], None] = lambda epoch: None) -> None:
         self.sentences: list[str] = []
         self.refused: list[str] = []
-        self.epochs: list[Epoch] = []
-        self.batches = self.total = self.images = 0
+        self.epochs: list[int] = []
+        self.units: dict[str, list[int]] = {}  # what was counted, and what was left of it
         self._after = after
 
-    def start(self, total: int, done: int) -> None:
-        self.images = -total
+    def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
+        assert total is not None
+        self._left = self.units[unit] = [total - done]
 
-    def advance(self, files: int) -> None:
-        self.images += files
+    def advance(self, amount: int = 1) -> None:
+        self._left[0] -= amount
 
     def skipped(self, path: str, reason: str) -> None:
         self.refused.append(path)
 
     def say(self, sentence: str) -> None:
         self.sentences.append(sentence)
-
-    def learning(self, batches: int, done: int) -> None:
-        self.total, self.batches = batches, done
-
-    def batch(self) -> None:
-        self.batches += 1
-
-    def epoch(self, epoch: Epoch, best: Epoch) -> None:
-        self.epochs.append(epoch)
-        if self._after is not None:
-            self._after(epoch)
+        if epoch := re.match(r"epoch +(\d+): loss", sentence):
+            self.epochs.append(int(epoch[1]))
+            self._after(int(epoch[1]))

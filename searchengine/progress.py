@@ -1,0 +1,121 @@
+"""Progress of long work: the protocol, its silent form, and a bar on stderr.
+
+Long functions take ``progress: Progress = QUIET`` and report to it::
+
+    progress.start(len(images))                         # one bar; a second start() replaces it
+    progress.start(total, done, what="Map", unit="B")   # resumed work, a named step, bytes
+    progress.advance(len(batch))
+    progress.skipped(path, "is not an image")
+    progress.say("3 images have no label.")
+
+Commands show it with ``with Bar() as bar: long_function(..., progress=bar)``.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+_MAX_SKIPPED_SHOWN = 20
+
+
+class Progress(Protocol):
+    """What long work reports while it runs."""
+
+    def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
+        """A step of ``total`` units begins, ``done`` of them finished before; None where the total is unknown."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Another ``amount`` units are done; negative if work has to be repeated."""
+
+    def skipped(self, path: str, reason: str) -> None:
+        """A file cannot be used."""
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence that the user should read."""
+
+
+class Quiet:
+    """Progress that nobody watches; also a base for watchers that need only some of the methods."""
+
+    def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
+        """Do nothing."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Do nothing."""
+
+    def skipped(self, path: str, reason: str) -> None:
+        """Do nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Do nothing."""
+
+
+QUIET = Quiet()
+
+
+class Bar:
+    """Progress as a tqdm bar on stderr. Where stderr is no terminal, only sentences and names of steps appear.
+
+    Args:
+        all_skipped: where the user finds the whole list of skipped files; the bar names only the first 20.
+    """
+
+    def __init__(self, all_skipped: str = "searchengine info --skipped lists them") -> None:
+        self._bar: Any = None
+        self._skipped = 0
+        self._all_skipped = all_skipped
+
+    def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
+        """Show a new bar in place of the previous one."""
+        from tqdm import tqdm
+
+        self.close()
+        if what and not sys.stderr.isatty():
+            self.say(f"{what} ...")
+        self._bar = tqdm(
+            desc=what or None,
+            total=total,
+            initial=done,
+            unit="B" if unit == "B" else f" {unit}",
+            unit_scale=unit == "B",
+            file=sys.stderr,
+            disable=None,  # unless stderr is a terminal
+            dynamic_ncols=True,
+            smoothing=0.05,
+        )
+
+    def advance(self, amount: int = 1) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(amount)
+
+    def skipped(self, path: str, reason: str) -> None:
+        """Name a skipped file, up to a limit."""
+        self._skipped += 1
+        if self._skipped <= _MAX_SKIPPED_SHOWN:
+            self.say(f"skipped {path!r}: {reason}")
+        elif self._skipped == _MAX_SKIPPED_SHOWN + 1:
+            self.say(f"Further skipped files are not named here: {self._all_skipped}.")
+
+    def say(self, sentence: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None and not self._bar.disable:
+            self._bar.write(sentence, file=sys.stderr)
+        else:
+            print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
