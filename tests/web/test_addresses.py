@@ -1,0 +1,171 @@
+"""Every address of the server, for one index and for several: methods, status and content type."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine.engine import SearchEngine
+from searchengine.web import create_app
+from tests.web.conftest import encoded
+from tests.web.fake import COLOURS, FakeEngine, draw
+from tests.web.mapped import fill_index, store_groups, store_map
+
+HTML, JSON, CSS, SCRIPT = "text/html", "application/json", "text/css", "text/javascript"
+JPEG, PNG, SVG, BYTES = "image/jpeg", "image/png", "image/svg+xml", "application/octet-stream"
+
+# What every index answers: address, status, content type for a browser, and for a client that asks for JSON.
+EVERYWHERE = [
+    ("/", 200, HTML, HTML),
+    ("/?k=5&n=7", 200, HTML, HTML),
+    ("/?k=0", 400, HTML, JSON),
+    ("/search?id=1", 200, HTML, JSON),
+    ("/search?id=1&k=5&metric=cosine", 200, HTML, JSON),
+    ("/search?id=1&metric=hamming", 400, HTML, JSON),
+    ("/search?like=1&dislike=2&rule=rocchio", 200, HTML, JSON),
+    ("/search", 400, HTML, JSON),
+    ("/search?id=x", 400, HTML, JSON),
+    ("/search?id=4711", 404, HTML, JSON),
+    ("/compare?id=1&left=KIND&right=KIND&right_by=manhattan", 200, HTML, JSON),
+    ("/compare", 400, HTML, JSON),
+    ("/compare?id=4711", 404, HTML, JSON),
+    ("/map", 200, HTML, HTML),
+    ("/groups", 200, HTML, HTML),
+    ("/groups?cluster=99", 404, HTML, JSON),
+    ("/groups?duplicates=x", 404, HTML, JSON),
+    ("/evaluation", 200, HTML, HTML),
+    ("/healthz", 200, JSON, JSON),
+    ("/images/1", 200, PNG, PNG),
+    ("/images/1?download=1", 200, PNG, PNG),
+    ("/images/4711", 404, HTML, JSON),
+    ("/images/x", 404, HTML, JSON),
+    ("/images/", 404, HTML, JSON),
+    ("/thumbnails/1", 200, JPEG, JPEG),
+    ("/thumbnails/1?v=12345678", 200, JPEG, JPEG),
+    ("/thumbnails/4711", 404, SVG, SVG),
+    ("/thumbnails/x", 404, SVG, SVG),
+    ("/static/any/all.css", 200, CSS, CSS),
+    ("/static/any/base.css", 200, CSS, CSS),
+    ("/static/any/app.js", 200, SCRIPT, SCRIPT),
+    ("/static/any/nothing.css", 404, HTML, JSON),
+    ("/favicon.ico", 200, SVG, SVG),
+    ("/nowhere", 404, HTML, JSON),
+    ("/search/", 404, HTML, JSON),
+]
+MAPPED = [
+    ("/map/points", 200, BYTES, BYTES),
+    ("/groups?cluster=1", 200, HTML, HTML),
+    ("/groups?duplicates=1&n=5", 200, HTML, HTML),
+]
+DRAWN = [("/map/points", 404, HTML, JSON)]  # has no map
+METHODS = {
+    "/": "GET, HEAD, OPTIONS",
+    "/search": "GET, HEAD, OPTIONS, POST",
+    "/compare": "GET, HEAD, OPTIONS, POST",
+    "/map": "GET, HEAD, OPTIONS",
+    "/map/points": "GET, HEAD, OPTIONS",
+    "/groups": "GET, HEAD, OPTIONS",
+    "/evaluation": "GET, HEAD, OPTIONS",
+    "/healthz": "GET, HEAD, OPTIONS",
+    "/images/1": "GET, HEAD, OPTIONS",
+    "/thumbnails/1": "GET, HEAD, OPTIONS",
+    "/static/any/all.css": "GET, HEAD, OPTIONS",
+    "/favicon.ico": "GET, HEAD, OPTIONS",
+}
+# Applications by name: where their indexes are found, and what each is.
+PREFIXES = {
+    "one": {"": "mapped", "/i/mapped": "mapped"},
+    "two": {"": "drawn", "/i/drawn": "drawn", "/i/mapped": "mapped"},
+}
+EACH = pytest.mark.parametrize(
+    ("served", "prefix", "kind"),
+    [(served, prefix, kind) for served, prefixes in PREFIXES.items() for prefix, kind in prefixes.items()],
+)
+
+
+@pytest.fixture(scope="module")
+def clients(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FlaskClient]:
+    folder = tmp_path_factory.mktemp("addresses")
+    index = fill_index(folder, 30)
+    store_map(index, 30)
+    store_groups(index, 30)
+    mapped, drawn = SearchEngine(index), FakeEngine(collection)
+    config = {"TESTING": True, "CACHE_DIR": folder / "cache"}
+    return {
+        "one": create_app(config, engines={"mapped": mapped}).test_client(),
+        "two": create_app(config, engines={"drawn": drawn, "mapped": mapped}).test_client(),
+    }
+
+
+def answered(client: FlaskClient, address: str, accept: str, method: str = "GET", **options: Any) -> tuple[int, str]:
+    answer = client.open(address, method=method, headers={"Accept": accept}, buffered=True, **options)
+    return answer.status_code, answer.mimetype
+
+
+@EACH
+def test_what_is_found_there(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
+    client = clients[served]
+    for template, status, page, data in EVERYWHERE + (MAPPED if kind == "mapped" else DRAWN):
+        address = template.replace("KIND", kind)
+        for method in ("GET", "HEAD"):
+            assert answered(client, prefix + address, "text/html,*/*;q=0.8", method) == (status, page), address
+            assert answered(client, prefix + address, JSON, method) == (status, data), address
+
+
+@EACH
+def test_methods(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
+    client = clients[served]
+    for address, methods in METHODS.items():
+        answer = client.options(prefix + address)
+        assert (answer.status_code, ", ".join(sorted(answer.allow))) == (200, methods), address
+        for method in {"POST", "PUT", "PATCH", "DELETE"} - set(methods.split(", ")):
+            answer = client.open(prefix + address, method=method, headers={"Accept": JSON})
+            assert (answer.status_code, answer.mimetype) == (405, JSON), address
+            assert ", ".join(sorted(answer.allow)) == methods, address
+
+
+@EACH
+def test_uploads(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
+    for address in ("/search", "/compare"):
+        for accept in (HTML, JSON):
+            assert answered(clients[served], prefix + address, accept, "POST") == (400, accept), address
+            if kind == "drawn":  # the model of the other is made up, and embeds nothing
+                file = (io.BytesIO(encoded(draw(COLOURS["red"]))), "red.png")
+                fields = {"image": file, "left": kind, "right": kind}
+                assert answered(clients[served], prefix + address, accept, "POST", data=fields) == (200, accept)
+
+
+@pytest.mark.parametrize("served", PREFIXES)
+def test_beside_the_indexes(clients: dict[str, FlaskClient], served: str) -> None:
+    client = clients[served]
+    assert client.get("/i/mapped").location.removeprefix("http://localhost") == "/i/mapped/"
+    assert answered(client, "/i/mapped", HTML, follow_redirects=True) == (200, HTML)
+    for address in (
+        "/i",
+        "/i/",
+        "/i/none",
+        "/i/none/",
+        "/i/none/search?id=1",
+        "/i/mapped/i/mapped/",
+        "/i/none/healthz",
+    ):
+        for accept in (HTML, JSON):
+            assert answered(client, address, accept, follow_redirects=True) == (404, accept), address
+
+
+@EACH
+def test_pages_lead_to_their_own_index(clients: dict[str, FlaskClient], served: str, prefix: str, kind: str) -> None:
+    """A page under an index's own address, and an error page there, keeps to it."""
+    client = clients[served]
+    for address in ("/", "/search?id=1", "/map", "/groups", "/evaluation", "/nowhere", "/search?id=4711"):
+        page = client.get(prefix + address).text
+        for name in ("map", "groups", "evaluation"):
+            assert f'href="{prefix}/{name}"' in page, address
+        assert f'action="{prefix}/search"' in page
+        assert re.search(rf'class="brand" href="{prefix}/"', page)
+        assert 'href="/static/' in page
