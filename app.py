@@ -13,9 +13,13 @@ from __future__ import annotations
 import os
 import sys
 
-from searchengine.errors import SearchEngineError
-from searchengine.web import assets, create_app
-from searchengine.web.settings import load_settings
+from searchengine.errors import SearchEngineError, missing_package
+
+try:
+    from searchengine.web import assets, create_app
+    from searchengine.web.settings import load_settings
+except ModuleNotFoundError as error:
+    sys.exit(f"app.py: {missing_package(error)}")
 
 __all__ = ["create_app"]
 

@@ -2,7 +2,12 @@
 
 import sys
 
-from searchengine.cli.indexing import main
+from searchengine.errors import missing_package
+
+try:
+    from searchengine.cli.indexing import main
+except ModuleNotFoundError as error:
+    sys.exit(f"offline_index.py: {missing_package(error)}")
 
 if __name__ == "__main__":
     sys.exit(main())

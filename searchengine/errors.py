@@ -26,6 +26,27 @@ The message of each is a sentence for the person who runs the program: what happ
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """The sentence for a Python without the project's packages: how to enter the environment that has them.
+
+    Raises the error again if the missing module is one of ours.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "searchengine"):
+        raise error
+    environment = Path(__file__).resolve().parent.parent / ".venv"
+    if environment == Path(sys.prefix) or not environment.parent.joinpath("Makefile").exists():
+        remedy = "Install it: make install" if environment == Path(sys.prefix) else f"Install it: pip install {name}"
+    elif (environment / "bin" / "activate").exists():
+        remedy = f"Enter the environment that has it: source {environment}/bin/activate"
+    else:
+        remedy = f"Make an environment and enter it: make install && source {environment}/bin/activate"
+    return f"The package {name} is missing from this Python ({sys.executable}). {remedy}"
+
 
 class SearchEngineError(Exception):
     """Base of all errors here."""

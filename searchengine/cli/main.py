@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from searchengine import __version__
-from searchengine.errors import SearchEngineError
+from searchengine.errors import SearchEngineError, missing_package
 
 _EPILOG = """\
 a first day:
@@ -91,6 +91,9 @@ def run(program: str, make_parser: Callable[[], argparse.ArgumentParser], argume
             return int(options.act(options))
     except SearchEngineError as error:
         print(f"{program}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"{program}: {missing_package(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         more = " The same command goes on from what is there." if verb in _GO_ON else ""
