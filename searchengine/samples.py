@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
-import os
 import sys
 from pathlib import Path
 
 from PIL import Image
 
 from searchengine.errors import SearchEngineError
+from searchengine.files import replace_bytes
 from searchengine.images import decode
 
 # Real photographs only: no drawings, test patterns or simulations. (subject, package, file)
@@ -77,7 +77,7 @@ def write_samples(out: Path) -> int:
             whole = Image.fromarray(decode(photo.read_bytes()).pixels)
             (out / subject).mkdir(parents=True, exist_ok=True)
             for file, (box, side) in missing.items():
-                _write(file, _cropped(whole, box, side))
+                replace_bytes(file, _cropped(whole, box, side), durable=False)
         count += len(wanted)
     if not count:
         raise SearchEngineError(
@@ -107,13 +107,6 @@ def _cropped(whole: Image.Image, box: tuple[float, float, float, float], side: i
     file = io.BytesIO()
     part.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Under a hidden name first: a run that is killed leaves no half image that the next would take for whole."""
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_bytes(data)
-    unfinished.replace(file)
 
 
 def main(arguments: list[str] | None = None) -> int:

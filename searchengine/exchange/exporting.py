@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.exchange.table import ALL_LABELS
+from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.progress import QUIET, Progress
@@ -63,61 +61,9 @@ def export_index(index: LocalIndex, file: Path, progress: Progress | None = None
     words = {"extractor": index.manifest("extractor") or "", "metric": state.metric}
     progress.start(len(live), 0)
     write = _write_npz if file.suffix.lower() == ".npz" else _write_parquet
-    with replacing(file) as part:
+    with output_file(file) as part:
         write(part, ids, records, words, _blocks(state.rows, live, progress), state.rows.shape[1])
     return Exported(str(file), len(live), state.rows.shape[1], file.stat().st_size)
-
-
-@contextmanager
-def replacing(file: Path, like: str | None = None) -> Iterator[Path]:
-    """A file beside it to write to, which takes its place in the end; IndexingError where that cannot be done.
-
-    What a killed run left there of the same file, or of any whose name is ``like`` a pattern, is deleted.
-    """
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with writing_to(file):
-            if file.is_dir():
-                raise IndexingError(f"{file} is a folder. Name a file.")
-            check_way(file.parent)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _remove_strays(file.parent, like or glob.escape(file.name))
-            yield part
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            part.replace(file)
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-@contextmanager
-def writing_to(place: Path) -> Iterator[None]:
-    """IndexingError, which names the place, for what the file system says of it."""
-    try:
-        yield
-    except OSError as error:
-        raise IndexingError(f"{place} cannot be written: {error.strerror or error}.") from error
-
-
-def check_way(folder: Path) -> None:
-    """IndexingError if a file stands in the place of a folder to write to, or of one above it."""
-    for place in (folder, *folder.parents):
-        if os.path.lexists(place) and not place.is_dir():
-            raise IndexingError(f"{place} is a file, so nothing can be written into it. Name another folder.")
-
-
-def _remove_strays(folder: Path, like: str) -> None:
-    """Delete what a run that was killed had begun to write."""
-    for part in folder.glob(f".{like}.*.part"):
-        process = part.name.split(".")[-2]
-        if process.isdigit():
-            try:
-                os.kill(int(process), 0)
-            except ProcessLookupError:
-                part.unlink(missing_ok=True)
-            except OSError:
-                continue  # it runs, under another user
 
 
 def _blocks(rows: NDArray[np.float32], live: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[np.float32]]:

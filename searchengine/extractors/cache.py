@@ -26,6 +26,7 @@ from typing import Any
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.files import flush, locked, replace_text
 
 MODEL_FILES = ("model.xml", "model.bin")
 _MANIFEST = "export.json"
@@ -122,8 +123,7 @@ def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) ->
     """Complete an entry: its files are flushed and described."""
     files = {}
     for name in MODEL_FILES:
-        with (folder / name).open("rb") as stream:
-            os.fsync(stream.fileno())
+        flush(folder / name)
         info = (folder / name).stat()
         files[name] = {
             "size": info.st_size,
@@ -137,17 +137,11 @@ def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) ->
 @contextlib.contextmanager
 def export_lock(say: Callable[[str], None]) -> Iterator[None]:
     """Only one process exports at a time: an export takes some gigabytes of memory. Others wait here, and say so."""
-    import fcntl
-
-    with _writable():
-        models_folder().mkdir(parents=True, exist_ok=True)
-        lock = (models_folder() / ".lock").open("a")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another process that is preparing a model ...")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with _writable():
+            models_folder().mkdir(parents=True, exist_ok=True)
+            waiting = "waiting for another process that is preparing a model ..."
+            stack.enter_context(locked(models_folder() / ".lock", on_wait=lambda: say(waiting)))
         yield
 
 
@@ -205,11 +199,3 @@ def _known_hashes() -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write a file in one step, and the folder that it lies in."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as stream:
-        stream.write(text)
-    Path(stream.name).replace(file)

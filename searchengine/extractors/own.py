@@ -21,6 +21,7 @@ from searchengine.extractors.backbones import LayerInfo
 from searchengine.extractors.building import Built
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.spec import SEVERAL, ExtractorSpec
+from searchengine.files import replace_text
 
 if TYPE_CHECKING:
     import keras
@@ -73,7 +74,7 @@ def describe(file: Path) -> OwnModel:
         return _described(sha256, json.loads(note.read_text(encoding="utf-8")))
     told = ask(_COMMAND, {"file": str(file.absolute())}, lambda text: None, doing=f"Looking into {file}")
     with contextlib.suppress(OSError):
-        cache.replace_text(note, json.dumps(told))
+        replace_text(note, json.dumps(told))
     return _described(sha256, told)
 
 

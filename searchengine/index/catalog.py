@@ -6,6 +6,7 @@ file) does not exist. Every change is one transaction.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sqlite3
@@ -21,7 +22,8 @@ from searchengine.errors import (
     IndexNotFoundError,
     IndexVersionError,
 )
-from searchengine.index.disk import anew, flush, flush_folder, translated, writable
+from searchengine.files import flush, flush_folder, replacing
+from searchengine.index.disk import anew, translated, writable
 from searchengine.index.features import matrices
 from searchengine.index.tables import create_tables, has_tables
 
@@ -253,19 +255,14 @@ class Catalog:
     def back_up(self) -> None:
         """Copy all of it to a file beside it, which takes the place of the last such copy when it is whole."""
         folder = self.file.parent
-        part, file = folder / f"{BACKUP_NAME}.part", folder / BACKUP_NAME
-        with translated(folder), writable(folder):
-            try:
-                copy = sqlite3.connect(part)
-                try:
-                    self.connection.backup(copy)
-                finally:
-                    copy.close()
-                flush(part)
-                part.replace(file)
-            finally:
-                part.unlink(missing_ok=True)
-            flush_folder(folder)
+        with (
+            translated(folder),
+            writable(folder),
+            replacing(folder / BACKUP_NAME) as part,
+            contextlib.closing(sqlite3.connect(part)) as copy,
+        ):
+            self.connection.backup(copy)
+            copy.close()  # before it is flushed and takes its name
 
     def close(self) -> None:
         """Close the connection; the last one out folds the write-ahead log into the file."""

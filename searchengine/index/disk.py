@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shlex
 import shutil
 import sqlite3
@@ -38,24 +37,6 @@ def writable(folder: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(folder) from error
         raise not_writable(folder, error.strerror or str(error)) from error
-
-
-def flush(file: Path) -> None:
-    """Wait until the content of a file is on the disk."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-
-
-def flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk: a file's own flush need not take its name along."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some network file systems cannot
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def anew(folder: Path) -> str:

@@ -7,7 +7,9 @@ then computed in float64, and ordered by (distance, id).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import EUCLIDEAN, check_metric
+from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
+_THREAD_VALUES = 2**23  # float32 values that each thread of ``nearest_rows`` holds
 _GROUPS = 1024  # see _threshold
 
 
@@ -67,6 +71,12 @@ class Searcher:
         self._ids = ids
         self._counted = np.flatnonzero(np.isfinite(squared_norms))
 
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.float32], metric: str = EUCLIDEAN) -> Searcher:
+        """Over all rows of an (n, d) float32 matrix, which are numbered in their order."""
+        squared_norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        return cls(metric, rows, squared_norms, np.arange(len(rows), dtype=np.int64))
+
     def nearest(self, queries: NDArray[np.float32], k: int) -> list[Neighbours]:
         """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id)."""
         k = min(k, len(self._counted))
@@ -91,15 +101,54 @@ class Searcher:
         return Neighbours(candidates[order], distances[order])
 
 
-def euclidean(
-    rows: NDArray[np.float32],
-    squared_norms: NDArray[np.float64],
-    ids: NDArray[np.int64],
+def nearest_rows(
     queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
     k: int,
-) -> list[Neighbours]:
-    """``nearest`` by Euclidean distance."""
-    return nearest(EUCLIDEAN, rows, squared_norms, ids, queries, k)
+    metric: str = EUCLIDEAN,
+    *,
+    exclude: NDArray[np.int64] | None = None,
+    progress: Progress = QUIET,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The k nearest rows of each of many queries, exactly: blocks of queries are shared out among threads.
+
+    Memory grows with the number of rows, never with the product of both numbers.
+
+    Args:
+        queries: (m, d) float32; may be ``rows`` itself.
+        rows: (n, d) float32.
+        k: at least 1; more than there are gives all.
+        metric: one of ``metrics.METRICS``.
+        exclude: (m,) int64, of each query the position of one row that is no neighbour of it, itself for example
+            (``numpy.arange(n)`` where the queries are the rows).
+        progress: advanced by the queries that are done.
+
+    Returns:
+        (m, k) int64 positions among the rows and (m, k) float64 distances, nearest first, ties in the order of the
+        positions. There are min(k, n) columns, or min(k, n - 1) with ``exclude``.
+
+    Raises:
+        UnknownNameError: no such metric.
+    """
+    searcher = Searcher.of_rows(rows, metric)
+    k = min(k, len(rows) if exclude is None else max(len(rows) - 1, 0))
+    positions = np.empty((len(queries), k), dtype=np.int64)
+    distances = np.empty((len(queries), k))
+    step = max(16, min(512, _THREAD_VALUES // max(len(rows), 1)))
+
+    def fill(start: int) -> int:
+        block = np.asarray(queries[start : start + step])
+        found = searcher.nearest(block, k if exclude is None else k + 1)
+        for i, neighbours in enumerate(found, start):
+            kept = slice(k) if exclude is None else np.flatnonzero(neighbours.positions != exclude[i])[:k]
+            positions[i], distances[i] = neighbours.positions[kept], neighbours.distances[kept]
+        return len(block)
+
+    if k and len(queries):
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="nearest") as pool:
+            for done in pool.map(fill, range(0, len(queries), step)):
+                progress.advance(done)
+    return positions, distances
 
 
 def _threshold(rough: NDArray[np.float32], k: int) -> float:

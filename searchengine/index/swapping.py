@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from searchengine.files import flush, flush_folder
 from searchengine.index.catalog import Catalog
-from searchengine.index.disk import flush, flush_folder, writable
+from searchengine.index.disk import writable
 from searchengine.index.features import FeatureWriter, map_rows
 
 _COPY_ROWS = 4096

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorMismatchError, IndexDamagedError, SearchEngineError
-from searchengine.exchange.exporting import replacing
+from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 from searchengine.learn.classifiers import Classifier
 from searchengine.learn.scores import ClassScore, Confusion, FitReport, HeldOut
@@ -56,9 +56,9 @@ def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
         "version": classifier.version,
         "report": dataclasses.asdict(classifier.report),
     }
-    with replacing(file, "classifier-*.npz") as part:
+    with output_file(file, leftovers="classifier-*.npz") as part:
         part.write_bytes(out.getvalue())
-    with replacing(index.folder / SHEET) as part:
+    with output_file(index.folder / SHEET) as part:
         part.write_text(json.dumps(sheet, ensure_ascii=False), encoding="utf-8")
     for old in index.folder.glob("classifier-*.npz"):
         if _NAME.fullmatch(old.name) and old != file:

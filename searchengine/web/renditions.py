@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,6 +17,7 @@ from typing import Literal
 
 from searchengine import images
 from searchengine.errors import ImageError
+from searchengine.files import replace_bytes
 from searchengine.index.types import ImageRecord
 
 THUMBNAIL_SIDE = 480  # px; cards are about 220 px high, and screens have two pixels to one
@@ -114,12 +114,4 @@ def _gone(record: ImageRecord) -> FileGoneError:
 def _write(path: Path, data: bytes) -> None:
     """Puts a whole file in place at once; a full or read-only disk only means that nothing is kept."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_bytes(path, data, durable=False)

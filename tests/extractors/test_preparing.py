@@ -55,7 +55,7 @@ def test_once(exporter: Exporter, cache_dir: Path) -> None:
     assert prepare(SPEC, progress=said.append) == folder
     assert prepare(replace(SPEC, normalize="l2"), progress=said.append) == folder
     assert exporter.times == 1
-    assert {path.name for path in (cache_dir / "models").iterdir()} == {".lock", folder.name}
+    assert {path.name for path in (cache_dir / "models").iterdir()} == {folder.name}
 
 
 def test_two_at_once(exporter: Exporter) -> None:
@@ -141,7 +141,7 @@ def test_a_failed_export_leaves_nothing(cache_dir: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(weights, "locate", lambda spec, given: Path("vgg16.h5"))
     with pytest.raises(ExtractorError, match=r"^no$"):
         prepare(SPEC, progress=quiet)
-    assert [path.name for path in (cache_dir / "models").iterdir()] == [".lock"]
+    assert [path.name for path in (cache_dir / "models").iterdir()] == []
 
 
 def test_a_cache_that_cannot_be_written(exporter: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

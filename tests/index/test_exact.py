@@ -30,7 +30,7 @@ def search(
 ) -> list[exact.Neighbours]:
     norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     norms[~counts] = np.inf
-    return exact.euclidean(rows, norms, ids, queries, k)
+    return exact.nearest(metrics.EUCLIDEAN, rows, norms, ids, queries, k)
 
 
 @given(
@@ -110,3 +110,35 @@ def test_a_thousand_equal_rows_come_in_the_order_of_their_ids(scale: float) -> N
     (found,) = search(rows, np.ones(1000, dtype=np.bool_), ids, rows[:1], 5)
     assert ids[found.positions].tolist() == [0, 1, 2, 3, 4]
     assert found.distances.tolist() == [0.0] * 5
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 30), m=st.integers(0, 40), k=st.integers(1, 35))
+@settings(max_examples=50, deadline=None)
+@pytest.mark.parametrize("themselves", [True, False])
+def test_the_nearest_rows_of_many_queries_equal_the_naive_loop(
+    themselves: bool, seed: int, n: int, m: int, k: int
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.integers(0, 3, (n, 4)).astype(np.float32)  # few values: many ties
+    queries = rows if themselves else random.integers(0, 3, (m, 4)).astype(np.float32)
+    exclude = np.arange(n) if themselves else None
+    positions, distances = exact.nearest_rows(queries, rows, k, exclude=exclude)
+    assert positions.shape == distances.shape == (len(queries), min(k, n - 1 if themselves and n else n))
+    everything = np.arange(n, dtype=np.int64)
+    for i, query in enumerate(queries):
+        counts = everything != i if themselves else np.ones(n, dtype=np.bool_)
+        expected = naive(rows, counts, everything, query, k)
+        assert positions[i].tolist() == [position for _, position in expected]
+        np.testing.assert_allclose(distances[i], [distance for distance, _ in expected], rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS)
+def test_the_nearest_rows_are_those_of_a_search_whatever_the_block(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "_THREAD_VALUES", 1)  # 16 queries at a time
+    rows = np.random.default_rng(2).standard_normal((300, 20), dtype=np.float32)
+    positions, distances = exact.nearest_rows(rows, rows, 7, metric)
+    for i, neighbours in enumerate(exact.Searcher.of_rows(rows, metric).nearest(rows, 7)):
+        np.testing.assert_array_equal(positions[i], neighbours.positions)
+        np.testing.assert_array_equal(distances[i], neighbours.distances)

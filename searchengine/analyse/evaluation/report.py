@@ -36,10 +36,10 @@ def check_report(file: Path) -> None:
 
 def write_report(file: Path, evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> int:
     """Write the report, whole or not at all; returns its size in bytes. IndexingError if it cannot be written."""
-    from searchengine.exchange.exporting import replacing
+    from searchengine.files import output_file
 
     page = render(evaluations, comparisons).encode()
-    with replacing(file) as part:
+    with output_file(file) as part:
         part.write_bytes(page)
     return len(page)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from searchengine.analyse.evaluation.results import Evaluation, to_json
 from searchengine.errors import IndexDamagedError
-from searchengine.exchange.exporting import replacing
+from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 
 SHEET = "evaluation.json"
@@ -57,7 +57,7 @@ def keep_evaluation(index: LocalIndex, evaluation: Evaluation, version: str) -> 
         "confusion": [[label, other, share] for (label, other), share in evaluation.confusion.items()],
     }
     file = index.folder / SHEET
-    with replacing(file) as part:
+    with output_file(file) as part:
         part.write_text(json.dumps(sheet, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return file
 

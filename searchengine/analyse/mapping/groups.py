@@ -16,7 +16,7 @@ from searchengine.analyse.mapping.reduction import Rows, principal_components, r
 from searchengine.analyse.mapping.seeds import check_seed
 from searchengine.analyse.mapping.sheets import write_sheets
 from searchengine.errors import QueryError
-from searchengine.exchange.exporting import check_way
+from searchengine.files import check_output_folder
 from searchengine.index.local import LocalIndex
 from searchengine.progress import QUIET, Progress
 
@@ -65,7 +65,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
     if not len(rows):
         raise QueryError("The index holds no images, so there is nothing to group.")
     if options.out is not None:
-        check_way(options.out)
+        check_output_folder(options.out)
     stamps = stored.stamps_of(index, rows)  # first: what changes while this goes on is told as changed
     reduction = principal_components(rows, progress=progress)
     reduced = reduction.project_all(rows)

@@ -12,7 +12,7 @@ from searchengine.analyse.mapping import stored
 from searchengine.analyse.mapping.placement import on_grid
 from searchengine.analyse.mapping.tiles import Tiles
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
-from searchengine.exchange.exporting import replacing
+from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 from searchengine.progress import QUIET, Progress
 
@@ -63,6 +63,6 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Draw
             top = _MARGIN + row * step + (step - tile.height) // 2
             picture.paste(tile, (left, top))
             progress.advance()
-    with replacing(file) as part:
+    with output_file(file) as part:
         partial(picture.save, compress_level=4)(part, "PNG")
     return Drawn(str(file), picture.width, picture.height, side)

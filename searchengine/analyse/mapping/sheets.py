@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.mapping.tiles import Tiles
 from searchengine.analyse.neighbours.sheets import comment_of
-from searchengine.exchange.exporting import replacing, writing_to
+from searchengine.files import output_errors, output_file
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.progress import QUIET, Progress
@@ -46,7 +46,7 @@ def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress
             records = index.known(ids[:_AT_MOST].tolist())
             sheet = draw_group(f"{kind} {number + 1}: {len(ids)} images", records, tiles)
             name = f"{kind}-{number + 1:04}.jpg"
-            with replacing(out / name) as part:
+            with output_file(out / name) as part:
                 partial(sheet.save, quality=88, comment=_MARK)(part, "JPEG")
             written.add(name)
             progress.advance()
@@ -55,7 +55,7 @@ def write_sheets(index: LocalIndex, out: Path, groups: Sequence[Group], progress
 
 
 def _remove_others(out: Path, written: Container[str]) -> None:
-    with writing_to(out):
+    with output_errors(out):
         for file in sorted(out.iterdir()):
             ours = _NAME.fullmatch(file.name) and not file.is_symlink() and comment_of(file) == _MARK
             if ours and file.name not in written:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.mapping.reduction import Rows
 from searchengine.errors import IndexDamagedError
-from searchengine.exchange.exporting import replacing
+from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 
 MAP = "map-places.npz"
@@ -79,7 +79,7 @@ def save(folder: Path, name: str, about: Mapping[str, Any], arrays: Mapping[str,
     """Write a file of an index; it is there whole or not at all. IndexingError where it cannot be written."""
     words = {"version": _VERSION, "made": datetime.now(UTC).isoformat(timespec="seconds"), **about}
     file = folder / name
-    with replacing(file) as part, part.open("wb") as opened:  # np.savez would add an ending to a name
+    with output_file(file) as part, part.open("wb") as opened:  # np.savez would add an ending to a name
         np.savez_compressed(opened, **{"about": np.array(json.dumps(words)), **arrays})  # type: ignore[arg-type]
     return file
 

@@ -14,7 +14,7 @@ from searchengine.analyse.neighbours.sheets import Sheet, remove_sheets, write_s
 from searchengine.analyse.neighbours.tables import FORMATS, csv_table, parquet_table
 from searchengine.analyse.neighbours.whole import Block, whole_set
 from searchengine.errors import IndexingError, QueryError
-from searchengine.exchange.exporting import check_way, replacing, writing_to
+from searchengine.files import check_output_folder, output_errors, output_file
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.types import ImageRecord
@@ -84,7 +84,7 @@ def write_neighbours(
     if near < options.k:
         progress.say(f"The index holds {state.count} images, so each has {near} neighbours, not {options.k}.")
     progress.start(state.count, 0)
-    with replacing(table) as part, ExitStack() as stack:
+    with output_file(table) as part, ExitStack() as stack:
         worth = _score(metric, normalized=state.normalized)
         write = stack.enter_context(write_table(part, records, worth))
         draw = stack.enter_context(_Sheets(out / "pictures", records, progress)) if options.pictures else None
@@ -133,7 +133,7 @@ class _Sheets:
     """Draws the sheets of a block, by several threads."""
 
     def __init__(self, folder: Path, records: dict[int, ImageRecord], progress: Progress) -> None:
-        check_way(folder)
+        check_output_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -152,14 +152,14 @@ class _Sheets:
 
     def remove_others(self) -> int:
         """Delete the sheets of images that are not in the index; returns how many."""
-        with writing_to(self.folder):
+        with output_errors(self.folder):
             return remove_sheets(self.folder, self._records)
 
     def _draw(self, row: tuple[int, list[int], list[float]]) -> Sheet:
         id_, neighbours, distances = row
         near = [(self._records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
         file = self.folder / f"{id_}.jpg"
-        with writing_to(file):
+        with output_errors(file):
             return write_sheet(file, self._records[id_], near)
 
     def __enter__(self) -> _Sheets:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchengine.errors import ImageError
+from searchengine.files import replacing
 from searchengine.images import decode
 from searchengine.index.types import ImageRecord
 
@@ -60,12 +60,8 @@ def write_sheet(file: Path, query: ImageRecord, neighbours: Sequence[Neighbour])
         return Sheet(False, missing)
     sheet, missing = draw_sheet(query, neighbours)
     comment = f"{key}{_WITHOUT}{','.join(map(str, sorted(missing)))}" if missing else key
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
+    with replacing(file, durable=False) as part:
         sheet.save(part, "JPEG", quality=88, comment=comment)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
     return Sheet(True, missing)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from searchengine.exchange.collections import cifar10, coco
 from searchengine.exchange.collections.asking import DownloadError
 from searchengine.exchange.collections.download import Resource, fetch
+from searchengine.files import locked
 from searchengine.progress import QUIET, Progress
 
 WORK = ".download"  # within the folder: what is on its way, and a note of what is there
@@ -208,9 +208,9 @@ def alone(to: Path) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
-    with (work / "lock").open("a") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(work / "lock"))
         except BlockingIOError as error:
             raise DownloadError(f"Another download into {to} is running. Wait for it to end.") from error
         yield work

@@ -19,6 +19,7 @@ from searchengine.exchange.collections.asking import DownloadError, NotThereErro
 from searchengine.exchange.collections.catalogue import WORK, Downloaded, alone
 from searchengine.exchange.collections.download import Resource, fetch
 from searchengine.exchange.collections.selecting import Search
+from searchengine.files import replace_text, replacing
 from searchengine.progress import QUIET, Progress
 
 NAME = "open-images"
@@ -223,9 +224,7 @@ def _read_known(work: Path) -> dict[str, list[str]]:
 
 
 def _write_known(work: Path, known: dict[str, list[str]]) -> None:
-    fresh = work / "labels.json.new"
-    fresh.write_text(json.dumps(known))
-    fresh.replace(work / "labels.json")
+    replace_text(work / "labels.json", json.dumps(known))
 
 
 def _write_labels(to: Path, known: dict[str, list[str]]) -> Path | None:
@@ -234,13 +233,11 @@ def _write_labels(to: Path, known: dict[str, list[str]]) -> Path | None:
     if all(len(labels) < 2 for labels in known.values()):
         target.unlink(missing_ok=True)
         return None
-    fresh = to / WORK / _LABEL_FILE
-    with fresh.open("w", encoding="utf-8", newline="") as file:
+    with replacing(target) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "label"))
         for id_, labels in sorted(known.items()):
             rows.writerows((f"{_folder_of(labels[0])}/{id_}.jpg", label) for label in labels)
-    fresh.replace(target)
     return target
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from searchengine.exchange.collections.asking import DownloadError
 from searchengine.exchange.collections.streaming import ChangedError, read_lines
+from searchengine.files import replace_text
 from searchengine.progress import Progress
 
 _HEADER = b"ImageID,Source,LabelName,Confidence"
@@ -189,6 +190,4 @@ class _Table:
             "found": {id_: sorted(mark.decode() for mark in marks) for id_, marks in self.found.items()},
             "gone": sorted(self.gone),
         }
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps(notes))
-        fresh.replace(self._file)
+        replace_text(self._file, json.dumps(notes))

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets.curves import Epoch, write_atomically
+from searchengine.files import replace_bytes
+from searchengine.learn.triplets.curves import Epoch
 from searchengine.learn.triplets.learner import State
 
 
@@ -41,10 +42,8 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
     stream = io.BytesIO()
     np.savez(stream, told=np.array(json.dumps(told)), **arrays)  # type: ignore[arg-type]
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, stream.getvalue())
+        replace_bytes(file, stream.getvalue())
     except OSError as error:
-        file.with_name(file.name + ".part").unlink(missing_ok=True)
         number = checkpoint.epochs[-1].number
         kept = f"The state after epoch {number - 1} is kept" if number > 1 else "Nothing is lost but this epoch"
         raise LearningError(

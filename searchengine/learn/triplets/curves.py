@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import LearningError
+from searchengine.files import replace_bytes
 from searchengine.learn.triplets.scores import Scores
 
 if TYPE_CHECKING:
@@ -66,11 +66,9 @@ def write_curves(model: Path, epochs: Sequence[Epoch], before: Scores) -> None:
         scores = (epoch.triplet_accuracy, epoch.precision, epoch.mean_average_precision)
         table.writerow([epoch.number, loss, *(f"{score:.6f}" for score in scores), f"{epoch.seconds:.3f}"])
     try:
-        write_atomically(csv_file(model), out.getvalue().encode())
-        write_atomically(png_file(model), _picture(epochs, before))
+        replace_bytes(csv_file(model), out.getvalue().encode())
+        replace_bytes(png_file(model), _picture(epochs, before))
     except OSError as error:
-        for file in (csv_file(model), png_file(model)):
-            file.with_name(file.name + ".part").unlink(missing_ok=True)
         raise LearningError(
             f"The curves beside {model} cannot be written: {error.strerror or error}. Free some space; the same "
             "command goes on from the last state."
@@ -164,13 +162,3 @@ class _Plot:
 
     def _text(self, x: float, y: float, text: str, anchor: str, colour: str = _INK) -> None:
         self._draw.text((x * _FINE, y * _FINE), text, fill=colour, font=self._font, anchor=anchor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file; a kill at any moment leaves either the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)

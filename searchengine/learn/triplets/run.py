@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import time
@@ -21,6 +20,7 @@ from searchengine.errors import LearningError
 from searchengine.extractors import ExtractorSpec, extractor_from_spec
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
+from searchengine.files import flush, locked
 from searchengine.learn.triplets import checkpoint, curves, fitting, gathering, network
 from searchengine.learn.triplets.checkpoint import Checkpoint
 from searchengine.learn.triplets.curves import Epoch
@@ -259,20 +259,21 @@ def _epoch_line(epoch: Epoch, best: Epoch) -> str:
 
 
 def _write_model(model: Any, file: Path) -> None:
-    part = file.with_name(f".{file.stem}.part.keras")
+    saved = file.with_name(f".{file.stem}.part.keras")  # Keras saves to nothing that does not end so
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Keras, on how NumPy copies
-            model.save(part)
-        _make_repeatable(part)
-        part.replace(file)
+            model.save(saved)
+        _make_repeatable(saved)
+        flush(saved)
+        saved.replace(file)
     except OSError as error:
         raise LearningError(
             f"{file} cannot be written: {error.strerror or error}. Free some space; the same command only has to write "
             "it."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        saved.unlink(missing_ok=True)
 
 
 def _make_repeatable(file: Path) -> None:
@@ -298,10 +299,10 @@ def _make_repeatable(file: Path) -> None:
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One run at a time; the lock goes with the process."""
-    with (work_folder(out) / "lock").open("a") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(locked(work_folder(out) / "lock"))
+        except BlockingIOError as error:
             raise LearningError(
                 f"Another run is training {out} now. Wait until it is done, or choose another --out."
             ) from error

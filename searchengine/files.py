@@ -1,0 +1,161 @@
+"""Files that are replaced in one step, flushed to the disk, or locked: the one place that knows how."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from searchengine.errors import IndexingError
+
+_COUNTER = itertools.count(1)  # its next() is one step of the interpreter: two threads never share a temporary file
+
+
+# -- replacing a file in one step -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(file: Path, *, durable: bool = True, leftovers: str | None = None) -> Iterator[Path]:
+    """A temporary file to write to, which takes the name ``file`` when the block ends without an error.
+
+    A process that is killed at any moment leaves the old file or the new one, never half of one.
+
+    Args:
+        file: what to replace; its folder is made if it is missing.
+        durable: wait until content and name are on the disk, so that a power cut cannot leave an empty file, and first
+            delete the temporary files of killed processes. Neither is worth its time in a cache of many small files.
+        leftovers: a glob pattern of the names whose temporary files are deleted, instead of this one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
+        _delete_leftovers(file.parent, leftovers or glob.escape(file.name))
+    part = file.with_name(f".{file.name}.{next(_COUNTER)}.{os.getpid()}.part")
+    try:
+        yield part
+        if durable:
+            flush(part)
+        part.replace(file)
+        if durable:
+            flush_folder(file.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def replace_bytes(file: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file in one step; see ``replacing``."""
+    with replacing(file, durable=durable) as part:
+        part.write_bytes(data)
+
+
+def replace_text(file: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file of UTF-8 text in one step; see ``replacing``."""
+    replace_bytes(file, text.encode("utf-8"), durable=durable)
+
+
+def _delete_leftovers(folder: Path, pattern: str) -> None:
+    for part in folder.glob(f".{pattern}.*.part"):
+        process = part.name.split(".")[-2]
+        if process.isdigit() and not _is_running(int(process)):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # under another user
+    return True
+
+
+# -- files that a person named ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def output_file(file: Path, *, leftovers: str | None = None) -> Iterator[Path]:
+    """``replacing`` for a file that a person named; IndexingError says why it cannot be written."""
+    with output_errors(file):
+        if file.is_dir():
+            raise IndexingError(f"{file} is a folder. Name a file.")
+        check_output_folder(file.parent)
+        with replacing(file, leftovers=leftovers) as part:
+            yield part
+
+
+@contextmanager
+def output_errors(place: Path) -> Iterator[None]:
+    """Turn an OSError into an IndexingError that names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        raise IndexingError(f"{place} cannot be written: {error.strerror or error}.") from error
+
+
+def check_output_folder(folder: Path) -> None:
+    """IndexingError if a file stands where a folder to write to, or one above it, has to be."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise IndexingError(f"{place} is a file, so nothing can be written into it. Name another folder.")
+
+
+# -- the disk -------------------------------------------------------------------------------------------------------
+
+
+def flush(file: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: flushing a file need not save its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# -- locks ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the kernel releases it when its holder dies.
+
+    Args:
+        file: the lock file; made, and deleted when the lock is released.
+        on_wait: called once if another process holds the lock, which is then waited for.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and there is no ``on_wait``.
+        OSError: the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        if on_wait is None:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(file)) from error
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()  # while it is held: whoever waits for it sees that it has gone, and makes another
+        lock.release()

@@ -1,0 +1,115 @@
+"""Files are replaced in one step, and locks are held by one process at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from searchengine import files
+from searchengine.errors import IndexingError
+
+_DEAD = 2**22 + 1  # no process has this number
+
+
+def _write_half(file: Path) -> None:
+    with files.replacing(file) as part:
+        part.write_text("half")
+        raise OSError("no room")
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "a.txt"
+    files.replace_text(file, "Ä")
+    with pytest.raises(OSError, match="no room"):
+        _write_half(file)
+    assert file.read_text(encoding="utf-8") == "Ä"
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_what_is_to_last_is_flushed(durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    files.replace_bytes(tmp_path / "a", b"1", durable=durable)
+    assert len(flushed) == (2 if durable else 0)
+
+
+def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    left = tmp_path / f".a-1.npz.3.{_DEAD}.part"
+    others = [tmp_path / f".b.npz.3.{_DEAD}.part", tmp_path / f".a-1.npz.3.{os.getpid()}.part", tmp_path / ".a.part"]
+    for file in (left, *others):
+        file.touch()
+    files.replace_bytes(tmp_path / "a", b"")
+    assert left.exists()
+    with files.output_file(tmp_path / "a-2.npz", leftovers="a-*.npz") as part:
+        part.touch()
+    assert not left.exists()
+    assert all(file.exists() for file in others)
+
+
+def test_threads_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    texts = [str(number) * 100_000 for number in range(8)]
+    threads = [threading.Thread(target=files.replace_text, args=(tmp_path / "a", text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a").read_text() in texts
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_an_output_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place, reason in ((tmp_path, "is a folder"), (tmp_path / "file" / "a" / "b", "file is a file")):
+        with pytest.raises(IndexingError, match=reason), files.output_file(place):
+            pass
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from searchengine import files
+with files.locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_a_lock_is_held_by_one_process_and_leaves_no_file_behind(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), files.locked(lock):
+            pass
+        waited = []
+
+        def let_go() -> None:
+            waited.append(True)
+            holder.communicate("\n")
+
+        with files.locked(lock, on_wait=let_go):
+            assert lock.exists()
+    assert waited == [True]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.kill()
+        holder.wait()
+        with files.locked(lock):
+            pass
