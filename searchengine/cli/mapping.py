@@ -108,10 +108,18 @@ def act_map(options: argparse.Namespace) -> int:
     print_result(f"{made.file}: {made.images} images, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
+    if options.perplexity is not None and made.perplexity < options.perplexity:
+        print_note(
+            f"A perplexity of {options.perplexity:g} needs at least {3 * options.perplexity + 1:.0f} images. "
+            f"This map of {made.of_those_fitted} was made with {made.perplexity:.3g}."
+        )
     if made.remark:
         print_note(made.remark)
     if made.of_those_fitted < made.images / 2:
-        print_note("Most of the images came after the map was made. Make it as a whole: searchengine map --anew")
+        print_note(
+            "Most of the images came after the map was made. Make it as a whole: "
+            f"searchengine map --anew --index-dir {options.index_dir}"
+        )
     return 0
 
 

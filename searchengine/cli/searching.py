@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ from searchengine.cli.output import shown
 from searchengine.cli.pictures import named, read_picture
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from searchengine.engine import SearchEngine
     from searchengine.index.types import Hit
     from searchengine.voting import Vote
@@ -57,7 +62,9 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("-k", metavar="K", type=whole_number, default=10, help="how many (default: 10)")
     parser.add_argument(
-        "--vote", action="store_true", help="let the labels of the k nearest vote: each label with its share"
+        "--vote",
+        action="store_true",
+        help="let the labels of the k nearest vote, without the query itself: each label with its share",
     )
     add_metric(parser, "that of the index")
     add_index_dir(parser)
@@ -74,17 +81,17 @@ def act(options: argparse.Namespace) -> int:
     engine = SearchEngine.open(
         options.index_dir, images_dir=options.images_dir, precision=options.precision, runtime=options.runtime
     )
-    hits = _search(engine, options)
-    votes = _vote(engine, hits, options) if options.vote else []
+    query, is_query = _query(engine, options)
+    hits = engine.index.search(query, options.k, options.metric)[0]
+    votes = _vote(engine, query, is_query, options) if options.vote else []
     metric = options.metric or engine.index.metric
     if options.metric and engine.index.metric in alike(options.metric, normalized=engine.index.normalized):
         print_note(f"These features have length 1: {metric_title(engine.index.metric)} gives the same order.")
-    hits = hits[: options.k]
     labels = {record.id: record.labels for record in engine.index.known([hit.id for hit in hits])}
     if options.json:
-        query = options.id if options.id is not None else str(options.vector or options.image)
+        asked = options.id if options.id is not None else str(options.vector or options.image)
         found = [{**hit.to_dict(), "labels": labels.get(hit.id, ())} for hit in hits]
-        told: dict[str, Any] = {"query": query, "metric": metric, "hits": found}
+        told: dict[str, Any] = {"query": asked, "metric": metric, "hits": found}
         if options.vote:
             told["votes"] = [asdict(one) for one in votes]
         print_json(told)
@@ -100,18 +107,20 @@ def act(options: argparse.Namespace) -> int:
     return 0
 
 
-def _search(engine: SearchEngine, options: argparse.Namespace) -> list[Hit]:
-    """The hits, and one more where the image itself is among them and has no vote."""
+def _query(engine: SearchEngine, options: argparse.Namespace) -> tuple[NDArray[np.float32], Callable[[Hit], bool]]:
+    """The (1, d) query, and whether a hit is the query itself: of its id, its bytes or, of a vector, its numbers."""
+    import numpy as np
+
     index = engine.index
     if options.vector is not None:
-        query = _vector(options.vector, index.dimension, unit=index.normalized)
-    elif options.id is not None:
-        query = index.feature(options.id)[None]  # (d,) -> (1, d)
-    else:
-        with named(options.image):
-            query = engine.embed(read_picture(options.image, by_id="--id"))
-    more = 1 if options.vote and options.id is not None else 0
-    return index.search(query, options.k + more, options.metric)[0]
+        vector = _vector(options.vector, index.dimension, unit=index.normalized)
+        return vector, lambda hit: np.allclose(index.feature(hit.id), vector[0], rtol=1e-5, atol=1e-7)
+    if options.id is not None:
+        return index.feature(options.id)[None], lambda hit: hit.id == options.id  # (d,) -> (1, d)
+    with named(options.image):
+        data = read_picture(options.image, by_id="--id")
+        digest = blake2b(data, digest_size=16).hexdigest()
+        return engine.embed(data), lambda hit: hit.record is not None and hit.record.content_hash == digest
 
 
 def _vector(source: str, dimension: int, *, unit: bool) -> Any:
@@ -133,8 +142,21 @@ def _vector(source: str, dimension: int, *, unit: bool) -> Any:
     return vectors
 
 
-def _vote(engine: SearchEngine, hits: list[Hit], options: argparse.Namespace) -> list[Vote]:
+def _vote(
+    engine: SearchEngine, query: NDArray[np.float32], is_query: Callable[[Hit], bool], options: argparse.Namespace
+) -> list[Vote]:
+    """The vote of the k nearest images that are not the query itself."""
     from searchengine.voting import vote
 
-    voters = [hit.id for hit in hits if hit.id != options.id][: options.k]
+    wanted = options.k
+    while True:
+        hits = engine.index.search(query, wanted, options.metric)[0]
+        itself = [hit for hit in hits if is_query(hit)]
+        missing = options.k - (len(hits) - len(itself))
+        if missing <= 0 or len(hits) < wanted:
+            break
+        wanted += missing
+    if itself and options.id is None:
+        print_note(f"Without a vote, because it is the query itself: {', '.join(shown(hit.path) for hit in itself)}")
+    voters = [hit.id for hit in hits if hit not in itself][: options.k]
     return vote([record.labels for record in engine.index.known(voters)])

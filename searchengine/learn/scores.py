@@ -70,6 +70,11 @@ class FitReport:
     vote: HeldOut | None
     notes: tuple[str, ...]
 
+    @property
+    def accuracy(self) -> float:
+        """Of the logistic regression on held-out images; NaN where nothing could be held out."""
+        return math.nan if self.logistic is None else self.logistic.accuracy
+
 
 def held_out(truth: NDArray[np.int64], probabilities: NDArray[np.float64], classes: tuple[str, ...]) -> HeldOut:
     """Score predictions.

@@ -16,7 +16,7 @@ from searchengine.web.seam import Engine
 
 _SHOWN = 3  # labels
 _LEAST = 0.01  # a probability below it is not worth a line
-_UNUSABLE = "The classifier of this index cannot be used. Fit it anew: searchengine classify --fit"
+_UNUSABLE = "The classifier of this index cannot be used. Fit it again: searchengine classify --fit --index-dir DIR"
 _log = logging.getLogger(__name__)
 
 

@@ -43,7 +43,9 @@ def blueprint(engine: Engine, settings: Settings) -> Blueprint:
     def points() -> Response:
         overview = overviews.now()
         if overview.points is None:
-            raise UnknownImageError("There is no map of this collection yet: make one with searchengine map.")
+            raise UnknownImageError(
+                "There is no map of this collection yet: make one with searchengine map --index-dir DIR."
+            )
         response = Response(overview.points, mimetype="application/octet-stream")
         response.set_etag(overview.etag)
         response.headers["Cache-Control"] = ASK_AGAIN

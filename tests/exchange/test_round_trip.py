@@ -290,7 +290,12 @@ def test_by_command(features: Rows, tmp_path: Path, capsys: Said, monkeypatch: p
     assert told["hits"][0]["id"] == 13
     assert len(told["hits"]) == 3
     assert sum(one["count"] for one in told["votes"]) == 3  # the image itself has no vote
+    by_id = told["votes"]
     np.save(tmp_path / "q.npy", features[2] * 9)
+    assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "3", "--vote"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["votes"] == by_id  # the very numbers: the same image
+    assert "Without a vote, because it is the query itself: p/13.png" in err
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "1", "--metric", "cosine"]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)

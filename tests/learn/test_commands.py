@@ -7,10 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from searchengine.cli.indexing import main as offline_index
 from searchengine.cli.main import main
+from tests.analyse.mapping.filled import fill
 from tests.conftest import draw
 
 Said = pytest.CaptureFixture[str]
@@ -47,6 +49,14 @@ def test_fit_and_report(index: Path, capsys: Said) -> None:
     assert not sheet["stale"]
 
 
+def test_no_label_is_called_hard_where_every_held_out_image_was_right(tmp_path: Path, capsys: Said) -> None:
+    pytest.importorskip("sklearn")
+    features = (10 * np.eye(2)[np.arange(20) % 2] + np.arange(20)[:, None] * 1e-3).astype(np.float32)
+    fill(tmp_path / "index", features, labels=["cat", "dog"] * 10).close()
+    assert main(["classify", "--fit", "--index-dir", str(tmp_path / "index")]) == 0
+    assert "hardest labels: none, every held-out image was right" in capsys.readouterr().out
+
+
 def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> None:
     pytest.importorskip("sklearn")
     broken, nowhere = drawings / "warm" / "broken.jpg", tmp_path / "nowhere.jpg"
@@ -67,6 +77,13 @@ def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> 
     out, err = capsys.readouterr()
     assert "logistic regression  warm" in out
     assert "Fitting" not in err
+    assert main(["classify", str(drawings / "warm" / "03.jpg"), "--json"]) == 0
+    assert main(["classify", "--id", "8", "--json"]) == 0
+    by_file, by_id = (
+        json.loads(line)["images"][0] for line in capsys.readouterr().out.replace("}\n{", "}\0{").split("\0")
+    )
+    assert by_file["vote"] == by_id["vote"]  # the file is an image of the index: it has no vote on itself
+    assert by_file["learnt_from_it"]
     assert main(["classify", "--id", "77"]) == 1
     assert "no image 77" in capsys.readouterr().err
     draw(50).save(drawings / "cold" / "50.jpg")

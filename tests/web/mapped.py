@@ -21,15 +21,15 @@ COUNT = 240
 KINDS = ("red", "green", "blue")
 
 
-def fill_index(folder: Path, count: int = COUNT) -> LocalIndex:
-    """Pictures of three colours; every third is red, and so on."""
+def fill_index(folder: Path, count: int = COUNT, *, mislabelled: int = 0) -> LocalIndex:
+    """Pictures of three colours; every third is red, and so on. The last few may carry the label of another colour."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     names = [f"{KINDS[at % 3]} {at:03}.png" for at in range(count)]
     for at, name in enumerate(names):
         draw(COLOURS[KINDS[at % 3]], (48, 36), at).save(images / name)
     features = (10 * np.eye(3, 6)[np.arange(count) % 3] + np.arange(count)[:, None] * 1e-3).astype(np.float32)
-    labels = [KINDS[at % 3] for at in range(count)]
+    labels = [KINDS[(at + (at >= count - mislabelled)) % 3] for at in range(count)]
     return fill(folder / "index", features, images=images, names=names, labels=labels)
 
 

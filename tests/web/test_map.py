@@ -90,7 +90,7 @@ def test_what_changed_since_is_said(client: FlaskClient, index: LocalIndex, tmp_
     store_map(index, 27)
     store_groups(index, 27)
     assert "3 came" in client.get("/map").text
-    assert "Take that in: searchengine cluster" in client.get("/groups").text
+    assert "Bring it up to date: searchengine cluster --index-dir DIR" in client.get("/groups").text
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1, 2])
     assert "2 went" in client.get("/map").text
     assert unpacked(client.get("/map/points").data)["id"] == list(range(3, 28))

@@ -62,12 +62,12 @@ class _Pair:
         here, there = self.rows[:, 0], self.rows[:, 1]
         self.a: NDArray[np.float64] = first.per_query.values[here]  # (c, m)
         self.b: NDArray[np.float64] = second.per_query.values[there]
-        self.differences: NDArray[np.float64] = self.a - self.b
+        self.differences: NDArray[np.float64] = self.b - self.a  # after minus before: the one rule for every sign
         random = np.random.default_rng(seed)
         self.low, self.high = intervals.interval(intervals.resampled_means(self.differences, resamples, random))
         self.p_here = intervals.sign_flip_p(self.differences, random)
         groups = jackknife.groups_of([first.per_query.keys[row] for row in here])
-        replicates = np.float64(1.0) * without[here] - without_too[there]  # (c, groups, m)
+        replicates = np.float64(1.0) * without_too[there] - without[here]  # (c, groups, m)
         self.error = jackknife.spread(replicates, groups)  # (m,)
         self.held = jackknife.held(replicates, groups)
         means = self.differences.mean(axis=0)
@@ -95,7 +95,7 @@ class _Pair:
         main = next(one for one in differences if one.name == MAIN)
         better = None
         if max(main.p, main.p_here) < _ALPHA:  # of a handful of queries, the jackknife alone could not tell
-            better = self.first.name if main.difference > 0 else self.second.name
+            better = self.second.name if main.difference > 0 else self.first.name
         return Comparison(
             self.first.name,
             self.second.name,
@@ -109,22 +109,24 @@ class _Pair:
 
     def _sentence(self, main: Difference) -> str:
         on = f"these {len(self.rows)} queries" if len(self.rows) > 1 else "this one query"
-        one, other = self.first.name, self.second.name
+        before, after = self.first.name, self.second.name
         if bool((self.a == self.b).all()):
-            return f"{one} and {other} are equally good on {on}: every measure of every query is the same."
-        up, down, sign = main.first, main.second, 1.0
-        if main.difference < 0:
-            one, other, up, down, sign = other, one, down, up, -1.0
+            return f"{before} and {after} are equally good on {on}: every measure of every query is the same."
         sure = "too few photos for an interval"
         if main.low is not None and main.high is not None:
-            low, high = sorted((sign * main.low, sign * main.high))
-            sure = f"95 % interval {signed(low)} to {signed(high)}, {p_text(main.p)}"
-        told = f"{MAIN} {up:.3f} against {down:.3f}, a difference of {signed(sign * main.difference)} ({sure})"
+            sure = f"95 % interval {signed(main.low)} to {signed(main.high)}, {p_text(main.p)}"
+        figures = (
+            f"{MAIN} {main.first:.3f} before ({before}), {main.second:.3f} after ({after}), "
+            f"a difference of {signed(main.difference)} ({sure})"
+        )
+        better, worse = (after, before) if main.difference > 0 else (before, after)
         if max(main.p, main.p_here) < _ALPHA:
-            return f"{one} is better than {other} on photos like these: {told}."
+            return f"{better} is better than {worse} on photos like these: {figures}."
         if main.p_here < _ALPHA:
-            return f"{one} does better than {other} on {on}, but with other photos like these it could turn: {told}."
-        return f"Between {one} and {other} no difference can be told: {told}."
+            return (
+                f"{better} does better than {worse} on {on}, but other photos like these could reverse that: {figures}."
+            )
+        return f"No difference between {before} and {after} can be shown: {figures}."
 
     def _classes(self, main: int) -> tuple[ClassDifference, ...]:
         labels = [self.first.per_query.labels[row] for row in self.rows[:, 0]]
@@ -140,7 +142,7 @@ class _Pair:
         """Where other measures tell a difference that the main one does not, or the contrary one."""
         found: dict[str, list[str]] = {}
         for one in differences:
-            ahead = self.first.name if one.difference > 0 else self.second.name
+            ahead = self.second.name if one.difference > 0 else self.first.name
             if max(one.p, one.p_here) < _ALPHA and ahead != better:
                 found.setdefault(ahead, []).append(one.name)
         return [f"By {', '.join(names)} it is {ahead} that is better." for ahead, names in found.items()]

@@ -151,7 +151,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``first`` - ``second`` over the queries that both have.
+    """``second`` - ``first``, after minus before, over the queries that both have: positive where the second is better.
 
     ``low``, ``high`` and ``p`` are for photos of the same kind: queries and collection could have been others
     (jackknife); there is no interval where the photos are too few to tell. ``low_here``, ``high_here`` and ``p_here``

@@ -113,10 +113,12 @@ def hardest(
     query: Picturing,
     image: Picturing,
 ) -> tuple[HardClass, ...]:
-    """The classes of the lowest mean average precision, each with the query of its median one."""
+    """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
     found = []
     main = measured.names.index(MAIN)
     for one in ordered[:HARDEST]:
+        if one.figure(MAIN).value >= 1.0:
+            break  # nothing is wrong in this class, nor in those that follow
         numbers = of_label[one.label]
         middle = numbers[np.argsort(measured.values[numbers, main], kind="stable")[(len(numbers) - 1) // 2]]
         found.append(HardClass(one.label, _example(measured, int(middle), range(_SHOWN), query, image)))

@@ -82,8 +82,9 @@ def _single(evaluation: Evaluation) -> list[str]:
     ]
     best = ceilings(evaluation)
     lines += [best] if best else []
-    lines += ["", f"Hardest classes ({MAIN}):"]
-    for one in evaluation.classes[:_HARDEST]:
+    hard = [one for one in evaluation.classes[:_HARDEST] if one.figure(MAIN).value < 1.0]
+    lines += ["", f"Hardest classes ({MAIN}):" if hard else f"No class is hard: {MAIN} is 1 for each."]
+    for one in hard:
         figure = one.figure(MAIN)
         taken = f"; most often {one.taken_for} instead" if one.taken_for else ""
         lines.append(f"  {figure.value:.3f}  {interval_text(figure):13}  {one.label} ({one.images} images{taken})")
@@ -106,9 +107,10 @@ def _compared(comparison: Comparison) -> list[str]:
     return [
         comparison.sentence,
         *comparison.notes,
-        f"  {'':12}  difference  {'on photos like these':27}  on this very collection",
+        f"  Before: {comparison.first}. After: {comparison.second}. The difference is after minus before.",
+        f"  {'':12}  before  after  difference  {'on photos like these':27}  on this very collection",
         *(
-            f"  {one.name:12}  {signed(one.difference):>10}  {_between(one)}  "
+            f"  {one.name:12}   {one.first:.3f}  {one.second:.3f}  {signed(one.difference):>10}  {_between(one)}  "
             f"{p_text(one.p):9}  {signed(one.low_here):>6} to {signed(one.high_here):6}  {p_text(one.p_here)}"
             for one in comparison.differences
         ),

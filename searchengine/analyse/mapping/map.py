@@ -53,7 +53,7 @@ class MapSummary:
     """``placed``: images that were put on a map that was there; ``of_those_fitted``: those that it was made from.
 
     ``whole``: all of it rests on one computation. ``kept``: nothing had to be computed. ``remark``: see
-    ``reduction.remark``.
+    ``reduction.remark``. ``perplexity`` is what the map was made with, which may be less than what was asked for.
     """
 
     file: str
@@ -61,6 +61,7 @@ class MapSummary:
     placed: int
     of_those_fitted: int
     whole: bool
+    perplexity: float
     kept: bool = False
     remark: str | None = None
 
@@ -110,7 +111,8 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
     file = stored.save(index.folder, stored.MAP, about, arrays)
     whole = bool(fitted.all()) and not placed
     kept = not anew and placed == 0
-    return MapSummary(str(file), len(rows), placed, int(fitted.sum()), whole, kept, remark(state))
+    perplexity = bounded_perplexity(settings["perplexity"], int(fitted.sum()))
+    return MapSummary(str(file), len(rows), placed, int(fitted.sum()), whole, perplexity, kept, remark(state))
 
 
 def whole_map(
@@ -128,13 +130,18 @@ def whole_map(
     return reduction, tsne(reduced, perplexity=perplexity, iterations=iterations, seed=seed, progress=progress)
 
 
+def bounded_perplexity(perplexity: float, images: int) -> float:
+    """The perplexity, or the largest that so many images allow: a third of the others, and at least 1."""
+    return min(perplexity, max(1.0, (images - 1) / 3))
+
+
 def tsne(
     reduced: NDArray[np.float32], *, perplexity: float, iterations: int, seed: int, progress: Progress = QUIET
 ) -> Places:
     """(n, c) float32, the direction of greatest variance first -> (n, 2) float32.
 
-    The perplexity is lowered where there are less than three times as many images. Fewer than five images stand at
-    their first two principal components.
+    The perplexity is bounded by the number of images (``bounded_perplexity``). Fewer than five images stand at their
+    first two principal components.
     """
     count = len(reduced)
     start = np.zeros((count, 2))
@@ -142,6 +149,7 @@ def tsne(
     if count < _TOO_FEW:
         return _centred(start)
     library = needed("openTSNE", "openTSNE")
+    perplexity = bounded_perplexity(perplexity, count)
     k = min(count - 1, int(3 * perplexity))
     places, distances = nearest(reduced, reduced, k, same=True, progress=progress)
     affinities = library.affinity.PerplexityBasedNN(

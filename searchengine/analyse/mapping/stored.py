@@ -67,12 +67,12 @@ class Freshness:
     def sentence(self, name: str) -> str:
         """What has changed, and the command that takes it in; empty where nothing has."""
         if self.other:
-            return f"It was made by another extractor or metric. Make it anew: {_COMMAND[name]}"
+            return f"It was made by another extractor or metric. Make it again: {_COMMAND[name]} --index-dir DIR"
         parts = [(self.new, "came"), (self.changed, "changed"), (self.gone, "went")]
         words = [f"{count} {word}" for count, word in parts if count]
         if not words:
             return ""
-        return f"Since then, of the pictures {', '.join(words)}. Take that in: {_COMMAND[name]}"
+        return f"Since then, of the pictures {', '.join(words)}. Bring it up to date: {_COMMAND[name]} --index-dir DIR"
 
 
 def save(folder: Path, name: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,7 @@ def two(imported: Make, noise: float, *, seed: int = 2) -> tuple[float, str, str
     (comparison,) = compare(found)
     main = next(one for one in comparison.differences if one.name == "mAP")
     assert main.low < main.difference < main.high or main.low == main.high
-    assert main.difference == pytest.approx(found[0].figure("mAP").value - found[1].figure("mAP").value)
+    assert main.difference == pytest.approx(found[1].figure("mAP").value - found[0].figure("mAP").value)
     return main.p, comparison.sentence, comparison.better
 
 
@@ -192,14 +193,51 @@ def test_the_better_one_is_named(imported: Make) -> None:
     p, sentence, better = two(imported, 2.0)
     assert better == "good"
     assert p < 0.001
-    assert sentence.startswith("good is better than bad on photos like these: mAP 0.")
+    assert re.match(
+        r"good is better than bad on photos like these: mAP 0\.\d{3} before \(good\), 0\.\d{3} after \(bad\), "
+        r"a difference of -0\.\d{3} \(95 % interval -0\.\d{3} to -0\.\d{3}, p < 0\.001\)\.$",
+        sentence,
+    )
+
+
+def test_sentence_and_table_have_the_same_signs(imported: Make) -> None:
+    """A difference is after minus before, whichever of the two is better, in words, table, JSON and report."""
+    labels = [str(i % 4) for i in range(80)]
+    classes = np.eye(4)[np.arange(80) % 4]
+    random = np.random.default_rng(0)
+    before = leave_one_out(imported("raw", (classes + 2 * random.standard_normal((80, 4))).tolist(), labels), TWO)
+    after = leave_one_out(imported("tuned", (classes + 0.4 * random.standard_normal((80, 4))).tolist(), labels), TWO)
+    gain = after.figure("mAP").value - before.figure("mAP").value
+    assert gain > 0.1
+    for one, other, difference in ((before, after, gain), (after, before, -gain)):
+        (comparison,) = compare([one, other])
+        main = next(difference for difference in comparison.differences if difference.name == "mAP")
+        assert comparison.better == "tuned"
+        assert main.difference == pytest.approx(difference)
+        assert main.low_here < difference < main.high_here
+        lines = as_text([one, other], [comparison])
+        assert f"{one.figure('mAP').value:.3f} before ({one.name}), " in comparison.sentence
+        assert f"{other.figure('mAP').value:.3f} after ({other.name}), a difference of {difference:+.3f} (" in (
+            comparison.sentence
+        )
+        assert f"  Before: {one.name}. After: {other.name}. The difference is after minus before." in lines
+        (row,) = [line for line in lines if re.match(r"  mAP  .*p [<=]", line)]
+        assert row.split()[1:4] == [f"{main.first:.3f}", f"{main.second:.3f}", f"{difference:+.3f}"]
+        assert f"From {one.name} to {other.name}" in render([one, other], [comparison])
+
+
+def test_no_class_is_called_hard_where_all_are_perfect(imported: Make) -> None:
+    found = leave_one_out(imported("easy", [[0.0], [0.1], [9.0], [9.1]], ["a", "a", "b", "b"]))
+    assert found.hardest == ()
+    assert "No class is hard: mAP is 1 for each." in as_text([found], [])
+    assert "No class is hard: mAP is 1 for each." in render([found], [])
 
 
 def test_a_difference_that_cannot_be_told(imported: Make) -> None:
     p, sentence, better = two(imported, 0.4, seed=5)
     assert better is None
     assert p > 0.05
-    assert "no difference can be told" in sentence
+    assert sentence.startswith("No difference between good and bad can be shown: mAP 0.")
 
 
 def test_the_same_twice_is_equally_good(imported: Make) -> None:
@@ -213,7 +251,7 @@ def test_three_queries_decide_nothing(imported: Make) -> None:
     good = imported("good", [[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], labels)
     bad = imported("bad", [[0.0], [1.0], [2.0], [0.1], [1.1], [2.1]], labels)
     (comparison,) = compare([leave_one_out(good, TWO), leave_one_out(bad, TWO)])
-    assert comparison.differences[0].difference == 1.0
+    assert comparison.differences[0].difference == -1.0
     assert comparison.better in (None, "good")
     assert all(0 < one.p_here <= 1 for one in comparison.differences)
 
@@ -232,7 +270,7 @@ def test_few_photos_have_a_wide_interval_and_two_have_none(imported: Make) -> No
     (comparison,) = compare(evaluations)
     main = next(difference for difference in comparison.differences if difference.name == "mAP")
     assert (main.low, main.high, main.p, comparison.better) == (None, None, 1.0, None)
-    assert main.difference > 0
+    assert main.difference < 0
     assert "too few photos for an interval" in comparison.sentence
     assert "nan" not in render(evaluations, [comparison])
     assert "nan" not in "".join(as_text(evaluations, [comparison]))

@@ -22,7 +22,7 @@ from tests.web.mapped import fill_index
 
 @pytest.fixture
 def index(tmp_path: Path) -> LocalIndex:
-    return fill_index(tmp_path, 30)
+    return fill_index(tmp_path, 30, mislabelled=1)
 
 
 def test_it_comes_back_as_it_was(index: LocalIndex) -> None:

@@ -164,6 +164,19 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         make_map(index, MapOptions(anew=True))
 
 
+def test_a_perplexity_beyond_the_collection_is_bounded_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = fill(tmp_path / "index", blobs(31))
+    arguments = ["map", "--index-dir", str(index.folder), "--iterations", "20"]
+    assert main([*arguments, "--perplexity", "500"]) == 0
+    said = "A perplexity of 500 needs at least 1501 images. This map of 31 was made with 10."
+    assert said in capsys.readouterr().err
+    assert make_map(index, MapOptions(perplexity=5, iterations=20)).perplexity == 5
+    assert main([*arguments, "--perplexity", "5"]) == 0
+    assert "perplexity" not in capsys.readouterr().err
+
+
 def test_a_map_survives_writing_and_compaction(tmp_path: Path) -> None:
     features = blobs(40)
     index = fill(tmp_path / "index", features)
