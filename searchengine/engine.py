@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ImageError
 from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
+from searchengine.images import read_image
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
 
@@ -250,11 +250,3 @@ class SearchEngine:
 @lru_cache(maxsize=16)
 def _spec_of(text: str) -> ExtractorSpec:
     return ExtractorSpec.from_json(text)
-
-
-def read_image(file: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; ImageError."""
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error

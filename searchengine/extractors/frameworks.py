@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from searchengine.compat import make_openvino_convert_on_python_3_13
 from searchengine.errors import ExtractorError
 
 
@@ -54,12 +55,7 @@ def import_openvino() -> ModuleType:
 def export_openvino(model: Any, file: Path) -> None:
     """Write a Keras model as OpenVINO IR: ``file`` (.xml), and a .bin beside it."""
     import_openvino()
-    if sys.version_info >= (3, 13):
-        # OpenVINO 2026.4 asks for TensorFlow's version by exec("import tensorflow"); exec("del tensorflow"). Since
-        # PEP 667 the second no longer sees what the first did, and the export ends with a NameError.
-        from openvino.frontend.tensorflow import utils
-
-        utils.exec = lambda code: None
+    make_openvino_convert_on_python_3_13()
     model.export(str(file), format="openvino", verbose=False)
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from searchengine.errors import NotAnImageError, QueryError
+from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, DecodedImage, decode, resize
-from searchengine.images.colours import to_rgb
-from searchengine.images.orientation import exif_orientation, upright
+from searchengine.images import MAX_PIXELS, DecodedImage, decode, read_image, resize
+from searchengine.images.rgb import exif_orientation, to_rgb, upright
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]"
 Images: TypeAlias = "NDArray[np.uint8] | Iterable[ImageLike]"
@@ -62,11 +60,7 @@ def _pixels(spec: ExtractorSpec, image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return preprocess(spec, bytes(image))[1]
     if isinstance(image, (str, os.PathLike)):
-        try:
-            data = Path(image).read_bytes()
-        except OSError as error:
-            raise NotAnImageError(f"{image} cannot be read: {error.strerror}.") from error
-        return preprocess(spec, data)[1]
+        return preprocess(spec, read_image(image))[1]
     raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
 
 

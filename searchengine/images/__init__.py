@@ -1,10 +1,9 @@
 """Find, check and decode image files: RGB, upright, bounded."""
 
 from searchengine.images.browser import for_browser, thumbnail
-from searchengine.images.decoding import DecodedImage, average_colour, decode, resize
+from searchengine.images.decoding import MAX_PIXELS, DecodedImage, average_colour, decode, read_image, resize
 from searchengine.images.finding import FoundFile, Unreadable, find
-from searchengine.images.opening import MAX_PIXELS
-from searchengine.images.sniffing import HEAD_BYTES, sniff, why_not
+from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 
 __all__ = [
     "HEAD_BYTES",
@@ -16,6 +15,7 @@ __all__ = [
     "decode",
     "find",
     "for_browser",
+    "read_image",
     "resize",
     "sniff",
     "thumbnail",

@@ -1,4 +1,4 @@
-"""The files of a folder that may be images. Names are bytes, as the file system has them."""
+"""Find the files of a folder that may be images. Names are bytes, as in the file system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from searchengine.errors import IndexingError
 
-# A file with any other ending, or none, is looked into: its content tells. These would only be noise in the report.
+# Files with these endings are skipped silently. Any others are opened, and recognised by their content.
 _NOT_IMAGE_ENDINGS = """
 txt text md rst rtf tex bib log csv tsv json jsonl ndjson geojson yaml yml toml xml xmp xsl ini cfg conf env lock
 html htm xhtml css scss js mjs ts jsx tsx vue map php rb pl lua r jl m go rs c h cc cpp hpp cu java kt scala cs swift
@@ -27,9 +27,9 @@ feather mat tfrecord tfrecords
 ttf otf woff woff2 lnk url desktop torrent part crdownload tmp bak swp aae thm md5 sha1 sha256 sig asc pem crt
 """
 _NOT_IMAGES = frozenset(_NOT_IMAGE_ENDINGS.split())
-# Written without an ending by convention.
+# The same without an ending.
 _NOT_IMAGE_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile"})
-# Folders that systems leave beside photos, with thumbnails or rubbish in them.
+# Folders that operating systems leave beside photos, with thumbnails or deleted files in them.
 _NOT_FOLDERS = frozenset({b"__MACOSX", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information", b"lost+found"})
 
 
@@ -44,22 +44,22 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A folder or link, ``path`` as in FoundFile, of which we cannot know what it holds, and why in words."""
+    """A folder or link that cannot be read, and the reason in words; ``path`` is as in FoundFile."""
 
     path: bytes
     reason: str
 
 
 def find(root: Path, *, exclude: Sequence[str] = (), skip: Sequence[Path] = ()) -> Iterator[FoundFile | Unreadable]:
-    """Every regular file below ``root`` that may be an image, in the order of the bytes of its path.
+    """Yield every regular file below ``root`` that may be an image, in byte order of the paths.
 
-    Left out in silence: hidden files and folders (``.name``), files whose ending says that they are something else
-    (``.txt``, ``.mp4``, ...), pipes, sockets and devices, whatever matches one of the ``exclude`` patterns (shell
-    style, on the relative path or on the name alone), and the folders in ``skip``. Links to files are followed; links
-    to folders too, unless they lead back below ``root`` or to where another link has led already.
+    Skipped silently: hidden files and folders (``.name``), files whose ending belongs to something else (``.txt``,
+    ``.mp4``, ...), pipes, sockets and devices, whatever matches one of the ``exclude`` patterns (shell style, on the
+    relative path or on the name alone), and the folders in ``skip``. Links to files are followed; links to folders too,
+    unless they lead below ``root`` or to a folder that was already visited.
 
-    A folder that cannot be read, or a link that leads nowhere, yields Unreadable, and the search goes on. Raises
-    IndexingError at once if ``root`` is missing, no folder, or cannot be read.
+    A folder that cannot be read, or a broken link, yields Unreadable, and the search continues. Raises IndexingError
+    at once if ``root`` is missing, not a folder, or cannot be read.
     """
     top = os.fsencode(root)
     try:
@@ -75,38 +75,38 @@ def find(root: Path, *, exclude: Sequence[str] = (), skip: Sequence[Path] = ()) 
 
 
 class _Rules:
-    """What is left out, and which folders have been entered."""
+    """What is skipped, and which folders have been visited."""
 
     def __init__(self, top: bytes, place: tuple[int, int], exclude: Sequence[str], skip: Sequence[Path]) -> None:
         self._real_top = os.path.realpath(top)
-        self._entered = {place}
+        self._visited = {place}
         self._skipped = {_place(folder.stat()) for folder in skip if folder.exists()}
         wanted = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
         wanted += [pattern.removeprefix("**/") for pattern in wanted if pattern.startswith("**/")]
         self._excluded = re.compile("|".join(map(fnmatch.translate, wanted))) if wanted else None
 
-    def leaves_out(self, path: bytes, name: bytes) -> bool:
+    def skips(self, path: bytes, name: bytes) -> bool:
         if name.startswith(b"."):
             return True
         pattern = self._excluded
         return pattern is not None and any(pattern.match(os.fsdecode(text)) for text in (path, name))
 
-    def enters(self, folder: os.DirEntry[bytes]) -> bool:
-        """Whether to look into a folder; says yes only once to each."""
+    def visit(self, folder: os.DirEntry[bytes]) -> bool:
+        """Whether to visit a folder: true only once for each."""
         place = _place(folder.stat())
-        if folder.name in _NOT_FOLDERS or place in self._skipped or place in self._entered:
+        if folder.name in _NOT_FOLDERS or place in self._skipped or place in self._visited:
             return False
         if folder.is_symlink():
-            # What lies below the top is found under its own name, or is hidden or excluded there.
+            # What lies below the top is found by its own path, or is hidden or excluded there.
             target = os.path.realpath(folder.path)
             if target == self._real_top or target.startswith(self._real_top.rstrip(b"/") + b"/"):
                 return False
-        self._entered.add(place)
+        self._visited.add(place)
         return True
 
 
 def _walk(top: bytes, entries: list[os.DirEntry[bytes]], rules: _Rules) -> Iterator[FoundFile | Unreadable]:
-    """Depth first, with a stack of its own: folders nest deeper than Python's calls may."""
+    """Depth first, with an explicit stack: folders may nest deeper than Python's recursion limit."""
     stack = [(b"", iter(entries))]
     while stack:
         prefix, rest = stack[-1]
@@ -115,11 +115,11 @@ def _walk(top: bytes, entries: list[os.DirEntry[bytes]], rules: _Rules) -> Itera
             stack.pop()
             continue
         path = prefix + entry.name
-        if rules.leaves_out(path, entry.name):
+        if rules.skips(path, entry.name):
             continue
         try:
             if entry.is_dir():
-                if rules.enters(entry):
+                if rules.visit(entry):
                     stack.append((path + b"/", iter(_entries(entry.path))))
             elif _may_be_image(entry.name):
                 info = entry.stat()
@@ -130,7 +130,7 @@ def _walk(top: bytes, entries: list[os.DirEntry[bytes]], rules: _Rules) -> Itera
 
 
 def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
-    """What a folder holds, so sorted that a walk yields whole paths in the order of their bytes."""
+    """The entries of a folder, sorted so that a walk yields paths in byte order."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name + b"/" if _is_dir(entry) else entry.name)
 
@@ -138,7 +138,7 @@ def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
 def _is_dir(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle; the walk comes upon it again and reports it
+    except OSError:  # a circular link, which the walk reports when it gets to it
         return False
 
 

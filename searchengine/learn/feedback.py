@@ -149,7 +149,7 @@ class _Wanted:
     """The features of examples, (n, d) float32, each example once, and by what its image is known in the index."""
 
     def __init__(self, engine: SearchEngine, examples: Sequence[Example], max_pixels: int | None) -> None:
-        from searchengine.engine import read_image  # not above: the engine imports this module
+        from searchengine.images import read_image
 
         self.ids: set[int] = set()
         self.contents: set[str] = set()

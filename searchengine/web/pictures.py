@@ -9,7 +9,7 @@ from flask import Blueprint, Response, render_template, request, send_file
 
 from searchengine import images
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
-from searchengine.images.sniffing import BROWSER_TYPES, HEAD_BYTES
+from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
 from searchengine.index.types import ImageRecord
 from searchengine.web.headers import ASK_AGAIN, FOREVER_PRIVATE
 from searchengine.web.incoming import parse_id

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from searchengine.errors import DamagedImageError, ExtractorError, NotAnImageError, QueryError
+from searchengine.errors import DamagedImageError, ExtractorError, ImageError, NotAnImageError, QueryError
 from searchengine.extractors import (
     Extractor,
     cache,
@@ -120,7 +120,7 @@ def test_what_is_no_sequence_of_pixels(extractor: Extractor, images: object) -> 
 def test_files_that_cannot_be_used(extractor: Extractor, tmp_path: Path) -> None:
     with pytest.raises(NotAnImageError):
         extractor.embed([b"text"])
-    with pytest.raises(NotAnImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="cannot be read"):
         extractor.embed([tmp_path / "nowhere.jpg"])
     stream = io.BytesIO()
     Image.fromarray(np.repeat(noise(1)[0], 20, axis=0)).save(stream, "PNG")

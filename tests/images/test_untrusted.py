@@ -1,21 +1,15 @@
-"""Whatever the bytes, only our own errors come out, and Pillow's warnings stay inside."""
+"""Whatever the bytes, only our own errors are raised."""
 
 from __future__ import annotations
-
-import io
-import logging
-import threading
-import warnings
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError
-from searchengine.images import DecodedImage, decode, opening, sniff, thumbnail
-from searchengine.images.quiet import quiet
-from tests.images.pictures import HEIC, corners, encoded, every_format, quadrants, tiff
+from searchengine.images import DecodedImage, decode, decoding, sniff
+from tests.images.pictures import HEIC, corners, every_format
 
 FILES = every_format()
 HEADS = [data[:12] for data in FILES.values()]
@@ -71,61 +65,7 @@ def test_a_decoders_exception_is_translated_with_its_cause(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setitem(opening._FILES, "PNG", fail)
+    monkeypatch.setitem(decoding._FILES, "PNG", fail)
     with pytest.raises(expected, match="This PNG image") as caught:
         decode(FILES["PNG"])
     assert caught.value.__cause__ is raised
-
-
-# Pillow warns of this one: its EXIF block is announced beyond the end of the file.
-WARNED_OF = tiff(1, b"\x80", bits=8, more=[(0x8769, 4, 10**9)])
-
-
-def test_pillow_would_warn() -> None:
-    with pytest.warns(UserWarning, match="Corrupt EXIF"):
-        Image.open(_file(WARNED_OF)).load()
-
-
-@pytest.mark.filterwarnings("always")
-def test_no_warning_leaves_and_none_becomes_an_error() -> None:
-    with warnings.catch_warnings(record=True) as seen:
-        assert decode(WARNED_OF).pixels.tolist() == [[[128, 128, 128]]]
-        thumbnail(WARNED_OF)
-        assert not seen
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert decode(WARNED_OF).pixels.tolist() == [[[128, 128, 128]]]
-
-
-def test_other_threads_keep_their_warnings() -> None:
-    inside, done = threading.Event(), threading.Event()
-
-    def decoding() -> None:
-        with quiet():
-            inside.set()
-            done.wait(10)
-
-    thread = threading.Thread(target=decoding)
-    thread.start()
-    try:
-        assert inside.wait(10)
-        with pytest.warns(UserWarning, match="Corrupt EXIF"):
-            Image.open(_file(WARNED_OF)).load()
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_pillow_prints_nothing_as_a_last_resort(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(TiffImagePlugin, "MAX_SAMPLESPERPIXEL", 0)  # at which Pillow logs an error
-    with pytest.raises(DamagedImageError):
-        decode(encoded(quadrants(), "TIFF"))
-    assert capsys.readouterr() == ("", "")
-
-
-def _file(data: bytes) -> io.BytesIO:
-    return io.BytesIO(data)

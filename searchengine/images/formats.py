@@ -1,11 +1,11 @@
-"""What kind of image some bytes are, told by their content: names are for people."""
+"""The format of an image file, recognised by its content; file names are not trusted."""
 
 from __future__ import annotations
 
-HEAD_BYTES = 64  # as much of a file as sniff() looks at
+HEAD_BYTES = 64  # the part of a file that sniff() looks at
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC"
 
-# What a browser is told. TIFF and HEIC are not here: few browsers show them.
+# The media types sent to browsers. TIFF and HEIC are missing because few browsers show them.
 BROWSER_TYPES = {
     "JPEG": "image/jpeg",
     "PNG": "image/png",
@@ -29,7 +29,7 @@ _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
-# Files that people take for images, to call them by name when they are left out.
+# Files often mistaken for images, named in the reason why they are skipped.
 _OTHERS = (
     (b"%PDF", "a PDF document"),
     (b"<svg", "an SVG drawing"),
@@ -48,7 +48,7 @@ _OTHERS = (
 
 
 def sniff(head: bytes) -> str | None:
-    """The format of an image from its first bytes (64 are plenty), or None if it is none that we read.
+    """The format of an image from its first ``HEAD_BYTES``, or None if it cannot be read.
 
     One of ``"JPEG"``, ``"PNG"``, ``"GIF"``, ``"WEBP"``, ``"BMP"``, ``"TIFF"``, ``"AVIF"`` and ``"HEIC"``.
     """
@@ -57,16 +57,16 @@ def sniff(head: bytes) -> str | None:
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    # Two letters are too few to trust: many a text begins with "BM".
+    # Two letters are too few to trust: a text may begin with "BM".
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
     if head[4:8] == b"ftyp":
-        return _of_brands(head)
+        return _brand(head)
     return None
 
 
-def _of_brands(head: bytes) -> str | None:
-    """AVIF or HEIC, by the major brand and the compatible ones (every four bytes from 16 on)."""
+def _brand(head: bytes) -> str | None:
+    """AVIF or HEIC, by the major brand and the compatible brands (every four bytes from 16 on)."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
     if brands & _AVIF_BRANDS:
@@ -77,7 +77,7 @@ def _of_brands(head: bytes) -> str | None:
 
 
 def why_not(head: bytes) -> str:
-    """A sentence for bytes that ``sniff`` does not know."""
+    """A sentence that says why a file is not read, from its first bytes, where ``sniff`` gives None."""
     if not head:
         return "The file is empty."
     kind = next((name for magic, name in _OTHERS if head.lstrip().startswith(magic)), None)

@@ -1,0 +1,118 @@
+"""Workarounds for faults in libraries do their work, and are still needed: a test fails once one is not."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import sys
+import threading
+import warnings
+
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from searchengine.compat import make_openvino_convert_on_python_3_13, pillow_warnings_ignored
+from searchengine.errors import DamagedImageError
+from searchengine.images import decode, thumbnail
+from tests.images.pictures import encoded, quadrants, tiff
+
+# Its EXIF block is announced beyond the end of the file.
+CORRUPT_EXIF = tiff(1, b"\x80", bits=8, more=[(0x8769, 4, 10**9)])
+
+
+def open_with_pillow() -> None:
+    Image.open(io.BytesIO(CORRUPT_EXIF)).load()
+
+
+# -- Pillow warns about odd metadata -----------------------------------------------------------------------------------
+
+
+def test_still_needed_pillow_warns() -> None:
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        open_with_pillow()
+
+
+def test_still_needed_catch_warnings_affects_other_threads() -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def ignore() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inside.set()
+            done.wait(10)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        thread = threading.Thread(target=ignore)
+        thread.start()
+        try:
+            assert inside.wait(10)
+            open_with_pillow()
+        finally:
+            done.set()
+            thread.join()
+    assert not seen, "use warnings.catch_warnings, which is thread-safe now"
+
+
+@pytest.mark.filterwarnings("always")
+def test_decoding_neither_warns_nor_fails_where_warnings_are_errors() -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        assert decode(CORRUPT_EXIF).pixels.tolist() == [[[128, 128, 128]]]
+        thumbnail(CORRUPT_EXIF)
+        assert not seen
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(CORRUPT_EXIF).pixels.tolist() == [[[128, 128, 128]]]
+
+
+def test_other_threads_keep_their_warnings() -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    def decoding() -> None:
+        with pillow_warnings_ignored():
+            inside.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=decoding)
+    thread.start()
+    try:
+        assert inside.wait(10)
+        with pytest.warns(UserWarning, match="Corrupt EXIF"):
+            open_with_pillow()
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_pillow_prints_nothing_as_a_last_resort(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(TiffImagePlugin, "MAX_SAMPLESPERPIXEL", 0)  # at which Pillow logs an error
+    with pytest.raises(DamagedImageError):
+        decode(encoded(quadrants(), "TIFF"))
+    assert capsys.readouterr() == ("", "")
+
+
+# -- OpenVINO cannot convert TensorFlow models on Python 3.13 ----------------------------------------------------------
+
+
+def test_still_needed_openvino_deletes_what_exec_imported() -> None:
+    from openvino.frontend.tensorflow import utils
+
+    assert 'exec("del tensorflow")' in inspect.getsource(utils.get_environment_setup)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="the fault begins with Python 3.13")
+def test_openvino_asks_for_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow  # noqa: F401
+    from openvino.frontend.tensorflow import utils
+
+    monkeypatch.setattr(utils, "exec", exec, raising=False)
+    with pytest.raises(NameError):
+        utils.get_environment_setup("tf")
+    make_openvino_convert_on_python_3_13()
+    assert utils.get_environment_setup("tf")["tensorflow"]
