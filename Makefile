@@ -38,11 +38,16 @@ $(READY_DEV): requirements-dev.lock $(READY)
 	$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# Side by side on the cores there are, at most four: each worker may hold a model. The tests of a module stay together,
+# because they share its fixtures. JOBS=0 runs them in one process.
+JOBS ?= auto
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadscope
+
 test: $(READY_DEV)
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TESTS)
 
 test-fast: $(READY_DEV)
-	$(BIN)/python -m pytest -m "not slow and not browser and not torture and not longest"
+	$(PYTEST) -m "not slow and not browser and not torture and not longest" $(TESTS)
 
 # What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once. TESTS=tests/torture
 # leaves out the backbones.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,12 +14,32 @@ from PIL import Image
 from searchengine.web.settings import Settings, variable
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or writes the user's caches, nor his settings."""
+@pytest.fixture(scope="session")
+def cache_dir_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of exported models for the whole run, whose lock lets parallel workers share it."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "cache"
+
+
+def isolate(environment: pytest.MonkeyPatch, cache_dir: Path) -> None:
+    """No test reads or writes the user's caches, nor sees the user's settings."""
     for field in fields(Settings):
-        monkeypatch.delenv(variable(field.name), raising=False)
-    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+        environment.delenv(variable(field.name), raising=False)
+    environment.setenv("SEARCHENGINE_CACHE_DIR", str(cache_dir))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_fixtures(cache_dir_of_the_run: Path) -> Iterator[None]:
+    """For fixtures of modules and sessions, which are made before those of a test."""
+    with pytest.MonkeyPatch.context() as environment:
+        isolate(environment, cache_dir_of_the_run)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, cache_dir_of_the_run: Path) -> None:
+    """Again for each test, whatever fixtures set."""
+    isolate(monkeypatch, cache_dir_of_the_run)
 
 
 def draw(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
