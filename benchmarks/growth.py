@@ -121,7 +121,7 @@ def run(images: Path, index_dir: Path) -> None:
             return preprocess(spec, data, max_pixels)
 
     processor, wall = time.process_time(), time.perf_counter()
-    update_index([images], index_dir, spec=spec, load=lambda: Decoding(spec, _DIMENSION))
+    update_index([images], index_dir, extractor=Decoding(spec, _DIMENSION))
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     print(json.dumps({"seconds": wall, "processor": processor, "peak": peak_mib()}))
 

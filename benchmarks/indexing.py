@@ -169,7 +169,7 @@ def indexer(model: str, weights: Path | None, photos: Path, indexes: Path, scale
 
     def work() -> None:
         place = indexes / f"{os.getpid()}-{next(numbers)}"
-        summary = update_index([photos], place, spec=extractor.spec, load=lambda: extractor)
+        summary = update_index([photos], place, extractor=extractor)
         assert summary.embedded == len(list(photos.iterdir())), summary
         shutil.rmtree(place)
 

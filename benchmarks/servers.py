@@ -55,7 +55,7 @@ def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> N
         if not file.exists():
             file.write_bytes(b"\xff\xd8\xff\xe0" + number.to_bytes(8, "big"))
     made_up = MadeUp(extractor.spec, extractor.dimension)
-    summary = update_index([images], folder, spec=extractor.spec, load=lambda: made_up)
+    summary = update_index([images], folder, extractor=made_up)
     assert summary.images == rows, summary
 
 

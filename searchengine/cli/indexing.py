@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from searchengine.cli.options import (
     add_index_dir,
@@ -17,10 +18,6 @@ from searchengine.cli.options import (
     print_result,
     whole_number,
 )
-
-if TYPE_CHECKING:
-    from searchengine.extractors import ExtractorSpec
-    from searchengine.index.mending import Recorded
 
 _DESCRIPTION = """\
 Make an index of one or more folders of images, or bring it up to date.
@@ -134,37 +131,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.extractors import extractor_from_spec
     from searchengine.indexing import IndexingOptions, update_index
     from searchengine.progress import Bar
 
-    spec, weights_file = _extractor(options)
+    flags = {field.name: getattr(options, field.name) for field in fields(IndexingOptions) if field.name in options}
     with Bar() as bar:
-        summary = update_index(
-            options.images,
-            options.index_dir,
-            spec=spec,
-            load=lambda: extractor_from_spec(
-                spec,
-                weights_file=weights_file,
-                precision=options.precision,
-                runtime=options.runtime,
-                gpu=True,
-                progress=bar.say,
-            ),
-            options=IndexingOptions(
-                exclude=tuple(options.exclude),
-                labels=options.labels,
-                batch_size=options.batch_size,
-                limit=options.limit,
-                rebuild=options.rebuild,
-                prune=options.prune,
-                relocate=options.relocate,
-                metric=options.metric,
-            ),
-            progress=bar,
-            weights_file=weights_file,
-        )
+        summary = update_index(options.images, options.index_dir, progress=bar, **flags)
     if options.json:
         print_json(summary.to_dict())
     else:
@@ -176,61 +148,6 @@ def act(options: argparse.Namespace) -> int:
         )
         return 1
     return 1 if options.strict and summary.skipped else 0
-
-
-def _extractor(options: argparse.Namespace) -> tuple[ExtractorSpec, Path | None]:
-    """What the flags ask for or, where they are silent, what the index was made with; and its weights file."""
-    from searchengine.extractors import make_spec, weights_file
-    from searchengine.index.mending import recorded
-
-    known = recorded(options.index_dir)
-    flags = (
-        options.layer,
-        options.pooling,
-        options.normalize,
-        options.weights,
-        options.preprocessing,
-        options.input_size,
-        options.scaled_decoding,
-    )
-    if options.model is None and known is not None and (not any(flags) or not known.spec.embeds):
-        if known.spec.model == "compact":  # the one that ships now, should it have changed: the run says what to do
-            return make_spec("compact", normalize=known.spec.normalize), None
-        return known.spec, Path(known.weights_file) if known.weights_file else None
-    if options.model is None and known is not None:
-        chosen = _with_flags(known, options)
-    else:  # a model is named, or a new index begins; or the run itself says what is wrong with the one there
-        chosen = {
-            "model": options.model or "vgg16",
-            "layer": options.layer,
-            "pooling": options.pooling or "none",
-            "normalize": options.normalize or "l2",
-            "weights": options.weights or "imagenet",
-            "preprocessing": options.preprocessing,
-            "input_size": options.input_size,
-            "full_decode": not options.scaled_decoding,
-        }
-    return make_spec(**chosen), weights_file(chosen["weights"], chosen["model"])
-
-
-def _with_flags(known: Recorded, options: argparse.Namespace) -> dict[str, Any]:
-    """The extractor of an index, as ``make_spec`` wants it, but for what the flags say."""
-    from searchengine.extractors.backbones import OWN
-
-    spec = known.spec
-    own = spec.model == OWN
-    height, width = spec.input_size
-    return {
-        "model": known.weights_file if own else spec.model,
-        "layer": options.layer or list(spec.layers),
-        # how places become numbers belongs to the layer
-        "pooling": options.pooling or ("none" if options.layer else spec.pooling),
-        "normalize": options.normalize or spec.normalize,
-        "weights": options.weights or ("" if own else known.weights_file) or "imagenet",
-        "preprocessing": options.preprocessing or spec.preprocessing,
-        "input_size": options.input_size or (height if own and height == width else None),
-        "full_decode": not (options.scaled_decoding or spec.is_scaled),
-    }
 
 
 def _sentence(counts: dict[str, int | float], index_dir: Path) -> str:

@@ -67,7 +67,7 @@ def act_info(options: argparse.Namespace) -> int:
 
 def act_verify(options: argparse.Namespace) -> int:
     """Run ``verify``."""
-    from searchengine.index.verify import verify
+    from searchengine.indexing.verify import verify
 
     result = verify(options.index_dir)
     if options.json:

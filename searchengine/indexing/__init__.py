@@ -1,4 +1,4 @@
-"""Folder -> index: what is new, changed, moved or gone; batches; progress; going on after a kill."""
+"""Folder -> index: what is new, changed, moved or gone; embedded in batches; resumed after a kill."""
 
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.run import update_index

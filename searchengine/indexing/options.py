@@ -1,27 +1,67 @@
-"""How a run is asked for, where it tells how far it is, and what it says at its end."""
+"""How an indexing run is done, and what it did."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class IndexingOptions:
-    """How a run goes. None for ``labels`` or ``metric``: as the index was made (at first, "folder" and "euclidean").
+class ModelOptions:
+    """Which extractor a run uses; what is left out is as the index was made, or VGG16 fc2 for a new one.
 
-    ``labels`` is "folder", "none" or a file: see ``indexing.labels``; ``metric`` one of ``index.metrics.METRICS``.
-    ``commit_seconds``: how long work is gathered before it is made part of the index; up to five times as long where a
-    batch for the model is not full by then. A killed run loses no more, and what the model is at.
+    Args:
+        model: a name that ``searchengine models`` lists, or a ``.keras`` file.
+        layer: the layer whose output is the feature, or several, whose outputs are put side by side.
+        pooling: "none", "avg", "max" or "gem": how a convolutional layer becomes one number per channel.
+        normalize: "l2" for features of length 1, or "none".
+        weights: a weights file of your own, or "imagenet".
+        preprocessing: of a ``.keras`` file: "none", "unit", "tf", "torch" or "caffe".
+        input_size: in pixels, of a model that takes images of any size.
+        scaled_decoding: decode large JPEGs at a reduced size.
+        precision: "auto", "float32" or "bfloat16".
+        runtime: "auto", "openvino" or "keras".
     """
 
-    exclude: tuple[str, ...] = ()
+    model: str | os.PathLike[str] | None = None
+    layer: str | Sequence[str] | None = None
+    pooling: str | None = None
+    normalize: str | None = None
+    weights: str | os.PathLike[str] | None = None
+    preprocessing: str | None = None
+    input_size: int | None = None
+    scaled_decoding: bool = False
+    precision: str = "auto"
+    runtime: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexingOptions(ModelOptions):
+    """The flags of ``searchengine index``; those of the model are in ``ModelOptions``.
+
+    Args:
+        exclude: patterns of files and folders to leave out.
+        labels: "folder", "none" or a file, see ``indexing.labels``; None: as the index was made, at first "folder".
+        metric: one of ``index.metrics.METRICS``; None: as the index was made, at first "euclidean".
+        batch_size: images that the model embeds at a time.
+        limit: look at the first files only; nothing is removed.
+        rebuild: embed everything again; the old index answers until the new one is complete.
+        prune: remove what is gone even if it is more than a fifth of the images.
+        relocate: the image folders of the index are now at the places given.
+        threads: that read and decode files; None: as many as there are processors.
+        commit_seconds: how long work is gathered before it becomes part of the index; up to five times as long while
+            a batch for the model is not full. A killed run loses no more than that.
+    """
+
+    exclude: str | Sequence[str] = ()
     labels: str | None = None
+    metric: str | None = None
     batch_size: int = 32
     limit: int | None = None
     rebuild: bool = False
     prune: bool = False
     relocate: bool = False
-    metric: str | None = None
     threads: int | None = None
     commit_seconds: float = 1.0
 
@@ -30,8 +70,8 @@ class IndexingOptions:
 class Summary:
     """What a run did, in files.
 
-    ``missing``: indexed once, not found, but kept all the same; ``vanished``: found, and gone when it was to be read;
-    ``embedded``: put through the model.
+    ``missing``: indexed before, not found, but kept; ``vanished``: found, but gone before it was read; ``embedded``:
+    put through the model.
     """
 
     added: int = 0

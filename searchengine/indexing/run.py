@@ -5,74 +5,89 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
-from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.index import lock, mending, metrics
+from searchengine.extractors import Extractor
+from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.changes import Batch, Known
 from searchengine.index.metrics import check_metric
 from searchengine.index.writer import IndexWriter, run_note
-from searchengine.indexing import rebuild
+from searchengine.indexing import rebuild, verify
 from searchengine.indexing.labels import labels_from
-from searchengine.indexing.lazy import LazyExtractor
+from searchengine.indexing.model import RunExtractor, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.pipeline import read, read_ahead
 from searchengine.indexing.rebuild import GONE_AT_MOST, OldIds
 from searchengine.indexing.roots import assign_roots
 from searchengine.indexing.scan import Key, Plan, Root, check_folder, check_roots, make_plan
-from searchengine.indexing.size import size_remark
 from searchengine.indexing.store import Store
 from searchengine.progress import QUIET, Progress
+
+PathLike = str | os.PathLike[str]
 
 _COMMIT_ROWS = 2048
 _OVERDUE = 5  # times the time between commits, and pictures wait no longer for a batch to be full
 
 
 def update_index(
-    images: Sequence[str | os.PathLike[str]],
-    index_dir: str | os.PathLike[str],
+    images: PathLike | Sequence[PathLike],
+    index_dir: PathLike = "index",
     *,
-    spec: ExtractorSpec,
-    load: Callable[[], Extractor],
     options: IndexingOptions | None = None,
-    progress: Progress | None = None,
-    weights_file: Path | None = None,
+    extractor: Extractor | None = None,
+    progress: Progress = QUIET,
+    **flags: Any,
 ) -> Summary:
     """Make the index in ``index_dir`` hold what the image folders hold, embedding only content that is new.
 
+        >>> searchengine.update_index("photos", "index", model="vgg16", exclude="*.png")    # doctest: +SKIP
+
     Args:
-        images: the image folders.
-        index_dir: the index folder; made if it is not there.
-        spec: of the extractor; an index made by another is refused.
-        load: makes that extractor; called only if there is something to embed.
-        options: see ``IndexingOptions``.
+        images: an image folder, or several.
+        index_dir: the index folder; made if it is missing.
+        options: how the run is done.
+        extractor: the extractor to use, instead of the one that the options or the index name.
         progress: told how far the run is.
-        weights_file: noted in the manifest, for a server that must prepare the model again.
+        **flags: fields of ``IndexingOptions``, in place of those of ``options``.
 
     Raises:
-        IndexingError: a folder is missing or has changed its place, the disk is full.
+        IndexingError: an image folder is missing or has changed its place, or the disk is full.
         IndexLockedError: another run is writing to the index.
         ExtractorMismatchError: the index was made by another extractor, and ``rebuild`` is off.
         IndexVersionError, IndexDamagedError: the index cannot be used, and ``rebuild`` is off.
         ExtractorError: the model cannot be had.
     """
-    options, progress = options or IndexingOptions(), progress or QUIET
-    folder = Path(index_dir)
+    options = replace(options or IndexingOptions(), **flags)
+    folder = Path(index_dir).expanduser()
+    chosen = RunExtractor.of(extractor) if extractor is not None else RunExtractor.chosen(options, folder, progress)
+    folders = [images] if isinstance(images, str | os.PathLike) else images
+    return update_with(chosen, folders, folder, options, progress)
+
+
+def update_with(
+    extractor: RunExtractor,
+    images: Sequence[PathLike],
+    folder: Path,
+    options: IndexingOptions,
+    progress: Progress = QUIET,
+) -> Summary:
+    """``update_index`` with an extractor that is loaded only if there is something to embed."""
     started = time.monotonic()
-    if not spec.embeds:
+    if not extractor.spec.embeds:
         raise IndexingError(
             f"The index in {folder} holds imported features, and no model is known that makes such. Choose another "
             "--index-dir, or give --model and --rebuild to put an index of the images in its place."
         )
     folders = check_roots(images)
     with lock.writing(folder, now()):
-        run = _Run(folders, folder, LazyExtractor(spec, load, weights_file), options, progress)
+        run = _Run(folders, folder, extractor, options, progress)
         counts = run.rebuild() if options.rebuild else run.update()
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 
@@ -82,7 +97,7 @@ class _Run:
         self,
         folders: list[Path],
         index_dir: Path,
-        extractor: LazyExtractor,
+        extractor: RunExtractor,
         options: IndexingOptions,
         progress: Progress,
     ) -> None:
@@ -91,7 +106,9 @@ class _Run:
         self.extractor = extractor
         self.options = options
         self.progress = progress
-        self.before: mending.Recorded | None = None  # of the index that a rebuild takes the place of
+        exclude = options.exclude
+        self._excluded = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.before: verify.Recorded | None = None  # of the index that a rebuild takes the place of
 
     # -- the two ways -----------------------------------------------------------------------------------------------
 
@@ -120,7 +137,7 @@ class _Run:
                 f"--limit looks at some of the files only, and a rebuild would drop the others of the {old_ids.count} "
                 "indexed images. Leave one of the two out, or choose another --index-dir. Nothing was changed."
             )
-        self.before = mending.recorded(self.index_dir)
+        self.before = verify.recorded(self.index_dir)
         try:
             old = IndexWriter.open(self.index_dir)
         except IndexNotFoundError:
@@ -185,7 +202,7 @@ class _Run:
             known,
             store.skipped(),
             labels=labels,
-            exclude=self.options.exclude,
+            exclude=self._excluded,
             skip=[self.index_dir.absolute()],
             limit=self.options.limit,
         )

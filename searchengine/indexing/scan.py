@@ -61,8 +61,10 @@ def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The image folders as absolute paths.
 
     Raises:
-        IndexingError: one is missing, no folder or not to be read, or lies inside another.
+        IndexingError: there is none, or one is missing, no folder or not to be read, or lies inside another.
     """
+    if not images:
+        raise IndexingError("No image folder is given.")
     folders: list[Path] = []
     for image_folder in images:
         folder = Path(os.path.abspath(os.path.expanduser(image_folder)))  # noqa: PTH100, PTH111  (links stay links)

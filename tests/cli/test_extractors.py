@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from searchengine.cli.indexing import _extractor, add_flags
 from searchengine.cli.main import main
-from searchengine.extractors import ExtractorSpec, make_spec, own
-from searchengine.extractors.backbones import LayerInfo
-from searchengine.index import mending
-from searchengine.index.mending import Recorded
 
 Said = pytest.CaptureFixture[str]
-
-
-def asked(*flags: str) -> ExtractorSpec:
-    """What the flags ask for, of an index that is there."""
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return _extractor(parser.parse_args(["photos", *flags]))[0]
 
 
 @pytest.mark.parametrize("flags", [["--normalize", "none"], ["--layer", "fc1"], ["--pooling", "gem"]])
@@ -47,29 +32,3 @@ def test_a_rebuild_keeps_the_model(drawings: Path, tmp_path: Path, capsys: Said)
     out = capsys.readouterr().out
     assert "ompact" in out
     assert "not normalised" in out
-
-
-def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_spec("resnet50", layer="conv4_block6_out", pooling="gem", normalize="none", full_decode=False)
-    monkeypatch.setattr(mending, "recorded", lambda folder: Recorded(made, "", (), None, None))
-    assert asked() == made
-    assert asked("--normalize", "l2") == make_spec(
-        "resnet50", layer="conv4_block6_out", pooling="gem", full_decode=False
-    )
-    assert asked("--pooling", "avg").pooling == "avg"
-    assert asked("--pooling", "avg").layer == "conv4_block6_out"
-    assert asked("--layer", "avg_pool") == make_spec("resnet50", layer="avg_pool", normalize="none", full_decode=False)
-    assert asked("--model", "vgg16") == make_spec("vgg16")
-    monkeypatch.setattr(mending, "recorded", lambda folder: None)
-    assert asked("--normalize", "none") == make_spec("vgg16", normalize="none")
-
-
-def test_an_index_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = LayerInfo("top", "Dense", (8,))
-    found = SimpleNamespace(layers={"top": layer}, output=layer, input_size=None, sha256="0" * 64)
-    monkeypatch.setattr(own, "describe", lambda file: found)
-    made = make_spec("mine.keras", layer="top", preprocessing="unit", input_size=64)
-    monkeypatch.setattr(mending, "recorded", lambda folder: Recorded(made, "mine.keras", (), None, None))
-    assert asked("--normalize", "none") == replace(made, normalize="none")
-    assert asked("--input-size", "96") == replace(made, input_size=(96, 96))
-    assert asked("--preprocessing", "tf") == replace(made, preprocessing="tf")

@@ -12,7 +12,7 @@ import pytest
 
 from searchengine.cli.main import main
 from searchengine.cli.output import shown
-from searchengine.index import verify
+from searchengine.indexing import verify
 from tests.conftest import draw
 
 ROOT = Path(__file__).parent.parent.parent

@@ -18,11 +18,11 @@ from searchengine.errors import IndexingError, QueryError
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_features
 from searchengine.index import entries
 from searchengine.index.changes import Batch
-from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import update_index
+from searchengine.indexing.verify import verify
 from tests.exchange.conftest import DIMENSION, ROWS, write
-from tests.fakes import SPEC, FakeExtractor, picture
+from tests.fakes import FakeExtractor, picture
 
 Rows = NDArray[np.float32]
 Said = pytest.CaptureFixture[str]
@@ -210,7 +210,7 @@ def test_an_empty_index_of_photos_is_left_as_it_is(features: Rows, tmp_path: Pat
     photos.mkdir()
     (photos / "a.png").write_bytes(picture((255, 0, 0)))
     (photos / "b.png").write_bytes(picture((0, 255, 0)))
-    update_index([photos], folder, spec=SPEC, load=FakeExtractor)
+    update_index([photos], folder, extractor=FakeExtractor())
     np.save(tmp_path / "a.npy", features)
     given = emptied(folder)
     files = {file.name for file in folder.iterdir()}
@@ -221,7 +221,7 @@ def test_an_empty_index_of_photos_is_left_as_it_is(features: Rows, tmp_path: Pat
     with pytest.raises(IndexingError, match="index of photos"):
         import_features(tmp_path / "bad.npz", folder)
     assert {file.name for file in folder.iterdir()} == files
-    update_index([photos], folder, spec=SPEC, load=FakeExtractor)
+    update_index([photos], folder, extractor=FakeExtractor())
     index = open_index(folder)
     assert min(index.ids) > max(given)
     index.close()

@@ -24,8 +24,8 @@ from searchengine.index.catalog import Catalog
 from searchengine.index.changes import Batch, FileState, ImageRow, Seen
 from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
-from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
+from searchengine.indexing.verify import verify
 from tests.fakes import SPEC
 
 MANIFEST = {

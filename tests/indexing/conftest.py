@@ -26,8 +26,7 @@ def update(tmp_path: Path, photos: Path) -> Update:
         return update_index(
             folders or [photos],
             tmp_path / index,
-            spec=spec,
-            load=lambda: FakeExtractor(spec),
+            extractor=FakeExtractor(spec),
             options=IndexingOptions(**{"batch_size": 3, **options}),
         )
 

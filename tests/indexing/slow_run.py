@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from searchengine.indexing import IndexingOptions, update_index
-from tests.fakes import SPEC, FakeExtractor
+from tests.fakes import FakeExtractor
 
 
 class Slow(FakeExtractor):
@@ -18,5 +18,5 @@ class Slow(FakeExtractor):
 
 if __name__ == "__main__":
     update_index(
-        [sys.argv[1]], sys.argv[2], spec=SPEC, load=Slow, options=IndexingOptions(batch_size=2, commit_seconds=0.0)
+        [sys.argv[1]], sys.argv[2], extractor=Slow(), options=IndexingOptions(batch_size=2, commit_seconds=0.0)
     )

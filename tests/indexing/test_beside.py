@@ -13,9 +13,9 @@ import pytest
 from searchengine.engine import open_index
 from searchengine.errors import IndexLockedError, IndexNotFoundError
 from searchengine.index.local import LocalIndex
-from searchengine.index.verify import verify
 from searchengine.indexing import update_index
-from tests.fakes import SPEC, FakeExtractor, picture
+from searchengine.indexing.verify import verify
+from tests.fakes import FakeExtractor, picture
 
 COUNT = 120
 
@@ -86,11 +86,11 @@ def test_two_runs_at_once(photos: Path, tmp_path: Path) -> None:
             assert go_on.wait(20)
             return super().embed(images)  # type: ignore[arg-type]
 
-    first = threading.Thread(target=update_index, args=([photos], index), kwargs={"spec": SPEC, "load": Waiting})
+    first = threading.Thread(target=update_index, args=([photos], index), kwargs={"extractor": Waiting()})
     first.start()
     assert inside.wait(20)
     with pytest.raises(IndexLockedError, match=r"Another run .*: process \d+ on "):
-        update_index([photos], index, spec=SPEC, load=FakeExtractor)
+        update_index([photos], index, extractor=FakeExtractor())
     go_on.set()
     first.join()
     assert check(index) == COUNT

@@ -10,7 +10,9 @@ import pytest
 
 from searchengine.errors import ExtractorError, IndexingError
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing import pipeline, update_index
+from searchengine.indexing import IndexingOptions, pipeline
+from searchengine.indexing.model import RunExtractor
+from searchengine.indexing.run import update_with
 from tests.fakes import SPEC, FakeExtractor, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
@@ -117,7 +119,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
         raise error
 
     with pytest.raises(ExtractorError, match=rf"fake.* cannot be loaded \({error.strerror}"):
-        update_index([photos], tmp_path / "index", spec=SPEC, load=load)
+        update_with(RunExtractor(SPEC, load), [photos], tmp_path / "index", IndexingOptions())
     assert len(asked) == 1
     assert contents(tmp_path / "index") == before
     done = update()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from searchengine.engine import open_index
-from searchengine.index.verify import verify
 from searchengine.indexing import update_index
+from searchengine.indexing.verify import verify
 from searchengine.progress import Quiet
-from tests.fakes import SPEC, FakeExtractor
+from tests.fakes import FakeExtractor
 from tests.images.hostile import make_hostile
 
 
@@ -29,7 +29,7 @@ def test_a_hostile_collection(tmp_path: Path) -> None:
     usable = {path for path, outcome in expected.items() if outcome == "ok"}
     refused = {path for path, outcome in expected.items() if outcome == "skipped"}
     told = Told()
-    done = update_index([photos], tmp_path / "index", spec=SPEC, load=FakeExtractor, progress=told)
+    done = update_index([photos], tmp_path / "index", extractor=FakeExtractor(), progress=told)
     assert done.images == len(usable)
     assert done.skipped == len(refused)
     assert told.names == {path.decode("utf-8", "replace") for path in refused}
@@ -41,5 +41,5 @@ def test_a_hostile_collection(tmp_path: Path) -> None:
         assert record.file.is_file()  # also where the name is no UTF-8
     index.close()
     assert verify(tmp_path / "index").sound
-    again = update_index([photos], tmp_path / "index", spec=SPEC, load=FakeExtractor)
+    again = update_index([photos], tmp_path / "index", extractor=FakeExtractor())
     assert (again.embedded, again.images, again.missing, again.skipped) == (0, len(usable), 0, len(refused))

@@ -51,8 +51,7 @@ def update(tmp_path: Path, photos: Path, told: Told) -> Update:
         return update_index(
             folders or [photos],
             tmp_path / "index",
-            spec=spec,
-            load=lambda: FakeExtractor(spec),
+            extractor=FakeExtractor(spec),
             options=IndexingOptions(**options),
             progress=told,
         )

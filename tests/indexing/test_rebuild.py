@@ -10,9 +10,9 @@ import pytest
 
 from searchengine.engine import open_index
 from searchengine.errors import ExtractorMismatchError, IndexDamagedError, IndexingError
-from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild
+from searchengine.indexing.verify import verify
 from tests.fakes import OTHER_SPEC, SPEC, write_pictures
 from tests.indexing.looking import Update, contents, ids
 

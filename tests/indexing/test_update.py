@@ -13,8 +13,10 @@ import pytest
 
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
-from searchengine.index.verify import verify
-from searchengine.indexing import update_index
+from searchengine.indexing import IndexingOptions, update_index
+from searchengine.indexing.model import RunExtractor
+from searchengine.indexing.run import update_with
+from searchengine.indexing.verify import verify
 from tests.fakes import SPEC, FakeExtractor, picture, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
@@ -62,7 +64,7 @@ def test_a_run_with_nothing_to_do_loads_no_model(photos: Path, update: Update, t
     def no_model() -> FakeExtractor:
         raise AssertionError("loaded")
 
-    done = update_index([photos], tmp_path / "index", spec=SPEC, load=no_model)
+    done = update_with(RunExtractor(SPEC, no_model), [photos], tmp_path / "index", IndexingOptions())
     assert (done.unchanged, done.embedded) == (2, 0)
 
 
@@ -304,4 +306,4 @@ def test_features_of_a_broken_model_are_refused(photos: Path, tmp_path: Path) ->
 
     write_pictures(photos, a=1)
     with pytest.raises(IndexingError, match="NaN"):
-        update_index([photos], tmp_path / "index", spec=SPEC, load=Broken)
+        update_index([photos], tmp_path / "index", extractor=Broken())

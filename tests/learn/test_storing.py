@@ -16,8 +16,8 @@ import pytest
 from searchengine.errors import ExtractorMismatchError, IndexDamagedError
 from searchengine.index.changes import Batch
 from searchengine.index.local import LocalIndex
-from searchengine.index.verify import verify
 from searchengine.index.writer import IndexWriter
+from searchengine.indexing.verify import verify
 from searchengine.learn import Classifier, LatestClassifier, load_classifier, save_classifier, training_set
 from searchengine.learn.storing import SHEET
 from tests.learn.conftest import Indexed, clouds

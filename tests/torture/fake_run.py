@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from searchengine.indexing import update_index
-from tests.fakes import SPEC, FakeExtractor
+from tests.fakes import FakeExtractor
 
 if __name__ == "__main__":
-    update_index([sys.argv[1]], sys.argv[2], spec=SPEC, load=FakeExtractor)
+    update_index([sys.argv[1]], sys.argv[2], extractor=FakeExtractor())

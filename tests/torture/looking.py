@@ -9,7 +9,7 @@ import numpy as np
 
 from searchengine.engine import open_index
 from searchengine.errors import IndexNotFoundError
-from searchengine.index.verify import verify
+from searchengine.indexing.verify import verify
 
 
 @dataclass(frozen=True, slots=True)

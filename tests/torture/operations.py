@@ -36,8 +36,7 @@ def update(photos: str, index: str, *, other: bool = False, **options: Any) -> N
     update_index(
         [photos],
         index,
-        spec=spec,
-        load=lambda: FakeExtractor(spec),
+        extractor=FakeExtractor(spec),
         options=IndexingOptions(**{"batch_size": 2, "commit_seconds": 0.0, **options}),
     )
 

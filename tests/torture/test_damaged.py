@@ -16,9 +16,9 @@ import pytest
 import offline_index
 from searchengine.cli import main
 from searchengine.errors import IndexDamagedError, IndexVersionError, SearchEngineError
-from searchengine.index.verify import verify
 from searchengine.indexing import IndexingOptions, update_index
-from tests.fakes import SPEC, FakeExtractor
+from searchengine.indexing.verify import verify
+from tests.fakes import FakeExtractor
 from tests.torture.looking import answers, contents
 from tests.torture.photographs import write
 
@@ -152,8 +152,7 @@ def make(photos: Path, index: Path, **options: bool) -> None:
     update_index(
         [photos],
         index,
-        spec=SPEC,
-        load=FakeExtractor,
+        extractor=FakeExtractor(),
         options=IndexingOptions(batch_size=16, **options),  # type: ignore[arg-type]
     )
 
@@ -187,7 +186,7 @@ def flipped_bytes_are_told_and_mended(fake: Path, tmp_path: Path, name: str, tim
             assert words[-2:] == ["--index-dir", str(index)] or words[-1] == "--rebuild", what
             try:
                 contents(index)
-                update_index([fake.parent / "photos"], index, spec=SPEC, load=FakeExtractor)
+                update_index([fake.parent / "photos"], index, extractor=FakeExtractor())
             except SearchEngineError:
                 pass  # and nothing else
             make(fake.parent / "photos", index, rebuild=words[-1] == "--rebuild")

@@ -16,9 +16,9 @@ from searchengine.cli import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
 from searchengine.exchange.importing import import_features
-from searchengine.index.verify import verify
 from searchengine.indexing import IndexingOptions, Summary, update_index
-from tests.fakes import SPEC, FakeExtractor
+from searchengine.indexing.verify import verify
+from tests.fakes import FakeExtractor
 from tests.torture.disks import disk, mounted, read_only, resize
 from tests.torture.looking import answers, contents
 from tests.torture.photographs import write
@@ -39,8 +39,7 @@ def update(photos: Path, index: Path, load: type[FakeExtractor] = FakeExtractor,
     return update_index(
         [photos],
         index,
-        spec=SPEC,
-        load=load,
+        extractor=load(),
         options=IndexingOptions(**{"batch_size": 4, "commit_seconds": 0.0, **options}),
     )
 

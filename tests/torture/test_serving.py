@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from searchengine.index.verify import verify
+from searchengine.indexing.verify import verify
 from tests.images.hostile import make_hostile
 from tests.images.pictures import encoded, every_format, jpeg_of_size, png
 from tests.torture.looking import contents

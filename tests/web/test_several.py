@@ -23,7 +23,7 @@ from searchengine.web import create_app, engines
 from searchengine.web.likeness import metric_groups, shared, why_alike
 from searchengine.web.served import names_of
 from searchengine.web.settings import Folders, load_settings
-from tests.fakes import SPEC, FakeExtractor, write_pictures
+from tests.fakes import FakeExtractor, write_pictures
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
 
@@ -310,5 +310,5 @@ def test_an_index_finds_the_picture_of_another(tmp_path: Path) -> None:
 
 
 def indexed(images: Path, index_dir: Path) -> LocalIndex:
-    update_index([images], index_dir, spec=SPEC, load=FakeExtractor)
+    update_index([images], index_dir, extractor=FakeExtractor())
     return open_index(index_dir)

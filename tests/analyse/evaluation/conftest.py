@@ -12,7 +12,7 @@ from searchengine.engine import open_index
 from searchengine.exchange import import_features
 from searchengine.index.local import LocalIndex
 from searchengine.indexing import IndexingOptions, update_index
-from tests.fakes import SPEC, FakeExtractor, picture
+from tests.fakes import FakeExtractor, picture
 
 Make = Callable[..., LocalIndex]
 
@@ -43,5 +43,5 @@ def colours(tmp_path: Path) -> Path:
         (photos / label).mkdir(parents=True)
         for i, red in enumerate(reds):
             (photos / label / f"{i}.png").write_bytes(picture((red, 0, 255 - red)))
-    update_index([photos], tmp_path / "colours", spec=SPEC, load=FakeExtractor, options=IndexingOptions())
+    update_index([photos], tmp_path / "colours", extractor=FakeExtractor(), options=IndexingOptions())
     return tmp_path / "colours"

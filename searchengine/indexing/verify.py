@@ -1,11 +1,14 @@
-"""Checks an index whole: every page of the catalog, every row of the matrix, and that all of it agrees."""
+"""Checks a whole index: every page of the catalog, every row of the matrix, and that they agree; and names the command
+that repairs it."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +27,6 @@ from searchengine.index import entries
 from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.disk import translated
 from searchengine.index.features import HEADER_BYTES, header, map_rows
-from searchengine.index.mending import command
 from searchengine.index.metrics import METRICS
 
 _CHUNK_ROWS = 4096
@@ -59,7 +61,7 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
     try:
         catalog = Catalog.open(folder)
     except (IndexDamagedError, IndexVersionError) as error:
-        return Verification(0, (str(error),), 0, command(folder))
+        return Verification(0, (str(error),), 0, repair_command(folder))
     try:
         for attempt in range(3):
             version = catalog.data_version
@@ -68,7 +70,7 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
                 break  # else a run has put another matrix in place while we looked at this one
         return found
     except IndexError_ as error:
-        return Verification(0, (str(error),), 0, command(folder))
+        return Verification(0, (str(error),), 0, repair_command(folder))
     finally:
         catalog.close()
 
@@ -86,8 +88,8 @@ def _verify(folder: Path, catalog: Catalog, progress: Callable[[int, int], None]
             state = catalog.state
     copy = _check_copy(folder, catalog, state) if not problems else None
     if copy is not None:
-        return Verification(images, (copy[0],), missing, command(folder, rebuild=copy[1]))
-    return Verification(images, tuple(problems), missing, command(folder) if problems else None)
+        return Verification(images, (copy[0],), missing, repair_command(folder, rebuild=copy[1]))
+    return Verification(images, tuple(problems), missing, repair_command(folder) if problems else None)
 
 
 def _missing_files(catalog: Catalog) -> int:
@@ -189,3 +191,54 @@ def _pairs(first: Catalog, second: Catalog, query: str) -> Iterator[tuple[object
 
 def _some(ids: list[int]) -> str:
     return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+
+
+# -- repairing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an index was made of, and how: what a rebuild without further words keeps.
+
+    The extractor, its weights file or "", the image folders, the choice of labels and the metric (None: unknown).
+    """
+
+    spec: ExtractorSpec
+    weights_file: str
+    roots: tuple[bytes, ...]
+    labels: str | None
+    metric: str | None
+
+
+def recorded(folder: Path) -> Recorded | None:
+    """Read off the catalog, whatever its format, or else off its copy; None where neither can be read."""
+    for backup in (False, True):
+        with suppress(SearchEngineError, TypeError):  # damaged there
+            opened = Catalog.open_backup(folder, any_format=True) if backup else Catalog.open(folder, any_format=True)
+            try:
+                with translated(folder):
+                    roots = tuple(bytes(row[0]) for row in opened.execute("SELECT path FROM roots ORDER BY id"))
+                    spec = ExtractorSpec.from_json(opened.need("spec"))
+                    labels, metric = opened.get("labels"), opened.get("metric")
+                    return Recorded(spec, opened.get("weights_file") or "", roots, labels, metric)
+            finally:
+                opened.close()
+    return None
+
+
+def repair_command(folder: Path, *, rebuild: bool = True) -> str:
+    """What to type, names quoted as a shell wants them; words in capitals are for the person to fill in."""
+    known = recorded(folder)
+    where = shlex.quote(str(folder))
+    if known is not None and not known.spec.embeds:
+        return f"searchengine import FEATURES --index-dir {shlex.quote(str(folder) + '-2')}"
+    images = " ".join(map(_quoted, known.roots)) if known is not None and known.roots else "IMAGES"
+    model = "" if known is not None else " --model MODEL"
+    return f"searchengine index {images} --index-dir {where}{model}{' --rebuild' if rebuild else ''}"
+
+
+def _quoted(path: bytes) -> str:
+    try:
+        return shlex.quote(path.decode("utf-8"))
+    except UnicodeDecodeError:  # bytes that no terminal shows, as bash and zsh read them
+        return "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in path) + "'"

@@ -1,0 +1,187 @@
+"""The extractor of a run: which one, loaded when it is first needed, and what the index records about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import ExtractorError, ExtractorMismatchError, IndexingError, SearchEngineError
+from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec, feature_size, make_spec
+from searchengine.extractors import weights_file as weights_file_of
+from searchengine.images import DecodedImage
+from searchengine.index.writer import IndexWriter
+from searchengine.indexing.options import ModelOptions
+from searchengine.indexing.verify import Recorded, recorded
+from searchengine.progress import Progress
+
+_FEATURE_BYTES = 4  # of a float32
+
+
+def choose_spec(options: ModelOptions, index_dir: Path) -> tuple[ExtractorSpec, Path | None]:
+    """The extractor that the options name or, where they are silent, that made the index; and its weights file.
+
+    Raises:
+        ExtractorError: there is no such model, layer or file, or the options contradict each other.
+    """
+    known = recorded(index_dir) if options.model is None else None
+    asked: dict[str, Any] = {
+        "layer": options.layer,
+        "pooling": options.pooling,
+        "normalize": options.normalize,
+        "weights": None if options.weights is None else os.fspath(options.weights),
+        "preprocessing": options.preprocessing,
+        "input_size": options.input_size,
+        "full_decode": False if options.scaled_decoding else None,
+    }
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if known is None:
+        asked["model"] = "vgg16" if options.model is None else os.fspath(options.model)
+    elif asked and known.spec.embeds:
+        asked = _like(known, asked)
+    elif known.spec.model == "compact":  # the one that ships now, should it have changed: the run says what to do
+        return make_spec("compact", normalize=known.spec.normalize), None
+    else:
+        return known.spec, Path(known.weights_file) if known.weights_file else None
+    return make_spec(**asked), weights_file_of(asked.get("weights", "imagenet"), asked["model"])
+
+
+def _like(known: Recorded, asked: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``make_spec`` for the extractor that made an index, changed as the options ask."""
+    spec = known.spec
+    is_file = spec.preprocessing is not None
+    height, width = spec.input_size
+    of_index = {
+        "model": known.weights_file if is_file else spec.model,
+        "layer": list(spec.layers),
+        "pooling": "none" if "layer" in asked else spec.pooling,  # pooling belongs to the layer
+        "normalize": spec.normalize,
+        "weights": ("" if is_file else known.weights_file) or "imagenet",
+        "preprocessing": spec.preprocessing,
+        "input_size": height if is_file and height == width else None,
+        "full_decode": spec.full_decode,
+    }
+    return {**of_index, **asked}
+
+
+class RunExtractor:
+    """An extractor that a run without new content never loads; whichever thread needs it first does."""
+
+    def __init__(self, spec: ExtractorSpec, load: Callable[[], Extractor], weights_file: Path | None = None) -> None:
+        self.spec = spec
+        self._load = load
+        self._weights_file = weights_file
+        self._extractor: Extractor | None = None
+        self._failure: SearchEngineError | None = None
+        self._loading = threading.Lock()
+
+    @classmethod
+    def of(cls, extractor: Extractor) -> RunExtractor:
+        """One that is loaded already."""
+        return cls(extractor.spec, lambda: extractor)
+
+    @classmethod
+    def chosen(cls, options: ModelOptions, index_dir: Path, progress: Progress) -> RunExtractor:
+        """The one that the options or the index name; the errors of ``choose_spec``."""
+        spec, weights_file = choose_spec(options, index_dir)
+
+        def load() -> Extractor:
+            return extractor_from_spec(
+                spec,
+                weights_file=weights_file,
+                precision=options.precision,
+                runtime=options.runtime,
+                gpu=True,
+                progress=progress.say,
+            )
+
+        return cls(spec, load, weights_file)
+
+    def get(self) -> Extractor:
+        """The extractor itself; ExtractorError and whatever else loading raises, the same at each call."""
+        with self._loading:
+            if self._failure is not None:
+                raise self._failure
+            if self._extractor is None:
+                try:
+                    self._extractor = self._load()
+                except SearchEngineError as error:
+                    self._failure = error
+                    raise
+                except OSError as error:  # or it would pass for a fault of the image that was read first
+                    why = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+                    self._failure = ExtractorError(f"The model {self.spec.title} cannot be loaded ({why}).")
+                    raise self._failure from error
+            return self._extractor
+
+    def preprocess(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:
+        """One image file -> what is known of it, and its pixels as the model takes them, (h, w, 3) uint8."""
+        return self.get().preprocess(data)
+
+    def embed(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """n of (h, w, 3) uint8 -> (n, d) float32; IndexingError where the model gives NaN or infinity."""
+        features = self.get().embed(np.stack(pixels))
+        if not np.isfinite(features).all():
+            raise IndexingError(
+                f"The model {self.spec.title} gave NaN or infinity, so its weights or its precision cannot be right. "
+                "Try --precision float32. Nothing of this batch was kept."
+            )
+        return features
+
+    def check_made(self, index: IndexWriter) -> None:
+        """ExtractorMismatchError unless an index was made by this extractor."""
+        if index.catalog.need("fingerprint") == self.spec.fingerprint:
+            return
+        made, wanted = index.catalog.need("extractor"), self.spec.title
+        theirs, ours = asdict(ExtractorSpec.from_json(index.catalog.need("spec"))), asdict(self.spec)
+        differences = " and ".join(name.replace("_", " ") for name in ours if theirs[name] != ours[name])
+        which = f"{made}, not by {wanted}" if made != wanted else f"{made}, but with other {differences}"
+        raise ExtractorMismatchError(
+            f"The index in {index.folder} was made by {which}, and the two cannot be compared. Choose another "
+            "--index-dir, or give --rebuild to embed all images again (the old index answers until the new one is "
+            "complete)."
+        )
+
+    def manifest(self) -> dict[str, str]:
+        """What a new index records about it."""
+        extractor = self.get()
+        return {
+            "spec": self.spec.to_json(),
+            "fingerprint": self.spec.fingerprint,
+            "extractor": self.spec.title,
+            "weights_file": str(self._weights_file.absolute()) if self._weights_file else "",
+            "precision": extractor.precision,
+            "runtime": extractor.runtime,
+            "device": extractor.device,
+        }
+
+
+def size_remark(spec: ExtractorSpec, images: int, index_dir: Path) -> str | None:
+    """How much room a convolutional layer without pooling will take on the disk; None for any other."""
+    if spec.pooling != "none" or not images:
+        return None
+    flat, pooled = feature_size(spec), feature_size(replace(spec, pooling="avg"))
+    if flat is None or pooled is None or flat == pooled:
+        return None
+    needed = flat * _FEATURE_BYTES * images
+    free = shutil.disk_usage(next(folder for folder in (index_dir, *index_dir.absolute().parents) if folder.is_dir()))
+    return (
+        f"{spec.layer or 'The output'} without pooling is {flat} numbers an image: {images} images take "
+        f"{_size(needed)}, {'BUT ONLY ' if needed > free.free else ''}{_size(free.free)} are free there. With "
+        f"--pooling avg or gem it is {pooled} numbers, {_size(pooled * _FEATURE_BYTES * images)} together."
+    )
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
