@@ -1,11 +1,11 @@
-"""How far are the measures from those of a full ranking in float64, query by query?
+"""How far are the measures from those of a full float64 ranking, query by query?
 
     python benchmarks/evaluation_exactness.py
-    python benchmarks/evaluation_exactness.py --index-dir photos --every 5      features and labels of your own
+    python benchmarks/evaluation_exactness.py --index-dir photos --every 5      your own features and labels
 
-Rankings are of float32 values beyond their first 20 places. Here every `--every`-th query is ranked once more, by the
-length of float64 differences to all others, ties in the order of rows; the table says in how many queries each measure
-differs, and by how much at most. Without an index, the features are made up: groups that overlap, of length 1.
+Beyond their first 20 places, rankings are by float32 values. Here every `--every`-th query is ranked again by float64
+distances to all others, ties in row order; the table shows in how many queries each measure differs, and by how much
+at most. Without an index, the features are random: overlapping groups, of length 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from searchengine.analyse.evaluation.relevance import Relevance
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index-dir", type=Path, help="an index with labels")
-    parser.add_argument("--rows", type=int, default=5000, help="of made-up features (default: 5000)")
+    parser.add_argument("--rows", type=int, default=5000, help="number of random features (default: 5000)")
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--every", type=int, default=10, help="which queries are ranked again (default: 10)")
     options = parser.parse_args()
@@ -36,20 +36,20 @@ def main() -> None:
         index = open_index(options.index_dir)
         features, labels = np.array(index.features), [label or "" for label in index.labels]
     else:
-        features, labels = made_up(options.rows, options.dimension)
-    asking = [i for i in range(0, len(features), options.every) if labels[i] and labels.count(labels[i]) > 1]
-    say(f"{len(asking)} queries over {len(features)} x {features.shape[1]}")
-    measured = as_measured(features, labels, asking)
-    expected = np.array([in_float64(features, labels, query) for query in asking])  # (q, m)
+        features, labels = random_features(options.rows, options.dimension)
+    queries = [i for i in range(0, len(features), options.every) if labels[i] and labels.count(labels[i]) > 1]
+    say(f"{len(queries)} queries over {len(features)} x {features.shape[1]}")
+    measured = measure(features, labels, queries)
+    expected = np.array([in_float64(features, labels, query) for query in queries])  # (q, m)
     differences = np.abs(measured.values - expected)
     rows: list[tuple[object, ...]] = [
         (name, int((column > 1e-12).sum()), f"{column.max():.2g}")
         for name, column in zip(measured.names, differences.T, strict=True)
     ]
-    print(table(("measure", f"of {len(asking)} queries differ", "by at most"), rows))
+    print(table(("measure", f"of {len(queries)} queries differ", "by at most"), rows))
 
 
-def made_up(rows: int, dimension: int) -> tuple[NDArray[np.float32], list[str]]:
+def random_features(rows: int, dimension: int) -> tuple[NDArray[np.float32], list[str]]:
     random = np.random.default_rng(0)
     middles = random.standard_normal((49, dimension), dtype=np.float32)
     labels = random.integers(0, len(middles), rows)
@@ -58,19 +58,19 @@ def made_up(rows: int, dimension: int) -> tuple[NDArray[np.float32], list[str]]:
     return features / np.linalg.norm(features, axis=1, keepdims=True), [str(label) for label in labels]
 
 
-def as_measured(features: NDArray[np.float32], labels: Sequence[str], asking: Sequence[int]) -> measuring.Measured:
-    """By the product; one line a query."""
+def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Sequence[int]) -> measuring.Measured:
+    """The measures of the product, (q, m)."""
     of_rows = [(label,) if label else () for label in labels]
-    queries = measuring.Queries(
-        [of_rows[i] for i in asking],
-        [np.array([i], dtype=np.int64) for i in asking],
-        lambda part: features[np.asarray(asking)[part]],
+    asked = measuring.Queries(
+        [of_rows[i] for i in queries],
+        [np.array([i], dtype=np.int64) for i in queries],
+        lambda part: features[np.asarray(queries)[part]],
     )
-    return measuring.measure(Collection.of_features(features), Relevance(of_rows), queries, "euclidean")
+    return measuring.measure(Collection.of_features(features), Relevance(of_rows), asked, "euclidean")
 
 
 def in_float64(features: NDArray[np.float32], labels: Sequence[str], query: int) -> list[float]:
-    """The same measures of the ranking that a plain loop gives."""
+    """The same measures of a plain float64 ranking."""
     distances = np.linalg.norm(features.astype(np.float64) - features[query], axis=1)
     order = [int(i) for i in np.argsort(distances, kind="stable") if i != query]
     places = np.flatnonzero([labels[i] == labels[query] for i in order]) + 1

@@ -1,11 +1,11 @@
-"""Every benchmark, one after the other, each in a process of its own: what `make bench` runs.
+"""Run every benchmark in turn, each in its own process: `make bench`.
 
-    python benchmarks/every.py                                 meant for a quarter of an hour on two free cores
+    python benchmarks/every.py                                 about a quarter of an hour on two idle cores
     python benchmarks/every.py --only exact_search queries
     python benchmarks/every.py --full --into docs/BENCHMARKS.md
 
-`--full` adds 100 000 rows where they take long. `--into` puts each table between its two marks in a Markdown file,
-`<!-- exact_search -->` and `<!-- /exact_search -->`, and leaves the rest of the file as it is.
+`--full` adds 100 000 rows where they take long. `--into` writes each table between its two marks in a Markdown file,
+`<!-- exact_search -->` and `<!-- /exact_search -->`, and leaves the rest of the file unchanged.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import time
 from pathlib import Path
 
 import vgg16
-from machine import describe
-from measuring import say
+from measuring import describe_machine, say
 
 _HERE = Path(__file__).parent
 _WITH_VGG16 = ("indexing", "queries", "starting")
-# name -> what it is given by default, what with --full, and how many seconds it may take
+# name -> its arguments by default and with --full, and its time limit in seconds
 RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "exact_search": ([], [], 300),
     "indexing": ([], ["--rounds", "5"], 900),
@@ -42,8 +41,10 @@ RUNS: dict[str, tuple[list[str], list[str], int]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
-    parser.add_argument("--full", action="store_true", help="the sizes that take long too")
-    parser.add_argument("--into", type=Path, metavar="FILE.md", help="put the tables into this file, at their marks")
+    parser.add_argument("--full", action="store_true", help="include the sizes that take long")
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE.md", help="write the tables into this file, between their marks"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep VGG16's weights and exported model there")
     options = parser.parse_args()
     if options.into:
@@ -51,16 +52,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         failed = run_all(options, options.folder or Path(folder))
     if failed:
-        sys.exit(f"These did not end well: {', '.join(failed)}.")
+        sys.exit(f"Failed: {', '.join(failed)}.")
 
 
 def run_all(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Runs them and gives the names of those that failed; ``folder`` keeps VGG16's weights and exported model."""
+    """Run them and return the names of those that failed; ``folder`` keeps VGG16's weights and exported model."""
     failed = []
-    machine = describe()
+    machine = describe_machine()
     print(machine, flush=True)
     for name in options.only:
-        default, full, bound = RUNS[name]
+        default, full, limit = RUNS[name]
         if name in _WITH_VGG16:
             shared = ["--weights", str(vgg16.weights(folder)), "--cache", str(folder / "cache")]
         else:
@@ -68,23 +69,23 @@ def run_all(options: argparse.Namespace, folder: Path) -> list[str]:
         command = [sys.executable, str(_HERE / f"{name}.py"), *(full if options.full else default)]
         say(f"== {name}")
         start = time.perf_counter()
-        # a session of its own, so that servers end with it
+        # in a new session, so that its servers are killed with it
         running = subprocess.Popen([*command, *shared], stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
-            tables, _ = running.communicate(timeout=bound)
+            tables, _ = running.communicate(timeout=limit)
         except BaseException as error:
             os.killpg(running.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            say(f"{name} took more than {bound} s and was ended.")
+            say(f"{name} took more than {limit} s and was stopped.")
             failed.append(name)
             continue
         if running.returncode:
             say(f"{name} ended with exit code {running.returncode}.")
             failed.append(name)
             continue
-        said = " ".join(["python", f"benchmarks/{name}.py", *command[2:]]).replace(f"{_HERE.parent}/", "")
-        section = f"    {said}\n\n{tables.strip()}\n"
+        shown = " ".join(["python", f"benchmarks/{name}.py", *command[2:]]).replace(f"{_HERE.parent}/", "")
+        section = f"    {shown}\n\n{tables.strip()}\n"
         print(f"## {name}, {time.perf_counter() - start:.0f} s\n\n{section}", flush=True)
         if options.into:
             splice(options.into, name, section)
@@ -94,21 +95,21 @@ def run_all(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def check_marks(file: Path, names: list[str]) -> None:
-    """Before hours of work."""
-    whole = file.read_text(encoding="utf-8") if file.is_file() else ""
+    """Exit if a mark is missing, before hours of work."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
     for name in names:
-        if f"<!-- {name} -->\n" not in whole or f"<!-- /{name} -->" not in whole:
-            sys.exit(f"{file} has no lines <!-- {name} --> and <!-- /{name} --> to put a table between.")
+        if f"<!-- {name} -->\n" not in text or f"<!-- /{name} -->" not in text:
+            sys.exit(f"{file} has no lines <!-- {name} --> and <!-- /{name} --> to write a table between.")
 
 
-def splice(file: Path, name: str, text: str) -> None:
-    """Put the text between the two marks of that name."""
+def splice(file: Path, name: str, section: str) -> None:
+    """Replace the text between the two marks of that name."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    whole = file.read_text(encoding="utf-8")
-    before, _, rest = whole.partition(begin)
+    text = file.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
     after = rest.partition(end)[2]
-    text = text.strip("\n")
-    file.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
+    section = section.strip("\n")
+    file.write_text(f"{before}{begin}\n{section}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import vgg16
-from measuring import Timing, Way, Work, load_average, rounds_of, say, table, ways
+from measuring import Timing, Way, Work, closing, load_average, say, table, time_ways
 from photos import write_photos
 
 from searchengine.extractors import Extractor, extractor_from_spec, make_spec
@@ -106,8 +106,8 @@ def compare(
         made["keras"] = Way(keras_loop, weights, photos, environment=vgg16.QUIET)
     name = f"{model} --scaled-decoding" if scaled else model
     say(f"{name}, {title}")
-    with ways(**made):
-        timings = rounds_of(made, rounds)
+    with closing(made):
+        timings = time_ways(made, rounds)
     ours, keras = timings["indexer"], timings.get("keras")
     return (
         name,
@@ -133,8 +133,8 @@ def forward_alone(folder: Path, weights: Path, rounds: int) -> None:
     """The two networks, nothing around them."""
     made = {"vgg16": Way(forward, "vgg16", weights, 16), "compact": Way(forward, "compact", None, 512)}
     say("forward passes")
-    with ways(**made):
-        timings = rounds_of(made, max(5, rounds))
+    with closing(made):
+        timings = time_ways(made, max(5, rounds))
     vgg, compact = timings["vgg16"], timings["compact"]
     print(
         table(

@@ -1,11 +1,11 @@
-"""The map and the groups of a collection: time and peak memory of each verb's whole run, a process each.
+"""The map and the groups of a collection: time and peak memory of a whole run of each verb, in its own process.
 
     python benchmarks/map.py --rows 10000
     python benchmarks/map.py --rows 100000 --verb map
     python benchmarks/map.py --rows 2000 --against-scikit-learn
 
-The rows are made up: 60 groups of features like those of a convolutional network, not negative, of length 1. With
-`--against-scikit-learn`, its t-SNE lays out the same rows, after the same kind of PCA, and the ratio is printed.
+The rows are random: 60 groups of features like those of a convolutional network, not negative, of length 1. With
+`--against-scikit-learn`, its t-SNE lays out the same rows after the same kind of PCA, and the ratio is printed.
 """
 
 from __future__ import annotations
@@ -53,27 +53,28 @@ def main() -> None:
             say(f"making {count} x {options.dimension} ...")
             index_dir = make_index(folder, count, options.dimension)
             features = f"{count} x {options.dimension}"
-            taken = {}
+            seconds = {}
             for verb in options.verb:
                 say(f"{verb} ...")
-                taken[verb], *rest = run(_VERB, str(index_dir), verb)
-                rows.append((features, f"`{verb}`", f"{taken[verb]:.1f} s", *told(rest), "", load_average()))
+                seconds[verb], *rest = run(_VERB, str(index_dir), verb)
+                rows.append((features, f"`{verb}`", f"{seconds[verb]:.1f} s", *cells(rest), "", load_average()))
             if options.against_scikit_learn:
                 say("scikit-learn's t-SNE ...")
-                seconds, *rest = run(_SCIKIT_LEARN, str(folder / "features.npy"))
-                ratio = f"**{seconds / taken['map']:.1f}x** `map`" if "map" in taken else ""
+                plain, *rest = run(_SCIKIT_LEARN, str(folder / "features.npy"))
+                ratio = f"**{plain / seconds['map']:.1f}x** `map`" if "map" in seconds else ""
                 rows.append(
-                    (features, "PCA, t-SNE of scikit-learn", f"{seconds:.1f} s", *told(rest), ratio, load_average())
+                    (features, "PCA, t-SNE of scikit-learn", f"{plain:.1f} s", *cells(rest), ratio, load_average())
                 )
     print(table(("features", "what", "time", "of the processors", "peak", "ratio", "load"), rows))
 
 
-def told(rest: list[float]) -> tuple[str, str]:
-    return f"{rest[0]:.1f} s", f"{rest[1]:.0f} MiB"
+def cells(measured: list[float]) -> tuple[str, str]:
+    processor, peak = measured
+    return f"{processor:.1f} s", f"{peak:.0f} MiB"
 
 
 def run(code: str, *arguments: str) -> list[float]:
-    """Seconds, processor seconds and peak MiB of a program that prints them last."""
+    """Seconds, processor seconds and peak MiB of a program, which it prints last."""
     command = [sys.executable, "-c", code, str(Path(__file__).parent), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [float(number) for number in done.stdout.splitlines()[-1].split()]

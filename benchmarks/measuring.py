@@ -1,14 +1,15 @@
-"""Several ways of doing one thing, measured in turn, A B C A B C ..., so that ratios hold while the machine drifts.
+"""Several ways of doing the same work, measured in turn, A B C A B C ..., so that ratios hold while the machine drifts.
 
-Each way is a process of its own: it has its own libraries, threads and peak of memory, and waits while another's turn
-is on. What is quoted is the median over the rounds; processor time (of all threads) stands beside wall time, because
-on a machine that others use too it is disturbed less.
+Each way runs in its own process, with its own libraries, threads and peak memory, and waits while it is another's turn.
+The median over the rounds is reported, and the processor time of all threads beside the wall time, because it varies
+less on a busy machine.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import resource
 import statistics
 import sys
@@ -16,16 +17,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 Work = Callable[[], object]
 
+_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "bfloat16 (AVX-512)",
+    "amx_bf16": "bfloat16 (AMX)",
+    "bf16": "bfloat16",
+}
+_LIBRARIES = ("numpy", "openvino", "keras", "tensorflow", "pillow", "flask", "gunicorn")
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round, in their order: by the clock, and of the processors; and the process's peak in MiB."""
+    """Wall and processor seconds of each round, in order, and the process's peak memory in MiB."""
 
     walls: tuple[float, ...]
     processors: tuple[float, ...]
@@ -42,7 +53,7 @@ class Timing:
         return statistics.median(self.processors)
 
     def over(self, other: Timing) -> float:
-        """How many times as long as the other's: the median of the ratios round by round."""
+        """How many times as long as ``other``: the median of the ratios round by round."""
         return statistics.median(mine / theirs for mine, theirs in zip(self.walls, other.walls, strict=True))
 
     def processor_over(self, other: Timing) -> float:
@@ -52,7 +63,7 @@ class Timing:
 
 
 def in_turn(works: Mapping[str, Work], rounds: int, *, warm: int = 1) -> dict[str, Timing]:
-    """Ways that can live in this process, for what takes milliseconds; ``warm`` rounds before are not counted."""
+    """Time ways that take milliseconds, in this process. The first ``warm`` rounds are not counted."""
     walls: dict[str, list[float]] = {name: [] for name in works}
     processors: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-warm, rounds):
@@ -67,7 +78,7 @@ def in_turn(works: Mapping[str, Work], rounds: int, *, warm: int = 1) -> dict[st
 
 
 class Way:
-    """One way, in a process of its own. ``make(*arguments)`` is called there and gives the work of a round."""
+    """One way, in its own process, where ``make(*arguments)`` returns the work of a round."""
 
     def __init__(
         self, make: Callable[..., Work], *arguments: Any, environment: Mapping[str, str] | None = None
@@ -79,14 +90,13 @@ class Way:
         )
         self._process.start()
         theirs.close()
-        self.result: object = None
-        """What the work of the last round returned."""
-        self._answer()  # made ready
+        self.result: object = None  # of the last round's work
+        self._receive()  # once it is ready
 
     def round(self) -> tuple[float, float, float]:
-        """Wall and processor seconds of one round, and the peak of memory so far in MiB."""
+        """Wall and processor seconds of one round, and the peak memory so far in MiB."""
         self._ours.send("go")
-        return self._answer()
+        return self._receive()
 
     def close(self) -> None:
         """End the process."""
@@ -95,37 +105,37 @@ class Way:
         if self._process.is_alive():
             self._process.kill()
 
-    def _answer(self) -> tuple[float, float, float]:
+    def _receive(self) -> tuple[float, float, float]:
         try:
             wall, processor, peak, self.result = self._ours.recv()
         except EOFError:
             self._process.join()
-            sys.exit(f"One of the ways ended with exit code {self._process.exitcode}; what it said stands above.")
+            sys.exit(f"A benchmark process ended with exit code {self._process.exitcode}; its output stands above.")
         return wall, processor, peak
 
 
 @contextmanager
-def ways(**made: Way) -> Iterator[dict[str, Way]]:
-    """Closes them at the end."""
+def closing(ways: Mapping[str, Way]) -> Iterator[None]:
+    """Close all ways at the end."""
     try:
-        yield made
+        yield
     finally:
-        for way in made.values():
+        for way in ways.values():
             way.close()
 
 
-def rounds_of(made: Mapping[str, Way], rounds: int, *, warm: int = 1) -> dict[str, Timing]:
-    """Let each have its turn, ``rounds`` times after ``warm`` that are not counted."""
-    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in made}
+def time_ways(ways: Mapping[str, Way], rounds: int, *, warm: int = 1) -> dict[str, Timing]:
+    """Time each way in turn, ``rounds`` times after ``warm`` rounds that are not counted."""
+    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for number in range(-warm, rounds):
-        for name, way in made.items():
+        for name, way in ways.items():
             result = way.round()
             say(f"  {name}: {result[0]:.2f} s{'' if number >= 0 else ' (not counted)'}")
             if number >= 0:
                 results[name].append(result)
     return {
-        name: Timing(tuple(r[0] for r in all_), tuple(r[1] for r in all_), max(r[2] for r in all_))
-        for name, all_ in results.items()
+        name: Timing(tuple(r[0] for r in rounds_), tuple(r[1] for r in rounds_), max(r[2] for r in rounds_))
+        for name, rounds_ in results.items()
     }
 
 
@@ -147,13 +157,13 @@ def _serve(
 
 
 def processor_seconds() -> float:
-    """Of this process, all threads, in the kernel too."""
+    """User and system time of all threads of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def peak_mib(pid: int | str = "self") -> float:
-    """The most memory a process has held. Not ``ru_maxrss`` where it can be helped: that begins with the parent's."""
+    """The peak memory of a process. Without /proc it is ``ru_maxrss``, which starts with the parent's peak."""
     value = _status_kib(pid, "VmHWM")
     if value is not None:
         return value / 2**10
@@ -169,14 +179,14 @@ def _status_kib(pid: int | str, field: str) -> float | None:
     return next((float(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
-def percentile(values: list[float] | tuple[float, ...], share: float) -> float:
-    """The value below which that share of the values lies, the nearest one that was measured."""
+def percentile(values: list[float] | tuple[float, ...], rank: float) -> float:
+    """The measured value nearest to the given percentile, from 0 to 1."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+    return ordered[min(len(ordered) - 1, round(rank * (len(ordered) - 1)))]
 
 
 def say(text: str) -> None:
-    """Progress, on stderr."""
+    """Report progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -187,5 +197,38 @@ def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 
 
 def load_average() -> str:
-    """Processes that ran or wanted to, over the last minute; what is measured here is among them."""
+    """The load average over the last minute, to which the benchmark itself contributes."""
     return f"{os.getloadavg()[0]:.1f}"
+
+
+def describe_machine() -> str:
+    """Processor, memory, system, libraries and load, in a line of Markdown; nothing that identifies the machine."""
+    name, flags = _processor()
+    supported = ", ".join(title for flag, title in _FEATURES.items() if flag in flags) or "unknown"
+    missing = "" if any("bf16" in flag for flag in flags) else "; no bfloat16, so everything ran in float32"
+    libraries = ", ".join(f"{library} {version(library)}" for library in _LIBRARIES)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return (
+        f"{name}, {cores} cores, {supported}{missing}; {_memory_gib():.0f} GiB of memory; {system}; {libraries}. "
+        f"Load average at the start: {load_average()}.\n"
+    )
+
+
+def _processor() -> tuple[str, frozenset[str]]:
+    name, flags = platform.processor() or platform.machine(), frozenset[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return name, flags
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags = frozenset(value.split())
+    return name, flags
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,10 +1,10 @@
-"""Top k of a whole set: time and peak memory, against a plain product of all rows with all rows where that fits.
+"""Top k of a whole set: time and peak memory, beside a plain product of all rows with all rows where that fits.
 
     python benchmarks/neighbours.py --rows 10000 --dimension 256 --metric euclidean manhattan
     python benchmarks/neighbours.py --rows 100000 --dimension 512 --plain-rows 0
 
-Each is a process of its own, in turn. The plain way is what people write by hand: ``np.argsort`` of the whole N x N
-matrix of distances, in float32.
+Each runs in its own process, in turn. The plain way is ``np.argsort`` of the whole N x N matrix of distances, in
+float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measuring import Way, Work, load_average, rounds_of, say, table, ways
+from measuring import Way, Work, closing, load_average, say, table, time_ways
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--metric", nargs="+", default=["euclidean"])
     parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--plain-rows", type=int, default=12_000, help="the plain way only up to so many rows")
+    parser.add_argument("--plain-rows", type=int, default=12_000, help="the most rows for the plain way")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     rows: list[tuple[object, ...]] = []
@@ -52,21 +52,21 @@ def make(folder: Path, rows: int, dimension: int) -> None:
 
 
 def compare(folder: Path, count: int, metric: str, options: argparse.Namespace) -> tuple[object, ...]:
-    made = {"ours": Way(ours, folder / "index", options.k, metric)}
+    ways = {"ours": Way(ours, folder / "index", options.k, metric)}
     if count <= options.plain_rows and metric == "euclidean":
-        made["plain"] = Way(plain, folder / "features.npy", options.k)
-    with ways(**made):
-        timings = rounds_of(made, options.rounds, warm=0)
-    mine, theirs = timings["ours"], timings.get("plain")
+        ways["plain"] = Way(plain, folder / "features.npy", options.k)
+    with closing(ways):
+        timings = time_ways(ways, options.rounds, warm=0)
+    ours_, plain_ = timings["ours"], timings.get("plain")
     return (
         f"{count} x {options.dimension}",
         metric,
-        f"{mine.wall:.1f} s",
-        f"{mine.processor:.1f} s",
-        f"{mine.peak_mib:.0f} MiB",
-        f"{theirs.wall:.1f} s" if theirs else "",
-        f"{theirs.peak_mib:.0f} MiB" if theirs else "",
-        f"**{theirs.over(mine):.1f}x**" if theirs else "",
+        f"{ours_.wall:.1f} s",
+        f"{ours_.processor:.1f} s",
+        f"{ours_.peak_mib:.0f} MiB",
+        f"{plain_.wall:.1f} s" if plain_ else "",
+        f"{plain_.peak_mib:.0f} MiB" if plain_ else "",
+        f"**{plain_.over(ours_):.1f}x**" if plain_ else "",
         load_average(),
     )
 

@@ -85,9 +85,9 @@ def test_photos_are_different_and_of_the_size_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_plot_is_whole_and_says_its_numbers(tmp_path: Path) -> None:
-    plot = script("plot")
-    lines = [plot.Line("this", [10, 1000], [0.5, 20]), plot.Line("<that>", [10, 1000], [5, 2000])]
-    plot.write_plot(tmp_path / "plot.svg", "title & more", "images", lines)
+    growth = script("growth")
+    lines = [growth.Line("this", [10, 1000], [0.5, 20]), growth.Line("<that>", [10, 1000], [5, 2000])]
+    growth.write_plot(tmp_path / "plot.svg", "title & more", "images", lines)
     text = "".join(ET.parse(tmp_path / "plot.svg").getroot().itertext())
     for number in ("0.5", "20", "2,000", "1,000", "<that>", "title & more"):
         assert number in text
