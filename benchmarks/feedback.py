@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from photos import labelled_files
 
 from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
-from searchengine.learn.feedback import (
+from searchengine.feedback import (
     COST_JUDGED,
     COST_RANDOM,
     EXEMPLAR_SVM,

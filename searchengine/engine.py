@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
+from searchengine.feedback import DEFAULT_RULE, Examples, check_rule, search_by_feedback
 from searchengine.images import read_image
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from searchengine.learn import Classifier, LatestClassifier
-    from searchengine.learn.feedback import Example
+
+    Example: TypeAlias = int | bytes | str | os.PathLike[str] | Image | NDArray[np.uint8] | NDArray[np.float32]
 
 
 def open_index(index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
@@ -129,7 +133,7 @@ class SearchEngine:
             disliked: likewise; may be empty.
             k: at least 1; more than there are gives all.
             query: the image with which the search began, if there is one; it is left out too.
-            rule: one of ``searchengine.learn.RULES``; None for the one that was measured to be the better.
+            rule: one of ``searchengine.feedback.RULES``; None for the default, which measured better.
             max_pixels: refuse an image file of more pixels.
 
         Raises:
@@ -138,9 +142,42 @@ class SearchEngine:
             QueryError: nothing is liked, an image is both liked and disliked, no such rule, a wrong k.
             ExtractorError: the model cannot be had.
         """
-        from searchengine.learn.feedback import recommend_examples
+        rule = check_rule(rule or DEFAULT_RULE)
+        both = {id_ for id_ in liked if isinstance(id_, int)} & {id_ for id_ in disliked if isinstance(id_, int)}
+        if both:
+            raise QueryError(f"Image {min(both)} is both liked and disliked. Leave one of them out.")
+        return search_by_feedback(
+            self.index,
+            self._examples(liked, max_pixels),
+            self._examples(disliked, max_pixels),
+            k,
+            query=None if query is None else self._examples([query], max_pixels),
+            rule=rule,
+        )
 
-        return recommend_examples(self, liked, disliked, k, query=query, rule=rule, max_pixels=max_pixels)
+    def _examples(self, examples: Sequence[Example], max_pixels: int | None) -> Examples:
+        """Features of ids, images and features; an image that is named twice counts once."""
+        ids: set[int] = set()
+        hashes: set[str] = set()
+        rows = [np.empty((0, self.index.dimension), dtype=np.float32)]
+        for example in examples:
+            if isinstance(example, int | np.integer):
+                if int(example) not in ids:
+                    ids.add(int(example))
+                    rows.append(self.index.feature(int(example))[None])  # (d,) -> (1, d)
+                continue
+            if isinstance(example, np.ndarray) and example.dtype != np.uint8:
+                rows.append(np.atleast_2d(example).astype(np.float32))  # (d,) -> (1, d)
+                continue
+            if isinstance(example, str | os.PathLike):
+                example = read_image(example)
+            if isinstance(example, bytes):
+                content = hashlib.blake2b(example, digest_size=16).hexdigest()
+                if content in hashes:
+                    continue
+                hashes.add(content)
+            rows.append(self.embed(cast("bytes | Image | NDArray[np.uint8]", example), max_pixels=max_pixels))
+        return Examples(np.concatenate(rows), frozenset(ids), frozenset(hashes))
 
     def embed(
         self, image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8], *, max_pixels: int | None = None

@@ -1,7 +1,6 @@
-"""Learning from labels and from likes: classifiers on features, and recommendations."""
+"""Learning from labels: classifiers on features, and metrics for search."""
 
 from searchengine.learn.classifiers import Classifier, Prediction
-from searchengine.learn.feedback import DEFAULT_RULE, RULES, recommend, rule_title
 from searchengine.learn.fitting import fit_classifier
 from searchengine.learn.nearest import predict_by_vote
 from searchengine.learn.scores import FitReport, HeldOut
@@ -9,8 +8,6 @@ from searchengine.learn.storing import LatestClassifier, load_classifier, save_c
 from searchengine.learn.training_set import TrainingSet, training_set
 
 __all__ = [
-    "DEFAULT_RULE",
-    "RULES",
     "Classifier",
     "FitReport",
     "HeldOut",
@@ -20,8 +17,6 @@ __all__ = [
     "fit_classifier",
     "load_classifier",
     "predict_by_vote",
-    "recommend",
-    "rule_title",
     "save_classifier",
     "training_set",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from searchengine.learn.feedback import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, rule_title
+from searchengine.feedback import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, rule_title
 from searchengine.web.incoming import RequestError, parse_id
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from searchengine.analyse.evaluation.wording import interval_text
-from searchengine.learn.feedback import rule_title
+from searchengine.feedback import rule_title
 from searchengine.web.headers import nonce
 from searchengine.web.judging import rule_note
 

@@ -12,8 +12,16 @@ from searchengine.cli import recommending
 from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import QueryError, UnknownImageError
 from searchengine.exchange import ImportOptions, import_features
-from searchengine.learn.feedback import EXEMPLAR_SVM, ROCCHIO, RULES, exemplar_svm, recommend, rocchio
-from searchengine.learn.svm import linear_svm
+from searchengine.feedback import (
+    EXEMPLAR_SVM,
+    ROCCHIO,
+    RULES,
+    Examples,
+    exemplar_svm,
+    linear_svm,
+    rocchio,
+    search_by_feedback,
+)
 from tests.learn.conftest import Indexed, clouds
 
 
@@ -72,7 +80,7 @@ def test_distances_are_those_of_the_index_where_it_ranks_by_direction(
     np.save(tmp_path / "a.npy", features)
     import_features(tmp_path / "a.npy", tmp_path / "index", ImportOptions(metric=metric, normalize=normalize))
     index = open_index(tmp_path / "index")
-    for hit in recommend(index, features[:1], features[:0], 12, rule=ROCCHIO):
+    for hit in search_by_feedback(index, Examples(features[:1]), Examples(features[:0]), 12, rule=ROCCHIO):
         row, liked = features[hit.id - 1], features[0]
         cosine = float(row @ liked / np.linalg.norm(row) / np.linalg.norm(liked))
         assert hit.score == pytest.approx(cosine, abs=1e-6)
@@ -121,7 +129,7 @@ def test_what_is_refused(indexed: Indexed) -> None:
         with pytest.raises(QueryError):
             engine.recommend([], [1], rule=rule)
     with pytest.raises(QueryError, match="cancel out"):
-        recommend(index, np.zeros((1, 4)), np.zeros((0, 4)), rule=ROCCHIO)
+        search_by_feedback(index, Examples(np.zeros((1, 4))), Examples(np.zeros((0, 4))), rule=ROCCHIO)
     with pytest.raises(UnknownImageError):
         engine.recommend([77])
     with pytest.raises(QueryError, match="exemplar-svm"):
@@ -144,7 +152,8 @@ def test_contents_are_left_out_however_many_copies(indexed: Indexed, monkeypatch
         return [replace(one, content_hash="aa" if one.id <= 25 else "bb") for one in known(ids)]
 
     monkeypatch.setattr(index, "known", with_contents)
-    hits = recommend(index, features[:1], features[:0], 2, rule=EXEMPLAR_SVM, without_contents={"aa"})
+    liked = Examples(features[:1], content_hashes=frozenset({"aa"}))
+    hits = search_by_feedback(index, liked, Examples(features[:0]), 2, rule=EXEMPLAR_SVM)
     assert len(hits) == 2
     assert all(hit.id > 25 for hit in hits)
 
