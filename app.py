@@ -10,14 +10,13 @@ Both serve the index at SEARCHENGINE_INDEX_DIR, at http://127.0.0.1:8000 unless 
 
 from __future__ import annotations
 
-import os
 import sys
 
 from searchengine.errors import SearchEngineError, missing_package
 
 try:
+    from searchengine.settings import load_settings
     from searchengine.web import assets, create_app
-    from searchengine.web.settings import load_settings
 except ModuleNotFoundError as error:
     sys.exit(f"app.py: {missing_package(error)}")
 
@@ -27,7 +26,7 @@ __all__ = ["create_app"]
 def main() -> int:
     """Serves with Flask's own server, on this machine only."""
     try:
-        settings = load_settings(os.environ)
+        settings = load_settings()
         app = create_app({"TEMPLATES_AUTO_RELOAD": True})
     except SearchEngineError as error:
         print(error, file=sys.stderr)  # noqa: T201

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.web.settings import Settings, variable
+from searchengine.settings import Settings, variable
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +22,8 @@ def cache_dir_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def isolate(environment: pytest.MonkeyPatch, cache_dir: Path) -> None:
     """No test reads or writes the user's caches, nor sees the user's settings."""
-    for field in fields(Settings):
-        environment.delenv(variable(field.name), raising=False)
+    for field in Settings.model_fields:
+        environment.delenv(variable(field), raising=False)
     environment.setenv("SEARCHENGINE_CACHE_DIR", str(cache_dir))
 
 

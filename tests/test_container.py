@@ -11,14 +11,13 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from werkzeug.serving import make_server
 
+from searchengine.settings import Settings, variable
 from searchengine.web import create_app
-from searchengine.web.settings import Settings, variable
 from tests.web.fake import FakeEngine, draw_collection
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +97,7 @@ def test_the_last_stage_only_serves_and_the_other_indexes() -> None:
 
 @pytest.mark.parametrize("stage", [SERVE, STAGES["index"]], ids=lambda stage: stage.name)
 def test_settings_are_known_to_the_program(stage: Stage) -> None:
-    known = {variable(field.name) for field in fields(Settings)} | {"PATH", "PYTHONUNBUFFERED", "KERAS_HOME"}
+    known = {variable(field) for field in Settings.model_fields} | {"PATH", "PYTHONUNBUFFERED", "KERAS_HOME"}
     assert set(stage.environment) <= known
 
 

@@ -17,7 +17,6 @@ from searchengine.cli.options import (
     print_result,
     whole_number,
 )
-from searchengine.index.folders import Folders
 from searchengine.index.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -94,8 +93,9 @@ def act(options: argparse.Namespace) -> int:
     from searchengine.analyse.evaluation import compare, find_queries, to_json
     from searchengine.analyse.evaluation.report import check_report, write_report
     from searchengine.analyse.evaluation.wording import as_text
+    from searchengine.settings import load_settings
 
-    folders = _distinct(options.index_dir or list(Folders.of_environment()))
+    folders = list(load_settings({"index_dir": options.index_dir or None}, only=("index_dir",)).index_dir)
     if options.seed < 0:
         from searchengine.errors import QueryError
 
@@ -188,14 +188,6 @@ def _note_alike(engine: SearchEngine, metrics: list[str], name: str) -> None:
         for other in metrics[i + 1 :]:
             if rank_alike(one, other, normalized=normalized):
                 print_note(f"The features of {name} have length 1: {one} and {other} give the same order.")
-
-
-def _distinct(folders: list[Path]) -> list[Path]:
-    """Each folder once, in their order."""
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        found.setdefault(folder.resolve(), folder)
-    return list(found.values())
 
 
 def _names(folders: list[Path]) -> list[str]:

@@ -30,8 +30,10 @@ def add_verbs(verbs: Any) -> None:
     config = verbs.add_parser(
         "config",
         help="print every setting",
-        description="Print every setting of this program, as it stands now: defaults < environment < flags. Each line "
-        "is the environment variable that sets it; a star marks those that are set there.",
+        description="Print every setting with its value and where it comes from: defaults < file < environment < "
+        "flags. Each line begins with the environment variable that sets it. The file is searchengine.toml in the "
+        "working folder, or the one that SEARCHENGINE_CONFIG names; its keys are these names in lower case, without "
+        "SEARCHENGINE_.",
     )
     config.set_defaults(act=act_config)
     add_json(config)
@@ -86,13 +88,15 @@ def act_verify(options: argparse.Namespace) -> int:
 
 def act_config(options: argparse.Namespace) -> int:
     """Run ``config``."""
-    from searchengine.web.settings import load_settings, variable
+    from searchengine.settings import load_settings, origins, variable
 
-    settings = asdict(load_settings(os.environ))
-    told = {variable(name): value if isinstance(value, int | None) else str(value) for name, value in settings.items()}
+    settings = load_settings().model_dump()
+    settings["index_dir"] = os.pathsep.join(map(str, settings["index_dir"]))
+    values = {name: value if isinstance(value, int | None) else str(value) for name, value in settings.items()}
     if options.json:
-        print_json(told)
+        print_json({variable(name): value for name, value in values.items()})
         return 0
-    for name, value in told.items():
-        print_result(f"{'*' if os.environ.get(name) else ' '} {name}={'' if value is None else value}")
+    for name, origin in origins().items():
+        value = "" if values[name] is None else values[name]
+        print_result(f"{f'{variable(name)}={value}':<50} {origin}")
     return 0

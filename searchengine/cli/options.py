@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.cli.running import add_running
-from searchengine.index.folders import Folders
 from searchengine.index.metrics import METRICS
+from searchengine.settings import load_settings
 
 __all__ = [
     "add_images_dir",
@@ -41,19 +40,18 @@ def add_index_dir(parser: argparse.ArgumentParser) -> None:
         "--index-dir",
         metavar="DIR",
         type=Path,
-        default=Folders.of_environment()[0],
+        default=load_settings(only=("index_dir",)).index_dir[0],
         help="the index folder (default: $SEARCHENGINE_INDEX_DIR, the first where it names several, or ./index)",
     )
 
 
 def add_images_dir(parser: argparse.ArgumentParser) -> None:
     """``--images-dir``."""
-    given = os.environ.get("SEARCHENGINE_IMAGES_DIR")
     parser.add_argument(
         "--images-dir",
         metavar="DIR",
         type=Path,
-        default=Path(given) if given else None,
+        default=load_settings(only=("images_dir",)).images_dir,
         help="where the photos are now, if they have moved since (default: $SEARCHENGINE_IMAGES_DIR)",
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from searchengine.cli.options import add_images_dir, add_running, print_note, print_result, whole_number
 from searchengine.errors import IndexNotFoundError
-from searchengine.index.folders import Folders
+from searchengine.settings import SettingsError, load_settings
 
 
 def add_verbs(verbs: Any) -> None:
@@ -54,22 +54,19 @@ def _add_index_dirs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _folders(given: Path | Sequence[Path] | None) -> Folders:
+def _folders(given: Path | Sequence[Path] | None) -> tuple[Path, ...]:
     """What was named, by the flag or else by the environment."""
-    if given is None:
-        return Folders.of_environment()
-    return Folders.of([given] if isinstance(given, Path) else given)
+    return load_settings({"index_dir": given}, only=("index_dir",)).index_dir
 
 
 def act_serve(options: argparse.Namespace) -> int:
     """Become gunicorn."""
     from searchengine.index.catalog import Catalog
     from searchengine.web import gunicorn_config
-    from searchengine.web.settings import load_settings
 
     folders = _folders(options.index_dir)
     given = {
-        "SEARCHENGINE_INDEX_DIR": folders,
+        "SEARCHENGINE_INDEX_DIR": os.pathsep.join(map(str, folders)),
         "SEARCHENGINE_IMAGES_DIR": options.images_dir,
         "BIND": options.host,
         "PORT": options.port,
@@ -77,7 +74,7 @@ def act_serve(options: argparse.Namespace) -> int:
     }
     environment = {**os.environ, **{name: str(value) for name, value in given.items() if value is not None}}
     # A wrong value and a missing index are told in a sentence, before gunicorn starts.
-    settings = load_settings(environment)
+    settings = load_settings(environ=environment)
     for folder in folders:
         Catalog.open(folder).close()
         if len(folders) > 1 and os.pathsep in str(folder):
@@ -91,8 +88,6 @@ def act_serve(options: argparse.Namespace) -> int:
 
 def check_free(host: str, port: int) -> None:
     """SettingsError unless something can listen there."""
-    from searchengine.web.settings import SettingsError
-
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as tried:

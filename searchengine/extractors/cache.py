@@ -7,7 +7,7 @@
     <cache>/models/.lock                                held by the one process that exports
     <cache>/hashes.json                                 of large weights files that were hashed before
 
-``<cache>`` is the environment variable SEARCHENGINE_CACHE_DIR, or the user's cache folder.
+``<cache>`` is the setting ``cache_dir``, or the user's cache folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any
 from searchengine.errors import ExtractorError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import flush, locked, replace_text
+from searchengine.settings import load_settings
 
 MODEL_FILES = ("model.xml", "model.bin")
 _MANIFEST = "export.json"
@@ -52,12 +52,7 @@ class ExportedModel:
 
 def cache_root() -> Path:
     """Where everything lies that can be made again; not created here."""
-    given = os.environ.get("SEARCHENGINE_CACHE_DIR")
-    if given:
-        return Path(given).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("searchengine", appauthor=False))
+    return load_settings(only=("cache_dir",)).cache_root
 
 
 def models_folder() -> Path:

@@ -19,9 +19,9 @@ from searchengine.errors import (
     UnknownImageError,
 )
 from searchengine.index.types import Hit
+from searchengine.settings import Settings
 from searchengine.web.incoming import RequestError, drain, too_many_bytes
 from searchengine.web.renditions import FileGoneError
-from searchengine.web.settings import Settings
 
 # A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.
 _DRAIN_TIMES = 8

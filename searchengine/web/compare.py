@@ -11,6 +11,7 @@ from flask import Blueprint, Response, jsonify, render_template, request, url_fo
 from searchengine.errors import ImageError
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import ImageRecord
+from searchengine.settings import Settings
 from searchengine.web.answers import wants_json
 from searchengine.web.asking import Ranking, UploadReader, rank_feature, rank_foreign
 from searchengine.web.cards import Card, card_of, cards_of
@@ -21,7 +22,6 @@ from searchengine.web.pages import k_choices, more_than, place_of
 from searchengine.web.queries import UploadedQuery
 from searchengine.web.renditions import file_is_there, has_picture
 from searchengine.web.served import Collection, Collections, Views, address_in
-from searchengine.web.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

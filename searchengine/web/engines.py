@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from searchengine.engine import SearchEngine, open_index
 from searchengine.extractors import Extractor
 from searchengine.index.local import LocalIndex
-from searchengine.web.settings import Settings
+from searchengine.settings import Settings
 
 
 class SharedExtractors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.analyse.evaluation.report import templates as evaluation_templates
+from searchengine.settings import Settings, load_settings
 from searchengine.web import (
     answers,
     assets,
@@ -31,7 +31,6 @@ from searchengine.web.judging import MOST
 from searchengine.web.renditions import Renditions
 from searchengine.web.seam import Engine
 from searchengine.web.served import Collection, Collections, mount, names_of
-from searchengine.web.settings import Settings, load_settings
 
 
 def create_app(
@@ -42,7 +41,7 @@ def create_app(
 ) -> Flask:
     """A Flask application over one index or several.
 
-    ``config`` overrides the environment (see ``searchengine.web.settings``); keys that Flask knows, such as TESTING,
+    ``config`` overrides the environment (see ``searchengine.settings``); keys that Flask knows, such as TESTING,
     reach Flask. Without an ``engine``, or several by name, the indexes at SEARCHENGINE_INDEX_DIR are opened here, which
     is why gunicorn calls this in the worker and not before it forks. Raises IndexError_ or SettingsError with a
     sentence for a person.
@@ -50,7 +49,7 @@ def create_app(
     The application of the first index has the plain addresses; each index has one of its own under ``/i/NAME``, so
     that nothing in a page need know of the others but the way there.
     """
-    settings = load_settings(os.environ, config)
+    settings = load_settings(config)
     if engines is None:
         engines = {"index": engine} if engine is not None else _opened(settings)
     collections = Collections(dict(engines))

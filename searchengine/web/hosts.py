@@ -14,7 +14,7 @@ from flask import Flask, request
 from werkzeug.exceptions import SecurityError
 from werkzeug.sansio.utils import host_is_trusted
 
-from searchengine.web.settings import Settings
+from searchengine.settings import Settings
 
 
 def check_hosts(app: Flask, settings: Settings) -> None:

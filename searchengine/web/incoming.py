@@ -12,7 +12,7 @@ from flask import Request
 
 from searchengine.errors import SearchEngineError, UnknownNameError
 from searchengine.index.metrics import check_metric
-from searchengine.web.settings import MAX_K
+from searchengine.settings import MAX_K
 
 _WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _MAX_ID = 2**63 - 1

@@ -10,12 +10,12 @@ from flask import Blueprint, Response, render_template, request
 
 from searchengine.errors import UnknownImageError
 from searchengine.index.local import LocalIndex
+from searchengine.settings import MAX_K, Settings
 from searchengine.web.cards import Card, card_of
 from searchengine.web.headers import ASK_AGAIN
 from searchengine.web.incoming import RequestError, parse_id, parse_k
 from searchengine.web.overview import Group, Overview, Overviews
 from searchengine.web.seam import Engine
-from searchengine.web.settings import MAX_K, Settings
 
 _PREVIEWED = 5  # pictures of a group that stand for it
 _AT_ONCE = 60  # groups on the page of all groups

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, render_template, request, url_for
 from searchengine.errors import UnknownImageError
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import ImageRecord
+from searchengine.settings import MAX_K, Settings
 from searchengine.web.addresses import PictureAddresses
 from searchengine.web.answers import hits_json, wants_json
 from searchengine.web.asking import NO_MODEL, Ranking, UploadReader, rank_feature, rank_image, rank_judged
@@ -31,7 +32,6 @@ from searchengine.web.labelling import Predicted, predict
 from searchengine.web.queries import UploadedQuery
 from searchengine.web.renditions import file_is_there, has_picture
 from searchengine.web.served import Collection, Collections, Views, address_in
-from searchengine.web.settings import MAX_K, Settings
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from flask import request, url_for
 
+from searchengine.settings import Settings
 from searchengine.web.nearness import Nearness
 from searchengine.web.seam import Engine
-from searchengine.web.settings import Settings
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 

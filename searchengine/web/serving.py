@@ -8,16 +8,15 @@ names another address.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from searchengine.errors import SearchEngineError
-from searchengine.web.settings import load_settings
+from searchengine.settings import load_settings
 
 try:
-    _settings = load_settings(os.environ)
+    _settings = load_settings()
 except SearchEngineError as error:
     sys.exit(str(error))
 

@@ -81,7 +81,9 @@ def test_info_and_verify(index: Path, tmp_path: Path, capsys: Said, monkeypatch:
     assert "12 images, sound" in capsys.readouterr().out
     assert main(["prepare"]) == 0
     assert main(["config"]) == 0
-    assert f"* SEARCHENGINE_INDEX_DIR={index}" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [f"SEARCHENGINE_INDEX_DIR={index}", "environment"] in lines
+    assert ["PORT=8000", "default"] in lines
     assert main(["info", "--index-dir", str(tmp_path / "none")]) == 1
     assert "There is no index" in capsys.readouterr().err
     assert main(["verify", "--index-dir", str(tmp_path / "none")]) == 1

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from searchengine.web.settings import Settings, load_settings, variable
+from searchengine.settings import Settings, load_settings, variable
 
 
 @pytest.fixture(scope="module", autouse=True)
 def theirs() -> Iterator[None]:
     """Set before a test begins, as by a shell."""
     with pytest.MonkeyPatch.context() as shell:
-        for field in fields(Settings):
-            shell.setenv(variable(field.name), "7")
+        for field in Settings.model_fields:
+            shell.setenv(variable(field), "7")
         yield
 
 
 def test_all_settings_are_the_defaults() -> None:
-    assert load_settings(os.environ) == Settings(cache_dir=Path(os.environ["SEARCHENGINE_CACHE_DIR"]))
+    assert load_settings() == Settings(cache_dir=Path(os.environ["SEARCHENGINE_CACHE_DIR"]))
     assert os.environ["SEARCHENGINE_CACHE_DIR"] != "7"

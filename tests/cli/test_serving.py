@@ -12,7 +12,7 @@ import pytest
 from searchengine.cli import serving
 from searchengine.cli.main import main
 from searchengine.cli.serving import check_free
-from searchengine.web.settings import SettingsError
+from searchengine.settings import SettingsError
 from tests.analyse.mapping.filled import fill
 
 

@@ -19,10 +19,10 @@ from searchengine.extractors import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.indexing import update_index
+from searchengine.settings import load_settings
 from searchengine.web import create_app, engines
 from searchengine.web.likeness import metric_groups, shared, why_alike
 from searchengine.web.served import names_of
-from searchengine.web.settings import Folders, load_settings
 from tests.fakes import FakeExtractor, write_pictures
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
@@ -220,13 +220,12 @@ def test_names() -> None:
 
 def test_folders_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
-    folders = load_settings({"SEARCHENGINE_INDEX_DIR": f"{a}:{b}:{a}"}).index_dir
+    folders = load_settings(environ={"SEARCHENGINE_INDEX_DIR": f"{a}:{b}:{a}"}).index_dir
     assert folders == (a, b)
-    assert str(folders) == f"{a}:{b}"
     odd = tmp_path / "a:b"
     odd.mkdir()
-    assert Folders.of(str(odd)) == (odd,)
-    assert load_settings({}).index_dir == (Path("index"),)
+    assert load_settings(environ={"SEARCHENGINE_INDEX_DIR": str(odd)}).index_dir == (odd,)
+    assert load_settings(environ={}).index_dir == (Path("index"),)
 
 
 def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +244,7 @@ def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytes
     for name in ("a", "b"):
         write_pictures(tmp_path / "in", grey=100)
         indexed(tmp_path / "in", tmp_path / name).close()
-    settings = load_settings({"SEARCHENGINE_INDEX_DIR": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
+    settings = load_settings(environ={"SEARCHENGINE_INDEX_DIR": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
     one, other = engines.open_engines(settings)
     assert loaded == []  # not before a picture is searched for
     assert one.extractor() is other.extractor()
