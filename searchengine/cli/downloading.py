@@ -15,9 +15,13 @@ examples:
   searchengine download cifar10 --to cifar10
   searchengine download open-images --classes Cat Dog "Polar bear" --images 200 --to pets
 
-A download that broke off goes on with the same command; where everything is there, nothing happens.
-Open Images has some 20 000 classes; a name that it does not have is answered with those nearest to it. Of its splits
-the small ones are looked into first. For more, later, name more classes or a larger N, and the same folder.
+An interrupted download resumes with the same command; if everything is there, nothing happens.
+
+Without a network, get the archives elsewhere, under their own names. They are checked and left as they are:
+  searchengine download coco-val2017 --archive val2017.zip --archive annotations_trainval2017.zip --to coco
+
+Open Images has some 20 000 classes; for a name that it does not have, the closest are listed. The small splits are
+searched first. For more, later, name more classes or a larger N, and the same folder.
 Its photographs are the work of many people, most under CC BY 2.0: https://storage.googleapis.com/openimages/web.
 """
 
@@ -29,8 +33,8 @@ def add_verbs(verbs: Any) -> None:
     titles = {**{name: dataset.title for name, dataset in DATASETS.items()}, open_images.NAME: open_images.TITLE}
     parser = verbs.add_parser(
         "download",
-        help="fetch a published collection of pictures",
-        description="Fetch a collection from its publisher, check it, and unpack it into a folder to index:\n\n"
+        help="download a published collection of pictures",
+        description="Download a collection from its publisher, check it, and unpack it into a folder to index:\n\n"
         + "\n".join(f"  {name:15} {title}" for name, title in titles.items()),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,10 +43,19 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("name", metavar="NAME", choices=tuple(titles), help=" or ".join(titles))
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to put it into")
     parser.add_argument("--no-labels", action="store_true", help="leave out archives that hold labels only (COCO)")
-    parser.add_argument("--keep", action="store_true", help="keep the archives, in DIR/.download")
+    parser.add_argument(
+        "--archive",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="a copy of a COCO or CIFAR-10 archive to use in place of a download",
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the downloaded archives, in DIR/.download")
     chosen = parser.add_argument_group("open-images")
     chosen.add_argument(
-        "--classes", metavar="CLASS", nargs="+", action="extend", help="what is to be seen; in any case"
+        "--classes", metavar="CLASS", nargs="+", action="extend", help="what the photographs show; in any case"
     )
     chosen.add_argument(
         "--images", metavar="N", type=whole_number, help="how many photographs of each class (default: 100)"
@@ -52,30 +65,39 @@ def add_verbs(verbs: Any) -> None:
         choices=open_images.SPLITS,
         nargs="+",
         action="extend",
-        help="where to look, in this order (default: validation, then test, then train)",
+        help="where to search, in this order (default: validation, then test, then train)",
     )
     add_json(parser)
 
 
 def act(options: argparse.Namespace) -> int:
     """Run it."""
-    from searchengine.exchange.collections import DATASETS, download_dataset, download_open_images, open_images
+    from searchengine.exchange.collections import (
+        DATASETS,
+        DownloadOptions,
+        Selection,
+        download_dataset,
+        download_open_images,
+        open_images,
+    )
     from searchengine.progress import Bar
 
     by_class = options.name == open_images.NAME
     if by_class and not options.classes:
         options.refuse(f"{options.name} is fetched by class: add --classes, for example --classes Cat Dog --images 200")
+    if by_class and options.archive:
+        options.refuse(f"{options.name} has no archives: leave out --archive")
     if not by_class and (options.classes or options.images or options.split):
         options.refuse(f"--classes, --images and --split belong to {open_images.NAME}, not to {options.name}")
     to = options.to.expanduser()
     with Bar() as bar:
         if by_class:
-            splits = dict.fromkeys(options.split or open_images.SPLITS)
-            done = download_open_images(options.classes, options.images or 100, to, splits=tuple(splits), progress=bar)
+            splits = tuple(dict.fromkeys(options.split or open_images.SPLITS))
+            done = download_open_images(Selection(options.classes, options.images or 100, splits), to, progress=bar)
         else:
-            done = download_dataset(
-                DATASETS[options.name], to, labels=not options.no_labels, keep=options.keep, progress=bar
-            )
+            archives = [archive.expanduser() for archive in options.archive]
+            wanted = DownloadOptions(labels=not options.no_labels, keep=options.keep, archives=archives)
+            done = download_dataset(DATASETS[options.name], to, wanted, progress=bar)
     if options.json:
         label_file = None if done.label_file is None else str(done.label_file)
         print_json({"pictures": str(done.pictures), "labels": label_file, "files": done.files})

@@ -1,46 +1,47 @@
-"""The collections by name, and the whole way from an address to a folder that can be indexed."""
+"""COCO and CIFAR-10: from the publisher's archives, or copies of them, to a folder that can be indexed."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from searchengine.exchange.collections import cifar10, coco
-from searchengine.exchange.collections.asking import DownloadError
-from searchengine.exchange.collections.download import Resource, fetch
+from searchengine.download import Client, DownloadError, Resource, check_md5
+from searchengine.exchange.collections.archives import BadArchiveError, unpack_cifar10, unpack_zip
 from searchengine.files import locked
 from searchengine.progress import QUIET, Progress
 
-WORK = ".download"  # within the folder: what is on its way, and a note of what is there
-Unpack = Callable[[Path, Path, Progress], int]
+WORK = ".download"  # in the folder: unfinished downloads, and notes of what has been unpacked
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """One archive of a collection.
 
-    ``unpacked`` is how many bytes come of one byte of the archive, for the check of the disk; ``labels`` says that it
-    holds no pictures.
+    Attributes:
+        resource: where the archive is.
+        unpack: (archive, folder, progress) -> how many files it has written.
+        files: how many that must be.
+        unpacked: bytes on the disk for each byte of the archive, to check for enough space.
+        labels: whether the archive holds labels only.
     """
 
     resource: Resource
-    unpack: Unpack
+    unpack: Callable[[Path, Path, Progress], int]
+    files: int
     unpacked: float = 1.05
     labels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A published collection.
-
-    ``pictures`` is the folder to index, in that which was named; ``label_file`` what ``--labels`` takes.
-    """
+    """A published collection: ``pictures`` is the subfolder to index, ``label_file`` what ``--labels`` takes."""
 
     name: str
     title: str
@@ -50,37 +51,80 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadOptions:
+    """How to download a collection.
+
+    Attributes:
+        labels: False leaves out archives that hold labels only.
+        keep: leave downloaded archives in the folder's ``.download``.
+        archives: copies of the publisher's archives, under their names; they are checked, read, and left as they are.
+    """
+
+    labels: bool = True
+    keep: bool = False
+    archives: Sequence[Path] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Downloaded:
-    """What is there now: the folder to index and its labels; ``files`` were taken out, 0 where all was there."""
+    """The folder to index and its labels. ``files`` is how many were added, 0 if everything was there."""
 
     pictures: Path
     label_file: Path | None
     files: int
 
 
-def _coco(split: str, title: str) -> Dataset:
+# COCO 2017 (Lin et al. 2014, https://cocodataset.org). Its publisher gives no hashes: these are those that detection
+# libraries have used for years. The certificate is for another host name, hence no https.
+_COCO = "http://images.cocodataset.org"
+_COCO_LABELS = Part(
+    Resource(f"{_COCO}/annotations/annotations_trainval2017.zip", md5="f4bbac642086de4f52a3fdda2de5fa2c"),
+    partial(unpack_zip, names=re.compile(r"annotations/instances_(val|train)2017\.json", re.ASCII)),
+    files=2,
+    unpacked=2.5,
+    labels=True,
+)
+
+
+def _coco(split: str, files: int, md5: str, title: str) -> Dataset:
+    photos = partial(unpack_zip, names=re.compile(rf"{split}/[0-9]{{12}}\.jpg", re.ASCII))
     return Dataset(
         name=f"coco-{split}",
         title=title,
-        parts=(
-            Part(coco.photos(split), partial(coco.unpack_photos, split)),
-            Part(coco.ANNOTATIONS, coco.unpack_annotations, unpacked=2.5, labels=True),
-        ),
+        parts=(Part(Resource(f"{_COCO}/zips/{split}.zip", md5), photos, files), _COCO_LABELS),
         pictures=split,
         label_file=f"annotations/instances_{split}.json",
     )
 
 
 DATASETS = {
-    one.name: one
-    for one in (
-        _coco("val2017", "COCO 2017, validation: 5 000 photographs, 0.8 GB and 0.25 GB of labels"),
-        _coco("train2017", "COCO 2017, training: 118 287 photographs, 19 GB and 0.25 GB of labels"),
-        Dataset(
+    dataset.name: dataset
+    for dataset in (
+        _coco(
+            "val2017",
+            5_000,
+            "442b8da7639aecaf257c1dceb8ba8c80",
+            "COCO 2017, validation: 5 000 photographs, 0.8 GB and 0.25 GB of labels",
+        ),
+        _coco(
+            "train2017",
+            118_287,
+            "cced6f7f71b7629ddf16f17bbcfab6b2",
+            "COCO 2017, training: 118 287 photographs, 19 GB and 0.25 GB of labels",
+        ),
+        Dataset(  # Krizhevsky 2009
             name="cifar10",
-            title="CIFAR-10: 60 000 pictures of 32 x 32 in ten classes, 0.17 GB",
-            # A picture has 2 kB, but takes a block of the disk.
-            parts=(Part(cifar10.ARCHIVE, cifar10.unpack, unpacked=1.8),),
+            title="CIFAR-10: 60 000 images of 32 x 32 in ten classes, 0.17 GB",
+            parts=(
+                Part(
+                    Resource(
+                        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
+                    ),
+                    unpack_cifar10,
+                    files=60_000,
+                    unpacked=1.8,  # a PNG has 2 kB, but takes a block of the disk
+                ),
+            ),
             pictures="train",
         ),
     )
@@ -90,89 +134,165 @@ DATASETS = {
 def download_dataset(
     dataset: Dataset,
     to: Path,
+    options: DownloadOptions | None = None,
     *,
-    labels: bool = True,
-    keep: bool = False,
-    progress: Progress | None = None,
-    pause: float = 1.0,
+    progress: Progress = QUIET,
+    client: Client | None = None,
 ) -> Downloaded:
-    """Fetches what is missing of a collection and unpacks it; does nothing where all is there.
-
-    Args:
-        dataset: one of ``DATASETS``.
-        to: the folder; made if it is not there.
-        labels: False leaves out archives that hold labels only.
-        keep: leave the archives in ``to/.download``.
-        progress: is told how it goes.
-        pause: seconds before a broken connection is tried again for the first time.
+    """Download and unpack what is missing of a collection into the folder ``to``, which is made if need be.
 
     Raises:
-        DownloadError: with what to do. What has come so far is kept.
+        DownloadError: says what to do. What has arrived so far is kept; a file that the user has put there always is.
     """
-    progress = progress or QUIET
+    options = options or DownloadOptions()
+    copies = _match(options.archives, dataset)
     files = 0
-    with alone(to):
+    with exclusive(to) as work, ExitStack() as stack:
+        client = client or stack.enter_context(Client())
         for part in dataset.parts:
-            if (labels or not part.labels) and not _is_there(part, to):
-                files += _take(dataset, part, to, keep=keep, progress=progress, pause=pause)
+            name = part.resource.name
+            if (part.labels and not options.labels and name not in copies) or _is_unpacked(part, to):
+                continue
+            archive = copies.get(name, work / name)
+            downloaded = not archive.exists()
+            if downloaded:
+                _fetch(part, to, client, progress)
+            else:
+                _check_copy(part, archive, to, progress)
+            try:
+                files += _unpack(part, archive, to, progress)
+            except BadArchiveError as error:
+                raise _bad_archive(archive, part, error, downloaded=downloaded) from error
+            if downloaded and not options.keep:
+                archive.unlink(missing_ok=True)
+            elif archive.parent == work:
+                progress.say(f"{archive} is kept. Delete it if you do not need it.")
     label_file = to / dataset.label_file if dataset.label_file is not None else None
     return Downloaded(to / dataset.pictures, label_file if label_file and label_file.exists() else None, files)
 
 
-def _take(dataset: Dataset, part: Part, to: Path, *, keep: bool, progress: Progress, pause: float) -> int:
+@contextmanager
+def exclusive(to: Path) -> Iterator[Path]:
+    """Allow one download into a folder at a time; yields the subfolder for unfinished work."""
     work = to / WORK
-    archive = fetch(
-        part.resource,
-        work,
-        room=lambda left: _check_room(to, left, part, work / f"{part.resource.name}.part"),
-        progress=progress,
-        pause=pause,
-    )
-    # All of it appears at once: an unpacking that was stopped leaves nothing that looks whole.
-    fresh = work / "unpacking"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
     try:
-        files = part.unpack(archive, fresh, progress)
-        if files == 0:
-            raise DownloadError(f"{archive.name} holds nothing of {dataset.title.split(':')[0]}.")
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
+    try:
+        with locked(work / "lock"):
+            yield work
+    except BlockingIOError as error:
+        raise DownloadError(f"Another download into {to} is running. Wait for it to end.") from error
+
+
+# -- archives -------------------------------------------------------------------------------------------------------
+
+
+def _match(archives: Sequence[Path], dataset: Dataset) -> Mapping[str, Path]:
+    """Copies of the collection's archives by the publisher's name."""
+    names = [part.resource.name for part in dataset.parts]
+    for archive in archives:
+        if not archive.is_file():
+            raise DownloadError(f"There is no archive {archive}. Check the path given to --archive.")
+        if archive.name not in names:
+            raise DownloadError(
+                f"{archive} does not have the name of an archive of {dataset.name}: {' or '.join(names)}. Give a file "
+                "of that name to --archive."
+            )
+    return {archive.name: archive for archive in archives}
+
+
+def _fetch(part: Part, to: Path, client: Client, progress: Progress) -> None:
+    unfinished = to / WORK / f"{part.resource.name}.part"
+    try:
+        client.fetch(
+            part.resource,
+            to / WORK,
+            check_space=lambda missing: _check_space(
+                part, to, missing, unfinished.stat().st_size if unfinished.exists() else 0
+            ),
+            progress=progress,
+        )
     except DownloadError as error:
+        raise DownloadError(
+            f"{error}\nWithout a connection: get {part.resource.url} elsewhere, and give the file with --archive."
+        ) from error
+
+
+def _check_copy(part: Part, archive: Path, to: Path, progress: Progress) -> None:
+    """Check an archive that this run has not downloaded, as it would check a download."""
+    _check_space(part, to, 0, archive.stat().st_size)
+    if part.resource.md5 is not None:
+        try:
+            check_md5(archive, part.resource.md5, archive.name, progress)
+        except DownloadError as error:
+            raise _bad_archive(archive, part, error, downloaded=False) from error
+
+
+def _bad_archive(archive: Path, part: Part, error: DownloadError, *, downloaded: bool) -> DownloadError:
+    if downloaded:
         archive.unlink(missing_ok=True)
-        raise DownloadError(f"{error} It was thrown away; run the same command again to fetch it anew.") from error
+        return DownloadError(f"{error} It was deleted; run the same command again to download it.")
+    return DownloadError(
+        f"{error} Nothing was unpacked, and {archive} is left as it is. Replace it by {part.resource.url}, or take it "
+        "away to have that downloaded."
+    )
+
+
+def _check_space(part: Part, to: Path, missing: int, present: int) -> None:
+    needed = missing + int((missing + present) * part.unpacked)
+    free = shutil.disk_usage(to).free
+    if free < needed:
+        raise DownloadError(
+            f"{part.resource.name} needs {needed / 1e9:.1f} GB in {to}, itself and unpacked, and {free / 1e9:.1f} GB "
+            "are free. Make room, or name a folder on another disk with --to."
+        )
+
+
+# -- unpacking ------------------------------------------------------------------------------------------------------
+
+
+def _unpack(part: Part, archive: Path, to: Path, progress: Progress) -> int:
+    """Unpack an archive beside the collection and move all of it into place at once; returns the number of files."""
+    unpacked = to / WORK / "unpacking"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        unpacked.mkdir()
+        files = part.unpack(archive, unpacked, progress)
+        if files != part.files:
+            raise BadArchiveError(f"{archive.name} holds {files:,} of the {part.files:,} files that belong to it.")
+        moved = [_move(source, to / source.name) for source in sorted(unpacked.iterdir())]
     except OSError as error:
         raise DownloadError(
             f"{archive.name} cannot be unpacked into {to}: {error.strerror or error}. Make room, and run the same "
             "command again; the archive is kept."
         ) from error
-    made = [_put_in_place(one, to / one.relative_to(fresh)) for one in sorted(fresh.iterdir())]
-    shutil.rmtree(fresh, ignore_errors=True)
-    counted = {str(one.relative_to(to)): _count(one) for one in made}
-    _note(part, to).write_text(json.dumps({"url": part.resource.url, "files": files, "folders": counted}))
-    if not keep:
-        archive.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    folders = {target.name: _count(target) for target in moved}
+    _note(part, to).write_text(json.dumps({"url": part.resource.url, "files": files, "folders": folders}))
     return files
 
 
-def _put_in_place(fresh: Path, target: Path) -> Path:
-    """Moves what was unpacked; a folder that other parts put files into as well takes these along."""
-    if not target.exists():
-        fresh.replace(target)
-    elif fresh.is_dir() and target.is_dir():
-        for one in sorted(fresh.iterdir()):
-            _put_in_place(one, target / one.name)
-    elif fresh.is_file() and target.is_file():
-        fresh.replace(target)
+def _move(source: Path, target: Path) -> Path:
+    """Move a file or folder; what another archive has put into the same folder stays."""
+    if not target.exists() or (source.is_file() and target.is_file()):
+        source.replace(target)
+    elif source.is_dir() and target.is_dir():
+        for child in sorted(source.iterdir()):
+            _move(child, target / child.name)
     else:
         raise DownloadError(f"{target} is in the way. Move it elsewhere, or name another folder with --to.")
     return target
 
 
-def _is_there(part: Part, to: Path) -> bool:
-    """Whether this part was unpacked here before, and no file of it has gone."""
+def _is_unpacked(part: Part, to: Path) -> bool:
+    """Whether this archive was unpacked here before, and no file of it is missing."""
     try:
-        told = json.loads(_note(part, to).read_text())
-        return told["url"] == part.resource.url and all(
-            _count(to / name) >= count for name, count in told["folders"].items()
+        note = json.loads(_note(part, to).read_text())
+        return note["url"] == part.resource.url and all(
+            _count(to / name) >= count for name, count in note["folders"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -183,34 +303,5 @@ def _note(part: Part, to: Path) -> Path:
 
 
 def _count(path: Path) -> int:
-    """Files in a folder and those below."""
-    if path.is_file():
-        return 1
-    return sum(len(files) for _, _, files in os.walk(path))
-
-
-def _check_room(to: Path, left: int, part: Part, there: Path) -> None:
-    size = left + (there.stat().st_size if there.exists() else 0)
-    needed = left + int(size * part.unpacked)
-    free = shutil.disk_usage(to).free
-    if free < needed:
-        raise DownloadError(
-            f"{part.resource.name} needs {needed / 1e9:.1f} GB in {to}, itself and unpacked, and {free / 1e9:.1f} GB "
-            "are free. Make room, or name a folder on another disk with --to."
-        )
-
-
-@contextlib.contextmanager
-def alone(to: Path) -> Iterator[Path]:
-    """One download a folder at a time; a killed one leaves no lock behind. Gives the folder for what is on its way."""
-    work = to / WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(work / "lock"))
-        except BlockingIOError as error:
-            raise DownloadError(f"Another download into {to} is running. Wait for it to end.") from error
-        yield work
+    """How many files there are in a folder and below."""
+    return 1 if path.is_file() else sum(len(files) for _, _, files in os.walk(path))

@@ -1,7 +1,7 @@
 """Open Images V7 (Kuznetsova et al. 2020, https://storage.googleapis.com/openimages/web/index.html), by class.
 
-Nine million photographs in three splits, in each of which people have said what is to be seen. Those tables have up to
-two gigabytes: they are read from the web only as far as needed, and a run goes on where the last one stopped. The
+Nine million photographs in three splits. Tables say which photograph shows what; the largest has two gigabytes, so they
+are read while they are downloaded, and only as far as needed. What has arrived of them is kept for the next search. The
 photographs come one by one from the bucket of the Common Visual Data Foundation, at most 1024 pixels wide or high.
 """
 
@@ -9,33 +9,36 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from searchengine.exchange.collections.asking import DownloadError, NotThereError
-from searchengine.exchange.collections.catalogue import WORK, Downloaded, alone
-from searchengine.exchange.collections.download import Resource, fetch
-from searchengine.exchange.collections.selecting import Search
+from searchengine.download import Client, DownloadError, NotOnServerError, Resource
+from searchengine.exchange.collections.catalogue import WORK, Downloaded, exclusive
 from searchengine.files import replace_text, replacing
 from searchengine.progress import QUIET, Progress
 
 NAME = "open-images"
-TITLE = "Open Images V7: photographs of the classes that are named, 0.3 MB each"
+TITLE = "Open Images V7: photographs of the classes that you name, 0.3 MB each"
 SPLITS = ("validation", "test", "train")  # the small tables first
 _THREADS = 8
-_BYTES = 350_000  # of a photograph, on the average and with its block on the disk
-_LABEL_FILE = "labels.csv"
+_BYTES = 350_000  # of a photograph on the disk, on average
+_HEADER = b"ImageID,Source,LabelName,Confidence"
+_BLOCK = 32 << 20  # bytes of a table read at a time
+_ID = 16  # hexadecimal digits
 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Where it lies: the classes, who has which by split, and the photographs (``{split}`` and ``{id}``)."""
+    """Addresses: the names of the classes, the table of each split, and the photographs (``{split}`` and ``{id}``)."""
 
     classes: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     photos: str
 
 
@@ -52,143 +55,246 @@ PUBLISHER = Publisher(
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """``labels``: those of the classes asked for, in the order in which they were."""
+class Selection:
+    """Which photographs: ``images`` of each class, looked for in the splits in this order.
 
+    ``classes`` are names, in any case, or the publisher's ids (``/m/01yrx``).
+    """
+
+    classes: Sequence[str]
+    images: int = 100
+    splits: Sequence[str] = SPLITS
+
+
+@dataclass(slots=True)
+class _Photo:
     id: str
     split: str
-    labels: tuple[str, ...]
+    labels: list[str]  # of the classes asked for
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is remembered from run to run: the labels of each photograph, the first its folder; and those without."""
+
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)  # the server does not have them
+
+    @classmethod
+    def read(cls, work: Path) -> _Notes:
+        try:
+            notes = json.loads((work / "labels.json").read_text())
+            return cls(dict(notes["labels"]), list(notes["missing"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return cls()
+
+    def write(self, work: Path) -> None:
+        replace_text(work / "labels.json", json.dumps({"labels": self.labels, "missing": self.missing}))
+
+    def add(self, photo: _Photo) -> None:
+        labels = self.labels.setdefault(photo.id, [])
+        labels.extend(label for label in photo.labels if label not in labels)
+
+    def path(self, id_: str) -> str:
+        """The path of a photograph in the folder of images."""
+        return f"{self.labels[id_][0].replace('/', '-').lstrip('.') or 'class'}/{id_}.jpg"
 
 
 def download_open_images(
-    classes: Sequence[str],
-    images: int,
+    selection: Selection,
     to: Path,
     *,
-    splits: Sequence[str] = SPLITS,
     publisher: Publisher = PUBLISHER,
-    progress: Progress | None = None,
-    pause: float = 1.0,
+    progress: Progress = QUIET,
+    client: Client | None = None,
 ) -> Downloaded:
-    """Fetches ``images`` photographs of each class, into ``to/images/CLASS``; those that are there stay.
+    """Download photographs of each class into ``to/images/CLASS``; those that are there stay.
 
-    A photograph of several of the classes lies with the first and counts for all. Then ``to/labels.csv`` says which it
-    has, a row for each.
-
-    Args:
-        classes: their names, in any case, or the publisher's marks (``/m/01yrx``).
-        images: how many of each, at least 1.
-        to: the folder; made if it is not there.
-        splits: of SPLITS; a later one is looked into where those before have too few.
-        publisher: where it lies.
-        progress: is told how it goes.
-        pause: seconds before a broken connection is tried again for the first time.
+    A photograph of several of the classes lies in the folder of one and counts for all. ``to/labels.csv`` then lists
+    the labels, one a row.
 
     Raises:
-        DownloadError: with what to do. What has come so far is kept.
+        DownloadError: says what to do. What has arrived so far is kept.
     """
-    progress = progress or QUIET
-    with alone(to) as work:
-        (work / "photos").mkdir(exist_ok=True)
-        marks = _marks(fetch(Resource(publisher.classes), work, progress=progress, pause=pause), classes)
-        search = Search(marks, images, [(one, publisher.labels[one]) for one in splits], work, progress, pause)
-        known = _read_known(work)
-        came = 0
+    with exclusive(to) as work, ExitStack() as stack:
+        client = client or stack.enter_context(Client())
+        classes = _class_ids(client.fetch(Resource(publisher.classes), work, progress=progress), selection.classes)
+        notes = _Notes.read(work)
+        search = _Search(classes, selection, publisher, work, client, progress)
+        files = 0
         while True:
-            photos = [
-                Photo(one.id, one.split, tuple(name for name in marks if marks[name] & one.marks))
-                for one in search.photos()
-            ]
-            for one in photos:
-                _add(known, one)
-            _write_known(work, known)
-            missing = [one for one in photos if not (to / _place(known, one)).is_file()]
-            if not missing:
+            photos = search.run(notes.missing)
+            for photo in photos:
+                notes.add(photo)
+            wanted = [photo for photo in photos if not (to / "images" / notes.path(photo.id)).is_file()]
+            notes.write(work)  # first, so that another run puts photographs into the same folders
+            if not wanted:
                 break
-            _check_room(to, len(missing))
-            gone = _fetch(missing, to, known, publisher, progress, pause)
-            came += len(missing) - len(gone)
-            for id_ in gone:
-                known.pop(id_, None)
-            search.leave_out(gone)  # and look for others in their place
-        for name, count in search.lacking().items():
-            progress.say(f"{name}: only {count} photographs in {', '.join(splits)}")
+            _check_space(to, len(wanted))
+            missing = _fetch_photos(wanted, to, notes, search)
+            files += len(wanted) - len(missing)
+            for id_ in missing:
+                del notes.labels[id_]
+            notes.missing += missing  # and search for others in their place
+        counts = Counter(label for photo in photos for label in photo.labels)
+        for name in classes:
+            if counts[name] < selection.images:
+                progress.say(f"{name}: only {counts[name]} photographs in {', '.join(selection.splits)}")
         if not photos:
             raise DownloadError(
-                f"There is no photograph of {', '.join(marks)} in {', '.join(splits)}. Name other classes or splits."
+                f"There is no photograph of {', '.join(classes)} in {', '.join(selection.splits)}. Name other classes "
+                "or splits."
             )
-        label_file = _write_labels(to, known)
-    return Downloaded(to / "images", label_file, came)
+        label_file = _write_labels(to, notes)
+    return Downloaded(to / "images", label_file, files)
 
 
-def _marks(file: Path, classes: Sequence[str]) -> dict[str, frozenset[bytes]]:
-    """The publisher's name of each class -> its marks. DownloadError where there is no such class."""
-    found: dict[str, set[bytes]] = {}
+def _class_ids(file: Path, asked: Sequence[str]) -> dict[str, set[str]]:
+    """The publisher's name of each class asked for -> its ids. DownloadError if there is no such class."""
+    ids: dict[str, set[str]] = {}
     names: dict[str, str] = {}
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            for mark, name in csv.reader(opened):
-                if mark.startswith("/"):
-                    found.setdefault(name, set()).add(mark.encode())
+            for id_, name in csv.reader(opened):
+                if id_.startswith("/"):
+                    ids.setdefault(name, set()).add(id_)
                     names.setdefault(name.lower(), name)
-                    names.setdefault(mark, name)
+                    names.setdefault(id_, name)
     except (OSError, ValueError, csv.Error) as error:
         raise DownloadError(
             f"{file} is not the table of classes that it should be ({error}). Delete it, and run this again."
         ) from error
     chosen = {}
-    for one in classes:
-        name = names.get(" ".join(one.replace("_", " ").lower().split())) or names.get(one, "")
+    for word in asked:
+        name = names.get(" ".join(word.replace("_", " ").lower().split())) or names.get(word, "")
         if not name:
             from searchengine.extractors.names import closest_first
 
-            near = closest_first(one, found)[:8]
+            close = ", ".join(closest_first(word, ids)[:8])
             raise DownloadError(
-                f"Open Images has no class {one!r}. Near to it are: {', '.join(near)}. All {len(found):,} stand in "
-                f"{file}."
+                f"Open Images has no class {word!r}. The closest are: {close}. All {len(ids):,} are listed in {file}."
             )
-        chosen[name] = frozenset(found[name])
+        chosen[name] = ids[name]
     return chosen
 
 
-def _fetch(
-    missing: Sequence[Photo],
-    to: Path,
-    known: dict[str, list[str]],
-    publisher: Publisher,
-    progress: Progress,
-    pause: float,
-) -> set[str]:
-    """Brings photographs to their places; returns the ids of those that the server does not have."""
-    gone = set()
-    progress.start(len(missing), what="photographs", unit="photographs")
+# -- the search in the tables ---------------------------------------------------------------------------------------
+
+
+class _Search:
+    """Looks for photographs that show the classes, in one table after the other until there are enough."""
+
+    def __init__(
+        self,
+        classes: Mapping[str, set[str]],
+        selection: Selection,
+        publisher: Publisher,
+        work: Path,
+        client: Client,
+        progress: Progress,
+    ) -> None:
+        self.publisher, self.work, self.client, self.progress = publisher, work, client, progress
+        self._images, self._splits = selection.images, selection.splits
+        self._names = {id_.encode(): name for name, ids in classes.items() for id_ in sorted(ids)}
+        ids = b"|".join(map(re.escape, self._names))
+        # Confidence 1: people have seen it in the photograph; 0: they have seen that it is not there.
+        self._row = re.compile(rb"^([0-9a-f]{16}),[^,\n]*,(" + ids + rb"),1(?:\.0+)?\r?$", re.MULTILINE)
+
+    def run(self, missing: Sequence[str]) -> list[_Photo]:
+        """Enough photographs of each class, or all there are; always the same first ones, without those missing."""
+        photos: list[_Photo] = []
+        for split in self._splits:
+            photos += self._read(split, Counter(label for photo in photos for label in photo.labels), set(missing))
+        return photos
+
+    def _read(self, split: str, before: Counter[str], missing: set[str]) -> list[_Photo]:
+        """Photographs of a split for classes that do not have enough yet; reads its table no further than needed."""
+        photos: list[_Photo] = []
+        counts = before.copy()
+        if not self._lacking(counts):
+            return photos
+        for rows, is_start in self._photo_rows(Resource(self.publisher.labels[split])):
+            if is_start:  # perhaps again: the table has changed on the server
+                photos, counts = [], before.copy()
+            by_id: dict[str, list[str]] = {}
+            for row in self._row.finditer(rows):
+                by_id.setdefault(row[1].decode(), []).append(self._names[row[2]])
+            for id_, labels in by_id.items():
+                if id_ not in missing and self._lacking(counts) & set(labels):
+                    photos.append(_Photo(id_, split, list(dict.fromkeys(labels))))
+                    counts.update(photos[-1].labels)
+            if not self._lacking(counts):
+                break
+        return photos
+
+    def _lacking(self, counts: Counter[str]) -> set[str]:
+        return {name for name in self._names.values() if counts[name] < self._images}
+
+    def _photo_rows(self, table: Resource) -> Iterator[tuple[bytes, bool]]:
+        """All rows of some photographs at a time (tables are sorted by photograph); and whether a table starts here."""
+        offset = 0
+        for file, size in self.client.stream(table, self.work, progress=self.progress):
+            if size < offset:
+                offset = 0
+            with file.open("rb") as opened:
+                while offset < size:
+                    opened.seek(offset)
+                    rows = opened.read(min(_BLOCK, size - offset))
+                    is_end = file.name == table.name and offset + len(rows) == size  # under its name it is complete
+                    end = len(rows) if is_end else _last_photo(rows)
+                    if end == 0:
+                        break
+                    if offset == 0 and not rows.startswith(_HEADER):
+                        raise DownloadError(
+                            f"{table.url} begins with {rows[:60]!r}: its publisher has changed the format, which this "
+                            "version of searchengine does not know."
+                        )
+                    yield rows[:end], offset == 0
+                    offset += end
+
+
+def _last_photo(rows: bytes) -> int:
+    """Where the rows of the last photograph begin, of which more may follow; the last row may be cut off."""
+    end = rows.rfind(b"\n")
+    line = rows.rfind(b"\n", 0, max(end, 0)) + 1  # the last whole row
+    id_ = rows[line : line + _ID]
+    return 0 if rows.startswith(id_) else rows.find(b"\n" + id_) + 1
+
+
+# -- the photographs ------------------------------------------------------------------------------------------------
+
+
+def _fetch_photos(photos: Sequence[_Photo], to: Path, notes: _Notes, search: _Search) -> list[str]:
+    """Download photographs into their folders; returns the ids of those that the server does not have."""
+    missing = []
+    (to / WORK / "photos").mkdir(exist_ok=True)
+    search.progress.start(len(photos), what="photographs", unit="photographs")
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        tasks = {pool.submit(_bring, one, to, _place(known, one), publisher, pause): one for one in missing}
+        tasks = {
+            pool.submit(_fetch_photo, photo, to, to / "images" / notes.path(photo.id), search): photo
+            for photo in photos
+        }
         for task in as_completed(tasks):
             if not task.result():
-                gone.add(tasks[task].id)
-            progress.advance(1)
+                missing.append(tasks[task].id)
+            search.progress.advance()
     finally:
         pool.shutdown(cancel_futures=True)
-    return gone
+    return missing
 
 
-def _bring(photo: Photo, to: Path, place: str, publisher: Publisher, pause: float) -> bool:
+def _fetch_photo(photo: _Photo, to: Path, target: Path, search: _Search) -> bool:
+    url = search.publisher.photos.format(split=photo.split, id=photo.id)
     try:
-        file = fetch(
-            Resource(publisher.photos.format(split=photo.split, id=photo.id)), to / WORK / "photos", pause=pause
-        )
-    except NotThereError:
+        file = search.client.fetch(Resource(url), to / WORK / "photos")
+    except NotOnServerError:
         return False
     with file.open("rb") as opened:
-        if opened.read(3) != b"\xff\xd8\xff":
-            opened.close()
-            file.unlink()
-            raise DownloadError(
-                f"What came for the photograph {photo.id} is no JPEG. Is a proxy in between? Run this again."
-            )
-    target = to / place
+        is_jpeg = opened.read(3) == b"\xff\xd8\xff"
+    if not is_jpeg:
+        file.unlink()
+        raise DownloadError(f"{url} is not a JPEG. Is there a proxy in between? Run the same command again.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
@@ -200,51 +306,24 @@ def _bring(photo: Photo, to: Path, place: str, publisher: Publisher, pause: floa
     return True
 
 
-def _place(known: dict[str, list[str]], photo: Photo) -> str:
-    """Where a photograph lies, or is to lie: below the folder."""
-    first = known[photo.id][0]
-    return f"images/{_folder_of(first)}/{photo.id}.jpg"
-
-
-def _folder_of(label: str) -> str:
-    return label.replace("/", "-").replace("\0", "").lstrip(".") or "class"
-
-
-def _add(known: dict[str, list[str]], photo: Photo) -> None:
-    labels = known.setdefault(photo.id, [])
-    labels.extend(label for label in photo.labels if label not in labels)
-
-
-def _read_known(work: Path) -> dict[str, list[str]]:
-    """id -> labels of what earlier runs have brought; the first one is the folder's."""
-    try:
-        return dict(json.loads((work / "labels.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _write_known(work: Path, known: dict[str, list[str]]) -> None:
-    replace_text(work / "labels.json", json.dumps(known))
-
-
-def _write_labels(to: Path, known: dict[str, list[str]]) -> Path | None:
-    """``labels.csv``, where a photograph has several."""
-    target = to / _LABEL_FILE
-    if all(len(labels) < 2 for labels in known.values()):
-        target.unlink(missing_ok=True)
-        return None
-    with replacing(target) as part, part.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "label"))
-        for id_, labels in sorted(known.items()):
-            rows.writerows((f"{_folder_of(labels[0])}/{id_}.jpg", label) for label in labels)
-    return target
-
-
-def _check_room(to: Path, photos: int) -> None:
+def _check_space(to: Path, photos: int) -> None:
     free = shutil.disk_usage(to).free
     if free < photos * _BYTES:
         raise DownloadError(
             f"{photos:,} photographs need about {photos * _BYTES / 1e9:.1f} GB in {to}, and {free / 1e9:.1f} GB are "
             "free. Make room, ask for fewer, or name a folder on another disk with --to."
         )
+
+
+def _write_labels(to: Path, notes: _Notes) -> Path | None:
+    """``labels.csv``, where a photograph has several labels; else the folders say it."""
+    target = to / "labels.csv"
+    if all(len(labels) < 2 for labels in notes.labels.values()):
+        target.unlink(missing_ok=True)
+        return None
+    with replacing(target) as part, part.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "label"))
+        for id_, labels in sorted(notes.labels.items()):
+            rows.writerows((notes.path(id_), label) for label in labels)
+    return target

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from searchengine.download import Client
+
 
 @dataclass
 class Publisher:
@@ -34,6 +36,9 @@ class Publisher:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     publisher: Publisher
+
+    def do_HEAD(self) -> None:
+        self._only_headers(200 if self.path in self.publisher.files else 404)
 
     def do_GET(self) -> None:
         told, wanted = self.publisher, self.headers.get("Range")
@@ -95,3 +100,10 @@ def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    """A client that does not wait between attempts."""
+    with Client(pause=0) as client:
+        yield client

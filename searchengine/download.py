@@ -1,0 +1,357 @@
+"""The HTTP client of the project: one file from a web server, whole or not at all.
+
+What has arrived lies in ``NAME.part``, and what the server said of the whole file (size, version, MD5) in
+``NAME.part.json``, so that another run resumes the download. A file gets its name once its size and, where one is
+known, its MD5 are right.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from searchengine.errors import SearchEngineError
+from searchengine.files import flush
+from searchengine.progress import QUIET, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import requests
+
+_ATTEMPTS = 5  # in a row without new bytes
+_CHUNK = 1 << 20  # bytes
+_TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
+_CONNECTIONS = 8
+_PARTIAL = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+_RETRY_LATER = (408, 429, 500, 502, 503, 504)
+_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"', re.ASCII)
+
+
+class DownloadError(SearchEngineError):
+    """A file cannot be downloaded, or is not what its publisher offers."""
+
+
+class NotOnServerError(DownloadError):
+    """The server has no such file, or does not give it to us."""
+
+
+class _InterruptedError(Exception):
+    """The connection ended before the file did; the download can resume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A file to download; ``md5`` is the one its publisher gives, lower-case hex, if any."""
+
+    url: str
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file name at the end of the address."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What the server said of the whole file. ``tag`` is the ETag or the date, as If-Range takes it."""
+
+    url: str
+    size: int | None
+    tag: str | None
+    md5: str | None = None
+
+
+class Client:
+    """Downloads files over one pool of connections; may be shared by threads.
+
+    Requests that the server cannot answer now are repeated; ``pause`` is the number of seconds before the first
+    repetition, and each later pause is twice as long.
+    """
+
+    def __init__(self, pause: float = 1.0) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+        from urllib3 import Retry
+
+        self._pause = pause
+        self._session = requests.Session()
+        self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "searchengine"})
+        retry = Retry(total=_ATTEMPTS - 1, backoff_factor=pause, status_forcelist=_RETRY_LATER, raise_on_status=False)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_CONNECTIONS))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def fetch(
+        self,
+        resource: Resource,
+        folder: Path,
+        *,
+        check_space: Callable[[int], None] = lambda missing: None,
+        progress: Progress = QUIET,
+    ) -> Path:
+        """Download a file into a folder, unless it is there, and return its path.
+
+        Args:
+            resource: what to download.
+            folder: an existing folder.
+            check_space: called with the number of bytes to come, once known; raises if the disk has no room for them.
+            progress: shows how far it is.
+
+        Raises:
+            DownloadError: the server cannot be reached, has no such file, or sent something else. What has arrived is
+                kept unless it is wrong.
+        """
+        for _ in self.stream(resource, folder, check_space=check_space, progress=progress):
+            pass
+        return folder / resource.name
+
+    def stream(
+        self,
+        resource: Resource,
+        folder: Path,
+        *,
+        check_space: Callable[[int], None] = lambda missing: None,
+        progress: Progress = QUIET,
+    ) -> Iterator[tuple[Path, int]]:
+        """Download a file as ``fetch`` does, and yield (``NAME.part``, size) as it grows, at last (``NAME``, size).
+
+        A caller that reads along and has seen enough stops iterating: the rest is not asked for. A smaller size than
+        before means that the file starts again, perhaps with another content.
+        """
+        target, part = folder / resource.name, folder / f"{resource.name}.part"
+        if target.exists():
+            yield target, _size(target)
+            return
+        failures, most = 0, _size(part)
+        while True:
+            try:
+                for size in self._attempt(resource, part, check_space, progress):
+                    yield part, size
+                flush(part)
+                break
+            except _InterruptedError as error:
+                # Only bytes beyond all earlier attempts count as success, or a broken server would be asked forever.
+                failures = 1 if _size(part) > most else failures + 1
+                most = max(most, _size(part))
+                if failures >= _ATTEMPTS:
+                    raise DownloadError(
+                        f"{resource.url} cannot be downloaded: {error}. The {_size(part):,} bytes that have arrived "
+                        "are kept: run the same command again later, and it resumes."
+                    ) from error
+                progress.say(f"{resource.name}: {error}; trying again")
+                time.sleep(self._pause * 2 ** (failures - 1))
+            except OSError as error:
+                raise DownloadError(
+                    f"{part} cannot be written: {error.strerror or error}. What has arrived is kept: make room, and "
+                    "run the same command again."
+                ) from error
+        version = _read_version(part)
+        md5 = resource.md5 or (version.md5 if version is not None else None)
+        if md5 is not None:
+            try:
+                check_md5(part, md5, resource.name, progress)
+            except DownloadError as error:
+                _forget(part)
+                raise DownloadError(f"{error} It was deleted; run the same command again to download it.") from error
+        part.replace(target)
+        _notes(part).unlink(missing_ok=True)
+        yield target, _size(target)
+
+    def why_unreachable(self, url: str) -> str | None:
+        """The reason why an address does not answer; None if it does."""
+        import requests
+
+        try:
+            with self._session.head(url, allow_redirects=True, timeout=_TIMEOUTS[0]) as response:
+                return None if response.ok else f"HTTP {response.status_code}"
+        except requests.RequestException as error:
+            return _reason(error)
+
+    def _attempt(
+        self, resource: Resource, part: Path, check_space: Callable[[int], None], progress: Progress
+    ) -> Iterator[int]:
+        """Ask once for what is missing, and write what comes."""
+        known, have = _read_version(part), _size(part)
+        if known is None or known.url != resource.url or known.tag is None:
+            known, have = None, 0
+        if have:
+            yield have
+        if known is not None and known.size == have:
+            return
+        with self._get(resource.url, have, known.tag if known is not None else None) as response:
+            start = have if response.status_code in _PARTIAL else 0
+            version = _version(resource.url, response, start)
+            if start and not _continues(response, start, version, known):
+                _forget(part)
+                raise _InterruptedError("the file has changed on the server, so it starts again")
+            if version.size is not None:
+                check_space(version.size - start)
+            _write_version(part, version)
+            progress.start(version.size, start, what=resource.name, unit="B")
+            with part.open("r+b" if part.exists() else "wb") as file:
+                file.truncate(start)
+                file.seek(start)
+                yield start
+                while chunk := _read_chunk(response):
+                    file.write(chunk)
+                    file.flush()
+                    progress.advance(len(chunk))
+                    yield file.tell()
+        if version.size is None:
+            _write_version(part, replace(version, size=_size(part)))
+
+    def _get(self, url: str, start: int, tag: str | None) -> requests.Response:
+        """The response to a request for a file from byte ``start`` on; for all of it, if its version is not ``tag``."""
+        import requests
+
+        headers = {}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if tag is not None:
+                headers["If-Range"] = tag
+        try:
+            response = self._session.get(url, headers=headers, stream=True, timeout=_TIMEOUTS)
+        except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
+            raise DownloadError(f"{url} is not a web address.") from error
+        except requests.RequestException as error:
+            raise DownloadError(
+                f"{url} cannot be downloaded: the server cannot be reached ({_reason(error)}). Run the same command "
+                "again later."
+            ) from error
+        status = response.status_code
+        if status < HTTPStatus.BAD_REQUEST or status in _PARTIAL:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                response.close()
+                raise DownloadError(f"{url} was altered on its way (it is compressed). Is there a proxy in between?")
+            return response
+        response.close()
+        answer = f"{url} cannot be downloaded: the server answered {status} {response.reason}."
+        if status in _RETRY_LATER:
+            raise DownloadError(f"{answer} Run the same command again later.")
+        raise NotOnServerError(f"{answer} It may have moved.")
+
+
+def check_md5(file: Path, md5: str, name: str, progress: Progress = QUIET) -> None:
+    """Compare a file with the MD5 its publisher gives; DownloadError if it is another file."""
+    digest = hashlib.md5(usedforsecurity=False)
+    progress.start(_size(file), what=f"checking {name}", unit="B")
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            digest.update(chunk)
+            progress.advance(len(chunk))
+    if digest.hexdigest() != md5:
+        raise DownloadError(
+            f"{name} is not the file that its publisher offers: its MD5 is {digest.hexdigest()}, not {md5}."
+        )
+
+
+# -- what a response says -------------------------------------------------------------------------------------------
+
+
+def _read_chunk(response: requests.Response) -> bytes:
+    import urllib3
+
+    try:
+        # not iter_content(), which drops the bytes before the end of a broken connection
+        data: bytes = response.raw.read(_CHUNK, decode_content=False)
+    except (OSError, urllib3.exceptions.HTTPError) as error:
+        raise _InterruptedError("the connection broke off") from error
+    return data
+
+
+def _version(url: str, response: requests.Response, start: int) -> _Version:
+    headers = response.headers
+    length = headers.get("Content-Length", "")
+    etag = headers.get("ETag", "")
+    return _Version(
+        url,
+        size=start + int(length) if length.isascii() and length.isdecimal() else None,
+        tag=etag if etag.startswith('"') else headers.get("Last-Modified"),  # If-Range takes no weak ETag
+        md5=_md5(headers),
+    )
+
+
+def _continues(response: requests.Response, start: int, version: _Version, known: _Version | None) -> bool:
+    """Whether a partial response is the rest of the version that we have the beginning of."""
+    return (
+        known is not None
+        and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        and version.tag in (None, known.tag)
+        and (known.size is None or version.size == known.size)
+    )
+
+
+def _md5(headers: Mapping[str, str]) -> str | None:
+    """The MD5 of the whole file where the server gives it, lower-case hex.
+
+    Google's storage does in ``x-goog-hash``; Amazon's in the ETag of a file that was uploaded in one piece and is not
+    encrypted with a custom key.
+    """
+    if headers.get("x-goog-stored-content-encoding", "identity") == "identity":
+        for part in headers.get("x-goog-hash", "").split(","):
+            kind, _, value = part.strip().partition("=")
+            if kind == "md5":
+                try:
+                    return base64.b64decode(value, validate=True).hex()
+                except binascii.Error:
+                    return None
+    etag = _MD5_ETAG.fullmatch(headers.get("ETag", ""))
+    amazon = headers.get("Server") == "AmazonS3"
+    plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+    return etag[1] if etag is not None and amazon and plain else None
+
+
+def _reason(error: BaseException) -> str:
+    """The plain reason at the bottom of a chain of exceptions, such as "Connection refused"."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).rsplit(": ", 1)[-1] or type(error).__name__
+
+
+# -- the part and its notes -----------------------------------------------------------------------------------------
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _notes(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _notes(part).unlink(missing_ok=True)
+
+
+def _read_version(part: Path) -> _Version | None:
+    with suppress(OSError, ValueError, TypeError):
+        return _Version(**json.loads(_notes(part).read_text()))
+    return None
+
+
+def _write_version(part: Path, version: _Version) -> None:
+    _notes(part).write_text(json.dumps(asdict(version)))
