@@ -51,7 +51,7 @@ def add_verbs(verbs: Any) -> None:
     which = taking.add_argument_group("what is what in the file")
     which.add_argument("--features", metavar="NAME", help="the array, or the column of vectors")
     for role, what in (
-        ("ids", "whole numbers from 1 up, each but once (default: the rows are numbered)"),
+        ("ids", "whole numbers from 0 up, each but once (default: the rows are numbered)"),
         ("labels", "a label each, or a list of labels"),
         ("paths", "the image files, relative to --images"),
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,7 @@ def import_features(
     check_name("normalisation", options.normalize, NORMALIZATIONS)
     if options.images is not None:
         check_folder(options.images.expanduser().absolute())
-    made = _not_there(index_dir)
-    with lock.writing(index_dir, now()), _taking_back(made):
+    with lock.writing(index_dir, now()):
         writer = _existing(index_dir, options)  # a wrong folder is told before a long file is read
         try:
             table = read_features(file, options.columns)
@@ -179,28 +177,6 @@ def _existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
         writer.close()
         raise
     return writer
-
-
-def _not_there(folder: Path) -> list[Path]:
-    """What a run will make before it writes: the lock of an index, its folder and those above it, inmost first."""
-    try:
-        return [place for place in (folder / lock.FILE_NAME, folder, *folder.parents) if not place.exists()]
-    except OSError:  # a folder that cannot be read; the lock says so
-        return []
-
-
-@contextmanager
-def _taking_back(made: Sequence[Path]) -> Iterator[None]:
-    """Delete what was made if it comes to nothing, unless there is more in it than the lock."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # a folder that somebody else put something into
-            if made and list(made[0].parent.iterdir()) == [made[0]]:
-                made[0].unlink()
-                for folder in made[1:]:
-                    folder.rmdir()
-        raise
 
 
 def _images(writer: IndexWriter) -> int:

@@ -177,7 +177,7 @@ def _text(value: Any) -> str | None:
 
 
 def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:
-    advice = "Ids are whole numbers from 1 up, each but once; --ids none numbers the rows instead."
+    advice = "Ids are whole numbers from 0 up, each but once; --ids none numbers the rows instead."
     ids = np.empty(len(values), dtype=np.int64)
     seen: dict[int, int] = {}
     for row, value in enumerate(values):
@@ -190,7 +190,7 @@ def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:
             raise IndexingError(
                 f"Row {row + 1} of {file} has the id {number}, and the largest is {LARGEST_ID}. {advice}"
             )
-        if number < 1:
+        if number < 0:
             raise IndexingError(f"Row {row + 1} of {file} has the id {number}. {advice}")
         if number in seen:
             raise IndexingError(f"Rows {seen[number] + 1} and {row + 1} of {file} have the same id {number}. {advice}")

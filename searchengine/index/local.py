@@ -95,7 +95,7 @@ class LocalIndex:
     def feature(self, image_id: int) -> NDArray[np.float32]:
         """A copy of the feature of one image, (d,) float32; UnknownImageError."""
         now = self.state()
-        if 0 < image_id < 2**63:
+        if 0 <= image_id < 2**63:
             position = np.flatnonzero(now.ids == image_id)
             if len(position):
                 return np.array(now.rows[position[0]], dtype=np.float32)
@@ -106,7 +106,7 @@ class LocalIndex:
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of each image, in the order of the ids; UnknownImageError."""
         self.state()
-        known = {record.id: record for record in self._fetch([i for i in ids if 0 < i < 2**63])}
+        known = {record.id: record for record in self._fetch([i for i in ids if 0 <= i < 2**63])}
         for id_ in ids:
             if id_ not in known:
                 raise self._unknown(id_)
@@ -146,7 +146,7 @@ class LocalIndex:
         candidates = [row[0] for row in rows]
         if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():
             candidates.append(int(other.path[1:]))  # a row that has no more than a number
-        for record in self._fetch([id_ for id_ in candidates if 0 < id_ < 2**63]):
+        for record in self._fetch([id_ for id_ in candidates if 0 <= id_ < 2**63]):
             if record.path == other.path and None in (record.content_hash, other.content_hash):
                 return record.id
         return None

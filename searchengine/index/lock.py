@@ -1,4 +1,4 @@
-"""One writer at a time: an advisory lock on a file in the index folder, which the kernel frees when its holder dies."""
+"""One writer at a time: an advisory lock in the index folder, which the kernel releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from searchengine.errors import IndexingError, IndexLockedError
 
 FILE_NAME = "writer.lock"
+_PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that asks whether a run is active holds the lock for an instant
 
 
 @contextmanager
 def writing(folder: Path, started: str) -> Iterator[None]:
-    """Hold the lock of an index folder, which is made if it is not there.
+    """Hold the lock of an index folder, which is made if it is missing; if nothing was put into it, it is removed.
 
     The descriptor is closed in child processes (PEP 446), so a child that outlives a killed run holds nothing.
 
@@ -27,42 +28,64 @@ def writing(folder: Path, started: str) -> Iterator[None]:
         IndexLockedError: another run holds it; the message says which.
         IndexingError: the folder cannot be written to.
     """
+    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    descriptor = _acquire(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise IndexingError(
-            f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its permissions."
-        ) from error
-    try:
-        _take(descriptor, folder)
-        os.ftruncate(descriptor, 0)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        with suppress(OSError):  # a full disk: the message of another run says no more than that there is one
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
+        with suppress(OSError):
+            (folder / FILE_NAME).unlink()  # while it is held; see _acquire
+        os.close(descriptor)
+        with suppress(OSError):  # not empty: there is an index now
+            for place in made:
+                place.rmdir()
+
+
+def _acquire(folder: Path) -> int:
+    """An open descriptor of the lock file, locked.
+
+    A run deletes the file before it releases the lock, so a lock may turn out to be on a file without a name: then
+    there is another by now, or there will be.
+    """
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # another run has just removed the folder, which was empty
+        except OSError as error:
+            raise IndexingError(
+                f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
+                "permissions."
+            ) from error
+        try:
+            _lock(descriptor, folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
         os.close(descriptor)
 
 
-def _take(descriptor: int, folder: Path) -> None:
-    for patience in (
-        0.05,
-        0.2,
-        0.5,
-        None,
-    ):  # a reader that asks whether a run goes on holds it for an instant
+def _lock(descriptor: int, folder: Path) -> None:
+    for pause in (*_PAUSES, None):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise IndexingError(f"{folder} cannot be locked: {error.strerror}.") from error
-            if patience is None:
+            if pause is None:
                 raise IndexLockedError(
                     f"Another run is writing to {folder}{_holder(descriptor)}. "
                     "Wait for it to end, then give the command again."
                 ) from error
-            time.sleep(patience)
+            time.sleep(pause)
 
 
 def is_held(folder: Path) -> bool:

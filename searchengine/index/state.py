@@ -20,6 +20,8 @@ from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
 
+NO_IMAGE = -1  # an id that no image has
+
 _GENERATIONS = itertools.count()
 _ANY = -(2**63)  # of a damaged catalog, rows below 0 are to be seen too
 
@@ -40,19 +42,19 @@ class State:
     features_file: str
     rows: NDArray[np.float32]  # (r, d), mapped
     norm2: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
-    ids: NDArray[np.int64]  # (r,), 0 where no image stands behind the row
+    ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
     roots: dict[int, tuple[Path, str]]  # id -> folder, name
     _searchers: dict[str, Searcher] = field(default_factory=dict)
 
     @property
     def live(self) -> NDArray[np.int64]:
         """Rows that count, ascending."""
-        return np.flatnonzero(self.ids)
+        return np.flatnonzero(self.ids != NO_IMAGE)
 
     @property
     def count(self) -> int:
         """How many rows count."""
-        return int(np.count_nonzero(self.ids))
+        return int(np.count_nonzero(self.ids != NO_IMAGE))
 
     def searcher(self, metric: str | None = None) -> Searcher:
         """Exact search over these rows, by the metric of the index unless another is named; UnknownNameError."""
@@ -80,7 +82,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         metric = catalog.get("metric") or EUCLIDEAN
         roots = {id_: (path, name) for id_, path, name in catalog.execute("SELECT id, path, name FROM roots")}
     norm2 = np.full(total, np.inf)
-    ids = np.zeros(total, dtype=np.int64)
+    ids = np.full(total, NO_IMAGE, dtype=np.int64)
     if old is not None and grown:
         norm2[: len(old.norm2)], ids[: len(old.ids)] = old.norm2, old.ids
     if new:

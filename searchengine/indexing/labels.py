@@ -189,6 +189,8 @@ def _needed(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _of_coco(annotations: Any) -> dict[str, tuple[str, ...]]:
     """file_name -> names of categories, the one that covers the largest area of the image first."""
+    if annotations["images"] and not annotations.get("annotations"):
+        raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
     names = {category["id"]: _readable(str(category["name"])) for category in annotations["categories"]}
     areas: dict[Any, dict[str, float]] = {image["id"]: {} for image in annotations["images"]}
     for annotation in annotations["annotations"]:

@@ -90,7 +90,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     ("more", "match"),
     [
         ({"ids": [1, 2, 3, 2]}, "Rows 2 and 4 of .* the same id 2"),
-        ({"ids": [0, 1, 2, 3]}, "Row 1 of .* the id 0.*--ids none"),
+        ({"ids": [-1, 1, 2, 3]}, "Row 1 of .* the id -1.*--ids none"),
         ({"ids": ["a", "b", "c", "d"]}, "the id 'a'"),
         ({"ids": [1, 2, 3, 2**63 - 1]}, f"Row 4 of .* the id {2**63 - 1}, and the largest is"),
         ({"ids": [1, 2, 3]}, "4 rows of features, but 3 ids"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from searchengine.cli.main import main
 from searchengine.engine import SearchEngine, open_index
-from searchengine.errors import IndexingError, QueryError
+from searchengine.errors import IndexingError, QueryError, UnknownImageError
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_features
 from searchengine.index import entries
 from searchengine.index.changes import Batch
@@ -54,6 +55,23 @@ def test_import_search_export_is_bit_exact(name: str, out: str, features: Rows, 
     assert again.features.tobytes() == features.tobytes()
     again.close()
     assert verify(tmp_path / "again").sound
+
+
+def test_ids_may_begin_at_0(features: Rows, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", features=features, ids=np.arange(ROWS))
+    import_features(tmp_path / "a.npz", tmp_path / "index")
+    with closing(open_index(tmp_path / "index")) as index:
+        assert index.ids.tolist() == list(range(ROWS))
+        assert index.feature(0).tobytes() == features[0].tobytes()
+        assert [hit.id for hit in index.search(features[0], 1)[0]] == [0]
+        assert index.records([0])[0].path == "#0"
+        assert index.status().images == len(index.sample(100)) == ROWS
+        with IndexWriter.open(tmp_path / "index") as writer:
+            writer.commit(Batch(removed=[0]))
+        assert index.ids.tolist() == list(range(1, ROWS))
+        with pytest.raises(UnknownImageError, match="image 0"):
+            index.feature(0)
+    assert verify(tmp_path / "index").sound
 
 
 def test_several_labels_and_none_survive(features: Rows, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +233,37 @@ def test_the_lock_names_its_holder(tmp_path: Path) -> None:
     assert not lock.is_held(tmp_path)
     with lock.writing(tmp_path, "again"):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_made_for_a_lock_goes_with_it_unless_it_was_used(tmp_path: Path) -> None:
+    with lock.writing(tmp_path / "a" / "index", "noon"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with lock.writing(tmp_path / "a" / "index", "noon"):
+        (tmp_path / "a" / "index" / "features.npy").touch()
+    assert [file.name for file in (tmp_path / "a" / "index").iterdir()] == ["features.npy"]
+
+
+def test_whoever_waits_for_a_lock_that_is_deleted_holds_the_next(tmp_path: Path) -> None:
+    holders: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        for _ in range(20):
+            with suppress(IndexLockedError), lock.writing(tmp_path / "index", "noon"):
+                holders.append(1)
+                most.append(len(holders))
+                time.sleep(0.001)
+                holders.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) > 20
+    assert max(most) == 1
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

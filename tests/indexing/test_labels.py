@@ -129,6 +129,12 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
         ("a.json", '{"images": [], "annotations": []}', "'categories' is missing"),
         ("a.json", '{"categories": [], "images": [], "annotations": [{"image_id": 1, "category_id": 1}]}', "missing"),
         ("a.json", "[1]", "neither"),
+        ("image_info.json", '{"images": [{"id": 1, "file_name": "a.png"}], "categories": []}', "it has no annotations"),
+        (
+            "a.json",
+            '{"images": [{"id": 1}], "categories": [], "annotations": []}',
+            "no annotations, so no image",
+        ),
         ("a.csv", "a,b,c\n1,2,3\n", "first line is 'a,b,c'"),
         ("a.csv", "", "first line is ''"),
         ("a.csv", "path,klass\na.png,x\n", "first line is 'path,klass'"),

@@ -135,7 +135,7 @@ def test_a_read_only_index_answers_and_says_that_it_cannot_be_written_to(
         assert offline_index.main([str(photos), "--index-dir", str(index)]) == 1
         assert "cannot be written to" in capsys.readouterr().err
     assert sorted(file.name for file in (tmp_path / "index").iterdir()) == [
-        "backup.sqlite", "catalog.sqlite", "features.npy", "writer.lock",
+        "backup.sqlite", "catalog.sqlite", "features.npy",
     ]  # fmt: skip
 
 
