@@ -49,14 +49,14 @@ test: $(READY_DEV)
 test-fast: $(READY_DEV)
 	$(PYTEST) -m "not slow and not browser and not torture and not longest" $(TESTS)
 
-# What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once. TESTS=tests/torture
-# leaves out the backbones.
+# What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once.
+# TESTS=tests/torture leaves out the backbones.
 torture: $(READY_DEV)
-	$(BIN)/python -m pytest -m torture $(TESTS)
+	$(PYTEST) -m "torture and not longest" $(TESTS)
 
-# And every backbone exported to OpenVINO, not only one a family: an hour more.
+# And the long forms: every backbone exported to OpenVINO, not only one a family; 100 kills; 100 000 images. An hour more.
 torture-all: $(READY_DEV)
-	$(BIN)/python -m pytest -m "torture or longest"
+	$(PYTEST) -m "torture or longest" $(TESTS)
 
 # Each benchmark against what people would use instead; BENCH="--full --into docs/BENCHMARKS.md" for all sizes.
 bench: $(READY_DEV)

@@ -1,4 +1,4 @@
-"""What the tortures share."""
+"""Shared by all tests here."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.torture.forks import Forks
+
+
+def sizes(variable: str, short: int, long: int) -> list[Any]:
+    """Values to parametrize a test by: a short form, and the long form of docs/TORTURE.md for `make torture-all`.
+
+    An environment variable of that name replaces both.
+    """
+    if variable in os.environ:
+        return [int(os.environ[variable])]
+    return [short, pytest.param(long, marks=pytest.mark.longest)]
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,10 @@ from searchengine.errors import IndexDamagedError, IndexVersionError, SearchEngi
 from searchengine.indexing import IndexingOptions, update_index
 from searchengine.indexing.verify import verify
 from tests.fakes import FakeExtractor
+from tests.torture.conftest import sizes
 from tests.torture.looking import answers, contents
 from tests.torture.photographs import write
 
-FLIPS = int(os.environ.get("TORTURE_FLIPS", "300"))
 Said = pytest.CaptureFixture[str]
 Damage = Callable[[Path], None]
 
@@ -205,7 +205,8 @@ def test_a_few_flipped_bytes(name: str, fake: Path, quick: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize(("name", "part"), [("catalog.sqlite", 1.0), ("features.npy", 0.25), ("backup.sqlite", 0.25)])
-def test_many_flipped_bytes(name: str, part: float, fake: Path, quick: Path) -> None:
-    times = round(FLIPS * part)
+@pytest.mark.parametrize("flips", sizes("TORTURE_FLIPS", 80, 300))
+def test_many_flipped_bytes(name: str, part: float, flips: int, fake: Path, quick: Path) -> None:
+    times = round(flips * part)
     told = flipped_bytes_are_told_and_mended(fake, quick, name, times)
     print(f"{name}: of {times} flipped bytes {told} were told and mended; the others changed nothing")

@@ -19,11 +19,12 @@ from searchengine.exchange.importing import import_features
 from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.verify import verify
 from tests.fakes import FakeExtractor
+from tests.torture.conftest import sizes
 from tests.torture.disks import disk, mounted, read_only, resize
 from tests.torture.looking import answers, contents
 from tests.torture.photographs import write
 
-STEP = int(os.environ.get("TORTURE_DISK_STEP_KB", "4"))  # a page
+STEPS = sizes("TORTURE_DISK_STEP_KB", 12, 4)  # kB; a page of the catalog has 4
 
 
 class Long(FakeExtractor):
@@ -80,7 +81,8 @@ def test_full_disk(step: int, load: type[FakeExtractor], tmp_path: Path) -> None
 
 
 @pytest.mark.torture
-def test_full_disk_under_a_rebuild(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_full_disk_under_a_rebuild(step: int, tmp_path: Path) -> None:
     photos = write(tmp_path / "photos", range(60))
     update(photos, tmp_path / "before", Long)
     clean = contents(tmp_path / "before")
@@ -91,16 +93,17 @@ def test_full_disk_under_a_rebuild(tmp_path: Path) -> None:
             shutil.copytree(tmp_path / "before", index)
         update(photos, index, Long, rebuild=True)
 
-    stopped = grown_until_it_fits(tmp_path / "disk", rebuild, clean, range(size + 20, 3000, STEP * 6))
+    stopped = grown_until_it_fits(tmp_path / "disk", rebuild, clean, range(size + 20, 3000, step * 6))
     assert len(stopped) > 10
 
 
 @pytest.mark.torture
-def test_full_disk_under_an_import(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_full_disk_under_an_import(step: int, tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.random.default_rng(1).standard_normal((80, 900)).astype(np.float32))
     run = lambda index: import_features(tmp_path / "features.npy", index)  # noqa: E731
     run(tmp_path / "clean")
-    stopped = grown_until_it_fits(tmp_path / "disk", run, contents(tmp_path / "clean"), range(4, 3000, STEP * 2))
+    stopped = grown_until_it_fits(tmp_path / "disk", run, contents(tmp_path / "clean"), range(4, 3000, step * 2))
     assert len(stopped) > 10
 
 

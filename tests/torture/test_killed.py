@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections import Counter
@@ -19,11 +18,10 @@ from searchengine.analyse.mapping import stored
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
 from searchengine.learn import load_classifier
+from tests.torture.conftest import sizes
 from tests.torture.forks import CRASHED, KILLED, REFUSED, Forks
 from tests.torture.looking import Contents, answers, contents
 from tests.torture.photographs import png, write
-
-KILLS = int(os.environ.get("TORTURE_KILLS", "100"))
 
 
 @dataclass
@@ -211,13 +209,14 @@ def test_crashed_at_each_step(name: str, forks: Forks, quick: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize(("name", "part"), [("first run", 1.0), ("busy day", 0.3), ("rebuild", 0.3), ("import", 0.2)])
-def test_killed_at_random_moments(name: str, part: float, forks: Forks, quick: Path) -> None:
+@pytest.mark.parametrize("kills", sizes("TORTURE_KILLS", 30, 100))
+def test_killed_at_random_moments(name: str, part: float, kills: int, forks: Forks, quick: Path) -> None:
     chance = random.Random(name)
     scene = SCENES[name](quick / "scene", forks)  # type: ignore[call-arg]
     clean, seconds = clean_run(scene, forks, quick / "clean")
     held = []
     killed = 0
-    for _ in range(round(KILLS * part)):
+    for _ in range(round(kills * part)):
         index = scene.copy(quick / "index")
         while True:
             status, _ = scene.run(forks, index, kill_after=chance.uniform(0.0, seconds))
@@ -230,7 +229,7 @@ def test_killed_at_random_moments(name: str, part: float, forks: Forks, quick: P
         held.append(answers_or_damaged(scene, index))
         finished(scene, forks, index, clean)
         shutil.rmtree(index)
-    assert killed == round(KILLS * part)
+    assert killed == round(kills * part)
     counts = sorted(Counter(held).items())  # type: ignore[type-var]
     print(f"{name}: {killed} kills of a run of {seconds:.2f} s; images held after it, and how often: {counts}")
 

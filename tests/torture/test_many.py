@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from searchengine.engine import open_index
+from tests.torture.conftest import sizes
 from tests.torture.looking import answers
 from tests.torture.photographs import png, write
 from tests.web.test_gunicorn import ROOT
 
-IMAGES = int(os.environ.get("TORTURE_IMAGES", "100000"))
-IMAGES_COMPACT = int(os.environ.get("TORTURE_IMAGES_COMPACT", "2000"))
 ROOM = 48.0  # MB that the second half of a run may take more than the first
 
 
@@ -48,15 +47,18 @@ def told(what: str, seconds: float, held: list[float]) -> None:
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize(
-    ("count", "command"),
-    [
-        (IMAGES, ("-m", "tests.torture.fake_run", "IMAGES", "INDEX")),
-        (IMAGES_COMPACT, ("offline_index.py", "IMAGES", "--index-dir", "INDEX", "--model", "compact")),
-    ],
-    ids=["no model", "compact"],
-)
-def test_memory_is_flat(count: int, command: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", sizes("TORTURE_IMAGES", 20_000, 100_000))
+def test_memory_is_flat(count: int, tmp_path: Path) -> None:
+    check_memory(count, ("-m", "tests.torture.fake_run", "IMAGES", "INDEX"), tmp_path)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("count", sizes("TORTURE_IMAGES_COMPACT", 500, 2_000))
+def test_memory_is_flat_with_a_model(count: int, tmp_path: Path) -> None:
+    check_memory(count, ("offline_index.py", "IMAGES", "--index-dir", "INDEX", "--model", "compact"), tmp_path)
+
+
+def check_memory(count: int, command: tuple[str, ...], tmp_path: Path) -> None:
     images = write(tmp_path / "images", range(count))
     places = {"IMAGES": images, "INDEX": tmp_path / "index"}
     words = [places.get(word, word) for word in command]

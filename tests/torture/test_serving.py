@@ -22,6 +22,7 @@ from PIL import Image
 from searchengine.indexing.verify import verify
 from tests.images.hostile import make_hostile
 from tests.images.pictures import encoded, every_format, jpeg_of_size, png
+from tests.torture.conftest import sizes
 from tests.torture.looking import contents
 from tests.torture.served import MULTIPART, Watched, offline, served
 from tests.web.fake import draw_collection
@@ -29,9 +30,6 @@ from tests.web.test_uploads import form
 
 pytestmark = pytest.mark.torture
 
-SECONDS = float(os.environ.get("TORTURE_LOAD_SECONDS", "60"))
-KILLS = int(os.environ.get("TORTURE_SERVED_KILLS", "12"))
-FUZZ = int(os.environ.get("TORTURE_FUZZ", "300"))
 COMMON = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 FILES = list(every_format().values())
 
@@ -73,9 +71,10 @@ def asking(server: Watched, done: Callable[[], bool], seen: Counter[tuple[str, i
     return count
 
 
-def test_fifty_clients_for_a_minute(server: Watched) -> None:
+@pytest.mark.parametrize("duration", sizes("TORTURE_LOAD_SECONDS", 20, 60))
+def test_fifty_clients(duration: int, server: Watched) -> None:
     seen: Counter[tuple[str, int]] = Counter()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + duration
     held: list[tuple[float, float]] = []
     with ThreadPoolExecutor(50) as pool:
         clients = [pool.submit(asking, server, lambda: time.monotonic() > end, seen, i) for i in range(50)]
@@ -83,8 +82,8 @@ def test_fifty_clients_for_a_minute(server: Watched) -> None:
             held.append((time.monotonic(), server.megabytes))
             time.sleep(0.5)
         requests = sum(client.result() for client in clients)
-    print(f"{requests} requests by 50 clients in {SECONDS:.0f} s: {dict(seen)}")
-    settled = [m for at, m in held if at > end - SECONDS * 0.6]
+    print(f"{requests} requests by 50 clients in {duration} s: {dict(seen)}")
+    settled = [m for at, m in held if at > end - duration * 0.6]
     print(f"memory of the worker's own: {held[0][1]:.0f} MB, {settled[0]:.0f} MB, {settled[-1]:.0f} MB in the end")
     assert {status for _, status in seen} == {200}
     assert not [what for what, _ in seen if "failed" in what]
@@ -95,7 +94,8 @@ def test_fifty_clients_for_a_minute(server: Watched) -> None:
 # -- fuzz -------------------------------------------------------------------------------------------------------------
 
 
-def test_whatever_is_uploaded_gets_an_answer_of_ours(server: Watched, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", sizes("TORTURE_FUZZ", 100, 300))
+def test_whatever_is_uploaded_gets_an_answer_of_ours(examples: int, server: Watched, tmp_path: Path) -> None:
     seen: Counter[int] = Counter()
     held: list[float] = []
 
@@ -109,7 +109,7 @@ def test_whatever_is_uploaded_gets_an_answer_of_ours(server: Watched, tmp_path: 
         if sum(seen.values()) % 20 == 0:
             held.append(server.megabytes)
 
-    @settings(COMMON, max_examples=FUZZ // 2)
+    @settings(COMMON, max_examples=examples // 2)
     @given(data=st.data())
     def mutated(data: st.DataObject) -> None:
         file = bytearray(data.draw(st.sampled_from(FILES)))
@@ -119,12 +119,12 @@ def test_whatever_is_uploaded_gets_an_answer_of_ours(server: Watched, tmp_path: 
             file[at : at + data.draw(st.sampled_from([0, len(some), 1, 50]))] = some
         upload(bytes(file))
 
-    @settings(COMMON, max_examples=FUZZ // 4)
+    @settings(COMMON, max_examples=examples // 4)
     @given(head=st.sampled_from([b"", *(file[:16] for file in FILES)]), rest=st.binary(max_size=600))
     def random_bytes(head: bytes, rest: bytes) -> None:
         upload(head + rest)
 
-    @settings(COMMON, max_examples=FUZZ // 4)
+    @settings(COMMON, max_examples=examples // 4)
     @given(name=st.text(st.characters(blacklist_characters='"\r\n', codec="utf-8"), max_size=60))
     def names(name: str) -> None:
         upload(FILES[0], name)
@@ -160,7 +160,8 @@ def a_gif_of_many_frames() -> bytes:
 # -- runs that are killed ---------------------------------------------------------------------------------------------
 
 
-def test_runs_are_killed_while_the_server_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs", sizes("TORTURE_SERVED_KILLS", 6, 12))
+def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> None:
     """New pictures, removals with compaction, rebuilds: each killed at a random moment, time and again."""
     images, index = tmp_path / "images", tmp_path / "index"
     draw_collection(images, 60)
@@ -172,7 +173,7 @@ def test_runs_are_killed_while_the_server_reads(tmp_path: Path) -> None:
     with served(images, index, tmp_path / "log") as server, ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(asking, server, stop.is_set, seen, i) for i in range(4)]
         try:
-            for turn in range(KILLS):
+            for turn in range(runs):
                 more = images / f"more {turn}"
                 more.mkdir()
                 for i in range(40):
@@ -192,8 +193,8 @@ def test_runs_are_killed_while_the_server_reads(tmp_path: Path) -> None:
         requests = sum(client.result() for client in clients)
         left = sum(1 for file in images.rglob("*") if file.is_file())
         assert json.loads(server.ask("GET", "/healthz")[2])["images"] == left
-    print(f"{killed} of {KILLS} runs were killed under {requests} requests: {dict(seen)}")
-    assert killed > KILLS // 3
+    print(f"{killed} of {runs} runs were killed under {requests} requests: {dict(seen)}")
+    assert killed > runs // 3
     assert {status for _, status in seen} == {200}, seen
     assert not [what for what, _ in seen if "failed" in what]
     assert verify(index).sound
