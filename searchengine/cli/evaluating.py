@@ -21,6 +21,7 @@ from searchengine.index.metrics import METRICS
 
 if TYPE_CHECKING:
     from searchengine.analyse.evaluation import Evaluation
+    from searchengine.derived import Source
     from searchengine.engine import SearchEngine
 
 _DESCRIPTION = """\
@@ -124,7 +125,7 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
     """One index, by each metric asked for."""
     from searchengine.analyse.evaluation import (
         EvaluationOptions,
-        evaluated_version,
+        evaluation_source,
         leave_one_out,
         query_folder,
         read_queries,
@@ -153,7 +154,7 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
                 seed=options.seed,
                 comparable=several,
             )
-            version = evaluated_version(engine.index)
+            source = evaluation_source(engine.index)
             with Bar() as bar:
                 found.append(
                     leave_one_out(engine.index, wanted, bar)
@@ -161,19 +162,19 @@ def _evaluate(folder: Path, name: str, options: argparse.Namespace, *, several: 
                     else query_folder(engine.index, asked, wanted, bar)
                 )
             if asked is None and metric == engine.index.metric:
-                _keep(engine, found[-1], version)
+                _keep(engine, found[-1], source)
         return found
     finally:
         engine.close()
 
 
-def _keep(engine: SearchEngine, evaluation: Evaluation, version: str) -> None:
+def _keep(engine: SearchEngine, evaluation: Evaluation, source: Source) -> None:
     """With the index, for the page; one that cannot be written to does without."""
     from searchengine.analyse.evaluation import keep_evaluation
     from searchengine.errors import IndexingError
 
     try:
-        keep_evaluation(engine.index, evaluation, version)
+        keep_evaluation(engine.index, evaluation, source)
     except IndexingError as error:
         print_note(f"Not kept for the page: {error}")
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,7 +13,8 @@ from searchengine.analyse.evaluation import Evaluation, load_evaluation, metrics
 from searchengine.analyse.evaluation.charts import curves
 from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
-from searchengine.analyse.evaluation.storing import SHEET, Kept
+from searchengine.analyse.evaluation.storing import EVALUATION, KeptEvaluation
+from searchengine.derived import Cached
 from searchengine.errors import IndexDamagedError, UnknownImageError
 from searchengine.index.local import LocalIndex
 from searchengine.web.cards import Card, card_of
@@ -27,42 +27,19 @@ _log = logging.getLogger(__name__)
 class Latest:
     """What there is to show; ``problem`` says why it is not what one would wish."""
 
-    kept: Kept | None
+    kept: KeptEvaluation | None
     problem: str
-
-
-class Evaluations:
-    """The evaluation of an index as it stands now, read again when it or the index has changed."""
-
-    def __init__(self, index: LocalIndex | None) -> None:
-        self._index = index
-        self._lock = threading.Lock()
-        self._read: tuple[Any, Latest] | None = None
-
-    def now(self) -> Latest:
-        """As it stands."""
-        index = self._index
-        if index is None:  # not an index that lies in a folder
-            return Latest(None, "")
-        try:
-            stat = (index.folder / SHEET).stat()
-        except OSError:
-            return Latest(None, "")
-        seen = (index.state().generation, stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        with self._lock:
-            if self._read is None or self._read[0] != seen:
-                self._read = (seen, _latest(index))
-            return self._read[1]
 
 
 def blueprint(engine: Engine) -> Blueprint:
     """``/evaluation``."""
     evaluations = Blueprint("evaluations", __name__)
-    latest = Evaluations(cast("LocalIndex | None", getattr(engine, "index", None)))
+    index = cast("LocalIndex | None", getattr(engine, "index", None))
+    latest = Cached(lambda: _key(index), lambda: _latest(index))
 
     @evaluations.get("/evaluation")
     def evaluation() -> str:
-        now = latest.now()
+        now = latest.get()
         if now.kept is None:
             return render_template("evaluation.html", one=None, problem=now.problem)
         found = now.kept.evaluation
@@ -77,7 +54,7 @@ def blueprint(engine: Engine) -> Blueprint:
             cards=_cards(found, now.kept),
         )
 
-    def _cards(found: Evaluation, kept: Kept) -> dict[str, Card]:
+    def _cards(found: Evaluation, kept: KeptEvaluation) -> dict[str, Card]:
         """The pictures of the report that are still there, by path."""
         cards = {}
         for path in {picture.path for picture in _pictures(found)}:
@@ -101,10 +78,17 @@ def _pictures(found: Evaluation) -> Iterator[Picture]:
             yield place.picture
 
 
-def _latest(index: LocalIndex) -> Latest:
+def _key(index: LocalIndex | None) -> Any:
+    identity = None if index is None else EVALUATION.identity(index.folder)
+    return None if index is None or identity is None else (index.state().generation, identity)
+
+
+def _latest(index: LocalIndex | None) -> Latest:
+    if index is None:  # not an index in a folder
+        return Latest(None, "")
     try:
         return Latest(load_evaluation(index), "")
     except IndexDamagedError as error:
-        # The sentence names the file for who runs the server; the page names no path.
+        # The log names the file for whoever runs the server; the page names no path.
         _log.warning("%s", error)
-        return Latest(None, f"{SHEET} in the index folder cannot be read: delete it, and measure anew.")
+        return Latest(None, f"{EVALUATION.file} in the index folder cannot be read. Delete it and measure again.")

@@ -16,8 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, expect
 
-from searchengine.analyse.evaluation import evaluated_version, keep_evaluation, leave_one_out
-from searchengine.analyse.evaluation.storing import SHEET
+from searchengine.analyse.evaluation import EVALUATION, evaluation_source, keep_evaluation, leave_one_out
 from searchengine.index.local import LocalIndex
 from tests.analyse.mapping.filled import fill
 from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, pages_at, serving, until
@@ -25,7 +24,7 @@ from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, 
 
 
 def measured(index: LocalIndex) -> None:
-    keep_evaluation(index, leave_one_out(index), evaluated_version(index))
+    keep_evaluation(index, leave_one_out(index), evaluation_source(index))
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, 
     page = client.get("/evaluation").text
     assert "have changed since it was measured" in page
     assert "/thumbnails/2?" not in page
-    (index.folder / SHEET).write_text("nothing")
+    (index.folder / EVALUATION.file).write_text("nothing")
     answer = client.get("/evaluation")
     assert answer.status_code == 200
     assert "cannot be read" in answer.text
@@ -110,7 +109,7 @@ def test_of_several_labels_one_is_shared(client: FlaskClient, index: LocalIndex)
 
 def test_one_that_was_kept_before_labels_were_counted(client: FlaskClient, index: LocalIndex) -> None:
     measured(index)
-    file = index.folder / SHEET
+    file = index.folder / EVALUATION.file
     sheet = json.loads(file.read_text())
     del sheet["evaluation"]["counts"]["several_labels"]
     file.write_text(json.dumps(sheet))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from searchengine.analyse.evaluation import evaluated_version, keep_evaluation, leave_one_out
+from searchengine.analyse.evaluation import evaluation_source, keep_evaluation, leave_one_out
 from searchengine.engine import SearchEngine
 from searchengine.web import create_app
 from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
@@ -41,7 +41,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     index = fill_index(folder)
     store_map(index)
     store_groups(index)
-    keep_evaluation(index, leave_one_out(index), evaluated_version(index))
+    keep_evaluation(index, leave_one_out(index), evaluation_source(index))
     drawn = FakeEngine(collection)
     drawn.classified_by = colour_classifier(stale=True)
     engines = {"drawn": drawn, "mapped": SearchEngine(index)}

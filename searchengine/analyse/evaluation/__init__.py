@@ -5,9 +5,10 @@ from searchengine.analyse.evaluation.measuring import evaluate_features
 from searchengine.analyse.evaluation.protocols import EvaluationOptions, leave_one_out, query_folder
 from searchengine.analyse.evaluation.querying import QuerySet, find_queries, read_queries
 from searchengine.analyse.evaluation.results import Comparison, Evaluation, Figure, to_json
-from searchengine.analyse.evaluation.storing import evaluated_version, keep_evaluation, load_evaluation
+from searchengine.analyse.evaluation.storing import EVALUATION, evaluation_source, keep_evaluation, load_evaluation
 
 __all__ = [
+    "EVALUATION",
     "Comparison",
     "Evaluation",
     "EvaluationOptions",
@@ -15,7 +16,7 @@ __all__ = [
     "QuerySet",
     "compare",
     "evaluate_features",
-    "evaluated_version",
+    "evaluation_source",
     "find_queries",
     "keep_evaluation",
     "leave_one_out",

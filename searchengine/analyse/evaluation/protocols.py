@@ -138,7 +138,7 @@ def query_folder(
         several_labels=sum(len(labels[i]) > 1 for i in asking),
     )
     keys = [asked.paths[i] for i in asking]
-    pictures = [Picture(asked.paths[i], asked.files[i], labels[i]) for i in asking]
+    pictures = [Picture(asked.paths[i], labels[i], asked.files[i]) for i in asking]
     return run.finish(QUERY_FOLDER, queries, keys, pictures, counts, notes, progress)
 
 
@@ -182,7 +182,7 @@ class _Run:
 
     def picture(self, position: int) -> Picture:
         record = self.records[position]
-        return Picture(record.path, record.file, self.labels[position])
+        return Picture(record.path, self.labels[position], record.file)
 
     def by_content(self) -> dict[str, list[int]]:
         """content hash -> positions."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation
+
+_NOT_STORED = Field(exclude=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,8 @@ class Picture:
     """An image as a report shows it; ``file`` opens, and is None where there is only a feature."""
 
     path: str
-    file: Path | None
     labels: tuple[str, ...]
+    file: Annotated[Path | None, BeforeValidator(lambda _: None), _NOT_STORED] = None  # never opened as a file names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +144,10 @@ class Evaluation:
     curve: tuple[float, ...]
     notes: tuple[str, ...]
     seconds: float
-    confusion: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    per_query: PerQuery = field(default_factory=lambda: PerQuery((), (), np.empty((0, 0))))
+    confusion: Annotated[Mapping[tuple[str, str], float], SkipValidation, _NOT_STORED] = field(default_factory=dict)
+    per_query: Annotated[PerQuery, InstanceOf, _NOT_STORED] = field(
+        default_factory=lambda: PerQuery((), (), np.empty((0, 0)))
+    )
 
     def figure(self, name: str) -> Figure:
         """One by its name; KeyError."""

@@ -34,6 +34,7 @@ def naive(gains: list[int], k: int) -> tuple[float, float, float, float]:
     return first / k, first / found, sum(precisions) / found, gained / best
 
 
+@settings(deadline=None)
 @given(GAINS.filter(any), st.integers(1, 50))
 def test_equal_the_naive_loop(gains: list[int], k: int) -> None:
     places, worth = places_of(gains)

@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.analyse.evaluation import evaluated_version, keep_evaluation, leave_one_out, load_evaluation
+from searchengine.analyse.evaluation import (
+    EVALUATION,
+    evaluation_source,
+    keep_evaluation,
+    leave_one_out,
+    load_evaluation,
+)
 from searchengine.analyse.evaluation.results import Evaluation
-from searchengine.analyse.evaluation.storing import SHEET
 from searchengine.cli.main import main
 from searchengine.errors import IndexDamagedError
 from searchengine.index.local import LocalIndex
@@ -28,7 +33,7 @@ def index(tmp_path: Path) -> LocalIndex:
 def test_it_comes_back_as_it_was(index: LocalIndex) -> None:
     assert load_evaluation(index) is None
     evaluation = leave_one_out(index)
-    keep_evaluation(index, evaluation, evaluated_version(index))
+    keep_evaluation(index, evaluation, evaluation_source(index))
     kept = load_evaluation(index)
     assert kept is not None
     assert not kept.stale
@@ -56,7 +61,7 @@ def test_it_comes_back_as_it_was(index: LocalIndex) -> None:
 
 
 def test_it_knows_when_the_index_has_changed(index: LocalIndex, tmp_path: Path) -> None:
-    keep_evaluation(index, leave_one_out(index), evaluated_version(index))
+    keep_evaluation(index, leave_one_out(index), evaluation_source(index))
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1])
     kept = load_evaluation(index)
     assert kept is not None
@@ -86,9 +91,9 @@ def _changed(sheet: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
     ],
 )
 def test_a_damaged_file_is_told_with_what_mends_it(index: LocalIndex, spoil: Any) -> None:
-    file = keep_evaluation(index, leave_one_out(index), evaluated_version(index))
+    file = keep_evaluation(index, leave_one_out(index), evaluation_source(index))
     file.write_text(spoil(file.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(IndexDamagedError, match="measure anew: searchengine evaluate"):
+    with pytest.raises(IndexDamagedError, match="compute it again: searchengine evaluate"):
         load_evaluation(index)
 
 
@@ -98,7 +103,7 @@ def test_the_command_keeps_what_the_page_shows(
     monkeypatch.setattr(sys, "argv", ["searchengine"])
     # By another metric it is not what the page's searches do.
     assert main(["evaluate", "--index-dir", str(index.folder), "--metric", "manhattan"]) == 0
-    assert not (index.folder / SHEET).exists()
+    assert not (index.folder / EVALUATION.file).exists()
     assert main(["evaluate", "--index-dir", str(index.folder)]) == 0
     said = capsys.readouterr()
     assert "the page /evaluation shows it" in said.err

@@ -1,0 +1,245 @@
+"""Data that is computed from an index and kept in its folder: the map, the groups, the classifier, the evaluation.
+
+Each kind is one file, which the index can do without. This module is the only code that knows how such a file is
+written and read, and whether it is missing, stale or current::
+
+    @dataclass(frozen=True, slots=True)
+    class EvaluationSheet:                      # JSON, checked by Pydantic as it is read
+        format: Literal[1]
+        made: str                               # derived.timestamp()
+        fingerprint: str
+        version: str
+        evaluation: Evaluation
+
+    EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
+
+    source = Source(index.fingerprint, version) # taken before the computation begins: a change meanwhile makes it stale
+    EVALUATION.save(folder, EvaluationSheet(...))
+    kept = EVALUATION.load(folder)              # None if missing; kept.sheet, kept.arrays, kept.source
+    EVALUATION.status(folder, source)           # Status.MISSING, STALE or CURRENT
+
+A file named ``.npz`` holds arrays too: ``MAP.save(folder, sheet, {"ids": ids, ...})``. Nothing is ever unpickled.
+
+``Cached`` is for a server: it keeps what was loaded until the file or the index changes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import IndexDamagedError, SearchEngineError
+from searchengine.files import output_file
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_MAX_BYTES = 2**31  # of a file, and of its arrays when they are unpacked
+_SHEET = "about"  # the array of an .npz file that holds the sheet as JSON
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+_log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, NDArray[Any]]
+S = TypeVar("S")
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """Whether derived data is there, and was computed from the index as it is now."""
+
+    MISSING = "missing"
+    STALE = "stale"
+    CURRENT = "current"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What derived data is computed from: features of one extractor, and one version of the images and labels."""
+
+    fingerprint: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[S]):
+    """Derived data as it was stored."""
+
+    sheet: S
+    arrays: Arrays
+    source: Source
+
+    def status(self, now: Source) -> Status:
+        """Compare with what it would be computed from now."""
+        return Status.CURRENT if self.source == now else Status.STALE
+
+
+def source_of_sheet(sheet: Any, _: Arrays) -> Source:
+    """The source of sheets that have a ``fingerprint`` and a ``version``."""
+    return Source(sheet.fingerprint, sheet.version)
+
+
+@dataclass(frozen=True)
+class Derived(Generic[S]):
+    """One kind of derived data.
+
+    Args:
+        file: its name in the index folder; ``.json``, or ``.npz`` with arrays.
+        sheet: the dataclass (or Pydantic model) of everything that is not an array.
+        command: what a person runs to compute it again; ``--index-dir`` is added.
+        arrays: the names that an .npz file must have.
+        source: reads from a sheet and its arrays what it was computed from.
+    """
+
+    file: str
+    sheet: type[S]
+    command: str = field(kw_only=True)
+    arrays: tuple[str, ...] = field(default=(), kw_only=True)
+    source: Callable[[S, Arrays], Source] = field(default=source_of_sheet, kw_only=True)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[S]:
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(self.sheet)
+
+    def path(self, folder: Path) -> Path:
+        """Where it is, or would be."""
+        return folder / self.file
+
+    def save(self, folder: Path, sheet: S, arrays: Arrays | None = None) -> Path:
+        """Write it in one step; IndexingError if the folder cannot be written to."""
+        data = self._adapter.dump_json(sheet)
+        if self.file.endswith(".npz"):
+            packed = io.BytesIO()
+            content: dict[str, Any] = {_SHEET: np.array(data.decode("utf-8")), **(arrays or {})}
+            np.savez_compressed(packed, **content)
+            data = packed.getvalue()
+        with output_file(self.path(folder)) as part:
+            part.write_bytes(data)
+        return self.path(folder)
+
+    def load(self, folder: Path) -> Kept[S] | None:
+        """Read it; None if it is missing, IndexDamagedError if it cannot be used."""
+        file = self.path(folder)
+        try:
+            with file.open("rb") as opened:
+                text, arrays = _unpack(opened, self.arrays) if self.file.endswith(".npz") else (_text(opened), {})
+            sheet = self._adapter.validate_json(text, strict=True)
+            return Kept(sheet, arrays, self.source(sheet, arrays))
+        except FileNotFoundError:
+            return None
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            MemoryError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise IndexDamagedError(
+                f"{file} cannot be read. Delete it and compute it again: {self.command} --index-dir {folder}"
+            ) from error
+
+    def status(self, folder: Path, now: Source) -> Status:
+        """Whether it is missing, stale or current; IndexDamagedError if it cannot be used."""
+        kept = self.load(folder)
+        return Status.MISSING if kept is None else kept.status(now)
+
+    def identity(self, folder: Path) -> tuple[int, int, int] | None:
+        """Differs whenever the file was replaced; None if it is missing. A key for ``Cached``."""
+        try:
+            stat = self.path(folder).stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def timestamp() -> str:
+    """Now, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _text(opened: Any) -> bytes:
+    data: bytes = opened.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError("the file is too large")
+    return data
+
+
+def _unpack(opened: Any, names: tuple[str, ...]) -> tuple[str, dict[str, NDArray[Any]]]:
+    with zipfile.ZipFile(opened) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+            raise ValueError("its arrays are too large")  # a small file can unpack to any size
+    opened.seek(0)
+    with np.load(opened, allow_pickle=False) as loaded:
+        arrays = {name: loaded[name] for name in loaded.files}
+    text = str(arrays.pop(_SHEET))
+    missing = set(names) - set(arrays)
+    if missing:
+        raise ValueError(f"it lacks the arrays {sorted(missing)}")
+    return text, arrays
+
+
+class Cached(Generic[K, T]):
+    """A value that a server computes for a key, and again when the key has changed. Threads may share it.
+
+    Args:
+        key: what the value depends on, e.g. ``(index.state().generation, MAP.identity(folder))``; asked for each time.
+        compute: computes the value; its errors reach the caller of ``get``.
+        in_background: given the old key and the new one, whether the old value is served while a thread computes the
+            new one. By default it is not: the next caller computes it.
+    """
+
+    def __init__(
+        self,
+        key: Callable[[], K],
+        compute: Callable[[], T],
+        *,
+        in_background: Callable[[K, K], bool] = lambda old, new: False,
+    ) -> None:
+        self._key = key
+        self._compute = compute
+        self._in_background = in_background
+        self._lock = threading.Lock()
+        self._value: tuple[K, T] | None = None
+        self._thread: threading.Thread | None = None
+
+    def get(self) -> T:
+        """The value for the key as it is now, or an older one while a thread computes it."""
+        key = self._key()
+        with self._lock:
+            if self._value is not None and self._value[0] != key and self._in_background(self._value[0], key):
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._refresh, args=(key,), daemon=True, name="derived")
+                    self._thread.start()
+            elif self._value is None or self._value[0] != key:
+                self._value = (key, self._compute())
+            return self._value[1]
+
+    def _refresh(self, key: K) -> None:
+        before = self._value
+        value: tuple[K, T] | None
+        try:
+            value = (key, self._compute())
+        except SearchEngineError as error:
+            _log.warning("%s", error)
+            value = None  # whoever asks next gets the error
+        with self._lock:
+            if self._value is before:  # else somebody computed a newer one meanwhile
+                self._value = value
