@@ -114,7 +114,7 @@ def _write_parquet(
     blocks: Iterator[NDArray[np.float32]],
     dimension: int,
 ) -> None:
-    from searchengine.exchange.parquet_reading import pyarrow
+    from searchengine.exchange.tabular import pyarrow
 
     arrow = pyarrow()
     schema = arrow.schema(

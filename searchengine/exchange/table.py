@@ -1,12 +1,12 @@
-"""What a file of features holds, whatever its format, and which of its columns is what."""
+"""A table of features read from a file, whatever its format, and which of the file's columns hold what."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from searchengine.errors import IndexingError
 from searchengine.index.metrics import METRICS
 
-NONE = "none"  # said of a column: leave it out
-ALL_LABELS = "all_labels"  # a column of JSON lists, written by the export where an image has several labels
-WORDS = ("extractor", "metric")  # written by the export, one for all rows
-LARGEST_ID = 2**63 - 2**32 - 1  # so that others can follow: SQLite counts to 2**63 - 1
+NONE = "none"  # as the name of a column: leave it out
+ROLES = ("ids", "labels", "paths")
+ALL_LABELS = "all_labels"  # a column of JSON lists, which an export has where images have several labels
+WORDS = ("extractor", "metric")  # in an export, one value each for all rows
+LARGEST_ID = 2**63 - 2**32 - 1  # leaves room for later images: SQLite counts to 2**63 - 1
 
-_KNOWN = {
+Values = dict[str, list[Any]]  # role, or ALL_LABELS -> a value for each row
+
+_USUAL_NAMES = {
     "features": (
         "features", "feature", "deep_features", "embeddings", "embedding", "vectors", "vector", "image_features", "x",
     ),
@@ -36,9 +39,10 @@ _KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column (or array) of the file is what. None: the one that has a usual name; "none": leave it out.
+    """Which column (or array) of the file holds what. None: the one with a usual name; "none": leave it out.
 
-    ``ids``, ``labels`` and ``paths`` may also name a file: .npy, or text with one a line, in the order of the rows.
+    ``ids``, ``labels`` and ``paths`` may also name a separate file: .npy, or text with one value a line, in the order
+    of the rows.
     """
 
     features: str | None = None
@@ -49,10 +53,15 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """Features with what is known of each. ``features`` is (n, d), of any real type, and may be a memory map.
+    """Features and what is known of each.
 
-    ``ids`` and ``paths`` are None where the file has none; ``left_out`` are columns that were not used. ``metric`` is
-    that of the index that was exported to the file, None for any other file.
+    Attributes:
+        features: (n, d) of any real type; may be a memory map.
+        ids: (n,), or None if the file has none.
+        labels: those of each row, or None.
+        paths: that of each row, or None.
+        left_out: names of columns that were not used.
+        metric: that of the index which was exported to the file, None for any other file.
     """
 
     features: NDArray[Any]
@@ -63,137 +72,135 @@ class FeatureTable:
     metric: str | None = None
 
 
-@dataclass(slots=True)
-class Roles:
-    """The names that were found for each role; None where there is none."""
+class ColumnRoles:
+    """Finds the columns for each role in a file, and puts the table together from them."""
 
-    file: Path
-    asked: Columns
-    available: Sequence[str]
-    taken: dict[str, str] = field(default_factory=dict)
+    def __init__(self, file: Path, asked: Columns, names: Sequence[str]) -> None:
+        self.file = file
+        self.asked = asked
+        self._names = names
+        self._taken: set[str] = set()
 
     def find(self, role: str, *, among: Iterable[str] | None = None) -> str | None:
-        """The column of a role: the one that was asked for, or one with a usual name; IndexingError for a wrong one."""
+        """The column asked for, or one with a usual name (``among`` some); IndexingError if there is no such column."""
         asked: str | None = getattr(self.asked, role)
-        if asked == NONE:
-            return None
-        if asked is not None and asked in self.available:
-            self.taken[role] = asked
-            return asked
-        if asked is not None:
-            if role != "features" and Path(asked).expanduser().is_file():
-                return None  # see ``beside``
-            raise IndexingError(self.no_such(asked, role))
-        free = {name.lower(): name for name in (self.available if among is None else among)}
-        for usual in _KNOWN[role]:
-            if usual in free and free[usual] not in self.taken.values():
-                self.taken[role] = free[usual]
-                return free[usual]
-        return None
+        if asked is None:
+            free = {name.lower(): name for name in (self._names if among is None else among)}
+            usual = (free[name] for name in _USUAL_NAMES[role] if name in free)
+            column = next((name for name in usual if name not in self._taken), None)
+        elif asked == NONE or self._separate_file(role) is not None:
+            column = None
+        elif asked in self._names:
+            column = asked
+        else:
+            raise IndexingError(self._no_such_column(asked, role))
+        if column is not None:
+            self._taken.add(column)
+        return column
 
-    def no_such(self, name: str, role: str) -> str:
-        """A sentence for a column that is not there."""
-        if not self.available:
-            return f"{self.file} has no named columns, so there is no {name!r}. Give a file for --{role}, or leave it."
-        close = difflib.get_close_matches(name, self.available, n=1)
-        names = [*close, *(other for other in self.available if other not in close)]
-        shown = ", ".join(repr(one) for one in names[:20]) + (", ..." if len(names) > 20 else "")
-        return f"There is no column {name!r} in {self.file}. It has: {shown}."
+    def take(self, column: str) -> None:
+        """Keep a column from being found for another role."""
+        self._taken.add(column)
 
-    def beside(self, role: str) -> list[Any] | None:
-        """The values in a file of its own that was named for a role, if one was."""
+    def table(
+        self, features: NDArray[Any], values: Values, left_out: Iterable[str] = (), metric: str | None = None
+    ) -> FeatureTable:
+        """The table of these features and values, and of those in separate files. IndexingError for a wrong value."""
+        values = dict(values)
+        for role in ROLES:
+            separate = self._separate_file(role)
+            if separate is not None:
+                values[role] = _read_values(separate, role)
+        for role, column in values.items():
+            if len(column) != len(features):
+                raise IndexingError(
+                    f"{self.file} has {len(features)} rows of features, but {len(column)} {role.replace('_', ' ')}."
+                )
+        labels = [_labels(value) for value in values["labels"]] if "labels" in values else None
+        if ALL_LABELS in values and self.asked.labels is None:
+            labels = [_labels_of_json(str(value), self.file) for value in values[ALL_LABELS]]
+        return FeatureTable(
+            features,
+            ids=_ids(values["ids"], self.file) if "ids" in values else None,
+            labels=labels,
+            paths=[_text(value) for value in values["paths"]] if "paths" in values else None,
+            left_out=tuple(left_out),
+            metric=metric,
+        )
+
+    def _separate_file(self, role: str) -> Path | None:
         asked: str | None = getattr(self.asked, role)
-        if asked is None or asked == NONE or asked in self.available:
+        if role not in ROLES or asked is None or asked == NONE or asked in self._names:
             return None
         file = Path(asked).expanduser()
-        try:
-            if file.suffix == ".npy":
-                array: Any = np.load(file, allow_pickle=False)
-                if array.ndim != 1:
-                    raise IndexingError(f"{file} has the shape {array.shape}; for --{role} one value a row is wanted.")
-                return list(array.tolist())
-            return file.read_text("utf-8").splitlines()
-        except (OSError, ValueError, EOFError) as error:
-            raise IndexingError(f"{file} cannot be read: {error}.") from error
+        return file if file.is_file() else None
 
-
-def assemble(
-    roles: Roles, features: NDArray[Any], values: Mapping[str, Sequence[Any]], left_out: Iterable[str] = ()
-) -> FeatureTable:
-    """Put a table together from its columns, by role; ``values`` also has what is called "all_labels"."""
-    rows = len(features)
-    columns: dict[str, Sequence[Any]] = dict(values)
-    for role in ("ids", "labels", "paths"):
-        given = roles.beside(role)
-        if given is not None:
-            columns[role] = given
-    for role, column in columns.items():
-        if len(column) != rows:
-            raise IndexingError(
-                f"{roles.file} has {rows} rows of features, but {len(column)} {role.replace('_', ' ')}."
-            )
-    every = columns.get(ALL_LABELS)
-    labels = [_label(value) for value in columns["labels"]] if "labels" in columns else None
-    if every is not None and roles.asked.labels is None:
-        labels = [_labels_of_json(str(value), roles.file) for value in every]
-    return FeatureTable(
-        features,
-        ids=_ids(columns["ids"], roles.file) if "ids" in columns else None,
-        labels=labels,
-        paths=[_text(value) for value in columns["paths"]] if "paths" in columns else None,
-        left_out=tuple(left_out),
-    )
+    def _no_such_column(self, name: str, role: str) -> str:
+        if not self._names:
+            return f"{self.file} has no named columns, so there is no {name!r}. Give a file for --{role}, or leave it."
+        close = difflib.get_close_matches(name, self._names, n=1)
+        names = [*close, *(other for other in self._names if other not in close)]
+        shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+        return f"There is no column {name!r} in {self.file}. It has: {shown}."
 
 
 def known_metric(name: str) -> str | None:
-    """The name itself, if there is such a metric."""
+    """The name itself if there is such a metric."""
     return name if name in METRICS else None
 
 
-def _label(value: Any) -> tuple[str, ...]:
-    """One label or, of a list, several."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(text for text in (_text(one) for one in value) if text)
-    text = _text(value)
-    return (text,) if text else ()
+def _read_values(file: Path, role: str) -> list[Any]:
+    try:
+        if file.suffix != ".npy":
+            return list(file.read_text("utf-8").splitlines())
+        values: NDArray[Any] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise IndexingError(f"{file} cannot be read: {error}.") from error
+    if values.ndim != 1:
+        raise IndexingError(f"{file} has the shape {values.shape}; --{role} needs one value for each row.")
+    return list(values.tolist())
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str | None:
+    """A value as text; None for a missing one."""
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace") or None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # whole numbers are floats in a column with a missing value
+    return str(value)
+
+
+def _labels(value: Any) -> tuple[str, ...]:
+    """One label, or several from a list."""
+    values = value if isinstance(value, list | tuple | np.ndarray) else [value]
+    return tuple(text for text in map(_text, values) if text)
 
 
 def _labels_of_json(text: str, file: Path) -> tuple[str, ...]:
     try:
         return tuple(str(label) for label in json.loads(text))
     except (TypeError, ValueError) as error:
-        raise IndexingError(f"The column {ALL_LABELS!r} of {file} is no list of labels: {text[:80]!r}.") from error
-
-
-def _text(value: Any) -> str | None:
-    """A value as text; None for what is missing."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace") or None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers in which one was missing
-    return str(value)
+        raise IndexingError(f"The column {ALL_LABELS!r} of {file} is not a list of labels: {text[:80]!r}.") from error
 
 
 def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:
-    advice = "Ids are whole numbers from 0 up, each but once; --ids none numbers the rows instead."
-    ids = np.empty(len(values), dtype=np.int64)
-    seen: dict[int, int] = {}
+    advice = "Ids are whole numbers from 0 up, all different; --ids none numbers the rows instead."
+    rows: dict[int, int] = {}
     for row, value in enumerate(values):
-        text = _text(value)
         try:
-            number = int(text or "")
+            id_ = int(_text(value) or "")
         except ValueError as error:
             raise IndexingError(f"Row {row + 1} of {file} has the id {value!r}. {advice}") from error
-        if number > LARGEST_ID:
-            raise IndexingError(
-                f"Row {row + 1} of {file} has the id {number}, and the largest is {LARGEST_ID}. {advice}"
-            )
-        if number < 0:
-            raise IndexingError(f"Row {row + 1} of {file} has the id {number}. {advice}")
-        if number in seen:
-            raise IndexingError(f"Rows {seen[number] + 1} and {row + 1} of {file} have the same id {number}. {advice}")
-        seen[number] = row
-        ids[row] = number
-    return ids
+        if id_ > LARGEST_ID:
+            raise IndexingError(f"Row {row + 1} of {file} has the id {id_}, and the largest is {LARGEST_ID}. {advice}")
+        if id_ < 0:
+            raise IndexingError(f"Row {row + 1} of {file} has the id {id_}. {advice}")
+        if id_ in rows:
+            raise IndexingError(f"Rows {rows[id_] + 1} and {row + 1} of {file} have the same id {id_}. {advice}")
+        rows[id_] = row
+    return np.fromiter(rows, dtype=np.int64, count=len(rows))

@@ -1,4 +1,4 @@
-"""What cannot be imported is told in a sentence, and leaves no index behind."""
+"""What cannot be imported is refused with a sentence, and leaves no index behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexingError, IndexNotFoundError, QueryError, UnknownNameError
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_vectors
 from searchengine.exchange.table import LARGEST_ID
-from searchengine.exchange.vectors import is_vector, parse_vector
+from searchengine.exchange.tabular import is_vector, parse_vector
 from searchengine.index import entries
 from searchengine.index.catalog import Catalog
 from searchengine.index.writer import IndexWriter
@@ -74,7 +74,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         whole = (tmp_path / name).read_bytes()
         for data in (b"", b"no features", whole[:-7], whole[:90]):
             (tmp_path / f"b{name[1:]}").write_bytes(data)
-            refused(tmp_path / f"b{name[1:]}", "is no ")
+            refused(tmp_path / f"b{name[1:]}", "is not an? ")
     for name in ("b.csv", "b.xyz"):
         (tmp_path / name).write_bytes(b"\xff\xfe,1\n")
     refused(tmp_path / "b.csv", "UTF-8")
@@ -83,7 +83,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     refused(tmp_path, "There is no file")
     pytest.importorskip("pyarrow")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
-    refused(tmp_path / "b.parquet", "no Parquet")
+    refused(tmp_path / "b.parquet", "cannot be read as Parquet")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         ({"ids": [1, 2, 3]}, "4 rows of features, but 3 ids"),
         ({"labels": ["x"] * 5}, "but 5 labels"),
         ({"labels": np.zeros((4, 2))}, r"'labels' has the shape \(4, 2\)"),
-        ({"all_labels": ["no"] * 4}, "no list of labels"),
+        ({"all_labels": ["no"] * 4}, "not a list of labels"),
     ],
 )
 def test_what_does_not_fit_the_rows(more: dict[str, Any], match: str, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ("0,1,2\n3,4,5\n", "counts 0, 1, 2.* Put a line of names before it"),
         ("name,what\nx,y\n", "no column of numbers"),
         ("1,2\n3\n", "Line 2 of .* has 1 columns, where the first has 2"),
-        ("a,b\n1,2\n3,x\n", "Line 3 of .*'x' in the column 'b' is no number"),
+        ("a,b\n1,2\n3,x\n", "Line 3 of .*'x' in the column 'b' is not a number"),
         ("a,b\n1,2\n3,\n", "Line 3 of .*'' in the column 'b'"),
         ("a,b\n,2\n3,4\n", "Line 2 of .*'' in the column 'a'"),
         ("a,b\n1,2\n3,nan\n", "Row 2 of .* NaN"),
@@ -235,7 +235,7 @@ def test_export_where_a_file_stands_for_the_folder(out: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("array", [np.ones(3, dtype=complex), np.array(["1", "2", "3"])])
 def test_query_vectors_of_another_type(array: np.ndarray[Any, Any], tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", array)
-    with pytest.raises(QueryError, match=f"of the type {array.dtype}, and real numbers are wanted"):
+    with pytest.raises(QueryError, match=f"of the type {array.dtype}; they must be real numbers"):
         read_vectors(str(tmp_path / "q.npy"))
 
 
@@ -265,6 +265,6 @@ def test_vectors_in_text() -> None:
         "tensor([1.0, 2.5])",
     ):
         assert is_vector(text), text
-        assert parse_vector(text).tolist() == [1.0, 2.5]
+        assert parse_vector(text) == [1.0, 2.5]
     for text in ("", "cat", "3", "Height: 32 Width: 32", "a [cat]", "photos [2]/x.jpg", "[]"):
         assert not is_vector(text), text

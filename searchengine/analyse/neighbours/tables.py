@@ -44,7 +44,7 @@ def csv_table(file: Path, records: Records, score: Score) -> Iterator[Write]:
 @contextmanager
 def parquet_table(file: Path, records: Records, score: Score) -> Iterator[Write]:
     """Write blocks to a Parquet file; IndexingError without PyArrow."""
-    from searchengine.exchange.parquet_reading import pyarrow
+    from searchengine.exchange.tabular import pyarrow
 
     arrow = pyarrow()
     text = arrow.dictionary(arrow.int32(), arrow.string())
