@@ -36,13 +36,11 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
 from searchengine.learn.folds import stratified
 from searchengine.learn.triplets import Recipe
-from searchengine.learn.triplets.curves import best_of
-from searchengine.learn.triplets.fitting import begin, fit
-from searchengine.learn.triplets.learner import Learner
+from searchengine.learn.triplets.checkpoint import best_of
+from searchengine.learn.triplets.learner import Learner, continue_training, start_training
 from searchengine.learn.triplets.network import new_head
 from searchengine.learn.triplets.recipe import TRIPLETS
-from searchengine.learn.triplets.scores import score, validation_triplets
-from searchengine.learn.triplets.splitting import validation_part
+from searchengine.learn.triplets.validation import score, validation_part, validation_triplets
 
 FOLDS = 5
 DRAWS = 2000
@@ -106,12 +104,12 @@ def learnt(photos: Photos, rows: Numbers, recipe: Recipe) -> tuple[Rows, float, 
     learner = Learner(keras.Model(inputs, head.on(inputs)), head.weights, Plain(photos.features), photos.labels, recipe)
     labels = photos.labels[validation]
     triplets = validation_triplets(labels, recipe.seed)
-    state, _ = fit(
+    state, _ = continue_training(
         learner,
         training,
         lambda: score(learner.embed(validation), labels, triplets),
         recipe,
-        begin(learner, lambda: score(learner.embed(validation), labels, triplets), {}),
+        start_training(learner, lambda: score(learner.embed(validation), labels, triplets), {}),
     )
     learner.restore_weights(state.best)
     best = best_of(state.epochs)

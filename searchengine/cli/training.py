@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from searchengine.cli.options import add_json, add_running, print_json, print_note, print_result, whole_number
 
 if TYPE_CHECKING:
+    from searchengine.learn.triplets.recipe import Recipe
     from searchengine.learn.triplets.run import Trained
-    from searchengine.learn.triplets.scores import Scores
+    from searchengine.learn.triplets.validation import Scores
 
 _DESCRIPTION = """\
 Learn a metric from labelled images: a backbone whose last layer is replaced by a dense layer and L2 normalisation, so
@@ -53,7 +54,7 @@ def add_verbs(verbs: Any) -> None:
         metavar="MODEL.keras",
         type=Path,
         required=True,
-        help="the model to write; its curves come beside it, and MODEL.training with the state of the run",
+        help="the model to write; a table of its epochs comes beside it, and MODEL.training with the state of the run",
     )
     parser.add_argument(
         "--labels", metavar="folder|FILE", default="folder", help="as for an index: a CSV with path and label, or COCO"
@@ -101,8 +102,7 @@ def _add_backbone(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    from searchengine.learn.triplets.recipe import TRIPLETS, Recipe
-    from searchengine.learn.triplets.splitting import SPLITS
+    from searchengine.learn.triplets.recipe import SPLITS, TRIPLETS, Recipe
 
     usual = Recipe()
     group = parser.add_argument_group("how it is learnt")
@@ -145,8 +145,15 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         type=float,
         default=usual.weight_decay,
-        help="pulls weights back to where they began, so that the backbone's own sense of likeness is kept; more of it "
-        "for labels that will not be searched by: 10 (default: %(default)s)",
+        help="pulls weights back to their start at each step (default: %(default)s)",
+    )
+    group.add_argument(
+        "--blend",
+        metavar="SHARE",
+        type=float,
+        default=usual.blend,
+        help="how far the model goes from the backbone (0) to what was learnt (1): 1 is best for the classes in the "
+        "folder, less for searching other classes too (default: %(default)s)",
     )
     group.add_argument(
         "--dropout",
@@ -192,7 +199,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Run it."""
     from searchengine.extractors import make_spec, weights_file
-    from searchengine.learn.triplets.cutting import last_layer_off
+    from searchengine.learn.triplets.network import layer_before_last_dense
     from searchengine.learn.triplets.recipe import Recipe
     from searchengine.learn.triplets.run import check_out, train_metric
     from searchengine.progress import Bar
@@ -204,7 +211,7 @@ def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     weights = options.weights or "imagenet"
     spec = make_spec(
         options.backbone,
-        layer=options.layer or last_layer_off(options.backbone),
+        layer=options.layer or layer_before_last_dense(options.backbone),
         pooling=options.pooling,
         normalize="none",
         weights=weights,
@@ -229,6 +236,7 @@ def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         print_json({**asdict(trained), "model": str(trained.model)})
     else:
         print_result("\n".join(_report(trained)))
+        print_note(_advice(recipe, trained))
         print_note(f"next:\n  {_next(options)}")
     return 0
 
@@ -247,8 +255,23 @@ def _report(trained: Trained) -> list[str]:
         )
     if trained.skipped:
         lines.append(f"{len(trained.skipped)} files could not be used.")
-    lines.append(f"{trained.model}: written in {trained.seconds:.0f} s, with its curves beside it")
+    lines.append(f"{trained.model}: written in {trained.seconds:.0f} s, with a table of its epochs beside it")
     return lines
+
+
+def _advice(recipe: Recipe, trained: Trained) -> str:
+    """What the scores say of other classes than those in the folder, and the flags for them."""
+    if recipe.split == "image":
+        return (
+            "These scores are for the classes in the folder. To measure how well classes that are not in it are found, "
+            "add --split class; a smaller --blend keeps more of what the backbone knows of them."
+        )
+    if trained.after.mean_average_precision > trained.before.mean_average_precision:
+        return "These scores are for classes that were not learnt: they are found better than by the backbone alone."
+    return (
+        "These scores are for classes that were not learnt: they are not found better than by the backbone alone. Try "
+        f"a --blend below {recipe.blend:g}, or index with the backbone."
+    )
 
 
 def _row(name: str, scores: Scores) -> str:

@@ -1,4 +1,4 @@
-"""The batches of an epoch, a function of the seed and its number alone: so a run can go on in step."""
+"""The batches of an epoch. They depend on the seed and the number of the epoch alone, so a run can resume."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from searchengine.learn.triplets.miners import Triplets
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """``rows`` (b,) int64 numbers of images; ``triplets`` (t, 3) int64 places in ``rows``, or None: to be mined."""
+    """``rows`` (b,) int64 of images; ``triplets`` (t, 3) int64 positions in ``rows``, None if they are to be mined."""
 
     rows: NDArray[np.int64]
     triplets: Triplets | None
 
 
 def draw_triplets(labels: NDArray[np.int64], anchors: NDArray[np.int64], random: np.random.Generator) -> Triplets:
-    """A positive and a negative for each anchor, drawn at random.
+    """Draw a random positive and a random negative for each anchor.
 
     Args:
         labels: (n,) int64, at least two different ones.
-        anchors: (t,) int64 rows, each with another of its label.
-        random: where chance comes from.
+        anchors: (t,) int64 rows, each with another row of its label.
+        random: the source of randomness.
 
     Returns:
         (t, 3) int64 rows.
@@ -45,13 +45,13 @@ def draw_triplets(labels: NDArray[np.int64], anchors: NDArray[np.int64], random:
 
 
 def with_partner(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) -> the rows whose label another row has too."""
+    """(n,) labels -> the rows that share their label with another row."""
     _, number, size = np.unique(labels, return_inverse=True, return_counts=True)
     return np.flatnonzero(size[number] > 1)
 
 
 class RandomTriplets:
-    """Each image is the anchor once an epoch, with a positive and a negative drawn at random."""
+    """Each image is the anchor once in an epoch, with a random positive and a random negative."""
 
     def __init__(self, labels: NDArray[np.int64], *, size: int, seed: int) -> None:
         """``labels`` (n,) int64; ``size`` triplets a batch."""
@@ -62,7 +62,7 @@ class RandomTriplets:
         return math.ceil(len(self._anchors) / self._size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Batches of up to three rows a triplet; a row that is in several triplets is in the batch once."""
+        """Batches of up to three rows for each triplet; a row of several triplets is in the batch once."""
         random = np.random.default_rng((self._seed, number))
         triplets = draw_triplets(self._labels, random.permutation(self._anchors), random)
         for start in range(0, len(triplets), self._size):
@@ -71,10 +71,10 @@ class RandomTriplets:
 
 
 class ClassBatches:
-    """P classes with K images of each, to be mined (Hermans, Beyer and Leibe 2017, section 2)."""
+    """Batches of P classes with K images each, to be mined (Hermans, Beyer and Leibe 2017, section 2)."""
 
     def __init__(self, labels: NDArray[np.int64], *, size: int, images_a_class: int, seed: int) -> None:
-        """``labels`` (n,) int64; ``size`` images a batch, ``images_a_class`` of them of one class, if it has them."""
+        """``labels`` (n,) int64; ``size`` images a batch, ``images_a_class`` of each class, where it has as many."""
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self._classes = min(max(2, size // images_a_class), len(self._members))
         self._each, self._seed = images_a_class, seed
@@ -85,9 +85,9 @@ class ClassBatches:
         return self._steps
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """As many batches as it takes to draw about as many images as there are."""
+        """Batches that together draw about as many images as there are."""
         random = np.random.default_rng((self._seed, number))
         for _ in range(self._steps):
             chosen = random.choice(len(self._members), self._classes, replace=False)
-            rows = [random.permutation(self._members[one])[: self._each] for one in chosen.tolist()]
+            rows = [random.permutation(self._members[label])[: self._each] for label in chosen.tolist()]
             yield Batch(np.concatenate(rows), None)

@@ -1,12 +1,13 @@
-"""The state of a run on disk, replaced as a whole after each epoch: a kill leaves the state before or after it."""
+"""The state of a run on disk: a checkpoint that is replaced after each epoch, and the history as a CSV table."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.files import replace_bytes
-from searchengine.learn.triplets.curves import Epoch
-from searchengine.learn.triplets.learner import State
+from searchengine.files import replace_bytes, replace_text
+
+_SHEET = "told"  # the name of settings and epochs in the file
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Scores on the validation part. ``number`` 0 is the start, before anything was learnt; it has no ``loss``."""
+
+    number: int
+    loss: float | None
+    triplet_accuracy: float
+    precision: float
+    mean_average_precision: float
+    seconds: float
+
+
+def best_of(epochs: Sequence[Epoch]) -> Epoch:
+    """The epoch with the best mAP; the first of several."""
+    return max(epochs, key=lambda epoch: (epoch.mean_average_precision, -epoch.number))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """``weights`` that learn, and the variables of the ``optimizer``."""
+
+    weights: list[NDArray[np.float32]]
+    optimizer: list[NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """``last`` is the state after the last of the ``epochs``, ``best`` the weights of the one with the best mAP.
+    """``last`` is the state after the last of the ``epochs``, ``best`` the blended weights of the best one.
 
-    ``settings`` are those of the run; another run does not go on from here.
+    ``settings`` are those of the run; a run with others cannot resume from here.
     """
 
     settings: Mapping[str, Any]
@@ -32,52 +58,72 @@ class Checkpoint:
     best: list[NDArray[np.float32]]
 
 
-def save(file: Path, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint in the place of the one before; LearningError where it cannot be written, and that one stays."""
+def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint in one step; where it cannot be written, LearningError, and the previous one stays."""
     arrays: dict[str, NDArray[Any]] = {}
     groups = {"last": checkpoint.last.weights, "optimizer": checkpoint.last.optimizer, "best": checkpoint.best}
     for kind, values in groups.items():
         arrays |= {f"{kind}_{number:04d}": value for number, value in enumerate(values)}
-    told = {"settings": dict(checkpoint.settings), "epochs": [epoch.to_dict() for epoch in checkpoint.epochs]}
+    sheet = {"settings": dict(checkpoint.settings), "epochs": [asdict(epoch) for epoch in checkpoint.epochs]}
     stream = io.BytesIO()
-    np.savez(stream, told=np.array(json.dumps(told)), **arrays)  # type: ignore[arg-type]
+    np.savez(stream, **{_SHEET: np.array(json.dumps(sheet)), **arrays})  # type: ignore[arg-type]
     try:
         replace_bytes(file, stream.getvalue())
     except OSError as error:
         number = checkpoint.epochs[-1].number
-        kept = f"The state after epoch {number - 1} is kept" if number > 1 else "Nothing is lost but this epoch"
+        kept = f"The state after epoch {number - 1} is kept" if number > 1 else "Nothing but this epoch is lost"
         raise LearningError(
             f"{file} cannot be written after epoch {number}: {error.strerror or error}. {kept}. Free some space; the "
-            "same command goes on from there."
+            "same command resumes from there."
         ) from error
 
 
-def load(file: Path, settings: Mapping[str, Any], *, free: frozenset[str] = frozenset()) -> Checkpoint | None:
+def load_checkpoint(
+    file: Path, settings: Mapping[str, Any], *, free: frozenset[str] = frozenset()
+) -> Checkpoint | None:
     """The checkpoint of a run with these settings, or None where there is none.
 
-    LearningError for one of other settings, but for those that are ``free`` to change, and for one that is damaged.
+    LearningError where it has other settings, apart from those that are ``free`` to change, and where it is damaged.
     """
     try:
         # From memory: NumPy would leave a damaged file open.
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            told = json.loads(str(stored["told"]))
+            sheet = json.loads(str(stored[_SHEET]))
             groups: dict[str, list[NDArray[Any]]] = {"last": [], "optimizer": [], "best": []}
-            for name in sorted(set(stored.files) - {"told"}):
+            for name in sorted(set(stored.files) - {_SHEET}):
                 groups[name.rpartition("_")[0]].append(stored[name])
-        epochs = tuple(Epoch(**values) for values in told["epochs"])
-        before = dict(told["settings"])
+        epochs = tuple(Epoch(**values) for values in sheet["epochs"])
+        before = dict(sheet["settings"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise LearningError(f"{file} is damaged: {error}. Begin anew with --restart.") from error
+        raise LearningError(f"{file} is damaged: {error}. Start again with --restart.") from error
     differing = [
-        f"{name} {before.get(name)!r} then, {settings.get(name)!r} now"
+        f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"
         for name in sorted(before.keys() | settings.keys())
         if name not in free and before.get(name) != settings.get(name)
     ]
     if differing:
         raise LearningError(
-            f"{file} is of a run with other settings: {'; '.join(differing)}. Use those, begin anew with --restart, or "
-            "choose another --out."
+            f"{file} belongs to a run with other settings: {'; '.join(differing)}. Use the earlier ones, start again "
+            "with --restart, or choose another --out."
         )
     return Checkpoint(settings, epochs, State(groups["last"], groups["optimizer"]), groups["best"])
+
+
+def write_history(file: Path, epochs: Sequence[Epoch]) -> None:
+    """Write a CSV table with a line for each epoch; LearningError."""
+    out = io.StringIO(newline="")
+    table = csv.writer(out)
+    table.writerow(["epoch", "loss", "triplet_accuracy", "P@1", "mAP", "seconds"])
+    for epoch in epochs:
+        loss = "" if epoch.loss is None else f"{epoch.loss:.6f}"
+        scores = (epoch.triplet_accuracy, epoch.precision, epoch.mean_average_precision)
+        table.writerow([epoch.number, loss, *(f"{score:.6f}" for score in scores), f"{epoch.seconds:.3f}"])
+    try:
+        replace_text(file, out.getvalue())
+    except OSError as error:
+        raise LearningError(
+            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command resumes from the "
+            "last state."
+        ) from error

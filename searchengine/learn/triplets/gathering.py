@@ -1,4 +1,4 @@
-"""Folders of labelled images -> features and labels to learn from; each image is decoded and embedded once."""
+"""Folders of labelled images -> features and labels; each image is decoded and embedded once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from searchengine.progress import Progress
 
 _BATCH = 32
 _THREADS = os.cpu_count() or 1
-_SOURCE = 1.5  # times the input size: from so large a picture the augmented ones are cut
+_VIEW_SOURCE = 1.5  # augmented views are cut from a picture this many times larger than the input
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A file and its label, of several the first."""
+    """An image file and its label, the first of several."""
 
     path: str
     file: bytes
@@ -39,8 +39,8 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the folders hold: ``unlabelled`` counts images that have no label."""
+class LabelledFiles:
+    """The labelled images of some folders; ``unlabelled`` counts the others."""
 
     images: tuple[Labelled, ...]
     unlabelled: int
@@ -48,10 +48,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """Images that can be learnt from, in the order of their paths; their features stand in ``records``.
+    """Images to learn from, in the order of their paths; their features are in ``records``.
 
-    ``labels`` (n,) int64 are numbers of ``classes``; ``groups`` (n,) int64 are equal where the content is; ``places``
-    (n,) int64 are the records.
+    ``labels`` (n,) int64 are positions in ``classes``; ``groups`` (n,) int64 are equal for equal content; ``places``
+    (n,) int64 are positions of records.
     """
 
     classes: tuple[str, ...]
@@ -60,7 +60,7 @@ class Gathered:
     places: NDArray[np.int64]
     records: Records
     skipped: tuple[tuple[str, str], ...]
-    version: str  # 16 hexadecimal digits that differ whenever an image or a label does
+    version: str  # 16 hexadecimal digits: of all contents and labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,41 +70,41 @@ class _Read:
     reason: str | None = None
 
 
-def find_labelled(folders: Sequence[Path], *, labels: str = "folder", exclude: Sequence[str] = ()) -> Found:
-    """The files in the folders, and their labels as an index would have them.
+def find_labelled(folders: Sequence[Path], *, labels: str = "folder", exclude: Sequence[str] = ()) -> LabelledFiles:
+    """The images in the folders, with the labels that an index would give them.
 
-    Raises IndexingError for a folder or a labels file that is not there, LearningError where nothing has a label.
+    Raises IndexingError for a missing folder or labels file, LearningError with fewer than two labels.
     """
     roots = assign_roots([], check_roots(folders))
     plan = make_plan(roots, {}, {}, labels=labels_from(labels), exclude=exclude)
     names = {root.id: root.name for root in roots}
-    found = []
+    images = []
     for candidate in plan.candidates:
-        label = next((one.strip() for one in candidate.labels if one.strip()), "")
+        label = next((label.strip() for label in candidate.labels if label.strip()), "")
         if label:
-            found.append(Labelled(_shown(candidate, names), candidate.file, label))
-    if not found:
+            images.append(Labelled(_display_path(candidate, names), candidate.file, label))
+    if not images:
         raise LearningError(
-            f"Nothing in {', '.join(map(str, folders))} has a label, so there is nothing to learn from. Put the images "
-            "of each class into a folder of its own, or name them in a table: --labels FILE.csv, with the columns path "
-            "and label."
+            f"No image in {', '.join(map(str, folders))} has a label, so there is nothing to learn from. Put the "
+            "images of each class into a folder of its own, or list them in a table with the columns path and label: "
+            "--labels FILE.csv."
         )
-    classes = sorted({one.label for one in found})
+    classes = sorted({image.label for image in images})
     if len(classes) < 2:
         raise LearningError(
-            f"All images have the one label {classes[0]!r}: what is alike is learnt from what is not. Give the folder "
-            "above, with a subfolder for each of at least two classes."
+            f"All images have the same label, {classes[0]!r}: learning needs at least two classes. Name the parent "
+            "folder, with a subfolder for each class."
         )
-    return Found(tuple(found), len(plan.candidates) - len(found))
+    return LabelledFiles(tuple(images), len(plan.candidates) - len(images))
 
 
-def _shown(candidate: Candidate, names: dict[int, str]) -> str:
+def _display_path(candidate: Candidate, names: dict[int, str]) -> str:
     path = os.fsdecode(candidate.path)
     return path if len(names) == 1 else f"{names[candidate.root]}/{path}"
 
 
 def gather(
-    found: Found,
+    files: LabelledFiles,
     extractor: Extractor,
     folder: Path,
     progress: Progress,
@@ -113,19 +113,19 @@ def gather(
     seed: int = 0,
     keep_pixels: bool = False,
 ) -> Gathered:
-    """Embed every image once, and its augmented views; what was embedded before is taken from ``folder``.
+    """Embed each image and its augmented views, unless ``folder`` has their features from an earlier run.
 
     Args:
-        found: what to embed.
+        files: what to embed.
         extractor: of raw features, not normalised.
         folder: where the records are kept.
-        progress: told of each image.
-        views: augmented variants of each image beside itself.
-        seed: of the augmentation, which is a function of it and the content of the image.
+        progress: advances with each image.
+        views: augmented variants of each image besides itself.
+        seed: of the augmentation, which depends on it and on the content of the image alone.
         keep_pixels: keep (h, w, 3) pixels too, for a backbone that learns.
 
     Raises:
-        LearningError: fewer than two classes are left after what cannot be read, or the disk is full.
+        LearningError: fewer than two classes have images that can be read, or the disk is full.
     """
     made_with = json.dumps([extractor.spec.to_json(), extractor.precision, views, seed if views else 0, keep_pixels])
     file = folder / f"features-{hashlib.sha256(made_with.encode()).hexdigest()[:16]}.bin"
@@ -138,9 +138,9 @@ def gather(
             dimension=extractor.dimension,
             pixels=extractor.spec.input_size if keep_pixels else None,
         )
-        progress.start(len(found.images), 0)
+        progress.start(len(files.images), 0)
         pending: dict[bytes, NDArray[np.uint8]] = {}
-        for image, read in _read_ahead(found.images, extractor, records, views, seed):
+        for image, read in _read_ahead(files.images, extractor, records, views, seed):
             if read.reason is not None:
                 progress.skipped(image.path, read.reason)
                 skipped.append((image.path, read.reason))
@@ -154,10 +154,10 @@ def gather(
         _embed(pending, extractor, records)
     except OSError as error:
         raise LearningError(
-            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command goes on where "
-            "this one stopped."
+            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command resumes "
+            "where this one stopped."
         ) from error
-    return _gathered(found.images, contents, records, skipped)
+    return _gathered(files.images, contents, records, skipped)
 
 
 def _gathered(
@@ -167,13 +167,13 @@ def _gathered(
     places = records.places([content for _, content in usable])
     finite = np.array([bool(np.isfinite(records.features(places[i : i + 1])).all()) for i in range(len(places))], bool)
     if len(places) and not finite.any():
-        raise LearningError("The backbone gives features that are no numbers: its weights are damaged.")
-    usable = [one for one, good in zip(usable, finite.tolist(), strict=True) if good]
+        raise LearningError("All features of the backbone are NaN or infinite: its weights are damaged.")
+    usable = [pair for pair, good in zip(usable, finite.tolist(), strict=True) if good]
     classes = tuple(sorted({image.label for image, _ in usable}))
     if len(classes) < 2:
         raise LearningError(
-            f"Of {len(images)} images {len(skipped)} cannot be used, and fewer than two classes are left: nothing can "
-            f"be learnt. The first: {skipped[0][0]}: {skipped[0][1]}"
+            f"{len(skipped)} of {len(images)} images cannot be used, which leaves fewer than two classes to learn "
+            f"from. The first is {skipped[0][0]}: {skipped[0][1]}"
             if skipped
             else "Fewer than two classes are left."
         )
@@ -203,18 +203,18 @@ def _embed(pending: dict[bytes, NDArray[np.uint8]], extractor: Extractor, record
 def _read_ahead(
     images: Sequence[Labelled], extractor: Extractor, records: Records, views: int, seed: int
 ) -> Iterator[tuple[Labelled, _Read]]:
-    """By threads, a few files ahead of the model."""
+    """Each image with its content, decoded by threads a few files ahead of the model."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
         waiting: deque[tuple[Labelled, Future[_Read]]] = deque()
         try:
             for image in images:
                 waiting.append((image, pool.submit(_read, image, extractor, records, views, seed)))
                 if len(waiting) >= 4 * _THREADS:
-                    one, future = waiting.popleft()
-                    yield one, future.result()
+                    first, future = waiting.popleft()
+                    yield first, future.result()
             while waiting:
-                one, future = waiting.popleft()
-                yield one, future.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
             for _, future in waiting:
                 future.cancel()
@@ -236,7 +236,7 @@ def _read(image: Labelled, extractor: Extractor, records: Records, views: int, s
     if not views:
         return _Read(content, pixels[None])
     size = extractor.spec.input_size
-    side = round(_SOURCE * max(size))
+    side = round(_VIEW_SOURCE * max(size))
     random = np.random.default_rng([seed, *content])
     varied = Augmentation().batch([resize(decoded.pixels, (side, side))] * views, max(size), random)
-    return _Read(content, np.stack([pixels, *(resize(one, size) for one in varied)]))
+    return _Read(content, np.stack([pixels, *(resize(view, size) for view in varied)]))

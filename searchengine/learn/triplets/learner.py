@@ -1,28 +1,31 @@
-"""Steps of gradient descent on the triplet loss: embed a batch, mine its triplets, learn from them."""
+"""Gradient descent on the triplet loss: steps of a batch, epochs, and when to stop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import LearningError
 from searchengine.learn.triplets import miners
 from searchengine.learn.triplets.batches import ClassBatches, RandomTriplets
+from searchengine.learn.triplets.checkpoint import Checkpoint, Epoch, State, best_of
 from searchengine.learn.triplets.losses import triplet_loss
 from searchengine.learn.triplets.recipe import Recipe
+from searchengine.learn.triplets.validation import Scores
 
-_EMBEDDED_AT_ONCE = 64
+_EMBED_BATCH = 64
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss or an embedding is no number any more."""
+    """The loss or an embedding is NaN or infinite."""
 
 
 class Source(Protocol):
-    """What the network is fed with: features where the backbone is frozen, else pictures."""
+    """Training inputs: features where the backbone is frozen, else pictures."""
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[Any]:
         """(b,) rows -> (b, ...), each varied as the recipe says."""
@@ -33,27 +36,18 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class State:
-    """``weights`` that learn, and the variables of the ``optimizer``."""
-
-    weights: list[NDArray[np.float32]]
-    optimizer: list[NDArray[Any]]
-
-
 class Learner:
-    """A network that learns, by Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+    """A network and the Adam optimiser that trains it (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    It computes as in inference: statistics of small batches would do the backbone harm. Weights decay towards where
-    they began, not towards zero (L2-SP; Li, Grandvalet and Davoine 2018, https://arxiv.org/abs/1802.01483), apart from
-    the gradient (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101): what the backbone knew is kept where
-    the labels do not speak against it.
+    It computes as in inference: batch statistics of small batches would harm the backbone. Weights decay towards their
+    start instead of zero (L2-SP; Li, Grandvalet and Davoine 2018, https://arxiv.org/abs/1802.01483), decoupled from the
+    gradient (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
     """
 
     def __init__(
         self, model: Any, variables: Sequence[Any], source: Source, labels: NDArray[np.int64], recipe: Recipe
     ) -> None:
-        """``variables`` of the ``model`` learn, from the values that they have now; ``labels`` (n,) int64 are those of
+        """``variables`` of the ``model`` learn, starting from their present values; ``labels`` (n,) int64 are those of
         the rows of ``source``."""
         import keras
         import tensorflow as tf
@@ -61,9 +55,9 @@ class Learner:
         self._variables = list(variables)
         self._source, self._labels, self._recipe = source, labels, recipe
         # Three compiled pieces, because the miner between the first two is plain NumPy.
-        width, kind = model.output_shape[-1], model.inputs[0]
+        width, inputs = model.output_shape[-1], model.inputs[0]
         self._embed = tf.function(
-            lambda inputs: model(inputs, training=False), input_signature=[tf.TensorSpec(kind.shape, kind.dtype)]
+            lambda batch: model(batch, training=False), input_signature=[tf.TensorSpec(inputs.shape, inputs.dtype)]
         )
         self._loss = tf.function(
             lambda embeddings, triplets: triplet_loss(embeddings, triplets, recipe.margin),
@@ -71,31 +65,32 @@ class Learner:
         )
         self._optimizer = keras.optimizers.Adam(recipe.learning_rate)
         self._optimizer.build(self._variables)
-        starts = [tf.constant(np.array(one.value)) for one in self._variables]
+        self._start = [np.array(variable.value) for variable in self._variables]
+        start = [tf.constant(value) for value in self._start]
         pull = recipe.learning_rate * recipe.weight_decay
 
         def apply(gradients: Any) -> None:
             self._optimizer.apply(gradients, self._variables)
             if pull:
-                for variable, start in zip(self._variables, starts, strict=True):
-                    variable.assign(variable - pull * (variable - start))
+                for variable, value in zip(self._variables, start, strict=True):
+                    variable.assign(variable - pull * (variable - value))
 
         self._apply = tf.function(apply)
 
     def batches(self, rows: NDArray[np.int64]) -> int:
-        """How many an epoch of these (m,) rows has."""
+        """The number of batches in an epoch over these (m,) rows."""
         return len(self._batches(rows))
 
     def epoch(self, number: int, rows: NDArray[np.int64], advance: Callable[[], None] = lambda: None) -> float:
-        """Learn from these (m,) rows once, as a function of the seed and the number alone; gives the mean loss.
+        """Learn from these (m,) rows once, as a function of seed and number alone; returns the mean loss.
 
-        ``advance`` is called after each batch. NotFiniteError where the loss is no number.
+        ``advance`` is called after each batch. NotFiniteError where the loss is NaN or infinite.
         """
         random = np.random.default_rng((self._recipe.seed, number, 1))
         losses = []
         for batch in self._batches(rows).epoch(number):
-            of_batch = rows[batch.rows]
-            losses.append(self._step(self._source.draw(of_batch, random), self._labels[of_batch], batch.triplets))
+            batch_rows = rows[batch.rows]
+            losses.append(self._step(self._source.draw(batch_rows, random), self._labels[batch_rows], batch.triplets))
             advance()
         return float(np.mean(losses))
 
@@ -108,21 +103,21 @@ class Learner:
     def _step(self, inputs: NDArray[Any], labels: NDArray[np.int64], triplets: miners.Triplets | None) -> float:
         import tensorflow as tf
 
-        learning = [one.value for one in self._variables]
+        watched = [variable.value for variable in self._variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(learning)
+            tape.watch(watched)
             embeddings = self._embed(tf.constant(inputs))  # (b, ...) -> (b, dim)
             if triplets is None:
-                triplets = self._mined(np.asarray(embeddings), labels)
+                triplets = self._mine(np.asarray(embeddings), labels)
             loss = self._loss(embeddings, tf.constant(triplets))
         value = float(loss)
         if not np.isfinite(value):
             raise NotFiniteError
         if value > 0.0:
-            self._apply(tape.gradient(loss, learning))
+            self._apply(tape.gradient(loss, watched))
         return value
 
-    def _mined(self, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> miners.Triplets:
+    def _mine(self, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> miners.Triplets:
         if not np.isfinite(embeddings).all():
             raise NotFiniteError
         distances = miners.squared_distances(embeddings)
@@ -131,12 +126,12 @@ class Learner:
         return miners.semihard(distances, labels, self._recipe.margin)
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(m,) rows -> (m, dim) float32 embeddings. NotFiniteError where one is no number."""
+        """(m,) rows -> (m, dim) float32 embeddings. NotFiniteError where one is NaN or infinite."""
         import tensorflow as tf
 
         parts = [
-            np.asarray(self._embed(tf.constant(self._source.plain(rows[start : start + _EMBEDDED_AT_ONCE]))))
-            for start in range(0, len(rows), _EMBEDDED_AT_ONCE)
+            np.asarray(self._embed(tf.constant(self._source.plain(rows[start : start + _EMBED_BATCH]))))
+            for start in range(0, len(rows), _EMBED_BATCH)
         ]
         embeddings = np.concatenate(parts)
         if not np.isfinite(embeddings).all():
@@ -146,16 +141,92 @@ class Learner:
     def state(self) -> State:
         """A copy of all that changes from step to step."""
         return State(
-            [np.array(one.value) for one in self._variables], [np.array(one.value) for one in self._optimizer.variables]
+            [np.array(variable.value) for variable in self._variables],
+            [np.array(variable.value) for variable in self._optimizer.variables],
         )
 
+    def blended(self, weights: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """``start + blend * (weights - start)``: the average of both (WiSE-FT; Wortsman et al. 2022,
+        https://arxiv.org/abs/2109.01903) keeps most of what was learnt and most of what the start was good at."""
+        share = np.float32(self._recipe.blend)
+        return [start + share * (learnt - start) for start, learnt in zip(self._start, weights, strict=True)]
+
     def restore(self, state: State) -> None:
-        """Take a state back."""
+        """Set weights and optimiser."""
         self.restore_weights(state.weights)
         for variable, value in zip(self._optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
 
     def restore_weights(self, weights: Sequence[NDArray[np.float32]]) -> None:
-        """Take weights back, and leave the optimiser as it is."""
+        """Set the weights, and leave the optimiser as it is."""
         for variable, value in zip(self._variables, weights, strict=True):
             variable.assign(value)
+
+
+def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapping[str, Any]) -> Checkpoint:
+    """The state before the first epoch. It counts as epoch 0, so the best epoch is never worse than the start.
+
+    LearningError where the backbone makes an embedding NaN or infinite.
+    """
+    began = time.monotonic()
+    state = learner.state()
+    try:
+        scores = judge()
+    except NotFiniteError as error:
+        raise LearningError(
+            "An embedding is NaN or infinite before anything was learnt: the numbers of the backbone are too large, or "
+            "its weights are damaged. Nothing was written. Choose another --layer, --backbone or --weights."
+        ) from error
+    return Checkpoint(settings, (_epoch(0, None, scores, began),), state, state.weights)
+
+
+def continue_training(
+    learner: Learner,
+    rows: NDArray[np.int64],
+    judge: Callable[[], Scores],
+    recipe: Recipe,
+    state: Checkpoint,
+    *,
+    keep: Callable[[Checkpoint], None] = lambda _: None,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[Checkpoint, bool]:
+    """Epoch after epoch, until the recipe is done or nothing gets better.
+
+    Args:
+        learner: in the last state of ``state``.
+        rows: (m,) int64, the training part.
+        judge: scores the learner with its present weights on the validation part.
+        recipe: how long.
+        state: where to start.
+        keep: called with the state after each epoch.
+        advance: called after each batch.
+
+    Returns:
+        the last sound state, and whether training ended because the loss became NaN or infinite.
+    """
+    while not _done(state.epochs, recipe):
+        began = time.monotonic()
+        number = state.epochs[-1].number + 1
+        try:
+            loss = learner.epoch(number, rows, advance)
+            last = learner.state()
+            blended = learner.blended(last.weights)
+            learner.restore_weights(blended)
+            epoch = _epoch(number, loss, judge(), began)
+        except NotFiniteError:
+            return state, True
+        learner.restore_weights(last.weights)
+        better = epoch.mean_average_precision > best_of(state.epochs).mean_average_precision
+        state = Checkpoint(state.settings, (*state.epochs, epoch), last, blended if better else state.best)
+        keep(state)
+    return state, False
+
+
+def _epoch(number: int, loss: float | None, scores: Scores, began: float) -> Epoch:
+    seconds = time.monotonic() - began
+    return Epoch(number, loss, scores.triplet_accuracy, scores.precision, scores.mean_average_precision, seconds)
+
+
+def _done(epochs: Sequence[Epoch], recipe: Recipe) -> bool:
+    last = epochs[-1].number
+    return last >= recipe.epochs or last - best_of(epochs).number >= recipe.patience

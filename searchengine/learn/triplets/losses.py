@@ -1,4 +1,4 @@
-"""The triplet loss, on rows of a batch that are told by their numbers."""
+"""The triplet loss."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 
 def triplet_loss(embeddings: Any, triplets: Any, margin: float) -> Any:
-    """How far the triplets are from what is wanted: the mean of max(0, D(a, p) - D(a, n) + margin).
+    """Mean of max(0, D(a, p) - D(a, n) + margin) over triplets.
 
     D is the squared Euclidean distance, as in FaceNet (Schroff, Kalenichenko and Philbin 2015,
-    https://arxiv.org/abs/1503.03832): 0 to 4 between embeddings of length one.
+    https://arxiv.org/abs/1503.03832): 0 to 4 between embeddings of length 1.
 
     Args:
         embeddings: (b, d) float, a Keras tensor or an array.
-        triplets: (t, 3) int, the rows of anchor, positive and negative.
-        margin: by how much the negative is to be farther away.
+        triplets: (t, 3) int, rows of anchor, positive and negative.
+        margin: by how much the negative should be farther away.
 
     Returns:
         a scalar >= 0; 0 where there are no triplets.

@@ -1,4 +1,4 @@
-"""Which triplets of a batch are learnt from: told by the distances of its embeddings, so from NumPy arrays alone."""
+"""Miners choose the triplets of a batch by the distances of its embeddings. They work on NumPy arrays alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Triplets = NDArray[np.int64]  # (t, 3): rows of anchor, positive, negative
 
 
 def squared_distances(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(b, d) -> (b, b) squared Euclidean distances, never below zero, zero on the diagonal."""
+    """(b, d) -> (b, b) squared Euclidean distances, at least 0, and 0 on the diagonal."""
     rows = embeddings.astype(np.float64)
     products = rows @ rows.T
     norms = np.diagonal(products)
@@ -19,17 +19,17 @@ def squared_distances(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def semihard(distances: NDArray[np.float64], labels: NDArray[np.int64], margin: float) -> Triplets:
-    """For each anchor and positive the nearest of the semi-hard negatives: farther than the positive, but by less
-    than the margin (Schroff, Kalenichenko and Philbin 2015, https://arxiv.org/abs/1503.03832, section 3.2).
+    """For each anchor and positive, the nearest semi-hard negative: farther than the positive, by less than the margin
+    (Schroff, Kalenichenko and Philbin 2015, https://arxiv.org/abs/1503.03832, section 3.2).
 
     Args:
-        distances: (b, b) float64, squared as the loss has them.
+        distances: (b, b) float64, squared as in the loss.
         labels: (b,) int64.
         margin: that of the loss.
 
     Returns:
-        (t, 3) int64 in the order of anchor and positive; a pair without a semi-hard negative has no triplet. Of equally
-        near negatives it is the first.
+        (t, 3) int64 in the order of anchor and positive. A pair without a semi-hard negative has no triplet; of equally
+        near negatives the first counts.
     """
     same = labels[:, None] == labels[None, :]
     anchors, positives = np.nonzero(same & ~np.eye(len(labels), dtype=np.bool_))
@@ -40,7 +40,7 @@ def semihard(distances: NDArray[np.float64], labels: NDArray[np.int64], margin: 
 
 
 def hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> Triplets:
-    """For each anchor the farthest positive and the nearest negative of the batch: "batch hard" (Hermans, Beyer and
+    """For each anchor, the farthest positive and the nearest negative of the batch: "batch hard" (Hermans, Beyer and
     Leibe 2017, https://arxiv.org/abs/1703.07737).
 
     Args:
@@ -48,8 +48,8 @@ def hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> Triplets:
         labels: (b,) int64.
 
     Returns:
-        (t, 3) int64 in the order of anchors; one without a positive or without a negative has no triplet. Of equally
-        far positives, and of equally near negatives, it is the first.
+        (t, 3) int64 in the order of anchors. An anchor without a positive or a negative has no triplet; of equally far
+        positives, and of equally near negatives, the first counts.
     """
     same = labels[:, None] == labels[None, :]
     positive = same & ~np.eye(len(labels), dtype=np.bool_)
@@ -59,10 +59,10 @@ def hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> Triplets:
 
 
 def _nearest(anchors: NDArray[np.int64], positives: NDArray[np.int64], candidates: NDArray[np.float64]) -> Triplets:
-    """Complete pairs by the nearest of their candidates, (t, b) with inf for what is none; drop those without."""
+    """Add the nearest candidate to each pair, and drop pairs without any; ``candidates`` (t, b) are inf elsewhere."""
     if not candidates.size:
         return np.empty((0, 3), dtype=np.int64)
     negatives = candidates.argmin(axis=1)
-    found = np.isfinite(candidates[np.arange(len(candidates)), negatives])
-    triplets: Triplets = np.stack([anchors, positives, negatives], axis=1)[found].astype(np.int64)
+    exists = np.isfinite(candidates[np.arange(len(candidates)), negatives])
+    triplets: Triplets = np.stack([anchors, positives, negatives], axis=1)[exists].astype(np.int64)
     return triplets

@@ -1,4 +1,4 @@
-"""The network: a backbone, a scale, the new dense layer, L2 normalisation. All of it layers that Keras itself has."""
+"""The network: a backbone, a scale, the new dense layer, L2 normalisation. All are ordinary Keras layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors import backbones, shipped
+from searchengine.extractors import backbones, own, shipped
 from searchengine.extractors.building import Built
 from searchengine.extractors.export import load_model
 from searchengine.extractors.frameworks import import_keras
@@ -22,45 +22,47 @@ from searchengine.extractors.weights import locate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ROWS = 1024  # from which directions are taken
+_ROWS = 1024  # features from which the first directions are computed
+# Layers that may follow the last dense layer of a classifier or a metric.
+_AFTER_DENSE = {"Activation", "Softmax", "UnitNormalization", "Dropout", "BatchNormalization", "LayerNormalization"}
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The layers that are put on a backbone: ``scale`` is fixed, ``dense`` learns, ``unit`` brings to length one."""
+    """The layers on top of a backbone: ``scale`` is fixed, ``dense`` learns, ``unit`` normalises to length 1."""
 
     scale: Any
     dense: Any
     unit: Any
 
     def on(self, features: Any) -> Any:
-        """(n, d) features -> (n, dim) embeddings of length one."""
+        """(n, d) features -> (n, dim) embeddings of length 1."""
         return self.unit(self.dense(self.scale(features)))
 
     @property
     def weights(self) -> list[Any]:
-        """What learns."""
+        """The variables that learn."""
         return list(self.dense.trainable_variables)
 
 
 def new_head(features: NDArray[np.float32], dim: int, seed: int) -> Head:
-    """A head that begins where the backbone is: its embeddings are as far from each other as the features were.
+    """A head that starts with the distances of the backbone's features.
 
-    The dense layer starts as the ``dim`` directions that hold most of the features (a singular value decomposition of
-    some of them), so that of their cosines as little as possible is lost; numbers beyond the directions that there are
-    start near zero.
+    The dense layer starts as a projection on the ``dim`` main directions of the features (a singular value
+    decomposition of some of them), which changes their cosines as little as possible. Dimensions beyond the number of
+    directions start near zero.
 
     Args:
-        features: (n, d) float32, as the backbone gives them; n >= 1.
-        dim: numbers an embedding.
-        seed: of the choice of rows.
+        features: (n, d) float32, raw features of the backbone; n >= 1.
+        dim: numbers in an embedding.
+        seed: of the choice of features.
     """
     from keras import layers
 
     random = np.random.default_rng(seed)
     length = float(np.linalg.norm(features, axis=1).mean())
-    some = features[random.permutation(len(features))[:_ROWS]].astype(np.float64)
-    directions = np.linalg.svd(some, full_matrices=False)[2][:dim]  # (r, d), r <= dim
+    sample = features[random.permutation(len(features))[:_ROWS]].astype(np.float64)
+    directions = np.linalg.svd(sample, full_matrices=False)[2][:dim]  # (r, d), r <= dim
     width = features.shape[1]
     kernel = 0.01 * random.standard_normal((width, dim)) / np.sqrt(width)
     kernel[:, : len(directions)] = directions.T
@@ -77,7 +79,7 @@ def new_head(features: NDArray[np.float32], dim: int, seed: int) -> Head:
 def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[[str], None]) -> Built:
     """The backbone of a spec as a Keras model, (n, h, w, 3) uint8 -> (n, d) float32, with its weights.
 
-    The errors of ``extractors.load_extractor``.
+    Raises the errors of ``extractors.load_extractor``.
     """
     import_keras()
     if spec.model == backbones.COMPACT:
@@ -86,24 +88,39 @@ def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[
 
 
 def joined(built: Built, head: Head) -> Any:
-    """The whole as one Keras model: (n, h, w, 3) uint8 RGB -> (n, dim) float32 of length one."""
+    """Backbone and head as one Keras model: (n, h, w, 3) uint8 RGB -> (n, dim) float32 of length 1."""
     import keras
 
     return keras.Model(built.model.inputs[0], head.on(built.model.outputs[0]), name="metric")
 
 
-def thawed(built: Built, layer: str) -> list[Any]:
+def thawed(built: Built, first_layer: str) -> list[Any]:
     """The variables of a backbone from a layer on, in the order of the network.
 
-    Raises UnknownNameError for a layer that it has not, and LearningError where nothing after it could learn.
+    Raises UnknownNameError if it has no such layer, and LearningError if nothing from that layer on has weights.
     """
-    names = [one.name for one in built.network.layers]
-    check_name("layer of the backbone", layer, names)
+    names = [layer.name for layer in built.network.layers]
+    check_name("layer of the backbone", first_layer, names)
     used = {id(variable) for variable in built.model.trainable_variables}
-    later: Sequence[Any] = built.network.layers[names.index(layer) :]
-    found = [variable for one in later for variable in one.trainable_variables if id(variable) in used]
-    if not found:
+    layers: Sequence[Any] = built.network.layers[names.index(first_layer) :]
+    variables = [variable for layer in layers for variable in layer.trainable_variables if id(variable) in used]
+    if not variables:
         raise LearningError(
-            f"From {layer} on nothing in the backbone has weights: name an earlier layer with --thaw, or leave it out."
+            f"Nothing from {first_layer} on has weights. Name an earlier layer of the backbone with --thaw, or "
+            "leave it out."
         )
-    return found
+    return variables
+
+
+def layer_before_last_dense(backbone: str) -> str | None:
+    """Where to cut a ``.keras`` file so that its last dense layer is replaced.
+
+    None where it does not end in a dense layer, which keeps all of it, and for published models, whose layer is known.
+    Raises the errors of ``own.describe``.
+    """
+    if not own.is_model_file(backbone):
+        return None
+    layers = list(own.describe(Path(backbone).expanduser()).layers.values())
+    while layers and layers[-1].kind in _AFTER_DENSE:
+        layers.pop()
+    return layers[-2].name if len(layers) > 1 and layers[-1].kind == "Dense" else None

@@ -1,4 +1,4 @@
-"""What a backbone made of images, in one file that only grows: a run that was killed goes on behind the last record."""
+"""What the backbone computed from the images, in a file that only grows, and the inputs drawn from it for training."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.images import resize
+from searchengine.learn.triplets.augmentation import Augmentation
+
 CONTENT_BYTES = 16
 
 
 class Records:
-    """Records of one size, told by the content hash of the image. What stands twice counts once, what is torn never."""
+    """Records of fixed size, found by the content hash of the image.
+
+    Each batch is appended and flushed, so a run that was killed resumes after its last whole record: a torn record is
+    cut off, and of duplicates the first counts.
+    """
 
     def __init__(self, file: Path, *, views: int, dimension: int, pixels: tuple[int, int] | None) -> None:
-        """``views`` features of ``dimension`` numbers a record and, if wanted, ``pixels`` of so many rows and columns.
+        """A record holds ``views`` features of ``dimension`` numbers and, optionally, ``pixels``, (height, width).
 
         OSError where the file cannot be read or written.
         """
-        fields: list[tuple[Any, ...]] = [
-            ("content", np.void, CONTENT_BYTES),
-            ("features", np.float32, (views, dimension)),
-        ]
+        fields: list[tuple[Any, ...]] = [("content", f"V{CONTENT_BYTES}"), ("features", np.float32, (views, dimension))]
         if pixels is not None:
             fields.append(("pixels", np.uint8, (*pixels, 3)))
-        self._kind = np.dtype([("content", f"V{CONTENT_BYTES}"), *fields[1:]])
+        self._dtype = np.dtype(fields)
         self._file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-        whole = file.stat().st_size // self._kind.itemsize
-        if file.stat().st_size != whole * self._kind.itemsize:
-            os.truncate(file, whole * self._kind.itemsize)
-        self._rows: NDArray[Any] = np.empty(0, self._kind)
+        whole = file.stat().st_size // self._dtype.itemsize
+        if file.stat().st_size != whole * self._dtype.itemsize:
+            os.truncate(file, whole * self._dtype.itemsize)
+        self._rows: NDArray[Any] = np.empty(0, self._dtype)
         self._places: dict[bytes, int] = {}
-        self._take_up()
+        self._map_file()
 
     def __contains__(self, content: object) -> bool:
         return content in self._places
@@ -43,39 +47,85 @@ class Records:
     def append(
         self, contents: list[bytes], features: NDArray[np.float32], pixels: NDArray[np.uint8] | None = None
     ) -> None:
-        """Add a record for each: features (m, views, d) and, where they are kept, pixels (m, h, w, 3)."""
-        rows = np.empty(len(contents), self._kind)
+        """Add a record for each content: features (m, views, d) and, where they are kept, pixels (m, h, w, 3)."""
+        rows = np.empty(len(contents), self._dtype)
         rows["content"] = np.frombuffer(b"".join(contents), f"V{CONTENT_BYTES}")
         rows["features"] = features
-        if "pixels" in (self._kind.names or ()):
+        if "pixels" in (self._dtype.names or ()):
             rows["pixels"] = pixels
-        end = len(self._rows) * self._kind.itemsize
+        end = len(self._rows) * self._dtype.itemsize
         try:
             with self._file.open("ab") as stream:
                 stream.write(rows.tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError:
-            os.truncate(self._file, end)  # so that the next record begins where one should
+            os.truncate(self._file, end)  # so that the next record begins where it should
             raise
-        self._take_up()
+        self._map_file()
 
     def places(self, contents: list[bytes]) -> NDArray[np.int64]:
-        """(m,) int64: where the records of these contents stand."""
+        """(m,) int64: the positions of the records of these contents."""
         return np.array([self._places[content] for content in contents], dtype=np.int64)
 
     def features(self, places: NDArray[np.int64], view: int | NDArray[np.int64] = 0) -> NDArray[np.float32]:
-        """(m,) places -> (m, d) float32: of each one view."""
-        return np.asarray(self._rows["features"][places, view], dtype=np.float32)  # places: a copy already
+        """(m,) positions -> (m, d) float32: one view of each."""
+        return np.asarray(self._rows["features"][places, view], dtype=np.float32)  # fancy indexing: already a copy
 
     def pixels(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(m,) places -> (m, h, w, 3) uint8."""
+        """(m,) positions -> (m, h, w, 3) uint8."""
         return np.array(self._rows["pixels"][places], dtype=np.uint8)
 
-    def _take_up(self) -> None:
+    def _map_file(self) -> None:
         if not self._file.stat().st_size:
             return
-        before = len(self._rows)
-        self._rows = np.memmap(self._file, self._kind, mode="r")
-        for place, content in enumerate(self._rows["content"][before:].tolist(), before):
+        known = len(self._rows)
+        self._rows = np.memmap(self._file, self._dtype, mode="r")
+        for place, content in enumerate(self._rows["content"][known:].tolist(), known):
             self._places.setdefault(bytes(content), place)
+
+
+class Features:
+    """Training inputs for a frozen backbone: (b,) rows -> (b, d) float32 features."""
+
+    def __init__(self, records: Records, places: NDArray[np.int64], *, views: int, dropout: float) -> None:
+        """``places`` (n,) int64 are the records of the rows; ``dropout`` is the share of numbers that is left out."""
+        self._records, self._places = records, places
+        self._views, self._dropout = views, dropout
+
+    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.float32]:
+        """A random view of each, with dropout; the numbers kept are scaled up, so that their mean stays
+        (Srivastava et al. 2014)."""
+        features = self._records.features(self._places[rows], random.integers(0, 1 + self._views, len(rows)))
+        if self._dropout:
+            kept = random.random(features.shape, dtype=np.float32) >= self._dropout
+            features = features * kept / np.float32(1.0 - self._dropout)
+        return features
+
+    def plain(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The images as they are."""
+        return self._records.features(self._places[rows])
+
+
+class Pictures:
+    """Training inputs for a backbone that learns: (b,) rows -> (b, h, w, 3) uint8 pixels."""
+
+    def __init__(self, records: Records, places: NDArray[np.int64], *, augmented: bool) -> None:
+        """``places`` (n,) int64 are the records of the rows."""
+        self._records, self._places = records, places
+        self._augmentation = Augmentation() if augmented else None
+
+    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.uint8]:
+        """A new variant of each, if they are to be augmented."""
+        pictures = self.plain(rows)
+        if self._augmentation is None:
+            return pictures
+        height, width = pictures.shape[1:3]
+        side = max(height, width)
+        square = [resize(picture, (side, side)) for picture in pictures]
+        variants = self._augmentation.batch(square, side, random)
+        return np.stack([resize(variant, (height, width)) for variant in variants])
+
+    def plain(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images as they are."""
+        return self._records.pixels(self._places[rows])

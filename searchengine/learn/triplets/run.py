@@ -1,4 +1,4 @@
-"""Folders of labelled images -> a ``.keras`` file whose output is an embedding: the whole way."""
+"""Folders of labelled images -> a ``.keras`` file that maps pictures to embeddings."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors import ExtractorSpec, extractor_from_spec
+from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
 from searchengine.files import flush, locked
-from searchengine.learn.triplets import checkpoint, curves, fitting, gathering, network
-from searchengine.learn.triplets.checkpoint import Checkpoint
-from searchengine.learn.triplets.curves import Epoch
-from searchengine.learn.triplets.gathering import Found, Gathered
-from searchengine.learn.triplets.learner import Learner
+from searchengine.learn.triplets import gathering, network
+from searchengine.learn.triplets.checkpoint import (
+    Checkpoint,
+    Epoch,
+    best_of,
+    load_checkpoint,
+    save_checkpoint,
+    write_history,
+)
+from searchengine.learn.triplets.gathering import Gathered, LabelledFiles
+from searchengine.learn.triplets.learner import Learner, continue_training, start_training
 from searchengine.learn.triplets.recipe import Recipe
-from searchengine.learn.triplets.scores import Scores, score, validation_triplets
-from searchengine.learn.triplets.sources import Features, Pictures
-from searchengine.learn.triplets.splitting import validation_part
+from searchengine.learn.triplets.records import Features, Pictures
+from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
 from searchengine.progress import QUIET, Progress
 
-FREE = frozenset({"epochs", "patience"})  # may change while a run goes on
+_FREE_SETTINGS = frozenset({"epochs", "patience"})  # may differ from those of the run that is resumed
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of it. ``before`` are the scores of the backbone's own features, ``after`` those of the best epoch."""
+    """The result of a training. ``before`` are the scores of the backbone's features, ``after`` of the best epoch."""
 
     model: Path
     before: Scores
@@ -54,7 +59,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Task:
-    """What is learnt from, and what the backbone is worth by itself."""
+    """The images and their split, and the scores of the backbone alone."""
 
     data: Gathered
     training: NDArray[np.int64]
@@ -62,20 +67,24 @@ class _Task:
     triplets: NDArray[np.int64]
     before: Scores
 
-    def score(self, embeddings: NDArray[np.float32]) -> Scores:
-        return score(embeddings, self.data.labels[self.validation], self.triplets)
+    def score(self, learner: Learner) -> Scores:
+        return score(learner.embed(self.validation), self.data.labels[self.validation], self.triplets)
 
 
 def work_folder(out: Path) -> Path:
-    """Where a run keeps its state and its features."""
+    """The folder with the state and the features of a run."""
     return out.with_name(f"{out.stem}.training")
+
+
+def _checkpoint_file(out: Path) -> Path:
+    return work_folder(out) / "checkpoint.npz"
 
 
 def train_metric(
     folders: Sequence[Path],
     out: Path,
     spec: ExtractorSpec,
-    progress: Progress | None = None,
+    progress: Progress = QUIET,
     *,
     recipe: Recipe | None = None,
     weights_file: Path | None = None,
@@ -85,48 +94,57 @@ def train_metric(
     runtime: str = "auto",
     restart: bool = False,
 ) -> Trained:
-    """Learn a metric, or go on learning it, and write the model.
+    """Learn a metric, or resume learning it, and write the model.
 
     Args:
         folders: of images.
-        out: the ``.keras`` file; the curves come beside it, and a folder with the state of the run.
+        out: the ``.keras`` file. A CSV table of the epochs and a folder with the state of the run are put beside it.
         spec: the backbone, cut where the new layer begins; its normalisation does not matter.
-        progress: how far it is, and a sentence an epoch.
+        progress: of the images, then of the batches; a sentence for each epoch.
         recipe: how.
-        weights_file: of the backbone, if they are one's own.
+        weights_file: of the backbone, unless they are the published ones.
         labels: "folder" or a file, as for an index.
         exclude: patterns of what is left out.
         precision: of the frozen backbone.
         runtime: of the frozen backbone.
-        restart: begin anew where there is the state of a run.
+        restart: start again instead of resuming.
 
     Raises:
-        LearningError: nothing can be learnt, the state on disk is of another run, the disk is full, or the loss is no
-            number any more: then the best state is written all the same.
-        IndexingError: a folder or a labels file is not there.
-        ExtractorError, WeightsNotFoundError: the backbone cannot be had.
+        LearningError: nothing can be learnt, the state on disk is of another run, the disk is full, or the loss became
+            NaN or infinite; in the last case the best state is written nevertheless.
+        IndexingError: a folder or a labels file is missing.
+        ExtractorError, WeightsNotFoundError: the backbone cannot be loaded.
     """
     began = time.monotonic()
-    recipe, progress = recipe or Recipe(), progress or QUIET
+    recipe = recipe or Recipe()
     check_out(out)
-    found = gathering.find_labelled(folders, labels=labels, exclude=exclude)
+    files = gathering.find_labelled(folders, labels=labels, exclude=exclude)
     with _alone(out):
         raw = spec.unnormalized
-        task = _prepared(found, raw, out, progress, recipe, weights_file, precision, runtime)
-        _say_what(task, found, progress)
+        extractor = extractor_from_spec(
+            raw, weights_file=weights_file, precision=precision, runtime=runtime, gpu=True, progress=progress.say
+        )
+        task = _prepare(files, extractor, out, progress, recipe)
+        _describe(task, files, progress)
         built = network.load_backbone(raw, weights_file, progress.say)
         model, learner = _network(built, task, recipe)
         settings = {**asdict(recipe), "spec": raw.to_json(), "images": task.data.version}
-        final, diverged = _learn(learner, task, recipe, settings, out, progress, restart)
-        learner.restore_weights(final.last.weights)
+        state = None if restart else load_checkpoint(_checkpoint_file(out), settings, free=_FREE_SETTINGS)
+        if state is None:
+            state = start_training(learner, lambda: task.score(learner), settings)
+        else:
+            learner.restore(state.last)
+            progress.say(f"Resuming after epoch {state.epochs[-1].number}.")
+        final, diverged = _learn(learner, task, recipe, state, out, progress)
+        learner.restore_weights(learner.blended(final.last.weights))
         _write_model(model, work_folder(out) / "last.keras")
         learner.restore_weights(final.best)
         _write_model(model, out)
-    best = curves.best_of(final.epochs)
+    best = best_of(final.epochs)
     if diverged:
         raise LearningError(
-            f"In epoch {len(final.epochs)} the loss was no number any more. {out} holds the best state until then, of "
-            f"epoch {best.number}. Choose a smaller --learning-rate than {recipe.learning_rate:g}, and --restart."
+            f"The loss became NaN or infinite in epoch {len(final.epochs)}. {out} holds the best state before that, of "
+            f"epoch {best.number}. Choose a --learning-rate below {recipe.learning_rate:g}, and --restart."
         )
     return Trained(
         out,
@@ -137,7 +155,7 @@ def train_metric(
         len(task.data.classes),
         len(task.training),
         len(task.validation),
-        found.unlabelled,
+        files.unlabelled,
         task.data.skipped,
         time.monotonic() - began,
     )
@@ -155,22 +173,10 @@ def check_out(out: Path) -> None:
         raise LearningError(f"{work_folder(out)} cannot be made: {error.strerror}. Choose another --out.") from error
 
 
-def _prepared(
-    found: Found,
-    spec: ExtractorSpec,
-    out: Path,
-    progress: Progress,
-    recipe: Recipe,
-    weights_file: Path | None,
-    precision: str,
-    runtime: str,
-) -> _Task:
-    extractor = extractor_from_spec(
-        spec, weights_file=weights_file, precision=precision, runtime=runtime, gpu=True, progress=progress.say
-    )
+def _prepare(files: LabelledFiles, extractor: Extractor, out: Path, progress: Progress, recipe: Recipe) -> _Task:
     frozen = recipe.thaw is None
     data = gathering.gather(
-        found,
+        files,
         extractor,
         work_folder(out),
         progress,
@@ -186,25 +192,23 @@ def _prepared(
     return _Task(data, training, validation, triplets, score(features, data.labels[validation], triplets))
 
 
-def _say_what(task: _Task, found: Found, progress: Progress) -> None:
+def _describe(task: _Task, files: LabelledFiles, progress: Progress) -> None:
     data = task.data
-    of_class = np.bincount(data.labels[task.training], minlength=len(data.classes))
-    single = [name for name, count in zip(data.classes, of_class.tolist(), strict=True) if count == 1]
-    if found.unlabelled:
-        progress.say(f"{found.unlabelled} images have no label and are left out")
+    class_sizes = np.bincount(data.labels[task.training], minlength=len(data.classes))
+    single = [name for name, count in zip(data.classes, class_sizes.tolist(), strict=True) if count == 1]
+    if files.unlabelled:
+        progress.say(f"{files.unlabelled} images have no label and are left out.")
     if single:
-        progress.say(
-            f"of {', '.join(single[:5])}{' and others' if len(single) > 5 else ''} there is one image only: it "
-            "serves as a negative"
-        )
+        names = f"{', '.join(single[:5])}{' and others' if len(single) > 5 else ''}"
+        progress.say(f"Classes with a single image serve as negatives only: {names}.")
     progress.say(
         f"{len(task.training)} images of {len(np.unique(data.labels[task.training]))} classes to learn from, "
-        f"{len(task.validation)} of {len(np.unique(data.labels[task.validation]))} to validate with"
+        f"{len(task.validation)} of {len(np.unique(data.labels[task.validation]))} to validate with."
     )
 
 
 def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
-    """The whole model, and what learns: the head on ready features, or more of it on pictures."""
+    """The whole model, and its learner: of the head on stored features, or of the head and more on pictures."""
     keras = import_keras()
     data = task.data
     features = data.records.features(data.places[task.training])
@@ -220,34 +224,20 @@ def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
 
 
 def _learn(
-    learner: Learner,
-    task: _Task,
-    recipe: Recipe,
-    settings: dict[str, Any],
-    out: Path,
-    progress: Progress,
-    restart: bool,
+    learner: Learner, task: _Task, recipe: Recipe, state: Checkpoint, out: Path, progress: Progress
 ) -> tuple[Checkpoint, bool]:
-    """Epoch after epoch until the recipe is done; whether it ended because the loss was no number any more."""
-    file = work_folder(out) / "checkpoint.npz"
-
-    def judge() -> Scores:
-        return task.score(learner.embed(task.validation))
+    """Train from a state on, and keep what each epoch brought; see ``continue_training``."""
 
     def keep(state: Checkpoint) -> None:
-        checkpoint.save(file, state)
-        curves.write_curves(out, state.epochs, task.before)
-        progress.say(_epoch_line(state.epochs[-1], curves.best_of(state.epochs)))
+        save_checkpoint(_checkpoint_file(out), state)
+        write_history(out.with_name(f"{out.stem}.curves.csv"), state.epochs)
+        progress.say(_epoch_line(state.epochs[-1], best_of(state.epochs)))
 
-    state = None if restart else checkpoint.load(file, settings, free=FREE)
-    if state is None:
-        state = fitting.begin(learner, judge, settings)
-    else:
-        learner.restore(state.last)
-        progress.say(f"going on after epoch {state.epochs[-1].number}")
     batches = learner.batches(task.training)
     progress.start(recipe.epochs * batches, state.epochs[-1].number * batches, unit="batches")
-    return fitting.fit(learner, task.training, judge, recipe, state, keep=keep, advance=progress.advance)
+    return continue_training(
+        learner, task.training, lambda: task.score(learner), recipe, state, keep=keep, advance=progress.advance
+    )
 
 
 def _epoch_line(epoch: Epoch, best: Epoch) -> str:
@@ -259,51 +249,51 @@ def _epoch_line(epoch: Epoch, best: Epoch) -> str:
 
 
 def _write_model(model: Any, file: Path) -> None:
-    saved = file.with_name(f".{file.stem}.part.keras")  # Keras saves to nothing that does not end so
+    part = file.with_name(f".{file.stem}.part.keras")  # Keras insists on the ending
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Keras, on how NumPy copies
-            model.save(saved)
-        _make_repeatable(saved)
-        flush(saved)
-        saved.replace(file)
+            warnings.simplefilter("ignore")  # from Keras, about how NumPy copies
+            model.save(part)
+        _make_repeatable(part)
+        flush(part)
+        part.replace(file)
     except OSError as error:
         raise LearningError(
-            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command only has to write "
-            "it."
+            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command then only has to "
+            "write it."
         ) from error
     finally:
-        saved.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _make_repeatable(file: Path) -> None:
-    """The same network gives the same bytes, whenever it is saved: an index knows its model by them.
+    """Give the same network the same bytes whenever it is saved, because an index knows its model by their hash.
 
-    Keras notes the time, and tells objects that occur several times by where they lie in memory.
+    Keras writes the time, and numbers shared objects by their place in memory.
     """
     with zipfile.ZipFile(file) as saved:
         parts = {info.filename: saved.read(info) for info in saved.infolist()}
-    about = json.loads(parts["metadata.json"])
-    parts["metadata.json"] = json.dumps({**about, "date_saved": ""}).encode()
+    metadata = json.loads(parts["metadata.json"])
+    parts["metadata.json"] = json.dumps({**metadata, "date_saved": ""}).encode()
     numbers: dict[str, int] = {}
     parts["config.json"] = re.sub(
         r'(?<="shared_object_id": )\d+',
-        lambda found: str(numbers.setdefault(found[0], len(numbers))),
+        lambda match: str(numbers.setdefault(match[0], len(numbers))),
         parts["config.json"].decode(),
     ).encode()
-    with zipfile.ZipFile(file, "w") as anew:
+    with zipfile.ZipFile(file, "w") as rewritten:
         for name, data in parts.items():
-            anew.writestr(zipfile.ZipInfo(name), data)  # of 1980
+            rewritten.writestr(zipfile.ZipInfo(name), data)  # dated 1980
 
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """One run at a time; the lock goes with the process."""
+    """One run at a time; the lock is released when the process ends."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(work_folder(out) / "lock"))
         except BlockingIOError as error:
             raise LearningError(
-                f"Another run is training {out} now. Wait until it is done, or choose another --out."
+                f"Another run is training {out}. Wait until it ends, or choose another --out."
             ) from error
         yield

@@ -15,12 +15,13 @@ from PIL import Image
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import own
-from searchengine.learn.triplets import Recipe, checkpoint, fitting
-from searchengine.learn.triplets import run as running
+from searchengine.learn.triplets.checkpoint import load_checkpoint
 from searchengine.learn.triplets.gathering import find_labelled
-from searchengine.learn.triplets.learner import Learner, NotFiniteError
-from searchengine.learn.triplets.scores import Scores
-from searchengine.learn.triplets.sources import Features
+from searchengine.learn.triplets.learner import Learner, NotFiniteError, start_training
+from searchengine.learn.triplets.recipe import Recipe
+from searchengine.learn.triplets.records import Features
+from searchengine.learn.triplets.run import check_out
+from searchengine.learn.triplets.validation import Scores
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 
@@ -30,13 +31,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 def test_one_class_only(tmp_path: Path) -> None:
     tiny.draw_photos(tmp_path / "photos")
-    with pytest.raises(LearningError, match=r"All images have the one label 'red'.*at least two classes"):
+    with pytest.raises(LearningError, match=r"All images have the same label, 'red'.*at least two classes"):
         find_labelled([tmp_path / "photos"], exclude=["green", "blue"])
 
 
 def test_no_labels(tmp_path: Path) -> None:
     shutil.copytree(tiny.draw_photos(tmp_path / "photos") / "red", tmp_path / "flat")
-    with pytest.raises(LearningError, match=r"Nothing in .*flat has a label.*--labels FILE.csv"):
+    with pytest.raises(LearningError, match=r"No image in .*flat has a label.*--labels FILE.csv"):
         find_labelled([tmp_path / "flat"])
     with pytest.raises(IndexingError, match="is not there"):
         find_labelled([tmp_path / "gone"])
@@ -59,6 +60,7 @@ def test_empty_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"blend": 0.0}, "--blend must be"),
         ({"dropout": 1.0}, "--dropout must be"),
         ({"margin": 0.0}, "--margin and --learning-rate"),
         ({"learning_rate": float("nan")}, "--margin and --learning-rate"),
@@ -80,10 +82,10 @@ def test_the_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "must end in .keras" in capsys.readouterr().err
     (tmp_path / "folder.keras").mkdir()
     with pytest.raises(LearningError, match="is a folder"):
-        running.check_out(tmp_path / "folder.keras")
+        check_out(tmp_path / "folder.keras")
     (tmp_path / "file").touch()
     with pytest.raises(LearningError, match="cannot be made"):
-        running.check_out(tmp_path / "file" / "model.keras")
+        check_out(tmp_path / "file" / "model.keras")
 
 
 def test_weights_that_cannot_be_had(
@@ -114,7 +116,7 @@ def test_unreadable_images_and_a_class_of_one(setting: Setting, tmp_path: Path) 
     assert [path for path, _ in result.skipped] == ["red/broken.jpg", "red/cut.png"]
     assert all(reason for _, reason in result.skipped)
     assert result.classes == 4
-    assert any("of alone there is one image only: it serves as a negative" in one for one in told.sentences)
+    assert any("a single image serve as negatives only: alone" in sentence for sentence in told.sentences)
 
 
 @pytest.mark.slow
@@ -122,13 +124,13 @@ def test_nothing_readable(setting: Setting, tmp_path: Path) -> None:
     for label in tiny.CLASSES:
         (tmp_path / "photos" / label).mkdir(parents=True)
         (tmp_path / "photos" / label / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
-    with pytest.raises(LearningError, match=r"Of 3 images 3 cannot be used.*blue/a.jpg"):
+    with pytest.raises(LearningError, match=r"3 of 3 images cannot be used.*blue/a.jpg"):
         setting.train(tmp_path / "m.keras", photos=tmp_path / "photos")
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best state until then is written, and a later look finds it."""
+def test_a_loss_that_becomes_nan(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best state until then is written, and training can resume."""
     whole = Features.draw
 
     def poisoned(self: Features, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -137,7 +139,7 @@ def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch:
 
     epochs: list[int] = []
     monkeypatch.setattr(Features, "draw", poisoned)
-    with pytest.raises(LearningError, match=r"In epoch 4 the loss was no number any more. .*of epoch \d.*--restart"):
+    with pytest.raises(LearningError, match=r"The loss became NaN or infinite in epoch 4. .*of epoch \d.*--restart"):
         setting.train(tmp_path / "m.keras", tiny.Told(epochs.append))
     embeddings = np.asarray(own.load(tmp_path / "m.keras")(np.zeros((1, tiny.SIZE, tiny.SIZE, 3), np.uint8)))
     assert np.isfinite(embeddings).all()
@@ -146,31 +148,29 @@ def test_a_loss_that_is_no_number(setting: Setting, tmp_path: Path, monkeypatch:
     assert [epoch.number for epoch in result.epochs] == [0, 1, 2, 3, 4]
 
 
-def test_a_start_that_is_no_number() -> None:
+def test_a_start_that_is_nan() -> None:
     class Start:
         def state(self) -> None: ...
 
     def judge() -> Scores:
         raise NotFiniteError
 
-    with pytest.raises(LearningError, match=r"In epoch 0, .* was no number.*Choose another --layer"):
-        fitting.begin(cast("Learner", Start()), judge, {})
+    with pytest.raises(LearningError, match=r"NaN or infinite before anything was learnt.*Choose another --layer"):
+        start_training(cast("Learner", Start()), judge, {})
 
 
 @pytest.mark.slow
-def test_a_start_that_is_no_number_in_a_whole_run(
-    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_is_nan_in_a_whole_run(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Features.plain
     monkeypatch.setattr(Features, "plain", lambda self, rows: whole(self, rows) * np.float32(np.nan))
-    with pytest.raises(LearningError, match="In epoch 0"):
+    with pytest.raises(LearningError, match="before anything was learnt"):
         setting.train(tmp_path / "m.keras")
     assert not (tmp_path / "m.keras").exists()
 
 
 @pytest.mark.slow
 def test_a_learning_rate_that_blows_up(setting: Setting, tmp_path: Path) -> None:
-    with pytest.raises(LearningError, match=r"Choose a smaller --learning-rate than 1e\+38"):
+    with pytest.raises(LearningError, match=r"Choose a --learning-rate below 1e\+38"):
         setting.train(tmp_path / "m.keras", learning_rate=1e38, weight_decay=0.0)
     assert own.load(tmp_path / "m.keras").output_shape == (None, 4)
 
@@ -220,4 +220,4 @@ def test_a_full_disk_at_the_model(setting: Setting, tmp_path: Path, monkeypatch:
 def test_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.npz").write_bytes(b"no checkpoint")
     with pytest.raises(LearningError, match="--restart"):
-        checkpoint.load(tmp_path / "checkpoint.npz", {})
+        load_checkpoint(tmp_path / "checkpoint.npz", {})

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from searchengine.extractors import own
-from searchengine.learn.triplets import checkpoint
-from searchengine.learn.triplets.curves import best_of
+from searchengine.learn.triplets.checkpoint import best_of, load_checkpoint
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 
@@ -72,7 +71,7 @@ def test_killed_at_random_moments(setting: Setting, tmp_path: Path) -> None:
         file = tmp_path / "killed.training" / "checkpoint.npz"
         with np.load(file, allow_pickle=False) as stored:
             assert "told" in stored.files
-        found = checkpoint.load(file, {}, free=frozenset(_settings(file)))
+        found = load_checkpoint(file, {}, free=frozenset(_settings(file)))
         assert found is not None
         assert found.epochs[-1].number >= done
         done = found.epochs[-1].number

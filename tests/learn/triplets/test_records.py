@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets import checkpoint
-from searchengine.learn.triplets.checkpoint import Checkpoint
-from searchengine.learn.triplets.curves import Epoch, best_of
-from searchengine.learn.triplets.learner import State
+from searchengine.learn.triplets.checkpoint import (
+    Checkpoint,
+    Epoch,
+    State,
+    best_of,
+    load_checkpoint,
+    save_checkpoint,
+)
 from searchengine.learn.triplets.records import Records
 
 
@@ -91,31 +95,31 @@ def some_checkpoint(settings: dict[str, Any], epochs: int) -> Checkpoint:
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "checkpoint.npz"
     settings = {"margin": 0.2, "thaw": None, "epochs": 5}
-    assert checkpoint.load(file, settings) is None
+    assert load_checkpoint(file, settings) is None
     wanted = some_checkpoint(settings, 3)
-    checkpoint.save(file, wanted)
-    found = checkpoint.load(file, {**settings, "epochs": 9}, free=frozenset({"epochs"}))
+    save_checkpoint(file, wanted)
+    found = load_checkpoint(file, {**settings, "epochs": 9}, free=frozenset({"epochs"}))
     assert found is not None
     assert found.epochs == wanted.epochs
     for one, other in [(found.best, wanted.best), (found.last.weights, wanted.last.weights)]:
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
     assert int(found.last.optimizer[0]) == 3
-    with pytest.raises(LearningError, match=r"other settings: margin 0.2 then, 0.3 now. Use those, .*--restart"):
-        checkpoint.load(file, {**settings, "margin": 0.3})
+    with pytest.raises(LearningError, match=r"margin was 0.2 and is now 0.3. Use the earlier ones, .*--restart"):
+        load_checkpoint(file, {**settings, "margin": 0.3})
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(LearningError, match="damaged"):
-        checkpoint.load(file, settings)
+        load_checkpoint(file, settings)
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "checkpoint.npz"
-    checkpoint.save(file, some_checkpoint({}, 3))
+    save_checkpoint(file, some_checkpoint({}, 3))
     fill_disk(monkeypatch)
-    with pytest.raises(LearningError, match=r"No space left .*The state after epoch 2 is kept.*goes on from there"):
-        checkpoint.save(file, some_checkpoint({}, 4))
+    with pytest.raises(LearningError, match=r"No space left .*The state after epoch 2 is kept.*resumes from there"):
+        save_checkpoint(file, some_checkpoint({}, 4))
     monkeypatch.undo()
-    found = checkpoint.load(file, {})
+    found = load_checkpoint(file, {})
     assert found is not None
     assert len(found.epochs) == 3
     assert [left.name for left in tmp_path.iterdir()] == ["checkpoint.npz"]

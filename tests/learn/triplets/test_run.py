@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from searchengine.errors import LearningError, UnknownNameError
 from searchengine.extractors import own
@@ -46,7 +45,7 @@ def weights(model: Any) -> list[NDArray[np.float32]]:
 
 def test_it_learns(trained: tuple[Trained, tiny.Told]) -> None:
     result, told = trained
-    assert result.after.mean_average_precision > result.before.mean_average_precision + 0.05
+    assert result.after.mean_average_precision > result.before.mean_average_precision + 0.02
     assert result.best > 0
     assert result.after.precision >= result.before.precision
     assert result.after.triplet_accuracy > result.before.triplet_accuracy
@@ -63,7 +62,6 @@ def test_what_is_written(trained: tuple[Trained, tiny.Told]) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "metric.keras",
         "metric.curves.csv",
-        "metric.curves.png",
         "metric.training",
     }
     rows = list(csv.DictReader((folder / "metric.curves.csv").read_text().splitlines()))
@@ -73,9 +71,6 @@ def test_what_is_written(trained: tuple[Trained, tiny.Told]) -> None:
     for row, epoch in zip(rows[1:], result.epochs[1:], strict=True):
         assert float(row["loss"]) == pytest.approx(epoch.loss, abs=1e-6)
         assert float(row["mAP"]) == pytest.approx(epoch.mean_average_precision, abs=1e-6)
-    with Image.open(folder / "metric.curves.png") as picture:
-        assert picture.format == "PNG"
-        assert len(picture.convert("RGB").getcolors(100000) or ()) > 10
 
 
 def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
@@ -92,20 +87,20 @@ def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
 
 
 def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told], described: None) -> None:
-    from searchengine.learn.triplets.cutting import last_layer_off
+    from searchengine.learn.triplets.network import layer_before_last_dense
 
     result, _ = trained
     layers = list(own.describe(result.model).layers.values())
     assert [layer.name for layer in layers[-2:]] == ["embedding", "unit"]
-    assert last_layer_off(str(result.model)) == layers[-3].name  # "embedding" is replaced
+    assert layer_before_last_dense(str(result.model)) == layers[-3].name  # "embedding" is replaced
     assert layers[-3].shape == (8,)
-    assert last_layer_off("resnet50") is None
+    assert layer_before_last_dense("resnet50") is None
 
 
 def test_last_layer_of_a_classifier(setting: Setting, described: None) -> None:
-    from searchengine.learn.triplets.cutting import last_layer_off
+    from searchengine.learn.triplets.network import layer_before_last_dense
 
-    assert last_layer_off(str(setting.backbone)) == "mean"
+    assert layer_before_last_dense(str(setting.backbone)) == "mean"
 
 
 @pytest.fixture
@@ -149,7 +144,7 @@ def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
     assert np.abs(kernel(inner, "second") - kernel(before, "second")).max() > 1e-4
     with pytest.raises(UnknownNameError, match=r"no layer of the backbone 'secnd'\. Choose one of: second"):
         setting.train(tmp_path / "other.keras", thaw="secnd")
-    with pytest.raises(LearningError, match="From mean on nothing in the backbone has weights"):
+    with pytest.raises(LearningError, match="Nothing from mean on has weights"):
         setting.train(tmp_path / "other.keras", thaw="mean")
 
 
@@ -161,7 +156,7 @@ def test_going_on(setting: Setting, tmp_path: Path) -> None:
     second = setting.train(out, told, epochs=4)
     assert second.epochs[:3] == first.epochs
     assert told.epochs == [3, 4]
-    assert "going on after epoch 2" in told.sentences
+    assert "Resuming after epoch 2." in told.sentences
     whole = setting.train(tmp_path / "whole.keras", epochs=4)
     for a, b in zip(weights(own.load(second.model)), weights(own.load(whole.model)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -169,7 +164,7 @@ def test_going_on(setting: Setting, tmp_path: Path) -> None:
     done = setting.train(out, told, epochs=4)
     assert done.epochs == second.epochs
     assert out.exists()
-    with pytest.raises(LearningError, match=r"other settings: margin 0.2 then, 0.3 now"):
+    with pytest.raises(LearningError, match=r"other settings: margin was 0.2 and is now 0.3"):
         setting.train(out, epochs=4, margin=0.3)
     assert len(setting.train(out, epochs=1, margin=0.3, restart=True).epochs) == 2
 
