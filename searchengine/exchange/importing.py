@@ -1,43 +1,51 @@
-"""A file of ready-made features -> an index. No model is needed, and none can be asked for later."""
+"""A file of ready-made features -> an index, which has no model: it is searched by id or by vector."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexingError, IndexNotFoundError
-from searchengine.exchange import pictures
+from searchengine.errors import ImageError, IndexingError, IndexNotFoundError
 from searchengine.exchange.reading import read_features
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.names import check_name
 from searchengine.extractors.pixels import normalized
 from searchengine.extractors.spec import IMPORTED, NORMALIZATIONS, ExtractorSpec
+from searchengine.images import average_colour, decode
 from searchengine.index import entries, lock, metrics, swapping
 from searchengine.index.catalog import now
-from searchengine.index.changes import ReadyRow
+from searchengine.index.changes import FileState, ReadyRow
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.scan import check_folder
 from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 32 * 2**20
-_LENGTH_ONE = 1e-4  # how far a squared length may be from 1; that of float16 vectors is off by less
+_UNIT_TOLERANCE = 1e-4  # of a squared length; that of float16 vectors of length 1 differs by less
+_COLOUR_SIZE = (32, 32)  # pixels, enough for an average colour; a JPEG is decoded at a reduced scale
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How features are taken in.
+    """How to import features.
 
-    ``normalize``: "none" keeps every number as it is, "l2" brings each row to length 1. ``images``: the folder that
-    the paths are relative to, if the pictures are at hand. ``name`` says for people what the features are.
-    ``append``: add to an index that was imported before. ``metric`` None: as the index was made, be it this one or the
-    one that the file was exported from; else Euclidean.
+    Attributes:
+        columns: which column of the file holds what.
+        metric: None: that of the index, or of the one that the file was exported from; else Euclidean.
+        normalize: "none" keeps every number as it is, "l2" brings each row to length 1.
+        images: the folder that the paths are relative to, if the pictures are at hand.
+        name: says for people what the features are.
+        append: add to an index that was imported before.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -50,7 +58,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of it; ``pictures``: rows with a picture to show; ``left_out``: columns that were not used."""
+    """The result of an import. ``pictures``: rows with a picture to show; ``left_out``: columns that were not used."""
 
     added: int
     dimension: int
@@ -62,12 +70,12 @@ class Imported:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The result as JSON has it."""
         return asdict(self)
 
 
 def imported_spec(*, unit: bool) -> ExtractorSpec:
-    """What stands in the manifest in place of an extractor; ``unit``: the features have length 1."""
+    """The entry in place of an extractor; ``unit``: the features have length 1."""
     return ExtractorSpec(
         model=IMPORTED,
         layer=None,
@@ -80,116 +88,118 @@ def imported_spec(*, unit: bool) -> ExtractorSpec:
 
 
 def import_features(
-    file: Path, index_dir: Path, options: ImportOptions | None = None, progress: Progress | None = None
+    file: Path, index_dir: Path, options: ImportOptions | None = None, progress: Progress = QUIET
 ) -> Imported:
     """Make an index of the features in a file; all of them or, if anything is wrong, none.
 
     Raises:
-        IndexingError: the file is no such file, holds NaN, infinity, ragged rows or ids twice; an index is there
-            already, be it one of photos that holds none any more; the disk is full.
+        IndexingError: the file is not a file of features, or holds NaN, infinity, ragged rows or an id twice; there is
+            an index already, even one of photos that holds none at present; the disk is full.
         UnknownNameError: no such metric or normalisation.
         IndexLockedError: another run is writing to the index.
     """
-    options, progress = options or ImportOptions(), progress or QUIET
+    options = options or ImportOptions()
     started = time.monotonic()
     if options.metric is not None:
         metrics.check_metric(options.metric)
     check_name("normalisation", options.normalize, NORMALIZATIONS)
     if options.images is not None:
         check_folder(options.images.expanduser().absolute())
-    with lock.writing(index_dir, now()):
-        writer = _existing(index_dir, options)  # a wrong folder is told before a long file is read
-        try:
-            table = read_features(file, options.columns)
-            unit = _checked(table.features, file, progress) or options.normalize == "l2"
-            metric = options.metric or table.metric or metrics.EUCLIDEAN
-            manifest, dimension = _manifest(file, options, unit, metric), table.features.shape[1]
-            fresh = writer is None
-            if writer is None:
-                writer = IndexWriter.create(index_dir, manifest, dimension=dimension)
-            elif not _images(writer):
-                writer = _anew(writer, manifest, dimension)
-            try:
-                done = _fill(writer, table, options, unit, progress, started)
-                writer.back_up()
-                return done
-            except BaseException:
-                writer.close()
-                if fresh:
-                    _remove(index_dir)
-                raise
-        finally:
-            if writer is not None:
-                writer.close()
-
-
-def _fill(
-    writer: IndexWriter, table: FeatureTable, options: ImportOptions, unit: bool, progress: Progress, started: float
-) -> Imported:
-    spec = imported_spec(unit=unit)
-    dimension = table.features.shape[1]
-    if writer.dimension != dimension or writer.catalog.need("fingerprint") != spec.fingerprint:
-        raise IndexingError(
-            f"The index in {writer.folder} holds features of {writer.dimension} numbers "
-            f"({writer.catalog.need('extractor')}), and these have {dimension} ({spec.title}). Choose another "
-            "--index-dir."
+    with lock.writing(index_dir, now()), ExitStack() as stack:
+        writer = _open_existing(index_dir, options)  # refuses a wrong folder before a long file is read
+        if writer is not None:
+            stack.enter_context(writer)
+        table = read_features(file, options.columns)
+        dimension = table.features.shape[1]
+        unit = _check_numbers(table.features, file, progress) or options.normalize == "l2"
+        manifest = _manifest(options.name or file.name, unit, options.metric or table.metric or metrics.EUCLIDEAN)
+        if writer is None:
+            writer = stack.enter_context(_new_index(index_dir, manifest, dimension))
+        elif not writer.catalog.image_count():
+            writer = stack.enter_context(_begin_again(writer, manifest, dimension))
+        _check_same_kind(writer, dimension, unit)
+        rows = _add(writer, table, options, progress)
+        writer.back_up()
+        return Imported(
+            added=len(rows),
+            dimension=dimension,
+            images=writer.catalog.image_count(),
+            labelled=sum(bool(row.labels) for row in rows),
+            pictures=sum(row.width is not None for row in rows),
+            normalized=unit,
+            left_out=table.left_out,
+            seconds=round(time.monotonic() - started, 3),
         )
+
+
+def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progress: Progress) -> list[ReadyRow]:
     folder = None if options.images is None else options.images.expanduser().absolute()
-    root, roots = (None, []) if folder is None else _root(writer, folder)
-    rows = _rows(table, folder, root, progress)
+    root, new_roots = (None, []) if folder is None else _root(writer, folder)
+    rows = _rows(table, folder, root)
+    if folder is not None:
+        rows = _look_at_pictures(rows, folder, progress)
     _check_free(writer, rows)
-    progress.start(len(rows), 0)
-    writer.commit_ready(_blocks(table.features, options.normalize, progress), rows, roots)
+    progress.start(len(rows))
+    writer.commit_ready(_blocks(table.features, options.normalize, progress), rows, new_roots)
     if options.metric is not None:
         writer.set({"metric": options.metric})
-    return Imported(
-        added=len(rows),
-        dimension=dimension,
-        images=_images(writer),
-        labelled=sum(bool(row.labels) for row in rows),
-        pictures=sum(row.width is not None for row in rows),
-        normalized=unit,
-        left_out=table.left_out,
-        seconds=round(time.monotonic() - started, 3),
-    )
+    return rows
 
 
 # -- the index ------------------------------------------------------------------------------------------------------
 
 
-def _existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
-    """The index that is there already, if features may be put into it; None if there is none."""
+def _open_existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
+    """The index in a folder, if features may be put into it; None if there is none."""
     try:
         writer = IndexWriter.open(folder)
     except IndexNotFoundError:
         return None
     try:
-        images = _images(writer)
+        images = writer.catalog.image_count()
         spec = ExtractorSpec.from_json(writer.catalog.need("spec"))
-        there = f"There is an index of {images} images in {folder} already ({writer.catalog.need('extractor')}):"
-        if spec.model != IMPORTED:  # it may be empty for now, and yet it knows its folders and which ids are taken
+        extractor = writer.catalog.need("extractor")
+        existing = f"There is an index of {images} images in {folder} already ({extractor}):"
+        if spec.model != IMPORTED:  # even if it is empty now, it keeps its folders and the ids it has given
             raise IndexingError(
-                f"{there} features are not imported into an index of photos. Choose another --index-dir."
+                f"{existing} features are not imported into an index of photos. Choose another --index-dir."
             )
         if images and not options.append:
-            raise IndexingError(f"{there} give --append to add to it, or choose another --index-dir.")
+            raise IndexingError(f"{existing} give --append to add to it, or choose another --index-dir.")
     except BaseException:
         writer.close()
         raise
     return writer
 
 
-def _images(writer: IndexWriter) -> int:
-    return int(writer.catalog.execute("SELECT count(*) FROM images").fetchone()[0])
+@contextmanager
+def _new_index(folder: Path, manifest: dict[str, str], dimension: int) -> Iterator[IndexWriter]:
+    """A new index, which is removed if the block ends with an error."""
+    try:
+        with IndexWriter.create(folder, manifest, dimension=dimension) as writer:
+            yield writer
+    except BaseException:
+        for file in [*folder.glob("catalog.sqlite*"), *matrices(folder)]:
+            file.unlink(missing_ok=True)
+        raise
 
 
-def _manifest(file: Path, options: ImportOptions, unit: bool, metric: str) -> dict[str, str]:
+def _begin_again(writer: IndexWriter, manifest: dict[str, str], dimension: int) -> IndexWriter:
+    """Open an empty imported index for features of another kind; ids that it has given stay taken."""
+    edits = writer.catalog.need_number("edits") + 1  # tells readers that what they have seen is gone
+    file = swapping.next_name(writer.catalog.need("features_file"))
+    changed = {"dimension": str(dimension), "rows": "0", "edits": str(edits), "features_file": file}
+    writer.set({**manifest, **changed})
+    writer.close()
+    return IndexWriter.open(writer.folder)
+
+
+def _manifest(name: str, unit: bool, metric: str) -> dict[str, str]:
     spec = imported_spec(unit=unit)
-    what = options.name or file.name
     return {
         "spec": spec.to_json(),
         "fingerprint": spec.fingerprint,
-        "extractor": f"Imported features ({what}), {'L2-normalised' if unit else 'not normalised'}",
+        "extractor": f"Imported features ({name}), {'L2-normalised' if unit else 'not normalised'}",
         "weights_file": "",
         "precision": "float32",
         "runtime": "none",
@@ -199,86 +209,25 @@ def _manifest(file: Path, options: ImportOptions, unit: bool, metric: str) -> di
     }
 
 
-def _anew(writer: IndexWriter, manifest: dict[str, str], dimension: int) -> IndexWriter:
-    """An imported index that holds no image, for features of whatever kind; ids that were given stay taken."""
-    edits = writer.catalog.need_number("edits") + 1  # or a reader would take it for what it has seen
-    file = swapping.next_name(writer.catalog.need("features_file"))
-    own = {"dimension": str(dimension), "rows": "0", "edits": str(edits), "features_file": file}
-    writer.set({**manifest, **own})
-    writer.close()
-    return IndexWriter.open(writer.folder)
-
-
-def _remove(folder: Path) -> None:
-    for file in [*folder.glob("catalog.sqlite*"), *matrices(folder)]:
-        file.unlink(missing_ok=True)
-
-
-# -- rows -----------------------------------------------------------------------------------------------------------
-
-
-def _rows(table: FeatureTable, folder: Path | None, root: int | None, progress: Progress) -> list[ReadyRow]:
-    count = len(table.features)
-    paths: Sequence[str | None] = table.paths if table.paths is not None else [None] * count
-    labels = table.labels if table.labels is not None else [()] * count
-    ids: Sequence[int | None] = table.ids.tolist() if table.ids is not None else [None] * count
-    if folder is None:
-        return [
-            ReadyRow(id_, None, None if path is None else path.encode("utf-8", "surrogateescape"), label)
-            for id_, path, label in zip(ids, paths, labels, strict=True)
-        ]
-    if table.paths is None:
-        raise IndexingError("There is no column of paths to find the pictures by. Name it with --paths.")
-    inside = [None if path is None else pictures.relative_to(folder, path) for path in paths]
-    _check_once(inside)
-    base = bytes(folder)
-    seen = list(pictures.look([None if path is None else base + b"/" + path for path in inside]))
-    absent = sum(one is None and path is not None for one, path in zip(seen, inside, strict=True))
-    if absent:
-        progress.say(f"{absent} of {count} pictures are not in {folder}, or cannot be read; their features count.")
-    rows = []
-    for id_, path, label, one in zip(ids, inside, labels, seen, strict=True):
-        place = None if path is None else root
-        if one is None:
-            rows.append(ReadyRow(id_, place, path, label))
-        else:
-            known = (one.content_hash, one.state, one.width, one.height, one.colour, one.format)
-            rows.append(ReadyRow(id_, place, path, label, *known))
-    return rows
-
-
-def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes, str]]]:
-    """The id of the image folder; and what is to be noted of it, if it is new."""
-    recorded = writer.roots()
-    for id_, path, _ in recorded:
-        if path == bytes(folder):
-            return id_, []
-    id_ = max((id_ for id_, _, _ in recorded), default=0) + 1
-    taken = {name for _, _, name in recorded}
-    name = folder.name or "images"
-    return id_, [(id_, bytes(folder), name if name not in taken else f"{name}-{id_}")]
-
-
-def _check_once(paths: Sequence[bytes | None]) -> None:
-    seen: set[bytes] = set()
-    for row, path in enumerate(paths):
-        if path is not None and path in seen:
-            raise IndexingError(
-                f"Row {row + 1} has the path {path.decode('utf-8', 'replace')!r}, as one before it has."
-            )
-        if path is not None:
-            seen.add(path)
+def _check_same_kind(writer: IndexWriter, dimension: int, unit: bool) -> None:
+    spec = imported_spec(unit=unit)
+    if writer.dimension != dimension or writer.catalog.need("fingerprint") != spec.fingerprint:
+        raise IndexingError(
+            f"The index in {writer.folder} holds features of {writer.dimension} numbers "
+            f"({writer.catalog.need('extractor')}), and these have {dimension} ({spec.title}). Choose another "
+            "--index-dir."
+        )
 
 
 def _check_free(writer: IndexWriter, rows: Sequence[ReadyRow]) -> None:
-    """What is added must not be there yet."""
-    ids = {id_ for (id_,) in writer.catalog.execute("SELECT id FROM images")}
-    places = set(writer.catalog.execute("SELECT root, path FROM images WHERE root IS NOT NULL")) if ids else set()
-    first, numbered = entries.next_id(writer.catalog), sum(row.id is None for row in rows)
-    if numbered and first + numbered > 2**63:
+    """IndexingError if an id or a path of the rows is in the index already, or there are no ids left."""
+    ids = writer.catalog.image_ids()
+    places = writer.catalog.image_places()
+    first, unnumbered = entries.next_id(writer.catalog), sum(row.id is None for row in rows)
+    if unnumbered and first + unnumbered > 2**63:
         raise IndexingError(
-            f"The index has ids up to {first - 1}, so no more rows can be numbered. Give them ids of their own with "
-            "--ids. Nothing was imported."
+            f"The index has ids up to {first - 1}, so no more rows can be numbered. Give them ids with --ids. Nothing "
+            "was imported."
         )
     for row in rows:
         if row.id in ids:
@@ -287,11 +236,98 @@ def _check_free(writer: IndexWriter, rows: Sequence[ReadyRow]) -> None:
             raise IndexingError(f"The index holds {(row.path or b'').decode('utf-8', 'replace')!r} already.")
 
 
+def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes, str]]]:
+    """The id of an image folder, and what to record of it if it is new."""
+    recorded = writer.roots()
+    for id_, path, _ in recorded:
+        if path == bytes(folder):
+            return id_, []
+    id_ = max((id_ for id_, _, _ in recorded), default=0) + 1
+    name = folder.name or "images"
+    if name in {name for _, _, name in recorded}:
+        name = f"{name}-{id_}"
+    return id_, [(id_, bytes(folder), name)]
+
+
+# -- rows and their pictures ------------------------------------------------------------------------------------------
+
+
+def _rows(table: FeatureTable, folder: Path | None, root: int | None) -> list[ReadyRow]:
+    count = len(table.features)
+    ids: Sequence[int | None] = table.ids.tolist() if table.ids is not None else [None] * count
+    labels = table.labels if table.labels is not None else [()] * count
+    if folder is not None and table.paths is None:
+        raise IndexingError("There is no column of paths to find the pictures by. Name it with --paths.")
+    rows: list[ReadyRow] = []
+    seen: set[bytes] = set()
+    for id_, path, row_labels in zip(ids, table.paths or [None] * count, labels, strict=True):
+        if path is None:
+            rows.append(ReadyRow(id_, None, None, row_labels))
+        elif folder is None:
+            rows.append(ReadyRow(id_, None, path.encode("utf-8", "surrogateescape"), row_labels))
+        else:
+            inside = _path_inside(folder, path)
+            if inside in seen:
+                raise IndexingError(f"Row {len(rows) + 1} has the path {path!r}, as one before it has.")
+            seen.add(inside)
+            rows.append(ReadyRow(id_, root, inside, row_labels))
+    return rows
+
+
+def _path_inside(folder: Path, path: str) -> bytes:
+    """A path as the catalog has it: relative to the image folder, ``/``-separated.
+
+    IndexingError if it leads out of the folder: what is served to browsers lies inside.
+    """
+    if "\0" in path:
+        raise IndexingError(f"{path!r} is not the path of a file.")
+    inside = os.path.normpath(os.path.relpath(path, folder) if os.path.isabs(path) else path)  # noqa: PTH117
+    if inside in {os.curdir, os.pardir} or inside.startswith(os.pardir + os.sep):
+        raise IndexingError(
+            f"The path {path!r} leads out of the image folder {folder}. Give the folder that holds all pictures with "
+            "--images."
+        )
+    return os.fsencode(inside)
+
+
+def _look_at_pictures(rows: Sequence[ReadyRow], folder: Path, progress: Progress) -> list[ReadyRow]:
+    """Add to each row the size, colour and content of its picture, where it can be read."""
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
+        seen = list(pool.map(lambda row: _look_at_picture(row, folder), rows))
+    absent = sum(row.path is not None and row.width is None for row in seen)
+    if absent:
+        progress.say(
+            f"{absent} of {len(rows)} pictures are not in {folder}, or cannot be read; their features are imported."
+        )
+    return seen
+
+
+def _look_at_picture(row: ReadyRow, folder: Path) -> ReadyRow:
+    if row.path is None:
+        return row
+    try:
+        with open(bytes(folder) + b"/" + row.path, "rb") as file:  # noqa: PTH123  (a path of bytes)
+            status = os.fstat(file.fileno())
+            data = file.read()
+        image = decode(data, at_least=_COLOUR_SIZE)
+    except (OSError, ImageError):
+        return row
+    return replace(
+        row,
+        content_hash=hashlib.blake2b(data, digest_size=16).digest(),
+        state=FileState(status.st_size, status.st_mtime_ns, settled=False),
+        width=image.width,
+        height=image.height,
+        colour=average_colour(image.pixels),
+        format=image.format,
+    )
+
+
 # -- features -------------------------------------------------------------------------------------------------------
 
 
-def _checked(features: NDArray[Any], file: Path, progress: Progress) -> bool:
-    """IndexingError for NaN, infinity and what float32 cannot hold; returns whether all rows have length 1."""
+def _check_numbers(features: NDArray[Any], file: Path, progress: Progress) -> bool:
+    """Whether all rows have length 1; IndexingError for NaN, infinity and what float32 cannot hold."""
     unit, rounded = True, False
     for start, block in _float32(features):
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
@@ -302,7 +338,7 @@ def _checked(features: NDArray[Any], file: Path, progress: Progress) -> bool:
                 f"Row {row + 1} of {file} holds {what}, so nothing can be near it. Nothing was imported."
             )
         norms = np.einsum("ij,ij->i", block, block, dtype=np.float64)
-        unit = unit and bool((np.abs(norms - 1.0) < _LENGTH_ONE).all())
+        unit = unit and bool((np.abs(norms - 1.0) < _UNIT_TOLERANCE).all())
         if features.dtype != np.float32 and not rounded:
             rounded = bool((block != features[start : start + len(block)]).any())
     if rounded:

@@ -220,6 +220,20 @@ class Catalog:
         """Changes when another connection has committed."""
         return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
 
+    # -- images -----------------------------------------------------------------------------------------------------
+
+    def image_count(self) -> int:
+        """How many images there are."""
+        return int(self.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    def image_ids(self) -> frozenset[int]:
+        """The ids of all images."""
+        return frozenset(id_ for (id_,) in self.execute("SELECT id FROM images"))
+
+    def image_places(self) -> frozenset[tuple[int, bytes]]:
+        """Root and path of all images that lie in an image folder."""
+        return frozenset(self.execute("SELECT root, path FROM images WHERE root IS NOT NULL"))
+
     # -- transactions -----------------------------------------------------------------------------------------------
 
     @contextmanager
