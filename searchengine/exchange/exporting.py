@@ -1,4 +1,4 @@
-"""An index -> one file: features, ids, paths and labels, bit for bit what the index holds."""
+"""An index -> one file: features, ids, paths and labels, every number as the index has it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.exchange.table import ALL_LABELS
+from searchengine.exchange.tabular import pyarrow
 from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.progress import QUIET, Progress
 
-_BLOCK_BYTES = 32 * 2**20
 FORMATS = (".npz", ".parquet")
+_BLOCK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written; ``bytes`` on disk."""
+    """The file that was written, and its size in ``bytes``."""
 
     file: str
     rows: int
@@ -33,90 +34,88 @@ class Exported:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The result as JSON has it."""
         return asdict(self)
 
 
-def export_index(index: LocalIndex, file: Path, progress: Progress | None = None) -> Exported:
-    """Write all of an index to an .npz or a Parquet file, which is replaced only when the new one is whole.
+def export_index(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Exported:
+    """Write all of an index to an .npz or a Parquet file, which is replaced only by a complete one.
 
     An .npz has ``features`` (n, d) float32, ``ids`` (n,) int64, ``paths`` and ``labels`` (n,) text, empty where there
-    is none; ``all_labels`` (n,) JSON lists where an image has several; and ``extractor`` and ``metric`` in words. A
+    is none; ``all_labels`` (n,) JSON lists if an image has several; and ``extractor`` and ``metric`` in words. A
     Parquet file has the columns id, path, labels (a list) and features.
 
     Raises:
-        IndexingError: another ending, no PyArrow for Parquet, or the file cannot be written.
+        IndexingError: another suffix, no PyArrow for Parquet, or the file cannot be written.
     """
-    progress = progress or QUIET
-    if file.suffix.lower() not in FORMATS:
-        raise IndexingError(f"{file} must end in {' or '.join(FORMATS)}: that says what is written.")
-    state = index.state()
-    live = state.live
-    live = live[np.argsort(state.ids[live], kind="stable")]  # in the order of ids, whatever was changed since
-    ids = state.ids[live]
-    known = {record.id: record for record in index.known(ids.tolist())}
-    kept = np.array([id_ in known for id_ in ids.tolist()], dtype=np.bool_)  # the others were removed just now
-    live, ids = live[kept], ids[kept]
-    records = [known[id_] for id_ in ids.tolist()]
-    words = {"extractor": index.manifest("extractor") or "", "metric": state.metric}
-    progress.start(len(live), 0)
-    write = _write_npz if file.suffix.lower() == ".npz" else _write_parquet
+    suffix = file.suffix.lower()
+    if suffix not in FORMATS:
+        raise IndexingError(f"{file} must end in {' or '.join(FORMATS)}, which names the format.")
+    content = _content(index)
+    progress.start(len(content.ids))
     with output_file(file) as part:
-        write(part, ids, records, words, _blocks(state.rows, live, progress), state.rows.shape[1])
-    return Exported(str(file), len(live), state.rows.shape[1], file.stat().st_size)
+        (_write_npz if suffix == ".npz" else _write_parquet)(part, content, progress)
+    return Exported(str(file), len(content.ids), content.matrix.shape[1], file.stat().st_size)
 
 
-def _blocks(rows: NDArray[np.float32], live: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[np.float32]]:
-    step = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
-    for start in range(0, len(live), step):
-        chosen = live[start : start + step]
-        yield np.asarray(rows[chosen])  # (b,) -> (b, d)
-        progress.advance(len(chosen))
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What an index holds, in the order of ids."""
+
+    ids: NDArray[np.int64]  # (n,)
+    records: Sequence[ImageRecord]
+    matrix: NDArray[np.float32]  # (r, d), mapped
+    rows: NDArray[np.int64]  # (n,), that of each image in the matrix
+    words: dict[str, str]
+
+    @property
+    def paths(self) -> list[str]:
+        return ["" if record.path == f"#{record.id}" else record.path for record in self.records]
+
+    def blocks(self, progress: Progress) -> Iterator[NDArray[np.float32]]:
+        """The features, some (b, d) at a time."""
+        step = max(1, _BLOCK_BYTES // (4 * self.matrix.shape[1]))
+        for start in range(0, len(self.rows), step):
+            rows = self.rows[start : start + step]
+            yield np.asarray(self.matrix[rows])  # (b,) -> (b, d)
+            progress.advance(len(rows))
 
 
-def _paths(records: Sequence[ImageRecord]) -> list[str]:
-    return ["" if record.path == f"#{record.id}" else record.path for record in records]
+def _content(index: LocalIndex) -> _Content:
+    state = index.state()
+    rows = state.live
+    rows = rows[np.argsort(state.ids[rows], kind="stable")]
+    known = {record.id: record for record in index.known(state.ids[rows].tolist())}
+    rows = rows[[id_ in known for id_ in state.ids[rows].tolist()]]  # the others have just been removed
+    ids = state.ids[rows]
+    words = {"extractor": index.manifest("extractor") or "", "metric": state.metric}
+    return _Content(ids, [known[id_] for id_ in ids.tolist()], state.rows, rows, words)
 
 
-def _write_npz(
-    part: Path,
-    ids: NDArray[np.int64],
-    records: Sequence[ImageRecord],
-    words: dict[str, str],
-    blocks: Iterator[NDArray[np.float32]],
-    dimension: int,
-) -> None:
+def _write_npz(part: Path, content: _Content, progress: Progress) -> None:
     arrays = {
-        "ids": ids,
-        "paths": np.array(_paths(records), dtype=np.str_),
-        "labels": np.array([record.label or "" for record in records], dtype=np.str_),
-        **{key: np.array(value, dtype=np.str_) for key, value in words.items()},
+        "ids": content.ids,
+        "paths": np.array(content.paths, dtype=np.str_),
+        "labels": np.array([record.label or "" for record in content.records], dtype=np.str_),
+        **{key: np.array(value, dtype=np.str_) for key, value in content.words.items()},
     }
-    if any(len(record.labels) > 1 for record in records):
-        every = [json.dumps(record.labels, ensure_ascii=False) for record in records]
-        arrays[ALL_LABELS] = np.array(every, dtype=np.str_)
+    if any(len(record.labels) > 1 for record in content.records):
+        all_labels = [json.dumps(record.labels, ensure_ascii=False) for record in content.records]
+        arrays[ALL_LABELS] = np.array(all_labels, dtype=np.str_)
     with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         with archive.open("features.npy", "w", force_zip64=True) as member:
-            head = {"descr": "<f4", "fortran_order": False, "shape": (len(ids), dimension)}
-            np.lib.format.write_array_header_1_0(member, head)
-            for block in blocks:
+            shape = (len(content.ids), content.matrix.shape[1])
+            np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for block in content.blocks(progress):
                 member.write(np.ascontiguousarray(block, dtype="<f4").data)
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _write_parquet(
-    part: Path,
-    ids: NDArray[np.int64],
-    records: Sequence[ImageRecord],
-    words: dict[str, str],
-    blocks: Iterator[NDArray[np.float32]],
-    dimension: int,
-) -> None:
-    from searchengine.exchange.tabular import pyarrow
-
+def _write_parquet(part: Path, content: _Content, progress: Progress) -> None:
     arrow = pyarrow()
+    dimension = content.matrix.shape[1]
     schema = arrow.schema(
         [
             ("id", arrow.int64()),
@@ -124,19 +123,20 @@ def _write_parquet(
             ("labels", arrow.list_(arrow.string())),
             ("features", arrow.list_(arrow.float32(), dimension)),
         ],
-        metadata={f"searchengine.{key}": value for key, value in words.items()},
+        metadata={f"searchengine.{key}": value for key, value in content.words.items()},
     )
-    paths = [path or None for path in _paths(records)]
+    paths = [path or None for path in content.paths]
+    labels = [list(record.labels) for record in content.records]
     start = 0
     with arrow.parquet.ParquetWriter(part, schema) as writer:
-        for block in blocks:
+        for block in content.blocks(progress):
             stop = start + len(block)
-            flat = arrow.array(np.ascontiguousarray(block).reshape(-1), arrow.float32())
+            numbers = arrow.array(np.ascontiguousarray(block).reshape(-1), arrow.float32())
             columns = [
-                arrow.array(ids[start:stop]),
+                arrow.array(content.ids[start:stop]),
                 arrow.array(paths[start:stop], arrow.string()),
-                arrow.array([list(record.labels) for record in records[start:stop]], schema.field("labels").type),
-                arrow.FixedSizeListArray.from_arrays(flat, dimension),
+                arrow.array(labels[start:stop], schema.field("labels").type),
+                arrow.FixedSizeListArray.from_arrays(numbers, dimension),
             ]
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
             start = stop
