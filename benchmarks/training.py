@@ -183,8 +183,8 @@ def line(name: str, protocol: str, blend: float, asked: Asked, groups: Numbers) 
     gain, low, high = gains(asked, groups)
     before, after = asked.before.mean(axis=0), asked.after.mean(axis=0)
     return (
-        f"| {name} | {protocol} | {blend:g} | {len(asked.labels)} | {before[0]:.3f} | {after[0]:.3f} | {gain:+.1%} ({low:+.1%} to "
-        f"{high:+.1%}) | {before[1]:.3f} | {after[1]:.3f} |"
+        f"| {name} | {protocol} | {blend:g} | {len(asked.labels)} | {before[0]:.3f} | {after[0]:.3f} "
+        f"| {gain:+.1%} ({low:+.1%} to {high:+.1%}) | {before[1]:.3f} | {after[1]:.3f} |"
     )
 
 
@@ -207,9 +207,9 @@ def main() -> None:
             parser.error(f"{folder} is not there: give folders that hold one folder a class")
     if not options.images and not options.classes:
         parser.error("name --images or --classes")
-    print(
-        "| set | held-out images ask | blend | queries | mAP before | after | gain (95 % interval) | P@1 before | after |"
-    )
+    columns = ("set", "held-out images ask", "blend", "queries", "mAP before", "after", "gain (95 % interval)",
+               "P@1 before", "after")  # fmt: skip
+    print(f"| {' | '.join(columns)} |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for folder in (*options.images, *options.classes):
         photos = embedded(folder, options.model)

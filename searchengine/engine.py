@@ -198,10 +198,10 @@ class SearchEngine:
         Raises:
             ExtractorMismatchError, IndexDamagedError
         """
-        from searchengine.learn import LatestClassifier
+        from searchengine.learn import latest_classifier
 
         if self._classifier is None:  # two threads may both make one: either will do
-            self._classifier = LatestClassifier(self.index)
+            self._classifier = latest_classifier(self.index)
         return self._classifier.get()
 
     # -- the collection ---------------------------------------------------------------------------------------------

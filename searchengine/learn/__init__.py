@@ -4,7 +4,7 @@ from searchengine.learn.classifiers import Classifier, Prediction
 from searchengine.learn.fitting import fit_classifier
 from searchengine.learn.nearest import predict_by_vote
 from searchengine.learn.scores import FitReport, HeldOut
-from searchengine.learn.storing import LatestClassifier, load_classifier, save_classifier
+from searchengine.learn.storing import LatestClassifier, latest_classifier, load_classifier, save_classifier
 from searchengine.learn.training_set import TrainingSet, training_set
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Prediction",
     "TrainingSet",
     "fit_classifier",
+    "latest_classifier",
     "load_classifier",
     "predict_by_vote",
     "save_classifier",
