@@ -8,19 +8,21 @@ from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping import stored
-from searchengine.analyse.mapping.groups import members
-from searchengine.analyse.mapping.reduction import Rows, remark
-from searchengine.analyse.mapping.stored import Stored
+from searchengine.analyse.mapping import GROUPS, MAP
+from searchengine.analyse.mapping.groups import GroupSheet, members
+from searchengine.analyse.mapping.map import MapSheet
+from searchengine.analyse.mapping.rows import Changes, Rows, remark, stamps_of
+from searchengine.derived import Derived, Kept
 from searchengine.errors import IndexDamagedError
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 
+S = TypeVar("S")
 _NONE = 0xFFFF  # no label, no group
 _LABELS = 60  # with a colour of their own; the rest are told by name only
 
@@ -69,7 +71,7 @@ class Overviews:
         if index is None:  # not an index that lies in a folder
             return _EMPTY
         with self._lock:
-            key = (index.state().generation, _seen(index.folder / stored.MAP), _seen(index.folder / stored.GROUPS))
+            key = (index.state().generation, MAP.identity(index.folder), GROUPS.identity(index.folder))
             if self._made is None or self._made[0] != key:
                 self._made = (key, _overview(index))
             return self._made[1]
@@ -78,29 +80,21 @@ class Overviews:
 _EMPTY = Overview("", "", None, "", 0, has_groups=False, clusters=(), duplicates=(), silhouette=None, limit=None)
 
 
-def _seen(file: Path) -> tuple[int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
 def _overview(index: LocalIndex) -> Overview:
     state = index.state()
     rows = Rows.of(state)
-    map_, map_note = _loaded(index.folder, stored.MAP)
-    groups, groups_note = _loaded(index.folder, stored.GROUPS)
+    map_, map_note = _loaded(index.folder, MAP)
+    groups, groups_note = _loaded(index.folder, GROUPS)
     if map_ is None and groups is None:
         return Overview(map_note, groups_note, None, "", len(rows), False, (), (), None, None)
-    stamps = stored.stamps_of(index, rows)
+    stamps = stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:
-        fresh = stored.freshness(map_, state.fingerprint, rows, stamps).sentence(stored.MAP)
-        map_note = " ".join(filter(None, (fresh, remark(state))))
+        changes = Changes.since(map_.sheet, map_.arrays, rows, stamps).sentence(MAP.command)
+        map_note = " ".join(filter(None, (changes, remark(state))))
     if groups is not None:
-        fresh = stored.freshness(groups, state.fingerprint, rows, stamps).sentence(stored.GROUPS)
-        groups_note = " ".join(filter(None, (fresh, remark(state))))
+        changes = Changes.since(groups.sheet, groups.arrays, rows, stamps).sentence(GROUPS.command)
+        groups_note = " ".join(filter(None, (changes, remark(state))))
     points = None if map_ is None else pack(map_, groups, records)
     return Overview(
         map_note=map_note,
@@ -111,23 +105,23 @@ def _overview(index: LocalIndex) -> Overview:
         has_groups=groups is not None,
         clusters=() if groups is None else _groups(groups, "cluster", records),
         duplicates=() if groups is None else _groups(groups, "duplicate", records),
-        silhouette=None if groups is None else groups.about["silhouette"],
-        limit=None if groups is None else groups.about["limit"],
+        silhouette=None if groups is None else groups.sheet.silhouette,
+        limit=None if groups is None else groups.sheet.limit,
     )
 
 
-def _loaded(folder: Path, name: str) -> tuple[Stored | None, str]:
+def _loaded(folder: Path, kind: Derived[S]) -> tuple[Kept[S] | None, str]:
     try:
-        return stored.load(folder, name), ""
+        return kind.load(folder), ""
     except IndexDamagedError:
-        # The sentence names the file for who runs the server; the page names no path.
-        return None, f"{name} in the index folder cannot be read: delete it, and make it anew."
+        # The error names the file for whoever runs the server; the page names no path.
+        return None, f"{kind.file} in the index folder cannot be read. Delete it and make it again."
 
 
-def _groups(groups: Stored, kind: str, records: dict[int, ImageRecord]) -> tuple[Group, ...]:
+def _groups(groups: Kept[GroupSheet], kind: str, records: dict[int, ImageRecord]) -> tuple[Group, ...]:
     distances = groups.arrays["distance"] if kind == "cluster" else None
     found = []
-    for number, ids in members(groups.arrays[kind], groups.ids, distances):
+    for number, ids in members(groups.arrays[kind], groups.arrays["ids"], distances):
         there = [id_ for id_ in ids.tolist() if id_ in records]
         if len(there) < (1 if kind == "cluster" else 2):
             continue
@@ -136,15 +130,15 @@ def _groups(groups: Stored, kind: str, records: dict[int, ImageRecord]) -> tuple
     return tuple(found)
 
 
-def pack(map_: Stored, groups: Stored | None, records: dict[int, ImageRecord]) -> bytes:
+def pack(map_: Kept[MapSheet], groups: Kept[GroupSheet] | None, records: dict[int, ImageRecord]) -> bytes:
     """The map in one piece for the page: a JSON head, its length before it, then columns of little-endian numbers.
 
     ``uint32`` length of the head, the head padded to 8 bytes, then for all n images: ``float64`` ids, ``float32`` x and
     y, ``uint32`` version of the thumbnail, ``uint16`` label, ``uint16`` cluster, ``uint16`` width / height * 1000,
     ``uint8`` red, green, blue. The head names the columns with their places, and the labels and clusters by number.
     """
-    kept = np.array([id_ in records for id_ in map_.ids.tolist()], dtype=np.bool_)
-    ids, places = map_.ids[kept], map_.arrays["places"][kept]
+    kept = np.array([id_ in records for id_ in map_.arrays["ids"].tolist()], dtype=np.bool_)
+    ids, places = map_.arrays["ids"][kept], map_.arrays["places"][kept]
     shown = [records[id_] for id_ in ids.tolist()]
     names, labels = _numbered([record.label for record in shown])
     clusters, sizes = _clusters_of(ids, groups)
@@ -180,13 +174,13 @@ def _numbered(labels: list[str | None]) -> tuple[list[str], NDArray[np.uint16]]:
     return names, np.array([_NONE if label is None else numbers.get(label, _NONE) for label in labels], dtype="<u2")
 
 
-def _clusters_of(ids: NDArray[np.int64], groups: Stored | None) -> tuple[NDArray[np.uint16], int]:
+def _clusters_of(ids: NDArray[np.int64], groups: Kept[GroupSheet] | None) -> tuple[NDArray[np.uint16], int]:
     clusters = np.full(len(ids), _NONE, dtype="<u2")
     if groups is None:
         return clusters, 0
-    _, here, there = np.intersect1d(ids, groups.ids, assume_unique=True, return_indices=True)
+    _, here, there = np.intersect1d(ids, groups.arrays["ids"], assume_unique=True, return_indices=True)
     clusters[here] = groups.arrays["cluster"][there]
-    return clusters, int(groups.about["clusters"])
+    return clusters, int(groups.sheet.clusters)
 
 
 def _rgb(colour: str | None) -> tuple[int, int, int]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from searchengine.analyse.mapping import stored
+from searchengine.analyse.mapping import MAP
+from searchengine.analyse.mapping.map import MapSheet
 from searchengine.engine import open_index
 from searchengine.errors import SearchEngineError
 from searchengine.exchange.importing import ImportOptions, import_features
@@ -70,7 +71,8 @@ def place(index: str, seed: int) -> None:
     opened = open_index(index)
     ids = np.sort(opened.ids)
     arrays = {"ids": ids, "stamps": np.full(len(ids), seed, np.uint64), "places": np.full((len(ids), 2), float(seed))}
-    stored.save(Path(index), stored.MAP, {"seed": seed, "fingerprint": opened.fingerprint}, arrays)
+    arrays |= {"fitted": np.ones(len(ids), np.bool_), "mean": np.zeros(2), "components": np.zeros((2, 2))}
+    MAP.save(Path(index), MapSheet(1, "today", opened.fingerprint, 2, 30.0, 750, seed), arrays)
     opened.close()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.analyse.mapping import stored
+from searchengine.analyse.mapping import MAP
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
 from searchengine.learn import load_classifier
@@ -257,16 +257,16 @@ def test_what_is_kept_beside_the_index_is_the_old_or_the_new(forks: Forks, quick
 
     def seeds() -> tuple[float, float]:
         opened = open_index(index)
-        classifier, places = load_classifier(opened), stored.load(index, stored.MAP)
+        classifier, places = load_classifier(opened), MAP.load(index)
         opened.close()
         assert classifier is not None
         assert places is not None
         for seed, array in (
             (classifier.report.regularization, classifier.coefficients),
-            (places.about["seed"], places.arrays["places"]),
+            (places.sheet.seed, places.arrays["places"]),
         ):
             assert set(array.ravel().tolist()) == {float(seed)}  # no mixture
-        return float(classifier.report.regularization), float(places.about["seed"])
+        return float(classifier.report.regularization), float(places.sheet.seed)
 
     for operation in ("classify", "place"):
         assert forks.run(operation, index=index, seed=0) == 0

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.analyse.mapping import stored
+from searchengine.analyse.mapping import GROUPS, MAP
+from searchengine.analyse.mapping.groups import GroupSheet
+from searchengine.analyse.mapping.map import MapSheet
+from searchengine.analyse.mapping.rows import Rows, stamps_of
 from searchengine.engine import SearchEngine
 from searchengine.index import catalog
 from searchengine.index.local import LocalIndex
@@ -39,32 +42,34 @@ def store_map(index: LocalIndex, count: int = COUNT) -> None:
     angle, radius = turn * 2.4, 0.35 * np.sqrt(turn)
     middle = (np.arange(count) % 3 - 1) * 10
     places = np.stack([middle + radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
-    rows = stored.Rows.of(index.state())
+    rows = Rows.of(index.state())
     arrays = {
         "ids": rows.ids[:count],
-        "stamps": stored.stamps_of(index, rows)[:count],
+        "stamps": stamps_of(index, rows)[:count],
         "places": places,
         "fitted": np.ones(count, dtype=np.bool_),
+        "mean": np.zeros(6, dtype=np.float32),
+        "components": np.eye(6, 2, dtype=np.float32),
     }
-    stored.save(index.folder, stored.MAP, {"fingerprint": index.fingerprint}, arrays)
+    MAP.save(index.folder, MapSheet(1, "2026-01-01T00:00:00+00:00", index.fingerprint, 6, 30.0, 750, 0), arrays)
 
 
 def store_groups(index: LocalIndex, count: int = COUNT, pairs: int = 2) -> None:
     """A group a colour; images 1 and 4, 2 and 5, 3 and 6, 7 and 10, ... are near-duplicates, so many pairs."""
-    rows = stored.Rows.of(index.state())
+    rows = Rows.of(index.state())
     duplicate = np.full(count, -1, dtype=np.int32)
     for pair in range(pairs):
         first = pair // 3 * 6 + pair % 3
         duplicate[[first, first + 3]] = pair
     arrays = {
         "ids": rows.ids[:count],
-        "stamps": stored.stamps_of(index, rows)[:count],
+        "stamps": stamps_of(index, rows)[:count],
         "cluster": (np.arange(count) % 3).astype(np.int32),
         "distance": np.arange(count, dtype=np.float32),
         "duplicate": duplicate,
     }
-    about = {"fingerprint": index.fingerprint, "clusters": 3, "silhouette": 0.9, "limit": 0.2}
-    stored.save(index.folder, stored.GROUPS, about, arrays)
+    sheet = GroupSheet(1, "2026-01-01T00:00:00+00:00", index.fingerprint, 3, 0.9, 0.2, pairs, 0.2)
+    GROUPS.save(index.folder, sheet, arrays)
 
 
 def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from searchengine.analyse.mapping import stored
+from searchengine.analyse.mapping import MAP
 from searchengine.index.local import LocalIndex
 from tests.analyse.mapping.filled import fill
 from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
@@ -95,7 +95,7 @@ def test_what_changed_since_is_said(client: FlaskClient, index: LocalIndex, tmp_
     assert "2 went" in client.get("/map").text
     assert unpacked(client.get("/map/points").data)["id"] == list(range(3, 28))
     assert client.get("/groups?cluster=1").status_code == 200
-    (index.folder / stored.MAP).write_bytes(b"nothing")
+    (MAP.path(index.folder)).write_bytes(b"nothing")
     page = client.get("/map")
     assert page.status_code == 200
     assert "cannot be read" in page.text

@@ -1,6 +1,6 @@
-"""A collection seen as a whole: its map, its groups and its near-duplicates, kept in the index folder."""
+"""A collection as a whole: its map, its groups and its near-duplicates, kept in the index folder."""
 
-from searchengine.analyse.mapping.groups import GroupOptions, make_groups
-from searchengine.analyse.mapping.map import MapOptions, make_map
+from searchengine.analyse.mapping.groups import GROUPS, GroupOptions, make_groups
+from searchengine.analyse.mapping.map import MAP, MapOptions, make_map
 
-__all__ = ["GroupOptions", "MapOptions", "make_groups", "make_map"]
+__all__ = ["GROUPS", "MAP", "GroupOptions", "MapOptions", "make_groups", "make_map"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.extras import needed
+from searchengine.analyse.mapping.rows import needed
 from searchengine.errors import QueryError
 from searchengine.progress import QUIET, Progress
 

@@ -1,24 +1,53 @@
-"""One run: clusters and near-duplicates of an index, stored with it, and a contact sheet for each if asked for."""
+"""Clusters and near-duplicates of an index, kept with it, and a contact sheet for each if asked for."""
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping import stored
 from searchengine.analyse.mapping.clusters import clusters_of
 from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of
-from searchengine.analyse.mapping.reduction import Rows, principal_components, remark
-from searchengine.analyse.mapping.seeds import check_seed
-from searchengine.analyse.mapping.sheets import write_sheets
+from searchengine.analyse.mapping.reduction import principal_components
+from searchengine.analyse.mapping.rows import Rows, check_seed, remark, source_of_stored, stamps_of
+from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
+from searchengine.derived import Derived, timestamp
 from searchengine.errors import QueryError
 from searchengine.files import check_output_folder
 from searchengine.index.local import LocalIndex
 from searchengine.progress import QUIET, Progress
+
+_ON_SHEET = 80  # pictures; the title says how many there are in all
+_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSheet:
+    """What stored groups say of themselves; ``version`` is that of the file's format."""
+
+    version: Literal[1]
+    made: str
+    fingerprint: str
+    clusters: int
+    silhouette: float | None
+    limit: float
+    duplicates: int
+    threshold: float
+    unit: bool | None = None
+
+
+GROUPS = Derived(
+    "map-groups.npz",
+    GroupSheet,
+    command="searchengine cluster",
+    arrays=("ids", "stamps", "cluster", "distance", "duplicate"),
+    source=source_of_stored,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +64,7 @@ class GroupOptions:
 class GroupSummary:
     """``limit`` is the threshold as a distance; ``in_duplicates``: images that have a near-duplicate.
 
-    ``remark``: see ``reduction.remark``.
+    ``remark``: see ``rows.remark``.
     """
 
     file: str
@@ -66,19 +95,22 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
         raise QueryError("The index holds no images, so there is nothing to group.")
     if options.out is not None:
         check_output_folder(options.out)
-    stamps = stored.stamps_of(index, rows)  # first: what changes while this goes on is told as changed
+    stamps = stamps_of(index, rows)  # before the computation: a change meanwhile makes the groups stale
     reduction = principal_components(rows, progress=progress)
     reduced = reduction.project_all(rows)
     clusters = clusters_of(reduced, options.k, seed=options.seed, progress=progress)
-    duplicates = duplicates_of(rows, reduction, reduced, options.threshold, progress=progress)
-    about = {
-        **stored.basis(state.fingerprint, rows),
-        "clusters": clusters.count,
-        "silhouette": clusters.silhouette,
-        "duplicates": duplicates.count,
-        "threshold": options.threshold,
-        "limit": duplicates.limit,
-    }
+    duplicates = duplicates_of(rows, reduced, options.threshold, progress=progress)
+    sheet = GroupSheet(
+        1,
+        timestamp(),
+        rows.fingerprint,
+        clusters.count,
+        clusters.silhouette,
+        duplicates.limit,
+        duplicates.count,
+        options.threshold,
+        rows.unit,
+    )
     arrays: dict[str, NDArray[Any]] = {
         "ids": rows.ids,
         "stamps": stamps,
@@ -86,14 +118,15 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
         "distance": clusters.distances,
         "duplicate": duplicates.numbers,
     }
-    file = stored.save(index.folder, stored.GROUPS, about, arrays)
+    file = GROUPS.save(index.folder, sheet, arrays)
     sheets = 0
     if options.out is not None:
-        found = [
-            *(("cluster", number, ids) for number, ids in members(clusters.numbers, rows.ids, clusters.distances)),
-            *(("duplicates", number, ids) for number, ids in members(duplicates.numbers, rows.ids)),
-        ]
-        sheets = write_sheets(index, options.out, found, progress)
+        groups = {
+            **_titled("cluster", members(clusters.numbers, rows.ids, clusters.distances)),
+            **_titled("duplicates", members(duplicates.numbers, rows.ids)),
+        }
+        _write_sheets(index, options.out, groups, progress)
+        sheets = len(groups)
     return GroupSummary(
         str(file),
         len(rows),
@@ -117,3 +150,30 @@ def members(
         return []
     bounds = np.flatnonzero(np.diff(numbers[order])) + 1
     return [(int(numbers[part[0]]), ids[part]) for part in np.split(order, bounds)]
+
+
+def _titled(kind: str, groups: list[tuple[int, NDArray[np.int64]]]) -> dict[str, tuple[str, list[int]]]:
+    """File name -> title and ids."""
+    return {
+        f"{kind}-{number + 1:04}.jpg": (f"{kind.capitalize()} {number + 1}: {len(ids)} images", ids.tolist())
+        for number, ids in groups
+    }
+
+
+def _write_sheets(index: LocalIndex, out: Path, groups: dict[str, tuple[str, list[int]]], progress: Progress) -> None:
+    """Write a sheet for each group, and delete those of an earlier run that are none of these."""
+    folder = SheetFolder(out)
+
+    def draw(name: str) -> None:
+        title, ids = groups[name]
+        entries = [Entry(record) for record in index.known(ids[:_ON_SHEET])]
+        if entries:  # else all were removed a moment ago
+            sheet, missing = draw_sheet(entries, columns=_COLUMNS, title=title)
+            folder.write(name, sheet, title, missing)
+
+    progress.start(len(groups), what="Contact sheets", unit="sheets")
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sheet") as pool:
+        for _ in pool.map(draw, groups):
+            progress.advance()
+    folder.remove_others(groups)
+    folder.save()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from searchengine.analyse.mapping import stored
-from searchengine.analyse.mapping.placement import on_grid
-from searchengine.analyse.mapping.tiles import Tiles
+from searchengine.analyse.mapping.map import MAP
+from searchengine.analyse.mapping.rows import needed
+from searchengine.analyse.sheets import tiles
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
@@ -21,6 +22,8 @@ _LARGEST, _SMALLEST = 128, 16  # px, of a cell
 _MARGIN = 32
 _GAP = 0.06  # of a cell
 _PAPER = "#ffffff"
+_ROOM = 1.8  # cells for each picture: with fewer, the shape of the map is lost; with more, pictures are small
+_CHOICES = 12  # free cells that a picture considers in each round
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +47,76 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Draw
 
     if file.suffix.lower() != ".png":
         raise IndexingError(f"{file} must end in .png.")
-    found = stored.load(index.folder, stored.MAP)
-    if found is None:
+    kept = MAP.load(index.folder)
+    if kept is None:
         raise QueryError(f"There is no map of {index.folder} yet: searchengine map --index-dir {index.folder}")
-    records = index.known(found.ids.tolist())
-    there = {record.id for record in records}
-    places = found.arrays["places"][[id_ in there for id_ in found.ids.tolist()]]
+    ids = kept.arrays["ids"].tolist()
+    records = index.known(ids)
+    known = {record.id for record in records}
+    places = kept.arrays["places"][[id_ in known for id_ in ids]]
     if not len(places):
-        raise IndexDamagedError("None of the images on the map is in the index any more: make the map anew.")
+        raise IndexDamagedError(
+            "None of the images on the map is in the index any more. Make the map again: "
+            f"searchengine map --index-dir {index.folder}"
+        )
     grid = on_grid(places)
     step = int(np.clip((_LONGEST - 2 * _MARGIN) // max(grid.columns, grid.rows), _SMALLEST, _LARGEST))
     side = step - max(1, round(step * _GAP))
     picture = Image.new("RGB", (2 * _MARGIN + grid.columns * step, 2 * _MARGIN + grid.rows * step), _PAPER)
-    with Tiles(side) as tiles:
-        progress.start(len(records), what="Picture")
-        for tile, (column, row) in zip(tiles.of(records), grid.cells.tolist(), strict=True):
-            left = _MARGIN + column * step + (step - tile.width) // 2
-            top = _MARGIN + row * step + (step - tile.height) // 2
-            picture.paste(tile, (left, top))
-            progress.advance()
+    progress.start(len(records), what="Picture")
+    for tile, (column, row) in zip(tiles(records, side), grid.cells.tolist(), strict=True):
+        left = _MARGIN + column * step + (step - tile.width) // 2
+        top = _MARGIN + row * step + (step - tile.height) // 2
+        picture.paste(tile, (left, top))
+        progress.advance()
     with output_file(file) as part:
-        partial(picture.save, compress_level=4)(part, "PNG")
+        picture.save(part, "PNG", compress_level=4)
     return Drawn(str(file), picture.width, picture.height, side)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """``cells`` is (n, 2) int64: column and row of each picture, no two alike, 0 <= column < ``columns``."""
+
+    cells: NDArray[np.int64]
+    columns: int
+    rows: int
+
+
+def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
+    """(n, 2) places -> cells of a grid that has the map's proportions; y grows upwards on a map, rows downwards.
+
+    All pictures ask for the nearest free cells; of those that ask for the same one the nearest gets it, and the others
+    ask again. The result depends on the places alone.
+    """
+    count = len(places)
+    if count == 0:
+        return Grid(np.empty((0, 2), dtype=np.int64), 0, 0)
+    low, high = places.min(axis=0), places.max(axis=0)
+    extent = np.maximum(high - low, 1e-9).astype(np.float64)
+    ratio = float(np.clip(extent[0] / extent[1], 0.25, 4.0))
+    columns = max(1, math.ceil(math.sqrt(count * room * ratio)))
+    rows = max(1, math.ceil(count * room / columns))
+    # The pictures' middles, in units of cells: (n, 2)
+    wanted = (places - low) / extent * (columns - 1, rows - 1)
+    wanted[:, 1] = rows - 1 - wanted[:, 1]
+    tree = needed("scipy.spatial", "SciPy").cKDTree
+    free = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
+    cells = np.empty((count, 2), dtype=np.int64)
+    left = np.arange(count)
+    while len(left):
+        k = min(_CHOICES, len(free))
+        far, choice = tree(free).query(wanted[left], k)
+        far, choice = far.reshape(len(left), k), choice.reshape(len(left), k)
+        taken = np.zeros(len(free), dtype=np.bool_)
+        settled = np.zeros(len(left), dtype=np.bool_)
+        for rank in range(k):
+            asking = np.flatnonzero(~settled & ~taken[choice[:, rank]])
+            order = asking[np.lexsort((left[asking], far[asking, rank]))]
+            _, first = np.unique(choice[order, rank], return_index=True)
+            winners = order[first]
+            cells[left[winners]] = free[choice[winners, rank]]
+            settled[winners] = True
+            taken[choice[winners, rank]] = True
+        left, free = left[~settled], free[~taken]
+    return Grid(cells, columns, rows)

@@ -6,75 +6,17 @@ reads the mapped rows once, block by block, so memory is a block and a (d, k) ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
-from searchengine.index.state import State
+from searchengine.analyse.mapping.rows import Rows
 from searchengine.progress import QUIET, Progress
 
 DIMENSIONS = 50
 _OVERSAMPLED = 14  # more directions than wanted, so that the last of those wanted are good too
 _PASSES = 5
-_BLOCK_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The live rows of an index in the order of their ids, as they are compared: of length 1 where the cosine counts.
-
-    ``ids`` is (n,) int64, ascending; ``positions`` the rows of the matrix behind them.
-    """
-
-    matrix: NDArray[np.float32]  # (r, d), mapped
-    ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    unit: bool
-
-    @classmethod
-    def of(cls, state: State) -> Rows:
-        """All rows of an index."""
-        live = state.live
-        live = live[np.argsort(state.ids[live], kind="stable")]
-        return cls(state.rows, state.ids[live], live, state.metric == COSINE and not state.normalized)
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in a row."""
-        return int(self.matrix.shape[1])
-
-    def take(self, chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """Some of them, by their place in ``ids``: (m,) -> (m, d) float32."""
-        block = np.asarray(self.matrix[self.positions[chosen]])
-        if self.unit:
-            block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
-        return block
-
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """All of them, a block at a time."""
-        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
-        for start in range(0, len(self.ids), step):
-            place = slice(start, min(start + step, len(self.ids)))
-            yield place, self.take(place)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def remark(state: State) -> str | None:
-    """What a person should know where the index ranks by another distance than is used here, None where it does not.
-
-    Principal components keep Euclidean distances, and hence the cosine of features of length 1; nothing else.
-    """
-    if state.metric == COSINE or rank_alike(state.metric, EUCLIDEAN, normalized=state.normalized):
-        return None
-    return (
-        f"The index is searched by {state.metric}, but the map and the groups rest on Euclidean distances: what is "
-        "next to each other there need not be so in a search."
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.reduction import Rows
+from searchengine.analyse.mapping.rows import Rows
 from searchengine.engine import open_index
 from searchengine.index.catalog import Catalog
 from searchengine.index.changes import Batch, FileState, ImageRow

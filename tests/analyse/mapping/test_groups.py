@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.analyse.mapping import GroupOptions, duplicates, groups, make_groups, stored
+from searchengine.analyse.mapping import GROUPS, GroupOptions, duplicates, groups, make_groups
 from searchengine.analyse.mapping.clusters import Clusters, clusters_of
 from searchengine.analyse.mapping.duplicates import duplicates_of
-from searchengine.analyse.mapping.reduction import Rows, principal_components
+from searchengine.analyse.mapping.reduction import principal_components
+from searchengine.analyse.mapping.rows import Changes, Rows, stamps_of
 from searchengine.cli import main
 from searchengine.errors import IndexingError, QueryError
 from tests.analyse.mapping.filled import fill, rows_of
@@ -83,7 +84,7 @@ def test_duplicates_equal_a_naive_loop(dimension: int, unit: bool, held: int, mo
     scale = float(np.sqrt((compared.astype(np.float64) ** 2).sum(axis=1).mean()))
     for threshold in (0.0, 0.04, 0.3):
         reduction = principal_components(rows)
-        found = duplicates_of(rows, reduction, reduction.project_all(rows), threshold)
+        found = duplicates_of(rows, reduction.project_all(rows), threshold)
         assert found.limit == pytest.approx(threshold * scale)
         expected = naive_groups(compared.astype(np.float64), threshold * scale)
         groups = {frozenset(np.flatnonzero(found.numbers == number).tolist()) for number in range(found.count)}
@@ -106,7 +107,7 @@ def test_of_one_large_group_few_rows_are_held_at_a_time(monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(Rows, "take", counted)
-    found = duplicates_of(rows, reduction, reduced)
+    found = duplicates_of(rows, reduced)
     assert found.count == 1
     assert (found.numbers == 0).all()
     assert max(taken) <= 640 // 8
@@ -142,12 +143,13 @@ def test_groups_are_stored_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
         "cluster-0002.jpg",
         "cluster-0003.jpg",
         "duplicates-0001.jpg",
+        "sheets.json",
     }
     with Image.open(tmp_path / "out" / "cluster-0001.jpg") as sheet:
         assert sheet.width > 8 * 160
-    found = stored.load(index.folder, stored.GROUPS)
+    found = GROUPS.load(index.folder)
     assert found is not None
-    assert found.ids.tolist() == list(range(1, 22))
+    assert found.arrays["ids"].tolist() == list(range(1, 22))
     for number in range(3):
         assert len(set(kinds[found.arrays["cluster"] == number])) == 1
     assert np.flatnonzero(found.arrays["duplicate"] == 0).tolist() == [19, 20]
@@ -170,11 +172,11 @@ def test_what_changes_meanwhile_is_told_as_changed(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(groups, "clusters_of", slowly)
     make_groups(index, GroupOptions(k=2))
-    found = stored.load(index.folder, stored.GROUPS)
+    found = GROUPS.load(index.folder)
     assert found is not None
     rows = Rows.of(index.state())
-    fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
-    assert fresh == stored.Freshness(new=0, changed=1, gone=0, other=False)
+    changes = Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows))
+    assert changes == Changes(new=0, changed=1, gone=0, other=False)
     index.close()
 
 
@@ -211,7 +213,8 @@ def test_sheets_of_an_earlier_run_are_deleted_and_no_other_file(tmp_path: Path) 
     (out / "cluster-0012 kept.jpg").write_bytes((out / "cluster-0012.jpg").read_bytes())
     assert make_groups(index, GroupOptions(k=2, threshold=0, out=out)).sheets == 3
     expected = {"cluster-0001.jpg", "cluster-0002.jpg", "duplicates-0001.jpg"}
-    assert {file.name for file in out.iterdir()} == expected | {"cluster-99.jpg", "cluster-0012 kept.jpg"}
+    own = {"cluster-99.jpg", "cluster-0012 kept.jpg"}
+    assert {file.name for file in out.iterdir()} == expected | own | {"sheets.json"}
     index.close()
 
 

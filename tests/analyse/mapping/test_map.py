@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from searchengine.analyse.mapping import GroupOptions, MapOptions, make_groups, make_map, stored
-from searchengine.analyse.mapping.map import place_new, tsne, whole_map
-from searchengine.analyse.mapping.nearest import nearest
-from searchengine.analyse.mapping.reduction import Rows, principal_components
+from searchengine.analyse.mapping import GROUPS, MAP, GroupOptions, MapOptions, make_groups, make_map
+from searchengine.analyse.mapping.map import Settings, whole_map
+from searchengine.analyse.mapping.reduction import principal_components
+from searchengine.analyse.mapping.rows import Changes, Rows, source_of_rows, stamps_of
+from searchengine.analyse.mapping.tsne import place_new, tsne
 from searchengine.cli.main import main
+from searchengine.derived import Status
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.index.local import LocalIndex
@@ -36,7 +39,7 @@ def test_neighbours_on_the_map_are_neighbours_of_the_digits() -> None:
     from sklearn.manifold import trustworthiness
 
     digits = load_digits().data.astype(np.float32)[:700]
-    reduction, places = whole_map(rows_of(digits[:600]), iterations=300)
+    reduction, places = whole_map(rows_of(digits[:600]), Settings(iterations=300))
     assert trustworthiness(digits[:600], places, n_neighbors=10) >= 0.95
     new = place_new(reduction.project(digits[600:]), reduction.project(digits[:600]), places)
     assert trustworthiness(digits, np.vstack([places, new]), n_neighbors=10) >= 0.95
@@ -44,7 +47,7 @@ def test_neighbours_on_the_map_are_neighbours_of_the_digits() -> None:
 
 def test_same_seed_same_map() -> None:
     rows = rows_of(blobs(120))
-    first, second, other = (whole_map(rows, iterations=60, seed=seed)[1] for seed in (3, 3, 4))
+    first, second, other = (whole_map(rows, Settings(iterations=60, seed=seed))[1] for seed in (3, 3, 4))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
     assert np.allclose(first.max(axis=0), -first.min(axis=0), rtol=1e-4)  # the middle is (0, 0)
@@ -69,7 +72,7 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
     middles = [np.mean([before[i + 1] for i in range(kind, 120, 3)], axis=0) for kind in range(3)]
     for i in range(120, 150):
         assert np.argmin(np.linalg.norm(middles - np.array(after[i + 1]), axis=1)) == i % 3
-    reduction, places = whole_map(rows_of(features[:120]), iterations=60)
+    reduction, places = whole_map(rows_of(features[:120]), Settings(iterations=60))
     alone, together = (
         place_new(reduction.project(features[120:end]), reduction.project(features[:120]), places) for end in (121, 150)
     )
@@ -88,18 +91,21 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     changed = features[:59].copy()
     changed[0] = features[1]
     fill(tmp_path / "index", changed, gone=[60])
-    found = stored.load(index.folder, stored.MAP)
+    found = MAP.load(index.folder)
     assert found is not None
     rows = Rows.of(index.state())
-    fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
-    assert (fresh.new, fresh.changed, fresh.gone, fresh.other) == (0, 1, 1, False)
-    assert "1 changed, 1 went" in fresh.sentence(stored.MAP)
+    changes = Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows))
+    assert changes == Changes(new=0, changed=1, gone=1, other=False)
+    assert "1 changed, 1 went" in changes.sentence(MAP.command)
+    assert MAP.status(index.folder, source_of_rows(rows, stamps_of(index, rows))) is Status.STALE
     assert make_map(index).placed == 1
     after = there(index)
     assert sorted(after) == list(range(1, 60))
     assert {id_: after[id_] for id_ in range(2, 60)} == {id_: before[id_] for id_ in range(2, 60)}
     assert after[1] != before[1]
-    assert stored.freshness(found, "another", rows, found.stamps[:59]).other
+    assert MAP.status(index.folder, source_of_rows(rows, stamps_of(index, rows))) is Status.CURRENT
+    another = dataclasses.replace(rows, fingerprint="another")
+    assert Changes.since(found.sheet, found.arrays, another, stamps_of(index, rows)).other
 
 
 def test_another_metric_is_another_map_where_it_changes_what_is_compared(tmp_path: Path) -> None:
@@ -113,11 +119,9 @@ def test_another_metric_is_another_map_where_it_changes_what_is_compared(tmp_pat
             writer.set({"metric": metric})
         index = open_index(tmp_path / "index")
         rows = Rows.of(index.state())
-        for name in (stored.MAP, stored.GROUPS):
-            found = stored.load(index.folder, name)
+        for found in (MAP.load(index.folder), GROUPS.load(index.folder)):
             assert found is not None
-            fresh = stored.freshness(found, index.fingerprint, rows, stored.stamps_of(index, rows))
-            assert fresh.other is other
+            assert Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows)).other is other
         assert make_map(index, QUICK).kept is not other
     assert make_map(index, QUICK).kept
     index.close()
@@ -154,9 +158,9 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(QueryError):
             make_map(index, options)
     make_map(index, QUICK)
-    (index.folder / stored.MAP).write_bytes(b"PK\x03\x04 no more than that")
-    with pytest.raises(IndexDamagedError, match="make it anew"):
-        stored.load(index.folder, stored.MAP)
+    MAP.path(index.folder).write_bytes(b"PK\x03\x04 no more than that")
+    with pytest.raises(IndexDamagedError, match="compute it again: searchengine map"):
+        MAP.load(index.folder)
     assert make_map(index, QUICK).whole  # a damaged map is made anew
     assert not [file.name for file in index.folder.iterdir() if "part" in file.name]
     monkeypatch.setitem(__import__("sys").modules, "openTSNE", None)
@@ -197,21 +201,12 @@ def test_principal_components_equal_those_of_the_whole() -> None:
     assert np.allclose(reduction.components.T @ reduction.components, np.eye(8), atol=1e-5)
 
 
-@pytest.mark.parametrize(("count", "k"), [(90, 7), (5, 4)])
-def test_nearest_equals_a_naive_loop(count: int, k: int) -> None:
-    points = np.random.default_rng(2).normal(size=(count, 3)).astype(np.float32)
-    places, distances = nearest(points, points, k, same=True)
-    for i in range(count):
-        far = [(float(np.linalg.norm(points[i].astype(float) - points[j])), j) for j in range(count) if j != i]
-        assert [j for _, j in sorted(far)[:k]] == places[i].tolist()
-        assert distances[i] == pytest.approx([d for d, _ in sorted(far)[:k]])
-
-
 def there(index: LocalIndex) -> dict[int, tuple[float, float]]:
     """Where each image stands, by its id."""
-    found = stored.load(index.folder, stored.MAP)
+    found = MAP.load(index.folder)
     assert found is not None
-    return {id_: (float(x), float(y)) for id_, (x, y) in zip(found.ids.tolist(), found.arrays["places"], strict=True)}
+    places = zip(found.arrays["ids"].tolist(), found.arrays["places"].tolist(), strict=True)
+    return {id_: (x, y) for id_, (x, y) in places}
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan", "inner-product"])

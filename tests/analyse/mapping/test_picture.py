@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.analyse.mapping.placement import on_grid
+from searchengine.analyse.mapping.picture import on_grid
 from searchengine.cli import main
 from tests.analyse.mapping.filled import fill
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from searchengine.analyse import sheets as sheets_module
 from searchengine.analyse.neighbours import NeighboursOptions, whole_set, write_neighbours
-from searchengine.analyse.neighbours import sheets as sheets_module
 from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError
@@ -21,6 +21,7 @@ from searchengine.index.changes import Batch
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import METRICS
 from searchengine.index.writer import IndexWriter
+from searchengine.progress import Quiet
 from tests.fakes import picture
 from tests.index.test_metrics import naive_distance
 
@@ -121,13 +122,9 @@ def test_a_run_that_fails_leaves_the_table_before(tmp_path: Path, monkeypatch: p
     index.close()
 
 
-class _Stopped:
-    def start(self, total: int, done: int) -> None: ...
-    def advance(self, files: int) -> None:
+class _Stopped(Quiet):
+    def advance(self, amount: int = 1) -> None:
         raise KeyboardInterrupt
-
-    def skipped(self, path: str, reason: str) -> None: ...
-    def say(self, sentence: str) -> None: ...
 
 
 def test_sheets_show_the_pictures_and_are_drawn_once(tmp_path: Path, capsys: Said) -> None:
@@ -148,10 +145,11 @@ def test_sheets_show_the_pictures_and_are_drawn_once(tmp_path: Path, capsys: Sai
     capsys.readouterr()
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["pictures"] == 4
-    assert sorted(file.name for file in (out / "pictures").iterdir()) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    names = sorted(file.name for file in (out / "pictures").iterdir())
+    assert names == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "sheets.json"]
     with Image.open(out / "pictures" / "1.jpg") as sheet:
         sheet.load()
-        assert sheet.size == (12 + 3 * 172, 12 + 208)
+        assert sheet.size == (12 + 3 * 172, 12 + 204)
         centres = [sheet.getpixel((12 + 80 + 172 * i, 12 + 80)) for i in range(3)]
     for centre, colour in zip(centres, colours, strict=True):
         assert np.abs(np.subtract(centre, colour)).max() < 12
@@ -196,9 +194,9 @@ def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Pa
     (tmp_path / "moved").rename(photos)
     whole = (photos / "1.png").read_bytes()
     (photos / "1.png").write_bytes(b"damaged")
-    for file in (out / "pictures").iterdir():
+    for file in (out / "pictures").glob("*.jpg"):
         file.unlink()
-    sheets_module._tile.cache_clear()  # as in a new process
+    sheets_module._cached_tile.cache_clear()  # as in a new process
     assert drawn()[:2] == (3, 1)
     (photos / "1.png").write_bytes(whole)
     assert drawn()[:2] == (3, 0)
@@ -223,7 +221,9 @@ def test_sheets_of_removed_images_are_deleted_and_no_other_file(tmp_path: Path) 
         writer.commit(Batch(removed=[3, 4]))
     done = write_neighbours(index, tmp_path / "out", options)
     assert done.removed == 2
-    assert {file.name for file in pictures.iterdir()} == {"1.jpg", "2.jpg", "77.jpg", "78.jpg", "4 of mine.jpg"}
+    assert {file.name for file in pictures.iterdir()} == {
+        "1.jpg", "2.jpg", "77.jpg", "78.jpg", "4 of mine.jpg", "sheets.json",
+    }  # fmt: skip
     index.close()
 
 

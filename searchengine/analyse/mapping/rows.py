@@ -1,0 +1,173 @@
+"""What the map and the groups rest on: the rows that are compared, and how they have changed since.
+
+Each stored map holds, for every image, its id and a stamp of its content, so that it can tell which images came,
+changed or went since. Ids survive compaction and rebuilding, and so do the maps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.derived import Arrays, Source
+from searchengine.errors import IndexingError, QueryError
+from searchengine.index.local import LocalIndex
+from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
+from searchengine.index.state import State
+
+_BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The live rows of an index in the order of their ids, as they are compared: of length 1 where the cosine counts.
+
+    ``ids`` is (n,) int64, ascending; ``positions`` the rows of the matrix behind them.
+    """
+
+    matrix: NDArray[np.float32]  # (r, d), mapped
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    unit: bool
+    fingerprint: str = ""
+
+    @classmethod
+    def of(cls, state: State) -> Rows:
+        """All rows of an index."""
+        live = state.live
+        live = live[np.argsort(state.ids[live], kind="stable")]
+        unit = state.metric == COSINE and not state.normalized
+        return cls(state.rows, state.ids[live], live, unit, state.fingerprint)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a row."""
+        return int(self.matrix.shape[1])
+
+    def take(self, chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        """Some of them, by their place in ``ids``: (m,) -> (m, d) float32."""
+        block = np.asarray(self.matrix[self.positions[chosen]])
+        if self.unit:
+            block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+        return block
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """All of them, a block at a time."""
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        for start in range(0, len(self.ids), step):
+            place = slice(start, min(start + step, len(self.ids)))
+            yield place, self.take(place)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def stamps_of(index: LocalIndex, rows: Rows) -> NDArray[np.uint64]:
+    """(n,) numbers that differ where the content of images does; of the feature itself where there is no file."""
+    stamps = np.zeros(len(rows), dtype=np.uint64)
+    hashes = {record.id: record.content_hash for record in index.known(rows.ids.tolist())}
+    for at, id_ in enumerate(rows.ids.tolist()):
+        digest = hashes.get(id_)
+        stamps[at] = int(digest[:16], 16) if digest else zlib.crc32(np.asarray(rows.matrix[rows.positions[at]]).data)
+    return stamps
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How an index has changed since: images ``new``, ``changed`` or ``gone``; ``other``: another extractor, or metric.
+
+    A metric counts as another only if it changes whether features are brought to length 1 before they are compared.
+    """
+
+    new: int
+    changed: int
+    gone: int
+    other: bool
+
+    @classmethod
+    def since(cls, sheet: Any, arrays: Arrays, rows: Rows, stamps: NDArray[np.uint64]) -> Changes:
+        """Compare the ``ids`` and ``stamps`` of a stored map or grouping with the rows and stamps of now."""
+        _, unchanged = unchanged_images(arrays, rows, stamps)
+        common = len(np.intersect1d(arrays["ids"], rows.ids, assume_unique=True))
+        return cls(
+            new=len(rows) - common,
+            changed=common - len(unchanged),
+            gone=len(arrays["ids"]) - common,
+            other=not same_features(sheet, rows),
+        )
+
+    def sentence(self, command: str) -> str:
+        """What has changed, and the command that brings it up to date; empty where nothing has."""
+        if self.other:
+            return f"It was made by another extractor or metric. Make it again: {command} --index-dir DIR"
+        parts = [(self.new, "came"), (self.changed, "changed"), (self.gone, "went")]
+        words = [f"{count} {word}" for count, word in parts if count]
+        if not words:
+            return ""
+        return f"Since then, of the pictures {', '.join(words)}. Bring it up to date: {command} --index-dir DIR"
+
+
+def source_of_rows(rows: Rows, stamps: NDArray[np.uint64]) -> Source:
+    """What a map or a grouping of these rows is computed from."""
+    return _source(rows.fingerprint, rows.unit, rows.ids, stamps)
+
+
+def source_of_stored(sheet: Any, arrays: Arrays) -> Source:
+    """What a stored map or grouping was computed from."""
+    return _source(sheet.fingerprint, bool(sheet.unit), arrays["ids"], arrays["stamps"])
+
+
+def _source(fingerprint: str, unit: bool, ids: NDArray[np.int64], stamps: NDArray[np.uint64]) -> Source:
+    if len(ids) != len(stamps):
+        raise ValueError("ids and stamps differ in number")
+    digest = blake2b(np.ascontiguousarray(ids).data, digest_size=8)
+    digest.update(np.ascontiguousarray(stamps).data)
+    return Source(fingerprint, f"{digest.hexdigest()}{'-unit' if unit else ''}")
+
+
+def same_features(sheet: Any, rows: Rows) -> bool:
+    """Whether a stored map or grouping rests on the same features, compared alike; early files lack ``unit``."""
+    return sheet.fingerprint == rows.fingerprint and sheet.unit in (None, rows.unit)
+
+
+def unchanged_images(
+    arrays: Arrays, rows: Rows, stamps: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the images stand that are as they were: (m,) places in what is stored, and (m,) among the rows."""
+    _, before, now = np.intersect1d(arrays["ids"], rows.ids, assume_unique=True, return_indices=True)
+    same = arrays["stamps"][before] == stamps[now]
+    return before[same], now[same]
+
+
+def remark(state: State) -> str | None:
+    """What a person should know if the index ranks by another distance than the map and the groups use.
+
+    Principal components keep Euclidean distances, and hence the cosine of features of length 1; nothing else.
+    """
+    if state.metric == COSINE or rank_alike(state.metric, EUCLIDEAN, normalized=state.normalized):
+        return None
+    return (
+        f"The index is searched by {state.metric}, but the map and the groups rest on Euclidean distances: what is "
+        "next to each other there need not be so in a search."
+    )
+
+
+def check_seed(seed: int) -> None:
+    """QueryError for a seed that scikit-learn and openTSNE would refuse, after what takes long."""
+    if not 0 <= seed < 2**32:
+        raise QueryError("The seed must be a whole number from 0 to 4294967295.")
+
+
+def needed(module: str, package: str) -> Any:
+    """A module of the ``map`` extra; IndexingError names the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise IndexingError(f"This needs {package}. Install it with: pip install 'searchengine[map]'") from error

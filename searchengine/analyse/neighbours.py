@@ -1,0 +1,313 @@
+"""The nearest images of every image of a set: as a table, and as contact sheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
+from searchengine.errors import QueryError
+from searchengine.files import output_file
+from searchengine.index.local import LocalIndex
+from searchengine.index.metrics import check_metric, score
+from searchengine.index.state import State
+from searchengine.index.types import ImageRecord
+from searchengine.progress import QUIET, Progress
+
+COLUMNS = ("id", "path", "label", "rank", "neighbour", "neighbour_path", "neighbour_label", "distance", "score")
+FORMATS = ("csv", "parquet")
+_QUERIES = 256  # a block against all rows: large enough for BLAS, small enough to show progress
+_SHEET_COLUMNS = 6
+_LAYOUT = 4  # raised when sheets look different, so that old ones are drawn again
+
+Records = Mapping[int, ImageRecord]
+Score = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighboursOptions:
+    """``metric`` None: that of the index. ``format``: "csv" or "parquet"."""
+
+    k: int = 10
+    metric: str | None = None
+    format: str = "csv"
+    pictures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """``table`` is the file; ``pictures``: sheets that were drawn; the others were there already.
+
+    ``missing``: images whose picture was not found or could not be read; ``removed``: sheets of images that the index
+    holds no more.
+    """
+
+    table: str
+    images: int
+    neighbours: int
+    metric: str
+    pictures: int
+    missing: int = 0
+    removed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some queries, in the order of their ids, and the nearest others of each, nearest first.
+
+    ``ids`` is (b,) int64, ``neighbours`` (b, k) int64 ids, ``distances`` (b, k) float64.
+    """
+
+    ids: NDArray[np.int64]
+    neighbours: NDArray[np.int64]
+    distances: NDArray[np.float64]
+
+    def lines(self) -> Iterator[tuple[int, list[int], list[float]]]:
+        """Of each query its id, and the ids and distances of its neighbours."""
+        return zip(self.ids.tolist(), self.neighbours.tolist(), self.distances.tolist(), strict=True)
+
+
+def write_neighbours(
+    index: LocalIndex, out: Path, options: NeighboursOptions | None = None, progress: Progress = QUIET
+) -> Written:
+    """Write the k nearest others of every image to ``out``: ``neighbours.csv``, and ``pictures/<id>.jpg``.
+
+    The table is there when it is whole, or not at all. Of a run that was stopped the sheets are kept, and the same
+    command draws only those that are missing, show something else, or lack a picture that is there now. Sheets of
+    images that the index holds no more are deleted.
+
+    Raises:
+        QueryError: k is below 1, or the index has fewer than two images.
+        UnknownNameError: no such metric.
+        IndexingError: the folder cannot be written to, no PyArrow for Parquet.
+    """
+    options = options or NeighboursOptions()
+    if options.k < 1:
+        raise QueryError(f"k must be a whole number of at least 1, not {options.k}.")
+    if options.format not in FORMATS:
+        raise QueryError(f"A table is written as {' or '.join(FORMATS)}, not as {options.format!r}.")
+    state = index.state()
+    metric = check_metric(options.metric or state.metric)
+    if state.count < 2:
+        raise QueryError(f"The index holds {state.count} images: there is nothing that could be a neighbour.")
+    k = min(options.k, state.count - 1)
+    if k < options.k:
+        progress.say(f"The index holds {state.count} images, so each has {k} neighbours, not {options.k}.")
+    records = _records(index, state.ids[state.live].tolist())
+    table = out / f"neighbours.{options.format}"
+    progress.start(state.count)
+    with output_file(table) as part, ExitStack() as stack:
+        write_table = _csv_table if options.format == "csv" else _parquet_table
+        write = stack.enter_context(write_table(part, records, partial(score, metric, normalized=state.normalized)))
+        sheets = stack.enter_context(_Sheets(out / "pictures", records, progress)) if options.pictures else None
+        for block in whole_set(state, k, metric):
+            write(block)
+            if sheets is None:
+                progress.advance(len(block.ids))
+            else:
+                sheets.draw(block)
+        if sheets is not None:
+            sheets.remove_others()
+    if sheets is None:
+        return Written(str(table), state.count, k, metric, 0)
+    if sheets.missing:
+        progress.say(_without_pictures(records, sheets.missing))
+    return Written(str(table), state.count, k, metric, sheets.drawn, len(sheets.missing), sheets.removed)
+
+
+def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block]:
+    """The k nearest others of every image, exactly, ties in the order of ids; an image is no neighbour of itself.
+
+    Memory grows with the number of rows, never with its square.
+
+    Args:
+        state: the rows, as ``LocalIndex.state`` gives them.
+        k: at least 1; at most as many neighbours as there are other images.
+        metric: None for the one of the index.
+
+    Raises:
+        UnknownNameError: no such metric.
+    """
+    searcher = state.searcher(metric)
+    live = state.live
+    live = live[np.argsort(state.ids[live], kind="stable")]
+    k = min(k, len(live) - 1)
+    for start in range(0, len(live), _QUERIES):
+        rows = live[start : start + _QUERIES]
+        # (b, d) against (n, d) -> b of k + 1, usually with the query itself
+        results = searcher.nearest(np.asarray(state.rows[rows]), k + 1)
+        neighbours = np.empty((len(rows), k), dtype=np.int64)
+        distances = np.empty((len(rows), k), dtype=np.float64)
+        for i, (row, nearest) in enumerate(zip(rows, results, strict=True)):
+            others = np.flatnonzero(nearest.positions != row)[:k]
+            neighbours[i] = state.ids[nearest.positions[others]]
+            distances[i] = nearest.distances[others]
+        yield Block(state.ids[rows], neighbours, distances)
+
+
+def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
+    known = {record.id: record for record in index.known(ids)}
+    for id_ in ids:
+        if id_ not in known:  # removed since the run began: its row still stands in the state that is searched
+            known[id_] = ImageRecord(id_, f"#{id_}", None, (), None, None, None, None, None, None)
+    return known
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
+    """Write blocks to a CSV file, a row for each pair; distances and scores with all their digits."""
+    with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
+        out = csv.writer(opened, lineterminator="\n")
+        out.writerow(COLUMNS)
+
+        def write(block: Block) -> None:
+            for id_, neighbours, distances in block.lines():
+                query = records[id_]
+                for rank, (other, distance) in enumerate(zip(neighbours, distances, strict=True), start=1):
+                    near = records[other]
+                    pair = (id_, query.path, query.label, rank, other, near.path, near.label)
+                    out.writerow((*pair, distance, score_of(distance)))
+
+        yield write
+
+
+@contextmanager
+def _parquet_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
+    """Write blocks to a Parquet file, a row for each pair; IndexingError without PyArrow."""
+    from searchengine.exchange.tabular import pyarrow
+
+    arrow = pyarrow()
+    text = arrow.dictionary(arrow.int32(), arrow.string())
+    types = (arrow.int64(), text, text, arrow.int32(), arrow.int64(), text, text, arrow.float64(), arrow.float64())
+    schema = arrow.schema(list(zip(COLUMNS, types, strict=True)))
+    with arrow.parquet.ParquetWriter(file, schema) as writer:
+
+        def write(block: Block) -> None:
+            count, k = block.neighbours.shape
+            ids = np.repeat(block.ids, k)  # (b,) -> (b * k,)
+            neighbours, distances = block.neighbours.reshape(-1), block.distances.reshape(-1)  # (b, k) -> (b * k,)
+            queries = [records[id_] for id_ in ids.tolist()]
+            near = [records[id_] for id_ in neighbours.tolist()]
+            values = (
+                ids,
+                [record.path for record in queries],
+                [record.label for record in queries],
+                np.tile(np.arange(1, k + 1, dtype=np.int32), count),
+                neighbours,
+                [record.path for record in near],
+                [record.label for record in near],
+                distances,
+                [score_of(distance) for distance in distances.tolist()],
+            )
+            arrays = [
+                arrow.array(value, arrow.string()).dictionary_encode() if kind == text else arrow.array(value, kind)
+                for value, kind in zip(values, types, strict=True)
+            ]
+            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+
+        yield write
+
+
+# -- contact sheets ---------------------------------------------------------------------------------------------------
+
+
+class _Sheets:
+    """A contact sheet for each image, drawn by several threads; those that are there already are not drawn again."""
+
+    def __init__(self, folder: Path, records: Records, progress: Progress) -> None:
+        self._folder = SheetFolder(folder)
+        self._records = records
+        self._progress = progress
+        self._unreadable = frozenset(id_ for id_, record in records.items() if not _is_file(record.file))
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sheet")
+        self.drawn = 0
+        self.removed = 0
+        self.missing: set[int] = set()
+
+    def draw(self, block: Block) -> None:
+        """The sheets of a block, and what they show in ``sheets.json``."""
+        for drawn, missing in self._pool.map(self._draw, block.lines()):
+            self.drawn += drawn
+            self.missing |= missing
+            self._progress.advance()
+        self._folder.save()
+
+    def remove_others(self) -> None:
+        """Delete the sheets of images that are not in the index."""
+        self.removed = self._folder.remove_others({f"{id_}.jpg" for id_ in self._records})
+        self._folder.save()
+
+    def _draw(self, line: tuple[int, list[int], list[float]]) -> tuple[bool, frozenset[int]]:
+        """Whether the sheet was drawn, and the ids of the images whose pictures it lacks."""
+        id_, neighbours, distances = line
+        query, name = self._records[id_], f"{id_}.jpg"
+        pairs = [(self._records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
+        key = _key([(query, 0.0), *pairs])
+        absent = self._unreadable.intersection((id_, *neighbours))
+        if self._folder.holds(name, key, absent):
+            return False, absent
+        entries = [Entry(query, ("query", _name(query)), framed=True)]
+        for rank, (record, distance) in enumerate(pairs, 1):
+            entries.append(Entry(record, (f"{rank} · {_number(distance)}", _name(record))))
+        sheet, missing = draw_sheet(entries, columns=_SHEET_COLUMNS)
+        self._folder.write(name, sheet, key, missing)
+        return True, missing
+
+    def __enter__(self) -> _Sheets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _is_file(file: Path | None) -> bool:
+    try:
+        return file is not None and file.is_file()
+    except OSError:
+        return False
+
+
+def _key(pairs: list[tuple[ImageRecord, float]]) -> str:
+    """A hash of what a sheet shows."""
+    shown = [(record.id, record.path, record.content_hash, record.labels, distance) for record, distance in pairs]
+    return blake2b(json.dumps([_LAYOUT, shown]).encode(), digest_size=16).hexdigest()
+
+
+def _name(record: ImageRecord) -> str:
+    return ", ".join(record.labels) or record.path.rsplit("/", 1)[-1]
+
+
+def _number(distance: float) -> str:
+    return f"{distance:.4f}" if abs(distance) < 1000 else f"{distance:.4g}"
+
+
+def _without_pictures(records: Records, missing: Collection[int]) -> str:
+    if not any(records[id_].file is not None for id_ in missing):
+        return (
+            f"{len(missing)} images have no picture, only features, so their places are empty. Import the features "
+            "with --paths and --images to see them."
+        )
+    return (
+        f"{len(missing)} of {len(records)} pictures were not found or cannot be read. Their places are empty, except "
+        "on sheets that were drawn before, which are kept. If the photos have moved, say where they are with "
+        "--images-dir, or with searchengine index --relocate, and run this command again."
+    )

@@ -1,0 +1,219 @@
+"""Pictures as small tiles, and contact sheets of them: for the groups of an index, and for the neighbours of an image.
+
+A folder of sheets holds ``sheets.json`` beside them: what each sheet shows. So a run that was stopped draws only what
+is missing when it is repeated, and deletes outdated sheets of its own but no file of the user.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from searchengine.errors import ImageError, IndexingError
+from searchengine.files import check_output_folder, output_errors, replace_bytes, replacing
+from searchengine.images import decode
+from searchengine.index.types import ImageRecord
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+    from pydantic import TypeAdapter
+
+SIDE = 160  # px, of the square that a picture of a sheet stands in
+_GAP = 12
+_LINE = 16  # px, of a caption
+_TITLE = 24
+_PAPER, _INK, _PALE, _ACCENT = "#ffffff", "#1c1c1c", "#8a8a8a", "#0b66c3"
+_EMPTY = "#e8e8e8"
+_AHEAD = 64  # tiles that are decoded ahead
+_CACHED = 2048  # tiles of sheets, 75 kB each
+
+
+# -- tiles ------------------------------------------------------------------------------------------------------------
+
+
+def tiles(records: Sequence[ImageRecord], side: int) -> Iterator[Image]:
+    """Whole pictures of at most ``side`` pixels, decoded by several threads; an unreadable one is a plain colour."""
+    from PIL import Image
+
+    def load(record: ImageRecord) -> Image.Image:
+        try:
+            return _load(record.file, side)
+        except (OSError, ImageError):
+            return Image.new("RGB", (side, side), record.colour or _EMPTY)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="tile") as pool:
+        for start in range(0, len(records), _AHEAD):
+            yield from pool.map(load, records[start : start + _AHEAD])
+
+
+def _load(file: Path | None, side: int) -> Image:
+    from PIL import Image
+
+    if file is None:
+        raise FileNotFoundError
+    tile = Image.fromarray(decode(file.read_bytes(), at_least=(side, side)).pixels)
+    tile.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return tile
+
+
+@lru_cache(maxsize=_CACHED)
+def _cached_tile(file: Path | None, content_hash: str | None) -> Image:
+    """A picture stands on many sheets; the hash distinguishes versions of a file. Errors are not cached."""
+    return _load(file, SIDE)
+
+
+# -- sheets -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture on a sheet, with the lines below it."""
+
+    record: ImageRecord
+    captions: tuple[str, ...] = ()
+    framed: bool = False
+
+
+def draw_sheet(entries: Sequence[Entry], *, columns: int, title: str = "") -> tuple[Image, frozenset[int]]:
+    """A sheet, RGB, row by row; and the ids of the images whose pictures are missing or cannot be read."""
+    from PIL import Image, ImageDraw
+
+    columns = min(len(entries), columns)
+    step = SIDE + _GAP
+    line_step = step + _LINE * max(len(entry.captions) for entry in entries)
+    top_of_all = _GAP + (_TITLE if title else 0)
+    size = (_GAP + columns * step, top_of_all + -(-len(entries) // columns) * line_step)
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        _write(draw, (_GAP, _GAP - 2), title, _INK, size[0] - 2 * _GAP)
+    missing = set()
+    for place, entry in enumerate(entries):
+        left, top = _GAP + place % columns * step, top_of_all + place // columns * line_step
+        try:
+            tile = _cached_tile(entry.record.file, entry.record.content_hash)
+        except (OSError, ImageError):
+            missing.add(entry.record.id)
+            draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), fill=_EMPTY)
+            _write(draw, (left + 8, top + SIDE // 2 - 8), "no picture", _PALE, SIDE - 16)
+        else:
+            sheet.paste(tile, (left + (SIDE - tile.width) // 2, top + (SIDE - tile.height) // 2))
+        if entry.framed:
+            draw.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), outline=_ACCENT, width=2)
+        for line, caption in enumerate(entry.captions):
+            colour = _PALE if line else _ACCENT if entry.framed else _INK
+            _write(draw, (left, top + SIDE + 3 + line * _LINE), caption, colour, SIDE)
+    return sheet, frozenset(missing)
+
+
+def _write(draw: ImageDraw, at: tuple[int, int], text: str, colour: str, width: int) -> None:
+    """One line of text, shortened to the width."""
+    font = _font()
+    text = " ".join(text.split())
+    shown = text[: width // 3]
+    while shown and draw.textlength(shown if shown == text else shown + "...", font) > width:
+        shown = shown[:-1]
+    draw.text(at, shown if shown == text else shown + "...", fill=colour, font=font)
+
+
+@lru_cache(maxsize=1)
+def _font() -> FreeTypeFont | ImageFont:
+    from PIL.ImageFont import load_default
+
+    return load_default(13)
+
+
+# -- a folder of sheets -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSheet:
+    """A sheet in the folder: what it shows (``key``), its size, and the ids of the pictures that it lacks."""
+
+    key: str
+    bytes: int
+    missing: frozenset[int] = frozenset()
+
+
+class SheetFolder:
+    """Sheets as JPEG files, and ``sheets.json`` with what each of them shows. Threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder if need be; IndexingError if it cannot be made."""
+        check_output_folder(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexingError(f"{folder} cannot be made: {error.strerror}.") from error
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._drawn = self._read()
+
+    def holds(self, name: str, key: str, missing: Container[int]) -> bool:
+        """Whether the sheet shows this already, and lacks no picture but those that are still missing."""
+        drawn = self._drawn.get(name)
+        return (
+            drawn is not None
+            and drawn.key == key
+            and all(id_ in missing for id_ in drawn.missing)
+            and self._size(name) == drawn.bytes
+        )
+
+    def write(self, name: str, sheet: Image, key: str, missing: frozenset[int]) -> None:
+        """Write a sheet in one step; IndexingError."""
+        file = self._folder / name
+        with output_errors(file):
+            with replacing(file, durable=False) as part:
+                sheet.save(part, "JPEG", quality=88)
+            size = file.stat().st_size
+        with self._lock:
+            self._drawn[name] = DrawnSheet(key, size, missing)
+
+    def remove_others(self, keep: Container[str]) -> int:
+        """Delete the sheets of earlier runs but for those; returns how many. Other files stay. IndexingError."""
+        others = [name for name in self._drawn if name not in keep]
+        removed = 0
+        with output_errors(self._folder):
+            for name in others:
+                if self._size(name) == self._drawn[name].bytes:  # else it is another file by now
+                    (self._folder / name).unlink()
+                    removed += 1
+                del self._drawn[name]
+        return removed
+
+    def save(self) -> None:
+        """Write ``sheets.json``; IndexingError."""
+        file = self._folder / "sheets.json"
+        with self._lock:
+            data = _adapter().dump_json(self._drawn)
+        with output_errors(file):
+            replace_bytes(file, data)
+
+    def _read(self) -> dict[str, DrawnSheet]:
+        with suppress(OSError, ValueError):  # then all sheets are drawn again
+            drawn: dict[str, DrawnSheet] = _adapter().validate_json((self._folder / "sheets.json").read_bytes())
+            return {name: sheet for name, sheet in drawn.items() if Path(name).name == name}
+        return {}
+
+    def _size(self, name: str) -> int | None:
+        file = self._folder / name
+        try:
+            return None if file.is_symlink() else file.stat().st_size
+        except OSError:
+            return None
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[dict[str, DrawnSheet]]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(dict[str, DrawnSheet])
