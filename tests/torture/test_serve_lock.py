@@ -35,7 +35,9 @@ def serve_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if subprocess.run(probe, capture_output=True).returncode != 0:
         pytest.skip("no package registry answers, so no environment can be installed from requirements-serve.lock")
     lock = ROOT / "requirements-serve.lock"
-    subprocess.run([python, *PIP, "install", "--require-hashes", "-r", lock], check=True, capture_output=True)
+    subprocess.run(
+        [python, *PIP, "install", "--no-compile", "--require-hashes", "-r", lock], check=True, capture_output=True
+    )
     wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
     subprocess.run(wheel, cwd=ROOT, check=True, capture_output=True)
     subprocess.run([python, *PIP, "install", "--no-deps", *folder.glob("*.whl")], check=True, capture_output=True)
