@@ -145,8 +145,7 @@ def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block
         UnknownNameError: no such metric.
     """
     searcher = state.searcher(metric)
-    live = state.live
-    live = live[np.argsort(state.ids[live], kind="stable")]
+    live = state.live_by_id
     k = min(k, len(live) - 1)
     for start in range(0, len(live), _QUERIES):
         rows = live[start : start + _QUERIES]
@@ -163,10 +162,7 @@ def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block
 
 def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
     known = {record.id: record for record in index.known(ids)}
-    for id_ in ids:
-        if id_ not in known:  # removed since the run began: its row still stands in the state that is searched
-            known[id_] = ImageRecord(id_, f"#{id_}", None, (), None, None, None, None, None, None)
-    return known
+    return {id_: known.get(id_) or ImageRecord.removed(id_) for id_ in ids}
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

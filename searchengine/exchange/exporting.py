@@ -83,8 +83,7 @@ class _Content:
 
 def _content(index: LocalIndex) -> _Content:
     state = index.state()
-    rows = state.live
-    rows = rows[np.argsort(state.ids[rows], kind="stable")]
+    rows = state.live_by_id
     known = {record.id: record for record in index.known(state.ids[rows].tolist())}
     rows = rows[[id_ in known for id_ in state.ids[rows].tolist()]]  # the others have just been removed
     ids = state.ids[rows]

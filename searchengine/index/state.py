@@ -52,6 +52,12 @@ class State:
         return np.flatnonzero(self.ids != NO_IMAGE)
 
     @property
+    def live_by_id(self) -> NDArray[np.int64]:
+        """Rows that count, in the order of their ids."""
+        live = self.live
+        return live[np.argsort(self.ids[live], kind="stable")]
+
+    @property
     def count(self) -> int:
         """How many rows count."""
         return int(np.count_nonzero(self.ids != NO_IMAGE))

@@ -57,6 +57,11 @@ class ImageRecord:
         """The first label, if there is one."""
         return self.labels[0] if self.labels else None
 
+    @classmethod
+    def removed(cls, id_: int) -> ImageRecord:
+        """Of an image that was removed a moment ago, and whose row still stands in the state that is searched."""
+        return cls(id_, f"#{id_}", None, (), None, None, None, None, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:

@@ -72,8 +72,7 @@ def labels_version(index: LocalIndex) -> str:
 
 
 def _labelled(index: LocalIndex, state: State) -> _Labelled:
-    live = state.live
-    live = live[np.argsort(state.ids[live], kind="stable")]
+    live = state.live_by_id
     known = {record.id: record for record in index.known(state.ids[live].tolist())}
     digest = hashlib.sha256()
     ids, rows, labels, contents = [], [], [], []

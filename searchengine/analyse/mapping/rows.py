@@ -41,8 +41,7 @@ class Rows:
     @classmethod
     def of(cls, state: State) -> Rows:
         """All rows of an index."""
-        live = state.live
-        live = live[np.argsort(state.ids[live], kind="stable")]
+        live = state.live_by_id
         unit = state.metric == COSINE and not state.normalized
         return cls(state.rows, state.ids[live], live, unit, state.fingerprint)
 
