@@ -1,27 +1,27 @@
-"""Every error that the package raises on purpose.
+"""All exceptions that the package raises on purpose.
 
 ::
 
     SearchEngineError
-    ├── ImageError                 one picture cannot be used
-    │   ├── NotAnImageError        the bytes are no image that we read
-    │   ├── DamagedImageError      an image, but cut short or broken
+    ├── ImageError                 a single image cannot be used
+    │   ├── NotAnImageError        not an image in a format that can be read
+    │   ├── DamagedImageError      an image that is cut short or broken
     │   └── ImageTooLargeError     more pixels or bytes than allowed
     ├── QueryError                 a request that cannot be answered: k, id, shape, NaN
-    │   └── UnknownImageError      an id that the index does not hold
+    │   └── UnknownImageError      an id that is not in the index
     ├── IndexError_                the index as a whole
     │   ├── IndexNotFoundError     no index in that folder
-    │   ├── IndexVersionError      written by another version of the format
+    │   ├── IndexVersionError      written in another version of the format
     │   ├── IndexDamagedError      its files contradict each other
     │   ├── IndexLockedError       another run is writing to it
     │   └── ExtractorMismatchError made by another extractor
-    ├── IndexingError              a run cannot go on: folder missing, too much gone, disk full
-    ├── LearningError              nothing can be learnt: no labels, a single class, a library missing
+    ├── IndexingError              a run cannot continue: folder missing, too much gone, disk full
+    ├── LearningError              nothing can be learnt: no labels, a single class, a missing library
     └── ExtractorError             a model cannot be built or run
         ├── UnknownNameError       no such model, layer, pooling, ...
-        └── WeightsNotFoundError   the weights are not at hand
+        └── WeightsNotFoundError   the weights are missing
 
-The message of each is a sentence for the person who runs the program: what happened, and what to do next.
+Each message is a sentence for the person who runs the program: what happened, and what to do next.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ def missing_package(error: ModuleNotFoundError) -> str:
 
 
 class SearchEngineError(Exception):
-    """Base of all errors here."""
+    """Base of all exceptions of this package."""
 
 
 class ImageError(SearchEngineError):
-    """One picture cannot be used."""
+    """A single image cannot be used."""
 
 
 class NotAnImageError(ImageError):
-    """The bytes are no image that we can read."""
+    """The bytes are not an image in a format that can be read."""
 
 
 class DamagedImageError(ImageError):
-    """It starts as an image, but is cut short or broken."""
+    """It starts like an image, but is cut short or broken."""
 
 
 class ImageTooLargeError(ImageError):
@@ -69,11 +69,11 @@ class ImageTooLargeError(ImageError):
 
 
 class QueryError(SearchEngineError):
-    """A request that cannot be answered as it stands."""
+    """A request that cannot be answered."""
 
 
 class UnknownImageError(QueryError):
-    """The index holds no image of that id."""
+    """There is no image with that id in the index."""
 
 
 class IndexError_(SearchEngineError):  # noqa: N801, N818  (IndexError is Python's own)
@@ -85,7 +85,7 @@ class IndexNotFoundError(IndexError_):
 
 
 class IndexVersionError(IndexError_):
-    """The index was written by another version of the format."""
+    """The index was written in another version of the format."""
 
 
 class IndexDamagedError(IndexError_):
@@ -101,11 +101,11 @@ class ExtractorMismatchError(IndexError_):
 
 
 class IndexingError(SearchEngineError):
-    """An indexing run cannot go on."""
+    """An indexing run cannot continue."""
 
 
 class LearningError(SearchEngineError):
-    """Nothing can be learnt from what is there."""
+    """Nothing can be learnt from the data given."""
 
 
 class ExtractorError(SearchEngineError):
@@ -113,8 +113,8 @@ class ExtractorError(SearchEngineError):
 
 
 class UnknownNameError(ExtractorError):
-    """There is no model, layer or option of that name."""
+    """There is no model, layer or option with that name."""
 
 
 class WeightsNotFoundError(ExtractorError):
-    """The weights are not at hand and cannot be had."""
+    """The weights are missing and cannot be downloaded."""
