@@ -2,12 +2,7 @@
 
 import sys
 
-from searchengine.errors import missing_package
-
-try:
-    from searchengine.cli.indexing import main
-except ModuleNotFoundError as error:
-    sys.exit(f"offline_index.py: {missing_package(error)}")
+from searchengine.cli import offline_index
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(offline_index())

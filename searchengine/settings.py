@@ -97,6 +97,12 @@ class Settings(BaseModel):
 
         return Path(platformdirs.user_cache_dir("searchengine", appauthor=False))
 
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables, for a program that is started."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values["index_dir"] = os.pathsep.join(map(str, self.index_dir))
+        return {variable(name): str(value) for name, value in values.items() if value is not None}
+
 
 def load_settings(
     flags: Mapping[str, Any] | None = None,

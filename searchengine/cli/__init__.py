@@ -2,10 +2,14 @@
 
 import sys
 
+from searchengine.errors import missing_package
+
 try:
-    from searchengine.cli.main import main
+    from searchengine.cli.main import main, offline_index
+except ModuleNotFoundError as error:
+    sys.exit(f"searchengine: {missing_package(error)}")
 except KeyboardInterrupt:
     sys.stderr.write("searchengine: Stopped.\n")
     raise SystemExit(130) from None
 
-__all__ = ["main"]
+__all__ = ["main", "offline_index"]

@@ -1,15 +1,22 @@
-"""``searchengine VERB ...``: finds the verb, runs it, and turns our errors into a sentence and an exit status.
+"""``searchengine VERB ...``: loads the verb that is called, and turns errors into a sentence and an exit status.
 
-The verbs are imported where Ctrl-C is already looked after.
+Shell completion, for bash (zsh and fish alike)::
+
+    eval "$(_SEARCHENGINE_COMPLETE=bash_source searchengine)"
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
 
 from searchengine import __version__
+from searchengine.cli.options import HelpMixin
+from searchengine.cli.output import flushed, print_result, replace_unencodable
 from searchengine.errors import SearchEngineError, missing_package
 
 _EPILOG = """\
@@ -21,83 +28,116 @@ a first day:
 
 Every verb has its own --help. The index folder is ./index unless --index-dir or SEARCHENGINE_INDEX_DIR says otherwise.
 """
-_GO_ON = ("index", "download", "neighbours", "train")  # the verbs that, given again, use what was done before
+_COMPLETE = "_SEARCHENGINE_COMPLETE"
+# verb: the module and the command in it
+_VERBS = {
+    "index": ("index", "index"),
+    "search": ("search", "search"),
+    "neighbours": ("analyse", "neighbours"),
+    "evaluate": ("evaluate", "evaluate"),
+    "classify": ("classify", "classify"),
+    "recommend": ("search", "recommend"),
+    "train": ("train", "train"),
+    "map": ("analyse", "map_"),
+    "cluster": ("analyse", "cluster"),
+    "import": ("exchange", "import_"),
+    "export": ("exchange", "export"),
+    "download": ("exchange", "download"),
+    "serve": ("serve", "serve"),
+    "prepare": ("serve", "prepare"),
+    "info": ("info", "info"),
+    "verify": ("info", "verify"),
+    "config": ("info", "config"),
+    "models": ("info", "models"),
+    "demo": ("serve", "demo"),
+}
+_RESUMABLE = ("index", "download", "neighbours", "train")  # given again, they use what was done before
+
+
+class Verbs(HelpMixin, click.Group):
+    """The verbs, each loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a user meets them."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one."""
+        return _load(cmd_name) if cmd_name in _VERBS else None
+
+
+def _load(name: str) -> click.Command:
+    module, attribute = _VERBS[name]
+    command: click.Command = getattr(import_module(f"searchengine.cli.{module}"), attribute)
+    return command
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        print_result(f"searchengine {__version__}")
+        ctx.exit()
+
+
+_searchengine = Verbs(
+    "searchengine",
+    help="A visual search engine for folders of images.",
+    epilog=_EPILOG,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Show the version and exit.",
+        )
+    ],
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage, 130 stopped."""
-    return run("searchengine", _parser, arguments)
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(_searchengine, {}, "searchengine", _COMPLETE, instruction)
+    return _run("searchengine", arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    from searchengine.cli import (
-        classifying,
-        demo,
-        downloading,
-        evaluating,
-        exchanging,
-        indexing,
-        inspecting,
-        mapping,
-        modelling,
-        neighbouring,
-        recommending,
-        searching,
-        serving,
-        training,
-    )
-    from searchengine.cli.parsing import VerbParser
-
-    parser = argparse.ArgumentParser(
-        prog="searchengine",
-        description="A visual search engine for folders of images.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"searchengine {__version__}")
-    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=VerbParser)
-    for module in (
-        indexing,
-        searching,
-        neighbouring,
-        evaluating,
-        classifying,
-        recommending,
-        training,
-        mapping,
-        exchanging,
-        downloading,
-        serving,
-        inspecting,
-        modelling,
-        demo,
-    ):
-        module.add_verbs(verbs)
-    return parser
+def offline_index(arguments: Sequence[str] | None = None) -> int:
+    """``python offline_index.py ...``: ``searchengine index ...`` by another name."""
+    return _run("offline_index.py", arguments)
 
 
-def run(program: str, make_parser: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None) -> int:
-    """Parse, act, and say in one line what went wrong."""
-    verb = ""
+def _run(program: str, arguments: Sequence[str] | None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb = "index" if program != "searchengine" else given[0] if given else ""
     try:
-        from searchengine.cli.output import flushed, tolerate
-        from searchengine.cli.running import check_running
-
-        tolerate()
+        replace_unencodable()
         with flushed():
-            options = make_parser().parse_args(arguments)
-            verb = options.verb
-            check_running(options)
-            return int(options.act(options))
+            command = _searchengine if program == "searchengine" else _load("index")
+            try:
+                with command.make_context(program, given) as context:
+                    return int(command.invoke(context) or 0)
+            except click.exceptions.Exit as done:
+                return done.exit_code
+            except click.ClickException as refusal:
+                refusal.show()
+                return refusal.exit_code
     except SearchEngineError as error:
-        print(f"{program}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return _fail(program, str(error))
     except ModuleNotFoundError as error:
-        print(f"{program}: {missing_package(error)}", file=sys.stderr)  # noqa: T201
-        return 1
+        return _fail(program, missing_package(error))
     except KeyboardInterrupt:
-        more = " The same command goes on from what is there." if verb in _GO_ON else ""
-        print(f"{program}: Stopped.{more}", file=sys.stderr)  # noqa: T201
+        more = " The same command resumes from what was done." if verb in _RESUMABLE else ""
+        _fail(program, f"Stopped.{more}")
         return 130
     except BrokenPipeError:  # the reader of our output has gone, and knows
         return 1
+
+
+def _fail(program: str, sentence: str) -> int:
+    print(f"{program}: {sentence}", file=sys.stderr)  # noqa: T201
+    return 1

@@ -1,72 +1,276 @@
-"""Flags that several verbs share, and what they mean. Order: defaults < environment < flags."""
+"""How verbs are declared: a Click command with its sections and examples, and the options that several verbs share."""
 
 from __future__ import annotations
 
-import argparse
+import functools
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from searchengine.cli.output import print_json, print_note, print_result
-from searchengine.cli.running import add_running
+import click
+
+from searchengine.cli.output import print_result
 from searchengine.index.metrics import METRICS
-from searchengine.settings import load_settings
 
-__all__ = [
-    "add_images_dir",
-    "add_index_dir",
-    "add_json",
-    "add_metric",
-    "add_running",
-    "print_json",
-    "print_note",
-    "print_result",
-    "whole_number",
-]
+if TYPE_CHECKING:
+    from searchengine.engine import SearchEngine
+    from searchengine.index.local import LocalIndex
+    from searchengine.settings import Settings
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
 
-def whole_number(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
+PRECISIONS = ("auto", "float32", "bfloat16")  # as settings.Precision and Runtime, which would load Pydantic for --help
+RUNTIMES = ("auto", "openvino", "keras")
+POOLINGS = ("none", "avg", "max", "gem")
+PREPROCESSINGS = ("none", "unit", "tf", "torch", "caffe")
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_EMPTY = "is empty. Is a variable of the shell not set?"
+
+# -- types ------------------------------------------------------------------------------------------------------------
 
 
-def add_index_dir(parser: argparse.ArgumentParser) -> None:
-    """``--index-dir``."""
-    parser.add_argument(
-        "--index-dir",
-        metavar="DIR",
-        type=Path,
-        default=load_settings(only=("index_dir",)).index_dir[0],
-        help="the index folder (default: $SEARCHENGINE_INDEX_DIR, the first where it names several, or ./index)",
-    )
+class Text(click.ParamType[str]):
+    """Any text but the empty string, which an unset variable of the shell leaves behind."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse the empty string."""
+        return str(value) if value else self.fail(_EMPTY, param, ctx)
 
 
-def add_images_dir(parser: argparse.ArgumentParser) -> None:
-    """``--images-dir``."""
-    parser.add_argument(
-        "--images-dir",
-        metavar="DIR",
-        type=Path,
-        default=load_settings(only=("images_dir",)).images_dir,
-        help="where the photos are now, if they have moved since (default: $SEARCHENGINE_IMAGES_DIR)",
-    )
+class FilePath(click.Path):
+    """A path, there or not; the empty string would be the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the empty string."""
+        return super().convert(value, param, ctx) if value != "" else self.fail(_EMPTY, param, ctx)
 
 
-def add_metric(parser: argparse.ArgumentParser, default: str) -> None:
+class Example(FilePath):
+    """An id of the index, or an image file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Whole numbers are ids."""
+        is_id = isinstance(value, str) and value.isascii() and value.isdigit()
+        return int(value) if is_id else super().convert(value, param, ctx)
+
+
+TEXT, PATH, EXAMPLE = Text(), FilePath(), Example()
+COUNT, ID = click.IntRange(min=1), click.IntRange(min=0)
+
+# -- verbs ------------------------------------------------------------------------------------------------------------
+
+
+class _Option(click.Option):
+    """An option with its section in --help; ``greedy`` ones take all values that follow, up to the next option."""
+
+    def __init__(self, *names: Any, section: str = "Options", greedy: bool = False, **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.section = section
+        self.greedy = greedy
+
+
+class HelpMixin:
+    """Writes --help as a result, so that errors of standard output are ours; keeps the lines of examples."""
+
+    epilog: str | None
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Click's option, with our output."""
+        option: click.Option | None = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.callback = _print_help
+        return option
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples as they stand."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog.strip()}\n")
+
+
+def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        print_result(ctx.get_help())
+        ctx.exit()
+
+
+class Verb(HelpMixin, click.Command):
+    """A command whose options stand in sections, and some of which take several values in a row."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """``--classes Cat Dog`` is read as ``--classes Cat --classes Dog``."""
+        greedy = {name for option in self.params if getattr(option, "greedy", False) for name in option.opts}
+        return super().parse_args(ctx, _spread(args, greedy))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each section with its options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _spread(arguments: Sequence[str], greedy: set[str]) -> list[str]:
+    spread: list[str] = []
+    option, values = "", 0
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return [*spread, *arguments[i:]]
+        if argument.startswith("-") and argument != "-":
+            option, values = argument if argument in greedy else "", 0
+        elif option:
+            values += 1
+            if values > 1:
+                spread.append(option)
+        spread.append(argument)
+    return spread
+
+
+def verb(name: str, summary: str, examples: str = "") -> Callable[[Callable[..., int]], click.Command]:
+    """Make a function a verb: its docstring is the description, its result the exit status."""
+    return click.command(name, cls=Verb, short_help=summary, epilog=examples, context_settings=_CONTEXT)
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def option(*names: str, type: Any = TEXT, default: Any = None, **settings: Any) -> Decorator[Any]:  # noqa: A002
+    """An option with one value; it is refused when it is given twice. ``-k`` is also ``--k``."""
+    names = ("-k", "--k") if names == ("-k",) else names
+    defaults = () if default is None else (default,)
+    return click.option(*names, cls=_Option, type=type, multiple=True, default=defaults, callback=_once, **settings)
+
+
+def _once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+    if len(values) > 1:
+        raise click.BadParameter("given twice, and only one counts", ctx, param)
+    return values[0] if values else None
+
+
+def options(*names: str, type: Any = TEXT, **settings: Any) -> Decorator[Any]:  # noqa: A002
+    """An option that may be repeated; with ``greedy=True`` it also takes several values in a row."""
+    return click.option(*names, cls=_Option, type=type, multiple=True, **settings)
+
+
+def flag(*names: str, **settings: Any) -> Decorator[Any]:
+    """An option without a value."""
+    return click.option(*names, cls=_Option, is_flag=True, **settings)
+
+
+def choice(*values: str) -> click.Choice[str]:
+    """One of some words."""
+    return click.Choice(values)
+
+
+json_flag = flag("--json", "as_json", help="print JSON, for machines")
+
+
+def metric_option(default: str, **settings: Any) -> Decorator[Any]:
     """``--metric``; ``default`` says what holds without it."""
-    parser.add_argument(
+    return option(
         "--metric",
-        choices=METRICS,
+        type=choice(*METRICS),
         help=f"what a distance is measured in (default: {default}). Features of length 1 (--normalize l2) are ranked "
         "alike by euclidean, cosine and inner-product; raw ones are not. A distance is smaller-is-better: for "
         "inner-product, minus the product",
+        **settings,
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json``."""
-    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+_SETTINGS: dict[str, Decorator[Any]] = {
+    "index_dir": option(
+        "--index-dir",
+        metavar="DIR",
+        type=PATH,
+        help="the index folder (default: $SEARCHENGINE_INDEX_DIR, the first where it names several, or ./index)",
+    ),
+    "images_dir": option(
+        "--images-dir",
+        metavar="DIR",
+        type=PATH,
+        help="where the photos are now, if they have moved since (default: $SEARCHENGINE_IMAGES_DIR)",
+    ),
+    "precision": option(
+        "--precision",
+        type=choice(*PRECISIONS),
+        help="numbers that the model computes with; auto: bfloat16 where the processor has it, else float32 (default: "
+        "$SEARCHENGINE_PRECISION, or auto)",
+    ),
+    "runtime": option(
+        "--runtime",
+        type=choice(*RUNTIMES),
+        help="what runs the model; auto: OpenVINO, or Keras where there is a GPU (default: $SEARCHENGINE_RUNTIME, or "
+        "auto)",
+    ),
+    "bind": option(
+        "--host", "bind", metavar="HOST", help="address to listen on (default: $BIND, or this machine only)"
+    ),
+    "port": option("--port", metavar="PORT", type=COUNT, help="port to listen on (default: $PORT, or 8000)"),
+    "threads": option(
+        "--threads", metavar="N", type=COUNT, help="connections served at a time (default: $THREADS, or 32)"
+    ),
+}
+_INDEX_DIRS = options(
+    "--index-dir",
+    metavar="DIR",
+    type=PATH,
+    greedy=True,
+    help="the index folder, or several (default: $SEARCHENGINE_INDEX_DIR, several of them separated by "
+    f"{os.pathsep!r}, or ./index)",
+)
+INDEX = ("index_dir", "images_dir")  # what opens an index
+ENGINE = (*INDEX, "precision", "runtime")  # and the model of its extractor
+
+
+def settings_options(*names: str, several: bool = False, only: bool = True) -> Decorator[Any]:
+    """The options of some settings; the function gets ``settings``, in which flags override what is configured.
+
+    Args:
+        names: of the settings.
+        several: whether --index-dir may name several folders.
+        only: whether other settings may be wrong, because they are not used.
+    """
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def run(**values: Any) -> int:
+            from searchengine.settings import load_settings
+
+            flags = {name: values.pop(name) or None for name in names}
+            return function(settings=load_settings(flags, only=names if only else None), **values)
+
+        for name in reversed(names):
+            run = (_INDEX_DIRS if several and name == "index_dir" else _SETTINGS[name])(run)
+        return run
+
+    return decorate
+
+
+def open_index(settings: Settings) -> LocalIndex:
+    """The index that is asked for, without its model."""
+    from searchengine.engine import open_index
+
+    return open_index(settings.index_dir[0], images_dir=settings.images_dir)
+
+
+def open_engine(settings: Settings, folder: Path | None = None) -> SearchEngine:
+    """The index that is asked for, or that in ``folder``, with its extractor."""
+    from searchengine.engine import SearchEngine
+
+    return SearchEngine.open(
+        folder or settings.index_dir[0],
+        images_dir=settings.images_dir,
+        precision=settings.precision,
+        runtime=settings.runtime,
+    )

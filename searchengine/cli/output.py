@@ -1,4 +1,4 @@
-"""What goes to stdout and to stderr, and what is done where that cannot be."""
+"""Results on stdout, everything else on stderr, and what happens when stdout cannot be written."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from searchengine.errors import SearchEngineError
 
 
 class OutputError(SearchEngineError):
-    """Standard output does not take what is written to it."""
+    """Standard output cannot be written."""
 
 
 def print_result(text: str) -> None:
-    """A result goes to stdout; all else goes to stderr."""
-    with _told():
+    """Write a result, to stdout."""
+    with _translated():
         print(text)  # noqa: T201
 
 
 def print_json(value: object) -> None:
-    """A result as JSON, on stdout."""
-    # Elsewhere than in UTF-8 a character that stdout cannot take would be replaced by what is no JSON.
-    plain = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "") != "utf8"
-    watched = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed before we began
-    print_result(json.dumps(value, ensure_ascii=plain, indent=2 if watched else None))
+    """Write a result as JSON, to stdout: indented for a terminal, in one line for a program."""
+    # Where stdout is not UTF-8, replace_unencodable() would write escapes that are not JSON.
+    ascii_only = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "") != "utf8"
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed before the program began
+    print_result(json.dumps(value, ensure_ascii=ascii_only, indent=2 if terminal else None))
 
 
 def print_note(text: str) -> None:
-    """What a person should know, on stderr."""
+    """Write something that the user should know, to stderr."""
     print(text, file=sys.stderr)  # noqa: T201
 
 
 def shown(text: str) -> str:
-    """A name or a label as a terminal may have it: control characters escaped, as in ``a\\x1b.jpg``."""
+    """A name or a label that is safe on a terminal: control characters are escaped, as in ``a\\x1b.jpg``."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def tolerate() -> None:
-    """From here on, a character that stdout cannot write is written as an escape: a name is no reason to fail."""
+def replace_unencodable() -> None:
+    """From here on, stdout gets an escape for each character that its encoding lacks, instead of an error."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager
 def flushed() -> Iterator[None]:
-    """At the end of the block all output is written, so that what is said of it is ours and not the interpreter's."""
+    """Flush stdout at the end of the block, where an error becomes a sentence; the interpreter would print its own."""
     try:
         yield
     finally:
         try:
-            with _told():
+            with _translated():
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except (BrokenPipeError, OutputError):
-            # What could not be written is still held; the interpreter would try once more at exit, and complain.
+            # The unwritten rest is still buffered; the interpreter would try to write it at exit, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _translated() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:

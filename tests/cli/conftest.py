@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searchengine.cli.indexing import main as offline_index
+from searchengine.cli import offline_index
 
 
 @pytest.fixture(scope="package")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from searchengine.cli import indexing
 from searchengine.cli.main import main
 
 
@@ -35,7 +34,6 @@ def test_a_folder_that_nothing_can_be_written_to_is_told(
         was(path, *rest)
 
     monkeypatch.setattr(os, "mkdir", refusing)
-    monkeypatch.setattr(indexing, "main", None)
     assert main(["demo", "--dir", str(kept)]) == 1
     err = capsys.readouterr().err
     assert f"{kept} cannot be written to (Permission denied). Name another folder: --dir" in err

@@ -39,22 +39,22 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "function", "said"),
     [
-        (["index", "photos"], "searchengine: Stopped. The same command goes on from what is there.\n"),
-        (["search", "--id", "1"], "searchengine: Stopped.\n"),
-        (["map"], "searchengine: Stopped.\n"),
+        (["index", "."], "searchengine.indexing.update_index", "Stopped. The same command resumes from what was done."),
+        (["search", "--id", "1"], "searchengine.engine.SearchEngine.open", "Stopped."),
+        (["map"], "searchengine.engine.open_index", "Stopped."),
     ],
 )
 def test_stopped_claims_no_more_than_is_true(
-    command: list[str], told: str, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    command: list[str], function: str, said: str, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(options: object) -> None:
+    def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("searchengine.cli.running.check_running", lambda options: setattr(options, "act", stop))
+    monkeypatch.setattr(function, stop)
     assert main(command) == 130
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == f"searchengine: {said}\n"
 
 
 _INTERRUPT = """
@@ -71,9 +71,10 @@ sys.meta_path.insert(0, Interrupt())
     "name",
     [
         "searchengine.cli.main",
-        "searchengine.cli.training",
+        "click",
         "searchengine.cli.output",
-        "searchengine.exchange.collections",
+        "searchengine.cli.info",
+        "searchengine.settings",
     ],
 )
 def test_stopped_while_it_starts(name: str) -> None:

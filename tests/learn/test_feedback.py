@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchengine.cli import recommending
+from searchengine.cli import search
+from searchengine.cli.options import EXAMPLE
 from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import QueryError, UnknownImageError
 from searchengine.exchange import ImportOptions, import_features
@@ -158,7 +159,7 @@ def test_contents_are_left_out_however_many_copies(indexed: Indexed, monkeypatch
     assert all(hit.id > 25 for hit in hits)
 
 
-def test_command_line_offers_every_rule(tmp_path: Path) -> None:
-    assert recommending._RULES == RULES
-    assert recommending.example("42") == 42
-    assert recommending.example("./42") == Path("42")
+def test_command_line_offers_every_rule() -> None:
+    assert search.RULES == RULES
+    assert EXAMPLE.convert("42", None, None) == 42
+    assert EXAMPLE.convert("./42", None, None) == Path("42")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import app as application
-from searchengine.cli import indexing
+from searchengine.cli import offline_index
 from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.extractors.frameworks import import_keras
@@ -39,7 +39,7 @@ def test_compact_to_the_page(
     result = json.loads(capsys.readouterr().out)
     assert result["after"]["mean_average_precision"] > result["before"]["mean_average_precision"]
 
-    assert indexing.main([str(photos), "--model", str(out), "--index-dir", str(index)]) == 0
+    assert offline_index([str(photos), "--model", str(out), "--index-dir", str(index)]) == 0
     opened = open_index(index)
     assert opened.features.shape == (36, 16)
     np.testing.assert_allclose(np.linalg.norm(opened.features, axis=1), 1.0, atol=1e-3)

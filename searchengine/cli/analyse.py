@@ -1,0 +1,176 @@
+"""``searchengine neighbours``, ``map`` and ``cluster``: a collection seen as a whole."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from searchengine.cli.options import (
+    COUNT,
+    INDEX,
+    PATH,
+    choice,
+    flag,
+    json_flag,
+    metric_option,
+    open_index,
+    option,
+    settings_options,
+    verb,
+)
+from searchengine.cli.output import print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from searchengine.settings import Settings
+
+_NEIGHBOURS = "example:\n  searchengine neighbours --index-dir coco -k 10 --out coco-neighbours --pictures"
+_MAP = "example:\n  searchengine map --index-dir coco --png coco-map.png"
+_CLUSTER = "example:\n  searchengine cluster --index-dir coco --out coco-groups"
+
+
+@verb("neighbours", "find the nearest images of every image", _NEIGHBOURS)
+@settings_options(*INDEX)
+@option("--out", metavar="DIR", type=PATH, required=True, help="the folder to write to")
+@option("-k", metavar="K", type=COUNT, default=10, help="how many (default: 10)")
+@metric_option("that of the index")
+@option(
+    "--format",
+    "table_format",
+    type=choice("csv", "parquet"),
+    default="csv",
+    help="of the table (default: csv; parquet needs PyArrow)",
+)
+@flag("--pictures", help="draw a contact sheet for each image")
+@json_flag
+def neighbours(
+    settings: Settings, out: Path, k: int, metric: str | None, table_format: str, pictures: bool, as_json: bool
+) -> int:
+    """Find the k nearest others of every image of an index, exactly, and write them as a table.
+
+    The table is DIR/neighbours.csv with the columns id, path, label, rank, neighbour, neighbour_path, neighbour_label,
+    distance, score. With --pictures there is also a contact sheet for each image, DIR/pictures/ID.jpg. A run that was
+    stopped resumes with the same command: sheets that exist are not drawn again, unless they lack a picture that is
+    there now. Sheets of images that are no longer in the index are deleted.
+    """
+    from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
+    from searchengine.progress import Bar
+
+    with closing(open_index(settings)) as index, Bar() as bar:
+        wanted = NeighboursOptions(k, metric, table_format, pictures)
+        written = write_neighbours(index, out.expanduser(), wanted, bar)
+    if as_json:
+        print_json(written.to_dict())
+        return 0
+    sheets = f"; {written.pictures} sheets drawn" if pictures else ""
+    sheets += f", {written.removed} of removed images deleted" if written.removed else ""
+    print_result(
+        f"{written.table}: {written.neighbours} neighbours of {written.images} images by {written.metric}{sheets}"
+    )
+    return 0
+
+
+@verb("map", "make the map that the page /map shows", _MAP)
+@settings_options(*INDEX)
+@option(
+    "--perplexity",
+    metavar="P",
+    type=click.FLOAT,
+    help="about how many neighbours an image should keep (default: as before, at first 30)",
+)
+@option("--iterations", metavar="N", type=COUNT, help="of t-SNE (default: as before, at first 750)")
+@option("--seed", metavar="S", type=click.INT, help="of what is random (default: as before, at first 0)")
+@flag("--anew", help="make the whole map again")
+@option("--png", metavar="FILE", type=PATH, help="draw the map with the pictures themselves")
+@json_flag
+def map_(
+    settings: Settings,
+    perplexity: float | None,
+    iterations: int | None,
+    seed: int | None,
+    anew: bool,
+    png: Path | None,
+    as_json: bool,
+) -> int:
+    """Give every image of an index a place in the plane, so that what looks alike lies close together, by t-SNE.
+
+    The map is stored in the index folder and shown by the page /map. Where there is a map already, images that are new
+    or changed are placed on it, and the others stay where they are; other settings, another extractor or metric, or
+    --anew make the whole map again. The same settings give the same map. It rests on Euclidean distances (on the cosine
+    where the index ranks by that).
+    """
+    from searchengine.analyse.mapping import MapOptions, make_map
+    from searchengine.analyse.mapping.picture import write_png
+    from searchengine.progress import Bar
+
+    with closing(open_index(settings)) as index, Bar() as bar:
+        made = make_map(index, MapOptions(perplexity, iterations, seed, anew), bar)
+        drawn = None if png is None else write_png(index, png.expanduser(), bar)
+    if as_json:
+        print_json({**asdict(made), "png": None if drawn is None else asdict(drawn)})
+        return 0
+    if made.kept:
+        what = "nothing new, so the map is as it was"
+    else:
+        what = "made as a whole" if made.whole else f"{made.placed} placed on the map there was"
+    print_result(f"{made.file}: {made.images} images, {what}")
+    if drawn is not None:
+        print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
+    if perplexity is not None and made.perplexity < perplexity:
+        print_note(
+            f"A perplexity of {perplexity:g} needs at least {3 * perplexity + 1:.0f} images. "
+            f"This map of {made.of_those_fitted} was made with {made.perplexity:.3g}."
+        )
+    if made.remark:
+        print_note(made.remark)
+    if made.of_those_fitted < made.images / 2:
+        print_note(
+            "Most of the images came after the map was made. Make it as a whole: "
+            f"searchengine map --anew --index-dir {settings.index_dir[0]}"
+        )
+    return 0
+
+
+@verb("cluster", "group what looks alike, and find near-duplicates", _CLUSTER)
+@settings_options(*INDEX)
+@option("-k", metavar="K", type=COUNT, help="how many clusters (default: chosen by the silhouette of a sample)")
+@option("--threshold", metavar="T", type=click.FLOAT, default=0.2, help="of near-duplicates, see above (default: 0.2)")
+@option("--seed", metavar="S", type=click.INT, default=0, help="of what is random (default: 0)")
+@option(
+    "--out",
+    metavar="DIR",
+    type=PATH,
+    help="draw a contact sheet of each group there; those of an earlier run are deleted",
+)
+@json_flag
+def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out: Path | None, as_json: bool) -> int:
+    """Group the images of an index: clusters of what looks alike, by k-means, and near-duplicates.
+
+    The groups are stored in the index folder and shown by the page /groups. Near-duplicates are images that are
+    connected by distances of at most the threshold, which is a share of the length that a feature typically has. For
+    features of length 1 (--normalize l2) that is the Euclidean distance itself, and a threshold of T means a cosine of
+    at least 1 - T*T/2: 0.2 means 0.98. Distances are Euclidean (between directions where the index ranks by cosine),
+    whatever --metric the index has.
+    """
+    from searchengine.analyse.mapping import GroupOptions, make_groups
+    from searchengine.progress import Bar
+
+    sheets = None if out is None else out.expanduser()
+    with closing(open_index(settings)) as index, Bar() as bar:
+        made = make_groups(index, GroupOptions(k, threshold, seed, sheets), bar)
+    if as_json:
+        print_json(asdict(made))
+        return 0
+    silhouette = "" if made.silhouette is None else f" (silhouette {made.silhouette:.2f})"
+    print_result(
+        f"{made.file}: {made.images} images in {made.clusters} clusters{silhouette}; {made.duplicates} groups of "
+        f"near-duplicates with {made.in_duplicates} images, within {made.limit:.4g}"
+    )
+    if out is not None:
+        print_result(f"{out}: {made.sheets} contact sheets")
+    if made.remark:
+        print_note(made.remark)
+    return 0

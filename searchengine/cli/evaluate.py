@@ -1,0 +1,172 @@
+"""``searchengine evaluate``: how good the answers of an index are, or which of several indexes is the better one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from searchengine.cli.options import (
+    COUNT,
+    ENGINE,
+    PATH,
+    choice,
+    json_flag,
+    open_engine,
+    option,
+    options,
+    settings_options,
+    verb,
+)
+from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.index.metrics import METRICS
+
+if TYPE_CHECKING:
+    from searchengine.analyse.evaluation import Evaluation, EvaluationOptions
+    from searchengine.derived import Source
+    from searchengine.engine import SearchEngine
+    from searchengine.settings import Settings
+
+_EXAMPLES = """\
+examples:
+  searchengine evaluate
+  searchengine evaluate --index-dir fc1 --index-dir fc2 --report fc1-fc2.html
+  searchengine evaluate --index-dir raw --metric euclidean cosine manhattan
+  searchengine evaluate --queries new-photos --json
+
+docs/EVALUATION.md says what each number means.
+"""
+
+
+@verb("evaluate", "measure how good the answers are, by labels", _EXAMPLES)
+@settings_options(*ENGINE, several=True)
+@option("--queries", metavar="DIR", type=PATH, help="ask with these images, in a folder for each label, instead")
+@options(
+    "--metric",
+    "metrics",
+    type=choice(*METRICS),
+    greedy=True,
+    help="what a distance is measured in, or several to compare (default: that of the index)",
+)
+@options("--recall-at", metavar="K", type=COUNT, greedy=True, help="the k of recall@k (default: 10 100)")
+@option("--report", metavar="FILE.html", type=PATH, help="write a page with plots and pictures, one file")
+@option(
+    "--seed",
+    metavar="N",
+    type=click.INT,
+    default=0,
+    help="of the random resampling (default: 0); same seed, same figures",
+)
+@json_flag
+def evaluate(
+    settings: Settings,
+    queries: Path | None,
+    metrics: tuple[str, ...],
+    recall_at: tuple[int, ...],
+    report: Path | None,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Measure how good the answers of an index are, by its labels.
+
+    Each labelled image is a query for the others, itself left out (leave-one-out), and an answer is right if it shares
+    a label. Or the queries are images that stand apart: --queries. Means come with 95 % intervals. With several
+    indexes, or several metrics, the differences are tested over the queries that all have, so that "is fc1 better than
+    fc2 on my photos" has an answer. What is measured by the index's own metric, leave-one-out, is kept with the index,
+    and the page /evaluation shows it.
+    """
+    from searchengine.analyse.evaluation import EvaluationOptions, compare, find_queries, to_json
+    from searchengine.analyse.evaluation.metrics import RECALL_AT
+    from searchengine.analyse.evaluation.report import check_report, write_report
+    from searchengine.analyse.evaluation.wording import as_text
+    from searchengine.errors import QueryError
+
+    if seed < 0:
+        raise QueryError(f"--seed must be a whole number of at least 0, not {seed}.")
+    if report is not None:
+        check_report(report)  # refused before the work, not after
+    if queries is not None:
+        find_queries(queries)
+    metrics = tuple(dict.fromkeys(metrics))
+    folders = settings.index_dir
+    wanted = EvaluationOptions(
+        recall_at=tuple(sorted(set(recall_at))) or RECALL_AT,
+        seed=seed,
+        comparable=len(folders) > 1 or len(metrics) > 1,
+    )
+    evaluations: list[Evaluation] = []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        with closing(open_engine(settings, folder)) as engine:
+            evaluations += _evaluate(engine, replace(wanted, name=name), metrics, queries)
+    comparisons = compare(evaluations, seed=seed)
+    if as_json:
+        print_json({"evaluations": to_json(evaluations), "comparisons": to_json(comparisons)})
+    else:
+        for line in as_text(evaluations, comparisons):
+            print_result(line)
+    if report is not None:
+        size = write_report(report, evaluations, comparisons)
+        print_note(f"{report}: the report, {size / 1e6:.1f} MB; it stands alone.")
+    return 0
+
+
+def _evaluate(
+    engine: SearchEngine, wanted: EvaluationOptions, metrics: tuple[str, ...], queries: Path | None
+) -> list[Evaluation]:
+    """One index, by each metric that is asked for."""
+    from searchengine.analyse.evaluation import evaluation_source, leave_one_out, query_folder, read_queries
+    from searchengine.progress import Bar
+
+    name = wanted.name or engine.index.folder.name
+    metrics = metrics or (engine.index.metric,)
+    _note_alike(engine, metrics, name)
+    query_set = None
+    if queries is not None:
+        with Bar() as bar:
+            query_set = read_queries(queries, engine.extractor(), bar)
+    evaluations = []
+    for metric in metrics:
+        wanted = replace(wanted, metric=metric, name=f"{name}, {metric}" if len(metrics) > 1 else name)
+        source = evaluation_source(engine.index)
+        with Bar() as bar:
+            if query_set is not None:
+                evaluations.append(query_folder(engine.index, query_set, wanted, bar))
+                continue
+            evaluations.append(leave_one_out(engine.index, wanted, bar))
+        if metric == engine.index.metric:
+            _keep(engine, evaluations[-1], source)
+    return evaluations
+
+
+def _keep(engine: SearchEngine, evaluation: Evaluation, source: Source) -> None:
+    """Keep it with the index, for the page, unless the index cannot be written to."""
+    from searchengine.analyse.evaluation import keep_evaluation
+    from searchengine.errors import IndexingError
+
+    try:
+        keep_evaluation(engine.index, evaluation, source)
+    except IndexingError as error:
+        print_note(f"Not kept for the page: {error}")
+    else:
+        print_note(f"Kept with {engine.index.folder}: the page /evaluation shows it.")
+
+
+def _note_alike(engine: SearchEngine, metrics: tuple[str, ...], name: str) -> None:
+    from searchengine.index.metrics import rank_alike
+
+    normalized = engine.index.normalized
+    for first, second in combinations(metrics, 2):
+        if rank_alike(first, second, normalized=normalized):
+            print_note(f"The features of {name} have length 1: {first} and {second} give the same order.")
+
+
+def _names(folders: tuple[Path, ...]) -> list[str]:
+    """The last part of each path, or the whole path where several end alike."""
+    short = [folder.resolve().name for folder in folders]
+    times = Counter(short)
+    return [str(folder) if times[name] > 1 else name for folder, name in zip(folders, short, strict=True)]

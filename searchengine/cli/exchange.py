@@ -1,0 +1,234 @@
+"""``searchengine import``, ``export`` and ``download``: features in and out, and published collections."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from searchengine.cli.options import (
+    COUNT,
+    INDEX,
+    PATH,
+    choice,
+    flag,
+    json_flag,
+    metric_option,
+    open_index,
+    option,
+    options,
+    settings_options,
+    verb,
+)
+from searchengine.cli.output import print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from searchengine.settings import Settings
+
+_IMPORT = """\
+examples:
+  searchengine import cifar10.npz --index-dir cifar10
+  searchengine import image_train_data.csv --features deep_features --index-dir cifar10
+  searchengine import vectors.npy --labels labels.txt --paths names.txt --images ~/photos
+"""
+_COLUMNS = "What is what in the file"
+_FILE = "a column, a file (.npy, or text with one a line), or none to leave them out"
+
+
+@verb("import", "make an index of ready-made features", _IMPORT)
+@click.argument("file", metavar="FEATURES", type=PATH)
+@option("--features", section=_COLUMNS, metavar="NAME", help="the array, or the column of vectors")
+@option(
+    "--ids",
+    section=_COLUMNS,
+    metavar="NAME|FILE|none",
+    help=f"whole numbers from 0 up, each but once (default: the rows are numbered): {_FILE}",
+)
+@option("--labels", section=_COLUMNS, metavar="NAME|FILE|none", help=f"a label each, or a list of labels: {_FILE}")
+@option("--paths", section=_COLUMNS, metavar="NAME|FILE|none", help=f"the image files, relative to --images: {_FILE}")
+@option("--images", metavar="DIR", type=PATH, help="the folder of the pictures, if they are at hand")
+@option("--name", metavar="TEXT", help="what the features are, for people (default: the file's name)")
+@option(
+    "--normalize",
+    type=choice("none", "l2"),
+    default="none",
+    help="keep every number as it is (default), or bring each feature to length 1",
+)
+@metric_option("that of the index which the file was exported from, else euclidean")
+@flag("--append", help="add to an index that was imported before")
+@settings_options("index_dir")
+@json_flag
+def import_(
+    settings: Settings,
+    file: Path,
+    features: str | None,
+    ids: str | None,
+    labels: str | None,
+    paths: str | None,
+    as_json: bool,
+    **wanted: Any,
+) -> int:
+    """Make an index of features that another program has made.
+
+    No model is needed: search by --id or --vector.
+
+    \b
+      .npy      an array (rows, numbers in a feature)
+      .npz      an array of features and, with a value a row each, ids, labels and paths
+      .parquet  a column of lists, or a column of numbers each   (needs PyArrow)
+      .csv      a column of numbers each, or one with the vector as text: [1.0 2.0] or array('d', [1.0, 2.0])
+
+    Columns are known by usual names (features, deep_features, embedding, ...; id; label, class, ...; path, filename,
+    ...); for others, name them. Everything is imported or, if any row is wrong, nothing.
+    """
+    from searchengine.exchange import Columns, ImportOptions, import_features
+    from searchengine.progress import Bar
+
+    folder = settings.index_dir[0]
+    columns = Columns(features, ids, labels, paths)
+    with Bar() as bar:
+        imported = import_features(file.expanduser(), folder, ImportOptions(columns=columns, **wanted), bar)
+    if imported.left_out:
+        names = ", ".join(imported.left_out[:10]) + (", ..." if len(imported.left_out) > 10 else "")
+        print_note(f"Columns that were not used: {names}.")
+    if as_json:
+        print_json(imported.to_dict())
+        return 0
+    counts = f"{imported.added} features of {imported.dimension} numbers imported, {imported.labelled} with a label"
+    if wanted["images"] is not None:
+        counts += f", {imported.pictures} with a picture"
+    length = "; they have length 1, so euclidean, cosine and inner-product rank alike" if imported.normalized else ""
+    print_result(f"{folder}: {counts}{length} ({imported.seconds:.1f} s)")
+    return 0
+
+
+@verb(
+    "export", "write the features of an index to a file", "`searchengine import` reads both formats back, bit for bit."
+)
+@settings_options(*INDEX)
+@option("--out", metavar="FILE", type=PATH, required=True, help="FILE.npz, or FILE.parquet")
+@json_flag
+def export(settings: Settings, out: Path, as_json: bool) -> int:
+    """Write features, ids, paths and labels to one file, every number as the index has it."""
+    from searchengine.exchange import export_index
+    from searchengine.progress import Bar
+
+    with closing(open_index(settings)) as index, Bar() as bar:
+        exported = export_index(index, out.expanduser(), bar)
+    if as_json:
+        print_json(exported.to_dict())
+    else:
+        size = f"{exported.bytes / 1e6:.1f} MB"
+        print_result(f"{exported.file}: {exported.rows} features of {exported.dimension} numbers, {size}")
+    return 0
+
+
+COLLECTIONS = ("coco-val2017", "coco-train2017", "cifar10", "open-images")
+_BY_CLASS = "open-images"
+SPLITS = ("validation", "test", "train")  # of Open Images
+_DOWNLOAD = """\
+examples:
+  searchengine download coco-val2017 --to coco
+  searchengine download cifar10 --to cifar10
+  searchengine download open-images --classes Cat Dog "Polar bear" --images 200 --to pets
+
+An interrupted download resumes with the same command; if everything is there, nothing happens.
+
+Without a network, get the archives elsewhere, under their own names. They are checked and left as they are:
+  searchengine download coco-val2017 --archive val2017.zip --archive annotations_trainval2017.zip --to coco
+
+Open Images has some 20 000 classes; for a name that it does not have, the closest are listed. The small splits are
+searched first. For more, later, name more classes or a larger N, and the same folder.
+Its photographs are the work of many people, most under CC BY 2.0: https://storage.googleapis.com/openimages/web.
+"""
+
+
+@verb("download", "download a published collection of pictures", _DOWNLOAD)
+@click.argument("name", metavar="NAME", type=choice(*COLLECTIONS))
+@option("--to", metavar="DIR", type=PATH, required=True, help="the folder to put it into")
+@flag("--no-labels", help="leave out archives that hold labels only (COCO)")
+@options(
+    "--archive",
+    "archives",
+    metavar="FILE",
+    type=PATH,
+    greedy=True,
+    help="a copy of a COCO or CIFAR-10 archive to use in place of a download",
+)
+@flag("--keep", help="keep the downloaded archives, in DIR/.download")
+@options(
+    "--classes",
+    section=_BY_CLASS,
+    metavar="CLASS",
+    greedy=True,
+    help="what the photographs show; in any case",
+)
+@option(
+    "--images", section=_BY_CLASS, metavar="N", type=COUNT, help="how many photographs of each class (default: 100)"
+)
+@options(
+    "--split",
+    "splits",
+    section=_BY_CLASS,
+    type=choice(*SPLITS),
+    greedy=True,
+    help="where to search, in this order (default: validation, then test, then train)",
+)
+@json_flag
+def download(
+    name: str,
+    to: Path,
+    no_labels: bool,
+    archives: tuple[Path, ...],
+    keep: bool,
+    classes: tuple[str, ...],
+    images: int | None,
+    splits: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Download a collection from its publisher, check it, and unpack it into a folder to index.
+
+    \b
+      coco-val2017    COCO 2017, validation: 5 000 photographs, 0.8 GB and 0.25 GB of labels
+      coco-train2017  COCO 2017, training: 118 287 photographs, 19 GB and 0.25 GB of labels
+      cifar10         CIFAR-10: 60 000 images of 32 x 32 in ten classes, 0.17 GB
+      open-images     Open Images V7: photographs of the classes that you name, 0.3 MB each
+    """
+    from searchengine.exchange.collections import (
+        DATASETS,
+        DownloadOptions,
+        Selection,
+        download_dataset,
+        download_open_images,
+    )
+    from searchengine.progress import Bar
+
+    by_class = name == _BY_CLASS
+    if by_class and not classes:
+        raise click.UsageError(f"{name} is fetched by class: add --classes, for example --classes Cat Dog --images 200")
+    if by_class and archives:
+        raise click.UsageError(f"{name} has no archives: leave out --archive")
+    if not by_class and (classes or images or splits):
+        raise click.UsageError(f"--classes, --images and --split belong to {_BY_CLASS}, not to {name}")
+    to = to.expanduser()
+    with Bar() as bar:
+        if by_class:
+            selection = Selection(classes, images or 100, tuple(dict.fromkeys(splits or SPLITS)))
+            done = download_open_images(selection, to, progress=bar)
+        else:
+            wanted = DownloadOptions(not no_labels, keep, [archive.expanduser() for archive in archives])
+            done = download_dataset(DATASETS[name], to, wanted, progress=bar)
+    if as_json:
+        label_file = None if done.label_file is None else str(done.label_file)
+        print_json({"pictures": str(done.pictures), "labels": label_file, "files": done.files})
+        return 0
+    if done.files == 0:
+        print_note("Everything is there already.")
+    command = ["searchengine", "index", str(done.pictures), "--index-dir", name]
+    command += [] if done.label_file is None else ["--labels", str(done.label_file)]
+    print_note("Index it with:")
+    print_result(shlex.join(command))
+    return 0

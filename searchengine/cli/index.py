@@ -1,0 +1,155 @@
+"""``searchengine index`` and ``python offline_index.py``: folders of images -> index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from searchengine.cli.options import (
+    COUNT,
+    PATH,
+    POOLINGS,
+    PREPROCESSINGS,
+    TEXT,
+    choice,
+    flag,
+    json_flag,
+    metric_option,
+    option,
+    options,
+    settings_options,
+    verb,
+)
+from searchengine.cli.output import print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from searchengine.indexing import Summary
+    from searchengine.settings import Settings
+
+_EXAMPLES = """\
+examples:
+  searchengine index ~/Pictures --model compact            no download needed
+  searchengine index val2017 --index-dir coco              VGG16 fc2; fetches its weights (553 MB) once
+  searchengine index val2017 --index-dir coco              again: only what is new
+  searchengine index photos scans --exclude '*.png' --exclude 'private/*'
+  searchengine index photos --model resnet50 --index-dir resnet
+  searchengine index photos --layer block5_pool --pooling gem --index-dir gem
+  searchengine index photos --weights vgg16_weights_tf_dim_ordering_tf_kernels.h5
+(`python offline_index.py` is `searchengine index` by another name)
+
+exit status: 0 done; 1 nothing could be indexed, or anything was skipped under --strict; 2 wrong usage
+"""
+_WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or what the index was made with)", "The run"
+
+
+@verb("index", "make an index of folders of images, or bring it up to date", _EXAMPLES)
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
+@options("--exclude", section=_WHICH, metavar="PATTERN", help="leave out what matches; may be repeated")
+@option(
+    "--limit",
+    section=_WHICH,
+    metavar="N",
+    type=COUNT,
+    help="look at the first N files only; removes nothing (and so does not go with --rebuild of an index)",
+)
+@option(
+    "--labels",
+    section=_WHICH,
+    metavar="folder|none|FILE",
+    help="an image's label is the name of the folder that it lies in, or what a file says: CSV with the columns path "
+    "and label (a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
+)
+@option(
+    "--model",
+    section=_MODEL,
+    metavar="NAME|FILE",
+    help="vgg16; compact: small, fast, and shipped with the program; any that `searchengine models` lists; or a .keras "
+    "file of your own",
+)
+@options(
+    "--layer",
+    section=_MODEL,
+    metavar="NAME",
+    help="the layer whose output is the feature (default for vgg16: fc2); repeated, several stand side by side",
+)
+@option(
+    "--pooling",
+    section=_MODEL,
+    type=choice(*POOLINGS),
+    help="how a convolutional layer becomes one number a channel; none (default) keeps every place of it",
+)
+@option(
+    "--normalize",
+    section=_MODEL,
+    type=choice("l2", "none"),
+    help="features of length 1 (default), or raw activations",
+)
+@option(
+    "--weights",
+    section=_MODEL,
+    metavar="FILE",
+    type=TEXT,
+    help="a weights file of your own, or the published one: .weights.h5 or .h5",
+)
+@option(
+    "--preprocessing",
+    section=_MODEL,
+    type=choice(*PREPROCESSINGS),
+    help="of a .keras file: how pixels of 0 to 255 are brought to what it was trained on (default: none, the model "
+    "does it itself); unit is 0 to 1, tf is -1 to 1, torch and caffe are those of keras.applications",
+)
+@option(
+    "--input-size",
+    section=_MODEL,
+    metavar="PIXELS",
+    type=COUNT,
+    help="of a .keras file that takes pictures of any size: the one to bring them to",
+)
+@flag(
+    "--scaled-decoding",
+    section=_MODEL,
+    help="decode large JPEGs at a half, a quarter or an eighth, to no less than twice the model's input size: much "
+    "faster for photos of many megapixels; features differ a little, so it belongs to the index (compact always does "
+    "it)",
+)
+@metric_option("euclidean, or as the index was made", section=_MODEL)
+@option("--batch-size", section=_MODEL, metavar="N", type=COUNT, default=32, help="images at a time (default: 32)")
+@flag("--rebuild", section=_RUN, help="embed everything again; the old index answers meanwhile")
+@flag("--prune", section=_RUN, help="take out what is gone even if it is more than a fifth")
+@flag("--relocate", section=_RUN, help="the folders of the index are now at these places")
+@flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
+@settings_options("index_dir", "precision", "runtime")
+@json_flag
+def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: bool, **flags: Any) -> int:
+    """Make an index of one or more folders of images, or bring it up to date.
+
+    The first run embeds every image. Later ones embed only what is new or changed; files that moved keep their id, and
+    files that are gone are taken out. A run that was stopped resumes with the same command.
+    """
+    from searchengine.indexing import update_index
+    from searchengine.progress import Bar
+
+    folder = settings.index_dir[0]
+    flags |= {"precision": settings.precision, "runtime": settings.runtime}
+    with Bar() as bar:
+        summary = update_index(images, folder, progress=bar, **flags)
+    if as_json:
+        print_json(summary.to_dict())
+    else:
+        print_result(f"{folder}: {summarize(summary)}")
+    if summary.images == 0:
+        print_note(
+            "Nothing could be indexed: no image was found that can be read. Formats: JPEG, PNG, WebP, GIF, BMP, TIFF, "
+            "AVIF, HEIC."
+        )
+        return 1
+    return 1 if strict and summary.skipped else 0
+
+
+def summarize(summary: Summary) -> str:
+    """What a run did, in half a sentence."""
+    names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing", "vanished")
+    counts = ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))
+    return f"{summary.images} images ({counts or 'nothing to do'}) in {summary.seconds:.1f} s"

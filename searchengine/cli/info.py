@@ -1,0 +1,179 @@
+"""``searchengine info``, ``verify``, ``config`` and ``models``: what there is, whether it is whole, what is set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from searchengine.cli.options import TEXT, flag, json_flag, settings_options, verb
+from searchengine.cli.output import print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from searchengine.settings import Settings
+
+
+@verb("info", "say what an index holds")
+@settings_options("index_dir")
+@flag("--skipped", "show_skipped", help="list the files that could not be used, with the reasons")
+@json_flag
+def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
+    """Say what an index holds."""
+    from searchengine.engine import open_index
+
+    index = open_index(settings.index_dir[0])
+    status = index.status()
+    skipped = index.skipped() if show_skipped else []
+    if as_json:
+        facts = {**asdict(status), "metric": index.metric}
+        if show_skipped:
+            facts["skipped_files"] = [{"path": path, "reason": reason} for path, reason in skipped]
+        print_json(facts)
+        return 0
+    print_result(f"images     {status.images}")
+    print_result(f"skipped    {status.skipped}")
+    print_result(f"extractor  {status.extractor}")
+    print_result(f"dimension  {status.dimension}")
+    print_result(f"metric     {index.metric}")
+    print_result(f"on disk    {status.bytes / 1e6:.1f} MB")
+    print_result(f"updated    {status.updated}")
+    if status.run is not None:
+        state = "under way" if status.run.active else "stopped; the same command resumes it"
+        print_result(f"run        {status.run.done} of {status.run.total} files, {state}")
+    for path, reason in skipped:
+        print_result(f"skipped    {path!r}: {reason}")
+    return 0
+
+
+@verb("verify", "check an index whole", "exit status: 0 sound; 1 damaged")
+@settings_options("index_dir")
+@json_flag
+def verify(settings: Settings, as_json: bool) -> int:
+    """Check every page of the catalog and every row of the features, and say how to mend what is wrong."""
+    from searchengine.indexing import verify as verifying
+
+    folder = settings.index_dir[0]
+    result = verifying.verify(folder)
+    if as_json:
+        print_json({**asdict(result), "sound": result.sound})
+    else:
+        for problem, times in Counter(result.problems).items():
+            print_result(problem if times == 1 else f"{problem} ({times} times)")
+        if result.sound:
+            print_result(f"{folder}: {result.images} images, sound")
+        elif result.mend:
+            print_result(f"Mend it with: {result.mend}")
+        if result.missing_files:
+            print_note(f"{result.missing_files} image files are not where they were indexed; run the indexing again.")
+    return 0 if result.sound else 1
+
+
+@verb("config", "print every setting")
+@json_flag
+def config(as_json: bool) -> int:
+    """Print every setting with its value and where it comes from: defaults < file < environment < flags.
+
+    Each line begins with the environment variable of the setting. The file is searchengine.toml in the working folder,
+    or the one that SEARCHENGINE_CONFIG names; its keys are these names in lower case, without SEARCHENGINE_.
+    """
+    from searchengine.settings import load_settings, origins, variable
+
+    settings = load_settings()
+    texts = settings.environment()
+    if as_json:
+        values = {name: getattr(settings, name) for name in type(settings).model_fields}
+        print_json(
+            {
+                variable(name): value if isinstance(value, int | None) else texts[variable(name)]
+                for name, value in values.items()
+            }
+        )
+        return 0
+    for name, origin in origins().items():
+        print_result(f"{f'{variable(name)}={texts.get(variable(name), str())}':<50} {origin}")
+    return 0
+
+
+_MODELS = """\
+examples:
+  searchengine models
+  searchengine models vgg19
+  searchengine models mine.keras
+"""
+
+
+@verb("models", "list the models, or the layers of one", _MODELS)
+@click.argument("model", metavar="[MODEL]", required=False, type=TEXT)
+@json_flag
+def models(model: str | None, as_json: bool) -> int:
+    """List the models that features can be taken from.
+
+    Each is listed with its default layer, the numbers in a feature, the input size, parameters, the size of its
+    weights, and whether those are at hand. With a MODEL, a name or a .keras file, list its layers with their shapes.
+    """
+    if model is None:
+        _list_models(as_json=as_json)
+    else:
+        _list_layers(model, as_json=as_json)
+    return 0
+
+
+def _list_models(*, as_json: bool) -> None:
+    from searchengine.extractors.listing import models
+
+    lines = models()
+    if as_json:
+        print_json([asdict(line) for line in lines])
+        return
+    rows = [
+        (
+            line.name,
+            line.layer or "-",
+            f"{line.dimension}",
+            f"{line.input_size[0]} x {line.input_size[1]}",
+            f"{line.parameters / 1e6:.1f} M",
+            f"{line.megabytes} MB",
+            line.weights,
+        )
+        for line in lines
+    ]
+    print_result(_columns(("model", "layer", "numbers", "input", "parameters", "weights", "are"), rows))
+
+
+def _list_layers(model: str, *, as_json: bool) -> None:
+    from searchengine.extractors.listing import layers_of
+
+    found = layers_of(model)
+    if as_json:
+        print_json(asdict(found))
+        return
+    size = "any size" if found.input_size is None else f"{found.input_size[0]} x {found.input_size[1]}"
+    print_result(
+        f"{found.title}: input {size}, {found.parameters / 1e6:.1f} M parameters, preprocessing {found.preprocessing}; "
+        f"* is taken without --layer"
+    )
+    rows = [
+        (
+            ("* " if layer.name == found.default else "  ") + (layer.name or "(its output)"),
+            layer.kind,
+            " x ".join("?" if side is None else str(side) for side in layer.shape),
+            _count(layer.numbers("none")),
+            _count(layer.numbers("avg")) if layer.is_spatial else "",
+        )
+        for layer in found.layers
+    ]
+    print_result(_columns(("  layer", "kind", "shape", "numbers", "pooled"), rows))
+
+
+def _count(numbers: int | None) -> str:
+    return "?" if numbers is None else str(numbers)
+
+
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)
+    )

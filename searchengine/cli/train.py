@@ -1,0 +1,277 @@
+"""``searchengine train``: labelled images -> a model of your own whose distances follow the labels."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from searchengine.cli.options import (
+    COUNT,
+    PATH,
+    POOLINGS,
+    PREPROCESSINGS,
+    choice,
+    flag,
+    json_flag,
+    option,
+    options,
+    settings_options,
+    verb,
+)
+from searchengine.cli.output import print_json, print_note, print_result
+
+if TYPE_CHECKING:
+    from searchengine.learn.triplets.recipe import Recipe
+    from searchengine.learn.triplets.run import Trained
+    from searchengine.learn.triplets.validation import Scores
+    from searchengine.settings import Settings
+
+_EXAMPLES = """\
+examples:
+  searchengine train photos --out photos.keras --backbone compact           no download; one subfolder a class
+  searchengine train photos --out photos.keras                              ResNet50; fetches its weights once
+  searchengine train photos --out photos.keras --triplets hard --dim 64 --views 4
+  searchengine train photos --out photos.keras --split class                how good on classes never seen?
+  searchengine train photos --out photos.keras --thaw conv5_block1_1_conv --learning-rate 1e-5
+then:
+  searchengine index photos --model photos.keras --index-dir photos-index
+
+docs/TRAINING.md says what each flag does, and what it is worth.
+"""
+_BACKBONE, _RECIPE = "The backbone", "How it is learnt"
+
+
+@dataclass(frozen=True, slots=True)
+class _Backbone:
+    """The options of the section of the backbone."""
+
+    backbone: str
+    layer: tuple[str, ...]
+    pooling: str
+    weights: str | None
+    preprocessing: str | None
+    input_size: int | None
+
+
+@verb("train", "learn a metric from labelled images: a model of your own", _EXAMPLES)
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
+@option(
+    "--out",
+    metavar="MODEL.keras",
+    type=PATH,
+    required=True,
+    help="the model to write; a table of its epochs comes beside it, and MODEL.training with the state of the run",
+)
+@option("--labels", metavar="folder|FILE", default="folder", help="as for an index: a CSV with path and label, or COCO")
+@options("--exclude", metavar="PATTERN", help="leave out what matches; may be repeated")
+@option(
+    "--backbone",
+    "--model",
+    "backbone",
+    section=_BACKBONE,
+    metavar="NAME|FILE",
+    default="resnet50",
+    help="resnet50 (default); compact: small, and shipped with the program; any that `searchengine models` lists; or a "
+    ".keras file",
+)
+@options(
+    "--layer",
+    section=_BACKBONE,
+    metavar="NAME",
+    help="the layer after which the new one comes (default: the one before the classification; of a .keras file the "
+    "one before its last dense layer)",
+)
+@option("--pooling", section=_BACKBONE, type=choice(*POOLINGS), default="none", help="of a layer with places")
+@option("--weights", section=_BACKBONE, metavar="FILE", help="a weights file of your own, or the published one")
+@option("--preprocessing", section=_BACKBONE, type=choice(*PREPROCESSINGS), help="of a .keras file (default: none)")
+@option(
+    "--input-size",
+    section=_BACKBONE,
+    metavar="PIXELS",
+    type=COUNT,
+    help="of a .keras file that takes pictures of any size",
+)
+@option(
+    "--thaw",
+    section=_BACKBONE,
+    metavar="LAYER",
+    help="let the backbone learn too, from this layer on (default: it is frozen)",
+)
+@option("--dim", section=_RECIPE, metavar="N", type=COUNT, help="numbers an embedding (default: 384)")
+@option(
+    "--margin",
+    section=_RECIPE,
+    metavar="M",
+    type=click.FLOAT,
+    help="by how much a negative is to be farther than a positive (default: 0.2)",
+)
+@option(
+    "--triplets",
+    section=_RECIPE,
+    type=choice("random", "semihard", "hard"),
+    help="random ones; or mined in batches of a few classes with a few images each: the nearest negative that is "
+    "farther than the positive, or the hardest of the batch (default: semihard)",
+)
+@option(
+    "--batch",
+    section=_RECIPE,
+    metavar="N",
+    type=COUNT,
+    help="triplets a batch; of mined ones, images (default: 32)",
+)
+@option("--images-a-class", section=_RECIPE, metavar="K", type=COUNT, help="in a batch that is mined (default: 4)")
+@option("--learning-rate", section=_RECIPE, metavar="R", type=click.FLOAT, help="(default: 0.001)")
+@option(
+    "--weight-decay",
+    section=_RECIPE,
+    metavar="W",
+    type=click.FLOAT,
+    help="pulls weights back to their start at each step (default: 1.0)",
+)
+@option(
+    "--blend",
+    section=_RECIPE,
+    metavar="SHARE",
+    type=click.FLOAT,
+    help="how far the model goes from the backbone (0) to what was learnt (1): 1 is best for the classes in the "
+    "folder, less for searching other classes too (default: 0.4)",
+)
+@option(
+    "--dropout",
+    section=_RECIPE,
+    metavar="P",
+    type=click.FLOAT,
+    help="share of a feature's numbers that each step leaves out (default: 0.0)",
+)
+@option(
+    "--views",
+    section=_RECIPE,
+    metavar="N",
+    type=click.INT,
+    help="augmentation: so many variants of each image (crops, flips, colours), embedded once and drawn at random; "
+    "with --thaw, any number above 0 draws a fresh one at each step (default: 0)",
+)
+@option(
+    "--split",
+    section=_RECIPE,
+    type=choice("image", "class"),
+    help="hold back some images of each class, or all images of some classes (default: image)",
+)
+@option("--validation", section=_RECIPE, metavar="SHARE", type=click.FLOAT, help="how much is held back (default: 0.2)")
+@option("--epochs", section=_RECIPE, metavar="N", type=COUNT, help="at most (default: 60)")
+@option(
+    "--patience",
+    section=_RECIPE,
+    metavar="N",
+    type=COUNT,
+    help="stop after so many epochs without a better mAP (default: 10)",
+)
+@option("--seed", section=_RECIPE, metavar="N", type=click.INT, help="same seed, same run (default: 0)")
+@flag("--restart", help="begin again where a run with this --out was begun")
+@settings_options("precision", "runtime")
+@json_flag
+def train(
+    settings: Settings,
+    images: tuple[Path, ...],
+    out: Path,
+    labels: str,
+    exclude: tuple[str, ...],
+    restart: bool,
+    as_json: bool,
+    **details: Any,
+) -> int:
+    """Learn a metric from labelled images.
+
+    The model is a backbone whose last layer is replaced by a dense layer and L2 normalisation, so that images of one
+    class come to lie near each other. What is learnt from are triplets: an anchor, a positive of the same class, a
+    negative of another; the loss is max(0, D(a, p) - D(a, n) + margin), D the squared distance.
+
+    The backbone is frozen unless --thaw says otherwise: each image then goes through it once, and what learns is the
+    new layer, in seconds. A part of the images is held back; after each epoch it tells how good the metric is, and the
+    epoch with the best mAP is the model that is written. A run that was stopped resumes with the same command.
+    """
+    from searchengine.extractors import make_spec, weights_file
+    from searchengine.learn.triplets.network import layer_before_last_dense
+    from searchengine.learn.triplets.recipe import Recipe
+    from searchengine.learn.triplets.run import check_out, train_metric
+    from searchengine.progress import Bar
+
+    if labels == "none":
+        raise click.UsageError("--labels none leaves nothing to learn from.")
+    model = _Backbone(**{field.name: details.pop(field.name) for field in fields(_Backbone)})
+    recipe = Recipe(**{name: value for name, value in details.items() if value is not None})
+    check_out(out)
+    weights = model.weights or "imagenet"
+    spec = make_spec(
+        model.backbone,
+        layer=model.layer or layer_before_last_dense(model.backbone),
+        pooling=model.pooling,
+        normalize="none",
+        weights=weights,
+        preprocessing=model.preprocessing,
+        input_size=model.input_size,
+    )
+    with Bar(all_skipped="--json lists them all") as bar:
+        trained = train_metric(
+            images,
+            out,
+            spec,
+            bar,
+            recipe=recipe,
+            weights_file=weights_file(weights, model.backbone),
+            labels=labels,
+            exclude=exclude,
+            precision=settings.precision,
+            runtime=settings.runtime,
+            restart=restart,
+        )
+    if as_json:
+        print_json({**asdict(trained), "model": str(trained.model)})
+    else:
+        print_result("\n".join(_report(trained)))
+        print_note(_advice(recipe, trained))
+        following = ["searchengine", "index", *map(str, images), "--model", str(out)]
+        following += ["--labels", labels] if labels != "folder" else []
+        print_note(f"next:\n  {shlex.join([*following, '--index-dir', f'{out.stem}-index'])}")
+    return 0
+
+
+def _report(trained: Trained) -> list[str]:
+    lines = [
+        f"on {trained.validation} held-back images:      P@1     mAP   D(a,p) < D(a,n)",
+        _row("before, the backbone alone", trained.before),
+        _row(f"after, epoch {trained.best} of {trained.epochs[-1].number}", trained.after),
+    ]
+    if trained.best == 0:
+        lines.append("Nothing that was learnt made it better: the model is the start, the backbone and a projection.")
+    if trained.after.mean_average_precision < trained.before.mean_average_precision:
+        lines.append(
+            "The backbone alone finds more of the held-back images: index with it, or train with more images a label."
+        )
+    if trained.skipped:
+        lines.append(f"{len(trained.skipped)} files could not be used.")
+    lines.append(f"{trained.model}: written in {trained.seconds:.0f} s, with a table of its epochs beside it")
+    return lines
+
+
+def _advice(recipe: Recipe, trained: Trained) -> str:
+    """What the scores say of other classes than those in the folder, and the flags for them."""
+    if recipe.split == "image":
+        return (
+            "These scores are for the classes in the folder. To measure how well classes that are not in it are found, "
+            "add --split class; a smaller --blend keeps more of what the backbone knows of them."
+        )
+    if trained.after.mean_average_precision > trained.before.mean_average_precision:
+        return "These scores are for classes that were not learnt: they are found better than by the backbone alone."
+    return (
+        "These scores are for classes that were not learnt: they are not found better than by the backbone alone. Try "
+        f"a --blend below {recipe.blend:g}, or index with the backbone."
+    )
+
+
+def _row(name: str, scores: Scores) -> str:
+    return f"  {name:<30}{scores.precision:7.3f} {scores.mean_average_precision:7.3f} {scores.triplet_accuracy:17.3f}"

@@ -1,0 +1,156 @@
+"""The verbs and their options: all that were promised, loaded only when called, with the defaults that --help names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from typing import get_args
+
+import click
+import pytest
+
+from searchengine.analyse.neighbours import NeighboursOptions
+from searchengine.cli import exchange, main, offline_index, options
+from searchengine.cli.main import _VERBS, _load
+from searchengine.exchange.collections import DATASETS, open_images
+from searchengine.extractors import backbones
+from searchengine.indexing import IndexingOptions
+from searchengine.learn.triplets import Recipe
+from searchengine.learn.triplets.recipe import SPLITS, TRIPLETS
+from searchengine.settings import Precision, Runtime
+
+Said = pytest.CaptureFixture[str]
+
+_ENGINE = "--index-dir --images-dir --precision --runtime --json "
+PROMISED = {
+    "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
+    "--scaled-decoding --metric --batch-size --rebuild --prune --relocate --strict "
+    "--index-dir --precision --runtime --json",
+    "search": _ENGINE + "--id --vector -k --k --vote --metric",
+    "neighbours": "--index-dir --images-dir --out -k --k --metric --format --pictures --json",
+    "evaluate": _ENGINE + "--queries --metric --recall-at --report --seed",
+    "classify": _ENGINE + "--id --fit --method -k --k",
+    "recommend": _ENGINE + "--like --dislike --query -k --k --rule",
+    "train": "--out --labels --exclude --backbone --model --layer --pooling --weights --preprocessing --input-size "
+    "--thaw --precision --runtime --dim --margin --triplets --batch --images-a-class --learning-rate --weight-decay "
+    "--blend --dropout --views --split --validation --epochs --patience --seed --restart --json",
+    "map": "--index-dir --images-dir --perplexity --iterations --seed --anew --png --json",
+    "cluster": "--index-dir --images-dir -k --k --threshold --seed --out --json",
+    "import": "--index-dir --features --ids --labels --paths --images --name --normalize --metric --append --json",
+    "export": "--index-dir --images-dir --out --json",
+    "download": "--to --no-labels --archive --keep --classes --images --split --json",
+    "serve": "--index-dir --images-dir --host --port --threads",
+    "prepare": "--index-dir --weights --precision --runtime",
+    "info": "--index-dir --skipped --json",
+    "verify": "--index-dir --json",
+    "config": "--json",
+    "models": "--json",
+    "demo": "--dir --host --port",
+}
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_no_option_is_lost(verb: str) -> None:
+    found = [name for option in _load(verb).params if isinstance(option, click.Option) for name in option.opts]
+    assert sorted(found) == sorted(PROMISED[verb].split())
+
+
+def test_every_verb_is_listed(capsys: Said) -> None:
+    assert main(["--help"]) == 0
+    listed = re.findall(r"^  (\w+)  +\w", capsys.readouterr().out, re.MULTILINE)
+    assert listed == list(_VERBS) == list(PROMISED)
+
+
+def python(code: str, **environment: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, check=True, capture_output=True, text=True
+    )
+    return process.stdout
+
+
+@pytest.mark.parametrize("command", [["--help"], *([verb, "--help"] for verb in _VERBS), ["search", "--id", "x"]])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    heavy = ("numpy", "PIL", "pydantic", "flask", "openvino", "tensorflow", "searchengine.extractors")
+    code = f"""
+import sys
+from searchengine.cli import main
+main({command!r})
+loaded = [name for name in {heavy!r} if name in sys.modules]
+verbs = [name for name in sys.modules if name.startswith("searchengine.cli.")]
+print("loaded:", loaded)
+"""
+    assert python(code).splitlines()[-1] == "loaded: []"
+
+
+def test_only_the_called_verb_is_loaded() -> None:
+    code = "import sys\nfrom searchengine.cli import main\nmain(['config'])\nprint(sorted(sys.modules))"
+    loaded = python(code).splitlines()[-1]
+    assert "searchengine.cli.info" in loaded
+    assert "searchengine.cli.train" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("searchengine ", {"plain,search", "plain,index", "plain,demo"}),
+        ("searchengine search --m", {"plain,--metric"}),
+        ("searchengine search --metric co", {"plain,cosine"}),
+        ("searchengine export --out ", {"file,"}),
+    ],
+)
+def test_shell_completion(words: str, expected: set[str]) -> None:
+    given = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    code = "from searchengine.cli import main\nmain()"
+    assert expected <= set(python(code, _SEARCHENGINE_COMPLETE="bash_complete", **given).splitlines())
+    assert "_searchengine_completion" in python(code, _SEARCHENGINE_COMPLETE="bash_source")
+
+
+def test_several_values_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: dict[str, object] = {}
+    monkeypatch.setattr(exchange.download, "callback", lambda **values: parsed.update(values) or 0)
+    command = ["download", "open-images", "--to", "pets", "--classes", "Cat", "Polar bear", "--images", "3"]
+    assert main([*command, "--split", "train", "test", "--classes", "Dog"]) == 0
+    assert parsed["classes"] == ("Cat", "Polar bear", "Dog")
+    assert parsed["splits"] == ("train", "test")
+    assert parsed["images"] == 3
+
+
+def test_the_script_is_the_verb(capsys: Said) -> None:
+    assert offline_index(["--help"]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("Usage: offline_index.py [OPTIONS] IMAGES...")
+    assert main(["index", "--help"]) == 0
+    assert capsys.readouterr().out.partition("\n")[2] == script.partition("\n")[2]
+
+
+def test_defaults_that_help_names_are_those_of_the_recipe() -> None:
+    named = {
+        option.name: default[1]
+        for option in _load("train").params
+        if isinstance(option, click.Option) and (default := re.search(r"default: ([\w.]+)\)$", option.help or ""))
+    }
+    for field in fields(Recipe):
+        if field.name != "thaw":
+            assert named[field.name] == str(field.default)
+    assert "(default: 32)" in next(option.help for option in _load("index").params if option.name == "batch_size")
+    assert IndexingOptions().batch_size == 32
+    assert NeighboursOptions().k == 10
+
+
+def test_words_that_are_spelt_out_are_those_of_the_library(capsys: Said) -> None:
+    assert get_args(Precision) == options.PRECISIONS
+    assert get_args(Runtime) == options.RUNTIMES
+    assert backbones.POOLINGS == options.POOLINGS
+    assert set(backbones.PREPROCESSINGS) == set(options.PREPROCESSINGS)
+    choices = {option.name: option.type for option in _load("train").params}
+    assert (choices["triplets"].choices, choices["split"].choices) == (TRIPLETS, SPLITS)
+    titles = {**{name: dataset.title for name, dataset in DATASETS.items()}, open_images.NAME: open_images.TITLE}
+    assert tuple(titles) == exchange.COLLECTIONS
+    assert open_images.SPLITS == exchange.SPLITS
+    assert main(["download", "--help"]) == 0
+    help_text = capsys.readouterr().out
+    for name, title in titles.items():
+        assert f"{name:15} {title}" in help_text
