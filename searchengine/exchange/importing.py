@@ -22,10 +22,10 @@ from searchengine.extractors.names import check_name
 from searchengine.extractors.pixels import normalized
 from searchengine.extractors.spec import IMPORTED, NORMALIZATIONS, ExtractorSpec
 from searchengine.images import average_colour, decode
-from searchengine.index import entries, lock, metrics, swapping
+from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
-from searchengine.index.changes import FileState, ReadyRow
 from searchengine.index.features import matrices
+from searchengine.index.types import FileState, ImageRow
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.scan import check_folder
 from searchengine.progress import QUIET, Progress
@@ -115,15 +115,15 @@ def import_features(
         manifest = _manifest(options.name or file.name, unit, options.metric or table.metric or metrics.EUCLIDEAN)
         if writer is None:
             writer = stack.enter_context(_new_index(index_dir, manifest, dimension))
-        elif not writer.catalog.image_count():
-            writer = stack.enter_context(_begin_again(writer, manifest, dimension))
+        elif not writer.catalog.count():
+            writer.empty(manifest, dimension)
         _check_same_kind(writer, dimension, unit)
         rows = _add(writer, table, options, progress)
         writer.back_up()
         return Imported(
             added=len(rows),
             dimension=dimension,
-            images=writer.catalog.image_count(),
+            images=writer.catalog.count(),
             labelled=sum(bool(row.labels) for row in rows),
             pictures=sum(row.width is not None for row in rows),
             normalized=unit,
@@ -132,7 +132,7 @@ def import_features(
         )
 
 
-def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progress: Progress) -> list[ReadyRow]:
+def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progress: Progress) -> list[ImageRow]:
     folder = None if options.images is None else options.images.expanduser().absolute()
     root, new_roots = (None, []) if folder is None else _root(writer, folder)
     rows = _rows(table, folder, root)
@@ -156,7 +156,7 @@ def _open_existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
     except IndexNotFoundError:
         return None
     try:
-        images = writer.catalog.image_count()
+        images = writer.catalog.count()
         spec = ExtractorSpec.from_json(writer.catalog.need("spec"))
         extractor = writer.catalog.need("extractor")
         existing = f"There is an index of {images} images in {folder} already ({extractor}):"
@@ -184,16 +184,6 @@ def _new_index(folder: Path, manifest: dict[str, str], dimension: int) -> Iterat
         raise
 
 
-def _begin_again(writer: IndexWriter, manifest: dict[str, str], dimension: int) -> IndexWriter:
-    """Open an empty imported index for features of another kind; ids that it has given stay taken."""
-    edits = writer.catalog.need_number("edits") + 1  # tells readers that what they have seen is gone
-    file = swapping.next_name(writer.catalog.need("features_file"))
-    changed = {"dimension": str(dimension), "rows": "0", "edits": str(edits), "features_file": file}
-    writer.set({**manifest, **changed})
-    writer.close()
-    return IndexWriter.open(writer.folder)
-
-
 def _manifest(name: str, unit: bool, metric: str) -> dict[str, str]:
     spec = imported_spec(unit=unit)
     return {
@@ -204,6 +194,7 @@ def _manifest(name: str, unit: bool, metric: str) -> dict[str, str]:
         "precision": "float32",
         "runtime": "none",
         "device": "none",
+        "normalized": str(int(unit)),
         "metric": metric,
         "labels": "none",
     }
@@ -219,11 +210,11 @@ def _check_same_kind(writer: IndexWriter, dimension: int, unit: bool) -> None:
         )
 
 
-def _check_free(writer: IndexWriter, rows: Sequence[ReadyRow]) -> None:
+def _check_free(writer: IndexWriter, rows: Sequence[ImageRow]) -> None:
     """IndexingError if an id or a path of the rows is in the index already, or there are no ids left."""
-    ids = writer.catalog.image_ids()
-    places = writer.catalog.image_places()
-    first, unnumbered = entries.next_id(writer.catalog), sum(row.id is None for row in rows)
+    ids = writer.catalog.ids()
+    places = writer.catalog.places()
+    first, unnumbered = writer.catalog.last_id() + 1, sum(row.id is None for row in rows)
     if unnumbered and first + unnumbered > 2**63:
         raise IndexingError(
             f"The index has ids up to {first - 1}, so no more rows can be numbered. Give them ids with --ids. Nothing "
@@ -252,25 +243,25 @@ def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes
 # -- rows and their pictures ------------------------------------------------------------------------------------------
 
 
-def _rows(table: FeatureTable, folder: Path | None, root: int | None) -> list[ReadyRow]:
+def _rows(table: FeatureTable, folder: Path | None, root: int | None) -> list[ImageRow]:
     count = len(table.features)
     ids: Sequence[int | None] = table.ids.tolist() if table.ids is not None else [None] * count
     labels = table.labels if table.labels is not None else [()] * count
     if folder is not None and table.paths is None:
         raise IndexingError("There is no column of paths to find the pictures by. Name it with --paths.")
-    rows: list[ReadyRow] = []
+    rows: list[ImageRow] = []
     seen: set[bytes] = set()
     for id_, path, row_labels in zip(ids, table.paths or [None] * count, labels, strict=True):
         if path is None:
-            rows.append(ReadyRow(id_, None, None, row_labels))
+            rows.append(ImageRow(id_, None, None, row_labels))
         elif folder is None:
-            rows.append(ReadyRow(id_, None, path.encode("utf-8", "surrogateescape"), row_labels))
+            rows.append(ImageRow(id_, None, path.encode("utf-8", "surrogateescape"), row_labels))
         else:
             inside = _path_inside(folder, path)
             if inside in seen:
                 raise IndexingError(f"Row {len(rows) + 1} has the path {path!r}, as one before it has.")
             seen.add(inside)
-            rows.append(ReadyRow(id_, root, inside, row_labels))
+            rows.append(ImageRow(id_, root, inside, row_labels))
     return rows
 
 
@@ -290,7 +281,7 @@ def _path_inside(folder: Path, path: str) -> bytes:
     return os.fsencode(inside)
 
 
-def _look_at_pictures(rows: Sequence[ReadyRow], folder: Path, progress: Progress) -> list[ReadyRow]:
+def _look_at_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress) -> list[ImageRow]:
     """Add to each row the size, colour and content of its picture, where it can be read."""
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
         seen = list(pool.map(lambda row: _look_at_picture(row, folder), rows))
@@ -302,7 +293,7 @@ def _look_at_pictures(rows: Sequence[ReadyRow], folder: Path, progress: Progress
     return seen
 
 
-def _look_at_picture(row: ReadyRow, folder: Path) -> ReadyRow:
+def _look_at_picture(row: ImageRow, folder: Path) -> ImageRow:
     if row.path is None:
         return row
     try:

@@ -14,8 +14,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexDamagedError, IndexingError
-from searchengine.index.disk import anew
+from searchengine.errors import IndexingError
+from searchengine.index.database import damaged
 
 HEADER_BYTES = 256
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -28,6 +28,12 @@ def header(rows: int, dimension: int) -> bytes:
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
     body = HEADER_BYTES - len(_MAGIC) - 2
     return _MAGIC + body.to_bytes(2, "little") + text.ljust(body - 1).encode("ascii") + b"\n"
+
+
+def next_name(name: str) -> str:
+    """features.npy -> features-2.npy -> features-3.npy ..."""
+    _, _, number = name.removesuffix(".npy").partition("-")
+    return f"features-{int(number or 1) + 1}.npy"
 
 
 def matrices(folder: Path) -> list[Path]:
@@ -49,21 +55,17 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
             start = opened.read(HEADER_BYTES)
             size = os.fstat(opened.fileno()).st_size
             if start[: len(_MAGIC)] != _MAGIC or f", {dimension})".encode() not in start:
-                raise _damaged(file, f"it is no feature matrix of {dimension} columns")
+                raise damaged(file, f"it is no feature matrix of {dimension} columns", file.parent)
             need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
             if size < need:
-                raise _damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}")
+                raise damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}", file.parent)
             return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=(rows, dimension))
     except FileNotFoundError as error:
-        raise _damaged(file, "it is not there") from error
+        raise damaged(file, "it is missing", file.parent) from error
     except OSError as error:
         raise IndexingError(
             f"{file} cannot be read: {error.strerror}. Check its permissions and the disk, and try again."
         ) from error
-
-
-def _damaged(file: Path, why: str) -> IndexDamagedError:
-    return IndexDamagedError(f"{file} is damaged: {why}. To mend it, {anew(file.parent)}")
 
 
 class FeatureWriter:

@@ -6,7 +6,6 @@ committed and, if so, takes up the new rows. Answers that are under way keep the
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import weakref
@@ -20,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
 from searchengine.index import lock, state
 from searchengine.index.catalog import Catalog
-from searchengine.index.disk import translated
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.state import State
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
@@ -134,16 +132,13 @@ class LocalIndex:
         """
         self.state()
         path = other.path.encode("utf-8")
-        with self._lock, translated(self.folder):
+        with self._lock:
             if other.content_hash is not None:
-                same = "SELECT id FROM images WHERE content_hash = ? ORDER BY id LIMIT 1"
-                for (id_,) in self._catalog.execute(same, (bytes.fromhex(other.content_hash),)):
-                    return int(id_)
+                same = self._catalog.of_content(bytes.fromhex(other.content_hash))
+                if same is not None:
+                    return int(same[0])
             # With several image folders, a path is shown with the name of its folder before it.
-            rows = self._catalog.execute(
-                "SELECT id FROM images WHERE path IN (?, ?) ORDER BY id", (path, path.partition(b"/")[2])
-            ).fetchall()
-        candidates = [row[0] for row in rows]
+            candidates = self._catalog.ids_of_paths(path, path.partition(b"/")[2])
         if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():
             candidates.append(int(other.path[1:]))  # a row that has no more than a number
         for record in self._fetch([id_ for id_ in candidates if 0 <= id_ < 2**63]):
@@ -169,23 +164,11 @@ class LocalIndex:
 
     def _fetch(self, ids: list[int]) -> list[ImageRecord]:
         records: dict[int, ImageRecord] = {}
-        labels: dict[int, list[str]] = {}
         roots = self._state.roots if self._state else {}
-        with self._lock, translated(self.folder):
-            wanted = json.dumps(ids)
-            for image, label in self._catalog.execute(
-                "SELECT image, label FROM labels WHERE image IN (SELECT value FROM json_each(?)) "
-                "ORDER BY image, position",
-                (wanted,),
-            ):
-                labels.setdefault(image, []).append(label)
-            for row in self._catalog.execute(
-                "SELECT id, root, path, width, height, colour, size, format, content_hash FROM images "
-                "WHERE id IN (SELECT value FROM json_each(?))",
-                (wanted,),
-            ):
+        with self._lock:
+            for row in self._catalog.records(ids):
                 try:
-                    records[row[0]] = _record(row, roots, tuple(labels.get(row[0], ())))
+                    records[row[0]] = _record(row, roots)
                 except (AttributeError, TypeError, ValueError) as error:
                     raise self._catalog.damaged(f"what it says of image {row[0]} cannot be true") from error
         return [records[id_] for id_ in ids if id_ in records]
@@ -222,7 +205,7 @@ class LocalIndex:
 
     def manifest(self, key: str) -> str | None:
         """One entry of the manifest, as it stands now."""
-        with self._lock, translated(self.folder):
+        with self._lock:
             return self._catalog.get(key)
 
     @property
@@ -253,9 +236,8 @@ class LocalIndex:
     def status(self) -> IndexStatus:
         """The index in numbers, as it stands now."""
         now = self.state()
-        with self._lock, translated(self.folder):
-            skipped = int(self._catalog.execute("SELECT count(*) FROM skipped").fetchone()[0])
-            run = self._catalog.get_json("run")
+        with self._lock:
+            skipped, run = self._catalog.count_skipped(), self._catalog.run()
             title, updated = self._catalog.need("extractor"), self._catalog.need("updated")
         files = [self.folder / now.features_file, *self.folder.glob("*.sqlite*")]
         return IndexStatus(
@@ -266,14 +248,14 @@ class LocalIndex:
             fingerprint=now.fingerprint,
             bytes=sum(map(_size, files)),
             updated=updated,
-            run=RunProgress(int(run["done"]), int(run["total"]), lock.is_held(self.folder)) if run else None,
+            run=RunProgress(*run, lock.is_held(self.folder)) if run else None,
         )
 
     def skipped(self) -> list[tuple[str, str]]:
         """Every file that could not be used: path and reason."""
-        with self._lock, translated(self.folder):
-            rows = self._catalog.execute("SELECT path, reason FROM skipped ORDER BY root, path").fetchall()
-        return [(path.decode("utf-8", "replace"), reason) for path, reason in rows]
+        with self._lock:
+            files = self._catalog.skipped()
+        return [(file.path.decode("utf-8", "replace"), file.reason) for file in files]
 
     def close(self) -> None:
         """Let go of the catalog."""
@@ -284,10 +266,10 @@ class LocalIndex:
 
     def state(self) -> State:
         """All rows as they stand now; what is read from it later stays as it was."""
-        with self._lock, translated(self.folder):
+        with self._lock:
             for attempt in range(3):
                 if self._catalog.outdated:
-                    self._open_anew()
+                    self._reopen()
                 old = self._state
                 if old is not None and old.data_version == self._catalog.data_version:
                     return old
@@ -305,7 +287,7 @@ class LocalIndex:
                         return new
             raise AssertionError("unreachable")
 
-    def _open_anew(self) -> None:
+    def _reopen(self) -> None:
         """The folder cannot be written to from here, but somebody has written to it."""
         catalog = Catalog.open(self.folder)
         self._closing.detach()
@@ -321,8 +303,8 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]], labels: tuple[str, ...]) -> ImageRecord:
-    id_, root, path, width, height, colour, size, format_, digest = row
+def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]]) -> ImageRecord:
+    id_, root, path, width, height, colour, size, format_, digest, labels = row
     file: Path | None = None
     shown = f"#{id_}"
     if path is not None:  # of a ready-made feature, the path may be no more than a name
@@ -331,15 +313,5 @@ def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]], labels: tupl
             folder, name = roots[root]
             file = folder / os.fsdecode(path)
             shown = f"{name}/{shown}" if name else shown
-    return ImageRecord(
-        id_,
-        shown,
-        file,
-        labels,
-        width,
-        height,
-        colour,
-        size,
-        format_,
-        None if digest is None else digest.hex(),
-    )
+    content_hash = None if digest is None else digest.hex()
+    return ImageRecord(id_, shown, file, labels, width, height, colour, size, format_, content_hash)

@@ -8,14 +8,16 @@ grows like the square root of d, but the bound is what makes the result exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.index import metrics
-from searchengine.index.sharing import share
 
 _EPS = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to zero
@@ -27,6 +29,8 @@ _SLICE_BYTES = (
     2**22
 )  # of rows that a thread takes at once: half a millisecond's work, so that handing it over is little
 _SLICE_ROWS = 1024  # at least; NumPy keeps the interpreter's lock where there are 500 or fewer
+_MOST_THREADS = 8  # threads; fewer than that fill any memory bus
+_FEW_SLICES = 4  # slices that are done sooner by one thread than handed to others
 
 Rows = NDArray[np.float32]
 Norms = NDArray[np.float64]
@@ -240,3 +244,44 @@ def _chunks(rows: Rows, positions: NDArray[np.int64]) -> Iterator[tuple[slice, N
 def _rows_of(size: int, dimension: int) -> int:
     """How many rows of float32 take up so many bytes, at least one."""
     return max(1, size // (4 * max(dimension, 1)))
+
+
+# -- one pass that idle processors share ------------------------------------------------------------------------------
+
+
+def share(work: Callable[[slice], None], count: int, step: int) -> None:
+    """Does ``work`` for every slice of ``step`` out of ``count``: in this thread, and in others as they come to it.
+
+    Each thread takes the next slice when it is done with one. A thread that has not begun when all slices are taken is
+    no longer waited for, so a busy machine costs no more than the work itself; BLAS, which gives each of its threads a
+    fixed part, waits for the last of them to be given a processor. ``work`` must let go of the interpreter's lock, as
+    NumPy does.
+    """
+    starts = iter(range(0, count, step))  # its next() is one step of the interpreter: no slice is taken twice
+
+    def take() -> None:
+        for start in starts:
+            work(slice(start, min(start + step, count)))
+
+    slices = -(-count // step)
+    helpers = [_pool().submit(take) for _ in range(min(_threads(), slices) - 1 if slices > _FEW_SLICES else 0)]
+    try:
+        take()
+    finally:
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+
+
+def _threads() -> int:
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        processors = os.cpu_count() or 1
+    return min(processors, _MOST_THREADS)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    # After a fork it has no threads: what is submitted is never begun, and so not waited for.
+    return ThreadPoolExecutor(_MOST_THREADS - 1, thread_name_prefix="rows")

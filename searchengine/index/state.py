@@ -1,21 +1,17 @@
-"""What a reader holds of an index at one moment: it never changes, and is made anew when the writer has committed."""
+"""What a reader holds of an index at one moment: it never changes, and is replaced when the writer has committed."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
-from searchengine.index.disk import anew
 from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
@@ -23,7 +19,6 @@ from searchengine.index.metrics import EUCLIDEAN
 NO_IMAGE = -1  # an id that no image has
 
 _GENERATIONS = itertools.count()
-_ANY = -(2**63)  # of a damaged catalog, rows below 0 are to be seen too
 
 Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
 
@@ -81,12 +76,10 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         version = catalog.data_version
         grown = old is not None and (old.edits, old.features_file) == (edits, file)
         known = len(old.ids) if old is not None and grown else 0  # rows are appended; ids may come in any order
-        new: list[Any] = catalog.execute(
-            "SELECT row, id, norm2 FROM images WHERE row >= ?", (known or _ANY,)
-        ).fetchall()
-        fingerprint, spec = catalog.need("fingerprint"), catalog.need("spec")
+        new = catalog.rows_from(known or None)
+        fingerprint, spec, normalized = catalog.need("fingerprint"), catalog.need("spec"), catalog.need("normalized")
         metric = catalog.get("metric") or EUCLIDEAN
-        roots = {id_: (path, name) for id_, path, name in catalog.execute("SELECT id, path, name FROM roots")}
+        roots = {id_: (path, name) for id_, path, name in catalog.roots()}
     norm2 = np.full(total, np.inf)
     ids = np.full(total, NO_IMAGE, dtype=np.int64)
     if old is not None and grown:
@@ -98,16 +91,14 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
                 raise ValueError("it names rows that the feature matrix does not have")
             ids[list(rows)], norm2[list(rows)] = new_ids, norms
         except (TypeError, ValueError, IndexError, OverflowError) as error:
-            raise IndexDamagedError(
-                f"The catalog in {folder} is damaged ({error}). To mend it, {anew(folder)}"
-            ) from error
+            raise catalog.damaged(str(error)) from error
     return State(
         generation=next(_GENERATIONS),
         data_version=version,
         edits=edits,
         fingerprint=fingerprint,
         spec=spec,
-        normalized=_normalized(folder, spec),
+        normalized=normalized == "1",
         metric=metric,
         features_file=file,
         rows=map_rows(folder / file, total, dimension),
@@ -127,12 +118,3 @@ def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) ->
             folder = images_dir / name if several else images_dir
         folders[id_] = (folder, name if several else "")
     return folders
-
-
-def _normalized(folder: Path, spec: str) -> bool:
-    try:
-        return bool(json.loads(spec)["normalize"] == "l2")
-    except (ValueError, KeyError, TypeError) as error:
-        raise IndexDamagedError(
-            f"The catalog in {folder} is damaged (it does not say what made the features). To mend it, {anew(folder)}"
-        ) from error

@@ -1,13 +1,18 @@
-"""What an index answers with."""
+"""What an index answers with, and what a run changes it by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,7 @@ class Hit:
 
     ``distance`` is smaller-is-better, in the metric of the index; ``score`` is larger-is-better: the cosine for
     L2-normalised features, ``1 / (1 + distance)`` otherwise. ``rank`` starts at 1. ``record`` is what was known of the
-    image as it was found, where the index tells.
+    image when it was found.
     """
 
     rank: int
@@ -29,7 +34,7 @@ class Hit:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, without the record."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "record"}
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "record"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +70,11 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """A run that is adding to the index right now: ``done`` of ``total`` files looked at."""
+    """A run that has not finished: it has looked at ``done`` of ``total`` files."""
 
     done: int
     total: int
-    active: bool  # False: the run was killed, and the same command goes on from here
+    active: bool  # False: it was killed, and the same command resumes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +91,92 @@ class IndexStatus:
     run: RunProgress | None
 
 
-class Index(Protocol):
-    """Rows of features with what is known of each; the same on one machine and on a cluster."""
+# -- changes ----------------------------------------------------------------------------------------------------------
 
-    def search(self, queries: NDArray[np.float32], k: int) -> list[list[Hit]]:
-        """(m, d) float32 -> m lists of at most k hits, ordered by (distance, id)."""
-        ...
 
-    def feature(self, image_id: int) -> NDArray[np.float32]:
-        """The (d,) float32 row of one image; UnknownImageError."""
-        ...
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What the file system said of a file when it was read; ``settled``: its mtime can be trusted next time."""
 
-    def records(self, ids: list[int]) -> list[ImageRecord]:
-        """What is known of each id, in that order; UnknownImageError."""
-        ...
+    size: int
+    mtime_ns: int
+    settled: bool
 
-    def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images spread evenly over the collection, the same each time while it does not change."""
-        ...
 
-    def status(self) -> IndexStatus:
-        """The index in numbers, as it stands now."""
-        ...
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One image as the catalog has it."""
+
+    id: int
+    row: int
+    content_hash: bytes
+    state: FileState
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image to be stored, new unless it ``replaces`` the content of a known one.
+
+    ``id`` None: the next one. A ready-made feature need not have a file, and then ``path`` is no more than a name; all
+    that follows from a file is None where none was read.
+    """
+
+    id: int | None
+    root: int | None
+    path: bytes | None
+    labels: tuple[str, ...]
+    content_hash: bytes | None = None
+    state: FileState | None = None
+    width: int | None = None
+    height: int | None = None
+    colour: str | None = None
+    format: str | None = None
+    replaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """What is known of an image's content, and so of every file with the same: ``feature`` is (d,) float32."""
+
+    feature: NDArray[np.float32]
+    width: int
+    height: int
+    colour: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A known image found again: at another place, with another mtime or with other labels; its feature stands."""
+
+    id: int
+    root: int
+    path: bytes
+    state: FileState
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that could not be used, and why."""
+
+    root: int
+    path: bytes
+    reason: str
+    size: int | None
+    mtime_ns: int | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is committed together. ``features`` holds one (d,) float32 row for each of ``stored``."""
+
+    stored: list[ImageRow] = field(default_factory=list)
+    features: list[NDArray[np.float32]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.stored) + len(self.seen) + len(self.skipped) + len(self.removed)

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError, SearchEngineError
-from searchengine.index import entries, swapping
-from searchengine.index.catalog import Catalog, now
-from searchengine.index.changes import Batch, Known, ReadyRow, Skipped, Twin
-from searchengine.index.disk import translated, writable
-from searchengine.index.features import FeatureWriter, map_rows, matrices
+from searchengine.files import flush, flush_folder
+from searchengine.index.catalog import Catalog
+from searchengine.index.database import writable
+from searchengine.index.features import FeatureWriter, map_rows, matrices, next_name
+from searchengine.index.types import Batch, ImageRow, Known, Place, Skipped, Twin
 
 _COMPACT_ABOVE = 0.25  # of all rows are dead: searches read them for nothing
+_COPY_ROWS = 4096
 
 
 class IndexWriter:
-    """Writes to one index folder. The caller holds its lock."""
+    """Writes to one index folder. The caller holds its lock.
+
+    All methods that write raise IndexingError if the disk is full or read-only, and IndexDamagedError.
+    """
 
     def __init__(self, folder: Path, catalog: Catalog) -> None:
         self.folder = folder
         self.catalog = catalog
         try:
-            with translated(folder), writable(folder):
-                self.dimension = catalog.need_number("dimension")
-                self._features = FeatureWriter(
-                    folder / catalog.need("features_file"), catalog.need_number("rows"), self.dimension
-                )
+            self._features = self._feature_writer()
         except BaseException:
             catalog.close()
             raise
@@ -53,149 +54,151 @@ class IndexWriter:
         """An index that is there already; the errors of ``Catalog.open``."""
         writer = cls(folder, Catalog.open(folder, write=True))
         try:
-            with translated(folder):
-                if entries.odd(writer.catalog):
-                    raise writer.catalog.damaged("what it says of some images cannot be true")
+            if writer.catalog.impossible_images():
+                raise writer.catalog.damaged("what it says of some images cannot be true")
         except BaseException:
             writer.close()
             raise
         writer._remove_strays()
         return writer
 
+    def _feature_writer(self) -> FeatureWriter:
+        """Of the matrix that the catalog names."""
+        catalog = self.catalog
+        with writable(self.folder):
+            return FeatureWriter(
+                self.folder / catalog.need("features_file"),
+                catalog.need_number("rows"),
+                catalog.need_number("dimension"),
+            )
+
     # -- reading what is known ----------------------------------------------------------------------------------------
 
-    def known(self) -> dict[tuple[int, bytes], Known]:
-        """Every image that has a file, by root and path."""
-        with translated(self.folder):
-            return entries.known(self.catalog)
+    @property
+    def dimension(self) -> int:
+        """Numbers in a feature."""
+        return self._features.dimension
 
-    def skipped(self) -> dict[tuple[int, bytes], Skipped]:
+    def known(self) -> dict[Place, Known]:
+        """Every image that has a file, by root and path."""
+        return self.catalog.known()
+
+    def skipped(self) -> dict[Place, Skipped]:
         """Every file that was skipped, by root and path."""
-        with translated(self.folder):
-            return {(row[0], row[1]): Skipped(*row) for row in self.catalog.execute("SELECT * FROM skipped")}
+        return {(file.root, file.path): file for file in self.catalog.skipped()}
 
     def roots(self) -> list[tuple[int, bytes, str]]:
         """The image folders: id, path, name."""
-        with translated(self.folder):
-            return list(self.catalog.execute("SELECT id, path, name FROM roots ORDER BY id"))
+        return self.catalog.roots()
 
-    def feature(self, row: int) -> NDArray[np.float32]:
-        """A copy of one committed row, (d,) float32."""
-        mapped = map_rows(self._features.file, self._features.rows, self.dimension)
-        return np.array(mapped[row], dtype=np.float32)
+    def count(self) -> int:
+        """Images in the index."""
+        return self.catalog.count()
 
     def twin(self, content_hash: bytes) -> Twin | None:
         """An image of that very content, if there is one."""
-        with translated(self.folder):
-            row = self.catalog.execute(
-                "SELECT row, width, height, colour, format FROM images WHERE content_hash = ? LIMIT 1", (content_hash,)
-            ).fetchone()
-        return None if row is None else Twin(self.feature(row[0]), *row[1:])
+        row = self.catalog.of_content(content_hash)
+        if row is None:
+            return None
+        mapped = map_rows(self._features.file, self._features.rows, self.dimension)
+        return Twin(np.array(mapped[row[1]], dtype=np.float32), *row[2:])
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def reserve_ids(self, last_id: int) -> None:
         """Ids up to that one are taken."""
         with self._committed():
-            self.catalog.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last_id,))
+            self.catalog.reserve_ids(last_id)
 
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
         """Record the image folders; ids that are in use keep their meaning."""
         with self._committed():
-            entries.note_roots(self.catalog, list(roots))
+            self.catalog.set_roots(list(roots))
 
     def set(self, values: dict[str, str | None]) -> None:
         """Write entries of the manifest."""
         with self._committed():
-            for key, value in values.items():
-                self.catalog.set(key, value)
+            self.catalog.set_all(values)
 
     def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> int:
         """Make one batch part of the index: all of it or, if anything fails, nothing.
 
         Returns the row of the first stored image; the others follow it.
-
-        Raises:
-            IndexingError: the disk is full or read-only; IndexDamagedError.
         """
-        before = self._features.rows
-        try:
-            first = before
-            norms: NDArray[np.float64] = np.empty(0)
-            checks: list[int] = []
-            if batch.stored:
-                block = np.stack(batch.features).astype("<f4", copy=False)  # n of (d,) -> (n, d)
-                norms = np.einsum("ij,ij->i", block, block, dtype=np.float64)
-                checks = [zlib.crc32(row.tobytes()) for row in block]
-                with writable(self.folder):
-                    first = self._features.append(block)
-            with self._committed():
-                entries.remove(self.catalog, batch.removed)
-                entries.note_seen(self.catalog, batch.seen)
-                for offset, image in enumerate(batch.stored):
-                    entries.store(self.catalog, image, first + offset, float(norms[offset]), checks[offset])
-                entries.forget_skipped(self.catalog, ((image.root, image.path) for image in batch.stored))
-                entries.forget_skipped(self.catalog, ((image.root, image.path) for image in batch.seen))
-                entries.note_skipped(self.catalog, batch.skipped)
-                if batch.removed or any(image.replaces for image in batch.stored):
-                    self.catalog.set("edits", str(self.catalog.need_number("edits") + 1))
-                self.catalog.set("rows", str(self._features.rows))
-                for key, value in (manifest or {}).items():
-                    self.catalog.set(key, value)
-        except BaseException:
-            self._features.roll_back(before)
-            raise
-        if batch.stored:
-            with writable(self.folder):
-                self._features.publish()
-        return first
+        blocks = [np.stack(batch.features)] if batch.stored else []  # n of (d,) -> (n, d)
+        with self._appended(blocks) as rows:
+            self.catalog.remove(batch.removed)
+            self.catalog.move(batch.seen)
+            for image, row in zip(batch.stored, rows, strict=True):
+                self.catalog.store(image, *row)
+            self.catalog.forget_skipped((image.root, image.path) for image in batch.stored)
+            self.catalog.forget_skipped((image.root, image.path) for image in batch.seen)
+            self.catalog.add_skipped(batch.skipped)
+            if batch.removed or any(image.replaces for image in batch.stored):
+                self.catalog.count_edit()
+            self.catalog.set_all(manifest or {})
+        return self._features.rows - len(batch.stored)
 
     def commit_ready(
         self,
         blocks: Iterable[NDArray[np.float32]],
-        images: Iterable[ReadyRow],
+        images: Sequence[ImageRow],
         roots: Sequence[tuple[int, bytes, str]] = (),
     ) -> None:
         """Make ready-made features part of the index in one transaction: all of them or, if anything fails, none.
 
         ``blocks`` are (n, d) float32, together one row for each of ``images``; ``roots``: as for ``set_roots``.
-        IndexingError, IndexDamagedError.
+        """
+        with self._appended(blocks) as rows:
+            self.catalog.set_roots(roots)
+            for image, row in zip(images, rows, strict=True):
+                self.catalog.store(image, *row)
+
+    @contextlib.contextmanager
+    def _appended(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[list[tuple[int, float, int]]]:
+        """Rows behind the published ones, and a transaction that makes them count.
+
+        Gives (row, squared norm, CRC-32) of each.
         """
         before = self._features.rows
-        norms: list[float] = []
-        checks: list[int] = []
+        rows: list[tuple[int, float, int]] = []
         try:
-            for given in blocks:
-                block = given.astype("<f4", copy=False)
-                norms += np.einsum("ij,ij->i", block, block, dtype=np.float64).tolist()
-                checks += [zlib.crc32(row.tobytes()) for row in block]
+            for block in blocks:
+                block = block.astype("<f4", copy=False)
                 with writable(self.folder):
-                    self._features.append(block)
+                    first = self._features.append(block)
+                norms = np.einsum("ij,ij->i", block, block, dtype=np.float64).tolist()
+                checks = [zlib.crc32(row.tobytes()) for row in block]
+                rows += zip(range(first, first + len(block)), norms, checks, strict=True)
             with self._committed():
-                entries.note_roots(self.catalog, roots)
-                first = entries.next_id(self.catalog)
-                for offset, (image, norm2, crc) in enumerate(zip(images, norms, checks, strict=True)):
-                    id_ = first + offset if image.id is None else image.id
-                    entries.store_ready(self.catalog, image, id_, before + offset, norm2, crc)
-                self.catalog.set("rows", str(self._features.rows))
+                yield rows
+                self.catalog.set_all({"rows": str(self._features.rows)})
         except BaseException:
             self._features.roll_back(before)
             raise
-        with writable(self.folder):
-            self._features.publish()
+        if rows:
+            with writable(self.folder):
+                self._features.publish()
 
-    def forget_skipped(self, files: Iterable[tuple[int, bytes]]) -> None:
-        """Strike skipped files that are no longer there off the list."""
+    @contextlib.contextmanager
+    def _committed(self) -> Iterator[None]:
+        with self.catalog.transaction():
+            yield
+            self.catalog.mark_revision()
+
+    def forget_skipped(self, files: Iterable[Place]) -> None:
+        """Remove skipped files that are gone from the list."""
         with self._committed():
-            entries.forget_skipped(self.catalog, files)
+            self.catalog.forget_skipped(files)
 
-    # -- compaction ---------------------------------------------------------------------------------------------------
+    # -- another matrix -----------------------------------------------------------------------------------------------
+    #
+    # A new file is written and flushed first, under a name of its own; the catalog then names it. So a reader maps one
+    # or the other, and a run that is killed on the way leaves a stray file, which the next one deletes.
 
     def compact_if_sparse(self) -> bool:
         """Compact when more than a quarter of the rows are dead."""
-        with translated(self.folder):
-            live = int(self.catalog.execute("SELECT count(*) FROM images").fetchone()[0])
-        if self._features.rows - live <= _COMPACT_ABOVE * self._features.rows:
+        if self._features.rows - self.count() <= _COMPACT_ABOVE * self._features.rows:
             return False
         self.compact()
         return True
@@ -203,50 +206,57 @@ class IndexWriter:
     def compact(self) -> None:
         """Copy the rows that count into a new file, and name it in the same transaction. Ids stay."""
         old, file = self._features, self._next_file()
+        live = self.catalog.checksums()
         try:
-            with translated(self.folder):
-                new, ids = swapping.copy_live(self.catalog, old, file)
+            with writable(self.folder):
+                new = _copy_rows(old, [row for row, *_ in live], file)
         except IndexingError:
             file.unlink(missing_ok=True)  # the disk is full
             raise
         with self._committed():
-            swapping.renumber(self.catalog, ids)
-            self.catalog.set("rows", str(len(ids)))
-            self._name(file)
+            self.catalog.renumber([id_ for *_, id_ in live])
+            self._use(file, len(live))
         self._features = new
         old.close()
+        self._remove_strays()
+
+    def empty(self, manifest: dict[str, str], dimension: int) -> None:
+        """Make an index without images one of other features; ids that were given stay taken."""
+        file = self._next_file()
+        with self._committed():
+            self.catalog.set_all({**manifest, "dimension": str(dimension)})
+            self._use(file, 0)
+        self._features.close()
+        self._features = self._feature_writer()
         self._remove_strays()
 
     def adopt(self, staged: Path) -> None:
         """Take over all of another index, made in a folder within this one, in one transaction."""
         file = self._next_file()
-        source = Catalog.open(staged)
-        try:
-            with translated(staged):
-                swapping.bring_over(staged / source.need("features_file"), file)
-        finally:
-            source.close()
-        with translated(self.folder):
-            self.catalog.execute("ATTACH DATABASE ? AS staged", (str(staged / self.catalog.file.name),))
-        with self._committed():
-            edits, created = self.catalog.need("edits"), self.catalog.need("created")
-            swapping.take_tables(self.catalog)
-            self.catalog.set("edits", edits)  # counted on from here, or a reader would take it for what it has seen
-            self.catalog.set("created", created)
-            self._name(file)
-        self.catalog.execute("DETACH DATABASE staged")
+        with contextlib.closing(Catalog.open(staged)) as source:
+            matrix, rows = staged / source.need("features_file"), source.need_number("rows")
+        with writable(self.folder):
+            _bring_over(matrix, file)
+        # counted on from here, or a reader would take the index for what it has seen
+        kept: dict[str, str | None] = {key: self.catalog.need(key) for key in ("edits", "created")}
+
+        def name_it() -> None:
+            self.catalog.set_all(kept)
+            self._use(file, rows)
+            self.catalog.mark_revision()
+
+        self.catalog.take_over(staged / self.catalog.file.name, name_it)
         self._features.close()
-        self.dimension = self.catalog.need_number("dimension")
-        self._features = FeatureWriter(file, self.catalog.need_number("rows"), self.dimension)
+        self._features = self._feature_writer()
         self._remove_strays()
 
     def _next_file(self) -> Path:
-        return self.folder / swapping.next_name(self._features.file.name)
+        return self.folder / next_name(self._features.file.name)
 
-    def _name(self, file: Path) -> None:
-        """Within a transaction: that matrix counts from now on, and readers must take up all of it anew."""
-        self.catalog.set("features_file", file.name)
-        self.catalog.set("edits", str(self.catalog.need_number("edits") + 1))
+    def _use(self, file: Path, rows: int) -> None:
+        """Within a transaction: that matrix counts from now on, and readers must read all of it again."""
+        self.catalog.set_all({"features_file": file.name, "rows": str(rows)})
+        self.catalog.count_edit()
 
     def _remove_strays(self) -> None:
         """Delete feature files that the catalog does not name; readers that map one keep it until they let go."""
@@ -255,49 +265,33 @@ class IndexWriter:
                 with contextlib.suppress(OSError):
                     file.unlink()
 
-    def back_up(self) -> None:
-        """Keep a copy of the catalog, unless there is one that is up to date; a damaged one is made anew by its ids.
+    # -- the end of a run ---------------------------------------------------------------------------------------------
 
-        It is done without where there is no room for it.
+    def back_up(self) -> None:
+        """Keep a copy of the catalog, of which a damaged index keeps its ids; nothing is done where one is up to date.
+
+        Where there is no room for it, the index does without.
         """
         with contextlib.suppress(IndexingError):
-            with translated(self.folder):
-                state = self.catalog.state
-            if state != self._state_of_copy():
+            if self.catalog.revision != self._revision_of_copy():
                 self.catalog.back_up()
 
-    def _state_of_copy(self) -> tuple[bytes | None, int] | None:
-        try:
-            copy = Catalog.open_backup(self.folder)
-        except SearchEngineError:
-            return None
-        try:
-            with translated(self.folder):
-                copy.check()
-                return copy.state
-        except SearchEngineError:
-            return None
-        finally:
-            copy.close()
-
-    # -- the rest -----------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _committed(self) -> Iterator[None]:
-        with translated(self.folder), self.catalog.transaction():
-            commits = self.catalog.commits  # before it: all that the manifest says may be replaced
-            yield
-            self.catalog.set("commits", str(commits + 1))
-            self.catalog.set("updated", now())
+    def _revision_of_copy(self) -> bytes | None:
+        with (
+            contextlib.suppress(SearchEngineError),
+            contextlib.closing(Catalog.open_backup(self.folder)) as copy,
+        ):
+            copy.check()
+            return copy.revision
+        return None
 
     def close(self) -> None:
-        """Close both files, the write-ahead log folded in where no reader is in the way."""
-        with contextlib.suppress(sqlite3.Error):
-            self.catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Close both files, the write-ahead log written back where no reader is in the way."""
+        self.catalog.fold_log()
         self._features.close()
         self.catalog.close()
 
-    def __enter__(self) -> IndexWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -306,6 +300,29 @@ class IndexWriter:
         self.close()
 
 
+def _copy_rows(old: FeatureWriter, rows: list[int], file: Path) -> FeatureWriter:
+    """Those rows of a matrix in a new file, flushed."""
+    source = map_rows(old.file, old.rows, old.dimension)
+    file.unlink(missing_ok=True)
+    new = FeatureWriter(file, 0, old.dimension)
+    for start in range(0, len(rows), _COPY_ROWS):
+        new.append(source[rows[start : start + _COPY_ROWS]])
+    new.publish()
+    flush_folder(file.parent)
+    return new
+
+
+def _bring_over(made: Path, file: Path) -> None:
+    """Put a finished matrix from another folder under a new name, flushed."""
+    file.unlink(missing_ok=True)
+    try:
+        file.hardlink_to(made)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(made, file)
+        flush(file)
+    flush_folder(file.parent)
+
+
 def run_note(done: int, total: int, started: str) -> str:
-    """What the manifest says under ``run`` while a run goes on."""
+    """What the manifest says under ``run`` while a run is active."""
     return json.dumps({"done": done, "total": total, "started": started})

@@ -160,6 +160,7 @@ class RunExtractor:
             "precision": extractor.precision,
             "runtime": extractor.runtime,
             "device": extractor.device,
+            "normalized": str(int(self.spec.normalize == "l2")),
         }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
-from searchengine.index.changes import FileState
+from searchengine.index.types import FileState
 from searchengine.indexing.scan import Candidate
 
 MAX_FILE_BYTES = 512 * 2**20

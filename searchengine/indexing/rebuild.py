@@ -11,7 +11,7 @@ from pathlib import Path
 
 from searchengine.errors import IndexError_, IndexingError, IndexNotFoundError, SearchEngineError
 from searchengine.index.catalog import Catalog
-from searchengine.index.disk import translated, writable
+from searchengine.index.database import writable
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
 
@@ -58,21 +58,14 @@ class OldIds:
 
     def _add(self, catalog: Catalog) -> None:
         known = set(self.by_file.values())
-        # damaged pages: what was read so far keeps its ids
-        with (
-            suppress(IndexError_, IndexingError, KeyError, TypeError, ValueError),
-            translated(catalog.file.parent),
-        ):
-            roots: dict[int, bytes] = dict(catalog.execute("SELECT id, path FROM roots"))
-            last = catalog.execute("SELECT seq FROM sqlite_sequence WHERE name = 'images'").fetchone()
-            self.last = max(self.last, int(last[0]) if last else 0)
-            for id_, root, path, digest in catalog.execute(
-                "SELECT id, root, path, content_hash FROM images WHERE root IS NOT NULL ORDER BY id"
-            ):
-                file = os.path.join(roots[root], path)  # noqa: PTH118  (bytes)
+        with suppress(IndexError_, IndexingError, TypeError, ValueError):  # damaged: what was read so far keeps its ids
+            self.last = max(self.last, catalog.last_id())
+            for id_, folder, path, digest in catalog.files():
+                file = os.path.join(folder, path)  # noqa: PTH118  (bytes)
                 if id_ not in known and file not in self.by_file:
                     self.by_file[file] = id_
-                    self.by_content.setdefault(digest, []).append(file)
+                    if digest is not None:
+                        self.by_content.setdefault(digest, []).append(file)
         self.files = self.files or frozenset(self.by_file)
         self.last = max([self.last, *self.by_file.values()])
 
@@ -182,8 +175,7 @@ def discard_empty(staged: Path) -> None:
 def empty_like(staged: Path, folder: Path, last_id: int) -> IndexWriter:
     """An empty index in the folder, to take over the one that was made anew; ids up to ``last_id`` are taken."""
     with IndexWriter.open(staged) as made:
-        manifest = dict(made.catalog.execute("SELECT key, value FROM manifest"))
-        return IndexWriter.create(folder, manifest, dimension=made.dimension, last_id=last_id)
+        return IndexWriter.create(folder, made.catalog.manifest(), dimension=made.dimension, last_id=last_id)
 
 
 def set_aside(folder: Path) -> Path:

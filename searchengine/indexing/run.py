@@ -16,8 +16,8 @@ from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, I
 from searchengine.extractors import Extractor
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
-from searchengine.index.changes import Batch, Known
 from searchengine.index.metrics import check_metric
+from searchengine.index.types import Batch, Known
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing import rebuild, verify
 from searchengine.indexing.labels import labels_from

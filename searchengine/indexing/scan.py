@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from searchengine.errors import IndexingError
 from searchengine.images import FoundFile, find
-from searchengine.index.changes import Known, Seen, Skipped
+from searchengine.index.types import Known, Seen, Skipped
 
 if TYPE_CHECKING:
     from searchengine.indexing.labels import Labels

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.index.catalog import now
-from searchengine.index.changes import Batch, FileState, ImageRow, Known, Seen, Skipped, Twin
+from searchengine.index.types import Batch, FileState, ImageRow, Known, Seen, Skipped, Twin
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.pipeline import Picture, Reading
 from searchengine.indexing.rebuild import OldIds
@@ -66,7 +66,7 @@ class Store:
         """Images in the index."""
         if self.writer is None:
             return 0
-        return int(self.writer.catalog.execute("SELECT count(*) FROM images").fetchone()[0])
+        return self.writer.count()
 
     def begin(self, roots: list[Root], manifest: Callable[[], dict[str, str]], total: int) -> None:
         """Note what the run is about; ``manifest`` is asked, when the first batch is there, what a new index says."""
@@ -219,7 +219,7 @@ class Store:
         if self.writer is None:
             return  # nothing but skipped files so far: no index yet
         self.writer.commit(batch, {"run": note})
-        self.known_content.update(image.content_hash for image in batch.stored)
+        self.known_content.update(image.content_hash for image in batch.stored if image.content_hash is not None)
         self._pictures.clear()
 
     def _create(self, batch: Batch) -> None:

@@ -8,8 +8,9 @@ import re
 import shlex
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,7 @@ from searchengine.errors import (
     SearchEngineError,
 )
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.index import entries
 from searchengine.index.catalog import BACKUP_NAME, Catalog
-from searchengine.index.disk import translated
 from searchengine.index.features import HEADER_BYTES, header, map_rows
 from searchengine.index.metrics import METRICS
 
@@ -33,7 +32,7 @@ _CHUNK_ROWS = 4096
 _NORM_TOLERANCE = 1e-6  # relative; between ways to sum up the same squares
 _SHAPE = re.compile(rb"'shape': \((\d{1,18}), ")
 
-_TABLES = ("manifest", "roots", "images", "labels", "skipped", "sqlite_sequence")
+_DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is damaged."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Verification:
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Check the index in a folder; ``progress`` is told (rows done, rows).
+    """Check the index in a folder; ``progress`` is called with (rows done, rows).
 
     Raises:
         IndexNotFoundError: there is none.
@@ -65,10 +64,10 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
     try:
         for attempt in range(3):
             version = catalog.data_version
-            found = _verify(folder, catalog, progress)
-            if found.sound or attempt == 2 or version == catalog.data_version:
-                break  # else a run has put another matrix in place while we looked at this one
-        return found
+            verification = _verify(folder, catalog, progress)
+            if verification.sound or attempt == 2 or version == catalog.data_version:
+                break  # else a run has put another matrix in place meanwhile
+        return verification
     except IndexError_ as error:
         return Verification(0, (str(error),), 0, repair_command(folder))
     finally:
@@ -76,37 +75,37 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
 
 
 def _verify(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> Verification:
-    with translated(folder), catalog.snapshot():
+    images = missing = 0
+    rebuild = True
+    with catalog.snapshot():
         problems = [f"The catalog is damaged: {problem}." for problem in catalog.problems()]
         if not problems:
             problems += _check_catalog(catalog)
-        images, missing = 0, 0
         if not problems:
-            images = int(catalog.execute("SELECT count(*) FROM images").fetchone()[0])
-            missing = _missing_files(catalog)
+            images, missing = catalog.count(), _missing_files(catalog)
             problems += _check_matrix(folder, catalog, progress)
-            state = catalog.state
-    copy = _check_copy(folder, catalog, state) if not problems else None
-    if copy is not None:
-        return Verification(images, (copy[0],), missing, repair_command(folder, rebuild=copy[1]))
-    return Verification(images, tuple(problems), missing, repair_command(folder) if problems else None)
+        if not problems:
+            problem = _check_copy(folder, catalog)
+            if problem is not None:
+                problems, rebuild = [problem], problem is _DIFFERS
+    return Verification(images, tuple(problems), missing, repair_command(folder, rebuild=rebuild) if problems else None)
 
 
 def _missing_files(catalog: Catalog) -> int:
-    files = catalog.execute("SELECT roots.path, images.path FROM images JOIN roots ON roots.id = images.root")
-    return sum(not os.path.exists(os.path.join(root, path)) for root, path in files)  # noqa: PTH110, PTH118  (bytes)
+    return sum(not os.path.exists(os.path.join(root, path)) for _, root, path, _ in catalog.files())  # noqa: PTH110, PTH118  (bytes)
 
 
 def _check_catalog(catalog: Catalog) -> Iterator[str]:
     """Whether every entry can be what was written."""
-    for row in catalog.execute("PRAGMA foreign_key_check"):
-        yield f"The catalog contradicts itself: a row of {row[0]} names none of {row[2]}."
-    odd = entries.odd(catalog)
-    if odd:
-        yield f"What the catalog says of {len(odd)} images cannot be true (ids {_some(odd)})."
+    for table, other in catalog.contradictions():
+        yield f"The catalog contradicts itself: a row of {table} names none of {other}."
+    impossible = catalog.impossible_images()
+    if impossible:
+        yield f"What the catalog says of {len(impossible)} images cannot be true (ids {_some(impossible)})."
     try:
         spec = ExtractorSpec.from_json(catalog.need("spec"))
-        if spec.fingerprint != catalog.need("fingerprint"):
+        recorded_as = (catalog.need("fingerprint"), catalog.need("normalized"))
+        if (spec.fingerprint, str(int(spec.normalize == "l2"))) != recorded_as:
             yield "What made the features is not what the catalog says: the fingerprint does not fit the description."
     except ExtractorError as error:
         yield str(error)
@@ -116,10 +115,10 @@ def _check_catalog(catalog: Catalog) -> Iterator[str]:
 
 
 def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> list[str]:
-    """Every row must be there, with the CRC-32 and the norm that were noted when it was written."""
+    """Every row must be there, with the CRC-32 and the norm that were recorded when it was written."""
     file = folder / catalog.need("features_file")
     rows, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
-    stored = catalog.execute("SELECT row, crc, norm2, id FROM images ORDER BY row").fetchall()
+    stored = catalog.checksums()
     if stored and not 0 <= stored[0][0] <= stored[-1][0] < rows:
         return ["The catalog names rows that the feature matrix does not have."]
     try:
@@ -151,42 +150,24 @@ def _header_fits(file: Path, rows: int, dimension: int) -> bool:
     """Of a run that was killed, the header may tell of fewer rows than count; NumPy alone would see those."""
     with file.open("rb") as opened:
         start = opened.read(HEADER_BYTES)
-    told = _SHAPE.search(start)
-    return told is not None and int(told[1]) <= rows and start == header(int(told[1]), dimension)
+    shape = _SHAPE.search(start)
+    return shape is not None and int(shape[1]) <= rows and start == header(int(shape[1]), dimension)
 
 
-def _check_copy(folder: Path, catalog: Catalog, state: tuple[bytes | None, int]) -> tuple[str, bool] | None:
-    """What is wrong with the copy of the catalog, and whether the index must be made anew for it; None if nothing."""
+def _check_copy(folder: Path, catalog: Catalog) -> str | None:
+    """What is wrong with the copy of the catalog, or of the catalog as the copy shows it; None if nothing."""
     try:
-        copy = Catalog.open_backup(folder)
+        with closing(Catalog.open_backup(folder)) as copy:
+            copy.check()
+            if copy.revision != catalog.revision:
+                return None  # a run is active, or was killed; or it is of an index that was here before
+            if any(row != other for row, other in zip_longest(catalog.everything(), copy.everything())):
+                return _DIFFERS
     except IndexNotFoundError:
         return None  # it comes with the end of the first run
     except SearchEngineError:
-        return f"{BACKUP_NAME}, the copy of the catalog, is damaged.", False
-    try:
-        with translated(folder):
-            copy.check()
-            if copy.state != state:
-                return None  # a run goes on, or was killed; or it is of an index that was here before
-            for table in _TABLES:
-                every = f"SELECT * FROM {table} ORDER BY 1, 2"  # noqa: S608
-                if any(a != b for a, b in _pairs(catalog, copy, every)):
-                    return f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is damaged.", True
-    except IndexDamagedError:
-        return f"{BACKUP_NAME}, the copy of the catalog, is damaged.", False
-    finally:
-        copy.close()
+        return f"{BACKUP_NAME}, the copy of the catalog, is damaged."
     return None
-
-
-def _pairs(first: Catalog, second: Catalog, query: str) -> Iterator[tuple[object, object]]:
-    """The rows of both, side by side; None where one has fewer."""
-    one, other = first.execute(query), second.execute(query)
-    while True:
-        pair = one.fetchone(), other.fetchone()
-        if pair == (None, None):
-            return
-        yield pair
 
 
 def _some(ids: list[int]) -> str:
@@ -215,14 +196,11 @@ def recorded(folder: Path) -> Recorded | None:
     for backup in (False, True):
         with suppress(SearchEngineError, TypeError):  # damaged there
             opened = Catalog.open_backup(folder, any_format=True) if backup else Catalog.open(folder, any_format=True)
-            try:
-                with translated(folder):
-                    roots = tuple(bytes(row[0]) for row in opened.execute("SELECT path FROM roots ORDER BY id"))
-                    spec = ExtractorSpec.from_json(opened.need("spec"))
-                    labels, metric = opened.get("labels"), opened.get("metric")
-                    return Recorded(spec, opened.get("weights_file") or "", roots, labels, metric)
-            finally:
-                opened.close()
+            with closing(opened) as catalog:
+                roots = tuple(bytes(path) for _, path, _ in catalog.roots())
+                spec = ExtractorSpec.from_json(catalog.need("spec"))
+                weights_file = catalog.get("weights_file") or ""
+                return Recorded(spec, weights_file, roots, catalog.get("labels"), catalog.get("metric"))
     return None
 
 

@@ -16,7 +16,6 @@ from searchengine.errors import IndexingError, IndexNotFoundError, QueryError, U
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_vectors
 from searchengine.exchange.table import LARGEST_ID
 from searchengine.exchange.tabular import is_vector, parse_vector
-from searchengine.index import entries
 from searchengine.index.catalog import Catalog
 from searchengine.index.writer import IndexWriter
 
@@ -175,7 +174,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise IndexingError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(entries, "label", full)  # in the midst of the transaction
+        patch.setattr(Catalog, "store", full)  # in the midst of the transaction
         refused(tmp_path / "a.npy", "full")
     with pytest.raises(IndexNotFoundError):
         open_index(tmp_path / "index")

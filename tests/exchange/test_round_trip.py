@@ -17,8 +17,8 @@ from searchengine.cli.main import main
 from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import IndexingError, QueryError, UnknownImageError
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_features
-from searchengine.index import entries
-from searchengine.index.changes import Batch
+from searchengine.index.catalog import Catalog
+from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import update_index
 from searchengine.indexing.verify import verify
@@ -218,7 +218,7 @@ def test_an_append_that_is_refused_changes_nothing(features: Rows, tmp_path: Pat
 def emptied(folder: Path) -> list[int]:
     """Take all images out of an index; returns the ids that they had."""
     with IndexWriter.open(folder) as writer:
-        ids = [id_ for (id_,) in writer.catalog.execute("SELECT id FROM images ORDER BY id")]
+        ids = sorted(writer.catalog.ids())
         writer.commit(Batch(removed=ids))
     return ids
 
@@ -277,7 +277,7 @@ def test_ids_go_on_though_the_disk_is_full(features: Rows, tmp_path: Path, monke
         raise IndexingError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(entries, "label", full)  # in the midst of the transaction
+        patch.setattr(Catalog, "store", full)  # in the midst of the transaction
         with pytest.raises(IndexingError, match="full"):
             import_features(tmp_path / "a.npy", folder)
     import_features(tmp_path / "a.npy", folder)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from searchengine.index import exact, measures, metrics, sharing
+from searchengine.index import exact, measures, metrics
 
 
 def naive(
@@ -75,7 +75,7 @@ def test_whoever_reads_a_large_matrix_the_same_comes_out(
     else:
         monkeypatch.setattr(measures, "_SLICE_BYTES", 4096)
         monkeypatch.setattr(measures, "_SLICE_ROWS", 1)
-        monkeypatch.setattr(sharing, "_threads", lambda: 4)
+        monkeypatch.setattr(measures, "_threads", lambda: 4)
     for query, expected in zip(queries, alone, strict=True):
         found = exact.nearest(metric, rows, norms, ids, query[None], 25)[0]
         assert found.positions.tolist() == expected.positions.tolist()

@@ -180,7 +180,7 @@ def test_without_room_for_a_compaction_the_run_ends_well(
     write_pictures(photos, a=1, b=2, c=3)
     update()
     (photos / "a.png").unlink()
-    monkeypatch.setattr("searchengine.index.swapping.copy_live", full)
+    monkeypatch.setattr("searchengine.index.writer._copy_rows", full)
     assert update(prune=True).images == 2
     index = open_index(tmp_path / "index")
     assert index.status().run is None

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from searchengine.errors import ExtractorMismatchError, IndexDamagedError
-from searchengine.index.changes import Batch
 from searchengine.index.local import LocalIndex
+from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.verify import verify
 from searchengine.learn import Classifier, latest_classifier, load_classifier, save_classifier, training_set

@@ -14,7 +14,7 @@ from searchengine.analyse.mapping.groups import GroupSheet
 from searchengine.analyse.mapping.map import MapSheet
 from searchengine.analyse.mapping.rows import Rows, stamps_of
 from searchengine.engine import SearchEngine
-from searchengine.index import catalog
+from searchengine.index import database
 from searchengine.index.local import LocalIndex
 from searchengine.web import create_app
 from tests.analyse.mapping.filled import fill
@@ -74,7 +74,7 @@ def store_groups(index: LocalIndex, count: int = COUNT, pairs: int = 2) -> None:
 
 def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, catalogs are opened as in a folder that is mounted read-only; writers see another mount of it."""
-    connect = catalog._connect
+    connect = database.connect
 
     def without_locks(uri: str) -> sqlite3.Connection:
         if uri.endswith("?mode=ro"):
@@ -83,7 +83,7 @@ def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
             raise error
         return connect(uri)
 
-    monkeypatch.setattr(catalog, "_connect", without_locks)
+    monkeypatch.setattr(database, "connect", without_locks)
 
 
 def app_of(index: LocalIndex, cache: Path) -> Any:

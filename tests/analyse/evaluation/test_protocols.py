@@ -23,7 +23,7 @@ from searchengine.analyse.evaluation.report import render
 from searchengine.analyse.evaluation.wording import as_text
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError, UnknownNameError
-from searchengine.index.changes import Batch
+from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from tests.analyse.evaluation.conftest import Make
 from tests.fakes import FakeExtractor, picture

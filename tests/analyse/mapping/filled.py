@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from searchengine.analyse.mapping.rows import Rows
 from searchengine.engine import open_index
 from searchengine.index.catalog import Catalog
-from searchengine.index.changes import Batch, FileState, ImageRow
 from searchengine.index.local import LocalIndex
+from searchengine.index.types import Batch, FileState, ImageRow
 from searchengine.index.writer import IndexWriter
 from tests.fakes import SPEC
 
@@ -38,7 +38,13 @@ def fill(
 
     ``images`` is a folder that holds ``names``; ``gone`` are ids to remove.
     """
-    manifest = {"spec": SPEC.to_json(), "fingerprint": SPEC.fingerprint, "extractor": SPEC.title, "metric": metric}
+    manifest = {
+        "spec": SPEC.to_json(),
+        "fingerprint": SPEC.fingerprint,
+        "extractor": SPEC.title,
+        "metric": metric,
+        "normalized": "0",
+    }
     if (folder / "catalog.sqlite").exists():
         writer = IndexWriter.open(folder)
     else:

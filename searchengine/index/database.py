@@ -1,0 +1,247 @@
+"""One SQLite file: opened also where nothing can be written, read and written, its errors translated into ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shlex
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from searchengine.errors import IndexDamagedError, IndexingError, SearchEngineError
+
+_ROOM = 2**18  # bytes; SQLite asks for less at a time
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+class Database:
+    """One connection. Not shared between threads without a lock; opened after a fork.
+
+    All methods raise IndexDamagedError for a damaged file, and IndexingError if the disk is full, read-only or fails.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, file: Path, *, frozen: bool = False) -> None:
+        self._connection = connection
+        self.file = file
+        self._frozen = stamp(file) if frozen else None  # what it was when it was opened without any locks
+        self._place = _place(file)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it must be opened again: another file has its name, or it was opened without locks and has changed.
+
+        A damaged catalog is set aside, and a new one made. In a read-only folder there is no lock to hold the file
+        still, and no shared memory to tell: another machine, or a process that sees the folder under another mount,
+        may write to it.
+        """
+        if self._frozen is not None:
+            return self._frozen != stamp(self.file)
+        return _place(self.file) not in (self._place, None)
+
+    @property
+    def data_version(self) -> int:
+        """Changes when another connection has committed."""
+        return int(self.rows("PRAGMA data_version")[0][0])
+
+    # -- statements -------------------------------------------------------------------------------------------------
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """All rows that a query gives."""
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise translation(self.file.parent, error) from error
+
+    def value(self, query: str, values: Sequence[object] = ()) -> Any:
+        """The first column of the first row, or None."""
+        rows = self.rows(query, values)
+        return rows[0][0] if rows else None
+
+    def each_row(self, query: str) -> Iterator[Any]:
+        """The rows one by one, for tables that are not to be held in memory."""
+        with translated(self.file.parent):
+            yield from self._connection.execute(query)
+
+    def change(self, statement: str, values: Sequence[object] = ()) -> int:
+        """Run one statement; returns the id of the row that it inserted."""
+        try:
+            return self._connection.execute(statement, values).lastrowid or 0
+        except sqlite3.DatabaseError as error:
+            raise translation(self.file.parent, error) from error
+
+    def change_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run one statement for each row of values."""
+        try:
+            self._connection.executemany(statement, rows)
+        except sqlite3.DatabaseError as error:
+            raise translation(self.file.parent, error) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; not nested."""
+        self.change("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.change("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several reads that see one and the same state."""
+        self.change("BEGIN")
+        try:
+            yield
+        finally:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # some errors, a full disk among them, have rolled it back already
+            self._connection.execute("ROLLBACK")
+
+    # -- the whole file ---------------------------------------------------------------------------------------------
+
+    def in_memory(self) -> Self:
+        """A copy in memory, which is outdated as soon as the file changes."""
+        copy = type(self)(connect(":memory:"), self.file, frozen=True)
+        with translated(self.file.parent):
+            self._connection.backup(copy._connection)
+        return copy
+
+    def copy_to(self, file: Path) -> None:
+        """Write all of it to another file."""
+        with translated(self.file.parent), contextlib.closing(sqlite3.connect(file)) as copy:
+            self._connection.backup(copy)
+
+    def fold_log(self) -> None:
+        """Write the log back into the file, where no reader is in the way."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the connection; the last one writes the log back into the file."""
+        self._connection.close()
+
+
+def connect(uri: str) -> sqlite3.Connection:
+    """A connection as this program uses it: transactions are spelt out, and threads share it under a lock."""
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
+    """A connection that only reads, and whether the file had to be opened without locks."""
+    uri = file.absolute().as_uri()
+    try:
+        return _that_answers(connect(f"{uri}?mode=ro")), False
+    except sqlite3.OperationalError as error:
+        code = error.sqlite_errorname
+        if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")) or stamp(file)[1] is not None:
+            raise
+        # a read-only folder has no room for the shared memory of a reader; see Database.outdated
+        return connect(f"{uri}?mode=ro&immutable=1"), True
+
+
+def _that_answers(connection: sqlite3.Connection) -> sqlite3.Connection:
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def stamp(file: Path) -> Stamp:
+    """What changes when a database or its log is written to."""
+    return tuple(_stamp(place) for place in (file, file.with_name(f"{file.name}-wal")))
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        info = file.stat()
+    except OSError:
+        return None
+    return (info.st_ino, info.st_size, info.st_mtime_ns) if info.st_size else None
+
+
+def _place(file: Path) -> tuple[int, int] | None:
+    try:
+        info = file.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """Turn what SQLite says into the errors of this package."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise translation(folder, error) from error
+
+
+def translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError:
+    """Our error for one of SQLite's."""
+    text, code = str(error), getattr(error, "sqlite_errorname", "")
+    if code == "SQLITE_FULL" or (code.startswith("SQLITE_IOERR") and shutil.disk_usage(folder).free < _ROOM):
+        return _disk_full(folder)  # without room for its log or its shared memory, SQLite speaks of the latter
+    if code.startswith("SQLITE_READONLY"):
+        return _not_writable(folder, "it is read-only")
+    if code.startswith(("SQLITE_CANTOPEN", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PERM", "SQLITE_AUTH")):
+        return IndexingError(f"The catalog in {folder} cannot be opened: {text}. Check its permissions, and try again.")
+    if code.startswith("SQLITE_IOERR"):
+        return IndexingError(
+            f"The disk that holds {folder} cannot be read or written ({text}). Check it, and try again."
+        )
+    return damaged(f"The catalog in {folder}", text, folder)
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what the file system says of a write into an IndexingError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(folder) from error
+        raise _not_writable(folder, error.strerror or str(error)) from error
+
+
+def _disk_full(folder: Path) -> IndexingError:
+    return IndexingError(
+        f"The disk that holds {folder} is full. The index is as it was before the last batch: make room and "
+        "give the same command again."
+    )
+
+
+def _not_writable(folder: Path, why: str) -> IndexingError:
+    return IndexingError(f"The index folder {folder} cannot be written to ({why}). Check the path and its permissions.")
+
+
+def rebuild_hint(folder: Path) -> str:
+    """The end of a sentence about an index that cannot be used: the command that makes it again."""
+    place = shlex.quote(str(folder))
+    return (
+        f"make it again with: searchengine index IMAGES --index-dir {place} --rebuild "
+        f"(searchengine verify --index-dir {place} gives the command in full)"
+    )
+
+
+def damaged(what: str | Path, why: str, folder: Path) -> IndexDamagedError:
+    """The error for a file of an index that cannot be true."""
+    return IndexDamagedError(f"{what} is damaged: {why}. To repair it, {rebuild_hint(folder)}")

@@ -1,0 +1,140 @@
+"""Indexes of older formats open: the files in ``formats/`` were made by the programs of their time.
+
+``format-1-compact.zip`` is of a model that no longer comes with the program: 5 pictures in /photos, one of which was
+removed again, and a file that was skipped. ``format-1-imported.zip`` holds 4 features that were imported.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchengine import SearchEngine, open_index, update_index
+from searchengine.errors import IndexDamagedError
+from searchengine.exchange import ImportOptions, import_features
+from searchengine.extractors import ExtractorSpec
+from searchengine.index import schema
+from searchengine.index.catalog import Catalog
+from searchengine.indexing.verify import verify
+from tests.fakes import FakeExtractor, picture
+
+FORMATS = Path(__file__).parent / "formats"
+PATHS = ["cats/a.png", "cats/b.png", "dogs/c.png", "dogs/d.png"]
+Unpack = Callable[[str], Path]
+
+
+@pytest.fixture
+def unpack(tmp_path: Path) -> Unpack:
+    def unpack(name: str) -> Path:
+        with zipfile.ZipFile(FORMATS / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / name)
+        return tmp_path / name
+
+    return unpack
+
+
+def format_of(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def spec_of(folder: Path) -> ExtractorSpec:
+    with closing(open_index(folder)) as index:
+        return ExtractorSpec.from_json(index.spec)
+
+
+def photos_of(folder: Path, at: Path) -> Path:
+    """The pictures that the index of the compact model was made of."""
+    colours = [(200, 30, 30), (180, 60, 30), (30, 200, 30), (30, 30, 200)]
+    for path, colour in zip(PATHS, colours, strict=True):
+        (at / path).parent.mkdir(parents=True, exist_ok=True)
+        (at / path).write_bytes(picture(colour))
+    (at / "no.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return at
+
+
+def test_reading_changes_nothing_on_the_disk(unpack: Unpack) -> None:
+    folder = unpack("format-1-compact")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with closing(SearchEngine.open(folder)) as engine:
+        assert (engine.index.normalized, engine.index.metric, engine.spec.model) == (True, "cosine", "compact")
+        assert engine.index.paths == PATHS
+        assert engine.index.labels == ["cats", "cats", "dogs", "dogs"]
+        assert engine.index.ids.tolist() == [1, 2, 3, 4]
+        assert [hit.id for hit in engine.search_id(1)][:2] == [1, 2]
+        assert engine.status().skipped == 1
+        assert [record.id for record in engine.sample(2)] == [1, 3]
+    assert verify(folder).sound
+    assert {file: file.read_bytes() for file in before} == before
+    assert format_of(folder / "catalog.sqlite") == 1
+
+
+def test_imported_features(unpack: Unpack, tmp_path: Path) -> None:
+    folder = unpack("format-1-imported")
+    with closing(open_index(folder)) as index:
+        np.testing.assert_array_equal(index.features, np.arange(12).reshape(4, 3))
+        assert (index.ids.tolist(), index.normalized) == ([3, 5, 7, 8], False)
+        np.savez(tmp_path / "more.npz", features=np.ones((1, 3), dtype=np.float32))
+        import_features(tmp_path / "more.npz", folder, ImportOptions(append=True))
+        assert format_of(folder / "catalog.sqlite") == schema.FORMAT
+        assert index.ids.tolist() == [3, 5, 7, 8, 9]  # the reader from before has followed
+    assert verify(folder).sound
+
+
+def test_a_run_brings_it_up_to_date_and_keeps_every_id(unpack: Unpack, tmp_path: Path) -> None:
+    folder, photos = unpack("format-1-compact"), photos_of(tmp_path, tmp_path / "photos")
+    (photos / "new.png").write_bytes(picture((1, 2, 3)))
+    done = update_index(photos, folder, extractor=FakeExtractor(spec_of(folder)), relocate=True)
+    assert (done.added, done.unchanged, done.images, done.embedded) == (1, 4, 5, 1)
+    assert {format_of(folder / name) for name in ("catalog.sqlite", "backup.sqlite")} == {schema.FORMAT}
+    with closing(open_index(folder)) as index:
+        assert dict(zip(index.paths, index.ids.tolist(), strict=True)) == {
+            **{path: number for number, path in enumerate(PATHS, 1)},
+            "new.png": 6,  # 5 was given to a picture that has gone
+        }
+    assert verify(folder).sound
+
+
+def test_ids_are_read_off_a_copy_of_an_older_format(unpack: Unpack, tmp_path: Path) -> None:
+    folder = unpack("format-1-compact")
+    spec = spec_of(folder)
+    (folder / "catalog.sqlite").write_bytes(b"damaged" * 1000)
+    with pytest.raises(IndexDamagedError):
+        open_index(folder)
+    photos = photos_of(folder, tmp_path / "photos")
+    update_index(photos, folder, extractor=FakeExtractor(spec), rebuild=True, prune=True)
+    with closing(open_index(folder)) as index:
+        assert dict(zip(index.paths, index.ids.tolist(), strict=True)) == dict(zip(PATHS, [1, 2, 3, 4], strict=True))
+
+
+def test_one_whose_log_was_not_written_back(unpack: Unpack, tmp_path: Path) -> None:
+    """As a run of the older program leaves it that was killed."""
+    folder = unpack("format-1-compact")
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as connection:
+        connection.execute("DELETE FROM images WHERE id = 4")
+        connection.commit()
+        killed = tmp_path / "killed"
+        killed.mkdir()
+        for file in folder.iterdir():
+            if not file.name.endswith("-shm"):
+                (killed / file.name).write_bytes(file.read_bytes())
+    with closing(open_index(killed)) as index:
+        assert index.ids.tolist() == [1, 2, 3]
+        assert index.state() is index.state()
+
+
+def test_one_that_does_not_hold_what_its_format_wants(unpack: Unpack) -> None:
+    folder = unpack("format-1-compact")
+    with closing(sqlite3.connect(folder / "catalog.sqlite")) as connection:
+        connection.execute("UPDATE manifest SET value = '{' WHERE key = 'spec'")
+        connection.commit()
+    for write in (False, True):
+        with pytest.raises(IndexDamagedError, match=r"what made the features.*--rebuild"):
+            Catalog.open(folder, write=write)
+    assert format_of(folder / "catalog.sqlite") == 1
