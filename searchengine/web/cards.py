@@ -1,29 +1,34 @@
-"""What a template needs to show one picture: no arithmetic is left for it to do."""
+"""What a template needs to show one image: no arithmetic is left for it to do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+from urllib.parse import quote
 
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, rank_alike
 from searchengine.index.types import Hit, ImageRecord
+from searchengine.web.indexes import ServedIndex, url_in
 from searchengine.web.renditions import has_picture
 
-# A picture's place in a row keeps its proportions between these; a panorama beyond them is cropped in its place.
-NARROWEST, WIDEST = 0.6, 2.6
+# Width / height of a card is kept between these; an image beyond them is cropped.
+_NARROWEST, _WIDEST = 0.6, 2.6
 _NARROWEST_QUERY, _WIDEST_QUERY = 0.2, 5.0
-_NEUTRAL = "#8a8a8a"
+_GREY = "#8a8a8a"
+ANY_ID = 10**20  # stands for the id while an address is built for every image of a page; no image has it
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One picture on a page; ``rank`` and what follows is None where it is not an answer to a query.
+    """One image on a page; ``rank`` and what follows is None where it does not answer a query.
 
     ``closeness`` is the length of the bar, 0..1. ``version`` is the start of the content hash, and part of the
-    thumbnail's address, so that a changed picture has a new one. ``blank``: a row of ready-made features without a
-    picture. ``anchor`` names the card on its page; ``other`` is its place on the other side of two.
+    thumbnail's address, so that a changed image has a new one. ``blank``: a row of imported features without an image.
+    ``anchor`` is the card's id on its page; ``other`` is its rank on the other of two sides.
     """
 
     id: int
@@ -45,19 +50,19 @@ class Card:
 
     @property
     def style(self) -> str:
-        """The place, the tint and the bar of this card, for the one style element of a page."""
+        """The proportions, the tint and the bar of this card, for the style element of its page."""
         bar = "" if self.closeness is None else f";--close:{self.closeness:.3f}"
         return f"#{self.anchor}{{--ratio:{self.ratio:.4f};--tint:{self.colour}{bar}}}"
 
 
 def query_style(width: int, height: int, colour: str | None = None) -> str:
-    """The place and the tint of the picture that was searched by."""
+    """The proportions and the tint of the image searched by."""
     ratio = min(max(width / height, _NARROWEST_QUERY), _WIDEST_QUERY)
     return f"#query{{--ratio:{ratio:.4f};--tint:{_safe(colour)}}}"
 
 
-def card_of(record: ImageRecord) -> Card:
-    """A picture of the collection, asked for by no query."""
+def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None = None) -> Card:
+    """An image of the collection; as an answer to a query, it comes with its hit and the length of its bar."""
     blank = not has_picture(record)
     width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
     return Card(
@@ -67,20 +72,24 @@ def card_of(record: ImageRecord) -> Card:
         label=record.label,
         width=width,
         height=height,
-        ratio=min(max(width / height, NARROWEST), WIDEST),
+        ratio=min(max(width / height, _NARROWEST), _WIDEST),
         colour=_safe(record.colour),
         version=record.content_hash[:8] if record.content_hash else None,
         blank=blank,
         anchor=f"i{record.id}",
+        rank=None if hit is None else hit.rank,
+        distance=None if hit is None else hit.distance,
+        score=None if hit is None else hit.score,
+        closeness=closeness,
     )
 
 
 def cards_of(
     hits: Sequence[Hit], records: Sequence[ImageRecord], *, normalized: bool, metric: str = EUCLIDEAN
 ) -> list[Card]:
-    """Hits with what is known of each, in the order of the hits."""
+    """Hits with their records, in the order of the hits."""
     return [
-        _ranked(card_of(record), hit, closeness)
+        card_of(record, hit, closeness)
         for hit, record, closeness in zip(
             hits, records, closeness_of(hits, normalized=normalized, metric=metric), strict=True
         )
@@ -95,9 +104,9 @@ def cosine_is_score(metric: str, *, normalized: bool) -> bool:
 def closeness_of(hits: Sequence[Hit], *, normalized: bool, metric: str = EUCLIDEAN) -> list[float]:
     """How long each bar is, 0..1.
 
-    A cosine is its own measure. Raw distances have no natural end: there the nearest hit that is not the query itself
-    fills the bar, and one twice as far fills half of it, so bars stay as they are when more hits are loaded. The
-    largest of inner products fills it too, and one half as large fills half of it.
+    A cosine is shown as it is. Distances are relative to the nearest hit that is not the query itself: that fills the
+    bar, and a hit twice as far fills half of it, so bars do not change when more hits are loaded. Inner products are
+    relative to the largest.
     """
     if cosine_is_score(metric, normalized=normalized):
         return [min(max(hit.score, 0.0), 1.0) for hit in hits]
@@ -109,18 +118,54 @@ def closeness_of(hits: Sequence[Hit], *, normalized: bool, metric: str = EUCLIDE
 
 
 def relative(cards: Sequence[Card]) -> list[Card]:
-    """The same with bars that compare with the first: for scores that tell an order and have no natural end."""
+    """The same cards with bars relative to the largest score, for scores that only give an order."""
     first = max((card.score or 0.0 for card in cards), default=0.0)
     return [
         replace(card, closeness=min(max((card.score or 0.0) / first, 0.0), 1.0) if first > 0 else 0.0) for card in cards
     ]
 
 
-def _ranked(card: Card, hit: Hit, closeness: float) -> Card:
-    return replace(card, rank=hit.rank, distance=hit.distance, score=hit.score, closeness=closeness)
-
-
 def _safe(colour: str | None) -> str:
     """A colour that may stand in a style element as it is."""
     colour = (colour or "").lower()
-    return colour if _COLOUR.fullmatch(colour) else _NEUTRAL
+    return colour if _COLOUR.fullmatch(colour) else _GREY
+
+
+class CardUrls:
+    """The addresses of the images on a page, which differ in the id only: each kind is built once for hundreds."""
+
+    def __init__(self, index: ServedIndex | None, endpoint: str, values: Mapping[str, Any]) -> None:
+        """Of the images of ``index`` (None: this one); ``endpoint`` searches by one, with ``values`` besides its id."""
+        self._url = partial(url_in, index)
+        self._endpoint = endpoint
+        self._values = values
+
+    @cached_property
+    def search(self) -> Callable[[int], str]:
+        """The search by an image."""
+        return url_by_id(self._url(self._endpoint, id=ANY_ID, **self._values))
+
+    @cached_property
+    def image(self) -> Callable[[int], str]:
+        """The file."""
+        return url_by_id(self._url("images.original", image_id=ANY_ID))
+
+    @cached_property
+    def download(self) -> Callable[[int], str]:
+        """The file as a download."""
+        return url_by_id(self._url("images.original", image_id=ANY_ID, download=1))
+
+    def thumbnail(self, image_id: int, version: str | None) -> str:
+        """The thumbnail of that version."""
+        url = self._thumbnail(image_id)
+        return url if version is None else f"{url}?v={quote(version)}"
+
+    @cached_property
+    def _thumbnail(self) -> Callable[[int], str]:
+        return url_by_id(self._url("images.thumbnail", image_id=ANY_ID))
+
+
+def url_by_id(url: str) -> Callable[[int], str]:
+    """An address that was built for ANY_ID, for the images of a page."""
+    before, any_id, after = url.partition(str(ANY_ID))
+    return lambda image_id: f"{before}{image_id}{after}" if any_id else url

@@ -1,29 +1,37 @@
-"""The choices that a page offers: another index, metric or rule, two side by side, likes; each is an address."""
+"""The choices that a page offers: another index, metric or rule, two side by side, likes. Each one is an address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from searchengine.index.metrics import rank_alike
+from searchengine.index.metrics import METRICS, metric_title, rank_alike
 from searchengine.index.types import ImageRecord
-from searchengine.web.cards import Card
-from searchengine.web.judging import DISLIKE, LIKE, Judged, rules
-from searchengine.web.likeness import metric_groups, short_title
-from searchengine.web.served import Collection, Collections, address_in
+from searchengine.web.cards import ANY_ID, url_by_id
+from searchengine.web.indexes import ServedIndex, this_index, this_site, url_in
+from searchengine.web.queries import Feedback, rules
 
-Values = dict[str, Any]
-Address = Callable[[Judged], tuple[str, str | None]]
+_SHORT_TITLES = {
+    "euclidean": "Euclidean",
+    "cosine": "cosine",
+    "manhattan": "Manhattan",
+    "inner-product": "inner product",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``href`` is where a link leads; ``again``, for an upload, is where scripts post it again: it was not kept."""
+
+    href: str
+    again: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several.
-
-    ``href`` is where a link leads; ``again``, on the results of an uploaded picture, where scripts send it again, since
-    the server has not kept it.
-    """
+    """One of several; see Address."""
 
     title: str
     href: str
@@ -33,114 +41,118 @@ class Choice:
 
 
 def index_choices(
-    here: Collection,
-    collections: Collections,
-    *,
-    current: bool = True,
-    record: ImageRecord | None = None,
-    uploaded: bool = False,
-    **values: Any,
+    *, current: bool = True, record: ImageRecord | None = None, uploaded: bool = False, **values: Any
 ) -> list[Choice]:
-    """Every index, with the same query where it can be asked there; none where there is but one."""
-    if len(collections.all) == 1:
+    """Every index, with the same query where it can be put to it; none where there is only one.
+
+    Args:
+        current: whether the page is of this index alone.
+        record: the image of this index that is searched by.
+        uploaded: whether the query is an upload.
+        values: the other arguments of ``url_for``.
+    """
+    if len(this_site().indexes) == 1:
         return []
     choices = []
-    for one in collections.all:
-        image_id = None if record is None else record.id if one is here else one.engine.find(record)
+    for index in this_site().indexes:
+        is_this = index is this_index()
+        image_id = None if record is None else record.id if is_this else index.engine.find(record)
         again = None
         if image_id is not None:
-            href = address_in(one, here, "pages.search", id=image_id, **values)
+            href = url_in(index, "pages.search", id=image_id, **values)
         else:
-            href = address_in(one, here, "pages.home")
-        if uploaded and one.takes_pictures:
-            again = address_in(one, here, "pages.search_upload", **values)
-        note = one.engine.extractor_title
+            href = url_in(index, "pages.home")
+        if uploaded and index.takes_uploads:
+            again = url_in(index, "pages.search_upload", **values)
+        note = index.engine.extractor_title
         if (record is not None and image_id is None) or (uploaded and again is None):
             note += ". It cannot be asked for this picture: the link leads to its first page"
-        choices.append(Choice(one.name, href, current and one is here, again, note))
+        choices.append(Choice(index.name, href, current and is_this, again, note))
     return choices
 
 
-def metric_choices(
-    here: Collection, chosen: str, address: Callable[[str | None], tuple[str, str | None]]
-) -> list[list[Choice]]:
-    """Every metric, those that rank alike together; ``address`` gives the addresses of one (None: the index's own)."""
-    engine = here.engine
+def short_title(metric: str) -> str:
+    """A metric where there is little room, e.g. "Euclidean"."""
+    return _SHORT_TITLES.get(metric) or metric_title(metric)
+
+
+def metric_groups(*, normalized: bool) -> list[list[str]]:
+    """All metrics, those that rank alike together."""
+    groups: list[list[str]] = []
+    for metric in METRICS:
+        for group in groups:
+            if rank_alike(group[0], metric, normalized=normalized):
+                group.append(metric)
+                break
+        else:
+            groups.append([metric])
+    return groups
+
+
+def metric_choices(chosen: str, address: Callable[[str | None], Address]) -> list[list[Choice]]:
+    """Every metric, those that rank alike together; ``address`` maps a metric (None: the index's own) to its page."""
+    engine = this_index().engine
     groups = []
     for group in metric_groups(normalized=engine.normalized):
         choices = []
         for metric in group:
-            href, again = address(None if metric == engine.metric else metric)
-            choices.append(Choice(short_title(metric), href, metric == chosen, again))
+            to = address(None if metric == engine.metric else metric)
+            choices.append(Choice(short_title(metric), to.href, metric == chosen, to.again))
         groups.append(choices)
     return groups
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A picture that was liked or disliked."""
-
-    card: Card
-    liked: bool
-
-
-class Judging:
-    """What can be said of the pictures of these results; each is a choice that leads to another ranking.
-
-    An address is built once for all pictures that are liked, and once for those that are disliked: there are hundreds
-    on a page. No image has the id 0, which stands in them for each.
-    """
-
-    def __init__(self, judged: Judged, address: Address) -> None:
-        self._judged = judged
-        self._address = address
-        self._like = self._choice("More like this", judged.liking(0))
-        self._dislike = self._choice("Less like this", judged.disliking(0))
-
-    def like(self, image_id: int) -> Choice:
-        """More like it, where nothing was said of it yet."""
-        return _of(self._like, LIKE, image_id)
-
-    def dislike(self, image_id: int) -> Choice:
-        """Less like it, where nothing was said of it yet."""
-        return _of(self._dislike, DISLIKE, image_id)
-
-    def take_back(self, image_id: int) -> Choice:
-        """As if nothing had been said of it."""
-        return self._choice("Take back", self._judged.without(image_id))
-
-    def clear(self) -> Choice:
-        """As if nothing had been said."""
-        return self._choice("Take all back", Judged())
-
-    def _choice(self, title: str, judged: Judged) -> Choice:
-        href, again = self._address(judged)
-        return Choice(title, href, current=False, again=again)
-
-
-def _of(choice: Choice, word: str, image_id: int) -> Choice:
-    """The same for an image in place of the image 0."""
-    none, one = f"{word}=0", f"{word}={image_id}"
-    again = None if choice.again is None else choice.again.replace(none, one)
-    return Choice(choice.title, choice.href.replace(none, one), choice.current, again)
-
-
-def rule_choices(judged: Judged, address: Address) -> list[Choice]:
-    """Every rule that likes can rank by; none where nothing is judged."""
-    if not judged:
+def rule_choices(feedback: Feedback, address: Callable[[Feedback], Address]) -> list[Choice]:
+    """Every rule to rank feedback by; none where there is no feedback."""
+    if not feedback:
         return []
     choices = []
     for rule, title in rules():
-        href, again = address(replace(judged, rule=rule))
-        choices.append(Choice(title, href, rule == judged.rule, again))
+        to = address(replace(feedback, rule=rule))
+        choices.append(Choice(title, to.href, rule == feedback.rule, to.again))
     return choices
 
 
-def other_side(here: Collection, collections: Collections, metric: str) -> tuple[Collection, str]:
-    """What stands beside an index at first: the next one, or itself by a metric that ranks otherwise."""
-    other = collections.after(here)
-    if other is not here:
+class FeedbackChoices:
+    """To like or dislike an image of these results, or to take that back; each leads to another ranking."""
+
+    def __init__(self, feedback: Feedback, address: Callable[[Feedback], Address]) -> None:
+        self._feedback = feedback
+        self._address = address
+
+    @cached_property
+    def like(self) -> Callable[[int], Address]:
+        """To like an image that was not judged yet."""
+        return _address_by_id(self._address(self._feedback.liking(ANY_ID)))
+
+    @cached_property
+    def dislike(self) -> Callable[[int], Address]:
+        """To dislike an image that was not judged yet."""
+        return _address_by_id(self._address(self._feedback.disliking(ANY_ID)))
+
+    def take_back(self, image_id: int) -> Address:
+        """To take the judgement of one image back."""
+        return self._address(self._feedback.without(image_id))
+
+    def clear(self) -> Address:
+        """To take all feedback back."""
+        return self._address(Feedback())
+
+
+def _address_by_id(address: Address) -> Callable[[int], Address]:
+    """An address that was built for ANY_ID, for the images of a page."""
+    href = url_by_id(address.href)
+    if address.again is None:
+        return lambda image_id: Address(href(image_id))
+    again = url_by_id(address.again)
+    return lambda image_id: Address(href(image_id), again(image_id))
+
+
+def other_side(index: ServedIndex, metric: str) -> tuple[ServedIndex, str]:
+    """What is compared with a ranking at first: the next index, or the same one by a metric that ranks otherwise."""
+    other = this_site().after(index)
+    if other is not index:
         return other, other.engine.metric
-    normalized = here.engine.normalized
-    groups: Sequence[Sequence[str]] = metric_groups(normalized=normalized)
-    return here, next(group[0] for group in groups if not rank_alike(group[0], metric, normalized=normalized))
+    normalized = index.engine.normalized
+    groups = metric_groups(normalized=normalized)
+    return index, next(group[0] for group in groups if not rank_alike(group[0], metric, normalized=normalized))

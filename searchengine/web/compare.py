@@ -1,237 +1,320 @@
-"""Two rankings of one query side by side, with what they share: this is how people choose a layer or a metric."""
+"""Two rankings of one query side by side, with what they share: how people choose a layer or a metric."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from flask import Blueprint, Response, jsonify, render_template, request, url_for
+from flask import Response, jsonify, request, url_for
+from flask.typing import ResponseReturnValue
 
 from searchengine.errors import ImageError
-from searchengine.index.metrics import METRICS
+from searchengine.extractors import ExtractorSpec
+from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
 from searchengine.index.types import ImageRecord
-from searchengine.settings import Settings
-from searchengine.web.answers import wants_json
-from searchengine.web.asking import Ranking, UploadReader, rank_feature, rank_foreign
+from searchengine.web.api import wants_json
 from searchengine.web.cards import Card, card_of, cards_of
-from searchengine.web.choices import index_choices, other_side
-from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
-from searchengine.web.likeness import Shared, shared, short_title, why_alike
-from searchengine.web.pages import k_choices, more_than, place_of
-from searchengine.web.queries import UploadedQuery
-from searchengine.web.renditions import file_is_there, has_picture
-from searchengine.web.served import Collection, Collections, Views, address_in
+from searchengine.web.choices import Address, index_choices, other_side, short_title
+from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
+from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, shown_k, style_of_query
+from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric
+from searchengine.web.ranking import Ranking, rank_feature, rank_foreign
+from searchengine.web.uploads import DecodedUpload, UploadReader, read_upload
+
+Rank = Callable[[ServedIndex, str | None], Ranking]
+
+compare = IndexBlueprint("compare", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The images that are in both of two rankings: for each rank on one side the rank on the other, or None."""
+
+    left: tuple[int | None, ...]
+    right: tuple[int | None, ...]
+
+    @property
+    def count(self) -> int:
+        """How many images are in both."""
+        return sum(rank is not None for rank in self.left)
+
+    @property
+    def same_order(self) -> bool:
+        """Whether both hold the same images in the same order."""
+        return len(self.left) == len(self.right) and self.left == tuple(range(1, len(self.left) + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One ranking as the page shows it; ``problem`` says why there is none. ``by`` is None for the index's own."""
+    """One of the two rankings; ``problem`` says why there is none. ``by`` is the metric, None for the index's own."""
 
     name: str
-    collection: Collection
+    collection: ServedIndex
     metric: str
     by: str | None
+    ranking: Ranking
     cards: list[Card]
-    self_id: int | None
     images: int
     problem: str | None
 
     @property
     def extractor(self) -> str:
-        """The extractor, for people."""
+        """The extractor in words."""
         return self.collection.engine.extractor_title
 
-
-Ask = Callable[[Collection, str | None], Ranking]
-
-
-def blueprint(collection: Collection, collections: Collections, settings: Settings) -> Blueprint:
-    """``/compare``; the picture is one of this index, or comes with the request."""
-    compare, views = Blueprint("compare", __name__), _Comparing(collection, collections, settings)
-    compare.get("/compare")(views.by_id)
-    compare.post("/compare")(views.by_upload)
-    return compare
+    @property
+    def self_id(self) -> int | None:
+        """The image searched by, where this index holds it."""
+        return self.ranking.self_id
 
 
-class _Comparing(Views):
-    """The comparisons of one index, which is on the left unless another is named."""
+@dataclass(frozen=True)
+class ComparePage(QueryPage):
+    """Both sides; ``kept`` are the arguments that every address from here takes along."""
 
-    def by_id(self) -> Response:
-        image_id = parse_id(request.args.get("id"))
-        if image_id is None:
-            raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
-        record = self.engine.record(image_id)
-        k = parse_k(request.args.get("k"), self.settings.default_k)
+    template: ClassVar[str] = "compare.html"
 
-        def ask(side: Collection, metric: str | None) -> Ranking:
-            return rank_foreign(side, self.collection, record, k, metric)
-
-        return self._answer({"id": record.id, "path": record.path}, ask, k, request.args, record=record)
-
-    def by_upload(self) -> Response:
-        upload = read_upload(request, self.settings.max_upload_bytes)
-        reader = UploadReader(upload, self.settings.max_upload_pixels)
-        k = parse_k(request.form.get("k"), self.settings.default_k)
-        sides = self._sides(request.form)
-        # Something must show the picture; a page of two refusals is the refusal.
-        first = next((side for side, _ in sides if side.takes_pictures), sides[0][0])
-        query = reader.read(first)
-
-        def ask(side: Collection, metric: str | None) -> Ranking:
-            return rank_feature(side, reader.embed(side), k, metric)
-
-        about = {"upload": query.name, "width": query.width, "height": query.height}
-        return self._answer(about, ask, k, request.form, upload=query)
-
-    def _sides(self, given: Mapping[str, str]) -> list[tuple[Collection, str | None]]:
-        """The two indexes with the metrics named for them; RequestError."""
-        left = self._named(given.get("left")) or self.collection
-        left_by = parse_metric(given.get("left_by"))
-        right, right_by = self._named(given.get("right")), parse_metric(given.get("right_by"))
-        if right is None:
-            right, metric = other_side(left, self.collections, left_by or left.engine.metric)
-            right_by = right_by or metric
-        return [(left, left_by), (right, right_by)]
-
-    def _named(self, name: str | None) -> Collection | None:
-        found = self.collections.get(name)
-        if name and found is None:
-            there = ", ".join(one.name for one in self.collections.all)
-            raise RequestError(f"There is no index “{name}” here. There are: {there}.")
-        return found
-
-    def _ranked(self, ask: Ask, given: Mapping[str, str]) -> tuple[list[Side], list[Ranking]]:
-        """Both sides; one that cannot be asked says why."""
-        sides, rankings = [], []
-        for name, (side, named) in zip(("left", "right"), self._sides(given), strict=True):
-            metric = named or side.engine.metric
-            problem = None
-            try:
-                ranking = ask(side, None if metric == side.engine.metric else metric)
-            except (RequestError, ImageError) as error:
-                problem, ranking = str(error), Ranking([], [], None)
-            cards = cards_of(ranking.hits, ranking.records, normalized=side.engine.normalized, metric=metric)
-            by = None if metric == side.engine.metric else metric
-            images = side.engine.status().images
-            sides.append(Side(name, side, metric, by, cards, ranking.self_id, images, problem))
-            rankings.append(ranking)
-        return sides, rankings
-
-    def _answer(
-        self,
-        about: dict[str, Any],
-        ask: Ask,
-        k: int,
-        given: Mapping[str, str],
-        *,
-        record: ImageRecord | None = None,
-        upload: UploadedQuery | None = None,
-    ) -> Response:
-        sides, rankings = self._ranked(ask, given)
-        left, right = sides
-        common = shared(rankings[0].records, rankings[1].records)
-        alike = ""
-        if common.count:  # else the two hold different pictures, and nothing is ranked by both
-            alike = why_alike((left.collection.engine.spec, left.metric), (right.collection.engine.spec, right.metric))
-        if wants_json():
-            return _json(about, sides, rankings, common, alike=bool(alike))
-        kept = {
-            "left": left.collection.name,
-            "left_by": left.by,
-            "right": right.collection.name,
-            "right_by": right.by,
-        }
-        shown_k = None if k == self.settings.default_k else k
-        more = max((more_than(len(side.cards), k, side.images) or 0 for side in sides), default=0)
-        action = url_for("compare.by_id") if record is not None else url_for("compare.by_upload")
-        return Response(
-            render_template(
-                "compare.html",
-                place=place_of(record, upload),
-                query=card_of(record) if record else None,
-                record=record,
-                file_gone=record is not None and has_picture(record) and not file_is_there(record),
-                upload=upload,
-                sides=[
-                    replace(side, cards=_marked(side, places))
-                    for side, places in zip(sides, (common.left, common.right), strict=True)
-                ],
-                common=common,
-                summary=_summary(common, sides, alike),
-                alike=alike,
-                back=self._back(left, k, record),
-                action=action,
-                kept=kept,
-                kept_k=shown_k,
-                collections=self.collections.all,
-                metrics=[(metric, short_title(metric)) for metric in METRICS],
-                k=k,
-                k_choices=k_choices(k),
-                more=more or None,
-                indexes=index_choices(
-                    self.collection,
-                    self.collections,
-                    current=False,
-                    record=record,
-                    uploaded=upload is not None,
-                    k=shown_k,
-                ),
-            )
-        )
-
-    def _back(self, left: Side, k: int, record: ImageRecord | None) -> dict[str, str | None]:
-        """The ranking on the left by itself."""
-        values = {"k": None if k == self.settings.default_k else k, "metric": left.by}
-        if record is None:
-            home = address_in(left.collection, self.collection, "pages.home")
-            return {
-                "href": home,
-                "again": address_in(left.collection, self.collection, "pages.search_upload", **values),
-            }
-        if left.self_id is None:  # the picture is not in that index
-            return {"href": url_for("pages.search", id=record.id, k=values["k"]), "again": None}
-        return {
-            "href": address_in(left.collection, self.collection, "pages.search", id=left.self_id, **values),
-            "again": None,
-        }
+    sides: list[Side]
+    summary: str
+    alike: str
+    back: Address
+    action: str
+    kept: dict[str, Any]
+    kept_k: int | None
+    collections: tuple[ServedIndex, ...]
+    metrics: list[tuple[str, str]]
 
 
-def _json(
-    about: dict[str, Any], sides: list[Side], rankings: list[Ranking], common: Shared, *, alike: bool
-) -> Response:
+@dataclass(frozen=True)
+class Comparison:
+    """Two rankings of one query, an image of this index or an upload; ``alike``: why they cannot differ."""
+
+    left: Side
+    right: Side
+    k: int
+    record: ImageRecord | None = None
+    upload: DecodedUpload | None = None
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Left and right."""
+        return self.left, self.right
+
+    @property
+    def shared(self) -> Shared:
+        """The images on both sides."""
+        return shared(self.left.ranking.records, self.right.ranking.records)
+
+    @property
+    def alike(self) -> str:
+        """Why both rank alike, or nothing."""
+        if not self.shared.count:  # the two hold different images, and rank nothing in common
+            return ""
+        left, right = ((side.collection.engine.spec, side.metric) for side in self.sides)
+        return why_alike(left, right)
+
+
+@compare.get("/compare")
+def by_id() -> ResponseReturnValue:
+    """A comparison by an image of this index."""
+    image_id = parse_id(request.args.get("id"))
+    if image_id is None:
+        raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
+    index = this_index()
+    record = index.engine.record(image_id)
+    k = parse_k(request.args.get("k"), this_site().settings.default_k)
+
+    def rank(side: ServedIndex, metric: str | None) -> Ranking:
+        return rank_foreign(side, index, record, k, metric)
+
+    comparison = Comparison(*_sides(rank, _rankings(request.args)), k, record=record)
+    if wants_json():
+        return _to_json({"id": record.id, "path": record.path}, comparison)
+    return _page(comparison).render()
+
+
+@compare.post("/compare")
+def by_upload() -> ResponseReturnValue:
+    """A comparison by an uploaded image."""
+    settings = this_site().settings
+    reader = UploadReader(read_upload(request, settings.max_upload_bytes), settings.max_upload_pixels)
+    k = parse_k(request.form.get("k"), settings.default_k)
+    rankings = _rankings(request.form)
+    # One side must be able to read the upload; where both refuse it, the refusal is the answer.
+    index = next((index for index, _ in rankings if index.takes_uploads), rankings[0][0])
+    upload = reader.decode(index.engine)
+
+    def rank(side: ServedIndex, metric: str | None) -> Ranking:
+        return rank_feature(side.engine, reader.embed(side.engine), k, metric)
+
+    comparison = Comparison(*_sides(rank, rankings), k, upload=upload)
+    if wants_json():
+        return _to_json({"upload": upload.name, "width": upload.width, "height": upload.height}, comparison)
+    return _page(comparison).render()
+
+
+def _rankings(values: Mapping[str, str]) -> list[tuple[ServedIndex, str | None]]:
+    """The two indexes that a request names, each with its metric; RequestError."""
+    left = _index_named(values.get("left")) or this_index()
+    left_by = parse_metric(values.get("left_by"))
+    right, right_by = _index_named(values.get("right")), parse_metric(values.get("right_by"))
+    if right is None:
+        right, metric = other_side(left, left_by or left.engine.metric)
+        right_by = right_by or metric
+    return [(left, left_by), (right, right_by)]
+
+
+def _index_named(name: str | None) -> ServedIndex | None:
+    index = this_site().get(name)
+    if name and index is None:
+        names = ", ".join(index.name for index in this_site().indexes)
+        raise RequestError(f"There is no index “{name}” here. There are: {names}.")
+    return index
+
+
+def _sides(rank: Rank, rankings: Sequence[tuple[ServedIndex, str | None]]) -> tuple[Side, Side]:
+    left, right = (
+        _side(name, rank, index, metric) for name, (index, metric) in zip(("left", "right"), rankings, strict=True)
+    )
+    return left, right
+
+
+def _side(name: str, rank: Rank, index: ServedIndex, metric: str | None) -> Side:
+    """One side; an index that cannot answer says why."""
+    engine = index.engine
+    metric = metric or engine.metric
+    by = None if metric == engine.metric else metric
+    problem = None
+    try:
+        ranking = rank(index, by)
+    except (RequestError, ImageError) as error:
+        problem, ranking = str(error), Ranking([], [])
+    cards = cards_of(ranking.hits, ranking.records, normalized=engine.normalized, metric=metric)
+    return Side(name, index, metric, by, ranking, cards, engine.status().images, problem)
+
+
+def _to_json(query: dict[str, Any], comparison: Comparison) -> Response:
     return jsonify(
-        query=about,
-        shared=common.count,
-        rank_alike=alike,
+        query=query,
+        shared=comparison.shared.count,
+        rank_alike=bool(comparison.alike),
         sides=[
             {
                 "index": side.collection.name,
                 "metric": side.metric,
                 "error": side.problem,
-                "hits": [hit.to_dict() for hit in ranking.hits],
+                "hits": [hit.to_dict() for hit in side.ranking.hits],
             }
-            for side, ranking in zip(sides, rankings, strict=True)
+            for side in comparison.sides
         ],
     )
 
 
-def _marked(side: Side, places: tuple[int | None, ...]) -> list[Card]:
-    """The cards of a side with their place on the other; the two sides may hold the same id."""
-    return [
-        replace(card, anchor=f"{side.name}{card.id}", other=place)
-        for card, place in zip(side.cards, places, strict=True)
+def _page(comparison: Comparison) -> ComparePage:
+    left, right = comparison.sides
+    record, k = comparison.record, comparison.k
+    both, alike = comparison.shared, comparison.alike
+    more = max(next_k(len(side.cards), k, side.images) or 0 for side in comparison.sides)
+    return ComparePage(
+        query=None if record is None else card_of(record),
+        record=record,
+        upload=comparison.upload,
+        place=style_of_query(record, comparison.upload),
+        file_gone=is_file_gone(record),
+        k=k,
+        k_choices=k_choices(k),
+        more=more or None,
+        indexes=index_choices(current=False, record=record, uploaded=comparison.upload is not None, k=shown_k(k)),
+        sides=[_marked(left, both.left), _marked(right, both.right)],
+        summary=_summary(comparison.sides, both),
+        alike=alike,
+        back=_back(left, k, record),
+        action=url_for("compare.by_id") if record is not None else url_for("compare.by_upload"),
+        kept={"left": left.collection.name, "left_by": left.by, "right": right.collection.name, "right_by": right.by},
+        kept_k=shown_k(k),
+        collections=this_site().indexes,
+        metrics=[(metric, short_title(metric)) for metric in METRICS],
+    )
+
+
+def _back(left: Side, k: int, record: ImageRecord | None) -> Address:
+    """The ranking on the left by itself."""
+    values: dict[str, Any] = {"k": shown_k(k), "metric": left.by}
+    if record is None:
+        again = url_in(left.collection, "pages.search_upload", **values)
+        return Address(url_in(left.collection, "pages.home"), again=again)
+    if left.self_id is None:  # that index does not hold the image
+        return Address(url_for("pages.search", id=record.id, k=values["k"]))
+    return Address(url_in(left.collection, "pages.search", id=left.self_id, **values))
+
+
+def _marked(side: Side, other_ranks: Sequence[int | None]) -> Side:
+    """A side whose cards show their rank on the other; their anchors differ, since both may hold the same id."""
+    cards = [
+        replace(card, anchor=f"{side.name}{card.id}", other=rank)
+        for card, rank in zip(side.cards, other_ranks, strict=True)
     ]
+    return replace(side, cards=cards)
 
 
-def _summary(common: Shared, sides: list[Side], alike: str) -> str:
+def _summary(sides: Sequence[Side], both: Shared) -> str:
     shown = max(len(side.cards) for side in sides)
     if any(side.problem for side in sides) or shown == 0:
         return ""
-    if common.same_order:
+    if both.same_order:
         return f"The same {shown} pictures in the same order."
-    if common.count == shown:
+    if both.count == shown:
         return f"The same {shown} pictures, in another order."
-    if common.count == 0:
+    if both.count == 0:
         return "No picture is on both sides."
-    return f"{common.count} of {shown} pictures are on both sides."
+    return f"{both.count} of {shown} pictures are on both sides."
+
+
+def shared(left: Sequence[ImageRecord], right: Sequence[ImageRecord]) -> Shared:
+    """Match images by content hash, or by path where one of the two has none; each with at most one other."""
+    by_hash: dict[str, list[int]] = {}
+    by_path: dict[str, list[int]] = {}
+    for at, record in enumerate(right):
+        if record.content_hash is not None:
+            by_hash.setdefault(record.content_hash, []).append(at)
+        by_path.setdefault(record.path, []).append(at)
+    left_ranks: list[int | None] = [None] * len(left)
+    right_ranks: list[int | None] = [None] * len(right)
+    for here, record in enumerate(left):
+        candidates = list(by_hash.get(record.content_hash, ())) if record.content_hash is not None else []
+        # Of several files of one content, the one of the same path first.
+        candidates.sort(key=lambda at: right[at].path != record.path)
+        candidates += [
+            at for at in by_path.get(record.path, ()) if None in (record.content_hash, right[at].content_hash)
+        ]
+        match = next((at for at in candidates if right_ranks[at] is None), None)
+        if match is not None:
+            left_ranks[here], right_ranks[match] = match + 1, here + 1
+    return Shared(tuple(left_ranks), tuple(right_ranks))
+
+
+def why_alike(left: tuple[ExtractorSpec, str], right: tuple[ExtractorSpec, str]) -> str:
+    """Why two extractors, each with its metric, rank alike whatever the query; empty where they do not."""
+    (left_spec, left_metric), (right_spec, right_metric) = left, right
+    if left_spec == right_spec:
+        if left_metric == right_metric:
+            return "Both sides rank by the same features and the same metric, so they rank alike."
+        if rank_alike(left_metric, right_metric, normalized=left_spec.normalize == "l2"):
+            return (
+                f"These features have length 1, so {metric_title(left_metric)} and {metric_title(right_metric)} "
+                "rank alike."
+            )
+        return ""
+    if replace(left_spec, normalize="none") != replace(right_spec, normalize="none"):
+        return ""
+    # The same features, on one side scaled to length 1, which the cosine ignores.
+    raw_metric, unit_metric = (
+        (left_metric, right_metric) if left_spec.normalize == "none" else (right_metric, left_metric)
+    )
+    if raw_metric == COSINE and rank_alike(COSINE, unit_metric, normalized=True):
+        return (
+            f"The features differ in length alone, which cosine distance does not see: it ranks alike with "
+            f"{metric_title(unit_metric)} on features of length 1."
+        )
+    return ""

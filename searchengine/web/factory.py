@@ -7,30 +7,20 @@ from typing import Any
 
 from flask import Flask
 from jinja2 import ChoiceLoader, PrefixLoader
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.analyse.evaluation.report import templates as evaluation_templates
-from searchengine.settings import Settings, load_settings
-from searchengine.web import (
-    answers,
-    assets,
-    compare,
-    compression,
-    evaluations,
-    headers,
-    health,
-    hosts,
-    maps,
-    pages,
-    pictures,
-    words,
-)
-from searchengine.web.incoming import FORM_OVERHEAD_BYTES, InMemoryRequest
-from searchengine.web.judging import MOST
+from searchengine.settings import load_settings
+from searchengine.web import api, assets, compare, evaluations, images, maps, pages
+from searchengine.web.compression import compress
+from searchengine.web.engines import Engine, open_engines
+from searchengine.web.error_pages import handle_errors
+from searchengine.web.filters import add_filters
+from searchengine.web.indexes import ServedIndex, Site, names_of, serve_site
+from searchengine.web.queries import MAX_EXAMPLES
 from searchengine.web.renditions import Renditions
-from searchengine.web.seam import Engine
-from searchengine.web.served import Collection, Collections, mount, names_of
+from searchengine.web.security import nonce, secure
+from searchengine.web.uploads import FORM_OVERHEAD_BYTES, InMemoryRequest
 
 
 def create_app(
@@ -41,77 +31,55 @@ def create_app(
 ) -> Flask:
     """A Flask application over one index or several.
 
-    ``config`` overrides the environment (see ``searchengine.settings``); keys that Flask knows, such as TESTING,
-    reach Flask. Without an ``engine``, or several by name, the indexes at SEARCHENGINE_INDEX_DIR are opened here, which
-    is why gunicorn calls this in the worker and not before it forks. Raises IndexError_ or SettingsError with a
-    sentence for a person.
+    Args:
+        config: overrides the environment (see ``searchengine.settings``); keys that Flask knows, such as TESTING,
+            reach Flask.
+        engine: the search engine of the only index.
+        engines: several search engines by name. Without any, the indexes at SEARCHENGINE_INDEX_DIR are opened here:
+            in a gunicorn worker, after the fork.
 
-    The application of the first index has the plain addresses; each index has one of its own under ``/i/NAME``, so
-    that nothing in a page need know of the others but the way there.
+    Raises:
+        IndexError_, SettingsError
     """
     settings = load_settings(config)
-    if engines is None:
-        engines = {"index": engine} if engine is not None else _opened(settings)
-    collections = Collections(dict(engines))
-    renditions = Renditions(settings.cache_root / "renditions")  # bounds how many are made at once, of all indexes
-    apps = {
-        collection.name: _app_of(collection, collections, settings, renditions, config)
-        for collection in collections.all
-    }
-
-    app = apps[collections.first.name]
-    app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
-        app.wsgi_app, {mount(name): one.wsgi_app for name, one in apps.items()}
+    if engine is not None:
+        engines = {"index": engine}
+    elif engines is None:
+        engines = dict(zip(names_of(settings.index_dir), open_engines(settings), strict=True))
+    site = Site(
+        indexes=tuple(ServedIndex.of(name, engine) for name, engine in engines.items()),
+        settings=settings,
+        renditions=Renditions(settings.cache_root / "renditions"),
     )
+
+    app = Flask("searchengine.web", template_folder=str(assets.folder("templates")), static_folder=None)
+    app.request_class = InMemoryRequest
+    app.config.from_mapping(
+        MAX_CONTENT_LENGTH=settings.max_upload_bytes + FORM_OVERHEAD_BYTES, MAX_FORM_PARTS=MAX_EXAMPLES + 16
+    )
+    app.config.from_mapping(config or {})
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # rank before path, as people read it
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    assert app.jinja_loader is not None
+    app.jinja_loader = ChoiceLoader([app.jinja_loader, PrefixLoader(evaluation_templates())])
+    app.add_template_global(nonce)
+    add_filters(app)
+
+    compress(app)  # first, because what is registered first is called last after a request
+    secure(app, settings)
+    handle_errors(app, settings)
+    serve_site(app, site)
+    app.register_blueprint(pages.pages)
+    app.register_blueprint(compare.compare)
+    app.register_blueprint(maps.maps)
+    app.register_blueprint(evaluations.evaluations)
+    app.register_blueprint(images.images)
+    app.register_blueprint(assets.assets)
+    app.register_blueprint(api.api)
+
     if settings.proxies:
         count = settings.proxies
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=count, x_proto=count, x_host=count, x_port=count, x_prefix=count
         )
     return app
-
-
-def _app_of(
-    collection: Collection,
-    collections: Collections,
-    settings: Settings,
-    renditions: Renditions,
-    config: Mapping[str, Any] | None,
-) -> Flask:
-    """The pages of one index."""
-    engine = collection.engine
-    app = Flask("searchengine.web", template_folder=str(assets.folder("templates")), static_folder=None)
-    app.request_class = InMemoryRequest
-    app.config.from_mapping(
-        {
-            "MAX_CONTENT_LENGTH": settings.max_upload_bytes + FORM_OVERHEAD_BYTES,
-            "MAX_FORM_PARTS": MOST + 16,
-        }
-    )
-    app.config.from_mapping(config or {})
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # rank before path, as people read it
-    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
-    own = app.jinja_loader
-    assert own is not None
-    app.jinja_loader = ChoiceLoader([own, PrefixLoader(evaluation_templates())])
-
-    compression.compress(app)  # first, because it is the first to be called last
-    assets.serve_assets(app, mount(collection.name))
-    words.teach(app)
-    headers.secure(app)
-    answers.answer_errors(app, settings)
-    hosts.check_hosts(app, settings)
-    app.register_blueprint(pages.blueprint(collection, collections, settings))
-    app.register_blueprint(compare.blueprint(collection, collections, settings))
-    app.register_blueprint(health.blueprint(collection, collections))
-    app.register_blueprint(maps.blueprint(engine, settings))
-    app.register_blueprint(evaluations.blueprint(engine))
-    app.register_blueprint(pictures.blueprint(engine, renditions))
-    app.extensions["searchengine"] = collection
-    return app
-
-
-def _opened(settings: Settings) -> dict[str, Engine]:
-    from searchengine.web.engines import open_engines
-
-    return dict(zip(names_of(settings.index_dir), open_engines(settings), strict=True))

@@ -4,91 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from flask import Blueprint, Response, render_template, request
+from flask import Response, render_template, request
 
 from searchengine.errors import UnknownImageError
-from searchengine.index.local import LocalIndex
-from searchengine.settings import MAX_K, Settings
+from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, card_of
-from searchengine.web.headers import ASK_AGAIN
-from searchengine.web.incoming import RequestError, parse_id, parse_k
-from searchengine.web.overview import Group, Overview, Overviews
-from searchengine.web.seam import Engine
+from searchengine.web.indexes import IndexBlueprint, this_index, this_site
+from searchengine.web.overview import Group, Overview
+from searchengine.web.queries import RequestError, parse_id, parse_k
+from searchengine.web.ranking import existing_records
+from searchengine.web.security import ASK_AGAIN
 
-_PREVIEWED = 5  # pictures of a group that stand for it
-_AT_ONCE = 60  # groups on the page of all groups
+_IMAGES_OF_A_GROUP = 5  # on the page of all groups
+_GROUPS_AT_ONCE = 60
+
+maps = IndexBlueprint("maps", __name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A group among others: a few of its pictures stand for it."""
+    """A group among others, with a few of its images."""
 
     group: Group
     cards: tuple[Card, ...]
 
 
-def blueprint(engine: Engine, settings: Settings) -> Blueprint:
-    """``/map``, ``/map/points`` and ``/groups``."""
-    maps = Blueprint("maps", __name__)
-    overviews = Overviews(cast("LocalIndex | None", getattr(engine, "index", None)))
+@maps.get("/map")
+def map_() -> str:
+    """The page; a script draws the map from ``/map/points``."""
+    index = this_index()
+    return render_template("map.html", overview=index.overview.get(), status=index.engine.status())
 
-    @maps.get("/map")
-    def map_() -> str:
-        overview = overviews.now()
-        return render_template("map.html", overview=overview, status=engine.status())
 
-    @maps.get("/map/points")
-    def points() -> Response:
-        overview = overviews.now()
-        if overview.points is None:
-            raise UnknownImageError(
-                "There is no map of this collection yet: make one with searchengine map --index-dir DIR."
-            )
-        response = Response(overview.points, mimetype="application/octet-stream")
-        response.set_etag(overview.etag)
-        response.headers["Cache-Control"] = ASK_AGAIN
-        response.make_conditional(request)
-        return response
+@maps.get("/map/points")
+def points() -> Response:
+    """The map in numbers, see ``overview.pack``."""
+    overview = this_index().overview.get()
+    if overview.points is None:
+        raise UnknownImageError("There is no map of this collection yet. Make one: searchengine map --index-dir DIR")
+    response = Response(overview.points, mimetype="application/octet-stream")
+    response.set_etag(overview.etag)
+    response.headers["Cache-Control"] = ASK_AGAIN
+    response.make_conditional(request)
+    return response
 
-    @maps.get("/groups")
-    def groups() -> str:
-        overview = overviews.now()
-        for name, found in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
-            if name in request.args:
-                return _one(overview, name, found)
-        shown = parse_k(request.args.get("n"), _AT_ONCE)
-        return render_template(
-            "groups.html",
-            overview=overview,
-            clusters=_previews(overview.clusters),
-            duplicates=_previews(overview.duplicates[:shown]),
-            more=min(shown * 2, MAX_K) if shown < min(len(overview.duplicates), MAX_K) else None,
-            group=None,
+
+@maps.get("/groups")
+def groups() -> str:
+    """All groups, or one of them."""
+    overview = this_index().overview.get()
+    for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
+        if kind in request.args:
+            return _group_page(overview, kind, candidates)
+    shown = parse_k(request.args.get("n"), _GROUPS_AT_ONCE)
+    return render_template(
+        "groups.html",
+        overview=overview,
+        clusters=_previews(overview.clusters),
+        duplicates=_previews(overview.duplicates[:shown]),
+        more=_more(shown, len(overview.duplicates)),
+        group=None,
+    )
+
+
+def _group_page(overview: Overview, kind: str, candidates: Sequence[Group]) -> str:
+    number = parse_id(request.args[kind])
+    group = next((group for group in candidates if group.number == number), None)
+    if group is None:
+        raise RequestError(
+            "There is no such group. The groups may have been made again since: look at all of them.", 404
         )
+    shown = parse_k(request.args.get("n"), this_site().settings.sample)
+    records = existing_records(this_index().engine, group.ids[:shown])
+    cards = [card_of(record) for record in records.values()]
+    return render_template(
+        "groups.html", overview=overview, group=group, kind=kind, cards=cards, more=_more(shown, group.size)
+    )
 
-    def _one(overview: Overview, name: str, found: Sequence[Group]) -> str:
-        number = parse_id(request.args[name])
-        group = next((group for group in found if group.number == number), None)
-        if group is None:
-            raise RequestError("There is no such group. The groups may have been made anew: look at all of them.", 404)
-        shown = parse_k(request.args.get("n"), settings.sample)
-        cards = _cards(group.ids[:shown])
-        more = min(shown * 2, MAX_K) if shown < min(group.size, MAX_K) else None
-        return render_template("groups.html", overview=overview, group=group, kind=name, cards=cards, more=more)
 
-    def _previews(found: Sequence[Group]) -> list[Preview]:
-        known = {card.id: card for card in _cards([id_ for group in found for id_ in group.ids[:_PREVIEWED]])}
-        return [Preview(group, tuple(known[id_] for id_ in group.ids[:_PREVIEWED] if id_ in known)) for group in found]
+def _previews(groups: Sequence[Group]) -> list[Preview]:
+    ids = {group: group.ids[:_IMAGES_OF_A_GROUP] for group in groups}
+    records = existing_records(this_index().engine, [id_ for group in groups for id_ in ids[group]])
+    return [Preview(group, tuple(card_of(records[id_]) for id_ in ids[group] if id_ in records)) for group in groups]
 
-    def _cards(ids: Sequence[int]) -> list[Card]:
-        cards = []
-        for id_ in ids:
-            try:
-                cards.append(card_of(engine.record(id_)))
-            except UnknownImageError:
-                continue  # removed a moment ago
-        return cards
 
-    return maps
+def _more(shown: int, total: int) -> int | None:
+    return min(shown * 2, MAX_K) if shown < min(total, MAX_K) else None

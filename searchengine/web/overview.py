@@ -1,9 +1,9 @@
-"""What the map and the groups show: what is stored with the index, joined with what the catalog knows now."""
+"""What is kept beside an index, as the pages show it: its map, its groups and its evaluation."""
 
 from __future__ import annotations
 
 import json
-import threading
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,23 +13,27 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.analyse.evaluation import load_evaluation
+from searchengine.analyse.evaluation.storing import EVALUATION, KeptEvaluation
 from searchengine.analyse.mapping import GROUPS, MAP
 from searchengine.analyse.mapping.groups import GroupSheet, members
 from searchengine.analyse.mapping.map import MapSheet
 from searchengine.analyse.mapping.rows import Changes, Rows, remark, stamps_of
-from searchengine.derived import Derived, Kept
+from searchengine.derived import Cached, Derived, Kept
 from searchengine.errors import IndexDamagedError
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 
 S = TypeVar("S")
 _NONE = 0xFFFF  # no label, no group
-_LABELS = 60  # with a colour of their own; the rest are told by name only
+_MAX_LABELS = 60  # that the map can colour
+_GREY = "#8a8a8a"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``number`` is from 1; ``ids`` the most typical first; ``label`` what most of its images are labelled with."""
+    """``number`` starts at 1; ``ids``: the most typical first; ``label``: that of more than half of its images."""
 
     number: int
     ids: tuple[int, ...]
@@ -37,13 +41,13 @@ class Group:
 
     @property
     def size(self) -> int:
-        """How many images."""
+        """The number of images."""
         return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """``note``: why what is stored is not what there is; ``points``: the map as the page takes it, None without one."""
+    """The map and the groups; the notes say what is out of date. ``points``: the map by ``pack``, None without one."""
 
     map_note: str
     groups_note: str
@@ -57,27 +61,42 @@ class Overview:
     limit: float | None
 
 
-class Overviews:
-    """The overview of an index, made anew when the index or a stored file has changed."""
-
-    def __init__(self, index: LocalIndex | None) -> None:
-        self._index = index
-        self._lock = threading.Lock()
-        self._made: tuple[Any, Overview] | None = None
-
-    def now(self) -> Overview:
-        """As it stands."""
-        index = self._index
-        if index is None:  # not an index that lies in a folder
-            return _EMPTY
-        with self._lock:
-            key = (index.state().generation, MAP.identity(index.folder), GROUPS.identity(index.folder))
-            if self._made is None or self._made[0] != key:
-                self._made = (key, _overview(index))
-            return self._made[1]
-
-
 _EMPTY = Overview("", "", None, "", 0, has_groups=False, clusters=(), duplicates=(), silhouette=None, limit=None)
+
+
+@dataclass(frozen=True, slots=True)
+class LatestEvaluation:
+    """``problem``: why there is none, where one was made."""
+
+    kept: KeptEvaluation | None
+    problem: str = ""
+
+
+def cached_overview(index: LocalIndex | None) -> Cached[Any, Overview]:
+    """The overview of an index, computed again when the index or a file beside it has changed; None has no folder."""
+    if index is None:
+        return Cached(lambda: None, lambda: _EMPTY)
+    return Cached(
+        lambda: (index.state().generation, MAP.identity(index.folder), GROUPS.identity(index.folder)),
+        lambda: _overview(index),
+    )
+
+
+def cached_evaluation(index: LocalIndex | None) -> Cached[Any, LatestEvaluation]:
+    """The evaluation of an index, read again when the index or the evaluation has changed; None has no folder."""
+    if index is None:
+        return Cached(lambda: None, lambda: LatestEvaluation(None))
+    return Cached(lambda: (index.state().generation, EVALUATION.identity(index.folder)), lambda: _evaluation(index))
+
+
+def _evaluation(index: LocalIndex) -> LatestEvaluation:
+    try:
+        return LatestEvaluation(load_evaluation(index))
+    except IndexDamagedError as error:
+        # The log names the file; the page names no path.
+        _log.warning("%s", error)
+        problem = f"{EVALUATION.file} in the index folder cannot be read. Delete it and evaluate again."
+        return LatestEvaluation(None, problem)
 
 
 def _overview(index: LocalIndex) -> Overview:
@@ -120,14 +139,14 @@ def _loaded(folder: Path, kind: Derived[S]) -> tuple[Kept[S] | None, str]:
 
 def _groups(groups: Kept[GroupSheet], kind: str, records: dict[int, ImageRecord]) -> tuple[Group, ...]:
     distances = groups.arrays["distance"] if kind == "cluster" else None
-    found = []
+    result = []
     for number, ids in members(groups.arrays[kind], groups.arrays["ids"], distances):
-        there = [id_ for id_ in ids.tolist() if id_ in records]
-        if len(there) < (1 if kind == "cluster" else 2):
+        existing = [id_ for id_ in ids.tolist() if id_ in records]
+        if len(existing) < (1 if kind == "cluster" else 2):
             continue
-        label, count = Counter(records[id_].label for id_ in there).most_common(1)[0]
-        found.append(Group(number + 1, tuple(there), label if count * 2 > len(there) else None))
-    return tuple(found)
+        label, count = Counter(records[id_].label for id_ in existing).most_common(1)[0]
+        result.append(Group(number + 1, tuple(existing), label if count * 2 > len(existing) else None))
+    return tuple(result)
 
 
 def pack(map_: Kept[MapSheet], groups: Kept[GroupSheet] | None, records: dict[int, ImageRecord]) -> bytes:
@@ -137,8 +156,8 @@ def pack(map_: Kept[MapSheet], groups: Kept[GroupSheet] | None, records: dict[in
     y, ``uint32`` version of the thumbnail, ``uint16`` label, ``uint16`` cluster, ``uint16`` width / height * 1000,
     ``uint8`` red, green, blue. The head names the columns with their places, and the labels and clusters by number.
     """
-    kept = np.array([id_ in records for id_ in map_.arrays["ids"].tolist()], dtype=np.bool_)
-    ids, places = map_.arrays["ids"][kept], map_.arrays["places"][kept]
+    existing = np.array([id_ in records for id_ in map_.arrays["ids"].tolist()], dtype=np.bool_)
+    ids, places = map_.arrays["ids"][existing], map_.arrays["places"][existing]
     shown = [records[id_] for id_ in ids.tolist()]
     names, labels = _numbered([record.label for record in shown])
     clusters, sizes = _clusters_of(ids, groups)
@@ -153,10 +172,10 @@ def pack(map_: Kept[MapSheet], groups: Kept[GroupSheet] | None, records: dict[in
         "ratio": np.array([round(ratio * 1000) for ratio in ratios], dtype="<u2"),
         "colour": np.array([_rgb(record.colour) for record in shown], dtype="u1").reshape(-1),
     }
-    layout, at = {}, 0
+    layout, offset = {}, 0
     for name, values in columns.items():
-        layout[name] = [values.dtype.str.strip("<|"), at, len(values)]
-        at += -(-values.nbytes // 8) * 8
+        layout[name] = [values.dtype.str.strip("<|"), offset, len(values)]
+        offset += -(-values.nbytes // 8) * 8
     head = json.dumps({"count": len(ids), "labels": names, "clusters": sizes, "columns": layout}).encode()
     head += b" " * (-(len(head) + 4) % 8)
     body = b"".join(values.tobytes() + b"\0" * (-values.nbytes % 8) for values in columns.values())
@@ -169,7 +188,7 @@ def _numbered(labels: list[str | None]) -> tuple[list[str], NDArray[np.uint16]]:
     for label in labels:
         if label is not None:
             counts[label] = counts.get(label, 0) + 1
-    names = sorted(counts, key=lambda name: (-counts[name], name))[:_LABELS]
+    names = sorted(counts, key=lambda name: (-counts[name], name))[:_MAX_LABELS]
     numbers = {name: number for number, name in enumerate(names)}
     return names, np.array([_NONE if label is None else numbers.get(label, _NONE) for label in labels], dtype="<u2")
 
@@ -178,11 +197,11 @@ def _clusters_of(ids: NDArray[np.int64], groups: Kept[GroupSheet] | None) -> tup
     clusters = np.full(len(ids), _NONE, dtype="<u2")
     if groups is None:
         return clusters, 0
-    _, here, there = np.intersect1d(ids, groups.arrays["ids"], assume_unique=True, return_indices=True)
-    clusters[here] = groups.arrays["cluster"][there]
+    _, rows, group_rows = np.intersect1d(ids, groups.arrays["ids"], assume_unique=True, return_indices=True)
+    clusters[rows] = groups.arrays["cluster"][group_rows]
     return clusters, int(groups.sheet.clusters)
 
 
 def _rgb(colour: str | None) -> tuple[int, int, int]:
-    text = colour or "#8a8a8a"
+    text = colour or _GREY
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

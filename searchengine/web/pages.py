@@ -1,248 +1,327 @@
-"""The first page and the results."""
+"""The first page and the results of a search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from flask import Blueprint, Response, render_template, request, url_for
+import numpy as np
+from flask import Response, jsonify, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from numpy.typing import NDArray
 
-from searchengine.errors import UnknownImageError
 from searchengine.index.metrics import alike_sentence, metric_title
-from searchengine.index.types import ImageRecord
-from searchengine.settings import MAX_K, Settings
-from searchengine.web.addresses import PictureAddresses
-from searchengine.web.answers import hits_json, wants_json
-from searchengine.web.asking import NO_MODEL, Ranking, UploadReader, rank_feature, rank_image, rank_judged
-from searchengine.web.cards import card_of, cards_of, cosine_is_score, query_style, relative
+from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.settings import MAX_K
+from searchengine.web.api import wants_json
+from searchengine.web.cards import Card, CardUrls, card_of, cards_of, cosine_is_score, query_style, relative
 from searchengine.web.choices import (
-    Chosen,
-    Judging,
-    Values,
+    Address,
+    Choice,
+    FeedbackChoices,
     index_choices,
     metric_choices,
     other_side,
     rule_choices,
 )
-from searchengine.web.drawing import draw_cards
-from searchengine.web.incoming import RequestError, parse_id, parse_k, parse_metric, read_upload
-from searchengine.web.judging import Judged, parse_judged
-from searchengine.web.labelling import Predicted, predict
-from searchengine.web.queries import UploadedQuery
-from searchengine.web.renditions import file_is_there, has_picture
-from searchengine.web.served import Collection, Collections, Views, address_in
+from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
+from searchengine.web.queries import Feedback, RequestError, parse_feedback, parse_id, parse_k, parse_metric
+from searchengine.web.ranking import (
+    PredictedLabels,
+    Ranking,
+    existing_records,
+    predict_labels,
+    rank_feature,
+    rank_feedback,
+    rank_image,
+)
+from searchengine.web.renditions import has_file, has_picture
+from searchengine.web.uploads import NO_MODEL, DecodedUpload, UploadReader, read_upload
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
 
-
-def blueprint(collection: Collection, collections: Collections, settings: Settings) -> Blueprint:
-    """``/`` and ``/search``."""
-    pages, views = Blueprint("pages", __name__), _Pages(collection, collections, settings)
-    pages.get("/")(views.home)
-    pages.post("/search")(views.search_upload)
-    pages.get("/search")(views.search)
-    pages.app_context_processor(views.common)
-    pages.app_template_global()(views.addresses)
-    pages.app_template_global()(draw_cards)
-    return pages
+pages = IndexBlueprint("pages", __name__)
 
 
-class _Pages(Views):
-    """The first page and the results of one index."""
+@dataclass(frozen=True)
+class Page:
+    """What a template shows: each field is a variable of it."""
 
-    def common(self) -> dict[str, Any]:
-        return {
-            "max_bytes": self.settings.max_upload_bytes,
-            "default_k": self.settings.default_k,
-            "k": self.settings.default_k,
-            "k_choices": k_choices(self.settings.default_k),
-            "no_pictures": None if self.collection.takes_pictures else NO_MODEL,
-            "indexes": index_choices(self.collection, self.collections),
-        }
+    template: ClassVar[str]
 
-    def addresses(
-        self, where: Collection | None = None, endpoint: str = "pages.search", **values: Any
-    ) -> PictureAddresses:
-        """Of the pictures of another index than the one whose page is being made, or of that one."""
-        return PictureAddresses(partial(address_in, where, self.collection), endpoint, values)
-
-    def home(self) -> Response:
-        k = parse_k(request.args.get("k"), self.settings.default_k)
-        n = parse_k(request.args.get("n"), self.settings.sample)
-        status = self.engine.status()
-        cards = [card_of(record) for record in self.engine.sample(n)]
-        more = min(2 * n, MAX_K, status.images)  # those shown already are among them
-        return Response(
-            render_template(
-                "home.html",
-                status=status,
-                extractor=self.engine.extractor_title,
-                cards=cards,
-                k=k,
-                k_choices=k_choices(k),
-                more=more if more > len(cards) else None,
-            )
-        )
-
-    def search_upload(self) -> Response:
-        upload = read_upload(request, self.settings.max_upload_bytes)
-        k = parse_k(request.form.get("k"), self.settings.default_k)
-        metric = parse_metric(request.form.get("metric"))
-        judged, chosen = self._known(parse_judged(request.form))
-        reader = UploadReader(upload, self.settings.max_upload_pixels)
-        query, feature = reader.read(self.collection), reader.embed(self.collection)
-        ranking = (
-            rank_judged(self.collection, judged, feature, k)
-            if judged
-            else rank_feature(self.collection, feature, k, metric)
-        )
-        predicted = predict(self.engine, feature)
-        if wants_json():
-            about = {"upload": query.name, "width": query.width, "height": query.height}
-            return self._json(about, ranking, metric, judged, predicted)
-        return self._results(ranking, k, metric, judged, chosen, predicted, upload=query)
-
-    def search(self) -> Response:
-        if not request.args.keys() & {"id", "like", "dislike"}:
-            # Also the address of an uploaded query, opened again.
-            raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
-        image_id = parse_id(request.args.get("id"))
-        if image_id is None and "id" in request.args:
-            raise RequestError("The id of a picture must be a whole number from 1 up, as in /search?id=7.")
-        k = parse_k(request.args.get("k"), self.settings.default_k)
-        metric = parse_metric(request.args.get("metric"))
-        record = None if image_id is None else self.engine.record(image_id)
-        judged, chosen = self._known(parse_judged(request.args, image_id))
-        if judged or image_id is None:
-            ranking = rank_judged(self.collection, judged, image_id, k)
-        else:
-            ranking = rank_image(self.collection, image_id, k, metric)
-        predicted = None if image_id is None else predict(self.engine, self.engine.feature(image_id))
-        if wants_json():
-            about = None if record is None else {"id": record.id, "path": record.path}
-            return self._json(about, ranking, metric, judged, predicted)
-        return self._results(ranking, k, metric, judged, chosen, predicted, record=record)
-
-    def _known(self, judged: Judged) -> tuple[Judged, dict[int, ImageRecord]]:
-        """What is judged and still there; what was removed since a link was made says no more."""
-        found = {}
-        for image_id in (*judged.liked, *judged.disliked):
-            try:
-                found[image_id] = self.engine.record(image_id)
-            except UnknownImageError:
-                continue
-        return judged.only(found), found
-
-    def _json(
-        self,
-        about: dict[str, Any] | None,
-        ranking: Ranking,
-        metric: str | None,
-        judged: Judged,
-        predicted: Predicted | None,
-    ) -> Response:
-        more: dict[str, Any] = {}
-        if judged:
-            more = {"liked": judged.liked, "disliked": judged.disliked, "rule": judged.rule_used}
-        if predicted is not None:
-            more["predicted"] = predicted.to_json()
-        return hits_json(about, ranking.hits, None if judged else metric or self.engine.metric, **more)
-
-    def _results(
-        self,
-        ranking: Ranking,
-        k: int,
-        named: str | None,
-        judged: Judged,
-        chosen: dict[int, ImageRecord],
-        predicted: Predicted | None,
-        *,
-        record: ImageRecord | None = None,
-        upload: UploadedQuery | None = None,
-    ) -> Response:
-        status, hits = self.engine.status(), ranking.hits
-        metric = named or self.engine.metric
-        others = [hit for hit in hits if record is None or hit.id != record.id]
-        # What every address from here takes along.
-        kept: Values = {
-            "k": None if k == self.settings.default_k else k,
-            "metric": None if metric == self.engine.metric else metric,
-        }
-
-        address = _addresses(record, upload)
-        cards = cards_of(hits, ranking.records, normalized=self.engine.normalized, metric=metric)
-        more = self._more(len(hits), k, status.images, judged, record)
-        return Response(
-            render_template(
-                "results.html",
-                place=place_of(record, upload),
-                status=status,
-                extractor=self.engine.extractor_title,
-                metric=metric_title(metric),
-                cosine=cosine_is_score(metric, normalized=self.engine.normalized),
-                alike=alike_sentence(metric, normalized=self.engine.normalized),
-                cards=relative(cards) if judged else cards,
-                k=k,
-                k_choices=k_choices(k),
-                kept=kept,
-                judged=judged,
-                judging=Judging(judged, lambda other: address({**kept, **other.values})),
-                chosen=[Chosen(card_of(one), liked=id_ in judged.liked) for id_, one in chosen.items()],
-                rules=rule_choices(judged, lambda other: address({**kept, **other.values})),
-                predicted=predicted,
-                more=more,
-                more_values={"id": None if record is None else record.id, **kept, **judged.values, "k": more},
-                query=card_of(record) if record else None,
-                record=record,
-                file_gone=record is not None and has_picture(record) and not file_is_there(record),
-                upload=upload,
-                nothing_close=not judged
-                and bool(others)
-                and metric == self.engine.metric
-                and self.collection.nearness.is_far(others[0].distance),
-                indexes=index_choices(
-                    self.collection, self.collections, record=record, uploaded=upload is not None, **kept
-                ),
-                metrics=metric_choices(self.collection, metric, lambda other: address({**kept, "metric": other})),
-                beside=self._beside(metric, k, record),
-            )
-        )
-
-    def _more(self, shown: int, k: int, images: int, judged: Judged, record: ImageRecord | None) -> int | None:
-        left_out = len(judged.liked) + len(judged.disliked) + (record is not None) if judged else 0
-        return more_than(shown, k, images - left_out)
-
-    def _beside(self, metric: str, k: int, record: ImageRecord | None) -> dict[str, str | None]:
-        other, other_metric = other_side(self.collection, self.collections, metric)
-        values: dict[str, Any] = {
-            "k": None if k == self.settings.default_k else k,
-            "left": self.collection.name,
-            "left_by": None if metric == self.engine.metric else metric,
-            "right": other.name,
-            "right_by": None if other_metric == other.engine.metric else other_metric,
-        }
-        if record is not None:
-            return {"href": url_for("compare.by_id", id=record.id, **values), "again": None}
-        return {"href": url_for("pages.home"), "again": url_for("compare.by_upload", **values)}
+    def render(self) -> str:
+        """The page as HTML."""
+        return render_template(self.template, **vars(self))
 
 
-def _addresses(record: ImageRecord | None, upload: UploadedQuery | None) -> Callable[[Values], tuple[str, str | None]]:
-    """Where the same query with other choices is; and for an upload, where scripts send it again."""
-    home_page = url_for("pages.home")
+@dataclass(frozen=True)
+class HomePage(Page):
+    """The upload form, and images from the collection; ``more`` is how many a next page would show."""
 
-    def address(values: Values) -> tuple[str, str | None]:
-        if upload is not None:
-            return home_page, url_for("pages.search_upload", **values)
-        if record is None and not values.get("like") and not values.get("dislike"):
-            return home_page, None
-        return url_for("pages.search", id=None if record is None else record.id, **values), None
+    template: ClassVar[str] = "home.html"
 
-    return address
+    status: IndexStatus
+    extractor: str
+    cards: list[Card]
+    k: int
+    k_choices: list[int]
+    more: int | None
 
 
-def place_of(record: ImageRecord | None, upload: UploadedQuery | None) -> str:
-    """The place and the tint of the picture that was searched by, for the page's style element."""
+@dataclass(frozen=True)
+class QueryPage(Page):
+    """What every page shows of its query, which is an image of the index, an upload, or neither.
+
+    ``place`` is the style of the query's image; ``more`` the next larger k.
+    """
+
+    query: Card | None
+    record: ImageRecord | None
+    upload: DecodedUpload | None
+    place: str
+    file_gone: bool
+    k: int
+    k_choices: list[int]
+    more: int | None
+    indexes: list[Choice]
+
+
+@dataclass(frozen=True)
+class LikedCard:
+    """An image that was liked or disliked."""
+
+    card: Card
+    liked: bool
+
+
+@dataclass(frozen=True)
+class ResultsPage(QueryPage):
+    """A ranking.
+
+    ``kept`` are the arguments that every address from here takes along; ``nothing_close``: even the nearest hit is far.
+    """
+
+    template: ClassVar[str] = "results.html"
+
+    status: IndexStatus
+    extractor: str
+    metric: str
+    cosine: bool
+    alike: str
+    cards: list[Card]
+    kept: dict[str, Any]
+    judged: Feedback
+    judging: FeedbackChoices
+    chosen: list[LikedCard]
+    rules: list[Choice]
+    metrics: list[list[Choice]]
+    beside: Address
+    predicted: PredictedLabels | None
+    more_values: dict[str, Any]
+    nothing_close: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as it was requested; ``judged`` are the records of what was liked and disliked."""
+
+    index: ServedIndex
+    k: int
+    metric: str | None
+    feedback: Feedback
+    judged: dict[int, ImageRecord]
+    record: ImageRecord | None = None
+    upload: DecodedUpload | None = None
+
+    @property
+    def metric_used(self) -> str:
+        """The metric that ranks where there is no feedback."""
+        return self.metric or self.index.engine.metric
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The arguments of ``url_for`` that another search takes along; what is the default is left out."""
+        metric = self.metric_used
+        return {"k": shown_k(self.k), "metric": None if metric == self.index.engine.metric else metric}
+
+    def address(self, **changes: Any) -> Address:
+        """The same search with some arguments changed."""
+        values = {**self.kept, **changes}
+        if self.upload is not None:
+            return Address(url_for("pages.home"), again=url_for("pages.search_upload", **values))
+        if self.record is None and not values.get("like") and not values.get("dislike"):
+            return Address(url_for("pages.home"))
+        return Address(url_for("pages.search", id=self.record and self.record.id, **values))
+
+    def address_with(self, feedback: Feedback) -> Address:
+        """The same search with other feedback."""
+        return self.address(**feedback.url_values)
+
+    def rank(self, query: int | NDArray[np.float32] | None) -> Ranking:
+        """The answer to ``query``, an id or a (1, d) feature; None: to the feedback alone."""
+        engine = self.index.engine
+        if self.feedback or query is None:
+            return rank_feedback(engine, self.feedback, query, self.k)
+        if isinstance(query, int):
+            return rank_image(engine, query, self.k, self.metric)
+        return rank_feature(engine, query, self.k, self.metric)
+
+
+@pages.get("/")
+def home() -> str:
+    """The first page."""
+    engine, settings = this_index().engine, this_site().settings
+    k = parse_k(request.args.get("k"), settings.default_k)
+    n = parse_k(request.args.get("n"), settings.sample)
+    status = engine.status()
+    cards = [card_of(record) for record in engine.sample(n)]
+    more = min(2 * n, MAX_K, status.images)  # those shown already are among them
+    return HomePage(
+        status=status,
+        extractor=engine.extractor_title,
+        cards=cards,
+        k=k,
+        k_choices=k_choices(k),
+        more=more if more > len(cards) else None,
+    ).render()
+
+
+@pages.get("/search")
+def search() -> ResponseReturnValue:
+    """A search by an image of the index, by what is liked and disliked, or by both."""
+    if not request.args.keys() & {"id", "like", "dislike"}:
+        # Also the address of an uploaded query, opened again.
+        raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
+    image_id = parse_id(request.args.get("id"))
+    if image_id is None and "id" in request.args:
+        raise RequestError("The id of a picture must be a whole number from 1 up, as in /search?id=7.")
+    index = this_index()
+    k = parse_k(request.args.get("k"), this_site().settings.default_k)
+    metric = parse_metric(request.args.get("metric"))
+    record = None if image_id is None else index.engine.record(image_id)
+    feedback, judged = _existing(parse_feedback(request.args, image_id))
+    search = Search(index, k, metric, feedback, judged, record=record)
+    ranking = search.rank(image_id)
+    labels = None if image_id is None else predict_labels(index.engine, index.engine.feature(image_id))
+    if wants_json():
+        query = None if record is None else {"id": record.id, "path": record.path}
+        return _results_json(query, search, ranking, labels)
+    return _results_page(search, ranking, labels).render()
+
+
+@pages.post("/search")
+def search_upload() -> ResponseReturnValue:
+    """A search by an uploaded image, and by what is liked and disliked."""
+    index, settings = this_index(), this_site().settings
+    reader = UploadReader(read_upload(request, settings.max_upload_bytes), settings.max_upload_pixels)
+    k = parse_k(request.form.get("k"), settings.default_k)
+    metric = parse_metric(request.form.get("metric"))
+    feedback, judged = _existing(parse_feedback(request.form))
+    upload, feature = reader.decode(index.engine), reader.embed(index.engine)
+    search = Search(index, k, metric, feedback, judged, upload=upload)
+    ranking = search.rank(feature)
+    labels = predict_labels(index.engine, feature)
+    if wants_json():
+        query = {"upload": upload.name, "width": upload.width, "height": upload.height}
+        return _results_json(query, search, ranking, labels)
+    return _results_page(search, ranking, labels).render()
+
+
+def _existing(feedback: Feedback) -> tuple[Feedback, dict[int, ImageRecord]]:
+    """The feedback on images that the index still holds, with their records."""
+    records = existing_records(this_index().engine, (*feedback.liked, *feedback.disliked))
+    return feedback.among(records), records
+
+
+def _results_json(
+    query: dict[str, Any] | None, search: Search, ranking: Ranking, labels: PredictedLabels | None
+) -> Response:
+    """The shape of ``searchengine search --json``, with what else there is to say of the query."""
+    more: dict[str, Any] = {}
+    feedback = search.feedback
+    if feedback:
+        more = {"liked": feedback.liked, "disliked": feedback.disliked, "rule": feedback.rule_used}
+    if labels is not None:
+        more["predicted"] = labels.to_json()
+    metric = None if feedback else search.metric_used
+    return jsonify(query=query, metric=metric, **more, hits=[hit.to_dict() for hit in ranking.hits])
+
+
+def _results_page(search: Search, ranking: Ranking, labels: PredictedLabels | None) -> ResultsPage:
+    index, record, feedback, metric = search.index, search.record, search.feedback, search.metric_used
+    engine, status = index.engine, index.engine.status()
+    normalized = engine.normalized
+    cards = cards_of(ranking.hits, ranking.records, normalized=normalized, metric=metric)
+    left_out = len(search.judged) + (record is not None) if feedback else 0
+    more = next_k(len(ranking.hits), search.k, status.images - left_out)
+    nearest = next((hit for hit in ranking.hits if record is None or hit.id != record.id), None)
+    comparable = not feedback and metric == engine.metric
+    return ResultsPage(
+        query=None if record is None else card_of(record),
+        record=record,
+        upload=search.upload,
+        place=style_of_query(record, search.upload),
+        file_gone=is_file_gone(record),
+        k=search.k,
+        k_choices=k_choices(search.k),
+        more=more,
+        indexes=index_choices(record=record, uploaded=search.upload is not None, **search.kept),
+        status=status,
+        extractor=engine.extractor_title,
+        metric=metric_title(metric),
+        cosine=cosine_is_score(metric, normalized=normalized),
+        alike=alike_sentence(metric, normalized=normalized),
+        cards=relative(cards) if feedback else cards,
+        kept=search.kept,
+        judged=feedback,
+        judging=FeedbackChoices(feedback, search.address_with),
+        chosen=[LikedCard(card_of(one), id_ in feedback.liked) for id_, one in search.judged.items()],
+        rules=rule_choices(feedback, search.address_with),
+        metrics=metric_choices(metric, lambda other: search.address(metric=other)),
+        beside=_beside(search),
+        predicted=labels,
+        more_values={"id": record and record.id, **search.kept, **feedback.url_values, "k": more},
+        nothing_close=comparable and nearest is not None and index.nearness.is_far(nearest.distance),
+    )
+
+
+def _beside(search: Search) -> Address:
+    """The comparison of this ranking with another."""
+    other, other_metric = other_side(search.index, search.metric_used)
+    values = {
+        "k": search.kept["k"],
+        "left": search.index.name,
+        "left_by": search.kept["metric"],
+        "right": other.name,
+        "right_by": None if other_metric == other.engine.metric else other_metric,
+    }
+    if search.record is not None:
+        return Address(url_for("compare.by_id", id=search.record.id, **values))
+    return Address(url_for("pages.home"), again=url_for("compare.by_upload", **values))
+
+
+@pages.app_context_processor
+def common() -> dict[str, Any]:
+    """What every template may use; a page may have its own values."""
+    settings = this_site().settings
+    return {
+        "max_bytes": settings.max_upload_bytes,
+        "default_k": settings.default_k,
+        "k": settings.default_k,
+        "k_choices": k_choices(settings.default_k),
+        "no_pictures": None if this_index().takes_uploads else NO_MODEL,
+        "indexes": index_choices(),
+    }
+
+
+@pages.app_template_global("addresses")
+def card_urls(index: ServedIndex | None = None, endpoint: str = "pages.search", **values: Any) -> CardUrls:
+    """The addresses of the images of an index; None is this one."""
+    return CardUrls(index, endpoint, values)
+
+
+def style_of_query(record: ImageRecord | None, upload: DecodedUpload | None) -> str:
+    """The proportions and tint of the query's image, for the page's style element."""
     if upload is not None:
         return query_style(upload.width, upload.height)
     if record is None:
@@ -250,12 +329,22 @@ def place_of(record: ImageRecord | None, upload: UploadedQuery | None) -> str:
     return query_style(record.width or 4, record.height or 3, record.colour)
 
 
+def is_file_gone(record: ImageRecord | None) -> bool:
+    """Whether the file of an image is no longer where it was indexed."""
+    return record is not None and has_picture(record) and not has_file(record)
+
+
+def shown_k(k: int) -> int | None:
+    """A k as addresses have it: the default is left out."""
+    return None if k == this_site().settings.default_k else k
+
+
 def k_choices(k: int) -> list[int]:
-    """How many pictures can be asked for, ``k`` among them."""
+    """How many images can be asked for, ``k`` among them."""
     return sorted({*K_CHOICES, k})
 
 
-def more_than(shown: int, k: int, images: int) -> int | None:
+def next_k(shown: int, k: int, images: int) -> int | None:
     """The next larger k, or None where nothing more can be shown."""
     step = max(k, 30) if k < 120 else 120
     return min(k + step, MAX_K) if shown == k < min(images, MAX_K) else None

@@ -1,4 +1,4 @@
-"""Pictures as browsers want them: small thumbnails, and JPEG where a browser cannot show the original.
+"""Images as browsers want them: small thumbnails, and JPEG where a browser cannot show the original.
 
 Each is made once and kept on disk, named by the hash of the content it was made from.
 """
@@ -31,40 +31,40 @@ class FileGoneError(ImageError):
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """A picture to send; ``current`` says that it was made from the content that the index knows."""
+    """A JPEG to send; ``current``: it was made from the content that the index knows."""
 
     data: bytes
     current: bool
 
 
 class Renditions:
-    """Makes renditions and keeps them under ``folder``; a folder that cannot be written is done without."""
+    """Makes renditions and keeps them under ``folder``, if that can be written."""
 
     def __init__(self, folder: Path, *, at_once: int = 2) -> None:
         self._folder = folder
-        # A decoded picture can take hundreds of megabytes: only so many at a time.
-        self._turn = BoundedSemaphore(at_once)
+        # A decoded image can take hundreds of megabytes: only so many at a time.
+        self._decoding = BoundedSemaphore(at_once)
 
     def thumbnail(self, record: ImageRecord) -> Rendition:
         """A small JPEG; FileGoneError, ImageError."""
-        return self._kept(record, "thumbnail", lambda data: images.thumbnail(data, max_side=THUMBNAIL_SIDE))
+        return self._cached(record, "thumbnail", lambda data: images.thumbnail(data, max_side=THUMBNAIL_SIDE))
 
     def full(self, record: ImageRecord) -> Rendition:
-        """The whole picture as a JPEG, for formats that browsers do not show; FileGoneError, ImageError."""
-        return self._kept(record, "full", lambda data: images.for_browser(data)[0])
+        """The whole image as a JPEG, for formats that browsers do not show; FileGoneError, ImageError."""
+        return self._cached(record, "full", lambda data: images.for_browser(data)[0])
 
-    def _kept(self, record: ImageRecord, kind: Kind, make: Callable[[bytes], bytes]) -> Rendition:
-        kept = self._path(record.content_hash, kind)
-        if kept is not None:
+    def _cached(self, record: ImageRecord, kind: Kind, render: Callable[[bytes], bytes]) -> Rendition:
+        path = self._path(record.content_hash, kind)
+        if path is not None:
             with contextlib.suppress(OSError):
-                return Rendition(kept.read_bytes(), current=True)
+                return Rendition(path.read_bytes(), current=True)
         data = read_file(record)
         current = blake2b(data, digest_size=16).hexdigest() == record.content_hash
-        with self._turn:
-            made = make(data)
-        if kept is not None and current:
-            _write(kept, made)
-        return Rendition(made, current)
+        with self._decoding:
+            rendered = render(data)
+        if path is not None and current:
+            _write(path, rendered)
+        return Rendition(rendered, current)
 
     def _path(self, content_hash: str | None, kind: Kind) -> Path | None:
         if not content_hash:
@@ -81,18 +81,18 @@ def read_file(record: ImageRecord) -> bytes:
 
 
 def existing_file(record: ImageRecord) -> Path:
-    """The image's file, if it is there and can be read; FileGoneError."""
-    if record.file is None or not file_is_there(record):
+    """The image's file, which can be read; FileGoneError."""
+    if record.file is None or not has_file(record):
         raise _gone(record)
     return record.file
 
 
 def has_picture(record: ImageRecord) -> bool:
-    """Whether there ever was one: rows of imported features may have none, or but the path of one."""
+    """Whether there ever was an image: rows of imported features may have none, or only the path of one."""
     return record.file is not None and record.content_hash is not None
 
 
-def file_is_there(record: ImageRecord) -> bool:
+def has_file(record: ImageRecord) -> bool:
     """Whether the image has a regular file that can be read."""
     if record.file is None:
         return False
@@ -112,6 +112,6 @@ def _gone(record: ImageRecord) -> FileGoneError:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Puts a whole file in place at once; a full or read-only disk only means that nothing is kept."""
+    """Write a whole file in one step; a full or read-only disk only means that nothing is kept."""
     with contextlib.suppress(OSError):
         replace_bytes(path, data, durable=False)

@@ -56,6 +56,7 @@ class FakeEngine:
 
     extractor_title = "Average colour, L2-normalised"
     metric = "euclidean"
+    index = None  # no map, no groups, no evaluation
 
     def __init__(self, folder: Path, *, normalized: bool = True, run: RunProgress | None = None) -> None:
         self.normalized = normalized

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from searchengine.errors import IndexDamagedError
-from searchengine.web.judging import Judged
+from searchengine.web.queries import Feedback
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw
 
@@ -36,12 +36,12 @@ def upload(**fields: Any) -> dict[str, Any]:
 
 
 def test_what_is_said_of_a_picture_counts_last() -> None:
-    judged = Judged().liking(3).disliking(4).liking(4)
-    assert judged == Judged(liked=(3, 4))
-    assert judged.disliking(3) == Judged(liked=(4,), disliked=(3,))
-    assert judged.without(3).without(4) == Judged()
-    assert not Judged(rule="rocchio")
-    assert Judged(rule="rocchio").values["rule"] is None
+    judged = Feedback().liking(3).disliking(4).liking(4)
+    assert judged == Feedback(liked=(3, 4))
+    assert judged.disliking(3) == Feedback(liked=(4,), disliked=(3,))
+    assert judged.without(3).without(4) == Feedback()
+    assert not Feedback(rule="rocchio")
+    assert Feedback(rule="rocchio").url_values["rule"] is None
     assert judged.disliking(9).in_words() == "2 liked, 1 disliked"
 
 

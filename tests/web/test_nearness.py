@@ -43,8 +43,8 @@ def counting(collection: Path) -> Counting:
 
 
 def settle(nearness: Nearness) -> None:
-    assert nearness._measuring is not None
-    nearness._measuring.join(30)
+    assert nearness._limit._thread is not None
+    nearness._limit._thread.join(30)
 
 
 def test_it_is_measured_once_in_one_pass(counting: Counting) -> None:
@@ -76,15 +76,12 @@ def test_a_collection_that_has_doubled_is_measured_beside_the_answers(counting: 
     assert counting.passes == 2
 
 
-def test_the_figure_of_another_extractor_says_nothing(counting: Counting) -> None:
+def test_the_figure_of_another_extractor_is_not_used(counting: Counting) -> None:
     nearness = Nearness(counting)
     nearness.warm()
     counting.fingerprint = "f" * 16
-    counting.free.clear()
-    assert not nearness.is_far(0.9)
-    counting.free.set()
-    settle(nearness)
     assert nearness.is_far(0.9)
+    assert counting.passes == 2
 
 
 def test_small_collections_have_none(counting: Counting) -> None:

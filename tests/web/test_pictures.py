@@ -16,7 +16,7 @@ from PIL import Image
 from searchengine.errors import IndexNotFoundError
 from searchengine.settings import load_settings
 from searchengine.web import assets, create_app
-from searchengine.web.assets import TOGETHER
+from searchengine.web.assets import BUNDLES
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, draw
 
@@ -209,7 +209,7 @@ def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskCli
     assert len(styles) == 1
     whole = client.get(styles[0])
     assert whole.mimetype == "text/css"
-    for name in TOGETHER["all.css"]:
+    for name in BUNDLES["all.css"]:
         assert (assets.folder("static") / name).read_text(encoding="utf-8") in whole.text
     assert client.get(styles[0], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
     named = [address.rsplit("/", 1)[-1] for address in re.findall(r'rel="modulepreload" href="([^"]+)"', page)]

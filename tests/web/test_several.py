@@ -21,8 +21,9 @@ from searchengine.index.types import ImageRecord
 from searchengine.indexing import update_index
 from searchengine.settings import load_settings
 from searchengine.web import create_app, engines
-from searchengine.web.likeness import metric_groups, shared, why_alike
-from searchengine.web.served import names_of
+from searchengine.web.choices import metric_groups
+from searchengine.web.compare import shared, why_alike
+from searchengine.web.indexes import names_of
 from tests.fakes import FakeExtractor, write_pictures
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw

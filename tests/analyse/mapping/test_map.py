@@ -20,7 +20,7 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.index.local import LocalIndex
 from searchengine.index.writer import IndexWriter
-from searchengine.web.overview import Overviews
+from searchengine.web.overview import cached_overview
 from tests.analyse.mapping.filled import fill, rows_of
 
 pytest.importorskip("openTSNE")
@@ -220,5 +220,5 @@ def test_where_a_search_measures_otherwise_it_is_said(
     for verb in ("map", "cluster"):
         assert main([verb, "--index-dir", str(index.folder)]) == 0
         assert (f"The index is searched by {metric}, but" in capsys.readouterr().err) == other
-    overview = Overviews(index).now()
+    overview = cached_overview(index).get()
     assert (overview.map_note, overview.groups_note) == ((remark, remark) if other else ("", ""))

@@ -1,4 +1,4 @@
-"""How numbers and names are written on the pages."""
+"""How the templates write numbers and names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from flask import Flask
 
 from searchengine.analyse.evaluation.wording import interval_text
 from searchengine.feedback import rule_title
-from searchengine.web.headers import nonce
-from searchengine.web.judging import rule_note
+from searchengine.web.queries import rule_note
 
 
 def grouped(number: int) -> str:
@@ -15,9 +14,9 @@ def grouped(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def counted(number: int, one: str, many: str) -> str:
+def counted(number: int, singular: str, plural: str) -> str:
     """1 -> "1 picture", 4000 -> "4 000 pictures"."""
-    return f"{grouped(number)} {one if number == 1 else many}"
+    return f"{grouped(number)} {singular if number == 1 else plural}"
 
 
 def file_size(size: int) -> str:
@@ -36,7 +35,7 @@ def decimal(number: float) -> str:
 
 
 def percent(share: float) -> str:
-    """0.934 -> "93 %"; what is not quite all or nothing is not called so."""
+    """0.934 -> "93 %"; only 0 and 1 themselves become 0 % and 100 %."""
     rounded = f"{100 * share:.0f}"
     if rounded == "100" and share < 1:
         return "> 99\N{NO-BREAK SPACE}%"
@@ -45,8 +44,8 @@ def percent(share: float) -> str:
     return f"{rounded}\N{NO-BREAK SPACE}%"
 
 
-def teach(app: Flask) -> None:
-    """Lets the templates use the above."""
+def add_filters(app: Flask) -> None:
+    """Let the templates of ``app`` use these."""
     app.add_template_filter(grouped)
     app.add_template_filter(file_size)
     app.add_template_filter(decimal)
@@ -55,4 +54,3 @@ def teach(app: Flask) -> None:
     app.add_template_filter(rule_note)
     app.add_template_filter(interval_text, "interval")
     app.add_template_global(counted)
-    app.add_template_global(nonce)

@@ -1,10 +1,8 @@
-"""An answer is a page, or JSON where the client would rather have that; errors too."""
+"""Every error as a sentence: on a page, or in JSON where the client prefers that."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 from flask import Flask, Response, current_app, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
@@ -18,10 +16,11 @@ from searchengine.errors import (
     SearchEngineError,
     UnknownImageError,
 )
-from searchengine.index.types import Hit
 from searchengine.settings import Settings
-from searchengine.web.incoming import RequestError, drain, too_many_bytes
+from searchengine.web.api import wants_json
+from searchengine.web.queries import RequestError
 from searchengine.web.renditions import FileGoneError
+from searchengine.web.uploads import drain, too_many_bytes
 
 # A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.
 _DRAIN_TIMES = 8
@@ -53,54 +52,31 @@ _SENTENCES = {
 }
 
 
-def wants_json() -> bool:
-    """Whether the client prefers JSON to a page; a browser, and a client that takes anything, gets the page."""
-    return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
-
-
-def hits_json(query: dict[str, Any] | None, hits: Sequence[Hit], metric: str | None, **more: Any) -> Response:
-    """The same shape as ``searchengine search --json``, with what else there is to say of the query."""
-    return jsonify(query=query, metric=metric, **more, hits=[hit.to_dict() for hit in hits])
-
-
-def error_answer(message: str, status: int, title: str | None = None) -> Response:
-    """A sentence as a designed page, or as JSON."""
-    if wants_json():
-        response = jsonify(error=message)
-    else:
-        title = title or _TITLES.get(
-            status, _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500]
-        )
-        response = Response(render_template("error.html", title=title, message=message, status=status))
-    response.status_code = status
-    return response
-
-
-def answer_errors(app: Flask, settings: Settings) -> None:
-    """Every error, ours and werkzeug's, comes back as a sentence."""
+def handle_errors(app: Flask, settings: Settings) -> None:
+    """Let ``app`` answer every error, ours and Werkzeug's, with a sentence."""
 
     @app.errorhandler(RequestError)
-    def turned_away(error: RequestError) -> Response:
-        return error_answer(str(error), error.status)
+    def request_error(error: RequestError) -> Response:
+        return _error_response(str(error), error.status)
 
     @app.errorhandler(SearchEngineError)
-    def ours(error: SearchEngineError) -> Response:
+    def search_engine_error(error: SearchEngineError) -> Response:
         for kind, status in _STATUS:
             if isinstance(error, kind):
                 title = "Its file is gone" if kind is FileGoneError else None
-                return error_answer(str(error), status, title)
+                return _error_response(str(error), status, title)
         current_app.logger.error("%s", error)
-        return error_answer(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+        return _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> Response:
         drain(request.environ, settings.max_upload_bytes * _DRAIN_TIMES)
         refusal = too_many_bytes(settings.max_upload_bytes)
-        return error_answer(str(refusal), refusal.status)
+        return _error_response(str(refusal), refusal.status)
 
     @app.errorhandler(SecurityError)
-    def strange_host(error: SecurityError) -> Response:
-        # No page: the addresses on it would be built from a host name that is not to be trusted.
+    def unknown_host(error: SecurityError) -> Response:
+        # No page: its addresses would be built from a host name that is not to be trusted.
         sentence = (
             "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it is to answer to, "
             "separated by commas.\n"
@@ -108,13 +84,24 @@ def answer_errors(app: Flask, settings: Settings) -> None:
         return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 
     @app.errorhandler(HTTPException)
-    def theirs(error: HTTPException) -> ResponseReturnValue:
+    def http_error(error: HTTPException) -> ResponseReturnValue:
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
         if status < HTTPStatus.BAD_REQUEST:
             return error  # a redirect
-        response = error_answer(_SENTENCES.get(status, error.description or _SENTENCES[400]), status)
+        response = _error_response(_SENTENCES.get(status, error.description or _SENTENCES[400]), status)
         # Such as Allow on a 405.
         for name, value in error.get_headers():
             if name.lower() not in {"content-type", "content-length"}:
                 response.headers[name] = value
         return response
+
+
+def _error_response(message: str, status: int, title: str | None = None) -> Response:
+    if wants_json():
+        response = jsonify(error=message)
+    else:
+        default = _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500]
+        title = title or _TITLES.get(status, default)
+        response = Response(render_template("error.html", title=title, message=message, status=status))
+    response.status_code = status
+    return response

@@ -1,7 +1,7 @@
-"""How gunicorn serves the pages; ``gunicorn.conf.py`` at the top of the project is these settings and hooks.
+"""How gunicorn serves the pages; ``gunicorn.conf.py`` at the top of the project takes these settings and hooks.
 
-One process with threads: it holds the model once (VGG16 takes 0.9 GB), and the work in it lets go of Python's lock.
-Most threads only wait for a client that sends or takes slowly: how many decode or embed at a time is bounded elsewhere.
+One process with threads: it holds the model once (VGG16 takes 0.9 GB), and the heavy work releases Python's lock. Most
+threads only wait for a client that sends or receives slowly; how many decode or embed at a time is bounded elsewhere.
 The index and the model are opened after the fork, in the worker. Only this machine can reach the server unless BIND
 names another address.
 """
@@ -28,25 +28,25 @@ preload_app = False
 timeout = 120  # s without a sign of life from the worker; a slow search gives one all the while
 graceful_timeout = 10  # s for running requests when the server is stopped
 keepalive = 15  # s; a page with many thumbnails comes over few connections
-stalled_after = 20  # s without a byte of a request that has begun, or of an answer that is not taken
+stalled_after = 20  # s without a byte of a request that has begun, or of an answer that is not received
 control_socket_disable = True  # one socket file in the home folder, which two servers would fight over
 
 # gunicorn ends, and does not start another worker, when one exits with this.
-_DO_NOT_TRY_AGAIN = 3
+_DO_NOT_RESTART = 3
 
 
 def on_starting(server: Any) -> None:
-    """Before anything listens: every index opens, and its model can be loaded without TensorFlow."""
+    """Before anything listens: check that every index opens, and that its model can be loaded without TensorFlow."""
     folders = _settings.index_dir
     for folder in folders:
         try:
-            _make_ready(folder)
+            _prepare(folder)
         except SearchEngineError as error:
             # The sentence on stderr, and exit code 1.
             sys.exit(f"{folder}: {error}" if len(folders) > 1 else str(error))
 
 
-def _make_ready(folder: Path) -> None:
+def _prepare(folder: Path) -> None:
     from searchengine.extractors import ExtractorSpec, prepare
     from searchengine.index.catalog import Catalog
 
@@ -55,23 +55,25 @@ def _make_ready(folder: Path) -> None:
         spec = ExtractorSpec.from_json(catalog.need("spec"))
         weights = catalog.get("weights_file")
     finally:
-        catalog.close()  # what is open now would be shared with the worker
+        catalog.close()  # an open connection would be shared with the worker
     if _settings.runtime != "keras" and spec.embeds:
         prepare(spec, weights_file=Path(weights) if weights else None)
 
 
 def pre_request(worker: Any, request: Any) -> None:
-    """Before the body of a request is read: a client that has stalled does not keep its thread for ever."""
+    """Before the body of a request is read: a stalled client does not hold its thread for ever."""
     request.unreader.sock.settimeout(stalled_after)
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker, before its first request: loads the model, so that the first search is not the slow one.
+    """In the worker, before its first request: load the model, so that the first search is not the slow one.
 
-    Of several indexes only the first one's is loaded now, and the others' when a picture is searched for in them.
+    Of several indexes only the first one's model is loaded now, the others' at their first search by an upload.
     """
+    from searchengine.web.indexes import site_of
+
     try:
-        worker.wsgi.extensions["searchengine"].warm()
+        site_of(worker.wsgi).first.warm()
     except SearchEngineError as error:
         print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(_DO_NOT_TRY_AGAIN)
+        sys.exit(_DO_NOT_RESTART)

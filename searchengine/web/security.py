@@ -1,0 +1,107 @@
+"""What protects the pages: the headers of every answer, and the host names that the server answers to."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from http import HTTPStatus
+from ipaddress import ip_address
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import SecurityError
+from werkzeug.sansio.utils import host_is_trusted
+
+from searchengine.settings import Settings
+
+# One year, the longest that has a meaning. Caches on the way may hand out what is public to others.
+FOREVER = "public, max-age=31536000, immutable"
+FOREVER_PRIVATE = "private, max-age=31536000, immutable"
+ASK_AGAIN = "private, no-cache"
+
+_PAGE_OR_JSON = {"pages.search", "pages.search_upload", "compare.by_id", "compare.by_upload"}
+
+
+def nonce() -> str:
+    """The random word of this answer that lets the page's own style element through its policy."""
+    if "nonce" not in g:
+        g.nonce = secrets.token_urlsafe(16)
+    return str(g.nonce)
+
+
+def secure(app: Flask, settings: Settings) -> None:
+    """Check the host of every request to ``app``, and set the security headers of every answer."""
+    _check_hosts(app, settings)
+
+    @app.after_request
+    def set_headers(response: Response) -> Response:
+        headers = response.headers
+        if response.mimetype == "text/html":
+            policy = (
+                "default-src 'none'; script-src 'self'; "
+                f"style-src 'self' 'nonce-{nonce()}'; img-src 'self' data: blob:; connect-src 'self'; "
+                "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+            )
+        else:
+            # An image opened by itself is a document too; it may do nothing.
+            policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
+        headers.setdefault("Content-Security-Policy", policy)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["X-Frame-Options"] = "DENY"
+        headers["Referrer-Policy"] = "same-origin"
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            headers["Cache-Control"] = "no-store"
+        elif "Cache-Control" not in headers:
+            headers["Cache-Control"] = ASK_AGAIN
+        if request.endpoint in _PAGE_OR_JSON:
+            response.vary.add("Accept")
+        return response
+
+
+def _check_hosts(app: Flask, settings: Settings) -> None:
+    """Refuse requests to host names that are not in the settings; ``*`` in these allows any.
+
+    A web page can let its own name point at this machine (DNS rebinding); its browser then lets it read everything
+    here, and only the Host header shows it. Where the settings name no host, a server that only this machine can reach,
+    without a proxy in front, answers to localhost and to numeric addresses, which nobody can point elsewhere; any other
+    server answers to every name.
+    """
+    names = [name.strip().strip("[]") for name in settings.hosts.lower().split(",") if name.strip()]
+    local = not names and not settings.proxies and _is_loopback(settings.bind)
+    if "*" in names or not (names or local):
+        return
+
+    @app.before_request
+    def check_host() -> None:
+        host = request.host.lower()
+        if not (_is_local(host) if local else _is_among(host, names)):
+            raise SecurityError(f"{host!r} is none of the server's names.")
+
+
+def _is_among(host: str, names: Sequence[str]) -> bool:
+    """Whether a Host header, whatever its port, is one of ``names``; ``.example.org`` is that and every name below."""
+    return _without_port(host) in names or host_is_trusted(host, names)  # the latter knows no IPv6
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header, whatever its port, is localhost, a name below it, or a numeric address."""
+    return _is_address(_without_port(host)) or host_is_trusted(host, [".localhost"])
+
+
+def _without_port(host: str) -> str:
+    return re.sub(r":[0-9]*$", "", host).strip("[]")
+
+
+def _is_loopback(bind: str) -> bool:
+    return bind == "localhost" or (_is_address(bind) and ip_address(bind).is_loopback)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""An uploaded image: taken from the request, decoded and embedded in memory, never kept."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from threading import BoundedSemaphore
+from typing import IO, Any
+
+import numpy as np
+from flask import Request
+from numpy.typing import NDArray
+
+from searchengine.web.engines import Engine, QueryReader
+from searchengine.web.queries import RequestError
+
+# Room for the boundaries, headers and small fields of a form around the image.
+FORM_OVERHEAD_BYTES = 64 * 1024
+NO_MODEL = (
+    "The features of this index were imported without the model that made them, so a picture of your own cannot be "
+    "searched by. Search by one of its rows: choose it on the first page."
+)
+_PREVIEW_SIDE = 480  # px
+# A decoded image can take hundreds of megabytes: only so many at a time.
+_DECODING = BoundedSemaphore(2)
+
+
+class InMemoryRequest(Request):
+    """A request whose uploads stay in memory, never in a file; their size is bounded by MAX_CONTENT_LENGTH."""
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        return io.BytesIO()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The bytes of an uploaded file, and its name for showing; the name is never used as a path."""
+
+    data: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedUpload:
+    """``pixels``: (h, w, 3) uint8 RGB of the extractor's input size; ``preview``: a small copy, (h, w, 3) uint8 RGB.
+
+    ``width`` and ``height`` are the original's.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    preview: NDArray[np.uint8]
+
+    @property
+    def picture(self) -> str:
+        """The preview as a data: URL, so that the page can show the query although nothing is kept."""
+        from PIL import Image
+
+        out = io.BytesIO()
+        Image.fromarray(self.preview).save(out, "JPEG", quality=82)
+        return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+
+
+class UploadReader:
+    """Decodes and embeds an upload as each index wants it; indexes of one extractor share the work."""
+
+    def __init__(self, upload: Upload, max_pixels: int) -> None:
+        self._upload = upload
+        self._max_pixels = max_pixels
+        self._decoded: dict[str, DecodedUpload] = {}
+        self._embedded: dict[str, NDArray[np.float32]] = {}
+
+    def decode(self, engine: Engine) -> DecodedUpload:
+        """The upload as the extractor of ``engine`` reads it; RequestError where it has none, ImageError."""
+        spec = engine.spec
+        if not spec.embeds:
+            raise RequestError(NO_MODEL)
+        if spec.fingerprint not in self._decoded:
+            self._decoded[spec.fingerprint] = _decode(self._upload, engine.extractor(), self._max_pixels)
+        return self._decoded[spec.fingerprint]
+
+    def embed(self, engine: Engine) -> NDArray[np.float32]:
+        """The feature of the upload, (1, d) float32; RequestError, ImageError, ExtractorError."""
+        decoded, fingerprint = self.decode(engine), engine.spec.fingerprint
+        if fingerprint not in self._embedded:
+            self._embedded[fingerprint] = engine.embed(decoded.pixels)
+        return self._embedded[fingerprint]
+
+
+def read_upload(request: Request, max_bytes: int) -> Upload:
+    """The one file in the form field ``image``; RequestError says what to do where there is none."""
+    if request.mimetype != "multipart/form-data":
+        raise RequestError(
+            "No picture came with the request. Send it as a form (multipart/form-data) in the field “image”."
+        )
+    # The form is read here. Werkzeug raises RequestEntityTooLarge at the first byte too many, whatever Content-Length
+    # said.
+    files = [file for _, file in request.files.items(multi=True)]
+    images = request.files.getlist("image")
+    if not files:
+        raise RequestError("No picture came with the request. Choose a picture first, then search.")
+    if not images:
+        raise RequestError("The picture came in another form field. Send it in the field “image”.")
+    if len(files) > 1:
+        raise RequestError("More than one picture came with the request. Search by one picture at a time.")
+    data = images[0].stream.read(max_bytes + 1)
+    if not data and not images[0].filename:
+        raise RequestError("No picture was chosen. Choose a picture first, then search.")
+    if not data:
+        raise RequestError("The file is empty. Choose another picture.")
+    if len(data) > max_bytes:
+        raise too_many_bytes(max_bytes)
+    return Upload(data, _display_name(images[0].filename))
+
+
+def too_many_bytes(max_bytes: int) -> RequestError:
+    """The error for an upload of more than ``max_bytes``."""
+    return RequestError(
+        f"The picture is larger than {max_bytes // 1_000_000} MB. Save it smaller and try again.",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    )
+
+
+def drain(environ: dict[str, Any], max_bytes: int) -> None:
+    """Read and drop what is left of a request's body, at most ``max_bytes``.
+
+    A server that closes a connection with unread bytes resets it, and the browser then shows its own error in place of
+    our answer.
+    """
+    stream = environ.get("wsgi.input")
+    if stream is None:
+        return
+    if environ.get("wsgi.input_terminated"):
+        left = max_bytes
+    else:
+        length = str(environ.get("CONTENT_LENGTH") or "0")
+        left = min(max_bytes, int(length) if length.isdecimal() else 0)
+    try:
+        while left > 0:
+            chunk = stream.read(min(65536, left))
+            if not chunk:
+                return
+            left -= len(chunk)
+    except (OSError, ValueError):
+        return
+
+
+def _decode(upload: Upload, reader: QueryReader, max_pixels: int) -> DecodedUpload:
+    """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
+    with _DECODING:
+        decoded, pixels = reader.preprocess(upload.data, max_pixels)
+        preview = _shrink(decoded.pixels)
+    return DecodedUpload(upload.name, pixels, decoded.width, decoded.height, preview)
+
+
+def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 -> no side longer than _PREVIEW_SIDE; a small image stays as it is."""
+    from PIL import Image
+
+    if max(pixels.shape[:2]) <= _PREVIEW_SIDE:
+        return pixels
+    image = Image.fromarray(pixels)
+    image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE), reducing_gap=2.0)
+    return np.asarray(image)
+
+
+def _display_name(filename: str | None) -> str:
+    name = re.split(r"[/\\]", filename or "")[-1]
+    name = "".join(character for character in name if character.isprintable())
+    return name[:120] or "your picture"
