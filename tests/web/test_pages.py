@@ -154,7 +154,7 @@ def test_bad_ks(client: FlaskClient, k: str) -> None:
 
 def test_an_image_removed_while_searching_is_left_out(client: FlaskClient, engine: FakeEngine) -> None:
     hits = engine.search_id(1, 5)
-    engine.search_id = lambda image_id, k, metric: hits  # type: ignore[method-assign]
+    engine.search_id = lambda image_id, k, *, metric=None: hits  # type: ignore[method-assign]
     engine.forget(hits[2].id)
     assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits if hit is not hits[2]]
 
