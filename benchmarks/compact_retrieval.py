@@ -20,8 +20,8 @@ import numpy.typing as npt
 from photos import labelled_files, squashed
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
 from searchengine.analyse.evaluation.metrics import average_precision, precision_at
+from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
 from searchengine.extractors.compact import graph_file, read_card
 from searchengine.extractors.pixels import normalized
 

@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation import intervals, jackknife, measuring
+from searchengine.analyse.evaluation import measuring, statistics
+from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection
-from searchengine.analyse.evaluation.relevance import Relevance
 
 CLASSES = 6
 
@@ -29,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     count, random = options.photos, np.random.default_rng(options.seed)
     labels = [(str(i % CLASSES),) for i in range(count)]
-    groups = jackknife.groups_of([f"{i}.jpg" for i in range(count)])
+    groups = statistics.groups_of([f"{i}.jpg" for i in range(count)])
     wrong = {"jackknife over photos": 0, "permutation over queries": 0}
     for _ in range(options.rounds):
         photos = np.eye(CLASSES)[np.arange(count) % CLASSES] + 0.5 * random.standard_normal((count, CLASSES))
@@ -41,10 +41,10 @@ def main() -> None:
         assert one.replicates is not None
         assert other.replicates is not None
         without = (one.replicates.astype(np.float64) - other.replicates)[:, :, [main_one]]
-        error = float(jackknife.spread(without, groups)[0])
-        held = jackknife.held(without, groups)
-        wrong["jackknife over photos"] += jackknife.t_p(float(differences.mean()), error, held) < 0.05
-        wrong["permutation over queries"] += float(intervals.sign_flip_p(differences, random, 999)[0]) < 0.05
+        error = float(statistics.spread(without, groups)[0])
+        held = statistics.usable_groups(without, groups)
+        wrong["jackknife over photos"] += statistics.t_p(float(differences.mean()), error, held) < 0.05
+        wrong["permutation over queries"] += float(statistics.sign_flip_p(differences, random, 999)[0]) < 0.05
     for name, times in wrong.items():
         print(f"{name:26} {times / options.rounds:6.1%} of {options.rounds} rounds, {count} photos")
 

@@ -19,8 +19,8 @@ from measuring import say, table
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import measuring, metrics
+from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection
-from searchengine.analyse.evaluation.relevance import Relevance
 
 
 def main() -> None:

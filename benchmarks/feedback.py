@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import labelled_files
 
-from searchengine.analyse.evaluation.intervals import RESAMPLES, interval, resampled_means
+from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
 from searchengine.feedback import (
     COST_JUDGED,
     COST_RANDOM,

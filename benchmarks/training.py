@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from photos import labelled_files
 
 from searchengine.analyse.evaluation.measuring import Queries, measure
+from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection
-from searchengine.analyse.evaluation.relevance import Relevance
 from searchengine.extractors import load_extractor
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras

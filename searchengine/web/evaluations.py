@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from flask import render_template
 
-from searchengine.analyse.evaluation import Evaluation, metrics
+from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
 from searchengine.analyse.evaluation.charts import curves
 from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
-from searchengine.analyse.evaluation.storing import KeptEvaluation
 from searchengine.web.cards import Card, card_of
 from searchengine.web.indexes import IndexBlueprint, this_index
 from searchengine.web.ranking import existing_records

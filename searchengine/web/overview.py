@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import load_evaluation
-from searchengine.analyse.evaluation.storing import EVALUATION, KeptEvaluation
+from searchengine.analyse.evaluation.results import EVALUATION, KeptEvaluation
 from searchengine.analyse.mapping import GROUPS, MAP
 from searchengine.analyse.mapping.groups import GroupSheet, members
 from searchengine.analyse.mapping.map import MapSheet

@@ -4,8 +4,17 @@ from searchengine.analyse.evaluation.comparing import compare
 from searchengine.analyse.evaluation.measuring import evaluate_features
 from searchengine.analyse.evaluation.protocols import EvaluationOptions, leave_one_out, query_folder
 from searchengine.analyse.evaluation.querying import QuerySet, find_queries, read_queries
-from searchengine.analyse.evaluation.results import Comparison, Evaluation, Figure, to_json
-from searchengine.analyse.evaluation.storing import EVALUATION, evaluation_source, keep_evaluation, load_evaluation
+from searchengine.analyse.evaluation.results import (
+    EVALUATION,
+    Comparison,
+    Evaluation,
+    Figure,
+    KeptEvaluation,
+    evaluation_source,
+    keep_evaluation,
+    load_evaluation,
+    to_json,
+)
 
 __all__ = [
     "EVALUATION",
@@ -13,6 +22,7 @@ __all__ = [
     "Evaluation",
     "EvaluationOptions",
     "Figure",
+    "KeptEvaluation",
     "QuerySet",
     "compare",
     "evaluate_features",

@@ -16,7 +16,7 @@ _FAINTEST = 0.01  # a share below it leaves its cell empty
 
 
 def curves(named: Sequence[tuple[str, Sequence[float]]]) -> Markup:
-    """Precision by recall, a line an index; the first in the accent colour, the others told by their dashes too."""
+    """Precision by recall, a line an index; the first in the accent colour, the others distinguished by dashes too."""
     parts = []
     for tick in range(0, 11, 2):
         x, y = _x(tick / 10), _y(tick / 10)
@@ -30,8 +30,8 @@ def curves(named: Sequence[tuple[str, Sequence[float]]]) -> Markup:
         points = " ".join(f"{_x(i / steps):.1f},{_y(value):.1f}" for i, value in enumerate(values))
         line = f'<polyline class="line l{number % 4}" points="{points}"><title>{escape(name)}</title></polyline>'
         parts.append(line)
-    said = "; ".join(f"{name}: {values[0]:.2f} at first, {values[-1]:.2f} when all is found" for name, values in named)
-    return _svg(_WIDTH, _HEIGHT, "curve", f"Precision by recall. {said}", parts)
+    summary = "; ".join(f"{name}: from {values[0]:.2f} to {values[-1]:.2f}" for name, values in named)
+    return _svg(_WIDTH, _HEIGHT, "curve", f"Precision by recall. {summary}", parts)
 
 
 def heat(labels: Sequence[str], right: Mapping[str, float], wrong: Mapping[tuple[str, str], float]) -> Markup:

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation import intervals, jackknife
+from searchengine.analyse.evaluation import statistics
 from searchengine.analyse.evaluation.metrics import MAIN
 from searchengine.analyse.evaluation.results import ClassDifference, Comparison, Difference, Evaluation
 from searchengine.analyse.evaluation.summary import members
@@ -18,14 +18,14 @@ _ALPHA = 0.05
 
 
 def compare(
-    evaluations: Sequence[Evaluation], *, resamples: int = intervals.RESAMPLES, seed: int = 0
+    evaluations: Sequence[Evaluation], *, resamples: int = statistics.RESAMPLES, seed: int = 0
 ) -> tuple[Comparison, ...]:
     """Every two of the evaluations over their common queries, which are matched by path.
 
-    Two questions are answered for the difference of each mean. For other photos of the same kind: a jackknife over
-    photos, t-test and interval (``jackknife``). For this very collection: a paired bootstrap interval, and a p-value
-    by random signs (``intervals.sign_flip_p``). P-values are raised for the number of pairs (Holm). One is called
-    better where mean average precision says so under both, at p < 0.05.
+    Two questions are answered for the difference of each mean. For other photos of the same kind: interval and t-test
+    of a jackknife over photos. For this very collection: a paired bootstrap interval, and a p-value by random signs.
+    P-values are raised for the number of pairs (Holm). One is called better if mean average precision says so under
+    both, at p < 0.05.
 
     Args:
         evaluations: made with ``comparable``; with the same k of recall@k.
@@ -37,10 +37,10 @@ def compare(
     """
     pairs = [_Pair(first, second, resamples, seed) for first, second in combinations(evaluations, 2)]
     names = [figure.name for figure in evaluations[0].figures] if evaluations else []
-    raised = [intervals.holm([float(pair.p[i]) for pair in pairs]) for i in range(len(names))]
-    raised_here = [intervals.holm([float(pair.p_here[i]) for pair in pairs]) for i in range(len(names))]
+    raised = [statistics.holm([float(pair.p[i]) for pair in pairs]) for i in range(len(names))]
+    raised_here = [statistics.holm([float(pair.p_here[i]) for pair in pairs]) for i in range(len(names))]
     return tuple(
-        pair.told(names, [of_name[n] for of_name in raised], [of_name[n] for of_name in raised_here])
+        pair.compare(names, [of_name[n] for of_name in raised], [of_name[n] for of_name in raised_here])
         for n, pair in enumerate(pairs)
     )
 
@@ -59,42 +59,42 @@ class _Pair:
         if without is None or without_too is None:
             raise QueryError("Only evaluations that were made with comparable=True can be compared.")
         self.rows = np.array(common, dtype=np.int64)  # (c, 2)
-        here, there = self.rows[:, 0], self.rows[:, 1]
-        self.a: NDArray[np.float64] = first.per_query.values[here]  # (c, m)
-        self.b: NDArray[np.float64] = second.per_query.values[there]
+        rows_before, rows_after = self.rows[:, 0], self.rows[:, 1]
+        self.a: NDArray[np.float64] = first.per_query.values[rows_before]  # (c, m)
+        self.b: NDArray[np.float64] = second.per_query.values[rows_after]
         self.differences: NDArray[np.float64] = self.b - self.a  # after minus before: the one rule for every sign
         random = np.random.default_rng(seed)
-        self.low, self.high = intervals.interval(intervals.resampled_means(self.differences, resamples, random))
-        self.p_here = intervals.sign_flip_p(self.differences, random)
-        groups = jackknife.groups_of([first.per_query.keys[row] for row in here])
-        replicates = np.float64(1.0) * without_too[there] - without[here]  # (c, groups, m)
-        self.error = jackknife.spread(replicates, groups)  # (m,)
-        self.held = jackknife.held(replicates, groups)
+        self.low, self.high = statistics.interval(statistics.resampled_means(self.differences, resamples, random))
+        self.p_here = statistics.sign_flip_p(self.differences, random)
+        groups = statistics.groups_of([first.per_query.keys[row] for row in rows_before])
+        replicates = np.float64(1.0) * without_too[rows_after] - without[rows_before]  # (c, groups, m)
+        self.error = statistics.spread(replicates, groups)  # (m,)
+        self.groups = statistics.usable_groups(replicates, groups)
         means = self.differences.mean(axis=0)
-        self.p = [jackknife.t_p(float(d), float(e), self.held) for d, e in zip(means, self.error, strict=True)]
+        self.p = [statistics.t_p(float(d), float(e), self.groups) for d, e in zip(means, self.error, strict=True)]
 
-    def told(self, names: Sequence[str], p: Sequence[float], p_here: Sequence[float]) -> Comparison:
+    def compare(self, names: Sequence[str], p: Sequence[float], p_here: Sequence[float]) -> Comparison:
         differences = []
         for i, name in enumerate(names):
             mean = float(self.differences[:, i].mean())
-            margin = jackknife.margin(float(self.error[i]), self.held)
+            margin = statistics.margin(float(self.error[i]), self.groups)
             differences.append(
                 Difference(
                     name,
                     float(self.a[:, i].mean()),
                     float(self.b[:, i].mean()),
                     mean,
-                    mean - margin if self.held > 1 else None,
-                    mean + margin if self.held > 1 else None,
+                    mean - margin if self.groups > 1 else None,
+                    mean + margin if self.groups > 1 else None,
                     p[i],
                     float(self.low[i]),
                     float(self.high[i]),
                     p_here[i],
                 )
             )
-        main = next(one for one in differences if one.name == MAIN)
+        main = next(difference for difference in differences if difference.name == MAIN)
         better = None
-        if max(main.p, main.p_here) < _ALPHA:  # of a handful of queries, the jackknife alone could not tell
+        if max(main.p, main.p_here) < _ALPHA:  # with a handful of queries, the jackknife alone could be wrong
             better = self.second.name if main.difference > 0 else self.first.name
         return Comparison(
             self.first.name,
@@ -104,7 +104,7 @@ class _Pair:
             self._sentence(main),
             tuple(differences),
             self._classes(list(names).index(MAIN)),
-            (*self._otherwise(differences, better), *self._notes()),
+            (*self._contrary(differences, better), *self._notes()),
         )
 
     def _sentence(self, main: Difference) -> str:
@@ -130,32 +130,30 @@ class _Pair:
 
     def _classes(self, main: int) -> tuple[ClassDifference, ...]:
         labels = [self.first.per_query.labels[row] for row in self.rows[:, 0]]
-        found = [
+        classes = [
             ClassDifference(
                 label, len(numbers), float(self.a[numbers, main].mean()), float(self.b[numbers, main].mean())
             )
             for label, numbers in members(labels).items()
         ]
-        return tuple(sorted(found, key=lambda one: (one.second - one.first, one.label)))
+        return tuple(sorted(classes, key=lambda row: (row.second - row.first, row.label)))
 
-    def _otherwise(self, differences: Sequence[Difference], better: str | None) -> list[str]:
-        """Where other measures tell a difference that the main one does not, or the contrary one."""
-        found: dict[str, list[str]] = {}
-        for one in differences:
-            ahead = self.second.name if one.difference > 0 else self.first.name
-            if max(one.p, one.p_here) < _ALPHA and ahead != better:
-                found.setdefault(ahead, []).append(one.name)
-        return [f"By {', '.join(names)} it is {ahead} that is better." for ahead, names in found.items()]
+    def _contrary(self, differences: Sequence[Difference], better: str | None) -> list[str]:
+        """Sentences for measures that show a difference where the main one shows none, or the contrary one."""
+        measures: dict[str, list[str]] = {}
+        for difference in differences:
+            ahead = self.second.name if difference.difference > 0 else self.first.name
+            if max(difference.p, difference.p_here) < _ALPHA and ahead != better:
+                measures.setdefault(ahead, []).append(difference.name)
+        return [f"By {', '.join(names)}, {ahead} is better." for ahead, names in measures.items()]
 
     def _notes(self) -> list[str]:
         notes = []
-        for one in (self.first, self.second):
-            alone = one.counts.queries - len(self.rows)
+        for evaluation in (self.first, self.second):
+            alone = evaluation.counts.queries - len(self.rows)
             if alone:
-                has = (
-                    "query that the other has not: it is" if alone == 1 else "queries that the other has not: they are"
-                )
-                notes.append(f"{one.name} has {alone} {has} not compared.")
+                queries = "query" if alone == 1 else "queries"
+                notes.append(f"{evaluation.name} has {alone} {queries} that the other lacks; not compared.")
         if self.first.counts.collection != self.second.counts.collection:
             notes.append(
                 f"The collections differ: {self.first.counts.collection} images against "
@@ -165,14 +163,14 @@ class _Pair:
             set(self.first.per_query.labels[a]) != set(self.second.per_query.labels[b]) for a, b in self.rows.tolist()
         )
         if changed:
-            notes.append(f"{changed} of the common queries have other labels in the one than in the other.")
+            notes.append(f"{changed} of the common queries have different labels in the two indexes.")
         return notes
 
 
 def signed(number: float) -> str:
     """ "+0.012", "-0.012", and "0.000" for what rounds to it."""
-    told = f"{number:+.3f}"
-    return "0.000" if told in ("+0.000", "-0.000") else told
+    text = f"{number:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text
 
 
 def p_text(p: float) -> str:

@@ -1,4 +1,4 @@
-"""Queries -> rankings -> numbers for each query; what is kept of a ranking is a line, never the whole."""
+"""Queries -> rankings -> measures of each query; a ranking is measured and forgotten, never kept as a whole."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import metrics
-from searchengine.analyse.evaluation.jackknife import GROUPS, without_each_group
+from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection, Positions, Ranker, Ranking
-from searchengine.analyse.evaluation.relevance import Relevance
+from searchengine.analyse.evaluation.statistics import GROUPS, without_each_group
 
 FIRST = 10  # places that are kept of each ranking: what a person sees
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Who asks. ``features`` gives the (b, d) float32 features of a slice of them; ``left_out`` is, of each, the
-    positions in the collection that have no place in its ranking: in leave-one-out, its own.
+    """The queries of an evaluation. ``features`` gives the (b, d) float32 features of a slice of them; ``left_out`` is,
+    of each, the positions in the collection that have no place in its ranking: in leave-one-out, its own.
     """
 
     labels: Sequence[tuple[str, ...]]
@@ -46,7 +46,7 @@ class Measured:
     first: NDArray[np.int64]
     distances: NDArray[np.float64]
     relevant: NDArray[np.bool_]
-    replicates: NDArray[np.float32] | None = None  # (q, jackknife.GROUPS, m)
+    replicates: NDArray[np.float32] | None = None  # (q, statistics.GROUPS, m)
 
 
 def measure(
@@ -61,8 +61,8 @@ def measure(
 ) -> Measured:
     """Rank the collection for each query and measure the rankings.
 
-    Every query must have something relevant (``with_something_relevant`` tells). With the (n,) ``groups`` of the
-    images, everything is also measured without each group. Raises UnknownNameError for a metric that there is not.
+    Every query must have something relevant (see ``with_something_relevant``). With the (n,) ``groups`` of the
+    images, everything is also measured without each group. Raises UnknownNameError for an unknown metric.
     """
     names = metrics.names(recall_at)
     count = len(queries)
@@ -89,8 +89,8 @@ def measure(
         return metrics.precision_by_recall(places)
 
     curve = np.zeros(metrics.LEVELS)
-    for one in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
-        curve += one
+    for of_query in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
+        curve += of_query
         advance(1)
     return Measured(names, values, ceilings, curve / max(count, 1), first, distances, relevant, replicates)
 
@@ -99,13 +99,13 @@ def with_something_relevant(
     relevance: Relevance, labels: Sequence[Sequence[str]], left_out: Sequence[Positions]
 ) -> NDArray[np.bool_]:
     """(q,) bool: whether anything in the collection, but for what is left out, shares a label with the query."""
-    found = np.zeros(len(labels), dtype=np.bool_)
+    able = np.zeros(len(labels), dtype=np.bool_)
     for number, (of_query, away) in enumerate(zip(labels, left_out, strict=True)):
         if of_query:
-            found[number] = any(relevance.size(label) > len(away) for label in of_query) or bool(
+            able[number] = any(relevance.size(label) > len(away) for label in of_query) or bool(
                 relevance.gains(of_query, away).any()
             )
-    return found
+    return able
 
 
 def evaluate_features(

@@ -1,4 +1,4 @@
-"""What a ranking is worth: each measure from the places of what is relevant, and nothing else.
+"""What is relevant to a query, and what a ranking is worth: each measure from the places of what is relevant.
 
 ``places`` are the ranks, from 1 up and ascending, at which the relevant images of one query stand; all of them are in
 the ranking, because the ranking holds the whole collection. ``gains`` says how relevant each of them is.
@@ -14,7 +14,7 @@ ACM TOIS 20 (2002), with the gain itself in the sum, not 2^gain - 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -27,6 +27,9 @@ MAIN: Final = "mAP"  # what is asked first: classes are ordered and indexes are 
 LEVELS: Final = 21  # of recall, 0, 0.05, ... 1, at which a curve is drawn
 
 Places = NDArray[np.int64]
+
+
+# -- measures ---------------------------------------------------------------------------------------------------------
 
 
 def names(recall_at: Sequence[int] = RECALL_AT) -> tuple[str, ...]:
@@ -95,3 +98,44 @@ def precision_by_recall(places: Places, levels: int = LEVELS) -> NDArray[np.floa
     best = np.maximum.accumulate(precision[::-1])[::-1]  # (r,): from each relevant one on
     wanted = np.ceil(np.linspace(0.0, 1.0, levels) * len(places) - 1e-9).astype(np.int64)
     return np.asarray(best[np.maximum(wanted, 1) - 1])
+
+
+# -- relevance --------------------------------------------------------------------------------------------------------
+
+
+class Relevance:
+    """The images of each label. The gain of an image is the number of labels that it shares with the query."""
+
+    def __init__(self, labels: Sequence[Sequence[str]]) -> None:
+        """``labels``: of each image of the collection, in its order; an empty label is none."""
+        members: dict[str, list[int]] = {}
+        for position, of_image in enumerate(labels):
+            for label in distinct(of_image):
+                members.setdefault(label, []).append(position)
+        self.images = len(labels)
+        self.labelled = sum(1 for of_image in labels if distinct(of_image))
+        self._members = {label: np.array(members[label], dtype=np.int64) for label in sorted(members)}
+
+    @property
+    def labels(self) -> list[str]:
+        """Every label there is, sorted."""
+        return list(self._members)
+
+    def size(self, label: str) -> int:
+        """How many images carry it."""
+        return len(self._members.get(label, ()))
+
+    def gains(self, labels: Iterable[str], left_out: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """(n,) uint16: how many of these labels each image of the collection carries; 0 for those that are left out."""
+        shared = np.zeros(self.images, dtype=np.uint16)
+        for label in distinct(labels):
+            positions = self._members.get(label)
+            if positions is not None:
+                shared[positions] += 1
+        shared[left_out] = 0
+        return shared
+
+
+def distinct(labels: Iterable[str]) -> tuple[str, ...]:
+    """The labels without empty ones and repetitions, in their order."""
+    return tuple(dict.fromkeys(label for label in labels if label.strip()))

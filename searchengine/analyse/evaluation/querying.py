@@ -36,24 +36,26 @@ class QuerySet:
 
 
 def find_queries(folder: Path) -> list[Candidate]:
-    """What there is to read in a folder of query images, with the name of its folder as the label of each.
+    """The files to read in a folder of query images; the label of each is the name of the folder that it lies in.
 
     QueryError if it holds nothing; IndexingError if there is no such folder.
     """
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100  (links stay links)
     if not folder.exists():
-        raise QueryError(f"The query folder {folder} is not there. --queries wants a folder with a folder per label.")
+        raise QueryError(
+            f"The query folder {folder} is not there. --queries takes a folder with a subfolder for each label."
+        )
     check_folder(folder)
     root = Root(0, folder, folder.name)
     base = os.fsencode(folder)
-    found = [
-        Candidate(0, one.path, os.path.join(base, one.path), None, label_of(root, one.path, several=False))  # noqa: PTH118
-        for one in find(folder)
-        if isinstance(one, FoundFile)
+    candidates = [
+        Candidate(0, file.path, os.path.join(base, file.path), None, label_of(root, file.path, several=False))  # noqa: PTH118
+        for file in find(folder)
+        if isinstance(file, FoundFile)
     ]
-    if not found:
+    if not candidates:
         raise QueryError(f"The query folder {folder} holds no image.")
-    return found
+    return candidates
 
 
 def read_queries(folder: Path, extractor: Extractor, progress: Progress | None = None) -> QuerySet:
@@ -92,10 +94,10 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress | None =
         raise QueryError(f"None of the {unreadable} files in the query folder {folder} can be used as an image.")
     return QuerySet(
         folder=folder,
-        paths=tuple(one.candidate.path.decode("utf-8", "replace") for one in kept),
-        files=tuple(Path(os.fsdecode(one.candidate.file)) for one in kept),
-        labels=tuple(one.candidate.labels for one in kept),
-        content=tuple((one.content_hash or b"").hex() for one in kept),
+        paths=tuple(reading.candidate.path.decode("utf-8", "replace") for reading in kept),
+        files=tuple(Path(os.fsdecode(reading.candidate.file)) for reading in kept),
+        labels=tuple(reading.candidate.labels for reading in kept),
+        content=tuple((reading.content_hash or b"").hex() for reading in kept),
         features=np.concatenate(rows),
         unreadable=unreadable,
     )

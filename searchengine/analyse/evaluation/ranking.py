@@ -42,7 +42,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What is ranked. Its images are told by their position, 0 to n - 1, in the order of their ids.
+    """What is ranked. Its images are numbered by their position, 0 to n - 1, in the order of their ids.
 
     ``rows`` is (r, d) float32 and may be a memory map; ``columns`` (n,) int64 says which row is whose; rows that do not
     count have an infinite ``squared_norms`` (r,) float64. ``ids`` is (n,) int64, ascending.
@@ -79,8 +79,8 @@ class Ranker:
         self._numbers = np.arange(len(collection), dtype=np.int64)
         self._in_order = len(collection.rows) == len(collection) and bool((collection.columns == self._numbers).all())
         norms = collection.squared_norms
-        some = np.isfinite(norms) & (norms > 0)
-        self._smallest = float(np.sqrt(norms.min(initial=np.inf, where=some)))
+        nonzero = np.isfinite(norms) & (norms > 0)
+        self._smallest = float(np.sqrt(norms.min(initial=np.inf, where=nonzero)))
         self._repeats, self._firsts = _equal_features(collection)
 
     def rank(
@@ -123,7 +123,7 @@ class Ranker:
         exact = query.astype(np.float64)
         values = rough if self._in_order else rough[self._collection.columns]  # (r,) -> (n,)
         kept = len(values) - len(left_out)
-        if not self._is_told_by(values, exact):
+        if not self._can_be_ordered_by(values, exact):
             return self._order_exactly(exact, left_out)
         values[self._repeats] = values[self._firsts]
         values[left_out] = np.inf
@@ -134,8 +134,8 @@ class Ranker:
         order[:HEAD] = head[better]
         return Ranking(order, distances[better])
 
-    def _is_told_by(self, values: NDArray[np.float32], query: NDArray[np.float64]) -> bool:
-        """Whether float32 values order these features at all: nothing overflows, and products keep their digits."""
+    def _can_be_ordered_by(self, values: NDArray[np.float32], query: NDArray[np.float64]) -> bool:
+        """Whether float32 values can order these features: nothing overflows, and products keep their digits."""
         faintest = max(float(np.linalg.norm(query)), self._smallest) * self._smallest
         return (
             faintest >= _FAINTEST
@@ -144,7 +144,7 @@ class Ranker:
         )
 
     def _order_exactly(self, query: NDArray[np.float64], left_out: Positions) -> Ranking:
-        """For features so large or so small that float32 values say nothing: every distance in float64."""
+        """For features so large or so small that float32 values cannot order them: every distance in float64."""
         distances = self._measure.distances(self._collection.columns, query)
         distances[left_out] = np.inf
         order = np.lexsort((self._numbers, distances))[: len(distances) - len(left_out)]
@@ -167,7 +167,7 @@ def by_value_then_number(values: NDArray[np.float32], numbers: NDArray[np.int64]
 
 
 def _equal_features(collection: Collection) -> tuple[Positions, Positions]:
-    """Positions of features that stood before already, and where: BLAS may measure two equal rows differently."""
+    """Positions of repeated features, and of their first occurrence: BLAS may measure two equal rows differently."""
     first: dict[bytes, int] = {}
     repeats: list[int] = []
     firsts: list[int] = []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchengine.analyse.evaluation import charts, metrics, wording
 from searchengine.analyse.evaluation.comparing import p_text, signed
-from searchengine.analyse.evaluation.pictures import data_uri
 from searchengine.analyse.evaluation.results import Comparison, Evaluation
-from searchengine.errors import IndexingError
+from searchengine.errors import ImageError, IndexingError
+from searchengine.images import thumbnail
 from searchengine.index.metrics import metric_title
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _HERE = Path(__file__).parent
 _IN_HEAT_MAP = 60  # classes; more would not be read
 _IN_TABLE = 200
 _DIFFERING = 5  # classes at each end of a comparison
+_THUMBNAIL = 192  # px: twice what is shown, for fine screens
 
 
 def check_report(file: Path) -> None:
@@ -45,7 +48,7 @@ def write_report(file: Path, evaluations: Sequence[Evaluation], comparisons: Seq
 
 
 def templates() -> Mapping[str, BaseLoader]:
-    """Where templates below ``evaluation/`` are, for an environment that wants to include them."""
+    """The loader of the templates below ``evaluation/``, for environments that include them."""
     from jinja2 import FileSystemLoader
 
     return {"evaluation": FileSystemLoader(_HERE)}
@@ -58,27 +61,27 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
         _environment()
         .get_template("evaluation/report.html")
         .render(
-            title=" and ".join(one.name for one in evaluations)
+            title=" and ".join(evaluation.name for evaluation in evaluations)
             if len(evaluations) < 3
             else f"{len(evaluations)} rankings compared",
             style=(_HERE / "report.css").read_text(encoding="utf-8"),
-            evaluations=[shown(one) for one in evaluations],
-            rows=list(zip(*((*one.figures, one.by_class) for one in evaluations), strict=True)),
-            comparisons=[(one, *_ends(one), _scale(one)) for one in comparisons],
-            curves=charts.curves([(one.name, one.curve) for one in evaluations]),
+            evaluations=[shown(evaluation) for evaluation in evaluations],
+            rows=list(zip(*((*evaluation.figures, evaluation.by_class) for evaluation in evaluations), strict=True)),
+            comparisons=[(comparison, *_ends(comparison), _scale(comparison)) for comparison in comparisons],
+            curves=charts.curves([(evaluation.name, evaluation.curve) for evaluation in evaluations]),
             main=main,
         )
     )
 
 
 def shown(evaluation: Evaluation) -> dict[str, Any]:
-    """What the template needs to know of one index besides the results themselves."""
-    labels = sorted(one.label for one in evaluation.classes)
-    right = {one.label: one.figure("P@10").value for one in evaluation.classes}
+    """What the templates show of one index, besides the results themselves."""
+    right = {result.label: result.figure("P@10").value for result in evaluation.classes}
+    labels = sorted(right)
     return {
         "it": evaluation,
         "metric": metric_title(evaluation.metric),
-        "asked": wording.asked(evaluation),
+        "protocol": wording.protocol(evaluation),
         "remarks": [*wording.left_out(evaluation), *evaluation.notes],
         "lead": _lead(evaluation),
         "ceilings": wording.ceilings(evaluation),
@@ -90,19 +93,20 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
 
 def _lead(evaluation: Evaluation) -> str:
     first, tenth, main = (evaluation.figure(name) for name in ("P@1", "P@10", metrics.MAIN))
-    one = "is of the same class" if evaluation.counts.several_labels == 0 else "shares a label"
-    are = "are" if one.startswith("is") else "do"
+    nearest, others = (
+        ("is of the same class", "are") if evaluation.counts.several_labels == 0 else ("shares a label", "do")
+    )
     sure = f" (95\N{NO-BREAK SPACE}% interval {wording.interval_text(main)})" if main.low is not None else ""
     return (
-        f"For {_percent(first.value)} of the queries the nearest image {one}; of the first ten, "
-        f"{tenth.value * 10:.1f} {are} on average. Mean average precision is {main.value:.3f}{sure}."
+        f"For {_percent(first.value)} of the queries the nearest image {nearest}; of the first ten, "
+        f"{tenth.value * 10:.1f} {others} on average. Mean average precision is {main.value:.3f}{sure}."
     )
 
 
 def _ends(comparison: Comparison) -> tuple[list[Any], list[Any]]:
     """The classes that gain most in the first, and in the second."""
-    first = [one for one in comparison.classes if one.first > one.second][:_DIFFERING]
-    second = [one for one in reversed(comparison.classes) if one.second > one.first][:_DIFFERING]
+    first = [row for row in comparison.classes if row.first > row.second][:_DIFFERING]
+    second = [row for row in reversed(comparison.classes) if row.second > row.first][:_DIFFERING]
     return first, second
 
 
@@ -110,7 +114,7 @@ def _scale(comparison: Comparison) -> float:
     """The greatest distance from zero that the plot of differences has to show."""
     return max(
         1e-6,
-        *(abs(end) for one in comparison.differences for end in (one.low, one.high, one.difference) if end is not None),
+        *(abs(end) for row in comparison.differences for end in (row.low, row.high, row.difference) if end is not None),
     )
 
 
@@ -131,7 +135,7 @@ def _environment() -> Environment:
         grouped=wording.grouped,
         interval=wording.interval_text,
         p=p_text,
-        uri=data_uri,
+        uri=_data_uri,
         whole=lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%"),  # not broken at the end of a line
     )
     return environment
@@ -139,3 +143,15 @@ def _environment() -> Environment:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
+@lru_cache(maxsize=512)
+def _data_uri(file: Path | None) -> str | None:
+    """A small JPEG as a ``data:`` address; None if there is no picture, or it cannot be read."""
+    if file is None:
+        return None
+    try:
+        small = thumbnail(file.read_bytes(), max_side=_THUMBNAIL)
+    except (OSError, ImageError):
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(small).decode("ascii")

@@ -1,16 +1,23 @@
-"""What an evaluation finds."""
+"""The results of an evaluation, as JSON too, and the last one of an index, which is kept with it for the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation
 
+from searchengine.derived import Derived, Source, Status, timestamp
+from searchengine.index.local import LocalIndex
+
+LEAVE_ONE_OUT = "leave-one-out"
+QUERY_FOLDER = "query folder"
 _NOT_STORED = Field(exclude=True)
 
 
@@ -40,7 +47,7 @@ class Figure:
 class ClassResult:
     """The queries of one label. ``images`` carry it in the collection.
 
-    ``taken_for`` is the label that stands most often, wrongly, in the first ten places, in ``taken_share`` of them.
+    ``taken_for`` is the wrong label that is most frequent in the first ten places, with ``taken_share`` of them.
     """
 
     label: str
@@ -51,8 +58,8 @@ class ClassResult:
     taken_share: float
 
     def figure(self, name: str) -> Figure:
-        """One by its name; KeyError."""
-        return _named(self.figures, name)
+        """A figure by its name; KeyError."""
+        return _by_name(self.figures, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A query, what it is worth (average precision) and some of what it found."""
+    """A query, its average precision, and some of its results."""
 
     query: Picture
     average_precision: float
@@ -95,10 +102,10 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was ranked, and who asked. ``unlabelled`` and ``irrelevant`` images were no queries: without a label, and
-    with nothing relevant to find; ``alone`` are the labels that no other image shares; ``unreadable`` could not be
-    opened; ``copies`` of the queries have the bytes of another image of the collection. ``several_labels`` of the
-    queries carry more than one; None where that was not counted.
+    """How many images were ranked, and how many were queries. ``unlabelled`` and ``irrelevant`` images were no queries:
+    they have no label, or nothing relevant to find. ``alone`` are the labels that no other image shares; ``unreadable``
+    files could not be opened; ``copies`` of the queries have the bytes of another image of the collection.
+    ``several_labels`` of the queries carry more than one; None where that was not counted.
     """
 
     collection: int
@@ -128,13 +135,13 @@ class PerQuery:
 class Evaluation:
     """One index under one metric. ``by_class`` is the mean over classes, each counting alike; ``curve`` the mean
     precision at evenly spaced levels of recall from 0 to 1; ``confusion`` says for each pair of labels in which share
-    of the first ten places of the one the other stands wrongly.
+    of the first ten places of the first one the other stands wrongly.
     """
 
     name: str
     extractor: str
     metric: str
-    protocol: str  # "leave-one-out" or "query folder"
+    protocol: str  # LEAVE_ONE_OUT or QUERY_FOLDER
     counts: Counts
     figures: tuple[Figure, ...]
     by_class: Figure
@@ -150,8 +157,8 @@ class Evaluation:
     )
 
     def figure(self, name: str) -> Figure:
-        """One by its name; KeyError."""
-        return _named(self.figures, name)
+        """A figure by its name; KeyError."""
+        return _by_name(self.figures, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +195,7 @@ class ClassDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two evaluations over their common queries. ``better`` is a name, or None where none can be told."""
+    """Two evaluations over their common queries. ``better`` is a name, or None if no difference can be shown."""
 
     first: str
     second: str
@@ -201,21 +208,99 @@ class Comparison:
 
 
 def to_json(value: Any) -> Any:
-    """As JSON has it: dataclasses and mappings become objects; what is only for further computing is left out."""
+    """As plain values for JSON, without what only serves further computation."""
     if isinstance(value, Evaluation):
         shown = {name: getattr(value, name) for name in Evaluation.__slots__ if name not in ("per_query", "confusion")}
-        return {name: to_json(one) for name, one in shown.items()}
+        return {name: to_json(part) for name, part in shown.items()}
     if hasattr(value, "__dataclass_fields__"):
         return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, tuple | list):
-        return [to_json(one) for one in value]
+        return [to_json(part) for part in value]
     if isinstance(value, Path):
         return str(value)
     return value
 
 
-def _named(figures: tuple[Figure, ...], name: str) -> Figure:
+def _by_name(figures: tuple[Figure, ...], name: str) -> Figure:
     for figure in figures:
         if figure.name == name:
             return figure
     raise KeyError(name)
+
+
+def first_of(labels: Sequence[str], most: int = 5) -> str:
+    """ "a, b, c, d, e and 3 more"."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
+
+
+# -- kept with an index -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSheet:
+    """What the file holds; ``confusion`` is (label, other label, share)."""
+
+    format: Literal[1]
+    made: str
+    fingerprint: str
+    version: str
+    evaluation: Evaluation
+    confusion: tuple[tuple[str, str, float], ...]
+
+
+EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvaluation:
+    """An evaluation as it was stored; ``made`` is ISO 8601 in UTC.
+
+    ``stale``: images or labels have changed since, or another extractor has made the features. ``ids`` are the images
+    of that path now.
+    """
+
+    evaluation: Evaluation
+    made: str
+    stale: bool
+    ids: Mapping[str, int]
+
+
+def evaluation_source(index: LocalIndex) -> Source:
+    """What an evaluation rests on: it differs when an image comes, goes, or changes its labels or content."""
+    return _source_and_ids(index)[0]
+
+
+def keep_evaluation(index: LocalIndex, evaluation: Evaluation, source: Source) -> Path:
+    """Keep an evaluation with its index; IndexingError if the folder cannot be written to.
+
+    ``source`` is ``evaluation_source`` from before the evaluation began.
+    """
+    confusion = tuple((label, other, share) for (label, other), share in evaluation.confusion.items())
+    sheet = EvaluationSheet(1, timestamp(), source.fingerprint, source.version, evaluation, confusion)
+    return EVALUATION.save(index.folder, sheet)
+
+
+def load_evaluation(index: LocalIndex) -> KeptEvaluation | None:
+    """The evaluation that is kept with an index, or None; IndexDamagedError if it cannot be read.
+
+    ``per_query`` is not kept, and no picture has a file: a path in a file of the index is not one to open.
+    """
+    kept = EVALUATION.load(index.folder)
+    if kept is None:
+        return None
+    source, ids = _source_and_ids(index)
+    confusion = {(label, other): share for label, other, share in kept.sheet.confusion}
+    evaluation = replace(kept.sheet.evaluation, confusion=confusion)
+    return KeptEvaluation(evaluation, kept.sheet.made, kept.status(source) is Status.STALE, ids)
+
+
+def _source_and_ids(index: LocalIndex) -> tuple[Source, dict[str, int]]:
+    """The source, and the id of each path."""
+    digest = hashlib.sha256()
+    ids: dict[str, int] = {}
+    fingerprint = index.fingerprint
+    for record in index.known(sorted(index.ids.tolist())):
+        ids.setdefault(record.path, record.id)
+        digest.update(f"{record.id}\0{record.content_hash}\0{json.dumps(record.labels)}\n".encode())
+    return Source(fingerprint, digest.hexdigest()[:16]), ids

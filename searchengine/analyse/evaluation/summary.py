@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation import intervals
+from searchengine.analyse.evaluation import statistics
 from searchengine.analyse.evaluation.measuring import Measured
-from searchengine.analyse.evaluation.metrics import MAIN
-from searchengine.analyse.evaluation.relevance import Relevance, distinct
+from searchengine.analyse.evaluation.metrics import MAIN, Relevance, distinct
 from searchengine.analyse.evaluation.results import ClassResult, Confusion, Example, Figure, HardClass, Picture, Place
 
 NO_LABEL = "(no label)"
@@ -29,10 +28,10 @@ def figures(
     """Means over all queries, or the chosen ones; and the (resamples,) resampled means of the main one."""
     values = measured.values if chosen is None else measured.values[chosen]
     ceilings = measured.ceilings if chosen is None else measured.ceilings[chosen]
-    means = intervals.resampled_means(values, resamples, random)
-    low, high = intervals.interval(means)
+    means = statistics.resampled_means(values, resamples, random)
+    low, high = statistics.interval(means)
     sure = len(values) > 1
-    found = tuple(
+    overall = tuple(
         Figure(
             name,
             float(values[:, i].mean()),
@@ -42,16 +41,16 @@ def figures(
         )
         for i, name in enumerate(measured.names)
     )
-    return found, means[:, measured.names.index(MAIN)]
+    return overall, means[:, measured.names.index(MAIN)]
 
 
 def members(labels: Sequence[Sequence[str]]) -> dict[str, NDArray[np.int64]]:
     """label -> the numbers of the queries that carry it, by label."""
-    found: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     for number, of_query in enumerate(labels):
         for label in of_query:
-            found.setdefault(label, []).append(number)
-    return {label: np.array(found[label], dtype=np.int64) for label in sorted(found)}
+            numbers.setdefault(label, []).append(number)
+    return {label: np.array(numbers[label], dtype=np.int64) for label in sorted(numbers)}
 
 
 def confusion(
@@ -87,23 +86,23 @@ def classes(
     for (label, other), count in sorted(wrong.items()):
         if label not in most or count > most[label][0]:
             most[label] = (count, other)
-    found: list[ClassResult] = []
+    results: list[ClassResult] = []
     resampled = np.zeros(resamples)
     for label, numbers in of_label.items():
         of_class, means = figures(measured, resamples, random, numbers)
         resampled += means
         count, other = most.get(label, (0, ""))
-        found.append(
+        results.append(
             ClassResult(
                 label, relevance.size(label), len(numbers), of_class, other or None, count / max(places[label], 1)
             )
         )
-    found.sort(key=lambda one: (one.figure(MAIN).value, one.label))
-    low, high = np.quantile(resampled / len(found), (0.025, 0.975))  # resampled within each class
-    sure = any(one.queries > 1 for one in found)
-    value = float(np.mean([one.figure(MAIN).value for one in found]))
+    results.sort(key=lambda result: (result.figure(MAIN).value, result.label))
+    low, high = np.quantile(resampled / len(results), (0.025, 0.975))  # resampled within each class
+    sure = any(result.queries > 1 for result in results)
+    value = float(np.mean([result.figure(MAIN).value for result in results]))
     mean = Figure(f"{MAIN} by class", value, float(low) if sure else None, float(high) if sure else None, 1.0)
-    return tuple(found), mean
+    return tuple(results), mean
 
 
 def hardest(
@@ -114,15 +113,15 @@ def hardest(
     image: Picturing,
 ) -> tuple[HardClass, ...]:
     """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
-    found = []
+    hard = []
     main = measured.names.index(MAIN)
-    for one in ordered[:HARDEST]:
-        if one.figure(MAIN).value >= 1.0:
+    for result in ordered[:HARDEST]:
+        if result.figure(MAIN).value >= 1.0:
             break  # nothing is wrong in this class, nor in those that follow
-        numbers = of_label[one.label]
+        numbers = of_label[result.label]
         middle = numbers[np.argsort(measured.values[numbers, main], kind="stable")[(len(numbers) - 1) // 2]]
-        found.append(HardClass(one.label, _example(measured, int(middle), range(_SHOWN), query, image)))
-    return tuple(found)
+        hard.append(HardClass(result.label, _example(measured, int(middle), range(_SHOWN), query, image)))
+    return tuple(hard)
 
 
 def confused(
@@ -157,17 +156,17 @@ def _soonest(
     query: Picturing,
     image: Picturing,
 ) -> tuple[Example, ...]:
-    found: list[tuple[int, float, int]] = []
+    mistakes: list[tuple[int, float, int]] = []
     for number in numbers.tolist():
         for place, position in enumerate(measured.first[number].tolist()):
             if position >= 0 and not measured.relevant[number, place] and other in of_collection[position]:
-                found.append((place, float(measured.distances[number, place]), number))
+                mistakes.append((place, float(measured.distances[number, place]), number))
                 break
     examples: list[Example] = []
     shown: set[int] = set()
-    for place, _, number in sorted(found):
+    for place, _, number in sorted(mistakes):
         position = int(measured.first[number, place])
-        if position not in shown:  # one odd image would else be in every example
+        if position not in shown:  # otherwise one odd image could be in every example
             shown.add(position)
             examples.append(_example(measured, number, [place], query, image))
         if len(examples) == _EXAMPLES:

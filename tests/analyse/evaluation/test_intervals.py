@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from searchengine.analyse.evaluation.intervals import holm, interval, resampled_means, sign_flip_p
+from searchengine.analyse.evaluation.statistics import holm, interval, resampled_means, sign_flip_p
 
 
 def test_the_interval_of_a_mean_is_that_of_theory() -> None:

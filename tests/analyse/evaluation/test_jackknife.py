@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchengine.analyse.evaluation import metrics
-from searchengine.analyse.evaluation.jackknife import GROUPS, groups_of, held, margin, spread, t_p, without_each_group
+from searchengine.analyse.evaluation.statistics import (
+    GROUPS,
+    groups_of,
+    margin,
+    spread,
+    t_p,
+    usable_groups,
+    without_each_group,
+)
 
 # what scipy.stats.t says: degrees of freedom -> 2 * sf(0.5), 2 * sf(2.5)
 EXPECTED = {
@@ -59,7 +67,7 @@ def test_few_photos_are_as_many_groups(values: list[float], random: Random) -> N
     replicates = np.repeat(np.array(values)[:, None, None], GROUPS, axis=1)
     # of a mean, the jackknife that leaves out one at a time is the usual standard error (Efron and Tibshirani, 11.5)
     expected = np.std(values, ddof=1) / np.sqrt(len(values))
-    assert held(replicates, groups) == len(values)
+    assert usable_groups(replicates, groups) == len(values)
     assert spread(replicates, groups)[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
@@ -67,11 +75,11 @@ def test_groups_that_nobody_asks_without_tell_nothing() -> None:
     of_query = np.array([3, 8])
     replicates = np.full((2, GROUPS, 1), 0.5)
     replicates[1] = 1.0
-    assert held(replicates, of_query) == 2
+    assert usable_groups(replicates, of_query) == 2
     replicates[0, 8] = replicates[1, 3] = np.nan  # each is all that the other can find
-    assert held(replicates, of_query) == 0
+    assert usable_groups(replicates, of_query) == 0
     assert spread(replicates, of_query).tolist() == [0.0]
-    assert held(replicates[:1], of_query[:1]) == 0
+    assert usable_groups(replicates[:1], of_query[:1]) == 0
     for groups in (0, 1):
         assert (margin(0.0, groups), t_p(0.5, 0.0, groups)) == (math.inf, 1.0)
 

@@ -18,8 +18,8 @@ from searchengine.analyse.evaluation import (
     read_queries,
     to_json,
 )
-from searchengine.analyse.evaluation.jackknife import groups_of, margin, t_p
 from searchengine.analyse.evaluation.report import render
+from searchengine.analyse.evaluation.statistics import groups_of, margin, t_p
 from searchengine.analyse.evaluation.wording import as_text
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError, UnknownNameError
@@ -283,7 +283,7 @@ def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
     less = leave_one_out(imported("less", features[:8], ["a", "b"] * 4), TWO)
     (comparison,) = compare([less, more])
     assert comparison.queries == 8
-    assert any("4 queries that the other has not" in note for note in comparison.notes)
+    assert any("4 queries that the other lacks" in note for note in comparison.notes)
     assert any("collections differ" in note for note in comparison.notes)
     assert len(compare([less, more, more])) == 3
     with pytest.raises(QueryError, match="comparable"):
@@ -312,4 +312,4 @@ def test_a_measure_that_tells_the_contrary_is_said(imported: Make) -> None:
         ]
     )
     assert comparison.better == "far"
-    assert any(note.startswith("By P@1") and "near" in note for note in comparison.notes)
+    assert any(note.startswith("By P@1") and "near is better" in note for note in comparison.notes)

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import evaluate_features, metrics, ranking
+from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection, Ranker, Ranking, by_value_then_number
-from searchengine.analyse.evaluation.relevance import Relevance
 from searchengine.index.metrics import METRICS
 from tests.index.test_metrics import naive_distance
 
