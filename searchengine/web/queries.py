@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
 
 MAX_EXAMPLES = 100  # liked and disliked; a longer address would not be taken everywhere
-_WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _MAX_ID = 2**63 - 1
 _RULE_NOTES = {
     ROCCHIO: "Rocchio's rule moves the query towards the mean of what is liked and away from that of what is disliked.",
@@ -35,7 +35,7 @@ class RequestError(SearchEngineError):
 
 
 def parse_id(text: str | None) -> int | None:
-    """A decimal integer, 1 <= id < 2^63; None where the text is not one."""
+    """A decimal integer, 0 <= id < 2^63; None where the text is not one."""
     if text is None or _WHOLE_NUMBER.fullmatch(text) is None:
         return None
     number = int(text)
@@ -47,7 +47,7 @@ def parse_k(text: str | None, default: int) -> int:
     if text is None or text == "":
         return default
     number = parse_id(text)
-    if number is None or number > MAX_K:
+    if not number or number > MAX_K:
         raise RequestError(f"The number of pictures must be a whole number from 1 to {MAX_K}.")
     return number
 
@@ -154,6 +154,6 @@ def _parse_ids(texts: Iterable[str]) -> tuple[int, ...]:
     for text in texts:
         image_id = parse_id(text)
         if image_id is None:
-            raise RequestError("A liked or disliked picture is named by its id, a whole number from 1 up.")
+            raise RequestError("A liked or disliked picture is named by its id, a whole number.")
         ids[image_id] = None
     return tuple(ids)

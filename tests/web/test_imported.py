@@ -45,6 +45,17 @@ def bare(tmp_path: Path) -> Iterator[FlaskClient]:
     engine.close()
 
 
+def test_an_image_of_the_id_0(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32), ids=[0, 1, 2])
+    import_features(tmp_path / "f.npz", tmp_path / "index")
+    engine = SearchEngine.open(tmp_path / "index")
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    assert [hit["id"] for hit in client.get("/search?id=0", headers=JSON).get_json()["hits"]] == [0, 2, 1]
+    assert client.get("/search?like=0&dislike=1", headers=JSON).status_code == 200
+    assert client.get("/search?id=00").status_code == client.get("/search?id=1&k=0").status_code == 400
+    engine.close()
+
+
 def test_rows_without_a_picture_have_a_placeholder(bare: FlaskClient) -> None:
     page = bare.get("/").text
     assert page.count('class="picture blank"') == 3

@@ -114,7 +114,7 @@ def test_search_by_upload(client: FlaskClient, engine: FakeEngine) -> None:
     assert [hit["label"] for hit in body["hits"]] == ["blue", "blue"]
 
 
-@pytest.mark.parametrize("image_id", ["0", "-1", "x", "1.5", "", "+1", " 1", "01", "٣", str(2**63), "9" * 400])
+@pytest.mark.parametrize("image_id", ["-1", "x", "1.5", "", "+1", " 1", "01", "٣", str(2**63), "9" * 400])
 def test_bad_ids(client: FlaskClient, image_id: str) -> None:
     answer = client.get("/search", query_string={"id": image_id})
     assert answer.status_code == 400
