@@ -79,12 +79,12 @@ def neighbours(
     "--perplexity",
     metavar="P",
     type=click.FLOAT,
-    help="about how many neighbours an image should keep (default: as before, at first 30)",
+    help="about how many neighbours each image should keep (default: as before, at first 30)",
 )
 @option("--iterations", metavar="N", type=COUNT, help="of t-SNE (default: as before, at first 750)")
-@option("--seed", metavar="S", type=click.INT, help="of what is random (default: as before, at first 0)")
+@option("--seed", metavar="S", type=click.INT, help="of everything random (default: as before, at first 0)")
 @flag("--anew", help="make the whole map again")
-@option("--png", metavar="FILE", type=PATH, help="draw the map with the pictures themselves")
+@option("--png", metavar="FILE", type=PATH, help="draw the map, made of the images, to this file")
 @json_flag
 def map_(
     settings: Settings,
@@ -138,12 +138,12 @@ def map_(
 @settings_options(*INDEX)
 @option("-k", metavar="K", type=COUNT, help="how many clusters (default: chosen by the silhouette of a sample)")
 @option("--threshold", metavar="T", type=click.FLOAT, default=0.2, help="of near-duplicates, see above (default: 0.2)")
-@option("--seed", metavar="S", type=click.INT, default=0, help="of what is random (default: 0)")
+@option("--seed", metavar="S", type=click.INT, default=0, help="of everything random (default: 0)")
 @option(
     "--out",
     metavar="DIR",
     type=PATH,
-    help="draw a contact sheet of each group there; those of an earlier run are deleted",
+    help="write a contact sheet of each group to this folder; those of an earlier run are deleted",
 )
 @json_flag
 def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out: Path | None, as_json: bool) -> int:

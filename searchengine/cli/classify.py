@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from searchengine.cli.options import (
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result, shown
-from searchengine.cli.search import read_picture
+from searchengine.cli.search import read_picture, same_file
 from searchengine.errors import ImageError, IndexingError, LearningError
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ _CONFUSIONS = 10
 
 @verb("classify", "say which label an image should have", _EXAMPLES)
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=PATH)
-@options("--id", "ids", metavar="ID", type=ID, help="an image of the index, by its id; may be repeated")
-@flag("--fit", help="fit the classifier again and report on it")
+@options("--id", "ids", metavar="ID", type=ID, help="the id of an image of the index; may be repeated")
+@flag("--fit", help="fit the classifier again, and report how good it is")
 @option(
     "--method",
     type=choice("both", "logistic", "vote"),
@@ -176,10 +175,8 @@ class _Predictor:
             return image, index.feature(image)[None]
         contents = read_picture(image, id_option="--id")
         feature = self.engine.embed(contents)
-        digest = blake2b(contents, digest_size=16).hexdigest()
-        nearest = index.search(feature, 2)[0]
-        same = (hit.id for hit in nearest if hit.record is not None and hit.record.content_hash == digest)
-        return next(same, None), feature
+        matches = same_file(contents)
+        return next((hit.id for hit in index.search(feature, 2)[0] if matches(hit)), None), feature
 
 
 def _print_answer(answer: dict[str, Any]) -> None:

@@ -45,22 +45,22 @@ docs/EVALUATION.md says what each number means.
 
 @verb("evaluate", "measure how good the answers are, by labels", _EXAMPLES)
 @settings_options(*ENGINE, several=True)
-@option("--queries", metavar="DIR", type=PATH, help="ask with these images, in a folder for each label, instead")
+@option("--queries", metavar="DIR", type=PATH, help="use these images as queries, in a folder for each label")
 @options(
     "--metric",
     "metrics",
     type=choice(*METRICS),
     greedy=True,
-    help="what a distance is measured in, or several to compare (default: that of the index)",
+    help="the metric of distances, or several to compare (default: that of the index)",
 )
-@options("--recall-at", metavar="K", type=COUNT, greedy=True, help="the k of recall@k (default: 10 100)")
-@option("--report", metavar="FILE.html", type=PATH, help="write a page with plots and pictures, one file")
+@options("--recall-at", metavar="K", type=COUNT, greedy=True, help="each k of recall@k (default: 10 100)")
+@option("--report", metavar="FILE.html", type=PATH, help="write a report with plots and pictures, in one file")
 @option(
     "--seed",
     metavar="N",
     type=click.INT,
     default=0,
-    help="of the random resampling (default: 0); same seed, same figures",
+    help="of the random resampling; the same seed gives the same figures (default: 0)",
 )
 @json_flag
 def evaluate(

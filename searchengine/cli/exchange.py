@@ -35,7 +35,7 @@ examples:
   searchengine import vectors.npy --labels labels.txt --paths names.txt --images ~/photos
 """
 _COLUMNS = "What is what in the file"
-_FILE = "a column, a file (.npy, or text with one a line), or none to leave them out"
+_FILE = "a column, a file (.npy, or text with one per line), or none to leave them out"
 
 
 @verb("import", "make an index of ready-made features", _IMPORT)
@@ -45,17 +45,19 @@ _FILE = "a column, a file (.npy, or text with one a line), or none to leave them
     "--ids",
     section=_COLUMNS,
     metavar="NAME|FILE|none",
-    help=f"whole numbers from 0 up, each but once (default: the rows are numbered): {_FILE}",
+    help=f"whole numbers from 0 up, all different (default: the rows are numbered): {_FILE}",
 )
-@option("--labels", section=_COLUMNS, metavar="NAME|FILE|none", help=f"a label each, or a list of labels: {_FILE}")
+@option(
+    "--labels", section=_COLUMNS, metavar="NAME|FILE|none", help=f"a label, or a list of labels, for each row: {_FILE}"
+)
 @option("--paths", section=_COLUMNS, metavar="NAME|FILE|none", help=f"the image files, relative to --images: {_FILE}")
-@option("--images", metavar="DIR", type=PATH, help="the folder of the pictures, if they are at hand")
-@option("--name", metavar="TEXT", help="what the features are, for people (default: the file's name)")
+@option("--images", metavar="DIR", type=PATH, help="the folder of the images, if you have them")
+@option("--name", metavar="TEXT", help="a description of the features (default: the file's name)")
 @option(
     "--normalize",
     type=choice("none", "l2"),
     default="none",
-    help="keep every number as it is (default), or bring each feature to length 1",
+    help="keep every number as it is (default), or scale each feature to length 1",
 )
 @metric_option("that of the index which the file was exported from, else euclidean")
 @flag("--append", help="add to an index that was imported before")
@@ -81,8 +83,8 @@ def import_(
       .parquet  a column of lists, or a column of numbers each   (needs PyArrow)
       .csv      a column of numbers each, or one with the vector as text: [1.0 2.0] or array('d', [1.0, 2.0])
 
-    Columns are known by usual names (features, deep_features, embedding, ...; id; label, class, ...; path, filename,
-    ...); for others, name them. Everything is imported or, if any row is wrong, nothing.
+    Columns are recognised by usual names (features, deep_features, embedding, ...; id; label, class, ...; path,
+    filename, ...); name them if they are called otherwise. If any row is wrong, nothing is imported.
     """
     from searchengine.exchange import Columns, ImportOptions, import_features
     from searchengine.progress import Bar

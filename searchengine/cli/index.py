@@ -52,14 +52,14 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     section=_WHICH,
     metavar="N",
     type=COUNT,
-    help="look at the first N files only; removes nothing (and so does not go with --rebuild of an index)",
+    help="look at the first N files only; removes nothing (so it cannot be combined with --rebuild of an index)",
 )
 @option(
     "--labels",
     section=_WHICH,
     metavar="folder|none|FILE",
-    help="an image's label is the name of the folder that it lies in, or what a file says: CSV with the columns path "
-    "and label (a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
+    help="where labels come from: the name of the folder of an image, or a file: CSV with the columns path and label "
+    "(a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
 )
 @option(
     "--model",
@@ -72,13 +72,13 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     "--layer",
     section=_MODEL,
     metavar="NAME",
-    help="the layer whose output is the feature (default for vgg16: fc2); repeated, several stand side by side",
+    help="the layer whose output is the feature (default for vgg16: fc2); repeated: the outputs are put side by side",
 )
 @option(
     "--pooling",
     section=_MODEL,
     type=choice(*POOLINGS),
-    help="how a convolutional layer becomes one number a channel; none (default) keeps every place of it",
+    help="how a convolutional layer is reduced to one number per channel; none (default) keeps every position",
 )
 @option(
     "--normalize",
@@ -97,28 +97,34 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     "--preprocessing",
     section=_MODEL,
     type=choice(*PREPROCESSINGS),
-    help="of a .keras file: how pixels of 0 to 255 are brought to what it was trained on (default: none, the model "
-    "does it itself); unit is 0 to 1, tf is -1 to 1, torch and caffe are those of keras.applications",
+    help="of a .keras file: how pixels of 0 to 255 are scaled for it (default: none, the model does it itself); "
+    "unit is 0 to 1, tf is -1 to 1, torch and caffe are those of keras.applications",
 )
 @option(
     "--input-size",
     section=_MODEL,
     metavar="PIXELS",
     type=COUNT,
-    help="of a .keras file that takes pictures of any size: the one to bring them to",
+    help="of a .keras file that takes images of any size: the size to resize them to",
 )
 @flag(
     "--scaled-decoding",
     section=_MODEL,
-    help="decode large JPEGs at a half, a quarter or an eighth, to no less than twice the model's input size: much "
-    "faster for photos of many megapixels; features differ a little, so it belongs to the index (compact always does "
-    "it)",
+    help="decode large JPEGs at a half, a quarter or an eighth, but at least twice the model's input size: much faster "
+    "for photos of many megapixels; features differ slightly, so it is recorded in the index (compact always does it)",
 )
 @metric_option("euclidean, or as the index was made", section=_MODEL)
-@option("--batch-size", section=_MODEL, metavar="N", type=COUNT, default=32, help="images at a time (default: 32)")
+@option(
+    "--batch-size",
+    section=_MODEL,
+    metavar="N",
+    type=COUNT,
+    default=32,
+    help="images that the model embeds at a time (default: 32)",
+)
 @flag("--rebuild", section=_RUN, help="embed everything again; the old index answers meanwhile")
-@flag("--prune", section=_RUN, help="take out what is gone even if it is more than a fifth")
-@flag("--relocate", section=_RUN, help="the folders of the index are now at these places")
+@flag("--prune", section=_RUN, help="remove missing images even if they are more than a fifth")
+@flag("--relocate", section=_RUN, help="the folders of the index have moved to these places")
 @flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
 @settings_options("index_dir", "precision", "runtime")
 @json_flag
@@ -126,7 +132,7 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
     """Make an index of one or more folders of images, or bring it up to date.
 
     The first run embeds every image. Later ones embed only what is new or changed; files that moved keep their id, and
-    files that are gone are taken out. A run that was stopped resumes with the same command.
+    files that are gone are removed. A run that was stopped resumes with the same command.
     """
     from searchengine.indexing import update_index
     from searchengine.progress import Bar

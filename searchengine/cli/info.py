@@ -1,4 +1,4 @@
-"""``searchengine info``, ``verify``, ``config`` and ``models``: what there is, whether it is whole, what is set."""
+"""``searchengine info``, ``verify``, ``config`` and ``models``: indexes, settings and models described."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from searchengine.settings import Settings
 
 
-@verb("info", "say what an index holds")
+@verb("info", "describe an index")
 @settings_options("index_dir")
-@flag("--skipped", "show_skipped", help="list the files that could not be used, with the reasons")
+@flag("--skipped", "show_skipped", help="list the files that could not be used, and why")
 @json_flag
 def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
-    """Say what an index holds."""
+    """Describe an index: images, extractor, size."""
     from searchengine.engine import open_index
 
     index = open_index(settings.index_dir[0])
@@ -48,11 +48,11 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
     return 0
 
 
-@verb("verify", "check an index whole", "exit status: 0 sound; 1 damaged")
+@verb("verify", "check an index for damage", "exit status: 0 sound; 1 damaged")
 @settings_options("index_dir")
 @json_flag
 def verify(settings: Settings, as_json: bool) -> int:
-    """Check every page of the catalog and every row of the features, and say how to mend what is wrong."""
+    """Check every page of the catalog and every row of the features, and say how to repair it."""
     from searchengine.indexing import verify as verifying
 
     folder = settings.index_dir[0]
@@ -146,24 +146,24 @@ def _list_models(*, as_json: bool) -> None:
 def _list_layers(model: str, *, as_json: bool) -> None:
     from searchengine.extractors.listing import layers_of
 
-    found = layers_of(model)
+    network = layers_of(model)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(network))
         return
-    size = "any size" if found.input_size is None else f"{found.input_size[0]} x {found.input_size[1]}"
+    size = "any size" if network.input_size is None else f"{network.input_size[0]} x {network.input_size[1]}"
     print_result(
-        f"{found.title}: input {size}, {found.parameters / 1e6:.1f} M parameters, preprocessing {found.preprocessing}; "
-        f"* is taken without --layer"
+        f"{network.title}: input {size}, {network.parameters / 1e6:.1f} M parameters, preprocessing "
+        f"{network.preprocessing}; * is taken without --layer"
     )
     rows = [
         (
-            ("* " if layer.name == found.default else "  ") + (layer.name or "(its output)"),
+            ("* " if layer.name == network.default else "  ") + (layer.name or "(its output)"),
             layer.kind,
             " x ".join("?" if side is None else str(side) for side in layer.shape),
             _count(layer.numbers("none")),
             _count(layer.numbers("avg")) if layer.is_spatial else "",
         )
-        for layer in found.layers
+        for layer in network.layers
     ]
     print_result(_columns(("  layer", "kind", "shape", "numbers", "pooled"), rows))
 

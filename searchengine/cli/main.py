@@ -29,8 +29,8 @@ a first day:
 Every verb has its own --help. The index folder is ./index unless --index-dir or SEARCHENGINE_INDEX_DIR says otherwise.
 """
 _COMPLETE = "_SEARCHENGINE_COMPLETE"
-# verb: the module and the command in it
-_VERBS = {
+# verb: its module, and the command in it
+VERBS = {
     "index": ("index", "index"),
     "search": ("search", "search"),
     "neighbours": ("analyse", "neighbours"),
@@ -59,15 +59,16 @@ class Verbs(HelpMixin, click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a user meets them."""
-        return list(_VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one."""
-        return _load(cmd_name) if cmd_name in _VERBS else None
+        return load_verb(cmd_name) if cmd_name in VERBS else None
 
 
-def _load(name: str) -> click.Command:
-    module, attribute = _VERBS[name]
+def load_verb(name: str) -> click.Command:
+    """Import the module of a verb."""
+    module, attribute = VERBS[name]
     command: click.Command = getattr(import_module(f"searchengine.cli.{module}"), attribute)
     return command
 
@@ -117,7 +118,7 @@ def _run(program: str, arguments: Sequence[str] | None) -> int:
     try:
         replace_unencodable()
         with flushed():
-            command = _searchengine if program == "searchengine" else _load("index")
+            command = _searchengine if program == "searchengine" else load_verb("index")
             try:
                 with command.make_context(program, given) as context:
                     return int(command.invoke(context) or 0)

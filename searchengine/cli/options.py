@@ -181,9 +181,9 @@ def metric_option(default: str, **settings: Any) -> Decorator[Any]:
     return option(
         "--metric",
         type=choice(*METRICS),
-        help=f"what a distance is measured in (default: {default}). Features of length 1 (--normalize l2) are ranked "
-        "alike by euclidean, cosine and inner-product; raw ones are not. A distance is smaller-is-better: for "
-        "inner-product, minus the product",
+        help=f"the metric of distances (default: {default}). euclidean, cosine and inner-product rank features of "
+        "length 1 (--normalize l2) alike, but not raw ones. Smaller distances are better: that of inner-product is "
+        "minus the product",
         **settings,
     )
 
@@ -199,18 +199,18 @@ _SETTINGS: dict[str, Decorator[Any]] = {
         "--images-dir",
         metavar="DIR",
         type=PATH,
-        help="where the photos are now, if they have moved since (default: $SEARCHENGINE_IMAGES_DIR)",
+        help="where the photos are now, if they have moved (default: $SEARCHENGINE_IMAGES_DIR)",
     ),
     "precision": option(
         "--precision",
         type=choice(*PRECISIONS),
-        help="numbers that the model computes with; auto: bfloat16 where the processor has it, else float32 (default: "
+        help="precision of the model; auto: bfloat16 if the processor has it, else float32 (default: "
         "$SEARCHENGINE_PRECISION, or auto)",
     ),
     "runtime": option(
         "--runtime",
         type=choice(*RUNTIMES),
-        help="what runs the model; auto: OpenVINO, or Keras where there is a GPU (default: $SEARCHENGINE_RUNTIME, or "
+        help="what runs the model; auto: OpenVINO, or Keras if there is a GPU (default: $SEARCHENGINE_RUNTIME, or "
         "auto)",
     ),
     "bind": option(

@@ -80,6 +80,12 @@ def naming(file: Path) -> Iterator[None]:
         raise type(error)(f"{file}: {error}") from error
 
 
+def same_file(contents: bytes) -> Callable[[Hit], bool]:
+    """Whether a hit is an image with just these bytes."""
+    digest = blake2b(contents, digest_size=16).hexdigest()
+    return lambda hit: hit.record is not None and hit.record.content_hash == digest
+
+
 _SEARCH = """\
 examples:
   searchengine search holiday.jpg -k 5
@@ -92,14 +98,16 @@ examples:
 
 @verb("search", "find the images that look like a given one", _SEARCH)
 @click.argument("image", metavar="[IMAGE]", required=False, type=PATH)
-@option("--id", "id_", metavar="ID", type=ID, help="an image of the index, by its id")
+@option("--id", "id_", metavar="ID", type=ID, help="the id of an image of the index")
 @option(
     "--vector",
     metavar="FILE",
-    help="a feature itself: a .npy file, or text with the numbers in a line; - reads standard input",
+    help="a feature: a .npy file, or text with the numbers in a line; - reads standard input",
 )
 @option("-k", metavar="K", type=COUNT, default=10, help="how many (default: 10)")
-@flag("--vote", help="let the labels of the k nearest vote, without the query itself: each label with its share")
+@flag(
+    "--vote", help="let the labels of the k nearest images vote, the query itself left out: each label with its share"
+)
 @metric_option("that of the index")
 @settings_options(*ENGINE)
 @json_flag
@@ -172,12 +180,7 @@ def _query(engine: SearchEngine, image: Path | None, id_: int | None, vector: st
     assert image is not None
     with naming(image):
         contents = read_picture(image, id_option="--id")
-        digest = blake2b(contents, digest_size=16).hexdigest()
-        return _Query(
-            engine.embed(contents),
-            lambda hit: hit.record is not None and hit.record.content_hash == digest,
-            by_id=False,
-        )
+        return _Query(engine.embed(contents), same_file(contents), by_id=False)
 
 
 def _vote(engine: SearchEngine, query: _Query, k: int, metric: str | None) -> list[Vote]:
@@ -226,16 +229,16 @@ examples:
 
 
 @verb("recommend", "find images by several liked and disliked ones", _RECOMMEND)
-@options("--like", metavar="IMAGE", type=EXAMPLE, help="a liked one; may be repeated")
-@options("--dislike", metavar="IMAGE", type=EXAMPLE, help="a disliked one; may be repeated")
-@option("--query", metavar="IMAGE", type=EXAMPLE, help="the one with which the search began")
+@options("--like", metavar="IMAGE", type=EXAMPLE, help="a liked image; may be repeated")
+@options("--dislike", metavar="IMAGE", type=EXAMPLE, help="a disliked image; may be repeated")
+@option("--query", metavar="IMAGE", type=EXAMPLE, help="the image with which the search began")
 @option("-k", metavar="K", type=COUNT, default=20, help="how many (default: 20)")
 @option(
     "--rule",
     type=choice(*RULES),
     default=RULES[0],
-    help="Rocchio (1971) moves the query towards the mean of the liked ones and away from that of the disliked ones; "
-    "the exemplar SVM (Malisiewicz et al. 2011) parts them by a support vector machine "
+    help="Rocchio (1971) moves the query towards the mean of the liked images and away from that of the disliked "
+    "ones; the exemplar SVM (Malisiewicz et al. 2011) separates them by a support vector machine "
     f"(default: {RULES[0]}, the better one in our measurements: docs/CLASSIFY.md)",
 )
 @settings_options(*ENGINE)

@@ -85,7 +85,13 @@ class _Backbone:
     help="the layer after which the new one comes (default: the one before the classification; of a .keras file the "
     "one before its last dense layer)",
 )
-@option("--pooling", section=_BACKBONE, type=choice(*POOLINGS), default="none", help="of a layer with places")
+@option(
+    "--pooling",
+    section=_BACKBONE,
+    type=choice(*POOLINGS),
+    default="none",
+    help="how a convolutional layer is reduced to one number per channel (default: none)",
+)
 @option("--weights", section=_BACKBONE, metavar="FILE", help="a weights file of your own, or the published one")
 @option("--preprocessing", section=_BACKBONE, type=choice(*PREPROCESSINGS), help="of a .keras file (default: none)")
 @option(
@@ -93,21 +99,21 @@ class _Backbone:
     section=_BACKBONE,
     metavar="PIXELS",
     type=COUNT,
-    help="of a .keras file that takes pictures of any size",
+    help="of a .keras file that takes images of any size",
 )
 @option(
     "--thaw",
     section=_BACKBONE,
     metavar="LAYER",
-    help="let the backbone learn too, from this layer on (default: it is frozen)",
+    help="train the backbone too, from this layer on (default: it is frozen)",
 )
-@option("--dim", section=_RECIPE, metavar="N", type=COUNT, help="numbers an embedding (default: 384)")
+@option("--dim", section=_RECIPE, metavar="N", type=COUNT, help="numbers in an embedding (default: 384)")
 @option(
     "--margin",
     section=_RECIPE,
     metavar="M",
     type=click.FLOAT,
-    help="by how much a negative is to be farther than a positive (default: 0.2)",
+    help="how much farther a negative should be than a positive (default: 0.2)",
 )
 @option(
     "--triplets",
@@ -121,9 +127,15 @@ class _Backbone:
     section=_RECIPE,
     metavar="N",
     type=COUNT,
-    help="triplets a batch; of mined ones, images (default: 32)",
+    help="triplets per batch; if they are mined, images per batch (default: 32)",
 )
-@option("--images-a-class", section=_RECIPE, metavar="K", type=COUNT, help="in a batch that is mined (default: 4)")
+@option(
+    "--images-a-class",
+    section=_RECIPE,
+    metavar="K",
+    type=COUNT,
+    help="images of each class in a mined batch (default: 4)",
+)
 @option("--learning-rate", section=_RECIPE, metavar="R", type=click.FLOAT, help="(default: 0.001)")
 @option(
     "--weight-decay",
@@ -145,7 +157,7 @@ class _Backbone:
     section=_RECIPE,
     metavar="P",
     type=click.FLOAT,
-    help="share of a feature's numbers that each step leaves out (default: 0.0)",
+    help="share of the numbers in a feature that each step leaves out (default: 0.0)",
 )
 @option(
     "--views",
@@ -161,7 +173,9 @@ class _Backbone:
     type=choice("image", "class"),
     help="hold back some images of each class, or all images of some classes (default: image)",
 )
-@option("--validation", section=_RECIPE, metavar="SHARE", type=click.FLOAT, help="how much is held back (default: 0.2)")
+@option(
+    "--validation", section=_RECIPE, metavar="SHARE", type=click.FLOAT, help="share that is held back (default: 0.2)"
+)
 @option("--epochs", section=_RECIPE, metavar="N", type=COUNT, help="at most (default: 60)")
 @option(
     "--patience",

@@ -153,7 +153,7 @@ def test_the_precision_of_the_environment_is_used(index: Path, drawings: Path, m
 
 def test_config_tells_numbers_as_numbers(capsys: Said) -> None:
     assert main(["config", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["SEARCHENGINE_IMAGES_DIR"] is None
-    assert told["PORT"] == 8000
-    assert told["SEARCHENGINE_INDEX_DIR"] == "index"
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["SEARCHENGINE_IMAGES_DIR"] is None
+    assert answer["PORT"] == 8000
+    assert answer["SEARCHENGINE_INDEX_DIR"] == "index"

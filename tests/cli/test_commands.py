@@ -70,9 +70,9 @@ def test_search(index: Path, drawings: Path, capsys: Said) -> None:
 def test_info_and_verify(index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(index))
     assert main(["info", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {"images", "skipped", "dimension", "extractor", "fingerprint", "bytes", "updated"} <= told.keys()
-    assert (told["images"], told["skipped"]) == (12, 1)
+    answer = json.loads(capsys.readouterr().out)
+    assert {"images", "skipped", "dimension", "extractor", "fingerprint", "bytes", "updated"} <= answer.keys()
+    assert (answer["images"], answer["skipped"]) == (12, 1)
     assert main(["info", "--skipped"]) == 0
     assert "broken.jpg" in capsys.readouterr().out
     assert main(["verify"]) == 0
@@ -168,5 +168,5 @@ def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, caps
     assert main(["search", str(drawings / "cold" / "00.jpg"), *index, "-k", "1"]) == 0
     assert "[sea, ship]" in capsys.readouterr().out
     assert main(["search", str(drawings / "cold" / "00.jpg"), *index, "-k", "12", "--json"]) == 0
-    told = {hit["path"]: hit["labels"] for hit in json.loads(capsys.readouterr().out)["hits"]}
-    assert (told["cold/00.jpg"], told["warm/01.jpg"], told["cold/02.jpg"]) == (["sea", "ship"], ["sun"], [])
+    labels = {hit["path"]: hit["labels"] for hit in json.loads(capsys.readouterr().out)["hits"]}
+    assert (labels["cold/00.jpg"], labels["warm/01.jpg"], labels["cold/02.jpg"]) == (["sea", "ship"], ["sun"], [])

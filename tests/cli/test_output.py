@@ -148,13 +148,13 @@ def test_names_with_control_characters(start: list[str], tmp_path: Path, capsys:
     assert "red\\x1b[31m\\nline.jpg" in out
     assert "[a\\x1b[1m]" in out
     assert main([*start, *where, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert name in [Path(one["path"]).name for one in told.get("hits", told.get("images"))]
+    answer = json.loads(capsys.readouterr().out)
+    assert name in [Path(image["path"]).name for image in answer.get("hits", answer.get("images"))]
 
 
 def test_a_line_that_comes_often_is_told_once(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = verify.Verification(0, ("One.", *60 * ["Another."]), 0, None)
-    monkeypatch.setattr(verify, "verify", lambda folder: found)
+    damaged = verify.Verification(0, ("One.", *60 * ["Another."]), 0, None)
+    monkeypatch.setattr(verify, "verify", lambda folder: damaged)
     assert main(["verify", "--index-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().out.splitlines() == ["One.", "Another. (60 times)"]
     assert main(["verify", "--index-dir", str(tmp_path), "--json"]) == 1

@@ -14,7 +14,7 @@ import pytest
 
 from searchengine.analyse.neighbours import NeighboursOptions
 from searchengine.cli import exchange, main, offline_index, options
-from searchengine.cli.main import _VERBS, _load
+from searchengine.cli.main import VERBS, load_verb
 from searchengine.exchange.collections import DATASETS, open_images
 from searchengine.extractors import backbones
 from searchengine.indexing import IndexingOptions
@@ -52,16 +52,16 @@ PROMISED = {
 }
 
 
-@pytest.mark.parametrize("verb", _VERBS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_no_option_is_lost(verb: str) -> None:
-    found = [name for option in _load(verb).params if isinstance(option, click.Option) for name in option.opts]
+    found = [name for option in load_verb(verb).params if isinstance(option, click.Option) for name in option.opts]
     assert sorted(found) == sorted(PROMISED[verb].split())
 
 
 def test_every_verb_is_listed(capsys: Said) -> None:
     assert main(["--help"]) == 0
     listed = re.findall(r"^  (\w+)  +\w", capsys.readouterr().out, re.MULTILINE)
-    assert listed == list(_VERBS) == list(PROMISED)
+    assert listed == list(VERBS) == list(PROMISED)
 
 
 def python(code: str, **environment: str) -> str:
@@ -71,7 +71,7 @@ def python(code: str, **environment: str) -> str:
     return process.stdout
 
 
-@pytest.mark.parametrize("command", [["--help"], *([verb, "--help"] for verb in _VERBS), ["search", "--id", "x"]])
+@pytest.mark.parametrize("command", [["--help"], *([verb, "--help"] for verb in VERBS), ["search", "--id", "x"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     heavy = ("numpy", "PIL", "pydantic", "flask", "openvino", "tensorflow", "searchengine.extractors")
     code = f"""
@@ -129,13 +129,13 @@ def test_the_script_is_the_verb(capsys: Said) -> None:
 def test_defaults_that_help_names_are_those_of_the_recipe() -> None:
     named = {
         option.name: default[1]
-        for option in _load("train").params
+        for option in load_verb("train").params
         if isinstance(option, click.Option) and (default := re.search(r"default: ([\w.]+)\)$", option.help or ""))
     }
     for field in fields(Recipe):
         if field.name != "thaw":
             assert named[field.name] == str(field.default)
-    assert "(default: 32)" in next(option.help for option in _load("index").params if option.name == "batch_size")
+    assert "(default: 32)" in next(option.help for option in load_verb("index").params if option.name == "batch_size")
     assert IndexingOptions().batch_size == 32
     assert NeighboursOptions().k == 10
 
@@ -145,7 +145,7 @@ def test_words_that_are_spelt_out_are_those_of_the_library(capsys: Said) -> None
     assert get_args(Runtime) == options.RUNTIMES
     assert backbones.POOLINGS == options.POOLINGS
     assert set(backbones.PREPROCESSINGS) == set(options.PREPROCESSINGS)
-    choices = {option.name: option.type for option in _load("train").params}
+    choices = {option.name: option.type for option in load_verb("train").params}
     assert (choices["triplets"].choices, choices["split"].choices) == (TRIPLETS, SPLITS)
     titles = {**{name: dataset.title for name, dataset in DATASETS.items()}, open_images.NAME: open_images.TITLE}
     assert tuple(titles) == exchange.COLLECTIONS
