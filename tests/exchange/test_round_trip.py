@@ -76,7 +76,7 @@ def test_ids_may_begin_at_0(features: Rows, tmp_path: Path) -> None:
 
 def test_several_labels_and_none_survive(features: Rows, tmp_path: Path) -> None:
     lists = [["cat", "dog"], [], ["dog"], ["a b"], ["é"], [], ["x", "y", "z"]]
-    np.savez(tmp_path / "a.npz", features=features, all_labels=[json.dumps(one) for one in lists])
+    np.savez(tmp_path / "a.npz", features=features, all_labels=[json.dumps(labels) for labels in lists])
     import_features(tmp_path / "a.npz", tmp_path / "index")
     for out in ("out.npz", "out.parquet"):
         if out.endswith("parquet"):
@@ -162,7 +162,7 @@ def test_normalised_or_as_they_are(features: Rows, tmp_path: Path) -> None:
     assert import_features(tmp_path / "b.npy", tmp_path / "told").normalized  # seen, not asked for
 
 
-def test_pictures_are_looked_at_and_absent_ones_are_told(features: Rows, tmp_path: Path, capsys: Said) -> None:
+def test_pictures_are_looked_at_and_absent_ones_are_reported(features: Rows, tmp_path: Path, capsys: Said) -> None:
     photos = tmp_path / "photos" / "p"
     photos.mkdir(parents=True)
     (photos / "11.png").write_bytes(picture((255, 0, 0), (8, 6)))
@@ -304,11 +304,11 @@ def test_by_command(features: Rows, tmp_path: Path, capsys: Said, monkeypatch: p
     assert "7 features of 5 numbers imported, 7 with a label; they have length 1" in capsys.readouterr().out
     search = ["search", "--index-dir", folder, "--json"]
     assert main([*search, "--id", "13", "-k", "3", "--vote"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["hits"][0]["id"] == 13
-    assert len(told["hits"]) == 3
-    assert sum(one["count"] for one in told["votes"]) == 3  # the image itself has no vote
-    by_id = told["votes"]
+    result = json.loads(capsys.readouterr().out)
+    assert result["hits"][0]["id"] == 13
+    assert len(result["hits"]) == 3
+    assert sum(vote["count"] for vote in result["votes"]) == 3  # the image itself has no vote
+    by_id = result["votes"]
     np.save(tmp_path / "q.npy", features[2] * 9)
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "3", "--vote"]) == 0
     out, err = capsys.readouterr()
@@ -316,8 +316,8 @@ def test_by_command(features: Rows, tmp_path: Path, capsys: Said, monkeypatch: p
     assert "Without a vote, because it is the query itself: p/13.png" in err
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "1", "--metric", "cosine"]) == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert (told["metric"], told["hits"][0]["id"]) == ("cosine", 13)
+    result = json.loads(out)
+    assert (result["metric"], result["hits"][0]["id"]) == ("cosine", 13)
     assert "divided by its length" in err
     assert "gives the same order" in err
     monkeypatch.setattr(sys, "stdin", io.StringIO(" ".join(map(str, features[3].tolist()))))

@@ -1,4 +1,4 @@
-"""A publisher on this machine that behaves as badly as it is told to."""
+"""A publisher on this machine that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from searchengine.download import Client
 
 @dataclass
 class Publisher:
-    """``files`` by path. ``breaks``: after so many bytes the connection ends, one number a request; then no more."""
+    """``files`` by path. ``breaks``: the connection ends after so many bytes, one number for each request."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     breaks: list[int] = field(default_factory=list)
     ranges: bool = True
     marks: bool = True
-    says: int | None = None  # a length that is not true
-    tells: dict[str, dict[str, str]] = field(default_factory=dict)  # more headers, by path
+    says: int | None = None  # a wrong length to announce
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)  # more of them, by path
     statuses: list[int] = field(default_factory=list)  # answered before anything else
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each request
     base: str = ""
@@ -41,37 +41,37 @@ class _Handler(BaseHTTPRequestHandler):
         self._only_headers(200 if self.path in self.publisher.files else 404)
 
     def do_GET(self) -> None:
-        told, wanted = self.publisher, self.headers.get("Range")
-        told.asked.append((self.path, wanted))
+        publisher, wanted = self.publisher, self.headers.get("Range")
+        publisher.asked.append((self.path, wanted))
         self.close_connection = True
-        if told.statuses:
-            self._only_headers(told.statuses.pop(0))
+        if publisher.statuses:
+            self._only_headers(publisher.statuses.pop(0))
             return
-        data = told.files.get(self.path)
+        data = publisher.files.get(self.path)
         if data is None:
             self._only_headers(404)
             return
         start, condition = 0, self.headers.get("If-Range")
-        if wanted and told.ranges and (condition is None or condition == told.mark(data)):
-            found = re.fullmatch(r"bytes=(\d+)-", wanted)
-            assert found is not None
-            start = int(found[1])
+        if wanted and publisher.ranges and (condition is None or condition == publisher.mark(data)):
+            bytes_ = re.fullmatch(r"bytes=(\d+)-", wanted)
+            assert bytes_ is not None
+            start = int(bytes_[1])
         if start >= len(data) and start:
             self._only_headers(416, {"Content-Range": f"bytes */{len(data)}"})
             return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        for name, value in told.tells.get(self.path, {}).items():
+        for name, value in publisher.headers.get(self.path, {}).items():
             if name != "Server":
                 self.send_header(name, value)
-        if told.marks and "ETag" not in told.tells.get(self.path, {}):
-            self.send_header("ETag", told.mark(data))
+        if publisher.marks and "ETag" not in publisher.headers.get(self.path, {}):
+            self.send_header("ETag", publisher.mark(data))
         length = len(data) - start
-        self.send_header("Content-Length", str(told.says if told.says is not None and not start else length))
+        self.send_header("Content-Length", str(publisher.says if publisher.says is not None and not start else length))
         self.send_header("Connection", "close")
         self.end_headers()
-        sent = told.breaks.pop(0) if told.breaks else length
+        sent = publisher.breaks.pop(0) if publisher.breaks else length
         self.wfile.write(data[start : start + sent])
 
     def _only_headers(self, status: int, headers: dict[str, str] | None = None) -> None:
@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def version_string(self) -> str:
-        return self.publisher.tells.get(self.path, {}).get("Server", "a publisher")
+        return self.publisher.headers.get(self.path, {}).get("Server", "a publisher")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
@@ -91,12 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
 def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    told = Publisher()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"publisher": told}))
-    told.base = f"http://127.0.0.1:{server.server_port}"
+    publisher = Publisher()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"publisher": publisher}))
+    publisher.base = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield told
+    yield publisher
     server.shutdown()
     thread.join()
     server.server_close()

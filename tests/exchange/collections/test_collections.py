@@ -103,12 +103,12 @@ def coco(publisher: Publisher, **more: bytes) -> Dataset:
 def batches(seed: int = 0, each: int = 20) -> dict[str, bytes]:
     random = np.random.default_rng(seed)
     names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
-    made = {}
+    archive = {}
     for name in names:
         records = random.integers(0, 256, (each, 3073), dtype=np.uint8)
         records[:, 0] = np.arange(each) % 10
-        made[f"cifar-10-batches-bin/{name}.bin"] = records.tobytes()
-    return made
+        archive[f"cifar-10-batches-bin/{name}.bin"] = records.tobytes()
+    return archive
 
 
 def files_in(folder: Path) -> list[str]:
@@ -230,14 +230,14 @@ def test_what_is_in_the_way_does_not_cost_the_download(publisher: Publisher, tmp
 
 
 def test_cifar10(publisher: Publisher, tmp_path: Path) -> None:
-    made = batches()
-    dataset = published(CIFAR, publisher, (tarred({**made, "cifar-10-batches-bin/readme.html": b"hello"}), 120))
+    archive = batches()
+    dataset = published(CIFAR, publisher, (tarred({**archive, "cifar-10-batches-bin/readme.html": b"hello"}), 120))
     done = download(dataset, tmp_path)
     assert (done.files, done.pictures, done.label_file) == (120, tmp_path / "train", None)
     assert sorted(folder.name for folder in done.pictures.iterdir()) == sorted(CIFAR10_CLASSES)
     assert len(files_in(tmp_path / "train")) == 100
     # Number 3 of the second batch is a cat; its bytes are the red, the green and the blue plane.
-    record = made["cifar-10-batches-bin/data_batch_2.bin"][3 * 3073 : 4 * 3073]
+    record = archive["cifar-10-batches-bin/data_batch_2.bin"][3 * 3073 : 4 * 3073]
     with Image.open(tmp_path / "train" / "cat" / "10003.png") as image:
         pixels = np.asarray(image)
     assert pixels.shape == (32, 32, 3)
@@ -247,16 +247,16 @@ def test_cifar10(publisher: Publisher, tmp_path: Path) -> None:
 
 
 def test_a_damaged_cifar10(publisher: Publisher, tmp_path: Path) -> None:
-    made = batches()
-    whole = tarred(made)
+    archive = batches()
+    whole = tarred(archive)
     name = "cifar-10-batches-bin/test_batch.bin"
     for data, words in (
         (whole[: len(whole) // 2], "damaged"),
         (b"no archive", "damaged"),
-        (tarred({**made, name: made[name][:-1]}), "has 61,459 bytes"),
-        (tarred({**made, name: b"\x0a" + made[name][1:]}), "a class that does not exist"),
-        (tarred({"other/data_batch_1.bin": made[name]}), "holds 0 of the 120 files"),
-        (tarred({name: made[name]}), "holds 20 of the 120 files"),
+        (tarred({**archive, name: archive[name][:-1]}), "has 61,459 bytes"),
+        (tarred({**archive, name: b"\x0a" + archive[name][1:]}), "a class that does not exist"),
+        (tarred({"other/data_batch_1.bin": archive[name]}), "holds 0 of the 120 files"),
+        (tarred({name: archive[name]}), "holds 20 of the 120 files"),
     ):
         with pytest.raises(DownloadError, match=f"{words}.*run the same command again"):
             download(published(CIFAR, publisher, (data, 120)), tmp_path)
@@ -332,17 +332,17 @@ def test_the_command(
     monkeypatch.setitem(DATASETS, "coco-val2017", coco(publisher))
     to = str(tmp_path / "my coco")
     assert cli.main(["download", "coco-val2017", "--to", to]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(f"searchengine index '{to}/val2017' --index-dir coco-val2017 --labels ")
+    output = capsys.readouterr()
+    assert output.out.startswith(f"searchengine index '{to}/val2017' --index-dir coco-val2017 --labels ")
     assert cli.main(["download", "coco-val2017", "--to", to, "--json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["files"] == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["files"] == 0
     given = [word for archive in saved(publisher, tmp_path) for word in ("--archive", str(archive))]
     publisher.files.clear()
     assert cli.main(["download", "coco-val2017", "--to", str(tmp_path / "third"), *given]) == 0
     capsys.readouterr()
     assert cli.main(["download", "coco-val2017", "--to", str(tmp_path / "other")]) == 1
-    told = capsys.readouterr()
-    assert "answered 404" in told.err
-    assert "Traceback" not in told.err
+    output = capsys.readouterr()
+    assert "answered 404" in output.err
+    assert "Traceback" not in output.err
     assert cli.main(["download", "imagenet", "--to", to]) == 2

@@ -34,19 +34,19 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tables(publisher: Publisher) -> dict[str, Rows]:
     """(id, mark, confidence) by split, sorted by id: what the publisher has, photographs included."""
-    randomly, made = random.Random(3), {}
+    generator, tables = random.Random(3), {}
     for number, split in enumerate(SPLITS):
         rows = []
         for at in range(60):
-            id_ = f"{number}{randomly.getrandbits(60):015x}"
-            marks = randomly.sample(["/m/01yrx", "/m/0bt9lr", "/g/11x", "/m/0other"], randomly.randint(1, 3))
+            id_ = f"{number}{generator.getrandbits(60):015x}"
+            marks = generator.sample(["/m/01yrx", "/m/0bt9lr", "/g/11x", "/m/0other"], generator.randint(1, 3))
             if split == "train" and at == 50:
                 rows.append((id_, "/m/0rare", "1"))
-            rows += [(id_, mark, randomly.choice(["0", "1", "1", "1.0", "0.0"])) for mark in marks]
+            rows += [(id_, mark, generator.choice(["0", "1", "1", "1.0", "0.0"])) for mark in marks]
             publisher.files[f"/{split}/{id_}.jpg"] = JPEG
-        made[split] = sorted(rows)
-    publish(publisher, made)
-    return made
+        tables[split] = sorted(rows)
+    publish(publisher, tables)
+    return tables
 
 
 def publish(publisher: Publisher, tables: dict[str, Rows]) -> None:
@@ -94,13 +94,13 @@ def expected(
 
 
 def labels_of(done: Downloaded) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
     if done.label_file is not None:
         with done.label_file.open(newline="") as file:
             for row in csv.DictReader(file):
                 assert (done.pictures / row["path"]).is_file()
-                found.setdefault(Path(row["path"]).stem, set()).add(row["label"])
-    return found or {file.stem: {file.parent.name} for file in done.pictures.rglob("*.jpg")}
+                labels.setdefault(Path(row["path"]).stem, set()).add(row["label"])
+    return labels or {file.stem: {file.parent.name} for file in done.pictures.rglob("*.jpg")}
 
 
 def test_the_publishers_addresses() -> None:
@@ -207,15 +207,15 @@ def test_a_photograph_that_was_damaged_on_its_way(
 ) -> None:
     (first, *_) = expected(tables, ["Cat"], 3)
     path = f"/validation/{first}.jpg"
-    for tells in (
+    for headers in (
         {"x-goog-hash": "crc32c=AAAAAA==, md5=AAAAAAAAAAAAAAAAAAAAAA=="},
         {"Server": "AmazonS3", "ETag": f'"{0:032}"'},
     ):
-        publisher.tells[path] = tells
+        publisher.headers[path] = headers
         with pytest.raises(DownloadError, match=rf"{first}.jpg is not the file .* MD5 .* {0:032}.* again"):
             get(publisher, tmp_path, ["Cat"], 3)
         assert not (tmp_path / "images" / "Cat" / f"{first}.jpg").exists()
-    del publisher.tells[path]
+    del publisher.headers[path]
     publisher.files[path] = b"<html>Please log in</html>"
     with pytest.raises(DownloadError, match="is not a JPEG"):
         get(publisher, tmp_path, ["Cat"], 3)
@@ -255,9 +255,9 @@ def test_the_command(
     to = str(tmp_path / "pets")
     command = ["download", "open-images", "--to", to, "--classes", "Cat", "Rare", "--images", "3"]
     assert cli.main([*command, "--split", "train", "validation"]) == 0
-    told = capsys.readouterr()
-    assert "Rare: only 1 photographs in train, validation" in told.err
-    assert told.out.startswith(f"searchengine index {to}/images --index-dir open-images")
+    output = capsys.readouterr()
+    assert "Rare: only 1 photographs in train, validation" in output.err
+    assert output.out.startswith(f"searchengine index {to}/images --index-dir open-images")
     assert cli.main([*command, "--split", "train", "validation", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["files"] == 0
     # The index takes what it writes.
