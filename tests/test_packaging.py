@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 import urllib.request
 import venv
@@ -38,9 +37,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, capture_output=True)
-    # A .pth in a folder that came by .pth is not read: our own editable install stays out of sight.
+    # A .pth file in a folder that was added by a .pth file is not read, so our own editable install is not seen.
     (site,) = (home / "lib").glob("python*/site-packages")
-    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
     return home / "bin"
 
 

@@ -1,4 +1,4 @@
-"""Importing TensorFlow and OpenVINO without their chatter, and without telemetry."""
+"""Import TensorFlow and OpenVINO without their messages, and without telemetry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from searchengine.errors import ExtractorError
 
 
 def import_keras() -> ModuleType:
-    """Keras on TensorFlow. ExtractorError if it is not installed, or already runs on something else."""
+    """Keras on TensorFlow. Raises ExtractorError if it is not installed, or Keras already runs on another backend."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,10 +26,11 @@ def import_keras() -> ModuleType:
             import keras
             import tensorflow as tf
 
-            tf.constant(0)  # the rest of what it says, it says when it first looks for devices
+            tf.constant(0)  # it prints the rest of its messages when it first looks for devices
     except ImportError as error:
         raise ExtractorError(
-            f"TensorFlow cannot be loaded ({error}). Install it: pip install tensorflow keras."
+            f"TensorFlow cannot be loaded ({error}). Install it (pip install tensorflow keras), or run `searchengine "
+            "prepare` where it is installed and share the cache of models (SEARCHENGINE_CACHE_DIR)."
         ) from error
     if keras.backend.backend() != "tensorflow":
         raise ExtractorError(
@@ -40,8 +41,8 @@ def import_keras() -> ModuleType:
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO, with its telemetry absent. ExtractorError if it is not installed."""
-    # Its conversion tools report each use to their makers through this package, and do without it where it is missing.
+    """OpenVINO without its telemetry. Raises ExtractorError if it is not installed."""
+    # Its conversion tools report each use through this package, and work without it where it is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
@@ -61,7 +62,7 @@ def export_openvino(model: Any, file: Path) -> None:
 
 @contextlib.contextmanager
 def _silent_start() -> Iterator[None]:
-    """TensorFlow writes to file descriptor 2 before its log level is read; what it raises still comes through."""
+    """TensorFlow writes to file descriptor 2 before it reads its log level. Its exceptions are not affected."""
     if "tensorflow" in sys.modules:
         yield
         return

@@ -106,3 +106,16 @@ def test_it_classifies_with_a_fitted_classifier(serve_env: Path, index_dir: Path
     (image,) = json.loads(done.stdout)["images"]
     assert sum(label["probability"] for label in image["logistic"]) == pytest.approx(1.0)
     assert image["vote"]
+
+
+def test_a_model_that_was_not_prepared_is_refused_with_the_command_that_prepares_it(
+    serve_env: Path, index_dir: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    file = next((index_dir.parent / "images").rglob("*.png"))
+    done = subprocess.run(
+        [serve_env / "searchengine", "search", file, "--index-dir", index_dir],
+        cwd=tmp_path, env={**environment, "SEARCHENGINE_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "searchengine prepare" in done.stderr
