@@ -27,7 +27,7 @@ from searchengine.index.catalog import now
 from searchengine.index.features import matrices
 from searchengine.index.types import FileState, ImageRow
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing.scan import check_folder
+from searchengine.indexing.roots import check_folder
 from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 32 * 2**20

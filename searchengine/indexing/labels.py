@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from searchengine.errors import IndexingError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.indexing.scan import Root, label_of
+from searchengine.indexing.roots import Root, label_of
 
 FOLDER, NONE = "folder", "none"
 _PATHS = ("path", "paths", "file", "filename", "file_name", "image", "image_path")
@@ -94,7 +94,7 @@ class FolderLabels:
     recorded = FOLDER
 
     def of(self, root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
-        """See ``scan.label_of``."""
+        """See ``roots.label_of``."""
         return label_of(root, path, several=several)
 
     def remark(self) -> str | None:

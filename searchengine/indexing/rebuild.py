@@ -1,4 +1,4 @@
-"""An index is made anew in a folder within the old one, which answers until the new one is whole."""
+"""A rebuild makes an index in a folder within the old one, which answers until the new one is complete."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def check_whole(old: OldIds) -> None:
         )
 
 
-def begun(folder: Path) -> bool:
-    """Whether a rebuild that came to no end has left something."""
+def has_begun(folder: Path) -> bool:
+    """Whether a rebuild that was not finished has left something."""
     return (folder / _STAGING).exists()
 
 
@@ -151,8 +151,8 @@ def _is_adopted(staged: Path, folder: Path) -> bool:
     return any((file.stat().st_dev, file.stat().st_ino) in live for file in matrices(staged))
 
 
-def writer_there(staged: Path, last_id: int) -> IndexWriter | None:
-    """To what a killed run has left there, if it left anything; ids up to ``last_id`` have been given since."""
+def open_staged(staged: Path, last_id: int) -> IndexWriter | None:
+    """The index that a killed run has left there, if it left one; ids up to ``last_id`` have been given since."""
     try:
         writer = IndexWriter.open(staged)
     except IndexNotFoundError:

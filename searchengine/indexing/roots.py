@@ -1,13 +1,58 @@
-"""Which image folders an index is of. Another folder than it was made from stops the run: nothing is "deleted"."""
+"""The image folders of an index. Another folder than it was made from stops the run: nothing is "deleted"."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from searchengine.errors import IndexingError
-from searchengine.indexing.scan import Root, readable
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One image folder; ``name`` tells it from the others where there are several."""
+
+    id: int
+    folder: Path
+    name: str
+
+
+def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The image folders as absolute paths.
+
+    Raises:
+        IndexingError: there is none, or one is missing, no folder or not to be read, or lies inside another.
+    """
+    if not images:
+        raise IndexingError("No image folder is given.")
+    folders: list[Path] = []
+    for image_folder in images:
+        folder = Path(os.path.abspath(os.path.expanduser(image_folder)))  # noqa: PTH100, PTH111  (links stay links)
+        check_folder(folder)
+        if folder not in folders:
+            folders.append(folder)
+    for folder in folders:
+        for other in folders:
+            if folder != other and folder.is_relative_to(other):
+                raise IndexingError(f"{folder} lies inside {other}, which is enough. Give one of them.")
+    return folders
+
+
+def check_folder(folder: Path) -> None:
+    """IndexingError unless it is a folder that can be listed."""
+    try:
+        with os.scandir(folder):
+            return
+    except FileNotFoundError as error:
+        raise IndexingError(
+            f"The image folder {folder} is not there. Is its disk mounted, and the name right? Nothing was changed."
+        ) from error
+    except NotADirectoryError as error:
+        raise IndexingError(f"{folder} is not a folder. Give the folder that holds the images.") from error
+    except OSError as error:
+        raise IndexingError(f"The image folder {folder} cannot be read: {error.strerror}.") from error
 
 
 def assign_roots(
@@ -60,3 +105,16 @@ def _free_name(folder: Path, roots: Sequence[Root]) -> str:
     while free in taken:
         number, free = number + 1, f"{name}-{number}"
     return free
+
+
+def readable(name: str) -> str:
+    """A name as people can read it, whatever its bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def label_of(root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
+    """The name of the folder that a file lies in; a file right in the only image folder has no label."""
+    parent = os.path.dirname(path)  # noqa: PTH120  (bytes)
+    if parent:
+        return (os.path.basename(parent).decode("utf-8", "replace"),)  # noqa: PTH119
+    return (readable(root.folder.name) or root.name,) if several else ()

@@ -10,7 +10,7 @@ import pytest
 
 from searchengine.errors import ExtractorError, IndexingError
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing import IndexingOptions, pipeline
+from searchengine.indexing import IndexingOptions, reading
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
 from tests.fakes import SPEC, FakeExtractor, write_pictures
@@ -45,7 +45,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
         opened = open(file, mode)  # noqa: PTH123, SIM115
         return opened if left[0] >= 0 else Faulty(opened)
 
-    monkeypatch.setattr(pipeline, "open", opening, raising=False)
+    monkeypatch.setattr(reading, "open", opening, raising=False)
 
 
 def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
@@ -59,7 +59,7 @@ def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
             photos.mkdir()
         return open(file, mode)  # noqa: PTH123
 
-    monkeypatch.setattr(pipeline, "open", opening, raising=False)
+    monkeypatch.setattr(reading, "open", opening, raising=False)
 
 
 def test_what_could_not_be_read_for_a_while_is_read_again(

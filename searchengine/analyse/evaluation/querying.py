@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.images import FoundFile, find
-from searchengine.indexing.pipeline import Reading, read_ahead
-from searchengine.indexing.scan import Candidate, Root, check_folder, label_of
+from searchengine.indexing.reading import Reading, read_ahead
+from searchengine.indexing.roots import Root, check_folder, label_of
+from searchengine.indexing.scan import Candidate
 from searchengine.progress import QUIET, Progress
 
 _BATCH = 32

@@ -18,8 +18,8 @@ from searchengine.errors import ImageError, LearningError
 from searchengine.extractors import Extractor
 from searchengine.images import resize
 from searchengine.indexing.labels import labels_from
-from searchengine.indexing.roots import assign_roots
-from searchengine.indexing.scan import Candidate, check_roots, make_plan
+from searchengine.indexing.roots import assign_roots, check_roots
+from searchengine.indexing.scan import Candidate, make_plan
 from searchengine.learn.triplets.augmentation import Augmentation
 from searchengine.learn.triplets.records import Records
 from searchengine.progress import Progress

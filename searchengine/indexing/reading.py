@@ -1,4 +1,4 @@
-"""Files are read, hashed and decoded by threads, some way ahead of the model: decoding overlaps inference."""
+"""Files are read, hashed and decoded by threads, ahead of the model, so that decoding overlaps inference."""
 
 from __future__ import annotations
 

@@ -1,0 +1,274 @@
+"""What a run changes: each file that was read becomes a change of the index, and changes are committed in batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import IndexingError
+from searchengine.index.catalog import now
+from searchengine.index.types import Batch, ImageRow, Known, Place, Seen, Skipped, Twin
+from searchengine.index.writer import IndexWriter, run_note
+from searchengine.indexing.reading import Picture, Reading
+from searchengine.indexing.rebuild import OldIds
+from searchengine.indexing.roots import Root
+from searchengine.indexing.scan import Plan
+
+
+class Store:
+    """The index of a run. It comes into being with its first batch, so that an empty run leaves no index."""
+
+    def __init__(self, folder: Path, writer: IndexWriter | None, old_ids: OldIds | None = None) -> None:
+        self.folder = folder
+        self.writer = writer
+        self.old_ids = old_ids
+        self.known_content: set[bytes] = set()
+        self._started = now()
+        self._held: list[Skipped] = []  # until there is an index to record them in
+        self._roots: list[tuple[int, bytes, str]] = []
+        self._manifest: Callable[[], dict[str, str]] | None = None
+
+    def known(self) -> dict[Place, Known]:
+        """What the index holds so far."""
+        known = self.writer.known() if self.writer else {}
+        self.known_content = {image.content_hash for image in known.values()}
+        if self.old_ids is not None:
+            self.old_ids.used |= {image.id for image in known.values()}
+        return known
+
+    def skipped(self) -> dict[Place, Skipped]:
+        """What was skipped so far."""
+        return self.writer.skipped() if self.writer else {}
+
+    def roots(self) -> list[tuple[int, bytes, str]]:
+        """The image folders so far: id, path, name."""
+        return self.writer.roots() if self.writer else []
+
+    def manifest(self, key: str) -> str | None:
+        """One entry of the manifest, if there is an index."""
+        return self.writer.catalog.get(key) if self.writer else None
+
+    def count(self) -> int:
+        """Images in the index."""
+        return self.writer.count() if self.writer else 0
+
+    def twin(self, content_hash: bytes) -> Twin | None:
+        """An image of that very content, if the index has one."""
+        return self.writer.twin(content_hash) if self.writer and content_hash in self.known_content else None
+
+    def old_id(self, file: bytes, content_hash: bytes) -> int | None:
+        """The id that a new image had in the index before, if any."""
+        return None if self.old_ids is None else self.old_ids.claim(file, content_hash)
+
+    def begin(self, roots: list[Root], choices: dict[str, str], made_by: Callable[[], dict[str, str]]) -> None:
+        """Record what the run is about.
+
+        Args:
+            roots: the image folders.
+            choices: entries of the manifest that a run may change, without a change of any feature.
+            made_by: the other entries, called only when a new index is made.
+        """
+        self._roots = [(root.id, bytes(root.folder), root.name) for root in roots]
+        self._manifest = lambda: {**made_by(), **choices}
+        if self.writer is not None:
+            self._record_roots(self.writer)
+            if any(self.manifest(key) != value for key, value in choices.items()):
+                self.writer.set({**choices})
+
+    def _record_roots(self, writer: IndexWriter) -> None:
+        if writer.roots() != self._roots:
+            writer.set_roots(self._roots)
+
+    def commit(self, batch: Batch, done: int, total: int) -> None:
+        """Make a batch part of the index; ``done`` of ``total`` files have been looked at."""
+        if self.writer is None:
+            if not batch.stored:
+                self._held += batch.skipped
+                return  # nothing but skipped files so far: no index yet
+            self.writer = self._created(len(batch.features[0]))
+            batch.skipped[:0] = self._held
+            self._held = []
+        self.writer.commit(batch, {"run": run_note(done, total, self._started)})
+        self.known_content.update(image.content_hash for image in batch.stored if image.content_hash is not None)
+
+    def _created(self, dimension: int) -> IndexWriter:
+        assert self._manifest is not None
+        last_id = self.old_ids.last if self.old_ids else 0
+        writer = IndexWriter.create(self.folder, self._manifest(), dimension=dimension, last_id=last_id)
+        self._record_roots(writer)
+        return writer
+
+    def remove(self, ids: list[int]) -> None:
+        """Take images out."""
+        if self.writer is not None:
+            self.writer.commit(Batch(removed=ids))
+
+    def finish(self, forgotten: Iterable[Place]) -> None:
+        """End the run in the manifest, forget skipped files that are gone, and compact if it pays."""
+        if self.writer is None:
+            return
+        forgotten = list(forgotten)
+        if forgotten:
+            self.writer.forget_skipped(forgotten)
+        with contextlib.suppress(IndexingError):  # no room for it: the next run may have some
+            self.writer.compact_if_sparse()
+        if self.manifest("run") is not None:
+            self.writer.set({"run": None})
+
+    def back_up(self) -> None:
+        """Keep a copy of the catalog: see ``IndexWriter.back_up``."""
+        if self.writer is not None:
+            self.writer.back_up()
+
+    def close(self) -> None:
+        """Close the writer."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one reading means for the index.
+
+    ``counted`` is the field of ``Summary`` that it adds to. A new or changed image has a ``change`` without a feature
+    yet; ``gone``: the image that the file was known as is missing now; ``found``: the file is an image that was missing
+    at that place.
+    """
+
+    counted: str
+    change: ImageRow | Seen | Skipped | None = None
+    gone: Known | None = None
+    found: Place | None = None
+
+
+class Changes:
+    """The changes that a run gathers: a batch, and the pixels of content that waits for the model."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self.missing = dict(plan.missing)
+        self.batch = Batch(seen=list(plan.relabelled), skipped=list(plan.unreadable))
+        self._store = store
+        self._missing_content: dict[bytes, list[Place]] = {}  # content hash -> where it is missing
+        for place, image in plan.missing.items():
+            self._missing_content.setdefault(image.content_hash, []).append(place)
+        self._begin_batch()
+
+    def _begin_batch(self) -> None:
+        # all by content hash, of this batch
+        self._pictures: dict[bytes, Picture] = {}
+        self._features: dict[bytes, NDArray[np.float32]] = {}  # that were embedded
+        self._waiting: dict[bytes, list[int]] = {}  # places in the batch that the feature goes to
+
+    # -- one reading --------------------------------------------------------------------------------------------------
+
+    def has_lost(self, reading: Reading) -> bool:
+        """Whether its content was known when it was read, and has been overwritten since by a batch."""
+        digest = reading.content_hash
+        if digest is None or reading.reason is not None or reading.picture is not None or digest in self._pictures:
+            return False
+        return self._store.twin(digest) is None
+
+    def take(self, reading: Reading) -> Outcome:
+        """Decide what a reading means, and gather it."""
+        outcome = self._decide(reading)
+        self._gather(outcome, reading)
+        return outcome
+
+    def _decide(self, reading: Reading) -> Outcome:
+        candidate, known = reading.candidate, reading.candidate.known
+        if reading.vanished:
+            return Outcome("vanished") if known is None else Outcome("", gone=known)
+        if reading.reason is not None:
+            # what a passing fault kept from us is read again by the next run, and its image stays
+            state = None if reading.lost else reading.state
+            size, mtime = (state.size, state.mtime_ns) if state else (None, None)
+            refused = Skipped(*candidate.place, reading.reason, size, mtime)
+            return Outcome("skipped", refused, gone=None if reading.lost else known)
+        assert reading.state is not None
+        assert reading.content_hash is not None
+        if known is not None and known.content_hash == reading.content_hash:
+            return Outcome("unchanged", Seen(known.id, *candidate.place, reading.state, candidate.labels))
+        places = self._missing_content.get(reading.content_hash)
+        if known is None and places:
+            moved = self.missing[places[-1]]
+            return Outcome("moved", Seen(moved.id, *candidate.place, reading.state, candidate.labels), found=places[-1])
+        return Outcome("added" if known is None else "changed", self._image(reading, reading.content_hash))
+
+    def _image(self, reading: Reading, digest: bytes) -> ImageRow:
+        candidate, known = reading.candidate, reading.candidate.known
+        picture = reading.picture or self._store.twin(digest) or self._pictures[digest]
+        return ImageRow(
+            id=known.id if known is not None else self._store.old_id(candidate.file, digest),
+            root=candidate.root,
+            path=candidate.path,
+            labels=candidate.labels,
+            content_hash=digest,
+            state=reading.state,
+            width=picture.width,
+            height=picture.height,
+            colour=picture.colour,
+            format=picture.format,
+            replaces=known is not None,
+        )
+
+    def _gather(self, outcome: Outcome, reading: Reading) -> None:
+        """The one place where a reading changes anything."""
+        change = outcome.change
+        if isinstance(change, Skipped):
+            self.batch.skipped.append(change)
+        elif isinstance(change, Seen):
+            self.batch.seen.append(change)
+        elif change is not None:
+            assert change.content_hash is not None
+            self.batch.stored.append(change)
+            self.batch.features.append(self._feature(change.content_hash, reading.picture))
+        if outcome.gone is not None:
+            self.missing[reading.candidate.place] = outcome.gone
+        if outcome.found is not None:
+            assert reading.content_hash is not None
+            self._missing_content[reading.content_hash].pop()
+            del self.missing[outcome.found]
+
+    def _feature(self, digest: bytes, picture: Picture | None) -> NDArray[np.float32]:
+        """Of content that is known already; else an empty one, which ``embed`` replaces."""
+        twin = self._store.twin(digest)
+        if twin is not None:
+            return twin.feature
+        if digest in self._features:
+            return self._features[digest]
+        if digest not in self._waiting:
+            assert picture is not None
+            self._pictures[digest] = picture
+            self._waiting[digest] = []
+        self._waiting[digest].append(len(self.batch.stored) - 1)
+        return np.empty(0, dtype=np.float32)
+
+    # -- a batch ------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many pictures wait for the model."""
+        return len(self._waiting)
+
+    def embed(self, model: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]) -> int:
+        """Embed the pictures that wait, n of (h, w, 3) uint8 -> (n, d) float32; returns how many they were."""
+        features = model([self._pictures[digest].pixels for digest in self._waiting])
+        for (digest, places), feature in zip(self._waiting.items(), features, strict=True):
+            self._features[digest] = feature
+            for place in places:
+                self.batch.features[place] = feature
+        count = len(self._waiting)
+        self._waiting.clear()
+        return count
+
+    def commit(self, done: int, total: int) -> None:
+        """Make the batch part of the index, and begin another."""
+        if len(self.batch):
+            self._store.commit(self.batch, done, total)
+        self.batch = Batch()
+        self._begin_batch()
