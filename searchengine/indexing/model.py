@@ -33,7 +33,7 @@ def choose_spec(options: ModelOptions, index_dir: Path) -> tuple[ExtractorSpec, 
     """
     known = recorded(index_dir) if options.model is None else None
     asked: dict[str, Any] = {
-        "layer": options.layer,
+        "layer": options.layer or None,
         "pooling": options.pooling,
         "normalize": options.normalize,
         "weights": None if options.weights is None else os.fspath(options.weights),

@@ -27,7 +27,7 @@ def asked(**options: Any) -> ExtractorSpec:
 def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_spec("resnet50", layer="conv4_block6_out", pooling="gem", normalize="none", full_decode=False)
     monkeypatch.setattr(model, "recorded", lambda folder: Recorded(made, "", (), None, None))
-    assert asked() == made
+    assert asked() == asked(layer=()) == made
     assert asked(normalize="l2") == make_spec("resnet50", layer="conv4_block6_out", pooling="gem", full_decode=False)
     assert asked(pooling="avg").pooling == "avg"
     assert asked(pooling="avg").layer == "conv4_block6_out"

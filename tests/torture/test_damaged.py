@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import offline_index
-from searchengine.cli import main
+from searchengine.cli import main, offline_index
 from searchengine.errors import IndexDamagedError, IndexVersionError, SearchEngineError
 from searchengine.indexing import IndexingOptions, update_index
 from searchengine.indexing.verify import verify
@@ -81,9 +80,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("an index")
     images = write(folder / "l'été $HOME", range(12))
     arguments = [str(images), "--index-dir", str(folder / "the index"), "--model", "compact", "--normalize", "none"]
-    assert offline_index.main(arguments) == 0
+    assert offline_index(arguments) == 0
     (images / "label0" / "000003.png").rename(images / "another name.png")  # or ids would be those of a first run
-    assert offline_index.main(arguments) == 0
+    assert offline_index(arguments) == 0
     return folder / "the index"
 
 
@@ -127,7 +126,7 @@ def test_without_its_copy_all_but_the_ids_comes_back(made: Path, tmp_path: Path,
     arguments = shlex.split(line)[2:]
     arguments[arguments.index("IMAGES")] = str(made.parent / "l'été $HOME")
     arguments[arguments.index("MODEL")] = "compact"
-    assert offline_index.main([*arguments, "--normalize", "none"]) == 0
+    assert offline_index([*arguments, "--normalize", "none"]) == 0
     again = contents(index)
     assert again is not None
     assert again.rows == whole.rows

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import offline_index
-from searchengine.cli import main
+from searchengine.cli import main, offline_index
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
 from searchengine.exchange.importing import import_features
@@ -135,7 +134,7 @@ def test_a_read_only_index_answers_and_says_that_it_cannot_be_written_to(
         assert main(["verify", "--index-dir", str(index)]) == 0
         assert main(["info", "--index-dir", str(index)]) == 0
         assert main(["search", "--id", "3", "--index-dir", str(index)]) == 0
-        assert offline_index.main([str(photos), "--index-dir", str(index)]) == 1
+        assert offline_index([str(photos), "--index-dir", str(index)]) == 1
         assert "cannot be written to" in capsys.readouterr().err
     assert sorted(file.name for file in (tmp_path / "index").iterdir()) == [
         "backup.sqlite", "catalog.sqlite", "features.npy",
