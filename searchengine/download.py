@@ -174,16 +174,6 @@ class Client:
         _notes(part).unlink(missing_ok=True)
         yield target, _size(target)
 
-    def why_unreachable(self, url: str) -> str | None:
-        """The reason why an address does not answer; None if it does."""
-        import requests
-
-        try:
-            with self._session.head(url, allow_redirects=True, timeout=_TIMEOUTS[0]) as response:
-                return None if response.ok else f"HTTP {response.status_code}"
-        except requests.RequestException as error:
-            return _reason(error)
-
     def _attempt(
         self, resource: Resource, part: Path, check_space: Callable[[int], None], progress: Progress
     ) -> Iterator[int]:
@@ -246,6 +236,17 @@ class Client:
         if status in _RETRY_LATER:
             raise DownloadError(f"{answer} Run the same command again later.")
         raise NotOnServerError(f"{answer} It may have moved.")
+
+
+def why_unreachable(url: str) -> str | None:
+    """The reason why an address does not answer, asked for once and without its content; None if it does."""
+    import requests
+
+    try:
+        with requests.head(url, allow_redirects=True, timeout=_TIMEOUTS[0]) as response:
+            return None if response.ok else f"HTTP {response.status_code}"
+    except requests.RequestException as error:
+        return _reason(error)
 
 
 def check_md5(file: Path, md5: str, name: str, progress: Progress = QUIET) -> None:
