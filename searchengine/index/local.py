@@ -20,11 +20,12 @@ from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
 from searchengine.index import lock, state
 from searchengine.index.catalog import Catalog
 from searchengine.index.metrics import check_metric, score
+from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 
 
-class LocalIndex:
+class LocalIndex(Index):
     """An index folder, open for reading. Safe to share between threads; open it after a fork."""
 
     def __init__(self, folder: Path, catalog: Catalog, images_dir: Path | None = None) -> None:

@@ -19,13 +19,14 @@ from searchengine.files import flush, flush_folder
 from searchengine.index.catalog import Catalog
 from searchengine.index.database import writable
 from searchengine.index.features import FeatureWriter, map_rows, matrices, next_name
+from searchengine.index.protocol import Writer
 from searchengine.index.types import Batch, ImageRow, Known, Place, Skipped, Twin
 
 _COMPACT_ABOVE = 0.25  # of all rows are dead: searches read them for nothing
 _COPY_ROWS = 4096
 
 
-class IndexWriter:
+class IndexWriter(Writer):
     """Writes to one index folder. The caller holds its lock.
 
     All methods that write raise IndexingError if the disk is full or read-only, and IndexDamagedError.
@@ -90,6 +91,10 @@ class IndexWriter:
     def roots(self) -> list[tuple[int, bytes, str]]:
         """The image folders: id, path, name."""
         return self.catalog.roots()
+
+    def manifest(self, key: str) -> str | None:
+        """One entry of the manifest."""
+        return self.catalog.get(key)
 
     def count(self) -> int:
         """Images in the index."""

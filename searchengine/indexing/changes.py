@@ -51,7 +51,7 @@ class Store:
 
     def manifest(self, key: str) -> str | None:
         """One entry of the manifest, if there is an index."""
-        return self.writer.catalog.get(key) if self.writer else None
+        return self.writer.manifest(key) if self.writer else None
 
     def count(self) -> int:
         """Images in the index."""

@@ -1,0 +1,134 @@
+"""What every index can do, whatever holds it: the seam between the rest of the program and the storage.
+
+``LocalIndex`` and ``IndexWriter`` implement it on one machine; ``tests/index/contract`` holds for every implementation.
+What works on the whole matrix at once (the map, the groups, evaluation, export) takes a ``LocalIndex``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from searchengine.index.types import Batch, Hit, ImageRecord, IndexStatus, Known, Place, Skipped, Twin
+
+
+class Index(Protocol):
+    """A collection, open for reading; safe to share between threads. It sees what a running writer commits."""
+
+    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
+        """(m, d) or (d,) -> m lists of at most k hits, ordered by (distance, id); QueryError, UnknownNameError."""
+        ...
+
+    def feature(self, image_id: int) -> NDArray[np.float32]:
+        """The (d,) float32 feature of one image; UnknownImageError."""
+        ...
+
+    def records(self, ids: Sequence[int]) -> list[ImageRecord]:
+        """What is known of each image, in the order of the ids; UnknownImageError."""
+        ...
+
+    def known(self, ids: Sequence[int]) -> list[ImageRecord]:
+        """The same of those that exist."""
+        ...
+
+    def find(self, other: ImageRecord) -> int | None:
+        """The id of the image that is the same picture as one of another index, by its content or its path."""
+        ...
+
+    def sample(self, n: int) -> list[ImageRecord]:
+        """At most n images spread evenly over the collection, by id; the same each time while it does not change."""
+        ...
+
+    def status(self) -> IndexStatus:
+        """The index in numbers."""
+        ...
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """Every file that could not be used: path and reason."""
+        ...
+
+    def manifest(self, key: str) -> str | None:
+        """One entry of the manifest."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the extractor that made the features."""
+        ...
+
+    @property
+    def spec(self) -> str:
+        """The extractor's spec, as JSON."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a feature."""
+        ...
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the features have length 1."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What distances are measured in, unless a search names another metric."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+class Writer(Protocol):
+    """A collection, open for one run that changes it."""
+
+    def known(self) -> dict[Place, Known]:
+        """Every image that has a file, by image folder and path."""
+        ...
+
+    def skipped(self) -> dict[Place, Skipped]:
+        """Every file that was skipped, by image folder and path."""
+        ...
+
+    def roots(self) -> list[tuple[int, bytes, str]]:
+        """The image folders: id, path, name."""
+        ...
+
+    def manifest(self, key: str) -> str | None:
+        """One entry of the manifest."""
+        ...
+
+    def count(self) -> int:
+        """Images in the index."""
+        ...
+
+    def twin(self, content_hash: bytes) -> Twin | None:
+        """An image of that very content, if there is one."""
+        ...
+
+    def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
+        """Record the image folders; ids that are in use keep their meaning."""
+        ...
+
+    def set(self, values: dict[str, str | None]) -> None:
+        """Write entries of the manifest, or remove those with None."""
+        ...
+
+    def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> int:
+        """Make one batch part of the index: all of it or, if anything fails, nothing; IndexingError."""
+        ...
+
+    def forget_skipped(self, files: Iterable[Place]) -> None:
+        """Remove skipped files that are gone from the list."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
