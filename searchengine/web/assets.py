@@ -7,7 +7,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-from flask import Response, request, send_from_directory
+from flask import Response, abort, request
 
 from searchengine.web.indexes import IndexBlueprint
 from searchengine.web.security import ASK_AGAIN, FOREVER
@@ -26,6 +26,7 @@ BUNDLES = {
         "touch.css",
     )
 }
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _IMPORT = re.compile(r'^import [^;]*"\./([\w-]+\.js)";', re.MULTILINE)
 
 assets = IndexBlueprint("assets", __name__)
@@ -38,6 +39,7 @@ def folder(name: str) -> Path:
     return installed if installed.is_dir() else package.parents[1] / name
 
 
+@cache
 def files() -> list[Path]:
     """The styles, scripts and icons, in a fixed order."""
     return sorted(file for file in folder("static").rglob("*") if file.is_file())
@@ -50,21 +52,21 @@ def static(version: str, filename: str) -> Response:
     The version stands in the path, so a script that imports another by a relative name gets the same version, and
     browsers may keep every file for good.
     """
-    if filename in BUNDLES:
-        response = Response("\n".join(_text(name) for name in BUNDLES[filename]), mimetype="text/css")
-        response.set_etag(f"{_version()}-{filename}")
-        response.make_conditional(request)
-    else:
-        response = send_from_directory(folder("static"), filename, conditional=True)
+    if filename not in BUNDLES and folder("static") / filename not in files():
+        abort(404)
+    text = "\n".join(_text(name) for name in BUNDLES.get(filename, (filename,)))
+    response = Response(text, mimetype=_TYPES[Path(filename).suffix])
+    response.set_etag(f"{_version()}-{filename}", weak=True)  # the same for every compression
     # Another version's address must not keep these files.
     response.headers["Cache-Control"] = FOREVER if version == _version() else ASK_AGAIN
+    response.make_conditional(request)
     return response
 
 
 @assets.get("/favicon.ico")
 def favicon() -> Response:
     """Asked for by browsers that show an image or JSON by itself."""
-    return send_from_directory(folder("static"), "favicon.svg", conditional=True)
+    return static("", "favicon.svg")
 
 
 @assets.app_template_global("asset")

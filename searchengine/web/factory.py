@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Response, request
+from flask_compress import Compress
 from jinja2 import ChoiceLoader, PrefixLoader
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.analyse.evaluation.report import templates as evaluation_templates
 from searchengine.settings import load_settings
 from searchengine.web import api, assets, compare, evaluations, images, maps, pages
-from searchengine.web.compression import compress
 from searchengine.web.engines import Engine, open_engines
 from searchengine.web.error_pages import handle_errors
 from searchengine.web.filters import add_filters
@@ -21,6 +21,16 @@ from searchengine.web.queries import MAX_EXAMPLES
 from searchengine.web.renditions import Renditions
 from searchengine.web.security import nonce, secure
 from searchengine.web.uploads import FORM_OVERHEAD_BYTES, InMemoryRequest
+
+_COMPRESSED_TYPES = [
+    "text/html",
+    "text/css",
+    "text/plain",
+    "text/javascript",
+    "application/json",
+    "application/octet-stream",  # the numbers of the map
+    "image/svg+xml",
+]
 
 
 def create_app(
@@ -65,7 +75,7 @@ def create_app(
     app.add_template_global(nonce)
     add_filters(app)
 
-    compress(app)  # first, because what is registered first is called last after a request
+    _compress(app)  # first, because what is registered first is called last after a request
     secure(app, settings)
     handle_errors(app, settings)
     serve_site(app, site)
@@ -83,3 +93,29 @@ def create_app(
             app.wsgi_app, x_for=count, x_proto=count, x_host=count, x_port=count, x_prefix=count
         )
     return app
+
+
+def _compress(app: Flask) -> None:
+    """Compress text and the map for clients that accept it; never what is streamed, such as an original.
+
+    Compressed pages can be guessed at from outside (BREACH) where each holds the same secret. These hold none: no
+    session, no cookie, and the nonce of the policy is another in every answer.
+    """
+    app.config.from_mapping(
+        COMPRESS_ALGORITHM=["zstd", "br", "gzip"],
+        COMPRESS_MIMETYPES=_COMPRESSED_TYPES,
+        COMPRESS_MIN_SIZE=1000,
+        COMPRESS_REGISTER=False,
+        COMPRESS_STREAMS=False,
+    )
+    compress = Compress(app)
+
+    @app.after_request
+    def compress_response(response: Response) -> Response:
+        # Flask-Compress adds Vary to every type, and reads "gzip;q=0" as "gzip".
+        if response.mimetype not in _COMPRESSED_TYPES:
+            return response
+        if not any(quality for coding, quality in request.accept_encodings if coding != "identity"):
+            response.vary.add("Accept-Encoding")
+            return response
+        return compress.after_request(response)

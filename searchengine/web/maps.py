@@ -44,7 +44,7 @@ def points() -> Response:
     if overview.points is None:
         raise UnknownImageError("There is no map of this collection yet. Make one: searchengine map --index-dir DIR")
     response = Response(overview.points, mimetype="application/octet-stream")
-    response.set_etag(overview.etag)
+    response.set_etag(overview.etag, weak=True)  # the same for every compression
     response.headers["Cache-Control"] = ASK_AGAIN
     response.make_conditional(request)
     return response
