@@ -33,7 +33,7 @@ from searchengine.extractors import load_extractor
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
-from searchengine.learn.folds import stratified
+from searchengine.learn.fitting import stratified_folds
 from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.checkpoint import best_of
 from searchengine.learn.triplets.learner import Learner, continue_training, start_training
@@ -135,7 +135,7 @@ def asked(labels: Numbers, features: Rows, queries: Numbers, database: Numbers) 
 def by_image(photos: Photos, recipe: Recipe) -> dict[str, Asked]:
     """Five folds by image."""
     own = normalized(photos.features, "l2")
-    folds = stratified(photos.labels, photos.groups, FOLDS, 0)
+    folds = stratified_folds(photos.labels, photos.groups, FOLDS, 0)
     parts: dict[str, list[Asked]] = {"among themselves": [], "in the training part": []}
     for fold in range(FOLDS):
         held, rows = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
@@ -154,7 +154,7 @@ def by_class(photos: Photos, recipe: Recipe) -> dict[str, Asked]:
     for draw in range(FOLDS):
         seen = np.random.default_rng(draw).permutation(classes)[: len(classes) // 2]
         is_seen = np.isin(photos.labels, seen)
-        fifth = (stratified(photos.labels, photos.groups, FOLDS, draw) == 0) & is_seen
+        fifth = (stratified_folds(photos.labels, photos.groups, FOLDS, draw) == 0) & is_seen
         embeddings = learnt(photos, np.flatnonzero(is_seen & ~fifth), replace(recipe, seed=draw))
         for name, held in zip(parts, (np.flatnonzero(~is_seen), np.flatnonzero(fifth)), strict=True):
             before, after = (asked(photos.labels, features, held, held) for features in (own, embeddings))

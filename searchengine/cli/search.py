@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from searchengine.engine import SearchEngine
     from searchengine.index.types import Hit
+    from searchengine.learn.nearest import Vote
     from searchengine.settings import Settings
-    from searchengine.voting import Vote
 
 RULES = ("exemplar-svm", "rocchio")  # of recommend, the default first
 _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
@@ -185,7 +185,7 @@ def _query(engine: SearchEngine, image: Path | None, id_: int | None, vector: st
 
 def _vote(engine: SearchEngine, query: _Query, k: int, metric: str | None) -> list[Vote]:
     """The vote of the k nearest images that are not the query itself."""
-    from searchengine.voting import vote
+    from searchengine.learn.nearest import vote
 
     count = k
     while True:

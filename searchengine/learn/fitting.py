@@ -1,9 +1,9 @@
-"""Labelled features -> a classifier: regularisation chosen, and accuracy told, by nested cross-validation.
+"""Labelled features -> a classifier: regularisation is chosen, and accuracy measured, by nested cross-validation.
 
-The images are dealt to five folds. For each fold f, C is chosen on another one: models of all C are fitted on the
-remaining three. The chosen C is fitted on four folds and predicts f, which took no part in any of it (nested
-cross-validation; Varma and Simon 2006, with one inner split for each fold). For the final model, fitted on all, each C
-counts by its log loss over all inner splits.
+The images are split into five folds. For each fold, C is chosen on another one: models of all C are fitted on the
+remaining three. The chosen C is then fitted on four folds and predicts the fifth, which had no part in the choice
+(nested cross-validation; Varma and Simon 2006, with one inner split for each fold). The final model is fitted on all
+images, with the C that has the least mean log loss over all inner splits.
 """
 
 from __future__ import annotations
@@ -20,42 +20,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import timestamp
 from searchengine.errors import LearningError
-from searchengine.index.catalog import now
 from searchengine.learn.classifiers import Classifier
-from searchengine.learn.folds import ALWAYS, stratified
 from searchengine.learn.nearest import NEIGHBOURS, held_out_shares
-from searchengine.learn.scores import FitReport, HeldOut, held_out
+from searchengine.learn.scores import FitReport, held_out
 from searchengine.learn.training_set import TrainingSet
 
 GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 FOLDS = 5
-_C = 0.1  # where there is too little to choose by
-_CROSS_VALIDATED = 20_000  # images at most, and no more numbers than these; the final model is fitted on all images
-_NUMBERS = 2**25
-_DOUBLE = 2**26  # numbers that are held as float64, as scikit-learn would; more as float32
+NEVER_HELD_OUT = -1  # the fold of images that are always in the training part
+_DEFAULT_C = 0.1  # where there is too little to choose by
+_MAX_CROSS_VALIDATED = 20_000  # images, and _MAX_NUMBERS at most; the final model is fitted on all images
+_MAX_NUMBERS = 2**25
+_MAX_DOUBLE = 2**26  # so many numbers are fitted as float64; more as float32
 _ITERATIONS = 1000
-_LEAST = 1e-7  # a probability below it counts as this in the log loss
+_MIN_PROBABILITY = 1e-7  # lower ones count as this in the log loss
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Linear:
-    """Standardisation and a linear map: (n, d) -> (n, c) logits of those classes that the training part had."""
+class _Folds:
+    """Images of the cross-validation: their ``features`` (n, d), class numbers and fold numbers (n,)."""
 
-    mean: NDArray[np.float64]  # (d,)
-    scale: NDArray[np.float64]  # (d,)
-    coefficients: NDArray[np.float64]  # (c, d)
-    intercepts: NDArray[np.float64]  # (c,)
-    classes: NDArray[np.int64]  # (c,)
+    features: NDArray[Any]
+    truth: NDArray[np.int64]
+    folds: NDArray[np.int64]
+
+    @property
+    def number(self) -> int:
+        return int(self.folds.max()) + 1
+
+    def part(self, inside: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        return self.features[inside], self.truth[inside]
 
 
 def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int = 0) -> Classifier:
-    """Fit logistic regression on all labelled images, and tell how well it and a neighbours' vote do.
+    """Fit logistic regression on all labelled images, and measure how well it and a vote of neighbours do.
 
     Args:
         data: at least two classes.
         neighbours: how many vote, in the comparison.
-        seed: of the dealing into folds; the same seed gives the same classifier.
+        seed: of the split into folds; the same seed gives the same classifier.
 
     Raises:
         LearningError: a single class, or scikit-learn is not installed.
@@ -66,32 +71,46 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int
             f"All labelled images carry the same label, {classes[0]!r}: a classifier needs at least two to tell apart. "
             "Index images with another label too."
         )
-    _scikit_learn()
-    place = {name: i for i, name in enumerate(classes)}
-    truth = np.array([place[label] for label in data.labels], dtype=np.int64)  # (n,)
-    used = _some(len(truth), data.features.shape[1], seed)
-    folds = np.full(len(truth), ALWAYS, dtype=np.int64)
-    folds[used] = stratified(truth[used], data.groups[used], FOLDS, seed)
-    notes = _notes(data, classes, truth, folds, len(used))
-    with _undisturbed() as unconverged:
-        c, logistic, vote = _cross_validate(data, truth, used, folds, classes, neighbours, notes)
-        model = fit_linear(data.features, truth, (c,))[0]
+    _check_scikit_learn()
+    number = {name: i for i, name in enumerate(classes)}
+    truth = np.array([number[label] for label in data.labels], dtype=np.int64)  # (n,)
+    features = data.features.astype(np.float64 if data.features.size <= _MAX_DOUBLE else np.float32)
+    sample = _sample(len(truth), data.features.shape[1], seed)
+    folds = stratified_folds(truth[sample], data.groups[sample], FOLDS, seed)
+    cross = _Folds(features[sample], truth[sample], folds)
+    notes = _notes(data, classes, truth, folds)
+    logistic = vote = None
+    c = _DEFAULT_C
+    with _single_threaded_blas() as unconverged:
+        tested = folds != NEVER_HELD_OUT
+        if tested.any():
+            c, probabilities = _cross_validate(cross, len(classes), notes)
+            logistic = held_out(truth[sample][tested], probabilities[tested], classes)
+            shares = held_out_shares(data, truth, sample, folds, len(classes), neighbours)
+            vote = held_out(truth[sample][tested], shares[tested], classes)
+        else:
+            notes.append(f"No label has two different images, so nothing was held out, and C is {c:g}.")
+        scaler, model = _pipeline(c).fit(features, truth)
     if unconverged:
-        notes.append(f"{len(unconverged)} of the fits stopped at {_ITERATIONS} steps, before they had settled.")
+        notes.append(f"{len(unconverged)} of the fits stopped at {_ITERATIONS} steps, before they converged.")
+    coefficients, intercepts = np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
+    if len(classes) == 2:  # (1, d) -> (2, d): the logistic function is a softmax with zero for the first class
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
     return Classifier(
         classes=classes,
-        coefficients=model.coefficients,
-        intercepts=model.intercepts,
-        mean=model.mean,
-        scale=model.scale,
+        coefficients=coefficients,
+        intercepts=intercepts,
+        mean=np.asarray(scaler.mean_, np.float64),
+        scale=np.asarray(scaler.scale_, np.float64),
         fingerprint=data.fingerprint,
         version=data.version,
         report=FitReport(
-            fitted=now(),
+            fitted=timestamp(),
             images=len(truth),
             unlabelled=data.unlabelled,
             regularization=c,
-            folds=int(folds.max()) + 1,
+            folds=cross.number,
             neighbours=neighbours,
             logistic=logistic,
             vote=vote,
@@ -100,132 +119,122 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int
     )
 
 
-def _cross_validate(
-    data: TrainingSet,
-    truth: NDArray[np.int64],
-    used: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    classes: tuple[str, ...],
-    neighbours: int,
-    notes: list[str],
-) -> tuple[float, HeldOut | None, HeldOut | None]:
-    """C for the final model, and the held-out scores of logistic regression and of the vote."""
-    tested = np.flatnonzero(folds != ALWAYS)
-    if not len(tested):
-        notes.append(f"No label has two different images, so nothing was held out, and C is {_C:g}.")
-        return _C, None, None
-    number = int(folds.max()) + 1
-    with ThreadPoolExecutor(min(number, os.cpu_count() or 1)) as pool:
-        done = list(pool.map(lambda fold: _one_fold(data.features, truth, used, folds, fold), range(number)))
-    probabilities = np.zeros((len(truth), len(classes)))
-    for fold, (_, known, rows) in enumerate(done):
-        probabilities[np.ix_(folds == fold, known)] = rows
-    if number < 3:
-        notes.append(f"No label has three different images: too few to choose C by, so it is {_C:g}.")
-        c = _C
-    else:
-        c = GRID[int(np.argmin(sum(losses for losses, _, _ in done)))]
-    logistic = held_out(truth[tested], probabilities[tested], classes)
-    shares = held_out_shares(data, truth, used, folds, len(classes), neighbours)
-    return c, logistic, held_out(truth[tested], shares[tested], classes)
+def stratified_folds(truth: NDArray[np.int64], groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.int64]:
+    """Distribute the images of each class evenly over folds, by scikit-learn's ``StratifiedGroupKFold``.
 
+    Args:
+        truth: (n,) int64, the class of each image.
+        groups: (n,) int64; images of the same group (files with the same content) share a fold, because a copy in the
+            training part would make the held-out image too easy.
+        most: the number of folds; fewer where no class has as many groups.
+        seed: of the shuffling.
 
-def _one_fold(
-    features: NDArray[np.float32],
-    truth: NDArray[np.int64],
-    used: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    fold: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Summed log loss of each C on the inner split; the classes known, and their probabilities for this fold."""
-    number = int(folds.max()) + 1
-    losses = np.zeros(len(GRID))
-    best = _C
-    dealt = folds[used]
-    if number >= 3:
-        inner = (fold + 1) % number
-        train, validation = used[(dealt != fold) & (dealt != inner)], used[dealt == inner]
-        for place, model in enumerate(fit_linear(features[train], truth[train], GRID)):
-            losses[place] = _log_loss(model, features[validation], truth[validation])
-        best = GRID[int(np.argmin(losses))]
-    train, test = used[dealt != fold], used[dealt == fold]
-    model = fit_linear(features[train], truth[train], (best,))[0]
-    return losses, model.classes, probabilities_of(model, features[test])
-
-
-def fit_linear(features: NDArray[np.float32], truth: NDArray[np.int64], grid: tuple[float, ...]) -> list[Linear]:
-    """Multinomial logistic regression with an L2 penalty, one model for each C, each starting where the last ended.
-
-    ``features``: (n, d); ``truth``: (n,) class numbers. By scikit-learn, solver L-BFGS.
+    Returns:
+        (n,) int64: 0 ... folds - 1, or ``NEVER_HELD_OUT`` for images of a class with a single group, of which nothing
+        would be left to learn from.
     """
-    rows: NDArray[Any] = features.astype(np.float64 if features.size <= _DOUBLE else np.float32)
-    mean, scale = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-    scale[scale <= 1e-10 * np.maximum(np.abs(mean), 1e-10)] = 1.0
-    np.subtract(rows, mean.astype(rows.dtype), out=rows)
-    np.divide(rows, scale.astype(rows.dtype), out=rows)
-    classes = np.unique(truth)
-    if len(classes) == 1:  # of a very small set, a fold may leave one class only
-        only = Linear(mean, scale, np.zeros((1, rows.shape[1])), np.zeros(1), classes)
-        return [only for _ in grid]
-    model = _scikit_learn().LogisticRegression(C=grid[0], max_iter=_ITERATIONS, warm_start=True)
-    fitted = []
-    for c in grid:
-        model.set_params(C=c).fit(rows, truth)
-        coefficients = np.array(model.coef_, dtype=np.float64)
-        intercepts = np.array(model.intercept_, dtype=np.float64)
-        if len(classes) == 2:  # (1, d) -> (2, d): the logistic function is a softmax with zero for the first class
-            coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
-            intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
-        fitted.append(Linear(mean, scale, coefficients, intercepts, classes))
-    return fitted
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    sizes = {label: len(np.unique(groups[truth == label])) for label in np.unique(truth).tolist()}
+    rows = np.flatnonzero([sizes[label] > 1 for label in truth.tolist()])
+    folds = np.full(len(truth), NEVER_HELD_OUT, dtype=np.int64)
+    number = min(most, max(sizes.values(), default=0))
+    if number < 2:
+        return folds
+    splitter = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a class has fewer images than there are folds
+        for fold, (_, test) in enumerate(splitter.split(rows, truth[rows], groups[rows])):
+            folds[rows[test]] = fold
+    folds[rows] = np.unique(folds[rows], return_inverse=True)[1]  # a fold of a tiny set may be empty
+    return folds
 
 
-def probabilities_of(model: Linear, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, d) -> (n, c) for the classes of that model."""
-    from searchengine.learn.classifiers import softmax
+def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[float, NDArray[np.float64]]:
+    """C for the final model; (n, classes) held-out probabilities, zero where nothing was held out."""
+    number = cross.number
+    with ThreadPoolExecutor(min(number, os.cpu_count() or 1)) as pool:
+        outcomes = list(pool.map(lambda fold: _one_fold(cross, fold), range(number)))
+    probabilities = np.zeros((len(cross.truth), classes))
+    for fold, (_, known, rows) in enumerate(outcomes):
+        probabilities[np.ix_(cross.folds == fold, known)] = rows
+    if number < 3:
+        notes.append(f"No label has three different images: too few to choose C by, so it is {_DEFAULT_C:g}.")
+        return _DEFAULT_C, probabilities
+    return GRID[int(np.argmax(sum(scores for scores, _, _ in outcomes)))], probabilities
 
-    return softmax(((features - model.mean) / model.scale) @ model.coefficients.T + model.intercepts)
+
+def _one_fold(cross: _Folds, fold: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """The score of each C on the inner split; the classes that were learnt, and their probabilities in this fold."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.model_selection import GridSearchCV
+
+    features, truth = cross.part(cross.folds != fold)
+    tested, _ = cross.part(cross.folds == fold)
+    inner = cross.folds[cross.folds != fold] == (fold + 1) % cross.number
+    scores = np.zeros(len(GRID))
+    model: Any
+    if len(np.unique(truth)) < 2:  # a fold of a tiny set may leave a single class
+        model = DummyClassifier()
+    elif cross.number < 3 or len(np.unique(truth[~inner])) < 2:
+        model = _pipeline(_DEFAULT_C)
+    else:
+        split = [(np.flatnonzero(~inner), np.flatnonzero(inner))]
+        model = GridSearchCV(_pipeline(), {"logisticregression__C": GRID}, scoring=_negative_log_loss, cv=split)
+    model.fit(features, truth)
+    if isinstance(model, GridSearchCV):
+        scores = model.cv_results_["mean_test_score"]
+    return scores, model.classes_, model.predict_proba(tested)
 
 
-def _log_loss(model: Linear, features: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    """Summed over images; a class that the model does not know has the least probability."""
-    probabilities = probabilities_of(model, features)
-    place = np.searchsorted(model.classes, truth).clip(max=len(model.classes) - 1)
-    known = model.classes[place] == truth
+def _pipeline(c: float = 1.0) -> Any:
+    """Standardisation, then multinomial logistic regression with an L2 penalty, by L-BFGS."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=_ITERATIONS))
+
+
+def _negative_log_loss(model: Any, features: NDArray[Any], truth: NDArray[np.int64]) -> float:
+    """The scorer of a grid search: summed over images; a class that was not learnt has the least probability."""
+    probabilities = model.predict_proba(features)
+    place = np.searchsorted(model.classes_, truth).clip(max=len(model.classes_) - 1)
+    known = model.classes_[place] == truth
     given = np.where(known, probabilities[np.arange(len(truth)), place], 0.0)
-    return float(-np.log(np.maximum(given, _LEAST)).sum())
+    return float(np.log(np.maximum(given, _MIN_PROBABILITY)).sum())
 
 
-def _some(count: int, dimension: int, seed: int) -> NDArray[np.int64]:
-    """Which images take part in the cross-validation, ascending."""
-    most = min(_CROSS_VALIDATED, max(1000, _NUMBERS // dimension))
+def _sample(count: int, dimension: int, seed: int) -> NDArray[np.int64]:
+    """The images of the cross-validation, ascending."""
+    most = min(_MAX_CROSS_VALIDATED, max(1000, _MAX_NUMBERS // dimension))
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def _notes(
-    data: TrainingSet, classes: tuple[str, ...], truth: NDArray[np.int64], folds: NDArray[np.int64], used: int
+    data: TrainingSet, classes: tuple[str, ...], truth: NDArray[np.int64], folds: NDArray[np.int64]
 ) -> list[str]:
     notes = []
     counts = Counter(truth.tolist())
-    single = [name for place, name in enumerate(classes) if counts[place] == 1]
-    if single and (folds != ALWAYS).any():
+    single = [name for number, name in enumerate(classes) if counts[number] == 1]
+    if single and (folds != NEVER_HELD_OUT).any():
         notes.append(
             f"{len(single)} {'label has' if len(single) == 1 else 'labels have'} a single image "
-            f"({', '.join(single[:5])}{', ...' if len(single) > 5 else ''}): it is learnt from but cannot be held out, "
-            "so the figures say nothing of it."
+            f"({', '.join(single[:5])}{', ...' if len(single) > 5 else ''}): it is learnt but cannot be held out, so "
+            "the figures say nothing about it."
         )
     if data.several:
         notes.append(f"{data.several} images carry several labels; the first one counts.")
-    if used < len(truth):
-        notes.append(f"C was chosen, and the figures were made, on {used} of the {len(truth)} images.")
+    if len(folds) < len(truth):
+        notes.append(f"C was chosen, and the figures were made, on {len(folds)} of the {len(truth)} images.")
     return notes
 
 
 @contextmanager
-def _undisturbed() -> Iterator[list[str]]:
-    """BLAS on one thread each, since folds run side by side; yields what did not converge.
+def _single_threaded_blas() -> Iterator[list[str]]:
+    """One BLAS thread for each fold, since folds run side by side; yields the fits that did not converge.
 
-    Small matrices by many BLAS threads cost more in waiting than in arithmetic: on a busy machine fifty times as much.
+    For small matrices, many BLAS threads cost more in waiting than in arithmetic: fifty times as much when busy.
     """
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
@@ -233,16 +242,14 @@ def _undisturbed() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(limits=1, user_api="blas"):
         warnings.simplefilter("always")
         yield unconverged
-    unconverged += [str(one.message) for one in caught if one.category.__name__ == "ConvergenceWarning"]
+    unconverged += [str(warning.message) for warning in caught if warning.category.__name__ == "ConvergenceWarning"]
 
 
-def _scikit_learn() -> Any:
-    """Its linear models, or a sentence that says how to get them."""
+def _check_scikit_learn() -> None:
     try:
-        from sklearn import linear_model
+        import sklearn  # noqa: F401
     except ImportError as error:
         raise LearningError(
             "Fitting a classifier needs scikit-learn, which is not installed. Install it with: "
             "pip install 'searchengine[learn]'"
         ) from error
-    return linear_model

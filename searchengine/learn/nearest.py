@@ -1,61 +1,93 @@
-"""The labels of the nearest labelled images vote, and their shares stand for probabilities."""
+"""The labels of the nearest images vote: k-nearest-neighbours classification (Cover and Hart 1967)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.index.exact import Searcher
 from searchengine.learn.classifiers import Prediction
-from searchengine.learn.folds import ALWAYS
 from searchengine.learn.training_set import TrainingSet
-from searchengine.voting import vote
 
 NEIGHBOURS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """``count`` of the neighbours with any label carry this one; ``share`` is their part of these neighbours."""
+
+    label: str
+    count: int
+    share: float
+
+
+def vote(neighbours: Sequence[Sequence[str]]) -> list[Vote]:
+    """The labels of each neighbour, nearest first -> every label with its share, the winner first.
+
+    Each neighbour has one vote for each of its labels; one without labels has none. Of labels with equal votes, the
+    label of the nearer neighbour comes first. Empty where no neighbour has a label.
+    """
+    voters = [tuple(dict.fromkeys(labels)) for labels in neighbours if labels]
+    counts: dict[str, int] = {}  # in the order in which labels appear, which the sort keeps
+    for labels in voters:
+        for label in labels:
+            counts[label] = counts.get(label, 0) + 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return [Vote(label, count, count / len(voters)) for label, count in ordered]
 
 
 def predict_by_vote(
     data: TrainingSet, feature: NDArray[np.float32], k: int = NEIGHBOURS, *, without: int | None = None
 ) -> list[Prediction]:
-    """Labels by the share of the k nearest labelled images that carry them (Cover and Hart 1967), the winner first.
+    """Labels by the share of the k nearest labelled images that carry them, the winner first.
 
     Args:
         data: the images that may vote, compared by the metric of their index.
         feature: (d,) or (1, d) float32.
         k: how many vote.
-        without: the id of an image that has no vote: the one that is asked about.
+        without: the id of an image that has no vote: the query itself.
     """
     norm2 = data.norm2 if without is None else np.where(data.ids == without, np.inf, data.norm2)
     searcher = Searcher(data.metric, data.features, norm2, data.ids)
     positions = searcher.nearest(np.atleast_2d(feature), k)[0].positions
-    return [Prediction(one.label, one.share) for one in vote([(data.labels[i],) for i in positions.tolist()])]
+    return [Prediction(result.label, result.share) for result in vote([(data.labels[i],) for i in positions.tolist()])]
 
 
 def held_out_shares(
     data: TrainingSet,
     truth: NDArray[np.int64],
-    used: NDArray[np.int64],
+    sample: NDArray[np.int64],
     folds: NDArray[np.int64],
     classes: int,
     k: int,
 ) -> NDArray[np.float64]:
-    """Shares of the vote for the images of each fold, by those of the others: (n, classes), zero where not held out.
+    """Shares of the vote for the images of each fold, by those of the others.
 
-    Only the images ``used`` have a vote, (u,) positions: among the rest there may be copies of one that is held out.
-    Shares that are equal are told apart as ``vote`` does, in favour of the nearer neighbour: the winner's share is
-    raised by next to nothing.
+    Args:
+        data: all labelled images.
+        truth: (n,) int64, their class numbers.
+        sample: (u,) int64, the images that may vote: among the rest there may be copies of a held-out one.
+        folds: (u,) int64, their folds; negative for an image that is never held out.
+        classes: how many.
+        k: how many vote.
+
+    Returns:
+        (u, classes) float64, zero where not held out. Equal shares are decided as by ``vote``, for the nearer
+        neighbour: the share of the winner is raised by next to nothing.
     """
-    shares = np.zeros((len(truth), classes))
-    norm2 = np.full(len(truth), np.inf)
-    norm2[used] = data.norm2[used]
+    shares = np.zeros((len(sample), classes))
     for fold in range(int(folds.max()) + 1):
         tested = np.flatnonzero(folds == fold)
-        searcher = Searcher(data.metric, data.features, np.where(folds == fold, np.inf, norm2), data.ids)
-        for row, found in zip(tested.tolist(), searcher.nearest(data.features[tested], k), strict=True):
-            votes = vote([(str(truth[i]),) for i in found.positions.tolist()])
-            for one in votes:
-                shares[row, int(one.label)] = one.share
+        norm2 = np.full(len(truth), np.inf)  # no vote
+        norm2[sample[folds != fold]] = data.norm2[sample[folds != fold]]
+        searcher = Searcher(data.metric, data.features, norm2, data.ids)
+        for row, nearest in zip(tested.tolist(), searcher.nearest(data.features[sample[tested]], k), strict=True):
+            votes = vote([(str(truth[i]),) for i in nearest.positions.tolist()])
+            for result in votes:
+                shares[row, int(result.label)] = result.share
             if votes:
                 shares[row, int(votes[0].label)] += 1e-12
-    assert not shares[folds == ALWAYS].any()
     return shares

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BINS = 15
-_Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +106,10 @@ def held_out(truth: NDArray[np.int64], probabilities: NDArray[np.float64], class
 
 def wilson(right: int, count: int) -> tuple[float, float]:
     """The 95 % score interval of a share, ``right`` of ``count`` (Wilson 1927); sound for few and for 0 % or 100 %."""
-    share, z2 = right / count, _Z * _Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
@@ -124,7 +123,10 @@ def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[n
 
 
 def brier(truth: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
-    """Mean over images of the sum over classes of (probability - truth)^2 (Brier 1950)."""
-    off = probabilities.copy()
-    off[np.arange(len(truth)), truth] -= 1.0
-    return float((off * off).sum(axis=1).mean())
+    """Mean over images of the sum over classes of (probability - truth)^2 (Brier 1950).
+
+    scikit-learn's demands rows that sum to 1, which those of a class that was not learnt do not.
+    """
+    errors = probabilities.copy()
+    errors[np.arange(len(truth)), truth] -= 1.0
+    return float((errors * errors).sum(axis=1).mean())

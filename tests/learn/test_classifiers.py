@@ -133,7 +133,7 @@ def test_large_sets_are_sampled(indexed: Indexed, monkeypatch: pytest.MonkeyPatc
     pytest.importorskip("sklearn")
     from searchengine.learn import fitting
 
-    monkeypatch.setattr(fitting, "_CROSS_VALIDATED", 60)
+    monkeypatch.setattr(fitting, "_MAX_CROSS_VALIDATED", 60)
     report = fit_classifier(training_set(indexed(*clouds((60, 50))))).report
     assert report.images == 110
     assert report.logistic is not None
@@ -152,7 +152,7 @@ def test_what_was_not_drawn_has_no_vote_on_what_is_held_out(monkeypatch: pytest.
     ids, groups = np.arange(1, 1201), np.tile(np.arange(600), 2)
     norm2 = np.square(features.astype(np.float64)).sum(axis=1)
     data = TrainingSet(ids, labels, groups, features, norm2, "euclidean", "", "", 0, 0)
-    monkeypatch.setattr(fitting, "_CROSS_VALIDATED", 300)
+    monkeypatch.setattr(fitting, "_MAX_CROSS_VALIDATED", 300)
     report = fit_classifier(data, neighbours=1).report
     assert report.vote is not None
     assert report.vote.images == 300

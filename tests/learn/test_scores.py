@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from searchengine.learn.folds import ALWAYS, stratified
+from searchengine.learn.fitting import NEVER_HELD_OUT, stratified_folds
 from searchengine.learn.scores import ClassScore, Confusion, brier, expected_calibration_error, held_out, wilson
 
 
 def test_worked_by_hand() -> None:
+    pytest.importorskip("sklearn")
     truth = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])  # the last one is a tie: the first wins
     told = held_out(truth, probabilities, ("cat", "dog"))
@@ -52,18 +53,19 @@ def test_brier_equals_scikit_learn() -> None:
 
 
 def test_folds_are_stratified_and_keep_copies_together() -> None:
+    pytest.importorskip("sklearn")
     truth = np.array([0] * 50 + [1] * 20 + [2])
     groups = np.arange(71)
     groups[[3, 17, 40]] = 3  # three files with one content
     groups[60] = 5  # and a copy that carries another label
-    folds = stratified(truth, groups, 5, seed=0)
+    folds = stratified_folds(truth, groups, 5, seed=0)
     assert set(folds[:70].tolist()) == {0, 1, 2, 3, 4}
-    assert folds[70] == ALWAYS
+    assert folds[70] == NEVER_HELD_OUT
     assert len({*folds[[3, 17, 40]].tolist()}) == 1
     assert folds[60] == folds[5]
     counts = np.bincount(folds[50:70], minlength=5)
     assert counts.min() >= 3
     assert counts.max() <= 5
-    np.testing.assert_array_equal(folds, stratified(truth, groups, 5, seed=0))
-    assert (stratified(np.arange(4), np.arange(4), 5, seed=0) == ALWAYS).all()
-    assert set(stratified(np.array([0, 0, 1, 1]), np.arange(4), 5, seed=0).tolist()) == {0, 1}
+    np.testing.assert_array_equal(folds, stratified_folds(truth, groups, 5, seed=0))
+    assert (stratified_folds(np.arange(4), np.arange(4), 5, seed=0) == NEVER_HELD_OUT).all()
+    assert set(stratified_folds(np.array([0, 0, 1, 1]), np.arange(4), 5, seed=0).tolist()) == {0, 1}
