@@ -27,7 +27,9 @@ _thread = _Thread()
 
 
 class _PillowWhileDecoding:
-    """Takes the place of a warning filter's module pattern, of which only ``match`` is ever called."""
+    """Takes the place of a warning filter's module pattern, of which Python only calls ``match``."""
+
+    pattern = r"(PIL|pi_heif)\."  # for libraries that copy the filters, such as scikit-learn in its parallel functions
 
     def match(self, module: str) -> bool:
         return _thread.decoding and module.startswith(("PIL.", "pi_heif."))

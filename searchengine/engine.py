@@ -23,8 +23,6 @@ from searchengine.index.types import Hit, ImageRecord, IndexStatus
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from searchengine.learn import Classifier, LatestClassifier
-
     Example: TypeAlias = int | bytes | str | os.PathLike[str] | Image | NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -53,7 +51,6 @@ class SearchEngine:
         self._runtime = runtime
         self._loading = threading.Lock()
         self._extractor: tuple[str, Extractor] | None = None  # with the fingerprint of the index it was loaded for
-        self._classifier: LatestClassifier | None = None
 
     @classmethod
     def open(
@@ -191,18 +188,6 @@ class SearchEngine:
             return extractor.embed([image])
         _, pixels = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
         return extractor.embed([pixels])
-
-    def classifier(self) -> Classifier | None:
-        """The classifier that lives with the index, as it stands now, or None.
-
-        Raises:
-            ExtractorMismatchError, IndexDamagedError
-        """
-        from searchengine.learn import latest_classifier
-
-        if self._classifier is None:  # two threads may both make one: either will do
-            self._classifier = latest_classifier(self.index)
-        return self._classifier.get()
 
     # -- the collection ---------------------------------------------------------------------------------------------
 

@@ -116,3 +116,10 @@ def test_openvino_asks_for_its_environment(monkeypatch: pytest.MonkeyPatch) -> N
         utils.get_environment_setup("tf")
     make_openvino_convert_on_python_3_13()
     assert utils.get_environment_setup("tf")["tensorflow"]
+
+
+def test_scikit_learn_can_copy_the_warning_filters() -> None:
+    """Its parallel functions read the pattern of each filter."""
+    parallel = pytest.importorskip("sklearn.utils.parallel")
+    with warnings.catch_warnings(), pillow_warnings_ignored():
+        assert parallel.Parallel(n_jobs=1)([parallel.delayed(abs)(-1)]) == [1]

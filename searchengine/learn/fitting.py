@@ -3,7 +3,7 @@
 The images are split into five folds. For each fold, C is chosen on another one: models of all C are fitted on the
 remaining three. The chosen C is then fitted on four folds and predicts the fifth, which had no part in the choice
 (nested cross-validation; Varma and Simon 2006, with one inner split for each fold). The final model is fitted on all
-images, with the C that has the least mean log loss over all inner splits.
+images, with the C that has the least log loss over all inner splits.
 """
 
 from __future__ import annotations
@@ -165,29 +165,24 @@ def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[floa
 
 
 def _one_fold(cross: _Folds, fold: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """The score of each C on the inner split; the classes that were learnt, and their probabilities in this fold."""
+    """The log likelihood of each C on the inner split; the classes learnt, and their probabilities in this fold."""
     from sklearn.dummy import DummyClassifier
-    from sklearn.model_selection import GridSearchCV
 
     features, truth = cross.part(cross.folds != fold)
     tested, _ = cross.part(cross.folds == fold)
     inner = cross.folds[cross.folds != fold] == (fold + 1) % cross.number
-    scores = np.zeros(len(GRID))
-    model: Any
-    if len(np.unique(truth)) < 2:  # a fold of a tiny set may leave a single class
-        model = DummyClassifier()
-    elif cross.number < 3 or len(np.unique(truth[~inner])) < 2:
-        model = _pipeline(_DEFAULT_C)
-    else:
-        split = [(np.flatnonzero(~inner), np.flatnonzero(inner))]
-        model = GridSearchCV(_pipeline(), {"logisticregression__C": GRID}, scoring=_negative_log_loss, cv=split)
-    model.fit(features, truth)
-    if isinstance(model, GridSearchCV):
-        scores = model.cv_results_["mean_test_score"]
+    scores, best = np.zeros(len(GRID)), _DEFAULT_C
+    if cross.number >= 3 and len(np.unique(truth[~inner])) > 1:
+        for place, c in enumerate(GRID):
+            model = _pipeline(c).fit(features[~inner], truth[~inner])
+            scores[place] = _log_likelihood(model, features[inner], truth[inner])
+        best = GRID[int(np.argmax(scores))]
+    # A fold of a tiny set may leave a single class.
+    model = (_pipeline(best) if len(np.unique(truth)) > 1 else DummyClassifier()).fit(features, truth)
     return scores, model.classes_, model.predict_proba(tested)
 
 
-def _pipeline(c: float = 1.0) -> Any:
+def _pipeline(c: float) -> Any:
     """Standardisation, then multinomial logistic regression with an L2 penalty, by L-BFGS."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -196,8 +191,8 @@ def _pipeline(c: float = 1.0) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=_ITERATIONS))
 
 
-def _negative_log_loss(model: Any, features: NDArray[Any], truth: NDArray[np.int64]) -> float:
-    """The scorer of a grid search: summed over images; a class that was not learnt has the least probability."""
+def _log_likelihood(model: Any, features: NDArray[Any], truth: NDArray[np.int64]) -> float:
+    """Summed over images; a class that was not learnt has the least probability."""
     probabilities = model.predict_proba(features)
     place = np.searchsorted(model.classes_, truth).clip(max=len(model.classes_) - 1)
     known = model.classes_[place] == truth

@@ -15,7 +15,7 @@ from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
-from searchengine.learn.classifiers import Classifier
+from searchengine.learn import Classifier, latest_classifier
 from searchengine.settings import Settings
 
 
@@ -28,7 +28,7 @@ class QueryReader(Protocol):
 
 
 class Engine(Protocol):
-    """What the pages ask of a search engine. ``SearchEngine`` is one; tests have their own."""
+    """What the pages ask of a search engine. ``ServedEngine`` is one; tests have their own."""
 
     @property
     def index(self) -> LocalIndex | None:
@@ -134,9 +134,21 @@ class SharedExtractors:
 class ServedEngine(SearchEngine):
     """A search engine among others in one process. Its extractor is loaded by the first search by an upload."""
 
-    def __init__(self, index: LocalIndex, shared: SharedExtractors, *, precision: str, runtime: str) -> None:
+    def __init__(
+        self,
+        index: LocalIndex,
+        shared: SharedExtractors | None = None,
+        *,
+        precision: str = "auto",
+        runtime: str = "auto",
+    ) -> None:
         super().__init__(index, precision=precision, runtime=runtime)
-        self._shared = shared
+        self._shared = shared or SharedExtractors()
+        self._classifier = latest_classifier(index)
+
+    def classifier(self) -> Classifier | None:
+        """The classifier that is kept with the index; see ``latest_classifier``."""
+        return self._classifier.get()
 
     def extractor(self) -> Extractor:
         """The extractor that made the index; another index's, if that was made by the same."""

@@ -13,10 +13,10 @@ from searchengine.analyse.mapping import GROUPS, MAP
 from searchengine.analyse.mapping.groups import GroupSheet
 from searchengine.analyse.mapping.map import MapSheet
 from searchengine.analyse.mapping.rows import Rows, stamps_of
-from searchengine.engine import SearchEngine
 from searchengine.index import database
 from searchengine.index.local import LocalIndex
 from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
 from tests.analyse.mapping.filled import fill
 from tests.web.fake import COLOURS, draw
 
@@ -87,4 +87,4 @@ def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def app_of(index: LocalIndex, cache: Path) -> Any:
-    return create_app({"TESTING": True, "CACHE_DIR": cache, "DEFAULT_K": 10}, engine=SearchEngine(index))
+    return create_app({"TESTING": True, "CACHE_DIR": cache, "DEFAULT_K": 10}, engine=ServedEngine(index))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from searchengine.engine import SearchEngine
 from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
 from tests.web.mapped import fill_index, store_groups, store_map
@@ -94,7 +94,7 @@ def clients(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     index = fill_index(folder, 30)
     store_map(index, 30)
     store_groups(index, 30)
-    mapped, drawn = SearchEngine(index), FakeEngine(collection)
+    mapped, drawn = ServedEngine(index), FakeEngine(collection)
     config = {"TESTING": True, "CACHE_DIR": folder / "cache"}
     return {
         "one": create_app(config, engines={"mapped": mapped}).test_client(),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from searchengine.engine import SearchEngine
 from searchengine.exchange.importing import ImportOptions, import_features
 from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
 from tests.fakes import write_pictures
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw
@@ -29,7 +29,7 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
     paths = ["one.png", "two.png", "three.png", "four.png", "five.png"]
     np.savez(tmp_path / "f.npz", features=features, labels=["cat", "dog", "cat", "dog", "<b>ship"], paths=paths)
     import_features(tmp_path / "f.npz", tmp_path / "index", ImportOptions(images=tmp_path / "in"))
-    engine = SearchEngine.open(tmp_path / "index")
+    engine = ServedEngine.open(tmp_path / "index")
     engine.warm()  # needs no model
     yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
     engine.close()
@@ -40,7 +40,7 @@ def bare(tmp_path: Path) -> Iterator[FlaskClient]:
     """Three rows of which nothing is known."""
     np.save(tmp_path / "f.npy", np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
     import_features(tmp_path / "f.npy", tmp_path / "bare")
-    engine = SearchEngine.open(tmp_path / "bare")
+    engine = ServedEngine.open(tmp_path / "bare")
     yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
     engine.close()
 
@@ -48,7 +48,7 @@ def bare(tmp_path: Path) -> Iterator[FlaskClient]:
 def test_an_image_of_the_id_0(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", features=np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32), ids=[0, 1, 2])
     import_features(tmp_path / "f.npz", tmp_path / "index")
-    engine = SearchEngine.open(tmp_path / "index")
+    engine = ServedEngine.open(tmp_path / "index")
     client = create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
     assert [hit["id"] for hit in client.get("/search?id=0", headers=JSON).get_json()["hits"]] == [0, 2, 1]
     assert client.get("/search?like=0&dislike=1", headers=JSON).status_code == 200

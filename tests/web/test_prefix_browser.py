@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Page, expect
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Response
 
-from searchengine.engine import SearchEngine
 from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
 from tests.web.browsing import OpenPage, choose, ids, in_browser, pages_at, serving, until
 from tests.web.fake import FakeEngine
 from tests.web.mapped import fill_index, store_groups, store_map
@@ -61,7 +61,7 @@ def app_of(collection: Path, folder: Path, **config: Any) -> Any:
     index = fill_index(folder)
     store_map(index)
     store_groups(index)
-    engines = {"drawn": FakeEngine(collection), "mapped": SearchEngine(index)}
+    engines = {"drawn": FakeEngine(collection), "mapped": ServedEngine(index)}
     return create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10, **config}, engines=engines)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from searchengine.engine import SearchEngine
 from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
 from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, in_browser, pages_at, serving
 from tests.web.fake import FakeEngine
 
@@ -26,7 +26,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("several")
     (folder / "rows.csv").write_text("label,x,y\n" + "".join(f"row {i},{i},{i * i}\n" for i in range(30)))
     import_features(folder / "rows.csv", folder / "rows")
-    rows = SearchEngine.open(folder / "rows")
+    rows = ServedEngine.open(folder / "rows")
     raw = FakeEngine(collection, normalized=False)
     raw._records[1] = replace(raw._records[1], content_hash="0" * 32)  # is in one of them only
     engines = {"unit": FakeEngine(collection), "raw": raw, "rows": rows}

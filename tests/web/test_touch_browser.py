@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from searchengine.analyse.evaluation import evaluation_source, keep_evaluation, leave_one_out
-from searchengine.engine import SearchEngine
 from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
 from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
 from tests.web.fake import FakeEngine, colour_classifier
 from tests.web.mapped import fill_index, store_groups, store_map
@@ -44,7 +44,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     keep_evaluation(index, leave_one_out(index), evaluation_source(index))
     drawn = FakeEngine(collection)
     drawn.classified_by = colour_classifier(stale=True)
-    engines = {"drawn": drawn, "mapped": SearchEngine(index)}
+    engines = {"drawn": drawn, "mapped": ServedEngine(index)}
     with serving(create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10}, engines=engines)) as address:
         yield address
     index.close()
