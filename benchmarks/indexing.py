@@ -197,8 +197,9 @@ def keras_loop(weights: Path, photos: Path) -> Work:
 
 
 def forward(model: str, weights: Path | None, count: int) -> Work:
-    from searchengine.extractors.frameworks import import_openvino
     from searchengine.extractors.preparing import exported_model
+
+    from searchengine.extractors.frameworks import import_openvino
 
     spec = make_spec(model, weights=weights or "imagenet")
     precision = load(model, weights).precision

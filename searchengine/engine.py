@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError
-from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
+from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
 from searchengine.feedback import DEFAULT_RULE, Examples, check_rule, search_by_feedback
 from searchengine.images import read_image
 from searchengine.index.local import LocalIndex
@@ -253,6 +253,7 @@ class SearchEngine:
                     precision=self._precision,
                     runtime=self._runtime,
                 )
+                cache.note_use(extractor.spec, self.index.folder)
                 self._extractor = (fingerprint, extractor)
             return self._extractor[1]
 

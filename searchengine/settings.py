@@ -60,6 +60,8 @@ class Settings(BaseModel):
     images_dir: _Folder | None = None
     # thumbnails and exported models; None: the user's cache folder
     cache_dir: _Folder | None = None
+    # 10^9 bytes of exported models, beyond which those that no index uses are deleted
+    cache_gb: float = Field(4.0, ge=0)
     # how models are run
     precision: Precision = "auto"
     runtime: Runtime = "auto"

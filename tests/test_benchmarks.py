@@ -96,7 +96,7 @@ def test_a_plot_is_whole_and_says_its_numbers(tmp_path: Path) -> None:
 def test_made_up_features_are_of_length_one() -> None:
     from searchengine.extractors import make_spec
 
-    rows = script("servers").MadeUp(make_spec("compact"), 12).embed(np.zeros((5, 1, 1, 3), dtype=np.uint8))
+    rows = script("servers").MadeUp(make_spec("efficientnet-lite0"), 12).embed(np.zeros((5, 1, 1, 3), dtype=np.uint8))
     assert rows.shape == (5, 12)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     assert (rows >= 0).all()
@@ -110,7 +110,7 @@ def test_retrieval_is_measured_as_the_product_measures() -> None:
         features = random.standard_normal((count, 4)).astype(np.float32)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         labels = np.arange(count) % 3
-        scores = script("compact_retrieval").leave_one_out(features, labels)
+        scores = script("retrieval").leave_one_out(features, labels)
         expected = evaluate_features(features, [str(label) for label in labels], metric="cosine")
         for name, found in (("mAP", scores.average_precision), ("P@1", scores.first), ("P@10", scores.first_ten)):
             assert found.mean() == pytest.approx(expected[name])

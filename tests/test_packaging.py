@@ -59,7 +59,7 @@ def test_the_wheel_serves_pages_with_their_styles(installed: Path, tmp_path: Pat
     ).stdout  # fmt: skip
     assert where.startswith(str(installed.parent))
     done = subprocess.run(
-        [installed / "searchengine", "index", "photos", "--model", "compact", "--json"],
+        [installed / "searchengine", "index", "photos", "--model", "efficientnet-lite0", "--json"],
         cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["images"] == 3

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  searchengine index ~/Pictures --model compact            no download needed
+  searchengine index ~/Pictures --model efficientnet-lite0     no download needed
   searchengine index val2017 --index-dir coco              VGG16 fc2; fetches its weights (553 MB) once
   searchengine index val2017 --index-dir coco              again: only what is new
   searchengine index photos scans --exclude '*.png' --exclude 'private/*'
@@ -65,8 +65,8 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     "--model",
     section=_MODEL,
     metavar="NAME|FILE",
-    help="vgg16; compact: small, fast, and shipped with the program; any that `searchengine models` lists; or a .keras "
-    "file of your own",
+    help="vgg16; efficientnet-lite0: small, fast, and installed with the program; any that `searchengine models` "
+    "lists; or a .keras file of your own",
 )
 @options(
     "--layer",
@@ -105,13 +105,15 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     section=_MODEL,
     metavar="PIXELS",
     type=COUNT,
-    help="of a .keras file that takes images of any size: the size to resize them to",
+    help="side of the images that the network sees, of a .keras file that takes any size and of EfficientNet-Lite "
+    "(efficientnet-lite0: 224; 192 and 160 are faster and find a little less)",
 )
 @flag(
     "--scaled-decoding",
     section=_MODEL,
     help="decode large JPEGs at a half, a quarter or an eighth, but at least twice the model's input size: much faster "
-    "for photos of many megapixels; features differ slightly, so it is recorded in the index (compact always does it)",
+    "for photos of many megapixels; features differ slightly, so it is recorded in the index (EfficientNet-Lite "
+    "always does it)",
 )
 @metric_option("euclidean, or as the index was made", section=_MODEL)
 @option(

@@ -21,7 +21,7 @@ from searchengine.errors import SearchEngineError, missing_package
 
 _EPILOG = """\
 a first day:
-  searchengine index ~/Pictures --model compact     no download; VGG16 fc2 without --model
+  searchengine index ~/Pictures --model efficientnet-lite0     no download; VGG16 fc2 without --model
   searchengine serve                                then open http://127.0.0.1:8000
   searchengine search holiday.jpg -k 5
   searchengine info

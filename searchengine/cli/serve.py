@@ -24,7 +24,7 @@ _SERVE = """\
 An index that grows while it is served shows without a restart. Several are served by repeating --index-dir: the first
 at /, each at /i/NAME, and any two side by side for the same query.
 """
-_DEMO_MODEL = "compact"
+_DEMO_MODEL = "efficientnet-lite0"
 
 
 @verb("serve", "serve the search page", _SERVE)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  searchengine train photos --out photos.keras --backbone compact           no download; one subfolder a class
+  searchengine train photos --out photos.keras --backbone efficientnet-lite0    no download; one subfolder a class
   searchengine train photos --out photos.keras                              ResNet50; fetches its weights once
   searchengine train photos --out photos.keras --triplets hard --dim 64 --views 4
   searchengine train photos --out photos.keras --split class                how good on classes never seen?
@@ -75,8 +75,8 @@ class _Backbone:
     section=_BACKBONE,
     metavar="NAME|FILE",
     default="resnet50",
-    help="resnet50 (default); compact: small, and shipped with the program; any that `searchengine models` lists; or a "
-    ".keras file",
+    help="resnet50 (default); efficientnet-lite0: small, and installed with the program; any that `searchengine "
+    "models` lists; or a .keras file",
 )
 @options(
     "--layer",
@@ -99,7 +99,7 @@ class _Backbone:
     section=_BACKBONE,
     metavar="PIXELS",
     type=COUNT,
-    help="of a .keras file that takes images of any size",
+    help="of .keras files that take images of any size, and of EfficientNet-Lite",
 )
 @option(
     "--thaw",
@@ -228,6 +228,7 @@ def train(
         weights=weights,
         preprocessing=model.preprocessing,
         input_size=model.input_size,
+        full_decode=True,  # as the trained model will be used
     )
     with Bar(all_skipped="--json lists them all") as bar:
         trained = train_metric(

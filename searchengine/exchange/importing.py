@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from searchengine.errors import ImageError, IndexingError, IndexNotFoundError
 from searchengine.exchange.reading import read_features
 from searchengine.exchange.table import Columns, FeatureTable
-from searchengine.extractors.names import check_name
 from searchengine.extractors.pixels import normalized
-from searchengine.extractors.spec import IMPORTED, NORMALIZATIONS, ExtractorSpec
+from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
 from searchengine.images import average_colour, decode
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
@@ -77,7 +76,7 @@ class Imported:
 def imported_spec(*, unit: bool) -> ExtractorSpec:
     """The entry in place of an extractor; ``unit``: the features have length 1."""
     return ExtractorSpec(
-        model=IMPORTED,
+        model="imported",
         layer=None,
         pooling="none",
         normalize="l2" if unit else "none",
@@ -160,7 +159,7 @@ def _open_existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
         spec = ExtractorSpec.from_json(writer.catalog.need("spec"))
         extractor = writer.catalog.need("extractor")
         existing = f"There is an index of {images} images in {folder} already ({extractor}):"
-        if spec.model != IMPORTED:  # even if it is empty now, it keeps its folders and the ids it has given
+        if not spec.is_imported:  # even if it is empty now, it keeps its folders and the ids it has given
             raise IndexingError(
                 f"{existing} features are not imported into an index of photos. Choose another --index-dir."
             )

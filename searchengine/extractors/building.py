@@ -1,21 +1,24 @@
-"""A line of the table, or a network of one's own -> the Keras model that turns pixels into features."""
+"""A Keras network -> the Keras model that turns pixels into features: preprocessing before it, pooling after it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors.backbones import BACKBONES
-from searchengine.extractors.names import check_name
+from searchengine.extractors.spec import check_name
 
 if TYPE_CHECKING:
     import keras
 
     from searchengine.extractors.spec import ExtractorSpec
 
+# How pixels of 0 to 255 become what a network was trained on. The names but "none" and "unit" are those of
+# keras.applications: caffe is BGR less the mean of ImageNet, tf is -1 to 1, torch is 0 to 1 less the mean and divided
+# by the deviation of ImageNet; unit is 0 to 1, and none is left to the network itself.
+PREPROCESSINGS = ("none", "unit", "tf", "torch", "caffe")
 # Radenovic, Tolias and Chum 2018 (https://arxiv.org/abs/1711.02512) begin with 3, and training moves it little.
 _GEM_POWER = 3.0
 _GEM_LEAST = 1e-6
@@ -34,23 +37,7 @@ class Built:
     parts: tuple[int, ...]
 
 
-def build(spec: ExtractorSpec, *, head: bool, policy: str = "float32") -> Built:
-    """The model of a backbone, its weights random.
-
-    ``head``: with the classification layers or without. UnknownNameError when it has no such layer. Keras's session
-    is cleared: automatic layer names would otherwise change on a second build.
-    """
-    import keras
-
-    backbone = BACKBONES[check_name("model", spec.model, BACKBONES)]
-    keras.utils.clear_session()
-    with dtype_policy(policy):
-        constructor = getattr(keras.applications, backbone.title)
-        network = constructor(weights=None, include_top=head, input_shape=(*spec.input_size, 3))
-        return truncate(network, spec, backbone.preprocessing, backbone.title)
-
-
-def truncate(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> Built:
+def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> Built:
     """Cut a network at the layers of a spec, put preprocessing before them, and pooling and concatenation after.
 
     Without a layer it is the output of the network. UnknownNameError when it has no such layer; ExtractorError where
@@ -58,19 +45,19 @@ def truncate(network: keras.Model, spec: ExtractorSpec, preprocessing: str, titl
     """
     import keras
 
-    names = [check_name(f"layer of {title}", name, [one.name for one in network.layers]) for name in spec.layers]
+    names = [check_name(f"layer of {title}", name, [layer.name for layer in network.layers]) for name in spec.layers]
     # For a model within the model, its place in the outer one: Model.output would be that of its own graph.
     outputs = [keras.Operation.output.fget(network.get_layer(name)) for name in names] or list(network.outputs)
     if any(not hasattr(output, "shape") for output in outputs) or (not names and len(outputs) != 1):
         raise ExtractorError(f"{title} has several outputs there: choose one layer with --layer.")
-    cut = keras.Model(network.inputs[0], outputs)
+    shortened = keras.Model(network.inputs[0], outputs)
 
     pixels = keras.Input((*spec.input_size, 3), dtype="uint8", name="pixels")
     # (n, h, w, 3) uint8 RGB -> as the network was trained: float32, or uint8 where it takes that itself
     prepared = preprocessed(keras.ops.cast(pixels, "float32"), preprocessing)
-    found = cut(keras.ops.cast(prepared, network.inputs[0].dtype))
+    tensors = shortened(keras.ops.cast(prepared, network.inputs[0].dtype))
     # a layer (n, h', w', c) -> (n, c), or (n, h' * w' * c) without pooling; a dense layer is (n, d) as it is
-    features = [pooled(one, spec.pooling) for one in (found if isinstance(found, list) else [found])]
+    features = [pooled(tensor, spec.pooling) for tensor in (tensors if isinstance(tensors, list) else [tensors])]
     parts = [feature.shape[-1] for feature in features]
     if None in parts:
         raise ExtractorError(f"{title} gives features of no fixed size: choose another layer, or --pooling avg.")
@@ -107,23 +94,9 @@ def pooled(features: Any, pooling: str) -> Any:
     if pooling == "max":
         return ops.max(features, axis=places)
     if pooling == "gem":
-        return generalized_mean(features, lambda cubes: ops.mean(cubes, axis=places))
+        cubes = ops.power(ops.maximum(features, _GEM_LEAST), _GEM_POWER)
+        return ops.power(ops.mean(cubes, axis=places), 1 / _GEM_POWER)
     return layers.Flatten()(features)
-
-
-def generalized_mean(features: Any, mean: Callable[[Any], Any]) -> Any:
-    """GeM, as in ``pooled``, by another mean over the places than the plain one: (n, ..., c) float32 -> (n, c)."""
-    from keras import ops
-
-    cubes = ops.power(ops.maximum(features, _GEM_LEAST), _GEM_POWER)
-    return ops.power(mean(cubes), 1 / _GEM_POWER)
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same model, its output float32 whatever it computes in."""
-    import keras
-
-    return keras.Model(model.inputs, keras.ops.cast(model.outputs[0], "float32"))
 
 
 @contextlib.contextmanager

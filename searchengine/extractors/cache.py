@@ -5,6 +5,7 @@
     <cache>/models/<fingerprint>/model.xml, model.bin   the network, as OpenVINO reads it
                                  export.json            sizes and hashes of both, the spec, the numbers of each layer
     <cache>/models/.lock                                held by the one process that exports
+    <cache>/indexes/<hash of its path>.json             which exported model an index uses
     <cache>/hashes.json                                 of large weights files that were hashed before
 
 ``<cache>`` is the setting ``cache_dir``, or the user's cache folder.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from searchengine.errors import ExtractorError
+from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import flush, locked, replace_text
 from searchengine.settings import load_settings
@@ -151,6 +153,112 @@ def _writable() -> Iterator[None]:
         ) from error
 
 
+# -- which models are in use ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """An exported model on the disk. ``indexes`` are the folders of the indexes that use it and still exist."""
+
+    fingerprint: str
+    title: str
+    size: int
+    used: float
+    indexes: tuple[Path, ...]
+
+
+def note_use(spec: ExtractorSpec, index_dir: Path) -> None:
+    """Remember that an index uses the model of a spec, so that it is not cleared. A read-only cache stays as it is."""
+    folder = index_dir.absolute()
+    note = cache_root() / "indexes" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json"
+    text = json.dumps({"index": str(folder), "model": spec.network.fingerprint})
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        if not note.is_file() or note.read_text(encoding="utf-8") != text:
+            replace_text(note, text)
+    with contextlib.suppress(OSError):
+        os.utime(entry_folder(spec))  # when it was last used
+
+
+def entries() -> list[CacheEntry]:
+    """All exported models, the one that was used last first."""
+    users: dict[str, list[Path]] = {}
+    for note in sorted((cache_root() / "indexes").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            values = json.loads(note.read_text(encoding="utf-8"))
+            if (Path(values["index"]) / "catalog.sqlite").is_file():
+                users.setdefault(values["model"], []).append(Path(values["index"]))
+    exported = []
+    for folder in models_folder().glob("[0-9a-f]*"):
+        with contextlib.suppress(OSError):
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            used = folder.stat().st_mtime
+            exported.append(CacheEntry(folder.name, _title(folder), size, used, tuple(users.get(folder.name, ()))))
+    return sorted(exported, key=lambda entry: entry.used, reverse=True)
+
+
+def _title(folder: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ExtractorError):
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return ExtractorSpec.from_json(json.dumps(manifest["spec"])).title.rpartition(",")[0]
+    return "damaged"
+
+
+def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
+    """``clear`` what exceeds the setting ``cache_gb``, sparing the model of a spec; nothing where that fails."""
+    with contextlib.suppress(ExtractorError):
+        return clear(largest=int(load_settings(only=("cache_gb",)).cache_gb * 1e9), keep=keep)
+    return []
+
+
+def clear(*, largest: int = 0, keep: ExtractorSpec | None = None) -> list[CacheEntry]:
+    """Delete the models that no index uses, those first that were used longest ago; gives what was deleted.
+
+    It stops as soon as all that is left takes no more than ``largest`` bytes. ``keep`` is spared.
+    """
+    spared = None if keep is None else keep.network.fingerprint
+    exported = entries()
+    total = sum(entry.size for entry in exported)
+    removed = []
+    unused = [entry for entry in reversed(exported) if not entry.indexes and entry.fingerprint != spared]
+    if not unused or total <= largest:
+        return []
+    with export_lock(lambda text: None), _writable():
+        for entry in unused:
+            if total > largest:
+                shutil.rmtree(models_folder() / entry.fingerprint)
+                total -= entry.size
+                removed.append(entry)
+    return removed
+
+
+# -- weights files by their hash --------------------------------------------------------------------------------------
+
+
+def check_weights(file: Path, identity: str, spec: ExtractorSpec, *, flag: str) -> None:
+    """WeightsNotFoundError where a file that the user gave holds other weights than the spec says."""
+    if identity != spec.weights:
+        raise WeightsNotFoundError(
+            f"{file} holds other weights than those asked for: it is {_short(identity)}, needed is "
+            f"{_short(spec.weights)}. Give the very file that the index was made with to {flag}."
+        )
+
+
+def find_weights(spec: ExtractorSpec, *, flag: str) -> Path:
+    """The file that a spec names by its hash, where it was last seen. WeightsNotFoundError if it is gone."""
+    known = find_by_hash(spec.weights.partition(":")[2])
+    if known is None:
+        raise WeightsNotFoundError(
+            f"The weights of {spec.title} ({_short(spec.weights)}) are missing. Give the file that the index was "
+            f"made with to {flag}."
+        )
+    return known
+
+
+def _short(weights: str) -> str:
+    kind, _, digest = weights.partition(":")
+    return f"{kind} {digest[:12]}" if digest else kind
+
+
 def file_hashes(file: Path) -> dict[str, str]:
     """Lower-case hexadecimal ``sha256`` and ``md5`` of a file, read once."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -180,7 +288,7 @@ def remembered_hashes(file: Path) -> dict[str, str]:
 
 
 def find_by_hash(sha256: str) -> Path | None:
-    """A file of that hash that was seen before and is still there, unchanged."""
+    """A file with that hash that was seen before and still exists, unchanged."""
     for path, entry in _known_hashes().items():
         with contextlib.suppress(OSError, AttributeError, KeyError):
             if entry["sha256"] == sha256 and remembered_hashes(Path(path))["sha256"] == sha256:

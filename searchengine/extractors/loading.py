@@ -1,18 +1,22 @@
-"""Options as people give them -> spec -> extractor."""
+"""Options as users give them -> spec -> exported model -> extractor."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from searchengine.errors import ExtractorError, QueryError, UnknownNameError
-from searchengine.extractors import backbones, own, shipped
+from searchengine.errors import ExtractorError, QueryError
+from searchengine.extractors import cache, worker
+from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
-from searchengine.extractors.names import check_name
-from searchengine.extractors.preparing import exported_model, say_on_stderr
-from searchengine.extractors.spec import NORMALIZATIONS, SEVERAL, ExtractorSpec
-from searchengine.extractors.weights import IMAGENET, identify, locate
+from searchengine.extractors.models import PublishedWeights
+from searchengine.extractors.source import ExtractorOptions, is_model_file
+from searchengine.extractors.sources import source_asked_for, source_of
+from searchengine.extractors.spec import IMAGENET, NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
 
 Progress = Callable[[str], None]
 
@@ -26,164 +30,88 @@ def make_spec(
     weights: str | Path = IMAGENET,
     preprocessing: str | None = None,
     input_size: int | None = None,
-    full_decode: bool = True,
+    full_decode: bool | None = None,
 ) -> ExtractorSpec:
     """The spec of what is asked for.
 
-    ``model`` is a name or a ``.keras`` file, ``layer`` one or several, ``weights`` "imagenet" or a file.
-    ``preprocessing`` (one of ``backbones.PREPROCESSINGS``) and ``input_size`` (pixels, of a model that takes any) are
-    for a ``.keras`` file only, into which a process of its own looks the first time; no model is loaded here.
-    ``full_decode`` False has large JPEGs decoded at a reduced scale, as the compact model always does.
+    Args:
+        model: a name, see ``model_names``, or a ``.keras`` file.
+        layer: one or several; the model's default if left out.
+        pooling: how a convolutional layer becomes one number a channel: "none", "avg", "max" or "gem".
+        normalize: "l2" for features of length one, or "none".
+        weights: "imagenet" or a file.
+        preprocessing: of a ``.keras`` file, one of ``building.PREPROCESSINGS``.
+        input_size: side in pixels, of a ``.keras`` file that takes any and of EfficientNet-Lite.
+        full_decode: False decodes large JPEGs at a reduced scale; EfficientNet-Lite does that by default.
 
-    UnknownNameError for a wrong name, WeightsNotFoundError if there is no such file, ExtractorError for a file that
-    is none, and for flags that do not go together.
+    A subprocess looks into the model where its layers must be known and were not asked for before; none is loaded here.
+
+    Raises:
+        UnknownNameError: no such model, layer or option.
+        WeightsNotFoundError: there is no such file.
+        ExtractorError: a file of the wrong kind, or options that do not go together.
     """
     check_name("normalisation", normalize, NORMALIZATIONS)
-    check_name("pooling", pooling, backbones.POOLINGS)
-    layers = [layer] if isinstance(layer, str) else list(layer or ())
+    check_name("pooling", pooling, POOLINGS)
+    layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
     for name in layers:
         if layers.count(name) > 1:
             raise ExtractorError(f"The layer {name} is asked for twice.")
-    if own.is_model_file(str(model)):
-        if weights != IMAGENET:
-            raise ExtractorError(f"{model} holds its own weights: leave out --weights.")
-        return _spec_of_own(
-            Path(model).expanduser(), layers, pooling, normalize, preprocessing, input_size, full_decode
-        )
-    model = str(model).lower()
-    try:
-        check_name("model", model, backbones.model_names())
-    except UnknownNameError as error:
-        raise UnknownNameError(f"{error} Or give the path of a .keras file of your own.") from None
-    if preprocessing is not None or input_size is not None:
-        raise ExtractorError(
-            f"{backbones.display_name(model)} has its own preprocessing and input size: --preprocessing and "
-            "--input-size are for .keras files."
-        )
-    file = weights_file(weights)
-    if model == backbones.COMPACT:
-        if layers or pooling != "none" or file is not None:
-            raise ExtractorError(
-                "The compact model has its own weights and a single output: leave out --weights, --layer and "
-                "--pooling, or choose another --model."
-            )
-        return shipped.shipped_spec(normalize)
-    backbone = backbones.BACKBONES[model]
-    layers = layers or [backbone.default_layer]
-    known = backbone.layers
-    for name in layers:
-        check_name(f"layer of {backbone.title}", name, known)
-    _check_pooling(pooling, [known[name] for name in layers])
-    named = IMAGENET if file is None else identify(file, model)
-    return ExtractorSpec(model, SEVERAL.join(layers), pooling, normalize, named, backbone.input_size, full_decode)
+    known = model if is_model_file(model) else str(model).lower()
+    options = ExtractorOptions(known, layers, pooling, normalize, weights, preprocessing, input_size, full_decode)
+    return source_asked_for(options.model).spec(options)
 
 
-def _spec_of_own(
-    file: Path,
-    layers: list[str],
-    pooling: str,
-    normalize: str,
-    preprocessing: str | None,
-    side: int | None,
-    full_decode: bool,
-) -> ExtractorSpec:
-    check_name("preprocessing", preprocessing or "none", backbones.PREPROCESSINGS)
-    found = own.describe(file)
-    for name in layers:
-        check_name(f"layer of {file.name}", name, found.layers)
-    if not layers and found.output is None:
-        raise ExtractorError(
-            f"{file} has several outputs: choose a layer with --layer. It has: {', '.join(found.layers)}."
-        )
-    chosen = [found.layers[name] for name in layers] or [one for one in (found.output,) if one is not None]
-    _check_pooling(pooling, chosen)
-    if found.input_size is None and side is None:
-        raise ExtractorError(
-            f"{file} takes pictures of any size: say with --input-size (pixels) to which they are to be brought, best "
-            "that of its training."
-        )
-    if found.input_size is not None and side is not None and found.input_size != (side, side):
-        height, width = found.input_size
-        raise ExtractorError(f"{file} takes pictures of {height} x {width} pixels only: leave out --input-size.")
-    return ExtractorSpec(
-        backbones.OWN,
-        SEVERAL.join(layers) or None,
-        pooling,
-        normalize,
-        f"sha256:{found.sha256}",
-        found.input_size or (side or 0, side or 0),
-        full_decode,
-        preprocessing=preprocessing or "none",
-    )
+def changed_spec(
+    spec: ExtractorSpec, weights_file: Path | None, options: Mapping[str, Any]
+) -> tuple[ExtractorSpec, Path | None]:
+    """A spec but for some options, by the names that ``make_spec`` gives them, and its weights file.
 
-
-def _check_pooling(pooling: str, layers: Sequence[backbones.LayerInfo]) -> None:
-    if pooling != "none" and not any(layer.is_spatial for layer in layers):
-        names = " and ".join(layer.name or "the output" for layer in layers)
-        raise ExtractorError(
-            f"There is nothing to pool: {names}: no places in the picture, only numbers. Leave out --pooling, or "
-            "choose a convolutional layer."
-        )
+    ``weights_file`` is the file that the spec was made with. Another layer is not pooled unless ``options`` say so.
+    """
+    changes = {("layers" if name == "layer" else name): value for name, value in options.items()}
+    if "layers" in changes:
+        layers = changes["layers"]
+        changes = {"pooling": "none", **changes, "layers": (layers,) if isinstance(layers, str) else tuple(layers)}
+    changed = replace(source_of(spec.model).options(spec, weights_file), **changes)
+    return source_asked_for(changed.model).spec(changed), changed.weights_file
 
 
 def feature_size(spec: ExtractorSpec) -> int | None:
     """Numbers in a feature of a spec, without loading the model; None where only the built model tells."""
-    if spec.model == backbones.COMPACT:
-        return shipped.dimension()
-    known = None
-    if spec.model == backbones.OWN:
-        model = own.known(spec.weights.partition(":")[2])
-        if model is not None and model.input_size is not None:
-            known = model.layers if spec.layers else {"": model.output}
-    elif spec.model in backbones.BACKBONES:
-        known = dict(backbones.BACKBONES[spec.model].layers)
-    layers = [(known or {}).get(name) for name in spec.layers or ("",)]
-    parts = [None if layer is None else layer.numbers(spec.pooling) for layer in layers]
-    return None if None in parts else sum(part for part in parts if part is not None)
+    return source_of(spec.model).feature_size(spec)
 
 
 def weights_file(weights: str | Path, model: str | Path = "") -> Path | None:
     """The file that holds the weights, ``--weights FILE`` or a ``.keras`` file; None for "imagenet"."""
-    if own.is_model_file(str(model)):
-        return Path(model).expanduser()
-    return None if weights == IMAGENET else Path(weights).expanduser()
+    return ExtractorOptions(model, weights=weights).weights_file
 
 
 def load_extractor(
     model: str | Path = "vgg16",
     *,
-    layer: str | Sequence[str] | None = None,
-    pooling: str = "none",
-    normalize: str = "l2",
     weights: str | Path = IMAGENET,
-    preprocessing: str | None = None,
-    input_size: int | None = None,
-    full_decode: bool = True,
     precision: str = "auto",
     runtime: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Extractor:
     """The extractor that is asked for, ready to ``embed``; the model is prepared first if this is its first time.
 
-    ``runtime`` "auto" is Keras where it finds a GPU, else OpenVINO. ``progress`` gets a line now and then while
-    something takes long; None writes them to stderr.
+    Args:
+        model: and ``weights``, ``options``: as ``make_spec`` takes them.
+        precision: "float32", "bfloat16", or "auto" for what the device does best.
+        runtime: "openvino", "keras", or "auto": Keras where it finds a GPU, else OpenVINO.
+        threads: bounds the processor threads of one batch.
+        progress: gets a line now and then while something takes long; None writes them to stderr.
 
-    The errors of ``make_spec``; WeightsNotFoundError if the published weights are neither here nor to be had;
-    ExtractorError if the model cannot be made or run.
+    Raises:
+        ExtractorError: the errors of ``make_spec``; and the model cannot be made or run.
+        WeightsNotFoundError: the published weights are neither cached nor can be downloaded.
     """
-    spec = make_spec(
-        model,
-        layer=layer,
-        pooling=pooling,
-        normalize=normalize,
-        weights=weights,
-        preprocessing=preprocessing,
-        input_size=input_size,
-        full_decode=full_decode,
-    )
     return extractor_from_spec(
-        spec,
+        make_spec(model, weights=weights, **options),
         weights_file=weights_file(weights, model),
         precision=precision,
         runtime=runtime,
@@ -208,30 +136,26 @@ def extractor_from_spec(
 
     ``runtime`` "auto" is OpenVINO wherever that is installed, and TensorFlow is not loaded into this process; ``gpu``
     lets it be Keras where a GPU is found, worth its start when there is a whole folder to embed. A missing model is
-    prepared in a process of its own, unless ``export`` is False. The weights are needed only for that, and
-    ``weights_file`` says where they are if they are one's own. Errors as ``load_extractor``; QueryError for imported
-    features, behind which there is no model.
+    prepared in a subprocess, unless ``export`` is False. The weights are needed only for that, and ``weights_file``
+    says where they are if they are the user's own. Errors as ``load_extractor``; QueryError for features that no model
+    here makes.
     """
     if not spec.embeds:
-        raise QueryError(
-            "The features of this index were imported, and no model is known that would turn a picture into such a "
-            "feature. Search by an image of the index (search --id) or by a vector (search --vector)."
-        )
+        raise QueryError(spec.missing)
     check_name("precision", precision, PRECISIONS)
     check_name("runtime", runtime, RUNTIMES)
     if runtime == "auto":
         installed = importlib.util.find_spec("openvino") is not None
-        runtime = "openvino" if installed and not (gpu and _gpu_found(spec)) else "keras"
+        runtime = "openvino" if installed and not (gpu and _finds_gpu()) else "keras"
     if runtime == "keras":
         return _on_keras(spec, weights_file, precision, progress)
     return _on_openvino(spec, weights_file, precision, threads=threads, export=export, progress=progress)
 
 
-def _gpu_found(spec: ExtractorSpec) -> bool:
+def _finds_gpu() -> bool:
     from searchengine.extractors import keras_runtime
 
-    # The compact model is quicker on the processor than TensorFlow starts.
-    return spec.model != backbones.COMPACT and keras_runtime.gpu_in_sight() and keras_runtime.gpu_found()
+    return keras_runtime.gpu_in_sight() and keras_runtime.gpu_found()
 
 
 def _on_openvino(
@@ -256,17 +180,78 @@ def _on_openvino(
 
 
 def _on_keras(spec: ExtractorSpec, file: Path | None, precision: str, progress: Progress | None) -> Extractor:
-    from searchengine.extractors.export import load_model
     from searchengine.extractors.keras_runtime import KerasExtractor
 
-    if spec.model == backbones.COMPACT:
-        return KerasExtractor(spec, lambda policy: shipped.built(spec, policy=policy), precision=precision)
-    if spec.model == backbones.OWN:
+    source = source_of(spec.model)
+    if source.has_own_precision:
         if precision == "bfloat16":
-            raise ExtractorError("A model of one's own runs on Keras as it was saved: leave out --precision.")
+            raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
         precision = "float32"
-    else:
-        check_name("model", spec.model, backbones.BACKBONES)
-    found = locate(spec, file)  # before TensorFlow, which takes seconds to load
+    weights = source.locate(spec, file)  # before TensorFlow, which takes seconds to load
     say = progress or say_on_stderr
-    return KerasExtractor(spec, lambda policy: load_model(spec, found, say, policy=policy), precision=precision)
+    return KerasExtractor(spec, lambda policy: source.build(spec, weights, say, policy), precision=precision)
+
+
+# -- exporting --------------------------------------------------------------------------------------------------------
+
+
+def exported_model(
+    spec: ExtractorSpec,
+    *,
+    weights_file: Path | None = None,
+    export: bool = True,
+    suspect: bool = False,
+    progress: Progress | None = None,
+) -> ExportedModel:
+    """The model as OpenVINO reads it; made first where it is missing or damaged.
+
+    ``suspect``: it could not be loaded, so look closely. ``export`` False: ExtractorError where it would have to be
+    made. The errors of ``ModelSource.locate``, and ExtractorError where making it fails.
+    """
+    model = cache.lookup(spec, thorough=suspect)
+    if model is not None:
+        return model
+    if not export:
+        raise ExtractorError(
+            f"The model {spec.title} is not prepared on this machine: run `searchengine prepare --index-dir DIR` once."
+        )
+    say = progress or say_on_stderr
+    file = source_of(spec.model).locate(spec, weights_file)
+    with cache.export_lock(say):
+        model = cache.lookup(spec, thorough=suspect)  # another process may have made it meanwhile
+        if model is None:
+            title = spec.network.title.rpartition(",")[0]
+            say(
+                f"preparing {title}: the first time only, about half a minute; it is kept in {cache.entry_folder(spec)}"
+            )
+            with cache.new_entry(spec) as folder:
+                _export_in_subprocess(spec, file, folder, say)
+            model = cache.lookup(spec)
+            if model is None:
+                raise ExtractorError(f"The model that was just written to {cache.entry_folder(spec)} is damaged.")
+            size = sum((model.xml.parent / name).stat().st_size for name in cache.MODEL_FILES)
+            say(f"prepared: {size / 1e6:.0f} MB on disk, {model.dimension} numbers a feature")
+    for entry in cache.shrink(spec):
+        say(f"cleared {entry.title} from the model cache, which no index uses ({entry.size / 1e6:.0f} MB)")
+    return model
+
+
+def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: Progress | None = None) -> Path:
+    """Make the exported model of a spec ahead of its first use; gives its folder. Errors as ``exported_model``."""
+    return exported_model(spec, weights_file=weights_file, progress=progress).xml.parent
+
+
+def say_on_stderr(text: str) -> None:
+    """The progress of what takes long, where the caller did not ask for it in another form."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _export_in_subprocess(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say: Progress) -> None:
+    request = {
+        "spec": spec.to_json(),
+        "folder": str(folder),
+        "file": str(file.absolute()) if isinstance(file, Path) else None,
+        "download": None if isinstance(file, Path) else asdict(file),
+    }
+    worker.run("export", request, say, doing=f"Preparing {spec.title}")

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from searchengine.errors import ExtractorError
+from searchengine.errors import ExtractorError, UnknownNameError
+from searchengine.extractors.models import CUSTOM, IMPORTED, facts
 
 NORMALIZATIONS = ("l2", "none")
-SEVERAL = "+"  # stands between the layers of a spec
-IMPORTED = "imported"  # stands for the model of features that came ready-made
+POOLINGS = ("none", "avg", "max", "gem")
+IMAGENET = "imagenet"  # in place of a hash: the weights that the publisher offers
+SEVERAL = "+"  # between the layers of a spec
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorSpec:
     """Everything that decides the numbers in a feature, and nothing else.
 
-    ``weights`` is ``"imagenet"`` for the published file, ``"sha256:<hex>"`` for a file of one's own and
-    ``"compact:<hex>"`` for the model that ships here. ``input_size`` is (height, width) in pixels: the whole image is
+    ``model`` is a name that ``models.facts`` knows. ``weights`` is ``"imagenet"`` for the published file and
+    ``"sha256:<hex>"`` for a file of the user's own. ``input_size`` is (height, width) in pixels: the whole image is
     resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, see ``decoded_at_least``.
-    Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each normalised by itself
-    before the whole if it is normalised at all. ``preprocessing`` is one of ``backbones.PREPROCESSINGS`` for a model
-    file of one's own, and None for the others, which have a fixed one.
+    Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each normalised by
+    itself before the whole, if it is normalised at all. ``preprocessing`` is one of ``building.PREPROCESSINGS`` for a
+    custom model, and None for the others, which have a fixed one.
     Precision and device are not part of it: they change a feature by less than what is compared.
     """
 
@@ -47,65 +51,70 @@ class ExtractorSpec:
         return tuple(self.layer.split(SEVERAL)) if self.layer else ()
 
     @property
-    def is_scaled(self) -> bool:
-        """Whether large JPEGs are decoded at a reduced scale because somebody asked for it."""
-        return not self.full_decode and not self.weights.startswith("compact:")
-
-    @property
-    def decoded_at_least(self) -> tuple[int, int] | None:
-        """(height, width) that a JPEG keeps when it is decoded; None for its full size.
-
-        Twice the input size where scaled decoding was asked for, one and a half times for the compact model, which was
-        measured so: a photo of 500 x 375 can then be decoded at half its size.
-        """
-        if self.full_decode:
-            return None
-        height, width = self.input_size
-        return (2 * height, 2 * width) if self.is_scaled else (3 * height // 2, 3 * width // 2)
+    def missing(self) -> str | None:
+        """Why no model can be had that makes such features, and what to do instead; None where one can."""
+        return facts(self.model).missing
 
     @property
     def embeds(self) -> bool:
-        """Whether a model stands behind it; none is known for features that were imported."""
-        return self.model != IMPORTED
+        """Whether a model can be had that makes such features."""
+        return self.missing is None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the features came ready-made, without the model that made them."""
+        return self.model == IMPORTED
+
+    @property
+    def decoded_at_least(self) -> tuple[int, int] | None:
+        """(height, width) in pixels that a JPEG keeps when it is decoded; None for its full size."""
+        if self.full_decode:
+            return None
+        height, width = self.input_size
+        margin = facts(self.model).decode_margin
+        return int(margin * height), int(margin * width)
 
     @property
     def unnormalized(self) -> ExtractorSpec:
-        """The same without normalisation."""
+        """The same spec without normalisation."""
         return replace(self, normalize="none")
 
     @property
     def network(self) -> ExtractorSpec:
-        """The same as far as the model itself goes; normalisation comes after it, decoding before.
+        """The part of the spec that decides the exported model: decoding comes before it, normalisation after it.
 
-        All specs with one network share one exported model.
+        All specs with the same network share one exported model.
         """
         return replace(self, normalize="none", full_decode=True)
 
     @property
     def title(self) -> str:
         """For people, for example "VGG16 fc2, ImageNet weights, L2-normalised"."""
-        from searchengine.extractors.backbones import OWN, display_name
-
-        if not self.embeds:
-            return f"Imported features, {'L2-normalised' if self.normalize == 'l2' else 'not normalised'}"
-        name = " ".join(part for part in (display_name(self.model), self.layer) if part)
+        model = facts(self.model)
+        name = " ".join(part for part in (model.title, self.layer) if part)
         if self.pooling != "none":
             name += f" ({'GeM' if self.pooling == 'gem' else self.pooling} pooling)"
         if self.preprocessing not in (None, "none"):
             name += f" ({self.preprocessing} preprocessing)"
-        scaled = "scaled decoding" if self.is_scaled else None
-        kind, _, digest = self.weights.partition(":")
-        weights = {
-            "imagenet": "ImageNet weights",
-            "sha256": f"{'file' if self.model == OWN else 'own weights'} {digest[:8]}",
-        }.get(kind)
+        decoding = None
+        if self.full_decode != model.full_decode:
+            decoding = "full decoding" if self.full_decode else "scaled decoding"
         normalized = "L2-normalised" if self.normalize == "l2" else "not normalised"
-        return ", ".join(part for part in (name, scaled, weights, normalized) if part)
+        return ", ".join(part for part in (name, decoding, self._weights_title, normalized) if part)
+
+    @property
+    def _weights_title(self) -> str | None:
+        if self.weights == IMAGENET:
+            return "ImageNet weights"
+        kind, _, digest = self.weights.partition(":")
+        if kind != "sha256":
+            return None
+        return f"{'file' if self.model == CUSTOM else 'own weights'} {digest[:8]}"
 
     def to_json(self) -> str:
         """Canonical: equal specs give equal text."""
         values = asdict(self)
-        if self.preprocessing is None:  # the specs of before it existed keep their fingerprints
+        if self.preprocessing is None:  # so that specs from before this field existed keep their fingerprints
             del values["preprocessing"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
@@ -126,5 +135,22 @@ class ExtractorSpec:
 
 @lru_cache(maxsize=64)
 def _fingerprint(spec: ExtractorSpec) -> str:
-    """Remembered: a server asks for it at each request."""
+    """Cached: a server asks for it at each request."""
     return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
+
+
+def closest_first(name: str, known: Iterable[str]) -> list[str]:
+    """All the known names, the ones most like ``name`` first; ties keep their order."""
+
+    def likeness(other: str) -> float:
+        return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return sorted(known, key=likeness, reverse=True)
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """``name`` if it is known, else UnknownNameError that lists the known names, the closest first."""
+    names = list(known)
+    if name in names:
+        return name
+    raise UnknownNameError(f"There is no {kind} {name!r}. Choose one of: {', '.join(closest_first(name, names))}.")

@@ -34,7 +34,7 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 def how_to_label(spec: ExtractorSpec) -> str:
     """What to do about an index without labels, for a person: of photos, or of ready-made features."""
-    return _LABEL_PHOTOS if spec.embeds else _LABEL_FEATURES
+    return _LABEL_FEATURES if spec.is_imported else _LABEL_PHOTOS
 
 
 class Labels(Protocol):

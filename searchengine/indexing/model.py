@@ -14,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, ExtractorMismatchError, IndexingError, SearchEngineError
-from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec, feature_size, make_spec
+from searchengine.extractors import (
+    Extractor,
+    ExtractorSpec,
+    changed_spec,
+    extractor_from_spec,
+    feature_size,
+    make_spec,
+)
 from searchengine.extractors import weights_file as weights_file_of
 from searchengine.images import DecodedImage
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import ModelOptions
-from searchengine.indexing.verify import Recorded, recorded
+from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress
 
 _FEATURE_BYTES = 4  # of a float32
@@ -43,32 +50,14 @@ def choose_spec(options: ModelOptions, index_dir: Path) -> tuple[ExtractorSpec, 
     }
     asked = {name: value for name, value in asked.items() if value is not None}
     if known is None:
-        asked["model"] = "vgg16" if options.model is None else os.fspath(options.model)
-    elif asked and known.spec.embeds:
-        asked = _like(known, asked)
-    elif known.spec.model == "compact":  # the one that ships now, should it have changed: the run says what to do
-        return make_spec("compact", normalize=known.spec.normalize), None
-    else:
-        return known.spec, Path(known.weights_file) if known.weights_file else None
-    return make_spec(**asked), weights_file_of(asked.get("weights", "imagenet"), asked["model"])
-
-
-def _like(known: Recorded, asked: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``make_spec`` for the extractor that made an index, changed as the options ask."""
-    spec = known.spec
-    is_file = spec.preprocessing is not None
-    height, width = spec.input_size
-    of_index = {
-        "model": known.weights_file if is_file else spec.model,
-        "layer": list(spec.layers),
-        "pooling": "none" if "layer" in asked else spec.pooling,  # pooling belongs to the layer
-        "normalize": spec.normalize,
-        "weights": ("" if is_file else known.weights_file) or "imagenet",
-        "preprocessing": spec.preprocessing,
-        "input_size": height if is_file and height == width else None,
-        "full_decode": spec.full_decode,
-    }
-    return {**of_index, **asked}
+        model = "vgg16" if options.model is None else os.fspath(options.model)
+        return make_spec(model, **asked), weights_file_of(asked.get("weights", "imagenet"), model)
+    if not known.spec.embeds and not known.spec.is_imported:
+        raise IndexingError(known.spec.missing)
+    file = Path(known.weights_file) if known.weights_file else None
+    if asked and known.spec.embeds:
+        return changed_spec(known.spec, file, asked)
+    return known.spec, file
 
 
 class RunExtractor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
-from searchengine.extractors import Extractor
+from searchengine.extractors import Extractor, cache
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.metrics import check_metric
@@ -79,7 +79,7 @@ def update_with(
 ) -> Summary:
     """``update_index`` with an extractor that is loaded only if there is something to embed."""
     started = time.monotonic()
-    if not extractor.spec.embeds:
+    if extractor.spec.is_imported:
         raise IndexingError(
             f"The index in {folder} holds imported features, and no model is known that makes such. Choose another "
             "--index-dir, or give --model and --rebuild to put an index of the images in its place."
@@ -91,6 +91,7 @@ def update_with(
             run.rebuild()
         else:
             run.update()
+    cache.note_use(extractor.spec, folder)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 

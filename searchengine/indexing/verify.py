@@ -208,10 +208,10 @@ def repair_command(folder: Path, *, rebuild: bool = True) -> str:
     """What to type, names quoted as a shell wants them; words in capitals are for the person to fill in."""
     known = recorded(folder)
     where = shlex.quote(str(folder))
-    if known is not None and not known.spec.embeds:
+    if known is not None and known.spec.is_imported:
         return f"searchengine import FEATURES --index-dir {shlex.quote(str(folder) + '-2')}"
     images = " ".join(map(_quoted, known.roots)) if known is not None and known.roots else "IMAGES"
-    model = "" if known is not None else " --model MODEL"
+    model = " --model MODEL" if known is None else "" if known.spec.embeds else " --model efficientnet-lite0"
     return f"searchengine index {images} --index-dir {where}{model}{' --rebuild' if rebuild else ''}"
 
 

@@ -36,7 +36,7 @@ from searchengine.web.ranking import (
     rank_image,
 )
 from searchengine.web.renditions import has_file, has_picture
-from searchengine.web.uploads import NO_MODEL, DecodedUpload, UploadReader, read_upload
+from searchengine.web.uploads import DecodedUpload, UploadReader, read_upload, why_no_uploads
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
 
@@ -309,7 +309,7 @@ def common() -> dict[str, Any]:
         "default_k": settings.default_k,
         "k": settings.default_k,
         "k_choices": k_choices(settings.default_k),
-        "no_pictures": None if this_index().takes_uploads else NO_MODEL,
+        "no_pictures": why_no_uploads(this_index().engine.spec),
         "indexes": index_choices(),
     }
 

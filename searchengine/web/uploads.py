@@ -14,18 +14,25 @@ import numpy as np
 from flask import Request
 from numpy.typing import NDArray
 
+from searchengine.extractors import ExtractorSpec
 from searchengine.web.engines import Engine, QueryReader
 from searchengine.web.queries import RequestError
 
 # Room for the boundaries, headers and small fields of a form around the image.
 FORM_OVERHEAD_BYTES = 64 * 1024
-NO_MODEL = (
-    "The features of this index were imported without the model that made them, so a picture of your own cannot be "
-    "searched by. Search by one of its rows: choose it on the first page."
-)
 _PREVIEW_SIDE = 480  # px
 # A decoded image can take hundreds of megabytes: only so many at a time.
 _DECODING = BoundedSemaphore(2)
+
+
+def why_no_uploads(spec: ExtractorSpec) -> str | None:
+    """Why an index cannot be searched by an upload, and what to do instead; None where it can."""
+    if spec.is_imported:
+        return (
+            "The features of this index were imported without the model that made them, so a picture of your own "
+            "cannot be searched by. Search by one of its rows: choose it on the first page."
+        )
+    return spec.missing
 
 
 class InMemoryRequest(Request):
@@ -84,8 +91,8 @@ class UploadReader:
     def decode(self, engine: Engine) -> DecodedUpload:
         """The upload as the extractor of ``engine`` reads it; RequestError where it has none, ImageError."""
         spec = engine.spec
-        if not spec.embeds:
-            raise RequestError(NO_MODEL)
+        if (reason := why_no_uploads(spec)) is not None:
+            raise RequestError(reason)
         if spec.fingerprint not in self._decoded:
             self._decoded[spec.fingerprint] = _decode(self._upload, engine.extractor(), self._max_pixels)
         return self._decoded[spec.fingerprint]

@@ -13,5 +13,5 @@ from searchengine.cli import offline_index
 def index(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawings, indexed with the model that ships."""
     folder = tmp_path_factory.mktemp("index")
-    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "compact", "--json"]) == 0
+    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "efficientnet-lite0", "--json"]) == 0
     return folder

@@ -59,7 +59,7 @@ def test_an_empty_name_for_the_script(tmp_path: Path, monkeypatch: pytest.Monkey
         ["info", "--index-dir", "a", "--index-dir", "b"],
         ["search", "--id", "1", "-k", "2", "--k", "3"],
         ["recommend", "--query", "1", "--query", "2"],
-        ["index", "photos", "--model", "vgg16", "--model", "compact"],
+        ["index", "photos", "--model", "vgg16", "--model", "efficientnet-lite0"],
     ],
 )
 def test_twice_where_one_counts(command: list[str], capsys: Said) -> None:
@@ -112,7 +112,7 @@ def test_an_id_without_its_flag(
 def test_a_vector_of_another_length(index: Path, tmp_path: Path, capsys: Said) -> None:
     (tmp_path / "vector.txt").write_text("0.1 0.7 0.2\n")
     assert main(["search", "--vector", str(tmp_path / "vector.txt"), "--index-dir", str(index)]) == 1
-    assert "The vector has 3 numbers; the features of this index have 384." in capsys.readouterr().err
+    assert "The vector has 3 numbers; the features of this index have 1280." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

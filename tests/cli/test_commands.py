@@ -21,7 +21,7 @@ Said = pytest.CaptureFixture[str]
 
 
 def test_indexing_tells_what_it_did(drawings: Path, tmp_path: Path, capsys: Said) -> None:
-    command = [str(drawings), "--index-dir", str(tmp_path), "--model", "compact", "--json"]
+    command = [str(drawings), "--index-dir", str(tmp_path), "--model", "efficientnet-lite0", "--json"]
     assert offline_index(command) == 0
     out, err = capsys.readouterr()
     summary = json.loads(out)
@@ -38,9 +38,12 @@ def test_indexing_tells_what_it_did(drawings: Path, tmp_path: Path, capsys: Said
 def test_exit_statuses(drawings: Path, tmp_path: Path, capsys: Said) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert offline_index([str(empty), "--index-dir", str(tmp_path / "i"), "--model", "compact"]) == 1
+    assert offline_index([str(empty), "--index-dir", str(tmp_path / "i"), "--model", "efficientnet-lite0"]) == 1
     assert "Formats: JPEG" in capsys.readouterr().err
-    assert offline_index([str(tmp_path / "nowhere"), "--index-dir", str(tmp_path / "i"), "--model", "compact"]) == 1
+    assert (
+        offline_index([str(tmp_path / "nowhere"), "--index-dir", str(tmp_path / "i"), "--model", "efficientnet-lite0"])
+        == 1
+    )
     assert "nowhere is not there" in capsys.readouterr().err
     assert offline_index([str(drawings), "--index-dir", str(tmp_path / "i"), "--model", "vgg61"]) == 1
     assert "vgg16" in capsys.readouterr().err
@@ -99,7 +102,7 @@ def test_the_python_interface(index: Path, drawings: Path) -> None:
     assert opened.features.shape == (12, len(opened.search(opened.features[:1], 1)) * opened.dimension)
     assert sorted(opened.paths)[0] == "cold/00.jpg"
     assert set(opened.labels) == {"cold", "warm"}
-    extractor = searchengine.load_extractor("compact")
+    extractor = searchengine.load_extractor("efficientnet-lite0")
     rows = extractor.embed([drawings / path for path in opened.paths])
     assert abs(rows - opened.features).max() < 1e-4
     opened.close()
@@ -116,7 +119,7 @@ def test_tensorflow_is_not_loaded(
 ) -> None:
     """Neither to index nor to search, with a model that is ready."""
     for arguments in (
-        ["index", str(drawings), "--index-dir", str(tmp_path / "fresh"), "--model", "compact"],
+        ["index", str(drawings), "--index-dir", str(tmp_path / "fresh"), "--model", "efficientnet-lite0"],
         ["search", str(drawings / "cold" / "00.jpg"), "--index-dir", str(index)],
     ):
         code = f"from searchengine.cli.main import main; raise SystemExit(main({arguments!r}))"
@@ -160,7 +163,7 @@ def test_an_id_that_is_not_there(index: Path, capsys: Said) -> None:
 def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, capsys: Said) -> None:
     (tmp_path / "labels.csv").write_text("path,label\ncold/00.jpg,sea\ncold/00.jpg,ship\nwarm/01.jpg,sun\n")
     index = ["--index-dir", str(tmp_path / "index")]
-    making = ["--model", "compact", "--labels", str(tmp_path / "labels.csv"), "--metric", "manhattan"]
+    making = ["--model", "efficientnet-lite0", "--labels", str(tmp_path / "labels.csv"), "--metric", "manhattan"]
     assert main(["index", str(drawings), *index, *making]) == 0
     capsys.readouterr()
     assert main(["info", *index]) == 0

@@ -12,23 +12,23 @@ Said = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("flags", [["--normalize", "none"], ["--layer", "fc1"], ["--pooling", "gem"]])
-def test_an_index_of_the_compact_model(flags: list[str], index: Path, drawings: Path, capsys: Said) -> None:
+def test_an_index_of_a_packaged_model(flags: list[str], index: Path, drawings: Path, capsys: Said) -> None:
     assert main(["index", str(drawings), "--index-dir", str(index), *flags]) == 1
     err = capsys.readouterr().err
-    assert "ompact" in err
+    assert "EfficientNet-Lite0" in err
     assert "VGG16" not in err
 
 
-def test_scaled_decoding_is_what_the_compact_model_does(index: Path, drawings: Path) -> None:
+def test_scaled_decoding_is_the_default_of_a_packaged_model(index: Path, drawings: Path) -> None:
     assert main(["index", str(drawings), "--index-dir", str(index), "--scaled-decoding"]) == 0
 
 
 def test_a_rebuild_keeps_the_model(drawings: Path, tmp_path: Path, capsys: Said) -> None:
     command = ["index", str(drawings), "--index-dir", str(tmp_path)]
-    assert main([*command, "--model", "compact"]) == 0
+    assert main([*command, "--model", "efficientnet-lite0"]) == 0
     assert main([*command, "--normalize", "none", "--rebuild"]) == 0
     capsys.readouterr()
     assert main(["info", "--index-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "ompact" in out
+    assert "EfficientNet-Lite0" in out
     assert "not normalised" in out

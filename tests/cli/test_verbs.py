@@ -16,7 +16,7 @@ from searchengine.analyse.neighbours import NeighboursOptions
 from searchengine.cli import exchange, main, offline_index, options
 from searchengine.cli.main import VERBS, load_verb
 from searchengine.exchange.collections import DATASETS, open_images
-from searchengine.extractors import backbones
+from searchengine.extractors import building, spec
 from searchengine.indexing import IndexingOptions
 from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.recipe import SPLITS, TRIPLETS
@@ -143,8 +143,8 @@ def test_defaults_that_help_names_are_those_of_the_recipe() -> None:
 def test_words_that_are_spelt_out_are_those_of_the_library(capsys: Said) -> None:
     assert get_args(Precision) == options.PRECISIONS
     assert get_args(Runtime) == options.RUNTIMES
-    assert backbones.POOLINGS == options.POOLINGS
-    assert set(backbones.PREPROCESSINGS) == set(options.PREPROCESSINGS)
+    assert spec.POOLINGS == options.POOLINGS
+    assert set(building.PREPROCESSINGS) == set(options.PREPROCESSINGS)
     choices = {option.name: option.type for option in load_verb("train").params}
     assert (choices["triplets"].choices, choices["split"].choices) == (TRIPLETS, SPLITS)
     titles = {**{name: dataset.title for name, dataset in DATASETS.items()}, open_images.NAME: open_images.TITLE}

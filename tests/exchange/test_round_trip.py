@@ -351,9 +351,9 @@ def test_images_are_not_indexed_into_imported_features(features: Rows, tmp_path:
     assert main(["import", file, "--index-dir", folder, "--images", str(tmp_path / "photos")]) == 0
     assert main(["index", str(tmp_path / "photos"), "--index-dir", folder]) == 1
     assert "imported features" in capsys.readouterr().err
-    assert main(["index", str(tmp_path / "photos"), "--index-dir", folder, "--model", "compact"]) == 1
+    assert main(["index", str(tmp_path / "photos"), "--index-dir", folder, "--model", "efficientnet-lite0"]) == 1
     assert "--rebuild" in capsys.readouterr().err
-    rebuild = ["index", str(tmp_path / "photos"), "--index-dir", folder, "--model", "compact", "--rebuild"]
+    rebuild = ["index", str(tmp_path / "photos"), "--index-dir", folder, "--model", "efficientnet-lite0", "--rebuild"]
     assert main(rebuild) == 0
     index = open_index(folder)
     assert index.ids.tolist() == list(range(11, 11 + ROWS))  # each picture keeps its id

@@ -15,11 +15,19 @@ from PIL import Image
 
 
 @pytest.fixture(autouse=True)
-def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test starts with a cold cache of its own, and without published weights."""
-    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path / "cache"))
+def cache_dir(isolated: None, cache_dir_of_the_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test starts with a cache without models, and without published weights.
+
+    Only the layers of networks are shared: listing those of one takes seconds.
+    """
+    layers = cache_dir_of_the_run / "layers"
+    layers.mkdir(parents=True, exist_ok=True)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "layers").symlink_to(layers)
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(cache))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    return tmp_path / "cache"
+    return cache
 
 
 @dataclass(frozen=True)

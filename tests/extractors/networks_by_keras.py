@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from searchengine.extractors.backbones import BACKBONES, PublishedWeights
 from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.models import PublishedWeights, backbones
 
 
 def published(title: str, asked: list[PublishedWeights] | None = None, *, head: bool = True) -> Any:
@@ -26,7 +26,7 @@ def published(title: str, asked: list[PublishedWeights] | None = None, *, head: 
             asked.append(PublishedWeights(origin, fname, file_hash, 0))
         return fname
 
-    size = BACKBONES[title.lower()].input_size
+    size = backbones()[title.lower()].input_size
     keras.utils.clear_session()
     with (
         mock.patch.object(file_utils, "get_file", get_file),
@@ -95,7 +95,7 @@ def save_as_published(network: Any, file: Path) -> None:
 def features(network: Any, title: str, layer: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(n, h, w, 3) uint8 -> the output of a layer, preprocessed by the family's own function."""
     keras = import_keras()
-    family = getattr(keras.applications, BACKBONES[title.lower()].module)
+    family = getattr(keras.applications, backbones()[title.lower()].module)
     cut = keras.Model(network.inputs[0], keras.Operation.output.fget(network.get_layer(layer)))
     found: NDArray[np.float32] = np.asarray(cut(family.preprocess_input(pixels.astype(np.float32)), training=False))
     return found

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from searchengine.extractors import building, export, make_spec
-from searchengine.extractors.backbones import BACKBONES, PREPROCESSINGS, Backbone, PublishedWeights
-from searchengine.extractors.building import Built, preprocessed
+from searchengine.extractors.building import PREPROCESSINGS, Built, preprocessed
 from searchengine.extractors.frameworks import export_openvino, import_keras
-from searchengine.extractors.tabulating import layers_of, tabulate, titles
+from searchengine.extractors.layers import layers_of
+from searchengine.extractors.models import Backbone, PublishedWeights, backbones
+from searchengine.extractors.published import PublishedSource
 from tests.extractors import networks_by_keras
 from tests.extractors.networks_by_keras import relative_error, smooth
 
@@ -45,14 +46,14 @@ def test_a_family(title: str, by_file: bool, tmp_path: Path) -> None:
 def smallest_of_each_family() -> list[str]:
     """Of the networks that a module of keras.applications makes: the others repeat its layers more often, or wider."""
     found: dict[str, Backbone] = {}
-    for line in BACKBONES.values():
+    for line in backbones().values():
         if line.module not in found or line.parameters < found[line.module].parameters:
             found[line.module] = line
     return [line.title for line in found.values()]
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("title", [line.title for line in BACKBONES.values()])
+@pytest.mark.parametrize("title", [line.title for line in backbones().values()])
 def test_every_one(title: str, tmp_path: Path) -> None:
     check(title, tmp_path, by_file=True)
     import_keras().utils.clear_session()
@@ -62,7 +63,7 @@ def test_every_one(title: str, tmp_path: Path) -> None:
     "title",
     [
         pytest.param(line.title, marks=pytest.mark.torture if one_a_family else pytest.mark.longest)
-        for line in BACKBONES.values()
+        for line in backbones().values()
         for one_a_family in [line.title in smallest_of_each_family()]
     ],
 )
@@ -70,13 +71,20 @@ def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> N
     """The export takes most of the time, half an hour for all."""
     built = check(title, tmp_path, by_file=False)
     export_openvino(built.model, tmp_path / "model.xml")
-    export._compare(built, tmp_path / "model.xml")
-    line, layers = tabulate(title)
-    backbone = BACKBONES[title.lower()]
-    assert {layer.name: layer for layer in layers} == backbone.layers
-    assert PublishedWeights(**line["with_head"]) == backbone.with_head
-    assert PublishedWeights(**line["without_head"]) == backbone.without_head
-    assert set(line["head"]) == backbone.head
+    export.compare(built, tmp_path / "model.xml")
+    backbone = backbones()[title.lower()]
+    asked: list[PublishedWeights] = []
+    bare = networks_by_keras.published(title, asked, head=False)
+    (file,) = asked
+    assert (file.url, file.file_name, file.digest) == (
+        backbone.without_head.url,
+        backbone.without_head.file_name,
+        backbone.without_head.digest,
+    )
+    assert backbone.without_head.megabytes == round(bare.count_params() * 4 / 1e6)
+    assert {layer.name for layer in layers_of(built.network)} - {
+        layer.name for layer in layers_of(bare)
+    } == backbone.head
     import_keras().utils.clear_session()
 
 
@@ -84,7 +92,7 @@ def check(title: str, folder: Path, *, by_file: bool) -> Built:
     """Plain Keras and ours, from one file; what plain Keras says beside what the table says."""
     keras = import_keras()
     spec = make_spec(title)
-    line = BACKBONES[title.lower()]
+    line = backbones()[title.lower()]
     assert spec.layer == line.default_layer
     asked: list[PublishedWeights] = []
     network = networks_by_keras.published(title, asked)
@@ -94,8 +102,11 @@ def check(title: str, folder: Path, *, by_file: bool) -> Built:
         line.with_head.file_name,
         line.with_head.digest,
     )
-    assert {layer.name: layer for layer in layers_of(network) if layer.name in line.layers} == line.layers
+    known = {layer.name: layer for layer in layers_of(network)}
+    assert not known[line.default_layer].is_spatial
+    assert line.head < known.keys()
     assert network.count_params() == line.parameters
+    assert line.with_head.megabytes == round(line.parameters * 4 / 1e6)
 
     pixels = smooth(spec.input_size)
     expected = networks_by_keras.features(network, title, line.default_layer, pixels)
@@ -104,10 +115,10 @@ def check(title: str, folder: Path, *, by_file: bool) -> Built:
         path = folder / line.with_head.file_name
         networks_by_keras.save_as_published(network, path)
         del network
-        built = export.load_model(spec, path, quiet)
+        built = PublishedSource().build(spec, path, quiet, "float32")
     else:
-        built = building.truncate(network, spec, line.preprocessing, title)
-    assert sum(built.parts) == line.layers[line.default_layer].numbers("none") == expected.shape[1]
+        built = building.cut(network, spec, line.preprocessing, title)
+    assert sum(built.parts) == known[line.default_layer].numbers("none") == line.dimension == expected.shape[1]
     found = np.asarray(built.model(pixels, training=False))
     assert np.linalg.norm(expected[0] - expected[1]) > 1e-3 * np.linalg.norm(expected[0])
     assert relative_error(found, expected) <= 1e-4
@@ -121,16 +132,19 @@ def check(title: str, folder: Path, *, by_file: bool) -> Built:
 
 
 def test_none_is_missing() -> None:
-    assert sorted(BACKBONES) == sorted(title.lower() for title in titles())
+    applications = import_keras().applications
+    titles = [name for name, value in vars(applications).items() if name[0].isupper() and callable(value)]
+    assert sorted(backbones()) == sorted(title.lower() for title in titles)
 
 
 def test_without_the_head(tmp_path: Path) -> None:
     """A layer before the head does with the smaller file, and EfficientNet's own rescaling comes with it."""
     network = networks_by_keras.published("EfficientNetB0", head=False)
-    line = BACKBONES["efficientnetb0"]
+    line = backbones()["efficientnetb0"]
     path = tmp_path / line.without_head.file_name
     networks_by_keras.save_as_published(network, path)
     pixels = smooth(line.input_size)
     expected = networks_by_keras.features(network, "EfficientNetB0", "top_activation", pixels).max(axis=(1, 2))
-    built = export.load_model(make_spec("efficientnetb0", layer="top_activation", pooling="max"), path, quiet)
+    spec = make_spec("efficientnetb0", layer="top_activation", pooling="max")
+    built = PublishedSource().build(spec, path, quiet, "float32")
     assert relative_error(np.asarray(built.model(pixels, training=False)), expected) <= 1e-4

@@ -11,50 +11,48 @@ import pytest
 
 from searchengine.cli.main import main
 from searchengine.errors import UnknownNameError
-from searchengine.extractors import cache, listing, weights
-from searchengine.extractors.backbones import BACKBONES, PREPROCESSINGS, model_names
+from searchengine.extractors import cache, listing, make_spec, model_names, published
+from searchengine.extractors.building import PREPROCESSINGS
+from searchengine.extractors.models import backbones
 from tests.extractors.tiny import write_tiny_model
 
 
 def test_the_table_is_whole() -> None:
-    assert len(BACKBONES) >= 38
-    for backbone in BACKBONES.values():
-        layers = backbone.layers
-        assert backbone.default_layer in layers
-        assert not layers[backbone.default_layer].is_spatial
-        assert backbone.head < layers.keys()
+    assert len(backbones()) >= 38
+    for backbone in backbones().values():
         assert backbone.preprocessing in PREPROCESSINGS
-        assert all(layer.numbers("none") for layer in layers.values())
+        assert backbone.dimension > 0
         assert all(file.url.startswith("https://") for file in (backbone.with_head, backbone.without_head))
-    inside = {backbone.module for backbone in BACKBONES.values() if backbone.preprocessing == "none"}
+    inside = {backbone.module for backbone in backbones().values() if backbone.preprocessing == "none"}
     assert inside == {"convnext", "efficientnet", "efficientnet_v2", "mobilenet_v3"}
 
 
 def test_what_is_at_hand(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {line.name: line for line in listing.models()}
     assert list(lines) == model_names()
-    assert lines["compact"].weights == listing.SHIPPED
-    assert {line.weights for line in lines.values() if line.name != "compact"} == {listing.ABSENT}
+    assert lines["efficientnet-lite0"].weights == "packaged"
+    assert {line.weights for line in lines.values() if "lite" not in line.name} == {"to download"}
     assert (lines["vgg16"].layer, lines["vgg16"].dimension, lines["vgg16"].megabytes) == ("fc2", 4096, 553)
 
-    weights.keras_folder().mkdir(parents=True)
+    published.keras_folder().mkdir(parents=True)
     for name in ("vgg19", "resnet50", "mobilenet"):
-        (weights.keras_folder() / BACKBONES[name].with_head.file_name).write_bytes(b"numbers")
+        (published.keras_folder() / backbones()[name].with_head.file_name).write_bytes(b"numbers")
     whole = cache.file_hashes
-    digest = BACKBONES["vgg19"].with_head.digest or ""
+    digest = backbones()["vgg19"].with_head.digest or ""
     monkeypatch.setattr(cache, "file_hashes", lambda path: {"md5": digest} if "vgg19" in path.name else whole(path))
-    monkeypatch.setattr(weights, "remembered_hashes", lambda path: cache.file_hashes(path))
-    with cache.new_entry(listing.make_spec("xception", normalize="none")) as folder:
+    monkeypatch.setattr(cache, "remembered_hashes", lambda path: cache.file_hashes(path))
+    with cache.new_entry(make_spec("xception", normalize="none")) as folder:
         write_tiny_model(folder)
     found = {line.name: line.weights for line in listing.models()}
     assert (found["vgg19"], found["mobilenet"], found["xception"]) == (
-        listing.FETCHED,
-        listing.FETCHED,
-        listing.PREPARED,
+        "downloaded",
+        "downloaded",
+        "prepared",
     )
-    assert found["resnet50"] == listing.ABSENT  # another file by that name
+    assert found["resnet50"] == "to download"  # another file by that name
 
 
+@pytest.mark.slow
 def test_layers_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "VGG19"]) == 0
     said = capsys.readouterr().out.splitlines()
@@ -63,16 +61,15 @@ def test_layers_of_one(capsys: pytest.CaptureFixture[str]) -> None:
         ["block5_pool", "MaxPooling2D", "7", "x", "7", "x", "512", "25088", "512"],
         ["*", "fc2", "Dense", "4096", "4096"],
     ]
-    assert main(["models", "compact"]) == 0
-    assert "(its output)" in capsys.readouterr().out
     with pytest.raises(UnknownNameError, match="Choose one of: resnet50, "):
         listing.layers_of("resnet5")
 
 
+@pytest.mark.slow
 def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     lines = json.loads(capsys.readouterr().out)
-    assert lines[0]["name"] == "compact"
+    assert lines[0]["name"] == "efficientnet-lite0"
     assert main(["models", "vgg16", "--json"]) == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert layers[0] == {"name": "block1_conv1", "kind": "Conv2D", "shape": [224, 224, 64]}
@@ -82,7 +79,7 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     code = (
-        "import sys; from searchengine.extractors import listing; listing.models(); listing.layers_of('nasnetlarge');"
+        "import sys; from searchengine.extractors import listing; listing.models();"
         "print({'tensorflow', 'keras', 'openvino'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

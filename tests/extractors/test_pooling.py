@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import ExtractorSpec, compact, feature_size, make_spec, pixels
+from searchengine.extractors import ExtractorSpec, feature_size, make_spec, pixels
 from searchengine.extractors.building import pooled
 from searchengine.extractors.frameworks import import_keras
-from searchengine.indexing.size import size_remark
+from searchengine.indexing.model import size_remark
 from tests.extractors.tiny import SPEC
 
 
@@ -67,9 +67,10 @@ def test_several_parts_weigh_the_same() -> None:
     np.testing.assert_allclose(pixels.normalized(rows, "l2", (4,)), pixels.normalized(rows, "l2"))
 
 
+@pytest.mark.slow
 def test_numbers_are_known_ahead() -> None:
     assert feature_size(make_spec()) == 4096
-    assert feature_size(make_spec("compact")) == compact.read_card()["dimension"]
+    assert feature_size(make_spec("efficientnet-lite0")) == 1280
     assert feature_size(make_spec(layer="block5_pool")) == 7 * 7 * 512
     assert feature_size(make_spec(layer="block5_pool", pooling="gem")) == 512
     both = make_spec(layer=["block5_pool", "fc1"], pooling="avg")
@@ -81,15 +82,18 @@ def test_numbers_are_known_ahead() -> None:
     assert feature_size(ExtractorSpec("unknown", None, "none", "l2", "imagenet", (8, 8), True)) is None
 
 
+@pytest.mark.slow
 def test_what_does_not_go_together() -> None:
-    with pytest.raises(ExtractorError, match="nothing to pool: fc1 and fc2: no places"):
+    with pytest.raises(ExtractorError, match="nothing to pool: fc1 and fc2 of VGG16 gives one vector"):
         make_spec(layer=["fc1", "fc2"], pooling="gem")
     with pytest.raises(ExtractorError, match="fc1 is asked for twice"):
         make_spec(layer=["fc1", "fc1"])
     with pytest.raises(ExtractorError, match=r"VGG16 has its own preprocessing and input size.*\.keras files"):
         make_spec(preprocessing="tf")
     with pytest.raises(ExtractorError, match="its own preprocessing"):
-        make_spec("compact", input_size=64)
+        make_spec("efficientnet-lite0", preprocessing="tf")
+    with pytest.raises(ExtractorError, match="32 pixels and more: --input-size is 16"):
+        make_spec("efficientnet-lite0", input_size=16)
 
 
 def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
@@ -107,6 +111,7 @@ def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
     np.testing.assert_array_equal(batch[0], expected)
 
 
+@pytest.mark.slow
 def test_the_size_is_named_before_it_fills_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=20e9))
     folder = tmp_path / "not" / "yet"
@@ -115,6 +120,6 @@ def test_the_size_is_named_before_it_fills_a_disk(tmp_path: Path, monkeypatch: p
         "there. With --pooling avg or gem it is 64 numbers, 1.28 MB together."
     )
     assert "100 images take 10 MB, 20 GB are free" in str(size_remark(make_spec(layer="block5_pool"), 100, folder))
-    for silent in (make_spec(), make_spec("compact"), make_spec(layer="block5_pool", pooling="avg"), SPEC):
+    for silent in (make_spec(), make_spec("efficientnet-lite0"), make_spec(layer="block5_pool", pooling="avg"), SPEC):
         assert size_remark(silent, 5000, folder) is None
     assert size_remark(make_spec(layer="block5_pool"), 0, folder) is None

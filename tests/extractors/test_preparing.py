@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
 import threading
-import urllib.error
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
-from searchengine.extractors import cache, extractor_from_spec, load_extractor, make_spec, prepare, preparing, weights
-from searchengine.extractors.backbones import BACKBONES
+from searchengine.extractors import cache, extractor_from_spec, load_extractor, loading, make_spec, prepare, worker
+from searchengine.extractors.models import backbones
+from searchengine.extractors.published import PublishedSource
 from tests.extractors.tiny import SPEC, put_tiny_model, write_tiny_model
 
-TOP, NOTOP = BACKBONES["vgg16"].with_head, BACKBONES["vgg16"].without_head
+TOP, NOTOP = backbones()["vgg16"].with_head, backbones()["vgg16"].without_head
 
 
 class Exporter:
@@ -37,8 +39,8 @@ class Exporter:
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Exporter:
     stand_in = Exporter()
-    monkeypatch.setattr(preparing, "_export_in_subprocess", stand_in)
-    monkeypatch.setattr(weights, "locate", lambda spec, given: Path("vgg16.h5"))
+    monkeypatch.setattr(loading, "_export_in_subprocess", stand_in)
+    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given: Path("vgg16.h5"))
     return stand_in
 
 
@@ -137,8 +139,8 @@ def test_a_failed_export_leaves_nothing(cache_dir: Path, monkeypatch: pytest.Mon
     def fail(*arguments: object) -> None:
         raise ExtractorError("no")
 
-    monkeypatch.setattr(preparing, "_export_in_subprocess", fail)
-    monkeypatch.setattr(weights, "locate", lambda spec, given: Path("vgg16.h5"))
+    monkeypatch.setattr(loading, "_export_in_subprocess", fail)
+    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given: Path("vgg16.h5"))
     with pytest.raises(ExtractorError, match=r"^no$"):
         prepare(SPEC, progress=quiet)
     assert [path.name for path in (cache_dir / "models").iterdir()] == []
@@ -171,11 +173,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No network; gives the addresses that were tried."""
     tried: list[str] = []
 
-    def refuse(request: Any, timeout: float) -> None:
-        tried.append(request.full_url)
-        raise urllib.error.URLError("no route to host")
+    def refuse(url: str, **options: Any) -> None:
+        tried.append(url)
+        raise requests.ConnectionError("no route to host")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr(requests, "head", refuse)
     return tried
 
 
@@ -186,7 +188,7 @@ def test_without_a_network(offline: list[str], tmp_path: Path) -> None:
     for part in (TOP.file_name, "553 MB", str(tmp_path / "keras" / "models"), TOP.url, "no route to host"):
         assert part in said
     assert "--weights FILE" in said
-    assert "--model compact" in said
+    assert "--model efficientnet-lite0" in said
     assert offline == [TOP.url]
 
 
@@ -207,18 +209,16 @@ def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monk
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"numbers")
     monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": TOP.digest or ""})
-    assert weights.locate(make_spec(), None) == cached
-    assert weights.locate(make_spec(layer="block1_pool"), None) == cached
+    assert PublishedSource().locate(make_spec(), None) == cached
+    assert PublishedSource().locate(make_spec(layer="block1_pool"), None) == cached
     assert offline == []
 
 
 def test_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer:
-        def __enter__(self) -> None: ...
-        def __exit__(self, *error: object) -> None: ...
-
-    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer())
-    assert weights.locate(make_spec(), None) == TOP
+    answer = requests.Response()
+    answer.status_code, answer.raw = 200, io.BytesIO()
+    monkeypatch.setattr(requests, "head", lambda url, **options: answer)
+    assert PublishedSource().locate(make_spec(), None) == TOP
 
 
 def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
@@ -226,10 +226,10 @@ def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
     file.write_bytes(b"\x89HDF\r\n\x1a\n")
     spec = make_spec(weights=file)
     with pytest.raises(WeightsNotFoundError, match="--weights"):
-        weights.locate(spec, None)
-    assert weights.locate(spec, file) == file
+        PublishedSource().locate(spec, None)
+    assert PublishedSource().locate(spec, file) == file
     with pytest.raises(WeightsNotFoundError, match="other weights"):
-        weights.locate(make_spec(), file)
+        PublishedSource().locate(make_spec(), file)
 
 
 def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
@@ -239,10 +239,10 @@ def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
     file.write_bytes(b"\x89HDF\r\n\x1a\n")
     os.utime(file, (1_000_000_000, 1_000_000_000))  # written long ago, so that its hash is remembered
     spec = make_spec(weights=file)
-    assert weights.locate(spec, None) == file
+    assert PublishedSource().locate(spec, None) == file
     file.write_bytes(b"\x89HDF\r\n\x1a\n other")
     with pytest.raises(WeightsNotFoundError):
-        weights.locate(spec, None)
+        PublishedSource().locate(spec, None)
 
 
 # -- the process that exports ----------------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """Run a script in place of the export; gives what was said."""
     program = tmp_path / "export.py"
     program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
-    monkeypatch.setattr(preparing, "_COMMAND", (str(program),))
+    monkeypatch.setattr(worker, "_COMMAND", (str(program),))
     said: list[str] = []
-    preparing._export_in_subprocess(SPEC, TOP, tmp_path, said.append)
+    loading._export_in_subprocess(SPEC, TOP, tmp_path, said.append)
     return said
 
 

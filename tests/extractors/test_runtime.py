@@ -23,9 +23,8 @@ from searchengine.extractors import (
     keras_runtime,
     loading,
     openvino_runtime,
-    preparing,
-    weights,
 )
+from searchengine.extractors.published import PublishedSource
 from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
 
 
@@ -220,8 +219,8 @@ def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monke
     with pytest.raises(ExtractorError, match="searchengine prepare"):
         extractor.embed(noise(1))
 
-    monkeypatch.setattr(weights, "locate", lambda spec, given: Path("weights.h5"))
-    monkeypatch.setattr(preparing, "_export_in_subprocess", lambda spec, file, folder, say: write_tiny_model(folder))
+    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given: Path("weights.h5"))
+    monkeypatch.setattr(loading, "_export_in_subprocess", lambda spec, file, folder, say: write_tiny_model(folder))
     mending = extractor_from_spec(SPEC, precision="float32", progress=lambda text: None)
     xml.unlink()
     np.testing.assert_allclose(mending.embed(noise(2)), means(noise(2)), rtol=1e-5)

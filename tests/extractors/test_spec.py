@@ -10,10 +10,11 @@ from PIL import Image
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
 from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
-from searchengine.extractors.backbones import BACKBONES
 from searchengine.extractors.cache import entry_folder
-from searchengine.extractors.names import closest_first
+from searchengine.extractors.models import backbones
 from searchengine.extractors.pixels import preprocess
+from searchengine.extractors.sources import source_of
+from searchengine.extractors.spec import closest_first
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -45,8 +46,11 @@ def test_scaled_decoding_is_told_apart_and_shares_the_exported_model() -> None:
     assert scaled.title == "VGG16 fc2, scaled decoding, ImageNet weights, L2-normalised"
     assert entry_folder(full) == entry_folder(scaled) == entry_folder(scaled.unnormalized)
     assert ExtractorSpec.from_json(scaled.to_json()) == scaled
-    assert make_spec("compact", full_decode=False) == make_spec("compact")
-    assert "scaled" not in make_spec("compact").title
+    lite = make_spec("efficientnet-lite0")
+    assert make_spec("efficientnet-lite0", full_decode=False) == lite  # its default
+    assert lite.title == "EfficientNet-Lite0 avg_pool, ImageNet weights, L2-normalised"
+    assert make_spec("efficientnet-lite0", full_decode=True).title.split(", ")[1] == "full decoding"
+    assert lite.decoded_at_least == (336, 336)
 
 
 def test_scaled_decoding_keeps_twice_the_input_size_and_the_picture() -> None:
@@ -92,10 +96,12 @@ def test_a_wrong_name_answers_with_the_right_ones() -> None:
     assert closest_first("abx", ["xyz", "abc", "ab"]) == ["ab", "abc", "xyz"]
 
 
+@pytest.mark.slow
 def test_layers_of_vgg() -> None:
-    assert tuple(BACKBONES["vgg16"].layers)[:4] == ("block1_conv1", "block1_conv2", "block1_pool", "block2_conv1")
-    assert len(BACKBONES["vgg16"].layers) == 13 + 5 + 4
-    assert len(BACKBONES["vgg19"].layers) == 16 + 5 + 4
+    layers = source_of("vgg16").describe("vgg16").layers
+    assert tuple(layers)[:4] == ("block1_conv1", "block1_conv2", "block1_pool", "block2_conv1")
+    assert len(layers) == 13 + 5 + 4
+    assert len(source_of("vgg19").describe("vgg19").layers) == 16 + 5 + 4
 
 
 def test_weights_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +115,7 @@ def test_weights_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     # The published file, wherever it lies, is what "imagenet" means.
     monkeypatch.setattr(
-        cache, "file_hashes", lambda path: {"sha256": "0", "md5": BACKBONES["vgg16"].with_head.digest or ""}
+        cache, "file_hashes", lambda path: {"sha256": "0", "md5": backbones()["vgg16"].with_head.digest or ""}
     )
     assert make_spec(weights=file) == make_spec()
 
@@ -126,10 +132,3 @@ def test_no_weights_file(tmp_path: Path) -> None:
     file.write_bytes(b"GIF89a, and a good deal more")
     with pytest.raises(ExtractorError, match="not HDF5"):
         make_spec(weights=str(file))
-
-
-def test_compact_has_no_options(tmp_path: Path) -> None:
-    with pytest.raises(ExtractorError, match="leave out --weights, --layer and --pooling"):
-        make_spec("compact", layer="fc2")
-    with pytest.raises(ExtractorError, match="leave out"):
-        make_spec("compact", weights=tmp_path / "any.h5")

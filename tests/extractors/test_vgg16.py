@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
-from searchengine.extractors import Extractor, export, load_extractor, make_spec, weights
-from searchengine.extractors.backbones import PublishedWeights
+from searchengine.extractors import Extractor, load_extractor, published
 from searchengine.extractors.frameworks import import_keras, import_openvino
+from searchengine.extractors.models import PublishedWeights, backbones
 from tests.extractors.conftest import Vgg16
 
 pytestmark = pytest.mark.slow
@@ -153,14 +153,16 @@ def test_a_download(tmp_path: Path) -> None:
         right = PublishedWeights(url, "numbers.h5", hashlib.md5(b"numbers").hexdigest(), 0)
         said: list[str] = []
         try:
-            fetched = export._download(make_spec(), right, said.append)
-            assert fetched == weights.keras_folder() / "numbers.h5"
+            fetched = published.download(backbones()["vgg16"], right, said.append)
+            assert fetched == published.keras_folder() / "numbers.h5"
             assert fetched.read_bytes() == b"numbers"
             assert url in said[0]
             fetched.unlink()
             with pytest.raises(WeightsNotFoundError, match="--weights FILE"):
-                export._download(make_spec(), replace(right, digest="0" * 32), said.append)
+                published.download(backbones()["vgg16"], replace(right, digest="0" * 32), said.append)
             with pytest.raises(WeightsNotFoundError, match="404"):
-                export._download(make_spec(), replace(right, url=f"{url}.gone", file_name="gone.h5"), said.append)
+                published.download(
+                    backbones()["vgg16"], replace(right, url=f"{url}.gone", file_name="gone.h5"), said.append
+                )
         finally:
             server.shutdown()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import pytest
 
 import searchengine
 from searchengine.errors import ExtractorMismatchError
-from searchengine.extractors import ExtractorSpec, make_spec, own
-from searchengine.extractors.backbones import LayerInfo
+from searchengine.extractors import ExtractorSpec, make_spec
+from searchengine.extractors.custom import CustomSource
+from searchengine.extractors.layers import LayerInfo, NetworkInfo
 from searchengine.indexing import model
 from searchengine.indexing.options import ModelOptions
 from searchengine.indexing.verify import Recorded
@@ -39,8 +39,9 @@ def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_index_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = LayerInfo("top", "Dense", (8,))
-    found = SimpleNamespace(layers={"top": layer}, output=layer, input_size=None, sha256="0" * 64)
-    monkeypatch.setattr(own, "describe", lambda file: found)
+    network = NetworkInfo(None, 8, layer, {"top": layer})
+    monkeypatch.setattr(CustomSource, "describe", lambda source, file: network)
+    monkeypatch.setattr("searchengine.extractors.custom.identify", lambda file: "0" * 64)
     made = make_spec("mine.keras", layer="top", preprocessing="unit", input_size=64)
     monkeypatch.setattr(model, "recorded", lambda folder: Recorded(made, "mine.keras", (), None, None))
     assert asked(normalize="none") == replace(made, normalize="none")

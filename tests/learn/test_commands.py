@@ -21,7 +21,7 @@ Said = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def made(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "compact", "--json"]) == 0
+    assert offline_index([str(drawings), "--index-dir", str(folder), "--model", "efficientnet-lite0", "--json"]) == 0
     return folder
 
 
@@ -113,7 +113,10 @@ def test_wrong_usage(index: Path, drawings: Path, tmp_path: Path, capsys: Said) 
     assert main(["recommend"]) == 1
     assert "at least one liked" in capsys.readouterr().err
     none = tmp_path / "none"
-    assert offline_index([str(drawings), "--index-dir", str(none), "--model", "compact", "--labels", "none"]) == 0
+    assert (
+        offline_index([str(drawings), "--index-dir", str(none), "--model", "efficientnet-lite0", "--labels", "none"])
+        == 0
+    )
     assert main(["classify", "--id", "1", "--index-dir", str(none)]) == 1
     assert "--labels" in capsys.readouterr().err
     for verb in ("classify", "recommend"):

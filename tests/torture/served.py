@@ -83,5 +83,8 @@ def offline(images: Path, index: Path, *flags: str) -> subprocess.Popen[str]:
     """The offline script with the model that ships, begun."""
     command = [sys.executable, str(ROOT / "offline_index.py"), str(images), "--index-dir", str(index)]
     return subprocess.Popen(
-        [*command, "--model", "compact", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        [*command, "--model", "efficientnet-lite0", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )

@@ -79,7 +79,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of the model that ships, of a folder that no shell would take without quotes."""
     folder = tmp_path_factory.mktemp("an index")
     images = write(folder / "l'été $HOME", range(12))
-    arguments = [str(images), "--index-dir", str(folder / "the index"), "--model", "compact", "--normalize", "none"]
+    arguments = [
+        str(images),
+        "--index-dir",
+        str(folder / "the index"),
+        "--model",
+        "efficientnet-lite0",
+        "--normalize",
+        "none",
+    ]
     assert offline_index(arguments) == 0
     (images / "label0" / "000003.png").rename(images / "another name.png")  # or ids would be those of a first run
     assert offline_index(arguments) == 0
@@ -125,7 +133,7 @@ def test_without_its_copy_all_but_the_ids_comes_back(made: Path, tmp_path: Path,
     assert "--model MODEL" in line  # nobody knows any more
     arguments = shlex.split(line)[2:]
     arguments[arguments.index("IMAGES")] = str(made.parent / "l'été $HOME")
-    arguments[arguments.index("MODEL")] = "compact"
+    arguments[arguments.index("MODEL")] = "efficientnet-lite0"
     assert offline_index([*arguments, "--normalize", "none"]) == 0
     again = contents(index)
     assert again is not None

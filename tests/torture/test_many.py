@@ -53,9 +53,11 @@ def test_memory_is_flat(count: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("count", sizes("TORTURE_IMAGES_COMPACT", 500, 2_000))
+@pytest.mark.parametrize("count", sizes("TORTURE_IMAGES_EMBEDDED", 500, 2_000))
 def test_memory_is_flat_with_a_model(count: int, tmp_path: Path) -> None:
-    check_memory(count, ("offline_index.py", "IMAGES", "--index-dir", "INDEX", "--model", "compact"), tmp_path)
+    check_memory(
+        count, ("offline_index.py", "IMAGES", "--index-dir", "INDEX", "--model", "efficientnet-lite0"), tmp_path
+    )
 
 
 def check_memory(count: int, command: tuple[str, ...], tmp_path: Path) -> None:

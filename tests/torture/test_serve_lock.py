@@ -56,7 +56,7 @@ def index_dir(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, s
     """An index of sixteen images with a fitted classifier, made by the full environment."""
     folder = tmp_path_factory.mktemp("collection")
     images = draw_collection(folder / "images", 16)
-    for verb in (["index", images, "--model", "compact"], ["classify", "--fit"]):
+    for verb in (["index", images, "--model", "efficientnet-lite0"], ["classify", "--fit"]):
         command = [sys.executable, "-m", "searchengine", *verb, "--index-dir", folder / "index"]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return folder / "index"

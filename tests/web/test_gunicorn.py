@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def index(images: Path, index_dir: Path) -> None:
     command = [sys.executable, str(ROOT / "offline_index.py"), str(images), "--index-dir", str(index_dir)]
-    subprocess.run([*command, "--model", "compact"], check=True, capture_output=True, cwd=ROOT)
+    subprocess.run([*command, "--model", "efficientnet-lite0"], check=True, capture_output=True, cwd=ROOT)
 
 
 def start(index_dir: Path, port: int, **environ: str) -> subprocess.Popen[str]:

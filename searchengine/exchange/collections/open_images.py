@@ -168,7 +168,7 @@ def _class_ids(file: Path, asked: Sequence[str]) -> dict[str, set[str]]:
     for word in asked:
         name = names.get(" ".join(word.replace("_", " ").lower().split())) or names.get(word, "")
         if not name:
-            from searchengine.extractors.names import closest_first
+            from searchengine.extractors.spec import closest_first
 
             close = ", ".join(closest_first(word, ids)[:8])
             raise DownloadError(

@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors import backbones, own, shipped
 from searchengine.extractors.building import Built
-from searchengine.extractors.export import load_model
-from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.names import check_name
-from searchengine.extractors.spec import ExtractorSpec
-from searchengine.extractors.weights import locate
+from searchengine.extractors.source import is_model_file
+from searchengine.extractors.sources import source_of
+from searchengine.extractors.spec import ExtractorSpec, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,10 +78,8 @@ def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[
 
     Raises the errors of ``extractors.load_extractor``.
     """
-    import_keras()
-    if spec.model == backbones.COMPACT:
-        return shipped.built(spec)
-    return load_model(spec, locate(spec, weights_file), say)
+    source = source_of(spec.model)
+    return source.build(spec, source.locate(spec, weights_file), say, "float32")
 
 
 def joined(built: Built, head: Head) -> Any:
@@ -116,11 +111,11 @@ def layer_before_last_dense(backbone: str) -> str | None:
     """Where to cut a ``.keras`` file so that its last dense layer is replaced.
 
     None where it does not end in a dense layer, which keeps all of it, and for published models, whose layer is known.
-    Raises the errors of ``own.describe``.
+    Raises the errors of ``ModelSource.describe``.
     """
-    if not own.is_model_file(backbone):
+    if not is_model_file(backbone):
         return None
-    layers = list(own.describe(Path(backbone).expanduser()).layers.values())
+    layers = list(source_of("own").describe(backbone).layers.values())
     while layers and layers[-1].kind in _AFTER_DENSE:
         layers.pop()
     return layers[-2].name if len(layers) > 1 and layers[-1].kind == "Dense" else None

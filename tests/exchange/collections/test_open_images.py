@@ -262,7 +262,7 @@ def test_the_command(
     assert json.loads(capsys.readouterr().out)["files"] == 0
     # The index takes what it writes.
     labels = ["--labels", f"{to}/labels.csv"] if Path(to, "labels.csv").exists() else []
-    index = ["index", f"{to}/images", "--index-dir", str(tmp_path / "i"), "--model", "compact", *labels]
+    index = ["index", f"{to}/images", "--index-dir", str(tmp_path / "i"), "--model", "efficientnet-lite0", *labels]
     assert cli.main(index) == 0
     assert "not named in" not in capsys.readouterr().err
     for wrong in (["download", "open-images", "--to", to], ["download", "cifar10", "--to", to, "--images", "3"]):

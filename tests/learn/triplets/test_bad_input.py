@@ -14,7 +14,7 @@ from PIL import Image
 
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
-from searchengine.extractors import own
+from searchengine.extractors import custom
 from searchengine.learn.triplets.checkpoint import load_checkpoint
 from searchengine.learn.triplets.gathering import find_labelled
 from searchengine.learn.triplets.learner import Learner, NotFiniteError, start_training
@@ -92,13 +92,13 @@ def test_weights_that_cannot_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("searchengine.extractors.weights._why_unreachable", lambda url: "no network")
+    monkeypatch.setattr("searchengine.extractors.published._why_unreachable", lambda url: "no network")
     photos = tiny.draw_photos(tmp_path / "photos")
     assert main(["train", str(photos), "--out", str(tmp_path / "m.keras"), "--runtime", "openvino"]) == 1
     told = capsys.readouterr().err
-    assert "The ImageNet weights of ResNet50 are not at hand" in told
+    assert "The ImageNet weights of ResNet50 are missing" in told
     assert "resnet50_weights_tf_dim_ordering_tf_kernels.h5" in told
-    assert "--model compact" in told  # which train takes too
+    assert "--model efficientnet-lite0" in told  # which train takes too
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_a_loss_that_becomes_nan(setting: Setting, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Features, "draw", poisoned)
     with pytest.raises(LearningError, match=r"The loss became NaN or infinite in epoch 4. .*of epoch \d.*--restart"):
         setting.train(tmp_path / "m.keras", tiny.Told(epochs.append))
-    embeddings = np.asarray(own.load(tmp_path / "m.keras")(np.zeros((1, tiny.SIZE, tiny.SIZE, 3), np.uint8)))
+    embeddings = np.asarray(custom.load(tmp_path / "m.keras")(np.zeros((1, tiny.SIZE, tiny.SIZE, 3), np.uint8)))
     assert np.isfinite(embeddings).all()
     monkeypatch.undo()
     result = setting.train(tmp_path / "m.keras", epochs=4)
@@ -172,7 +172,7 @@ def test_a_start_that_is_nan_in_a_whole_run(setting: Setting, tmp_path: Path, mo
 def test_a_learning_rate_that_blows_up(setting: Setting, tmp_path: Path) -> None:
     with pytest.raises(LearningError, match=r"Choose a --learning-rate below 1e\+38"):
         setting.train(tmp_path / "m.keras", learning_rate=1e38, weight_decay=0.0)
-    assert own.load(tmp_path / "m.keras").output_shape == (None, 4)
+    assert custom.load(tmp_path / "m.keras").output_shape == (None, 4)
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ def test_a_full_disk_at_the_model(setting: Setting, tmp_path: Path, monkeypatch:
     told = tiny.Told()
     setting.train(tmp_path / "m.keras", told, epochs=1)
     assert not told.epochs
-    assert own.load(tmp_path / "m.keras").output_shape == (None, 4)
+    assert custom.load(tmp_path / "m.keras").output_shape == (None, 4)
 
 
 def test_damaged_state_is_named(tmp_path: Path) -> None:

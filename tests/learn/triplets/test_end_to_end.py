@@ -22,12 +22,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.mark.slow
-def test_compact_to_the_page(
+def test_packaged_backbone_to_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = tiny.draw_photos(tmp_path / "photos")
     out, index = tmp_path / "mine.keras", tmp_path / "index"
-    flags = ["--backbone", "compact", "--dim", "16", "--epochs", "6", "--validation", "0.4", "--learning-rate", "0.01"]
+    flags = [
+        "--backbone",
+        "efficientnet-lite0",
+        "--dim",
+        "16",
+        "--epochs",
+        "6",
+        "--validation",
+        "0.4",
+        "--learning-rate",
+        "0.01",
+    ]
     assert main(["train", str(photos), "--out", str(out), *flags, "--precision", "float32"]) == 0
     told = capsys.readouterr()
     assert "before, the backbone alone" in told.out

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchengine.extractors import own
+from searchengine.extractors import custom
 from searchengine.learn.triplets.checkpoint import best_of, load_checkpoint
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
@@ -49,7 +49,7 @@ def test_killed_and_gone_on(setting: Setting, tmp_path: Path) -> None:
         assert one.mean_average_precision == pytest.approx(other.mean_average_precision, rel=0.01)
         assert (one.loss or 0.0) == pytest.approx(other.loss or 0.0, rel=0.01)
     assert result.after.mean_average_precision == pytest.approx(unbroken.after.mean_average_precision, rel=0.01)
-    mine, theirs = (own.load(one.model).get_layer("embedding").get_weights()[0] for one in (result, unbroken))
+    mine, theirs = (custom.load(one.model).get_layer("embedding").get_weights()[0] for one in (result, unbroken))
     assert np.linalg.norm(mine - theirs) <= 0.01 * np.linalg.norm(theirs)
 
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError, UnknownNameError
-from searchengine.extractors import own
+from searchengine.extractors import custom, export, worker
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.triplets import Trained
 from searchengine.learn.triplets.recipe import TRIPLETS
@@ -76,13 +76,13 @@ def test_what_is_written(trained: tuple[Trained, tiny.Told]) -> None:
 def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
     """It loads without our code; gives embeddings of length one; and tells new pictures apart."""
     result, _ = trained
-    model = own.load(result.model)
+    model = custom.load(result.model)
     embeddings = np.asarray(model(new_pictures()))
     assert embeddings.shape == (12, 4)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
     likeness = embeddings @ embeddings.T - 2 * np.eye(12)
     assert (likeness.argmax(axis=1) // 4 == np.arange(12) // 4).mean() > 0.8
-    last = own.load(result.model.parent / "metric.training" / "last.keras")
+    last = custom.load(result.model.parent / "metric.training" / "last.keras")
     assert all(one.shape == other.shape for one, other in zip(weights(last), weights(model), strict=True))
 
 
@@ -90,7 +90,7 @@ def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told],
     from searchengine.learn.triplets.network import layer_before_last_dense
 
     result, _ = trained
-    layers = list(own.describe(result.model).layers.values())
+    layers = list(custom.CustomSource().describe(result.model).layers.values())
     assert [layer.name for layer in layers[-2:]] == ["embedding", "unit"]
     assert layer_before_last_dense(str(result.model)) == layers[-3].name  # "embedding" is replaced
     assert layers[-3].shape == (8,)
@@ -106,7 +106,7 @@ def test_last_layer_of_a_classifier(setting: Setting, described: None) -> None:
 @pytest.fixture
 def described(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked into within this process: a process of its own takes seconds."""
-    monkeypatch.setattr(own, "ask", lambda command, request, say, doing: own._look_into(request, say))
+    monkeypatch.setattr(worker, "run", lambda task, request, say, doing: export.describe(request))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_seed_makes_it_repeatable(setting: Setting, tmp_path: Path, triplets: 
         setting.train(tmp_path / f"{name}.keras", triplets=triplets, epochs=3, views=2, dropout=0.2, seed=seed)
         for name, seed in (("one", 4), ("two", 4), ("three", 5))
     ]
-    one, two, three = (weights(own.load(run.model)) for run in runs)
+    one, two, three = (weights(custom.load(run.model)) for run in runs)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert np.abs(one[0] - three[0]).max() > 1e-3
@@ -128,9 +128,9 @@ def test_a_seed_makes_it_repeatable(setting: Setting, tmp_path: Path, triplets: 
 
 
 def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
-    before = own.load(setting.backbone)
+    before = custom.load(setting.backbone)
     result = setting.train(tmp_path / "thawed.keras", thaw="second", epochs=3, views=1, learning_rate=0.003, batch=6)
-    after = own.load(result.model)
+    after = custom.load(result.model)
     cut = next(layer for layer in after.layers if hasattr(layer, "get_layer"))  # the backbone, as one layer
 
     def kernel(model: Any, name: str) -> NDArray[np.float32]:
@@ -139,7 +139,7 @@ def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
     np.testing.assert_array_equal(kernel(cut, "first"), kernel(before, "first"))
     if result.best:
         assert np.abs(kernel(cut, "second") - kernel(before, "second")).max() > 1e-4
-    last = own.load(tmp_path / "thawed.training" / "last.keras")
+    last = custom.load(tmp_path / "thawed.training" / "last.keras")
     inner = next(layer for layer in last.layers if hasattr(layer, "get_layer"))
     assert np.abs(kernel(inner, "second") - kernel(before, "second")).max() > 1e-4
     with pytest.raises(UnknownNameError, match=r"no layer of the backbone 'secnd'\. Choose one of: second"):
@@ -158,7 +158,7 @@ def test_going_on(setting: Setting, tmp_path: Path) -> None:
     assert told.epochs == [3, 4]
     assert "Resuming after epoch 2." in told.sentences
     whole = setting.train(tmp_path / "whole.keras", epochs=4)
-    for a, b in zip(weights(own.load(second.model)), weights(own.load(whole.model)), strict=True):
+    for a, b in zip(weights(custom.load(second.model)), weights(custom.load(whole.model)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     out.unlink()
     done = setting.train(out, told, epochs=4)

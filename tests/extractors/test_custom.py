@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,20 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
 from searchengine.extractors import (
     ExtractorSpec,
+    custom,
+    export,
     extractor_from_spec,
     feature_size,
+    layers,
     load_extractor,
     make_spec,
-    own,
-    preparing,
+    prepare,
+    worker,
 )
-from searchengine.extractors.backbones import LayerInfo
+from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.layers import LayerInfo
+from searchengine.extractors.sources import source_of
 from tests.extractors.networks_by_keras import noise, relative_error
 
 # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
@@ -70,9 +77,9 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 
 @pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked into within this process: a process of its own takes seconds."""
-    monkeypatch.setattr(own, "ask", lambda command, request, say, doing: own._look_into(request, say))
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are described within this process: a subprocess takes seconds."""
+    monkeypatch.setattr(worker, "run", lambda task, request, say, doing: export.describe(request))
 
 
 @pytest.mark.slow
@@ -107,26 +114,30 @@ def test_end_to_end(mine: Own, cache_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_found_in_it(mine: Own, described: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = own.describe(mine.file)
+def test_what_is_found_in_it(mine: Own, in_process: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of("own")
+    found = source.describe(mine.file)
     assert found.input_size == SIZE
     assert found.parameters == mine.network.count_params()
     assert found.output == LayerInfo("", "output", (5,))
     assert list(found.layers) == ["blocks", "mean", "drop", "code"]
     assert found.layers["blocks"] == LayerInfo("blocks", "Sequential", (4, 6, 8))
 
-    monkeypatch.setattr(own, "ask", None)  # it is remembered
-    assert own.describe(mine.file) == own.known(found.sha256) == found
-    (note,) = (cache_dir / "own-models").iterdir()
+    monkeypatch.setattr(worker, "run", None)  # it is cached
+    key = f"custom-{file_hashes(mine.file)['sha256']}"
+    assert source.describe(mine.file) == layers.described(key) == found
+    note = cache_dir / "layers" / f"{key}.json"
+    text = note.read_text()
     note.write_text("{}")
-    assert own.known(found.sha256) is None
+    assert layers.described(key) is None
+    note.write_text(text)
 
 
 @pytest.mark.slow
-def test_specs_of_it(mine: Own, described: None, tmp_path: Path) -> None:
+def test_specs_of_it(mine: Own, in_process: None, tmp_path: Path) -> None:
     spec = make_spec(mine.file)
     assert spec.layer is None
-    assert spec.title == f"own model, file {spec.weights[7:15]}, L2-normalised"
+    assert spec.title == f"custom model, file {spec.weights[7:15]}, L2-normalised"
     assert ExtractorSpec.from_json(spec.to_json()) == spec
     copy = tmp_path / "other name.KERAS"
     copy.write_bytes(mine.file.read_bytes())
@@ -142,7 +153,7 @@ def test_specs_of_it(mine: Own, described: None, tmp_path: Path) -> None:
         make_spec(mine.file, layer="block")
     with pytest.raises(UnknownNameError, match=r"no preprocessing 'tff'. Choose one of: tf"):
         make_spec(mine.file, preprocessing="tff")
-    with pytest.raises(ExtractorError, match="nothing to pool: the output: no places"):
+    with pytest.raises(ExtractorError, match=r"nothing to pool: the output of mine\.keras gives one vector"):
         make_spec(mine.file, pooling="avg")
     with pytest.raises(ExtractorError, match="its own weights"):
         make_spec(mine.file, weights="any.h5")
@@ -151,7 +162,7 @@ def test_specs_of_it(mine: Own, described: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preprocessing(mine: Own, described: None) -> None:
+def test_preprocessing(mine: Own, in_process: None) -> None:
     spec = make_spec(mine.file, preprocessing="unit", normalize="none")
     extractor = extractor_from_spec(spec, weights_file=mine.file, runtime="keras")
     pixels = noise(SIZE)
@@ -159,7 +170,7 @@ def test_preprocessing(mine: Own, described: None) -> None:
 
 
 @pytest.mark.slow
-def test_any_size(described: None, tmp_path: Path) -> None:
+def test_any_size(in_process: None, tmp_path: Path) -> None:
     network((None, None)).save(tmp_path / "any.keras")
     with pytest.raises(ExtractorError, match="--input-size"):
         make_spec(tmp_path / "any.keras")
@@ -170,7 +181,7 @@ def test_any_size(described: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_refused(mine: Own, described: None, tmp_path: Path) -> None:
+def test_what_is_refused(mine: Own, in_process: None, tmp_path: Path) -> None:
     keras = import_keras()
     layers = keras.layers
 
@@ -179,9 +190,9 @@ def test_what_is_refused(mine: Own, described: None, tmp_path: Path) -> None:
         return tmp_path / "it.keras"
 
     program = keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: x), layers.Flatten()])
-    with pytest.raises(ExtractorError, match="holds a Lambda layer: a program"):
+    with pytest.raises(ExtractorError, match=r"holds the layer 'lambda[_0-9]*' \(Lambda\): a program"):
         make_spec(saved(program))
-    with pytest.raises(ExtractorError, match="wanted is one batch of RGB pictures"):
+    with pytest.raises(ExtractorError, match="must take one batch of RGB pictures"):
         make_spec(saved(keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten()])))
     two = keras.Input((8, 8, 3))
     with pytest.raises(ExtractorError, match=r"several outputs: choose a layer with --layer. It has: one, two"):
@@ -194,30 +205,114 @@ def test_what_is_refused(mine: Own, described: None, tmp_path: Path) -> None:
 
     homemade = saved(keras.Sequential([keras.Input((8, 8, 3)), Homemade(), layers.Flatten()]))
     keras.saving.get_custom_objects().clear()
-    with pytest.raises(ExtractorError, match="layers that Keras itself has"):
+    with pytest.raises(ExtractorError, match=r"the layer 'homemade[_0-9]*' \(Homemade\), whose code is not Keras's"):
         make_spec(homemade)
 
     whole = mine.file.read_bytes()
     (tmp_path / "half.keras").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ExtractorError, match="cannot be loaded"):
+    with pytest.raises(ExtractorError, match="damaged or cut short"):
         make_spec(tmp_path / "half.keras")
+
+
+def rewritten(file: Path, target: Path, **changes: Any) -> Path:
+    """A copy of a ``.keras`` file with other values in the JSON of its members, by their names without ending."""
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(target, "w") as copy:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if name.partition(".")[0] in changes:
+                data = json.dumps({**json.loads(data), **changes[name.partition(".")[0]]}).encode()
+            copy.writestr(name, data)
+    return target
+
+
+def test_files_of_keras_2_say_how_to_save_them_again(mine: Own, tmp_path: Path) -> None:
+    old = rewritten(mine.file, tmp_path / "old.keras", metadata={"keras_version": "2.21.0"})
+    with pytest.raises(ExtractorError, match=r"saved by Keras 2 \(2\.21\.0\).*model\.save\('mine\.keras'\)"):
+        custom.load(old)
+    module = rewritten(mine.file, tmp_path / "tf.keras", config={"module": "tf_keras.src.engine.functional"})
+    with pytest.raises(ExtractorError, match="saved by Keras 2"):
+        custom.load(module)
+    mine.network.save(tmp_path / "whole.h5")
+    with pytest.raises(ExtractorError, match=r"HDF5 \(\.h5\).*Keras 2.*model\.save\('mine\.keras'\).*--weights"):
+        make_spec(tmp_path / "whole.h5")
+
+
+_HOSTILE: dict[str, dict[str, Any]] = {
+    "a Lambda layer": {
+        "module": "keras.layers",
+        "class_name": "Lambda",
+        "registered_name": None,
+        "config": {"name": "trap", "function": {"class_name": "__lambda__", "config": {"code": "4wEAAAA="}}},
+    },
+    "a function of Python": {"module": "builtins", "class_name": "function", "config": "eval"},
+    "a function of a module": {"module": "os", "class_name": "function", "config": "system"},
+    "a class of a module": {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "MARKER"]}},
+    "a pickled module": {
+        "module": "keras.layers",
+        "class_name": "TorchModuleWrapper",
+        "registered_name": None,
+        "config": {"name": "trap", "module": "gASVAAAA"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", _HOSTILE)
+def test_a_hostile_file_runs_nothing(kind: str, mine: Own, tmp_path: Path) -> None:
+    marker = tmp_path / "it ran"
+    text = json.dumps(_HOSTILE[kind]).replace("MARKER", str(marker))
+    with zipfile.ZipFile(mine.file) as archive:
+        config = json.loads(archive.read("config.json"))
+    for place in (0, 1):  # as a layer of the network, and as what a layer is made with
+        layers_ = config["config"]["layers"]
+        changed = [*layers_]
+        if place == 0:
+            changed[1] = {**json.loads(text), "name": "trap", "inbound_nodes": layers_[1]["inbound_nodes"]}
+        else:
+            changed[1] = {**layers_[1], "config": {**layers_[1]["config"], "scale": json.loads(text)}}
+        hostile = rewritten(
+            mine.file, tmp_path / f"{place}.keras", config={"config": {**config["config"], "layers": changed}}
+        )
+        with pytest.raises(ExtractorError):
+            custom.load(hostile)
+        assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_a_pickle_in_place_of_the_weights_is_not_opened(mine: Own, tmp_path: Path) -> None:
+    marker = tmp_path / "it ran"
+
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    hostile = tmp_path / "hostile.keras"
+    with zipfile.ZipFile(mine.file) as archive, zipfile.ZipFile(hostile, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, pickle.dumps(Touch()) if name.endswith(".h5") else archive.read(name))
+    with pytest.raises(ExtractorError):
+        custom.load(hostile)
+    (tmp_path / "pickle.keras").write_bytes(pickle.dumps(Touch()))
+    with pytest.raises(ExtractorError, match="not a model file"):
+        make_spec(tmp_path / "pickle.keras")
+    assert not marker.exists()
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError, match="cannot be read: No such file"):
         make_spec(tmp_path / "gone.keras")
     (tmp_path / "weights.keras").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(ExtractorError, match=r"model\.save\('mine\.keras'\) writes one"):
+    with pytest.raises(ExtractorError, match=r"is HDF5 .*model\.save\('mine\.keras'\)"):
         make_spec(tmp_path / "weights.keras")
 
 
 def test_gone_since(tmp_path: Path) -> None:
     spec = ExtractorSpec("own", None, "none", "l2", f"sha256:{'0' * 64}", SIZE, True, "none")
     with pytest.raises(WeightsNotFoundError, match="--model"):
-        preparing.prepare(spec)
+        prepare(spec)
     other = tmp_path / "other.keras"
     other.write_bytes(b"PK")
     with pytest.raises(WeightsNotFoundError, match="other weights than those asked for"):
-        preparing.prepare(spec, weights_file=other)
+        prepare(spec, weights_file=other)
     assert json.loads(spec.to_json())["preprocessing"] == "none"
     assert feature_size(spec) is None

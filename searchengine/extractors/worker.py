@@ -1,4 +1,8 @@
-"""Have a process of its own do what needs TensorFlow: one JSON object goes in, and lines of JSON come out."""
+"""Runs what needs TensorFlow in a subprocess: one JSON object goes in, and lines of JSON come out.
+
+``python -m searchengine.extractors.export TASK`` reads one JSON object from stdin, and answers on stdout with one JSON
+object a line: any number of ``{"progress": text}``, then the result or ``{"error": class, "message": text}``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,21 @@ from searchengine import errors
 from searchengine.errors import ExtractorError
 
 Say = Callable[[str], None]
+Task = Callable[[Mapping[str, Any], Say], Mapping[str, Any]]
+_COMMAND = ("-m", "searchengine.extractors.export")
 
 
-def ask(command: Sequence[str], request: Mapping[str, Any], say: Say, *, doing: str) -> dict[str, Any]:
-    """The last answer of ``python COMMAND``; ``say`` gets its ``{"progress": text}``.
+def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[str, Any]:
+    """The result of a task, "describe" or "export"; ``say`` gets the progress.
 
-    ``doing`` begins the sentence where it fails, "Preparing VGG16". Of ``{"error": class, "message": text}`` comes
-    that error; ExtractorError where the process ends otherwise than well.
+    ``doing`` begins the sentence where it fails, "Preparing VGG16". An error of this package is raised again as it
+    was; ExtractorError where the subprocess ends otherwise than well.
     """
     answer: dict[str, Any] = {}
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
-            [sys.executable, *command],
+            [sys.executable, *_COMMAND, task],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -63,15 +69,15 @@ def ask(command: Sequence[str], request: Mapping[str, Any], say: Say, *, doing: 
     raise ExtractorError(f"{doing} failed: {said[-2000:] or f'exit code {code}'}")
 
 
-def serve(answer_to: Callable[[Mapping[str, Any], Say], Mapping[str, Any]]) -> int:
-    """The other side: answer the one request on stdin; gives the exit status."""
+def serve(task: Task) -> int:
+    """The subprocess: perform one task; gives the exit status."""
     with _answers() as answer:
         try:
-            answer(answer_to(json.load(sys.stdin), lambda text: answer({"progress": text})))
+            answer(task(json.load(sys.stdin), lambda text: answer({"progress": text})))
         except ExtractorError as error:
             answer({"error": type(error).__name__, "message": str(error)})
             return 1
-        except Exception as error:  # whatever it is, the person who waits for it wants a sentence
+        except Exception as error:  # whatever it is, the user who waits for it wants a sentence
             message = f"TensorFlow failed: {type(error).__name__}: {error}"
             answer({"error": "ExtractorError", "message": message})
             raise
@@ -81,7 +87,7 @@ def serve(answer_to: Callable[[Mapping[str, Any], Say], Mapping[str, Any]]) -> i
 @contextlib.contextmanager
 def _answers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the libraries print is no answer
+    os.dup2(2, 1)  # so that nothing that the libraries print is taken for an answer
 
     def answer(values: Mapping[str, Any]) -> None:
         answers.write(json.dumps(values) + "\n")
@@ -92,12 +98,12 @@ def _answers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
 
 def _environment() -> dict[str, str]:
-    """Of this process, so that the same package is found, and TensorFlow stays quiet and off the GPU."""
+    """That of this process, with TensorFlow quiet and off the GPU, and this package in the path."""
     environment = {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONWARNINGS": "ignore",  # those of TensorFlow, which are not ours to mend
+        "PYTHONWARNINGS": "ignore",  # those of TensorFlow
         "CUDA_VISIBLE_DEVICES": "-1",
     }
     home = Path(__file__).resolve().parents[2]

@@ -1,9 +1,9 @@
-"""How well the shipped compact model finds: leave-one-out retrieval, copy detection. (How fast: indexing.py.)
+"""How well a model finds, on any labelled folders: leave-one-out retrieval, and copies. (How fast: indexing.py.)
 
-    python benchmarks/compact_retrieval.py --images DIR [--images DIR ...] [--copies DIR]
+    python benchmarks/retrieval.py --images DIR [--images DIR ...] [--copies DIR] [--model NAME|FILE ...]
 
-DIR holds one folder a class. Results go to stdout as a table, progress to stderr. Every picture is squashed whole to
-the model's size (bicubic), features are compared by cosine.
+DIR holds one folder for each class. Every image is ranked against all others by cosine; relevant is what has its class.
+The results go to stdout as a table, progress to stderr.
 """
 
 from __future__ import annotations
@@ -17,25 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from photos import labelled_files, squashed
+from photos import labelled_files
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from searchengine.analyse.evaluation.metrics import average_precision, precision_at
 from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
-from searchengine.extractors.compact import graph_file, read_card
-from searchengine.extractors.pixels import normalized
+from searchengine.extractors import Extractor, load_extractor
+from searchengine.images import decode
 
 Features = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A name, the size of its pictures, and what makes (n, size, size, 3) uint8 into unit rows (n, d) float32."""
-
-    name: str
-    size: int
-    embed: Callable[[Pixels], Features]
 
 
 @dataclass(frozen=True)
@@ -45,21 +35,6 @@ class Scores:
     average_precision: npt.NDArray[np.float64]
     first: npt.NDArray[np.float64]
     first_ten: npt.NDArray[np.float64]
-
-
-def compact_model(folder: Path | None, batch: int = 32) -> Model:
-    """The shipped model (or one in `folder`) on OpenVINO in float32."""
-    import openvino as ov
-
-    at = {} if folder is None else {"folder": folder}
-    core = ov.Core()
-    compiled = core.compile_model(core.read_model(graph_file(**at)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def embed(pictures: Pixels) -> Features:
-        parts = [compiled([pictures[i : i + batch]])[0] for i in range(0, len(pictures), batch)]
-        return normalized(np.concatenate(parts), "l2")
-
-    return Model("compact", int(read_card(**at)["size"]), embed)
 
 
 def leave_one_out(features: Features, labels: npt.NDArray[np.int64]) -> Scores:
@@ -86,7 +61,7 @@ def as_jpeg(picture: Image.Image, quality: int) -> Image.Image:
 
 
 def central(picture: Image.Image, share: float) -> Image.Image:
-    """The middle of the picture: `share` of each side."""
+    """The middle of the picture: ``share`` of each side."""
     width, height = picture.size
     left, top = width * (1 - share) / 2, height * (1 - share) / 2
     return picture.crop((round(left), round(top), round(width - left), round(height - top)))
@@ -103,69 +78,66 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def copy_detection(model: Model, files: list[Path], altered: int) -> dict[str, float]:
-    """Share of altered pictures whose original comes first among all `files`, by alteration."""
-
-    def square(picture: Image.Image) -> Pixels:
-        return np.asarray(picture.resize((model.size, model.size), Image.Resampling.BICUBIC))
-
-    originals = []
-    for path in files:
-        with Image.open(path) as opened:
-            originals.append(ImageOps.exif_transpose(opened).convert("RGB"))
-    database = model.embed(np.stack([square(picture) for picture in originals]))
-    found = {}
+def copy_detection(extractor: Extractor, files: list[Path], altered: int) -> dict[str, float]:
+    """The share of altered pictures whose original comes first among all ``files``, by alteration."""
+    originals = [Image.fromarray(decode(file.read_bytes()).pixels) for file in files]
+    database = extractor.embed(originals)
+    shares = {}
     for name, alter in ALTERATIONS.items():
-        queries = model.embed(np.stack([square(alter(picture)) for picture in originals[:altered]]))
-        found[name] = float(np.mean(np.argmax(queries @ database.T, axis=1) == np.arange(altered)))
-    return found
+        queries = extractor.embed([alter(picture) for picture in originals[:altered]])
+        shares[name] = float(np.mean(np.argmax(queries @ database.T, axis=1) == np.arange(altered)))
+    return shares
 
 
-def report_retrieval(model: Model, folder: Path) -> None:
+def report_retrieval(name: str, extractor: Extractor, folder: Path) -> None:
     """One line of the table for one set."""
-    files, names = labelled_files(folder)
-    print(f"{model.name}: {len(files)} images of {folder.name}", file=sys.stderr)
-    pixels = np.stack([squashed(path, model.size) for path in files])  # (n, s, s, 3) uint8
-    scores = leave_one_out(model.embed(pixels), np.unique(names, return_inverse=True)[1])
+    files, classes = labelled_files(folder)
+    print(f"{name}: {len(files)} images of {folder.name}", file=sys.stderr)
+    scores = leave_one_out(extractor.embed(files), np.unique(classes, return_inverse=True)[1])
     means = resampled_means(scores.average_precision[:, None], RESAMPLES, np.random.default_rng(0))
     (low,), (high,) = interval(means)
     print(
-        f"| {folder.name} | {model.name} | {scores.first.mean():.3f} | {scores.first_ten.mean():.3f} "
-        f"| {scores.average_precision.mean():.3f} ({low:.3f} to {high:.3f}) |"
+        f"| {folder.name} | {name} | {scores.first.mean():.3f} | {scores.first_ten.mean():.3f} "
+        f"| {scores.average_precision.mean():.3f} ({low:.3f} to {high:.3f}) |",
+        flush=True,
     )
 
 
-def report_copies(model: Model, folder: Path, photos: int, altered: int) -> None:
+def report_copies(name: str, extractor: Extractor, folder: Path, photos: int, altered: int) -> None:
     """Copy detection on a random choice of the folder's photos."""
     files = labelled_files(folder)[0]
     chosen = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:photos]]
-    found = copy_detection(model, chosen, min(altered, len(chosen)))
-    for name, share in found.items():
-        print(f"| {name} | {model.name} | {share:.3f} |")
-    print(f"| all | {model.name} | {np.mean(list(found.values())):.3f} |")
+    shares = copy_detection(extractor, chosen, min(altered, len(chosen)))
+    for alteration, share in shares.items():
+        print(f"| {alteration} | {name} | {share:.3f} |")
+    print(f"| all | {name} | {np.mean(list(shares.values())):.3f} |", flush=True)
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--images", type=Path, action="append", default=[], metavar="DIR", help="a set: one folder a class"
-    )
+    parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="a labelled folder")
     parser.add_argument("--copies", type=Path, metavar="DIR", help="photos for copy detection, in folders")
     parser.add_argument("--photos", type=int, default=500, help="photos searched for copies (default: 500)")
     parser.add_argument("--altered", type=int, default=200, help="how many of them are altered (default: 200)")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="another packaged model than the shipped one")
+    parser.add_argument("--model", nargs="+", default=["efficientnet-lite0"], help="default: efficientnet-lite0")
+    parser.add_argument("--layer", help="default: the model's own")
+    parser.add_argument("--pooling", default="none")
+    parser.add_argument("--input-size", type=int)
     options = parser.parse_args()
-    models = [compact_model(options.model)]
+    extractors = {
+        name: load_extractor(name, layer=options.layer, pooling=options.pooling, input_size=options.input_size)
+        for name in options.model
+    }
     if options.images:
         print("| set | model | P@1 | P@10 | mAP (95 % interval) |\n| --- | --- | --- | --- | --- |")
     for folder in options.images:
-        for model in models:
-            report_retrieval(model, folder)
+        for name, extractor in extractors.items():
+            report_retrieval(name, extractor, folder)
     if options.copies:
         print("\n| alteration | model | original comes first |\n| --- | --- | --- |")
-        for model in models:
-            report_copies(model, options.copies, options.photos, options.altered)
+        for name, extractor in extractors.items():
+            report_copies(name, extractor, options.copies, options.photos, options.altered)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""Models in ``.keras`` files: what is in one, and loading it without running anything that it carries.
+
+A ``.keras`` file is a ZIP archive whose ``config.json`` names the layers. It is read first, and layers that are not
+Keras's own or would run a program are refused by name, before TensorFlow is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.extractors import cache, layers
+from searchengine.extractors.building import PREPROCESSINGS, Built, cut
+from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.layers import NetworkInfo, check_pooling
+from searchengine.extractors.models import CUSTOM, PublishedWeights
+from searchengine.extractors.source import ExtractorOptions, ModelSource, Say
+from searchengine.extractors.spec import SEVERAL, ExtractorSpec, check_name
+
+if TYPE_CHECKING:
+    import keras
+
+_ZIP_SIGNATURE = b"PK"
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LARGEST_CONFIG = 64 << 20  # bytes; that of NASNetLarge, the largest of keras.applications, has 2 MB
+# Layers of Keras itself that run a program which the file brings, or fetch one from elsewhere.
+_PROGRAMS = {"Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
+_SAVE_AGAIN = "Load it where it was made, and save it from there by Keras 3: model.save('mine.keras')."
+
+
+class CustomSource(ModelSource):
+    """See ``ModelSource``. The spec names the file by its hash, and takes the whole network unless a layer is named."""
+
+    has_own_precision = True
+
+    def preprocessing(self, model: str) -> str:
+        return "its own, or --preprocessing"
+
+    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
+        file = Path(model).expanduser()
+        key = f"custom-{identify(file)}"
+        return layers.describe(key, {"model": str(file.absolute()), "source": CUSTOM}, title=file.name)
+
+    def network(self, model: str, input_size: int | None) -> keras.Model:
+        return load(Path(model))
+
+    def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
+        return replace(super().options(spec, None), model=weights_file or "")
+
+    def feature_size(self, spec: ExtractorSpec) -> int | None:
+        network = layers.described(f"custom-{spec.weights.partition(':')[2]}")
+        if network is None or network.input_size is None:
+            return None
+        return network.feature_size(spec.layers, spec.pooling)
+
+    def spec(self, options: ExtractorOptions) -> ExtractorSpec:
+        file = Path(options.model).expanduser()
+        if options.weights != "imagenet":
+            raise ExtractorError(f"{file} holds its own weights: leave out --weights.")
+        check_name("preprocessing", options.preprocessing or "none", PREPROCESSINGS)
+        network = self.describe(file)
+        for name in options.layers:
+            check_name(f"layer of {file.name}", name, network.layers)
+        if not options.layers and network.output is None:
+            raise ExtractorError(
+                f"{file} has several outputs: choose a layer with --layer. It has: {', '.join(network.layers)}."
+            )
+        outputs = [network.output] if network.output is not None else []
+        check_pooling(options.pooling, [network.layers[name] for name in options.layers] or outputs, file.name)
+        return ExtractorSpec(
+            CUSTOM,
+            SEVERAL.join(options.layers) or None,
+            options.pooling,
+            options.normalize,
+            f"sha256:{identify(file)}",
+            _input_size(file, network, options.input_size),
+            options.full_decode is not False,
+            preprocessing=options.preprocessing or "none",
+        )
+
+    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+        if given is None:
+            return cache.find_weights(spec, flag="--model")
+        cache.check_weights(given, f"sha256:{identify(given)}", spec, flag="--model")
+        return given
+
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+        """See ``ModelSource.build``. It computes in what it was saved to compute in, whatever the policy."""
+        assert isinstance(weights, Path)
+        return cut(load(weights), spec, spec.preprocessing or "none", f"the model {weights.name}")
+
+
+def _input_size(file: Path, network: NetworkInfo, side: int | None) -> tuple[int, int]:
+    if network.input_size is None:
+        if side is None:
+            raise ExtractorError(
+                f"{file} takes pictures of any size: say with --input-size to how many pixels they are resized, best "
+                "those of its training."
+            )
+        return side, side
+    if side is not None and network.input_size != (side, side):
+        height, width = network.input_size
+        raise ExtractorError(f"{file} takes pictures of {height} x {width} pixels only: leave out --input-size.")
+    return network.input_size
+
+
+def identify(file: Path) -> str:
+    """Its SHA-256. WeightsNotFoundError if there is no such file, ExtractorError if it is no ``.keras`` file."""
+    try:
+        with file.open("rb") as stream:
+            signature = stream.read(len(_HDF5_SIGNATURE))
+    except OSError as error:
+        raise WeightsNotFoundError(
+            f"The model file {file} cannot be read: {error.strerror}. Check the path given to --model."
+        ) from error
+    if signature == _HDF5_SIGNATURE:
+        raise ExtractorError(
+            f"{file} is HDF5 (.h5). If it is a whole model, it was saved in the format of Keras 2, which can hold "
+            f"programs and is not opened. {_SAVE_AGAIN} If it holds weights alone, give it with --weights, and with "
+            "--model the name of the network that they belong to."
+        )
+    if not signature.startswith(_ZIP_SIGNATURE):
+        raise ExtractorError(
+            f"{file} is not a model file as Keras 3 saves it: model.save('mine.keras') writes one. A weights file goes "
+            "with --weights and the --model that it belongs to."
+        )
+    return cache.remembered_hashes(file)["sha256"]
+
+
+def load(file: Path) -> keras.Model:
+    """The network in a file; nothing that it carries is run.
+
+    ExtractorError where it needs code that Keras itself does not have, and for a network that takes no RGB pictures.
+    """
+    check_config(file)
+    keras = import_keras()
+    try:
+        network = keras.saving.load_model(file, compile=False, safe_mode=True)
+    except Exception as error:  # of many kinds, from many depths
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise ExtractorError(f"{file} cannot be loaded by Keras {keras.__version__}: {reason}") from error
+    inputs = getattr(network, "inputs", None)
+    if not inputs or not getattr(network, "outputs", None):
+        raise ExtractorError(f"{file} is not a model with fixed inputs: save a functional or Sequential one.")
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ExtractorError(f"{file} takes {shapes}; it must take one batch of RGB pictures, (n, height, width, 3).")
+    return network
+
+
+def check_config(file: Path) -> None:
+    """Read what a file says that it consists of; ExtractorError for anything that is not Keras 3's own, by name."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            metadata, config = (_read_json(archive, name) for name in ("metadata.json", "config.json"))
+    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ExtractorError(f"{file} cannot be read as a .keras file: it is damaged or cut short.") from error
+    version = str(metadata.get("keras_version", ""))
+    if version.startswith("2.") or str(config.get("module", "")).startswith("tf_keras"):
+        raise ExtractorError(f"{file} was saved by Keras 2 ({version}), which Keras 3 does not load. {_SAVE_AGAIN}")
+    for entry in _objects(config):
+        kind = str(entry["class_name"])
+        inner = entry.get("config")
+        name = inner.get("name") if isinstance(inner, dict) else None
+        which = f"the layer {name!r} ({kind})" if name else kind
+        if kind in _PROGRAMS:
+            raise ExtractorError(
+                f"{file} holds {which}: a program, which would be run unseen. Save the model without it; most are a "
+                "layer that exists (Rescaling, Normalization, UnitNormalization) or a keras.ops call."
+            )
+        package = str(entry.get("module") or "keras").partition(".")[0]
+        if package not in ("keras", "builtins") or ">" in str(entry.get("registered_name")):  # "package>class"
+            raise ExtractorError(
+                f"{file} holds {which}, whose code is not Keras's own and not in the file. Build the model without it, "
+                "copy the weights over, and save it again: model.save('mine.keras')."
+            )
+
+
+def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    if archive.getinfo(name).file_size > _LARGEST_CONFIG:
+        raise ValueError(f"{name} is too large")
+    values = json.loads(archive.read(name))
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} is no object")
+    return values
+
+
+def _objects(config: Any) -> Iterator[Mapping[str, Any]]:
+    """All objects of a saved model, in any depth: whatever has a class name."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "class_name" in value:
+                yield value
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)

@@ -1,0 +1,136 @@
+"""The layers of a model: asked of the model once, in a subprocess with TensorFlow, and cached as JSON.
+
+They lie in ``<cache>/layers/<key>.json``; the key names the model, and the version of Keras where that decides them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from searchengine import files
+from searchengine.errors import ExtractorError
+from searchengine.extractors import cache, worker
+from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.spec import SEVERAL
+
+if TYPE_CHECKING:
+    import keras
+
+_NO_FEATURES = {"Rescaling", "Normalization", "InputLayer"}  # they only prepare pixels
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """A layer whose output can be the feature. ``shape`` is without the batch: (h, w, c), (d,); None where open."""
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether its output has several places, so that pooling makes a difference."""
+        return any(side != 1 for side in self.shape[:-1])
+
+    def numbers(self, pooling: str) -> int | None:
+        """Numbers that it adds to a feature; None where its shape is open."""
+        counted = self.shape if pooling == "none" else self.shape[-1:]
+        return None if None in counted else math.prod(side for side in counted if side is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """What is known of a network before it runs.
+
+    ``input_size`` is (height, width) in pixels, or None where the network takes pictures of any size. ``output`` is
+    that of the whole network, None where it has several; ``layers`` are those that can be chosen, in its order.
+    """
+
+    input_size: tuple[int, int] | None
+    parameters: int
+    output: LayerInfo | None
+    layers: dict[str, LayerInfo]
+
+    def feature_size(self, layers: Sequence[str], pooling: str) -> int | None:
+        """Numbers in a feature of these layers, of the output if there are none; None where the shape is open."""
+        chosen = [self.layers.get(name) for name in layers] if layers else [self.output]
+        sizes = [None if layer is None else layer.numbers(pooling) for layer in chosen]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def describe(key: str, request: Mapping[str, Any], *, title: str) -> NetworkInfo:
+    """The cached description under a key; made by the subprocess from ``request`` where there is none yet.
+
+    ``request`` names the model as ``describe_network`` takes it. ExtractorError where the model cannot be built.
+    """
+    known = described(key)
+    if known is not None:
+        return known
+    answer = worker.run("describe", request, lambda text: None, doing=f"Listing the layers of {title}")
+    with contextlib.suppress(OSError):
+        files.replace_text(_note(key), json.dumps(answer))
+    return _from_json(answer)
+
+
+def described(key: str) -> NetworkInfo | None:
+    """The cached description under a key; None where there is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return _from_json(json.loads(_note(key).read_text(encoding="utf-8")))
+    return None
+
+
+def _note(key: str) -> Any:
+    return cache.cache_root() / "layers" / f"{key}.json"
+
+
+def _from_json(values: Mapping[str, Any]) -> NetworkInfo:
+    def layer(entry: Mapping[str, Any]) -> LayerInfo:
+        return LayerInfo(entry["name"], entry["kind"], tuple(entry["shape"]))
+
+    size, output = values["input_size"], values["output"]
+    return NetworkInfo(
+        None if size is None else (int(size[0]), int(size[1])),
+        int(values["parameters"]),
+        None if output is None else layer(output),
+        {entry["name"]: layer(entry) for entry in values["layers"]},
+    )
+
+
+def describe_network(network: keras.Model) -> dict[str, Any]:
+    """A ``NetworkInfo`` as JSON has it; in the subprocess."""
+    height, width = network.inputs[0].shape[1:3]
+    output = network.outputs[0] if len(network.outputs) == 1 else None
+    return {
+        "input_size": None if height is None or width is None else [height, width],
+        "parameters": network.count_params(),
+        "output": None if output is None else asdict(LayerInfo("", "output", tuple(output.shape[1:]))),
+        "layers": [asdict(layer) for layer in layers_of(network) if SEVERAL not in layer.name],
+    }
+
+
+def layers_of(network: keras.Model) -> list[LayerInfo]:
+    """The layers of a Keras model whose output can be a feature, in its order."""
+    keras = import_keras()
+    layers = []
+    for layer in network.layers:
+        # For a model within the model, its place in the outer one: Model.output would be that of its own graph.
+        output = keras.Operation.output.fget(layer)
+        shape = getattr(output, "shape", ())
+        if len(shape) >= 2 and type(layer).__name__ not in _NO_FEATURES:
+            layers.append(LayerInfo(layer.name, type(layer).__name__, tuple(shape[1:])))
+    return layers
+
+
+def check_pooling(pooling: str, layers: Sequence[LayerInfo], title: str) -> None:
+    """ExtractorError where there is nothing to pool."""
+    if pooling != "none" and not any(layer.is_spatial for layer in layers):
+        names = " and ".join(layer.name or "the output" for layer in layers)
+        raise ExtractorError(
+            f"There is nothing to pool: {names} of {title} gives one vector without places in the picture. Leave out "
+            "--pooling, or choose a convolutional layer."
+        )

