@@ -62,7 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder a class")
     parser.add_argument("--index-dir", type=Path, action="append", default=[], metavar="DIR", help="a labelled index")
-    parser.add_argument("--model", default="compact", help="embeds the photos of --images (default: %(default)s)")
+    parser.add_argument(
+        "--model", default="efficientnet-lite0", help="embeds the photos of --images (default: %(default)s)"
+    )
     options = parser.parse_args()
     if not options.images and not options.index_dir:
         parser.error("name --images or --index-dir")

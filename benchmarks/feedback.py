@@ -62,14 +62,14 @@ class Outcome:
     seconds: float
 
 
-def from_images(folder: Path) -> Labelled:
-    """Compact features of a folder of labelled images."""
+def from_images(folder: Path, model: str) -> Labelled:
+    """Features of a folder of labelled images."""
     from searchengine.extractors import load_extractor
 
     files, names = labelled_files(folder)
     labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
     print(f"embedding {len(files)} images of {folder.name}", file=sys.stderr)
-    extractor = load_extractor("compact")
+    extractor = load_extractor(model)
     parts = [extractor.embed(files[i : i + 64]) for i in range(0, len(files), 64)]
     return Labelled(folder.name, unit(np.concatenate(parts)).astype(np.float32), labels)
 
@@ -148,12 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="one folder a class")
     parser.add_argument("--index-dir", type=Path, action="append", default=[], metavar="DIR", help="a labelled index")
+    parser.add_argument("--model", default="efficientnet-lite0", help="embeds the photos (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=1000, help="at most so many, drawn at random (default: 1000)")
     parser.add_argument("--rule", choices=RULES, action="append", help="default: all of them")
     parser.add_argument("--costs", type=float, nargs=2, action="append", metavar=("JUDGED", "RANDOM"),
                         help="of the exemplar SVM; may be repeated")  # fmt: skip
     options = parser.parse_args()
-    sets = [*map(from_images, options.images), *map(from_index, options.index_dir)]
+    sets = [*(from_images(folder, options.model) for folder in options.images), *map(from_index, options.index_dir)]
     if not sets:
         parser.error("name --images or --index-dir")
     print("| set | rule | judged | queries | P@20 before | P@20 after | gain (95 % interval) | ms a query |")

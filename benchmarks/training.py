@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, action="append", default=[], metavar="DIR", help="held out by image")
     parser.add_argument("--classes", type=Path, action="append", default=[], metavar="DIR", help="held out by class")
-    parser.add_argument("--model", default="compact", help="the backbone (default: %(default)s)")
+    parser.add_argument("--model", default="efficientnet-lite0", help="the backbone (default: %(default)s)")
     parser.add_argument("--blend", type=float, action="append", help=f"may be repeated (default: {Recipe().blend})")
     parser.add_argument("--triplets", choices=TRIPLETS, default=Recipe().triplets, help="default: %(default)s")
     options = parser.parse_args()
