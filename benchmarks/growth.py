@@ -29,7 +29,7 @@ from measuring import in_turn, load_average, peak_mib, say, table
 from PIL import Image
 
 _PER_FOLDER = 1000
-_DIMENSION = 384
+_DIMENSION = 1280
 _WIDTH, _HEIGHT = 480, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 44, 48
 _STYLE = """
@@ -119,16 +119,16 @@ def index(folder: Path) -> dict[str, float]:
 
 def run(images: Path, index_dir: Path) -> None:
     """The subprocess."""
-    from servers import MadeUp
+    from servers import RandomExtractor
 
     from searchengine.extractors import make_spec
     from searchengine.extractors.pixels import preprocess
     from searchengine.images import DecodedImage
     from searchengine.indexing import update_index
 
-    spec = make_spec("compact")
+    spec = make_spec("efficientnet-lite0")
 
-    class Decoding(MadeUp):
+    class Decoding(RandomExtractor):
         """Real decoding, random features."""
 
         def preprocess(self, data: bytes, max_pixels: int = 10**9) -> tuple[DecodedImage, np.ndarray]:

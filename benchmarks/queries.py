@@ -1,13 +1,13 @@
-"""A query over HTTP, through gunicorn, against the sum of its parts and against how tutorials serve one.
+"""A query over HTTP, through gunicorn, beside the sum of its parts and beside a server as in tutorials.
 
     python benchmarks/queries.py
-    python benchmarks/queries.py --rows 40000 --queries 100 --model compact
+    python benchmarks/queries.py --rows 40000 --queries 100 --model efficientnet-lite0
 
 Each photo goes to the product (as a page and as JSON), then to its parts in a process without a server (decode, embed,
-search by exact distance), then to the reference system (reference_system.py; VGG16 only): one after the other, so that
-all meet the same machine. Then 8 clients ask at once, as fast as they get answers.
+exact search), then to the reference system (reference_system.py; VGG16 only): in turn, under the same load. Then 8
+clients send queries at once, as fast as they get answers.
 
-The index has made-up features, of as many rows as asked for; the networks are real, VGG16 with random weights.
+The index has random features; the networks are real, VGG16 with random weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import vgg16
-from indexing import load
+from indexing import LITE, load
 from measuring import Way, Work, load_average, percentile, say, table
 from photos import write_photos
 from servers import Client, Server, make_index, serve_ours, serve_reference
@@ -35,16 +35,16 @@ HEADER = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=["vgg16", "compact"], default=["compact", "vgg16"])
+    parser.add_argument("--model", nargs="+", choices=["vgg16", LITE], default=[LITE, "vgg16"])
     parser.add_argument("--rows", type=int, default=10_000, help="images in the index (default: 10000)")
-    parser.add_argument("--queries", type=int, default=40, help="of one client (default: 40)")
+    parser.add_argument("--queries", type=int, default=40, help="by a single client (default: 40)")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="of the photos asked with")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="size of the query photos")
     vgg16.add_flags(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        cache = vgg16.settle(options, folder)
+        cache = vgg16.set_cache(options, folder)
         width, height = map(int, options.size.split("x"))
         photos = [file.read_bytes() for file in write_photos(folder / "queries", 16, (width, height))]
         rows: list[tuple[object, ...]] = []
@@ -54,8 +54,8 @@ def main() -> None:
             index_dir = folder / f"index-{model}"
             say(f"{model}: making an index of {options.rows} rows ...")
             make_index(index_dir, folder / "images", load(model, weights), options.rows)
-            found, split = measure(folder, cache, index_dir, weights, photos, options)
-            rows += found
+            measured, split = measure(folder, cache, index_dir, weights, photos, options)
+            rows += measured
             parts.append((model, *(f"{seconds * 1e3:.1f} ms" for seconds in split)))
         print(table(HEADER, rows))
         print(table(("model", "decode", "embed", "search"), parts))
@@ -70,15 +70,15 @@ def measure(
     photos: list[bytes],
     options: argparse.Namespace,
 ) -> tuple[list[tuple[object, ...]], list[float]]:
-    """Rows of the table of one model, and the medians of its three parts."""
-    model = "vgg16" if weights else "compact"
+    """Rows of the table for a model, and the medians of its three parts."""
+    model = "vgg16" if weights else LITE
     ours = serve_ours(index_dir, cache)
     reference = serve_reference(index_dir / "features.npy", weights, folder / "uploads") if weights else None
     parts = Way(parts_of, index_dir, photos)
     try:
         for server in filter(None, (ours, reference)):
             server.seconds_to(photos[0])
-        rows, split = one_client(model, ours, reference, parts, photos, options)
+        rows, split = single_client(model, ours, reference, parts, photos, options)
         rows += several_clients(model, ours, reference, rows, photos, options)
     finally:
         ours.close()
@@ -88,7 +88,7 @@ def measure(
     return rows, split
 
 
-def one_client(
+def single_client(
     model: str, ours: Server, reference: Server | None, parts: Way, photos: list[bytes], options: argparse.Namespace
 ) -> tuple[list[tuple[object, ...]], list[float]]:
     seconds: dict[str, list[float]] = {"page": [], "JSON": [], "parts": [], "reference": []}
@@ -96,14 +96,14 @@ def one_client(
     client, other = Client(ours.port), Client(reference.port) if reference else None
     for number in range(-3, options.queries):
         photo = photos[number % len(photos)]
-        one = {"page": client.query(photo, _PAGE), "JSON": client.query(photo, _JSON), "parts": parts.round()[0]}
+        round_ = {"page": client.query(photo, _PAGE), "JSON": client.query(photo, _JSON), "parts": parts.round()[0]}
         if other:
-            one["reference"] = other.query(photo, _JSON)
+            round_["reference"] = other.query(photo, _JSON)
         if number >= 0:  # the first three warm up
-            for name, value in one.items():
+            for name, value in round_.items():
                 seconds[name].append(value)
             split.append(parts.result)  # type: ignore[arg-type]
-    say(f"{model}: one client done")
+    say(f"{model}: single client done")
     rows = []
     for answer in ("page", "JSON"):
         ratio = statistics.median(a / b for a, b in zip(seconds[answer], seconds["parts"], strict=True))
@@ -132,7 +132,7 @@ def several_clients(
     photos: list[bytes],
     options: argparse.Namespace,
 ) -> list[tuple[object, ...]]:
-    """All clients at once, in three turns with the reference system."""
+    """All clients at once, three times, in turn with the reference system."""
     each = max(2, options.queries // 8)
     gathered: dict[str, tuple[list[float], list[float]]] = {"ours": ([], []), "reference": ([], [])}
     for _ in range(3):
@@ -156,7 +156,7 @@ def several_clients(
 
 
 def burst(server: Server, photos: list[bytes], clients: int, each: int) -> tuple[list[float], float]:
-    """Latencies of ``clients`` that ask at once, ``each`` so many times; and the answers a second of them together."""
+    """Latencies of ``clients`` that each send ``each`` queries at once, and the answers per second in all."""
     latencies: list[float] = []
 
     def ask(number: int) -> None:
@@ -171,12 +171,12 @@ def burst(server: Server, photos: list[bytes], clients: int, each: int) -> tuple
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(latencies) == clients * each, "a client had an error; it stands above"
+    assert len(latencies) == clients * each, "a client failed; its error stands above"
     return latencies, len(latencies) / (time.perf_counter() - start)
 
 
 def parts_of(index_dir: Path, photos: list[bytes]) -> Work:
-    """Decode, embed, search, nothing else; the work returns the seconds of the three."""
+    """Only decode, embed and search; the work returns the seconds of each."""
     from searchengine.engine import SearchEngine
 
     engine = SearchEngine.open(index_dir)

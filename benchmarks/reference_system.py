@@ -1,4 +1,4 @@
-"""An image search in the way that tutorials build one, to be measured against: Keras, NumPy and Flask, in one file.
+"""An image search as in tutorials, for comparison: Keras, NumPy and Flask, in one file.
 
 Each request writes its upload to a file, predicts with Keras, takes `np.linalg.norm` of all differences and sorts all
 of them. It is served by the same gunicorn with the same threads as the product.

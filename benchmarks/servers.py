@@ -1,4 +1,4 @@
-"""Servers as they run for real, each behind gunicorn, and an index for them of any size."""
+"""Real servers, each behind gunicorn, and an index of any size for them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from searchengine.images import DecodedImage
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class MadeUp:
-    """An ``Extractor`` that makes features up: for an index of many rows that was not worth hours of embedding."""
+class RandomExtractor:
+    """An ``Extractor`` that gives random features, for a large index without hours of embedding."""
 
     precision, runtime, device = "float32", "openvino", "CPU"
 
@@ -34,19 +34,19 @@ class MadeUp:
         self._random = np.random.default_rng(0)
 
     def embed(self, images: Images) -> NDArray[np.float32]:
-        """(n, d) float32, not negative and of length 1, as the features behind a ReLU are."""
+        """(n, d) float32, not negative and of length 1, like features behind a ReLU."""
         count = len(images)  # type: ignore[arg-type]
         rows = np.maximum(self._random.standard_normal((count, self.dimension), dtype=np.float32), 0)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def preprocess(self, data: bytes, max_pixels: int = 10**9) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        """Pixels that nobody looks at."""
+        """Pixels that are not used."""
         pixels = np.zeros((1, 1, 3), dtype=np.uint8)
         return DecodedImage(pixels, 64, 48, "JPEG"), pixels
 
 
 def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> None:
-    """An index of that many tiny files, with made-up features, that a server takes for the extractor's own."""
+    """Index that many tiny files with random features, as if made by the extractor."""
     from searchengine.indexing import update_index
 
     images.mkdir(parents=True, exist_ok=True)
@@ -54,13 +54,13 @@ def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> N
         file = images / f"{number:06d}.jpg"
         if not file.exists():
             file.write_bytes(b"\xff\xd8\xff\xe0" + number.to_bytes(8, "big"))
-    made_up = MadeUp(extractor.spec, extractor.dimension)
-    summary = update_index([images], folder, extractor=made_up)
+    random_extractor = RandomExtractor(extractor.spec, extractor.dimension)
+    summary = update_index([images], folder, extractor=random_extractor)
     assert summary.images == rows, summary
 
 
 class Server:
-    """gunicorn over an application; ``start`` returns when it answers, ``peak`` is that of its worker."""
+    """gunicorn with an application."""
 
     def __init__(self, application: str, environment: dict[str, str], *settings: str, threads: int = 4) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -102,7 +102,7 @@ class Server:
                 time.sleep(0.02)
 
     def peak(self) -> float:
-        """MiB of the worker, the largest if there are several."""
+        """Peak MiB of the worker, the largest if there are several."""
         pid = self._process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children")
         return max((peak_mib(worker) for worker in workers.read_text().split()), default=0) if workers.exists() else 0
@@ -125,13 +125,13 @@ class Client:
 
     def query(self, photo: bytes, accept: str) -> float:
         """Seconds from sending a photo to the end of the answer."""
-        boundary = secrets.token_hex(16)  # another each time, as browsers do
+        boundary = secrets.token_hex(16)  # a new one each time, as in browsers
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="query.jpg"\r\n'
         body = f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{boundary}--\r\n".encode()
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Accept": accept}
         try:
             return self._timed(body, headers)
-        except (BrokenPipeError, ConnectionResetError):  # it was idle for long, and the server has closed it
+        except (BrokenPipeError, ConnectionResetError):  # idle for too long, so the server closed it
             self._connection.close()
             return self._timed(body, headers)
 
@@ -152,8 +152,8 @@ def serve_ours(index_dir: Path, cache: Path) -> Server:
 
 
 def serve_reference(features: Path, weights: Path, uploads: Path) -> Server:
-    """What tutorials serve: see reference_system.py."""
-    say("the reference system starts ...")
+    """A server as in tutorials: see reference_system.py."""
+    say("starting the reference system ...")
     return Server(
         "reference_system:create_app()",
         {

@@ -1,12 +1,11 @@
-"""From the start of the server's process to its first answer to a photo, and what it then holds in memory.
+"""From the start of the server's process to its first answer to a photo, and its memory then.
 
     python benchmarks/starting.py
     python benchmarks/starting.py --model vgg16 --rounds 5
 
 *warm*: the exported model is in the cache, as after the first start or `searchengine prepare`. *cold*: it is not, so
-the server makes it first (VGG16 only: the compact model ships ready). *reference*: the tutorials' way, which loads
-Keras and the weights each time (reference_system.py). In turn, each start a fresh process; files are in the system's
-page cache all the while.
+the server exports it first. *reference*: a server as in tutorials, which loads Keras and the weights at each start
+(reference_system.py). In turn, each start a new process; files stay in the system's page cache.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import vgg16
-from indexing import load
+from indexing import LITE, load
 from measuring import load_average, say, table
 from photos import write_photos
 from servers import Server, make_index, serve_ours, serve_reference
@@ -25,14 +24,14 @@ from servers import Server, make_index, serve_ours, serve_reference
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=["vgg16", "compact"], default=["compact", "vgg16"])
+    parser.add_argument("--model", nargs="+", choices=["vgg16", LITE], default=[LITE, "vgg16"])
     parser.add_argument("--rows", type=int, default=10_000, help="images in the index (default: 10000)")
     parser.add_argument("--rounds", type=int, default=3, help="warm starts (default: 3)")
     vgg16.add_flags(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        cache = vgg16.settle(options, folder)
+        cache = vgg16.set_cache(options, folder)
         photo = write_photos(folder / "queries", 1, (640, 480))[0].read_bytes()
         rows: list[tuple[object, ...]] = []
         for model in options.model:
@@ -48,9 +47,7 @@ def main() -> None:
                 if weights:
                     server = serve_reference(index_dir / "features.npy", weights, folder / "uploads")
                     other.append(start(server, photo))
-            cold = ""
-            if weights:
-                cold = f"{start(serve_ours(index_dir, folder / 'cold'), photo)[0]:.1f} s"
+            cold = f"{start(serve_ours(index_dir, folder / 'cold'), photo)[0]:.1f} s"
             rows.append(row(model, options.rows, warm, other, cold))
         print(
             table(
@@ -62,7 +59,7 @@ def main() -> None:
 
 
 def note_weights(index_dir: Path, weights: Path | None) -> None:
-    """In the manifest, as the indexer does, so that a server can export the model itself."""
+    """Record the weights file in the manifest, as indexing does, so that a server can export the model itself."""
     from searchengine.index.writer import IndexWriter
 
     if weights is None:
@@ -75,7 +72,7 @@ def note_weights(index_dir: Path, weights: Path | None) -> None:
 
 
 def start(server: Server, photo: bytes) -> tuple[float, float]:
-    """Seconds until the first answer, and the worker's peak in MiB after ten."""
+    """Seconds until the first answer, and the worker's peak in MiB after ten answers."""
     try:
         seconds = server.seconds_to(photo)
         for _ in range(9):

@@ -1,7 +1,7 @@
 """VGG16 without a download: a file of random weights that has the names and shapes of the published one.
 
 Random weights cost as much time as trained ones, provided the activations neither die nor grow; so they are drawn as
-He et al. 2015 (https://arxiv.org/abs/1502.01852) say.
+in He et al. 2015 (https://arxiv.org/abs/1502.01852).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ model.save_weights(sys.argv[1])
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """For who has such files already: both take a minute to make."""
+    """For files that exist already: each takes a minute to make."""
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of VGG16, instead of random ones")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep exported models there, for the next benchmark")
 
 
-def settle(options: argparse.Namespace, folder: Path) -> Path:
-    """The cache of exported models, set for this process and its children; in ``folder`` unless another was named."""
+def set_cache(options: argparse.Namespace, folder: Path) -> Path:
+    """Set the cache of exported models for this process and its children: ``--cache``, or one in ``folder``."""
     cache: Path = (options.cache or folder / "cache").absolute()
     os.environ["SEARCHENGINE_CACHE_DIR"] = str(cache)
     return cache
 
 
 def weights(folder: Path, given: Path | None = None) -> Path:
-    """The file that was given, or else one of 553 MB in ``folder``, made in a process of its own if it is not there."""
+    """``given``, or a file of 553 MB in ``folder``, made in a subprocess unless it exists."""
     if given is not None:
         return given
     file = folder / "vgg16.weights.h5"

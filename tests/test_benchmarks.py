@@ -93,10 +93,14 @@ def test_a_plot_is_whole_and_says_its_numbers(tmp_path: Path) -> None:
         assert number in text
 
 
-def test_made_up_features_are_of_length_one() -> None:
+def test_random_features_are_of_length_one() -> None:
     from searchengine.extractors import make_spec
 
-    rows = script("servers").MadeUp(make_spec("efficientnet-lite0"), 12).embed(np.zeros((5, 1, 1, 3), dtype=np.uint8))
+    rows = (
+        script("servers")
+        .RandomExtractor(make_spec("efficientnet-lite0"), 12)
+        .embed(np.zeros((5, 1, 1, 3), dtype=np.uint8))
+    )
     assert rows.shape == (5, 12)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     assert (rows >= 0).all()
