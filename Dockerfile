@@ -4,7 +4,7 @@
 #   docker build -t searchengine-index --target index .
 #   docker build -t searchengine .
 #   docker run --rm -v ~/Pictures:/photos:ro -v pictures:/index -v searchengine-cache:/cache searchengine-index \
-#       python offline_index.py /photos --model compact
+#       python offline_index.py /photos --model efficientnet-lite0
 #   docker run --rm -p 127.0.0.1:8000:8000 -v ~/Pictures:/photos:ro -v pictures:/index -v searchengine-cache:/cache searchengine
 #
 # Indexing leaves the exported model in /cache, where the server finds it; if the cache was lost, `searchengine prepare`
