@@ -179,7 +179,9 @@ def _complaint(name: str, value: object, origin: str) -> str:
     title = variable(name) if origin in (ENVIRONMENT, FLAG) else f"{name} in {origin}"
     bounds = {key: getattr(limit, key) for limit in field.metadata for key in ("ge", "le") if hasattr(limit, key)}
     if bounds:
-        return f"{title} must be a whole number from {bounds['ge']} to {bounds['le']}, not {value!r}."
+        kind = "a whole number" if field.annotation is int else "a number"
+        limits = f"from {bounds['ge']} to {bounds['le']}" if "le" in bounds else f"of at least {bounds['ge']}"
+        return f"{title} must be {kind} {limits}, not {value!r}."
     if get_origin(field.annotation) is Literal:
         return f"{title} must be one of {', '.join(get_args(field.annotation))}, not {value!r}."
     return f"{title} cannot be {value!r}."
