@@ -46,6 +46,7 @@ def test_flags_in_any_spelling(key: str) -> None:
             "SEARCHENGINE_MAX_UPLOAD_MB must be a whole number from 1 to 1000, not '0'.",
         ),
         ({"SEARCHENGINE_RUNTIME": "x"}, "SEARCHENGINE_RUNTIME must be one of auto, openvino, keras, not 'x'."),
+        ({"SEARCHENGINE_CACHE_GB": "-1"}, "SEARCHENGINE_CACHE_GB must be a number of at least 0, not '-1'."),
         ({"SEARCHENGINE_CONFIG": "none.toml"}, "none.toml cannot be read: No such file or directory."),
     ],
 )

@@ -1,7 +1,8 @@
-"""``searchengine info``, ``verify``, ``config`` and ``models``: indexes, settings and models described."""
+"""``searchengine info``, ``verify``, ``config``, ``cache`` and ``models``: indexes, settings and models described."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -94,6 +95,41 @@ def config(as_json: bool) -> int:
         return 0
     for name, origin in origins().items():
         print_result(f"{f'{variable(name)}={texts.get(variable(name), str())}':<50} {origin}")
+    return 0
+
+
+_CACHE = """\
+examples:
+  searchengine cache
+  searchengine cache --clear
+"""
+
+
+@verb("cache", "list the exported models, or delete those that no index uses", _CACHE)
+@flag("--clear", help="delete the models that no index uses; they are exported again when they are needed")
+@json_flag
+def cache(clear: bool, as_json: bool) -> int:
+    """List the models that were exported for OpenVINO: their size, their last use, and the indexes that use them."""
+    from searchengine.extractors import cache as models_cache
+
+    entries = models_cache.clear() if clear else models_cache.entries()
+    if as_json:
+        print_json([{**asdict(entry), "indexes": [str(index) for index in entry.indexes]} for entry in entries])
+        return 0
+    rows = [
+        (
+            entry.title,
+            f"{entry.size / 1e6:.0f} MB",
+            time.strftime("%Y-%m-%d", time.localtime(entry.used)),
+            ", ".join(map(str, entry.indexes)) or "no index",
+        )
+        for entry in entries
+    ]
+    total = f"{sum(entry.size for entry in entries) / 1e6:.0f} MB"
+    if rows:
+        print_result(_columns(("model", "size", "last used", "used by"), rows))
+    count = "1 model" if len(entries) == 1 else f"{len(entries)} models"
+    print_note(f"{count}, {total}, {'deleted from' if clear else 'in'} {models_cache.models_folder()}")
     return 0
 
 

@@ -49,6 +49,7 @@ VERBS = {
     "verify": ("info", "verify"),
     "config": ("info", "config"),
     "models": ("info", "models"),
+    "cache": ("info", "cache"),
     "demo": ("serve", "demo"),
 }
 _RESUMABLE = ("index", "download", "neighbours", "train")  # given again, they use what was done before

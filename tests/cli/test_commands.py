@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,3 +174,25 @@ def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, caps
     assert main(["search", str(drawings / "cold" / "00.jpg"), *index, "-k", "12", "--json"]) == 0
     labels = {hit["path"]: hit["labels"] for hit in json.loads(capsys.readouterr().out)["hits"]}
     assert (labels["cold/00.jpg"], labels["warm/01.jpg"], labels["cold/02.jpg"]) == (["sea", "ship"], ["sun"], [])
+
+
+def test_the_cache_of_exported_models(
+    index: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["cache", "--json"]) == 0
+    (used,) = (entry for entry in json.loads(capsys.readouterr().out) if str(index) in entry["indexes"])
+    assert used["title"].startswith("EfficientNet-Lite0")
+    assert used["size"] > 1_000_000
+    assert main(["cache"]) == 0
+    assert str(index) in capsys.readouterr().out
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(tmp_path))
+    unused = tmp_path / "models" / "0123456789abcdef"
+    unused.mkdir(parents=True)
+    (unused / "model.bin").write_bytes(bytes(3_000_000))
+    assert main(["cache", "--clear"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"^damaged +3 MB +\d{4}-\d\d-\d\d +no index$", out, re.MULTILINE)
+    assert err == f"1 model, 3 MB, deleted from {tmp_path / 'models'}\n"
+    assert not unused.exists()
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []

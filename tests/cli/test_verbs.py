@@ -48,6 +48,7 @@ PROMISED = {
     "verify": "--index-dir --json",
     "config": "--json",
     "models": "--json",
+    "cache": "--clear --json",
     "demo": "--dir --host --port",
 }
 
