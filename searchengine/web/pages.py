@@ -151,7 +151,7 @@ class Search:
             return Address(url_for("pages.home"), again=url_for("pages.search_upload", **values))
         if self.record is None and not values.get("like") and not values.get("dislike"):
             return Address(url_for("pages.home"))
-        return Address(url_for("pages.search", id=self.record and self.record.id, **values))
+        return Address(url_for("pages.search", id=None if self.record is None else self.record.id, **values))
 
     def address_with(self, feedback: Feedback) -> Address:
         """The same search with other feedback."""
@@ -275,12 +275,12 @@ def _results_page(search: Search, ranking: Ranking, labels: PredictedLabels | No
         kept=search.kept,
         judged=feedback,
         judging=FeedbackChoices(feedback, search.address_with),
-        chosen=[LikedCard(card_of(one), id_ in feedback.liked) for id_, one in search.judged.items()],
+        chosen=[LikedCard(card_of(judged), id_ in feedback.liked) for id_, judged in search.judged.items()],
         rules=rule_choices(feedback, search.address_with),
         metrics=metric_choices(metric, lambda other: search.address(metric=other)),
         beside=_beside(search),
         predicted=labels,
-        more_values={"id": record and record.id, **search.kept, **feedback.url_values, "k": more},
+        more_values={"id": None if record is None else record.id, **search.kept, **feedback.url_values, "k": more},
         nothing_close=comparable and nearest is not None and index.nearness.is_far(nearest.distance),
     )
 
