@@ -85,7 +85,7 @@ class ExtractorSpec:
 
         All specs with the same network share one exported model.
         """
-        return replace(self, normalize="none", full_decode=True)
+        return replace(self, normalize="none", full_decode=facts(self.model).full_decode)
 
     @property
     def title(self) -> str:

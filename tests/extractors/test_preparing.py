@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,52 @@ def test_progress_goes_to_stderr(exporter: Exporter, capsys: pytest.CaptureFixtu
     told = capsys.readouterr()
     assert told.out == ""
     assert "first time only" in told.err
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def entry_of(model: str) -> Path:
+    """Put an exported model of another name into the cache; gives its folder."""
+    spec = make_spec(model, normalize="none")
+    with cache.new_entry(spec) as folder:
+        write_tiny_model(folder)
+    return cache.entry_folder(spec)
+
+
+def test_models_that_no_index_uses_are_cleared(tmp_path: Path) -> None:
+    used, gone, unused = entry_of("vgg16"), entry_of("vgg19"), entry_of("resnet50")
+    for name, model in (("here", "vgg16"), ("deleted", "vgg19")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "catalog.sqlite").touch()
+        cache.note_use(make_spec(model), tmp_path / name)
+    assert {entry.fingerprint: entry.indexes for entry in cache.entries()} == {
+        used.name: (tmp_path / "here",),
+        gone.name: (tmp_path / "deleted",),
+        unused.name: (),
+    }
+    shutil.rmtree(tmp_path / "deleted")
+    assert {entry.fingerprint for entry in cache.clear()} == {gone.name, unused.name}
+    assert used.exists()
+    assert not gone.exists()
+    assert cache.clear() == []
+    cache.note_use(make_spec("vgg19"), tmp_path / "here")  # rebuilt with another model
+    assert [entry.fingerprint for entry in cache.clear()] == [used.name]
+
+
+def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, older = entry_of("vgg19"), entry_of("resnet50")
+    os.utime(older, (1, 1))
+    os.utime(old, (2, 2))
+    size = sum(file.stat().st_size for file in old.iterdir())
+    monkeypatch.setenv("SEARCHENGINE_CACHE_GB", str(2.5 * size / 1e9))
+    said: list[str] = []
+    made = prepare(SPEC, progress=said.append)
+    assert (made.exists(), old.exists(), older.exists()) == (True, True, False)
+    assert said[-1].startswith("cleared VGG16 fc2")
+    monkeypatch.setenv("SEARCHENGINE_CACHE_GB", "0")
+    assert prepare(replace(SPEC, layer="fc1"), progress=quiet).exists()
+    assert len(cache.entries()) == 1
 
 
 # -- where the weights are -------------------------------------------------------------------------------------------
