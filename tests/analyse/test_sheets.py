@@ -1,0 +1,78 @@
+"""Contact sheets in a folder: what is drawn, what is kept, and what is never touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet, tiles
+from searchengine.index.types import ImageRecord
+from tests.fakes import picture
+
+NONE = frozenset[int]()
+
+
+def record(id_: int, file: Path | None = None, colour: str | None = None) -> ImageRecord:
+    return ImageRecord(id_, f"{id_}.png", file, (), None, None, colour, None, None, str(id_))
+
+
+def test_a_sheet_has_its_pictures_in_rows_and_names_those_that_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture((250, 0, 0), (64, 32)))
+    entries = [Entry(record(1, tmp_path / "red.png"), ("query", "a name " * 20), framed=True)]
+    entries += [Entry(record(2, tmp_path / "none.png"), ("1 · 0.5", "none.png")), Entry(record(3))]
+    sheet, missing = draw_sheet(entries, columns=2, title="Three pictures")
+    assert missing == {2, 3}
+    assert sheet.size == (12 + 2 * 172, 12 + 24 + 2 * (172 + 32))
+    assert np.abs(np.subtract(sheet.getpixel((12 + 80, 36 + 80)), (250, 0, 0))).max() < 12
+    sheet, missing = draw_sheet(entries[:1], columns=6)
+    assert (sheet.size, missing) == ((12 + 172, 12 + 172 + 32), NONE)
+
+
+def test_tiles_come_in_order_and_an_unreadable_one_is_its_colour(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture((250, 0, 0), (64, 32)))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    records = [record(2, tmp_path / "broken.png", "#0000ff"), record(1, tmp_path / "red.png"), record(3)]
+    colours = [tile.convert("RGB").getpixel((3, 3)) for tile in tiles(records, 16)]
+    assert [tile.size for tile in tiles(records, 16)] == [(16, 16), (16, 8), (16, 16)]
+    assert colours[0] == (0, 0, 255)
+    assert np.abs(np.subtract(colours[1], (250, 0, 0))).max() < 12
+
+
+def test_a_folder_knows_what_its_sheets_show(tmp_path: Path) -> None:
+    folder, sheet = SheetFolder(tmp_path), Image.new("RGB", (8, 8))
+    folder.write("1.jpg", sheet, "a", frozenset({7}))
+    folder.write("2.jpg", sheet, "b", NONE)
+    folder.save()
+    again = SheetFolder(tmp_path)
+    assert again.holds("1.jpg", "a", {7})
+    assert not again.holds("1.jpg", "a", NONE)  # picture 7 is there now
+    assert not again.holds("1.jpg", "another", {7})
+    assert again.holds("2.jpg", "b", NONE)
+    (tmp_path / "2.jpg").write_bytes(b"cut short")
+    assert not again.holds("2.jpg", "b", NONE)
+    assert again.remove_others(()) == 1  # 2.jpg is another file by now
+    assert not (tmp_path / "1.jpg").exists()
+    assert (tmp_path / "2.jpg").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"1.jpg": {"key": 1}}', '{"1.jpg"'])
+def test_of_a_damaged_list_every_sheet_is_drawn_again(text: str, tmp_path: Path) -> None:
+    (tmp_path / "sheets.json").write_text(text)
+    (tmp_path / "1.jpg").write_bytes(b"a sheet")
+    folder = SheetFolder(tmp_path)
+    assert not folder.holds("1.jpg", "a", NONE)
+    assert folder.remove_others(()) == 0
+
+
+def test_nothing_outside_the_folder_is_deleted(tmp_path: Path) -> None:
+    outside = tmp_path / "mine.jpg"
+    outside.write_bytes(b"mine")
+    planted = {"../mine.jpg": {"key": "", "bytes": 4}, str(outside): {"key": "", "bytes": 4}}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sheets.json").write_text(json.dumps(planted))
+    assert SheetFolder(tmp_path / "out").remove_others(()) == 0
+    assert outside.exists()
