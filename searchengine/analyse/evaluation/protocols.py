@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -231,12 +230,11 @@ def _evaluate(
     )
     random = np.random.default_rng(options.seed)
     overall, _ = summary.figures(measured, options.resamples, random)
-    of_label = summary.members(queries.labels)
-    of_label = {label: of_label[label] for label in of_label if images.relevance.size(label)}
-    wrong, places = summary.confusion(measured, queries.labels, images.labels)
-    wrong = {pair: count for pair, count in wrong.items() if pair[0] in of_label}
-    classes, by_class = summary.classes(measured, images.relevance, of_label, wrong, places, options.resamples, random)
-    query_picture: Callable[[int], Picture] = asked.pictures.__getitem__
+    subject = summary.Subject(
+        measured, images.relevance, queries.labels, images.labels, asked.pictures.__getitem__, images.picture
+    )
+    mistakes = summary.count_mistakes(subject)
+    classes, by_class = summary.classes(subject, mistakes, options.resamples, random)
     return Evaluation(
         name=options.name or index.folder.resolve().name,
         extractor=index.manifest("extractor") or "",
@@ -246,12 +244,12 @@ def _evaluate(
         figures=overall,
         by_class=by_class,
         classes=classes,
-        hardest=summary.hardest(measured, classes, of_label, query_picture, images.picture),
-        confused=summary.confused(measured, of_label, images.labels, wrong, places, query_picture, images.picture),
+        hardest=summary.hardest(subject, classes),
+        confused=summary.confused(subject, mistakes),
         curve=tuple(measured.curve.tolist()),
         notes=tuple(asked.notes),
         seconds=time.monotonic() - images.started,
-        confusion={pair: count / places[pair[0]] for pair, count in wrong.items()},
+        confusion=mistakes.shares(),
         per_query=PerQuery(
             tuple(picture.path for picture in asked.pictures),
             tuple(queries.labels),

@@ -1,9 +1,10 @@
-"""Lines of queries -> means with intervals, classes, and what is taken for what."""
+"""Measured queries -> means with intervals, classes, and what is taken for what."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,41 @@ CONFUSED = 8  # pairs shown with pictures
 _EXAMPLES = 2  # of each pair
 _SHOWN = 6  # places of an example
 
-Picturing = Callable[[int], Picture]  # the number of a query, or a position in the collection
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What is summarised: measured queries, with the labels and pictures of both sides.
+
+    ``query_picture`` takes the number of a query, ``picture`` a position in the collection.
+    """
+
+    measured: Measured
+    relevance: Relevance
+    query_labels: Sequence[tuple[str, ...]]
+    labels: Sequence[tuple[str, ...]]
+    query_picture: Callable[[int], Picture]
+    picture: Callable[[int], Picture]
+
+    def by_label(self) -> dict[str, NDArray[np.int64]]:
+        """Label of the collection -> the numbers of the queries that carry it."""
+        numbers = members(self.query_labels)
+        return {label: numbers[label] for label in numbers if self.relevance.size(label)}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """Of the first ten places: ``wrong`` (label, label of the wrong image) -> how many; ``places`` label -> all."""
+
+    wrong: dict[tuple[str, str], int]
+    places: dict[str, int]
+
+    def share(self, label: str, other: str) -> float:
+        """The share of the places of a label that another label takes."""
+        return self.wrong[label, other] / self.places[label]
+
+    def shares(self) -> dict[tuple[str, str], float]:
+        """All of them."""
+        return {pair: self.share(*pair) for pair in self.wrong}
 
 
 def figures(
@@ -53,50 +88,39 @@ def members(labels: Sequence[Sequence[str]]) -> dict[str, NDArray[np.int64]]:
     return {label: np.array(numbers[label], dtype=np.int64) for label in sorted(numbers)}
 
 
-def confusion(
-    measured: Measured, labels: Sequence[Sequence[str]], of_collection: Sequence[Sequence[str]]
-) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
-    """Wrong places among the first ten: (label, label of the wrong image) -> how many; label -> places in all.
-
-    An image of several labels counts under each of them, and so does a query.
-    """
+def count_mistakes(subject: Subject) -> Mistakes:
+    """What is taken for what. An image of several labels counts under each of them, and so does a query."""
+    measured = subject.measured
+    known = set(subject.by_label())
     wrong: Counter[tuple[str, str]] = Counter()
     places: Counter[str] = Counter()
-    for number, of_query in enumerate(labels):
+    for number, query_labels in enumerate(subject.query_labels):
+        of_query = [label for label in query_labels if label in known]
         positions = measured.first[number]
         for label in of_query:
             places[label] += int((positions >= 0).sum())
         for position in positions[(positions >= 0) & ~measured.relevant[number]].tolist():
-            for other in distinct(of_collection[position]) or (NO_LABEL,):
+            for other in distinct(subject.labels[position]) or (NO_LABEL,):
                 wrong.update((label, other) for label in of_query)
-    return dict(wrong), dict(places)
+    return Mistakes(dict(wrong), dict(places))
 
 
 def classes(
-    measured: Measured,
-    relevance: Relevance,
-    of_label: Mapping[str, NDArray[np.int64]],
-    wrong: Mapping[tuple[str, str], int],
-    places: Mapping[str, int],
-    resamples: int,
-    random: np.random.Generator,
+    subject: Subject, mistakes: Mistakes, resamples: int, random: np.random.Generator
 ) -> tuple[tuple[ClassResult, ...], Figure]:
     """Every label with its own figures, hardest first; and the mean over labels, each counting alike."""
     most: dict[str, tuple[int, str]] = {}
-    for (label, other), count in sorted(wrong.items()):
+    for (label, other), count in sorted(mistakes.wrong.items()):
         if label not in most or count > most[label][0]:
             most[label] = (count, other)
     results: list[ClassResult] = []
     resampled = np.zeros(resamples)
-    for label, numbers in of_label.items():
-        of_class, means = figures(measured, resamples, random, numbers)
+    for label, numbers in subject.by_label().items():
+        of_class, means = figures(subject.measured, resamples, random, numbers)
         resampled += means
         count, other = most.get(label, (0, ""))
-        results.append(
-            ClassResult(
-                label, relevance.size(label), len(numbers), of_class, other or None, count / max(places[label], 1)
-            )
-        )
+        share = count / max(mistakes.places[label], 1)
+        results.append(ClassResult(label, subject.relevance.size(label), len(numbers), of_class, other or None, share))
     results.sort(key=lambda result: (result.figure(MAIN).value, result.label))
     low, high = np.quantile(resampled / len(results), (0.025, 0.975))  # resampled within each class
     sure = any(result.queries > 1 for result in results)
@@ -105,86 +129,70 @@ def classes(
     return tuple(results), mean
 
 
-def hardest(
-    measured: Measured,
-    ordered: Sequence[ClassResult],
-    of_label: Mapping[str, NDArray[np.int64]],
-    query: Picturing,
-    image: Picturing,
-) -> tuple[HardClass, ...]:
+def hardest(subject: Subject, ordered: Sequence[ClassResult]) -> tuple[HardClass, ...]:
     """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
+    by_label = subject.by_label()
+    main = subject.measured.names.index(MAIN)
     hard = []
-    main = measured.names.index(MAIN)
     for result in ordered[:HARDEST]:
         if result.figure(MAIN).value >= 1.0:
             break  # nothing is wrong in this class, nor in those that follow
-        numbers = of_label[result.label]
-        middle = numbers[np.argsort(measured.values[numbers, main], kind="stable")[(len(numbers) - 1) // 2]]
-        hard.append(HardClass(result.label, _example(measured, int(middle), range(_SHOWN), query, image)))
+        numbers = by_label[result.label]
+        values = subject.measured.values[numbers, main]
+        middle = numbers[np.argsort(values, kind="stable")[(len(numbers) - 1) // 2]]
+        hard.append(HardClass(result.label, _example(subject, int(middle), range(_SHOWN))))
     return tuple(hard)
 
 
-def confused(
-    measured: Measured,
-    of_label: Mapping[str, NDArray[np.int64]],
-    of_collection: Sequence[Sequence[str]],
-    wrong: Mapping[tuple[str, str], int],
-    places: Mapping[str, int],
-    query: Picturing,
-    image: Picturing,
-) -> tuple[Confusion, ...]:
+def confused(subject: Subject, mistakes: Mistakes) -> tuple[Confusion, ...]:
     """The pairs with the greatest share of wrong places, each with the queries where it happens soonest."""
-    pairs = [pair for pair in wrong if pair[1] != NO_LABEL]
-    pairs.sort(key=lambda pair: (-wrong[pair] / places[pair[0]], pair))
+    by_label = subject.by_label()
+    pairs = [pair for pair in mistakes.wrong if pair[1] != NO_LABEL]
+    pairs.sort(key=lambda pair: (-mistakes.share(*pair), pair))
     return tuple(
         Confusion(
             label,
             other,
-            wrong[label, other] / places[label],
-            wrong[label, other],
-            _soonest(measured, of_label[label], other, of_collection, query, image),
+            mistakes.share(label, other),
+            mistakes.wrong[label, other],
+            _soonest(subject, by_label[label], other),
         )
         for label, other in pairs[:CONFUSED]
     )
 
 
-def _soonest(
-    measured: Measured,
-    numbers: NDArray[np.int64],
-    other: str,
-    of_collection: Sequence[Sequence[str]],
-    query: Picturing,
-    image: Picturing,
-) -> tuple[Example, ...]:
-    mistakes: list[tuple[int, float, int]] = []
+def _soonest(subject: Subject, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:
+    measured = subject.measured
+    wrong: list[tuple[int, float, int]] = []  # place, distance, number of the query
     for number in numbers.tolist():
         for place, position in enumerate(measured.first[number].tolist()):
-            if position >= 0 and not measured.relevant[number, place] and other in of_collection[position]:
-                mistakes.append((place, float(measured.distances[number, place]), number))
+            if position >= 0 and not measured.relevant[number, place] and other in subject.labels[position]:
+                wrong.append((place, float(measured.distances[number, place]), number))
                 break
     examples: list[Example] = []
     shown: set[int] = set()
-    for place, _, number in sorted(mistakes):
+    for place, _, number in sorted(wrong):
         position = int(measured.first[number, place])
         if position not in shown:  # otherwise one odd image could be in every example
             shown.add(position)
-            examples.append(_example(measured, number, [place], query, image))
+            examples.append(_example(subject, number, [place]))
         if len(examples) == _EXAMPLES:
             break
     return tuple(examples)
 
 
-def _example(measured: Measured, number: int, places: Sequence[int], query: Picturing, image: Picturing) -> Example:
+def _example(subject: Subject, number: int, places: Sequence[int]) -> Example:
+    measured = subject.measured
     positions = measured.first[number]
     return Example(
-        query(number),
+        subject.query_picture(number),
         float(measured.values[number, measured.names.index(MAIN)]),
         tuple(
             Place(
                 place + 1,
                 float(measured.distances[number, place]),
                 bool(measured.relevant[number, place]),
-                image(int(positions[place])),
+                subject.picture(int(positions[place])),
             )
             for place in places
             if positions[place] >= 0
