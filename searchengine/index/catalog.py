@@ -69,11 +69,11 @@ class Catalog(Database):
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, last_id: int = 0) -> Catalog:
-        """Make a new, empty catalog in the folder; ids up to ``last_id`` are taken. It is there whole or not at all."""
+        """Make a new, empty catalog in the folder; ids up to ``last_id`` are taken. It exists whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE_NAME
         part = file.with_name(f"{FILE_NAME}.part")
-        for stray in folder.glob(f"{FILE_NAME}*"):  # of a run that was killed in here: no log must meet another file
+        for stray in folder.glob(f"{FILE_NAME}*"):  # of a run that was killed right here: no log must meet another file
             stray.unlink()
         with translated(folder), writable(folder):
             catalog = cls(connect(f"{part.absolute().as_uri()}?mode=rwc"), part)
@@ -186,7 +186,7 @@ class Catalog(Database):
         return None if value is None else str(value)
 
     def need(self, key: str) -> str:
-        """One entry of the manifest that must be there; IndexDamagedError."""
+        """One entry of the manifest that must exist; IndexDamagedError."""
         value = self.get(key)
         if value is None:
             raise self.damaged(f"its manifest lacks {key!r}")
@@ -333,7 +333,7 @@ class Catalog(Database):
         return [row[0] for row in self.rows(f"SELECT id FROM images WHERE path IN ({marks}) ORDER BY id", paths)]  # noqa: S608
 
     def records(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        """(id, root, path, width, height, colour, size, format, content hash, labels) of those that are there."""
+        """(id, root, path, width, height, colour, size, format, content hash, labels) of those that exist."""
         wanted = (json.dumps(list(ids)),)
         labels: dict[int, tuple[str, ...]] = {}
         for image, label in self.rows(
@@ -371,8 +371,8 @@ class Catalog(Database):
         self.change_many("INSERT INTO labels VALUES (?, ?, ?)", ((image, i, label) for i, label in enumerate(labels)))
 
     def move(self, seen: Sequence[Seen]) -> None:
-        """Known images that were found again, maybe elsewhere or with other labels."""
-        # First all out of the way: two files may have swapped names, and a path stands but once.
+        """Known images that were found again, perhaps at another place or with other labels."""
+        # First all paths are cleared: two files may have swapped names, and each path is unique.
         self.change_many("UPDATE images SET path = NULL WHERE id = ?", ((image.id,) for image in seen))
         for image in seen:
             state = image.state
@@ -431,7 +431,7 @@ class Catalog(Database):
     # -- another catalog --------------------------------------------------------------------------------------------
 
     def take_over(self, other: Path, within: Callable[[], None]) -> None:
-        """All that another catalog file holds, in place of what this one held, in one transaction with ``within``."""
+        """Replace all that this catalog holds by what another file holds, in one transaction with ``within``."""
         self.change("ATTACH DATABASE ? AS other", (str(other),))
         with self.transaction():
             for table in reversed(schema.TABLES):

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: every row measured roughly, by BLAS, the best of them exactly.
+"""Exact nearest neighbours: every row is measured roughly, by BLAS, and the best of them exactly.
 
 ``|x|^2 - 2 q.x`` costs one pass over memory but is noisy near zero, and differs in the last digits between one query
 and many. So such values only choose candidates, with a margin that covers their error; the candidates' distances are
@@ -60,7 +60,7 @@ def nearest(
 
 
 class Searcher:
-    """One metric over one matrix, made ready once for many searches. Never changes; safe to share between threads."""
+    """One metric over one matrix, prepared once for many searches. Never changes; safe to share between threads."""
 
     def __init__(
         self, metric: str, rows: NDArray[np.float32], squared_norms: NDArray[np.float64], ids: NDArray[np.int64]
@@ -138,8 +138,8 @@ def nearest_rows(
 
     def fill(start: int) -> int:
         block = np.asarray(queries[start : start + step])
-        found = searcher.nearest(block, k if exclude is None else k + 1)
-        for i, neighbours in enumerate(found, start):
+        nearest = searcher.nearest(block, k if exclude is None else k + 1)
+        for i, neighbours in enumerate(nearest, start):
             kept = slice(k) if exclude is None else np.flatnonzero(neighbours.positions != exclude[i])[:k]
             positions[i], distances[i] = neighbours.positions[kept], neighbours.distances[kept]
         return len(block)

@@ -1,7 +1,7 @@
-"""The feature matrix on disk: float32 rows in one ``.npy`` file that only ever grows.
+"""The feature matrix on disk: float32 rows in a ``.npy`` file that only grows.
 
 The header has a fixed length with room for any row count, so a row count can be rewritten in place. Only the catalog
-says how many rows count: what lies beyond is left over from a run that was killed, and the next append writes over it.
+says how many rows count: what lies beyond was left by a run that was killed, and the next append overwrites it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An index on one machine, for reading: catalog + mapped features + exact search.
 
 It sees what a running writer commits, without a restart: before each answer it asks SQLite whether anything was
-committed and, if so, takes up the new rows. Answers that are under way keep the state that they began with.
+committed and, if so, reads the new rows. Answers in progress keep the state that they began with.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class LocalIndex(Index):
         self.folder = folder
         self.images_dir = images_dir
         self._catalog = catalog
-        self._lock = threading.Lock()  # of the connection
-        self._closing = weakref.finalize(self, catalog.close)  # for those who do not close it
+        self._lock = threading.Lock()  # guards the connection
+        self._closing = weakref.finalize(self, catalog.close)  # if the caller does not
         self._state: State | None = None
         self.state()
 
@@ -58,8 +58,8 @@ class LocalIndex(Index):
 
         Args:
             queries: (m, d) float32, or (d,) for a single one; made by the extractor of this index.
-            k: at least 1; more than there are gives all.
-            metric: for this search; None for the one of the index. See ``metrics`` for distances and scores.
+            k: at least 1; at most as many hits as there are images.
+            metric: for this search; None for that of the index. See ``metrics`` for distances and scores.
 
         Returns:
             m lists of hits, ordered by (distance, id).
@@ -78,8 +78,8 @@ class LocalIndex(Index):
             raise QueryError("A query holds NaN or infinity, so nothing can be near it.")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
-        found = now.searcher(metric).nearest(block, int(k))
-        return [self._hits(now, now.ids[n.positions], n.distances, metric) for n in found]
+        neighbours = now.searcher(metric).nearest(block, int(k))
+        return [self._hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
     def _hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
         known = {record.id: record for record in self._fetch(ids.tolist())}
@@ -100,7 +100,7 @@ class LocalIndex(Index):
                 return np.array(now.rows[position[0]], dtype=np.float32)
         raise self._unknown(image_id)
 
-    # -- what stands behind the rows --------------------------------------------------------------------------------
+    # -- what is known of images ---------------------------------------------------------------------------------------
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of each image, in the order of the ids; UnknownImageError."""
@@ -113,23 +113,19 @@ class LocalIndex(Index):
 
     def _unknown(self, image_id: int) -> UnknownImageError:
         now = self.state()
-        there = now.ids[now.live]
-        known = (
-            f"Its ids lie between {there.min()} and {there.max()}; searchengine export lists them."
-            if len(there)
-            else ""
-        )
+        ids = now.ids[now.live]
+        known = f"Its ids lie between {ids.min()} and {ids.max()}; searchengine export lists them." if len(ids) else ""
         return UnknownImageError(f"The index holds no image {image_id}. {known}".rstrip())
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """What is known of those images that are still there, in the order of the ids."""
+        """What is known of those images that still exist, in the order of the ids."""
         self.state()
         return self._fetch(list(ids))
 
     def find(self, other: ImageRecord) -> int | None:
-        """The image here that is the same picture as one of another index: of equal content, else of the same path.
+        """The id of the image that is the same picture as one of another index, by its content, else by its path.
 
-        The path counts only where one of the two has no content hash, as ready-made features have none.
+        The path counts only if one of the two has no content hash, as imported features have none.
         """
         self.state()
         path = other.path.encode("utf-8")
@@ -150,7 +146,7 @@ class LocalIndex(Index):
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection, by id.
 
-        The same each time while the collection does not change; those of a smaller n are among those of a larger one.
+        The same each time while the collection does not change; a larger sample contains the smaller ones.
         They are the first n of its positions in bit-reversed order (van der Corput, 1935).
         """
         now = self.state()
@@ -259,7 +255,7 @@ class LocalIndex(Index):
         return [(file.path.decode("utf-8", "replace"), file.reason) for file in files]
 
     def close(self) -> None:
-        """Let go of the catalog."""
+        """Close the catalog."""
         with self._lock:
             self._catalog.close()
 
@@ -289,7 +285,7 @@ class LocalIndex(Index):
             raise AssertionError("unreachable")
 
     def _reopen(self) -> None:
-        """The folder cannot be written to from here, but somebody has written to it."""
+        """Another catalog has taken the place of this one, or it was written to where nothing can be locked."""
         catalog = Catalog.open(self.folder)
         self._closing.detach()
         self._catalog.close()

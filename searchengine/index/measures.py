@@ -24,10 +24,12 @@ _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to
 _EPS64 = float(np.finfo(np.float64).eps)
 _TOO_LARGE = 1e37  # a float32 sum of this size may overflow
 _CHUNK_BYTES = 2**20  # of rows whose differences are taken at once: they stay in the cache
-_SHARED_BYTES = 2**27  # a matrix of at most this size is read by as many threads as are at hand, a larger one by BLAS's
+_SHARED_BYTES = (
+    2**27
+)  # a matrix of at most this size is read by whatever threads are idle, a larger one by those of BLAS
 _SLICE_BYTES = (
     2**22
-)  # of rows that a thread takes at once: half a millisecond's work, so that handing it over is little
+)  # of rows that a thread takes at once: half a millisecond's work, so that handing it over costs little
 _SLICE_ROWS = 1024  # at least; NumPy keeps the interpreter's lock where there are 500 or fewer
 _MOST_THREADS = 8  # threads; fewer than that fill any memory bus
 _FEW_SLICES = 4  # slices that are done sooner by one thread than handed to others
@@ -57,14 +59,16 @@ class Measure(Protocol):
 
 
 class _Products:
-    """What the metrics that come from inner products share."""
+    """What the metrics that rest on inner products share."""
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
         self.rows = rows
         self.dimension = int(rows.shape[1])
         counts = np.isfinite(squared_norms)
         self.norms = np.sqrt(np.where(counts, squared_norms, 0.0))  # (n,) float64
-        self.away = np.where(counts, 0.0, np.inf).astype(np.float32)  # (n,) added to put aside what does not count
+        self.away = np.where(counts, 0.0, np.inf).astype(
+            np.float32
+        )  # (n,) added, so that what does not count comes last
         self.largest = float(self.norms.max(initial=0.0))
 
     def products(self, queries: Rows) -> Iterator[Rough]:
@@ -81,14 +85,14 @@ class _Products:
 
     def _products_with(self, query: Rows) -> Rough:
         """(d,) -> (n,) float32; reads the matrix just once."""
-        found = np.empty(len(self.rows), dtype=np.float32)
+        products = np.empty(len(self.rows), dtype=np.float32)
 
         def take(part: slice) -> None:
             with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-                np.vecdot(self.rows[part], query, out=found[part])
+                np.vecdot(self.rows[part], query, out=products[part])
 
         share(take, len(self.rows), max(_SLICE_ROWS, _rows_of(_SLICE_BYTES, self.dimension)))
-        return found
+        return products
 
     def rounding(self, query_norm: float) -> float:
         """How far a float32 inner product may be off."""
@@ -121,11 +125,11 @@ class Euclidean(_Products):
         return kth + 2.0 * error
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.empty(len(positions), dtype=np.float64)
+        distances = np.empty(len(positions), dtype=np.float64)
         for part, rows in _chunks(self.rows, positions):
             rows -= query
-            found[part] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        return found
+            distances[part] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        return distances
 
 
 class InnerProduct(_Products):
@@ -141,10 +145,10 @@ class InnerProduct(_Products):
         return kth + 2.0 * self.rounding(length) + 4.0 * _EPS64 * self.dimension * length * self.largest
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.empty(len(positions), dtype=np.float64)
+        distances = np.empty(len(positions), dtype=np.float64)
         for part, rows in _chunks(self.rows, positions):
-            found[part] = np.einsum("ij,j->i", rows, query)
-        return 0.0 - found
+            distances[part] = np.einsum("ij,j->i", rows, query)
+        return 0.0 - distances
 
 
 class Cosine(_Products):
@@ -173,18 +177,18 @@ class Cosine(_Products):
         return kth + 2.0 * ((self.dimension + 4) * _EPS * length + flushed)
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.ones(len(positions), dtype=np.float64)  # without a direction: cosine 0
+        distances = np.ones(len(positions), dtype=np.float64)  # without a direction: cosine 0
         length = float(np.linalg.norm(query))
         if length == 0.0:
-            return found
+            return distances
         direction = query / length
         for part, rows in _chunks(self.rows, positions):
             norms = self.norms[positions[part]]
             some = norms > 0
             rows = rows[some] / norms[some, None]
             rows -= direction
-            found[part][some] = np.einsum("ij,ij->i", rows, rows) / 2.0
-        return found
+            distances[part][some] = np.einsum("ij,ij->i", rows, rows) / 2.0
+        return distances
 
 
 class Manhattan:
@@ -219,11 +223,11 @@ class Manhattan:
         return (kth + self.dimension * _TINY) * (1.0 + relative) / (1.0 - relative) + self.dimension * _TINY
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = np.empty(len(positions), dtype=np.float64)
+        distances = np.empty(len(positions), dtype=np.float64)
         for part, rows in _chunks(self.rows, positions):
             rows -= query
-            found[part] = np.abs(rows, out=rows).sum(axis=1)
-        return found
+            distances[part] = np.abs(rows, out=rows).sum(axis=1)
+        return distances
 
 
 MEASURES: dict[str, type[Euclidean] | type[Cosine] | type[Manhattan] | type[InnerProduct]] = {

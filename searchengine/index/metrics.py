@@ -58,15 +58,15 @@ def score(metric: str, distance: float, *, normalized: bool) -> float:
     return 1.0 / (1.0 + distance)
 
 
-def rank_alike(one: str, other: str, *, normalized: bool) -> bool:
+def rank_alike(metric: str, other: str, *, normalized: bool) -> bool:
     """Whether two metrics give the same order, whatever the query.
 
     Where all features have length 1, |q - x|^2 = 2 - 2 q.x, and q.x is the cosine: Euclidean distance, cosine and
     inner product rank alike, up to the rounding of the features themselves.
     """
-    check_metric(one)
+    check_metric(metric)
     check_metric(other)
-    return one == other or (normalized and one in _ALIKE_WHEN_NORMALIZED and other in _ALIKE_WHEN_NORMALIZED)
+    return metric == other or (normalized and metric in _ALIKE_WHEN_NORMALIZED and other in _ALIKE_WHEN_NORMALIZED)
 
 
 def alike(metric: str, *, normalized: bool) -> tuple[str, ...]:

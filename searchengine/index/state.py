@@ -27,7 +27,7 @@ Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
 class State:
     """What is searched: everything is indexed by the row of the matrix."""
 
-    generation: int  # another for every state that this process has loaded
+    generation: int  # differs for every state that this process has loaded
     data_version: int
     edits: str
     fingerprint: str
@@ -60,13 +60,13 @@ class State:
     def searcher(self, metric: str | None = None) -> Searcher:
         """Exact search over these rows, by the metric of the index unless another is named; UnknownNameError."""
         metric = metric or self.metric
-        if metric not in self._searchers:  # two threads may both make it: either one will do
+        if metric not in self._searchers:  # two threads may both make one: either will do
             self._searchers[metric] = Searcher(metric, self.rows, self.norm2, self.ids)
         return self._searchers[metric]
 
 
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
-    """The state that the catalog tells; of an old one that has only grown, just the new rows are read.
+    """The state as the catalog has it; if it has only grown since ``old``, only the new rows are read.
 
     ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
     """
@@ -109,7 +109,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
 
 
 def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) -> dict[int, tuple[Path, str]]:
-    """Where each image folder is, and the name that tells it from the others where there are several."""
+    """Where each image folder is, and the name that distinguishes it where there are several."""
     several = len(roots) > 1
     folders = {}
     for id_, (path, name) in roots.items():

@@ -148,7 +148,7 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A known image found again: at another place, with another mtime or with other labels; its feature stands."""
+    """A known image that was found again, at another place, with another mtime or other labels; its feature is kept."""
 
     id: int
     root: int

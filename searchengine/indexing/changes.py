@@ -136,14 +136,14 @@ class Outcome:
     """What one reading means for the index.
 
     ``counted`` is the field of ``Summary`` that it adds to. A new or changed image has a ``change`` without a feature
-    yet; ``gone``: the image that the file was known as is missing now; ``found``: the file is an image that was missing
-    at that place.
+    yet; ``lost``: the image that the file was known as is missing now; ``moved_from``: the file is an image that was
+    missing at that place.
     """
 
     counted: str
     change: ImageRow | Seen | Skipped | None = None
-    gone: Known | None = None
-    found: Place | None = None
+    lost: Known | None = None
+    moved_from: Place | None = None
 
 
 class Changes:
@@ -182,13 +182,13 @@ class Changes:
     def _decide(self, reading: Reading) -> Outcome:
         candidate, known = reading.candidate, reading.candidate.known
         if reading.vanished:
-            return Outcome("vanished") if known is None else Outcome("", gone=known)
+            return Outcome("vanished") if known is None else Outcome("", lost=known)
         if reading.reason is not None:
             # what a passing fault kept from us is read again by the next run, and its image stays
             state = None if reading.lost else reading.state
             size, mtime = (state.size, state.mtime_ns) if state else (None, None)
             refused = Skipped(*candidate.place, reading.reason, size, mtime)
-            return Outcome("skipped", refused, gone=None if reading.lost else known)
+            return Outcome("skipped", refused, lost=None if reading.lost else known)
         assert reading.state is not None
         assert reading.content_hash is not None
         if known is not None and known.content_hash == reading.content_hash:
@@ -196,7 +196,9 @@ class Changes:
         places = self._missing_content.get(reading.content_hash)
         if known is None and places:
             moved = self.missing[places[-1]]
-            return Outcome("moved", Seen(moved.id, *candidate.place, reading.state, candidate.labels), found=places[-1])
+            return Outcome(
+                "moved", Seen(moved.id, *candidate.place, reading.state, candidate.labels), moved_from=places[-1]
+            )
         return Outcome("added" if known is None else "changed", self._image(reading, reading.content_hash))
 
     def _image(self, reading: Reading, digest: bytes) -> ImageRow:
@@ -217,7 +219,7 @@ class Changes:
         )
 
     def _gather(self, outcome: Outcome, reading: Reading) -> None:
-        """The one place where a reading changes anything."""
+        """The only place where a reading changes anything."""
         change = outcome.change
         if isinstance(change, Skipped):
             self.batch.skipped.append(change)
@@ -227,12 +229,12 @@ class Changes:
             assert change.content_hash is not None
             self.batch.stored.append(change)
             self.batch.features.append(self._feature(change.content_hash, reading.picture))
-        if outcome.gone is not None:
-            self.missing[reading.candidate.place] = outcome.gone
-        if outcome.found is not None:
+        if outcome.lost is not None:
+            self.missing[reading.candidate.place] = outcome.lost
+        if outcome.moved_from is not None:
             assert reading.content_hash is not None
             self._missing_content[reading.content_hash].pop()
-            del self.missing[outcome.found]
+            del self.missing[outcome.moved_from]
 
     def _feature(self, digest: bytes, picture: Picture | None) -> NDArray[np.float32]:
         """Of content that is known already; else an empty one, which ``embed`` replaces."""

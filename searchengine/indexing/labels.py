@@ -46,11 +46,11 @@ class Labels(Protocol):
         ...
 
     def of(self, root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
-        """The labels of one file, the foremost first; ``several``: the index has more than one image folder."""
+        """The labels of one file, the most important first; ``several``: the index has more than one image folder."""
         ...
 
     def remark(self) -> str | None:
-        """After all files were asked for: what a person should know."""
+        """What the user should know, once all files have been looked up."""
         ...
 
 
@@ -146,14 +146,14 @@ class FileLabels:
         return ()
 
     def remark(self) -> str | None:
-        """Which side has what the other has not."""
+        """What the images or the labels file lack."""
         unused = len(self._labels) - len(self._used)
-        told = []
+        remarks = []
         if self._without:
-            told.append(f"{self._without} of {self._asked} files are not named in {self.file}, and have no label")
+            remarks.append(f"{self._without} of {self._asked} files are not named in {self.file}, and have no label")
         if unused:
-            told.append(f"{unused} of the {len(self._labels)} files named in {self.file} were not found")
-        return ". ".join(told) + "." if told else None
+            remarks.append(f"{unused} of the {len(self._labels)} files named in {self.file} were not found")
+        return ". ".join(remarks) + "." if remarks else None
 
 
 def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -163,7 +163,7 @@ def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
     names = [cell.strip().lower() for cell in head]
     at_path = next((names.index(name) for name in _PATHS if name in names), None)
     at_label = next((names.index(name) for name in _LABELS if name in names), None)
-    found: dict[str, list[str]] = {}
+    labels_of: dict[str, list[str]] = {}
     pending = []
     if at_path is None or at_label is None:
         if len(head) != 2 or at_path == 0:
@@ -173,13 +173,13 @@ def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
     for number, row in (*pending, *rows):
         if len(row) != len(head):
             raise ValueError(f"row {number} has {len(row)} columns, where the first has {len(head)}")
-        labels = found.setdefault(_plain(row[at_path]), [])
+        labels = labels_of.setdefault(_plain(row[at_path]), [])
         label = row[at_label].strip()
         if _NO_TEXT.search(label):  # a path may be so, as the file system has it
             raise ValueError(f"the label in row {number} is not UTF-8 text; save the file as CSV UTF-8")
         if label and label not in labels:
             labels.append(label)
-    return {path: tuple(labels) for path, labels in found.items()}
+    return {path: tuple(labels) for path, labels in labels_of.items()}
 
 
 def _needed(entry: dict[str, Any]) -> dict[str, Any]:

@@ -37,14 +37,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What came of one file: a picture, or a reason why not, or neither where its content is known already."""
+    """The result for one file: a picture, or a reason why not, or neither if its content is known already."""
 
     candidate: Candidate
     state: FileState | None
     content_hash: bytes | None
     picture: Picture | None = None
     reason: str | None = None
-    vanished: bool = False  # it was there when the folder was walked
+    vanished: bool = False  # it existed when the folder was walked
     lost: bool = False  # it could not be read at all, which says nothing about its content
 
 

@@ -28,7 +28,7 @@ class OldIds:
     by_content: dict[bytes, list[bytes]] = field(default_factory=dict)  # content hash -> absolute paths
     last: int = 0
     used: set[int] = field(default_factory=set)
-    found: set[bytes] = field(default_factory=set)  # absolute paths that are there, and claim ids of their own
+    found: set[bytes] = field(default_factory=set)  # absolute paths that exist, and claim their own ids
     files: frozenset[bytes] = frozenset()  # of the images that the index had when it could last be read
 
     @property
@@ -38,9 +38,9 @@ class OldIds:
 
     @classmethod
     def read(cls, folder: Path) -> OldIds:
-        """Read them off an index, as far as its catalog can still be read; then off the copy of the catalog.
+        """Read them from the catalog of an index, as far as that can be read, then from the copy of the catalog.
 
-        And off what was set aside of a damaged index: a rebuild of it may have been killed half way.
+        And from what was set aside of a damaged index: a rebuild of it may have been killed half way.
         """
         places = [folder, folder, *sorted(folder.glob(f"{_KEPT}*"), reverse=True)]
         catalogs = []
@@ -49,7 +49,7 @@ class OldIds:
                 catalogs.append(Catalog.open_backup(place) if i == 1 else Catalog.open(place))
         old = cls()
         try:
-            for catalog in sorted(catalogs, key=_is_damaged):  # what is whole has the first word
+            for catalog in sorted(catalogs, key=_is_damaged):  # those that are whole come first
                 old._add(catalog)
         finally:
             for catalog in catalogs:
@@ -70,11 +70,11 @@ class OldIds:
         self.last = max([self.last, *self.by_file.values()])
 
     def claim(self, file: bytes, content_hash: bytes) -> int | None:
-        """The id that a file had, or one of its content that is gone, each given once; None: it is new."""
+        """The id that a file had, or a missing file of the same content, each given once; None: it is new."""
         id_ = self.by_file.get(file)
         if id_ is None or id_ in self.used:
-            gone = (other for other in self.by_content.get(content_hash, ()) if other not in self.found)
-            id_ = next((self.by_file[other] for other in gone if self.by_file[other] not in self.used), None)
+            missing = (other for other in self.by_content.get(content_hash, ()) if other not in self.found)
+            id_ = next((self.by_file[other] for other in missing if self.by_file[other] not in self.used), None)
         if id_ is not None:
             self.used.add(id_)
         return id_
@@ -99,7 +99,7 @@ def _is_damaged(catalog: Catalog) -> bool:
 
 
 def check_found(old: OldIds) -> None:
-    """IndexingError if more than a fifth of the old files were not found: that is hardly meant."""
+    """IndexingError if more than a fifth of the old files were not found: that is hardly intended."""
     if old.missing > GONE_AT_MOST * old.count:
         raise IndexingError(
             f"{old.missing} of {old.count} indexed images are not in the folder any more, more than a fifth, and a "
@@ -108,12 +108,12 @@ def check_found(old: OldIds) -> None:
 
 
 def check_whole(old: OldIds) -> None:
-    """IndexingError if so many were found, and could not be read in the end."""
+    """IndexingError if so many were found, but could not be read in the end."""
     if old.unclaimed > GONE_AT_MOST * old.count:
         raise IndexingError(
             f"{old.unclaimed} of {old.count} indexed images were gone when they were to be read, or could not be read, "
             "more than a fifth. The old index was left as it is. If their disk went, bring it back and give the same "
-            "command again, which goes on from here; if they are really gone, add --prune."
+            "command again, which resumes; if they are really gone, add --prune."
         )
 
 
@@ -125,8 +125,8 @@ def has_begun(folder: Path) -> bool:
 def staging(folder: Path, fingerprint: str) -> Path:
     """Where the new index is made.
 
-    What is there already is thrown away if it was made for another extractor, is damaged, or was adopted by a run that
-    was killed right then: its matrix is the live one under another name, and must not be written to.
+    What a killed run left there is deleted if it was made for another extractor, is damaged, or was adopted by a run
+    that was killed right then: its matrix is the live one under another name, and must not be written to.
     """
     staged = folder / _STAGING
     if _is_adopted(staged, folder):
@@ -162,18 +162,18 @@ def open_staged(staged: Path, last_id: int) -> IndexWriter | None:
 
 
 def discard(staged: Path) -> None:
-    """Throw the staging folder away."""
+    """Delete the staging folder."""
     shutil.rmtree(staged, ignore_errors=True)
 
 
 def discard_empty(staged: Path) -> None:
-    """Throw the staging folder away if nothing has been put there, as by a run that was refused."""
+    """Delete the staging folder if nothing was put there, for example by a run that was refused."""
     with suppress(OSError):
         staged.rmdir()
 
 
 def empty_like(staged: Path, folder: Path, last_id: int) -> IndexWriter:
-    """An empty index in the folder, to take over the one that was made anew; ids up to ``last_id`` are taken."""
+    """An empty index in the folder, to adopt the one that was rebuilt; ids up to ``last_id`` are taken."""
     with IndexWriter.open(staged) as made:
         return IndexWriter.create(folder, made.catalog.manifest(), dimension=made.dimension, last_id=last_id)
 

@@ -12,7 +12,7 @@ from searchengine.errors import IndexingError
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One image folder; ``name`` tells it from the others where there are several."""
+    """One image folder; ``name`` distinguishes it from the others."""
 
     id: int
     folder: Path
@@ -23,7 +23,7 @@ def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The image folders as absolute paths.
 
     Raises:
-        IndexingError: there is none, or one is missing, no folder or not to be read, or lies inside another.
+        IndexingError: there is none, or one is missing, no folder, unreadable, or inside another.
     """
     if not images:
         raise IndexingError("No image folder is given.")
@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> None:
             return
     except FileNotFoundError as error:
         raise IndexingError(
-            f"The image folder {folder} is not there. Is its disk mounted, and the name right? Nothing was changed."
+            f"The image folder {folder} does not exist. Is its disk mounted, and the name right? Nothing was changed."
         ) from error
     except NotADirectoryError as error:
         raise IndexingError(f"{folder} is not a folder. Give the folder that holds the images.") from error
@@ -58,7 +58,7 @@ def check_folder(folder: Path) -> None:
 def assign_roots(
     recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], *, relocate: bool = False
 ) -> list[Root]:
-    """Hold the given folders against the recorded ones; further ones join, none may be left out.
+    """Compare the given folders with the recorded ones; new ones are added, none may be left out.
 
     Args:
         recorded: id, path and name of each image folder of the index; empty for a new one.
@@ -98,7 +98,7 @@ def assign_roots(
 
 
 def _free_name(folder: Path, roots: Sequence[Root]) -> str:
-    """The folder's own name as people can read it, told from those of the others."""
+    """The folder's own name as people can read it, with a number if another folder has it too."""
     taken = {root.name for root in roots}
     name = readable(folder.name) or "images"
     number, free = 2, name

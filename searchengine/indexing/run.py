@@ -53,7 +53,7 @@ def update_index(
         index_dir: the index folder; made if it is missing.
         options: how the run is done.
         extractor: the extractor to use, instead of the one that the options or the index name.
-        progress: told how far the run is.
+        progress: shows how far the run is.
         **flags: fields of ``IndexingOptions``, in place of those of ``options``.
 
     Raises:
@@ -130,7 +130,7 @@ class _Run:
             store.back_up()
 
     def rebuild(self) -> None:
-        """Make it again beside the old one, which answers until the new one takes its place; ids stay."""
+        """Make it again beside the old one, which answers until the new one takes its place; ids are kept."""
         old_ids = OldIds.read(self.index_dir)
         if old_ids.count and self.options.limit is not None:
             raise IndexingError(
@@ -178,7 +178,7 @@ class _Run:
         writer.back_up()
 
     def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> None:
-        """Fill an index in a folder within this one, and put it in place unless too much was lost on the way."""
+        """Fill an index in a folder within this one, and put it in place unless too much is missing from it."""
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
         store = Store(staged, rebuild.open_staged(staged, old_ids.last), old_ids)
         try:
@@ -278,9 +278,9 @@ class _Run:
         self.counts["images"] = store.count()
 
     def _remove_missing(self, store: Store, missing: dict[Place, Known]) -> None:
-        """Remove what was not found, unless that is too much to be meant."""
+        """Remove what was not found, unless that is so much that it is hardly intended."""
         for folder in self.folders:
-            check_folder(folder)  # once more: it may have gone during the run
+            check_folder(folder)  # again: its disk may have gone during the run
         total = store.count()
         if len(missing) > GONE_AT_MOST * total and not self.options.prune:
             self.counts["missing"] = len(missing)

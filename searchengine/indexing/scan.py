@@ -53,7 +53,7 @@ def make_plan(
     skip: Sequence[Path] = (),
     limit: int | None = None,
 ) -> Plan:
-    """Walk the folders and sort what is found; ``limit``: look at so many files only, and find nothing missing."""
+    """Walk the folders and sort the files; with ``limit``, only so many, and then none counts as missing."""
     plan = Plan()
     missing = dict(known)
     gone = dict(skipped)

@@ -37,7 +37,7 @@ _DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a check found. ``problems`` and ``mend`` are sentences; ``missing_files`` are told, but no damage."""
+    """What a check found. ``problems`` and ``mend`` are sentences; ``missing_files`` are no damage."""
 
     images: int
     problems: tuple[str, ...]

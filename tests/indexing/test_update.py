@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_deletes_nothing(photos: Path, update: Update
     write_pictures(photos, a=1, b=2)
     update()
     photos.rename(tmp_path / "unmounted")
-    with pytest.raises(IndexingError, match="not there"):
+    with pytest.raises(IndexingError, match="does not exist"):
         update(prune=True)
     with pytest.raises(IndexingError, match="--relocate"):
         update(tmp_path / "unmounted")
