@@ -45,7 +45,7 @@ def test_exit_statuses(drawings: Path, tmp_path: Path, capsys: Said) -> None:
         offline_index([str(tmp_path / "nowhere"), "--index-dir", str(tmp_path / "i"), "--model", "efficientnet-lite0"])
         == 1
     )
-    assert "nowhere is not there" in capsys.readouterr().err
+    assert "nowhere does not exist" in capsys.readouterr().err
     assert offline_index([str(drawings), "--index-dir", str(tmp_path / "i"), "--model", "vgg61"]) == 1
     assert "vgg16" in capsys.readouterr().err
     for wrong in ([], [str(drawings), "--batch-size", "0"], [str(drawings), "--limit", "x"], [str(drawings), "--what"]):

@@ -39,7 +39,7 @@ def test_no_labels(tmp_path: Path) -> None:
     shutil.copytree(tiny.draw_photos(tmp_path / "photos") / "red", tmp_path / "flat")
     with pytest.raises(LearningError, match=r"No image in .*flat has a label.*--labels FILE.csv"):
         find_labelled([tmp_path / "flat"])
-    with pytest.raises(IndexingError, match="is not there"):
+    with pytest.raises(IndexingError, match="does not exist"):
         find_labelled([tmp_path / "gone"])
 
 
