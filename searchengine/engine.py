@@ -95,7 +95,7 @@ class SearchEngine:
         Raises:
             ImageError: the image cannot be used.
             QueryError: k is no whole number of at least 1, or the features were imported and have no model.
-            ExtractorError: the model cannot be had, or there is no such metric.
+            ExtractorError: the model is not available, or there is no such metric.
         """
         return self.index.search(self.embed(image, max_pixels=max_pixels), k, metric)[0]
 
@@ -137,7 +137,7 @@ class SearchEngine:
             ImageError: an image cannot be used.
             UnknownImageError: the index holds no image of that id.
             QueryError: nothing is liked, an image is both liked and disliked, no such rule, a wrong k.
-            ExtractorError: the model cannot be had.
+            ExtractorError: the model is not available.
         """
         rule = check_rule(rule or DEFAULT_RULE)
         both = {id_ for id_ in liked if isinstance(id_, int)} & {id_ for id_ in disliked if isinstance(id_, int)}

@@ -148,7 +148,8 @@ def models(model: str | None, as_json: bool) -> int:
     """List the models that features can be taken from.
 
     Each is listed with its default layer, the numbers in a feature, the input size, parameters, the size of its
-    weights, and whether those are at hand. With a MODEL, a name or a .keras file, list its layers with their shapes.
+    weights, and whether those are on this machine. With a MODEL, a name or a .keras file, list its layers with their
+    shapes.
     """
     if model is None:
         _list_models(as_json=as_json)

@@ -1,4 +1,4 @@
-"""Features by Keras on TensorFlow: for a GPU, and where OpenVINO is not to be had."""
+"""Features by Keras on TensorFlow: for a GPU, and where OpenVINO is not installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _AMPERE = (8, 0)  # the first NVIDIA architecture that computes in bfloat16
 
 
 def gpu_in_sight() -> bool:
-    """Whether TensorFlow is likely to find an NVIDIA GPU; told without loading it."""
+    """Whether TensorFlow is likely to find an NVIDIA GPU, without loading it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in {"", "-1"} or not any(Path("/dev").glob("nvidia[0-9]*")):
         return False
     # TensorFlow without the CUDA libraries would run on the processor, slower than OpenVINO does.

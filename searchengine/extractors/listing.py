@@ -13,7 +13,7 @@ from searchengine.extractors.sources import listed, source_asked_for
 
 @dataclass(frozen=True, slots=True)
 class ModelLayers:
-    """A model and all of its layers; ``default`` is the layer that it takes unless told otherwise."""
+    """A model and all of its layers; ``default`` is the layer that it takes by default."""
 
     title: str
     input_size: tuple[int, int] | None

@@ -137,7 +137,7 @@ PACKAGED = {
 class ModelFacts:
     """What a spec needs to know of its model.
 
-    ``missing`` says why the model cannot be had, in a sentence that ends with what to do; None where it can.
+    ``missing`` says why there is no such model, in a sentence that ends with what to do; None where there is.
     ``full_decode`` is whether JPEGs are decoded at full size unless the user says otherwise; where they are not, they
     keep ``decode_margin`` times the input size.
     """

@@ -123,7 +123,7 @@ class ModelSource:
     def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
         """The file that holds the weights, or what is to be downloaded. ``given`` is a file that the user named.
 
-        WeightsNotFoundError if it holds other weights than the spec says, and where none can be had.
+        WeightsNotFoundError if it holds other weights than the spec says, and where there are none.
         """
         raise ExtractorError(self._reason)
 

@@ -52,12 +52,12 @@ class ExtractorSpec:
 
     @property
     def missing(self) -> str | None:
-        """Why no model can be had that makes such features, and what to do instead; None where one can."""
+        """Why there is no model that makes such features, and what to do instead; None where there is one."""
         return facts(self.model).missing
 
     @property
     def embeds(self) -> bool:
-        """Whether a model can be had that makes such features."""
+        """Whether there is a model that makes such features."""
         return self.missing is None
 
     @property

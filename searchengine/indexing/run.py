@@ -61,7 +61,7 @@ def update_index(
         IndexLockedError: another run is writing to the index.
         ExtractorMismatchError: the index was made by another extractor, and ``rebuild`` is off.
         IndexVersionError, IndexDamagedError: the index cannot be used, and ``rebuild`` is off.
-        ExtractorError: the model cannot be had.
+        ExtractorError: the model is not available.
     """
     options = replace(options or IndexingOptions(), **flags)
     folder = Path(index_dir).expanduser()
