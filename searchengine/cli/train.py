@@ -277,8 +277,8 @@ def _advice(recipe: Recipe, trained: Trained) -> str:
     """What the scores say of other classes than those in the folder, and the flags for them."""
     if recipe.split == "image":
         return (
-            "These scores are for the classes in the folder. To measure how well classes that are not in it are found, "
-            "add --split class; a smaller --blend keeps more of what the backbone knows of them."
+            "These scores are for the classes in the folder. Other classes may be found a little less well than by the "
+            "backbone alone: --split class measures it, and a smaller --blend keeps more of what the backbone knows."
         )
     if trained.after.mean_average_precision > trained.before.mean_average_precision:
         return "These scores are for classes that were not learnt: they are found better than by the backbone alone."

@@ -44,6 +44,7 @@ def test_packaged_backbone_to_the_page(
     assert "before, the backbone alone" in told.out
     assert "mAP" in told.out
     assert f"searchengine index {photos} --model {out} --index-dir mine-index" in told.err
+    assert "--split class measures it, and a smaller --blend keeps more" in told.err
     assert "epoch   1: loss" in told.err
 
     assert main(["train", str(photos), "--out", str(out), *flags, "--json", "--precision", "float32"]) == 0
