@@ -142,16 +142,7 @@ class Derived(Generic[S]):
             return Kept(sheet, arrays, self.source(sheet, arrays))
         except FileNotFoundError:
             return None
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            MemoryError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except _UNREADABLE as error:
             raise IndexDamagedError(
                 f"{file} cannot be read. Delete it and compute it again: {self.command} --index-dir {folder}"
             ) from error
@@ -222,8 +213,8 @@ class Cached(Generic[K, T]):
 
     def get(self) -> T:
         """The value for the key as it is now, or an older one while a thread computes it."""
-        key = self._key()
         with self._lock:
+            key = self._key()  # while it is held: who waited for a newer value takes it
             if self._value is not None and self._value[0] != key and self._in_background(self._value[0], key):
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._refresh, args=(key,), daemon=True, name="derived")

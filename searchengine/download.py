@@ -88,7 +88,13 @@ class Client:
         self._pause = pause
         self._session = requests.Session()
         self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "searchengine"})
-        retry = Retry(total=_ATTEMPTS - 1, backoff_factor=pause, status_forcelist=_RETRY_LATER, raise_on_status=False)
+        retry = Retry(
+            total=_ATTEMPTS - 1,
+            backoff_factor=pause,
+            status_forcelist=_RETRY_LATER,
+            raise_on_status=False,
+            respect_retry_after_header=False,  # which may ask for hours, in silence
+        )
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_CONNECTIONS))
 

@@ -33,10 +33,18 @@ class SettingsError(SearchEngineError):
     """A setting has a value that cannot be used."""
 
 
+def _exists(file: Path) -> bool:
+    """Whether a file exists; in a folder that may not be searched, none does."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
+
+
 def _split(value: object) -> object:
     """The folders that text names, separated as in PATH; a folder that exists may have the separator in its name."""
     if isinstance(value, str):
-        return [value] if Path(value).expanduser().exists() else [part for part in value.split(os.pathsep) if part]
+        return [value] if _exists(Path(value).expanduser()) else [part for part in value.split(os.pathsep) if part]
     return [value] if isinstance(value, Path) else value
 
 
@@ -73,7 +81,7 @@ class Settings(BaseModel):
     sample: int = Field(60, ge=1, le=MAX_K)
     # reverse proxies in front whose X-Forwarded-* headers are believed
     proxies: int = Field(0, ge=0, le=10)
-    # host names that the server answers to, separated by commas; see web/hosts.py
+    # host names that the server answers to, separated by commas; see web/security.py
     hosts: str = ""
     # where the server listens, and how many connections it serves at a time
     bind: str = "127.0.0.1"
@@ -157,7 +165,7 @@ def _layers(flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[tuple[
     file = Path(named or _FILE).expanduser()
     given = {str(key).lower().removeprefix("searchengine_"): value for key, value in flags.items()}
     return [
-        (str(file), _read_file(file) if named or file.exists() else {}),
+        (str(file), _read_file(file) if named or _exists(file) else {}),
         (ENVIRONMENT, {name: environ[variable(name)] for name in fields if environ.get(variable(name))}),
         (FLAG, {name: given[name] for name in fields if given.get(name) is not None}),
     ]

@@ -88,7 +88,7 @@ def config(as_json: bool) -> int:
         values = {name: getattr(settings, name) for name in type(settings).model_fields}
         print_json(
             {
-                variable(name): value if isinstance(value, int | None) else texts[variable(name)]
+                variable(name): value if isinstance(value, int | float | None) else texts[variable(name)]
                 for name, value in values.items()
             }
         )
@@ -112,7 +112,7 @@ def cache(clear: bool, as_json: bool) -> int:
     """List the models that were exported for OpenVINO: their size, their last use, and the indexes that use them."""
     from searchengine.extractors import cache as models_cache
 
-    entries = models_cache.clear() if clear else models_cache.entries()
+    entries = models_cache.clear(say=print_note) if clear else models_cache.entries()
     if as_json:
         print_json([{**asdict(entry), "indexes": [str(index) for index in entry.indexes]} for entry in entries])
         return 0

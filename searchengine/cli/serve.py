@@ -75,7 +75,7 @@ def check_free(host: str, port: int) -> None:
 @option("--weights", metavar="FILE", type=PATH, help="the weights file, if it has moved")
 def prepare(settings: Settings, weights: Path | None) -> int:
     """Make the exported model of an index on this machine, if it is not in the cache yet."""
-    from searchengine.extractors import ExtractorSpec
+    from searchengine.extractors import ExtractorSpec, cache
     from searchengine.extractors import prepare as prepare_model
     from searchengine.index.catalog import Catalog
 
@@ -90,6 +90,7 @@ def prepare(settings: Settings, weights: Path | None) -> int:
             print_result(f"{spec.title}: no model is needed")
             continue
         place = prepare_model(spec, weights_file=Path(file) if file else None, progress=print_note)
+        cache.note_use(spec, folder)
         print_result(f"{spec.title}: ready in {place}")
     return 0
 
@@ -102,7 +103,7 @@ def prepare(settings: Settings, weights: Path | None) -> int:
 @option("--host", default="127.0.0.1", hidden=True)
 @option("--port", metavar="PORT", type=COUNT, default=8000, help="port of the page (default: 8000)")
 def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
-    """Index sample photos, or your own, with the model that ships with the program, and serve the page.
+    """Index sample photos, or your own, with a model that comes with the program, and serve the page.
 
     No download is needed. A second start takes seconds.
     """
@@ -120,17 +121,26 @@ def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
         raise IndexingError(
             f"{folder} cannot be written to ({error.strerror}). Name another folder: --dir DIR"
         ) from error
-    name = "index" if images is None else f"index-{hashlib.sha256(bytes(images.absolute())).hexdigest()[:8]}"
+    name = "index" if images is None else f"index-{hashlib.sha256(bytes(photos.absolute())).hexdigest()[:8]}"
     index_dir = folder / name
+    settings = load_settings({"index_dir": index_dir, "bind": host, "port": port, "threads": 4})
     outdated = _is_outdated(index_dir)
     if outdated:
         print_note("The model has changed since this index was made: it is made again.")
     with Bar() as bar:
-        summary = update_index(photos, index_dir, model=_DEMO_MODEL, rebuild=outdated, progress=bar)
+        summary = update_index(
+            photos,
+            index_dir,
+            model=_DEMO_MODEL,
+            rebuild=outdated,
+            precision=settings.precision,
+            runtime=settings.runtime,
+            progress=bar,
+        )
     print_result(f"{index_dir}: {summarize(summary)}")
     if not summary.images:
         raise IndexingError(f"No image in {photos} can be read.")
-    become_server(load_settings({"index_dir": index_dir, "bind": host, "port": port, "threads": 4}))
+    become_server(settings)
 
 
 def _is_outdated(index_dir: Path) -> bool:

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -25,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from searchengine.errors import ExtractorError, WeightsNotFoundError
-from searchengine.extractors.spec import ExtractorSpec
+from searchengine.errors import ExtractorError, SearchEngineError, WeightsNotFoundError
+from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.files import flush, locked, replace_text
 from searchengine.settings import load_settings
 
@@ -34,6 +35,7 @@ MODEL_FILES = ("model.xml", "model.bin")
 _MANIFEST = "export.json"
 _UNFINISHED = ".unfinished-"
 _QUICKLY_HASHED = 1 << 20  # bytes
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +170,28 @@ class CacheEntry:
 
 
 def note_use(spec: ExtractorSpec, index_dir: Path) -> None:
-    """Remember that an index uses the model of a spec, so that it is not cleared. A read-only cache stays as it is."""
-    folder = index_dir.absolute()
-    note = cache_root() / "indexes" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json"
-    text = json.dumps({"index": str(folder), "model": spec.network.fingerprint})
+    """Remember that an index uses the model of a spec, so that it is not cleared. A read-only cache stays as it is.
+
+    The note is of this very folder: another one that is later mounted or made at the same place has a note of its own.
+    """
     with contextlib.suppress(OSError, UnicodeEncodeError):
+        folder = index_dir.absolute()
+        identity = folder.stat()
+        key = hashlib.sha256(os.fsencode(f"{identity.st_dev} {identity.st_ino} {folder}")).hexdigest()[:16]
+        note = cache_root() / "indexes" / f"{key}.json"
+        text = json.dumps({"index": str(folder), "model": spec.network.fingerprint})
         if not note.is_file() or note.read_text(encoding="utf-8") != text:
             replace_text(note, text)
-    with contextlib.suppress(OSError):
         os.utime(entry_folder(spec))  # when it was last used
+
+
+def _is_gone(index_dir: Path) -> bool:
+    """Whether an index was deleted. A disk that is not mounted leaves no folder around it, or an empty one."""
+    try:
+        names = [file.name for file in index_dir.parent.iterdir()]
+    except OSError:
+        return False
+    return bool(names) and index_dir.name not in names
 
 
 def entries() -> list[CacheEntry]:
@@ -185,50 +200,67 @@ def entries() -> list[CacheEntry]:
     for note in sorted((cache_root() / "indexes").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(note.read_text(encoding="utf-8"))
-            if (Path(values["index"]) / "catalog.sqlite").is_file():
+            if not _is_gone(Path(values["index"])):
                 users.setdefault(values["model"], []).append(Path(values["index"]))
     exported = []
-    for folder in models_folder().glob("[0-9a-f]*"):
+    for folder in models_folder().glob("*"):
         with contextlib.suppress(OSError):
-            size = sum(file.stat().st_size for file in folder.iterdir())
+            files = {file.name: file.stat().st_size for file in folder.iterdir()}
+            if not _FINGERPRINT.fullmatch(folder.name) or files.keys() - {*MODEL_FILES, _MANIFEST}:
+                continue  # not ours
+            indexes = tuple(users.get(folder.name, ()))
             used = folder.stat().st_mtime
-            exported.append(CacheEntry(folder.name, _title(folder), size, used, tuple(users.get(folder.name, ()))))
+            exported.append(CacheEntry(folder.name, _title(folder), sum(files.values()), used, indexes))
     return sorted(exported, key=lambda entry: entry.used, reverse=True)
 
 
-def _title(folder: Path) -> str:
+def _spec_of(folder: Path) -> ExtractorSpec | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ExtractorError):
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return ExtractorSpec.from_json(json.dumps(manifest["spec"])).title.rpartition(",")[0]
-    return "damaged"
+        return ExtractorSpec.from_json(json.dumps(manifest["spec"]))
+    return None
+
+
+def _title(folder: Path) -> str:
+    spec = _spec_of(folder)
+    return "damaged" if spec is None else spec.title.rpartition(",")[0]
+
+
+def _can_be_made_again(entry: CacheEntry) -> bool:
+    """Whether its weights are published, or in a file that still exists: else the exported model is the only copy."""
+    spec = _spec_of(models_folder() / entry.fingerprint)
+    return spec is None or spec.weights == IMAGENET or find_by_hash(spec.weights.partition(":")[2]) is not None
 
 
 def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
     """``clear`` what exceeds the setting ``cache_gb``, sparing the model of a spec; nothing where that fails."""
-    with contextlib.suppress(ExtractorError):
-        return clear(largest=int(load_settings(only=("cache_gb",)).cache_gb * 1e9), keep=keep)
+    with contextlib.suppress(SearchEngineError):
+        largest = load_settings(only=("cache_gb",)).cache_gb * 1e9
+        if sum(entry.size for entry in entries()) > largest:
+            return clear(largest=largest, keep=keep)
     return []
 
 
-def clear(*, largest: int = 0, keep: ExtractorSpec | None = None) -> list[CacheEntry]:
+def clear(
+    *, largest: float = 0, keep: ExtractorSpec | None = None, say: Callable[[str], None] = lambda text: None
+) -> list[CacheEntry]:
     """Delete the models that no index uses, those first that were used longest ago; gives what was deleted.
 
-    It stops as soon as all that is left takes no more than ``largest`` bytes. ``keep`` is spared.
+    It stops as soon as all that is left takes no more than ``largest`` bytes. It spares the model of ``keep``, and
+    those whose weights are nowhere else. ``say`` is told if another process has to be waited for.
     """
     spared = None if keep is None else keep.network.fingerprint
-    exported = entries()
-    total = sum(entry.size for entry in exported)
-    removed = []
-    unused = [entry for entry in reversed(exported) if not entry.indexes and entry.fingerprint != spared]
-    if not unused or total <= largest:
-        return []
-    with export_lock(lambda text: None), _writable():
-        for entry in unused:
-            if total > largest:
-                shutil.rmtree(models_folder() / entry.fingerprint)
+    cleared = []
+    with export_lock(say):
+        exported = entries()
+        total = sum(entry.size for entry in exported)
+        for entry in reversed(exported):
+            unused = not entry.indexes and entry.fingerprint != spared
+            if total > largest and unused and _can_be_made_again(entry):
+                shutil.rmtree(models_folder() / entry.fingerprint, ignore_errors=True)
                 total -= entry.size
-                removed.append(entry)
-    return removed
+                cleared.append(entry)
+    return cleared
 
 
 # -- weights files by their hash --------------------------------------------------------------------------------------

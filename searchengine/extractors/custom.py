@@ -7,6 +7,7 @@ Keras's own or would run a program are refused by name, before TensorFlow is loa
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM, PublishedWeights
 from searchengine.extractors.source import ExtractorOptions, ModelSource, Say
-from searchengine.extractors.spec import SEVERAL, ExtractorSpec, check_name
+from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 
 if TYPE_CHECKING:
     import keras
@@ -50,7 +51,8 @@ class CustomSource(ModelSource):
         return load(Path(model))
 
     def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
-        return replace(super().options(spec, None), model=weights_file or "")
+        file = weights_file or cache.find_weights(spec, flag="--model")
+        return replace(super().options(spec, file), model=file, weights=IMAGENET)
 
     def feature_size(self, spec: ExtractorSpec) -> int | None:
         network = layers.described(f"custom-{spec.weights.partition(':')[2]}")
@@ -60,7 +62,7 @@ class CustomSource(ModelSource):
 
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         file = Path(options.model).expanduser()
-        if options.weights != "imagenet":
+        if options.weights != IMAGENET:
             raise ExtractorError(f"{file} holds its own weights: leave out --weights.")
         check_name("preprocessing", options.preprocessing or "none", PREPROCESSINGS)
         network = self.describe(file)
@@ -140,7 +142,10 @@ def load(file: Path) -> keras.Model:
     check_config(file)
     keras = import_keras()
     try:
-        network = keras.saving.load_model(file, compile=False, safe_mode=True)
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "model.keras"  # Keras tells the format by the name, and trusts that of .h5 more
+            link.symlink_to(file.resolve())
+            network = keras.saving.load_model(link, compile=False, safe_mode=True)
     except Exception as error:  # of many kinds, from many depths
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise ExtractorError(f"{file} cannot be loaded by Keras {keras.__version__}: {reason}") from error
@@ -163,12 +168,13 @@ def check_config(file: Path) -> None:
     version = str(metadata.get("keras_version", ""))
     if version.startswith("2.") or str(config.get("module", "")).startswith("tf_keras"):
         raise ExtractorError(f"{file} was saved by Keras 2 ({version}), which Keras 3 does not load. {_SAVE_AGAIN}")
-    for entry in _objects(config):
+    # What it was compiled with, its own losses for example, is not loaded: compile=False.
+    for entry in _objects({**config, "compile_config": None}):
         kind = str(entry["class_name"])
         inner = entry.get("config")
         name = inner.get("name") if isinstance(inner, dict) else None
         which = f"the layer {name!r} ({kind})" if name else kind
-        if kind in _PROGRAMS:
+        if kind.rpartition(".")[2] in _PROGRAMS:
             raise ExtractorError(
                 f"{file} holds {which}: a program, which would be run unseen. Save the model without it; most are a "
                 "layer that exists (Rescaling, Normalization, UnitNormalization) or a keras.ops call."

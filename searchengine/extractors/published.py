@@ -225,6 +225,8 @@ def _why_unreachable(url: str) -> str | None:
     try:
         with requests.head(url, timeout=_REACH_SECONDS, allow_redirects=True) as response:
             return None if response.ok else f"HTTP {response.status_code}"
+    except requests.exceptions.SSLError:
+        return None  # Keras itself trusts the certificates of the system, and may get through
     except requests.RequestException as error:
         return _first_line(error)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchengine.errors import ExtractorError, UnknownNameError
+from searchengine.extractors import cache
 from searchengine.extractors.layers import LayerInfo, NetworkInfo, check_pooling
 from searchengine.extractors.models import PublishedWeights, facts
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
@@ -105,6 +106,8 @@ class ModelSource:
     def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
         """What a user would ask for to get a spec; ``weights_file`` is the file that it was made with."""
         height, width = spec.input_size
+        if weights_file is None and spec.weights != IMAGENET:
+            weights_file = cache.find_weights(spec, flag="--weights")
         return ExtractorOptions(
             spec.model,
             spec.layers,

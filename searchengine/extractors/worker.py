@@ -21,7 +21,7 @@ from searchengine.errors import ExtractorError
 
 Say = Callable[[str], None]
 Task = Callable[[Mapping[str, Any], Say], Mapping[str, Any]]
-_COMMAND = ("-m", "searchengine.extractors.export")
+_COMMAND = ("-P", "-m", "searchengine.extractors.export")  # -P: nothing from the working folder
 
 
 def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[str, Any]:

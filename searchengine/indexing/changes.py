@@ -100,7 +100,11 @@ class Store:
         assert self._manifest is not None
         last_id = self.old_ids.last if self.old_ids else 0
         writer = IndexWriter.create(self.folder, self._manifest(), dimension=dimension, last_id=last_id)
-        self._record_roots(writer)
+        try:
+            self._record_roots(writer)
+        except BaseException:
+            writer.close()
+            raise
         return writer
 
     def remove(self, ids: list[int]) -> None:

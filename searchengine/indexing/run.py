@@ -41,7 +41,7 @@ def update_index(
     *,
     options: IndexingOptions | None = None,
     extractor: Extractor | None = None,
-    progress: Progress = QUIET,
+    progress: Progress | None = None,
     **flags: Any,
 ) -> Summary:
     """Make the index in ``index_dir`` hold what the image folders hold, embedding only content that is new.
@@ -63,7 +63,7 @@ def update_index(
         IndexVersionError, IndexDamagedError: the index cannot be used, and ``rebuild`` is off.
         ExtractorError: the model is not available.
     """
-    options = replace(options or IndexingOptions(), **flags)
+    options, progress = replace(options or IndexingOptions(), **flags), progress or QUIET
     folder = Path(index_dir).expanduser()
     chosen = RunExtractor.of(extractor) if extractor is not None else RunExtractor.chosen(options, folder, progress)
     folders = [images] if isinstance(images, str | os.PathLike) else images
@@ -86,12 +86,12 @@ def update_with(
         )
     folders = check_roots(images)
     with lock.writing(folder, now()):
+        cache.note_use(extractor.spec, folder)  # before the run, so that nobody clears the model meanwhile
         run = _Run(folders, folder, extractor, options, progress)
         if options.rebuild:
             run.rebuild()
         else:
             run.update()
-    cache.note_use(extractor.spec, folder)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 

@@ -48,6 +48,8 @@ def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
             "classes": np.array(classifier.classes, dtype=np.str_),
         },
     )
+    for file in (index.folder / "classifier.json", *index.folder.glob("classifier-*.npz")):  # of earlier versions
+        file.unlink(missing_ok=True)
 
 
 def load_classifier(index: LocalIndex) -> Classifier | None:
@@ -59,6 +61,11 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
     """
     kept = CLASSIFIER.load(index.folder)
     if kept is None:
+        if (index.folder / "classifier.json").exists():
+            raise IndexDamagedError(
+                f"The classifier in {index.folder} was fitted by an earlier version. Fit it again with: "
+                f"{CLASSIFIER.command} --index-dir {index.folder}"
+            )
         return None
     if kept.source.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from searchengine.errors import SearchEngineError
 from searchengine.index.metrics import METRICS, metric_title, rank_alike
 from searchengine.index.types import ImageRecord
 from searchengine.web.cards import ANY_ID, url_by_id
@@ -56,19 +57,37 @@ def index_choices(
     choices = []
     for index in this_site().indexes:
         is_this = index is this_index()
-        image_id = None if record is None else record.id if is_this else index.engine.find(record)
+        image_id = None if record is None else record.id if is_this else _same_image(index, record)
         again = None
         if image_id is not None:
             href = url_in(index, "pages.search", id=image_id, **values)
         else:
             href = url_in(index, "pages.home")
-        if uploaded and index.takes_uploads:
+        if uploaded and _takes_uploads(index):
             again = url_in(index, "pages.search_upload", **values)
-        note = index.engine.extractor_title
+        try:
+            note = index.engine.extractor_title
+        except SearchEngineError:  # the others can be chosen all the same
+            note = "It cannot be read at present"
         if (record is not None and image_id is None) or (uploaded and again is None):
             note += ". It cannot be asked for this picture: the link leads to its first page"
         choices.append(Choice(index.name, href, current and is_this, again, note))
     return choices
+
+
+def _takes_uploads(index: ServedIndex) -> bool:
+    try:
+        return index.takes_uploads
+    except SearchEngineError:
+        return False
+
+
+def _same_image(index: ServedIndex, record: ImageRecord) -> int | None:
+    """The id of an image in another index; None where it is not in it, or the index cannot be read."""
+    try:
+        return index.engine.find(record)
+    except SearchEngineError:
+        return None
 
 
 def short_title(metric: str) -> str:

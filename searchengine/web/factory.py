@@ -115,7 +115,8 @@ def _compress(app: Flask) -> None:
         # Flask-Compress adds Vary to every type, and reads "gzip;q=0" as "gzip".
         if response.mimetype not in _COMPRESSED_TYPES:
             return response
-        if not any(quality for coding, quality in request.accept_encodings if coding != "identity"):
+        codings = [(coding, quality) for coding, quality in request.accept_encodings if coding != "identity"]
+        if not codings or not all(quality for _, quality in codings):
             response.vary.add("Accept-Encoding")
             return response
         return compress.after_request(response)

@@ -47,7 +47,7 @@ def on_starting(server: Any) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    from searchengine.extractors import ExtractorSpec, prepare
+    from searchengine.extractors import ExtractorSpec, cache, prepare
     from searchengine.index.catalog import Catalog
 
     catalog = Catalog.open(folder)
@@ -58,6 +58,7 @@ def _prepare(folder: Path) -> None:
         catalog.close()  # an open connection would be shared with the worker
     if _settings.runtime != "keras" and spec.embeds:
         prepare(spec, weights_file=Path(weights) if weights else None)
+        cache.note_use(spec, folder)
 
 
 def pre_request(worker: Any, request: Any) -> None:

@@ -49,7 +49,7 @@ def thumbnail(image_id: str) -> Response:
 def _record(text: str) -> ImageRecord:
     image_id = parse_id(text)
     if image_id is None:
-        raise UnknownImageError("There is no such image: its number must be a whole number from 1 up.")
+        raise UnknownImageError("There is no such image: its number must be a whole number from 0 up.")
     return this_index().engine.record(image_id)
 
 

@@ -10,6 +10,7 @@ from flask import Response, jsonify, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from numpy.typing import NDArray
 
+from searchengine.errors import SearchEngineError
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.settings import MAX_K
@@ -194,7 +195,7 @@ def search() -> ResponseReturnValue:
         raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
     image_id = parse_id(request.args.get("id"))
     if image_id is None and "id" in request.args:
-        raise RequestError("The id of a picture must be a whole number from 1 up, as in /search?id=7.")
+        raise RequestError("The id of a picture must be a whole number from 0 up, as in /search?id=7.")
     index = this_index()
     k = parse_k(request.args.get("k"), this_site().settings.default_k)
     metric = parse_metric(request.args.get("metric"))
@@ -304,13 +305,17 @@ def _beside(search: Search) -> Address:
 def common() -> dict[str, Any]:
     """What every template may use; a page may have its own values."""
     settings = this_site().settings
+    try:
+        no_pictures, indexes = why_no_uploads(this_index().engine.spec), index_choices()
+    except SearchEngineError:  # a page that says what is wrong with an index does without it
+        no_pictures, indexes = "This index cannot be read at present.", []
     return {
         "max_bytes": settings.max_upload_bytes,
         "default_k": settings.default_k,
         "k": settings.default_k,
         "k_choices": k_choices(settings.default_k),
-        "no_pictures": why_no_uploads(this_index().engine.spec),
-        "indexes": index_choices(),
+        "no_pictures": no_pictures,
+        "indexes": indexes,
     }
 
 

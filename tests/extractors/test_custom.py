@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -247,6 +248,7 @@ _HOSTILE: dict[str, dict[str, Any]] = {
     "a function of Python": {"module": "builtins", "class_name": "function", "config": "eval"},
     "a function of a module": {"module": "os", "class_name": "function", "config": "system"},
     "a class of a module": {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "MARKER"]}},
+    "a name with dots": {"module": "keras", "class_name": "layers.TFSMLayer", "config": {"filepath": "x"}},
     "a pickled module": {
         "module": "keras.layers",
         "class_name": "TorchModuleWrapper",
@@ -276,6 +278,45 @@ def test_a_hostile_file_runs_nothing(kind: str, mine: Own, tmp_path: Path) -> No
         with pytest.raises(ExtractorError):
             custom.load(hostile)
         assert not marker.exists()
+
+
+@pytest.mark.slow
+def test_losses_of_ones_own_do_not_matter(tmp_path: Path, in_process: None) -> None:
+    keras = import_keras()
+
+    class Margin(keras.losses.Loss):  # type: ignore[misc, name-defined]
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return y_pred - y_true
+
+    trained = network()
+    trained.compile(loss=Margin())
+    trained.save(tmp_path / "trained.keras")
+    assert make_spec(tmp_path / "trained.keras").layer is None
+
+
+@pytest.mark.slow
+def test_hdf5_behind_a_zip_signature_is_not_opened_as_hdf5(mine: Own, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "both.h5", "w", userblock_size=512) as stream:
+        stream.attrs["model_config"] = "{}"
+    data = bytearray((tmp_path / "both.h5").read_bytes())
+    data[:2] = b"PK"
+    with zipfile.ZipFile(mine.file) as archive:
+        config, metadata = archive.read("config.json"), archive.read("metadata.json")
+    (tmp_path / "both.h5").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "both.h5", "a") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("metadata.json", metadata)
+    with pytest.raises(ExtractorError, match=r"cannot be loaded by Keras"):
+        custom.load(tmp_path / "both.h5")
+
+
+@pytest.mark.slow
+def test_the_subprocess_imports_nothing_from_the_working_folder(
+    mine: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "h5py.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(tmp_path)
+    assert len(source_of("own").describe(mine.file).layers) == 4
 
 
 @pytest.mark.slow

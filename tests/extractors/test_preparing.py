@@ -178,23 +178,67 @@ def entry_of(model: str) -> Path:
 
 
 def test_models_that_no_index_uses_are_cleared(tmp_path: Path) -> None:
-    used, gone, unused = entry_of("vgg16"), entry_of("vgg19"), entry_of("resnet50")
-    for name, model in (("here", "vgg16"), ("deleted", "vgg19")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "catalog.sqlite").touch()
-        cache.note_use(make_spec(model), tmp_path / name)
-    assert {entry.fingerprint: entry.indexes for entry in cache.entries()} == {
-        used.name: (tmp_path / "here",),
-        gone.name: (tmp_path / "deleted",),
-        unused.name: (),
+    used, gone, unused, unmounted = (entry_of(name) for name in ("vgg16", "vgg19", "resnet50", "densenet121"))
+    for place, model in (("here", "vgg16"), ("deleted", "vgg19"), ("disk/index", "densenet121")):
+        (tmp_path / place).mkdir(parents=True)
+        cache.note_use(make_spec(model), tmp_path / place)
+    assert {entry.fingerprint: len(entry.indexes) for entry in cache.entries()} == {
+        used.name: 1,
+        gone.name: 1,
+        unused.name: 0,
+        unmounted.name: 1,
     }
-    shutil.rmtree(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    (tmp_path / "disk" / "index").rmdir()  # what is left of the folder of a disk
     assert {entry.fingerprint for entry in cache.clear()} == {gone.name, unused.name}
-    assert used.exists()
-    assert not gone.exists()
+    assert [entry.fingerprint for entry in cache.entries() if entry.indexes] == [
+        entry.fingerprint for entry in cache.entries()
+    ]
     assert cache.clear() == []
-    cache.note_use(make_spec("vgg19"), tmp_path / "here")  # rebuilt with another model
+    cache.note_use(make_spec("densenet121"), tmp_path / "here")  # rebuilt with another model
     assert [entry.fingerprint for entry in cache.clear()] == [used.name]
+
+
+def test_another_index_at_the_same_place_has_a_note_of_its_own(tmp_path: Path) -> None:
+    entries = [entry_of("vgg16"), entry_of("vgg19")]
+    for number, model in enumerate(("vgg16", "vgg19")):  # as two volumes of containers, both at /index
+        (tmp_path / "index").mkdir()
+        cache.note_use(make_spec(model), tmp_path / "index")
+        (tmp_path / "index").rename(tmp_path / f"volume{number}")
+    (tmp_path / "index").mkdir()
+    assert cache.clear() == []
+    assert all(entry.exists() for entry in entries)
+
+
+def test_only_exported_models_are_cleared(cache_dir: Path) -> None:
+    folders = [cache_dir / "models" / name for name in ("bert", "faces", "0123456789abcdef")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_bytes(b"somebody else's")
+    assert cache.entries() == cache.clear() == []
+    assert all((folder / "weights.bin").exists() for folder in folders)
+
+
+def test_the_only_copy_of_a_model_is_never_cleared(tmp_path: Path) -> None:
+    file = tmp_path / "my.h5"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")
+    os.utime(file, (1_000_000_000, 1_000_000_000))  # written long ago, so that its hash is remembered
+    spec = make_spec(weights=file)
+    with cache.new_entry(spec) as folder:
+        write_tiny_model(folder)
+        cache.write_manifest(folder, spec.network, (3,))
+    file.rename(tmp_path / "moved.h5")
+    assert cache.clear() == []
+    (tmp_path / "moved.h5").rename(file)
+    assert len(cache.clear()) == 1
+
+
+@pytest.mark.parametrize("bound", ["inf", "4GB"])
+def test_any_bound_of_the_cache_leaves_the_export_alone(
+    bound: str, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCHENGINE_CACHE_GB", bound)
+    assert prepare(SPEC, progress=quiet).exists()
 
 
 def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,9 @@ def test_pages_shrink_for_those_who_accept_it(client: FlaskClient, accept: str, 
         assert {"accept-encoding", "accept"} <= {name.lower() for name in answer.vary}
 
 
-@pytest.mark.parametrize("accept", ["", "identity", "compress", "gzip;q=0", "gzip;q=0, br;q=0", "deflate"])
+@pytest.mark.parametrize(
+    "accept", ["", "identity", "compress", "gzip;q=0", "gzip;q=0, br;q=0", "deflate", "gzip;q=0, *", "br;q=0, x-y"]
+)
 def test_others_get_them_plain(client: FlaskClient, accept: str) -> None:
     answer = client.get("/", headers={"Accept-Encoding": accept})
     assert "Content-Encoding" not in answer.headers

@@ -204,6 +204,29 @@ def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], mon
     assert client.get("/i/unit/healthz").status_code == 200
 
 
+def test_a_damaged_index_has_a_page_that_says_so_and_the_others_go_on(
+    client: FlaskClient, two: dict[str, FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: FakeEngine) -> None:
+        if engine is two["raw"]:
+            raise IndexDamagedError("A file of the index is damaged.")
+
+    for name in ("spec", "extractor_title"):
+        known = getattr(two["unit"], name)
+        monkeypatch.setattr(FakeEngine, name, property(lambda engine, known=known: fail(engine) or known))
+    for name in ("status", "record", "find"):
+        monkeypatch.setattr(two["raw"], name, lambda *_: fail(two["raw"]))
+    for address in ("/", "/search?id=1", "/i/unit/"):
+        page = client.get(address)
+        assert page.status_code == 200, address
+        assert "It cannot be read at present" in page.text
+    for address in ("/i/raw/", "/i/raw/search?id=1"):
+        page = client.get(address)
+        assert page.status_code == 503, address
+        assert "A file of the index is damaged." in page.text
+    assert client.get("/i/raw/nowhere").status_code == 404
+
+
 def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Path) -> None:
     client = create_app({"TESTING": True, "CACHE_DIR": tmp_path, "PROXIES": 1}, engines=two).test_client()
     for address in ("/", "/i/raw/search?id=1", "/i/raw/compare?id=1"):
