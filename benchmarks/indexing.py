@@ -157,7 +157,7 @@ def forward_alone(weights: Path, rounds: int) -> None:
 
 
 def load(model: str, weights: Path | None, scaled: bool = False) -> Extractor:
-    spec = make_spec(model, weights=weights or "imagenet", full_decode=not scaled)
+    spec = make_spec(model, weights=weights or "imagenet", full_decode=False if scaled else None)
     return extractor_from_spec(spec, weights_file=weights)
 
 
@@ -219,7 +219,7 @@ def forward(model: str, weights: Path | None, count: int, precision: str) -> Wor
 def decoding(model: str, photos: Path, scaled: bool) -> Work:
     from searchengine.extractors.pixels import preprocess
 
-    spec = make_spec(model, full_decode=not scaled)
+    spec = make_spec(model, full_decode=False if scaled else None)
     files = sorted(photos.iterdir())
     pool = ThreadPoolExecutor(os.cpu_count())
 
