@@ -139,19 +139,21 @@ class ModelFacts:
 
     ``missing`` says why there is no such model, in a sentence that ends with what to do; None where there is.
     ``full_decode`` is whether JPEGs are decoded at full size unless the user says otherwise; where they are not, they
-    keep ``decode_margin`` times the input size.
+    keep ``decode_margin`` times the input size. ``input_size`` is the default of a model that takes others too.
     """
 
     title: str
     missing: str | None = None
     full_decode: bool = True
     decode_margin: float = 2.0
+    input_size: tuple[int, int] | None = None
 
 
 def facts(model: str) -> ModelFacts:
     """The facts of a model by the name in its spec; a name that is not known is its own title."""
     if model in PACKAGED:
-        return ModelFacts(PACKAGED[model].title, full_decode=False, decode_margin=1.5)
+        side = PACKAGED[model].input_size
+        return ModelFacts(PACKAGED[model].title, full_decode=False, decode_margin=1.5, input_size=(side, side))
     if model in backbones():
         return ModelFacts(backbones()[model].title)
     return _OTHERS.get(model, ModelFacts(model))

@@ -96,11 +96,12 @@ class ExtractorSpec:
             name += f" ({'GeM' if self.pooling == 'gem' else self.pooling} pooling)"
         if self.preprocessing not in (None, "none"):
             name += f" ({self.preprocessing} preprocessing)"
+        size = f"{self.input_size[0]} px" if model.input_size not in (None, self.input_size) else None
         decoding = None
         if self.full_decode != model.full_decode:
             decoding = "full decoding" if self.full_decode else "scaled decoding"
         normalized = "L2-normalised" if self.normalize == "l2" else "not normalised"
-        return ", ".join(part for part in (name, decoding, self._weights_title, normalized) if part)
+        return ", ".join(part for part in (name, size, decoding, self._weights_title, normalized) if part)
 
     @property
     def _weights_title(self) -> str | None:

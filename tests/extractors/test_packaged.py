@@ -137,6 +137,7 @@ def test_it_equals_the_reference_features_of_photos(name: str) -> None:
 def test_a_smaller_input_a_pooled_layer_and_the_probabilities(cache_dir: Path) -> None:
     spec = make_spec("efficientnet-lite0", layer=["top_activation", "predictions"], pooling="avg", input_size=96)
     assert (spec.input_size, feature_size(spec)) == ((96, 96), 1280 + 1000)
+    assert ", 96 px, ImageNet weights" in spec.title
     assert feature_size(make_spec("efficientnet-lite0", layer="top_activation", input_size=96)) == 3 * 3 * 1280
     assert spec.fingerprint != make_spec("efficientnet-lite0").fingerprint
     mean = extractor_from_spec(make_spec("efficientnet-lite0", input_size=96), runtime="keras", precision="float32")
