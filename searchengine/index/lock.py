@@ -55,9 +55,9 @@ def _acquire(folder: Path) -> int:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:
-            continue  # another run has just removed the folder, which was empty
         except OSError as error:
+            if _has_vanished(folder, error):
+                continue  # another run has just removed the folder, which was empty
             raise IndexingError(
                 f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
                 "permissions."
@@ -70,6 +70,15 @@ def _acquire(folder: Path) -> int:
         if os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)
+
+
+def _has_vanished(folder: Path, error: OSError) -> bool:
+    """Whether the folder, or one above it, went while it was made: mkdir says that it exists, and then it does not."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    return isinstance(error, FileExistsError) and all(
+        place.is_dir() or not os.path.lexists(place) for place in (folder, *folder.parents)
+    )
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,9 +268,29 @@ def test_whoever_waits_for_a_lock_that_is_deleted_holds_the_next(tmp_path: Path)
     assert max(most) == 1
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_another_run_removes_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    mkdir = Path.mkdir
+    errors = [error(1, "just removed"), error(1, "just removed again")]
+
+    def racing(*args: Any, **keywords: Any) -> None:
+        if errors:
+            raise errors.pop()
+        mkdir(*args, **keywords)
+
+    monkeypatch.setattr(Path, "mkdir", racing)
+    with lock.writing(tmp_path / "index", "noon"):
+        assert not errors
+        assert lock.is_held(tmp_path / "index")
+
+
+@pytest.mark.parametrize("place", ["file", "file/index", "link"])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(IndexingError, match="cannot be written"), lock.writing(tmp_path / "file" / "index", "noon"):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(IndexingError, match="cannot be written"), lock.writing(tmp_path / place, "noon"):
         pass
 
 
