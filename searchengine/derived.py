@@ -28,6 +28,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -49,7 +50,11 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 2**31  # of a file, and of its arrays when they are unpacked
 _SHEET = "about"  # the array of an .npz file that holds the sheet as JSON
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+# What NumPy and zipfile raise for damaged or hostile files: headers are parsed as Python, members may be locked.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 _log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -142,7 +147,7 @@ class Derived(Generic[S]):
             return Kept(sheet, arrays, self.source(sheet, arrays))
         except FileNotFoundError:
             return None
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise IndexDamagedError(
                 f"{file} cannot be read. Delete it and compute it again: {self.command} --index-dir {folder}"
             ) from error

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from searchengine.errors import SearchEngineError
-from searchengine.files import flush
+from searchengine.files import flush, parse_json
 from searchengine.progress import QUIET, Progress
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def _forget(part: Path) -> None:
 
 def _read_version(part: Path) -> _Version | None:
     with suppress(OSError, ValueError, TypeError):
-        return _Version(**json.loads(_notes(part).read_text()))
+        return _Version(**parse_json(_notes(part).read_text()))
     return None
 
 

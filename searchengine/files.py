@@ -1,14 +1,16 @@
-"""Files that are replaced in one step, flushed to the disk, or locked: the one place that knows how."""
+"""Files that are replaced in one step, flushed to the disk, or locked; JSON that others wrote: each once, here."""
 
 from __future__ import annotations
 
 import errno
 import glob
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from searchengine.errors import IndexingError
 
@@ -105,6 +107,20 @@ def check_output_folder(folder: Path) -> None:
     for place in (folder, *folder.parents):
         if os.path.lexists(place) and not place.is_dir():
             raise IndexingError(f"{place} is a file, so nothing can be written into it. Name another folder.")
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def parse_json(text: str | bytes, *, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The value of JSON that may come from anywhere; ValueError whatever is wrong with it.
+
+    ``json.loads`` raises RecursionError where lists or objects are nested thousands deep.
+    """
+    try:
+        return json.loads(text, object_hook=object_hook)  # noqa: TID251
+    except RecursionError as error:
+        raise ValueError("it is JSON that is nested too deeply") from error
 
 
 # -- the disk -------------------------------------------------------------------------------------------------------

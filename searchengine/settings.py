@@ -176,7 +176,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}. {_FILE_VARIABLE} names it.") from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested thousands deep
         raise SettingsError(f"{file} is not valid TOML: {error}.") from error
 
 

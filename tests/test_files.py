@@ -113,3 +113,11 @@ def test_a_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
         holder.wait()
         with files.locked(lock):
             pass
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, b"\xff", "", "1" * 5000, "{", "[" * 100_000 + "]" * 100_000]
+)
+def test_json_that_cannot_be_read_is_a_value_error_however_deep(text: str | bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (each has its own words)
+        files.parse_json(text)

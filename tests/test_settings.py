@@ -64,6 +64,7 @@ def test_the_environment_is_refused_in_a_sentence(environ: dict[str, str], sente
         ("index_dir = 3", "index_dir in searchengine.toml cannot be 3."),
         ("prot = 8001", "searchengine.toml has an unknown setting 'prot'. There are: index_dir, "),
         ("port =", "searchengine.toml is not valid TOML: "),
+        ("port = " + "[" * 100_000, "searchengine.toml is not valid TOML: "),
     ],
 )
 def test_the_file_is_refused_in_a_sentence(text: str, sentence: str, working_folder: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import UNREADABLE
 from searchengine.errors import IndexingError, QueryError
 from searchengine.exchange.table import ALL_LABELS, ROLES, WORDS, ColumnRoles, Columns, FeatureTable, known_metric
 from searchengine.exchange.tabular import parse_vector, read_csv, read_parquet
@@ -78,14 +78,14 @@ def _read_npz(file: Path, columns: Columns) -> FeatureTable:
                 [other for other in archive.files if other not in used],
                 metric,
             )
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise IndexingError(f"{file} is not an .npz archive of numbers and text: {_reason(error)}") from error
 
 
 def _load(file: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise IndexingError(f"{file} is not an .npy file of numbers, or is cut short: {_reason(error)}") from error
     return array
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import UNREADABLE
 from searchengine.errors import IndexingError
+from searchengine.files import parse_json
 from searchengine.index.metrics import METRICS
 
 NONE = "none"  # as the name of a column: leave it out
@@ -154,7 +155,7 @@ def _read_values(file: Path, role: str) -> list[Any]:
         if file.suffix != ".npy":
             return list(file.read_text("utf-8").splitlines())
         values: NDArray[Any] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise IndexingError(f"{file} cannot be read: {error}.") from error
     if values.ndim != 1:
         raise IndexingError(f"{file} has the shape {values.shape}; --{role} needs one value for each row.")
@@ -183,9 +184,12 @@ def _labels(value: Any) -> tuple[str, ...]:
 
 def _labels_of_json(text: str, file: Path) -> tuple[str, ...]:
     try:
-        return tuple(str(label) for label in json.loads(text))
-    except (TypeError, ValueError) as error:
+        labels = parse_json(text)
+        if not isinstance(labels, list) or not all(isinstance(label, str | int | float) for label in labels):
+            raise ValueError("no list of text")
+    except ValueError as error:
         raise IndexingError(f"The column {ALL_LABELS!r} of {file} is not a list of labels: {text[:80]!r}.") from error
+    return tuple(map(str, labels))
 
 
 def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:

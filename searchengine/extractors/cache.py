@@ -28,7 +28,7 @@ from typing import Any
 
 from searchengine.errors import ExtractorError, SearchEngineError, WeightsNotFoundError
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
-from searchengine.files import flush, locked, replace_text
+from searchengine.files import flush, locked, parse_json, replace_text
 from searchengine.settings import load_settings
 
 MODEL_FILES = ("model.xml", "model.bin")
@@ -76,7 +76,7 @@ def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | No
     """
     folder = entry_folder(spec)
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / _MANIFEST).read_text(encoding="utf-8"))
         whole = all(_unchanged(folder / name, manifest["files"][name], thorough) for name in MODEL_FILES)
         parts = tuple(int(part) for part in manifest["parts"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -129,7 +129,7 @@ def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) ->
             "mtime_ns": info.st_mtime_ns,
             "sha256": file_hashes(folder / name)["sha256"],
         }
-    manifest = {"spec": json.loads(spec.to_json()), "parts": parts, "files": files}
+    manifest = {"spec": parse_json(spec.to_json()), "parts": parts, "files": files}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
@@ -199,7 +199,7 @@ def entries() -> list[CacheEntry]:
     users: dict[str, list[Path]] = {}
     for note in sorted((cache_root() / "indexes").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(note.read_text(encoding="utf-8"))
+            values = parse_json(note.read_text(encoding="utf-8"))
             if not _is_gone(Path(values["index"])):
                 users.setdefault(values["model"], []).append(Path(values["index"]))
     exported = []
@@ -216,7 +216,7 @@ def entries() -> list[CacheEntry]:
 
 def _spec_of(folder: Path) -> ExtractorSpec | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ExtractorError):
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / _MANIFEST).read_text(encoding="utf-8"))
         return ExtractorSpec.from_json(json.dumps(manifest["spec"]))
     return None
 
@@ -330,7 +330,7 @@ def find_by_hash(sha256: str) -> Path | None:
 
 def _known_hashes() -> dict[str, Any]:
     try:
-        known = json.loads((cache_root() / "hashes.json").read_text(encoding="utf-8"))
+        known = parse_json((cache_root() / "hashes.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

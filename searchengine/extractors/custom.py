@@ -6,7 +6,6 @@ Keras's own or would run a program are refused by name, before TensorFlow is loa
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM, PublishedWeights
 from searchengine.extractors.source import ExtractorOptions, ModelSource, Say
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
+from searchengine.files import parse_json
 
 if TYPE_CHECKING:
     import keras
@@ -163,7 +163,7 @@ def check_config(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             metadata, config = (_read_json(archive, name) for name in ("metadata.json", "config.json"))
-    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ExtractorError(f"{file} cannot be read as a .keras file: it is damaged or cut short.") from error
     version = str(metadata.get("keras_version", ""))
     if version.startswith("2.") or str(config.get("module", "")).startswith("tf_keras"):
@@ -190,7 +190,7 @@ def check_config(file: Path) -> None:
 def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
     if archive.getinfo(name).file_size > _LARGEST_CONFIG:
         raise ValueError(f"{name} is too large")
-    values = json.loads(archive.read(name))
+    values = parse_json(archive.read(name))
     if not isinstance(values, dict):
         raise ValueError(f"{name} is no object")
     return values

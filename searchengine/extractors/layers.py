@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from searchengine import files
 from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, worker
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.spec import SEVERAL
+from searchengine.files import parse_json, replace_text
 
 if TYPE_CHECKING:
     import keras
@@ -73,14 +73,14 @@ def describe(key: str, request: Mapping[str, Any], *, title: str) -> NetworkInfo
         return known
     answer = worker.run("describe", request, lambda text: None, doing=f"Listing the layers of {title}")
     with contextlib.suppress(OSError):
-        files.replace_text(_note(key), json.dumps(answer))
+        replace_text(_note(key), json.dumps(answer))
     return _from_json(answer)
 
 
 def described(key: str) -> NetworkInfo | None:
     """The cached description under a key; None where there is none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return _from_json(json.loads(_note(key).read_text(encoding="utf-8")))
+        return _from_json(parse_json(_note(key).read_text(encoding="utf-8")))
     return None
 
 

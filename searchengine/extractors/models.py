@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from searchengine.files import parse_json
 
 IMPORTED = "imported"  # in place of a model: features that came ready-made
 CUSTOM = "own"  # a model in a file of the user's, which its hash names
@@ -69,7 +70,7 @@ class Backbone:
 @functools.cache
 def backbones() -> dict[str, Backbone]:
     """All networks by name, those of a family together."""
-    rows = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    rows = parse_json(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     networks = [
         Backbone(
             **{

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from searchengine.errors import ExtractorError, UnknownNameError
 from searchengine.extractors.models import CUSTOM, IMPORTED, facts
+from searchengine.files import parse_json
 
 NORMALIZATIONS = ("l2", "none")
 POOLINGS = ("none", "avg", "max", "gem")
@@ -123,7 +124,7 @@ class ExtractorSpec:
     def from_json(cls, text: str) -> ExtractorSpec:
         """The inverse of ``to_json``; ExtractorError for anything else."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             height, width = values["input_size"]
             spec = cls(**{**values, "input_size": (int(height), int(width))})
         except (KeyError, TypeError, ValueError) as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from searchengine import errors
 from searchengine.errors import ExtractorError
+from searchengine.files import parse_json
 
 Say = Callable[[str], None]
 Task = Callable[[Mapping[str, Any], Say], Mapping[str, Any]]
@@ -48,7 +49,7 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
             process.stdin.close()
             for line in process.stdout:
                 with contextlib.suppress(ValueError):  # a line that is no answer: the exit code tells the rest
-                    answer = json.loads(line)
+                    answer = parse_json(line)
                 if "progress" in answer:
                     say(answer["progress"])
         except BaseException:
@@ -73,7 +74,7 @@ def serve(task: Task) -> int:
     """The subprocess: perform one task; gives the exit status."""
     with _answers() as answer:
         try:
-            answer(task(json.load(sys.stdin), lambda text: answer({"progress": text})))
+            answer(task(parse_json(sys.stdin.read()), lambda text: answer({"progress": text})))
         except ExtractorError as error:
             answer({"error": type(error).__name__, "message": str(error)})
             return 1

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from searchengine.errors import IndexDamagedError, IndexNotFoundError, IndexVersionError
-from searchengine.files import flush, flush_folder, replacing
+from searchengine.files import flush, flush_folder, parse_json, replacing
 from searchengine.index import schema
 from searchengine.index.database import (
     Database,
@@ -209,7 +209,7 @@ class Catalog(Database):
         if note is None:
             return None
         try:
-            values = json.loads(note)
+            values = parse_json(note)
             return int(values["done"]), int(values["total"])
         except (TypeError, ValueError, KeyError) as error:
             raise self.damaged(f"its manifest says run is {note!r}") from error

@@ -83,12 +83,17 @@ class Searcher:
         if k == 0:
             none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
             return [none for _ in range(len(queries))]
+        # Equal queries are answered once: of n equal rows, each would measure all others exactly.
+        first: dict[bytes, int] = {}
+        answers = [first.setdefault(query.tobytes(), len(first)) for query in queries + np.float32(0.0)]  # -0.0 is 0.0
+        if len(first) < len(queries):
+            queries = queries[np.unique(answers, return_index=True)[1]]
         results = []
         for block in _blocks(queries, self._rows):
             # (b, d) float32 -> b of (n,) float32
             for query, rough in zip(block, self._measure.rough(block), strict=True):
                 results.append(self._choose(query.astype(np.float64), rough, k))
-        return results
+        return [results[answer] for answer in answers]
 
     def _choose(self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int) -> Neighbours:
         limit = np.inf if k >= self._rows else self._measure.limit(_threshold(rough, k), query)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from searchengine.errors import IndexingError, IndexLockedError
+from searchengine.files import parse_json
 
 FILE_NAME = "writer.lock"
 _PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that asks whether a run is active holds the lock for an instant
@@ -114,7 +115,7 @@ def is_held(folder: Path) -> bool:
 
 def _holder(descriptor: int) -> str:
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
+        holder = parse_json(os.pread(descriptor, 4096, 0))
         return f": process {int(holder['pid'])} on {holder['host']}, since {holder['since']}"
     except (ValueError, KeyError, TypeError, OSError):
         return ""

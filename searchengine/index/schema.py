@@ -6,10 +6,11 @@ ever: indexes of every format open.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from uuid import uuid4
+
+from searchengine.files import parse_json
 
 _TABLES = """
 CREATE TABLE manifest (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -86,7 +87,7 @@ def _to_2(connection: sqlite3.Connection) -> None:
     """The manifest says whether features have length 1, and which revision it is, instead of how often it changed."""
     row = connection.execute("SELECT value FROM manifest WHERE key = 'spec'").fetchone()
     try:
-        normalized = json.loads(row[0])["normalize"] == "l2"
+        normalized = parse_json(row[0])["normalize"] == "l2"
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError("it does not say what made the features") from error
     connection.execute("DELETE FROM manifest WHERE key IN ('lineage', 'commits')")

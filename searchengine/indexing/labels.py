@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from searchengine.errors import IndexingError
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.files import parse_json
 from searchengine.indexing.roots import Root, label_of
 
 FOLDER, NONE = "folder", "none"
@@ -72,7 +72,7 @@ def labels_from(choice: str) -> Labels:
     try:
         if file.suffix.lower() == ".json":
             with file.open("rb") as opened:
-                return FileLabels(file, _of_coco(json.load(opened, object_hook=_needed)))
+                return FileLabels(file, _of_coco(parse_json(opened.read(), object_hook=_needed)))
         with file.open("rb") as opened:
             if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):
                 raise ValueError("it is UTF-16 text; save it as CSV UTF-8")
@@ -80,7 +80,7 @@ def labels_from(choice: str) -> Labels:
             return FileLabels(file, _of_csv(text))
     except OSError as error:
         raise IndexingError(f"The labels file {file} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise IndexingError(
             f"The labels file {file} is neither a CSV file with the columns path and label nor COCO annotations: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,20 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     refused(tmp_path / "c.npz", "Python objects")
 
 
+@pytest.mark.parametrize("header", ["(" * 9000, "-" * 9000 + "1", "{'descr': " + "[" * 150, "", "1", "{}"])
+def test_headers_that_numpy_cannot_parse(header: str, tmp_path: Path) -> None:
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "a.npy").write_bytes(data)
+    refused(tmp_path / "a.npy", "is not an .npy file")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("features.npy", data)
+    refused(tmp_path / "a.npz", "is not an .npz archive")
+    np.save(tmp_path / "b.npy", GOOD)
+    refused(tmp_path / "b.npy", "a.npy cannot be read", Columns(labels=str(tmp_path / "a.npy")))
+    with pytest.raises(QueryError, match="does not hold a vector"):
+        read_vectors(str(tmp_path / "a.npy"))
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", GOOD)
     np.savez(tmp_path / "a.npz", features=GOOD)
@@ -96,6 +111,9 @@ def test_damaged_files(tmp_path: Path) -> None:
         ({"labels": ["x"] * 5}, "but 5 labels"),
         ({"labels": np.zeros((4, 2))}, r"'labels' has the shape \(4, 2\)"),
         ({"all_labels": ["no"] * 4}, "not a list of labels"),
+        ({"all_labels": ["[" * 100_000] * 4}, "not a list of labels"),
+        ({"all_labels": ['"text"'] * 4}, "not a list of labels"),
+        ({"all_labels": ['[["a"]]'] * 4}, "not a list of labels"),
     ],
 )
 def test_what_does_not_fit_the_rows(more: dict[str, Any], match: str, tmp_path: Path) -> None:
@@ -141,6 +159,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ("v\n[1 2]\n[1 b]\n", "Line 3 of .* something else"),
         ("v\n[0.1 0.2 ... 0.9]\n", r"cut short .*'\.\.\.'"),
         ("id,v\n1,[1 2]\n1,[3 4]\n", "the same id 1"),
+        (f"v,all_labels\n[1 2],{'[' * 100_000}\n", "not a list of labels"),
     ],
 )
 def test_csv(text: str, match: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,27 @@ def test_a_thousand_equal_rows_come_in_the_order_of_their_ids(scale: float) -> N
     (found,) = search(rows, np.ones(1000, dtype=np.bool_), ids, rows[:1], 5)
     assert ids[found.positions].tolist() == [0, 1, 2, 3, 4]
     assert found.distances.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS)
+def test_thousands_of_equal_rows_are_not_all_measured_for_each_of_them(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.zeros((3000, 8), dtype=np.float32)
+    rows[::2] = [1, -0.0, 2, 0, 0, 0, 0, 3]
+    rows[::3, 1] = 0.0
+    measure, measured = measures.MEASURES[metric], []
+    distances = measure.distances
+
+    def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        measured.append(len(positions))
+        return distances(self, positions, query)
+
+    monkeypatch.setattr(measure, "distances", counted)
+    positions, _ = exact.nearest_rows(rows, rows, 3, metric, exclude=np.arange(3000))
+    assert positions[4].tolist() == [0, 2, 6]
+    assert positions[2998].tolist() == [0, 2, 4]
+    assert sum(measured) <= 20 * 3000  # two different queries in each block; it was 3000 * 1500 and more
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 30), m=st.integers(0, 40), k=st.integers(1, 35))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from searchengine.download import Client, DownloadError, Resource, check_md5
 from searchengine.exchange.collections.archives import BadArchiveError, unpack_cifar10, unpack_zip
-from searchengine.files import locked
+from searchengine.files import locked, parse_json
 from searchengine.progress import QUIET, Progress
 
 WORK = ".download"  # in the folder: unfinished downloads, and notes of what has been unpacked
@@ -290,7 +290,7 @@ def _move(source: Path, target: Path) -> Path:
 def _is_unpacked(part: Part, to: Path) -> bool:
     """Whether this archive was unpacked here before, and no file of it is missing."""
     try:
-        note = json.loads(_note(part, to).read_text())
+        note = parse_json(_note(part, to).read_text())
         return note["url"] == part.resource.url and all(
             _count(to / name) >= count for name, count in note["folders"].items()
         )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
 from searchengine.exchange.collections.catalogue import WORK, Downloaded, exclusive
-from searchengine.files import replace_text, replacing
+from searchengine.files import parse_json, replace_text, replacing
 from searchengine.progress import QUIET, Progress
 
 NAME = "open-images"
@@ -83,7 +83,7 @@ class _Notes:
     @classmethod
     def read(cls, work: Path) -> _Notes:
         try:
-            notes = json.loads((work / "labels.json").read_text())
+            notes = parse_json((work / "labels.json").read_text())
             return cls(dict(notes["labels"]), list(notes["missing"]))
         except (OSError, ValueError, TypeError, KeyError):
             return cls()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import UNREADABLE
 from searchengine.errors import LearningError
-from searchengine.files import replace_bytes, replace_text
+from searchengine.files import parse_json, replace_bytes, replace_text
 
 _SHEET = "told"  # the name of settings and epochs in the file
 
@@ -88,7 +88,7 @@ def load_checkpoint(
     try:
         # From memory: NumPy would leave a damaged file open.
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-            sheet = json.loads(str(stored[_SHEET]))
+            sheet = parse_json(str(stored[_SHEET]))
             groups: dict[str, list[NDArray[Any]]] = {"last": [], "optimizer": [], "best": []}
             for name in sorted(set(stored.files) - {_SHEET}):
                 groups[name.rpartition("_")[0]].append(stored[name])
@@ -96,7 +96,7 @@ def load_checkpoint(
         before = dict(sheet["settings"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise LearningError(f"{file} is damaged: {error}. Start again with --restart.") from error
     differing = [
         f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"

@@ -20,7 +20,7 @@ from searchengine.errors import LearningError
 from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.pixels import normalized
-from searchengine.files import flush, locked
+from searchengine.files import flush, locked, parse_json
 from searchengine.learn.triplets import gathering, network
 from searchengine.learn.triplets.checkpoint import (
     Checkpoint,
@@ -273,7 +273,7 @@ def _make_repeatable(file: Path) -> None:
     """
     with zipfile.ZipFile(file) as saved:
         parts = {info.filename: saved.read(info) for info in saved.infolist()}
-    metadata = json.loads(parts["metadata.json"])
+    metadata = parse_json(parts["metadata.json"])
     parts["metadata.json"] = json.dumps({**metadata, "date_saved": ""}).encode()
     numbers: dict[str, int] = {}
     parts["config.json"] = re.sub(
