@@ -7,10 +7,11 @@ import glob
 import itertools
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from searchengine.errors import IndexingError
 
@@ -77,6 +78,32 @@ def _is_running(process: int) -> bool:
     except OSError:
         return True  # under another user
     return True
+
+
+# -- photos, which may have become something else ---------------------------------------------------------------------
+
+MAX_PHOTO_BYTES = 512 * 2**20
+
+
+def open_regular(file: str | bytes | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading without ever waiting: OSError if it is anything but a regular file.
+
+    Opening a named pipe waits for a writer, and a device may never end. A photo can have become one since its folder
+    was listed.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", os.fspath(file))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(file: str | bytes | os.PathLike[str]) -> bytes:
+    """The bytes of a photo; OSError as of ``open_regular``, and beyond ``MAX_PHOTO_BYTES``."""
+    with open_regular(file) as opened:
+        if os.fstat(opened.fileno()).st_size > MAX_PHOTO_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(file))
+        return opened.read()
 
 
 # -- files that a person named ----------------------------------------------------------------------------------------

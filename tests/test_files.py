@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +31,37 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         _write_half(file)
     assert file.read_text(encoding="utf-8") == "Ä"
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a pipe", "folder"])
+def test_whatever_is_no_regular_file_is_refused_without_waiting(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a whole path may be too long for a socket
+    file = tmp_path / "photo.jpg"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(file.name)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        file.symlink_to("/dev/zero" if kind == "device" else "pipe")
+    for read in (files.open_regular, files.read_regular):
+        with pytest.raises(OSError, match=re.escape(str(file))):
+            read(file)
+
+
+def test_a_photo_is_read_as_a_whole_unless_it_is_huge(tmp_path: Path) -> None:
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(b"abc")
+    assert files.read_regular(os.fsencode(file)) == b"abc"
+    with file.open("r+b") as opened:
+        opened.truncate(files.MAX_PHOTO_BYTES + 1)  # a hole: it takes no room
+    with pytest.raises(OSError, match="too large"):
+        files.read_regular(file)
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchengine.errors import ImageError, IndexingError
-from searchengine.files import check_output_folder, output_errors, replace_bytes, replacing
+from searchengine.files import check_output_folder, output_errors, read_regular, replace_bytes, replacing
 from searchengine.images import decode
 from searchengine.index.types import ImageRecord
 
@@ -60,7 +60,7 @@ def _load(file: Path | None, side: int) -> Image:
 
     if file is None:
         raise FileNotFoundError
-    tile = Image.fromarray(decode(file.read_bytes(), at_least=(side, side)).pixels)
+    tile = Image.fromarray(decode(read_regular(file), at_least=(side, side)).pixels)
     tile.thumbnail((side, side), Image.Resampling.BICUBIC)
     return tile
 

@@ -32,6 +32,7 @@ from searchengine.cli.options import (
 )
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.errors import ImageError
+from searchengine.files import read_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,7 @@ def read_picture(file: Path, *, id_option: str = "") -> bytes:
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             raise ImageError(f"{name} is not a file. Name an image file.")
-        return file.read_bytes()
+        return read_regular(file)
     except FileNotFoundError as error:
         if id_option and name.isascii() and name.isdigit():
             raise ImageError(f"There is no file {name}. For image {name} of the index: {id_option} {name}") from error

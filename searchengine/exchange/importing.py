@@ -20,6 +20,7 @@ from searchengine.exchange.reading import read_features
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.pixels import normalized
 from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
+from searchengine.files import open_regular
 from searchengine.images import average_colour, decode
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
@@ -296,7 +297,7 @@ def _look_at_picture(row: ImageRow, folder: Path) -> ImageRow:
     if row.path is None:
         return row
     try:
-        with open(bytes(folder) + b"/" + row.path, "rb") as file:  # noqa: PTH123  (a path of bytes)
+        with open_regular(bytes(folder) + b"/" + row.path) as file:
             status = os.fstat(file.fileno())
             data = file.read()
         image = decode(data, at_least=_COLOUR_SIZE)

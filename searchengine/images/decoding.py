@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from PIL import (
 
 from searchengine.compat import pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
+from searchengine.files import read_regular
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.rgb import exif_orientation, swaps_sides, to_rgb, upright
 
@@ -74,7 +74,7 @@ def decode(
 def read_image(file: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file, not decoded. Raises ImageError if it cannot be read."""
     try:
-        return Path(file).read_bytes()
+        return read_regular(file)
     except OSError as error:
         raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error
 

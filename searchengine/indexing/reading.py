@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ImageError, ImageTooLargeError, NotAnImageError
+from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
 from searchengine.index.types import FileState
 from searchengine.indexing.scan import Candidate
 
-MAX_FILE_BYTES = 512 * 2**20
 _RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same mtime
 
 Preprocess = Callable[[bytes], tuple[DecodedImage, NDArray[np.uint8]]]
@@ -76,15 +76,15 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Collection
     state: FileState | None = None
     content_hash: bytes | None = None
     try:
-        with open(candidate.file, "rb") as opened:  # noqa: PTH123  (a path of bytes)
+        with open_regular(candidate.file) as opened:
             seen = os.fstat(opened.fileno())
             state = FileState(seen.st_size, seen.st_mtime_ns, seen.st_mtime_ns < time.time_ns() - _RACY_NS)
             head = opened.read(HEAD_BYTES)
             if sniff(head) is None:
                 raise NotAnImageError(why_not(head))
-            if seen.st_size > MAX_FILE_BYTES:
+            if seen.st_size > MAX_PHOTO_BYTES:
                 raise ImageTooLargeError(
-                    f"The file has {seen.st_size / 2**20:.0f} MiB; {MAX_FILE_BYTES // 2**20} are allowed."
+                    f"The file has {seen.st_size / 2**20:.0f} MiB; {MAX_PHOTO_BYTES // 2**20} are allowed."
                 )
             opened.seek(0)
             data = opened.read()

@@ -9,6 +9,7 @@ from flask import Response, render_template, request, send_file
 
 from searchengine import images as decoding
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
+from searchengine.files import open_regular
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
 from searchengine.index.types import ImageRecord
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
@@ -24,7 +25,7 @@ def original(image_id: str) -> Response:
     """The file as it is, or as JPEG where browsers do not show its format."""
     record = _record(image_id)
     file = existing_file(record)
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         format_ = decoding.sniff(opened.read(HEAD_BYTES))
     if format_ is None:
         # The file was an image when it was indexed. Whatever it is now, it is not handed out.

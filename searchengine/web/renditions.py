@@ -17,7 +17,7 @@ from typing import Literal
 
 from searchengine import images
 from searchengine.errors import ImageError
-from searchengine.files import replace_bytes
+from searchengine.files import read_regular, replace_bytes
 from searchengine.index.types import ImageRecord
 
 THUMBNAIL_SIDE = 480  # px; cards are about 220 px high, and screens have two pixels to one
@@ -75,7 +75,7 @@ class Renditions:
 def read_file(record: ImageRecord) -> bytes:
     """The bytes of the image's file; FileGoneError."""
     try:
-        return existing_file(record).read_bytes()
+        return read_regular(existing_file(record))
     except OSError as error:
         raise _gone(record) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from searchengine.errors import ExtractorError, IndexingError
+from searchengine.files import open_regular
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import IndexingOptions, reading
 from searchengine.indexing.model import RunExtractor
@@ -40,26 +42,40 @@ def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """The disk reads so many files, and no more."""
     left = [after]
 
-    def opening(file: Any, mode: str = "r") -> Any:
+    def opening(file: bytes) -> Any:
         left[0] -= 1
-        opened = open(file, mode)  # noqa: PTH123, SIM115
+        opened = open_regular(file)
         return opened if left[0] >= 0 else Faulty(opened)
 
-    monkeypatch.setattr(reading, "open", opening, raising=False)
+    monkeypatch.setattr(reading, "open_regular", opening)
 
 
 def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
     """The disk is taken out after so many files: an empty folder is left, its mount point."""
     left = [after]
 
-    def opening(file: Any, mode: str = "r") -> Any:
+    def opening(file: bytes) -> Any:
         left[0] -= 1
         if left[0] == 0:
             photos.rename(photos.with_name("away"))
             photos.mkdir()
-        return open(file, mode)  # noqa: PTH123
+        return open_regular(file)
 
-    monkeypatch.setattr(reading, "open", opening, raising=False)
+    monkeypatch.setattr(reading, "open_regular", opening)
+
+
+def becoming_pipes(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """After so many files, each photo is a named pipe by the time that it is opened."""
+    left = [after]
+
+    def opening(file: bytes) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            os.unlink(file)  # noqa: PTH108  (a path of bytes)
+            os.mkfifo(file)
+        return open_regular(file)
+
+    monkeypatch.setattr(reading, "open_regular", opening)
 
 
 def test_what_could_not_be_read_for_a_while_is_read_again(
@@ -72,6 +88,15 @@ def test_what_could_not_be_read_for_a_while_is_read_again(
         done = update(threads=1)
         assert (done.added, done.skipped) == (1, 2)
     assert (update().added, update().images) == (2, 3)
+
+
+def test_a_photo_that_becomes_a_pipe_is_skipped_and_not_waited_for(
+    photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(photos, a=1, b=2, c=3)
+    becoming_pipes(monkeypatch, after=1)
+    done = update(threads=1)
+    assert (done.added, done.skipped) == (1, 2)
 
 
 @pytest.mark.parametrize("fault", ["breaks", "is taken out"])

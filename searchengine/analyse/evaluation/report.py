@@ -13,6 +13,7 @@ from searchengine.analyse.evaluation import charts, metrics, wording
 from searchengine.analyse.evaluation.comparing import p_text, signed
 from searchengine.analyse.evaluation.results import Comparison, Evaluation
 from searchengine.errors import ImageError, IndexingError
+from searchengine.files import read_regular
 from searchengine.images import thumbnail
 from searchengine.index.metrics import metric_title
 
@@ -151,7 +152,7 @@ def _data_uri(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
-        small = thumbnail(file.read_bytes(), max_side=_THUMBNAIL)
+        small = thumbnail(read_regular(file), max_side=_THUMBNAIL)
     except (OSError, ImageError):
         return None
     return "data:image/jpeg;base64," + base64.b64encode(small).decode("ascii")

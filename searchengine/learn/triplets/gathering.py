@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageError, LearningError
 from searchengine.extractors import Extractor
+from searchengine.files import read_regular
 from searchengine.images import resize
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.roots import assign_roots, check_roots
@@ -222,8 +223,7 @@ def _read_ahead(
 
 def _read(image: Labelled, extractor: Extractor, records: Records, views: int, seed: int) -> _Read:
     try:
-        with open(image.file, "rb") as stream:  # noqa: PTH123  (a path of bytes)
-            data = stream.read()
+        data = read_regular(image.file)
     except OSError as error:
         return _Read(None, reason=f"The file cannot be read: {error.strerror or error}.")
     content = hashlib.blake2b(data, digest_size=16).digest()
