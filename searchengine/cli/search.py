@@ -84,7 +84,7 @@ def naming(file: Path) -> Iterator[None]:
 def same_file(contents: bytes) -> Callable[[Hit], bool]:
     """Whether a hit is an image with just these bytes."""
     digest = blake2b(contents, digest_size=16).hexdigest()
-    return lambda hit: hit.record is not None and hit.record.content_hash == digest
+    return lambda hit: hit.record.content_hash == digest
 
 
 _SEARCH = """\

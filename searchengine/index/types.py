@@ -30,7 +30,7 @@ class Hit:
     distance: float
     score: float
     label: str | None
-    record: ImageRecord | None = field(default=None, repr=False, compare=False)
+    record: ImageRecord = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, without the record."""

@@ -36,7 +36,7 @@ def healthz() -> Response:
 
 def _health(index: ServedIndex) -> dict[str, Any]:
     try:
-        status = index.engine.status()
+        status = index.engine.index.status()
     except SearchEngineError as error:
         return {"status": "error", "error": str(error)}
     run = status.run

@@ -84,16 +84,10 @@ def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None
     )
 
 
-def cards_of(
-    hits: Sequence[Hit], records: Sequence[ImageRecord], *, normalized: bool, metric: str = EUCLIDEAN
-) -> list[Card]:
-    """Hits with their records, in the order of the hits."""
-    return [
-        card_of(record, hit, closeness)
-        for hit, record, closeness in zip(
-            hits, records, closeness_of(hits, normalized=normalized, metric=metric), strict=True
-        )
-    ]
+def cards_of(hits: Sequence[Hit], *, normalized: bool, metric: str = EUCLIDEAN) -> list[Card]:
+    """The images of a ranking, in its order."""
+    bars = closeness_of(hits, normalized=normalized, metric=metric)
+    return [card_of(hit.record, hit, closeness) for hit, closeness in zip(hits, bars, strict=True)]
 
 
 def cosine_is_score(metric: str, *, normalized: bool) -> bool:

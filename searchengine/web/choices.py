@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -66,7 +67,7 @@ def index_choices(
         if uploaded and _takes_uploads(index):
             again = url_in(index, "pages.search_upload", **values)
         try:
-            note = index.engine.extractor_title
+            note = index.title
         except SearchEngineError:  # the others can be chosen all the same
             note = "It cannot be read at present"
         if (record is not None and image_id is None) or (uploaded and again is None):
@@ -85,7 +86,7 @@ def _takes_uploads(index: ServedIndex) -> bool:
 def _same_image(index: ServedIndex, record: ImageRecord) -> int | None:
     """The id of an image in another index; None where it is not in it, or the index cannot be read."""
     try:
-        return index.engine.find(record)
+        return index.engine.index.find(record)
     except SearchEngineError:
         return None
 
@@ -110,12 +111,12 @@ def metric_groups(*, normalized: bool) -> list[list[str]]:
 
 def metric_choices(chosen: str, address: Callable[[str | None], Address]) -> list[list[Choice]]:
     """Every metric, those that rank alike together; ``address`` maps a metric (None: the index's own) to its page."""
-    engine = this_index().engine
+    index = this_index().engine.index
     groups = []
-    for group in metric_groups(normalized=engine.normalized):
+    for group in metric_groups(normalized=index.normalized):
         choices = []
         for metric in group:
-            to = address(None if metric == engine.metric else metric)
+            to = address(None if metric == index.metric else metric)
             choices.append(Choice(short_title(metric), to.href, metric == chosen, to.again))
         groups.append(choices)
     return groups
@@ -169,9 +170,9 @@ def _address_by_id(address: Address) -> Callable[[int], Address]:
 
 def other_side(index: ServedIndex, metric: str) -> tuple[ServedIndex, str]:
     """What is compared with a ranking at first: the next index, or the same one by a metric that ranks otherwise."""
-    other = this_site().after(index)
-    if other is not index:
-        return other, other.engine.metric
-    normalized = index.engine.normalized
+    for other in this_site().after(index):
+        with suppress(SearchEngineError):  # one that cannot be read is passed over
+            return other, other.engine.index.metric
+    normalized = index.engine.index.normalized
     groups = metric_groups(normalized=normalized)
     return index, next(group[0] for group in groups if not rank_alike(group[0], metric, normalized=normalized))

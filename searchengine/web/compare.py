@@ -6,23 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 from flask import Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
+from numpy.typing import NDArray
 
 from searchengine.errors import ImageError
 from searchengine.extractors import ExtractorSpec
+from searchengine.images import MAX_PIXELS
 from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
-from searchengine.index.types import ImageRecord
+from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.api import wants_json
 from searchengine.web.cards import Card, card_of, cards_of
 from searchengine.web.choices import Address, index_choices, other_side, short_title
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
 from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, shown_k, style_of_query
 from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric
-from searchengine.web.ranking import Ranking, rank_feature, rank_foreign
-from searchengine.web.uploads import DecodedUpload, UploadReader, read_upload
+from searchengine.web.renditions import has_file, read_file
+from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
-Rank = Callable[[ServedIndex, str | None], Ranking]
+Rank = Callable[[ServedIndex, str | None], tuple[list[Hit], int | None]]  # also the image searched by, if it holds it
 
 compare = IndexBlueprint("compare", __name__)
 
@@ -47,13 +50,17 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two rankings; ``problem`` says why there is none. ``by`` is the metric, None for the index's own."""
+    """One of the two rankings; ``problem`` says why there is none. ``by`` is the metric, None for the index's own.
+
+    ``images`` is the size of the collection; ``self_id`` the image searched by, where this index holds it.
+    """
 
     name: str
     collection: ServedIndex
     metric: str
     by: str | None
-    ranking: Ranking
+    hits: list[Hit]
+    self_id: int | None
     cards: list[Card]
     images: int
     problem: str | None
@@ -61,12 +68,12 @@ class Side:
     @property
     def extractor(self) -> str:
         """The extractor in words."""
-        return self.collection.engine.extractor_title
+        return self.collection.title
 
     @property
-    def self_id(self) -> int | None:
-        """The image searched by, where this index holds it."""
-        return self.ranking.self_id
+    def records(self) -> list[ImageRecord]:
+        """The images, in rank order."""
+        return [hit.record for hit in self.hits]
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Comparison:
     @property
     def shared(self) -> Shared:
         """The images on both sides."""
-        return shared(self.left.ranking.records, self.right.ranking.records)
+        return shared(self.left.records, self.right.records)
 
     @property
     def alike(self) -> str:
@@ -122,11 +129,13 @@ def by_id() -> ResponseReturnValue:
     if image_id is None:
         raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
     index = this_index()
-    record = index.engine.record(image_id)
+    record = index.engine.index.records([image_id])[0]
     k = parse_k(request.args.get("k"), this_site().settings.default_k)
 
-    def rank(side: ServedIndex, metric: str | None) -> Ranking:
-        return rank_foreign(side, index, record, k, metric)
+    def rank(side: ServedIndex, metric: str | None) -> tuple[list[Hit], int | None]:
+        image_id = record.id if side is index else side.engine.index.find(record)
+        feature = _feature_of_file(side, record) if image_id is None else side.engine.index.feature(image_id)
+        return side.engine.index.search(feature, k, metric)[0], image_id
 
     comparison = Comparison(*_sides(rank, _rankings(request.args)), k, record=record)
     if wants_json():
@@ -145,8 +154,8 @@ def by_upload() -> ResponseReturnValue:
     index = next((index for index, _ in rankings if index.takes_uploads), rankings[0][0])
     upload = reader.decode(index.engine)
 
-    def rank(side: ServedIndex, metric: str | None) -> Ranking:
-        return rank_feature(side.engine, reader.embed(side.engine), k, metric)
+    def rank(side: ServedIndex, metric: str | None) -> tuple[list[Hit], int | None]:
+        return side.engine.index.search(reader.embed(side.engine), k, metric)[0], None
 
     comparison = Comparison(*_sides(rank, rankings), k, upload=upload)
     if wants_json():
@@ -160,7 +169,7 @@ def _rankings(values: Mapping[str, str]) -> list[tuple[ServedIndex, str | None]]
     left_by = parse_metric(values.get("left_by"))
     right, right_by = _index_named(values.get("right")), parse_metric(values.get("right_by"))
     if right is None:
-        right, metric = other_side(left, left_by or left.engine.metric)
+        right, metric = other_side(left, left_by or left.engine.index.metric)
         right_by = right_by or metric
     return [(left, left_by), (right, right_by)]
 
@@ -182,16 +191,31 @@ def _sides(rank: Rank, rankings: Sequence[tuple[ServedIndex, str | None]]) -> tu
 
 def _side(name: str, rank: Rank, index: ServedIndex, metric: str | None) -> Side:
     """One side; an index that cannot answer says why."""
-    engine = index.engine
-    metric = metric or engine.metric
-    by = None if metric == engine.metric else metric
+    collection = index.engine.index
+    metric = metric or collection.metric
+    by = None if metric == collection.metric else metric
     problem = None
     try:
-        ranking = rank(index, by)
+        hits, self_id = rank(index, by)
     except (RequestError, ImageError) as error:
-        problem, ranking = str(error), Ranking([], [])
-    cards = cards_of(ranking.hits, ranking.records, normalized=engine.normalized, metric=metric)
-    return Side(name, index, metric, by, ranking, cards, engine.status().images, problem)
+        problem, hits, self_id = str(error), [], None
+    cards = cards_of(hits, normalized=collection.normalized, metric=metric)
+    return Side(name, index, metric, by, hits, self_id, cards, len(collection), problem)
+
+
+def _feature_of_file(index: ServedIndex, record: ImageRecord) -> NDArray[np.float32]:
+    """The (1, d) float32 feature of an image that ``index`` does not hold, made from its file; RequestError."""
+    if not index.takes_uploads:
+        raise RequestError(f"“{record.path}” is not in {index.name}, which can only be searched by its own rows.")
+    if not has_file(record):
+        raise RequestError(f"“{record.path}” is not in {index.name}, and there is no file to search by.")
+    try:
+        upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
+        # Its own index accepted it at this size; the limit of uploads is for strangers.
+        return UploadReader(upload, MAX_PIXELS).embed(index.engine)
+    except ImageError as error:  # damaged since it was indexed
+        reason = f"“{record.path}” is not in {index.name}, and its file cannot be searched by. {error}"
+        raise RequestError(reason) from error
 
 
 def _to_json(query: dict[str, Any], comparison: Comparison) -> Response:
@@ -204,7 +228,7 @@ def _to_json(query: dict[str, Any], comparison: Comparison) -> Response:
                 "index": side.collection.name,
                 "metric": side.metric,
                 "error": side.problem,
-                "hits": [hit.to_dict() for hit in side.ranking.hits],
+                "hits": [hit.to_dict() for hit in side.hits],
             }
             for side in comparison.sides
         ],

@@ -1,4 +1,4 @@
-"""The search engines of a server: what the pages ask of one, and how several share what is large."""
+"""The search engines of a server: what the pages need of one, and how several share an extractor."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from searchengine.engine import SearchEngine, open_index
 from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.local import LocalIndex
-from searchengine.index.types import Hit, ImageRecord, IndexStatus
+from searchengine.index.protocol import Index
+from searchengine.index.types import Hit
 from searchengine.learn import Classifier, latest_classifier
 from searchengine.settings import Settings
+from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
 
 
 class QueryReader(Protocol):
-    """The part of an extractor that reads an image file as the index did."""
+    """The part of an extractor that a search by an upload needs."""
 
     def preprocess(self, data: bytes, max_pixels: int, /) -> tuple[DecodedImage, NDArray[np.uint8]]:
         """An image file -> the decoded image, and (h, w, 3) uint8 pixels of the extractor's input size; ImageError."""
         ...
 
-
-class Engine(Protocol):
-    """What the pages ask of a search engine. ``ServedEngine`` is one; tests have their own."""
-
-    @property
-    def index(self) -> LocalIndex | None:
-        """The index in a folder, which may hold a map, groups and an evaluation; None where there is no folder."""
+    def embed(self, images: Sequence[NDArray[np.uint8]], /) -> NDArray[np.float32]:
+        """n times (h, w, 3) uint8 RGB -> (n, d) float32; ExtractorError."""
         ...
 
+
+class Engine(Protocol):
+    """What the pages need: an index, the extractor that made it, and what is kept beside it.
+
+    ``ServedEngine`` implements it; tests have their own.
+    """
+
     @property
-    def extractor_title(self) -> str:
-        """The extractor in words, e.g. "VGG16 fc2, ImageNet weights, L2-normalised"."""
+    def index(self) -> Index:
+        """The collection."""
         ...
 
     @property
@@ -45,34 +49,8 @@ class Engine(Protocol):
         """The extractor as a value; it ``embeds`` unless the features were imported."""
         ...
 
-    @property
-    def normalized(self) -> bool:
-        """Whether features are L2-normalised, so that a score is a cosine."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """The metric of the index, e.g. "euclidean"."""
-        ...
-
     def extractor(self) -> QueryReader:
         """The extractor that made the index; ExtractorError, or QueryError where the features were imported."""
-        ...
-
-    def embed(self, image: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """(h, w, 3) uint8 RGB -> (1, d) float32; ExtractorError."""
-        ...
-
-    def search_feature(self, feature: NDArray[np.float32], k: int, *, metric: str | None = None) -> list[Hit]:
-        """(1, d) float32 -> at most k hits, by another metric than the index's if one is named; ExtractorError."""
-        ...
-
-    def search_id(self, image_id: int, k: int, *, metric: str | None = None) -> list[Hit]:
-        """At most k hits, the image itself among them; UnknownImageError."""
-        ...
-
-    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
-        """``search_id`` for several at once, in one pass; UnknownImageError."""
         ...
 
     def recommend(
@@ -88,31 +66,15 @@ class Engine(Protocol):
         ...
 
     def classifier(self) -> Classifier | None:
-        """The classifier that lives with the index, as it stands now; IndexError_ where it cannot be used."""
+        """The classifier of the index, as it is now; IndexError_ where it cannot be used."""
         ...
 
-    def find(self, other: ImageRecord) -> int | None:
-        """The id of the same image as one of another index, if this index holds it."""
+    def overview(self) -> Overview:
+        """The map and the groups, as they are now."""
         ...
 
-    def feature(self, image_id: int) -> NDArray[np.float32]:
-        """The feature of one image, (d,) float32; UnknownImageError."""
-        ...
-
-    def record(self, image_id: int) -> ImageRecord:
-        """What is known of one image; UnknownImageError."""
-        ...
-
-    def records(self, ids: list[int]) -> list[ImageRecord]:
-        """What is known of each id, in that order; UnknownImageError."""
-        ...
-
-    def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images spread evenly over the collection; those of a smaller n are among those of a larger one."""
-        ...
-
-    def status(self) -> IndexStatus:
-        """The index in numbers, as it stands now."""
+    def evaluation(self) -> LatestEvaluation:
+        """The evaluation, as it is now."""
         ...
 
     def warm(self) -> None:
@@ -121,18 +83,18 @@ class Engine(Protocol):
 
 
 class SharedExtractors:
-    """Loaded extractors by fingerprint: two indexes of one extractor hold a single copy of it.
+    """Loaded extractors by fingerprint: indexes of the same extractor share one copy.
 
-    An extractor is let go when no index needs it any more.
+    An extractor is released when no index uses it any more.
     """
 
     def __init__(self) -> None:
-        self.lock = Lock()  # one is loaded at a time, so that memory is not needed twice
+        self.lock = Lock()  # one is loaded at a time, which bounds the memory
         self.loaded: WeakValueDictionary[str, Extractor] = WeakValueDictionary()
 
 
 class ServedEngine(SearchEngine):
-    """A search engine among others in one process. Its extractor is loaded by the first search by an upload."""
+    """A search engine that shares its extractor with others. It is loaded at the first search by an upload."""
 
     def __init__(
         self,
@@ -145,10 +107,20 @@ class ServedEngine(SearchEngine):
         super().__init__(index, precision=precision, runtime=runtime)
         self._shared = shared or SharedExtractors()
         self._classifier = latest_classifier(index)
+        self._overview = cached_overview(index)
+        self._evaluation = cached_evaluation(index)
 
     def classifier(self) -> Classifier | None:
-        """The classifier that is kept with the index; see ``latest_classifier``."""
+        """The classifier of the index; see ``latest_classifier``."""
         return self._classifier.get()
+
+    def overview(self) -> Overview:
+        """The map and the groups of the index."""
+        return self._overview.get()
+
+    def evaluation(self) -> LatestEvaluation:
+        """The evaluation of the index."""
+        return self._evaluation.get()
 
     def extractor(self) -> Extractor:
         """The extractor that made the index; another index's, if that was made by the same."""

@@ -12,7 +12,6 @@ from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.web.cards import Card, card_of
 from searchengine.web.indexes import IndexBlueprint, this_index
-from searchengine.web.ranking import existing_records
 
 evaluations = IndexBlueprint("evaluations", __name__)
 
@@ -20,7 +19,7 @@ evaluations = IndexBlueprint("evaluations", __name__)
 @evaluations.get("/evaluation")
 def evaluation() -> str:
     """The evaluation, or how to make one."""
-    latest = this_index().evaluation.get()
+    latest = this_index().engine.evaluation()
     if latest.kept is None:
         return render_template("evaluation.html", one=None, problem=latest.problem)
     evaluation = latest.kept.evaluation
@@ -39,7 +38,8 @@ def evaluation() -> str:
 def _cards(evaluation: Evaluation, kept: KeptEvaluation) -> dict[str, Card]:
     """The images of the report that the index still holds, by path."""
     ids = {picture.path: kept.ids.get(picture.path) for picture in _pictures(evaluation)}
-    records = existing_records(this_index().engine, [id_ for id_ in ids.values() if id_ is not None])
+    known = this_index().engine.index.known([id_ for id_ in ids.values() if id_ is not None])
+    records = {record.id: record for record in known}
     return {path: card_of(records[id_]) for path, id_ in ids.items() if id_ in records}
 
 

@@ -51,7 +51,7 @@ def _record(text: str) -> ImageRecord:
     image_id = parse_id(text)
     if image_id is None:
         raise UnknownImageError("There is no such image: its number must be a whole number from 0 up.")
-    return this_index().engine.record(image_id)
+    return this_index().engine.index.records([image_id])[0]
 
 
 def _send_rendition(rendition: Rendition, record: ImageRecord) -> Response:

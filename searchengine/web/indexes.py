@@ -13,11 +13,9 @@ from typing import Any
 
 from flask import Blueprint, Flask, abort, current_app, g, request, url_for
 
-from searchengine.derived import Cached
 from searchengine.settings import Settings
 from searchengine.web.engines import Engine
 from searchengine.web.nearness import Nearness
-from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
 from searchengine.web.renditions import Renditions
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
@@ -31,13 +29,16 @@ class ServedIndex:
     name: str
     engine: Engine
     nearness: Nearness
-    overview: Cached[Any, Overview]
-    evaluation: Cached[Any, LatestEvaluation]
 
     @classmethod
     def of(cls, name: str, engine: Engine) -> ServedIndex:
         """The index that ``engine`` searches."""
-        return cls(name, engine, Nearness(engine), cached_overview(engine.index), cached_evaluation(engine.index))
+        return cls(name, engine, Nearness(engine.index))
+
+    @property
+    def title(self) -> str:
+        """The extractor in words, e.g. "VGG16 fc2, ImageNet weights, L2-normalised"."""
+        return self.engine.index.manifest("extractor") or ""
 
     @property
     def takes_uploads(self) -> bool:
@@ -67,9 +68,10 @@ class Site:
         """The index of that name."""
         return next((index for index in self.indexes if index.name == name), None)
 
-    def after(self, index: ServedIndex) -> ServedIndex:
-        """The next index in order; after the last comes the first."""
-        return self.indexes[(self.indexes.index(index) + 1) % len(self.indexes)]
+    def after(self, index: ServedIndex) -> tuple[ServedIndex, ...]:
+        """The other indexes, beginning with the next one; after the last comes the first."""
+        position = self.indexes.index(index)
+        return self.indexes[position + 1 :] + self.indexes[:position]
 
 
 class IndexBlueprint(Blueprint):

@@ -13,7 +13,6 @@ from searchengine.web.cards import Card, card_of
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.overview import Group, Overview
 from searchengine.web.queries import RequestError, parse_id, parse_k
-from searchengine.web.ranking import existing_records
 from searchengine.web.security import ASK_AGAIN
 
 _IMAGES_OF_A_GROUP = 5  # on the page of all groups
@@ -33,14 +32,14 @@ class Preview:
 @maps.get("/map")
 def map_() -> str:
     """The page; a script draws the map from ``/map/points``."""
-    index = this_index()
-    return render_template("map.html", overview=index.overview.get(), status=index.engine.status())
+    engine = this_index().engine
+    return render_template("map.html", overview=engine.overview(), status=engine.index.status())
 
 
 @maps.get("/map/points")
 def points() -> Response:
     """The map in numbers, see ``overview.pack``."""
-    overview = this_index().overview.get()
+    overview = this_index().engine.overview()
     if overview.points is None:
         raise UnknownImageError("There is no map of this collection yet. Make one: searchengine map --index-dir DIR")
     response = Response(overview.points, mimetype="application/octet-stream")
@@ -53,7 +52,7 @@ def points() -> Response:
 @maps.get("/groups")
 def groups() -> str:
     """All groups, or one of them."""
-    overview = this_index().overview.get()
+    overview = this_index().engine.overview()
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
             return _group_page(overview, kind, candidates)
@@ -76,8 +75,7 @@ def _group_page(overview: Overview, kind: str, candidates: Sequence[Group]) -> s
             "There is no such group. The groups may have been made again since: look at all of them.", 404
         )
     shown = parse_k(request.args.get("n"), this_site().settings.sample)
-    records = existing_records(this_index().engine, group.ids[:shown])
-    cards = [card_of(record) for record in records.values()]
+    cards = [card_of(record) for record in this_index().engine.index.known(group.ids[:shown])]
     return render_template(
         "groups.html", overview=overview, group=group, kind=kind, cards=cards, more=_more(shown, group.size)
     )
@@ -85,7 +83,8 @@ def _group_page(overview: Overview, kind: str, candidates: Sequence[Group]) -> s
 
 def _previews(groups: Sequence[Group]) -> list[Preview]:
     ids = {group: group.ids[:_IMAGES_OF_A_GROUP] for group in groups}
-    records = existing_records(this_index().engine, [id_ for group in groups for id_ in ids[group]])
+    known = this_index().engine.index.known([id_ for group in groups for id_ in ids[group]])
+    records = {record.id: record for record in known}
     return [Preview(group, tuple(card_of(records[id_]) for id_ in ids[group] if id_ in records)) for group in groups]
 
 

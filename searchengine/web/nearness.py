@@ -7,15 +7,15 @@ the latter for collections of near copies, in which everything that is merely si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from searchengine.derived import Cached
 from searchengine.errors import UnknownImageError
 from searchengine.index.exact import nearest
-from searchengine.web.engines import Engine
+from searchengine.index.protocol import Index
 
 _SAMPLE = 24  # images of the collection, searched in one pass over its features
 _MIN_IMAGES = 40  # a smaller collection has no usual distance
@@ -29,8 +29,8 @@ class Nearness:
     collection; and again in the background, while the old figure is used, when the collection has doubled.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, index: Index) -> None:
+        self._index = index
         self._limit = Cached(self._key, self._measure, in_background=lambda old, new: old[0] == new[0])
 
     def warm(self) -> None:
@@ -47,15 +47,16 @@ class Nearness:
 
     def _key(self) -> tuple[str, int]:
         """What the limit holds for: an extractor, and the size of the collection by powers of two; 0 if too small."""
-        status = self._engine.status()
+        status = self._index.status()
         return status.fingerprint, status.images.bit_length() if status.images >= _MIN_IMAGES else 0
 
     def _measure(self) -> float:
-        if self._engine.status().images < _MIN_IMAGES:
+        if self._index.status().images < _MIN_IMAGES:
             return float("inf")  # nothing is far
-        ids = [record.id for record in self._engine.sample(_SAMPLE)]
-        neighbours = self._engine.search_ids(ids, 2)
-        between = self._between(ids)
+        ids = [record.id for record in self._index.sample(_SAMPLE)]
+        features = np.stack([self._index.feature(id_) for id_ in ids])  # (n, d) float32
+        neighbours = self._index.search(features, 2)
+        between = self._between(features)
         distances = sorted(
             next((hit.distance for hit in hits if hit.id != id_), float("inf"))
             for id_, hits in zip(ids, neighbours, strict=True)
@@ -63,12 +64,11 @@ class Nearness:
         usual = distances[int(_QUANTILE * (len(distances) - 1))]
         return max(usual, between / 2) if between > 0 else usual  # half a negative inner product means nothing
 
-    def _between(self, ids: Sequence[int]) -> float:
-        """The median distance between two different images of these; 0 where there are fewer than two."""
-        features = np.stack([self._engine.feature(id_) for id_ in ids])  # (n, d) float32
+    def _between(self, features: NDArray[np.float32]) -> float:
+        """The median distance between two different rows of these; 0 where there are fewer than two."""
         squared_norms = np.square(features, dtype=np.float64).sum(axis=1)
-        rows = np.arange(len(ids))
-        neighbours = nearest(self._engine.metric, features, squared_norms, rows, features, len(ids))
+        rows = np.arange(len(features))
+        neighbours = nearest(self._index.metric, features, squared_norms, rows, features, len(rows))
         pairs = [
             distance
             for row, ranked in enumerate(neighbours)

@@ -49,19 +49,16 @@ class Group:
 class Overview:
     """The map and the groups; the notes say what is out of date. ``points``: the map by ``pack``, None without one."""
 
-    map_note: str
-    groups_note: str
-    points: bytes | None
-    etag: str
-    images: int
-    has_groups: bool
-    clusters: tuple[Group, ...]
-    duplicates: tuple[Group, ...]
-    silhouette: float | None
-    limit: float | None
-
-
-_EMPTY = Overview("", "", None, "", 0, has_groups=False, clusters=(), duplicates=(), silhouette=None, limit=None)
+    map_note: str = ""
+    groups_note: str = ""
+    points: bytes | None = None
+    etag: str = ""
+    images: int = 0
+    has_groups: bool = False
+    clusters: tuple[Group, ...] = ()
+    duplicates: tuple[Group, ...] = ()
+    silhouette: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +69,16 @@ class LatestEvaluation:
     problem: str = ""
 
 
-def cached_overview(index: LocalIndex | None) -> Cached[Any, Overview]:
-    """The overview of an index, computed again when the index or a file beside it has changed; None has no folder."""
-    if index is None:
-        return Cached(lambda: None, lambda: _EMPTY)
+def cached_overview(index: LocalIndex) -> Cached[Any, Overview]:
+    """The overview of an index, computed again when the index or a file beside it has changed."""
     return Cached(
         lambda: (index.state().generation, MAP.identity(index.folder), GROUPS.identity(index.folder)),
         lambda: _overview(index),
     )
 
 
-def cached_evaluation(index: LocalIndex | None) -> Cached[Any, LatestEvaluation]:
-    """The evaluation of an index, read again when the index or the evaluation has changed; None has no folder."""
-    if index is None:
-        return Cached(lambda: None, lambda: LatestEvaluation(None))
+def cached_evaluation(index: LocalIndex) -> Cached[Any, LatestEvaluation]:
+    """The evaluation of an index, read again when the index or the evaluation has changed."""
     return Cached(lambda: (index.state().generation, EVALUATION.identity(index.folder)), lambda: _evaluation(index))
 
 
@@ -105,7 +98,7 @@ def _overview(index: LocalIndex) -> Overview:
     map_, map_note = _loaded(index.folder, MAP)
     groups, groups_note = _loaded(index.folder, GROUPS)
     if map_ is None and groups is None:
-        return Overview(map_note, groups_note, None, "", len(rows), False, (), (), None, None)
+        return Overview(map_note, groups_note, images=len(rows))
     stamps = stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:

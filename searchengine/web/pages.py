@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import SearchEngineError
 from searchengine.index.metrics import alike_sentence, metric_title
-from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.index.types import Hit, ImageRecord, IndexStatus
 from searchengine.settings import MAX_K
 from searchengine.web.api import wants_json
 from searchengine.web.cards import Card, CardUrls, card_of, cards_of, cosine_is_score, query_style, relative
@@ -27,15 +27,7 @@ from searchengine.web.choices import (
 )
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.queries import Feedback, RequestError, parse_feedback, parse_id, parse_k, parse_metric
-from searchengine.web.ranking import (
-    PredictedLabels,
-    Ranking,
-    existing_records,
-    predict_labels,
-    rank_feature,
-    rank_feedback,
-    rank_image,
-)
+from searchengine.web.ranking import PredictedLabels, predict_labels
 from searchengine.web.renditions import has_file, has_picture
 from searchengine.web.uploads import DecodedUpload, UploadReader, read_upload, why_no_uploads
 
@@ -137,13 +129,13 @@ class Search:
     @property
     def metric_used(self) -> str:
         """The metric that ranks where there is no feedback."""
-        return self.metric or self.index.engine.metric
+        return self.metric or self.index.engine.index.metric
 
     @property
     def kept(self) -> dict[str, Any]:
         """The arguments of ``url_for`` that another search takes along; what is the default is left out."""
         metric = self.metric_used
-        return {"k": shown_k(self.k), "metric": None if metric == self.index.engine.metric else metric}
+        return {"k": shown_k(self.k), "metric": None if metric == self.index.engine.index.metric else metric}
 
     def address(self, **changes: Any) -> Address:
         """The same search with some arguments changed."""
@@ -158,28 +150,27 @@ class Search:
         """The same search with other feedback."""
         return self.address(**feedback.url_values)
 
-    def rank(self, query: int | NDArray[np.float32] | None) -> Ranking:
-        """The answer to ``query``, an id or a (1, d) feature; None: to the feedback alone."""
-        engine = self.index.engine
-        if self.feedback or query is None:
-            return rank_feedback(engine, self.feedback, query, self.k)
-        if isinstance(query, int):
-            return rank_image(engine, query, self.k, self.metric)
-        return rank_feature(engine, query, self.k, self.metric)
+    def rank(self, query: int | NDArray[np.float32] | None) -> list[Hit]:
+        """The answer to ``query``, an id or a (1, d) feature; None: to the feedback alone. QueryError."""
+        engine, feedback = self.index.engine, self.feedback
+        if feedback or query is None:
+            return engine.recommend(feedback.liked, feedback.disliked, self.k, query=query, rule=feedback.rule)
+        feature = engine.index.feature(query) if isinstance(query, int) else query
+        return engine.index.search(feature, self.k, self.metric)[0]
 
 
 @pages.get("/")
 def home() -> str:
     """The first page."""
-    engine, settings = this_index().engine, this_site().settings
+    index, settings = this_index().engine.index, this_site().settings
     k = parse_k(request.args.get("k"), settings.default_k)
     n = parse_k(request.args.get("n"), settings.sample)
-    status = engine.status()
-    cards = [card_of(record) for record in engine.sample(n)]
+    status = index.status()
+    cards = [card_of(record) for record in index.sample(n)]
     more = min(2 * n, MAX_K, status.images)  # those shown already are among them
     return HomePage(
         status=status,
-        extractor=engine.extractor_title,
+        extractor=status.extractor,
         cards=cards,
         k=k,
         k_choices=k_choices(k),
@@ -199,15 +190,15 @@ def search() -> ResponseReturnValue:
     index = this_index()
     k = parse_k(request.args.get("k"), this_site().settings.default_k)
     metric = parse_metric(request.args.get("metric"))
-    record = None if image_id is None else index.engine.record(image_id)
+    record = None if image_id is None else index.engine.index.records([image_id])[0]
     feedback, judged = _existing(parse_feedback(request.args, image_id))
     search = Search(index, k, metric, feedback, judged, record=record)
-    ranking = search.rank(image_id)
-    labels = None if image_id is None else predict_labels(index.engine, index.engine.feature(image_id))
+    hits = search.rank(image_id)
+    labels = None if image_id is None else predict_labels(index.engine, index.engine.index.feature(image_id))
     if wants_json():
         query = None if record is None else {"id": record.id, "path": record.path}
-        return _results_json(query, search, ranking, labels)
-    return _results_page(search, ranking, labels).render()
+        return _results_json(query, search, hits, labels)
+    return _results_page(search, hits, labels).render()
 
 
 @pages.post("/search")
@@ -220,22 +211,23 @@ def search_upload() -> ResponseReturnValue:
     feedback, judged = _existing(parse_feedback(request.form))
     upload, feature = reader.decode(index.engine), reader.embed(index.engine)
     search = Search(index, k, metric, feedback, judged, upload=upload)
-    ranking = search.rank(feature)
+    hits = search.rank(feature)
     labels = predict_labels(index.engine, feature)
     if wants_json():
         query = {"upload": upload.name, "width": upload.width, "height": upload.height}
-        return _results_json(query, search, ranking, labels)
-    return _results_page(search, ranking, labels).render()
+        return _results_json(query, search, hits, labels)
+    return _results_page(search, hits, labels).render()
 
 
 def _existing(feedback: Feedback) -> tuple[Feedback, dict[int, ImageRecord]]:
     """The feedback on images that the index still holds, with their records."""
-    records = existing_records(this_index().engine, (*feedback.liked, *feedback.disliked))
+    known = this_index().engine.index.known((*feedback.liked, *feedback.disliked))
+    records = {record.id: record for record in known}
     return feedback.among(records), records
 
 
 def _results_json(
-    query: dict[str, Any] | None, search: Search, ranking: Ranking, labels: PredictedLabels | None
+    query: dict[str, Any] | None, search: Search, hits: list[Hit], labels: PredictedLabels | None
 ) -> Response:
     """The shape of ``searchengine search --json``, with what else there is to say of the query."""
     more: dict[str, Any] = {}
@@ -245,18 +237,17 @@ def _results_json(
     if labels is not None:
         more["predicted"] = labels.to_json()
     metric = None if feedback else search.metric_used
-    return jsonify(query=query, metric=metric, **more, hits=[hit.to_dict() for hit in ranking.hits])
+    return jsonify(query=query, metric=metric, **more, hits=[hit.to_dict() for hit in hits])
 
 
-def _results_page(search: Search, ranking: Ranking, labels: PredictedLabels | None) -> ResultsPage:
+def _results_page(search: Search, hits: list[Hit], labels: PredictedLabels | None) -> ResultsPage:
     index, record, feedback, metric = search.index, search.record, search.feedback, search.metric_used
-    engine, status = index.engine, index.engine.status()
-    normalized = engine.normalized
-    cards = cards_of(ranking.hits, ranking.records, normalized=normalized, metric=metric)
+    status, normalized = index.engine.index.status(), index.engine.index.normalized
+    cards = cards_of(hits, normalized=normalized, metric=metric)
     left_out = len(search.judged) + (record is not None) if feedback else 0
-    more = next_k(len(ranking.hits), search.k, status.images - left_out)
-    nearest = next((hit for hit in ranking.hits if record is None or hit.id != record.id), None)
-    comparable = not feedback and metric == engine.metric
+    more = next_k(len(hits), search.k, status.images - left_out)
+    nearest = next((hit for hit in hits if record is None or hit.id != record.id), None)
+    comparable = not feedback and metric == index.engine.index.metric
     return ResultsPage(
         query=None if record is None else card_of(record),
         record=record,
@@ -268,7 +259,7 @@ def _results_page(search: Search, ranking: Ranking, labels: PredictedLabels | No
         more=more,
         indexes=index_choices(record=record, uploaded=search.upload is not None, **search.kept),
         status=status,
-        extractor=engine.extractor_title,
+        extractor=status.extractor,
         metric=metric_title(metric),
         cosine=cosine_is_score(metric, normalized=normalized),
         alike=alike_sentence(metric, normalized=normalized),
@@ -294,7 +285,7 @@ def _beside(search: Search) -> Address:
         "left": search.index.name,
         "left_by": search.kept["metric"],
         "right": other.name,
-        "right_by": None if other_metric == other.engine.metric else other_metric,
+        "right_by": None if other_metric == other.engine.index.metric else other_metric,
     }
     if search.record is not None:
         return Address(url_for("compare.by_id", id=search.record.id, **values))

@@ -101,7 +101,7 @@ class UploadReader:
         """The feature of the upload, (1, d) float32; RequestError, ImageError, ExtractorError."""
         decoded, fingerprint = self.decode(engine), engine.spec.fingerprint
         if fingerprint not in self._embedded:
-            self._embedded[fingerprint] = engine.embed(decoded.pixels)
+            self._embedded[fingerprint] = engine.extractor().embed([decoded.pixels])
         return self._embedded[fingerprint]
 
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from searchengine import images
@@ -23,6 +24,7 @@ from searchengine.images import DecodedImage
 from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
+from searchengine.web.overview import LatestEvaluation, Overview
 
 INPUT_SIZE = (16, 16)
 
@@ -51,29 +53,118 @@ DISTANCES: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], float]
 }
 
 
-class FakeEngine:
+class FakeIndex:
     """Holds the images of a folder; ids count from 1 in the order of their paths."""
 
-    extractor_title = "Average colour, L2-normalised"
     metric = "euclidean"
-    index = None  # no map, no groups, no evaluation
+    fingerprint = "0123456789abcdef"
+    dimension = 3
 
-    def __init__(self, folder: Path, *, normalized: bool = True, run: RunProgress | None = None) -> None:
+    def __init__(self, folder: Path, *, normalized: bool = True) -> None:
         self.normalized = normalized
-        self.run = run
-        self.warmed = False
-        self.classified_by: Classifier | SearchEngineError | None = None
-        self.queries: list[NDArray[np.uint8]] = []
-        self._records: dict[int, ImageRecord] = {}
+        self.run: RunProgress | None = None
+        self.images: dict[int, ImageRecord] = {}
         self._features: dict[int, NDArray[np.float64]] = {}
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         for number, file in enumerate(files, 1):
-            self._records[number], mean = _described(number, file, folder, file.stat().st_mtime_ns)
-            self._features[number] = self._feature(mean)
+            self.images[number], mean = _described(number, file, folder, file.stat().st_mtime_ns)
+            self._features[number] = self.feature_of(mean)
+
+    def feature_of(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The feature of an average colour."""
+        return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalized else mean
 
     def forget(self, image_id: int) -> None:
-        """Removes an image, as an indexing run would that goes on beside the server."""
-        del self._records[image_id], self._features[image_id]
+        """Remove an image, as an indexing run beside the server would."""
+        del self.images[image_id], self._features[image_id]
+
+    def change(self, image_id: int, **fields: Any) -> None:
+        """Change what is known of an image."""
+        self.images[image_id] = replace(self.images[image_id], **fields)
+
+    def count_backwards(self) -> None:
+        """Number the images from the last to the first."""
+        last = len(self.images) + 1
+        self.images = {last - id_: replace(record, id=last - id_) for id_, record in sorted(self.images.items())}
+        self._features = {last - id_: feature for id_, feature in self._features.items()}
+
+    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
+        return [self._nearest(query, k, metric or self.metric) for query in np.atleast_2d(np.asarray(queries, float))]
+
+    def feature(self, image_id: int) -> NDArray[np.float32]:
+        self.records([image_id])
+        return self._features[image_id].astype(np.float32)
+
+    def record(self, image_id: int) -> ImageRecord:
+        return self.records([image_id])[0]
+
+    def records(self, ids: Sequence[int]) -> list[ImageRecord]:
+        for image_id in ids:
+            if image_id not in self.images:
+                raise UnknownImageError(f"The index holds no image {image_id}.")
+        return self.known(ids)
+
+    def known(self, ids: Sequence[int]) -> list[ImageRecord]:
+        return [self.images[image_id] for image_id in ids if image_id in self.images]
+
+    def find(self, other: ImageRecord) -> int | None:
+        same = (record.id for record in self.images.values() if record.content_hash == other.content_hash)
+        return next(same, None)
+
+    def sample(self, n: int) -> list[ImageRecord]:
+        return list(self.images.values())[:n]
+
+    def manifest(self, key: str) -> str | None:
+        return "Average colour, L2-normalised" if key == "extractor" else None
+
+    @property
+    def spec(self) -> str:
+        normalize = "l2" if self.normalized else "none"
+        return ExtractorSpec("average", None, "none", normalize, "none", INPUT_SIZE, full_decode=True).to_json()
+
+    def status(self) -> IndexStatus:
+        return IndexStatus(
+            images=len(self),
+            skipped=0,
+            dimension=3,
+            extractor="Average colour, L2-normalised",
+            fingerprint=self.fingerprint,
+            bytes=1000,
+            updated="2026-01-02T03:04:05Z",
+            run=self.run,
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def _nearest(self, query: NDArray[np.float64], k: int, metric: str) -> list[Hit]:
+        distances = sorted((DISTANCES[metric](feature, query), number) for number, feature in self._features.items())
+        return [
+            Hit(
+                rank=rank,
+                id=number,
+                path=self.images[number].path,
+                distance=distance,
+                score=score(metric, distance, normalized=self.normalized),
+                label=self.images[number].label,
+                record=self.images[number],
+            )
+            for rank, (distance, number) in enumerate(distances[:k], 1)
+        ]
+
+
+class FakeEngine:
+    """Searches a ``FakeIndex``; it is its own extractor, and has no map, no groups and no evaluation."""
+
+    def __init__(self, folder: Path, *, normalized: bool = True) -> None:
+        self.index = FakeIndex(folder, normalized=normalized)
+        self.warmed = False
+        self.classified_by: Classifier | SearchEngineError | None = None
+        self.queries: list[NDArray[np.uint8]] = []
+
+    @property
+    def spec(self) -> ExtractorSpec:
+        return ExtractorSpec.from_json(self.index.spec)
 
     def extractor(self) -> FakeEngine:
         return self
@@ -82,20 +173,10 @@ class FakeEngine:
         decoded = images.decode(data, max_pixels=max_pixels)
         return decoded, images.resize(decoded.pixels, INPUT_SIZE)
 
-    @property
-    def spec(self) -> ExtractorSpec:
-        normalize = "l2" if self.normalized else "none"
-        return ExtractorSpec("average", None, "none", normalize, "none", INPUT_SIZE, full_decode=True)
-
-    def embed(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.queries.append(image)
-        return self._feature(image.reshape(-1, 3).mean(axis=0))[None].astype(np.float32)
-
-    def search_feature(self, feature: NDArray[np.float32], k: int, *, metric: str | None = None) -> list[Hit]:
-        return self._nearest(feature[0].astype(np.float64), k, metric)
-
-    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
-        return [self.search_id(id_, k) for id_ in image_ids]
+    def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.queries += pictures
+        features = [self.index.feature_of(picture.reshape(-1, 3).mean(axis=0)) for picture in pictures]
+        return np.stack(features).astype(np.float32)
 
     def recommend(
         self,
@@ -108,16 +189,16 @@ class FakeEngine:
     ) -> list[Hit]:
         """Nearest to the mean of what is liked, less half of that of what is disliked (all of it by "rocchio")."""
         away = 1.0 if rule == "rocchio" else 0.5
-        wanted = [self.feature(id_) for id_ in liked]
+        wanted = [self.index.feature(id_) for id_ in liked]
         if query is not None:
-            wanted.append(self.feature(query) if isinstance(query, int) else query[0])
+            wanted.append(self.index.feature(query) if isinstance(query, int) else query[0])
         if not wanted:
             raise QueryError("Name at least one liked image: nothing can be recommended from dislikes alone.")
         direction = np.mean(wanted, axis=0)
         if disliked:
-            direction = direction - away * np.mean([self.feature(id_) for id_ in disliked], axis=0)
+            direction = direction - away * np.mean([self.index.feature(id_) for id_ in disliked], axis=0)
         judged = {*liked, *disliked, query if isinstance(query, int) else 0}
-        ranked = [hit for hit in self._nearest(direction, len(self._records), "cosine") if hit.id not in judged]
+        ranked = [hit for hit in self.index.search(direction, len(self.index), "cosine")[0] if hit.id not in judged]
         return [replace(hit, rank=rank) for rank, hit in enumerate(ranked[:k], 1)]
 
     def classifier(self) -> Classifier | None:
@@ -125,62 +206,14 @@ class FakeEngine:
             raise self.classified_by
         return self.classified_by
 
-    def feature(self, image_id: int) -> NDArray[np.float32]:
-        self.record(image_id)
-        return self._features[image_id].astype(np.float32)
+    def overview(self) -> Overview:
+        return Overview()
 
-    def search_id(self, image_id: int, k: int, *, metric: str | None = None) -> list[Hit]:
-        self.record(image_id)
-        return self._nearest(self._features[image_id], k, metric)
-
-    def find(self, other: ImageRecord) -> int | None:
-        same = (record.id for record in self._records.values() if record.content_hash == other.content_hash)
-        return next(same, None)
-
-    def record(self, image_id: int) -> ImageRecord:
-        return self.records([image_id])[0]
-
-    def records(self, ids: list[int]) -> list[ImageRecord]:
-        for image_id in ids:
-            if image_id not in self._records:
-                raise UnknownImageError(f"The index holds no image {image_id}.")
-        return [self._records[image_id] for image_id in ids]
-
-    def sample(self, n: int) -> list[ImageRecord]:
-        return list(self._records.values())[:n]
-
-    def status(self) -> IndexStatus:
-        return IndexStatus(
-            images=len(self._records),
-            skipped=0,
-            dimension=3,
-            extractor=self.extractor_title,
-            fingerprint="0123456789abcdef",
-            bytes=1000,
-            updated="2026-01-02T03:04:05Z",
-            run=self.run,
-        )
+    def evaluation(self) -> LatestEvaluation:
+        return LatestEvaluation(None)
 
     def warm(self) -> None:
         self.warmed = True
-
-    def _feature(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-        return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalized else mean
-
-    def _nearest(self, query: NDArray[np.float64], k: int, metric: str | None) -> list[Hit]:
-        metric = metric or self.metric
-        distances = sorted((DISTANCES[metric](feature, query), number) for number, feature in self._features.items())
-        return [
-            Hit(
-                rank=rank,
-                id=number,
-                path=self._records[number].path,
-                distance=distance,
-                score=score(metric, distance, normalized=self.normalized),
-                label=self._records[number].label,
-            )
-            for rank, (distance, number) in enumerate(distances[:k], 1)
-        ]
 
 
 def colour_classifier(*, stale: bool = False) -> Classifier:

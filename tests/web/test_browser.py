@@ -278,10 +278,10 @@ def test_without_scripts(open_page: OpenPage) -> None:
 
 def test_a_first_run_is_followed(open_page: OpenPage, served: tuple[str, FakeEngine]) -> None:
     engine = served[1]
-    engine.run = RunProgress(4000, 20000, active=True)
+    engine.index.run = RunProgress(4000, 20000, active=True)
     page = open_page("/")
     expect(page.get_by_text("4 000 of 20 000 so far")).to_be_visible()
-    engine.run = RunProgress(4500, 20000, active=True)
+    engine.index.run = RunProgress(4500, 20000, active=True)
     expect(page.get_by_text("4 500 of 20 000 so far")).to_be_visible()
 
 

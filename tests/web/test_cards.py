@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from html import unescape
 
 from flask.testing import FlaskClient
@@ -18,9 +17,9 @@ def gallery(page: str) -> list[str]:
 
 
 def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, engine: FakeEngine) -> None:
-    for id_, record in engine._records.items():
-        engine._records[id_] = replace(
-            record,
+    for id_, record in engine.index.images.items():
+        engine.index.change(
+            id_,
             path=f"a/{HOSTILE}{id_}.jpg",
             labels=(f"{HOSTILE}{id_}",) if id_ % 2 else (),
             file=None if id_ % 5 == 0 else record.file,
@@ -32,9 +31,11 @@ def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, e
         for card in gallery(page):
             id_ = int(re.findall(r'data-id="(\d+)"', card)[0])
             assert [unescape(path) for path in re.findall(r'class="name" title="([^"]*)"', card)] == [
-                engine.record(id_).path
+                engine.index.record(id_).path
             ]
-            assert [unescape(path) for path in re.findall(r'data-copy="([^"]*)"', card)] == [engine.record(id_).path]
+            assert [unescape(path) for path in re.findall(r'data-copy="([^"]*)"', card)] == [
+                engine.index.record(id_).path
+            ]
             assert ('class="picture blank"' in card) == (id_ % 5 == 0)
             assert ("Open original" in card) == (id_ % 5 != 0)
             if id_ % 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ JSON = {"Accept": "application/json"}
 def two(collection: Path) -> dict[str, FakeEngine]:
     """The same pictures twice, but picture 3 in the first only."""
     unit, raw = FakeEngine(collection), FakeEngine(collection, normalized=False)
-    raw.forget(3)
+    raw.index.forget(3)
     return {"unit": unit, "raw": raw}
 
 
@@ -33,7 +32,7 @@ def client(two: dict[str, FakeEngine], tmp_path: Path) -> FlaskClient:
 
 def with_file(engine: FakeEngine, image_id: int, file: Path, data: bytes) -> None:
     file.write_bytes(data)
-    engine._records[image_id] = replace(engine.record(image_id), file=file)
+    engine.index.change(image_id, file=file)
 
 
 @pytest.mark.parametrize(("data", "why"), [(encoded(draw(COLOURS["red"]))[:200], "damaged"), (b"text", "not an image")])

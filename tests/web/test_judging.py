@@ -28,7 +28,7 @@ def colours(client: FlaskClient, address: str) -> list[str]:
 
 
 def image(engine: FakeEngine, colour: str, at: int = 0) -> int:
-    return [record.id for record in engine.sample(100) if record.label == colour][at]
+    return [record.id for record in engine.index.sample(100) if record.label == colour][at]
 
 
 def upload(**fields: Any) -> dict[str, Any]:

@@ -41,13 +41,6 @@ def test_the_ranking_is_that_of_the_rule(client: FlaskClient, index: LocalIndex,
     assert [hit.id for hit in by_feature if hit.id != 1][:11] == [hit.id for hit in expected][:11]
 
 
-def test_several_at_once_are_as_one_by_one(index: LocalIndex) -> None:
-    engine = SearchEngine(index)
-    assert engine.search_ids([3, 1, 7], 5) == [engine.search_id(id_, 5) for id_ in (3, 1, 7)]
-    assert engine.search_ids([], 5) == []
-    assert engine.search_feature(engine.feature(3), 5) == engine.search_id(3, 5)
-
-
 def test_the_label_is_that_of_the_classifier(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     assert "predicted" not in client.get("/search?id=1", headers=JSON).get_json()

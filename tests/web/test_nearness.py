@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import UnknownImageError
 from searchengine.index.types import Hit, IndexStatus
 from searchengine.web.nearness import Nearness
-from tests.web.fake import FakeEngine
+from tests.web.fake import FakeIndex
 
 
-class Counting(FakeEngine):
-    """Counts the passes; ``images`` and ``fingerprint`` are what it says of itself."""
+class Counting(FakeIndex):
+    """Counts the passes; ``size`` and ``fingerprint`` are what it says of itself."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.passes = 0
-        self.images = 45
-        self.fingerprint = "0123456789abcdef"
+        self.size = 45
         self.free = threading.Event()
         self.free.set()
 
-    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
+    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
         self.free.wait(30)
         self.passes += 1
-        return super().search_ids(image_ids, k)
+        return super().search(queries, k, metric)
 
     def status(self) -> IndexStatus:
-        return replace(super().status(), images=self.images, fingerprint=self.fingerprint)
+        return replace(super().status(), images=self.size)
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def test_without_warming_up_the_first_question_measures(counting: Counting) -> N
 def test_a_collection_that_has_doubled_is_measured_beside_the_answers(counting: Counting) -> None:
     nearness = Nearness(counting)
     nearness.warm()
-    counting.images = 100
+    counting.size = 100
     counting.free.clear()
     for _ in range(3):
         assert nearness.is_far(0.9)  # nobody waits: the old figure serves
@@ -85,7 +83,7 @@ def test_the_figure_of_another_extractor_is_not_used(counting: Counting) -> None
 
 
 def test_small_collections_have_none(counting: Counting) -> None:
-    counting.images = 39
+    counting.size = 39
     nearness = Nearness(counting)
     nearness.warm()
     assert not nearness.is_far(100.0)
@@ -93,12 +91,12 @@ def test_small_collections_have_none(counting: Counting) -> None:
 
 
 def test_an_image_removed_meanwhile_is_no_fault(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(ids: Sequence[int], k: int) -> list[list[Hit]]:
+    def gone(image_id: int) -> NDArray[np.float32]:
         raise UnknownImageError("The index holds no image 1.")
 
     nearness = Nearness(counting)
     with monkeypatch.context() as patched:
-        patched.setattr(counting, "search_ids", gone)
+        patched.setattr(counting, "feature", gone)
         assert not nearness.is_far(0.9)
     assert nearness.is_far(0.9)
 
@@ -106,15 +104,9 @@ def test_an_image_removed_meanwhile_is_no_fault(counting: Counting, monkeypatch:
 class NearCopies(Counting):
     """Every picture has a copy beside it, at a hundredth of the distance from one kind to the next."""
 
-    def search_ids(self, image_ids: Sequence[int], k: int) -> list[list[Hit]]:
-        hits = super().search_ids(image_ids, k)
-        return [
-            [replace(hit, distance=0.0 if hit.id == id_ else 0.01) for hit in found]
-            for id_, found in zip(image_ids, hits, strict=True)
-        ]
-
-    def feature(self, image_id: int) -> NDArray[np.float32]:
-        return np.array([image_id // 2 * 1.0, image_id % 2 * 0.01, 0.0], dtype=np.float32)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._features = {id_: np.array([id_ // 2 * 1.0, id_ % 2 * 0.01, 0.0]) for id_ in self.images}
 
 
 def test_among_near_copies_what_is_merely_alike_is_not_far(collection: Path) -> None:

@@ -42,9 +42,9 @@ def test_first_page_can_be_browsed_on(engine: FakeEngine, tmp_path: Path) -> Non
 
 
 def test_first_page_while_a_run_goes_on(engine: FakeEngine, client: FlaskClient) -> None:
-    engine.run = RunProgress(4000, 20000, active=True)
+    engine.index.run = RunProgress(4000, 20000, active=True)
     assert "4 000 of 20 000 so far" in client.get("/").text
-    engine.run = RunProgress(4000, 20000, active=False)
+    engine.index.run = RunProgress(4000, 20000, active=False)
     assert "the last run stopped at 4 000 of 20 000" in client.get("/").text
 
 
@@ -53,7 +53,7 @@ def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
     client = make_app(engine, tmp_path / "app").test_client()
     assert "No pictures yet" in client.get("/").text
     assert "searchengine index" in client.get("/").text
-    engine.run = RunProgress(3, 100, active=True)
+    engine.index.run = RunProgress(3, 100, active=True)
     assert "on their way" in client.get("/").text
     answer = client.post("/search", data={"image": (encode_to_file("red"), "red.png")})
     assert answer.status_code == 200
@@ -65,11 +65,11 @@ def encode_to_file(colour: str, size: tuple[int, int] = (64, 48)) -> io.BytesIO:
 
 
 def test_search_by_id_ranks_as_worked_out_by_hand(client: FlaskClient, engine: FakeEngine) -> None:
-    red = next(record.id for record in engine.sample(45) if record.label == "red")
+    red = next(record.id for record in engine.index.sample(45) if record.label == "red")
     answer = client.get(f"/search?id={red}&k=45", headers=JSON)
     assert answer.mimetype == "application/json"
     body = answer.get_json()
-    assert body["query"] == {"id": red, "path": engine.record(red).path}
+    assert body["query"] == {"id": red, "path": engine.index.record(red).path}
     hits = body["hits"]
     assert [hit["rank"] for hit in hits] == list(range(1, 46))
     assert set(hits[0]) == {"rank", "id", "path", "distance", "score", "label"}
@@ -152,18 +152,19 @@ def test_bad_ks(client: FlaskClient, k: str) -> None:
     assert client.get("/", query_string={"k": k}).status_code == 400
 
 
-def test_an_image_removed_while_searching_is_left_out(client: FlaskClient, engine: FakeEngine) -> None:
-    hits = engine.search_id(1, 5)
-    engine.search_id = lambda image_id, k, *, metric=None: hits  # type: ignore[method-assign]
-    engine.forget(hits[2].id)
-    assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits if hit is not hits[2]]
+def test_an_image_removed_after_the_search_does_no_harm(client: FlaskClient, engine: FakeEngine) -> None:
+    search = engine.index.search
+    (hits,) = search(engine.index.feature(1), 5)
+    engine.index.search = lambda queries, k, metric=None: [hits] if k == 5 else search(queries, k, metric)
+    engine.index.forget(hits[2].id)
+    assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits]
 
 
 def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
     sentence = "Nothing here looks much like it"
     black = io.BytesIO(encoded(Image.new("RGB", (320, 240))))  # of no colour, so as far from one as from another
     assert sentence in client.post("/search", data={"image": (black, "black.png")}).text
-    file = engine.record(9).file
+    file = engine.index.record(9).file
     assert file is not None
     assert sentence not in client.post("/search", data={"image": (io.BytesIO(file.read_bytes()), "known.png")}).text
     assert "Nothing else here" not in client.get("/search?id=9").text
@@ -171,7 +172,7 @@ def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
 
 def test_bars_of_raw_features_compare_with_the_nearest(collection: Path, tmp_path: Path) -> None:
     engine = FakeEngine(collection, normalized=False)
-    hits = engine.search_id(1, 45)
+    (hits,) = engine.index.search(engine.index.feature(1), 45)
     bars = closeness_of(hits, normalized=False)
     nearest = next(hit.distance for hit in hits if hit.distance > 0)
     assert bars == [nearest / hit.distance if hit.distance else 1.0 for hit in hits]
@@ -194,7 +195,7 @@ def test_head_and_other_methods(client: FlaskClient) -> None:
 def test_healthz(client: FlaskClient, engine: FakeEngine) -> None:
     body = client.get("/healthz").get_json()
     assert (body["status"], body["images"], body["run"]) == ("ok", 45, None)
-    engine.run = RunProgress(1, 2, active=True)
+    engine.index.run = RunProgress(1, 2, active=True)
     assert client.get("/healthz").get_json()["run"] == {"done": 1, "total": 2, "active": True}
 
 
@@ -213,7 +214,7 @@ def test_a_fault_of_ours_is_a_page_too(engine: FakeEngine, tmp_path: Path, monke
     def fail(n: int) -> None:
         raise RuntimeError("a secret of the server")
 
-    monkeypatch.setattr(engine, "sample", fail)
+    monkeypatch.setattr(engine.index, "sample", fail)
     client = make_app(engine, tmp_path, TESTING=False).test_client()
     answer = client.get("/")
     assert answer.status_code == 500

@@ -6,7 +6,6 @@ import io
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ def test_nonces_differ(client: FlaskClient) -> None:
 
 
 def test_thumbnail_is_small_kept_and_known_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
-    record = engine.record(5)
+    record = engine.index.record(5)
     assert record.content_hash is not None
     answer = client.get(f"/thumbnails/5?v={record.content_hash[:8]}")
     assert answer.mimetype == "image/jpeg"
@@ -140,7 +139,7 @@ def test_the_reason_of_a_missing_thumbnail_is_a_header_whatever_the_name(tmp_pat
 
 
 def renamed(engine: FakeEngine, path: str) -> None:
-    engine._records[1] = replace(engine._records[1], path=path)
+    engine.index.change(1, path=path)
 
 
 def test_browsers_get_jpeg_for_what_they_cannot_show(tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Pa
     folder = shutil.copytree(collection / "red", tmp_path / "in")
     engine = FakeEngine(folder)
     client = make_app(engine, tmp_path).test_client()
-    first, second, third = (engine.record(number).file for number in (1, 2, 3))
+    first, second, third = (engine.index.record(number).file for number in (1, 2, 3))
     assert first is not None
     assert second is not None
     assert third is not None
@@ -180,7 +179,7 @@ def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Pa
     assert client.get("/images/2?download=1", buffered=True).status_code == 415
     # Another image in its place is shown, but not kept under the old content's name.
     third.write_bytes(encoded(draw(COLOURS["blue"])))
-    known = engine.record(3).content_hash
+    known = engine.index.record(3).content_hash
     assert known is not None
     answer = client.get(f"/thumbnails/3?v={known[:8]}")
     assert answer.status_code == 200

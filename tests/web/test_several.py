@@ -35,9 +35,7 @@ JSON = {"Accept": "application/json"}
 def two(collection: Path, tmp_path: Path) -> dict[str, FakeEngine]:
     """The same pictures twice; in the second the features are not normalised, and ids are counted from behind."""
     unit, raw = FakeEngine(collection), FakeEngine(collection, normalized=False)
-    last = len(raw._records) + 1
-    raw._records = {last - id_: replace(record, id=last - id_) for id_, record in sorted(raw._records.items())}
-    raw._features = {last - id_: feature for id_, feature in raw._features.items()}
+    raw.index.count_backwards()
     return {"unit": unit, "raw": raw}
 
 
@@ -65,7 +63,7 @@ def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEn
         assert f'action="{prefix}/search"' in page
         assert re.findall(r'src="([^"]+)/thumbnails/', page) == ([] if not prefix else [prefix] * 45)
     hits = client.get("/i/raw/search?id=45", headers=JSON).get_json()["hits"]
-    assert hits[0]["path"] == two["unit"].record(1).path
+    assert hits[0]["path"] == two["unit"].index.record(1).path
     # The first is found by its name too, so that a link lives on when the order changes.
     assert (
         client.get("/i/unit/search?id=1", headers=JSON).get_json()
@@ -80,7 +78,7 @@ def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEn
 def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     assert tabs(client.get("/search?id=3&k=5").text) == {"unit": "/search?id=3&k=5", "raw": "/i/raw/search?id=43&k=5"}
     assert tabs(client.get("/i/raw/search?id=43").text) == {"unit": "/search?id=3", "raw": "/i/raw/search?id=43"}
-    two["raw"].forget(43)
+    two["raw"].index.forget(43)
     page = client.get("/search?id=3").text
     assert tabs(page)["raw"] == "/i/raw/"
     assert "It cannot be asked for this picture" in page
@@ -150,17 +148,17 @@ def test_two_that_rank_alike_do_not_where_they_hold_different_pictures(
     address = "/compare?id=3&k=1&right=raw&right_by=cosine"
     body = client.get(address, headers=JSON).get_json()
     assert body["rank_alike"]
-    two["raw"].forget(body["sides"][1]["hits"][0]["id"])
+    two["raw"].index.forget(body["sides"][1]["hits"][0]["id"])
     assert not client.get(address, headers=JSON).get_json()["rank_alike"]
     assert "ranks alike" not in client.get(address).text
 
 
 def test_a_picture_that_is_in_one_index_only(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
-    two["raw"].forget(43)
+    two["raw"].index.forget(43)
     sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
     assert sides[1]["error"] is None  # searched by its file
     assert len(two["raw"].queries) == 1
-    two["unit"]._records[3] = replace(two["unit"].record(3), file=Path("/nowhere/at/all.png"))
+    two["unit"].index.change(3, file=Path("/nowhere/at/all.png"))
     sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
     assert "there is no file to search by" in sides[1]["error"]
     page = client.get("/compare?id=3&k=5")
@@ -196,7 +194,7 @@ def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], mon
     def fail() -> None:
         raise IndexDamagedError("A file of the index is damaged.")
 
-    monkeypatch.setattr(two["raw"], "status", fail)
+    monkeypatch.setattr(two["raw"].index, "status", fail)
     answer = client.get("/healthz")
     assert answer.status_code == 503
     assert answer.get_json()["error"] == "raw: A file of the index is damaged."
@@ -205,17 +203,13 @@ def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], mon
 
 
 def test_a_damaged_index_has_a_page_that_says_so_and_the_others_go_on(
-    client: FlaskClient, two: dict[str, FakeEngine], monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, two: dict[str, FakeEngine]
 ) -> None:
-    def fail(engine: FakeEngine) -> None:
-        if engine is two["raw"]:
+    class Damaged:
+        def __getattr__(self, name: str) -> None:
             raise IndexDamagedError("A file of the index is damaged.")
 
-    for name in ("spec", "extractor_title"):
-        known = getattr(two["unit"], name)
-        monkeypatch.setattr(FakeEngine, name, property(lambda engine, known=known: fail(engine) or known))
-    for name in ("status", "record", "find"):
-        monkeypatch.setattr(two["raw"], name, lambda *_: fail(two["raw"]))
+    two["raw"].index = Damaged()  # type: ignore[assignment]
     for address in ("/", "/search?id=1", "/i/unit/"):
         page = client.get(address)
         assert page.status_code == 200, address

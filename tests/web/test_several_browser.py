@@ -28,7 +28,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     import_features(folder / "rows.csv", folder / "rows")
     rows = ServedEngine.open(folder / "rows")
     raw = FakeEngine(collection, normalized=False)
-    raw._records[1] = replace(raw._records[1], content_hash="0" * 32)  # is in one of them only
+    raw.index.images[1] = replace(raw.index.images[1], content_hash="0" * 32)  # is in one of them only
     engines = {"unit": FakeEngine(collection), "raw": raw, "rows": rows}
     app = create_app({"CACHE_DIR": folder / "cache", "SAMPLE": 20, "DEFAULT_K": 10}, engines=engines)
     with serving(app) as address:

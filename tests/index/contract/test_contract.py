@@ -100,6 +100,7 @@ def test_a_search_equals_the_naive_loop(opened: tuple[Writer, Index], metric: st
         assert [hit.id for hit in hits] == [id_ for _, id_ in expected]
         np.testing.assert_allclose([hit.distance for hit in hits], [d for d, _ in expected], atol=1e-6)
         assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+        assert [hit.record for hit in hits] == index.records([hit.id for hit in hits])
 
 
 def test_equal_distances_come_in_the_order_of_ids(opened: tuple[Writer, Index]) -> None:
