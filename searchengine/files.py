@@ -1,17 +1,19 @@
-"""Files that are replaced in one step, flushed to the disk, or locked; JSON that others wrote: each once, here."""
+"""Files: replaced in one step, flushed to the disk, locked; JSON that others wrote, CSV that others open."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import itertools
 import json
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from searchengine.errors import IndexingError
 
@@ -148,6 +150,35 @@ def parse_json(text: str | bytes, *, object_hook: Callable[[dict[str, Any]], Any
         return json.loads(text, object_hook=object_hook)  # noqa: TID251
     except RecursionError as error:
         raise ValueError("it is JSON that is nested too deeply") from error
+
+
+# -- CSV --------------------------------------------------------------------------------------------------------------
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def csv_writer(opened: TextIO) -> Callable[[Iterable[object]], None]:
+    """A function that writes a row to a CSV file, safe to open in a spreadsheet.
+
+    Text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a carriage return) gets an
+    apostrophe in front, which ``unguarded`` takes off again; numbers stay numbers.
+    """
+    writer = csv.writer(opened)
+
+    def write(row: Iterable[object]) -> None:
+        writer.writerow([_guarded(cell) if isinstance(cell, str) else cell for cell in row])
+
+    return write
+
+
+def _guarded(cell: str) -> str:
+    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """A cell as it was before ``csv_writer`` guarded it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 # -- the disk -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import socket
@@ -154,3 +155,33 @@ def test_a_lock_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
 def test_json_that_cannot_be_read_is_a_value_error_however_deep(text: str | bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (each has its own words)
         files.parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ("=1+1", True),
+        ("+cmd|' /C calc'!A0", True),
+        ("-cat", True),
+        ("@SUM(A1)", True),
+        ("\t=1", True),
+        ("\r=1", True),
+        ("-inf", True),
+        ("'=1", True),  # an apostrophe of its own in front
+        ("''-", True),
+        ("'tis", False),
+        ("cat, -dog", False),
+        ("-1", False),
+        ("+1.5e-3", False),
+        ("", False),
+    ],
+)
+def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: bool, tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as opened:
+        write = files.csv_writer(opened)
+        write([text, -0.5, 7])
+    with (tmp_path / "a.csv").open(newline="") as opened:
+        ((cell, *numbers),) = csv.reader(opened)
+    assert cell == ("'" if guarded else "") + text
+    assert files.unguarded(cell) == text
+    assert numbers == ["-0.5", "7"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
 from searchengine.errors import QueryError
-from searchengine.files import output_file
+from searchengine.files import csv_writer, output_file
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.state import State
@@ -172,8 +171,8 @@ def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
 def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
     """Write blocks to a CSV file, a row for each pair; distances and scores with all their digits."""
     with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
-        out = csv.writer(opened, lineterminator="\n")
-        out.writerow(COLUMNS)
+        write_row = csv_writer(opened)
+        write_row(COLUMNS)
 
         def write(block: Block) -> None:
             for id_, neighbours, distances in block.lines():
@@ -181,7 +180,7 @@ def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callab
                 for rank, (other, distance) in enumerate(zip(neighbours, distances, strict=True), start=1):
                     near = records[other]
                     pair = (id_, query.path, query.label, rank, other, near.path, near.label)
-                    out.writerow((*pair, distance, score_of(distance)))
+                    write_row((*pair, distance, score_of(distance)))
 
         yield write
 
@@ -189,7 +188,7 @@ def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callab
 @contextmanager
 def _parquet_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
     """Write blocks to a Parquet file, a row for each pair; IndexingError without PyArrow."""
-    from searchengine.exchange.tabular import pyarrow
+    from searchengine.exchange.parquet_files import pyarrow
 
     arrow = pyarrow()
     text = arrow.dictionary(arrow.int32(), arrow.string())

@@ -108,10 +108,10 @@ def import_(
 
 
 @verb(
-    "export", "write the features of an index to a file", "`searchengine import` reads both formats back, bit for bit."
+    "export", "write the features of an index to a file", "`searchengine import` reads each format back, bit for bit."
 )
 @settings_options(*INDEX)
-@option("--out", metavar="FILE", type=PATH, required=True, help="FILE.npz, or FILE.parquet")
+@option("--out", metavar="FILE", type=PATH, required=True, help="FILE.npz, FILE.parquet or FILE.csv")
 @json_flag
 def export(settings: Settings, out: Path, as_json: bool) -> int:
     """Write features, ids, paths and labels to one file, every number as the index has it."""

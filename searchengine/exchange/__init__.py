@@ -1,8 +1,7 @@
 """Ready-made features in, features out: .npy, .npz, Parquet and CSV."""
 
-from searchengine.exchange.exporting import Exported, export_index
+from searchengine.exchange.formats import Exported, export_index, read_features, read_vectors
 from searchengine.exchange.importing import Imported, ImportOptions, import_features
-from searchengine.exchange.reading import read_features, read_vectors
 from searchengine.exchange.table import Columns, FeatureTable
 
 __all__ = [

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ImageError, IndexingError, IndexNotFoundError
-from searchengine.exchange.reading import read_features
+from searchengine.exchange.formats import read_features
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.pixels import normalized
 from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
@@ -30,7 +30,6 @@ from searchengine.index.writer import IndexWriter
 from searchengine.indexing.roots import check_folder
 from searchengine.progress import QUIET, Progress
 
-_BLOCK_BYTES = 32 * 2**20
 _UNIT_TOLERANCE = 1e-4  # of a squared length; that of float16 vectors of length 1 differs by less
 _COLOUR_SIZE = (32, 32)  # pixels, enough for an average colour; a JPEG is decoded at a reduced scale
 
@@ -110,8 +109,8 @@ def import_features(
         if writer is not None:
             stack.enter_context(writer)
         table = read_features(file, options.columns)
-        dimension = table.features.shape[1]
-        unit = _check_numbers(table.features, file, progress) or options.normalize == "l2"
+        dimension = table.dimension
+        unit = _check_numbers(table, file, progress) or options.normalize == "l2"
         manifest = _manifest(options.name or file.name, unit, options.metric or table.metric or metrics.EUCLIDEAN)
         if writer is None:
             writer = stack.enter_context(_new_index(index_dir, manifest, dimension))
@@ -140,7 +139,7 @@ def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progr
         rows = _look_at_pictures(rows, folder, progress)
     _check_free(writer, rows)
     progress.start(len(rows))
-    writer.commit_ready(_blocks(table.features, options.normalize, progress), rows, new_roots)
+    writer.commit_ready(_normalized_blocks(table, options.normalize, progress), rows, new_roots)
     if options.metric is not None:
         writer.set({"metric": options.metric})
     return rows
@@ -244,7 +243,7 @@ def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes
 
 
 def _rows(table: FeatureTable, folder: Path | None, root: int | None) -> list[ImageRow]:
-    count = len(table.features)
+    count = len(table)
     ids: Sequence[int | None] = table.ids.tolist() if table.ids is not None else [None] * count
     labels = table.labels if table.labels is not None else [()] * count
     if folder is not None and table.paths is None:
@@ -317,35 +316,26 @@ def _look_at_picture(row: ImageRow, folder: Path) -> ImageRow:
 # -- features -------------------------------------------------------------------------------------------------------
 
 
-def _check_numbers(features: NDArray[Any], file: Path, progress: Progress) -> bool:
+def _check_numbers(table: FeatureTable, file: Path, progress: Progress) -> bool:
     """Whether all rows have length 1; IndexingError for NaN, infinity and what float32 cannot hold."""
     unit, rounded = True, False
-    for start, block in _float32(features):
+    for part, block in table.blocks():
+        given = table.features[part]
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
-            row = start + int(bad[0])
-            what = "a number too large for float32" if np.isfinite(features[row]).all() else "NaN or infinity"
-            raise IndexingError(
-                f"Row {row + 1} of {file} holds {what}, so nothing can be near it. Nothing was imported."
-            )
+            finite = np.isfinite(given[bad[0]]).all()
+            what = "a number too large for float32" if finite else "NaN or infinity"
+            row = part.start + bad[0] + 1
+            raise IndexingError(f"Row {row} of {file} holds {what}, so nothing can be near it. Nothing was imported.")
         norms = np.einsum("ij,ij->i", block, block, dtype=np.float64)
         unit = unit and bool((np.abs(norms - 1.0) < _UNIT_TOLERANCE).all())
-        if features.dtype != np.float32 and not rounded:
-            rounded = bool((block != features[start : start + len(block)]).any())
+        rounded = rounded or (given.dtype != np.float32 and bool((block != given).any()))
     if rounded:
-        progress.say(f"The numbers in {file} ({features.dtype}) were rounded to float32.")
+        progress.say(f"The numbers in {file} ({table.features.dtype}) were rounded to float32.")
     return unit
 
 
-def _blocks(features: NDArray[Any], normalize: str, progress: Progress) -> Iterator[NDArray[np.float32]]:
-    for _, block in _float32(features):
+def _normalized_blocks(table: FeatureTable, normalize: str, progress: Progress) -> Iterator[NDArray[np.float32]]:
+    for _, block in table.blocks():
         yield normalized(block, normalize)
         progress.advance(len(block))
-
-
-def _float32(features: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(n, d) of any real type -> blocks of (b, d) float32, each with the number of its first row."""
-    step = max(1, _BLOCK_BYTES // (4 * features.shape[1]))
-    for start in range(0, len(features), step):
-        with np.errstate(over="ignore"):
-            yield start, np.asarray(features[start : start + step]).astype(np.float32)

@@ -1,13 +1,13 @@
-"""A table of features read from a file, whatever its format, and which of the file's columns hold what."""
+"""A table of features, whatever the format of its file, and which of the file's columns hold what."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,13 @@ from searchengine.index.metrics import METRICS
 NONE = "none"  # as the name of a column: leave it out
 ROLES = ("ids", "labels", "paths")
 ALL_LABELS = "all_labels"  # a column of JSON lists, which an export has where images have several labels
-WORDS = ("extractor", "metric")  # in an export, one value each for all rows
 LARGEST_ID = 2**63 - 2**32 - 1  # leaves room for later images: SQLite counts to 2**63 - 1
 
+Kind = Literal["number", "vector", "other"]
 Values = dict[str, list[Any]]  # role, or ALL_LABELS -> a value for each row
+
+_BLOCK_BYTES = 32 * 2**20
+ROW_NUMBERS = {"", "unnamed: 0", "index"}  # names that data frames give to their row numbers
 
 _USUAL_NAMES = {
     "features": (
@@ -54,15 +57,17 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """Features and what is known of each.
+    """Features and what is known of each, as read from a file or to be written to one.
 
     Attributes:
-        features: (n, d) of any real type; may be a memory map.
+        features: (r, d) of any real type; may be a memory map.
         ids: (n,), or None if the file has none.
         labels: those of each row, or None.
         paths: that of each row, or None.
         left_out: names of columns that were not used.
         metric: that of the index which was exported to the file, None for any other file.
+        extractor: what made the features, for people; empty where a file does not say.
+        rows: (n,) which of the features belong to the table, in its order; None: all of them.
     """
 
     features: NDArray[Any]
@@ -71,6 +76,45 @@ class FeatureTable:
     paths: Sequence[str | None] | None = None
     left_out: tuple[str, ...] = ()
     metric: str | None = None
+    extractor: str = ""
+    rows: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features if self.rows is None else self.rows)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a feature."""
+        return int(self.features.shape[1])
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The features, some (b, d) float32 at a time, and which rows of the table these are."""
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        for start in range(0, len(self), step):
+            part = slice(start, min(start + step, len(self)))
+            with np.errstate(over="ignore"):
+                block = self.features[part if self.rows is None else self.rows[part]]
+                yield part, np.asarray(block).astype(np.float32, copy=False)
+
+    def columns(self) -> tuple[list[int], list[str], Sequence[tuple[str, ...]]]:
+        """The id, the path ("" for none) and the labels of each row, as an index has them."""
+        count = len(self)
+        ids = range(count) if self.ids is None else self.ids.tolist()
+        return list(ids), [path or "" for path in self.paths or [""] * count], self.labels or [()] * count
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a file: role -> column, and those of the features, one of vectors or any number of numbers."""
+
+    roles: Mapping[str, str]
+    features: Sequence[str]
+    vectors: bool
+
+    def unused(self, names: Sequence[str]) -> list[str]:
+        """The columns without a role."""
+        used = {*self.roles.values(), *self.features}
+        return [name for name in names if name not in used]
 
 
 class ColumnRoles:
@@ -103,10 +147,44 @@ class ColumnRoles:
         """Keep a column from being found for another role."""
         self._taken.add(column)
 
+    def lay_out(self, kinds: Mapping[str, Kind]) -> Layout:
+        """Choose columns by their names and by the kind of their first value.
+
+        The features are the column asked for or named as usual, or else the only column of vectors, or else all
+        columns of numbers that have no other role. IndexingError if that does not decide it.
+        """
+        vectors = [name for name, kind in kinds.items() if kind == "vector"]
+        feature = self.find("features", among=vectors)
+        columns = {role: name for role in ROLES if (name := self.find(role)) is not None}
+        if ALL_LABELS in kinds and self.asked.labels is None:
+            columns[ALL_LABELS] = ALL_LABELS
+        taken = set(columns.values())
+        vectors = [name for name in vectors if name not in taken]
+        if feature is None and len(vectors) > 1:
+            raise IndexingError(
+                f"{self.file} has several columns of vectors: {', '.join(vectors)}. Choose one with --features."
+            )
+        if feature is not None or vectors:
+            return Layout(columns, [feature or vectors[0]], vectors=True)
+        numbers = [
+            name
+            for name, kind in kinds.items()
+            if kind == "number" and name not in taken and name.lower() not in ROW_NUMBERS
+        ]
+        if not numbers or self.asked.features == NONE:
+            raise IndexingError(
+                f"{self.file} has no column of numbers that could be features. It has: "
+                f"{', '.join(map(repr, list(kinds)[:20]))}."
+            )
+        return Layout(columns, numbers, vectors=False)
+
     def table(
         self, features: NDArray[Any], values: Values, left_out: Iterable[str] = (), metric: str | None = None
     ) -> FeatureTable:
-        """The table of these features and values, and of those in separate files. IndexingError for a wrong value."""
+        """The table of these features and values, and of those in separate files. IndexingError for a wrong value.
+
+        A ``metric`` that does not exist is ignored.
+        """
         values = dict(values)
         for role in ROLES:
             separate = self._separate_file(role)
@@ -126,7 +204,7 @@ class ColumnRoles:
             labels=labels,
             paths=[_text(value) for value in values["paths"]] if "paths" in values else None,
             left_out=tuple(left_out),
-            metric=metric,
+            metric=metric if metric in METRICS else None,
         )
 
     def _separate_file(self, role: str) -> Path | None:
@@ -143,11 +221,6 @@ class ColumnRoles:
         names = [*close, *(other for other in self._names if other not in close)]
         shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
         return f"There is no column {name!r} in {self.file}. It has: {shown}."
-
-
-def known_metric(name: str) -> str | None:
-    """The name itself if there is such a metric."""
-    return name if name in METRICS else None
 
 
 def _read_values(file: Path, role: str) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from searchengine.errors import IndexingError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.files import parse_json
+from searchengine.files import parse_json, unguarded
 from searchengine.indexing.roots import Root, label_of
 
 FOLDER, NONE = "folder", "none"
@@ -173,8 +173,8 @@ def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
     for number, row in (*pending, *rows):
         if len(row) != len(head):
             raise ValueError(f"row {number} has {len(row)} columns, where the first has {len(head)}")
-        labels = labels_of.setdefault(_plain(row[at_path]), [])
-        label = row[at_label].strip()
+        labels = labels_of.setdefault(_plain(unguarded(row[at_path])), [])
+        label = unguarded(row[at_label]).strip()
         if _NO_TEXT.search(label):  # a path may be so, as the file system has it
             raise ValueError(f"the label in row {number} is not UTF-8 text; save the file as CSV UTF-8")
         if label and label not in labels:

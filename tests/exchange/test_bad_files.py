@@ -15,8 +15,8 @@ import pytest
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, IndexNotFoundError, QueryError, UnknownNameError
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_vectors
+from searchengine.exchange.csv_files import is_vector, parse_vector
 from searchengine.exchange.table import LARGEST_ID
-from searchengine.exchange.tabular import is_vector, parse_vector
 from searchengine.index.catalog import Catalog
 from searchengine.index.writer import IndexWriter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -29,7 +30,7 @@ Rows = NDArray[np.float32]
 Said = pytest.CaptureFixture[str]
 
 
-@pytest.mark.parametrize("out", ["out.npz", "out.parquet"])
+@pytest.mark.parametrize("out", ["out.npz", "out.parquet", "out.csv"])
 @pytest.mark.parametrize("name", ["a.npz", "a.parquet", "wide.csv", "text.csv", "array.csv"])
 def test_import_search_export_is_bit_exact(name: str, out: str, features: Rows, tmp_path: Path) -> None:
     if out.endswith("parquet"):
@@ -78,7 +79,7 @@ def test_several_labels_and_none_survive(features: Rows, tmp_path: Path) -> None
     lists = [["cat", "dog"], [], ["dog"], ["a b"], ["é"], [], ["x", "y", "z"]]
     np.savez(tmp_path / "a.npz", features=features, all_labels=[json.dumps(labels) for labels in lists])
     import_features(tmp_path / "a.npz", tmp_path / "index")
-    for out in ("out.npz", "out.parquet"):
+    for out in ("out.npz", "out.parquet", "out.csv"):
         if out.endswith("parquet"):
             pytest.importorskip("pyarrow")
         index = open_index(tmp_path / "index")
@@ -88,6 +89,22 @@ def test_several_labels_and_none_survive(features: Rows, tmp_path: Path) -> None
         assert table.labels is not None
         assert [list(labels) for labels in table.labels] == lists
         assert table.paths == [None] * ROWS
+
+
+def test_a_csv_file_that_a_spreadsheet_does_not_run_comes_back_as_it_was(features: Rows, tmp_path: Path) -> None:
+    odd = ["=cmd|'x'!A1", "+1+1", "-cat", "@a", "\tb", "'=c", "-1"]
+    features[0] = -features[0]
+    np.savez(tmp_path / "a.npz", features=features, labels=odd, paths=[f"{name}.jpg" for name in odd])
+    import_features(tmp_path / "a.npz", tmp_path / "index")
+    with closing(open_index(tmp_path / "index")) as index:
+        export_index(index, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as opened:
+        cells = [cell for row in csv.reader(opened) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in "=+-@\t\r" and cell not in ("", "-1")]
+    table = read_features(tmp_path / "out.csv")
+    assert table.labels == [(name,) for name in odd]
+    assert table.paths == [f"{name}.jpg" for name in odd]
+    assert table.features.tobytes() == features.tobytes()
 
 
 def test_columns_by_name_and_files_beside(features: Rows, tmp_path: Path) -> None:

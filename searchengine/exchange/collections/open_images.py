@@ -20,11 +20,9 @@ from pathlib import Path
 
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
 from searchengine.exchange.collections.catalogue import WORK, Downloaded, exclusive
-from searchengine.files import parse_json, replace_text, replacing
+from searchengine.files import csv_writer, parse_json, replace_text, replacing
 from searchengine.progress import QUIET, Progress
 
-NAME = "open-images"
-TITLE = "Open Images V7: photographs of the classes that you name, 0.3 MB each"
 SPLITS = ("validation", "test", "train")  # the small tables first
 _THREADS = 8
 _BYTES = 350_000  # of a photograph on the disk, on average
@@ -322,8 +320,9 @@ def _write_labels(to: Path, notes: _Notes) -> Path | None:
         target.unlink(missing_ok=True)
         return None
     with replacing(target) as part, part.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "label"))
+        write = csv_writer(file)
+        write(("path", "label"))
         for id_, labels in sorted(notes.labels.items()):
-            rows.writerows((notes.path(id_), label) for label in labels)
+            for label in labels:
+                write((notes.path(id_), label))
     return target

@@ -1,87 +1,25 @@
-"""CSV and Parquet files of features: one column of vectors, or one column for each number."""
+"""CSV files of features: one column of vectors, written as text, or one column for each number."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
-from searchengine.exchange.table import (
-    ALL_LABELS,
-    NONE,
-    ROLES,
-    ColumnRoles,
-    Columns,
-    FeatureTable,
-    Values,
-    known_metric,
-)
+from searchengine.exchange.table import ALL_LABELS, ROW_NUMBERS, ColumnRoles, Columns, FeatureTable, Kind, Values
+from searchengine.files import csv_writer, unguarded
+from searchengine.progress import QUIET, Progress
 
-Kind = Literal["number", "vector", "other"]
 Line = tuple[int, list[str]]  # its number in the file, its cells
 
 _MAX_CELL = 2**27  # characters; a vector of 100 000 numbers takes about two millions
-_ROW_NUMBERS = {"", "unnamed: 0", "index"}  # names that data frames give to their row numbers
-_BRACKETED = re.compile(r"""\s*(?:\w+\(\s*)?(?:['"]\w['"]\s*,\s*)?\[[^\[\]]*\]\s*(?:,[^()\[\]]*)?\)?\s*""")
-
-
-# -- which columns hold what ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The columns of a file: role -> column, and those of the features, one of vectors or any number of numbers."""
-
-    roles: Mapping[str, str]
-    features: Sequence[str]
-    vectors: bool
-
-    def unused(self, names: Sequence[str]) -> list[str]:
-        used = {*self.roles.values(), *self.features}
-        return [name for name in names if name not in used]
-
-
-def _lay_out(roles: ColumnRoles, kinds: Mapping[str, Kind]) -> _Layout:
-    """Choose columns by their names and by the kind of their first value.
-
-    The features are the column asked for or named as usual, or else the only column of vectors, or else all columns of
-    numbers that have no other role. IndexingError if that does not decide it.
-    """
-    vectors = [name for name, kind in kinds.items() if kind == "vector"]
-    feature = roles.find("features", among=vectors)
-    found = {role: name for role in ROLES if (name := roles.find(role)) is not None}
-    if ALL_LABELS in kinds and roles.asked.labels is None:
-        found[ALL_LABELS] = ALL_LABELS
-    taken = set(found.values())
-    vectors = [name for name in vectors if name not in taken]
-    if feature is None and len(vectors) > 1:
-        raise IndexingError(
-            f"{roles.file} has several columns of vectors: {', '.join(vectors)}. Choose one with --features."
-        )
-    if feature is not None or vectors:
-        return _Layout(found, [feature or vectors[0]], vectors=True)
-    numbers = [
-        name
-        for name, kind in kinds.items()
-        if kind == "number" and name not in taken and name.lower() not in _ROW_NUMBERS
-    ]
-    if not numbers or roles.asked.features == NONE:
-        raise IndexingError(
-            f"{roles.file} has no column of numbers that could be features. It has: "
-            f"{', '.join(map(repr, list(kinds)[:20]))}."
-        )
-    return _Layout(found, numbers, vectors=False)
-
-
-# -- CSV --------------------------------------------------------------------------------------------------------------
+_BRACKETED = re.compile(r"""\s*(?:\w+\(\s*)?(?:['"]\w['"]\s*,\s*)?\[[^\[\]]*\]\s*+(?:,[^()\[\]]*)?\)?\s*""")
 
 
 def read_csv(file: Path, columns: Columns) -> FeatureTable:
@@ -123,7 +61,7 @@ def _read_lines(lines: Iterator[Line], file: Path, columns: Columns) -> FeatureT
     if not begin:
         raise IndexingError(f"{file} has names of columns but no rows.")
     roles = ColumnRoles(file, columns, names)
-    layout = _lay_out(roles, {name: _kind(cell) for name, cell in zip(names, begin[0][1], strict=False)})
+    layout = roles.lay_out({name: kind_of_cell(cell) for name, cell in zip(names, begin[0][1], strict=False)})
     places = [names.index(name) for name in layout.features]
     role_places = {role: names.index(name) for role, name in layout.roles.items()}
     values: Values = {role: [] for role in role_places}
@@ -140,7 +78,7 @@ def _read_lines(lines: Iterator[Line], file: Path, columns: Columns) -> FeatureT
             )
         numbers.extend(vector)
         for role, place in role_places.items():
-            values[role].append(cells[place])
+            values[role].append(unguarded(cells[place]))
     features = np.frombuffer(numbers, dtype=np.float32).reshape(rows, dimension)
     return roles.table(features, values, layout.unused(names))
 
@@ -166,7 +104,7 @@ def _column_names(head: list[str], first: list[str], file: Path) -> list[str] | 
                 f"The first line of {file} counts 0, 1, 2, ...: these may be names of columns, or numbers of a "
                 "feature. Put a line of names before it, such as f0,f1,f2, or in its place."
             )
-    elif numbers and not (numbered and (len(numbers) > 1 or {word.lower() for word in words} <= _ROW_NUMBERS)):
+    elif numbers and not (numbered and (len(numbers) > 1 or {word.lower() for word in words} <= ROW_NUMBERS)):
         raise IndexingError(
             f"The first line of {file} holds numbers ({numbers[0][:20]!r}), so there seems to be no line of names. Put "
             "one before it: id, label or path over a column of these, and any word over a column of numbers, e.g. "
@@ -186,7 +124,8 @@ def _is_value(cell: str) -> bool:
     return is_number(cell) and any(map(str.isdigit, cell)) and "_" not in cell  # float() takes "1_2"
 
 
-def _kind(cell: str) -> Kind:
+def kind_of_cell(cell: str) -> Kind:
+    """What a cell holds; nothing counts as a number."""
     if is_vector(cell):
         return "vector"
     return "number" if is_number(cell) or not cell.strip() else "other"
@@ -205,88 +144,21 @@ def _vector(cells: list[str], names: list[str], places: list[int], where: str, *
         raise IndexingError(f"{where}: {cells[wrong]!r} in the column {names[wrong]!r} is not a number.") from error
 
 
-# -- Parquet ----------------------------------------------------------------------------------------------------------
+def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> None:
+    """Write the columns id, path, label, all_labels (a JSON list, if an image has several) and features.
 
-
-def pyarrow() -> Any:
-    """PyArrow with its Parquet module; IndexingError with the command that installs it."""
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ImportError as error:
-        raise IndexingError(
-            "Parquet needs PyArrow, which is not installed. Install it with: pip install 'searchengine[parquet]'"
-        ) from error
-    return pyarrow
-
-
-def read_parquet(file: Path, columns: Columns) -> FeatureTable:
-    """Read a Parquet file; IndexingError names the row that is wrong, or says that PyArrow is missing."""
-    arrow = pyarrow()
-    try:
-        with arrow.parquet.ParquetFile(file) as opened:
-            schema = opened.schema_arrow
-            first = next(opened.iter_batches(batch_size=1), None)
-            if first is None or not len(first):
-                raise IndexingError(f"{file} has no rows.")
-            roles = ColumnRoles(file, columns, schema.names)
-            layout = _lay_out(roles, {name: _arrow_kind(arrow, first.column(name)) for name in schema.names})
-            table = opened.read([*layout.features, *layout.roles.values()])
-    except (OSError, arrow.ArrowException) as error:
-        raise IndexingError(f"{file} cannot be read as Parquet: {error}.") from error
-    for name in layout.features:
-        if table[name].null_count:
-            row = int(np.flatnonzero(table[name].is_null().to_numpy())[0]) + 1
-            raise IndexingError(f"Row {row} of {file} has nothing in the column {name!r}.")
-    if layout.vectors:
-        features = _arrow_vectors(arrow, table[layout.features[0]], layout.features[0], file)
-    else:
-        features = np.column_stack([table[name].to_numpy() for name in layout.features])  # d of (n,) -> (n, d)
-    values = {role: table[name].to_pylist() for role, name in layout.roles.items()}
-    metric = (schema.metadata or {}).get(b"searchengine.metric", b"").decode("utf-8", "replace")
-    return roles.table(features, values, layout.unused(schema.names), known_metric(metric))
-
-
-def _is_list(arrow: Any, kind: Any) -> bool:
-    types = arrow.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _arrow_kind(arrow: Any, column: Any) -> Kind:
-    def is_numeric(kind: Any) -> bool:
-        return bool(arrow.types.is_floating(kind) or arrow.types.is_integer(kind))
-
-    if _is_list(arrow, column.type):
-        return "vector" if is_numeric(column.type.value_type) else "other"
-    if is_numeric(column.type):
-        return "number"
-    text = column[0].as_py()
-    return _kind(text) if isinstance(text, str) and text else "other"
-
-
-def _arrow_vectors(arrow: Any, column: Any, name: str, file: Path) -> NDArray[Any]:
-    """A column of lists, or of vectors written as text -> (n, d)."""
-    if _is_list(arrow, column.type):
-        lengths = arrow.compute.list_value_length(column).to_numpy()
-        values = arrow.compute.list_flatten(column)
-        if values.null_count:
-            raise IndexingError(f"The column {name!r} of {file} has vectors in which numbers are missing.")
-        numbers: NDArray[Any] = values.to_numpy()
-    else:
-        try:
-            vectors = [parse_vector(str(text)) for text in column.to_pylist()]
-        except ValueError as error:
-            raise IndexingError(f"A vector in the column {name!r} of {file} {error}.") from error
-        lengths = np.array([len(vector) for vector in vectors])
-        numbers = np.array([number for vector in vectors for number in vector], dtype=np.float64)
-    ragged = np.flatnonzero(lengths != lengths[0])
-    if len(ragged):
-        row = int(ragged[0])
-        raise IndexingError(
-            f"Row {row + 1} of {file} has a vector of {lengths[row]} numbers, where the first has {lengths[0]}."
-        )
-    return numbers.reshape(len(lengths), int(lengths[0]))
+    Numbers have as many digits as float32 needs. The metric of the index has no place in the file.
+    """
+    ids, paths, labels = table.columns()
+    several = any(len(row_labels) > 1 for row_labels in labels)
+    with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
+        write = csv_writer(opened)
+        write(["id", "path", "label", *([ALL_LABELS] if several else []), "features"])
+        for part, block in table.blocks():
+            for id_, path, row_labels, row in zip(ids[part], paths[part], labels[part], block, strict=True):
+                lists = [json.dumps(row_labels, ensure_ascii=False)] if several else []
+                write([id_, path, row_labels[0] if row_labels else "", *lists, f"[{' '.join(map(str, row.tolist()))}]"])
+            progress.advance(len(block))
 
 
 # -- vectors written as text ------------------------------------------------------------------------------------------
