@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.web.conftest import encoded
@@ -48,6 +49,7 @@ PATIENCE = 30_000  # ms; a machine may be busy with other things
 expect.set_options(timeout=PATIENCE)
 
 OpenPage = Callable[..., Page]
+_OPTIONS: WeakKeyDictionary[BrowserContext, dict[str, Any]] = WeakKeyDictionary()
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -79,9 +81,23 @@ def serving(app: Any) -> Iterator[str]:
         server.server_close()
 
 
+def context_of(browser: Browser, **options: Any) -> BrowserContext:
+    """A browser context with these options: the one that has them, with its cache, or a new one."""
+    for context in browser.contexts:
+        if _OPTIONS[context] == options:
+            return context
+    for context in browser.contexts:
+        if not context.pages:  # of a server that is gone
+            context.close()
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    _OPTIONS[context] = options
+    return context
+
+
 @contextmanager
 def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
-    """Opens an address in a window of its own; in the end nothing may have been wrong in any of them."""
+    """Opens an address in a new tab; in the end nothing may have been wrong in any of them."""
     wrong: list[str] = []
     contexts = []
 
@@ -100,8 +116,7 @@ def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
         page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
 
     def open_(address: str = "/", *, width: int = 1200, height: int = 800, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, base_url=base, **options)
-        context.set_default_timeout(PATIENCE)
+        context = context_of(browser, viewport={"width": width, "height": height}, base_url=base, **options)
         contexts.append(context)
         page = context.new_page()
         listen(page)
@@ -114,7 +129,7 @@ def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
         for context in contexts:
             for page in context.pages:
                 page.unroute_all(behavior="ignoreErrors")  # a request that a test holds back is never answered
-            context.close()
+                page.close()
     assert wrong == []
 
 

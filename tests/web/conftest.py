@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from flask import Flask
+from flask.templating import Environment
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 from PIL import Image
 
 from searchengine.web import create_app
@@ -23,6 +26,15 @@ if TYPE_CHECKING:
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """45 pictures in eight colours; nothing changes it."""
     return draw_collection(tmp_path_factory.mktemp("collection"), 45)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Applications share the compiled templates, which take longer than a page."""
+    kept = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flask, "jinja_environment", partial(Environment, bytecode_cache=kept))
+        yield
 
 
 @pytest.fixture

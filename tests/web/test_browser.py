@@ -30,7 +30,7 @@ def served(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def open_page(browser: Browser, served: tuple[str, FakeEngine]) -> Iterator[OpenPage]:
     with pages_at(browser, served[0]) as open_:
         yield open_
-    served[1].run = None
+    served[1].index.run = None
 
 
 def test_upload(open_page: OpenPage) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from flask.testing import FlaskClient
 
 from tests.web.conftest import make_app
 from tests.web.fake import FakeEngine
@@ -18,10 +19,12 @@ OTHERS = ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.
 @pytest.fixture
 def ask(engine: FakeEngine, tmp_path: Path) -> Ask:
     """The status of an answer to a request with that Host header."""
+    clients: dict[str, FlaskClient] = {}
 
-    def get(host: str, address: str = "/search?id=1", **config: object) -> int:
-        client = make_app(engine, tmp_path, **config).test_client()
-        return client.get(address, headers={"Host": host}, buffered=True).status_code
+    def get(host: str, address: str = "/search?id=1&k=1", **config: object) -> int:
+        if repr(config) not in clients:
+            clients[repr(config)] = make_app(engine, tmp_path, **config).test_client()
+        return clients[repr(config)].get(address, headers={"Host": host}, buffered=True).status_code
 
     return get
 

@@ -28,7 +28,7 @@ def served(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def open_page(browser: Browser, served: tuple[str, FakeEngine]) -> Iterator[OpenPage]:
     with pages_at(browser, served[0]) as open_:
         yield open_
-    served[1].run = None
+    served[1].index.run = None
 
 
 def boxes(page: Page) -> dict[str, dict[str, float]]:
@@ -99,7 +99,7 @@ def test_pictures_keep_their_proportions_and_rows_are_even(open_page: OpenPage, 
     page = open_page("/")
     rows: dict[int, list[dict[str, float]]] = {}
     for name, box in boxes(page).items():
-        record = served[1].record(int(name[1:]))
+        record = served[1].index.record(int(name[1:]))
         ratio = min(max(record.width / record.height, 0.6), 2.6)
         assert box["width"] / box["height"] == pytest.approx(ratio, rel=0.02)
         rows.setdefault(round(box["y"]), []).append(box)

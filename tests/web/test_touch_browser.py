@@ -110,6 +110,7 @@ def test_a_slow_network_moves_nothing(open_page: OpenPage) -> None:
     page = open_page("about:blank", width=360)
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
+    session.send("Network.clearBrowserCache")
     slow = {"offline": False, "latency": 100, "downloadThroughput": 50_000, "uploadThroughput": 50_000}
     session.send("Network.emulateNetworkConditions", slow)
     page.add_init_script(
