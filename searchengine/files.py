@@ -141,13 +141,13 @@ def check_output_folder(folder: Path) -> None:
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def parse_json(text: str | bytes, *, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The value of JSON that may come from anywhere; ValueError whatever is wrong with it.
 
     ``json.loads`` raises RecursionError where lists or objects are nested thousands deep.
     """
     try:
-        return json.loads(text, object_hook=object_hook)  # noqa: TID251
+        return json.loads(text)  # noqa: TID251
     except RecursionError as error:
         raise ValueError("it is JSON that is nested too deeply") from error
 

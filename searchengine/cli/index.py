@@ -47,6 +47,16 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
 @verb("index", "make an index of folders of images, or bring it up to date", _EXAMPLES)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
 @options("--exclude", section=_WHICH, metavar="PATTERN", help="leave out what matches; may be repeated")
+@flag(
+    "--no-default-excludes",
+    "default_excludes",
+    flag_value=False,
+    default=True,
+    section=_WHICH,
+    help="take also what is left out by default: hidden files, recycle bins, snapshots, thumbnails and previews that "
+    "other programs keep, folders with a .nomedia file",
+)
+@flag("--follow-links", section=_WHICH, help="take also what links lead to that lead out of the image folder")
 @option(
     "--limit",
     section=_WHICH,
@@ -126,6 +136,16 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
 )
 @flag("--rebuild", section=_RUN, help="embed everything again; the old index answers meanwhile")
 @flag("--prune", section=_RUN, help="remove missing images even if they are more than a fifth")
+@flag(
+    "--prune-all",
+    section=_RUN,
+    help="also if an image folder is empty or has lost most of its images, as when its disk is not mounted",
+)
+@flag(
+    "--check-content",
+    section=_RUN,
+    help="read every file again, to find those that changed while their size and times were kept",
+)
 @flag("--relocate", section=_RUN, help="the folders of the index have moved to these places")
 @flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
 @settings_options("index_dir", "precision", "runtime")

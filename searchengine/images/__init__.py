@@ -2,15 +2,18 @@
 
 from searchengine.images.browser import for_browser, thumbnail
 from searchengine.images.decoding import MAX_PIXELS, DecodedImage, average_colour, decode, read_image, resize
-from searchengine.images.finding import FoundFile, Unreadable, find
+from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 
 __all__ = [
     "HEAD_BYTES",
+    "LINKS_OUT",
     "MAX_PIXELS",
     "DecodedImage",
     "FoundFile",
+    "LeftOut",
     "Unreadable",
+    "Walk",
     "average_colour",
     "decode",
     "find",

@@ -29,8 +29,31 @@ ttf otf woff woff2 lnk url desktop torrent part crdownload tmp bak swp aae thm m
 _NOT_IMAGES = frozenset(_NOT_IMAGE_ENDINGS.split())
 # The same without an ending.
 _NOT_IMAGE_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile"})
-# Folders that operating systems leave beside photos, with thumbnails or deleted files in them.
-_NOT_FOLDERS = frozenset({b"__MACOSX", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information", b"lost+found"})
+
+# What other programs leave among photos: shell patterns in lower case, on a name or, with a slash, on a whole path.
+_RECYCLE_BINS = """
+#recycle @recycle $recycle.bin recycler recycled .recycle .trash .trash-* .trashes .trashed-* .dtrash lost+found
+"""
+_SNAPSHOTS = "#snapshot @recently-snapshot @gmt-* .snapshot .snapshots ~snapshot .zfs .ckpt .timeshift"
+_DERIVATIVES = """
+@eadir @__thumb .@__thumb thumbs thumbnails _thumbs .thumbs .thumbnails .thumb .xvpics *.lrdata .dthumb syno*_thumb_*
+*.photoslibrary/resources/derivatives *.photoslibrary/resources/proxies *.photoslibrary/resources/modelresources
+*.photoslibrary/private *.photoslibrary/thumbnails *.photoslibrary/previews
+*.photolibrary/thumbnails *.photolibrary/previews *.aplibrary/thumbnails *.aplibrary/previews
+"""
+_SYSTEM = "__macosx ._* .appledouble .spotlight-v100 .fseventsd"
+_DEFAULT_EXCLUDES = {
+    "recycle bins": _RECYCLE_BINS.split(),
+    "snapshots": _SNAPSHOTS.split(),
+    "thumbnails and previews": _DERIVATIVES.split(),
+    "files of the system": [*_SYSTEM.split(), "system volume information"],
+}
+_NO_MEDIA = "folders with .nomedia"
+LINKS_OUT = "links that lead out of the image folder"
+
+
+_Place = tuple[int, int]  # device and inode
+_SEPARATOR = os.fsencode(os.sep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +63,7 @@ class FoundFile:
     path: bytes
     size: int
     mtime_ns: int
+    ctime_ns: int  # when content, name or permissions last changed; on Windows, when the file was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +74,32 @@ class Unreadable:
     reason: str
 
 
-def find(root: Path, *, exclude: Sequence[str] = (), skip: Sequence[Path] = ()) -> Iterator[FoundFile | Unreadable]:
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file or folder that is left out unless it is asked for; ``kind`` is a plural, such as "recycle bins"."""
+
+    path: bytes
+    kind: str
+
+
+def find(
+    root: Path,
+    *,
+    exclude: Sequence[str] = (),
+    skip: Sequence[Path] = (),
+    default_excludes: bool = True,
+    follow_links: bool = False,
+) -> Walk:
     """Yield every regular file below ``root`` that may be an image, in byte order of the paths.
 
-    Skipped silently: hidden files and folders (``.name``), files whose ending belongs to something else (``.txt``,
-    ``.mp4``, ...), pipes, sockets and devices, whatever matches one of the ``exclude`` patterns (shell style, on the
-    relative path or on the name alone), and the folders in ``skip``. Links to files are followed; links to folders too,
-    unless they lead below ``root`` or to a folder that was already visited.
+    Skipped silently: files whose ending belongs to something else (``.txt``, ``.mp4``, ...), pipes, sockets and
+    devices, whatever matches one of the ``exclude`` patterns (shell style, on the relative path or on the name alone),
+    and the folders in ``skip``.
+
+    With ``default_excludes``, hidden files and folders (``.name``) are skipped too, and what other programs leave among
+    photos: recycle bins, snapshots, thumbnails, folders with a ``.nomedia`` file. Links that lead out of ``root`` are
+    followed only with ``follow_links``. Both are listed in ``Walk.left_out``. A link to a folder is never followed to
+    one below ``root`` or to one that was already visited.
 
     A folder that cannot be read, or a broken link, yields Unreadable, and the search continues. Raises IndexingError
     at once if ``root`` is missing, not a folder, or cannot be read.
@@ -71,62 +114,132 @@ def find(root: Path, *, exclude: Sequence[str] = (), skip: Sequence[Path] = ()) 
         raise IndexingError(f"{root} is not a folder. Name the folder that holds the images.") from error
     except OSError as error:
         raise IndexingError(f"The folder {root} cannot be read: {_why(error)}. Check its permissions.") from error
-    return _walk(top, entries, _Rules(top, place, exclude, skip))
+    rules = _Rules(exclude, skip, default_excludes=default_excludes, follow_links=follow_links)
+    return Walk(top, place, entries, rules)
 
 
 class _Rules:
-    """What is skipped, and which folders have been visited."""
+    """What is skipped, by name and path."""
 
-    def __init__(self, top: bytes, place: tuple[int, int], exclude: Sequence[str], skip: Sequence[Path]) -> None:
-        self._real_top = os.path.realpath(top)
-        self._visited = {place}
-        self._skipped = {_place(folder.stat()) for folder in skip if folder.exists()}
+    def __init__(
+        self, exclude: Sequence[str], skip: Sequence[Path], *, default_excludes: bool, follow_links: bool
+    ) -> None:
+        self.default_excludes = default_excludes
+        self.follow_links = follow_links
+        self.skipped = {_place(folder.stat()) for folder in skip if folder.exists()}
         wanted = [pattern.removeprefix("./").rstrip("/") for pattern in exclude]
         wanted += [pattern.removeprefix("**/") for pattern in wanted if pattern.startswith("**/")]
         self._excluded = re.compile("|".join(map(fnmatch.translate, wanted))) if wanted else None
 
-    def skips(self, path: bytes, name: bytes) -> bool:
-        if name.startswith(b"."):
-            return True
+    def excludes(self, path: bytes, name: bytes) -> bool:
+        """Whether one of the given patterns matches."""
         pattern = self._excluded
         return pattern is not None and any(pattern.match(os.fsdecode(text)) for text in (path, name))
 
-    def visit(self, folder: os.DirEntry[bytes]) -> bool:
-        """Whether to visit a folder: true only once for each."""
-        place = _place(folder.stat())
-        if folder.name in _NOT_FOLDERS or place in self._skipped or place in self._visited:
+    def left_out_as(self, path: bytes, name: bytes) -> str | None:
+        """The kind of things that other programs leave among photos; None for anything else."""
+        if not self.default_excludes:
+            return None
+        match = _LEFT_OUT_NAMES.match(os.fsdecode(name).lower()) or _LEFT_OUT_PATHS.match(os.fsdecode(path).lower())
+        return _KINDS[match.lastindex - 1] if match is not None and match.lastindex else None
+
+
+_KINDS = tuple(_DEFAULT_EXCLUDES)
+
+
+def _kinds_of(*, paths: bool) -> re.Pattern[str]:
+    """A pattern with a group for each kind, of the patterns with a slash or of those without."""
+    groups = (
+        "|".join(fnmatch.translate(pattern) for pattern in patterns if ("/" in pattern) == paths) or "(?!)"
+        for patterns in _DEFAULT_EXCLUDES.values()
+    )
+    return re.compile("|".join(f"({group})" for group in groups))
+
+
+_LEFT_OUT_NAMES, _LEFT_OUT_PATHS = _kinds_of(paths=False), _kinds_of(paths=True)
+
+
+class Walk(Iterator[FoundFile | Unreadable]):
+    """The files of a folder, one by one. Once all were yielded:
+
+    ``left_out`` lists what was left out by default, and ``mounts`` the folders where another file system begins:
+    b"" for the folder itself, which is so if its parent is on another.
+    """
+
+    def __init__(self, top: bytes, place: _Place, entries: list[os.DirEntry[bytes]], rules: _Rules) -> None:
+        self.left_out: list[LeftOut] = []
+        self.mounts: list[bytes] = []
+        self._rules = rules
+        self._real_top = os.path.realpath(top)
+        self._top_name = os.path.basename(self._real_top)  # noqa: PTH119  (bytes)
+        self._visited = {place}
+        if os.stat(os.path.dirname(self._real_top)).st_dev != place[0]:  # noqa: PTH116, PTH120
+            self.mounts.append(b"")
+        self._files = self._walk(entries, place[0])
+
+    def __next__(self) -> FoundFile | Unreadable:
+        return next(self._files)
+
+    def excludes(self, path: bytes) -> bool:
+        """Whether one of the given patterns excludes a file, or a folder that it lies in."""
+        parts = path.split(b"/")
+        return any(self._rules.excludes(b"/".join(parts[: i + 1]), part) for i, part in enumerate(parts))
+
+    def _walk(self, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[FoundFile | Unreadable]:
+        """Depth first, with an explicit stack: folders may nest deeper than Python's recursion limit."""
+        stack = [(b"", iter(entries), device)]
+        while stack:
+            prefix, rest, device = stack[-1]
+            entry = next(rest, None)
+            if entry is None:
+                stack.pop()
+                continue
+            path = prefix + entry.name
+            if self._rules.excludes(path, entry.name):
+                continue
+            try:
+                is_folder = entry.is_dir()
+                if (is_folder or _may_be_image(entry.name)) and self._is_left_out(entry, path):
+                    continue
+                if is_folder:
+                    place = _place(entry.stat())
+                    if self._is_new(entry, place):
+                        if place[0] != device:
+                            self.mounts.append(path)
+                        below = _entries(entry.path)
+                        if self._rules.default_excludes and any(other.name == b".nomedia" for other in below):
+                            self.left_out.append(LeftOut(path, _NO_MEDIA))
+                        else:
+                            stack.append((path + b"/", iter(below), place[0]))
+                elif _may_be_image(entry.name):
+                    info = entry.stat()
+                    if stat.S_ISREG(info.st_mode):
+                        yield FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+            except OSError as error:
+                yield Unreadable(path, _why(error))
+
+    def _is_left_out(self, entry: os.DirEntry[bytes], path: bytes) -> bool:
+        kind = self._rules.left_out_as(self._top_name + b"/" + path, entry.name)
+        if kind is None and self._rules.default_excludes and entry.name.startswith(b"."):
+            return True  # hidden
+        if kind is None and not self._rules.follow_links and entry.is_symlink():
+            kind = None if self._is_below_top(os.path.realpath(entry.path)) else LINKS_OUT
+        if kind is None:
             return False
-        if folder.is_symlink():
-            # What lies below the top is found by its own path, or is hidden or excluded there.
-            target = os.path.realpath(folder.path)
-            if target == self._real_top or target.startswith(self._real_top.rstrip(b"/") + b"/"):
-                return False
-        self._visited.add(place)
+        self.left_out.append(LeftOut(path, kind))
         return True
 
+    def _is_below_top(self, real: bytes) -> bool:
+        return real == self._real_top or real.startswith(self._real_top.rstrip(_SEPARATOR) + _SEPARATOR)
 
-def _walk(top: bytes, entries: list[os.DirEntry[bytes]], rules: _Rules) -> Iterator[FoundFile | Unreadable]:
-    """Depth first, with an explicit stack: folders may nest deeper than Python's recursion limit."""
-    stack = [(b"", iter(entries))]
-    while stack:
-        prefix, rest = stack[-1]
-        entry = next(rest, None)
-        if entry is None:
-            stack.pop()
-            continue
-        path = prefix + entry.name
-        if rules.skips(path, entry.name):
-            continue
-        try:
-            if entry.is_dir():
-                if rules.visit(entry):
-                    stack.append((path + b"/", iter(_entries(entry.path))))
-            elif _may_be_image(entry.name):
-                info = entry.stat()
-                if stat.S_ISREG(info.st_mode):
-                    yield FoundFile(path, info.st_size, info.st_mtime_ns)
-        except OSError as error:
-            yield Unreadable(path, _why(error))
+    def _is_new(self, folder: os.DirEntry[bytes], place: _Place) -> bool:
+        """Whether to visit a folder: true only once for each."""
+        if place in self._rules.skipped or place in self._visited:
+            return False
+        if folder.is_symlink() and self._is_below_top(os.path.realpath(folder.path)):
+            return False  # what lies there is found by its own path, or is hidden or excluded there
+        self._visited.add(place)
+        return True
 
 
 def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
@@ -147,7 +260,7 @@ def _may_be_image(name: bytes) -> bool:
     return ending not in (_NOT_IMAGES if dot else _NOT_IMAGE_NAMES) and not (stem == "" and dot)
 
 
-def _place(info: os.stat_result) -> tuple[int, int]:
+def _place(info: os.stat_result) -> _Place:
     return info.st_dev, info.st_ino
 
 

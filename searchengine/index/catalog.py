@@ -35,7 +35,7 @@ _APPLICATION_ID = 0x53454E47  # "SENG"
 
 _COLUMNS = (
     "root", "path", "row", "norm2", "crc", "content_hash", "size", "mtime_ns", "settled", "width", "height", "colour",
-    "format", "id",
+    "format", "ctime_ns", "id",
 )  # fmt: skip
 _INSERT = f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"  # noqa: S608
@@ -48,6 +48,7 @@ SELECT id FROM images WHERE NOT (
     AND (content_hash IS NULL OR (typeof(content_hash) = 'blob' AND length(content_hash) = 16))
     AND (size IS NULL OR (typeof(size) = 'integer' AND size >= 0))
     AND (mtime_ns IS NULL OR typeof(mtime_ns) = 'integer')
+    AND (ctime_ns IS NULL OR typeof(ctime_ns) = 'integer')
     AND (settled IS NULL OR settled IN (0, 1))
     AND (width IS NULL OR (typeof(width) = 'integer' AND width > 0))
     AND (height IS NULL OR (typeof(height) = 'integer' AND height > 0))
@@ -302,9 +303,10 @@ class Catalog(Database):
         for image, label in self.rows("SELECT image, label FROM labels ORDER BY image, position"):
             labels[image] = (*labels.get(image, ()), label)
         return {
-            (root, path): Known(id_, row, digest, FileState(size, mtime, bool(settled)), labels.get(id_, ()))
-            for id_, root, path, row, digest, size, mtime, settled in self.rows(
-                "SELECT id, root, path, row, content_hash, size, mtime_ns, settled FROM images WHERE path IS NOT NULL"
+            (root, path): Known(id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ()))
+            for id_, root, path, row, digest, size, mtime, settled, ctime in self.rows(
+                "SELECT id, root, path, row, content_hash, size, mtime_ns, settled, ctime_ns FROM images "
+                "WHERE path IS NOT NULL"
             )
         }
 
@@ -353,7 +355,8 @@ class Catalog(Database):
         state = image.state
         values = (
             image.root, image.path, row, norm2, crc, image.content_hash, state and state.size, state and state.mtime_ns,
-            state and int(state.settled), image.width, image.height, image.colour, image.format, image.id,
+            state and int(state.settled), image.width, image.height, image.colour, image.format,
+            state and state.ctime_ns, image.id,
         )  # fmt: skip
         if image.replaces:
             assert image.id is not None
@@ -377,8 +380,8 @@ class Catalog(Database):
         for image in seen:
             state = image.state
             self.change(
-                "UPDATE images SET root = ?, path = ?, size = ?, mtime_ns = ?, settled = ? WHERE id = ?",
-                (image.root, image.path, state.size, state.mtime_ns, int(state.settled), image.id),
+                "UPDATE images SET root = ?, path = ?, size = ?, mtime_ns = ?, settled = ?, ctime_ns = ? WHERE id = ?",
+                (image.root, image.path, state.size, state.mtime_ns, int(state.settled), state.ctime_ns, image.id),
             )
             self.set_labels(image.id, image.labels)
 
@@ -420,8 +423,8 @@ class Catalog(Database):
     def add_skipped(self, files: Iterable[Skipped]) -> None:
         """Files that could not be used."""
         self.change_many(
-            "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?)",
-            ((file.root, file.path, file.reason, file.size, file.mtime_ns) for file in files),
+            "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?, ?)",
+            ((file.root, file.path, file.reason, file.size, file.mtime_ns, file.ctime_ns) for file in files),
         )
 
     def forget_skipped(self, files: Iterable[tuple[int | None, bytes | None]]) -> None:

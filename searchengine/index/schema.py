@@ -25,6 +25,7 @@ CREATE TABLE images (
     content_hash BLOB, size INTEGER, mtime_ns INTEGER,
     settled INTEGER,                              -- 0: changed so shortly before it was read that mtime may not tell
     width INTEGER, height INTEGER, colour TEXT, format TEXT,
+    ctime_ns INTEGER,                             -- NULL until the next run, where an older format had none
     UNIQUE (root, path)
 );
 CREATE INDEX images_by_content ON images (content_hash);
@@ -39,7 +40,7 @@ CREATE TABLE skipped (
     root INTEGER NOT NULL REFERENCES roots(id),
     path BLOB NOT NULL,
     reason TEXT NOT NULL,
-    size INTEGER, mtime_ns INTEGER,
+    size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
     PRIMARY KEY (root, path)
 ) WITHOUT ROWID;
 """
@@ -97,5 +98,11 @@ def _to_2(connection: sqlite3.Connection) -> None:
     )
 
 
-_STEPS = (_to_2,)
+def _to_3(connection: sqlite3.Connection) -> None:
+    """The ctime of a file tells that its content changed where size and mtime were kept."""
+    connection.execute("ALTER TABLE images ADD COLUMN ctime_ns INTEGER")
+    connection.execute("ALTER TABLE skipped ADD COLUMN ctime_ns INTEGER")
+
+
+_STEPS = (_to_2, _to_3)
 FORMAT = 1 + len(_STEPS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import hashlib
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
+
+
+def content_hash(data: bytes) -> bytes:
+    """What tells the content of a file from any other: BLAKE2b, 128 bits."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------
@@ -96,11 +102,15 @@ class IndexStatus:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What the file system said of a file when it was read; ``settled``: its mtime can be trusted next time."""
+    """What the file system said of a file when it was read.
+
+    ``settled``: its times can be trusted next time; ``ctime_ns`` None: not known, as in an index of an older format.
+    """
 
     size: int
     mtime_ns: int
     settled: bool
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,10 @@ class Known:
     content_hash: bytes
     state: FileState
     labels: tuple[str, ...]
+
+    def without_ctime(self) -> Known:
+        """The same, with nothing known of its ctime."""
+        return replace(self, state=replace(self.state, ctime_ns=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +180,7 @@ class Skipped:
     reason: str
     size: int | None
     mtime_ns: int | None
+    ctime_ns: int | None = None
 
 
 @dataclass(slots=True)

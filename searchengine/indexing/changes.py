@@ -107,6 +107,11 @@ class Store:
             raise
         return writer
 
+    def set(self, key: str, value: str) -> None:
+        """Write one entry of the manifest, if there is an index and it says something else."""
+        if self.writer is not None and self.manifest(key) != value:
+            self.writer.set({key: value})
+
     def remove(self, ids: list[int]) -> None:
         """Take images out."""
         if self.writer is not None:
@@ -155,7 +160,7 @@ class Changes:
 
     def __init__(self, store: Store, plan: Plan) -> None:
         self.missing = dict(plan.missing)
-        self.batch = Batch(seen=list(plan.relabelled), skipped=list(plan.unreadable))
+        self.batch = Batch(seen=list(plan.seen), skipped=list(plan.unreadable))
         self._store = store
         self._missing_content: dict[bytes, list[Place]] = {}  # content hash -> where it is missing
         for place, image in plan.missing.items():
@@ -190,13 +195,14 @@ class Changes:
         if reading.reason is not None:
             # what a passing fault kept from us is read again by the next run, and its image stays
             state = None if reading.lost else reading.state
-            size, mtime = (state.size, state.mtime_ns) if state else (None, None)
-            refused = Skipped(*candidate.place, reading.reason, size, mtime)
+            times = (state.size, state.mtime_ns, state.ctime_ns) if state else (None, None, None)
+            refused = Skipped(*candidate.place, reading.reason, *times)
             return Outcome("skipped", refused, lost=None if reading.lost else known)
         assert reading.state is not None
         assert reading.content_hash is not None
         if known is not None and known.content_hash == reading.content_hash:
-            return Outcome("unchanged", Seen(known.id, *candidate.place, reading.state, candidate.labels))
+            counted = "moved" if candidate.renamed else "unchanged"
+            return Outcome(counted, Seen(known.id, *candidate.place, reading.state, candidate.labels))
         places = self._missing_content.get(reading.content_hash)
         if known is None and places:
             moved = self.missing[places[-1]]

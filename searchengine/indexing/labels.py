@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
-from searchengine.errors import IndexingError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.files import parse_json, unguarded
+from searchengine.indexing.label_files import LabelFile, as_text, read_label_file
 from searchengine.indexing.roots import Root, label_of
 
 FOLDER, NONE = "folder", "none"
-_PATHS = ("path", "paths", "file", "filename", "file_name", "image", "image_path")
-_COCO = (
-    *("categories", "images", "annotations"),
-    *("id", "name", "file_name", "image_id", "category_id", "area", "bbox"),
-)
-_LABELS = ("label", "labels", "class", "category")
 _LABEL_PHOTOS = (
     "Index again with --labels folder (the name of the folder is the label) or --labels FILE, a CSV file with the "
     "columns path and label."
@@ -29,7 +23,7 @@ _LABEL_FEATURES = (
     "Import the features again, into another --index-dir, with searchengine import --labels: a column of their file, "
     "or a text file with a label a line."
 )
-_NO_TEXT = re.compile("[\ud800-\udfff]")
+_UPLOADED = re.compile("^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
 
 def how_to_label(spec: ExtractorSpec) -> str:
@@ -45,8 +39,8 @@ class Labels(Protocol):
         """What the manifest keeps, and ``labels_from`` takes."""
         ...
 
-    def of(self, root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
-        """The labels of one file, the most important first; ``several``: the index has more than one image folder."""
+    def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
+        """The labels of each file, the most important first; ``several``: the index has more than one image folder."""
         ...
 
     def remark(self) -> str | None:
@@ -55,37 +49,13 @@ class Labels(Protocol):
 
 
 def labels_from(choice: str) -> Labels:
-    """ "folder", "none", or a file: CSV with the columns path and label, or COCO annotations (JSON).
-
-    IndexingError for a file that is missing or neither.
-    """
+    """ "folder", "none", or a file; the errors of ``read_label_file``."""
     if choice == FOLDER:
         return FolderLabels()
     if choice == NONE:
         return NoLabels()
     file = Path(choice).expanduser().absolute()
-    if not file.is_file():
-        raise IndexingError(
-            f"There is no labels file {file}. Give --labels folder, --labels none, a CSV file with the columns path "
-            "and label, or COCO annotations (instances_*.json)."
-        )
-    try:
-        if file.suffix.lower() == ".json":
-            with file.open("rb") as opened:
-                return FileLabels(file, _of_coco(parse_json(opened.read(), object_hook=_needed)))
-        with file.open("rb") as opened:
-            if opened.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-                raise ValueError("it is UTF-16 text; save it as CSV UTF-8")
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            return FileLabels(file, _of_csv(text))
-    except OSError as error:
-        raise IndexingError(f"The labels file {file} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise IndexingError(
-            f"The labels file {file} is neither a CSV file with the columns path and label nor COCO annotations: "
-            f"{reason}."
-        ) from error
+    return FileLabels(file, read_label_file(file))
 
 
 class FolderLabels:
@@ -93,9 +63,9 @@ class FolderLabels:
 
     recorded = FOLDER
 
-    def of(self, root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
+    def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
         """See ``roots.label_of``."""
-        return label_of(root, path, several=several)
+        return [label_of(root, path, several=several) for root, path in files]
 
     def remark(self) -> str | None:
         """Nothing."""
@@ -107,9 +77,9 @@ class NoLabels:
 
     recorded = NONE
 
-    def of(self, root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
+    def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
         """None."""
-        return ()
+        return [()] * len(files)
 
     def remark(self) -> str | None:
         """Nothing."""
@@ -119,31 +89,71 @@ class NoLabels:
 class FileLabels:
     """What a file says, by path: relative to the image folder, with that folder's name before it, or absolute.
 
-    A name without a folder stands for every file of that name, as COCO's annotations have it.
+    A name without a folder stands for every file of that name, as COCO's annotations have it. Where a path is spelt
+    otherwise, it counts if it can mean one file only: other case, composed or decomposed accents, backslashes, no
+    ending, or other folders before it.
     """
 
-    def __init__(self, file: Path, labels: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, file: Path, content: LabelFile) -> None:
         self.file = file
-        self._labels = labels
+        self._labels = content.labels
+        self._unusable = content.unusable
         self._used: set[str] = set()
-        self._asked = 0
-        self._without = 0
+        self._without = self._asked = 0
+        folded = [(_folded(name), name) for name in content.labels]
+        self._by_name = _unambiguous(folded, self._labels)
+        self._some_without_ending = any("." not in name.rsplit("/", 1)[-1] for name, _ in folded)
 
     @property
     def recorded(self) -> str:
         """The file, absolute."""
         return str(self.file)
 
-    def of(self, root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
+    def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
         """The labels that the file names, or none."""
-        self._asked += 1
-        relative = os.fsdecode(path)
-        for name in (relative, f"{root.name}/{relative}", str(root.folder / relative), relative.rsplit("/", 1)[-1]):
-            if name in self._labels:
-                self._used.add(name)
-                return self._labels[name]
-        self._without += 1
-        return ()
+        names = [self._name_of(root, os.fsdecode(path)) for root, path in files]
+        self._used.update(name for name in names if name is not None)
+        unnamed = [i for i, name in enumerate(names) if name is None]
+        if unnamed and len(self._used) < len(self._labels):
+            others = self._names_with_other_folders([_folded(os.fsdecode(files[i][1])) for i in unnamed])
+            self._used.update(name for name in others if name is not None)
+            names = [*names]
+            for i, name in zip(unnamed, others, strict=True):
+                names[i] = name
+        self._asked += len(files)
+        self._without += names.count(None)
+        return [() if name is None else self._labels[name] for name in names]
+
+    def _name_of(self, root: Root, relative: str) -> str | None:
+        """How the label file names a file, if it does."""
+        spellings = (relative, f"{root.name}/{relative}", str(root.folder / relative))
+        for spelling in spellings:
+            if spelling in self._labels:
+                return spelling
+        whole = _folded(spellings[2])
+        for spelling in (_folded(relative), _folded(spellings[1]), whole, *_suffixes(_folded(relative))):
+            name = self._by_name.get(spelling)
+            if name is None and self._some_without_ending:
+                name = self._by_name.get(os.path.splitext(spelling)[0])  # noqa: PTH122  (text, millions of times)
+            if name is not None:
+                return name
+        return None
+
+    def _names_with_other_folders(self, paths: list[str]) -> list[str | None]:
+        """For files that are not named: a name with other folders before it, if no other name or file ends so."""
+        ends = [
+            (end, name)
+            for name in self._labels
+            if name not in self._used
+            for end in (*_suffixes(_folded(name)), _UPLOADED.sub("", _folded(name).rsplit("/", 1)[-1]))
+        ]
+        by_end = _unambiguous(ends, self._labels)
+        files_with = Counter(end for path in paths for end in {path, *_suffixes(path)})
+        names: list[str | None] = []
+        for path in paths:
+            end = next((end for end in (path, *_suffixes(path)) if end in by_end), None)
+            names.append(by_end[end] if end is not None and files_with[end] == 1 else None)
+        return names
 
     def remark(self) -> str | None:
         """What the images or the labels file lack."""
@@ -152,64 +162,33 @@ class FileLabels:
         if self._without:
             remarks.append(f"{self._without} of {self._asked} files are not named in {self.file}, and have no label")
         if unused:
-            remarks.append(f"{unused} of the {len(self._labels)} files named in {self.file} were not found")
+            missing = [name for name in self._labels if name not in self._used][:3]
+            remarks.append(
+                f"{unused} of the {len(self._labels)} files named in {self.file} were not found "
+                f"({', '.join(map(as_text, missing))}{', ...' if unused > 3 else ''})"
+            )
+        if self._unusable.counts:
+            remarks.append(f"Not used of {self.file}: {self._unusable}")
         return ". ".join(remarks) + "." if remarks else None
 
 
-def _of_csv(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """path -> labels; a path in several rows has several labels, in that order."""
-    rows = ((i, row) for i, row in enumerate(csv.reader(lines), start=1) if any(cell.strip() for cell in row))
-    first, head = next(rows, (0, []))
-    names = [cell.strip().lower() for cell in head]
-    at_path = next((names.index(name) for name in _PATHS if name in names), None)
-    at_label = next((names.index(name) for name in _LABELS if name in names), None)
-    labels_of: dict[str, list[str]] = {}
-    pending = []
-    if at_path is None or at_label is None:
-        if len(head) != 2 or at_path == 0:
-            raise ValueError(f"its first line is {','.join(head)[:80]!r}")
-        at_path, at_label = 0, 1  # no line of names
-        pending = [(first, head)]
-    for number, row in (*pending, *rows):
-        if len(row) != len(head):
-            raise ValueError(f"row {number} has {len(row)} columns, where the first has {len(head)}")
-        labels = labels_of.setdefault(_plain(unguarded(row[at_path])), [])
-        label = unguarded(row[at_label]).strip()
-        if _NO_TEXT.search(label):  # a path may be so, as the file system has it
-            raise ValueError(f"the label in row {number} is not UTF-8 text; save the file as CSV UTF-8")
-        if label and label not in labels:
-            labels.append(label)
-    return {path: tuple(labels) for path, labels in labels_of.items()}
+def _folded(path: str) -> str:
+    """A path without what programs change in it: case, the form of accents, and the kind of slash."""
+    return unicodedata.normalize("NFC", as_text(path)).casefold().replace("\\", "/")
 
 
-def _needed(entry: dict[str, Any]) -> dict[str, Any]:
-    """What counts of an entry of COCO's. The outlines of all objects of a large set would take gigabytes."""
-    return {name: entry[name] for name in _COCO if name in entry}
+def _suffixes(path: str) -> Iterator[str]:
+    """``a/b/c`` -> ``b/c``, ``c``; of a name without folders, nothing."""
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
 
 
-def _of_coco(annotations: Any) -> dict[str, tuple[str, ...]]:
-    """file_name -> names of categories, the one that covers the largest area of the image first."""
-    if annotations["images"] and not annotations.get("annotations"):
-        raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
-    names = {category["id"]: _readable(str(category["name"])) for category in annotations["categories"]}
-    areas: dict[Any, dict[str, float]] = {image["id"]: {} for image in annotations["images"]}
-    for annotation in annotations["annotations"]:
-        covered = areas[annotation["image_id"]]
-        name = names[annotation["category_id"]]
-        box = annotation.get("bbox") or (0, 0, 0, 0)
-        covered[name] = covered.get(name, 0.0) + float(annotation.get("area", box[2] * box[3]))
-    return {
-        _plain(str(image["file_name"])): tuple(sorted(areas[image["id"]], key=lambda n: (-areas[image["id"]][n], n)))
-        for image in annotations["images"]
-    }
-
-
-def _readable(label: str) -> str:
-    """What was no text, as bytes of another encoding than UTF-8 are, becomes a mark that it was not."""
-    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", label)
-
-
-def _plain(path: str) -> str:
-    """``./a//b.jpg`` and ``a\\b.jpg`` -> ``a/b.jpg``."""
-    path = path.strip()
-    return str(PurePosixPath(path if "/" in path else path.replace("\\", "/")))
+def _unambiguous(spellings: Iterable[tuple[str, str]], labels: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """spelling -> name, without those that stand for names with different labels."""
+    by_spelling: dict[str, str | None] = {}
+    for spelling, name in spellings:
+        other = by_spelling.setdefault(spelling, name)
+        if other is not None and labels[other] != labels[name]:
+            by_spelling[spelling] = None
+    return {spelling: name for spelling, name in by_spelling.items() if name is not None}

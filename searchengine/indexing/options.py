@@ -42,12 +42,16 @@ class IndexingOptions(ModelOptions):
 
     Args:
         exclude: patterns of files and folders to leave out.
+        default_excludes: leave out hidden files, and what other programs leave among photos (``images.find``).
+        follow_links: take also what links out of the image folders lead to.
+        check_content: read every file, also those whose size and times are as they were.
         labels: "folder", "none" or a file, see ``indexing.labels``; None: as the index was made, at first "folder".
         metric: one of ``index.metrics.METRICS``; None: as the index was made, at first "euclidean".
         batch_size: images that the model embeds at a time.
         limit: look at the first files only; nothing is removed.
         rebuild: embed everything again; the old index answers until the new one is complete.
         prune: remove what is gone even if it is more than a fifth of the images.
+        prune_all: also if an image folder is empty or has lost most of its images, or its disk is not mounted.
         relocate: the image folders of the index are now at the places given.
         threads: that read and decode files; None: as many as there are processors.
         commit_seconds: how long work is gathered before it becomes part of the index; up to five times as long while
@@ -55,12 +59,16 @@ class IndexingOptions(ModelOptions):
     """
 
     exclude: str | Sequence[str] = ()
+    default_excludes: bool = True
+    follow_links: bool = False
+    check_content: bool = False
     labels: str | None = None
     metric: str | None = None
     batch_size: int = 32
     limit: int | None = None
     rebuild: bool = False
     prune: bool = False
+    prune_all: bool = False
     relocate: bool = False
     threads: int | None = None
     commit_seconds: float = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import deque
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from searchengine.errors import ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
-from searchengine.index.types import FileState
+from searchengine.index.types import FileState, content_hash
 from searchengine.indexing.scan import Candidate
 
-_RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same mtime
+_RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same times
 
 Preprocess = Callable[[bytes], tuple[DecodedImage, NDArray[np.uint8]]]
 
@@ -74,11 +73,12 @@ def read_ahead(
 def read(candidate: Candidate, preprocess: Preprocess, known_content: Collection[bytes]) -> Reading:
     """Read one file, and decode it unless the content is known."""
     state: FileState | None = None
-    content_hash: bytes | None = None
+    digest: bytes | None = None
     try:
         with open_regular(candidate.file) as opened:
             seen = os.fstat(opened.fileno())
-            state = FileState(seen.st_size, seen.st_mtime_ns, seen.st_mtime_ns < time.time_ns() - _RACY_NS)
+            settled = max(seen.st_mtime_ns, seen.st_ctime_ns) < time.time_ns() - _RACY_NS
+            state = FileState(seen.st_size, seen.st_mtime_ns, settled, seen.st_ctime_ns)
             head = opened.read(HEAD_BYTES)
             if sniff(head) is None:
                 raise NotAnImageError(why_not(head))
@@ -88,15 +88,15 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Collection
                 )
             opened.seek(0)
             data = opened.read()
-        content_hash = hashlib.blake2b(data, digest_size=16).digest()
-        if content_hash in known_content:
-            return Reading(candidate, state, content_hash)
+        digest = content_hash(data)
+        if digest in known_content:
+            return Reading(candidate, state, digest)
         decoded, pixels = preprocess(data)
         picture = Picture(pixels, decoded.width, decoded.height, average_colour(pixels), decoded.format)
-        return Reading(candidate, state, content_hash, picture)
+        return Reading(candidate, state, digest, picture)
     except FileNotFoundError:
         return Reading(candidate, None, None, vanished=True)
     except OSError as error:
         return Reading(candidate, state, None, reason=f"The file cannot be read: {error.strerror or error}.", lost=True)
     except ImageError as error:
-        return Reading(candidate, state, content_hash, reason=str(error))
+        return Reading(candidate, state, digest, reason=str(error))

@@ -15,7 +15,6 @@ from searchengine.index.database import writable
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
 
-GONE_AT_MOST = 0.2  # of all images, without --prune
 _STAGING = "rebuild"
 _KEPT = "damaged-"
 
@@ -80,9 +79,9 @@ class OldIds:
         return id_
 
     @property
-    def missing(self) -> int:
-        """How many of the old files are not among those found."""
-        return len(self.files - self.found)
+    def missing(self) -> frozenset[bytes]:
+        """The old files that are not among those found."""
+        return self.files - self.found
 
     @property
     def unclaimed(self) -> int:
@@ -96,25 +95,6 @@ def _is_damaged(catalog: Catalog) -> bool:
     except SearchEngineError:
         return True
     return False
-
-
-def check_found(old: OldIds) -> None:
-    """IndexingError if more than a fifth of the old files were not found: that is hardly intended."""
-    if old.missing > GONE_AT_MOST * old.count:
-        raise IndexingError(
-            f"{old.missing} of {old.count} indexed images are not in the folder any more, more than a fifth, and a "
-            "rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
-        )
-
-
-def check_whole(old: OldIds) -> None:
-    """IndexingError if so many were found, but could not be read in the end."""
-    if old.unclaimed > GONE_AT_MOST * old.count:
-        raise IndexingError(
-            f"{old.unclaimed} of {old.count} indexed images were gone when they were to be read, or could not be read, "
-            "more than a fifth. The old index was left as it is. If their disk went, bring it back and give the same "
-            "command again, which resumes; if they are really gone, add --prune."
-        )
 
 
 def has_begun(folder: Path) -> bool:

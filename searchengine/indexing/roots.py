@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from searchengine.errors import IndexingError
+from searchengine.index.types import Known, Place, content_hash
+
+_SAMPLE = 20  # images of each folder that are looked for in its new place
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,49 @@ def assign_roots(
             roots.append(Root(next_id, folder, _free_name(folder, roots)))
             next_id += 1
     return roots
+
+
+def matching_order(
+    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], known: Mapping[Place, Known]
+) -> list[Path]:
+    """The folders in the order of the recorded ones, by a sample of the images that each is known to hold.
+
+    The order that was given stays unless another matches more files. Raises IndexingError where a folder has none of
+    the files that were looked for.
+    """
+    samples = {id_: [place for place in known if place[0] == id_] for id_, _, _ in recorded}
+    samples = {id_: places[:: len(places) // _SAMPLE + 1] for id_, places in samples.items()}
+    present = np.zeros((len(recorded), len(folders)), dtype=int)  # sampled files of each that a folder has, at all
+    same = np.zeros_like(present)  # and with the same content
+    for i, (id_, _, _) in enumerate(recorded):
+        for j, folder in enumerate(folders):
+            for place in samples[id_]:
+                file = os.path.join(bytes(folder), place[1])  # noqa: PTH118  (bytes)
+                digest = _digest(file, known[place].state.size)
+                present[i, j] += digest is not None
+                same[i, j] += digest == known[place].content_hash
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+    order = list(range(len(folders)))
+    best = [int(j) for j in linear_sum_assignment(same, maximize=True)[1]]
+    if same[range(len(best)), best].sum() > np.trace(same):
+        order = best
+    for i, j in enumerate(order):
+        if samples[recorded[i][0]] and not present[i, j]:
+            raise IndexingError(
+                f"None of the images of {os.fsdecode(recorded[i][1])} is in {folders[j]}: "
+                f"{len(samples[recorded[i][0]])} were looked for. Is it the right folder? Nothing was changed."
+            )
+    return [folders[j] for j in order]
+
+
+def _digest(file: bytes, size: int) -> bytes | None:
+    """The content hash of a file, b"" if it has another size, so that it need not be read; None if it is not there."""
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123  (a path of bytes)
+            return content_hash(opened.read()) if os.fstat(opened.fileno()).st_size == size else b""
+    except OSError:
+        return None
 
 
 def _free_name(folder: Path, roots: Sequence[Root]) -> str:

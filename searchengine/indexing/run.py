@@ -13,6 +13,7 @@ from typing import Any
 
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
+from searchengine.images import Walk, find
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.metrics import check_metric
@@ -21,11 +22,12 @@ from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify
 from searchengine.indexing.changes import Changes, Store
 from searchengine.indexing.labels import FOLDER, labels_from
+from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
 from searchengine.indexing.model import RunExtractor, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import read, read_ahead
-from searchengine.indexing.rebuild import GONE_AT_MOST, OldIds
-from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots
+from searchengine.indexing.rebuild import OldIds
+from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots, matching_order
 from searchengine.indexing.scan import Plan, make_plan
 from searchengine.progress import QUIET, Progress
 
@@ -187,8 +189,8 @@ class _Run:
             store.close()
             rebuild.discard_empty(staged)
         if self.counts["images"]:
-            if not self.options.prune:
-                rebuild.check_whole(old_ids)
+            if not self.options.prune and not self.options.prune_all:
+                check_whole(old_ids)
             put_in_place(staged)
         rebuild.discard(staged)
 
@@ -196,35 +198,40 @@ class _Run:
 
     def _fill(self, store: Store) -> None:
         """The run itself: plan, execute, finish."""
-        plan = self._plan(store)
+        plan, absence = self._plan(store)
         changes = Changes(store, plan)
         self._execute(store, plan, changes)
-        self._finish(store, plan, changes.missing)
+        self._finish(store, plan, changes.missing, absence)
 
-    def _plan(self, store: Store) -> Plan:
+    def _plan(self, store: Store) -> tuple[Plan, Absence]:
         """Compare the image folders with the index, and say what a person should know before the work begins."""
         options, replaced = self.options, self.replaced
         labels = labels_from(options.labels or store.manifest("labels") or (replaced and replaced.labels) or FOLDER)
         metric = check_metric(
             options.metric or store.manifest("metric") or (replaced and replaced.metric) or metrics.EUCLIDEAN
         )
-        roots = assign_roots(store.roots(), self.folders, relocate=options.relocate)
         known = store.known()
+        roots = self._roots(store, known)
+        if options.relocate:  # on another disk, times of its own say nothing
+            known = {place: image.without_ctime() for place, image in known.items()}
         plan = make_plan(
-            roots,
+            [(root, self._find(root.folder)) for root in roots],
             known,
             store.skipped(),
             labels=labels,
-            exclude=(options.exclude,) if isinstance(options.exclude, str) else options.exclude,
-            skip=[self.index_dir.absolute()],
             limit=options.limit,
+            check_content=options.check_content,
         )
+        mounts = store.manifest("mounts") or (replaced and replaced.mounts) or None
+        absence = Absence(plan, known, mounts_from_json(mounts), options)
         if store.old_ids is not None:
             store.old_ids.found = _files(plan, roots, known)
-            if options.rebuild and not options.prune:
-                rebuild.check_found(store.old_ids)
+            if options.rebuild:
+                absence.check_rebuild(store.old_ids)
+        absence.check_folders()
         store.begin(roots, {"metric": metric, "labels": labels.recorded}, self.extractor.manifest)
         for remark in (
+            *left_out_remarks(plan),
             labels.remark() if options.limit is None else None,
             size_remark(self.extractor.spec, len(plan.candidates), self.index_dir),
         ):
@@ -232,9 +239,30 @@ class _Run:
                 self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
             self.progress.skipped(_shown(file.path), file.reason)
-        self.counts["unchanged"] = plan.unchanged + len(plan.relabelled)
+        self.counts["unchanged"] = plan.unchanged
         self.counts["skipped"] = len(plan.skipped) + len(plan.unreadable)
-        return plan
+        return plan, absence
+
+    def _roots(self, store: Store, known: dict[Place, Known]) -> list[Root]:
+        """The image folders; those that have moved are recognised by what they hold, in any order."""
+        recorded, folders = store.roots(), self.folders
+        if self.options.relocate and len(recorded) == len(folders):
+            folders = matching_order(recorded, self.folders, known)
+            if folders != self.folders:
+                pairs = (f"{os.fsdecode(old)} -> {new}" for (_, old, _), new in zip(recorded, folders, strict=True))
+                self.progress.say(f"By what they hold, the folders are in another order: {', '.join(pairs)}.")
+        return assign_roots(recorded, folders, relocate=self.options.relocate)
+
+    def _find(self, folder: Path) -> Walk:
+        """The files of one image folder."""
+        options = self.options
+        return find(
+            folder,
+            exclude=(options.exclude,) if isinstance(options.exclude, str) else options.exclude,
+            skip=[self.index_dir.absolute()],
+            default_excludes=options.default_excludes,
+            follow_links=options.follow_links,
+        )
 
     def _execute(self, store: Store, plan: Plan, changes: Changes) -> None:
         """Read what is new or different, embed it in batches, and commit about once a second."""
@@ -265,7 +293,7 @@ class _Run:
             self.counts["embedded"] += changes.embed(self.extractor.embed)
         changes.commit(done, plan.total)
 
-    def _finish(self, store: Store, plan: Plan, missing: dict[Place, Known]) -> None:
+    def _finish(self, store: Store, plan: Plan, missing: dict[Place, Known], absence: Absence) -> None:
         """Remove what was not found, and end the run in the manifest."""
         if self.counts["vanished"]:
             self.progress.say(
@@ -273,25 +301,17 @@ class _Run:
                 "it back and give the same command again."
             )
         if self.options.limit is None:
-            self._remove_missing(store, missing)
+            for folder in self.folders:
+                check_folder(folder)  # again: its disk may have gone during the run
+            gone, remarks = absence.removable(missing, store.count())
+            for remark in remarks:
+                self.progress.say(remark)
+            if gone:
+                store.remove(gone)
+            self.counts["removed"], self.counts["missing"] = len(gone), len(missing) - len(gone)
+            store.set("mounts", absence.mounts)
         store.finish(plan.forgotten)
         self.counts["images"] = store.count()
-
-    def _remove_missing(self, store: Store, missing: dict[Place, Known]) -> None:
-        """Remove what was not found, unless that is so much that it is hardly intended."""
-        for folder in self.folders:
-            check_folder(folder)  # again: its disk may have gone during the run
-        total = store.count()
-        if len(missing) > GONE_AT_MOST * total and not self.options.prune:
-            self.counts["missing"] = len(missing)
-            how = "were not found, or left out by --exclude" if self.options.exclude else "were not found"
-            self.progress.say(
-                f"{len(missing)} of {total} indexed images {how}, more than a fifth. They were kept: if they are "
-                "really to go, give the same command with --prune."
-            )
-        elif missing:
-            store.remove([image.id for image in missing.values()])
-            self.counts["removed"] = len(missing)
 
 
 def _files(plan: Plan, roots: list[Root], known: dict[Place, Known]) -> set[bytes]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import unicodedata
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from searchengine.images import FoundFile, find
+from searchengine.images import FoundFile, Walk
 from searchengine.index.types import Known, Place, Seen, Skipped
 from searchengine.indexing.labels import Labels
 from searchengine.indexing.roots import Root
@@ -15,13 +15,14 @@ from searchengine.indexing.roots import Root
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that must be read: it is new, or does not look as it did."""
+    """A file that must be read: it is new, or does not look as it did; ``renamed``: it was known by another name."""
 
     root: int
     path: bytes
     file: bytes
     known: Known | None
     labels: tuple[str, ...]
+    renamed: bool = False
 
     @property
     def place(self) -> Place:
@@ -33,8 +34,9 @@ class Candidate:
 class Plan:
     """What a run has to do."""
 
+    walks: list[tuple[Root, Walk]] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
-    relabelled: list[Seen] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)  # unchanged files with other labels, or whose ctime was not known
     skipped: list[Skipped] = field(default_factory=list)  # known to be unusable, and not touched since
     missing: dict[Place, Known] = field(default_factory=dict)  # known, but not found
     forgotten: list[Place] = field(default_factory=list)  # skipped once, gone now
@@ -44,59 +46,95 @@ class Plan:
 
 
 def make_plan(
-    roots: Sequence[Root],
+    walks: Sequence[tuple[Root, Walk]],
     known: dict[Place, Known],
     skipped: dict[Place, Skipped],
     *,
     labels: Labels,
-    exclude: Sequence[str] = (),
-    skip: Sequence[Path] = (),
     limit: int | None = None,
+    check_content: bool = False,
 ) -> Plan:
-    """Walk the folders and sort the files; with ``limit``, only so many, and then none counts as missing."""
-    plan = Plan()
+    """Walk the folders and sort the files.
+
+    Args:
+        walks: each image folder, and how its files are found.
+        known: the images of the index.
+        skipped: the files that could not be used before.
+        labels: says which labels each file has.
+        limit: look at so many files only; then none counts as missing.
+        check_content: read every file, also those that look as they did.
+    """
+    plan = Plan(walks=[*walks])
     missing = dict(known)
     gone = dict(skipped)
-    blocked: list[Place] = []
-    for root in roots:
-        base = os.fsencode(root.folder)
-        for file in find(root.folder, exclude=exclude, skip=skip):
+    files: list[tuple[Root, FoundFile]] = []
+    for root, walk in walks:
+        for file in walk:
             if not isinstance(file, FoundFile):
-                blocked.append((root.id, file.path))
                 plan.unreadable.append(Skipped(root.id, file.path, file.reason, None, None))
                 continue
-            if limit is not None and plan.total >= limit:
+            if limit is not None and len(files) >= limit:
                 break
-            plan.total += 1
-            place = (root.id, file.path)
-            image, refused = missing.pop(place, None), gone.pop(place, None)
-            wanted = labels.of(root, file.path, several=len(roots) > 1)
-            if image is not None and _is_unchanged(image, file):
-                if image.labels == wanted:
-                    plan.unchanged += 1
-                else:
-                    plan.relabelled.append(Seen(image.id, *place, image.state, wanted))
-            elif image is None and refused is not None and _is_still_refused(refused, file):
-                plan.skipped.append(refused)
-            else:
-                absolute = os.path.join(base, file.path)  # noqa: PTH118  (bytes)
-                plan.candidates.append(Candidate(*place, absolute, image, wanted))
+            files.append((root, file))
+    plan.total = len(files)
+    labels_of = labels.of([(root, file.path) for root, file in files], several=len(walks) > 1)
+    for (root, file), wanted in zip(files, labels_of, strict=True):
+        place = (root.id, file.path)
+        image, refused = missing.pop(place, None), gone.pop(place, None)
+        if image is not None and not check_content and _is_unchanged(image, file):
+            plan.unchanged += 1
+            if image.labels != wanted or image.state.ctime_ns is None:
+                plan.seen.append(Seen(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
+        elif image is None and refused is not None and not check_content and _is_still_refused(refused, file):
+            plan.skipped.append(refused)
+        else:
+            absolute = os.path.join(os.fsencode(root.folder), file.path)  # noqa: PTH118  (bytes)
+            plan.candidates.append(Candidate(*place, absolute, image, wanted))
     if limit is None:
-        plan.missing = {place: image for place, image in missing.items() if not _within(place, blocked)}
-        plan.forgotten = [place for place in gone if not _within(place, blocked)]
+        _recognise_renamed(plan.candidates, missing)
+        blocked = {(file.root, file.path) for file in plan.unreadable}
+        plan.missing = {place: image for place, image in missing.items() if not _lies_in(place, blocked)}
+        plan.forgotten = [place for place in gone if not _lies_in(place, blocked)]
     return plan
 
 
 def _is_unchanged(image: Known, file: FoundFile) -> bool:
     state = image.state
-    return state.settled and (state.size, state.mtime_ns) == (file.size, file.mtime_ns)
+    return (
+        state.settled
+        and (state.size, state.mtime_ns) == (file.size, file.mtime_ns)
+        and state.ctime_ns in (file.ctime_ns, None)
+    )
 
 
 def _is_still_refused(refused: Skipped, file: FoundFile) -> bool:
-    return (refused.size, refused.mtime_ns) == (file.size, file.mtime_ns)
+    same_times = (refused.size, refused.mtime_ns) == (file.size, file.mtime_ns)
+    return same_times and refused.ctime_ns in (file.ctime_ns, None)
 
 
-def _within(place: Place, blocked: Sequence[Place]) -> bool:
-    """Whether a file is, or lies in, what could not be read: it may well be there."""
+def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, Known]) -> None:
+    """A new file whose name differs from a missing one in case or in the form of accents only is that image."""
+    by_name = {(root, _folded(path)): (root, path) for root, path in missing}
+    for i, candidate in enumerate(candidates):
+        if candidate.known is None and by_name:
+            place = by_name.pop((candidate.root, _folded(candidate.path)), None)
+            if place is not None:
+                candidates[i] = replace(candidate, known=missing.pop(place), renamed=True)
+
+
+def _folded(path: bytes) -> str:
+    return unicodedata.normalize("NFC", os.fsdecode(path)).casefold()
+
+
+def _lies_in(place: Place, folders: Container[Place]) -> bool:
+    """Whether a file is, or lies in, one of them: of what could not be read, it may well be there."""
     root, path = place
-    return any(root == other and (path == folder or path.startswith(folder + b"/")) for other, folder in blocked)
+    return any((root, folder) in folders for folder in with_parents(path))
+
+
+def with_parents(path: bytes) -> Iterator[bytes]:
+    """``a/b/c`` -> ``a/b/c``, ``a/b``, ``a``; then the empty path."""
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
+    yield path

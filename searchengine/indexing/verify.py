@@ -181,7 +181,8 @@ def _some(ids: list[int]) -> str:
 class Recorded:
     """What an index was made of, and how: what a rebuild without further words keeps.
 
-    The extractor, its weights file or "", the image folders, the choice of labels and the metric (None: unknown).
+    The extractor, its weights file or "", the image folders, the choice of labels, the metric and the mount points
+    (None: unknown).
     """
 
     spec: ExtractorSpec
@@ -189,6 +190,7 @@ class Recorded:
     roots: tuple[bytes, ...]
     labels: str | None
     metric: str | None
+    mounts: str | None = None
 
 
 def recorded(folder: Path) -> Recorded | None:
@@ -200,7 +202,8 @@ def recorded(folder: Path) -> Recorded | None:
                 roots = tuple(bytes(path) for _, path, _ in catalog.roots())
                 spec = ExtractorSpec.from_json(catalog.need("spec"))
                 weights_file = catalog.get("weights_file") or ""
-                return Recorded(spec, weights_file, roots, catalog.get("labels"), catalog.get("metric"))
+                choices = (catalog.get(key) for key in ("labels", "metric", "mounts"))
+                return Recorded(spec, weights_file, roots, *choices)
     return None
 
 

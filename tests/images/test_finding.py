@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from searchengine.errors import IndexingError
-from searchengine.images import FoundFile, Unreadable, find
+from searchengine.images import LINKS_OUT, FoundFile, LeftOut, Unreadable, find
 
 
 def make(root: Path, *names: str | bytes) -> None:
@@ -29,7 +29,8 @@ def paths(root: Path, *, exclude: tuple[str, ...] = (), skip: tuple[Path, ...] =
 def test_size_and_time(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     os.utime(tmp_path / "a.jpg", ns=(1, 1_700_000_000_123_456_789))
-    assert list(find(tmp_path)) == [FoundFile(b"a.jpg", 3, 1_700_000_000_123_456_789)]
+    changed = (tmp_path / "a.jpg").stat().st_ctime_ns
+    assert list(find(tmp_path)) == [FoundFile(b"a.jpg", 3, 1_700_000_000_123_456_789, changed)]
 
 
 def test_an_empty_folder_and_empty_files(tmp_path: Path) -> None:
@@ -58,6 +59,39 @@ def test_content_tells_unless_the_ending_is_well_known(tmp_path: Path) -> None:
         b"photo.xyz",
         b"scan.tif",
     ]
+
+
+def test_what_other_programs_leave_among_photos(tmp_path: Path) -> None:
+    kinds = {
+        "recycle bins": ["#recycle", "@Recycle", "$RECYCLE.BIN", "a/RECYCLER", ".Trash-1000", "lost+found"],
+        "snapshots": ["#snapshot", "@Recently-Snapshot", ".snapshot", ".zfs", "~snapshot", "@GMT-2024.01.01-00.00.00"],
+        "thumbnails and previews": [
+            "a/@eaDir",
+            "a/@__thumb",
+            "Thumbs",
+            ".thumbnails",
+            "A.photoslibrary/resources/derivatives",
+            "B.aplibrary/Thumbnails",
+            "Catalog Previews.lrdata",
+        ],
+        "files of the system": ["__MACOSX", "System Volume Information"],
+        "folders with .nomedia": ["private"],
+    }
+    make(tmp_path, *(f"{folder}/1/a.jpg" for folders in kinds.values() for folder in folders))
+    make(tmp_path, "private/.nomedia", "._a.jpg", "SYNOPHOTO_THUMB_M.jpg", ".hidden.jpg", ".cache/a.jpg")
+    kept = ["A.photoslibrary/originals/0/a.jpg", "Derivatives/a.jpg", "recycle/a.jpg", "thumbs up.jpg"]
+    make(tmp_path, *kept)
+    walk = find(tmp_path)
+    assert [os.fsdecode(file.path) for file in walk] == kept
+    assert {(os.fsdecode(item.path), item.kind) for item in walk.left_out} == {
+        *((folder, kind) for kind, folders in kinds.items() for folder in folders),
+        ("._a.jpg", "files of the system"),
+        ("SYNOPHOTO_THUMB_M.jpg", "thumbnails and previews"),
+    }
+    everything = [os.fsdecode(file.path) for file in find(tmp_path, default_excludes=False)]
+    assert len(everything) == len(kept) + sum(map(len, kinds.values())) + 4
+    assert [file.path for file in find(tmp_path / "#recycle")] == [b"1/a.jpg"]  # asked for by name
+    assert [file.path for file in find(tmp_path / "A.photoslibrary")] == [b"originals/0/a.jpg"]
 
 
 ODD_NAMES = [
@@ -101,7 +135,7 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
     (tmp_path / "images/dead.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "images/circle.jpg").symlink_to("circle.jpg")
     (tmp_path / "images/dead.txt").symlink_to("nowhere.txt")
-    found = list(find(tmp_path / "images"))
+    found = list(find(tmp_path / "images", follow_links=True))
     assert [(type(one), one.path) for one in found] == [
         (FoundFile, b"a.jpg"),
         (Unreadable, b"circle.jpg"),
@@ -109,6 +143,9 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
         (FoundFile, b"inside.jpg"),
         (FoundFile, b"outside.jpg"),
     ]
+    walk = find(tmp_path / "images")
+    assert [file.path for file in walk if isinstance(file, FoundFile)] == [b"a.jpg", b"inside.jpg"]
+    assert walk.left_out == [LeftOut(b"outside.jpg", LINKS_OUT)]
     reasons = [one.reason for one in found if isinstance(one, Unreadable)]
     assert reasons == ["too many levels of symbolic links", "no such file or directory"]
 
@@ -129,7 +166,11 @@ def test_links_to_folders_never_loop_nor_show_a_file_twice(tmp_path: Path) -> No
         (root / name).symlink_to(target)
     (other / "back").symlink_to(root)
     (other / "self").symlink_to(other)
-    assert paths(root) == [b"a/1.jpg", b"deep-first/4.jpg", b"other/3.jpg"]
+    walk = find(root)
+    assert [file.path for file in walk] == [b"a/1.jpg"]
+    assert [item.path for item in walk.left_out] == [b"deep-first", b"other", b"other2"]
+    followed = [file.path for file in find(root, follow_links=True)]
+    assert followed == [b"a/1.jpg", b"deep-first/4.jpg", b"other/3.jpg"]
     linked = tmp_path / "link"
     linked.symlink_to(root)
     assert paths(linked) == paths(root)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tracemalloc
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexingError
 from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.labels import labels_from
+from searchengine.indexing.roots import Root
 from searchengine.progress import Quiet
 from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, write_pictures
 
@@ -127,7 +131,11 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
     [
         ("a.json", "{", "neither"),
         ("a.json", '{"images": [], "annotations": []}', "'categories' is missing"),
-        ("a.json", '{"categories": [], "images": [], "annotations": [{"image_id": 1, "category_id": 1}]}', "missing"),
+        (
+            "a.json",
+            '{"categories": [], "images": [], "annotations": [{"image_id": 1, "category_id": 1}]}',
+            "none of its 1 ",
+        ),
         ("a.json", "[1]", "neither"),
         ("image_info.json", '{"images": [{"id": 1, "file_name": "a.png"}], "categories": []}', "it has no annotations"),
         (
@@ -138,7 +146,15 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
         ("a.csv", "a,b,c\n1,2,3\n", "first line is 'a,b,c'"),
         ("a.csv", "", "first line is ''"),
         ("a.csv", "path,klass\na.png,x\n", "first line is 'path,klass'"),
-        ("a.csv", "path,label\nx\n", "row 2 has 1 columns"),
+        ("a.csv", "path,label\nx\n", r"none of its rows can be used: 1 rows .*\(line 2\)"),
+        ("a.json", "[" * 100_000, "it is no JSON object"),
+        ("a.json", '{"images": ' + "[" * 100_000, "nested too deeply"),
+        ("a.json", '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id"', "Expecting"),
+        (
+            "captions.json",
+            '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}',
+            "captions, which are no labels",
+        ),
     ],
 )
 def test_files_that_are_neither(name: str, text: str, match: str, tmp_path: Path) -> None:
@@ -163,13 +179,97 @@ def test_the_metric_is_recorded_and_can_be_changed(tmp_path: Path, update: Updat
     index.close()
 
 
-def test_labels_that_are_no_text(tmp_path: Path, update: Update, photos: Path) -> None:
-    (tmp_path / "labels.csv").write_bytes(b"path,label\nsub/b.png,Caf\xe9\n")
-    with pytest.raises(IndexingError, match=r"the label in row 2 is not UTF-8 text; save the file as CSV UTF-8\."):
-        update(labels=str(tmp_path / "labels.csv"))
-    (tmp_path / "labels.csv").write_text("path,label\nsub/b.png,Café\n", encoding="utf-16")
-    with pytest.raises(IndexingError, match="it is UTF-16 text; save it as CSV UTF-8"):
-        update(labels=str(tmp_path / "labels.csv"))
+IMAGE, CATEGORY = {"id": 1, "file_name": "a.png"}, {"id": 1, "name": "cat"}
+ANNOTATION = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4}
+
+
+def coco(*annotations: object, images: object = (IMAGE,), categories: object = (CATEGORY,)) -> str:
+    return json.dumps({"annotations": annotations or [ANNOTATION], "images": images, "categories": categories})
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        pytest.param(coco(ANNOTATION, {**ANNOTATION, "image_id": 9}), "1 images are annotated but not", id="no image"),
+        pytest.param(coco(ANNOTATION, {**ANNOTATION, "category_id": 7}), r"not listed \(id 7\)", id="no category"),
+        pytest.param(coco(ANNOTATION, {"id": 5}, 3, None), "have no category or no image", id="not an annotation"),
+        pytest.param(coco(images=[IMAGE, {"id": 2}, []]), "images have no file name or no id", id="not an image"),
+        pytest.param(coco(images=[{**IMAGE, "id": "1"}]), "", id="id as text"),
+        pytest.param(coco({**ANNOTATION, "image_id": 1.0}), "", id="id as a float"),
+        pytest.param(coco({**ANNOTATION, "area": None}), "", id="area null"),
+        pytest.param(coco({**ANNOTATION, "area": "large", "bbox": [0, 0]}), "", id="two-number box"),
+        pytest.param(coco({"image_id": 1, "segments_info": [ANNOTATION]}), "", id="panoptic"),
+        pytest.param(coco({**ANNOTATION, "keypoints": [1, 2, 2], "caption": "x"}), "", id="keypoints"),
+        pytest.param(coco(images=[{"id": 1, "coco_url": "http://images.org/train2017/a.png"}]), "", id="coco_url"),
+        pytest.param(coco(images=[{"id": 1, "file_name": "images\\1/a.png"}]), "", id="another folder"),
+        pytest.param(coco(images=[{"id": 1, "file_name": "..\\..\\media\\upload\\4\\a.png"}]), "", id="Windows"),
+        pytest.param(coco(images=[{"id": 1, "file_name": "C:\\p\\0badcafe-a.png"}]), "", id="uploaded to Label Studio"),
+        pytest.param(coco(images=[{"id": 1, "file_name": "/data/local-files/?d=x/a.png"}]), "", id="local files"),
+        pytest.param("\ufeff" + coco(), "", id="JSON with BOM"),
+        pytest.param("path;label\na.png;cat\n", "", id="semicolons"),
+        pytest.param("sep=|\npath|label\na.png|cat\n", "", id="sep="),
+        pytest.param("a.png;cat\nb.png;dog\n", "", id="semicolons, no line of names"),
+        pytest.param("\ufeffpath\tlabel\na.png\tcat\n", "", id="tabs and BOM"),
+        pytest.param("id,label\na,cat\n", "", id="id without ending"),
+        pytest.param("File Name,Category\nA.PNG,cat\n", "", id="other case"),
+        pytest.param("label,path\ncat,x/y/a.png\n", "", id="CSV with another folder"),
+        pytest.param("path,label\na.png,cat\n,dog\nb.png\nc.png,x,y\n", r"2 rows have .*\(line 4, line 5\)", id="rows"),
+        pytest.param('path,label\na.png,cat\n"b.png,dog\n' + "x" * 150_000, r"rows have .*\(line 4", id="open quote"),
+    ],
+)
+def test_label_files_as_people_have_them(tmp_path: Path, update: Update, told: Told, text: str, remark: str) -> None:
+    file = tmp_path / ("labels.json" if text.lstrip("\ufeff").startswith("{") else "labels.csv")
+    file.write_text(text)
+    update(labels=str(file))
+    assert labels_of(tmp_path / "index")["a.png"] == ("cat",)
+    assert re.search(remark, told.said[0])
+
+
+def test_a_name_in_another_form_of_accents(tmp_path: Path, update: Update, photos: Path) -> None:
+    write_pictures(photos, **{unicodedata.normalize("NFD", "Müller"): 9})
+    (tmp_path / "labels.csv").write_text(unicodedata.normalize("NFC", "path,label\nMüller.png,person\n"))
+    update(labels=str(tmp_path / "labels.csv"))
+    assert labels_of(tmp_path / "index")[unicodedata.normalize("NFD", "Müller.png")] == ("person",)
+
+
+def test_a_path_that_could_mean_two_files_gives_neither_a_label(tmp_path: Path, update: Update, photos: Path) -> None:
+    write_pictures(photos, x__same=7, y__same=8)
+    file = tmp_path / "labels.csv"
+    file.write_text("path,label\ntrain/same.png,cat\n1/a.png,dog\n2/a.png,bird\n3/b.png,fish\n")
+    update(labels=str(file))
+    labels = labels_of(tmp_path / "index")
+    assert [labels[path] for path in ("x/same.png", "y/same.png", "a.png", "sub/b.png")] == [(), (), (), ("fish",)]
+
+
+def test_a_file_that_another_file_of_its_name_is_named_for(tmp_path: Path, update: Update, photos: Path) -> None:
+    write_pictures(photos, train__x=7, val__x=8)
+    (tmp_path / "labels.csv").write_text("path,label\ntrain/x.png,cat\n")
+    update(labels=str(tmp_path / "labels.csv"))
+    labels = labels_of(tmp_path / "index")
+    assert (labels["train/x.png"], labels["val/x.png"]) == (("cat",), ())
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_files_of_a_spreadsheet_on_windows(tmp_path: Path, update: Update, photos: Path, encoding: str) -> None:
+    write_pictures(photos, Müller=9)
+    (tmp_path / "labels.csv").write_text("path;label\nMüller.png;Café\n", encoding=encoding)
+    update(labels=str(tmp_path / "labels.csv"))
+    assert labels_of(tmp_path / "index")["Müller.png"] == ("Café",)
+
+
+def test_annotations_are_read_a_piece_at_a_time(tmp_path: Path) -> None:
+    """The outlines of a large set would take gigabytes; whatever stands in the file besides is passed over."""
+    outline = list(range(5000))
+    annotations = [{**ANNOTATION, "image_id": i % 50, "segmentation": [outline]} for i in range(300)]
+    text = coco(*annotations, images=[{"id": i, "file_name": f"{i}.png"} for i in range(50)])
+    (tmp_path / "a.json").write_text('{"info": {"year": 2017, "x": [{}]}, "version": 12, ' + text[1:])
+    tracemalloc.start()
+    labels = labels_from(str(tmp_path / "a.json"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20 < (tmp_path / "a.json").stat().st_size
+    root = Root(1, tmp_path, "x")
+    assert labels.of([(root, b"49.png")], several=False) == [("cat",)]
 
 
 def test_folders_of_one_name_are_one_label(tmp_path: Path, update: Update) -> None:

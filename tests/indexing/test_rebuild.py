@@ -128,7 +128,7 @@ def test_of_an_empty_index_and_an_empty_folder_nothing_is_made(photos: Path, upd
     write_pictures(photos, a=1)
     update()
     (photos / "a.png").unlink()
-    update(prune=True)
+    update(prune_all=True)
     assert update(rebuild=True).images == 0
     assert contents(tmp_path / "index") == {}
     write_pictures(photos, b=2)

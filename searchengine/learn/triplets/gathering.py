@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from searchengine.errors import ImageError, LearningError
 from searchengine.extractors import Extractor
 from searchengine.files import read_regular
-from searchengine.images import resize
+from searchengine.images import find, resize
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.scan import Candidate, make_plan
@@ -77,7 +77,8 @@ def find_labelled(folders: Sequence[Path], *, labels: str = "folder", exclude: S
     Raises IndexingError for a missing folder or labels file, LearningError with fewer than two labels.
     """
     roots = assign_roots([], check_roots(folders))
-    plan = make_plan(roots, {}, {}, labels=labels_from(labels), exclude=exclude)
+    walks = [(root, find(root.folder, exclude=exclude)) for root in roots]
+    plan = make_plan(walks, {}, {}, labels=labels_from(labels))
     names = {root.id: root.name for root in roots}
     images = []
     for candidate in plan.candidates:

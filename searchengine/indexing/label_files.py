@@ -1,0 +1,336 @@
+"""Reads label files as people have them: CSV of any spreadsheet, and COCO annotations of any size, a piece at a time.
+
+What can be used is used. What cannot is counted, with a few examples: one bad row never costs the whole file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from searchengine.errors import IndexingError
+from searchengine.files import unguarded
+
+# Names of columns in lower case, the most telling first.
+_PATH_NAMES = """
+path paths file_path filepath file filename file_name image_path image_file image_filename image_name img_path image img
+photo picture name image_url url uri image_id id
+"""
+_LABEL_NAMES = "label labels class category class_name category_name label_name label_names tag tags species"
+_PATHS, _LABELS = _PATH_NAMES.split(), _LABEL_NAMES.split()
+_DELIMITERS = ",;\t|"
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+_EXAMPLES = 3
+_CHUNK = 2**20  # characters
+
+
+@dataclass(slots=True)
+class Unusable:
+    """Entries of a label file that could not be used: by reason, how many, and the first of them."""
+
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one entry."""
+        self.counts[reason] += 1
+        if len(self.examples[reason]) < _EXAMPLES:
+            self.examples[reason].append(example[:80])
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{count} {reason} ({', '.join(self.examples[reason])}{', ...' if count > _EXAMPLES else ''})"
+            for reason, count in self.counts.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """What a file says: the labels of each path, as it spells it, the most important first."""
+
+    labels: Mapping[str, tuple[str, ...]]
+    unusable: Unusable
+
+
+def read_label_file(file: Path) -> LabelFile:
+    """Read a CSV file with the columns path and label, or COCO annotations (JSON).
+
+    Raises:
+        IndexingError: it is missing, cannot be read, is neither, or nothing in it can be used.
+    """
+    if not file.is_file():
+        raise IndexingError(
+            f"There is no labels file {file}. Give --labels folder, --labels none, a CSV file with the columns path "
+            "and label, or COCO annotations (instances_*.json)."
+        )
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(4)
+        encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
+            return _read_coco(text) if _is_json(file, text) else _read_csv(text)
+    except OSError as error:
+        raise IndexingError(f"The labels file {file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise IndexingError(
+            f"The labels file {file} is neither a CSV file with the columns path and label nor COCO annotations: "
+            f"{error}."
+        ) from error
+
+
+def _is_json(file: Path, text: TextIO) -> bool:
+    start = text.read(64).lstrip()
+    text.seek(0)
+    return file.suffix.lower() == ".json" or start.startswith("{")
+
+
+# -- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def _read_csv(text: TextIO) -> LabelFile:
+    """A path in several rows has several labels, in that order."""
+    rows = _rows(text)
+    number, head = next(rows, (0, []))
+    names = [re.sub(r"[\s.-]+", "_", cell.strip().lower()) for cell in head]
+    at_path = next((names.index(name) for name in _PATHS if name in names), None)
+    at_label = next((names.index(name) for name in _LABELS if name in names), None)
+    labels: dict[str, list[str]] = {}
+    unusable = Unusable()
+    pending = []
+    if at_path is None or at_label is None:
+        if len(head) != 2 or at_path == 0:
+            raise ValueError(f"its first line is {','.join(head)[:80]!r}")
+        at_path, at_label = 0, 1  # no line of names
+        pending = [(number, head)]
+    for number, row in (*pending, *rows):
+        if len(row) <= max(at_path, at_label) or any(cell.strip() for cell in row[len(head) :]):
+            unusable.add("rows have another number of columns than the first", f"line {number}")
+            continue
+        path = plain(unguarded(row[at_path]))
+        if path == ".":
+            unusable.add("rows name no file", f"line {number}")
+            continue
+        label = as_text(unguarded(row[at_label]).strip())
+        of_path = labels.setdefault(path, [])
+        if label and label not in of_path:
+            of_path.append(label)
+    if unusable.counts and not labels:
+        raise ValueError(f"none of its rows can be used: {unusable}")
+    return LabelFile({path: tuple(of_path) for path, of_path in labels.items()}, unusable)
+
+
+def _rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not empty, and the number of the line that it ends in."""
+    first = next((line for line in text if line.strip()), "")
+    text.seek(0)
+    if first.lower().startswith("sep=") and len(first) > 4:  # Excel's own way to name the delimiter
+        delimiter = first[4]
+        text.readline()
+    else:
+        delimiter = max(_DELIMITERS, key=lambda delimiter: _likelihood(first, delimiter))
+    reader = csv.reader(text, delimiter=delimiter)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:  # a cell too large, as after a quote that is never closed
+            row = [""]
+        if row == [""] or any(cell.strip() for cell in row):
+            yield reader.line_num, row
+
+
+def _likelihood(line: str, delimiter: str) -> tuple[bool, bool]:
+    """How well a delimiter explains the first line; where several do equally, the first of them counts."""
+    cells = [
+        re.sub(r"[\s.-]+", "_", cell.strip().lower()) for cell in next(csv.reader([line], delimiter=delimiter), [])
+    ]
+    return bool({*cells} & {*_PATHS} and {*cells} & {*_LABELS}), len(cells) > 1
+
+
+def as_text(text: str) -> str:
+    """Text whose bytes are not UTF-8 comes from a spreadsheet on Windows."""
+    return _NO_TEXT.sub(lambda byte: bytes([ord(byte[0]) & 0xFF]).decode("cp1252", "replace"), text)
+
+
+def plain(path: str) -> str:
+    """A path as it would stand in a folder: ``./a//b.jpg`` -> ``a/b.jpg``, ``http://host/a%20b.jpg`` -> ``a b.jpg``.
+
+    Backslashes stay where slashes stand too: a name may have one.
+    """
+    path = path.strip()
+    if "://" in path or "?d=" in path:  # the latter: how Label Studio names files of its own machine
+        address = urlsplit(path)
+        path = unquote("".join(parse_qs(address.query).get("d", [address.path]))).lstrip("/")
+    return str(PurePosixPath(path if "/" in path else path.replace("\\", "/")))
+
+
+# -- COCO -------------------------------------------------------------------------------------------------------------
+
+
+def _read_coco(text: TextIO) -> LabelFile:
+    """file_name -> names of categories, the one that covers the largest area of the image first."""
+    categories: dict[str, str] = {}
+    images: dict[str, list[str]] = {}
+    areas: dict[str, dict[str, float]] = defaultdict(dict)  # image -> category -> area
+    counts = {"categories": 0, "images": 0, "annotations": 0}
+    unusable = Unusable()
+    seen, captions = set(), 0
+    for table, entry in _members(text):
+        seen.add(table)
+        if table not in counts or entry is None:
+            continue
+        counts[table] += 1
+        example = f"the {counts[table]}th of {table}"
+        if not isinstance(entry, dict):
+            unusable.add(f"of {table} are no objects", example)
+        elif table == "categories":
+            categories[_key(entry.get("id"))] = as_text(str(entry.get("name")))
+        elif table == "images":
+            name = next((entry[key] for key in ("file_name", "coco_url", "path") if entry.get(key)), None)
+            if name is None or entry.get("id") is None:
+                unusable.add("images have no file name or no id", example)
+            else:
+                images.setdefault(_key(entry["id"]), []).append(plain(str(name)))
+        else:
+            captions += "caption" in entry
+            parts = entry.get("segments_info")  # of panoptic annotations
+            for part in parts if isinstance(parts, list) else [entry]:
+                if not isinstance(part, dict) or part.get("category_id") is None or entry.get("image_id") is None:
+                    unusable.add("annotations have no category or no image", example)
+                    continue
+                covered, category = areas[_key(entry["image_id"])], _key(part["category_id"])
+                covered[category] = covered.get(category, 0.0) + _area(part)
+    missing = [table for table in counts if table not in seen]
+    if counts["images"] and not counts["annotations"]:
+        raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
+    if captions and not areas:
+        raise ValueError("its annotations are captions, which are no labels. Give instances_*.json")
+    if missing:
+        raise ValueError(f"{missing[0]!r} is missing")
+    labels = _labels_of_images(images, areas, categories, unusable)
+    if counts["annotations"] and not any(labels.values()):
+        raise ValueError(f"none of its {counts['annotations']} annotations can be used: {unusable}")
+    return LabelFile(labels, unusable)
+
+
+def _labels_of_images(
+    images: dict[str, list[str]], areas: dict[str, dict[str, float]], categories: dict[str, str], unusable: Unusable
+) -> dict[str, tuple[str, ...]]:
+    covered: dict[str, dict[str, float]] = {name: {} for names in images.values() for name in names}
+    for image, of_image in areas.items():
+        if image not in images:
+            unusable.add("images are annotated but not listed", f"id {image}")
+        for category, area in of_image.items():
+            if category not in categories:
+                unusable.add("categories of images are not listed", f"id {category}")
+                continue
+            label = categories[category]
+            for name in images.get(image, ()):
+                covered[name][label] = covered[name].get(label, 0.0) + area
+    return {name: tuple(sorted(areas, key=lambda label: (-areas[label], label))) for name, areas in covered.items()}
+
+
+def _key(id_: Any) -> str:
+    """1, 1.0 and "1" are one id: programs differ in how they write it."""
+    return str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
+
+
+def _area(annotation: dict[str, Any]) -> float:
+    """Of an annotation, else of its box; 0 where neither can be read."""
+    area = _number(annotation.get("area"))
+    if area is not None:
+        return area
+    box = annotation.get("bbox")
+    sides = [_number(side) for side in box[2:4]] if isinstance(box, list) else []
+    return math.prod(side or 0.0 for side in sides) if len(sides) == 2 else 0.0
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _members(text: TextIO) -> Iterator[tuple[str, Any]]:
+    """The members of a JSON object, each list entry by entry after a None: a set of 450 MB is never in memory whole.
+
+    ValueError where it is no object, or is cut off.
+    """
+    json_text = _JsonText(text)
+    if json_text.next() != "{":
+        raise ValueError("it is no JSON object, as COCO annotations are")
+    json_text.skip("{")
+    while json_text.next() != "}":
+        name = str(json_text.value())
+        json_text.skip(":")
+        if json_text.next() == "[":
+            yield name, None
+            json_text.skip("[")
+            while json_text.next() != "]":
+                yield name, json_text.value()
+                if json_text.next() != "]":
+                    json_text.skip(",")
+            json_text.skip("]")
+        else:
+            yield name, json_text.value()
+        if json_text.next() != "}":
+            json_text.skip(",")
+
+
+class _JsonText:
+    """JSON that is read as far as it is needed."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self._read = ""
+        self._at = 0
+        self._decoder = json.JSONDecoder()
+
+    def next(self) -> str:
+        """The next character that is not blank."""
+        while True:
+            while self._at < len(self._read):
+                if self._read[self._at] not in " \t\r\n":
+                    return self._read[self._at]
+                self._at += 1
+            if not self._read_on():
+                raise ValueError("it ends too early")
+
+    def skip(self, character: str) -> None:
+        """Go past a character, which must be the next."""
+        if self.next() != character:
+            raise ValueError(f"it is no JSON: {self._read[self._at : self._at + 20]!r} where {character!r} should be")
+        self._at += 1
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self.next()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._read, self._at)
+            except ValueError:
+                if not self._read_on():
+                    raise
+                continue
+            except RecursionError as error:
+                raise ValueError("it is JSON that is nested too deeply") from error
+            if end < len(self._read) or not self._read_on():  # a number at the end of what was read may go on
+                self._at = end
+                return value
+
+    def _read_on(self) -> bool:
+        rest = self._read[self._at :]
+        more = self._text.read(max(_CHUNK, len(rest)))  # twice as much each time, for values that are very long
+        self._read, self._at = rest + more, 0
+        return bool(more)

@@ -1,0 +1,246 @@
+"""What becomes of images that are not found any more: removed, or kept where that is hardly meant.
+
+Three things speak against it: many are missing at once; most of one folder are, or its disk is not mounted; or they
+were not deleted, but are left out by default now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from searchengine.errors import IndexingError
+from searchengine.images import LINKS_OUT
+from searchengine.index.types import Known, Place
+from searchengine.indexing.rebuild import OldIds
+from searchengine.indexing.scan import Plan, with_parents
+
+_MANY = 0.2  # of all images: without --prune they are kept
+_MOST = 0.5  # of the images of one folder: without --prune-all they are kept
+_EXAMPLES = 3
+
+
+class Choices(Protocol):
+    """The options that say what may go; ``prune_all`` includes ``prune``."""
+
+    @property
+    def prune(self) -> bool:
+        """Even if they are many."""
+        ...
+
+    @property
+    def prune_all(self) -> bool:
+        """Even if a folder is empty, or its disk is not mounted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Absolute paths, by what speaks for or against that they are gone."""
+
+    gone: frozenset[bytes]  # nothing against it
+    excluded: frozenset[bytes]  # by --exclude
+    left_out: frozenset[bytes]  # by default
+    absent: Mapping[bytes, frozenset[bytes]]  # folder that looks as if it were not mounted -> files
+
+
+class Absence:
+    """What speaks against removing what was not found.
+
+    Args:
+        plan: of the run, all of whose walks have ended.
+        known: the images of the index before the run.
+        mounts: the folders where other file systems began when the last run ended.
+        choices: the options of the run.
+    """
+
+    def __init__(self, plan: Plan, known: Mapping[Place, Known], mounts: Collection[bytes], choices: Choices) -> None:
+        self._plan = plan
+        self._known = known
+        self._choices = choices
+        self._folders = {root.id: bytes(root.folder) for root, _ in plan.walks}
+        self._walks = [(bytes(root.folder), walk) for root, walk in plan.walks]
+        self._left_out = {os.path.join(top, item.path) for top, walk in self._walks for item in walk.left_out}  # noqa: PTH118
+        self._mounts = {_joined(top, path) for top, walk in self._walks for path in walk.mounts}
+        self._mounts_before = frozenset(mounts)
+
+    @property
+    def mounts(self) -> str:
+        """Where other file systems begin, or did before, for the manifest."""
+        return mounts_to_json(self._mounts | self._mounts_before)
+
+    def _sort(self, files: Collection[bytes], missing: Collection[bytes]) -> _Missing:
+        """Sort those files of the index that are missing."""
+        left_out, excluded, gone = set(), set(), set()
+        for file in missing:
+            if _is_in(file, self._left_out):
+                left_out.add(file)
+            elif any(_is_below(file, top) and walk.excludes(file[len(top) + 1 :]) for top, walk in self._walks):
+                excluded.add(file)
+            else:
+                gone.add(file)
+        absent: dict[bytes, frozenset[bytes]] = {}
+        if gone:
+            found = set(files) - set(missing)
+            for folder in sorted(self._mounts | self._mounts_before):
+                lost = frozenset(file for file in gone if _is_below(file, folder))
+                empty = not any(_is_below(file, folder) for file in found)
+                if lost and (empty or folder not in self._mounts):
+                    absent[folder] = lost
+                    gone -= lost
+            for top, _ in self._walks:
+                lost = frozenset(file for file in gone if _is_below(file, top))
+                if len(lost) > _MOST * sum(_is_below(file, top) for file in files):
+                    absent[top] = lost
+                    gone -= lost
+        return _Missing(frozenset(gone), frozenset(excluded), frozenset(left_out), absent)
+
+    def check_folders(self) -> None:
+        """IndexingError for an image folder in which nothing is found, though the index has images of it."""
+        plan, known = self._plan, self._known
+        if self._choices.prune_all or not plan.missing:
+            return
+        missing = self._sort(self._files(known), self._files(plan.missing))
+        found = {candidate.root for candidate in plan.candidates} | {root for root, _ in known.keys() - plan.missing}
+        for root, _ in plan.walks:
+            lost = missing.absent.get(bytes(root.folder))
+            if lost and root.id not in found:
+                raise IndexingError(
+                    f"No image was found in {root.folder}, and the index has {len(lost)} of it. Is its disk mounted? "
+                    "Nothing was changed. If they are really gone, add --prune-all."
+                )
+
+    def removable(self, missing: Mapping[Place, Known], total: int) -> tuple[list[int], list[str]]:
+        """The ids of the images to remove, and what the user should know about those that are kept.
+
+        ``missing`` are those of the known images that are missing after the run, of ``total`` images.
+        """
+        if not missing:
+            return [], []
+        choices = self._choices
+        ids = dict(zip(self._files(missing), (image.id for image in missing.values()), strict=True))
+        sorted_ = self._sort(self._files(self._known), ids.keys())
+        kept: set[bytes] = set()
+        remarks = []
+        for folder, files in sorted_.absent.items():
+            if not choices.prune_all:
+                kept |= files
+                remarks.append(
+                    f"{len(files)} indexed images of {_shown(folder)} were not found, so many that its disk may not be "
+                    "mounted. They were kept: if they are really gone, give the same command with --prune-all."
+                )
+        if sorted_.left_out and not choices.prune and not choices.prune_all:
+            kept |= sorted_.left_out
+            remarks.append(
+                f"{len(sorted_.left_out)} indexed images lie in what is left out now ({_some(sorted_.left_out)}). They "
+                "were kept: give the same command with --prune to remove them."
+            )
+        others = sorted_.gone | sorted_.excluded
+        if len(others) > _MANY * total and not choices.prune and not choices.prune_all:
+            kept |= others
+            how = "were not found, or left out by --exclude" if sorted_.excluded else "were not found"
+            remarks.append(
+                f"{len(others)} of {total} indexed images {how}, more than a fifth. They were kept: if they are "
+                "really to go, give the same command with --prune."
+            )
+        return [id_ for file, id_ in ids.items() if file not in kept], remarks
+
+    def check_rebuild(self, old: OldIds) -> None:
+        """IndexingError where a rebuild would drop images that are hardly meant to go."""
+        choices = self._choices
+        if choices.prune_all:
+            return
+        missing = self._sort(old.files, old.missing)
+        for folder, files in missing.absent.items():
+            raise IndexingError(
+                f"{len(files)} indexed images of {_shown(folder)} were not found, so many that its disk may not be "
+                "mounted, and a rebuild would drop them. Nothing was changed. If they are really gone, add "
+                "--prune-all."
+            )
+        if choices.prune:
+            return
+        if len(old.missing) > _MANY * old.count:
+            raise IndexingError(
+                f"{len(old.missing)} of {old.count} indexed images are not in the folder any more, more than a fifth, "
+                "and a rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
+            )
+        if missing.left_out:
+            raise IndexingError(
+                f"{len(missing.left_out)} indexed images lie in what is left out now ({_some(missing.left_out)}), and "
+                "a rebuild would drop them. Nothing was changed. Keep them with --no-default-excludes or "
+                "--follow-links, or add --prune."
+            )
+
+    def _files(self, places: Iterable[Place]) -> list[bytes]:
+        """Their absolute paths."""
+        return [os.path.join(self._folders[root], path) for root, path in places]  # noqa: PTH118
+
+
+def check_whole(old: OldIds) -> None:
+    """IndexingError if a rebuild found more than four fifths of the old files, but could not read them in the end."""
+    if old.unclaimed > _MANY * old.count:
+        raise IndexingError(
+            f"{old.unclaimed} of {old.count} indexed images were gone when they were to be read, or could not be read, "
+            "more than a fifth. The old index was left as it is. If their disk went, bring it back and give the same "
+            "command again, which resumes; if they are really gone, add --prune."
+        )
+
+
+def left_out_remarks(plan: Plan) -> list[str]:
+    """What is left out by default: how much of each kind, with examples, and the flag that takes it."""
+    items = [item for _, walk in plan.walks for item in walk.left_out]
+    remarks = []
+    for flag, chosen in (
+        ("--no-default-excludes", [item for item in items if item.kind != LINKS_OUT]),
+        ("--follow-links", [item for item in items if item.kind == LINKS_OUT]),
+    ):
+        if chosen:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(item.kind for item in chosen).items())
+            examples = _some(item.path for item in chosen)
+            remarks.append(f"Left out: {kinds} ({examples}). To index them too, add {flag}.")
+    return remarks
+
+
+# -- mount points, as the manifest keeps them -------------------------------------------------------------------------
+
+
+def mounts_to_json(mounts: Iterable[bytes]) -> str:
+    """Absolute paths of folders -> an entry of the manifest."""
+    return json.dumps(sorted(os.fsdecode(folder) for folder in mounts))
+
+
+def mounts_from_json(text: str | None) -> set[bytes]:
+    """What ``mounts_to_json`` wrote; nothing where an older format has none, or it is damaged."""
+    try:
+        return {os.fsencode(str(folder)) for folder in json.loads(text or "[]")}
+    except (ValueError, TypeError):
+        return set()
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def _joined(top: bytes, path: bytes) -> bytes:
+    return os.path.join(top, path) if path else top  # noqa: PTH118
+
+
+def _is_below(file: bytes, folder: bytes) -> bool:
+    return file.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _is_in(file: bytes, folders: Container[bytes]) -> bool:
+    """Whether a file is one of them, or lies in one."""
+    return any(folder in folders for folder in with_parents(file))
+
+
+def _some(paths: Iterable[bytes]) -> str:
+    paths = sorted(paths)
+    return ", ".join(map(_shown, paths[:_EXAMPLES])) + (", ..." if len(paths) > _EXAMPLES else "")
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "replace")

@@ -1,0 +1,228 @@
+"""Images that are not found any more: nothing goes because a disk is not mounted, or folders were mixed up."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from searchengine.errors import IndexingError
+from searchengine.index.writer import IndexWriter
+from searchengine.indexing import IndexingOptions, Summary, update_index
+from searchengine.indexing.missing import mounts_from_json, mounts_to_json
+from searchengine.progress import Quiet
+from tests.fakes import FakeExtractor, picture, write_pictures
+from tests.indexing.looking import Update, age, contents, ids
+
+
+class Remarks(Quiet):
+    """What a run said, as one text."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, sentence: str) -> None:
+        self.text += sentence + "\n"
+
+
+def run(tmp_path: Path, *folders: Path, **options: object) -> tuple[Summary, str]:
+    remarks = Remarks()
+    done = update_index(
+        folders, tmp_path / "index", extractor=FakeExtractor(), progress=remarks, options=IndexingOptions(**options)
+    )  # type: ignore[arg-type]
+    return done, remarks.text
+
+
+# -- folders that look as if they were not mounted --------------------------------------------------------------------
+
+
+def test_an_empty_mount_point_deletes_nothing(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(20)})
+    update()
+    before = ids(tmp_path / "index")
+    photos.rename(tmp_path / "unmounted")
+    photos.mkdir()
+    for options in ({}, {"prune": True}, {"rebuild": True}, {"rebuild": True, "prune": True}):
+        with pytest.raises(IndexingError, match=r"20 .*(Is its disk|may not be) mounted.*--prune-all"):
+            update(**options)
+    photos.rmdir()
+    (tmp_path / "unmounted").rename(photos)
+    assert update(prune=True).unchanged == 20
+    assert ids(tmp_path / "index") == before
+
+
+def test_a_small_folder_among_several_is_not_emptied(photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_pictures(photos, **{f"n{i}": i for i in range(20)})
+    write_pictures(other, a=101, b=102)
+    run(tmp_path, photos, other)
+    for file in other.glob("*.png"):
+        file.unlink()
+    with pytest.raises(IndexingError, match=r"No image was found in .*other.*the index has 2 of it"):
+        run(tmp_path, photos, other)
+    done, _ = run(tmp_path, photos, other, prune_all=True)
+    assert (done.removed, done.images) == (2, 20)
+
+
+def test_a_folder_that_has_lost_most_of_its_images(photos: Path, tmp_path: Path) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(10)})
+    run(tmp_path, photos)
+    for i in range(6):
+        (photos / f"n{i}.png").unlink()
+    for options in ({}, {"prune": True}):
+        done, remarks = run(tmp_path, photos, **options)
+        assert (done.removed, done.missing, done.images) == (0, 6, 10)
+        assert "its disk may not be mounted" in remarks
+        assert "--prune-all" in remarks
+    assert run(tmp_path, photos, prune_all=True)[0].removed == 6
+
+
+def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Path) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(10)}, disk__a=101, disk__b=102)
+    run(tmp_path, photos)
+    with IndexWriter.open(tmp_path / "index") as writer:  # as after a run during which a disk was mounted there
+        assert mounts_from_json(writer.manifest("mounts")).isdisjoint({bytes(photos / "disk")})
+        writer.set({"mounts": mounts_to_json([bytes(photos / "disk")])})
+    (photos / "disk" / "a.png").unlink()
+    (photos / "n0.png").unlink()
+    for options in ({}, {"prune": True}):
+        done, remarks = run(tmp_path, photos, **options)
+        assert done.missing == 1
+        assert f"1 indexed images of {photos / 'disk'} were not found" in remarks
+    with pytest.raises(IndexingError, match=r"1 indexed images of .*disk were not found.*--prune-all"):
+        run(tmp_path, photos, rebuild=True)
+    assert set(ids(tmp_path / "index")) == {*(f"n{i}.png" for i in range(1, 10)), "disk/a.png", "disk/b.png"}
+    assert run(tmp_path, photos, prune_all=True)[0].removed == 1
+
+
+# -- what is left out by default --------------------------------------------------------------------------------------
+
+
+def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_path: Path) -> None:
+    write_pictures(photos, **{f"n{i}": i for i in range(20)}, **{"#recycle__a": 101, "Thumbs__1__b": 102})
+    write_pictures(tmp_path / "elsewhere", c=103)
+    (photos / "c.png").symlink_to(tmp_path / "elsewhere" / "c.png")
+    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].added == 23
+    before = ids(tmp_path / "index")
+    for _ in range(2):
+        done, remarks = run(tmp_path, photos)
+        assert (done.removed, done.missing, done.images) == (0, 3, 23)
+        assert "Left out: 1 recycle bins, 1 thumbnails and previews (#recycle, Thumbs)" in remarks
+        assert "Left out: 1 links that lead out of the image folder (c.png)" in remarks
+        assert "3 indexed images lie in what is left out now" in remarks
+    with pytest.raises(IndexingError, match=r"3 indexed images lie in what is left out .*--no-default-excludes"):
+        run(tmp_path, photos, rebuild=True)
+    assert ids(tmp_path / "index") == before
+    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].unchanged == 23
+    assert run(tmp_path, photos, prune=True)[0].removed == 3
+    assert run(tmp_path, photos)[0].missing == 0
+
+
+# -- folders in another order -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_folders_are_recognised_by_what_they_hold(photos: Path, tmp_path: Path, moved: bool) -> None:
+    other = tmp_path / "other"
+    write_pictures(photos, **{f"n{i}": i for i in range(5)}, only=50)
+    write_pictures(other, **{f"n{i}": 100 + i for i in range(5)})  # the same names
+    run(tmp_path, photos, other)
+    before = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
+    if moved:
+        photos, other = photos.rename(tmp_path / "p"), other.rename(tmp_path / "o")
+    done, remarks = run(tmp_path, other, photos, relocate=True)  # in the wrong order
+    assert (done.unchanged, done.changed, done.moved) == (11, 0, 0)
+    assert "in another order" in remarks
+    after = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
+    assert after == before
+
+
+def ids_in_order(tmp_path: Path) -> list[int]:
+    return list(ids(tmp_path / "index").values())
+
+
+def values(tmp_path: Path) -> list[tuple[list[float], str | None]]:
+    return list(contents(tmp_path / "index").values())
+
+
+def test_a_folder_with_nothing_of_the_index_in_it_is_not_its_new_place(photos: Path, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2)
+    run(tmp_path, photos)
+    write_pictures(tmp_path / "wrong", c=3)
+    with pytest.raises(IndexingError, match=r"None of the images of .*photos is in .*wrong"):
+        run(tmp_path, tmp_path / "wrong", relocate=True)
+    assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2}
+
+
+# -- files whose times or names do not tell ---------------------------------------------------------------------------
+
+
+def replace_keeping_times(file: Path, colour: tuple[int, int, int]) -> None:
+    before = file.stat()
+    file.write_bytes(picture(colour))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def settle(tmp_path: Path) -> None:
+    """As if the files had been read well after they were last changed."""
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.catalog.change("UPDATE images SET settled = 1")
+
+
+def test_a_file_changed_with_its_size_and_mtime_kept(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1, b=2)
+    age(photos)
+    update()
+    settle(tmp_path)
+    assert update().unchanged == 2
+    replace_keeping_times(photos / "a.png", (9, 9, 9))
+    done = update()
+    assert (done.changed, done.unchanged) == (1, 1)
+    assert contents(tmp_path / "index")["a.png"][0][0] == 9.0
+
+
+def test_a_broken_file_mended_with_its_size_and_mtime_kept(photos: Path, update: Update) -> None:
+    write_pictures(photos, a=1, b=2)
+    (photos / "b.png").write_bytes(b"x" * (photos / "a.png").stat().st_size)
+    age(photos)
+    assert update().skipped == 1
+    replace_keeping_times(photos / "b.png", (9, 9, 9))
+    assert (update().added, update().skipped) == (1, 0)
+
+
+def test_an_index_that_knows_no_ctime_learns_it_without_reading(photos: Path, update: Update, tmp_path: Path) -> None:
+    write_pictures(photos, a=1)
+    age(photos)
+    update()
+    settle(tmp_path)
+    with IndexWriter.open(tmp_path / "index") as writer:
+        writer.catalog.change("UPDATE images SET ctime_ns = NULL")
+    replace_keeping_times(photos / "a.png", (9, 9, 9))
+    assert update().unchanged == 1  # as it looked before; from here on it is known
+    assert update(check_content=True).changed == 1
+    with closing(IndexWriter.open(tmp_path / "index")) as writer:
+        (known,) = writer.known().values()
+    assert known.state.ctime_ns == (photos / "a.png").stat().st_ctime_ns
+
+
+def test_a_rename_in_case_or_accents_only_keeps_the_id(photos: Path, update: Update, tmp_path: Path) -> None:
+    decomposed = photos / "u\N{COMBINING DIAERESIS}.png"
+    write_pictures(photos, IMG_1=1, Album__x=2, Album__y=2)
+    decomposed.write_bytes(picture((3, 3, 3)))
+    update()
+    before = ids(tmp_path / "index")
+    (photos / "IMG_1.png").rename(photos / "img_1.PNG")
+    (photos / "img_1.PNG").write_bytes(picture((9, 9, 9)))  # and changed
+    (photos / "Album").rename(photos / "album")
+    decomposed.rename(photos / "ü.png")
+    done = update()
+    assert (done.changed, done.moved, done.added, done.removed) == (1, 3, 0, 0)
+    assert ids(tmp_path / "index") == {
+        "img_1.PNG": before["IMG_1.png"],
+        "album/x.png": before["Album/x.png"],
+        "album/y.png": before["Album/y.png"],
+        "ü.png": before[decomposed.name],
+    }
