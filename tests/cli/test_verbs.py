@@ -27,7 +27,8 @@ Said = pytest.CaptureFixture[str]
 _ENGINE = "--index-dir --images-dir --precision --runtime --json "
 PROMISED = {
     "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
-    "--scaled-decoding --metric --batch-size --rebuild --prune --relocate --strict "
+    "--scaled-decoding --metric --batch-size --rebuild --prune --prune-all --relocate --strict "
+    "--no-default-excludes --follow-links --check-content "
     "--index-dir --precision --runtime --json",
     "search": _ENGINE + "--id --vector -k --k --vote --metric",
     "neighbours": "--index-dir --images-dir --out -k --k --metric --format --pictures --json",
