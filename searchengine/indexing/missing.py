@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from searchengine.errors import IndexingError
+from searchengine.files import parse_json
 from searchengine.images import LINKS_OUT
 from searchengine.index.types import Known, Place
 from searchengine.indexing.rebuild import OldIds
@@ -216,7 +217,7 @@ def mounts_to_json(mounts: Iterable[bytes]) -> str:
 def mounts_from_json(text: str | None) -> set[bytes]:
     """What ``mounts_to_json`` wrote; nothing where an older format has none, or it is damaged."""
     try:
-        return {os.fsencode(str(folder)) for folder in json.loads(text or "[]")}
+        return {os.fsencode(str(folder)) for folder in parse_json(text or "[]")}
     except (ValueError, TypeError):
         return set()
 
