@@ -131,7 +131,7 @@ def run(images: Path, index_dir: Path) -> None:
     class Decoding(RandomExtractor):
         """Real decoding, random features."""
 
-        def preprocess(self, data: bytes, max_pixels: int = 10**9) -> tuple[DecodedImage, np.ndarray]:
+        def preprocess(self, data: bytes, max_pixels: int = 10**9) -> DecodedImage:
             return preprocess(spec, data, max_pixels)
 
     processor, wall = time.process_time(), time.perf_counter()

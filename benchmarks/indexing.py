@@ -224,7 +224,7 @@ def decoding(model: str, photos: Path, scaled: bool) -> Work:
     pool = ThreadPoolExecutor(os.cpu_count())
 
     def work() -> None:
-        list(pool.map(lambda file: preprocess(spec, file.read_bytes())[1].shape, files))
+        list(pool.map(lambda file: preprocess(spec, file.read_bytes()).pixels.shape, files))
 
     return work
 

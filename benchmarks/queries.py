@@ -186,7 +186,7 @@ def parts_of(index_dir: Path, photos: list[bytes]) -> Work:
     def work() -> tuple[float, float, float]:
         photo = photos[(next(turn) - 3) % len(photos)]
         start = time.perf_counter()
-        pixels = extractor.preprocess(photo)[1]
+        pixels = extractor.preprocess(photo).pixels
         decoded = time.perf_counter()
         feature = extractor.embed([pixels])
         embedded = time.perf_counter()

@@ -39,10 +39,9 @@ class RandomExtractor:
         rows = np.maximum(self._random.standard_normal((count, self.dimension), dtype=np.float32), 0)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def preprocess(self, data: bytes, max_pixels: int = 10**9) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    def preprocess(self, data: bytes, max_pixels: int = 10**9) -> DecodedImage:
         """Pixels that are not used."""
-        pixels = np.zeros((1, 1, 3), dtype=np.uint8)
-        return DecodedImage(pixels, 64, 48, "JPEG"), pixels
+        return DecodedImage(np.zeros((1, 1, 3), dtype=np.uint8), 64, 48, "JPEG")
 
 
 def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> None:

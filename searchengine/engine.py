@@ -186,8 +186,8 @@ class SearchEngine:
         )
         if data is None:
             return extractor.embed([image])
-        _, pixels = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
-        return extractor.embed([pixels])
+        decoded = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
+        return extractor.embed([decoded.pixels])
 
     # -- the collection ---------------------------------------------------------------------------------------------
 

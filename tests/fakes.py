@@ -46,9 +46,8 @@ class FakeExtractor:
         self.spec = spec
         self.embedded = 0
 
-    def preprocess(self, data: bytes, max_pixels: int = 10**8) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        decoded = decode(data, max_pixels=max_pixels)
-        return decoded, resize(decoded.pixels, self.spec.input_size)
+    def preprocess(self, data: bytes, max_pixels: int = 10**8, preview: int | None = None) -> DecodedImage:
+        return decode(data, size=self.spec.input_size, preview=preview, max_pixels=max_pixels)
 
     def embed(self, images: Sequence[Any] | NDArray[np.uint8]) -> NDArray[np.float32]:
         self.embedded += len(images)

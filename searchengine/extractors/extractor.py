@@ -40,8 +40,10 @@ class Extractor(Protocol):
         """
         ...
 
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
         """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB, as ``embed`` takes it.
+
+        ``preview`` is the longest side of a small copy in proportion, for people, if one is wanted.
 
         For threads that decode while another embeds. The errors of ``images.decode``.
         """

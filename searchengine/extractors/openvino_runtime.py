@@ -82,9 +82,9 @@ class OpenVINOExtractor:
         """See ``Extractor.embed``."""
         return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, parts=self._parts)
 
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
         """See ``Extractor.preprocess``."""
-        return pixels.preprocess(self.spec, data, max_pixels)
+        return pixels.preprocess(self.spec, data, max_pixels, preview)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._request() as request:

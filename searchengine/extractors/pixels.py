@@ -20,11 +20,10 @@ Images: TypeAlias = "NDArray[np.uint8] | Iterable[ImageLike]"
 
 
 def preprocess(
-    spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS
-) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None
+) -> DecodedImage:
     """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
-    decoded = decode(data, at_least=spec.decoded_at_least, max_pixels=max_pixels)
-    return decoded, resize(decoded.pixels, spec.input_size)
+    return decode(data, at_least=spec.decoded_at_least, size=spec.input_size, preview=preview, max_pixels=max_pixels)
 
 
 def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -58,9 +57,9 @@ def _pixels(spec: ExtractorSpec, image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         return resize(_of_pillow(image), spec.input_size)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return preprocess(spec, bytes(image))[1]
+        return preprocess(spec, bytes(image)).pixels
     if isinstance(image, (str, os.PathLike)):
-        return preprocess(spec, read_image(image))[1]
+        return preprocess(spec, read_image(image)).pixels
     raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
 
 

@@ -13,16 +13,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from searchengine import errors
 from searchengine.errors import ExtractorError
 from searchengine.files import parse_json
+from searchengine.processes import environment, python
 
 Say = Callable[[str], None]
 Task = Callable[[Mapping[str, Any], Say], Mapping[str, Any]]
-_COMMAND = ("-P", "-m", "searchengine.extractors.export")  # -P: nothing from the working folder
+_COMMAND = ("-m", "searchengine.extractors.export")
 
 
 def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[str, Any]:
@@ -35,11 +35,16 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
-            [sys.executable, *_COMMAND, task],
+            python(*_COMMAND, task),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(),
+            env=environment(
+                KERAS_BACKEND="tensorflow",
+                TF_CPP_MIN_LOG_LEVEL="3",
+                PYTHONWARNINGS="ignore",  # those of TensorFlow
+                CUDA_VISIBLE_DEVICES="-1",  # a GPU is not needed
+            ),
         ) as process,
     ):
         assert process.stdin is not None
@@ -96,18 +101,3 @@ def _answers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
     with answers:
         yield answer
-
-
-def _environment() -> dict[str, str]:
-    """That of this process, with TensorFlow quiet and off the GPU, and this package in the path."""
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONWARNINGS": "ignore",  # those of TensorFlow
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    home = Path(__file__).resolve().parents[2]
-    if home.name not in {"site-packages", "dist-packages"}:  # not installed: a source tree
-        environment["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return environment

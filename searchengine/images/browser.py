@@ -7,8 +7,9 @@ import io
 from PIL import Image
 
 from searchengine.errors import NotAnImageError
-from searchengine.images.decoding import ImageSource
+from searchengine.images.decoding import ImageSource, shrink, within
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES, sniff, why_not
+from searchengine.images.isolation import isolated
 
 THUMBNAIL_QUALITY = 82
 FULL_QUALITY = 90
@@ -16,18 +17,17 @@ _SRGB = (b"sRGB", "sRGB".encode("utf-16-be"))  # its name in ICC profiles of ver
 _JPEG_MAX_SIDE = 65_500  # libjpeg's own limit
 
 
+@isolated
 def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
     """A small JPEG of an image file: upright, in proportion, no side above ``max_side`` pixels, never enlarged.
 
     Raises the errors of ``decode``.
     """
     source = ImageSource(data)
-    width, height = _within(source.size, max_side)
+    width, height = within(source.size, max_side)
     # Twice the size leaves the filter enough to work with, and is no slower to decode.
     image = source.load(at_least=(2 * height, 2 * width))
-    width, height = _within(source.size, max_side)
-    small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return _as_jpeg(small, THUMBNAIL_QUALITY, source.profile)
+    return _as_jpeg(shrink(image, within(source.size, max_side)), THUMBNAIL_QUALITY, source.profile)
 
 
 def for_browser(data: bytes) -> tuple[bytes, str]:
@@ -42,17 +42,16 @@ def for_browser(data: bytes) -> tuple[bytes, str]:
         raise NotAnImageError(why_not(head))
     if format_ in BROWSER_TYPES:
         return data, BROWSER_TYPES[format_]
+    return _full_jpeg(data), "image/jpeg"
+
+
+@isolated
+def _full_jpeg(data: bytes) -> bytes:
     source = ImageSource(data)
     image = source.load()
     if max(image.size) > _JPEG_MAX_SIDE:
-        image = image.resize(_within(image.size, _JPEG_MAX_SIDE), Image.Resampling.BICUBIC)
-    return _as_jpeg(image, FULL_QUALITY, source.profile), "image/jpeg"
-
-
-def _within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """(width, height) shrunk to a longer side of at most ``max_side``; at least one pixel each."""
-    scale = min(1.0, max_side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        image = image.resize(within(image.size, _JPEG_MAX_SIDE), Image.Resampling.BICUBIC)
+    return _as_jpeg(image, FULL_QUALITY, source.profile)
 
 
 def _as_jpeg(image: Image.Image, quality: int, profile: bytes | None) -> bytes:

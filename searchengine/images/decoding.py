@@ -27,9 +27,10 @@ from searchengine.compat import pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import read_regular
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
+from searchengine.images.isolation import MAX_PIXELS, isolated, refuse_endless, too_large
 from searchengine.images.rgb import exif_orientation, swaps_sides, to_rgb, upright
 
-MAX_PIXELS = 200_000_000  # 600 MB as RGB
+_STRIP_PIXELS = 2**20  # converted at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +38,32 @@ class DecodedImage:
     """The pixels of one image, and what its file says about it.
 
     ``pixels`` is (h, w, 3) uint8 RGB, upright, read-only, possibly at reduced size; ``width`` and ``height`` are the
-    upright size of the original in pixels; ``format`` is one of the names of ``sniff``: ``"JPEG"``, ``"PNG"``, ...
+    upright size of the original in pixels; ``format`` is one of the names of ``sniff``: ``"JPEG"``, ``"PNG"``, ...;
+    ``preview`` is a small copy in proportion, like ``pixels``, if one was asked for.
     """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
     format: str
+    preview: NDArray[np.uint8] | None = None
 
 
+@isolated
 def decode(
     data: bytes,
     *,
     at_least: tuple[int, int] | None = None,
     size: tuple[int, int] | None = None,
+    preview: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> DecodedImage:
     """Decode one image file: its first frame, turned upright by its EXIF orientation.
 
     ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long
     as the result is no smaller than that; None decodes in full. With ``size``, (height, width), the pixels are resized
-    as by ``resize``, faster than with two calls. Thread-safe; the decoders release the GIL.
+    as by ``resize``, faster than with two calls. ``preview`` is the longest side of a small copy. Thread-safe; the
+    decoders release the GIL, or run in a process of their own: see ``isolation``.
 
     Raises NotAnImageError if the content is not an image in a format that can be read, ImageTooLargeError if the
     header announces more than ``max_pixels`` (before anything is decoded), DamagedImageError if it is cut short or
@@ -65,10 +71,21 @@ def decode(
     """
     source = ImageSource(data, max_pixels=max_pixels)
     image = source.load(at_least)
+    small = None if preview is None else np.asarray(shrink(image, within(image.size, preview)))
     if size is not None:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     width, height = source.size
-    return DecodedImage(np.asarray(image), width, height, source.format)
+    return DecodedImage(_as_array(image), width, height, source.format, small)
+
+
+def _as_array(image: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8, read-only. NumPy's own conversion holds a large image three times."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        pixels[top : top + rows] = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+    pixels.setflags(write=False)
+    return pixels
 
 
 def read_image(file: str | os.PathLike[str]) -> bytes:
@@ -88,6 +105,17 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
         return pixels.copy()
     height, width = size
     return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """(width, height) shrunk in proportion to a longer side of at most ``max_side``; at least one pixel each."""
+    scale = min(1.0, max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image for people to look at, of a smaller (width, height)."""
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def average_colour(pixels: NDArray[np.uint8]) -> str:
@@ -142,6 +170,8 @@ class ImageSource:
                 raise ImageTooLargeError(
                     f"This {format_} image has {width} x {height} pixels; {max_pixels} are allowed. Use a smaller copy."
                 )
+            if format_ == "JPEG":
+                refuse_endless(data, width * height)
             self._orientation = self._read_orientation()
         self.size = (height, width) if swaps_sides(self._orientation) else (width, height)
         self.profile = self._rgb_profile()
@@ -203,9 +233,7 @@ def _translated_errors(format_: str) -> Iterator[None]:
     except ImageError:
         raise
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise ImageTooLargeError(
-            f"This {format_} image is too large to be decoded here. Use a smaller copy."
-        ) from error
+        raise too_large(format_) from error
     except Exception as error:
         why = str(error)[:200] or type(error).__name__
         raise DamagedImageError(

@@ -110,7 +110,7 @@ class RunExtractor:
                     raise self._failure from error
             return self._extractor
 
-    def preprocess(self, data: bytes) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    def preprocess(self, data: bytes) -> DecodedImage:
         """One image file -> what is known of it, and its pixels as the model takes them, (h, w, 3) uint8."""
         return self.get().preprocess(data)
 

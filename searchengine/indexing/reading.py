@@ -20,7 +20,7 @@ from searchengine.indexing.scan import Candidate
 
 _RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same times
 
-Preprocess = Callable[[bytes], tuple[DecodedImage, NDArray[np.uint8]]]
+Preprocess = Callable[[bytes], DecodedImage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Collection
         digest = content_hash(data)
         if digest in known_content:
             return Reading(candidate, state, digest)
-        decoded, pixels = preprocess(data)
-        picture = Picture(pixels, decoded.width, decoded.height, average_colour(pixels), decoded.format)
+        image = preprocess(data)
+        picture = Picture(image.pixels, image.width, image.height, average_colour(image.pixels), image.format)
         return Reading(candidate, state, digest, picture)
     except FileNotFoundError:
         return Reading(candidate, None, None, vanished=True)

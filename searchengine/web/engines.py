@@ -24,7 +24,7 @@ from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluat
 class QueryReader(Protocol):
     """The part of an extractor that a search by an upload needs."""
 
-    def preprocess(self, data: bytes, max_pixels: int, /) -> tuple[DecodedImage, NDArray[np.uint8]]:
+    def preprocess(self, data: bytes, max_pixels: int, preview: int, /) -> DecodedImage:
         """An image file -> the decoded image, and (h, w, 3) uint8 pixels of the extractor's input size; ImageError."""
         ...
 

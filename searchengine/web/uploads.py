@@ -166,20 +166,9 @@ def drain(environ: dict[str, Any], max_bytes: int) -> None:
 def _decode(upload: Upload, reader: QueryReader, max_pixels: int) -> DecodedUpload:
     """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
     with _DECODING:
-        decoded, pixels = reader.preprocess(upload.data, max_pixels)
-        preview = _shrink(decoded.pixels)
-    return DecodedUpload(upload.name, pixels, decoded.width, decoded.height, preview)
-
-
-def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 -> no side longer than _PREVIEW_SIDE; a small image stays as it is."""
-    from PIL import Image
-
-    if max(pixels.shape[:2]) <= _PREVIEW_SIDE:
-        return pixels
-    image = Image.fromarray(pixels)
-    image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE), reducing_gap=2.0)
-    return np.asarray(image)
+        decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE)
+    assert decoded.preview is not None
+    return DecodedUpload(upload.name, decoded.pixels, decoded.width, decoded.height, decoded.preview)
 
 
 def _display_name(filename: str | None) -> str:

@@ -125,7 +125,7 @@ def test_it_equals_the_reference_features_of_photos(name: str) -> None:
     )
     assert relative_error(extractor.embed(photos), reference[f"{name}_pooled"]) <= 1e-4
     whole = PackagedSource().build(replace(extractor.spec, layer="predictions"), weights(name), quiet, "float32")
-    pixels = np.stack([extractor.preprocess(photo.read_bytes())[1] for photo in photos])
+    pixels = np.stack([extractor.preprocess(photo.read_bytes()).pixels for photo in photos])
     probabilities = np.asarray(whole.model(pixels, training=False))
     logits = np.log(probabilities) - np.log(probabilities).mean(axis=1, keepdims=True)
     expected = reference[f"{name}_logits"] - reference[f"{name}_logits"].mean(axis=1, keepdims=True)

@@ -101,12 +101,12 @@ def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
     small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "PNG")
-    decoded, found = pixels.preprocess(make_spec(), stream.getvalue())
+    decoded = pixels.preprocess(make_spec(), stream.getvalue())
     assert (decoded.width, decoded.height) == (32, 32)
     expected = np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(decoded.pixels, expected)
     blocks = np.repeat(np.repeat(small, 7, axis=0), 7, axis=1)
-    assert np.mean(np.all(found == blocks, axis=2)) < 0.05
+    assert np.mean(np.all(decoded.pixels == blocks, axis=2)) < 0.05
     (batch,) = pixels.batches(make_spec(), [small], 8)
     np.testing.assert_array_equal(batch[0], expected)
 

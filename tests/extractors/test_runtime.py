@@ -130,9 +130,11 @@ def test_files_that_cannot_be_used(extractor: Extractor, tmp_path: Path) -> None
 def test_preprocess_gives_what_embed_takes(extractor: Extractor) -> None:
     stream = io.BytesIO()
     Image.fromarray(noise(1)[0]).resize((100, 60)).save(stream, "JPEG")
-    decoded, pixels = extractor.preprocess(stream.getvalue())
-    assert (decoded.width, decoded.height, pixels.shape) == (100, 60, (SIZE, SIZE, 3))
-    np.testing.assert_array_equal(extractor.embed(pixels[None]), extractor.embed([stream.getvalue()]))
+    decoded = extractor.preprocess(stream.getvalue(), preview=50)
+    assert (decoded.width, decoded.height, decoded.pixels.shape) == (100, 60, (SIZE, SIZE, 3))
+    assert decoded.preview is not None
+    assert decoded.preview.shape == (30, 50, 3)
+    np.testing.assert_array_equal(extractor.embed(decoded.pixels[None]), extractor.embed([stream.getvalue()]))
 
 
 def test_several_threads(extractor: Extractor) -> None:

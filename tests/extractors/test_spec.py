@@ -15,6 +15,7 @@ from searchengine.extractors.models import backbones
 from searchengine.extractors.pixels import preprocess
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import closest_first
+from searchengine.images import decode
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -59,10 +60,12 @@ def test_scaled_decoding_keeps_twice_the_input_size_and_the_picture() -> None:
     photo = Image.fromarray(np.broadcast_to(ramp[None, :, None], (height, width, 3)))
     stream = io.BytesIO()
     photo.save(stream, "JPEG", quality=95)
-    full, seen = preprocess(make_spec(), stream.getvalue())
-    scaled, seen_scaled = preprocess(make_spec(full_decode=False), stream.getvalue())
-    assert full.pixels.shape == (1500, 2000, 3)
+    scaled_spec = make_spec(full_decode=False)
+    assert make_spec().decoded_at_least is None
+    scaled = decode(stream.getvalue(), at_least=scaled_spec.decoded_at_least)
     assert scaled.pixels.shape == (750, 1000, 3)  # a quarter would be less than 448
+    seen = preprocess(make_spec(), stream.getvalue()).pixels
+    seen_scaled = preprocess(scaled_spec, stream.getvalue()).pixels
     assert seen.shape == seen_scaled.shape == (224, 224, 3)
     assert np.abs(seen.astype(int) - seen_scaled).mean() < 1
 

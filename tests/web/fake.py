@@ -169,9 +169,8 @@ class FakeEngine:
     def extractor(self) -> FakeEngine:
         return self
 
-    def preprocess(self, data: bytes, max_pixels: int) -> tuple[DecodedImage, NDArray[np.uint8]]:
-        decoded = images.decode(data, max_pixels=max_pixels)
-        return decoded, images.resize(decoded.pixels, INPUT_SIZE)
+    def preprocess(self, data: bytes, max_pixels: int, preview: int) -> DecodedImage:
+        return images.decode(data, size=INPUT_SIZE, preview=preview, max_pixels=max_pixels)
 
     def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         self.queries += pictures

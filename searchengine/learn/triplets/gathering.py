@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from searchengine.errors import ImageError, LearningError
 from searchengine.extractors import Extractor
 from searchengine.files import read_regular
-from searchengine.images import find, resize
+from searchengine.images import decode, find, resize
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.scan import Candidate, make_plan
@@ -230,14 +230,15 @@ def _read(image: Labelled, extractor: Extractor, records: Records, views: int, s
     content = hashlib.blake2b(data, digest_size=16).digest()
     if content in records:
         return _Read(content)
-    try:
-        decoded, pixels = extractor.preprocess(data)
-    except ImageError as error:
-        return _Read(content, reason=str(error))
-    if not views:
-        return _Read(content, pixels[None])
     size = extractor.spec.input_size
     side = round(_VIEW_SOURCE * max(size))
+    try:
+        pixels = extractor.preprocess(data).pixels
+        if not views:
+            return _Read(content, pixels[None])
+        source = decode(data, at_least=extractor.spec.decoded_at_least, size=(side, side)).pixels
+    except ImageError as error:
+        return _Read(content, reason=str(error))
     random = np.random.default_rng([seed, *content])
-    varied = Augmentation().batch([resize(decoded.pixels, (side, side))] * views, max(size), random)
+    varied = Augmentation().batch([source] * views, max(size), random)
     return _Read(content, np.stack([pixels, *(resize(view, size) for view in varied)]))

@@ -1,0 +1,169 @@
+"""What is decoded in this process, and what in a worker process, where it is bounded in time and memory.
+
+A worker that takes too long or too much is killed, and a decoder that crashes takes only its worker with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from searchengine.errors import DamagedImageError, ImageTooLargeError
+from searchengine.images.formats import HEAD_BYTES, sniff
+from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, is_worker
+
+MAX_PIXELS = 200_000_000  # 600 MB as RGB
+
+# Four at least: the server decodes two uploads and two thumbnails at a time, and neither is to wait for the other.
+_POOL = Pool(max(4, os.cpu_count() or 1))
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+
+def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable[Concatenate[bytes, Params], Result]:
+    """Call a function of the bytes of an image in a worker process, unless the image is an ordinary one.
+
+    If it has an argument ``max_pixels``, the limits are those of images of so many pixels.
+
+    The decorated function raises ImageTooLargeError too where the image takes too long or too much memory, and
+    DamagedImageError where it crashes its decoder.
+    """
+
+    def call(data: bytes, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        if is_worker() or is_ordinary(data):
+            return function(data, *args, **kwargs)
+        format_ = sniff(data[:HEAD_BYTES])
+        try:
+            return _POOL.call(call, data, *args, limits=_limits(kwargs.get("max_pixels", MAX_PIXELS)), **kwargs)
+        except CallTimedOutError as error:
+            raise ImageTooLargeError(f"This {format_} image takes too long to decode. Use a smaller copy.") from error
+        except MemoryError as error:
+            raise too_large(format_) from error
+        except CallFailedError as error:
+            raise DamagedImageError(
+                f"This {format_} image is damaged: it crashes its decoder ({error}). Try a fresh copy."
+            ) from error
+
+    update_wrapper(call, function)
+    return call
+
+
+def too_large(format_: str | None) -> ImageTooLargeError:
+    """The error for an image for which there is not enough memory."""
+    return ImageTooLargeError(f"This {format_} image is too large to be decoded here. Use a smaller copy.")
+
+
+def _limits(max_pixels: Any) -> Limits:
+    return Limits(seconds=10 + max_pixels // 8_000_000, memory=100 * 2**20 + 12 * max_pixels)
+
+
+# -- which images are ordinary -----------------------------------------------------------------------------------------
+
+# A JPEG takes 2 to 5 ms for each scan and megapixel, an 8-bit PNG 15 to 25 ms for each megapixel: a second at most
+# within these limits. Both take 4 bytes for a pixel, and 6 more while a JPEG has several scans.
+_MEGAPIXELS = {"JPEG": 50, "PNG": 25}
+_SCANS_X_MEGAPIXELS = 250
+_SEGMENTS = 2_000  # of a JPEG before its pixels: Pillow reads each in Python
+_CHUNKS = 20_000  # of a PNG: as above
+_COMPRESSED_CHUNKS = 50  # of metadata, each of which may unpack to a megabyte
+
+# Encoders write up to 20 scans. More are accepted where they take no longer than those of a large photo.
+_USUAL_SCANS = 20
+_MAX_SCANS_X_MEGAPIXELS = 500
+
+_SOS, _EOI = 0xDA, 0xD9
+_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
+_PROGRESSIVE = 0xC2
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not: stuffing, restarts, fill bytes
+
+
+def is_ordinary(data: bytes) -> bool:
+    """Whether a glance at a file shows that it is decoded soon, in little memory: nearly all photos and screenshots.
+
+    Only two formats allow that: JPEG in few scans, and PNG of 8 bits, of a size that cameras and screens have. The
+    decoders of the others have no such bound, and some crash. What is no image at all is ordinary too.
+    """
+    format_ = sniff(data[:HEAD_BYTES])
+    if format_ == "JPEG":
+        return _is_ordinary_jpeg(data)
+    if format_ == "PNG":
+        return _is_ordinary_png(data)
+    return format_ is None
+
+
+def refuse_endless(data: bytes, pixels: int) -> None:
+    """Raise ImageTooLargeError for a JPEG of far more scans than any encoder writes: each is work for all pixels."""
+    header = _jpeg_header(data)
+    if header is None or not header.several_scans or data.count(b"\xff\xda", header.end) <= _USUAL_SCANS:
+        return
+    scans, most = 0, max(_USUAL_SCANS, _MAX_SCANS_X_MEGAPIXELS * 10**6 // max(pixels, 1))
+    marker = _MARKER.search(data, header.end)
+    while marker is not None and data[marker.start() + 1] != _EOI:
+        scans += data[marker.start() + 1] == _SOS
+        if scans > most:
+            raise ImageTooLargeError(
+                f"This JPEG image is stored in more than {most} scans, which take too long to decode. Save it again as "
+                "an ordinary JPEG."
+            )
+        marker = _MARKER.search(data, marker.end() + _segment_length(data, marker.end()))
+
+
+@dataclass(frozen=True, slots=True)
+class _JpegHeader:
+    """What comes before the first scan of a JPEG; ``end`` is where that begins."""
+
+    frame: int
+    pixels: int
+    several_scans: bool
+    end: int
+
+
+def _jpeg_header(data: bytes) -> _JpegHeader | None:
+    """None where it is longer than usual, or not well-formed."""
+    frame, pixels, components, at = 0, 0, 0, 2
+    for _ in range(_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or at + 10 > len(data):
+            return None
+        marker, length = data[at + 1], _segment_length(data, at + 2)
+        if marker in _FRAMES:
+            frame, components = marker, data[at + 9]
+            pixels = int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
+        elif marker == _SOS:
+            # Where the first scan of a baseline JPEG holds all components, the decoder stops after it.
+            several = frame == _PROGRESSIVE or data[at + 4] < components
+            return _JpegHeader(frame, pixels, several, at)
+        at += 2 + length
+    return None
+
+
+def _segment_length(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2])
+
+
+def _is_ordinary_jpeg(data: bytes) -> bool:
+    header = _jpeg_header(data)
+    if header is None or header.frame not in _HUFFMAN_FRAMES or header.pixels > _MEGAPIXELS["JPEG"] * 10**6:
+        return False
+    # There may be more of these bytes, in metadata or a film that is appended: then a worker decodes it.
+    scans = data.count(b"\xff\xda", header.end) if header.several_scans else 1
+    return scans * header.pixels <= _SCANS_X_MEGAPIXELS * 10**6
+
+
+def _is_ordinary_png(data: bytes) -> bool:
+    width, height, depth = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24:25]
+    if data[12:16] != b"IHDR" or depth > b"\x08" or width * height > _MEGAPIXELS["PNG"] * 10**6:
+        return False
+    at, compressed = 8, 0
+    for _ in range(_CHUNKS):
+        name = data[at + 4 : at + 8]
+        compressed += name in (b"iCCP", b"zTXt", b"iTXt")
+        if name in (b"IEND", b""):
+            return compressed <= _COMPRESSED_CHUNKS
+        at += 12 + int.from_bytes(data[at : at + 4])
+    return False

@@ -1,0 +1,239 @@
+"""Python processes of our own: kept-alive workers that call functions for us within limits of time and memory.
+
+A worker serves one call at a time, and ends by itself when it has nothing to do for a while, or when its parent has
+gone. It is no sandbox: it may do all that this process may do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+_WALL_FACTOR = 10  # how much longer than its processor time a call may take, on a machine that has much else to do
+
+_is_worker = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call may take: seconds of processor time, and bytes of memory."""
+
+    seconds: int
+    memory: int
+
+
+class CallFailedError(Exception):
+    """The worker ended before it answered."""
+
+
+class WorkerTraceback(Exception):  # noqa: N818  (no error by itself)
+    """The cause of an error that a function raised in a worker: its traceback there, as text."""
+
+
+class CallTimedOutError(CallFailedError):
+    """The call took more than its time."""
+
+
+def python(*arguments: str) -> list[str]:
+    """The command line of a Python like this one; nothing is imported from its working folder."""
+    return [sys.executable, "-P", *arguments]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of this process with these variables changed, in which this package can be imported."""
+    variables = {**os.environ, **changes}
+    home = Path(__file__).resolve().parents[1]
+    if home.name not in {"site-packages", "dist-packages"}:  # not installed: a source tree
+        variables["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return variables
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker."""
+    return _is_worker
+
+
+# -- this process ---------------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """Workers that threads share: at most ``size``, started when they are needed, ended when they are idle."""
+
+    def __init__(self, size: int, *, idle_seconds: float = 30) -> None:
+        self._turns = threading.BoundedSemaphore(size)
+        self._idle: list[_Worker] = []  # the one used last at its end, so that the others may end
+        self._all: set[_Worker] = set()
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._forget)
+        self._size, self._idle_seconds = size, idle_seconds
+
+    def call(self, function: Callable[..., Result], *args: Any, limits: Limits, **kwargs: Any) -> Result:
+        """``function(*args, **kwargs)``, called in a worker; what it raises is raised here.
+
+        The function is one of a module; arguments, result and errors are pickled.
+
+        Raises:
+            CallTimedOutError: it took longer than the limit, and was stopped.
+            CallFailedError: the worker ended while it was at it: a crash, or killed for its memory.
+            OSError: no worker can be started.
+        """
+        request = pickle.dumps((function, args, kwargs, limits), protocol=5)
+        with self._turns:
+            while True:
+                try:
+                    worker, fresh = self._idle.pop(), False
+                except IndexError:
+                    worker, fresh = _Worker(self._idle_seconds), True
+                    self._all.add(worker)
+                try:
+                    result, error = worker.ask(request, limits.seconds)
+                except BaseException as failure:
+                    self._all.discard(worker)
+                    worker.end()
+                    # One that was idle may have ended, or been killed, before it saw the request.
+                    if (
+                        isinstance(failure, CallFailedError)
+                        and not isinstance(failure, CallTimedOutError)
+                        and not fresh
+                    ):
+                        continue
+                    raise
+                self._idle.append(worker)
+                break
+        if error is not None:
+            raise error[0] from WorkerTraceback(error[1])
+        return result  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the workers that are idle; the others go with this process."""
+        while self._idle:
+            worker = self._idle.pop()
+            self._all.discard(worker)
+            worker.end()
+
+    def _forget(self) -> None:
+        """In a forked child: the workers are the parent's, and end with it although the child has its pipes."""
+        for worker in self._all:
+            worker.disconnect()
+        self._idle, self._all = [], set()
+        self._turns = threading.BoundedSemaphore(self._size)
+
+
+class _Worker:
+    """The parent's side of one worker."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self._process = subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
+            python("-c", f"from searchengine.processes import serve; serve({idle_seconds})"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # if the parent is killed, nobody is to wait for the end of its output
+            # One thread of BLAS, and one heap from which larger blocks go back to the system when they are freed.
+            env=environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_=str(2**20)),
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+
+    def ask(self, request: bytes, seconds: int) -> tuple[Any, tuple[Exception, str] | None]:
+        """The result of a call, or its error and traceback; CallFailedError."""
+        try:
+            self._requests.write(request)
+            self._requests.flush()
+            if not _readable(self._answers.fileno(), seconds * _WALL_FACTOR):
+                raise CallTimedOutError(f"no answer within {seconds * _WALL_FACTOR} s")
+            result, error = pickle.load(self._answers)  # noqa: S301  (from our own process)
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as failure:
+            code = self._process.wait()
+            if code == -signal.SIGXCPU:
+                raise CallTimedOutError(f"more than {seconds} s of processor time") from failure
+            raise CallFailedError(f"signal {-code}" if code < 0 else f"exit code {code}") from failure
+        return result, error
+
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        for pipe in (self._requests, self._answers):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._process.wait()
+
+    def disconnect(self) -> None:
+        """In a forked child: let go of the pipes, in which there may be half a request."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for pipe in (self._requests, self._answers):
+            os.dup2(nowhere, pipe.fileno(), inheritable=False)
+        os.close(nowhere)
+        self._process.returncode = 0  # nobody here waits for it
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Wait until there is something to read, or nothing more to come."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+# -- the worker -----------------------------------------------------------------------------------------------------
+
+
+def serve(idle_seconds: float) -> None:
+    """The worker: answer calls from stdin on stdout, one after the other, until there are none for a while."""
+    global _is_worker
+    _is_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the parent too
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    while _readable(requests.fileno(), idle_seconds):
+        try:
+            function, args, kwargs, limits = pickle.load(requests)  # noqa: S301  (from our own parent)
+        except EOFError:
+            return
+        _limit(limits)
+        answer: tuple[Any, tuple[Exception, str] | None]
+        try:
+            answer = function(*args, **kwargs), None
+        except Exception as error:
+            answer = None, (error, traceback.format_exc())
+        pickle.dump(answer, answers, protocol=5)
+        answers.flush()
+        del args, kwargs, answer
+
+
+def _end_with_parent() -> None:
+    poll = select.poll()
+    poll.register(sys.stdin.fileno(), 0)  # only that the other end is closed is reported
+    poll.poll()
+    os._exit(0)
+
+
+def _limit(limits: Limits) -> None:
+    """Of this process from now on: at the end of its time it is killed, beyond its memory there is a MemoryError."""
+    import resource
+
+    seconds = ceil(time.process_time()) + limits.seconds
+    # Data, not addresses, among which the libraries count too. No core of what is killed.
+    for kind, limit in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_DATA, limits.memory),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

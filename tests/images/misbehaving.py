@@ -1,0 +1,28 @@
+"""What a decoder may do to its process; in a module of its own, because worker processes import it."""
+
+from __future__ import annotations
+
+import os
+
+from searchengine.images.isolation import isolated
+
+
+@isolated
+def crash(data: bytes) -> None:
+    os.abort()
+
+
+@isolated
+def spin(data: bytes, *, max_pixels: int) -> None:
+    while True:
+        pass
+
+
+@isolated
+def devour(data: bytes) -> None:
+    bytes(2**32)
+
+
+@isolated
+def process(data: bytes) -> int:
+    return os.getpid()

@@ -1,0 +1,134 @@
+"""Ordinary images are decoded here, all others in a worker process; both give the same, and neither has no end."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError
+from searchengine.images import decode, isolation, thumbnail
+from searchengine.images.isolation import is_ordinary
+from searchengine.processes import Limits
+from tests.images import misbehaving
+from tests.images.pictures import encoded, every_format, jpeg_of_size, png, quadrants
+
+FILES = every_format()
+PROGRESSIVE = encoded(quadrants(), "JPEG", progressive=True)
+TIFF = FILES["TIFF"]
+
+
+def with_scans(data: bytes, count: int) -> bytes:
+    """A progressive JPEG with its last scan repeated, so that there are more."""
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (count - data.count(b"\xff\xda")) + data[-2:]
+
+
+def of_size(data: bytes, width: int, height: int) -> bytes:
+    """A JPEG whose header announces another size."""
+    frame = re.search(rb"\xff[\xc0\xc2]", data)
+    assert frame is not None
+    at = frame.start() + 5
+    return data[:at] + height.to_bytes(2) + width.to_bytes(2) + data[at + 4 :]
+
+
+def with_chunks(data: bytes, name: bytes, count: int) -> bytes:
+    """A PNG with more chunks behind its header; their checksums are wrong."""
+    return data[:33] + (b"\0\0\0\0" + name + b"\0\0\0\0") * count + data[33:]
+
+
+ORDINARY = {
+    "photo": FILES["JPEG"],
+    "large photo": jpeg_of_size(8000, 6000),
+    "progressive": of_size(PROGRESSIVE, 6000, 4000),
+    "progressive with a film behind it": PROGRESSIVE + b"\xff\xda" * 1000,
+    "cut in its header": FILES["PNG"][:20],
+    "screenshot": FILES["PNG"],
+    "screenshot with a profile": with_chunks(FILES["PNG"], b"iCCP", 1),
+    "text": b"a text",
+    "nothing": b"",
+}
+OTHERS = {
+    **{name: data for name, data in FILES.items() if name not in ("JPEG", "PNG")},
+    "huge photo": jpeg_of_size(9000, 9000),
+    "huge progressive": of_size(PROGRESSIVE, 7000, 7000),
+    "arithmetic": FILES["JPEG"].replace(b"\xff\xc0", b"\xff\xc9"),
+    "many scans": of_size(with_scans(PROGRESSIVE, 100), 2000, 2000),
+    "scans one by one": of_size(FILES["JPEG"].replace(b"\x03\x01\x00\x02\x11", b"\x01\x01\x00"), 6000, 6000)
+    + b"\xff\xda" * 20,
+    "many comments": FILES["JPEG"][:2] + b"\xff\xfe\0\2" * 3000 + FILES["JPEG"][2:],
+    "padding": FILES["JPEG"][:2] + b"\xff" * 100 + FILES["JPEG"][2:],
+    "no header": FILES["JPEG"][:4],
+    "huge screenshot": png(8000, 8000, 8, 2, b""),
+    "16 bits": png(4, 4, 16, 2, b""),
+    "many chunks": with_chunks(FILES["PNG"], b"tEXt", 30_000),
+    "many packed chunks": with_chunks(FILES["PNG"], b"zTXt", 60),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary(name: str) -> None:
+    assert is_ordinary(ORDINARY[name])
+    assert misbehaving.process(ORDINARY[name]) == os.getpid()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_not_ordinary(name: str) -> None:
+    assert not is_ordinary(OTHERS[name])
+    assert misbehaving.process(OTHERS[name]) != os.getpid()
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_both_ways_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for ordinary in (True, False):
+        monkeypatch.setattr(isolation, "is_ordinary", lambda _, ordinary=ordinary: ordinary)
+        results.append((decode(FILES[name], size=(5, 7), preview=9), thumbnail(FILES[name])))
+    (here, small_here), (isolated, small_isolated) = results
+    np.testing.assert_array_equal(here.pixels, isolated.pixels)
+    np.testing.assert_array_equal(here.preview, isolated.preview)
+    assert (here.width, here.height, here.format) == (isolated.width, isolated.height, isolated.format)
+    assert small_here == small_isolated
+    assert not isolated.pixels.flags.writeable
+
+
+def test_a_decoder_that_crashes_is_an_image_that_is_damaged() -> None:
+    with pytest.raises(DamagedImageError, match=r"This TIFF image is damaged: .* \(signal 6\)"):
+        misbehaving.crash(TIFF)
+
+
+def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "_limits", lambda _: Limits(seconds=1, memory=2**30))
+    with pytest.raises(ImageTooLargeError, match=r"^This TIFF image takes too long to decode\. Use a smaller copy\.$"):
+        misbehaving.spin(TIFF, max_pixels=1000)
+
+
+def test_memory_is_bounded() -> None:
+    with pytest.raises(ImageTooLargeError, match="This TIFF image is too large to be decoded here"):
+        misbehaving.devour(TIFF)
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    bomb = of_size(with_scans(PROGRESSIVE, 200_000), 4000, 4000)
+    with pytest.raises(ImageTooLargeError, match="more than 31 scans"):
+        decode(bomb)
+
+
+def test_a_small_jpeg_may_have_many_scans() -> None:
+    decoded = decode(with_scans(PROGRESSIVE, 300))
+    np.testing.assert_array_equal(decoded.pixels, decode(PROGRESSIVE).pixels)
+
+
+def test_a_film_behind_a_photo_is_not_taken_for_scans() -> None:
+    photo = encoded(Image.new("RGB", (4000, 2000), "red"), "JPEG", progressive=True)
+    decoded = decode(photo + b"\xff\xda" * 1000, at_least=(8, 8))
+    assert decoded.pixels[9, 9].tolist() == [254, 0, 0]
+
+
+def test_an_image_is_said_to_be_damaged_and_not_to_crash() -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(TIFF[:-1000])
+    assert "crash" not in str(caught.value)

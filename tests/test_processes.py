@@ -1,0 +1,148 @@
+"""Worker processes: calls within limits, whatever becomes of a worker; the functions are Python's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from searchengine import processes
+from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, WorkerTraceback
+
+ROOMY = Limits(seconds=60, memory=2**31)
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool(2)
+    yield pool
+    pool.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def has_ended(process: int) -> bool:
+    """Whether a process is gone, or waits for its parent to take note."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_call_in_a_worker_that_is_kept(pool: Pool) -> None:
+    worker = pool.call(os.getpid, limits=ROOMY)
+    assert worker != os.getpid()
+    assert pool.call(int, "ff", base=16, limits=ROOMY) == 255
+    assert pool.call(os.getpid, limits=ROOMY) == worker
+
+
+def test_what_the_function_raises_is_raised_with_its_traceback(pool: Pool) -> None:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        pool.call(int, "x", limits=ROOMY)
+    assert isinstance(caught.value.__cause__, WorkerTraceback)
+    assert "in serve" in str(caught.value.__cause__)
+
+
+def test_a_crash_ends_the_worker_and_nothing_else(pool: Pool) -> None:
+    worker = pool.call(os.getpid, limits=ROOMY)
+    for _ in range(2):  # in a worker that is kept, then in a new one
+        with pytest.raises(CallFailedError, match="signal 6"):
+            pool.call(os.abort, limits=ROOMY)
+    assert pool.call(os.getpid, limits=ROOMY) != worker
+    with pytest.raises(CallFailedError, match="exit code 3"):
+        pool.call(os._exit, 3, limits=ROOMY)
+
+
+def test_a_worker_that_was_killed_while_it_was_idle_is_replaced(pool: Pool) -> None:
+    worker = pool.call(os.getpid, limits=ROOMY)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: has_ended(worker))
+    assert pool.call(os.getpid, limits=ROOMY) not in (worker, os.getpid())
+
+
+def test_idle_workers_end() -> None:
+    pool = Pool(1, idle_seconds=0.01)
+    worker = pool.call(os.getpid, limits=ROOMY)
+    wait_until(lambda: has_ended(worker))
+    assert pool.call(os.getpid, limits=ROOMY) != worker
+    pool.close()
+
+
+def test_time_is_limited(pool: Pool) -> None:
+    with pytest.raises(CallTimedOutError, match="1 s of processor time"):
+        pool.call(sum, range(10**12), limits=Limits(seconds=1, memory=2**31))
+    assert pool.call(int, "1", limits=ROOMY) == 1
+
+
+def test_a_worker_that_stands_still_is_not_waited_for(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_WALL_FACTOR", 0.001)
+    with pytest.raises(CallTimedOutError, match="no answer"):
+        pool.call(time.sleep, 600, limits=ROOMY)
+
+
+def test_memory_is_limited_anew_for_each_call(pool: Pool) -> None:
+    with pytest.raises(MemoryError):
+        pool.call(bytes, 10**9, limits=Limits(seconds=60, memory=2**29))
+    assert len(pool.call(bytes, 10**6, limits=ROOMY)) == 10**6
+
+
+def test_at_most_so_many_at_a_time(pool: Pool) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        workers = list(threads.map(lambda _: pool.call(os.getpid, limits=ROOMY), range(40)))
+    assert len(set(workers)) <= 2
+
+
+def test_a_worker_has_no_files_of_its_parent(pool: Pool, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    names = pool.call(os.listdir, "/proc/self/fd", limits=ROOMY)
+    os.close(descriptor)
+    assert len(names) == 5  # stdin, stdout, stderr, the copy of stdout for answers, and the folder itself
+
+
+def test_a_forked_child_has_workers_of_its_own(pool: Pool) -> None:
+    worker = pool.call(os.getpid, limits=ROOMY)
+    child = os.fork()
+    if not child:
+        own = pool.call(os.getpid, limits=ROOMY)
+        pool.close()
+        os._exit(0 if own != worker else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pool.call(os.getpid, limits=ROOMY) == worker
+
+
+_PARENT = """
+import os, sys, threading, time
+from searchengine.processes import Limits, Pool
+pool, limits = Pool(1), Limits(60, 2**31)
+print(pool.call(os.getpid, limits=limits), flush=True)
+if sys.argv[1] == "busy":
+    threading.Thread(target=lambda: pool.call(time.sleep, 600, limits=limits), daemon=True).start()
+sys.stdin.read() if sys.argv[2] == "killed" else None
+"""
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("end", ["killed", "exit"])
+def test_a_worker_goes_with_its_parent(state: str, end: str) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT, state, end], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    if end == "killed":
+        parent.kill()
+    parent.communicate()
+    wait_until(lambda: has_ended(worker))
