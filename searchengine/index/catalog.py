@@ -21,9 +21,11 @@ from searchengine.index.database import (
     Database,
     connect,
     connect_to_read,
+    connect_to_write,
     damaged,
     rebuild_hint,
     translated,
+    use_log,
     writable,
 )
 from searchengine.index.features import matrices
@@ -85,9 +87,9 @@ class Catalog(Database):
                     catalog.change("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', ?)", (last_id,))
                     catalog.set_all({**manifest, "created": now()})
                     catalog.mark_revision()
-                catalog.change("PRAGMA journal_mode = WAL")
             finally:
                 catalog.close()
+            use_log(part)
             flush(part)
             part.replace(file)
             flush_folder(folder)
@@ -119,7 +121,7 @@ class Catalog(Database):
             )
         with translated(folder):
             if write:
-                connection, frozen = connect(f"{file.absolute().as_uri()}?mode=rw"), False
+                connection, frozen = connect_to_write(file), False
             else:
                 connection, frozen = connect_to_read(file)
         return cls(connection, file, frozen=frozen)._checked(write=write, any_format=any_format)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
+import os
 import shlex
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -147,10 +150,78 @@ def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
         return _that_answers(connect(f"{uri}?mode=ro")), False
     except sqlite3.OperationalError as error:
         code = error.sqlite_errorname
-        if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")) or stamp(file)[1] is not None:
+        if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
+            raise
+        _, log, journal = stamp(file)
+        if journal is not None:  # a killed run has left it: whoever may write takes its half batch back
+            _that_answers(connect(f"{uri}?mode=rw")).close()
+            return _that_answers(connect(f"{uri}?mode=ro")), False
+        if log is not None:
             raise
         # a read-only folder has no room for the shared memory of a reader; see Database.outdated
         return connect(f"{uri}?mode=ro&immutable=1"), True
+
+
+def connect_to_write(file: Path) -> sqlite3.Connection:
+    """A connection that reads and writes; a file with a write-ahead log that cannot be used here gets a journal."""
+    if _has_log(file) and not shares_memory(file.parent):
+        with contextlib.suppress(sqlite3.OperationalError):  # another program has it open, and can use the log
+            _use_journal(file)
+    return connect(f"{file.absolute().as_uri()}?mode=rw")
+
+
+def use_log(file: Path) -> None:
+    """Give a file a write-ahead log, so that readers never wait, unless the file system cannot carry one."""
+    if shares_memory(file.parent):
+        with contextlib.closing(connect(f"{file.absolute().as_uri()}?mode=rw")) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _has_log(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(20)[18:] == b"\2\2"  # the version of the file format that is needed to write and to read
+
+
+def _use_journal(file: Path) -> None:
+    connection = sqlite3.connect(file, isolation_level=None, timeout=1)
+    with contextlib.closing(connection):
+        connection.execute(
+            "PRAGMA locking_mode = EXCLUSIVE"
+        )  # needs no shared memory, also to read a log that was left
+        connection.execute("PRAGMA journal_mode = DELETE")
+
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"}
+_CANNOT_MAP = (errno.ENODEV, errno.EINVAL, errno.EACCES, errno.ENOTSUP)
+
+
+def shares_memory(folder: Path) -> bool:
+    """Whether programs can share memory through a file in a folder, as those do that use a write-ahead log.
+
+    Some file systems cannot (FUSE with direct I/O), and others only within one machine (NFS, SMB).
+    """
+    if _file_system(folder) in _NETWORK:
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.truncate(mmap.PAGESIZE)
+            mmap.mmap(probe.fileno(), mmap.PAGESIZE).close()
+    except OSError as error:
+        return error.errno not in _CANNOT_MAP
+    return True
+
+
+def _file_system(folder: Path) -> str:
+    """The name that Linux has for the file system of a folder; "" elsewhere."""
+    place = os.fsencode(folder.resolve())
+    name, longest = "", -1
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:  # noqa: PTH123
+        for line in mounts:
+            before, _, after = line.partition(b" - ")
+            point = before.split()[4].replace(b"\\040", b" ").rstrip(b"/")
+            if len(point) > longest and (place == point or place.startswith(point + b"/")):
+                name, longest = after.split()[0].decode(), len(point)
+    return name
 
 
 def _that_answers(connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -163,8 +234,8 @@ def _that_answers(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def stamp(file: Path) -> Stamp:
-    """What changes when a database or its log is written to."""
-    return tuple(_stamp(place) for place in (file, file.with_name(f"{file.name}-wal")))
+    """What changes when a database is written to: itself, its log and its journal, None where there is none."""
+    return tuple(_stamp(file.with_name(file.name + ending)) for ending in ("", "-wal", "-journal"))
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
@@ -204,6 +275,11 @@ def translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError
         return _not_writable(folder, "it is read-only")
     if code.startswith(("SQLITE_CANTOPEN", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PERM", "SQLITE_AUTH")):
         return IndexingError(f"The catalog in {folder} cannot be opened: {text}. Check its permissions, and try again.")
+    if code == "SQLITE_IOERR_SHMMAP":
+        return IndexingError(
+            f"The file system of {folder} does not let programs share memory, and the catalog has a log that needs it. "
+            "Give the command that made the index again, which puts a journal in its place, or move it to a local disk."
+        )
     if code.startswith("SQLITE_IOERR"):
         return IndexingError(
             f"The disk that holds {folder} cannot be read or written ({text}). Check it, and try again."

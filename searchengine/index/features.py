@@ -6,10 +6,12 @@ says how many rows count: what lies beyond was left by a run that was killed, an
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +61,25 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
             need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
             if size < need:
                 raise damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}", file.parent)
-            return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=(rows, dimension))
+            return _mapped(opened, (rows, dimension))
     except FileNotFoundError as error:
         raise damaged(file, "it is missing", file.parent) from error
     except OSError as error:
         raise IndexingError(
             f"{file} cannot be read: {error.strerror}. Check its permissions and the disk, and try again."
         ) from error
+
+
+def _mapped(opened: BinaryIO, shape: tuple[int, int]) -> NDArray[np.float32]:
+    try:
+        return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=shape)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        # a file system without shared memory: mapped for this process alone, which shows the same, as no row changes
+        rows = np.memmap(opened, dtype=_FLOAT, mode="c", offset=HEADER_BYTES, shape=shape)
+        rows.flags.writeable = False
+        return rows
 
 
 class FeatureWriter:

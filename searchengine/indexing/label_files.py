@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -207,7 +208,7 @@ def _read_coco(text: TextIO) -> LabelFile:
                 if not isinstance(part, dict) or part.get("category_id") is None or entry.get("image_id") is None:
                     unusable.add("annotations have no category or no image", example)
                     continue
-                covered, category = areas[_key(entry["image_id"])], _key(part["category_id"])
+                covered, category = areas[_key(entry["image_id"])], sys.intern(_key(part["category_id"]))
                 covered[category] = covered.get(category, 0.0) + _area(part)
     missing = [table for table in counts if table not in seen]
     if counts["images"] and not counts["annotations"]:

@@ -16,6 +16,7 @@ from searchengine.extractors import Extractor, cache
 from searchengine.images import Walk, find
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
+from searchengine.index.database import shares_memory
 from searchengine.index.metrics import check_metric
 from searchengine.index.types import Known, Place
 from searchengine.index.writer import IndexWriter
@@ -88,6 +89,11 @@ def update_with(
         )
     folders = check_roots(images)
     with lock.writing(folder, now()):
+        if not shares_memory(folder):
+            progress.say(
+                f"The file system of {folder} does not let programs share memory (a network disk, or FUSE). The index "
+                "keeps a journal instead of a log: all works, but a server waits whenever a batch is written."
+            )
         cache.note_use(extractor.spec, folder)  # before the run, so that nobody clears the model meanwhile
         run = _Run(folders, folder, extractor, options, progress)
         if options.rebuild:
