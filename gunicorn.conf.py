@@ -11,7 +11,6 @@ from searchengine.web.gunicorn_settings import (  # noqa: F401
     keepalive,
     on_starting,
     post_worker_init,
-    pre_request,
     preload_app,
     threads,
     timeout,

@@ -1,7 +1,7 @@
 """How gunicorn serves the pages; ``gunicorn.conf.py`` at the top of the project takes these settings and hooks.
 
-One process with threads: it holds the model once (VGG16 takes 0.9 GB), and the heavy work releases Python's lock. Most
-threads only wait for a client that sends or receives slowly; how many decode or embed at a time is bounded elsewhere.
+One process with threads: it holds the model once (VGG16 takes 0.9 GB), and the heavy work releases Python's lock. No
+thread waits for a slow client (``gunicorn_worker.py``); how many decode or embed at a time is bounded elsewhere.
 The index and the model are opened after the fork, in the worker. Only this machine can reach the server unless BIND
 names another address.
 """
@@ -22,13 +22,12 @@ except SearchEngineError as error:
 
 bind = f"[{_settings.bind}]:{_settings.port}" if ":" in _settings.bind else f"{_settings.bind}:{_settings.port}"
 workers = 1
-worker_class = "gthread"
+worker_class = "searchengine.web.gunicorn_worker.BufferingWorker"
 threads = _settings.threads
 preload_app = False
 timeout = 120  # s without a sign of life from the worker; a slow search gives one all the while
 graceful_timeout = 10  # s for running requests when the server is stopped
 keepalive = 15  # s; a page with many thumbnails comes over few connections
-stalled_after = 20  # s without a byte of a request that has begun, or of an answer that is not received
 control_socket_disable = True  # one socket file in the home folder, which two servers would fight over
 
 # gunicorn ends, and does not start another worker, when one exits with this.
@@ -59,11 +58,6 @@ def _prepare(folder: Path) -> None:
     if _settings.runtime != "keras" and spec.embeds:
         prepare(spec, weights_file=Path(weights) if weights else None)
         cache.note_use(spec, folder)
-
-
-def pre_request(worker: Any, request: Any) -> None:
-    """Before the body of a request is read: a stalled client does not hold its thread for ever."""
-    request.unreader.sock.settimeout(stalled_after)
 
 
 def post_worker_init(worker: Any) -> None:

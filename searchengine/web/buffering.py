@@ -1,0 +1,266 @@
+"""The HTTP server under gunicorn: waitress, with limits on how long a client may hold a connection.
+
+Waitress receives each request whole in an event loop, runs the application in a thread, and sends the answer from the
+loop again: threads work, and never wait for a network. Added here are a deadline for every connection, what a full
+server does, and how a body that is too large is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.buffers import OverflowableBuffer
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
+from waitress.task import ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import BadRequest, RequestEntityTooLarge
+
+_MAX_HEADERS = 16_384  # bytes of the request line and all headers
+_MAX_CHUNK_LINE = 4096  # bytes of the line before a chunk, or of the trailer
+_DRAIN_TIMES = 8  # a body beyond the limit is read and dropped up to this many times the limit
+_FILE_CHUNK = 262_144  # bytes of a file that are read at a time
+_UNLIMITED = 2**60
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a client may hold a connection, and how much it may send.
+
+    Args:
+        max_body: bytes. More is dropped as it arrives: the client sends it all, and then hears what is wrong.
+        connections: how many are held at a time.
+        idle: seconds between two requests.
+        patience: seconds for a request to arrive, or for an answer to be received, beyond what ``min_rate`` allows.
+        min_rate: bytes/s.
+        stall: seconds in which not a byte moves.
+    """
+
+    max_body: int
+    connections: int = 1000
+    idle: float = 15
+    patience: float = 20
+    min_rate: int = 1000
+    stall: float = 60
+
+    def adjustments(self) -> Adjustments:
+        """The configuration of waitress, which carries these limits along."""
+        adjustments = Adjustments(
+            ident="searchengine",
+            clear_untrusted_proxy_headers=False,  # the application's ProxyFix looks after them
+            max_request_header_size=_MAX_HEADERS,
+            max_request_body_size=self.max_body * _DRAIN_TIMES,
+            outbuf_high_watermark=_UNLIMITED,  # a thread never waits for a client to read
+            connection_limit=self.connections + 100,  # only reached when the application works for every connection
+            cleanup_interval=1,
+            recv_bytes=65_536,
+            log_socket_errors=False,
+        )
+        adjustments.limits = self
+        return adjustments
+
+
+class Body(OverflowableBuffer):
+    """A request body: in memory, from 512 kB in an unnamed temporary file, beyond ``max_size`` only counted."""
+
+    def __init__(self, overflow: int, max_size: int) -> None:
+        super().__init__(overflow)
+        self._max_size = max_size
+        self.received = 0
+
+    def __len__(self) -> int:
+        return self.received
+
+    def append(self, data: bytes) -> None:
+        """Keep ``data``, unless the body is too large."""
+        self.received += len(data)
+        if self.received <= self._max_size:
+            super().append(data)
+
+
+class RequestParser(HTTPRequestParser):
+    """Reads a request. One with too large a body reaches the application, which refuses it by its Content-Length.
+
+    ``ahead`` is what came after the request.
+    """
+
+    error: Any
+    expect_continue: bool
+    ahead = b""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Refuse what a proxy in front may understand in another way (request smuggling)."""
+        super().parse_header(header_plus)
+        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
+            raise ParsingError("The length of the body is ambiguous")
+        if self.body_rcv is not None:
+            self.body_rcv.buf = Body(self.adj.inbuf_overflow, self.adj.limits.max_body)
+
+    def received(self, data: bytes) -> int:
+        """Take bytes of the request, and keep those of the next; always all of them."""
+        consumed = super().received(data)
+        asks_first = self.expect_continue and self.content_length > self.adj.limits.max_body
+        if asks_first or isinstance(self.error, RequestEntityTooLarge):
+            self.error, self.completed, self.expect_continue = None, True, False
+            self.headers["CONNECTION"] = "close"
+            self.headers["CONTENT_LENGTH"] = str(max(self.content_length, self.body_bytes_received))
+        elif self.chunked and len(self.body_rcv.control_line) + len(self.body_rcv.trailer) > _MAX_CHUNK_LINE:
+            self.error, self.completed = BadRequest("A line between two chunks is too long"), True
+        if self.completed:
+            self.ahead = data[consumed:]
+        return len(data) if self.completed else consumed
+
+
+class Task(WSGITask):
+    """Runs the application for one request."""
+
+    def service(self) -> None:
+        """See Task of waitress."""
+        server = self.channel.server
+        if server.stopping:
+            self.request.headers["CONNECTION"] = "close"
+        try:
+            super().service()
+        finally:
+            server.on_answer(self)
+
+
+class Channel(HTTPChannel):
+    """A connection, with a deadline for what its client is doing: sending, receiving, or nothing."""
+
+    task_class = Task
+    parser_class = RequestParser
+    request: RequestParser | None
+    sendbuf_len: int
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._ahead = b""
+        self._restart()
+        super().__init__(*args, **options)
+        self.sendbuf_len = min(self.sendbuf_len, _FILE_CHUNK)
+
+    def _restart(self) -> None:
+        self._since = self._moved = time.monotonic()
+        self._transferred = 0
+
+    def _count(self, transferred: int) -> None:
+        if transferred:
+            self._moved = time.monotonic()
+            self._transferred += transferred
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request has begun to arrive, or is answered."""
+        return bool(self.requests or self.request is not None or self.total_outbufs_len)
+
+    @property
+    def deadline(self) -> float:
+        """When the connection is closed, on the monotonic clock; infinite while the application works."""
+        limits = self.adj.limits
+        if self.requests:
+            return math.inf
+        if not self.busy:
+            return self._since + limits.idle
+        return min(self._since + limits.patience + self._transferred / limits.min_rate, self._moved + limits.stall)
+
+    def received(self, data: bytes) -> bool:
+        """Take bytes from the client; of several requests only the first, or answers that nobody reads pile up."""
+        if self.request is None:
+            self.request = self.parser_class(self.adj)
+            self._restart()
+        self._count(len(data))
+        request = self.request
+        taken = super().received(data)
+        self._ahead = request.ahead
+        return taken
+
+    def readable(self) -> bool:
+        """Whether the last answer is sent, so that the next request can be read."""
+        if super().readable() and self._ahead:
+            self.received(self._ahead)
+        return super().readable()
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        """Send what the socket takes; how many bytes that was."""
+        sent = super().send(data, do_close)
+        self._count(sent)
+        return sent
+
+    def service(self) -> None:
+        """Answer a request, in a thread of the application."""
+        super().service()
+        self._restart()
+
+    def handle_write(self) -> None:
+        """Send more of the answer."""
+        super().handle_write()
+        if not self.total_outbufs_len:
+            self._restart()
+
+
+class _Server(BaseWSGIServer):
+    """Accepts connections for as long as clients move; a full one drops the connection that is nearest its deadline."""
+
+    channel_class = Channel
+    stopping = False
+    on_answer: Callable[[Task], None] = staticmethod(lambda task: None)
+
+    def handle_accept(self) -> None:
+        """Accept a connection."""
+        if len(self.active_channels) >= self.adj.limits.connections:
+            slowest = min(self.active_channels.values(), key=lambda channel: channel.deadline)
+            if slowest.deadline < math.inf:
+                slowest.handle_close()
+        super().handle_accept()
+
+    def maintenance(self, now: float) -> None:
+        """Close the connections whose time is up; called every second."""
+        for channel in list(self.active_channels.values()):
+            if channel.deadline < time.monotonic():
+                channel.handle_close()
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; what has begun goes on."""
+        self.stopping = True
+        self.del_channel()
+        self.accepting = False
+        self.socket.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request has begun that is not answered."""
+        return any(channel.busy for channel in self.active_channels.values())
+
+
+class TcpServer(_Server, TcpWSGIServer):
+    """Serves a TCP socket."""
+
+
+class UnixServer(_Server, UnixWSGIServer):
+    """Serves a Unix domain socket."""
+
+
+def serve_socket(
+    application: Any,
+    listener: socket.socket,
+    limits: Limits,
+    threads: ThreadedTaskDispatcher,
+    sockets: dict[int, Any],
+) -> TcpServer | UnixServer:
+    """A server on a listening socket, registered in ``sockets``, for ``waitress.wasyncore.poll2``."""
+    server = UnixServer if listener.family == socket.AF_UNIX else TcpServer
+    return server(
+        application,
+        sockets,
+        _sock=listener,
+        dispatcher=threads,
+        adj=limits.adjustments(),
+        bind_socket=False,
+        sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
+    )

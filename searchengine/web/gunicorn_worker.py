@@ -1,0 +1,110 @@
+"""The gunicorn worker: a process in which the buffering server runs on gunicorn's sockets.
+
+gunicorn keeps what it is good at: the listening sockets, signals, reloads, and a watch over the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from gunicorn.workers.base import Worker
+from waitress.task import ThreadedTaskDispatcher
+from waitress.wasyncore import poll2
+
+from searchengine.web.buffering import Limits, Task, serve_socket
+
+_MAX_OPEN_FILES = 8192
+_SPARE_FILES = 200  # of the index, the model and the program
+# Names of glibc's <malloc.h>, and our values in bytes: large blocks go back to the system as soon as they are freed.
+_MALLOC = {"M_TRIM_THRESHOLD": (-1, 8 * 2**20), "M_MMAP_THRESHOLD": (-3, 2**20), "M_ARENA_MAX": (-8, 4)}
+
+
+class BufferingWorker(Worker):
+    """Runs the application in threads, of which none waits for a client."""
+
+    alive: bool
+
+    def init_process(self) -> None:
+        """Set up the process, then ``run``."""
+        _return_freed_memory()
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until gunicorn says stop; then finish what has begun."""
+        if self.cfg.is_ssl:
+            raise RuntimeError("This server speaks no TLS. Put a reverse proxy with TLS in front of it.")
+        _log_with(self.log)
+        sockets: dict[int, Any] = {}
+        threads = ThreadedTaskDispatcher()
+        threads.set_thread_count(self.cfg.threads)
+        limits = Limits(
+            max_body=self.wsgi.config["MAX_CONTENT_LENGTH"],
+            connections=min(self.cfg.worker_connections, _allow_open_files() // 2),
+            idle=self.cfg.keepalive,
+        )
+        self.servers = [serve_socket(self.wsgi, listener.sock, limits, threads, sockets) for listener in self.sockets]
+        for server in self.servers:
+            server.on_answer = self._count
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            poll2(1.0, sockets)
+        for server in self.servers:
+            server.stop_accepting()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while any(server.busy for server in self.servers) and time.monotonic() < end:
+            self.notify()
+            poll2(0.1, sockets)
+        threads.shutdown(timeout=1)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Stop gracefully, at once rather than after the poll."""
+        super().handle_exit(sig, frame)
+        for server in getattr(self, "servers", []):
+            server.pull_trigger()
+
+    def _count(self, task: Task) -> None:
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("The worker has answered %d requests and is replaced.", self.nr)
+            self.alive = False
+        if task.environ is not None:
+            environ = {"RAW_URI": task.request.request_uri, **task.environ}
+            answer = SimpleNamespace(status=task.status, sent=task.content_bytes_written, headers=task.response_headers)
+            self.log.access(answer, task.request, environ, timedelta(seconds=time.time() - task.start_time))
+
+
+def _log_with(log: Any) -> None:
+    """Let waitress log as gunicorn does; that threads are busy is no news."""
+    logger = logging.getLogger("waitress")
+    logger.handlers, logger.propagate = log.error_log.handlers, False
+    logger.setLevel(logging.WARNING)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def _allow_open_files() -> int:
+    """How many files and sockets connections may open; as many as the system allows without asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return max(wanted if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES, 64)
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give freed memory back to the system, before threads make arenas of their own.
+
+    By default it keeps what each thread has freed of blocks up to 32 MB: gigabytes after some large photos.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        for name, value in _MALLOC.values():
+            ctypes.CDLL(None).mallopt(name, value)

@@ -1,0 +1,244 @@
+"""The HTTP server: slow clients hold no thread, and no connection for long."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from waitress.task import ThreadedTaskDispatcher
+from waitress.wasyncore import close_all, poll2
+
+from searchengine.web.buffering import Limits, TcpServer, serve_socket
+from tests.web.slow_clients import WAYS, slow_clients
+
+LARGE = 6_000_000  # bytes, more than the system buffers
+MAX_BODY = 1_000_000
+NEVER = 1000.0  # s
+PATIENT = Limits(MAX_BODY, idle=NEVER, patience=NEVER, stall=NEVER)
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """/large is 6 MB, as a file or in pieces; anything else says how long the body was."""
+    if environ["PATH_INFO"] == "/large":
+        start_response("200 OK", [("Content-Length", str(LARGE))])
+        if "HTTP_RANGE" in environ:
+            return (bytes(LARGE // 100) for _ in range(100))
+        return environ["wsgi.file_wrapper"](io.BytesIO(bytes(LARGE)))
+    if int(environ.get("CONTENT_LENGTH") or 0) > MAX_BODY:
+        start_response("413 Too Large", [("Content-Length", "6")])
+        return [b"large\n"]
+    body = b"%d" % len(environ["wsgi.input"].read())
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+class Running:
+    """A server in a thread of this process."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._threads, self._sockets = ThreadedTaskDispatcher(), {}  # type: ignore[var-annotated]
+        self._threads.set_thread_count(2)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        self.server: TcpServer = serve_socket(application, listener, limits, self._threads, self._sockets)
+        self._stopped = threading.Event()
+        self._loop = threading.Thread(target=self._run)
+        self._loop.start()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            poll2(0.05, self._sockets)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._loop.join()
+        for channel in list(self.server.active_channels.values()):
+            channel.handle_close()
+        close_all(self._sockets)
+        self._threads.shutdown()
+
+    def ask(self, body: Any = None, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("POST" if body else "GET", "/", body, headers or {}, **options)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def raw(self, request: bytes) -> bytes:
+        """The answer up to the end of the connection; none where the server closed it before all was sent."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(request)
+            return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection."""
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while more := connection.recv(65536):
+            answer += more
+    return answer
+
+
+@contextmanager
+def running(limits: Limits) -> Iterator[Running]:
+    server = Running(limits)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """At most twenty seconds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with running(PATIENT) as server:
+        yield server
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_slow_clients_hold_no_thread(server: Running, way: str) -> None:
+    """Five of them, and two threads; they would be waited for as long as they like."""
+    with slow_clients(way, 5, server.port, "/large") as clients:
+        for _ in range(3):
+            assert server.ask() == (200, b"0")
+            assert server.ask(b"x" * 700_000) == (200, b"700000")
+            clients.drip()
+        assert clients.closed() == 0
+
+
+def test_slow_clients_lose_their_connection() -> None:
+    """However often they send a little: it is the whole request that has a limit."""
+    with (
+        running(Limits(MAX_BODY, idle=0.1, patience=0.1, min_rate=10**9)) as server,
+        contextlib.ExitStack() as ways,
+    ):
+        every = [ways.enter_context(slow_clients(way, 2, server.port, "/large")) for way in WAYS]
+
+        def all_closed() -> bool:
+            for clients in every:
+                clients.drip()
+            return not server.server.active_channels and all(clients.closed() == 2 for clients in every)
+
+        wait_until(all_closed)
+        assert server.ask() == (200, b"0")
+
+
+def test_what_is_fast_enough_is_waited_for() -> None:
+    with (
+        running(Limits(MAX_BODY, idle=0.05, patience=0.05, min_rate=100)) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent,
+    ):
+        connection.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5000\r\n\r\n" + bytes(4000))
+        assert received(silent) == b""  # the connections have been looked at
+        connection.sendall(bytes(1000))
+        assert received(connection).endswith(b"\r\n\r\n5000")
+
+
+@pytest.mark.parametrize("way", ["nothing", "silent after a few bytes", "chunks of a byte"])
+def test_a_full_server_drops_the_slowest(way: str) -> None:
+    with (
+        running(Limits(MAX_BODY, connections=10)) as server,
+        slow_clients(way, 10, server.port, "/large") as clients,
+    ):
+        wait_until(lambda: len(server.server.active_channels) == 10)
+        assert server.ask() == (200, b"0")
+        wait_until(lambda: clients.closed() == 1)
+        clients.open(20)
+        assert server.ask() == (200, b"0")
+        assert len(server.server.active_channels) <= 10
+
+
+def test_an_upload_on_its_way_is_not_the_slowest() -> None:
+    with (
+        running(Limits(MAX_BODY, connections=10)) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as upload,
+    ):
+        upload.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 9000\r\n\r\n" + bytes(8000))
+        wait_until(lambda: server.server.busy)
+        with slow_clients("headers a byte at a time", 20, server.port, "/large"):
+            assert server.ask() == (200, b"0")
+            upload.sendall(bytes(1000))
+            assert received(upload).endswith(b"\r\n\r\n9000")
+
+
+@pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1, 3 * MAX_BODY])
+def test_too_large_bodies_reach_the_application_without_their_content(server: Running, size: int) -> None:
+    answer = (413, b"large\n") if size > MAX_BODY else (200, b"%d" % size)
+    body = bytes(size)
+    assert server.ask(body) == answer
+    chunks = (body[at : at + 65536] for at in range(0, size, 65536))
+    assert server.ask(chunks, encode_chunked=True, headers={"Transfer-Encoding": "chunked"}) == answer
+
+
+def test_who_asks_first_is_refused_before_sending(server: Running) -> None:
+    asks = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    assert server.raw(asks % (MAX_BODY + 1)).startswith(b"HTTP/1.1 413")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(asks % 5)
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"hello")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_far_too_large_bodies_are_not_read_to_their_end(server: Running) -> None:
+    assert b" 413 " in server.raw(b"POST / HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"a" * 100_000,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + b"a" * 100_000,
+        b"GET / HTTP/1.1\r\nA: " + b"a" * 20_000,
+        b"GET / HTTP/1.1\r\nA : b\r\n\r\n",
+    ],
+)
+def test_broken_requests(server: Running, request_: bytes) -> None:
+    answer = server.raw(request_)
+    assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400", b"HTTP/1.0 431")), answer
+    assert server.ask() == (200, b"0")
+
+
+def test_requests_in_a_row_are_answered_in_a_row(server: Running) -> None:
+    posts = [b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size) for size in (7, 0, 70_000, 3)]
+    answers = server.raw(b"\r\n".join(posts) + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert re.findall(rb"\r\n\r\n(\d+)", answers) == [b"7", b"0", b"70000", b"3", b"0"]
+
+
+def test_what_has_begun_is_finished() -> None:
+    with running(PATIENT) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe")
+        wait_until(lambda: server.server.busy)
+        server.server.trigger.pull_trigger(server.server.stop_accepting)
+        connection.sendall(b"llo")
+        answer = received(connection)
+        assert b"Connection: close" in answer
+        assert answer.endswith(b"\r\n\r\n5")
+        wait_until(lambda: not server.server.busy)
+        with pytest.raises(OSError, match="refused"):
+            server.ask()
