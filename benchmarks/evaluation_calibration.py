@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation import measuring, statistics
+from searchengine.analyse.evaluation import ranking, statistics
 from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection
 
@@ -51,11 +51,11 @@ def main() -> None:
 
 def _measured(
     features: NDArray[np.float64], labels: list[tuple[str, ...]], groups: NDArray[np.int64]
-) -> measuring.Measured:
+) -> ranking.Measured:
     rows = features.astype(np.float32)
     alone = [np.array([i], dtype=np.int64) for i in range(len(rows))]
-    queries = measuring.Queries(labels, alone, lambda part: rows[part])
-    return measuring.measure(Collection.of_features(rows), Relevance(labels), queries, "euclidean", groups=groups)
+    queries = ranking.Queries(labels, alone, lambda part: rows[part])
+    return ranking.measure(Collection.of_features(rows), Relevance(labels), queries, "euclidean", groups=groups)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from measuring import say, table
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation import measuring, metrics
+from searchengine.analyse.evaluation import metrics, ranking
 from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection
 
@@ -58,15 +58,15 @@ def random_features(rows: int, dimension: int) -> tuple[NDArray[np.float32], lis
     return features / np.linalg.norm(features, axis=1, keepdims=True), [str(label) for label in labels]
 
 
-def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Sequence[int]) -> measuring.Measured:
+def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Sequence[int]) -> ranking.Measured:
     """The measures of the product, (q, m)."""
     of_rows = [(label,) if label else () for label in labels]
-    asked = measuring.Queries(
+    asked = ranking.Queries(
         [of_rows[i] for i in queries],
         [np.array([i], dtype=np.int64) for i in queries],
         lambda part: features[np.asarray(queries)[part]],
     )
-    return measuring.measure(Collection.of_features(features), Relevance(of_rows), asked, "euclidean")
+    return ranking.measure(Collection.of_features(features), Relevance(of_rows), asked, "euclidean")
 
 
 def in_float64(features: NDArray[np.float32], labels: Sequence[str], query: int) -> list[float]:

@@ -122,7 +122,7 @@ def run(images: Path, index_dir: Path) -> None:
     from servers import RandomExtractor
 
     from searchengine.extractors import make_spec
-    from searchengine.extractors.pixels import preprocess
+    from searchengine.extractors.extractor import preprocess
     from searchengine.images import DecodedImage
     from searchengine.indexing import update_index
 

@@ -217,7 +217,7 @@ def forward(model: str, weights: Path | None, count: int, precision: str) -> Wor
 
 
 def decoding(model: str, photos: Path, scaled: bool) -> Work:
-    from searchengine.extractors.pixels import preprocess
+    from searchengine.extractors.extractor import preprocess
 
     spec = make_spec(model, full_decode=False if scaled else None)
     files = sorted(photos.iterdir())

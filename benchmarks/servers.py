@@ -18,7 +18,7 @@ from measuring import peak_mib, say
 from numpy.typing import NDArray
 
 from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.extractors.pixels import Images
+from searchengine.extractors.extractor import Images
 from searchengine.images import DecodedImage
 
 ROOT = Path(__file__).resolve().parents[1]

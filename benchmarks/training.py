@@ -26,13 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import labelled_files
 
-from searchengine.analyse.evaluation.measuring import Queries, measure
 from searchengine.analyse.evaluation.metrics import Relevance
-from searchengine.analyse.evaluation.ranking import Collection
+from searchengine.analyse.evaluation.ranking import Collection, Queries, measure
 from searchengine.extractors import load_extractor
 from searchengine.extractors.cache import file_hashes
+from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.pixels import normalized
 from searchengine.learn.fitting import stratified_folds
 from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.checkpoint import best_of

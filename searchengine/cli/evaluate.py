@@ -82,8 +82,7 @@ def evaluate(
     """
     from searchengine.analyse.evaluation import EvaluationOptions, compare, find_queries, to_json
     from searchengine.analyse.evaluation.metrics import RECALL_AT
-    from searchengine.analyse.evaluation.report import check_report, write_report
-    from searchengine.analyse.evaluation.wording import as_text
+    from searchengine.analyse.evaluation.report import as_text, check_report, write_report
     from searchengine.errors import QueryError
 
     if seed < 0:

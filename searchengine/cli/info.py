@@ -159,9 +159,9 @@ def models(model: str | None, as_json: bool) -> int:
 
 
 def _list_models(*, as_json: bool) -> None:
-    from searchengine.extractors.listing import models
+    from searchengine.extractors.sources import listed_models
 
-    lines = models()
+    lines = listed_models()
     if as_json:
         print_json([asdict(line) for line in lines])
         return
@@ -181,7 +181,7 @@ def _list_models(*, as_json: bool) -> None:
 
 
 def _list_layers(model: str, *, as_json: bool) -> None:
-    from searchengine.extractors.listing import layers_of
+    from searchengine.extractors.sources import layers_of
 
     network = layers_of(model)
     if as_json:

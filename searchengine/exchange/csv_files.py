@@ -6,7 +6,9 @@ import csv
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -62,30 +64,25 @@ def _read_lines(lines: Iterator[Line], file: Path, columns: Columns) -> FeatureT
         raise IndexingError(f"{file} has names of columns but no rows.")
     roles = ColumnRoles(file, columns, names)
     layout = roles.lay_out({name: kind_of_cell(cell) for name, cell in zip(names, begin[0][1], strict=False)})
-    places = [names.index(name) for name in layout.features]
-    role_places = {role: names.index(name) for role, name in layout.roles.items()}
-    values: Values = {role: [] for role in role_places}
+    positions = {name: position for position, name in enumerate(names)}
+    features = {name: positions[name] for name in layout.features}
+    values: Values = {role: [] for role in layout.roles}
     numbers = array("f")
     dimension = rows = 0
-    for number, cells in _chain(begin, lines):
+    for number, cells in chain(begin, lines):
         if len(cells) != len(names):
             raise IndexingError(f"Line {number} of {file} has {len(cells)} columns, where the first has {len(names)}.")
-        vector = _vector(cells, names, places, f"Line {number} of {file}", written_out=layout.vectors)
+        vector = _vector(cells, features, f"Line {number} of {file}", as_text=layout.vectors)
         dimension, rows = dimension or len(vector), rows + 1
         if len(vector) != dimension:
             raise IndexingError(
                 f"Line {number} of {file} has a vector of {len(vector)} numbers, where the first has {dimension}."
             )
         numbers.extend(vector)
-        for role, place in role_places.items():
-            values[role].append(unguarded(cells[place]))
-    features = np.frombuffer(numbers, dtype=np.float32).reshape(rows, dimension)
-    return roles.table(features, values, layout.unused(names))
-
-
-def _chain(begin: Sequence[Line], rest: Iterator[Line]) -> Iterator[Line]:
-    yield from begin
-    yield from rest
+        for role, name in layout.roles.items():
+            values[role].append(unguarded(cells[positions[name]]))
+    matrix = np.frombuffer(numbers, dtype=np.float32).reshape(rows, dimension)
+    return roles.table(matrix, values, layout.unused(names))
 
 
 def _column_names(head: list[str], first: list[str], file: Path) -> list[str] | None:
@@ -111,8 +108,8 @@ def _column_names(head: list[str], first: list[str], file: Path) -> list[str] | 
             "id,label,f0,f1,f2."
         )
     names = [cell.strip() for cell in head]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise IndexingError(f"{file} has two columns of the name {name!r}.")
     return names
 
@@ -131,17 +128,19 @@ def kind_of_cell(cell: str) -> Kind:
     return "number" if is_number(cell) or not cell.strip() else "other"
 
 
-def _vector(cells: list[str], names: list[str], places: list[int], where: str, *, written_out: bool) -> list[float]:
-    if written_out:
+def _vector(cells: list[str], features: Mapping[str, int], where: str, *, as_text: bool) -> list[float]:
+    """The feature of a line: one cell of text, or a number in each of the cells; ``features`` is name -> position."""
+    if as_text:
+        ((name, position),) = features.items()
         try:
-            return parse_vector(cells[places[0]])
+            return parse_vector(cells[position])
         except ValueError as error:
-            raise IndexingError(f"{where}: the vector in {names[places[0]]!r} {error}.") from error
+            raise IndexingError(f"{where}: the vector in {name!r} {error}.") from error
     try:
-        return [float(cells[place]) for place in places]
+        return [float(cells[position]) for position in features.values()]
     except ValueError as error:
-        wrong = next(place for place in places if not is_number(cells[place]))
-        raise IndexingError(f"{where}: {cells[wrong]!r} in the column {names[wrong]!r} is not a number.") from error
+        name = next(name for name, position in features.items() if not is_number(cells[position]))
+        raise IndexingError(f"{where}: {cells[features[name]]!r} in the column {name!r} is not a number.") from error
 
 
 def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> None:

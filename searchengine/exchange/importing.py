@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ImageError, IndexingError, IndexNotFoundError
+from searchengine.errors import IndexingError, IndexNotFoundError
 from searchengine.exchange.formats import read_features
 from searchengine.exchange.table import Columns, FeatureTable
-from searchengine.extractors.pixels import normalized
+from searchengine.extractors.extractor import normalized
 from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
-from searchengine.files import open_regular
-from searchengine.images import average_colour, decode
+from searchengine.images import decode
 from searchengine.index import lock, metrics
 from searchengine.index.catalog import now
 from searchengine.index.features import matrices
-from searchengine.index.types import FileState, ImageRow
+from searchengine.index.types import ImageRow
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing.roots import check_folder
+from searchengine.indexing.reading import read
+from searchengine.indexing.roots import assign_roots, check_folder
+from searchengine.indexing.scan import Candidate
 from searchengine.progress import QUIET, Progress
 
 _UNIT_TOLERANCE = 1e-4  # of a squared length; that of float16 vectors of length 1 differs by less
@@ -229,14 +230,9 @@ def _check_free(writer: IndexWriter, rows: Sequence[ImageRow]) -> None:
 def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes, str]]]:
     """The id of an image folder, and what to record of it if it is new."""
     recorded = writer.roots()
-    for id_, path, _ in recorded:
-        if path == bytes(folder):
-            return id_, []
-    id_ = max((id_ for id_, _, _ in recorded), default=0) + 1
-    name = folder.name or "images"
-    if name in {name for _, _, name in recorded}:
-        name = f"{name}-{id_}"
-    return id_, [(id_, bytes(folder), name)]
+    known = [Path(os.fsdecode(path)) for _, path, _ in recorded]
+    root = next(root for root in assign_roots(recorded, [*known, folder]) if root.folder == folder)
+    return root.id, [] if folder in known else [(root.id, bytes(folder), root.name)]
 
 
 # -- rows and their pictures ------------------------------------------------------------------------------------------
@@ -293,23 +289,21 @@ def _look_at_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress
 
 
 def _look_at_picture(row: ImageRow, folder: Path) -> ImageRow:
-    if row.path is None:
+    if row.path is None or row.root is None:
         return row
-    try:
-        with open_regular(bytes(folder) + b"/" + row.path) as file:
-            status = os.fstat(file.fileno())
-            data = file.read()
-        image = decode(data, at_least=_COLOUR_SIZE)
-    except (OSError, ImageError):
+    candidate = Candidate(row.root, row.path, bytes(folder) + b"/" + row.path, None, ())
+    reading = read(candidate, partial(decode, at_least=_COLOUR_SIZE), ())
+    if reading.picture is None or reading.state is None:
         return row
+    picture = reading.picture
     return replace(
         row,
-        content_hash=hashlib.blake2b(data, digest_size=16).digest(),
-        state=FileState(status.st_size, status.st_mtime_ns, settled=False),
-        width=image.width,
-        height=image.height,
-        colour=average_colour(image.pixels),
-        format=image.format,
+        content_hash=reading.content_hash,
+        state=replace(reading.state, settled=False),
+        width=picture.width,
+        height=picture.height,
+        colour=picture.colour,
+        format=picture.format,
     )
 
 

@@ -1,18 +1,22 @@
-"""What every extractor can do, whatever runs it."""
+"""What every extractor can do, whatever runs it: images in any form -> batches of pixels -> features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from searchengine.extractors import pixels
-from searchengine.extractors.pixels import Images
+from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, DecodedImage
+from searchengine.images import MAX_PIXELS, DecodedImage, decode, read_image, resize
+from searchengine.images.rgb import exif_orientation, to_rgb, upright
 
+ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]"
+Images: TypeAlias = "NDArray[np.uint8] | Iterable[ImageLike]"
 PRECISIONS = ("auto", "float32", "bfloat16")
 RUNTIMES = ("auto", "openvino", "keras")
 
@@ -63,7 +67,80 @@ def embed_in_batches(
 
     ``parts`` are the numbers that each layer contributes to a feature; they add up to d.
     """
-    rows = [
-        pixels.normalized(model(batch), spec.normalize, parts) for batch in pixels.batches(spec, images, batch_size)
-    ]
+    rows = [normalized(model(batch), spec.normalize, parts) for batch in batches(spec, images, batch_size)]
     return np.concatenate(rows) if rows else np.empty((0, sum(parts)), np.float32)
+
+
+# -- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def preprocess(
+    spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None
+) -> DecodedImage:
+    """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
+    return decode(data, at_least=spec.decoded_at_least, size=spec.input_size, preview=preview, max_pixels=max_pixels)
+
+
+def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[np.uint8]]:
+    """(m, h, w, 3) uint8 RGB of the input size, m <= size; one batch in memory at a time.
+
+    ImageError for a file that cannot be used, QueryError for arrays that are no pixels.
+    """
+    if isinstance(images, (bytes, str, os.PathLike, Image.Image)):
+        raise QueryError("embed() takes several images; put a single one into a list.")
+    if isinstance(images, np.ndarray):
+        if images.ndim != 4:
+            raise QueryError(
+                f"An array of images is (n, h, w, 3) uint8; this one is {images.shape}. A single image is images[None]."
+            )
+        if images.dtype == np.uint8 and images.shape[1:] == (*spec.input_size, 3):
+            yield from (np.ascontiguousarray(images[at : at + size]) for at in range(0, len(images), size))
+            return
+    batch: list[NDArray[np.uint8]] = []
+    for image in images:
+        batch.append(_pixels(spec, image))
+        if len(batch) == size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _pixels(spec: ExtractorSpec, image: ImageLike) -> NDArray[np.uint8]:
+    if isinstance(image, np.ndarray):
+        return resize(_checked(image), spec.input_size)
+    if isinstance(image, Image.Image):
+        return resize(_of_pillow(image), spec.input_size)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return preprocess(spec, bytes(image)).pixels
+    if isinstance(image, (str, os.PathLike)):
+        return preprocess(spec, read_image(image)).pixels
+    raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
+
+
+def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
+        raise QueryError(f"Pixels are (h, w, 3) uint8 RGB; these are {pixels.shape} {pixels.dtype}.")
+    return pixels
+
+
+def _of_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """(h, w, 3) uint8 RGB as a person sees it; the image itself stays as it is."""
+    turned = upright(image, exif_orientation(image.info.get("exif")))
+    return _checked(np.asarray(to_rgb(turned)))
+
+
+def normalized(features: NDArray[np.float32], how: str, parts: Sequence[int] = ()) -> NDArray[np.float32]:
+    """(n, d) float32 -> (n, d) float32, each row of length one for ``"l2"``; a row of zeros stays zero.
+
+    ``parts`` are the numbers of each layer where a feature holds several: each part is brought to length one before
+    the whole is, so that a layer of large activations does not drown the others.
+    """
+    if how == "none":
+        return features
+    if len(parts) > 1:
+        ends = np.cumsum(parts)[:-1]
+        features = np.concatenate([normalized(part, how) for part in np.split(features, ends, axis=1)], axis=1)
+    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))[:, None]
+    rows: NDArray[np.float32] = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return rows

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.extractors import pixels
 from searchengine.extractors.building import Built
-from searchengine.extractors.extractor import embed_in_batches
+from searchengine.extractors.extractor import Images, embed_in_batches, preprocess
 from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.pixels import Images
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, DecodedImage
 
@@ -80,7 +78,7 @@ class KerasExtractor:
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
         """See ``Extractor.preprocess``."""
-        return pixels.preprocess(self.spec, data, max_pixels, preview)
+        return preprocess(self.spec, data, max_pixels, preview)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         # One at a time: a batch uses the whole device, and two at once need twice the memory.

@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import pixels
 from searchengine.extractors.cache import ExportedModel
-from searchengine.extractors.extractor import embed_in_batches
+from searchengine.extractors.extractor import Images, embed_in_batches, preprocess
 from searchengine.extractors.frameworks import import_openvino
-from searchengine.extractors.pixels import Images
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, DecodedImage
 
@@ -84,7 +82,7 @@ class OpenVINOExtractor:
 
     def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
         """See ``Extractor.preprocess``."""
-        return pixels.preprocess(self.spec, data, max_pixels, preview)
+        return preprocess(self.spec, data, max_pixels, preview)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._request() as request:

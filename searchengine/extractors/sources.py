@@ -1,13 +1,15 @@
-"""Which ``ModelSource`` a model has: the one place that knows."""
+"""Which ``ModelSource`` a model has: the one place that knows; and lists of the models and of their layers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from searchengine.errors import UnknownNameError
 from searchengine.extractors import models
 from searchengine.extractors.custom import CustomSource
+from searchengine.extractors.layers import LayerInfo
 from searchengine.extractors.packaged import PackagedSource
 from searchengine.extractors.published import PublishedSource
 from searchengine.extractors.source import ModelLine, ModelSource, is_model_file
@@ -42,6 +44,38 @@ def source_asked_for(model: str | Path) -> ModelSource:
     )
 
 
-def listed() -> list[ModelLine]:
-    """Every model that has a name, with its defaults: the packaged ones first."""
+@dataclass(frozen=True, slots=True)
+class ModelLayers:
+    """A model and all of its layers; ``default`` is the layer that it takes by default."""
+
+    title: str
+    input_size: tuple[int, int] | None
+    preprocessing: str
+    parameters: int
+    default: str
+    layers: list[LayerInfo]
+
+
+def listed_models() -> list[ModelLine]:
+    """Every model that has a name: the packaged ones, then those of keras.applications, family by family."""
     return [line for source in (PackagedSource(), PublishedSource()) for line in source.listed()]
+
+
+def layers_of(model: str) -> ModelLayers:
+    """The layers of a model by its name or of a ``.keras`` file; takes some seconds the first time.
+
+    UnknownNameError; WeightsNotFoundError and ExtractorError for a file.
+    """
+    name = model if is_model_file(model) else model.lower()
+    source = source_asked_for(name)
+    network = source.describe(name)
+    default = source.default_layer(name)
+    output = [network.output] if default is None and network.output is not None else []
+    return ModelLayers(
+        Path(name).name if is_model_file(name) else models.facts(name).title,
+        network.input_size,
+        source.preprocessing(name),
+        network.parameters,
+        default or "",
+        [*network.layers.values(), *output],
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ class Reading:
 def read_ahead(
     candidates: Sequence[Candidate],
     preprocess: Preprocess,
-    known_content: Collection[bytes],
+    known_content: Container[bytes],
     *,
     threads: int,
     ahead: int,
@@ -70,7 +70,7 @@ def read_ahead(
                 future.cancel()
 
 
-def read(candidate: Candidate, preprocess: Preprocess, known_content: Collection[bytes]) -> Reading:
+def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[bytes]) -> Reading:
     """Read one file, and decode it unless the content is known."""
     state: FileState | None = None
     digest: bytes | None = None

@@ -1,10 +1,16 @@
 """Learning from labels: classifiers on features, and metrics for search."""
 
-from searchengine.learn.classifiers import Classifier, Prediction
+from searchengine.learn.classifiers import (
+    Classifier,
+    LatestClassifier,
+    Prediction,
+    latest_classifier,
+    load_classifier,
+    save_classifier,
+)
 from searchengine.learn.fitting import fit_classifier
 from searchengine.learn.nearest import predict_by_vote
 from searchengine.learn.scores import FitReport, HeldOut
-from searchengine.learn.storing import LatestClassifier, latest_classifier, load_classifier, save_classifier
 from searchengine.learn.training_set import TrainingSet, training_set
 
 __all__ = [

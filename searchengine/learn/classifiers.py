@@ -1,14 +1,18 @@
-"""A fitted classifier as plain arrays: a feature -> every label with its probability. NumPy is all that it needs."""
+"""A fitted classifier as plain arrays, and how it is kept with an index. NumPy is all that it needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchengine.errors import QueryError
+from searchengine.derived import Arrays, Cached, Derived
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError, QueryError
+from searchengine.index.local import LocalIndex
 from searchengine.learn.scores import FitReport
+from searchengine.learn.training_set import labels_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,109 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSheet:
+    """What the classifier was fitted on, and how well it did."""
+
+    format: Literal[1]
+    fingerprint: str
+    version: str
+    report: FitReport
+
+
+CLASSIFIER = Derived(
+    "classifier.npz",
+    ClassifierSheet,
+    command="searchengine classify --fit",
+    arrays=("coefficients", "intercepts", "mean", "scale", "classes"),
+)
+
+LatestClassifier: TypeAlias = "Cached[tuple[object, ...], Classifier | None]"
+
+
+def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
+    """Keep a classifier with its index; IndexingError where the folder cannot be written to."""
+    CLASSIFIER.save(
+        index.folder,
+        ClassifierSheet(1, classifier.fingerprint, classifier.version, classifier.report),
+        {
+            "coefficients": classifier.coefficients,
+            "intercepts": classifier.intercepts,
+            "mean": classifier.mean,
+            "scale": classifier.scale,
+            "classes": np.array(classifier.classes, dtype=np.str_),
+        },
+    )
+    for file in (index.folder / "classifier.json", *index.folder.glob("classifier-*.npz")):  # of earlier versions
+        file.unlink(missing_ok=True)
+
+
+def load_classifier(index: LocalIndex) -> Classifier | None:
+    """The classifier kept with an index, or None; ``stale`` if images or labels have changed since it was fitted.
+
+    Raises:
+        ExtractorMismatchError: it was fitted on features of another extractor.
+        IndexDamagedError: its file is damaged, or is not a classifier.
+    """
+    kept = CLASSIFIER.load(index.folder)
+    if kept is None:
+        if (index.folder / "classifier.json").exists():
+            raise IndexDamagedError(
+                f"The classifier in {index.folder} was fitted by an earlier version. Fit it again with: "
+                f"{CLASSIFIER.command} --index-dir {index.folder}"
+            )
+        return None
+    if kept.source.fingerprint != index.fingerprint:
+        raise ExtractorMismatchError(
+            f"The classifier in {index.folder} was fitted on features of another extractor than the index has now. Fit "
+            f"it again with: {CLASSIFIER.command} --index-dir {index.folder}"
+        )
+    fault = _fault(kept.arrays, index.dimension)
+    if fault:
+        raise IndexDamagedError(
+            f"{CLASSIFIER.path(index.folder)} cannot be used: {fault}. Fit it again with: {CLASSIFIER.command} "
+            f"--index-dir {index.folder}"
+        )
+    arrays = {name: kept.arrays[name] for name in CLASSIFIER.arrays}
+    return Classifier(
+        classes=tuple(arrays.pop("classes").tolist()),
+        **arrays,
+        fingerprint=kept.source.fingerprint,
+        version=kept.source.version,
+        report=kept.sheet.report,
+        stale=kept.source.version != labels_version(index),
+    )
+
+
+def latest_classifier(index: LocalIndex) -> LatestClassifier:
+    """For a server: ``load_classifier`` again whenever the file or the index has changed.
+
+    To see whether it is stale, all labels are read. That happens in the background: while an index grows, its state
+    changes every second. Of another extractor or file, nothing known before is used.
+    """
+
+    def key() -> tuple[object, ...]:
+        state = index.state()
+        return (state.fingerprint, CLASSIFIER.identity(index.folder), state.generation)
+
+    return Cached(key, lambda: load_classifier(index), in_background=lambda old, new: old[:2] == new[:2])
+
+
+def _fault(arrays: Arrays, dimension: int) -> str:
+    """What is wrong with the arrays, or nothing."""
+    classes = arrays["classes"]
+    if classes.ndim != 1 or classes.dtype.kind != "U" or not 2 <= len(classes) == len(set(classes.tolist())):
+        return "its classes are not a list of different names"
+    shapes = {
+        "coefficients": (len(classes), dimension),
+        "intercepts": (len(classes),),
+        "mean": (dimension,),
+        "scale": (dimension,),
+    }
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+            return f"{name} is not {shape} finite float64 numbers"
+    return "" if (arrays["scale"] > 0).all() else "its scale is not above 0"

@@ -23,7 +23,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """So many images of one label were given another one."""
+    """How many images of one label were given another one."""
 
     label: str
     predicted: str
@@ -35,8 +35,8 @@ class HeldOut:
     """Scores of predictions, each made by a model that had not seen the image.
 
     ``low`` and ``high`` bound the accuracy's 95 % interval (Wilson 1927). ``calibration_error`` is the expected
-    calibration error (Guo et al. 2017; 15 bins of the winner's probability): how far, on average, what is said to be
-    90 % sure is from being right nine times in ten. ``brier`` is the mean over images of the sum over classes of
+    calibration error (Guo et al. 2017; 15 bins of the winner's probability): how far, on average, predictions
+    that claim 90 % are from being right nine times in ten. ``brier`` is the mean over images of the sum over classes of
     (probability - truth)^2 (Brier 1950), from 0, perfect, to 2. ``by_class`` and ``confused`` together are the whole
     confusion matrix; the most frequent confusions come first.
     """

@@ -1,4 +1,4 @@
-"""What can be learnt from in an index: the images that have a label."""
+"""The images of an index that have a label: what a classifier learns from."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ class _Labelled:
 def training_set(index: LocalIndex) -> TrainingSet:
     """All labelled images of an index; LearningError where there are none."""
     state = index.state()
-    found = _labelled(index, state)
-    if not found.ids:
+    labelled = _labelled(index, state)
+    if not labelled.ids:
         raise LearningError(
             f"No image of the index in {index.folder} has a label, so there is nothing to learn from. "
             f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
         )
     return TrainingSet(
-        ids=np.array(found.ids, dtype=np.int64),
-        labels=tuple(found.labels),
-        groups=np.unique(found.contents, return_inverse=True)[1].astype(np.int64),
+        ids=np.array(labelled.ids, dtype=np.int64),
+        labels=tuple(labelled.labels),
+        groups=np.unique(labelled.contents, return_inverse=True)[1].astype(np.int64),
         # (r, d) -> (n, d); the mapped file itself where every row counts, has a label and stands in order
-        features=state.rows if np.array_equal(found.rows, np.arange(len(state.rows))) else state.rows[found.rows],
-        norm2=state.norm2[found.rows],
+        features=state.rows if np.array_equal(labelled.rows, np.arange(len(state.rows))) else state.rows[labelled.rows],
+        norm2=state.norm2[labelled.rows],
         metric=state.metric,
         fingerprint=state.fingerprint,
-        version=found.version,
-        unlabelled=found.unlabelled,
-        several=found.several,
+        version=labelled.version,
+        unlabelled=labelled.unlabelled,
+        several=labelled.several,
     )
 
 
@@ -80,7 +80,7 @@ def _labelled(index: LocalIndex, state: State) -> _Labelled:
     for row in live.tolist():
         id_ = int(state.ids[row])
         record = known.get(id_)
-        if record is None or not record.label:  # removed just now, or without a label
+        if record is None or not record.label:  # removed a moment ago, or without a label
             continue
         content = record.content_hash or f"#{id_}"
         digest.update(f"{id_}\0{record.label}\0{content}\0{float(state.norm2[row]).hex()}\n".encode())

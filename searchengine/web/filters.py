@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from searchengine.analyse.evaluation.wording import interval_text
+from searchengine.analyse.evaluation.report import interval_text
 from searchengine.feedback import rule_title
 from searchengine.web.queries import rule_note
 

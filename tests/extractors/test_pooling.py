@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import ExtractorSpec, feature_size, make_spec, pixels
+from searchengine.extractors import ExtractorSpec, extractor, feature_size, make_spec
 from searchengine.extractors.building import pooled
 from searchengine.extractors.frameworks import import_keras
 from searchengine.indexing.model import size_remark
@@ -60,11 +60,11 @@ def test_between_mean_and_maximum() -> None:
 
 def test_several_parts_weigh_the_same() -> None:
     rows = np.array([[3, 4, 0.0, 1e-3], [0, 0, 5, 12]], np.float32)
-    found = pixels.normalized(rows, "l2", (2, 2))
+    found = extractor.normalized(rows, "l2", (2, 2))
     half = np.sqrt(0.5)
     np.testing.assert_allclose(found, [[0.6 * half, 0.8 * half, 0, half], [0, 0, 5 / 13, 12 / 13]], rtol=1e-6)
-    np.testing.assert_array_equal(pixels.normalized(rows, "none", (2, 2)), rows)
-    np.testing.assert_allclose(pixels.normalized(rows, "l2", (4,)), pixels.normalized(rows, "l2"))
+    np.testing.assert_array_equal(extractor.normalized(rows, "none", (2, 2)), rows)
+    np.testing.assert_allclose(extractor.normalized(rows, "l2", (4,)), extractor.normalized(rows, "l2"))
 
 
 @pytest.mark.slow
@@ -101,13 +101,13 @@ def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
     small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "PNG")
-    decoded = pixels.preprocess(make_spec(), stream.getvalue())
+    decoded = extractor.preprocess(make_spec(), stream.getvalue())
     assert (decoded.width, decoded.height) == (32, 32)
     expected = np.asarray(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(decoded.pixels, expected)
     blocks = np.repeat(np.repeat(small, 7, axis=0), 7, axis=1)
     assert np.mean(np.all(decoded.pixels == blocks, axis=2)) < 0.05
-    (batch,) = pixels.batches(make_spec(), [small], 8)
+    (batch,) = extractor.batches(make_spec(), [small], 8)
     np.testing.assert_array_equal(batch[0], expected)
 
 

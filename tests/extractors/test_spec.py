@@ -11,8 +11,8 @@ from PIL import Image
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
 from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
 from searchengine.extractors.cache import entry_folder
+from searchengine.extractors.extractor import preprocess
 from searchengine.extractors.models import backbones
-from searchengine.extractors.pixels import preprocess
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import closest_first
 from searchengine.images import decode

@@ -17,7 +17,7 @@ from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.verify import verify
 from searchengine.learn import Classifier, latest_classifier, load_classifier, save_classifier, training_set
-from searchengine.learn.storing import CLASSIFIER
+from searchengine.learn.classifiers import CLASSIFIER
 from tests.learn.conftest import Indexed, clouds
 from tests.learn.test_classifiers import REPORT
 from tests.web.mapped import read_only_mount

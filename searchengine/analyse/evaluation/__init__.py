@@ -1,9 +1,15 @@
 """How good are the answers? Measured on labels: one index, or several side by side."""
 
 from searchengine.analyse.evaluation.comparing import compare
-from searchengine.analyse.evaluation.measuring import evaluate_features
-from searchengine.analyse.evaluation.protocols import EvaluationOptions, leave_one_out, query_folder
-from searchengine.analyse.evaluation.querying import QuerySet, find_queries, read_queries
+from searchengine.analyse.evaluation.protocols import (
+    EvaluationOptions,
+    QuerySet,
+    find_queries,
+    leave_one_out,
+    query_folder,
+    read_queries,
+)
+from searchengine.analyse.evaluation.ranking import evaluate_features
 from searchengine.analyse.evaluation.results import (
     EVALUATION,
     Comparison,

@@ -1,4 +1,4 @@
-"""Plots as SVG, to stand inside the page: they take its colours, light or dark, and its type."""
+"""Plots as SVG inside the page, whose colours (light or dark) and font they take."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _CELL = 15  # px at least, and at most twice that where there are few classes
 _HEAT = 600
 _LETTERS = 17  # of a label
 _LETTER = 6.6  # px
-_FAINTEST = 0.01  # a share below it leaves its cell empty
+_MIN_SHARE = 0.01  # a smaller share leaves its cell empty
 
 
 def curves(named: Sequence[tuple[str, Sequence[float]]]) -> Markup:
-    """Precision by recall, a line an index; the first in the accent colour, the others distinguished by dashes too."""
+    """Precision by recall, a line for each index; the first in the accent colour, the others dashed too."""
     parts = []
     for tick in range(0, 11, 2):
         x, y = _x(tick / 10), _y(tick / 10)
@@ -35,7 +35,7 @@ def curves(named: Sequence[tuple[str, Sequence[float]]]) -> Markup:
 
 
 def heat(labels: Sequence[str], right: Mapping[str, float], wrong: Mapping[tuple[str, str], float]) -> Markup:
-    """Rows ask, columns answer: which share of the first ten places each class takes; on the diagonal, rightly."""
+    """For queries of each class (rows), the share of the first ten places that each class (columns) takes."""
     cell = max(_CELL, min(2 * _CELL, _HEAT // max(len(labels), 1)))
     edge = round(12 + _LETTER * min(_LETTERS, max(map(len, labels), default=0)))  # where the cells begin
     side = cell * len(labels)
@@ -49,23 +49,23 @@ def heat(labels: Sequence[str], right: Mapping[str, float], wrong: Mapping[tuple
         parts.append(f'<rect class="row" x="{edge}" y="{y}" width="{side}" height="{cell - 1}"/>')
         for column, other in enumerate(labels):
             share = right.get(label, 0.0) if label == other else wrong.get((label, other), 0.0)
-            if share < _FAINTEST:
+            if share < _MIN_SHARE:
                 continue
-            kind, said = ("right", "right") if label == other else ("wrong", escape(other))
+            kind, answer = ("right", "right") if label == other else ("wrong", escape(other))
             parts.append(
                 f'<rect class="{kind}" x="{edge + column * cell}" y="{y}" width="{cell - 1}" height="{cell - 1}" '
                 f'fill-opacity="{min(1.0, share) ** 0.75:.2f}">'
-                f"<title>{escape(label)}: {share:.0%} {said}</title></rect>"
+                f"<title>{escape(label)}: {share:.0%} {answer}</title></rect>"
             )
-    said = f"Of {len(labels)} classes, what stands in the first ten places; the tables say the same in numbers."
-    return _svg(edge + side, edge + side, "heat", said, parts, fixed=True)
+    summary = f"Of {len(labels)} classes, what stands in the first ten places; the tables say the same in numbers."
+    return _svg(edge + side, edge + side, "heat", summary, parts, fixed=True)
 
 
-def _svg(width: int, height: int, kind: str, said: str, parts: Sequence[str], *, fixed: bool = False) -> Markup:
+def _svg(width: int, height: int, kind: str, label: str, parts: Sequence[str], *, fixed: bool = False) -> Markup:
     size = f' width="{width}" height="{height}"' if fixed else ""
-    # every piece of text in the parts was escaped where it was put in
+    # The text in the parts is escaped already.
     return Markup(  # noqa: S704
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}"{size} role="img" aria-label="{escape(said)}">'
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}"{size} role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import statistics
-from searchengine.analyse.evaluation.measuring import Measured
 from searchengine.analyse.evaluation.metrics import MAIN, Relevance, distinct
+from searchengine.analyse.evaluation.ranking import Measured
 from searchengine.analyse.evaluation.results import ClassResult, Confusion, Example, Figure, HardClass, Picture, Place
 
 NO_LABEL = "(no label)"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.rows import Rows, needed
+from searchengine.analyse.mapping.rows import Rows
 from searchengine.progress import QUIET, Progress
 
 THRESHOLD = 0.2
@@ -76,7 +76,8 @@ def _connect(
     rows: Rows, groups: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64], limit: float
 ) -> NDArray[np.int64]:
     """The (n,) number of each row's group after joining those of all candidates that are near enough."""
-    graph = needed("scipy.sparse", "SciPy")
+    from scipy.sparse import coo_array, csgraph  # type: ignore[import-untyped]
+
     step = max(1, _PRODUCTS // rows.dimension)
     # One candidate of each second row comes first: in a group of equal rows these connect everything.
     later = np.ones(len(second), dtype=np.bool_)
@@ -91,8 +92,8 @@ def _connect(
         gaps = rows.take(first[:step]).astype(np.float64) - rows.take(second[:step])  # (p, d)
         near = np.sqrt(np.einsum("ij,ij->i", gaps, gaps)) <= limit
         ends = groups[first[:step][near]], groups[second[:step][near]]
-        edges = graph.coo_array((np.ones(near.sum(), dtype=np.bool_), ends), shape=(len(groups), len(groups)))
-        groups = graph.csgraph.connected_components(edges, directed=False)[1][groups].astype(np.int64)
+        edges = coo_array((np.ones(near.sum(), dtype=np.bool_), ends), shape=(len(groups), len(groups)))
+        groups = csgraph.connected_components(edges, directed=False)[1][groups].astype(np.int64)
         first, second = first[step:], second[step:]
 
 

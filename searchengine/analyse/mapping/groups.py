@@ -1,7 +1,12 @@
-"""Clusters and near-duplicates of an index, kept with it, and a contact sheet for each if asked for."""
+"""Clusters and near-duplicates of an index, kept with it, and a contact sheet for each if asked for.
+
+Clusters are made by scikit-learn's k-means (Lloyd 1982; Sculley 2010 for mini-batches). How many there are is chosen,
+where it is not given, by the silhouette (Rousseeuw 1987) of a sample.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,10 +16,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.clusters import clusters_of
 from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of
-from searchengine.analyse.mapping.reduction import principal_components
-from searchengine.analyse.mapping.rows import Rows, check_seed, remark, source_of_stored, stamps_of
+from searchengine.analyse.mapping.rows import (
+    Rows,
+    check_seed,
+    import_extra,
+    principal_components,
+    remark,
+    source_of_stored,
+    stamps_of,
+)
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import QueryError
@@ -28,7 +39,7 @@ _COLUMNS = 8
 
 @dataclass(frozen=True, slots=True)
 class GroupSheet:
-    """What stored groups say of themselves; ``version`` is that of the file's format."""
+    """What is stored with the groups; ``version`` is that of the file's format."""
 
     version: Literal[1]
     made: str
@@ -143,7 +154,7 @@ def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress
 def members(
     numbers: NDArray[np.int32], ids: NDArray[np.int64], distances: NDArray[np.float32] | None = None
 ) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each group with the ids of its images: those nearest to its middle first, or in the order of ids."""
+    """Each group with the ids of its images: those nearest to its centre first, or in the order of ids."""
     order = np.lexsort((ids, numbers) if distances is None else (ids, distances, numbers))
     order = order[numbers[order] >= 0]
     if not len(order):
@@ -177,3 +188,106 @@ def _write_sheets(index: LocalIndex, out: Path, groups: dict[str, tuple[str, lis
             progress.advance()
     folder.remove_others(groups)
     folder.save()
+
+
+_MINI_BATCHES_ABOVE = 20_000  # rows
+_SAMPLE = 2000
+_CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 42, 50, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """``numbers`` is (n,) int32 from 0, the largest cluster first; ``distances`` (n,) float32 to its centre.
+
+    ``silhouette`` is from -1 to 1, of a sample; None for a single cluster.
+    """
+
+    numbers: NDArray[np.int32]
+    distances: NDArray[np.float32]
+    silhouette: float | None
+
+    @property
+    def count(self) -> int:
+        """How many clusters there are."""
+        return int(self.numbers.max(initial=-1)) + 1
+
+
+def clusters_of(
+    reduced: NDArray[np.float32], k: int | None = None, *, seed: int = 0, progress: Progress = QUIET
+) -> Clusters:
+    """(n, c) float32 -> k clusters, or as many (2 to 60) as have the best silhouette on a sample of 2000.
+
+    Raises:
+        QueryError: k is below 1 or larger than the number of different rows.
+        IndexingError: scikit-learn is missing.
+    """
+    import_extra("sklearn.cluster", "scikit-learn")
+    different = len(np.unique(reduced, axis=0))
+    if k is not None and not 1 <= k <= different:
+        raise QueryError(
+            f"The number of clusters must be from 1 to {different}, the number of different images, not {k}."
+        )
+    sample = _sample(len(reduced), seed)
+    if k is None:
+        k = _best_k(reduced[sample], seed, progress)
+    progress.start(1, what="Clusters", unit="steps")
+    numbers, centres = _k_means(reduced, k, seed)
+    distances = np.linalg.norm(reduced - centres[numbers], axis=1).astype(np.float32)
+    sizes = np.bincount(numbers, minlength=k)
+    order = np.lexsort((_first_members(numbers, k), -sizes))  # the largest first, equal ones in the order of their ids
+    rank = np.empty(k, dtype=np.int32)
+    rank[order] = np.arange(k)
+    progress.advance()
+    return Clusters(rank[numbers], distances, _silhouette(reduced[sample], numbers[sample]))
+
+
+def _best_k(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
+    different = len(np.unique(sample, axis=0))
+    # Nearly as many clusters as images would be no grouping.
+    candidates = [k for k in _CANDIDATES if k < different and k <= max(2, math.isqrt(2 * len(sample)))]
+    best, best_value = 1, -1.0
+    progress.start(len(candidates), what="How many clusters", unit="numbers")
+    for k in candidates:
+        value = _silhouette(sample, _k_means(sample, k, seed, starts=2)[0])
+        if value is not None and value > best_value:
+            best, best_value = k, value
+        progress.advance()
+    return best
+
+
+def _k_means(
+    reduced: NDArray[np.float32], k: int, seed: int, starts: int = 4
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """(n, c) -> (n,) int32 numbers and (k, c) centres; the best of several starts."""
+    library = import_extra("sklearn.cluster", "scikit-learn")
+    if k == 1:
+        return np.zeros(len(reduced), dtype=np.int32), reduced.mean(axis=0, keepdims=True)
+    model: Any
+    if len(reduced) <= _MINI_BATCHES_ABOVE:
+        model = library.KMeans(k, n_init=starts, random_state=seed)
+    else:
+        model = library.MiniBatchKMeans(k, n_init=starts, batch_size=4096, random_state=seed)
+    # One thread: the rows are short, and on a busy machine several would mostly wait for each other.
+    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(1):
+        numbers = model.fit_predict(reduced)
+    return np.asarray(numbers, dtype=np.int32), np.asarray(model.cluster_centers_, dtype=np.float32)
+
+
+def _silhouette(sample: NDArray[np.float32], numbers: NDArray[np.int32]) -> float | None:
+    count = len(np.unique(numbers))
+    if not 2 <= count < len(sample):
+        return None
+    return float(import_extra("sklearn.metrics", "scikit-learn").silhouette_score(sample, numbers))
+
+
+def _sample(count: int, seed: int) -> NDArray[np.int64]:
+    """The positions of a random sample of the rows, ascending."""
+    if count <= _SAMPLE:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, _SAMPLE, replace=False))
+
+
+def _first_members(numbers: NDArray[np.int32], k: int) -> NDArray[np.int64]:
+    first = np.full(k, len(numbers), dtype=np.int64)
+    np.minimum.at(first, numbers, np.arange(len(numbers)))
+    return first

@@ -1,31 +1,34 @@
 """A map of a collection: each image has a place in the plane, and what looks alike lies close together.
 
-Principal components, then t-SNE. The map is kept with the index; images that came or changed since are placed on it,
-and the others stay where they are.
+Principal components, then t-SNE (van der Maaten and Hinton 2008) by openTSNE (Policar, Strazar and Zupan 2024). The map
+is kept with the index. Images that came or changed since are placed on it by openTSNE's partial embedding (Policar,
+Strazar and Zupan 2021): each starts at the median of its nearest neighbours on the map and is moved by them alone, so
+nothing that was placed before moves, and a place does not depend on what else came.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.reduction import Reduction, principal_components
 from searchengine.analyse.mapping.rows import (
+    Reduction,
     Rows,
     check_seed,
-    needed,
+    import_extra,
+    principal_components,
     remark,
     same_features,
     source_of_stored,
     stamps_of,
     unchanged_images,
 )
-from searchengine.analyse.mapping.tsne import Places, bounded_perplexity, place_new, tsne
 from searchengine.derived import Arrays, Derived, Kept, timestamp
 from searchengine.errors import IndexDamagedError, QueryError
+from searchengine.index.exact import nearest_rows
 from searchengine.index.local import LocalIndex
 from searchengine.progress import QUIET, Progress
 
@@ -41,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class MapSheet:
-    """What a stored map says of itself; ``version`` is that of the file's format."""
+    """What is stored with a map; ``version`` is that of the file's format."""
 
     version: Literal[1]
     made: str
@@ -64,7 +67,7 @@ MAP = Derived(
 
 @dataclass(frozen=True, slots=True)
 class MapOptions:
-    """None: as the stored map was made, or as ``Settings`` has it; ``anew`` makes the whole map again."""
+    """None: as in the stored map, or the default of ``Settings``. ``anew`` makes the whole map again."""
 
     perplexity: float | None = None
     iterations: int | None = None
@@ -147,7 +150,7 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
 def whole_map(rows: Rows, settings: Settings | None = None, progress: Progress = QUIET) -> tuple[Reduction, Places]:
     """Principal components, then t-SNE."""
     settings = settings or Settings()
-    needed("openTSNE", "openTSNE")
+    import_extra("openTSNE", "openTSNE")
     reduction = principal_components(rows, seed=settings.seed, progress=progress)
     return reduction, tsne(reduction.project_all(rows), **asdict(settings), progress=progress)
 
@@ -202,3 +205,121 @@ def _projected(rows: Rows, chosen: NDArray[np.int64], reduction: Reduction) -> N
     step = 4096
     parts = [reduction.project(rows.take(chosen[i : i + step])) for i in range(0, len(chosen), step)]
     return np.concatenate(parts)
+
+
+_EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form
+_TOO_FEW = 5  # images for which there is no t-SNE
+_PLACING_NEIGHBOURS = 25
+_PLACING_PERPLEXITY = 5.0
+_PLACING_ITERATIONS = 100
+_PLACING_RATE = 0.1
+
+Places = NDArray[np.float32]
+"""(n, 2), around (0, 0)."""
+
+
+def bounded_perplexity(perplexity: float, images: int) -> float:
+    """The perplexity, or the largest that so many images allow: a third of the others, and at least 1."""
+    return min(perplexity, max(1.0, (images - 1) / 3))
+
+
+def tsne(
+    reduced: NDArray[np.float32], *, perplexity: float, iterations: int, seed: int, progress: Progress = QUIET
+) -> Places:
+    """(n, c) float32, the direction of greatest variance first -> (n, 2) float32.
+
+    The perplexity is bounded by the number of images (``bounded_perplexity``). Fewer than five images stand at their
+    first two principal components.
+    """
+    count = len(reduced)
+    start = np.zeros((count, 2))
+    start[:, : min(2, reduced.shape[1])] = reduced[:, :2]
+    if count < _TOO_FEW:
+        return _centred(start)
+    library = import_extra("openTSNE", "openTSNE")
+    perplexity = bounded_perplexity(perplexity, count)
+    k = min(count - 1, int(3 * perplexity))
+    progress.start(count, what="Neighbours")
+    neighbours, distances = nearest_rows(reduced, reduced, k, exclude=np.arange(count), progress=progress)
+    affinities = library.affinity.PerplexityBasedNN(
+        perplexity=min(perplexity, k / 3),
+        knn_index=library.nearest_neighbors.PrecomputedNeighbors(neighbours, distances),
+    )
+    spread = start[:, 0].std() or 1.0
+    # A trace of noise separates identical images, which would otherwise stay on top of each other.
+    start = start / spread * 1e-4 + np.random.default_rng(seed).normal(0, 1e-6, start.shape)
+    # One thread: sums are then made in one order on every machine, and on a busy one threads would wait for each other.
+    embedding = library.TSNEEmbedding(start, affinities, random_state=seed, n_jobs=1)
+    early = int(iterations * _EARLY)
+    callback = _OpenTSNEProgress(progress, iterations)
+    embedding = embedding.optimize(early, exaggeration=12, momentum=0.5, callbacks=callback, callbacks_every_iters=10)
+    callback.before = early
+    embedding = embedding.optimize(iterations - early, momentum=0.8, callbacks=callback, callbacks_every_iters=10)
+    return _centred(np.asarray(embedding))
+
+
+def place_new(
+    new: NDArray[np.float32], fitted: NDArray[np.float32], places: Places, progress: Progress = QUIET
+) -> Places:
+    """Places for (m, c) new rows on the map that (n, c) fitted rows and their (n, 2) places make up -> (m, 2)."""
+    if len(fitted) < _TOO_FEW:
+        neighbours, _ = nearest_rows(new, fitted, 1)
+        return np.asarray(places[neighbours[:, 0]], dtype=np.float32)
+    library = import_extra("openTSNE", "openTSNE")
+
+    class Affinities(library.affinity.Affinities):  # type: ignore[name-defined, misc]
+        """Affinities of new rows to the fitted ones, by exact neighbours."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.P = np.empty((len(fitted), 0))  # only its length is used
+
+        def to_new(self, data: NDArray[np.float32], return_distances: bool = False) -> Any:
+            k = min(_PLACING_NEIGHBOURS, len(fitted))
+            progress.start(len(data), what="Neighbours")
+            neighbours, distances = nearest_rows(data, fitted, k, progress=progress)
+            used = min(k, int(3 * _PLACING_PERPLEXITY))
+            weights = library.affinity.joint_probabilities_nn(
+                neighbours[:, :used],
+                distances[:, :used],
+                [min(_PLACING_PERPLEXITY, used / 3)],
+                symmetrize=False,
+                normalization="point-wise",
+                n_reference_samples=len(fitted),
+            )
+            return (weights, neighbours, distances) if return_distances else weights
+
+    reference = library.TSNEEmbedding(places.astype(np.float64), Affinities(), negative_gradient_method="bh")
+    partial = reference.prepare_partial(new, initialization="median", k=_PLACING_NEIGHBOURS)
+    partial = partial.optimize(
+        _PLACING_ITERATIONS,
+        learning_rate=_PLACING_RATE,
+        exaggeration=1.5,
+        momentum=0.8,
+        max_grad_norm=0.25,
+        negative_gradient_method="bh",  # the other method lays a grid over all of the new ones
+        callbacks=_OpenTSNEProgress(progress, _PLACING_ITERATIONS),
+        callbacks_every_iters=10,
+    )
+    return np.asarray(partial, dtype=np.float32)
+
+
+def _centred(places: NDArray[np.float64]) -> Places:
+    middle = (places.max(axis=0) + places.min(axis=0)) / 2
+    return np.asarray(places - middle, dtype=np.float32)
+
+
+class _OpenTSNEProgress:
+    """openTSNE's callback: reports the iterations of one or more optimisations as one step."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._reported = 0
+        self.before = 0  # iterations of earlier optimisations
+        progress.start(total, what="Map", unit="iterations")
+
+    def __call__(self, iteration: int, error: float, embedding: Any) -> bool:
+        """Return False: continue."""
+        self._progress.advance(self.before + iteration - self._reported)
+        self._reported = self.before + iteration
+        return False

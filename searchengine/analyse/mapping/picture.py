@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.mapping.map import MAP
-from searchengine.analyse.mapping.rows import needed
 from searchengine.analyse.sheets import tiles
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 from searchengine.files import output_file
@@ -89,6 +88,8 @@ def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
     All pictures ask for the nearest free cells; of those that ask for the same one the nearest gets it, and the others
     ask again. The result depends on the places alone.
     """
+    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+
     count = len(places)
     if count == 0:
         return Grid(np.empty((0, 2), dtype=np.int64), 0, 0)
@@ -100,13 +101,12 @@ def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
     # The pictures' middles, in units of cells: (n, 2)
     wanted = (places - low) / extent * (columns - 1, rows - 1)
     wanted[:, 1] = rows - 1 - wanted[:, 1]
-    tree = needed("scipy.spatial", "SciPy").cKDTree
     free = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     cells = np.empty((count, 2), dtype=np.int64)
     left = np.arange(count)
     while len(left):
         k = min(_CHOICES, len(free))
-        far, choice = tree(free).query(wanted[left], k)
+        far, choice = cKDTree(free).query(wanted[left], k)
         far, choice = far.reshape(len(left), k), choice.reshape(len(left), k)
         taken = np.zeros(len(free), dtype=np.bool_)
         settled = np.zeros(len(left), dtype=np.bool_)

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,21 +264,16 @@ def _last_photo(rows: bytes) -> int:
 
 def _fetch_photos(photos: Sequence[_Photo], to: Path, notes: _Notes, search: _Search) -> list[str]:
     """Download photographs into their folders; returns the ids of those that the server does not have."""
-    missing = []
     (to / WORK / "photos").mkdir(exist_ok=True)
     search.progress.start(len(photos), what="photographs", unit="photographs")
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        tasks = {
-            pool.submit(_fetch_photo, photo, to, to / "images" / notes.path(photo.id), search): photo
-            for photo in photos
-        }
-        for task in as_completed(tasks):
-            if not task.result():
-                missing.append(tasks[task].id)
+    missing = []
+    with ThreadPoolExecutor(_THREADS) as pool:  # map cancels what has not begun when one of them fails
+        targets = [to / "images" / notes.path(photo.id) for photo in photos]
+        arrived = pool.map(lambda photo, target: _fetch_photo(photo, to, target, search), photos, targets)
+        for photo, has_arrived in zip(photos, arrived, strict=True):
+            if not has_arrived:
+                missing.append(photo.id)
             search.progress.advance()
-    finally:
-        pool.shutdown(cancel_futures=True)
     return missing
 
 

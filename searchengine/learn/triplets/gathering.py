@@ -5,24 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ImageError, LearningError
+from searchengine.errors import LearningError
 from searchengine.extractors import Extractor
-from searchengine.files import read_regular
-from searchengine.images import decode, find, resize
+from searchengine.images import DecodedImage, decode, find, resize
 from searchengine.indexing.labels import labels_from
+from searchengine.indexing.reading import Preprocess, read_ahead
 from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.scan import Candidate, make_plan
-from searchengine.learn.triplets.augmentation import Augmentation
-from searchengine.learn.triplets.records import Records
+from searchengine.learn.triplets.inputs import Augmentation, Records
 from searchengine.progress import Progress
 
 _BATCH = 32
@@ -35,7 +32,7 @@ class Labelled:
     """An image file and its label, the first of several."""
 
     path: str
-    file: bytes
+    candidate: Candidate
     label: str
 
 
@@ -64,13 +61,6 @@ class Gathered:
     version: str  # 16 hexadecimal digits: of all contents and labels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Read:
-    content: bytes | None
-    pixels: NDArray[np.uint8] | None = None  # (1 + views, h, w, 3)
-    reason: str | None = None
-
-
 def find_labelled(folders: Sequence[Path], *, labels: str = "folder", exclude: Sequence[str] = ()) -> LabelledFiles:
     """The images in the folders, with the labels that an index would give them.
 
@@ -84,7 +74,7 @@ def find_labelled(folders: Sequence[Path], *, labels: str = "folder", exclude: S
     for candidate in plan.candidates:
         label = next((label.strip() for label in candidate.labels if label.strip()), "")
         if label:
-            images.append(Labelled(_display_path(candidate, names), candidate.file, label))
+            images.append(Labelled(_display_path(candidate, names), candidate, label))
     if not images:
         raise LearningError(
             f"No image in {', '.join(map(str, folders))} has a label, so there is nothing to learn from. Put the "
@@ -142,13 +132,19 @@ def gather(
         )
         progress.start(len(files.images), 0)
         pending: dict[bytes, NDArray[np.uint8]] = {}
-        for image, read in _read_ahead(files.images, extractor, records, views, seed):
-            if read.reason is not None:
-                progress.skipped(image.path, read.reason)
-                skipped.append((image.path, read.reason))
-            elif read.pixels is not None and read.content is not None:
-                pending[read.content] = read.pixels
-            contents.append(read.content if read.reason is None else None)
+        candidates = [image.candidate for image in files.images]
+        preprocess = _with_views(extractor, views, seed)
+        readings = read_ahead(candidates, preprocess, records, threads=_THREADS, ahead=4 * _THREADS)
+        for image, reading in zip(files.images, readings, strict=True):
+            content = reading.content_hash
+            if reading.reason is not None or content is None:
+                reason = reading.reason or "The file has gone."
+                progress.skipped(image.path, reason)
+                skipped.append((image.path, reason))
+                content = None
+            elif reading.picture is not None:
+                pending[content] = reading.picture.pixels.reshape(1 + views, *extractor.spec.input_size, 3)
+            contents.append(content)
             if len(pending) >= max(1, _BATCH // (1 + views)):
                 _embed(pending, extractor, records)
                 pending = {}
@@ -202,43 +198,18 @@ def _embed(pending: dict[bytes, NDArray[np.uint8]], extractor: Extractor, record
     records.append(list(pending), features.reshape(*pixels.shape[:2], -1), pixels[:, 0])
 
 
-def _read_ahead(
-    images: Sequence[Labelled], extractor: Extractor, records: Records, views: int, seed: int
-) -> Iterator[tuple[Labelled, _Read]]:
-    """Each image with its content, decoded by threads a few files ahead of the model."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[Labelled, Future[_Read]]] = deque()
-        try:
-            for image in images:
-                waiting.append((image, pool.submit(_read, image, extractor, records, views, seed)))
-                if len(waiting) >= 4 * _THREADS:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+def _with_views(extractor: Extractor, views: int, seed: int) -> Preprocess:
+    """Prepare an image and its augmented views, one below the other: ((1 + views) * h, w, 3) uint8."""
 
-
-def _read(image: Labelled, extractor: Extractor, records: Records, views: int, seed: int) -> _Read:
-    try:
-        data = read_regular(image.file)
-    except OSError as error:
-        return _Read(None, reason=f"The file cannot be read: {error.strerror or error}.")
-    content = hashlib.blake2b(data, digest_size=16).digest()
-    if content in records:
-        return _Read(content)
-    size = extractor.spec.input_size
-    side = round(_VIEW_SOURCE * max(size))
-    try:
-        pixels = extractor.preprocess(data).pixels
+    def preprocess(data: bytes) -> DecodedImage:
+        image = extractor.preprocess(data)
         if not views:
-            return _Read(content, pixels[None])
+            return image
+        size = extractor.spec.input_size
+        side = round(_VIEW_SOURCE * max(size))
         source = decode(data, at_least=extractor.spec.decoded_at_least, size=(side, side)).pixels
-    except ImageError as error:
-        return _Read(content, reason=str(error))
-    random = np.random.default_rng([seed, *content])
-    varied = Augmentation().batch([source] * views, max(size), random)
-    return _Read(content, np.stack([pixels, *(resize(view, size) for view in varied)]))
+        random = np.random.default_rng([seed, *hashlib.blake2b(data, digest_size=16).digest()])
+        varied = Augmentation().batch([source] * views, max(size), random)
+        return replace(image, pixels=np.concatenate([image.pixels, *(resize(view, size) for view in varied)]))
+
+    return preprocess

@@ -1,4 +1,4 @@
-"""Gradient descent on the triplet loss: steps of a batch, epochs, and when to stop."""
+"""Gradient descent on the triplet loss: the loss, steps of a batch, epochs, and when to stop."""
 
 from __future__ import annotations
 
@@ -10,14 +10,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets import miners
-from searchengine.learn.triplets.batches import ClassBatches, RandomTriplets
 from searchengine.learn.triplets.checkpoint import Checkpoint, Epoch, State, best_of
-from searchengine.learn.triplets.losses import triplet_loss
 from searchengine.learn.triplets.recipe import Recipe
+from searchengine.learn.triplets.sampling import (
+    ClassBatches,
+    RandomTriplets,
+    Triplets,
+    hard,
+    semihard,
+    squared_distances,
+)
 from searchengine.learn.triplets.validation import Scores
 
 _EMBED_BATCH = 64
+
+
+def triplet_loss(embeddings: Any, triplets: Any, margin: float) -> Any:
+    """Mean of max(0, D(a, p) - D(a, n) + margin) over triplets.
+
+    D is the squared Euclidean distance, as in FaceNet (Schroff, Kalenichenko and Philbin 2015,
+    https://arxiv.org/abs/1503.03832): 0 to 4 between embeddings of length 1.
+
+    Args:
+        embeddings: (b, d) float, a Keras tensor or an array.
+        triplets: (t, 3) int, rows of anchor, positive and negative.
+        margin: by how much the negative should be farther away.
+
+    Returns:
+        a scalar >= 0; 0 where there are no triplets.
+    """
+    from keras import ops
+
+    anchors = ops.take(embeddings, triplets[:, 0], axis=0)  # (b, d) -> (t, d)
+    positives = ops.take(embeddings, triplets[:, 1], axis=0)
+    negatives = ops.take(embeddings, triplets[:, 2], axis=0)
+    near = ops.sum(ops.square(anchors - positives), axis=1)  # (t, d) -> (t,)
+    far = ops.sum(ops.square(anchors - negatives), axis=1)
+    each = ops.maximum(near - far + margin, 0.0)
+    return ops.sum(each) / ops.maximum(ops.cast(ops.shape(each)[0], each.dtype), 1.0)
 
 
 class NotFiniteError(ArithmeticError):
@@ -100,7 +130,7 @@ class Learner:
             return RandomTriplets(labels, size=recipe.batch, seed=recipe.seed)
         return ClassBatches(labels, size=recipe.batch, images_a_class=recipe.images_a_class, seed=recipe.seed)
 
-    def _step(self, inputs: NDArray[Any], labels: NDArray[np.int64], triplets: miners.Triplets | None) -> float:
+    def _step(self, inputs: NDArray[Any], labels: NDArray[np.int64], triplets: Triplets | None) -> float:
         import tensorflow as tf
 
         watched = [variable.value for variable in self._variables]
@@ -117,13 +147,13 @@ class Learner:
             self._apply(tape.gradient(loss, watched))
         return value
 
-    def _mine(self, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> miners.Triplets:
+    def _mine(self, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Triplets:
         if not np.isfinite(embeddings).all():
             raise NotFiniteError
-        distances = miners.squared_distances(embeddings)
+        distances = squared_distances(embeddings)
         if self._recipe.triplets == "hard":
-            return miners.hard(distances, labels)
-        return miners.semihard(distances, labels, self._recipe.margin)
+            return hard(distances, labels)
+        return semihard(distances, labels, self._recipe.margin)
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(m,) rows -> (m, dim) float32 embeddings. NotFiniteError where one is NaN or infinite."""

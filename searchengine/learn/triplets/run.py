@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
 from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
+from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.pixels import normalized
 from searchengine.files import flush, locked, parse_json
 from searchengine.learn.triplets import gathering, network
 from searchengine.learn.triplets.checkpoint import (
@@ -31,9 +31,9 @@ from searchengine.learn.triplets.checkpoint import (
     write_history,
 )
 from searchengine.learn.triplets.gathering import Gathered, LabelledFiles
+from searchengine.learn.triplets.inputs import Features, Pictures
 from searchengine.learn.triplets.learner import Learner, continue_training, start_training
 from searchengine.learn.triplets.recipe import Recipe
-from searchengine.learn.triplets.records import Features, Pictures
 from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
 from searchengine.progress import QUIET, Progress
 

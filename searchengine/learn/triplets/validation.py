@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import evaluate_features
 from searchengine.errors import LearningError
-from searchengine.learn.triplets.batches import draw_triplets, with_partner
-from searchengine.learn.triplets.miners import Triplets
+from searchengine.learn.triplets.sampling import Triplets, draw_triplets, with_partner
 
 _MAX_IMAGES = 2000  # split by image: each epoch compares all of them with each other
 _TRIPLETS = 5000

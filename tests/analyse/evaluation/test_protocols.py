@@ -18,9 +18,8 @@ from searchengine.analyse.evaluation import (
     read_queries,
     to_json,
 )
-from searchengine.analyse.evaluation.report import render
+from searchengine.analyse.evaluation.report import as_text, render
 from searchengine.analyse.evaluation.statistics import groups_of, margin, t_p
-from searchengine.analyse.evaluation.wording import as_text
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError, UnknownNameError
 from searchengine.index.types import Batch

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from searchengine.analyse.mapping import GROUPS, MAP, GroupOptions, MapOptions, make_groups, make_map
-from searchengine.analyse.mapping.map import Settings, whole_map
-from searchengine.analyse.mapping.reduction import principal_components
-from searchengine.analyse.mapping.rows import Changes, Rows, source_of_rows, stamps_of
-from searchengine.analyse.mapping.tsne import place_new, tsne
+from searchengine.analyse.mapping.map import Settings, place_new, tsne, whole_map
+from searchengine.analyse.mapping.rows import Changes, Rows, principal_components, source_of_rows, stamps_of
 from searchengine.cli.main import main
 from searchengine.derived import Status
 from searchengine.engine import open_index

@@ -17,9 +17,9 @@ from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import custom
 from searchengine.learn.triplets.checkpoint import load_checkpoint
 from searchengine.learn.triplets.gathering import find_labelled
+from searchengine.learn.triplets.inputs import Features
 from searchengine.learn.triplets.learner import Learner, NotFiniteError, start_training
 from searchengine.learn.triplets.recipe import Recipe
-from searchengine.learn.triplets.records import Features
 from searchengine.learn.triplets.run import check_out
 from searchengine.learn.triplets.validation import Scores
 from tests.learn.triplets import tiny

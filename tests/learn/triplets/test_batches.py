@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from searchengine.learn.triplets.augmentation import Augmentation
-from searchengine.learn.triplets.batches import ClassBatches, RandomTriplets, draw_triplets, with_partner
+from searchengine.learn.triplets.inputs import Augmentation
+from searchengine.learn.triplets.sampling import ClassBatches, RandomTriplets, draw_triplets, with_partner
 
 LABELS = np.array([2, 0, 0, 1, 2, 0, 3, 2, 2, 1])  # of label 3 there is one image only
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.extractors.frameworks import import_keras
-from searchengine.learn.triplets.losses import triplet_loss
+from searchengine.learn.triplets.learner import triplet_loss
 
 pytestmark = pytest.mark.slow  # TensorFlow takes seconds to load
 

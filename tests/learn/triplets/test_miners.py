@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from searchengine.learn.triplets.miners import hard, semihard, squared_distances
+from searchengine.learn.triplets.sampling import hard, semihard, squared_distances
 
 MARGIN = 2.0
 

@@ -19,7 +19,7 @@ from searchengine.learn.triplets.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from searchengine.learn.triplets.records import Records
+from searchengine.learn.triplets.inputs import Records
 
 
 def content(number: int) -> bytes:
