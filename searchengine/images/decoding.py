@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
 
 from searchengine.compat import pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import read_regular
+from searchengine.images import depth
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
+from searchengine.images.frames import frame_with_content
 from searchengine.images.isolation import MAX_PIXELS, isolated, refuse_endless, too_large
-from searchengine.images.rgb import exif_orientation, swaps_sides, to_rgb, upright
+from searchengine.images.opening import open_image
+from searchengine.images.repair import repaired
+from searchengine.images.rgb import exif_orientation, shows_nothing, swaps_sides, to_rgb, upright
 
+_REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
 _STRIP_PIXELS = 2**20  # converted at a time
 
 
@@ -58,16 +51,17 @@ def decode(
     preview: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> DecodedImage:
-    """Decode one image file: its first frame, turned upright by its EXIF orientation.
+    """Decode one image file: its main picture, of an animation the first frame with content, upright.
 
     ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long
-    as the result is no smaller than that; None decodes in full. With ``size``, (height, width), the pixels are resized
+    as the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at
+    a reduced size. With ``size``, (height, width), the pixels are resized
     as by ``resize``, faster than with two calls. ``preview`` is the longest side of a small copy. Thread-safe; the
     decoders release the GIL, or run in a process of their own: see ``isolation``.
 
     Raises NotAnImageError if the content is not an image in a format that can be read, ImageTooLargeError if the
-    header announces more than ``max_pixels`` (before anything is decoded), DamagedImageError if it is cut short or
-    broken.
+    header announces more than ``max_pixels``, of a JPEG four times as many (before anything is decoded),
+    DamagedImageError if it is cut short or broken.
     """
     source = ImageSource(data, max_pixels=max_pixels)
     image = source.load(at_least)
@@ -124,36 +118,18 @@ def average_colour(pixels: NDArray[np.uint8]) -> str:
     return "#" + mean.tobytes().hex()
 
 
-class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """Without Pillow's parsing of all EXIF data for the dots per inch, which is not used here."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
-# The classes themselves, not PIL.Image.open: the format is known by now, and open() warns about large images at a limit
-# of its own, which can only be changed through a global variable.
-_FILES: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": _JpegFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
-}
-
-
-# "This item describes that image": a reference box in a HEIC, a size below 2**19 and its name. Metadata is not needed
-# here, and it crashes pi-heif 1.4 (a segmentation fault) where a damaged file gives it a name that is not UTF-8.
-_DESCRIBES = re.compile(rb"(\0[\0-\7]..)cdsc", re.DOTALL)
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+# Where browsers turn an image by its EXIF data; of a PNG only by what stands before its pixels. A HEIC and an AVIF have
+# a way of their own, which libheif follows, and which Pillow gives as EXIF. Pillow turns a TIFF as it is loaded.
+_TURNED_BY_EXIF = {"JPEG", "PNG", "AVIF"}
 
 
 class ImageSource:
     """An image of which only the header has been read, so that its size is known before memory is spent on it.
 
-    ``format`` is one of the names of ``sniff``; ``size`` is the upright (width, height) of the original in pixels;
-    ``profile`` is the embedded colour profile if it applies to the RGB pixels of ``load``, else None.
+    ``format`` is one of the names of ``sniff``, "RAW" also of camera raw files that are TIFF inside; ``size`` is the
+    upright (width, height) of the original in pixels; ``profile`` is the embedded colour profile if it applies to the
+    RGB pixels of ``load``, else None.
 
     Raises NotAnImageError, DamagedImageError and ImageTooLargeError.
     """
@@ -163,17 +139,19 @@ class ImageSource:
         if format_ is None:
             raise NotAnImageError(why_not(data[:HEAD_BYTES]))
         self.format = format_
+        self._data = data
+        self._max_pixels = max_pixels
         with _translated_errors(self.format):
-            self._file = _open(data, self.format)
-            width, height = self._file.size
-            if width * height > max_pixels:
-                raise ImageTooLargeError(
-                    f"This {format_} image has {width} x {height} pixels; {max_pixels} are allowed. Use a smaller copy."
-                )
-            if format_ == "JPEG":
-                refuse_endless(data, width * height)
+            try:
+                self._file = self._open()
+            except (ImageError, MemoryError):
+                raise
+            except Exception:
+                self._file = self._repaired()
             self._orientation = self._read_orientation()
-        self.size = (height, width) if swaps_sides(self._orientation) else (width, height)
+        if format_ == "TIFF" and self._file.format == "JPEG":
+            self.format = "RAW"
+        self.size = self._upright_size()
         self.profile = self._rgb_profile()
 
     def load(self, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -182,46 +160,80 @@ class ImageSource:
         Can be called once: the source then releases the file.
         """
         with _translated_errors(self.format):
-            if at_least is not None and self.format == "JPEG":
-                height, width = reversed(at_least) if swaps_sides(self._orientation) else at_least
-                self._file.draft(None, (max(width, 1), max(height, 1)))
-                self._file.load()
-            else:
-                self._file.load()
-                self._orientation = self._read_orientation()  # a PNG may store it after its pixels
-                width, height = self._file.size  # of a HEIC known only now
-                self.size = (height, width) if swaps_sides(self._orientation) else (width, height)
-            image = upright(to_rgb(self._file), self._orientation)
-        del self._file
+            try:
+                image = self._load(at_least)
+            except (ImageError, MemoryError):
+                raise
+            except Exception:
+                self._file = self._repaired()
+                image = self._load(at_least)
+            image = upright(image, self._orientation)
+        del self._file, self._data
         return image
 
+    def _open(self) -> ImageFile.ImageFile:
+        file = open_image(self._data, self.format)
+        width, height = file.size
+        allowed = self._max_pixels * (_REDUCED_BY if file.format == "JPEG" else 1)
+        if width * height > allowed:
+            raise ImageTooLargeError(
+                f"This {self.format} image has {width} x {height} pixels, {width * height / 1e6:.0f} million; "
+                f"{allowed / 1e6:.0f} million are allowed. Use a smaller copy."
+            )
+        if file.format == "JPEG":
+            refuse_endless(self._data, width * height)
+        return file
+
+    def _repaired(self) -> ImageFile.ImageFile:
+        """The same of a file in regular form. Raises the exception that is being handled where that cannot be had."""
+        data = repaired(self._data, self.format, self._max_pixels)
+        if data is None:
+            raise
+        self._data = data
+        return self._open()
+
+    def _load(self, at_least: tuple[int, int] | None) -> Image.Image:
+        """The pixels as they are stored, RGB."""
+        file = self._file
+        if file.format == "JPEG":
+            self._reduce(at_least)
+            file.load()
+            return to_rgb(file)
+        wide = depth.has_16_bit_colour(file)
+        file.load()
+        # Of a HEIC only known now, and a BMP may be upside down.
+        self.size = self._upright_size()
+        if wide and depth.needs_low_bytes(file):
+            low = self._open()
+            depth.load_low_bytes(low)
+            return to_rgb(depth.colour_of_8_bits(file, low))
+        if self.format in ("BMP", "ICO") and shows_nothing(file):
+            return file.convert("RGB")  # what has no alpha is often stored with an alpha of zero
+        return frame_with_content(file) if file.format in _ANIMATED else to_rgb(file)
+
+    def _reduce(self, at_least: tuple[int, int] | None) -> None:
+        """Have a JPEG decoded at a reduced size, where that is allowed or needed."""
+        width, height = self._file.size
+        if at_least is not None:
+            least_height, least_width = reversed(at_least) if swaps_sides(self._orientation) else at_least
+        elif width * height > self._max_pixels:
+            least_height, least_width = height // 2, width // 2
+        else:
+            return
+        self._file.draft(None, (max(least_width, 1), max(least_height, 1)))
+
+    def _upright_size(self) -> tuple[int, int]:
+        width, height = self._file.size
+        return (height, width) if swaps_sides(self._orientation) else (width, height)
+
     def _read_orientation(self) -> int:
-        # Pillow turns a TIFF upright as it is loaded, and libheif a HEIC.
-        if self.format in ("TIFF", "HEIC"):
-            return 1
-        return exif_orientation(self._file.info.get("exif"))
+        return exif_orientation(self._file.info.get("exif")) if self._file.format in _TURNED_BY_EXIF else 1
 
     def _rgb_profile(self) -> bytes | None:
         profile = self._file.info.get("icc_profile")
         if not isinstance(profile, bytes) or self._file.mode not in ("RGB", "RGBA"):
             return None
         return profile if profile[16:20] == b"RGB " else None
-
-
-def _open(data: bytes, format_: str) -> ImageFile.ImageFile:
-    """Read the header only. Raises whatever Pillow raises."""
-    if format_ == "HEIC":
-        from pi_heif import HeifImageFile  # the class alone: nothing is registered with Pillow
-
-        file: ImageFile.ImageFile = HeifImageFile(io.BytesIO(_DESCRIBES.sub(rb"\1skip", data)))
-        return file
-    try:
-        return _FILES[format_](io.BytesIO(data))
-    except ValueError:
-        # libavif rejects an image for a broken EXIF block. Under another name the block is ignored.
-        if format_ != "AVIF" or b"Exif" not in data:
-            raise
-        return _FILES[format_](io.BytesIO(data.replace(b"Exif", b"skip")))
 
 
 @contextmanager

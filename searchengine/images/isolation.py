@@ -16,7 +16,7 @@ from searchengine.errors import DamagedImageError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
 from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, is_worker
 
-MAX_PIXELS = 200_000_000  # 600 MB as RGB
+MAX_PIXELS = 16_384 * 12_288  # as the largest photos of phones; 600 MB as RGB
 
 # Four at least: the server decodes two uploads and two thumbnails at a time, and neither is to wait for the other.
 _POOL = Pool(max(4, os.cpu_count() or 1))

@@ -1,67 +1,47 @@
-"""An image of any mode and orientation -> RGB and upright, as a person would see it on a white page."""
+"""An image of any mode and orientation -> RGB and upright, as a person would see it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-# TIFF 6.0, section 8
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+from searchengine.images.depth import grey_of_8_bits
+
+_FAINT = 16  # alpha up to which a pixel shows nothing of its own colour
+_LIGHT = 200  # luma from which a colour can hardly be told from white
+_MOSTLY = 0.95
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a loaded image to mode RGB; an RGB image is returned as it is.
 
-    Transparent parts are laid over white. Grey with more than 8 bits is scaled, not clipped. CMYK is converted by
-    the plain formula. Colour profiles are not applied: they shift colours less than one photo differs from another.
+    Transparent parts are laid over white, or over black where nearly all that is not transparent is light: white line
+    art would be lost on white. Grey with more than 8 bits is scaled, not clipped. Inks (CMYK) are multiplied.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_wide_grey(image)).convert("RGB")
+        return Image.fromarray(grey_of_8_bits(image)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(page, layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, _ground(layer)), layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _wide_grey(image: Image.Image) -> NDArray[np.uint8]:
-    """Scale grey of 16 bits, 32 bits or floating point to (h, w) uint8.
-
-    16 bits range from 0 to 65535, 12 bits to 4095. The others do not say where white is, so it is the first of 1
-    (floats only), 255 and 65535 that no value exceeds; values beyond 65535 or below zero are stretched from the least
-    to the greatest. NaN becomes black.
-    """
-    values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
-    grey: NDArray[np.uint8]
-    if image.mode.startswith("I;16"):
-        white = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
-        grey = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)  # rounded
-    else:
-        grey = _stretch(values.astype(np.float64), whites=(1, 255, 65535) if image.mode == "F" else (255, 65535))
-    # Pillow inverts 1 and 8 bits where needed, but not 16 bits and more.
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 255 - grey
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return grey
+def _ground(layer: Image.Image) -> str:
+    """The colour of the page on which a person would see what an RGBA image shows."""
+    alpha = layer.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return "white"
+    shown = alpha.point([255 if value > _FAINT else 0 for value in range(256)])
+    lumas = layer.convert("RGB").convert("L").histogram(shown)
+    return "black" if sum(lumas[_LIGHT:]) > _MOSTLY * sum(lumas) else "white"
 
 
-def _stretch(values: NDArray[np.float64], whites: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Scale (h, w) float64 to uint8, with white the first of ``whites`` that no value exceeds."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    if low >= 0 and high <= whites[-1]:
-        low, high = 0.0, float(next(white for white in whites if high <= white))
-    span = high - low or 1.0
-    numbers = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    return np.rint((numbers - low) * 255 / span).astype(np.uint8)
+def shows_nothing(image: Image.Image) -> bool:
+    """Whether every pixel of a loaded image is transparent."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[1] == 0
 
 
 # -- orientation -------------------------------------------------------------------------------------------------------

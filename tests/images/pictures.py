@@ -73,14 +73,15 @@ def tiff(
     *,
     bits: int,
     photometric: int = 1,
+    samples: int = 1,
     sample_format: int = 1,
     order: str = "<",
     more: Sequence[tuple[int, int, int]] = (),
 ) -> bytes:
-    """An uncompressed grey TIFF of one row by hand; ``more`` are entries (tag, type, value)."""
+    """An uncompressed TIFF of one row by hand; ``more`` are entries (tag, type, value)."""
     entries = [
-        (256, 4, width), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8), (277, 3, 1),
-        (278, 4, 1), (279, 4, len(pixels)), (339, 3, sample_format), *more,
+        (256, 4, width), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8),
+        (277, 3, samples), (278, 4, 1), (279, 4, len(pixels)), (339, 3, sample_format), *more,
     ]  # fmt: skip
     body = b"".join(
         struct.pack(order + "HHI", tag, kind, 1)

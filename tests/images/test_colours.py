@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -88,6 +89,26 @@ def test_alpha_is_laid_over_white(name: str) -> None:
     assert np.abs(seen - [[255, 127, 127], [255, 255, 255], [0, 255, 0]]).max() <= (4 if name == "AVIF" else 0)
 
 
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize("light", [(255, 255, 255), (230, 230, 220)])
+def test_light_art_on_transparency_is_seen_on_black(name: str, light: tuple[int, int, int]) -> None:
+    images = []
+    for box in ((4, 4, 28, 8), (12, 0, 16, 32)):
+        image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+        image.paste((*light, 255), box)
+        images.append(decode(encoded(image, name, **({"lossless": True} if name == "WEBP" else {}))).pixels)
+    assert not np.array_equal(*images)
+    assert images[0][0, 0].tolist() == [0, 0, 0]
+    assert images[0][5, 10].tolist() == list(light)
+
+
+def test_dark_and_mixed_art_on_transparency_is_seen_on_white() -> None:
+    image = Image.new("RGBA", (32, 32), (255, 255, 255, 0))
+    image.paste((255, 255, 255, 255), (0, 0, 32, 16))
+    image.paste((40, 40, 40, 255), (4, 4, 28, 8))
+    assert decode(encoded(image, "PNG")).pixels[20, 20].tolist() == [255, 255, 255]
+
+
 def test_rgb_with_a_transparent_colour() -> None:
     data = encoded(of("RGB", (1, 2, 3), (9, 9, 9)), "PNG", transparency=(1, 2, 3))
     assert row(data) == [[255, 255, 255], [9, 9, 9]]
@@ -131,10 +152,33 @@ def test_16_bit_grey_where_zero_is_white() -> None:
 
 
 def test_16_bit_grey_with_a_transparent_value() -> None:
-    plain = png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 0, 257))
-    assert greys(plain) == [0, 1]
-    image = Image.fromarray(np.array([[0, 257]], np.uint16))
-    assert greys(encoded(image, "PNG", transparency=257)) == [0, 255]
+    plain = png(3, 1, 16, 0, b"\0" + struct.pack(">3H", 0, 257, 65535))
+    assert greys(plain) == [0, 1, 255]
+    image = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    assert greys(encoded(image, "PNG", transparency=257)) == [0, 255, 255]
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_white_is_the_greatest_value_of_as_many_bits_as_are_used(bits: int) -> None:
+    white = 2**bits - 1
+    values = [0, white // 2, white]
+    assert greys(tiff(3, struct.pack("<3H", *values), bits=16)) == [0, 127, 255]
+    assert greys(png(3, 1, 16, 0, b"\0" + struct.pack(">3H", *values))) == [0, 127, 255]
+    assert greys(tiff(3, struct.pack("<3i", *values), bits=32, sample_format=2)) == [0, 127, 255]
+    assert greys(tiff(3, struct.pack("<3f", *values), bits=32, sample_format=3)) == [0, 127, 255]
+    colours = struct.pack(">9H", *[value for value in values for _ in range(3)])
+    assert np.abs(np.array(greys(png(3, 1, 16, 2, b"\0" + colours))) - [0, 127, 255]).max() <= 1
+
+
+def test_a_hot_pixel_does_not_darken_the_rest() -> None:
+    values = np.full(3000, 4000, dtype="<u2")
+    values[7] = 65535
+    assert greys(tiff(3000, values.tobytes(), bits=16))[:8] == [249] * 7 + [255]
+
+
+def test_what_was_not_measured_is_black() -> None:
+    data = encoded(Image.fromarray(np.array([[-9999, 100, 255]], np.float32)), "TIFF", tiffinfo={42113: "-9999"})
+    assert greys(data) == [0, 100, 255]
 
 
 def test_12_bit_grey() -> None:
@@ -146,6 +190,25 @@ def test_16_bit_colour() -> None:
     assert row(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 65535, 128 * 257, 0))) == [[255, 128, 0]]
     assert row(png(1, 1, 16, 4, b"\0" + struct.pack(">2H", 100 * 257, 65535))) == [[100, 100, 100]]
     assert row(png(1, 1, 16, 6, b"\0" + struct.pack(">4H", 65535, 0, 0, 0))) == [[255, 255, 255]]
+
+
+def test_16_bit_colour_of_12_bits() -> None:
+    dark = struct.pack(">4H", 4095, 2048, 0, 65535) + struct.pack(">4H", 0, 0, 4095, 65535)
+    assert row(png(2, 1, 16, 6, b"\0" + dark)) == [[255, 128, 0], [0, 0, 255]]
+    pixels = struct.pack("<6H", 4095, 2048, 0, 0, 0, 4095)
+    assert row(tiff(2, pixels, bits=16, photometric=2, samples=3)) == [[255, 128, 0], [0, 0, 255]]
+    pixels = struct.pack(">6H", 4095, 2048, 0, 0, 0, 4095)
+    assert row(tiff(2, pixels, bits=16, photometric=2, samples=3, order=">")) == [[255, 128, 0], [0, 0, 255]]
+
+
+def test_16_bit_colour_with_a_transparent_colour() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"\0" + struct.pack(">9H", 0x1234, 0x1234, 0x1234, 0x1234, 0x1234, 0x1235, 0xC800, 0x2800, 0x2800)
+    data = png(3, 1, 16, 2, rows)
+    data = data[:33] + chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x1234, 0x1234)) + data[33:]
+    assert row(data) == [[255, 255, 255], [18, 18, 18], [200, 40, 40]]  # the second differs in its low byte
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError
-from searchengine.images import DecodedImage, decode, decoding, sniff
+from searchengine.images import DecodedImage, decode, opening, sniff
 from tests.images.pictures import HEIC, corners, every_format
 
 FILES = every_format()
@@ -65,7 +65,7 @@ def test_a_decoders_exception_is_translated_with_its_cause(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setitem(decoding._FILES, "PNG", fail)
+    monkeypatch.setitem(opening.OPENERS, "PNG", fail)
     with pytest.raises(expected, match="This PNG image") as caught:
         decode(FILES["PNG"])
     assert caught.value.__cause__ is raised

@@ -1,0 +1,87 @@
+"""Files that hold several pictures, each a file of its own: icons and camera raw files. The largest is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from searchengine.errors import DamagedImageError
+from searchengine.images.formats import sniff
+
+_CANDIDATES = 1000  # looked at in a file
+_SEGMENTS = 200  # before the header of a JPEG
+_LARGE = 512  # pixels of the longer side from which a preview stands for the photo, as does a third of the photo's
+_LARGER_THAN_A_THUMBNAIL = 321
+
+
+def largest_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
+    """Where the largest JPEG in a camera raw file begins, and its (width, height); (0, 0) if there is none."""
+    return max(_jpegs(data), key=lambda jpeg: jpeg[1], default=(0, (0, 0)))
+
+
+def is_thumbnail(size: tuple[int, int], raw_side: int) -> bool:
+    """Whether a preview is too small to stand for the photo, which has ``raw_side`` pixels in a row (0: unknown)."""
+    return max(size) < (min(_LARGE, raw_side / 3) if raw_side else _LARGER_THAN_A_THUMBNAIL)
+
+
+def _jpegs(data: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Where each JPEG begins, and its size."""
+    start = -1
+    for _ in range(_CANDIDATES):
+        start = data.find(b"\xff\xd8\xff", start + 1)
+        if start < 0:
+            return
+        size = _jpeg_size(data, start)
+        if size is not None:
+            yield start, size
+
+
+def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
+    """(width, height), None of a lossless one, which holds the raw data themselves, and of what is no JPEG."""
+    at = start + 2
+    for _ in range(_SEGMENTS):
+        marker, kind, length = data[at : at + 1], data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker != b"\xff" or length < 2 or not b"\xc0" <= kind < b"\xff":
+            return None
+        if kind in (b"\xc0", b"\xc1", b"\xc2"):
+            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            return (width, height) if data[at + 4] == 8 and width and height else None
+        if kind in (b"\xc3", b"\xda"):
+            return None
+        at += 2 + length
+    return None
+
+
+def picture_in_ico(data: bytes) -> bytes:
+    """The largest picture of a Windows icon, of several that are equally large the one of most colours.
+
+    Either a PNG or an icon with that picture alone.
+    """
+    entries = [data[at : at + 16] for at in range(6, 6 + 16 * int.from_bytes(data[4:6], "little"), 16)]
+    entries = [entry for entry in entries if len(entry) == 16]
+    if not entries:
+        raise DamagedImageError("This ICO image is damaged: it lists no pictures. Try a fresh copy.")
+    entry = max(entries, key=lambda entry: ((entry[0] or 256) * (entry[1] or 256), entry[6]))
+    length, start = int.from_bytes(entry[8:12], "little"), int.from_bytes(entry[12:16], "little")
+    picture = data[start : start + length]
+    if sniff(picture) == "PNG":
+        return picture
+    return data[:4] + b"\1\0" + entry[:12] + (22).to_bytes(4, "little") + picture
+
+
+def picture_in_icns(data: bytes) -> bytes | None:
+    """The largest PNG or JPEG 2000 of a macOS icon; None if it has only pictures in the formats of old."""
+    pictures = []
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at + 4 : at + 8], "big")
+        picture = data[at + 8 : at + length]
+        if sniff(picture[:32]) in ("PNG", "JP2"):
+            pictures.append(picture)
+        at += max(length, 8)
+    return max(pictures, key=_size_in_header, default=None)
+
+
+def _size_in_header(picture: bytes) -> int:
+    """The width of a PNG or a JPEG 2000."""
+    at = 16 if sniff(picture[:32]) == "PNG" else picture.find(b"ihdr") + 8
+    return int.from_bytes(picture[at : at + 4], "big")

@@ -1,0 +1,40 @@
+"""Which frame of an animation shows what it is about: the first that is not empty."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageFile
+
+from searchengine.images.rgb import shows_nothing, to_rgb
+
+_FRAMES = 64  # looked at
+_PIXELS = 50_000_000  # in all of them
+_FLAT = 16  # steps of 255 that the pixels of an empty frame may differ by
+
+
+def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
+    """The first frame of a loaded image that is neither transparent nor of one colour, RGB.
+
+    Where there is none, the first that is not transparent; else the first. Raises what the decoder raises, if the first
+    frame cannot be decoded.
+    """
+    first = to_rgb(file)
+    if not _is_flat(first):
+        return first
+    first = first.copy()  # the file's own pixels change with the frame
+    fallback = None if shows_nothing(file) else first
+    for number in range(1, min(_FRAMES, _PIXELS // (file.width * file.height) + 1)):
+        try:
+            file.seek(number)
+            file.load()
+        except Exception:  # no more of them, or none that can be decoded
+            break
+        frame = to_rgb(file)
+        if not _is_flat(frame):
+            return frame
+        if fallback is None and not shows_nothing(file):
+            fallback = frame.copy()
+    return first if fallback is None else fallback
+
+
+def _is_flat(image: Image.Image) -> bool:
+    return all(high - low <= _FLAT for low, high in image.getextrema())  # type: ignore[misc]

@@ -1,0 +1,137 @@
+"""Bytes of an image file -> Pillow's image of it, of which only the header has been read: how each format is opened."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcnsImagePlugin,
+    IcoImagePlugin,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from searchengine.errors import NotAnImageError
+from searchengine.images import containers, tiff
+from searchengine.images.formats import NO_PREVIEW, sniff
+
+
+def open_image(data: bytes, format_: str) -> ImageFile.ImageFile:
+    """Read the header of an image in one of the formats of ``sniff``. Raises whatever Pillow raises."""
+    return OPENERS[format_](data)
+
+
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """Without Pillow's parsing of all EXIF data for the dots per inch, which is not used here."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+def _avif(data: bytes) -> ImageFile.ImageFile:
+    try:
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
+    except ValueError:
+        # libavif rejects an image for a broken EXIF block. Under another name the block is ignored.
+        if b"Exif" not in data:
+            raise
+        return AvifImagePlugin.AvifImageFile(io.BytesIO(data.replace(b"Exif", b"skip")))
+
+
+# "This item describes that image": a reference box in a HEIC, a size below 2**19 and its name. Metadata is not needed
+# here, and it crashes pi-heif 1.4 (a segmentation fault) where a damaged file gives it a name that is not UTF-8.
+_DESCRIBES = re.compile(rb"(\0[\0-\7]..)cdsc", re.DOTALL)
+
+
+def _heic(data: bytes) -> ImageFile.ImageFile:
+    from pi_heif import HeifImageFile  # the class alone: nothing is registered with Pillow
+
+    file: ImageFile.ImageFile = HeifImageFile(io.BytesIO(_DESCRIBES.sub(rb"\1skip", data)))
+    return file
+
+
+def _tiff(data: bytes) -> ImageFile.ImageFile:
+    pages = tiff.pages(data)
+    page = tiff.main_page(pages) if pages else None
+    if page is None or not page.area:
+        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # which says what is wrong
+    if tiff.is_raw(data, pages):
+        side, preview = max(max(each.size) for each in pages), tiff.preview(pages)
+        if preview is None or preview.size < containers.largest_jpeg(data)[1]:
+            return _raw(data, side)
+        if containers.is_thumbnail(preview.size, side):
+            raise NotAnImageError(NO_PREVIEW)
+        page = preview
+    if page is not pages[0]:
+        data = tiff.beginning_with(data, page)
+    try:
+        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+    except SyntaxError as error:
+        if not page.get(tiff.BITS, 1):  # cut short
+            raise
+        raise NotAnImageError(
+            f"This TIFF image has {page.description}, which cannot be read. Save it with 8 or 16 bits a sample, "
+            "as grey or RGB."
+        ) from error
+
+
+def _raw(data: bytes, side: int = 0) -> ImageFile.ImageFile:
+    start, size = containers.largest_jpeg(data)
+    if containers.is_thumbnail(size, side):
+        raise NotAnImageError(NO_PREVIEW)
+    file = _JpegFile(io.BytesIO(data[start:]))
+    file.info.setdefault("exif", tiff.as_exif(data))
+    return file
+
+
+def _ico(data: bytes) -> ImageFile.ImageFile:
+    picture = containers.picture_in_ico(data)
+    if sniff(picture) == "PNG":
+        return PngImagePlugin.PngImageFile(io.BytesIO(picture))
+    # Pillow decodes an icon as it opens it, but only a PNG can be larger than it says.
+    return IcoImagePlugin.IcoImageFile(io.BytesIO(picture))
+
+
+def _icns(data: bytes) -> ImageFile.ImageFile:
+    picture = containers.picture_in_icns(data)
+    if picture is None:
+        return IcnsImagePlugin.IcnsImageFile(io.BytesIO(data))
+    return OPENERS[sniff(picture) or "PNG"](picture)
+
+
+def _jxl(data: bytes) -> ImageFile.ImageFile:
+    raise NotAnImageError("This is a JPEG XL image, which cannot be read. Save it as JPEG or PNG.")
+
+
+def _by(plugin: Callable[[io.BytesIO], ImageFile.ImageFile]) -> Callable[[bytes], ImageFile.ImageFile]:
+    return lambda data: plugin(io.BytesIO(data))
+
+
+# The classes themselves, not PIL.Image.open: the format is known by now, and open() warns about large images at a limit
+# of its own, which can only be changed through a global variable.
+OPENERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
+    "JPEG": _by(_JpegFile),
+    "PNG": _by(PngImagePlugin.PngImageFile),
+    "GIF": _by(GifImagePlugin.GifImageFile),
+    "WEBP": _by(WebPImagePlugin.WebPImageFile),
+    "BMP": _by(BmpImagePlugin.BmpImageFile),
+    "TIFF": _tiff,
+    "AVIF": _avif,
+    "HEIC": _heic,
+    "JP2": _by(Jpeg2KImagePlugin.Jpeg2KImageFile),
+    "PPM": _by(PpmImagePlugin.PpmImageFile),
+    "ICO": _ico,
+    "ICNS": _icns,
+    "JXL": _jxl,
+    "RAW": _raw,
+}

@@ -1,0 +1,171 @@
+"""Files that browsers show although they bend or break their format's rules -> files that Pillow reads.
+
+Tried only where a file could not be read as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageChops, JpegImagePlugin
+
+_LOST = 0.05  # the share of a picture that may be missing at its end
+_DIFFERENT = 24  # steps of 255 by which a pixel must differ to be called another
+_PROFILE_BYTES = 2**20  # Pillow reads no larger one
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+def repaired(data: bytes, format_: str, max_pixels: int) -> bytes | None:
+    """A file that holds the same picture, or nearly all of it, in regular form; None if it cannot be had."""
+    if format_ == "PNG":
+        return _png(data, max_pixels)
+    if format_ == "JPEG":
+        return _jpeg(data)
+    if format_ == "BMP":
+        return _bmp(data)
+    return None
+
+
+# -- JPEG: the end is missing -----------------------------------------------------------------------------------------
+
+
+def _jpeg(data: bytes) -> bytes | None:
+    """With an end. Decoders make up what is missing: what depends on how it is made up is not in the file."""
+    data = data.removesuffix(b"\xff")  # half of a marker
+    first, second = (_small_jpeg(data + noise + _END_OF_IMAGE) for noise in (b"", _noise(data)))
+    unlike = np.asarray(ImageChops.difference(first, second)) >= _DIFFERENT  # (h, w) or (h, w, channels)
+    lost = float(unlike.reshape(*unlike.shape[:2], -1).any(axis=2).mean())
+    if lost > _LOST or (b"\xff\xc2" in data and not _is_in_last_scan(data)):
+        return None
+    return data + _END_OF_IMAGE
+
+
+def _noise(data: bytes) -> bytes:
+    """Bytes that a JPEG might go on with, enough for half as much again; with restarts, if it has some."""
+    noise = bytes(7 + 37 * i % 241 for i in range(241)) * 8  # no 255 among them
+    restarts = [bytes([0xFF, 0xD0 + i]) for i in range(8)]
+    last = max(range(8), key=lambda i: data.rfind(restarts[i]))
+    if restarts[last] not in data:
+        return noise * (len(data) // 2 // len(noise) + 1)
+    intervals = sum(map(data.count, restarts)) // 8 + 8
+    return b"".join(noise + restarts[(last + 1 + i) % 8] for i in range(intervals))
+
+
+def _is_in_last_scan(data: bytes) -> bool:
+    """Whether a progressive JPEG ends in the scan that adds the last bits of the last coefficients."""
+    to_come = set()
+    for start in _positions(data, b"\xff\xc2"):
+        to_come = {(data[at], end) for at in range(start + 10, start + 10 + 3 * data[start + 9], 3) for end in (0, 63)}
+    for start in _positions(data, b"\xff\xda"):
+        components = data[start + 5 : start + 5 + 2 * data[start + 4] : 2]
+        _, last, bits = data[start + 5 + 2 * data[start + 4] :][:3]
+        if bits & 15 == 0:
+            to_come -= {(component, last) for component in components}
+    return not to_come
+
+
+def _positions(data: bytes, marker: bytes) -> Iterator[int]:
+    at = data.find(marker)
+    while 0 <= at < len(data) - 40:
+        yield at
+        at = data.find(marker, at + 2)
+
+
+def _small_jpeg(data: bytes) -> Image.Image:
+    file = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    file.draft(None, (1000, 1000))
+    file.load()
+    return file
+
+
+# -- PNG: chunks that do not matter, and a missing end ----------------------------------------------------------------
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What bears on the pixels, if it is intact. All else is dropped: texts, times, resolutions, thumbnails.
+_OPTIONAL = {b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def _png(data: bytes, max_pixels: int) -> bytes | None:
+    kept = [_SIGNATURE]
+    pixels: list[bytes] = []
+    header, ended = b"", False
+    for kind, body, intact in _chunks(data):
+        if kind == b"IEND":
+            ended = True
+            break
+        if kind == b"IDAT":
+            pixels.append(body)
+        elif kind == b"IHDR":
+            header = body
+        if (kind in (b"IHDR", b"PLTE", b"IDAT") and intact) or (
+            kind in _OPTIONAL and intact and _is_usable(kind, body)
+        ):
+            kept.append(_chunk(kind, body))
+    if len(header) != 13 or not pixels:
+        return None
+    if not ended:
+        filled = _filled(header, b"".join(pixels), max_pixels)
+        if filled is None:
+            return None
+        dropped = (b"IDAT", b"acTL", b"fcTL", b"fdAT")
+        kept = [chunk for chunk in kept if chunk[4:8] not in dropped] + [_chunk(b"IDAT", filled)]
+    return b"".join([*kept, _chunk(b"IEND", b"")])
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """The type and content of each chunk, and whether its checksum is right; the last may be cut short."""
+    at = len(_SIGNATURE)
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        kind, body, checksum = data[at + 4 : at + 8], data[at + 8 : at + 8 + size], data[at + 8 + size : at + 12 + size]
+        yield kind, body, checksum == struct.pack(">I", zlib.crc32(kind + body))
+        at += 12 + size
+
+
+def _is_usable(kind: bytes, body: bytes) -> bool:
+    if kind != b"iCCP":
+        return True
+    try:
+        decompressor = zlib.decompressobj()
+        decompressor.decompress(body.split(b"\0", 1)[1][1:], _PROFILE_BYTES)
+    except (IndexError, zlib.error):
+        return False
+    return decompressor.eof
+
+
+def _filled(header: bytes, compressed: bytes, max_pixels: int) -> bytes | None:
+    """The pixels of a PNG that is cut short, its last row repeated in place of what is missing."""
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if interlaced or kind not in _CHANNELS or width * height > max_pixels:
+        return None
+    row = 1 + (width * depth * _CHANNELS[kind] + 7) // 8
+    try:
+        raw = zlib.decompressobj().decompress(compressed, row * height)
+    except zlib.error:
+        return None
+    rows = len(raw) // row
+    if rows < (1 - _LOST) * height:
+        return None
+    repeated = b"\2" + bytes(row - 1)  # as the row above
+    return zlib.compress(raw[: rows * row] + repeated * (height - rows), 1)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+# -- BMP: the end is missing ------------------------------------------------------------------------------------------
+
+
+def _bmp(data: bytes) -> bytes | None:
+    """With black in place of what is missing; the rows of most begin at the bottom."""
+    start = int.from_bytes(data[10:14], "little")
+    width, height, bits = struct.unpack("<ii2xH", data[18:30].ljust(12, b"\0"))
+    size = (width * bits + 31) // 32 * 4 * abs(height)
+    missing = start + size - len(data)
+    return data + bytes(missing) if 0 < missing <= _LOST * size else None

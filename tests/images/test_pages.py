@@ -1,0 +1,196 @@
+"""Files of several pages, sizes or previews: the main picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from searchengine.errors import NotAnImageError
+from searchengine.images import decode, for_browser, sniff, thumbnail
+from tests.images.pictures import corners, encoded, orientation_exif, quadrants
+
+Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
+
+
+def page(image: Image.Image, *more: Entry) -> tuple[bytes, list[Entry]]:
+    """The pixels and the entries of an uncompressed grey or RGB page."""
+    channels = len(image.getbands())
+    return image.tobytes(), [
+        (256, 4, (image.width,)),
+        (257, 4, (image.height,)),
+        (258, 3, (8,) * channels),
+        (259, 3, (1,)),
+        (262, 3, (2 if channels == 3 else 1,)),
+        (277, 3, (channels,)),
+        (278, 4, (image.height,)),
+        (279, 4, (len(image.tobytes()),)),
+        *more,
+    ]
+
+
+def tiff(
+    pages: Sequence[tuple[bytes, list[Entry]]],
+    below: Sequence[tuple[bytes, list[Entry]]] = (),
+    order: str = "<",
+) -> bytes:
+    """A TIFF of several pages; those ``below`` are sub-directories of the first."""
+    file = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
+
+    def write(content: bytes, entries: list[Entry]) -> tuple[int, int]:
+        """Where the directory begins, and where it says where the next one begins."""
+        start = len(file)
+        file.extend(content)
+        placed = []
+        for tag, kind, values in sorted([*entries, (273, 4, (start,))]):
+            packed = struct.pack(order + {1: "B", 3: "H", 4: "I"}[kind] * len(values), *values)
+            if len(packed) > 4:
+                placed.append((tag, kind, len(values), struct.pack(order + "I", len(file))))
+                file.extend(packed)
+            else:
+                placed.append((tag, kind, len(values), packed.ljust(4, b"\0")))
+        directory = len(file)
+        file.extend(struct.pack(order + "H", len(placed)))
+        for tag, kind, count, place in placed:
+            file.extend(struct.pack(order + "HHI", tag, kind, count) + place)
+        file.extend(bytes(4))
+        return directory, len(file) - 4
+
+    offsets = tuple(write(*each)[0] for each in below)
+    link = 4
+    for number, (content, entries) in enumerate(pages):
+        with_below = [*entries, (330, 4, offsets)] if offsets and number == 0 else entries
+        directory, following = write(content, with_below)
+        file[link : link + 4] = struct.pack(order + "I", directory)
+        link = following
+    return bytes(file)
+
+
+REDUCED: Entry = (254, 4, (1,))
+BLACK = Image.new("RGB", (16, 8))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [page(BLACK, REDUCED), page(quadrants())],
+        [page(BLACK, (255, 3, (2,))), page(quadrants())],
+        [page(BLACK, (254, 4, (4,))), page(quadrants())],
+        [page(BLACK, REDUCED), page(quadrants()), page(BLACK)],
+        [page(BLACK), page(Image.new("RGB", (32, 16))), page(quadrants())],  # a pyramid that begins at its top
+        [page(quadrants()), page(BLACK, REDUCED)],
+        [page(quadrants()), page(BLACK)],
+        [page(quadrants()), page(Image.new("RGB", (64, 64)))],  # the second sheet of a document
+        [page(quadrants()), page(Image.new("RGB", (80, 40)))],
+        [page(BLACK, REDUCED), page(quadrants(), REDUCED)],
+    ],
+)
+def test_the_page_of_a_tiff_that_is_meant(pages: list[tuple[bytes, list[Entry]]], order: str) -> None:
+    decoded = decode(tiff(pages, order=order))
+    assert (decoded.format, decoded.width, decoded.height) == ("TIFF", 64, 32)
+    assert corners(decoded.pixels) == "RGBW"
+
+
+def test_the_page_that_is_meant_may_lie_below_the_first() -> None:
+    assert corners(decode(tiff([page(BLACK, REDUCED)], [page(quadrants())])).pixels) == "RGBW"
+    assert corners(decode(tiff([page(quadrants())], [page(BLACK, REDUCED)])).pixels) == "RGBW"
+
+
+def test_pages_in_a_circle() -> None:
+    data = bytearray(tiff([page(BLACK, REDUCED), page(quadrants())]))
+    data[-4:] = data[4:8]
+    assert corners(decode(bytes(data)).pixels) == "RGBW"
+
+
+def sensor(width: int, height: int) -> tuple[bytes, list[Entry]]:
+    """What a camera's sensor saw."""
+    content, entries = page(Image.new("L", (width, height), 9))
+    return content, [(tag, kind, (32803,) if tag == 262 else values) for tag, kind, values in entries]
+
+
+def preview(orientation: int | None = None) -> bytes:
+    exif = {} if orientation is None else {"exif": orientation_exif(orientation)}
+    return encoded(quadrants(640, 320), "JPEG", **exif)
+
+
+def jpeg_page(data: bytes, *more: Entry) -> tuple[bytes, list[Entry]]:
+    _, entries = page(Image.new("RGB", (640, 320)), REDUCED, *more)
+    changed = {259: (7,), 262: (6,), 279: (len(data),)}
+    return data, [(tag, kind, changed.get(tag, values)) for tag, kind, values in entries]
+
+
+THUMBNAIL = page(Image.new("RGB", (160, 120), "red"), REDUCED)
+TURNED: Entry = (274, 3, (6,))
+RAWS = {
+    "NEF": tiff([page(Image.new("RGB", (160, 120)), REDUCED, TURNED)], [jpeg_page(preview()), sensor(1200, 600)], ">"),
+    "DNG": tiff([(*page(BLACK, REDUCED, TURNED, (50706, 1, (1, 4, 0, 0))),)], [jpeg_page(preview()), sensor(900, 600)]),
+    "CR2": tiff([jpeg_page(b"CR\2\0" + preview(6)), THUMBNAIL]),  # the content of the first page begins at byte 8
+    "an uncompressed preview": tiff([THUMBNAIL], [page(quadrants(640, 320), REDUCED), sensor(1200, 600)]),
+    "RAF": b"FUJIFILMCCD-RAW 0201" + bytes(100) + preview(6) + bytes(5000),
+    "RW2": b"IIU\0" + tiff([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
+    "ORF": b"IIRO" + tiff([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
+    "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"CMT1" + tiff([page(BLACK, TURNED)]) + preview() + bytes(5000),
+}
+
+
+@pytest.mark.parametrize("name", RAWS)
+def test_camera_raw_is_its_large_preview(name: str) -> None:
+    data = RAWS[name]
+    decoded = decode(data)
+    upright = name == "an uncompressed preview"
+    assert decoded.format == ("TIFF" if upright else "RAW")
+    assert (decoded.width, decoded.height) == ((640, 320) if upright else (320, 640))
+    assert corners(decoded.pixels) == ("RGBW" if upright else "BRWG")
+    assert decode(data, at_least=(80, 80)).pixels.shape[0] < 400
+    assert corners(decode(thumbnail(data)).pixels) == corners(decode(for_browser(data)[0]).pixels)
+
+
+def test_camera_raw_that_has_only_a_thumbnail_is_named() -> None:
+    small = encoded(Image.new("RGB", (160, 120)), "JPEG")
+    for data in (
+        tiff([THUMBNAIL], [sensor(1200, 600)]),
+        tiff([sensor(1200, 600)]),
+        b"FUJIFILMCCD-RAW 0201" + small,
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(500),
+        b"IIRO\x08\0\0\0" + small,
+    ):
+        with pytest.raises(NotAnImageError, match=r"a camera raw file .* Export it as JPEG\."):
+            decode(data)
+
+
+@pytest.mark.parametrize("bitmap_format", ["png", "bmp"])
+def test_the_largest_picture_of_an_icon(bitmap_format: str) -> None:
+    data = encoded(quadrants(64, 64), "ICO", sizes=[(16, 16), (64, 64), (32, 32)], bitmap_format=bitmap_format)
+    assert sniff(data) == "ICO"
+    decoded = decode(data)
+    assert (decoded.format, decoded.width, decoded.height, corners(decoded.pixels)) == ("ICO", 64, 64, "RGBW")
+    assert for_browser(data)[1] == "image/jpeg"
+
+
+def test_a_macos_icon() -> None:
+    data = encoded(quadrants(256, 256), "ICNS")
+    decoded = decode(data)
+    assert decoded.format == "ICNS"
+    assert decoded.width >= 256
+    assert corners(decoded.pixels) == "RGBW"
+
+
+@pytest.mark.parametrize("no_jp2", [False, True])
+def test_jpeg_2000(no_jp2: bool) -> None:
+    data = encoded(quadrants(), "JPEG2000", no_jp2=no_jp2)
+    assert (decode(data).format, corners(decode(data).pixels)) == ("JP2", "RGBW")
+    assert for_browser(data)[1] == "image/jpeg"
+
+
+def test_portable_pixmaps() -> None:
+    for image in (quadrants(), quadrants().convert("L")):
+        file = io.BytesIO()
+        image.save(file, "PPM")
+        decoded = decode(file.getvalue())
+        assert decoded.format == "PPM"
+        assert np.array_equal(decoded.pixels, np.asarray(image.convert("RGB")))

@@ -1,0 +1,108 @@
+"""Files that bend or break the rules of their format, and that browsers show."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from searchengine.errors import DamagedImageError
+from searchengine.images import decode, thumbnail
+from tests.images.pictures import corners, encoded, quadrants
+
+
+def chunk(kind: bytes, body: bytes, *, wrong: bool = False) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
+
+
+def photo(width: int = 320, height: int = 240) -> Image.Image:
+    """Noise that is smooth enough to be compressed as photos are."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+JPEGS = {
+    "baseline": encoded(photo(), "JPEG"),
+    "progressive": encoded(photo(), "JPEG", progressive=True),
+    "restarts": encoded(photo(), "JPEG", restart_marker_rows=1),
+    "grey": encoded(photo().convert("L"), "JPEG"),
+    "inks": encoded(photo().convert("CMYK"), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_without_its_end(name: str) -> None:
+    data, whole = JPEGS[name], decode(JPEGS[name]).pixels
+    for cut in (1, 2):
+        assert np.array_equal(decode(data[:-cut]).pixels, whole)
+    cut_short = decode(data[:-40], at_least=(60, 80)).pixels.astype(int)
+    assert np.abs(cut_short - decode(data, at_least=(60, 80)).pixels).mean() < 3
+    assert thumbnail(data[:-2]) == thumbnail(data)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_of_which_much_is_missing_is_damaged(name: str) -> None:
+    for share in (0.3, 0.5) if name == "progressive" else (0.3, 0.6, 0.85):
+        with pytest.raises(DamagedImageError):
+            decode(JPEGS[name][: round(len(JPEGS[name]) * share)])
+
+
+def test_bytes_that_have_no_business_in_a_jpeg() -> None:
+    data = JPEGS["baseline"]
+    at = data.index(b"\xff\xdb")
+    expected = decode(data).pixels
+    for odd in (data + bytes(1000), data[:at] + b"no business" + data[at:], data[:2] + b"\xff\xff" + data[2:]):
+        assert np.array_equal(decode(odd).pixels, expected)
+    at = data.index(b"\xff\xda")
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    assert np.array_equal(decode(data[: end - 3] + b"\0\0\0" + data[end:]).pixels, expected)  # Ss, Se, Ah and Al
+
+
+PNG = encoded(quadrants(), "PNG")
+TEXT = zlib.compress(b"x" * 2_000_000)
+ODD_CHUNKS = {
+    "a long zTXt": chunk(b"zTXt", b"workflow\0\0" + TEXT),
+    "a long iTXt": chunk(b"iTXt", b"workflow\0\1\0\0\0" + TEXT),
+    "texts of more than 64 MB": chunk(b"tEXt", b"a\0" + b"x" * 65_000_000),
+    "a profile of 2 MB": chunk(b"iCCP", b"p\0\0" + TEXT),
+    "a broken profile": chunk(b"iCCP", b"p\0\0" + TEXT[:20]),
+    "a profile in an unknown compression": chunk(b"iCCP", b"p\0\7" + TEXT),
+    "a wrong checksum of tIME": chunk(b"tIME", b"\7\xe9\1\1\1\1\1", wrong=True),
+    "a wrong checksum of iCCP": chunk(b"iCCP", b"p\0\0", wrong=True),
+    "a wrong checksum of tRNS": chunk(b"tRNS", b"\0\xff\0\0\0\0", wrong=True),
+    "a short gAMA": chunk(b"gAMA", b"\0"),
+    "a short pHYs": chunk(b"pHYs", b"\0"),
+    "a short sRGB": chunk(b"sRGB", b""),
+    "a type of odd bytes": chunk(b"a\x80b\0", b"x"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CHUNKS)
+def test_a_png_with(name: str) -> None:
+    assert corners(decode(PNG[:33] + ODD_CHUNKS[name] + PNG[33:]).pixels) == "RGBW"
+
+
+@pytest.mark.parametrize("name", [name for name in ODD_CHUNKS if "tRNS" not in name])
+def test_a_png_that_ends_with(name: str) -> None:
+    assert corners(decode(PNG[:-12] + ODD_CHUNKS[name] + PNG[-12:]).pixels) == "RGBW"
+
+
+def test_a_png_without_its_end() -> None:
+    data = encoded(photo(), "PNG")
+    expected = decode(data).pixels
+    for cut in (1, 12, 14, 16):
+        assert np.array_equal(decode(data[:-cut]).pixels, expected)
+    cut_short = decode(data[: round(len(data) * 0.98)]).pixels
+    assert np.array_equal(cut_short[:220], expected[:220])
+    with pytest.raises(DamagedImageError):
+        decode(data[: round(len(data) * 0.8)])
+
+
+def test_a_bmp_without_its_end() -> None:
+    data = encoded(photo(), "BMP")
+    assert np.array_equal(decode(data[:-3]).pixels[2:], decode(data).pixels[2:])
+    with pytest.raises(DamagedImageError):
+        decode(data[: len(data) // 2])
