@@ -77,7 +77,7 @@ def _tiff(data: bytes) -> ImageFile.ImageFile:
     try:
         return TiffImagePlugin.TiffImageFile(io.BytesIO(data))
     except SyntaxError as error:
-        if not page.get(tiff.BITS, 1):  # cut short
+        if not page.is_unusual:
             raise
         raise NotAnImageError(
             f"This TIFF image has {page.description}, which cannot be read. Save it with 8 or 16 bits a sample, "

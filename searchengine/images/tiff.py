@@ -58,6 +58,11 @@ class Page:
         )
 
     @property
+    def is_unusual(self) -> bool:
+        """Whether its samples are of a kind that Pillow does not read."""
+        return self.get(SAMPLES, 1) > 4 or self.get(BITS, 1) > 16 or self.get(SAMPLE_FORMAT, 1) != 1
+
+    @property
     def description(self) -> str:
         """Its samples in words, such as "3 bands of 32-bit floating point"."""
         samples = self.get(SAMPLES, 1)
