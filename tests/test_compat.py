@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin
 from searchengine.compat import make_openvino_convert_on_python_3_13, pillow_warnings_ignored
 from searchengine.errors import DamagedImageError
 from searchengine.images import decode, thumbnail
+from searchengine.images.decoding import ImageSource
 from tests.images.pictures import encoded, quadrants, tiff
 
 # Its EXIF block is announced beyond the end of the file.
@@ -92,7 +93,7 @@ def test_pillow_prints_nothing_as_a_last_resort(
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(TiffImagePlugin, "MAX_SAMPLESPERPIXEL", 0)  # at which Pillow logs an error
     with pytest.raises(DamagedImageError):
-        decode(encoded(quadrants(), "TIFF"))
+        ImageSource(encoded(quadrants(), "TIFF"))  # in this process, where the handlers are patched
     assert capsys.readouterr() == ("", "")
 
 
