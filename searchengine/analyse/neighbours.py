@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
+from searchengine.compat import processors
 from searchengine.errors import QueryError
 from searchengine.files import csv_writer, output_file
 from searchengine.index.local import LocalIndex
@@ -233,7 +233,7 @@ class _Sheets:
         self._records = records
         self._progress = progress
         self._unreadable = frozenset(id_ for id_, record in records.items() if not _is_file(record.file))
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sheet")
+        self._pool = ThreadPoolExecutor(processors(), thread_name_prefix="sheet")
         self.drawn = 0
         self.removed = 0
         self.missing: set[int] = set()

@@ -6,7 +6,6 @@ is missing when it is repeated, and deletes outdated sheets of its own but no fi
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from searchengine.compat import processors
 from searchengine.errors import ImageError, IndexingError
 from searchengine.files import check_output_folder, output_errors, read_regular, replace_bytes, replacing
 from searchengine.images import decode
@@ -50,7 +50,7 @@ def tiles(records: Sequence[ImageRecord], side: int) -> Iterator[Image]:
         except (OSError, ImageError):
             return Image.new("RGB", (side, side), record.colour or _EMPTY)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="tile") as pool:
+    with ThreadPoolExecutor(processors(), thread_name_prefix="tile") as pool:
         for start in range(0, len(records), _AHEAD):
             yield from pool.map(load, records[start : start + _AHEAD])
 

@@ -17,6 +17,7 @@ import click
 from searchengine import __version__
 from searchengine.cli.options import HelpMixin
 from searchengine.cli.output import flushed, print_result, replace_unencodable
+from searchengine.compat import limit_library_threads
 from searchengine.errors import SearchEngineError, missing_package
 
 _EPILOG = """\
@@ -118,6 +119,7 @@ def _run(program: str, arguments: Sequence[str] | None) -> int:
     verb = "index" if program != "searchengine" else given[0] if given else ""
     try:
         replace_unencodable()
+        limit_library_threads()
         with flushed():
             command = _searchengine if program == "searchengine" else load_verb("index")
             try:

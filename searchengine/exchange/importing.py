@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import processors
 from searchengine.errors import IndexingError, IndexNotFoundError
 from searchengine.exchange.formats import read_features
 from searchengine.exchange.table import Columns, FeatureTable
@@ -278,7 +279,7 @@ def _path_inside(folder: Path, path: str) -> bytes:
 
 def _look_at_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress) -> list[ImageRow]:
     """Add to each row the size, colour and content of its picture, where it can be read."""
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="look") as pool:
+    with ThreadPoolExecutor(processors(), thread_name_prefix="look") as pool:
         seen = list(pool.map(lambda row: _look_at_picture(row, folder), rows))
     absent = sum(row.path is not None and row.width is None for row in seen)
     if absent:

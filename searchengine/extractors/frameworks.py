@@ -11,12 +11,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from searchengine.compat import make_openvino_convert_on_python_3_13
+from searchengine.compat import lacks_avx, make_openvino_convert_on_python_3_13
 from searchengine.errors import ExtractorError
+
+NO_AVX = (
+    "This processor lacks AVX, instructions that TensorFlow needs. Use --model efficientnet-lite0, which runs without "
+    "TensorFlow, or run `searchengine prepare` on another machine and share the cache of models "
+    "(SEARCHENGINE_CACHE_DIR)."
+)
 
 
 def import_keras() -> ModuleType:
     """Keras on TensorFlow. Raises ExtractorError if it is not installed, or Keras already runs on another backend."""
+    if "tensorflow" not in sys.modules and lacks_avx():
+        raise ExtractorError(NO_AVX)
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

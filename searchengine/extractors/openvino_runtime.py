@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import thread_limit
 from searchengine.errors import ExtractorError
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import Images, embed_in_batches, preprocess
@@ -136,8 +137,9 @@ class OpenVINOExtractor:
             # Threads that are tied to processors wait for whatever else runs there: decoding, to begin with.
             "ENABLE_CPU_PINNING": False,
         }
-        if self._threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self._threads
+        threads = self._threads or thread_limit()
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
         # The batch stays dynamic: fixed sizes were no faster. No CACHE_DIR: it doubles the disk use and saves nothing.
         return import_openvino().Core().compile_model(str(self._model.xml), "CPU", settings)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 from searchengine import errors
 from searchengine.errors import ExtractorError
+from searchengine.extractors.frameworks import NO_AVX
 from searchengine.files import parse_json
 from searchengine.processes import environment, python
 
@@ -50,8 +52,9 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(request).encode())
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already: the exit code tells why
+                process.stdin.write(json.dumps(request).encode())
+                process.stdin.close()
             for line in process.stdout:
                 with contextlib.suppress(ValueError):  # a line that is no answer: the exit code tells the rest
                     answer = parse_json(line)
@@ -67,6 +70,8 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
         raise getattr(errors, answer["error"], ExtractorError)(answer["message"])
     if code == 0 and answer and "progress" not in answer:
         return answer
+    if code == -signal.SIGILL:
+        raise ExtractorError(f"{doing} was stopped by an illegal instruction. {NO_AVX}")
     if code < 0:
         raise ExtractorError(
             f"{doing} was stopped by signal {-code}, perhaps for want of memory: it takes about 3 GB once. Free some, "

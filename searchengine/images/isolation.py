@@ -5,13 +5,13 @@ A worker that takes too long or too much is killed, and a decoder that crashes t
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from searchengine.compat import processors
 from searchengine.errors import DamagedImageError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
 from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, is_worker
@@ -19,7 +19,7 @@ from searchengine.processes import CallFailedError, CallTimedOutError, Limits, P
 MAX_PIXELS = 16_384 * 12_288  # as the largest photos of phones; 600 MB as RGB
 
 # Four at least: the server decodes two uploads and two thumbnails at a time, and neither is to wait for the other.
-_POOL = Pool(max(4, os.cpu_count() or 1))
+_POOL = Pool(max(4, processors()))
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

@@ -7,7 +7,6 @@ then computed in float64, and ordered by (distance, id).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import processors
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import EUCLIDEAN, check_metric
 from searchengine.progress import QUIET, Progress
@@ -150,7 +150,7 @@ def nearest_rows(
         return len(block)
 
     if k and len(queries):
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="nearest") as pool:
+        with ThreadPoolExecutor(processors(), thread_name_prefix="nearest") as pool:
             for done in pool.map(fill, range(0, len(queries), step)):
                 progress.advance(done)
     return positions, distances

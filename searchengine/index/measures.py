@@ -8,7 +8,6 @@ grows like the square root of d, but the bound is what makes the result exact.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import processors
 from searchengine.index import metrics
 
 _EPS = float(np.finfo(np.float32).eps)
@@ -278,11 +278,7 @@ def share(work: Callable[[slice], None], count: int, step: int) -> None:
 
 
 def _threads() -> int:
-    try:
-        processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        processors = os.cpu_count() or 1
-    return min(processors, _MOST_THREADS)
+    return min(processors(), _MOST_THREADS)
 
 
 @cache

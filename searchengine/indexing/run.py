@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from searchengine.compat import processors
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
 from searchengine.images import Walk, find
@@ -272,7 +273,7 @@ class _Run:
 
     def _execute(self, store: Store, plan: Plan, changes: Changes) -> None:
         """Read what is new or different, embed it in batches, and commit about once a second."""
-        threads, size = self.options.threads or os.cpu_count() or 1, max(1, self.options.batch_size)
+        threads, size = self.options.threads or processors(), max(1, self.options.batch_size)
         preprocess = self.extractor.preprocess
         done, committed = plan.total - len(plan.candidates), time.monotonic()
         self.progress.start(plan.total, done)

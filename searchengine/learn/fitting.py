@@ -8,7 +8,6 @@ images, with the C that has the least log loss over all inner splits.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import LearningError
 from searchengine.learn.classifiers import Classifier
@@ -153,7 +153,7 @@ def stratified_folds(truth: NDArray[np.int64], groups: NDArray[np.int64], most: 
 def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[float, NDArray[np.float64]]:
     """C for the final model; (n, classes) held-out probabilities, zero where nothing was held out."""
     number = cross.number
-    with ThreadPoolExecutor(min(number, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(number, processors())) as pool:
         outcomes = list(pool.map(lambda fold: _one_fold(cross, fold), range(number)))
     probabilities = np.zeros((len(cross.truth), classes))
     for fold, (_, known, rows) in enumerate(outcomes):

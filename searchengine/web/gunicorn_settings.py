@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from searchengine.compat import limit_library_threads
 from searchengine.errors import SearchEngineError
 from searchengine.settings import load_settings
 
+limit_library_threads()
 try:
     _settings = load_settings()
 except SearchEngineError as error:

@@ -23,6 +23,7 @@ from searchengine.analyse.evaluation.results import (
     Picture,
     first_of,
 )
+from searchengine.compat import processors
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
@@ -101,7 +102,7 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress | None =
 
     candidates = find_queries(folder)
     progress.start(len(candidates), 0)
-    for reading in read_ahead(candidates, extractor.preprocess, (), threads=os.cpu_count() or 1, ahead=2 * _BATCH):
+    for reading in read_ahead(candidates, extractor.preprocess, (), threads=processors(), ahead=2 * _BATCH):
         if reading.picture is None:
             unreadable += 1
             reason = reading.reason or "The file has gone."

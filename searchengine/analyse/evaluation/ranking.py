@@ -11,7 +11,6 @@ A ranking is measured and forgotten, never kept as a whole.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from searchengine.analyse.evaluation import metrics
 from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.statistics import GROUPS, without_each_group
+from searchengine.compat import processors
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import check_metric
 
@@ -106,7 +106,7 @@ class Ranker:
             what ``take`` returned, in the order of the queries.
         """
         size = min(_QUERIES, max(1, _BLOCK_BYTES // (4 * max(len(self._collection.rows), 1))))
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="rank") as pool:
+        with ThreadPoolExecutor(processors(), thread_name_prefix="rank") as pool:
             for start in range(0, len(left_out), size):
                 part = slice(start, min(start + size, len(left_out)))
                 block = features(part)

@@ -7,7 +7,6 @@ where it is not given, by the silhouette (Rousseeuw 1987) of a sample.
 from __future__ import annotations
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from searchengine.analyse.mapping.rows import (
     stamps_of,
 )
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
+from searchengine.compat import processors
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import QueryError
 from searchengine.files import check_output_folder
@@ -183,7 +183,7 @@ def _write_sheets(index: LocalIndex, out: Path, groups: dict[str, tuple[str, lis
             folder.write(name, sheet, title, missing)
 
     progress.start(len(groups), what="Contact sheets", unit="sheets")
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="sheet") as pool:
+    with ThreadPoolExecutor(processors(), thread_name_prefix="sheet") as pool:
         for _ in pool.map(draw, groups):
             progress.advance()
     folder.remove_others(groups)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import processors
 from searchengine.errors import LearningError
 from searchengine.extractors import Extractor
 from searchengine.images import DecodedImage, decode, find, resize
@@ -23,7 +24,7 @@ from searchengine.learn.triplets.inputs import Augmentation, Records
 from searchengine.progress import Progress
 
 _BATCH = 32
-_THREADS = os.cpu_count() or 1
+_THREADS = processors()
 _VIEW_SOURCE = 1.5  # augmented views are cut from a picture this many times larger than the input
 
 
