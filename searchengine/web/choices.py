@@ -61,11 +61,11 @@ def index_choices(
         image_id = None if record is None else record.id if is_this else _same_image(index, record)
         again = None
         if image_id is not None:
-            href = url_in(index, "pages.search", id=image_id, **values)
+            href = url_in(index, "search.by_id", id=image_id, **values)
         else:
             href = url_in(index, "pages.home")
         if uploaded and _takes_uploads(index):
-            again = url_in(index, "pages.search_upload", **values)
+            again = url_in(index, "search.by_upload", **values)
         try:
             note = index.title
         except SearchEngineError:  # the others can be chosen all the same

@@ -16,12 +16,11 @@ from searchengine.extractors import ExtractorSpec
 from searchengine.images import MAX_PIXELS
 from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord
-from searchengine.web.api import wants_json
 from searchengine.web.cards import Card, card_of, cards_of
 from searchengine.web.choices import Address, index_choices, other_side, short_title
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
-from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, shown_k, style_of_query
-from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric
+from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, query_json, shown_k, style_of_query
+from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric, wants_json
 from searchengine.web.renditions import has_file, read_file
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
@@ -139,7 +138,7 @@ def by_id() -> ResponseReturnValue:
 
     comparison = Comparison(*_sides(rank, _rankings(request.args)), k, record=record)
     if wants_json():
-        return _to_json({"id": record.id, "path": record.path}, comparison)
+        return _to_json(comparison)
     return _page(comparison).render()
 
 
@@ -159,7 +158,7 @@ def by_upload() -> ResponseReturnValue:
 
     comparison = Comparison(*_sides(rank, rankings), k, upload=upload)
     if wants_json():
-        return _to_json({"upload": upload.name, "width": upload.width, "height": upload.height}, comparison)
+        return _to_json(comparison)
     return _page(comparison).render()
 
 
@@ -218,9 +217,9 @@ def _feature_of_file(index: ServedIndex, record: ImageRecord) -> NDArray[np.floa
         raise RequestError(reason) from error
 
 
-def _to_json(query: dict[str, Any], comparison: Comparison) -> Response:
+def _to_json(comparison: Comparison) -> Response:
     return jsonify(
-        query=query,
+        query=query_json(comparison.record, comparison.upload),
         shared=comparison.shared.count,
         rank_alike=bool(comparison.alike),
         sides=[
@@ -244,7 +243,7 @@ def _page(comparison: Comparison) -> ComparePage:
         query=None if record is None else card_of(record),
         record=record,
         upload=comparison.upload,
-        place=style_of_query(record, comparison.upload),
+        query_style=style_of_query(record, comparison.upload),
         file_gone=is_file_gone(record),
         k=k,
         k_choices=k_choices(k),
@@ -266,11 +265,11 @@ def _back(left: Side, k: int, record: ImageRecord | None) -> Address:
     """The ranking on the left by itself."""
     values: dict[str, Any] = {"k": shown_k(k), "metric": left.by}
     if record is None:
-        again = url_in(left.collection, "pages.search_upload", **values)
+        again = url_in(left.collection, "search.by_upload", **values)
         return Address(url_in(left.collection, "pages.home"), again=again)
     if left.self_id is None:  # that index does not hold the image
-        return Address(url_for("pages.search", id=record.id, k=values["k"]))
-    return Address(url_in(left.collection, "pages.search", id=left.self_id, **values))
+        return Address(url_for("search.by_id", id=record.id, k=values["k"]))
+    return Address(url_in(left.collection, "search.by_id", id=left.self_id, **values))
 
 
 def _marked(side: Side, other_ranks: Sequence[int | None]) -> Side:

@@ -17,8 +17,7 @@ from searchengine.errors import (
     UnknownImageError,
 )
 from searchengine.settings import Settings
-from searchengine.web.api import wants_json
-from searchengine.web.queries import RequestError
+from searchengine.web.queries import RequestError, wants_json
 from searchengine.web.renditions import FileGoneError
 from searchengine.web.uploads import drain, too_many_bytes
 

@@ -12,10 +12,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.analyse.evaluation.report import templates as evaluation_templates
 from searchengine.settings import load_settings
-from searchengine.web import api, assets, compare, evaluations, images, maps, pages
+from searchengine.web import analysis, assets, compare, images, indexes, pages, search
 from searchengine.web.engines import Engine, open_engines
 from searchengine.web.error_pages import handle_errors
-from searchengine.web.filters import add_filters
 from searchengine.web.indexes import ServedIndex, Site, names_of, serve_site
 from searchengine.web.queries import MAX_EXAMPLES
 from searchengine.web.renditions import Renditions
@@ -73,19 +72,18 @@ def create_app(
     assert app.jinja_loader is not None
     app.jinja_loader = ChoiceLoader([app.jinja_loader, PrefixLoader(evaluation_templates())])
     app.add_template_global(nonce)
-    add_filters(app)
 
     _compress(app)  # first, because what is registered first is called last after a request
     secure(app, settings)
     handle_errors(app, settings)
     serve_site(app, site)
     app.register_blueprint(pages.pages)
+    app.register_blueprint(search.search)
     app.register_blueprint(compare.compare)
-    app.register_blueprint(maps.maps)
-    app.register_blueprint(evaluations.evaluations)
+    app.register_blueprint(analysis.analysis)
     app.register_blueprint(images.images)
     app.register_blueprint(assets.assets)
-    app.register_blueprint(api.api)
+    app.register_blueprint(indexes.indexes)
 
     if settings.proxies:
         count = settings.proxies

@@ -1,4 +1,4 @@
-"""The indexes that a server shows: their names, their addresses, and the one that a request is about.
+"""The indexes that a server shows: their names, their addresses, the one that a request is about, and their health.
 
 The first index has the plain addresses (``/``, ``/search``). Each one, the first too, is also found below ``/i/NAME``.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, abort, current_app, g, request, url_for
+from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, request, url_for
 
+from searchengine.errors import SearchEngineError
 from searchengine.settings import Settings
 from searchengine.web.engines import Engine
 from searchengine.web.nearness import Nearness
@@ -83,6 +85,9 @@ class IndexBlueprint(Blueprint):
         super().add_url_rule(f"/i/<index>{rule}", *args, **options)
 
 
+indexes = IndexBlueprint("indexes", __name__)
+
+
 def serve_site(app: Flask, site: Site) -> None:
     """Let the views of ``app`` ask for ``this_site`` and ``this_index``, and let ``url_for`` keep to that index."""
     app.extensions[_EXTENSION] = site
@@ -143,6 +148,38 @@ def names_of(folders: Sequence[Path]) -> list[str]:
             unique, number = f"{name}-{number}", number + 1
         names.append(unique)
     return names
+
+
+@indexes.get("/healthz")
+def healthz() -> Response:
+    """The first index's numbers and those of all; below ``/i/NAME`` those of that index only."""
+    body = _health(this_index())
+    if not addressed_by_name():
+        body["indexes"] = [{"name": index.name, **_health(index)} for index in this_site().indexes]
+        failures = [health for health in body["indexes"] if health["status"] != "ok"]
+        if failures and body["status"] == "ok":
+            body["status"] = "error"
+            body["error"] = " ".join(f"{health['name']}: {health['error']}" for health in failures)
+    response = jsonify(body)
+    if body["status"] != "ok":
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return response
+
+
+def _health(index: ServedIndex) -> dict[str, Any]:
+    try:
+        status = index.engine.index.status()
+    except SearchEngineError as error:
+        return {"status": "error", "error": str(error)}
+    run = status.run
+    return {
+        "status": "ok",
+        "images": status.images,
+        "extractor": status.extractor,
+        "fingerprint": status.fingerprint,
+        "updated": status.updated,
+        "run": None if run is None else {"done": run.done, "total": run.total, "active": run.active},
+    }
 
 
 def _name_in(path: str) -> str | None:

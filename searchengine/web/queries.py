@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from flask import request
+
 from searchengine.errors import SearchEngineError, UnknownNameError
 from searchengine.feedback import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, rule_title
 from searchengine.index.metrics import check_metric
@@ -32,6 +34,11 @@ class RequestError(SearchEngineError):
     def __init__(self, message: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(message)
         self.status = int(status)
+
+
+def wants_json() -> bool:
+    """Whether the client prefers JSON to a page. A browser, and a client that takes anything, gets the page."""
+    return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
 
 
 def parse_id(text: str | None) -> int | None:

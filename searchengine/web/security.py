@@ -19,7 +19,7 @@ FOREVER = "public, max-age=31536000, immutable"
 FOREVER_PRIVATE = "private, max-age=31536000, immutable"
 ASK_AGAIN = "private, no-cache"
 
-_PAGE_OR_JSON = {"pages.search", "pages.search_upload", "compare.by_id", "compare.by_upload"}
+_PAGE_OR_JSON = {"search.by_id", "search.by_upload", "compare.by_id", "compare.by_upload"}
 
 
 def nonce() -> str:

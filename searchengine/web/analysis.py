@@ -1,0 +1,181 @@
+"""The map, the groups and the evaluation of a collection, as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from flask import Response, request
+from markupsafe import Markup
+
+from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
+from searchengine.analyse.evaluation.charts import curves
+from searchengine.analyse.evaluation.report import shown
+from searchengine.analyse.evaluation.results import Picture
+from searchengine.errors import UnknownImageError
+from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.settings import MAX_K
+from searchengine.web.cards import Card, card_of
+from searchengine.web.indexes import IndexBlueprint, this_index, this_site
+from searchengine.web.overview import Group, Overview
+from searchengine.web.pages import Page
+from searchengine.web.queries import RequestError, parse_id, parse_k
+from searchengine.web.security import ASK_AGAIN
+
+_IMAGES_OF_A_GROUP = 5  # on the page of all groups
+_GROUPS_AT_ONCE = 60
+
+analysis = IndexBlueprint("analysis", __name__)
+
+
+@dataclass(frozen=True)
+class MapPage(Page):
+    """The frame around the map; a script draws the map itself."""
+
+    template: ClassVar[str] = "map.html"
+
+    overview: Overview
+    status: IndexStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A group among others, with a few of its images."""
+
+    group: Group
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class GroupsPage(Page):
+    """All groups; ``more`` is how many groups of near-duplicates a next page would show."""
+
+    template: ClassVar[str] = "groups.html"
+
+    overview: Overview
+    clusters: list[Preview]
+    duplicates: list[Preview]
+    more: int | None
+
+
+@dataclass(frozen=True)
+class GroupPage(Page):
+    """One group of a ``kind``, "cluster" or "duplicates"; ``more`` is how many images a next page would show."""
+
+    template: ClassVar[str] = "groups.html"
+
+    kind: str
+    group: Group
+    cards: list[Card]
+    more: int | None
+
+
+@dataclass(frozen=True)
+class EvaluationPage(Page):
+    """The evaluation as ``report.shown`` has it, or none and why; ``cards``: the images that it names, by path."""
+
+    template: ClassVar[str] = "evaluation.html"
+
+    evaluation: dict[str, Any] | None
+    problem: str = ""
+    made: str = ""
+    stale: bool = False
+    curves: Markup = field(default_factory=Markup)
+    main: str = metrics.MAIN
+    cards: Mapping[str, Card] = field(default_factory=dict)
+
+
+@analysis.get("/map")
+def map_() -> str:
+    """The page of the map."""
+    engine = this_index().engine
+    return MapPage(engine.overview(), engine.index.status()).render()
+
+
+@analysis.get("/map/points")
+def points() -> Response:
+    """The places and colours of all images, see ``overview.pack``."""
+    overview = this_index().engine.overview()
+    if overview.points is None:
+        raise UnknownImageError("There is no map of this collection yet. Make one: searchengine map --index-dir DIR")
+    response = Response(overview.points, mimetype="application/octet-stream")
+    response.set_etag(overview.etag, weak=True)  # the same for every compression
+    response.headers["Cache-Control"] = ASK_AGAIN
+    response.make_conditional(request)
+    return response
+
+
+@analysis.get("/groups")
+def groups() -> str:
+    """All groups, or one of them."""
+    overview = this_index().engine.overview()
+    for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
+        if kind in request.args:
+            return _group_page(kind, candidates).render()
+    count = parse_k(request.args.get("n"), _GROUPS_AT_ONCE)
+    return GroupsPage(
+        overview=overview,
+        clusters=_previews(overview.clusters),
+        duplicates=_previews(overview.duplicates[:count]),
+        more=_more(count, len(overview.duplicates)),
+    ).render()
+
+
+@analysis.get("/evaluation")
+def evaluation() -> str:
+    """The evaluation, or how to make one."""
+    latest = this_index().engine.evaluation()
+    if latest.kept is None:
+        return EvaluationPage(None, latest.problem).render()
+    evaluation = latest.kept.evaluation
+    return EvaluationPage(
+        evaluation=shown(evaluation),
+        made=latest.kept.made[:10],
+        stale=latest.kept.stale,
+        curves=curves([(evaluation.name, evaluation.curve)]),
+        cards=_cards_by_path(evaluation, latest.kept),
+    ).render()
+
+
+def _group_page(kind: str, candidates: Sequence[Group]) -> GroupPage:
+    number = parse_id(request.args[kind])
+    group = next((group for group in candidates if group.number == number), None)
+    if group is None:
+        raise RequestError(
+            "There is no such group. The groups may have been made again since: look at all of them.", 404
+        )
+    count = parse_k(request.args.get("n"), this_site().settings.sample)
+    cards = [card_of(record) for record in _known(group.ids[:count]).values()]
+    return GroupPage(kind, group, cards, _more(count, group.size))
+
+
+def _previews(groups: Sequence[Group]) -> list[Preview]:
+    ids = {group: group.ids[:_IMAGES_OF_A_GROUP] for group in groups}
+    records = _known([id_ for group in groups for id_ in ids[group]])
+    return [Preview(group, tuple(card_of(records[id_]) for id_ in ids[group] if id_ in records)) for group in groups]
+
+
+def _more(count: int, total: int) -> int | None:
+    return min(count * 2, MAX_K) if count < min(total, MAX_K) else None
+
+
+def _cards_by_path(evaluation: Evaluation, kept: KeptEvaluation) -> dict[str, Card]:
+    """The images of the report that the index still holds."""
+    ids = {picture.path: kept.ids.get(picture.path) for picture in _pictures(evaluation)}
+    records = _known([id_ for id_ in ids.values() if id_ is not None])
+    return {path: card_of(records[id_]) for path, id_ in ids.items() if id_ in records}
+
+
+def _pictures(evaluation: Evaluation) -> Iterator[Picture]:
+    examples = [hard.example for hard in evaluation.hardest]
+    examples += [example for pair in evaluation.confused for example in pair.examples]
+    for example in examples:
+        yield example.query
+        for place in example.places:
+            yield place.picture
+
+
+def _known(ids: Sequence[int]) -> dict[int, ImageRecord]:
+    """Those of these images that still exist, by id."""
+    return {record.id: record for record in this_index().engine.index.known(ids)}
