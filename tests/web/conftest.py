@@ -12,7 +12,8 @@ import pytest
 from flask import Flask
 from flask.templating import Environment
 from flask.testing import FlaskClient
-from jinja2 import FileSystemBytecodeCache
+from jinja2 import BytecodeCache
+from jinja2.bccache import Bucket
 from PIL import Image
 
 from searchengine.web import create_app
@@ -28,12 +29,25 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_collection(tmp_path_factory.mktemp("collection"), 45)
 
 
+class CompiledTemplates(BytecodeCache):
+    """Keeps them in memory: a test makes sure that no file is written."""
+
+    def __init__(self) -> None:
+        self.code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self.code:
+            bucket.bytecode_from_string(self.code[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self.code[bucket.key] = bucket.bytecode_to_string()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Applications share the compiled templates, which take longer than a page."""
-    kept = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+def compiled_templates() -> Iterator[None]:
+    """Applications share the compiled templates: to compile them takes longer than to render a page."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Flask, "jinja_environment", partial(Environment, bytecode_cache=kept))
+        patch.setattr(Flask, "jinja_environment", partial(Environment, bytecode_cache=CompiledTemplates()))
         yield
 
 
