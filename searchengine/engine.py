@@ -17,6 +17,7 @@ from searchengine.errors import QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
 from searchengine.feedback import DEFAULT_RULE, Examples, check_rule, search_by_feedback
 from searchengine.images import read_image
+from searchengine.index.answers import search_by_id
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
 
@@ -100,8 +101,8 @@ class SearchEngine:
         return self.index.search(self.embed(image, max_pixels=max_pixels), k, metric)[0]
 
     def search_id(self, image_id: int, k: int = 20, *, metric: str | None = None) -> list[Hit]:
-        """The k images nearest to one of the collection, itself (distance 0) included; UnknownImageError."""
-        return self.index.search(self.index.feature(image_id), k, metric)[0]
+        """The k images nearest to one of the collection, itself first, before its copies; UnknownImageError."""
+        return search_by_id(self.index, image_id, k, metric)
 
     def search_ids(self, image_ids: Sequence[int], k: int = 20) -> list[list[Hit]]:
         """``search_id`` for several at once, in one pass over the features; UnknownImageError."""

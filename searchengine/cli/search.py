@@ -123,6 +123,7 @@ def search(
     as_json: bool,
 ) -> int:
     """Find the images of an index that look like a given one."""
+    from searchengine.index.answers import copies_sentence, count_copies, search_by_id
     from searchengine.index.metrics import alike, metric_title
 
     if sum(query is not None for query in (image, id_, vector)) != 1:
@@ -130,16 +131,19 @@ def search(
     with closing(open_engine(settings)) as engine:
         index = engine.index
         query = _query(engine, image, id_, vector)
-        hits = index.search(query.feature, k, metric)[0]
+        hits = index.search(query.feature, k, metric)[0] if id_ is None else search_by_id(index, id_, k, metric)
         votes = _vote(engine, query, k, metric) if vote else []
         labels = {record.id: record.labels for record in index.known([hit.id for hit in hits])}
         if metric and index.metric in alike(metric, normalized=index.normalized):
             print_note(f"These features have length 1: {metric_title(index.metric)} gives the same order.")
         metric = metric or index.metric
+    if said := copies_sentence(hits):
+        print_note(said)
     if as_json:
         answer: dict[str, Any] = {
             "query": id_ if id_ is not None else str(vector or image),
             "metric": metric,
+            "copies": count_copies(hits),
             "hits": [{**hit.to_dict(), "labels": labels.get(hit.id, ())} for hit in hits],
         }
         if vote:

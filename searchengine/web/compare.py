@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from searchengine.errors import ImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import MAX_PIXELS
+from searchengine.index.answers import search_by_id
 from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.cards import Card, card_of, cards_of
@@ -133,8 +134,9 @@ def by_id() -> ResponseReturnValue:
 
     def rank(side: ServedIndex, metric: str | None) -> tuple[list[Hit], int | None]:
         image_id = record.id if side is index else side.engine.index.find(record)
-        feature = _feature_of_file(side, record) if image_id is None else side.engine.index.feature(image_id)
-        return side.engine.index.search(feature, k, metric)[0], image_id
+        if image_id is not None:
+            return search_by_id(side.engine.index, image_id, k, metric), image_id
+        return side.engine.index.search(_feature_of_file(side, record), k, metric)[0], None
 
     comparison = Comparison(*_sides(rank, _rankings(request.args)), k, record=record)
     if wants_json():

@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexError_, QueryError
+from searchengine.index.answers import copies_sentence, count_copies, search_by_id
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import Hit, ImageRecord, IndexStatus
 from searchengine.learn.classifiers import Prediction
@@ -74,7 +75,7 @@ class ResultsPage(QueryPage):
     """A ranking.
 
     ``kept`` are the arguments that every link on the page takes along; ``comparison`` shows another ranking beside this
-    one; ``nothing_close``: even the nearest hit is far.
+    one; ``nothing_close``: even the nearest hit is far; ``copies`` says it where most hits are copies.
     """
 
     template: ClassVar[str] = "results.html"
@@ -95,6 +96,7 @@ class ResultsPage(QueryPage):
     predicted: PredictedLabels | None
     more_values: dict[str, Any]
     nothing_close: bool
+    copies: str
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class Search:
         """The answer to a (d,) or (1, d) feature and the feedback; None: to the feedback alone. QueryError."""
         engine, feedback = self.index.engine, self.feedback
         if feature is not None and not feedback:
+            if self.record is not None:
+                return search_by_id(engine.index, self.record.id, self.k, self.metric)
             return engine.index.search(feature, self.k, self.metric)[0]
         query = feature if self.record is None else self.record.id  # by its id, it is left out of the answer
         return engine.recommend(feedback.liked, feedback.disliked, self.k, query=query, rule=feedback.rule)
@@ -195,6 +199,8 @@ def _results_json(search: Search, hits: list[Hit], labels: PredictedLabels | Non
         more = {"liked": feedback.liked, "disliked": feedback.disliked, "rule": feedback.rule_used}
     if labels is not None:
         more["predicted"] = labels.to_json()
+    if copies := count_copies(hits):
+        more["copies"] = copies
     return jsonify(
         query=query_json(search.record, search.upload),
         metric=None if feedback else search.metric_used,
@@ -237,6 +243,7 @@ def _results_page(search: Search, hits: list[Hit], labels: PredictedLabels | Non
         predicted=labels,
         more_values={"id": None if record is None else record.id, **search.kept, **feedback.url_values, "k": more},
         nothing_close=comparable and nearest is not None and index.nearness.is_far(nearest.distance),
+        copies=copies_sentence(hits),
     )
 
 
