@@ -26,6 +26,7 @@ Each message is a sentence for the person who runs the program: what happened, a
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -118,3 +119,9 @@ class UnknownNameError(ExtractorError):
 
 class WeightsNotFoundError(ExtractorError):
     """The weights are missing and cannot be downloaded."""
+
+
+def file_error(error: OSError) -> str:
+    """A sentence about a file that cannot be used, and what to do."""
+    file = "A file" if error.filename is None else os.fsdecode(error.filename)
+    return f"{file} cannot be used: {error.strerror or error}. Check its permissions and the disk, and try again."

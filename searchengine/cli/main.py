@@ -18,7 +18,7 @@ from searchengine import __version__
 from searchengine.cli.options import HelpMixin
 from searchengine.cli.output import flushed, print_result, replace_unencodable
 from searchengine.compat import limit_library_threads
-from searchengine.errors import SearchEngineError, missing_package
+from searchengine.errors import SearchEngineError, file_error, missing_package
 
 _EPILOG = """\
 a first day:
@@ -140,6 +140,10 @@ def _run(program: str, arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has gone, and knows
         return 1
+    except OSError as error:
+        if error.filename is None:  # of no file, so not the user's
+            raise
+        return _fail(program, file_error(error))
 
 
 def _fail(program: str, sentence: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from searchengine.errors import IndexDamagedError, IndexNotFoundError, IndexVersionError
+from searchengine.errors import IndexDamagedError, IndexError_, IndexNotFoundError, IndexVersionError, file_error
 from searchengine.files import flush, flush_folder, parse_json, replacing
 from searchengine.index import schema
 from searchengine.index.database import (
@@ -105,7 +105,7 @@ class Catalog(Database):
             any_format: open also one of a newer format, as far as it can be understood.
 
         Raises:
-            IndexNotFoundError, IndexVersionError, IndexDamagedError: each names the folder and the remedy.
+            IndexNotFoundError, IndexVersionError, IndexDamagedError, IndexError_: each names the folder and the remedy.
         """
         file = folder / FILE_NAME
         # The matrix is looked for first: a run that begins just now makes the catalog before it.
@@ -450,5 +450,7 @@ class Catalog(Database):
 def _has_content(file: Path) -> bool:
     try:
         return file.stat().st_size > 0
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise IndexError_(f"The index cannot be read. {file_error(error)}") from error

@@ -296,7 +296,7 @@ class LocalIndex(Index):
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except FileNotFoundError:  # the writer has just done without it
+    except OSError:  # the writer has just done without it, or it may not be looked at any more
         return 0
 
 

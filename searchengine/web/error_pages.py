@@ -6,7 +6,8 @@ from http import HTTPStatus
 
 from flask import Flask, Response, current_app, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, SecurityError
+from markupsafe import escape
+from werkzeug.exceptions import BadHost, HTTPException, RequestEntityTooLarge, SecurityError
 
 from searchengine.errors import (
     DamagedImageError,
@@ -15,6 +16,7 @@ from searchengine.errors import (
     QueryError,
     SearchEngineError,
     UnknownImageError,
+    file_error,
 )
 from searchengine.settings import Settings
 from searchengine.web.queries import RequestError, wants_json
@@ -35,6 +37,7 @@ _STATUS: list[tuple[type[SearchEngineError], HTTPStatus]] = [
 
 _TITLES = {
     400: "That did not work",
+    403: "Not from there",
     404: "Nothing here",
     405: "Not that way",
     413: "Too large",
@@ -67,6 +70,12 @@ def handle_errors(app: Flask, settings: Settings) -> None:
         current_app.logger.error("%s", error)
         return _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
 
+    @app.errorhandler(OSError)
+    def unusable_file(error: OSError) -> Response:
+        sentence = file_error(error)
+        current_app.logger.error("%s", sentence)
+        return _error_response(sentence, HTTPStatus.SERVICE_UNAVAILABLE)
+
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> Response:
         drain(request.environ, settings.max_upload_bytes * _DRAIN_TIMES)
@@ -80,6 +89,11 @@ def handle_errors(app: Flask, settings: Settings) -> None:
             "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it is to answer to, "
             "separated by commas.\n"
         )
+        return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+
+    @app.errorhandler(BadHost)
+    def impossible_host(error: BadHost) -> Response:
+        sentence = "The name of the server in this request cannot be that of any server: check the address.\n"
         return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 
     @app.errorhandler(HTTPException)
@@ -101,6 +115,11 @@ def _error_response(message: str, status: int, title: str | None = None) -> Resp
     else:
         default = _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500]
         title = title or _TITLES.get(status, default)
-        response = Response(render_template("error.html", title=title, message=message, status=status))
+        try:
+            page = render_template("error.html", title=title, message=message, status=status)
+        except Exception:  # whatever is wrong, the sentence is shown
+            current_app.logger.exception("The error page failed")
+            page = f"<!doctype html><html lang=en><title>{title}</title><h1>{title}</h1><p>{escape(message)}</p></html>"
+        response = Response(page)
     response.status_code = status
     return response

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.compat import limit_library_threads
-from searchengine.errors import SearchEngineError
+from searchengine.errors import SearchEngineError, file_error
 from searchengine.settings import load_settings
 
 limit_library_threads()
@@ -42,9 +42,10 @@ def on_starting(server: Any) -> None:
     for folder in folders:
         try:
             _prepare(folder)
-        except SearchEngineError as error:
+        except (SearchEngineError, OSError) as error:
             # The sentence on stderr, and exit code 1.
-            sys.exit(f"{folder}: {error}" if len(folders) > 1 else str(error))
+            sentence = file_error(error) if isinstance(error, OSError) else str(error)
+            sys.exit(f"{folder}: {sentence}" if len(folders) > 1 else sentence)
 
 
 def _prepare(folder: Path) -> None:

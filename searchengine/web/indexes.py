@@ -14,7 +14,7 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, request, url_for
 
-from searchengine.errors import SearchEngineError
+from searchengine.errors import SearchEngineError, file_error
 from searchengine.settings import Settings
 from searchengine.web.engines import Engine
 from searchengine.web.nearness import Nearness
@@ -171,6 +171,8 @@ def _health(index: ServedIndex) -> dict[str, Any]:
         status = index.engine.index.status()
     except SearchEngineError as error:
         return {"status": "error", "error": str(error)}
+    except OSError as error:
+        return {"status": "error", "error": file_error(error)}
     run = status.run
     return {
         "status": "ok",

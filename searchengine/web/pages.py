@@ -92,7 +92,7 @@ def common() -> dict[str, Any]:
     settings = this_site().settings
     try:
         no_pictures, indexes = why_no_uploads(this_index().engine.spec), index_choices()
-    except SearchEngineError:  # a page that says what is wrong with an index does without it
+    except (SearchEngineError, OSError):  # a page that says what is wrong with an index does without it
         no_pictures, indexes = "This index cannot be read at present.", []
     return {
         "max_bytes": settings.max_upload_bytes,

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import SecurityError
+from werkzeug.exceptions import BadHost, Forbidden, SecurityError
 from werkzeug.sansio.utils import host_is_trusted
 
 from searchengine.settings import Settings
@@ -30,8 +30,9 @@ def nonce() -> str:
 
 
 def secure(app: Flask, settings: Settings) -> None:
-    """Check the host of every request to ``app``, and set the security headers of every answer."""
+    """Check the host and the origin of every request to ``app``, and set the security headers of every answer."""
     _check_hosts(app, settings)
+    _check_origin(app)
 
     @app.after_request
     def set_headers(response: Response) -> Response:
@@ -70,15 +71,49 @@ def _check_hosts(app: Flask, settings: Settings) -> None:
     server answers to every name.
     """
     names = [name.strip().strip("[]") for name in settings.hosts.lower().split(",") if name.strip()]
-    local = not names and not settings.proxies and _is_loopback(settings.bind)
-    if "*" in names or not (names or local):
-        return
+    local = not names and not settings.proxies and is_loopback(settings.bind)
+    any_name = "*" in names or not (names or local)
 
     @app.before_request
     def check_host() -> None:
         host = request.host.lower()
-        if not (_is_local(host) if local else _is_among(host, names)):
+        if not _is_possible(host):
+            raise BadHost(f"{host!r} cannot be a host name.")
+        if not (any_name or (_is_local(host) if local else _is_among(host, names))):
             raise SecurityError(f"{host!r} is none of the server's names.")
+
+
+def _check_origin(app: Flask) -> None:
+    """Refuse a query that a page of another site posts: this machine would work for it, unasked by its reader.
+
+    Browsers say where a request comes from and let no page change that. Programs say nothing, and are answered.
+    """
+
+    @app.before_request
+    def check_origin() -> None:
+        if request.method != "POST":
+            return
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        if site is not None:
+            is_ours = site in {"same-origin", "none"}
+        else:  # a browser sends only the origin to a server without TLS that is not on its own machine
+            # No page can set the second name either; a proxy that is not configured here does.
+            names = {request.host, request.headers.get("X-Forwarded-Host")}
+            is_ours = origin is None or origin.partition("://")[2] in names
+        if not is_ours:
+            raise Forbidden(
+                "A page of another site sent this query, so it was not answered. Search from this server's own pages. "
+                "If this is one, its proxy has to pass the Host header on."
+            )
+
+
+def _is_possible(host: str) -> bool:
+    """Whether addresses can be built from a Host header: no label is empty, too long, or ill-encoded."""
+    try:
+        _without_port(host).encode("idna").decode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_among(host: str, names: Sequence[str]) -> bool:
@@ -95,7 +130,8 @@ def _without_port(host: str) -> str:
     return re.sub(r":[0-9]*$", "", host).strip("[]")
 
 
-def _is_loopback(bind: str) -> bool:
+def is_loopback(bind: str) -> bool:
+    """Whether a server that listens on this address can be reached from this machine only."""
     return bind == "localhost" or (_is_address(bind) and ip_address(bind).is_loopback)
 
 

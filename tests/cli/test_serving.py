@@ -78,3 +78,27 @@ def test_where_another_server_listens() -> None:
     check_free("127.0.0.1", port)
     with pytest.raises(SettingsError, match="Choose another --port or --host"):
         check_free("203.0.113.1", 8000)  # of no machine
+
+
+@pytest.mark.parametrize("verb", ["info", "serve", "verify", "index"])
+def test_a_catalog_that_may_not_be_read_is_named(
+    index: Path, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even by root, whom permissions do not stop: a link that leads to itself."""
+    (index / "catalog.sqlite").unlink()
+    (index / "catalog.sqlite").symlink_to("catalog.sqlite")
+    photos = [str(tmp_path)] if verb == "index" else []
+    assert main([verb, *photos, "--index-dir", str(index)]) == 1
+    complaint = capsys.readouterr().err
+    assert "catalog.sqlite cannot be used: Too many levels of symbolic links." in complaint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("mode", [0o000, 0o600])
+def test_an_index_folder_that_may_not_be_read(index: Path, mode: int, capsys: pytest.CaptureFixture[str]) -> None:
+    index.chmod(mode)
+    try:
+        assert main(["info"]) == 1
+    finally:
+        index.chmod(0o700)
+    assert "cannot be used: Permission denied. Check its permissions" in capsys.readouterr().err

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from tests.web.conftest import make_app
 from tests.web.fake import FakeEngine
+from tests.web.test_uploads import PNG, form
 
 Ask = Callable[..., int]
 LOCAL = ["localhost", "localhost:8000", "photos.localhost:8000", "127.0.0.1:8000", "[::1]", "[::1]:8000", "LOCALHOST"]
@@ -62,5 +64,57 @@ def test_only_named_hosts_are_answered(ask: Ask, more: dict[str, object]) -> Non
         assert ask(host, **hosts) == 400, host
 
 
+IMPOSSIBLE = [".localhost", "a..localhost", "a" * 70 + ".localhost", "xn--.localhost", "xn--a.localhost"]
+
+
+@pytest.mark.parametrize("config", [{}, {"HOSTS": "*"}, {"BIND": "0.0.0.0"}, {"PROXIES": 1}, {"HOSTS": ".localhost"}])
+def test_impossible_names_are_refused(engine: FakeEngine, tmp_path: Path, config: dict[str, object]) -> None:
+    app = make_app(engine, tmp_path, **config)
+    for host in IMPOSSIBLE:
+        headers = {"X-Forwarded-Host": host} if "PROXIES" in config else {"Host": host}
+        for address in ("/", "/healthz", "/images/1", "/nothing"):
+            body, status, _ = run_wsgi_app(app, EnvironBuilder(address, headers=headers).get_environ())
+            assert status.startswith("400 "), (host, address)
+            assert b"".join(body).endswith(b".\n")
+
+
 def test_any_name_can_be_asked_for(ask: Ask) -> None:
     assert ask("evil.example", HOSTS="*") == 200
+
+
+OWN = [{}, {"Origin": "http://localhost"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
+PROXIED = [
+    {"Origin": "https://photos.example", "Sec-Fetch-Site": "same-origin"},
+    {"Origin": "http://photos.lan", "X-Forwarded-Host": "photos.lan"},
+]
+FOREIGN = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:3000"},
+    {"Origin": "http://localhost.evil.example"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+]
+
+
+@pytest.mark.parametrize("address", ["/search", "/compare", "/i/index/search"])
+def test_pages_of_other_sites_cannot_post_a_query(engine: FakeEngine, tmp_path: Path, address: str) -> None:
+    client = make_app(engine, tmp_path).test_client()
+    multipart = {"Content-Type": "multipart/form-data; boundary=b"}
+    for headers in (*OWN, *PROXIED):
+        answer = client.post(address, data=form(("image", PNG, "a.png")), headers={**headers, **multipart})
+        assert answer.status_code == 200, headers
+    for headers in FOREIGN:
+        answer = client.post(address, data=form(("image", PNG, "a.png")), headers={**headers, **multipart})
+        assert answer.status_code == 403, headers
+        assert "page of another site" in answer.text
+    assert client.get("/", headers=FOREIGN[0]).status_code == 200  # a link may lead here
+
+
+def test_same_origin_through_a_configured_proxy(engine: FakeEngine, tmp_path: Path) -> None:
+    client = make_app(engine, tmp_path, PROXIES=1).test_client()
+    headers = {"X-Forwarded-Host": "photos.example", "Content-Type": "multipart/form-data; boundary=b"}
+    for origin, status in (("https://photos.example", 200), ("https://evil.example", 403)):
+        answer = client.post("/search", data=form(("image", PNG, "a.png")), headers={**headers, "Origin": origin})
+        assert answer.status_code == status

@@ -221,6 +221,35 @@ def test_a_damaged_index_has_a_page_that_says_so_and_the_others_go_on(
     assert client.get("/i/raw/nowhere").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "/a/features.npy"), "/a/features.npy cannot be used: Permission"),
+        (OSError(5, "Input/output error"), "A file cannot be used: Input/output error. Check"),
+    ],
+)
+def test_files_that_cannot_be_read_have_a_page_that_says_so(
+    client: FlaskClient, two: dict[str, FakeEngine], error: OSError, sentence: str
+) -> None:
+    class Unreadable:
+        def __getattr__(self, name: str) -> None:
+            raise error
+
+    two["raw"].index = Unreadable()  # type: ignore[assignment]
+    for address in ("/i/raw/", "/i/raw/search?id=1", "/i/raw/images/1", "/i/raw/map", "/i/raw/healthz"):
+        page = client.get(address, headers={"Accept": "text/html"})
+        assert page.status_code == 503, address
+        assert sentence in page.text
+        assert client.get(address, headers={"Accept": "application/json"}).get_json()["error"].startswith(sentence)
+
+
+def test_an_error_page_that_fails_leaves_its_sentence(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchengine.web.error_pages.render_template", lambda *_, **__: 1 / 0)
+    page = client.get("/search?id=<b>")
+    assert page.status_code == 400
+    assert "must be a whole number" in page.text
+
+
 def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Path) -> None:
     client = create_app({"TESTING": True, "CACHE_DIR": tmp_path, "PROXIES": 1}, engines=two).test_client()
     for address in ("/", "/i/raw/search?id=1", "/i/raw/compare?id=1"):
