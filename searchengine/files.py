@@ -73,6 +73,8 @@ def _delete_leftovers(folder: Path, pattern: str) -> None:
 
 
 def _is_running(process: int) -> bool:
+    if os.name == "nt":
+        return True  # it cannot be asked: os.kill would end it
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -85,6 +87,7 @@ def _is_running(process: int) -> bool:
 # -- photos, which may have become something else ---------------------------------------------------------------------
 
 MAX_PHOTO_BYTES = 512 * 2**20
+_WITHOUT_WAITING = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))  # as far as there are
 
 
 def open_regular(file: str | bytes | os.PathLike[str]) -> BinaryIO:
@@ -93,7 +96,7 @@ def open_regular(file: str | bytes | os.PathLike[str]) -> BinaryIO:
     Opening a named pipe waits for a writer, and a device may never end. A photo can have become one since its folder
     was listed.
     """
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(file, os.O_RDONLY | _WITHOUT_WAITING)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(file))
@@ -186,13 +189,15 @@ def unguarded(cell: str) -> str:
 
 def flush(file: Path) -> None:
     """Wait until the content of a file is on the disk."""
-    with file.open("rb") as opened:
+    with file.open("r+b" if os.name == "nt" else "rb") as opened:
         os.fsync(opened.fileno())
 
 
 def flush_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk: flushing a file need not save its name."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows has no such thing
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:  # some network file systems cannot
@@ -233,3 +238,31 @@ def locked(file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator
         with suppress(OSError):
             file.unlink()  # while it is held: whoever waits for it sees that it has gone, and makes another
         lock.release()
+
+
+def is_locked(file: Path) -> bool:
+    """Whether another process holds the lock of a file, which may lie where nothing can be written."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return file.exists() and _cannot_be_locked(file)
+    try:
+        with file.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _cannot_be_locked(file: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False

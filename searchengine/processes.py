@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +70,11 @@ def is_worker() -> bool:
     return _is_worker
 
 
+def can_limit_calls() -> bool:
+    """Whether this system can limit what a call takes: Windows cannot."""
+    return hasattr(select, "poll") and find_spec("resource") is not None
+
+
 # -- this process ---------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +86,8 @@ class Pool:
         self._idle: list[_Worker] = []  # the one used last at its end, so that the others may end
         self._all: set[_Worker] = set()
         atexit.register(self.close)
-        os.register_at_fork(after_in_child=self._forget)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
         self._size, self._idle_seconds = size, idle_seconds
 
     def call(self, function: Callable[..., Result], *args: Any, limits: Limits, **kwargs: Any) -> Result:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -48,8 +49,22 @@ def become_server(settings: Settings) -> NoReturn:
     print_note(f"Serving {', '.join(map(str, folders))} at http://{settings.bind}:{settings.port} (stop with Ctrl+C)")
     command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config()), "searchengine.web:create_app()"]
     sys.stdout.flush()
+    if find_spec("fcntl") is None:
+        _serve_without_gunicorn(settings)
     # gunicorn gets our signals
     os.execve(sys.executable, command, {**os.environ, **settings.environment()})  # noqa: S606
+
+
+def _serve_without_gunicorn(settings: Settings) -> NoReturn:
+    """On Windows, where gunicorn does not run, by the server that comes with Flask."""
+    from werkzeug.serving import run_simple
+
+    from searchengine.web import create_app
+
+    os.environ.update(settings.environment())
+    print_note("gunicorn does not run on this system, so Flask's own server is used: for this machine only.")
+    run_simple(settings.bind, settings.port, create_app(), threaded=True)
+    sys.exit(0)
 
 
 def check_free(host: str, port: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from searchengine.compat import processors
 from searchengine.errors import DamagedImageError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
-from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, is_worker
+from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, can_limit_calls, is_worker
 
 MAX_PIXELS = 16_384 * 12_288  # as the largest photos of phones; 600 MB as RGB
 
@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable[Concatenate[bytes, Params], Result]:
     """Call a function of the bytes of an image in a worker process, unless the image is an ordinary one.
 
+    Where the system cannot limit processes (Windows), it is called in this one.
+
     If it has an argument ``max_pixels``, the limits are those of images of so many pixels.
 
     The decorated function raises ImageTooLargeError too where the image takes too long or too much memory, and
@@ -35,7 +37,7 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
     """
 
     def call(data: bytes, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
-        if is_worker() or is_ordinary(data):
+        if is_worker() or is_ordinary(data) or not can_limit_calls():
             return function(data, *args, **kwargs)
         format_ = sniff(data[:HEAD_BYTES])
         try:

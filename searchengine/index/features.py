@@ -108,9 +108,9 @@ class FeatureWriter:
         first = self.rows
         data = memoryview(np.ascontiguousarray(features, dtype=_FLOAT).data).cast("B")
         position = HEADER_BYTES + first * self.dimension * _FLOAT.itemsize
+        self._file.seek(position)
         while data:  # a raw write may take less than it was given
-            written = os.pwrite(self._file.fileno(), data, position)
-            data, position = data[written:], position + written
+            data = data[self._file.write(data) :]
         os.fsync(self._file.fileno())
         self.rows = first + features.shape[0]
         return first
@@ -121,7 +121,8 @@ class FeatureWriter:
 
     def publish(self) -> None:
         """Rewrite the header, so that a plain ``numpy.load`` sees the committed rows too."""
-        os.pwrite(self._file.fileno(), header(self.rows, self.dimension), 0)
+        self._file.seek(0)
+        self._file.write(header(self.rows, self.dimension))
 
     def close(self) -> None:
         """Close the file."""

@@ -1,9 +1,7 @@
-"""One writer at a time: an advisory lock in the index folder, which the kernel releases when its holder dies."""
+"""One writer at a time: a lock in the index folder, which the system releases when its holder dies."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -11,11 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from searchengine.errors import IndexingError, IndexLockedError
-from searchengine.files import parse_json
+from searchengine.files import is_locked, parse_json
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 FILE_NAME = "writer.lock"
+_HOLDER_NAME = "writer.json"  # apart from the lock, which Windows lets nobody read
 _PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that asks whether a run is active holds the lock for an instant
 
 
@@ -23,39 +26,54 @@ _PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that asks whether a run is activ
 def writing(folder: Path, started: str) -> Iterator[None]:
     """Hold the lock of an index folder, which is made if it is missing; if nothing was put into it, it is removed.
 
-    The descriptor is closed in child processes (PEP 446), so a child that outlives a killed run holds nothing.
+    The lock is released in child processes that are executed (PEP 446), so none that outlives a killed run holds it.
 
     Raises:
         IndexLockedError: another run holds it; the message says which.
         IndexingError: the folder cannot be written to.
     """
     made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
-    descriptor = _acquire(folder)
+    lock = _acquire(folder)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
         with suppress(OSError):  # a full disk: the message of another run says no more than that there is one
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            (folder / _HOLDER_NAME).write_text(json.dumps(holder))
         yield
     finally:
-        with suppress(OSError):
-            (folder / FILE_NAME).unlink()  # while it is held; see _acquire
-        os.close(descriptor)
+        for name in (_HOLDER_NAME, FILE_NAME):
+            with suppress(OSError):
+                (folder / name).unlink()  # while it is held: whoever waits sees that it has gone, and makes another
+        lock.release()
         with suppress(OSError):  # not empty: there is an index now
             for place in made:
                 place.rmdir()
 
 
-def _acquire(folder: Path) -> int:
-    """An open descriptor of the lock file, locked.
+def _acquire(folder: Path) -> BaseFileLock:
+    """The lock, held."""
+    from filelock import FileLock, Timeout
 
-    A run deletes the file before it releases the lock, so a lock may turn out to be on a file without a name: then
-    there is another by now, or there will be.
-    """
+    for pause in (*_PAUSES, None):
+        try:
+            return _try_to_acquire(folder, FileLock(folder / FILE_NAME))
+        except Timeout as error:
+            if pause is None:
+                raise IndexLockedError(
+                    f"Another run is writing to {folder}{_holder(folder)}. "
+                    "Wait for it to end, then give the command again."
+                ) from error
+            time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _try_to_acquire(folder: Path, lock: BaseFileLock) -> BaseFileLock:
+    """The lock, held; Timeout where another holds it."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock.acquire(blocking=False)
+        except TimeoutError:
+            raise
         except OSError as error:
             if _has_vanished(folder, error):
                 continue  # another run has just removed the folder, which was empty
@@ -63,14 +81,7 @@ def _acquire(folder: Path) -> int:
                 f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
                 "permissions."
             ) from error
-        try:
-            _lock(descriptor, folder)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
-        os.close(descriptor)
+        return lock
 
 
 def _has_vanished(folder: Path, error: OSError) -> bool:
@@ -82,40 +93,14 @@ def _has_vanished(folder: Path, error: OSError) -> bool:
     )
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    for pause in (*_PAUSES, None):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise IndexingError(f"{folder} cannot be locked: {error.strerror}.") from error
-            if pause is None:
-                raise IndexLockedError(
-                    f"Another run is writing to {folder}{_holder(descriptor)}. "
-                    "Wait for it to end, then give the command again."
-                ) from error
-            time.sleep(pause)
-
-
 def is_held(folder: Path) -> bool:
     """Whether a run is writing to the index right now."""
-    try:
-        descriptor = os.open(folder / FILE_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(folder / FILE_NAME)
 
 
-def _holder(descriptor: int) -> str:
+def _holder(folder: Path) -> str:
     try:
-        holder = parse_json(os.pread(descriptor, 4096, 0))
+        holder = parse_json((folder / _HOLDER_NAME).read_text())
         return f": process {int(holder['pid'])} on {holder['host']}, since {holder['since']}"
     except (ValueError, KeyError, TypeError, OSError):
         return ""

@@ -18,6 +18,7 @@ from searchengine.files import parse_json
 from searchengine.images import LINKS_OUT
 from searchengine.index.types import Known, Place
 from searchengine.indexing.rebuild import OldIds
+from searchengine.indexing.roots import joined
 from searchengine.indexing.scan import Plan, with_parents
 
 _MANY = 0.2  # of all images: without --prune they are kept
@@ -65,8 +66,8 @@ class Absence:
         self._choices = choices
         self._folders = {root.id: bytes(root.folder) for root, _ in plan.walks}
         self._walks = [(bytes(root.folder), walk) for root, walk in plan.walks]
-        self._left_out = {os.path.join(top, item.path) for top, walk in self._walks for item in walk.left_out}  # noqa: PTH118
-        self._mounts = {_joined(top, path) for top, walk in self._walks for path in walk.mounts}
+        self._left_out = {joined(top, item.path) for top, walk in self._walks for item in walk.left_out}
+        self._mounts = {joined(top, path) for top, walk in self._walks for path in walk.mounts}
         self._mounts_before = frozenset(mounts)
 
     @property
@@ -178,7 +179,7 @@ class Absence:
 
     def _files(self, places: Iterable[Place]) -> list[bytes]:
         """Their absolute paths."""
-        return [os.path.join(self._folders[root], path) for root, path in places]  # noqa: PTH118
+        return [joined(self._folders[root], path) for root, path in places]
 
 
 def check_whole(old: OldIds) -> None:
@@ -223,10 +224,6 @@ def mounts_from_json(text: str | None) -> set[bytes]:
 
 
 # -- paths ------------------------------------------------------------------------------------------------------------
-
-
-def _joined(top: bytes, path: bytes) -> bytes:
-    return os.path.join(top, path) if path else top  # noqa: PTH118
 
 
 def _is_below(file: bytes, folder: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from searchengine.index.catalog import Catalog
 from searchengine.index.database import writable
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
+from searchengine.indexing.roots import joined
 
 _STAGING = "rebuild"
 _KEPT = "damaged-"
@@ -60,7 +60,7 @@ class OldIds:
         with suppress(IndexError_, IndexingError, TypeError, ValueError):  # damaged: what was read so far keeps its ids
             self.last = max(self.last, catalog.last_id())
             for id_, folder, path, digest in catalog.files():
-                file = os.path.join(folder, path)  # noqa: PTH118  (bytes)
+                file = joined(folder, path)
                 if id_ not in known and file not in self.by_file:
                     self.by_file[file] = id_
                     if digest is not None:

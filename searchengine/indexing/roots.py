@@ -117,8 +117,7 @@ def matching_order(
     for i, (id_, _, _) in enumerate(recorded):
         for j, folder in enumerate(folders):
             for place in samples[id_]:
-                file = os.path.join(bytes(folder), place[1])  # noqa: PTH118  (bytes)
-                digest = _digest(file, known[place].state.size)
+                digest = _digest(joined(bytes(folder), place[1]), known[place].state.size)
                 present[i, j] += digest is not None
                 same[i, j] += digest == known[place].content_hash
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
@@ -153,6 +152,11 @@ def _free_name(folder: Path, roots: Sequence[Root]) -> str:
     while free in taken:
         number, free = number + 1, f"{name}-{number}"
     return free
+
+
+def joined(folder: bytes, path: bytes) -> bytes:
+    """The absolute path of a file or folder within an image folder; b"" stands for that folder itself."""
+    return folder.rstrip(b"/") + b"/" + path if path else folder
 
 
 def readable(name: str) -> str:

@@ -29,7 +29,7 @@ from searchengine.indexing.model import RunExtractor, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import read, read_ahead
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots, matching_order
+from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots, joined, matching_order
 from searchengine.indexing.scan import Plan, make_plan
 from searchengine.progress import QUIET, Progress
 
@@ -324,7 +324,7 @@ class _Run:
 def _files(plan: Plan, roots: list[Root], known: dict[Place, Known]) -> set[bytes]:
     """The absolute paths of the files that were found."""
     folders = {root.id: bytes(root.folder) for root in roots}
-    indexed = {os.path.join(folders[root], path) for root, path in known if (root, path) not in plan.missing}  # noqa: PTH118
+    indexed = {joined(folders[root], path) for root, path in known if (root, path) not in plan.missing}
     return indexed | {candidate.file for candidate in plan.candidates}
 
 

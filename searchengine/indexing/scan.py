@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from searchengine.images import FoundFile, Walk
 from searchengine.index.types import Known, Place, Seen, Skipped
 from searchengine.indexing.labels import Labels
-from searchengine.indexing.roots import Root
+from searchengine.indexing.roots import Root, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def make_plan(
         elif image is None and refused is not None and not check_content and _is_still_refused(refused, file):
             plan.skipped.append(refused)
         else:
-            absolute = os.path.join(os.fsencode(root.folder), file.path)  # noqa: PTH118  (bytes)
+            absolute = joined(bytes(root.folder), file.path)
             plan.candidates.append(Candidate(*place, absolute, image, wanted))
     if limit is None:
         _recognise_renamed(plan.candidates, missing)

@@ -27,6 +27,7 @@ from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.features import HEADER_BYTES, header, map_rows
 from searchengine.index.metrics import METRICS
+from searchengine.indexing.roots import joined
 
 _CHUNK_ROWS = 4096
 _NORM_TOLERANCE = 1e-6  # relative; between ways to sum up the same squares
@@ -92,7 +93,7 @@ def _verify(folder: Path, catalog: Catalog, progress: Callable[[int, int], None]
 
 
 def _missing_files(catalog: Catalog) -> int:
-    return sum(not os.path.exists(os.path.join(root, path)) for _, root, path, _ in catalog.files())  # noqa: PTH110, PTH118  (bytes)
+    return sum(not os.path.exists(joined(root, path)) for _, root, path, _ in catalog.files())  # noqa: PTH110  (bytes)
 
 
 def _check_catalog(catalog: Catalog) -> Iterator[str]:
