@@ -63,7 +63,7 @@ def neighbours(
         wanted = NeighboursOptions(k, metric, table_format, pictures)
         written = write_neighbours(index, out.expanduser(), wanted, bar)
     if as_json:
-        print_json(written.to_dict())
+        print_json(asdict(written))
         return 0
     sheets = f"; {written.pictures} sheets drawn" if pictures else ""
     sheets += f", {written.removed} of removed images deleted" if written.removed else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def import_(
         names = ", ".join(imported.left_out[:10]) + (", ..." if len(imported.left_out) > 10 else "")
         print_note(f"Columns that were not used: {names}.")
     if as_json:
-        print_json(imported.to_dict())
+        print_json(asdict(imported))
         return 0
     counts = f"{imported.added} features of {imported.dimension} numbers imported, {imported.labelled} with a label"
     if wanted["images"] is not None:
@@ -121,7 +122,7 @@ def export(settings: Settings, out: Path, as_json: bool) -> int:
     with closing(open_index(settings)) as index, Bar() as bar:
         exported = export_index(index, out.expanduser(), bar)
     if as_json:
-        print_json(exported.to_dict())
+        print_json(asdict(exported))
     else:
         size = f"{exported.bytes / 1e6:.1f} MB"
         print_result(f"{exported.file}: {exported.rows} features of {exported.dimension} numbers, {size}")

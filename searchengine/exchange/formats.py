@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +69,6 @@ class Exported:
     rows: int
     dimension: int
     bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON has it."""
-        return asdict(self)
 
 
 def export_index(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Exported:

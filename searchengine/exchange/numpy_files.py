@@ -36,17 +36,17 @@ def read_npz(file: Path, columns: Columns) -> FeatureTable:
             roles = ColumnRoles(file, columns, archive.files)
             name = roles.find("features") or _only_matrix(archive, file)
             roles.take(name)
-            found = {role: column for role in ROLES if (column := roles.find(role)) is not None}
+            by_role = {role: column for role in ROLES if (column := roles.find(role)) is not None}
             if ALL_LABELS in archive.files:
-                found[ALL_LABELS] = ALL_LABELS
-            used = {name, *found.values()}
+                by_role[ALL_LABELS] = ALL_LABELS
+            used = {name, *by_role.values()}
             metric = None
             if all(word in archive.files and word not in used and _is_text(archive[word]) for word in _WORDS):
                 metric = str(archive["metric"])
                 used |= set(_WORDS)
             return roles.table(
                 _matrix(archive[name], file),
-                {role: _column(archive[column], column) for role, column in found.items()},
+                {role: _column(archive[column], column) for role, column in by_role.items()},
                 [other for other in archive.files if other not in used],
                 metric,
             )
