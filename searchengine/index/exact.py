@@ -2,7 +2,8 @@
 
 ``|x|^2 - 2 q.x`` costs one pass over memory but is noisy near zero, and differs in the last digits between one query
 and many. So such values only choose candidates, with a margin that covers their error; the candidates' distances are
-then computed in float64, and ordered by (distance, id).
+then computed in float64, and ordered by (distance, id). Among thousands of near-duplicates (frames of a still camera)
+all are candidates of all; many queries then share a second choice, by products in float64.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from searchengine.progress import QUIET, Progress
 _BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
 _THREAD_VALUES = 2**23  # float32 values that each thread of ``nearest_rows`` holds
 _GROUPS = 1024  # see _threshold
+_CROWD = 2000  # candidates, from which a second choice costs less than their distances
+_TOGETHER = 64  # queries that share a second choice
+_NARROW_VALUES = 2**21  # float64 values of rows that it takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +94,53 @@ class Searcher:
             queries = queries[np.unique(answers, return_index=True)[1]]
         results = []
         for block in _blocks(queries, self._rows):
-            # (b, d) float32 -> b of (n,) float32
-            for query, rough in zip(block, self._measure.rough(block), strict=True):
-                results.append(self._choose(query.astype(np.float64), rough, k))
+            results += self._nearest_of_block(block, k)
         return [results[answer] for answer in answers]
 
-    def _choose(self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int) -> Neighbours:
+    def _nearest_of_block(self, block: NDArray[np.float32], k: int) -> list[Neighbours]:
+        queries = block.astype(np.float64)
+        results: dict[int, Neighbours] = {}
+        crowded: dict[int, NDArray[np.int64]] = {}
+        # (b, d) float32 -> b of (n,) float32
+        for i, rough in enumerate(self._measure.rough(block)):
+            candidates = self._candidates(queries[i], rough, k)
+            if len(candidates) > max(_CROWD, 8 * k) and len(block) > 1:
+                crowded[i] = candidates
+            else:
+                results[i] = self._ordered(queries[i], candidates, k)
+            if len(crowded) == _TOGETHER or (crowded and i == len(block) - 1):
+                narrowed = self._narrowed(queries[list(crowded)], [*crowded.values()], k)
+                results |= {j: self._ordered(queries[j], rows, k) for j, rows in zip(crowded, narrowed, strict=True)}
+                crowded = {}
+        return [results[i] for i in range(len(block))]
+
+    def _candidates(self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """The positions of all rows that may be among the k nearest."""
         limit = np.inf if k >= self._rows else self._measure.limit(_threshold(rough, k), query)
-        candidates = self._counted
-        if np.isfinite(limit):
-            # float32 values against a float32 limit, itself rounded up; else NumPy would convert them all
-            candidates = np.flatnonzero(rough <= np.nextafter(np.float32(limit), np.float32(np.inf)))
+        if not np.isfinite(limit):
+            return self._counted
+        # float32 values against a float32 limit, itself rounded up; else NumPy would convert them all
+        return np.flatnonzero(rough <= np.nextafter(np.float32(limit), np.float32(np.inf)))
+
+    def _narrowed(
+        self, queries: NDArray[np.float64], candidates_of: list[NDArray[np.int64]], k: int
+    ) -> Iterator[NDArray[np.int64]]:
+        """For each of the (b, d) queries, those of all their candidates that may be among its k nearest."""
+        is_candidate = np.zeros(self._rows, dtype=np.bool_)
+        for positions in candidates_of:
+            is_candidate[positions] = True
+        candidates = np.flatnonzero(is_candidate)
+        values = np.empty((len(queries), len(candidates)))
+        slack = 0.0
+        step = max(1, _NARROW_VALUES // queries.shape[1])
+        for start in range(0, len(candidates), step):
+            part = slice(start, start + step)
+            values[:, part], error = self._measure.close(candidates[part], queries)
+            slack = max(slack, error)
+        for of_query in values:
+            yield candidates[of_query <= np.partition(of_query, k - 1)[k - 1] + 2.0 * slack]
+
+    def _ordered(self, query: NDArray[np.float64], candidates: NDArray[np.int64], k: int) -> Neighbours:
         distances = self._measure.distances(candidates, query)
         order = np.lexsort((self._ids[candidates], distances))[:k]
         return Neighbours(candidates[order], distances[order])

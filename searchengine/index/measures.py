@@ -53,6 +53,13 @@ class Measure(Protocol):
         """
         ...
 
+    def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        """(c,) positions, (b, d) queries -> (b, c) float64 values that order those rows as the distance does.
+
+        They are off by at most the second result, which is small where queries and rows are close together.
+        """
+        ...
+
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         """(c,) positions -> (c,) float64 distances of those rows, from differences or products taken in float64."""
         ...
@@ -124,6 +131,9 @@ class Euclidean(_Products):
         error += self.dimension * _EPS64 * 4.0 * (largest * largest + length * length)  # of the exact ones themselves
         return kth + 2.0 * error
 
+    def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        return _squares(self.rows[positions].astype(np.float64), queries)
+
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         distances = np.empty(len(positions), dtype=np.float64)
         for part, rows in _chunks(self.rows, positions):
@@ -143,6 +153,11 @@ class InnerProduct(_Products):
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
         length = float(np.linalg.norm(query))
         return kth + 2.0 * self.rounding(length) + 4.0 * _EPS64 * self.dimension * length * self.largest
+
+    def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        longest = float(np.linalg.norm(queries, axis=1).max())
+        values = -(queries @ self.rows[positions].astype(np.float64).T)  # (b, d) @ (d, c)
+        return values, 4.0 * _EPS64 * self.dimension * longest * self.largest
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         distances = np.empty(len(positions), dtype=np.float64)
@@ -175,6 +190,15 @@ class Cosine(_Products):
             return np.inf
         flushed = 0.0 if self.smallest == np.inf else self.dimension * _TINY / self.smallest
         return kth + 2.0 * ((self.dimension + 4) * _EPS * length + flushed)
+
+    def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        lengths, norms = np.linalg.norm(queries, axis=1, keepdims=True), self.norms[positions, None]
+        directions = np.divide(
+            self.rows[positions], norms, out=np.zeros((len(positions), self.dimension)), where=norms > 0
+        )
+        values, error = _squares(directions, np.divide(queries, lengths, out=np.zeros_like(queries), where=lengths > 0))
+        values[(lengths == 0) | (norms.T == 0)] = 2.0  # without a direction: cosine 0
+        return values, error
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         distances = np.ones(len(positions), dtype=np.float64)  # without a direction: cosine 0
@@ -222,6 +246,9 @@ class Manhattan:
             return np.inf
         return (kth + self.dimension * _TINY) * (1.0 + relative) / (1.0 - relative) + self.dimension * _TINY
 
+    def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        return np.stack([self.distances(positions, query) for query in queries]), 0.0
+
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         distances = np.empty(len(positions), dtype=np.float64)
         for part, rows in _chunks(self.rows, positions):
@@ -236,6 +263,17 @@ MEASURES: dict[str, type[Euclidean] | type[Cosine] | type[Manhattan] | type[Inne
     metrics.MANHATTAN: Manhattan,
     metrics.INNER_PRODUCT: InnerProduct,
 }
+
+
+def _squares(rows: NDArray[np.float64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """(c, d), (b, d) -> (b, c) squared distances by products, as seen from the first query, and how far they are off.
+
+    The error is in proportion to the squared distances from that query, so it is next to nothing among near-duplicates.
+    """
+    rows, queries = rows - queries[0], queries - queries[0]
+    norms, lengths = np.einsum("ij,ij->i", rows, rows), np.einsum("ij,ij->i", queries, queries)
+    values = norms - 2.0 * (queries @ rows.T) + lengths[:, None]  # (b, d) @ (d, c)
+    return values, 4.0 * (rows.shape[1] + 4) * _EPS64 * float(norms.max() + lengths.max())
 
 
 def _chunks(rows: Rows, positions: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:

@@ -134,6 +134,37 @@ def test_thousands_of_equal_rows_are_not_all_measured_for_each_of_them(
     assert sum(measured) <= 20 * 3000  # two different queries in each block; it was 3000 * 1500 and more
 
 
+@pytest.mark.parametrize("metric", metrics.METRICS)
+@pytest.mark.parametrize("noise", [1e-8, 1e-4, 1e-2])
+def test_near_duplicates_are_not_all_measured_for_each_of_them(
+    metric: str, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(4)
+    scenes = random.standard_normal((2, 24)) * [[1], [100]]  # a still camera sees one, then the other
+    rows = np.repeat(scenes, 200, axis=0)
+    rows = (rows * (1 + noise * random.standard_normal(rows.shape))).astype(np.float32)
+    rows[7] = 0
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    norms[5::50] = np.inf
+    ids = random.permutation(400).astype(np.int64)
+    expected = [exact.nearest(metric, rows, norms, ids, query[None], 6)[0] for query in rows]
+    measure, measured = measures.MEASURES[metric], []
+    distances = measure.distances
+
+    def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        measured.append(len(positions))
+        return distances(self, positions, query)
+
+    monkeypatch.setattr(exact, "_CROWD", 20)
+    monkeypatch.setattr(exact, "_NARROW_VALUES", 1000)
+    monkeypatch.setattr(measure, "distances", counted)
+    for neighbours, alone in zip(exact.nearest(metric, rows, norms, ids, rows, 6), expected, strict=True):
+        assert neighbours.positions.tolist() == alone.positions.tolist()
+        assert neighbours.distances.tolist() == alone.distances.tolist()
+    if metric != metrics.MANHATTAN and noise > 1e-8:
+        assert sum(measured) < 400 * 40
+
+
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 30), m=st.integers(0, 40), k=st.integers(1, 35))
 @settings(max_examples=50, deadline=None)
 @pytest.mark.parametrize("themselves", [True, False])
