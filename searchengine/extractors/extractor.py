@@ -13,6 +13,7 @@ from PIL import Image
 from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, DecodedImage, decode, read_image, resize
+from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.rgb import exif_orientation, to_rgb, upright
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]"
@@ -127,7 +128,8 @@ def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _of_pillow(image: Image.Image) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB as a person sees it; the image itself stays as it is."""
     turned = upright(image, exif_orientation(image.info.get("exif")))
-    return _checked(np.asarray(to_rgb(turned)))
+    profile = None if image.mode == "CMYK" else profile_of(image, "RGB")
+    return _checked(np.asarray(to_srgb(to_rgb(turned), profile)))
 
 
 def normalized(features: NDArray[np.float32], how: str, parts: Sequence[int] = ()) -> NDArray[np.float32]:

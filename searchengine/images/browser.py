@@ -7,13 +7,13 @@ import io
 from PIL import Image
 
 from searchengine.errors import NotAnImageError
+from searchengine.images.colour import to_srgb
 from searchengine.images.decoding import ImageSource, shrink, within
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import isolated
 
 THUMBNAIL_QUALITY = 82
 FULL_QUALITY = 90
-_SRGB = (b"sRGB", "sRGB".encode("utf-16-be"))  # its name in ICC profiles of versions 2 and 4
 _JPEG_MAX_SIDE = 65_500  # libjpeg's own limit
 
 
@@ -27,14 +27,15 @@ def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
     width, height = within(source.size, max_side)
     # Twice the size leaves the filter enough to work with, and is no slower to decode.
     image = source.load(at_least=(2 * height, 2 * width))
-    return _as_jpeg(shrink(image, within(source.size, max_side)), THUMBNAIL_QUALITY, source.profile)
+    small = to_srgb(shrink(image, within(source.size, max_side)), source.profile)
+    return _as_jpeg(small, THUMBNAIL_QUALITY, None)
 
 
 def for_browser(data: bytes) -> tuple[bytes, str]:
     """The bytes to send for an image file, and their media type.
 
-    JPEG, PNG, GIF, WebP, AVIF and BMP are sent as they are, undecoded; TIFF and HEIC as a JPEG of the same size.
-    Raises NotAnImageError, and for TIFF and HEIC the other errors of ``decode``.
+    JPEG, PNG, GIF, WebP and AVIF are sent as they are, undecoded; the others as a JPEG of the same size, with the
+    colour profile of the original. Raises NotAnImageError, and for those the other errors of ``decode``.
     """
     head = data[:HEAD_BYTES]
     format_ = sniff(head)
@@ -56,7 +57,5 @@ def _full_jpeg(data: bytes) -> bytes:
 
 def _as_jpeg(image: Image.Image, quality: int, profile: bytes | None) -> bytes:
     file = io.BytesIO()
-    # Without their profile, photos of a wide gamut look dull; sRGB is what browsers assume anyway.
-    kept = None if profile is None or any(name in profile for name in _SRGB) else profile
-    image.save(file, "JPEG", quality=quality, icc_profile=kept)
+    image.save(file, "JPEG", quality=quality, icc_profile=profile)
     return file.getvalue()

@@ -15,6 +15,7 @@ from searchengine.compat import pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import read_regular
 from searchengine.images import depth
+from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.frames import frame_with_content
 from searchengine.images.isolation import MAX_PIXELS, isolated, refuse_endless, too_large
@@ -65,9 +66,12 @@ def decode(
     """
     source = ImageSource(data, max_pixels=max_pixels)
     image = source.load(at_least)
-    small = None if preview is None else np.asarray(shrink(image, within(image.size, preview)))
+    small = None
+    if preview is not None:
+        small = np.asarray(to_srgb(shrink(image, within(image.size, preview)), source.profile))
     if size is not None:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    image = to_srgb(image, source.profile)
     width, height = source.size
     return DecodedImage(_as_array(image), width, height, source.format, small)
 
@@ -128,8 +132,8 @@ class ImageSource:
     """An image of which only the header has been read, so that its size is known before memory is spent on it.
 
     ``format`` is one of the names of ``sniff``, "RAW" also of camera raw files that are TIFF inside; ``size`` is the
-    upright (width, height) of the original in pixels; ``profile`` is the embedded colour profile if it applies to the
-    RGB pixels of ``load``, else None.
+    upright (width, height) of the original in pixels; ``profile`` is the embedded colour profile by which the pixels of
+    ``load`` are to be read, None if they are sRGB.
 
     Raises NotAnImageError, DamagedImageError and ImageTooLargeError.
     """
@@ -152,7 +156,7 @@ class ImageSource:
         if format_ == "TIFF" and self._file.format == "JPEG":
             self.format = "RAW"
         self.size = self._upright_size()
-        self.profile = self._rgb_profile()
+        self.profile = None if self._file.mode == "CMYK" else profile_of(self._file, "RGB")
 
     def load(self, at_least: tuple[int, int] | None = None) -> Image.Image:
         """The pixels, RGB and upright; a JPEG may be reduced by 2, 4 or 8, but not below ``at_least``, (height, width).
@@ -198,7 +202,7 @@ class ImageSource:
         if file.format == "JPEG":
             self._reduce(at_least)
             file.load()
-            return to_rgb(file)
+            return _by_ink_or_grey(file) or to_rgb(file)
         wide = depth.has_16_bit_colour(file)
         file.load()
         # Of a HEIC only known now, and a BMP may be upside down.
@@ -209,7 +213,7 @@ class ImageSource:
             return to_rgb(depth.colour_of_8_bits(file, low))
         if self.format in ("BMP", "ICO") and shows_nothing(file):
             return file.convert("RGB")  # what has no alpha is often stored with an alpha of zero
-        return frame_with_content(file) if file.format in _ANIMATED else to_rgb(file)
+        return _by_ink_or_grey(file) or (frame_with_content(file) if file.format in _ANIMATED else to_rgb(file))
 
     def _reduce(self, at_least: tuple[int, int] | None) -> None:
         """Have a JPEG decoded at a reduced size, where that is allowed or needed."""
@@ -229,11 +233,11 @@ class ImageSource:
     def _read_orientation(self) -> int:
         return exif_orientation(self._file.info.get("exif")) if self._file.format in _TURNED_BY_EXIF else 1
 
-    def _rgb_profile(self) -> bytes | None:
-        profile = self._file.info.get("icc_profile")
-        if not isinstance(profile, bytes) or self._file.mode not in ("RGB", "RGBA"):
-            return None
-        return profile if profile[16:20] == b"RGB " else None
+
+def _by_ink_or_grey(file: ImageFile.ImageFile) -> Image.Image | None:
+    """RGB, of CMYK and grey with a profile: that does not outlast the conversion, as one of RGB does."""
+    profile = profile_of(file, file.mode) if file.mode in ("L", "CMYK") else None
+    return None if profile is None else to_srgb(file, profile)
 
 
 @contextmanager

@@ -29,6 +29,9 @@ class FileGoneError(ImageError):
     """The image is in the index, but its file is no longer where it was."""
 
 
+_EDITION = 2  # counted up when the same file is drawn in another way, so that older renditions are not found
+
+
 @dataclass(frozen=True, slots=True)
 class Rendition:
     """A JPEG to send; ``current``: it was made from the content that the index knows."""
@@ -69,7 +72,7 @@ class Renditions:
     def _path(self, content_hash: str | None, kind: Kind) -> Path | None:
         if not content_hash:
             return None
-        return self._folder / kind / content_hash[:2] / f"{content_hash}.jpg"
+        return self._folder / f"{kind}-{_EDITION}" / content_hash[:2] / f"{content_hash}.jpg"
 
 
 def read_file(record: ImageRecord) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from searchengine.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
 from searchengine.images import decode, for_browser, thumbnail
@@ -69,18 +67,6 @@ def test_the_rest_goes_as_jpeg_of_the_same_size(data: bytes, seen: str) -> None:
 def test_a_tiff_longer_than_a_jpeg_can_be() -> None:
     sent, _ = for_browser(encoded(Image.new("L", (70_000, 2)), "TIFF", compression="tiff_lzw"))
     assert decode(sent).width == 65_500
-
-
-def test_a_wide_colour_profile_goes_along_and_srgb_does_not() -> None:
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    wide = srgb.replace("sRGB".encode("utf-16-be"), "wide".encode("utf-16-be"))
-    assert wide != srgb
-    for profile, kept in ((srgb, None), (wide, wide), (b"nonsense", None)):
-        for data in (
-            thumbnail(encoded(quadrants(), "PNG", icc_profile=profile)),
-            for_browser(encoded(quadrants(), "TIFF", icc_profile=profile))[0],
-        ):
-            assert Image.open(io.BytesIO(data)).info.get("icc_profile") == kept
 
 
 def test_errors() -> None:

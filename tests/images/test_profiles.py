@@ -1,0 +1,173 @@
+"""The same picture in other colour spaces looks the same."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from searchengine.extractors.extractor import batches
+from searchengine.images import decode, for_browser, thumbnail
+from tests.fakes import SPEC
+from tests.images.pictures import corners, encoded, quadrants
+
+# The columns of the matrix from linear RGB to XYZ under D50, and the exponent of the curve.
+SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)), 2.2
+DISPLAY_P3 = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)), 2.2
+ADOBE_RGB = ((0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446)), 2.19921875
+PROPHOTO = ((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001, 0.8249)), 1.8
+
+
+def icc(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A profile by hand: ICC.1:2001-04, version 2."""
+    tags = {b"wtpt": xyz(0.9642, 1.0, 0.8249), b"cprt": b"text" + bytes(4) + b"none\0", **tags}
+    table, content = b"", b""
+    for name, tag in tags.items():
+        padded = tag + bytes(-len(tag) % 4)
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(content), len(tag))
+        content += padded
+    body = struct.pack(">I", len(tags)) + table + content
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = (
+        struct.pack(">I", 128 + len(body)) + b"none" + b"\2\x40\0\0" + kind + space + connection + bytes(12) + b"acsp"
+    )
+    return head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + body
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+def curve(exponent: float) -> bytes:
+    return b"curv" + bytes(4) + struct.pack(">IH", 1, round(exponent * 256))
+
+
+def rgb_profile(columns: Sequence[Sequence[float]], exponent: float) -> bytes:
+    names = (b"rXYZ", b"gXYZ", b"bXYZ")
+    tags = {name: xyz(*column) for name, column in zip(names, columns, strict=True)}
+    return icc(b"RGB ", b"XYZ ", {**tags, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve(exponent))})
+
+
+def cmyk_profile() -> bytes:
+    """Inks that are the opposite of what their names say, so that it shows whether the profile was used."""
+    tables = bytearray()
+    for corner in range(16):  # the first ink changes slowest
+        inks = [corner >> shift & 1 for shift in (3, 2, 1, 0)]
+        tables += bytes([255 * inks[0], 128, 128])  # L* grows with the first ink: white is much of it
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    lut += (
+        struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+        + bytes(range(256)) * 4
+        + bytes(tables)
+        + bytes(range(256)) * 3
+    )
+    return icc(b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+def photo() -> Image.Image:
+    """Soft colours, which every space holds."""
+    noise = np.random.default_rng(0).integers(60, 200, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC)
+
+
+def in_space(image: Image.Image, profile: bytes) -> Image.Image:
+    srgb = ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, srgb, ImageCms.ImageCmsProfile(io.BytesIO(profile)), outputMode="RGB")
+    assert converted is not None
+    return converted
+
+
+def difference(pixels: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.abs(pixels.astype(int) - other).max())
+
+
+@pytest.mark.parametrize("space", [DISPLAY_P3, ADOBE_RGB, PROPHOTO])
+@pytest.mark.parametrize("format_", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_a_wide_space_gives_the_pixels_of_srgb(format_: str, space: tuple[Sequence[Sequence[float]], float]) -> None:
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format_, {})
+    profile, expected = rgb_profile(*space), np.asarray(photo())
+    stored = in_space(photo(), profile)
+    assert difference(np.asarray(stored), expected) > 12
+    data = encoded(stored, format_, icc_profile=profile, **options)
+    assert difference(decode(data).pixels, expected) <= (16 if format_ == "JPEG" else 6)
+    small = decode(data, size=(24, 32), preview=32)
+    assert small.preview is not None
+    assert difference(small.pixels, np.asarray(photo().resize((32, 24), Image.Resampling.BICUBIC))) <= 10
+    assert difference(small.preview, small.pixels) <= 12
+    shown = thumbnail(data)
+    assert "icc_profile" not in Image.open(io.BytesIO(shown)).info
+    assert np.abs(decode(shown).pixels.astype(int) - expected).mean() < 4
+    if format_ == "TIFF":
+        assert np.abs(decode(for_browser(data)[0]).pixels.astype(int) - expected).mean() < 4
+
+
+def test_transparency_and_palettes_in_a_wide_space() -> None:
+    profile = rgb_profile(*ADOBE_RGB)
+    image = in_space(photo(), profile).convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    pixels = decode(encoded(image, "PNG", icc_profile=profile)).pixels
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert difference(pixels[1:], np.asarray(photo())[1:]) <= 6
+    flat = in_space(Image.new("RGB", (8, 8), (90, 120, 60)), profile).quantize(4)
+    assert (
+        difference(
+            decode(encoded(flat, "PNG", icc_profile=profile)).pixels, np.full((8, 8, 3), (90, 120, 60), np.uint8)
+        )
+        <= 6
+    )
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        b"nonsense",
+        b"",
+        rgb_profile(*ADOBE_RGB)[:300],
+        bytes(16) + b"RGB " + bytes(200),
+        bytes(16) + b"RGB " + bytes(5 * 2**20),
+        icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)}),  # of another space than the picture
+        cmyk_profile(),
+    ],
+)
+def test_srgb_and_profiles_of_no_use_leave_the_pixels_as_they_are(profile: bytes) -> None:
+    data = encoded(photo(), "TIFF", icc_profile=profile)
+    assert np.array_equal(decode(data).pixels, np.asarray(photo()))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF"])
+def test_grey_by_its_profile(format_: str) -> None:
+    profile = icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)})  # linear: a half is as bright as 188 in sRGB
+    pixels = decode(encoded(Image.new("L", (16, 16), 128), format_, icc_profile=profile)).pixels
+    assert np.abs(pixels.astype(int) - 188).max() <= 2
+    with_alpha = encoded(Image.new("LA", (16, 16), (128, 255)), "PNG", icc_profile=profile)
+    assert decode(with_alpha).pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "TIFF"])
+def test_inks_by_their_profile(format_: str) -> None:
+    for inks, seen in (((255, 0, 0, 0), 255), ((0, 255, 255, 255), 0)):
+        data = encoded(Image.new("CMYK", (16, 16), inks), format_, icc_profile=cmyk_profile())
+        assert np.abs(decode(data).pixels.astype(int) - seen).max() <= 4
+        assert np.abs(decode(thumbnail(data)).pixels.astype(int) - seen).max() <= 4
+    broken = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), format_, icc_profile=cmyk_profile()[:200])
+    assert np.abs(decode(broken).pixels.astype(int) - (0, 255, 255)).max() <= 2
+
+
+def test_a_pillow_image_is_taken_by_its_profile_too() -> None:
+    profile = rgb_profile(*DISPLAY_P3)
+    data = encoded(in_space(photo(), profile), "PNG", icc_profile=profile)
+    (of_file,), (of_image,) = batches(SPEC, [data], 1), batches(SPEC, [Image.open(io.BytesIO(data))], 1)
+    assert difference(of_file, of_image) <= 4
+
+
+def test_an_orientation_and_a_profile() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(quadrants(), "JPEG", exif=exif.tobytes(), icc_profile=rgb_profile(*DISPLAY_P3))
+    assert corners(decode(data).pixels) == "BRWG"
