@@ -14,7 +14,9 @@ import numpy as np
 from flask import Request
 from numpy.typing import NDArray
 
+from searchengine.errors import ImageTooLargeError
 from searchengine.extractors import ExtractorSpec
+from searchengine.settings import variable
 from searchengine.web.engines import Engine, QueryReader
 from searchengine.web.queries import RequestError
 
@@ -165,8 +167,12 @@ def drain(environ: dict[str, Any], max_bytes: int) -> None:
 
 def _decode(upload: Upload, reader: QueryReader, max_pixels: int) -> DecodedUpload:
     """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
-    with _DECODING:
-        decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE)
+    try:
+        with _DECODING:
+            decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE)
+    except ImageTooLargeError as error:
+        bound = f"{max_pixels // 1_000_000} megapixels: {variable('max_upload_megapixels')}"
+        raise ImageTooLargeError(f"{error} This server takes {bound}.") from error
     assert decoded.preview is not None
     return DecodedUpload(upload.name, decoded.pixels, decoded.width, decoded.height, decoded.preview)
 

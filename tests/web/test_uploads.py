@@ -44,7 +44,7 @@ def post(client: FlaskClient, *files: tuple[str, bytes, str], **options: Any) ->
         ([("image", b"<svg onload='alert(1)'/>", "a.svg")], 415, ""),
         ([("image", NOISE[: len(NOISE) // 2], "a.png")], 422, ""),
         ([("image", NOISE * 3, "large.png")], 413, "larger than 1 MB"),
-        ([("image", encoded(Image.new("L", (2000, 1001))), "wide.png")], 413, ""),
+        ([("image", encoded(Image.new("L", (2000, 1001))), "wide.png")], 413, "SEARCHENGINE_MAX_UPLOAD_MEGAPIXELS"),
     ],
 )
 def test_what_cannot_be_searched_by(
