@@ -81,9 +81,11 @@ class Settings(BaseModel):
     sample: int = Field(60, ge=1, le=MAX_K)
     # reverse proxies in front whose X-Forwarded-* headers are believed
     proxies: int = Field(0, ge=0, le=10)
+    # whether originals are sent with the position where they were taken
+    keep_location: bool = False
     # host names that the server answers to, separated by commas; see web/security.py
     hosts: str = ""
-    # where the server listens, and how many connections it serves at a time
+    # where the server listens, and how many requests it answers at a time
     bind: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     threads: int = Field(32, ge=1, le=64)

@@ -217,8 +217,13 @@ _SETTINGS: dict[str, Decorator[Any]] = {
         "--host", "bind", metavar="HOST", help="address to listen on (default: $BIND, or this machine only)"
     ),
     "port": option("--port", metavar="PORT", type=COUNT, help="port to listen on (default: $PORT, or 8000)"),
+    "keep_location": flag(
+        "--keep-location",
+        help="send originals with the GPS position where they were taken (default: $SEARCHENGINE_KEEP_LOCATION, or "
+        "without)",
+    ),
     "threads": option(
-        "--threads", metavar="N", type=COUNT, help="connections served at a time (default: $THREADS, or 32)"
+        "--threads", metavar="N", type=COUNT, help="requests answered at a time (default: $THREADS, or 32)"
     ),
 }
 _INDEX_DIRS = options(

@@ -29,7 +29,7 @@ _DEMO_MODEL = "efficientnet-lite0"
 
 
 @verb("serve", "serve the search page", _SERVE)
-@settings_options("index_dir", "images_dir", "bind", "port", "threads", several=True, only=False)
+@settings_options("index_dir", "images_dir", "bind", "port", "threads", "keep_location", several=True, only=False)
 def serve(settings: Settings) -> int:
     """Serve the search page with gunicorn: one process that holds the model, and a few threads."""
     become_server(settings)

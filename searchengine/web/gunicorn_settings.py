@@ -9,6 +9,7 @@ names another address.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ _DO_NOT_RESTART = 3
 
 def on_starting(server: Any) -> None:
     """Before anything listens: check that every index opens, and that its model can be loaded without TensorFlow."""
+    warn_if_open(server.cfg.address)
     folders = _settings.index_dir
     for folder in folders:
         try:
@@ -46,6 +48,21 @@ def on_starting(server: Any) -> None:
             # The sentence on stderr, and exit code 1.
             sentence = file_error(error) if isinstance(error, OSError) else str(error)
             sys.exit(f"{folder}: {sentence}" if len(folders) > 1 else sentence)
+
+
+def warn_if_open(addresses: Sequence[tuple[str, int] | str | bytes]) -> None:
+    """Say who can see the photos where a server listens for other machines too; a path is a Unix socket's."""
+    from searchengine.web.security import is_loopback
+
+    hosts = [address[0] for address in addresses if isinstance(address, tuple)]
+    if opened := [str(host) for host in hosts if not is_loopback(str(host))]:
+        print(  # noqa: T201
+            f"WARNING: the server listens on {', '.join(opened)}. Everyone who reaches this machine over the network "
+            f"sees every photo in full{', with the place where it was taken' if _settings.keep_location else ''}. To "
+            "keep them to yourself, leave BIND (--host) out; to let some people in, put a reverse proxy with a "
+            "password in front.",
+            file=sys.stderr,
+        )
 
 
 def _prepare(folder: Path) -> None:

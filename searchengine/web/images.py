@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from searchengine import images as decoding
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
+from searchengine.images.location import PatchedFile, location_patches
 from searchengine.index.types import ImageRecord
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.queries import parse_id
@@ -65,16 +67,26 @@ def _send_rendition(rendition: Rendition, record: ImageRecord) -> Response:
     return response
 
 
-def _send_file(file: Path, record: ImageRecord, mimetype: str, *, as_attachment: bool = False) -> Response:
-    stat = file.stat()
+def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment: bool = False) -> Response:
+    """The bytes of the file; where it was taken is blanked unless the settings keep it."""
+    keep_location = this_site().settings.keep_location
+    opened = open_regular(path)
+    stat = os.fstat(opened.fileno())
+    file = opened if keep_location else PatchedFile(opened)
     response = send_file(
-        file.absolute(),  # Flask looks for a relative path in its own folder
+        file,  # type: ignore[arg-type]
         mimetype=mimetype,
         as_attachment=as_attachment,
-        download_name=_download_name(record),  # the default may hold a line break
-        conditional=True,
-        etag=f"{stat.st_mtime_ns:x}-{stat.st_size:x}",  # the default fails for a path that is not UTF-8
+        download_name=_download_name(record),
+        conditional=False,  # of an open file, Werkzeug does not know the size
+        etag=f"{stat.st_mtime_ns:x}-{stat.st_size:x}{'' if keep_location else '-blanked'}",
+        last_modified=stat.st_mtime,
     )
+    response.content_length = stat.st_size
+    response.make_conditional(request, accept_ranges=True, complete_length=stat.st_size)
+    if isinstance(file, PatchedFile) and response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        file.patches = location_patches(opened)
+    opened.seek(0)
     # Another image may have this address tomorrow: browsers keep it, and ask whether it is still the same.
     response.headers["Cache-Control"] = ASK_AGAIN
     return response

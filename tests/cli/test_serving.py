@@ -64,6 +64,23 @@ def test_a_wrong_setting_is_told_by_serve_alone(
     assert "THREADS must be a whole number from 1 to 64" in capsys.readouterr().err
 
 
+def test_originals_keep_their_place_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert served_with()["SEARCHENGINE_KEEP_LOCATION"] == "False"
+    assert served_with("--keep-location")["SEARCHENGINE_KEEP_LOCATION"] == "True"
+    monkeypatch.setenv("SEARCHENGINE_KEEP_LOCATION", "yes")
+    assert served_with()["SEARCHENGINE_KEEP_LOCATION"] == "True"
+
+
+def test_a_server_for_other_machines_says_who_sees_the_photos(capsys: pytest.CaptureFixture[str]) -> None:
+    from searchengine.web.gunicorn_settings import warn_if_open
+
+    warn_if_open([("127.0.0.1", 8000), ("::1", 8000), ("localhost", 8000), "/run/photos.sock", b"@photos"])
+    assert not capsys.readouterr().err
+    for host in ("0.0.0.0", "::", "192.168.0.7", "photos.lan", ""):
+        warn_if_open([("127.0.0.1", 8000), (host, 8000)])
+        assert f"WARNING: the server listens on {host}. Everyone who reaches" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("host", ["a" * 64, "a..b", "a" * 64 + ".example"])
 def test_a_name_that_no_host_can_have(host: str) -> None:
     with pytest.raises(SettingsError, match=r"Cannot listen on .+ Choose another --port or --host"):

@@ -43,7 +43,7 @@ PROMISED = {
     "import": "--index-dir --features --ids --labels --paths --images --name --normalize --metric --append --json",
     "export": "--index-dir --images-dir --out --json",
     "download": "--to --no-labels --archive --keep --classes --images --split --json",
-    "serve": "--index-dir --images-dir --host --port --threads",
+    "serve": "--index-dir --images-dir --host --port --threads --keep-location",
     "prepare": "--index-dir --weights --precision --runtime",
     "info": "--index-dir --skipped --json",
     "verify": "--index-dir --json",

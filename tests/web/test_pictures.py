@@ -97,6 +97,34 @@ def test_original_and_download(tmp_path: Path) -> None:
     assert answer.data == data
 
 
+def test_originals_do_not_say_where_they_were_taken(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    file = tmp_path / "photos" / "a.jpg"
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.5)})
+    draw(COLOURS["red"]).save(file, exif=exif)
+    engine = FakeEngine(tmp_path / "photos")
+    client = make_app(engine, tmp_path).test_client()
+    whole = client.get("/images/1", buffered=True)
+    assert len(whole.data) == whole.content_length == file.stat().st_size
+    sent = Image.open(io.BytesIO(whole.data)).getexif()
+    assert sent[0x010F] == "A camera"
+    assert not sent.get_ifd(0x8825)
+    assert client.get("/images/1?download=1", buffered=True).data == whole.data
+    part = client.get("/images/1", headers={"Range": "bytes=20-299"}, buffered=True)
+    assert (part.status_code, part.data) == (206, whole.data[20:300])
+    assert part.headers["Content-Range"] == f"bytes 20-299/{file.stat().st_size}"
+    assert client.get("/images/1", headers={"Range": "bytes=999999-"}, buffered=True).status_code == 416
+    head = client.head("/images/1")
+    assert (head.data, head.content_length, head.headers["ETag"]) == (b"", whole.content_length, whole.headers["ETag"])
+    again = client.get("/images/1", headers={"If-None-Match": whole.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    kept = make_app(engine, tmp_path, KEEP_LOCATION=True).test_client().get("/images/1", buffered=True)
+    assert kept.data == file.read_bytes()
+    assert kept.headers["ETag"] != whole.headers["ETag"]
+
+
 def test_original_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
