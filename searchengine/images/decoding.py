@@ -24,7 +24,6 @@ from searchengine.images.repair import repaired
 from searchengine.images.rgb import exif_orientation, shows_nothing, swaps_sides, to_rgb, upright
 
 _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
-_STRIP_PIXELS = 2**20  # converted at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,8 @@ def decode(
 def _as_array(image: Image.Image) -> NDArray[np.uint8]:
     """(h, w, 3) uint8, read-only. NumPy's own conversion holds a large image three times."""
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        pixels[top : top + rows] = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+    for top, strip in depth.strips(image):
+        pixels[top : top + strip.height] = np.asarray(strip)
     pixels.setflags(write=False)
     return pixels
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
@@ -10,31 +14,43 @@ from PIL import Image, ImageFile
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO, _GDAL_NODATA = 258, 262, 0, 42113
 
 _NEARLY_ALL = 0.999  # of the values are no lighter than white: a hot pixel says nothing about the picture
-_LOOKED_AT = 2**20  # values, spread evenly
+_LOOKED_AT = 2**20  # pixels, spread evenly
+_STRIP_PIXELS = 2**20  # converted at a time: several numbers for each pixel of a large image would not fit
 _WHOLE_WHITES = [2.0**bits - 1 for bits in range(8, 17)]  # of 8 to 16 bits
 
 
-def grey_of_8_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """Scale a loaded image of mode I;16, I or F to (h, w) uint8.
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The top row and the image of each strip of a loaded image; a small image is one strip."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def grey_of_8_bits(image: Image.Image) -> Image.Image:
+    """Scale a loaded image of mode I;16, I or F to mode L.
 
     White is the first of 1 (floats only), 255, 511, 1023, ... and 65535 that hardly any value exceeds. Of values beyond
     65535 or below zero, the least becomes black and the greatest white. NaN becomes black.
     """
-    values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     if image.mode.startswith("I;16"):
-        white = 4095.0 if tags.get(_BITS_PER_SAMPLE) == (12,) else white_of(values)
-        grey = scaled(values, white)
+        low, high = 0.0, 4095.0 if tags.get(_BITS_PER_SAMPLE) == (12,) else white_of(_sample(image))
     else:
-        numbers = values.astype(np.float64)
-        numbers[numbers == _nodata(tags)] = np.nan
-        grey = stretched(numbers, fractions=image.mode == "F")
-    # Pillow inverts 1 and 8 bits where needed, but not 16 bits and more.
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 255 - grey
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
+        low, high = _range(image, _nodata(tags))
+    grey = Image.new("L", image.size)
+    for top, strip in strips(image):
+        values = np.asarray(strip)
+        if values.dtype.itemsize == 2:
+            part = scaled(values, high)
+        else:
+            part = _stretched(_numbers(values, _nodata(tags)), low, high)
+        # Pillow inverts 1 and 8 bits where needed, but not 16 bits and more.
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            part = 255 - part
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            part[values == transparent] = 255
+        grey.paste(Image.fromarray(part), (0, top))
     return grey
 
 
@@ -46,29 +62,65 @@ def white_of(values: NDArray[np.uint16]) -> float:
 
 def scaled(values: NDArray[np.uint16], white: float) -> NDArray[np.uint8]:
     """uint16 -> uint8, rounded; ``white`` and what is beyond it become 255."""
-    whole = int(white)
-    wide = np.minimum(values, whole).astype(np.uint32)
-    result: NDArray[np.uint8] = ((wide * 255 + whole // 2) // whole).astype(np.uint8)
-    return result
+    return _scale(int(white))[values]
 
 
-def stretched(values: NDArray[np.float64], *, fractions: bool) -> NDArray[np.uint8]:
-    """Numbers of any range -> uint8, as ``grey_of_8_bits`` says; ``fractions`` where 1 may be white."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    whites = [1.0, *_WHOLE_WHITES] if fractions else _WHOLE_WHITES
-    if low >= 0 and finite.size and (bright := _order(finite, _NEARLY_ALL)) <= whites[-1]:
-        low, high = 0.0, next(white for white in whites if bright <= white)
-    span = high - low or 1.0
+@cache
+def _scale(white: int) -> NDArray[np.uint8]:
+    """(65536,) uint8: what each value becomes."""
+    wide = np.minimum(np.arange(2**16), white)
+    return ((wide * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
+    """The numbers of an image of mode I or F that become black and white."""
+    low, high = np.inf, -np.inf
+    for _, strip in strips(image):
+        finite = _finite(_numbers(np.asarray(strip), nodata))
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        return 0.0, 1.0
+    sample = _finite(_numbers(_sample(image), nodata))
+    whites = [1.0, *_WHOLE_WHITES] if image.mode == "F" else _WHOLE_WHITES
+    bright = _order(sample, _NEARLY_ALL) if sample.size else high
+    if low >= 0 and bright <= whites[-1]:
+        return 0.0, next(white for white in whites if bright <= white)
+    return low, high
+
+
+def _numbers(values: NDArray[Any], nodata: float) -> NDArray[np.float64]:
+    """Fresh float64, NaN where nothing was measured."""
+    numbers = values.astype(np.float64)
+    numbers[numbers == nodata] = np.nan
+    return numbers
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    """Numbers of any range -> uint8: ``low`` becomes 0 and ``high`` 255."""
     numbers = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
-    grey: NDArray[np.uint8] = np.rint((numbers - low) * 255 / span).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint((numbers - low) * 255 / (high - low or 1.0)).astype(np.uint8)
     return grey
+
+
+def _sample(image: Image.Image) -> NDArray[Any]:
+    """(n,) or (n, channels): at most about ``_LOOKED_AT`` pixels, spread evenly."""
+    step = max(1, image.width * image.height // _LOOKED_AT)
+    parts = []
+    for top, strip in strips(image):
+        values = np.asarray(strip)
+        flat = values.reshape(-1, *values.shape[2:])  # (h, w, channels) -> (h * w, channels)
+        parts.append(flat[-top * image.width % step :: step].copy())
+    return np.concatenate(parts)
 
 
 def _order(values: NDArray[np.generic], share: float) -> float:
     """The least value that is no less than that share of the values."""
     flat = values.ravel()
-    flat = flat[:: max(1, flat.size // _LOOKED_AT)]
     rank = min(flat.size - 1, int(np.ceil(share * flat.size)))
     return float(np.partition(flat, rank)[rank])
 
@@ -114,17 +166,31 @@ def load_low_bytes(file: ImageFile.ImageFile) -> None:
 
 
 def colour_of_8_bits(high: Image.Image, low: Image.Image) -> Image.Image:
-    """RGB or RGBA of 16 bits, in two loaded images of 8 bits -> RGBA of 8 bits, white as in ``grey_of_8_bits``."""
-    values = np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
-    white = white_of(values[..., :3])
-    alpha = np.full(values.shape[:2], 255, dtype=np.uint8)
-    if values.shape[2] == 4:
-        alpha = scaled(values[..., 3], max(white, white_of(values[..., 3])))
+    """RGB or RGBA of 16 bits, in two loaded images of 8 bits -> 8 bits, white as in ``grey_of_8_bits``.
+
+    The result is RGBA where a colour counts as transparent, else ``high`` itself, changed.
+    """
+    sample = _wide(_sample(high), _sample(low))
+    white = white_of(sample[:, :3])
+    opaque = max(white, white_of(sample[:, 3])) if sample.shape[1] == 4 else white
     transparent = high.info.get("transparency")
-    if isinstance(transparent, tuple):
-        alpha[(values[..., :3] == np.array(transparent, dtype=np.uint16)).all(axis=2)] = 0
-    colour = (values[..., :3] >> 8).astype(np.uint8) if white == _WHOLE_WHITES[-1] else scaled(values[..., :3], white)
-    return Image.fromarray(np.dstack([colour, alpha]))
+    result = Image.new("RGBA", high.size) if isinstance(transparent, tuple) else high
+    for (top, high_strip), (_, low_strip) in zip(strips(high), strips(low), strict=True):
+        values = _wide(np.asarray(high_strip), np.asarray(low_strip))
+        colour = values[..., :3]
+        layers = [(colour >> 8).astype(np.uint8) if white == _WHOLE_WHITES[-1] else scaled(colour, white)]
+        if values.shape[2] == 4:
+            layers.append(scaled(values[..., 3:], opaque))
+        elif isinstance(transparent, tuple):
+            hidden = (colour == np.array(transparent, dtype=np.uint16)).all(axis=2, keepdims=True)
+            layers.append(np.where(hidden, np.uint8(0), np.uint8(255)))
+        result.paste(Image.fromarray(np.concatenate(layers, axis=2)), (0, top))
+    return result
+
+
+def _wide(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The high and the low bytes of samples -> the samples."""
+    return high.astype(np.uint16) << np.uint16(8) | low
 
 
 def _rawmode(tile: ImageFile._Tile) -> str:

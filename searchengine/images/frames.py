@@ -18,7 +18,7 @@ def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
     frame cannot be decoded.
     """
     first = to_rgb(file)
-    if not _is_flat(first):
+    if not getattr(file, "is_animated", False) or not _is_flat(first):
         return first
     first = first.copy()  # the file's own pixels change with the frame
     fallback = None if shows_nothing(file) else first

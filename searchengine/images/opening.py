@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 from PIL import (
     AvifImagePlugin,
@@ -36,6 +37,18 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
 
     def _read_dpi_from_exif(self) -> None:
         pass
+
+
+class _WebPFile(WebPImagePlugin.WebPImageFile):
+    """Lets go of libwebp's decoder, which holds the canvas twice, before Pillow makes a copy of its own."""
+
+    _decoder: Any
+
+    def _get_next(self) -> tuple[bytes, int, int]:
+        frame: tuple[bytes, int, int] = super()._get_next()
+        if not self.is_animated:
+            self._decoder = None
+        return frame
 
 
 def _avif(data: bytes) -> ImageFile.ImageFile:
@@ -123,7 +136,7 @@ OPENERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "JPEG": _by(_JpegFile),
     "PNG": _by(PngImagePlugin.PngImageFile),
     "GIF": _by(GifImagePlugin.GifImageFile),
-    "WEBP": _by(WebPImagePlugin.WebPImageFile),
+    "WEBP": _by(_WebPFile),
     "BMP": _by(BmpImagePlugin.BmpImageFile),
     "TIFF": _tiff,
     "AVIF": _avif,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 
-from searchengine.images.depth import grey_of_8_bits
+from searchengine.images.depth import grey_of_8_bits, strips
 
 _FAINT = 16  # alpha up to which a pixel shows nothing of its own colour
 _LIGHT = 200  # luma from which a colour can hardly be told from white
@@ -22,26 +23,38 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(grey_of_8_bits(image)).convert("RGB")
+        return grey_of_8_bits(image).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, _ground(layer)), layer).convert("RGB")
+        return _on_a_page(image)
     return image.convert("RGB")
 
 
-def _ground(layer: Image.Image) -> str:
-    """The colour of the page on which a person would see what an RGBA image shows."""
-    alpha = layer.getchannel("A")
-    if alpha.getextrema()[0] == 255:
-        return "white"
-    shown = alpha.point([255 if value > _FAINT else 0 for value in range(256)])
-    lumas = layer.convert("RGB").convert("L").histogram(shown)
-    return "black" if sum(lumas[_LIGHT:]) > _MOSTLY * sum(lumas) else "white"
+def _on_a_page(image: Image.Image) -> Image.Image:
+    """Lay an image with transparent parts over the colour on which it is seen -> RGB."""
+    ground, result = _ground(image), Image.new("RGB", image.size)
+    for top, strip in strips(image):
+        page = Image.new("RGBA", strip.size, ground)
+        result.paste(Image.alpha_composite(page, strip.convert("RGBA")).convert("RGB"), (0, top))
+    return result
+
+
+def _ground(image: Image.Image) -> str:
+    """The colour of the page on which a person would see what an image with transparent parts shows."""
+    opaque, lumas = True, np.zeros(256, dtype=np.int64)
+    for _, strip in strips(image):
+        layer = strip.convert("RGBA")
+        alpha = layer.getchannel("A")
+        opaque = opaque and alpha.getextrema()[0] == 255
+        shown = alpha.point([255 if value > _FAINT else 0 for value in range(256)])
+        lumas += layer.convert("RGB").convert("L").histogram(shown)
+    return "black" if not opaque and lumas[_LIGHT:].sum() > _MOSTLY * lumas.sum() else "white"
 
 
 def shows_nothing(image: Image.Image) -> bool:
     """Whether every pixel of a loaded image is transparent."""
-    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[1] == 0
+    return image.has_transparency_data and all(
+        strip.convert("RGBA").getchannel("A").getextrema()[1] == 0 for _, strip in strips(image)
+    )
 
 
 # -- orientation -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from searchengine.images import decode
+from searchengine.images import decode, depth
 from tests.images.pictures import encoded, png, tiff
 
 
@@ -239,3 +239,28 @@ def test_32_bit_grey(values: list[int], seen: list[int]) -> None:
 )
 def test_floating_point(values: list[float], seen: list[int]) -> None:
     assert greys(tiff(len(values), struct.pack(f"<{len(values)}f", *values), bits=32, sample_format=3)) == seen
+
+
+_NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 8), dtype=np.uint8)
+_WIDE_GREY = _NOISE[..., :2].copy().view("<u2")[..., 0]
+_DARK = _NOISE & np.array([3, 255] * 4, dtype=np.uint8)
+_LARGE = {
+    "alpha": encoded(Image.fromarray(_NOISE[..., :4]), "PNG"),
+    "light art": encoded(Image.fromarray(_NOISE[..., :4] | np.array([248, 248, 248, 0], np.uint8)), "PNG"),
+    "grey with alpha": encoded(Image.fromarray(_NOISE[..., :2], "LA"), "PNG"),
+    "palette": encoded(Image.fromarray(_NOISE[..., :3]).quantize(99), "PNG", transparency=3),
+    "16-bit grey": encoded(Image.fromarray(_WIDE_GREY), "PNG"),
+    "16-bit grey of 12 bits": encoded(Image.fromarray(_WIDE_GREY >> 4), "TIFF"),
+    "32-bit grey": encoded(Image.fromarray(_WIDE_GREY.astype(np.int32) - 9), "TIFF"),
+    "floating point": encoded(Image.fromarray(np.sqrt(_WIDE_GREY).astype(np.float32)), "TIFF"),
+    "16-bit colour": png(30, 20, 16, 2, b"".join(b"\0" + line[:, :6].tobytes() for line in _NOISE)),
+    "16-bit colour, dark": png(30, 20, 16, 6, b"".join(b"\0" + line.tobytes() for line in _DARK)),
+}
+
+
+@pytest.mark.parametrize("name", _LARGE)
+def test_a_large_image_is_converted_by_strips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_here = decode.__wrapped__  # type: ignore[attr-defined]
+    whole = decode_here(_LARGE[name]).pixels
+    monkeypatch.setattr(depth, "_STRIP_PIXELS", 7 * 30)  # the last strip has six rows
+    np.testing.assert_array_equal(decode_here(_LARGE[name]).pixels, whole)
