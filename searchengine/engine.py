@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
 from searchengine.feedback import DEFAULT_RULE, Examples, check_rule, search_by_feedback
+from searchengine.files import path_from_text
 from searchengine.images import read_image
 from searchengine.index.answers import search_by_id
 from searchengine.index.local import LocalIndex
@@ -250,7 +250,7 @@ class SearchEngine:
                 weights = self.index.manifest("weights_file")
                 extractor = extractor_from_spec(
                     ExtractorSpec.from_json(now.spec),
-                    weights_file=Path(weights) if weights else None,
+                    weights_file=path_from_text(weights) if weights else None,
                     precision=self._precision,
                     runtime=self._runtime,
                 )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from searchengine.errors import IndexingError
 
@@ -82,6 +83,31 @@ def _is_running(process: int) -> bool:
     except OSError:
         return True  # under another user
     return True
+
+
+# -- names of files as text -------------------------------------------------------------------------------------------
+#
+# Python decodes names as the locale says, which may differ from run to run, and what is not text becomes surrogates,
+# which cannot be stored.
+
+
+def path_to_text(file: Path) -> str:
+    """A path as it can be stored, whatever the locale; one that is not UTF-8 as a ``file:`` address."""
+    try:
+        return os.fsencode(file).decode("utf-8")
+    except UnicodeDecodeError:
+        return file.absolute().as_uri()
+
+
+def path_from_text(text: str) -> Path:
+    """What ``path_to_text`` was given; or what a person has named."""
+    if text.startswith("file:///"):
+        return Path(os.fsdecode(unquote_to_bytes(urlsplit(text).path)))
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))
+    return Path(text)
 
 
 # -- photos, which may have become something else ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
@@ -41,9 +42,20 @@ def shown(text: str) -> str:
 
 
 def replace_unencodable() -> None:
-    """From here on, stdout gets an escape for each character that its encoding lacks, instead of an error."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """From here on, stdout gets an escape for each character that its encoding lacks, instead of an error.
+
+    In the C locale, bytes of names that are not ASCII go out as they came in.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        codecs.register_error("bytes or escapes", _as_bytes_or_escapes)
+        sys.stdout.reconfigure(errors="backslashreplace" if sys.stdout.errors == "strict" else "bytes or escapes")
+
+
+def _as_bytes_or_escapes(error: UnicodeError) -> tuple[bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    character = error.object[error.start]
+    is_byte = "\udc80" <= character <= "\udcff"  # see os.fsdecode
+    return character.encode("ascii", "surrogateescape" if is_byte else "backslashreplace"), error.start + 1
 
 
 @contextlib.contextmanager

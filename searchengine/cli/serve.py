@@ -92,19 +92,22 @@ def prepare(settings: Settings, weights: Path | None) -> int:
     """Make the exported model of an index on this machine, if it is not in the cache yet."""
     from searchengine.extractors import ExtractorSpec, cache
     from searchengine.extractors import prepare as prepare_model
+    from searchengine.files import path_from_text
     from searchengine.index.catalog import Catalog
 
     for folder in settings.index_dir:
         catalog = Catalog.open(folder)
         try:
             spec = ExtractorSpec.from_json(catalog.need("spec"))
-            file = weights or catalog.get("weights_file")
+            recorded = catalog.get("weights_file")
         finally:
             catalog.close()
         if not spec.embeds:
             print_result(f"{spec.title}: no model is needed")
             continue
-        place = prepare_model(spec, weights_file=Path(file) if file else None, progress=print_note)
+        place = prepare_model(
+            spec, weights_file=weights or (path_from_text(recorded) if recorded else None), progress=print_note
+        )
         cache.note_use(spec, folder)
         print_result(f"{spec.title}: ready in {place}")
     return 0

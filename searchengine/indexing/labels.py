@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.files import path_from_text, path_to_text
 from searchengine.indexing.label_files import LabelFile, as_text, read_label_file
 from searchengine.indexing.roots import Root, label_of
 
@@ -54,7 +55,7 @@ def labels_from(choice: str) -> Labels:
         return FolderLabels()
     if choice == NONE:
         return NoLabels()
-    file = Path(choice).expanduser().absolute()
+    file = path_from_text(choice).expanduser().absolute()
     return FileLabels(file, read_label_file(file))
 
 
@@ -106,16 +107,16 @@ class FileLabels:
 
     @property
     def recorded(self) -> str:
-        """The file, absolute."""
-        return str(self.file)
+        """The file, absolute; see ``path_to_text``."""
+        return path_to_text(self.file)
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
         """The labels that the file names, or none."""
-        names = [self._name_of(root, os.fsdecode(path)) for root, path in files]
+        names = [self._name_of(root, _text(path)) for root, path in files]
         self._used.update(name for name in names if name is not None)
         unnamed = [i for i, name in enumerate(names) if name is None]
         if unnamed and len(self._used) < len(self._labels):
-            others = self._names_with_other_folders([_folded(os.fsdecode(files[i][1])) for i in unnamed])
+            others = self._names_with_other_folders([_folded(_text(files[i][1])) for i in unnamed])
             self._used.update(name for name in others if name is not None)
             names = [*names]
             for i, name in zip(unnamed, others, strict=True):
@@ -126,7 +127,7 @@ class FileLabels:
 
     def _name_of(self, root: Root, relative: str) -> str | None:
         """How the label file names a file, if it does."""
-        spellings = (relative, f"{root.name}/{relative}", str(root.folder / relative))
+        spellings = (relative, f"{root.name}/{relative}", f"{_text(bytes(root.folder))}/{relative}")
         for spelling in spellings:
             if spelling in self._labels:
                 return spelling
@@ -170,6 +171,11 @@ class FileLabels:
         if self._unusable.counts:
             remarks.append(f"Not used of {self.file}: {self._unusable}")
         return ". ".join(remarks) + "." if remarks else None
+
+
+def _text(path: bytes) -> str:
+    """A path as a label file spells it, whatever the locale."""
+    return path.decode("utf-8", "surrogateescape")
 
 
 def _folded(path: str) -> str:

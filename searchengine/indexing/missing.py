@@ -11,10 +11,11 @@ import os
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from searchengine.errors import IndexingError
-from searchengine.files import parse_json
+from searchengine.files import parse_json, path_from_text, path_to_text
 from searchengine.images import LINKS_OUT
 from searchengine.index.types import Known, Place
 from searchengine.indexing.rebuild import OldIds
@@ -212,13 +213,13 @@ def left_out_remarks(plan: Plan) -> list[str]:
 
 def mounts_to_json(mounts: Iterable[bytes]) -> str:
     """Absolute paths of folders -> an entry of the manifest."""
-    return json.dumps(sorted(os.fsdecode(folder) for folder in mounts))
+    return json.dumps(sorted(path_to_text(Path(os.fsdecode(folder))) for folder in mounts))
 
 
 def mounts_from_json(text: str | None) -> set[bytes]:
     """What ``mounts_to_json`` wrote; nothing where an older format has none, or it is damaged."""
     try:
-        return {os.fsencode(str(folder)) for folder in parse_json(text or "[]")}
+        return {bytes(path_from_text(str(folder))) for folder in parse_json(text or "[]")}
     except (ValueError, TypeError):
         return set()
 

@@ -23,6 +23,7 @@ from searchengine.extractors import (
     make_spec,
 )
 from searchengine.extractors import weights_file as weights_file_of
+from searchengine.files import path_from_text, path_to_text
 from searchengine.images import DecodedImage
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import ModelOptions
@@ -54,7 +55,7 @@ def choose_spec(options: ModelOptions, index_dir: Path) -> tuple[ExtractorSpec, 
         return make_spec(model, **asked), weights_file_of(asked.get("weights", "imagenet"), model)
     if not known.spec.embeds and not known.spec.is_imported:
         raise IndexingError(known.spec.missing)
-    file = Path(known.weights_file) if known.weights_file else None
+    file = path_from_text(known.weights_file) if known.weights_file else None
     if asked and known.spec.embeds:
         return changed_spec(known.spec, file, asked)
     return known.spec, file
@@ -145,7 +146,7 @@ class RunExtractor:
             "spec": self.spec.to_json(),
             "fingerprint": self.spec.fingerprint,
             "extractor": self.spec.title,
-            "weights_file": str(self._weights_file.absolute()) if self._weights_file else "",
+            "weights_file": path_to_text(self._weights_file.absolute()) if self._weights_file else "",
             "precision": extractor.precision,
             "runtime": extractor.runtime,
             "device": extractor.device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -123,7 +122,7 @@ def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, Known])
 
 
 def _folded(path: bytes) -> str:
-    return unicodedata.normalize("NFC", os.fsdecode(path)).casefold()
+    return unicodedata.normalize("NFC", path.decode("utf-8", "surrogateescape")).casefold()
 
 
 def _lies_in(place: Place, folders: Container[Place]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from searchengine.compat import limit_library_threads
 from searchengine.errors import SearchEngineError, file_error
+from searchengine.files import path_from_text
 from searchengine.settings import load_settings
 
 limit_library_threads()
@@ -76,7 +77,7 @@ def _prepare(folder: Path) -> None:
     finally:
         catalog.close()  # an open connection would be shared with the worker
     if _settings.runtime != "keras" and spec.embeds:
-        prepare(spec, weights_file=Path(weights) if weights else None)
+        prepare(spec, weights_file=path_from_text(weights) if weights else None)
         cache.note_use(spec, folder)
 
 
