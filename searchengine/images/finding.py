@@ -49,6 +49,7 @@ _DEFAULT_EXCLUDES = {
     "files of the system": [*_SYSTEM.split(), "system volume information"],
 }
 _NO_MEDIA = "folders with .nomedia"
+_HIDDEN = "hidden files and folders"
 LINKS_OUT = "links that lead out of the image folder"
 
 
@@ -98,8 +99,8 @@ def find(
 
     With ``default_excludes``, hidden files and folders (``.name``) are skipped too, and what other programs leave among
     photos: recycle bins, snapshots, thumbnails, folders with a ``.nomedia`` file. Links that lead out of ``root`` are
-    followed only with ``follow_links``. Both are listed in ``Walk.left_out``. A link to a folder is never followed to
-    one below ``root`` or to one that was already visited.
+    followed only with ``follow_links``. All of these are listed in ``Walk.left_out``. A link to a folder is never
+    followed to one below ``root`` or to one that was already visited.
 
     A folder that cannot be read, or a broken link, yields Unreadable, and the search continues. Raises IndexingError
     at once if ``root`` is missing, not a folder, or cannot be read.
@@ -163,7 +164,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
     """The files of a folder, one by one. Once all were yielded:
 
     ``left_out`` lists what was left out by default, and ``mounts`` the folders where another file system begins:
-    b"" for the folder itself, which is so if its parent is on another.
+    b"" if the folder is itself a mount point.
     """
 
     def __init__(self, top: bytes, place: _Place, entries: list[os.DirEntry[bytes]], rules: _Rules) -> None:
@@ -199,6 +200,8 @@ class Walk(Iterator[FoundFile | Unreadable]):
                 continue
             try:
                 is_folder = entry.is_dir()
+                if is_folder and _place(entry.stat()) in self._rules.skipped:
+                    continue
                 if (is_folder or _may_be_image(entry.name)) and self._is_left_out(entry, path):
                     continue
                 if is_folder:
@@ -221,7 +224,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
     def _is_left_out(self, entry: os.DirEntry[bytes], path: bytes) -> bool:
         kind = self._rules.left_out_as(self._top_name + b"/" + path, entry.name)
         if kind is None and self._rules.default_excludes and entry.name.startswith(b"."):
-            return True  # hidden
+            kind = _HIDDEN
         if kind is None and not self._rules.follow_links and entry.is_symlink():
             kind = None if self._is_below_top(os.path.realpath(entry.path)) else LINKS_OUT
         if kind is None:
@@ -234,7 +237,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
 
     def _is_new(self, folder: os.DirEntry[bytes], place: _Place) -> bool:
         """Whether to visit a folder: true only once for each."""
-        if place in self._rules.skipped or place in self._visited:
+        if place in self._visited:
             return False
         if folder.is_symlink() and self._is_below_top(os.path.realpath(folder.path)):
             return False  # what lies there is found by its own path, or is hidden or excluded there

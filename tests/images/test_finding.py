@@ -76,9 +76,10 @@ def test_what_other_programs_leave_among_photos(tmp_path: Path) -> None:
         ],
         "files of the system": ["__MACOSX", "System Volume Information"],
         "folders with .nomedia": ["private"],
+        "hidden files and folders": [".cache", "a/.git"],
     }
     make(tmp_path, *(f"{folder}/1/a.jpg" for folders in kinds.values() for folder in folders))
-    make(tmp_path, "private/.nomedia", "._a.jpg", "SYNOPHOTO_THUMB_M.jpg", ".hidden.jpg", ".cache/a.jpg")
+    make(tmp_path, "private/.nomedia", "._a.jpg", "SYNOPHOTO_THUMB_M.jpg", ".hidden.jpg", ".DS_Store", ".notes.txt")
     kept = ["A.photoslibrary/originals/0/a.jpg", "Derivatives/a.jpg", "recycle/a.jpg", "thumbs up.jpg"]
     make(tmp_path, *kept)
     walk = find(tmp_path)
@@ -87,9 +88,10 @@ def test_what_other_programs_leave_among_photos(tmp_path: Path) -> None:
         *((folder, kind) for kind, folders in kinds.items() for folder in folders),
         ("._a.jpg", "files of the system"),
         ("SYNOPHOTO_THUMB_M.jpg", "thumbnails and previews"),
+        (".hidden.jpg", "hidden files and folders"),
     }
     everything = [os.fsdecode(file.path) for file in find(tmp_path, default_excludes=False)]
-    assert len(everything) == len(kept) + sum(map(len, kinds.values())) + 4
+    assert len(everything) == len(kept) + sum(map(len, kinds.values())) + 3
     assert [file.path for file in find(tmp_path / "#recycle")] == [b"1/a.jpg"]  # asked for by name
     assert [file.path for file in find(tmp_path / "A.photoslibrary")] == [b"originals/0/a.jpg"]
 
@@ -168,7 +170,7 @@ def test_links_to_folders_never_loop_nor_show_a_file_twice(tmp_path: Path) -> No
     (other / "self").symlink_to(other)
     walk = find(root)
     assert [file.path for file in walk] == [b"a/1.jpg"]
-    assert [item.path for item in walk.left_out] == [b"deep-first", b"other", b"other2"]
+    assert [item.path for item in walk.left_out] == [b".secret", b"deep-first", b"other", b"other2"]
     followed = [file.path for file in find(root, follow_links=True)]
     assert followed == [b"a/1.jpg", b"deep-first/4.jpg", b"other/3.jpg"]
     linked = tmp_path / "link"

@@ -101,22 +101,24 @@ def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Pa
 
 
 def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_path: Path) -> None:
-    write_pictures(photos, **{f"n{i}": i for i in range(20)}, **{"#recycle__a": 101, "Thumbs__1__b": 102})
+    write_pictures(
+        photos, **{f"n{i}": i for i in range(20)}, **{"#recycle__a": 101, "Thumbs__1__b": 102, ".hidden__d": 104}
+    )
     write_pictures(tmp_path / "elsewhere", c=103)
     (photos / "c.png").symlink_to(tmp_path / "elsewhere" / "c.png")
-    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].added == 23
+    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].added == 24
     before = ids(tmp_path / "index")
     for _ in range(2):
         done, remarks = run(tmp_path, photos)
-        assert (done.removed, done.missing, done.images) == (0, 3, 23)
-        assert "Left out: 1 recycle bins, 1 thumbnails and previews (#recycle, Thumbs)" in remarks
+        assert (done.removed, done.missing, done.images) == (0, 4, 24)
+        assert "Left out: 1 recycle bins, 1 hidden files and folders, 1 thumbnails and previews" in remarks
         assert "Left out: 1 links that lead out of the image folder (c.png)" in remarks
-        assert "3 indexed images lie in what is left out now" in remarks
-    with pytest.raises(IndexingError, match=r"3 indexed images lie in what is left out .*--no-default-excludes"):
+        assert "4 indexed images lie in what is left out now" in remarks
+    with pytest.raises(IndexingError, match=r"4 indexed images lie in what is left out .*--no-default-excludes"):
         run(tmp_path, photos, rebuild=True)
     assert ids(tmp_path / "index") == before
-    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].unchanged == 23
-    assert run(tmp_path, photos, prune=True)[0].removed == 3
+    assert run(tmp_path, photos, default_excludes=False, follow_links=True)[0].unchanged == 24
+    assert run(tmp_path, photos, prune=True)[0].removed == 4
     assert run(tmp_path, photos)[0].missing == 0
 
 
