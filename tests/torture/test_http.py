@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -9,16 +10,20 @@ import struct
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.torture.served import MULTIPART, Watched, offline, served
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw, draw_collection
+from tests.web.slow_clients import WAYS, slow_clients
 from tests.web.test_uploads import form
 
 pytestmark = pytest.mark.slow
 
 LIMIT = 1_000_000
+LARGE = "zz.png"
 PICTURE = encoded(draw(COLOURS["red"]), "JPEG")
 NUMBERS = [
     "0",
@@ -38,6 +43,8 @@ NUMBERS = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("served")
     images = draw_collection(folder / "images", 12)
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(images / LARGE, compress_level=1)
     assert offline(images, folder / "index").wait(120) == 0
     with served(images, folder / "index", folder / "log", SEARCHENGINE_MAX_UPLOAD_MB="1") as server:
         yield server
@@ -239,16 +246,44 @@ def test_uploads_that_break_off(server: Watched) -> None:
     assert server.ask("POST", "/search", body, MULTIPART)[0] == 200
 
 
+def large_original(server: Watched) -> str:
+    """The address of a photo of several megabytes, more than the system buffers."""
+    hits = json.loads(server.ask("GET", "/search?id=1&k=50", headers=MULTIPART)[2])["hits"]
+    return next(f"/images/{hit['id']}" for hit in hits if hit["path"] == LARGE)
+
+
+def test_slow_clients_of_every_kind_keep_nobody_waiting(server: Watched) -> None:
+    large, body = large_original(server), form(("image", PICTURE, "a.jpg"))
+    with contextlib.ExitStack() as ways:
+        every = [ways.enter_context(slow_clients(way, 20, server.port, large)) for way in WAYS]
+        for _ in range(3):
+            assert server.ask("GET", "/")[0] == 200
+            assert server.ask("POST", "/search", body, MULTIPART)[0] == 200
+            for clients in every:
+                clients.drip()
+
+
 @pytest.mark.torture
-def test_uploads_that_stall_lose_their_place(server: Watched) -> None:
-    """More of them than there are threads: the others wait for a while, and are answered."""
+@pytest.mark.parametrize("way", WAYS)
+def test_slow_clients_wait_alone(server: Watched, way: str) -> None:
+    """200 of a kind, from their first byte until the last of them has lost its connection."""
     body = form(("image", PICTURE, "a.jpg"))
-    stalled = [begun(server, body, 500) for _ in range(40)]
-    assert server.ask("POST", "/search", body, MULTIPART)[0] == 200
-    for connection in stalled:
-        with connection:
-            answer = connection.recv(65536)
-            assert answer.startswith(b"HTTP/1.1 400") or not answer, answer[:200]
+    waited: list[float] = []
+    with slow_clients(way, 200, server.port, large_original(server)) as clients:
+        began = time.monotonic()
+        closed = 0
+        while closed < 200 and time.monotonic() < began + 45:
+            for request in (("GET", "/"), ("GET", "/healthz"), ("POST", "/search", body, MULTIPART)):
+                start = time.monotonic()
+                assert server.ask(*request)[0] == 200  # type: ignore[arg-type]
+                waited.append(time.monotonic() - start)
+            clients.drip()
+            time.sleep(0.5)
+            if "not reading" not in way:  # to look is to read
+                closed = clients.closed()
+        print(f"{way}: {closed} closed after {time.monotonic() - began:.0f} s")
+    print(f"{len(waited)} answers to others, in {np.median(waited):.3f} s, at most {max(waited):.3f} s")
+    assert closed == 200 or "not reading" in way
 
 
 def test_nothing_of_a_request_is_kept(server: Watched) -> None:
