@@ -120,25 +120,25 @@ class Layout:
 class ColumnRoles:
     """Finds the columns for each role in a file, and puts the table together from them."""
 
-    def __init__(self, file: Path, asked: Columns, names: Sequence[str]) -> None:
+    def __init__(self, file: Path, requested: Columns, names: Sequence[str]) -> None:
         self.file = file
-        self.asked = asked
+        self.requested = requested
         self._names = names
         self._taken: set[str] = set()
 
     def find(self, role: str, *, among: Iterable[str] | None = None) -> str | None:
         """The column asked for, or one with a usual name (``among`` some); IndexingError if there is no such column."""
-        asked: str | None = getattr(self.asked, role)
-        if asked is None:
+        requested: str | None = getattr(self.requested, role)
+        if requested is None:
             free = {name.lower(): name for name in (self._names if among is None else among)}
             usual = (free[name] for name in _USUAL_NAMES[role] if name in free)
             column = next((name for name in usual if name not in self._taken), None)
-        elif asked == NONE or self._separate_file(role) is not None:
+        elif requested == NONE or self._separate_file(role) is not None:
             column = None
-        elif asked in self._names:
-            column = asked
+        elif requested in self._names:
+            column = requested
         else:
-            raise IndexingError(self._no_such_column(asked, role))
+            raise IndexingError(self._no_such_column(requested, role))
         if column is not None:
             self._taken.add(column)
         return column
@@ -156,7 +156,7 @@ class ColumnRoles:
         vectors = [name for name, kind in kinds.items() if kind == "vector"]
         feature = self.find("features", among=vectors)
         columns = {role: name for role in ROLES if (name := self.find(role)) is not None}
-        if ALL_LABELS in kinds and self.asked.labels is None:
+        if ALL_LABELS in kinds and self.requested.labels is None:
             columns[ALL_LABELS] = ALL_LABELS
         taken = set(columns.values())
         vectors = [name for name in vectors if name not in taken]
@@ -171,7 +171,7 @@ class ColumnRoles:
             for name, kind in kinds.items()
             if kind == "number" and name not in taken and name.lower() not in ROW_NUMBERS
         ]
-        if not numbers or self.asked.features == NONE:
+        if not numbers or self.requested.features == NONE:
             raise IndexingError(
                 f"{self.file} has no column of numbers that could be features. It has: "
                 f"{', '.join(map(repr, list(kinds)[:20]))}."
@@ -196,7 +196,7 @@ class ColumnRoles:
                     f"{self.file} has {len(features)} rows of features, but {len(column)} {role.replace('_', ' ')}."
                 )
         labels = [_labels(value) for value in values["labels"]] if "labels" in values else None
-        if ALL_LABELS in values and self.asked.labels is None:
+        if ALL_LABELS in values and self.requested.labels is None:
             labels = [_labels_of_json(str(value), self.file) for value in values[ALL_LABELS]]
         return FeatureTable(
             features,
@@ -208,10 +208,10 @@ class ColumnRoles:
         )
 
     def _separate_file(self, role: str) -> Path | None:
-        asked: str | None = getattr(self.asked, role)
-        if role not in ROLES or asked is None or asked == NONE or asked in self._names:
+        requested: str | None = getattr(self.requested, role)
+        if role not in ROLES or requested is None or requested == NONE or requested in self._names:
             return None
-        file = Path(asked).expanduser()
+        file = Path(requested).expanduser()
         return file if file.is_file() else None
 
     def _no_such_column(self, name: str, role: str) -> str:

@@ -116,10 +116,10 @@ class PackagedSource(NamedSource):
 
 def _installed(network: Lite) -> Path | None:
     """The weights file in the installed package, found without importing it."""
-    found = importlib.util.find_spec(network.package.replace("-", "_"))
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec(network.package.replace("-", "_"))
+    if package is None or package.origin is None:
         return None
-    file = Path(found.origin).parent / "models" / network.file_name
+    file = Path(package.origin).parent / "models" / network.file_name
     return file if file.is_file() else None
 
 

@@ -65,7 +65,7 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
             raise
         code = process.wait()
         log.seek(0)
-        said = log.read().decode(errors="replace").strip()
+        output = log.read().decode(errors="replace").strip()
     if "error" in answer:
         raise getattr(errors, answer["error"], ExtractorError)(answer["message"])
     if code == 0 and answer and "progress" not in answer:
@@ -77,7 +77,7 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
             f"{doing} was stopped by signal {-code}, perhaps for want of memory: it takes about 3 GB once. Free some, "
             "or prepare it on another machine and copy the cache."
         )
-    raise ExtractorError(f"{doing} failed: {said[-2000:] or f'exit code {code}'}")
+    raise ExtractorError(f"{doing} failed: {output[-2000:] or f'exit code {code}'}")
 
 
 def serve(task: Task) -> int:

@@ -172,7 +172,7 @@ def leave_one_out(
             f"{copies} image{'s have' if copies > 1 else ' has'} the very bytes of another in the index. Such copies "
             "find one another at distance 0, which flatters every figure."
         )
-    asked = _Asked(
+    task = _Task(
         LEAVE_ONE_OUT,
         Queries(
             [labels[i] for i in chosen],
@@ -192,7 +192,7 @@ def leave_one_out(
         ),
         notes,
     )
-    return _evaluate(index, images, asked, options, progress)
+    return _evaluate(index, images, task, options, progress)
 
 
 def query_folder(
@@ -225,7 +225,7 @@ def query_folder(
         )
     if unknown:
         notes.append(f"Labels of queries that the index does not have: {first_of(unknown)}.")
-    asked = _Asked(
+    task = _Task(
         QUERY_FOLDER,
         Queries(
             [labels[i] for i in chosen],
@@ -246,7 +246,7 @@ def query_folder(
         ),
         notes,
     )
-    return _evaluate(index, images, asked, options, progress)
+    return _evaluate(index, images, task, options, progress)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,7 +275,7 @@ class _Images:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
+class _Task:
     """The queries of a protocol, with a picture of each."""
 
     protocol: str
@@ -311,11 +311,11 @@ def _read(index: LocalIndex) -> _Images:
 
 
 def _evaluate(
-    index: LocalIndex, images: _Images, asked: _Asked, options: EvaluationOptions, progress: Progress
+    index: LocalIndex, images: _Images, task: _Task, options: EvaluationOptions, progress: Progress
 ) -> Evaluation:
     """Rank, measure, summarise."""
     metric = check_metric(options.metric or images.metric)
-    queries = asked.queries
+    queries = task.queries
     progress.start(len(queries))
     measured = measure(
         images.collection,
@@ -329,7 +329,7 @@ def _evaluate(
     random = np.random.default_rng(options.seed)
     overall, _ = summary.figures(measured, options.resamples, random)
     subject = summary.Subject(
-        measured, images.relevance, queries.labels, images.labels, asked.pictures.__getitem__, images.picture
+        measured, images.relevance, queries.labels, images.labels, task.pictures.__getitem__, images.picture
     )
     mistakes = summary.count_mistakes(subject)
     classes, by_class = summary.classes(subject, mistakes, options.resamples, random)
@@ -337,19 +337,19 @@ def _evaluate(
         name=options.name or index.folder.resolve().name,
         extractor=index.manifest("extractor") or "",
         metric=metric,
-        protocol=asked.protocol,
-        counts=asked.counts,
+        protocol=task.protocol,
+        counts=task.counts,
         figures=overall,
         by_class=by_class,
         classes=classes,
         hardest=summary.hardest(subject, classes),
         confused=summary.confused(subject, mistakes),
         curve=tuple(measured.curve.tolist()),
-        notes=tuple(asked.notes),
+        notes=tuple(task.notes),
         seconds=time.monotonic() - images.started,
         confusion=mistakes.shares(),
         per_query=PerQuery(
-            tuple(picture.path for picture in asked.pictures),
+            tuple(picture.path for picture in task.pictures),
             tuple(queries.labels),
             _read_only(measured.values),
             measured.replicates,
@@ -369,14 +369,14 @@ def _nothing_relevant(query_set: QuerySet, images: _Images) -> str:
             "Put them in folders named as the labels of the index."
         )
     counts = Counter(label for of_query in query_set.labels for label in of_query)
-    theirs = [label for label, _ in counts.most_common()]
-    shared = [label for label in theirs if images.relevance.size(label)]
+    query_labels = [label for label, _ in counts.most_common()]
+    shared = [label for label in query_labels if images.relevance.size(label)]
     if shared:
         return (
             f"The index holds nothing of {first_of(shared)} but the query images themselves, byte for byte. "
             "Index other images of these classes, or evaluate without --queries."
         )
     return (
-        f"The index knows none of the labels of the query images. {query_set.folder} has {first_of(theirs)}; "
+        f"The index knows none of the labels of the query images. {query_set.folder} has {first_of(query_labels)}; "
         f"the index has {first_of(images.relevance.labels)}. The name of the folder that an image lies in is its label."
     )
