@@ -64,7 +64,7 @@ def test_few_and_equal_images_are_one_cluster() -> None:
         clusters = clusters_of(features)
         assert clusters.count == 1
         assert clusters.silhouette is None
-    with pytest.raises(QueryError, match="from 1 to 2 clusters"):
+    with pytest.raises(QueryError, match="must be from 1 to 2, the number of different images"):
         clusters_of(np.eye(2, 4, dtype=np.float32), 3)
 
 
