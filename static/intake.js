@@ -26,28 +26,36 @@ export function takePictures(use) {
 
   let depth = 0; // enter and leave come for every element on the way
   const dragging = (on) => document.documentElement.classList.toggle("is-dragging", on);
-  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+  let isOurs = false; // a picture or link of this very page is dragged
+  addEventListener("dragstart", () => (isOurs = true));
+  addEventListener("dragend", () => (isOurs = false));
+  const carriesPicture = (event) => {
+    const kinds = event.dataTransfer?.types ?? [];
+    if (kinds.includes("Files")) return true;
+    // From another page a picture may come as its address, without a file: the browser would leave for it.
+    return !isOurs && kinds.includes("text/uri-list") && !event.target.closest?.("input, textarea");
+  };
 
   addEventListener("dragenter", (event) => {
-    if (!carriesFiles(event)) return;
+    if (!carriesPicture(event)) return;
     event.preventDefault();
     depth += 1;
     dragging(true);
   });
   addEventListener("dragover", (event) => {
-    if (!carriesFiles(event)) return;
+    if (!carriesPicture(event)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
   });
   addEventListener("dragleave", (event) => {
-    if (!carriesFiles(event)) return;
+    if (!carriesPicture(event)) return;
     depth = Math.max(0, depth - 1);
     dragging(depth > 0);
   });
   addEventListener("drop", (event) => {
     depth = 0;
     dragging(false);
-    if (!carriesFiles(event)) return;
+    if (!carriesPicture(event)) return;
     event.preventDefault();
     useOne([...event.dataTransfer.files], use);
   });

@@ -64,6 +64,24 @@ def test_drop_anywhere(open_page: OpenPage) -> None:
     expect(page.get_by_text("Drop to search")).to_be_hidden()
 
 
+def test_a_picture_of_another_page_that_comes_without_a_file(open_page: OpenPage) -> None:
+    page = open_page()
+    stopped = page.evaluate(
+        """() => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.setData("text/uri-list", "https://example.org/a.jpg");
+          dataTransfer.setData("text/html", '<img src="https://example.org/a.jpg">');
+          return ["dragenter", "dragover", "drop"].map((kind) => {
+            const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer });
+            document.body.dispatchEvent(event);
+            return event.defaultPrevented;
+          });
+        }"""
+    )
+    assert stopped == [True, True, True]
+    expect(page.get_by_text("copy the picture itself and paste it")).to_be_visible()
+
+
 def test_paste(open_page: OpenPage) -> None:
     page = open_page()
     transfer = page.evaluate_handle(TRANSFER, ["image.png", "image/png", base64.b64encode(RED["buffer"]).decode()])
