@@ -25,6 +25,7 @@ from PIL import (
 from searchengine.errors import NotAnImageError
 from searchengine.images import containers, tiff
 from searchengine.images.formats import NO_PREVIEW, sniff
+from searchengine.processes import is_worker
 
 
 def open_image(data: bytes, format_: str) -> ImageFile.ImageFile:
@@ -67,9 +68,21 @@ _DESCRIBES = re.compile(rb"(\0[\0-\7]..)cdsc", re.DOTALL)
 
 
 def _heic(data: bytes) -> ImageFile.ImageFile:
-    from pi_heif import HeifImageFile  # the class alone: nothing is registered with Pillow
+    from pi_heif import HeifImageFile, options  # the class alone: nothing is registered with Pillow
 
-    file: ImageFile.ImageFile = HeifImageFile(io.BytesIO(_DESCRIBES.sub(rb"\1skip", data)))
+    file: ImageFile.ImageFile
+    data = _DESCRIBES.sub(rb"\1skip", data)
+    try:
+        file = HeifImageFile(io.BytesIO(data))
+    except SyntaxError as error:
+        # libheif reads up to 1000 parts, and a photo of 200 megapixels may have more. A worker has limits of its own.
+        if "Security limit" not in str(error) or not is_worker():
+            raise
+        options.DISABLE_SECURITY_LIMITS = True
+        try:
+            file = HeifImageFile(io.BytesIO(data))
+        finally:
+            options.DISABLE_SECURITY_LIMITS = False
     return file
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from searchengine.errors import NotAnImageError
 from searchengine.images import decode, for_browser, sniff, thumbnail
-from tests.images.pictures import corners, encoded, orientation_exif, quadrants
+from tests.images.pictures import HEIC, corners, encoded, orientation_exif, quadrants
 
 Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
 
@@ -194,3 +194,60 @@ def test_portable_pixmaps() -> None:
         decoded = decode(file.getvalue())
         assert decoded.format == "PPM"
         assert np.array_equal(decoded.pixels, np.asarray(image.convert("RGB")))
+
+
+def heic_of_parts(side: int) -> bytes:
+    """A HEIC of side x side tiles, as phones store large photos: each is ``HEIC`` and as much again below it."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    def full(kind: bytes, body: bytes, version: int = 0) -> bytes:
+        return box(kind, struct.pack(">I", version << 24) + body)
+
+    at = HEIC.index(b"hvcC") - 4
+    decoder = HEIC[at : at + int.from_bytes(HEIC[at : at + 4], "big")]
+    at = HEIC.index(b"iloc")
+    start, length = _extent_of_item_1(HEIC[at + 4 :])
+    tile, parts = HEIC[start : start + length], side * side
+    grid = parts + 1
+    kinds = [
+        full(b"infe", struct.pack(">HH4sx", i, 0, b"grid" if i == grid else b"hvc1"), 2) for i in range(1, grid + 1)
+    ]
+    sizes = [full(b"ispe", struct.pack(">II", 64, 64)), full(b"ispe", struct.pack(">II", 64 * side, 64 * side))]
+    uses = [struct.pack(">HBBB", i, 2, 0x81, 2) for i in range(1, grid)] + [struct.pack(">HBB", grid, 1, 3)]
+    properties = box(b"ipco", decoder + b"".join(sizes)) + full(b"ipma", struct.pack(">I", grid) + b"".join(uses))
+    of = box(b"dimg", struct.pack(f">HH{parts}H", grid, parts, *range(1, grid)))
+    layout = struct.pack(">BBBBHH", 0, 0, side - 1, side - 1, 64 * side, 64 * side)
+    head = box(b"ftyp", b"heic" + bytes(4) + b"mif1heic")
+
+    def meta(base: int) -> bytes:
+        places = [struct.pack(">HHHII", i, 0, 1, base, len(tile)) for i in range(1, grid)]
+        places.append(struct.pack(">HHHII", grid, 0, 1, base + len(tile), len(layout)))
+        return full(
+            b"meta",
+            full(b"hdlr", bytes(4) + b"pict" + bytes(13))
+            + full(b"pitm", struct.pack(">H", grid))
+            + full(b"iloc", struct.pack(">BBH", 0x44, 0, grid) + b"".join(places))
+            + full(b"iinf", struct.pack(">H", grid) + b"".join(kinds))
+            + box(b"iprp", properties)
+            + full(b"iref", of),
+        )
+
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", tile + layout)
+
+
+def _extent_of_item_1(iloc: bytes) -> tuple[int, int]:
+    version, widths = iloc[0], (iloc[4] >> 4, iloc[4] & 15, iloc[5] >> 4)
+    at = 8 + 2 + (2 if version else 0) + 2
+    base = int.from_bytes(iloc[at : at + widths[2]], "big")
+    at += widths[2] + 2
+    start = base + int.from_bytes(iloc[at : at + widths[0]], "big")
+    return start, int.from_bytes(iloc[at + widths[0] : at + widths[0] + widths[1]], "big")
+
+
+@pytest.mark.parametrize("side", [24, 33])
+def test_a_heic_of_hundreds_of_parts(side: int) -> None:
+    decoded = decode(heic_of_parts(side))
+    assert (decoded.format, decoded.width, decoded.height) == ("HEIC", 64 * side, 64 * side)
+    assert corners(decoded.pixels[:32, :64]) == corners(decoded.pixels[-64:-32, -64:]) == "RGBW"

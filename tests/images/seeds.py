@@ -1,0 +1,44 @@
+"""A small file of each kind that is read in a way of its own: what mutated files are made from."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from PIL import Image
+
+from tests.images.pictures import encoded, every_format, orientation_exif, png, quadrants
+from tests.images.test_pages import RAWS, REDUCED, page
+from tests.images.test_pages import tiff as paged
+from tests.images.test_profiles import DISPLAY_P3, cmyk_profile, curve, icc, rgb_profile
+from tests.images.test_repair import chunk
+
+
+def seeds() -> dict[str, bytes]:
+    """By what they are."""
+    small, clear = quadrants(32, 16), Image.new("RGBA", (32, 16))
+    animated = {"save_all": True, "append_images": [small.convert("RGBA")]}
+    tall = encoded(quadrants(32, 16), "PNG")
+    return {
+        **every_format(),
+        "progressive": encoded(small, "JPEG", progressive=True),
+        "restarts": encoded(small, "JPEG", restart_marker_rows=1),
+        "inks": encoded(small.convert("CMYK"), "JPEG", icc_profile=cmyk_profile()),
+        "JPEG without an end": encoded(small, "JPEG")[:-2],
+        "PNG without an end": tall[:-20],
+        "PNG with text": tall[:33] + chunk(b"zTXt", b"a\0\0x", wrong=True) + tall[33:],
+        "P3": encoded(small, "JPEG", icc_profile=rgb_profile(*DISPLAY_P3), exif=orientation_exif(6)),
+        "grey profile": encoded(small.convert("L"), "PNG", icc_profile=icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)})),
+        "16-bit colour": png(4, 2, 16, 6, (b"\0" + struct.pack(">16H", *range(0, 4096, 256))) * 2),
+        "16-bit grey": encoded(Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)), "TIFF"),
+        "floats": encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF", compression="tiff_lzw"),
+        **{f"animated {name}": encoded(clear, name, **animated) for name in ("GIF", "PNG", "WEBP", "AVIF")},
+        "line art": encoded(Image.new("RGBA", (8, 8), (255, 255, 255, 9)), "PNG"),
+        "pages": paged([page(small, REDUCED), page(small)], [page(small, REDUCED)]),
+        **RAWS,
+        "ICO": encoded(small, "ICO", sizes=[(16, 16), (32, 32)]),
+        "ICO of bitmaps": encoded(small, "ICO", sizes=[(16, 16)], bitmap_format="bmp"),
+        "ICNS": encoded(quadrants(32, 32), "ICNS"),
+        "JP2": encoded(small, "JPEG2000"),
+        "PPM": encoded(small, "PPM"),
+    }
