@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 HEAD_BYTES = 512  # the part of a file that sniff() looks at
-READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG XL, JPEG 2000, ICO, ICNS, PPM and camera raw files"
+READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000, ICO, ICNS, PPM and camera raw files"
 
 NO_PREVIEW = "This is a camera raw file without a large preview, which cannot be read. Export it as JPEG."
 
