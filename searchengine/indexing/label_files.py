@@ -5,6 +5,7 @@ What can be used is used. What cannot is counted, with a few examples: one bad r
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -169,8 +170,9 @@ def plain(path: str) -> str:
     """
     path = path.strip()
     if "://" in path or "?d=" in path:  # the latter: how Label Studio names files of its own machine
-        address = urlsplit(path)
-        path = unquote("".join(parse_qs(address.query).get("d", [address.path]))).lstrip("/")
+        with contextlib.suppress(ValueError):  # no address after all
+            address = urlsplit(path)
+            path = unquote("".join(parse_qs(address.query).get("d", [address.path]))).lstrip("/")
     return str(PurePosixPath(path if "/" in path else path.replace("\\", "/")))
 
 

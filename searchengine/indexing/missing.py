@@ -133,8 +133,8 @@ class Absence:
             if not choices.prune_all:
                 kept |= files
                 remarks.append(
-                    f"{len(files)} indexed images of {_shown(folder)} were not found, so many that its disk may not be "
-                    "mounted. They were kept: if they are really gone, give the same command with --prune-all."
+                    f"{len(files)} indexed images of {_shown(folder)} were not found. Its disk may not be mounted, so "
+                    "they were kept: if they are really gone, give the same command with --prune-all."
                 )
         if sorted_.left_out and not choices.prune and not choices.prune_all:
             kept |= sorted_.left_out
@@ -160,9 +160,8 @@ class Absence:
         missing = self._sort(old.files, old.missing)
         for folder, files in missing.absent.items():
             raise IndexingError(
-                f"{len(files)} indexed images of {_shown(folder)} were not found, so many that its disk may not be "
-                "mounted, and a rebuild would drop them. Nothing was changed. If they are really gone, add "
-                "--prune-all."
+                f"{len(files)} indexed images of {_shown(folder)} were not found. Its disk may not be mounted, and a "
+                "rebuild would drop them. Nothing was changed. If they are really gone, add --prune-all."
             )
         if choices.prune:
             return

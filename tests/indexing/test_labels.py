@@ -206,6 +206,7 @@ def coco(*annotations: object, images: object = (IMAGE,), categories: object = (
         pytest.param(coco(images=[{"id": 1, "file_name": "C:\\p\\0badcafe-a.png"}]), "", id="uploaded to Label Studio"),
         pytest.param(coco(images=[{"id": 1, "file_name": "/data/local-files/?d=x/a.png"}]), "", id="local files"),
         pytest.param("\ufeff" + coco(), "", id="JSON with BOM"),
+        pytest.param("path,label\nhttp://[x,dog\na.png,cat\n", "1 of the 2 files named", id="no address"),
         pytest.param("path;label\na.png;cat\n", "", id="semicolons"),
         pytest.param("sep=|\npath|label\na.png|cat\n", "", id="sep="),
         pytest.param("a.png;cat\nb.png;dog\n", "", id="semicolons, no line of names"),

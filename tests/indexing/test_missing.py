@@ -74,7 +74,7 @@ def test_a_folder_that_has_lost_most_of_its_images(photos: Path, tmp_path: Path)
     for options in ({}, {"prune": True}):
         done, remarks = run(tmp_path, photos, **options)
         assert (done.removed, done.missing, done.images) == (0, 6, 10)
-        assert "its disk may not be mounted" in remarks
+        assert "Its disk may not be mounted" in remarks
         assert "--prune-all" in remarks
     assert run(tmp_path, photos, prune_all=True)[0].removed == 6
 
