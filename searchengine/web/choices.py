@@ -1,8 +1,8 @@
-"""The choices that a page offers: another index, metric or rule, two side by side, likes. Each one is an address."""
+"""The choices that a page offers as links: another index, metric or rule, a comparison, likes and dislikes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +25,7 @@ _SHORT_TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``href`` is where a link leads; ``again``, for an upload, is where scripts post it again: it was not kept."""
+    """``href`` is where a link leads. An upload is not kept: ``again`` is where scripts post it again."""
 
     href: str
     again: str | None = None
@@ -33,11 +33,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several; see Address."""
+    """One of several, of which the page shows the ``current`` one; see Address."""
 
     title: str
     href: str
-    current: bool
+    current: bool = False
     again: str | None = None
     note: str | None = None
 
@@ -45,7 +45,7 @@ class Choice:
 def index_choices(
     *, current: bool = True, record: ImageRecord | None = None, uploaded: bool = False, **values: Any
 ) -> list[Choice]:
-    """Every index, with the same query where it can be put to it; none where there is only one.
+    """Every index, with the same query where it can answer it; none where there is only one.
 
     Args:
         current: whether the page is of this index alone.
@@ -53,42 +53,32 @@ def index_choices(
         uploaded: whether the query is an upload.
         values: the other arguments of ``url_for``.
     """
-    if len(this_site().indexes) == 1:
+    indexes = this_site().indexes
+    if len(indexes) == 1:
         return []
-    choices = []
-    for index in this_site().indexes:
-        is_this = index is this_index()
-        image_id = None if record is None else record.id if is_this else _same_image(index, record)
-        again = None
-        if image_id is not None:
-            href = url_in(index, "search.by_id", id=image_id, **values)
-        else:
-            href = url_in(index, "pages.home")
-        if uploaded and _takes_uploads(index):
-            again = url_in(index, "search.by_upload", **values)
-        try:
-            note = index.title
-        except SearchEngineError:  # the others can be chosen all the same
-            note = "It cannot be read at present"
-        if (record is not None and image_id is None) or (uploaded and again is None):
-            note += ". It cannot be asked for this picture: the link leads to its first page"
-        choices.append(Choice(index.name, href, current and is_this, again, note))
-    return choices
+    return [
+        replace(_index_choice(index, record, uploaded, values), current=current and index is this_index())
+        for index in indexes
+    ]
 
 
-def _takes_uploads(index: ServedIndex) -> bool:
+def _index_choice(index: ServedIndex, record: ImageRecord | None, uploaded: bool, values: Mapping[str, Any]) -> Choice:
+    home = url_in(index, "pages.home")
     try:
-        return index.takes_uploads
-    except SearchEngineError:
-        return False
-
-
-def _same_image(index: ServedIndex, record: ImageRecord) -> int | None:
-    """The id of an image in another index; None where it is not in it, or the index cannot be read."""
-    try:
-        return index.engine.index.find(record)
-    except SearchEngineError:
-        return None
+        note = index.title
+        if record is not None:
+            image_id = record.id if index is this_index() else index.engine.index.find(record)
+            if image_id is not None:
+                return Choice(index.name, url_in(index, "search.by_id", id=image_id, **values), note=note)
+        elif not uploaded:
+            return Choice(index.name, home, note=note)
+        elif index.takes_uploads:
+            return Choice(index.name, home, again=url_in(index, "search.by_upload", **values), note=note)
+    except SearchEngineError:  # the others can be chosen all the same
+        return Choice(index.name, home, note="It cannot be read at present")
+    return Choice(
+        index.name, home, note=f"{note}. It cannot be searched by this picture: the link leads to its first page"
+    )
 
 
 def short_title(metric: str) -> str:

@@ -78,7 +78,7 @@ class Side:
 
 @dataclass(frozen=True)
 class ComparePage(QueryPage):
-    """Both sides; ``kept`` are the arguments that every address from here takes along."""
+    """Both sides; ``kept`` are the arguments that every link on the page takes along."""
 
     template: ClassVar[str] = "compare.html"
 
@@ -212,7 +212,7 @@ def _feature_of_file(index: ServedIndex, record: ImageRecord) -> NDArray[np.floa
         raise RequestError(f"“{record.path}” is not in {index.name}, and there is no file to search by.")
     try:
         upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
-        # Its own index accepted it at this size; the limit of uploads is for strangers.
+        # Its own index accepted it at this size: the limit for uploads does not apply.
         return UploadReader(upload, MAX_PIXELS).embed(index.engine)
     except ImageError as error:  # damaged since it was indexed
         reason = f"“{record.path}” is not in {index.name}, and its file cannot be searched by. {error}"
@@ -300,22 +300,22 @@ def shared(left: Sequence[ImageRecord], right: Sequence[ImageRecord]) -> Shared:
     """Match images by content hash, or by path where one of the two has none; each with at most one other."""
     by_hash: dict[str, list[int]] = {}
     by_path: dict[str, list[int]] = {}
-    for at, record in enumerate(right):
+    for position, record in enumerate(right):
         if record.content_hash is not None:
-            by_hash.setdefault(record.content_hash, []).append(at)
-        by_path.setdefault(record.path, []).append(at)
+            by_hash.setdefault(record.content_hash, []).append(position)
+        by_path.setdefault(record.path, []).append(position)
     left_ranks: list[int | None] = [None] * len(left)
     right_ranks: list[int | None] = [None] * len(right)
-    for here, record in enumerate(left):
+    for position, record in enumerate(left):
         candidates = list(by_hash.get(record.content_hash, ())) if record.content_hash is not None else []
-        # Of several files of one content, the one of the same path first.
-        candidates.sort(key=lambda at: right[at].path != record.path)
+        # Of several files with the same content, the one with the same path comes first.
+        candidates.sort(key=lambda other: right[other].path != record.path)
         candidates += [
-            at for at in by_path.get(record.path, ()) if None in (record.content_hash, right[at].content_hash)
+            other for other in by_path.get(record.path, ()) if None in (record.content_hash, right[other].content_hash)
         ]
-        match = next((at for at in candidates if right_ranks[at] is None), None)
+        match = next((other for other in candidates if right_ranks[other] is None), None)
         if match is not None:
-            left_ranks[here], right_ranks[match] = match + 1, here + 1
+            left_ranks[position], right_ranks[match] = match + 1, position + 1
     return Shared(tuple(left_ranks), tuple(right_ranks))
 
 

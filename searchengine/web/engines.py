@@ -25,7 +25,7 @@ class QueryReader(Protocol):
     """The part of an extractor that a search by an upload needs."""
 
     def preprocess(self, data: bytes, max_pixels: int, preview: int, /) -> DecodedImage:
-        """An image file -> the decoded image, and (h, w, 3) uint8 pixels of the extractor's input size; ImageError."""
+        """An image file -> pixels of the extractor's input size, and a preview of at most that side; ImageError."""
         ...
 
     def embed(self, images: Sequence[NDArray[np.uint8]], /) -> NDArray[np.float32]:

@@ -81,7 +81,7 @@ def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: 
     two["raw"].index.forget(43)
     page = client.get("/search?id=3").text
     assert tabs(page)["raw"] == "/i/raw/"
-    assert "It cannot be asked for this picture" in page
+    assert "It cannot be searched by this picture" in page
 
 
 def test_results_of_an_upload_can_be_asked_for_again_elsewhere(client: FlaskClient) -> None:
