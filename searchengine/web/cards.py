@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, rank_alike
 from searchengine.index.types import Hit, ImageRecord
+from searchengine.web.images import has_picture
 from searchengine.web.indexes import ServedIndex, url_in
-from searchengine.web.renditions import has_picture
 
 # Width / height of a card is kept between these; an image beyond them is cropped.
 _NARROWEST, _WIDEST = 0.6, 2.6

@@ -74,7 +74,7 @@ def _index_choice(index: ServedIndex, record: ImageRecord | None, uploaded: bool
             return Choice(index.name, home, note=note)
         elif index.takes_uploads:
             return Choice(index.name, home, again=url_in(index, "search.by_upload", **values), note=note)
-    except SearchEngineError:  # the others can be chosen all the same
+    except (SearchEngineError, OSError):  # the others can be chosen all the same
         return Choice(index.name, home, note="It cannot be read at present")
     return Choice(
         index.name, home, note=f"{note}. It cannot be searched by this picture: the link leads to its first page"
@@ -161,7 +161,7 @@ def _address_by_id(address: Address) -> Callable[[int], Address]:
 def other_side(index: ServedIndex, metric: str) -> tuple[ServedIndex, str]:
     """What is compared with a ranking at first: the next index, or the same one by a metric that ranks otherwise."""
     for other in this_site().after(index):
-        with suppress(SearchEngineError):  # one that cannot be read is passed over
+        with suppress(SearchEngineError, OSError):  # one that cannot be read is passed over
             return other, other.engine.index.metric
     normalized = index.engine.index.normalized
     groups = metric_groups(normalized=normalized)

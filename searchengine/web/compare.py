@@ -19,10 +19,10 @@ from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.cards import Card, card_of, cards_of
 from searchengine.web.choices import Address, index_choices, other_side, short_title
+from searchengine.web.images import has_file, read_file
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
 from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, query_json, shown_k, style_of_query
 from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric, wants_json
-from searchengine.web.renditions import has_file, read_file
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
 Rank = Callable[[ServedIndex, str | None], tuple[list[Hit], int | None]]  # also the image searched by, if it holds it

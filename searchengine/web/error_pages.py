@@ -19,8 +19,8 @@ from searchengine.errors import (
     file_error,
 )
 from searchengine.settings import Settings
+from searchengine.web.images import FileGoneError
 from searchengine.web.queries import RequestError, wants_json
-from searchengine.web.renditions import FileGoneError
 from searchengine.web.uploads import drain, too_many_bytes
 
 # A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.

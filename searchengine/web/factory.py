@@ -17,7 +17,6 @@ from searchengine.web.engines import Engine, open_engines
 from searchengine.web.error_pages import handle_errors
 from searchengine.web.indexes import ServedIndex, Site, names_of, serve_site
 from searchengine.web.queries import MAX_EXAMPLES
-from searchengine.web.renditions import Renditions
 from searchengine.web.security import nonce, secure
 from searchengine.web.uploads import FORM_OVERHEAD_BYTES, InMemoryRequest
 
@@ -58,7 +57,6 @@ def create_app(
     site = Site(
         indexes=tuple(ServedIndex.of(name, engine) for name, engine in engines.items()),
         settings=settings,
-        renditions=Renditions(settings.cache_root / "renditions"),
     )
 
     app = Flask("searchengine.web", template_folder=str(assets.folder("templates")), static_folder=None)
@@ -77,6 +75,7 @@ def create_app(
     secure(app, settings)
     handle_errors(app, settings)
     serve_site(app, site)
+    images.keep_renditions(app, settings.cache_root / "renditions")
     app.register_blueprint(pages.pages)
     app.register_blueprint(search.search)
     app.register_blueprint(compare.compare)

@@ -1,25 +1,98 @@
-"""Originals and thumbnails, each named by its id and never by a path."""
+"""The images of an index: originals and thumbnails, each named by its id and never by a path.
+
+What browsers cannot show as it is, and thumbnails, are JPEGs. Each is made once and kept on disk, named by the hash of
+the content that it was made from.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Literal
 
-from flask import Response, render_template, request, send_file
+from flask import Flask, Response, current_app, render_template, request, send_file
 
 from searchengine import images as decoding
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
-from searchengine.files import open_regular
+from searchengine.files import open_regular, read_regular, replace_bytes
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
 from searchengine.images.location import PatchedFile, location_patches
 from searchengine.index.types import ImageRecord
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.queries import parse_id
-from searchengine.web.renditions import Rendition, existing_file
 from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE
 
+THUMBNAIL_SIDE = 480  # px; cards are about 220 px high, and screens have two pixels to one
+_EDITION = 2  # raised when the same file is drawn in another way, so that older renditions are not used
+_EXTENSION = "renditions"
+
+Kind = Literal["thumbnail", "full"]
+
 images = IndexBlueprint("images", __name__)
+
+
+class FileGoneError(ImageError):
+    """The image is in the index, but its file is no longer where it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendition:
+    """A JPEG to send; ``current``: it was made from the content that the index knows."""
+
+    data: bytes
+    current: bool
+
+
+class Renditions:
+    """Makes renditions and keeps them under ``folder``, if that can be written."""
+
+    def __init__(self, folder: Path, *, at_once: int = 2) -> None:
+        self._folder = folder
+        # A decoded image can take hundreds of megabytes: only so many at a time.
+        self._decoding = BoundedSemaphore(at_once)
+
+    def thumbnail(self, record: ImageRecord) -> Rendition:
+        """A small JPEG; FileGoneError, ImageError."""
+        return self._cached(record, "thumbnail", lambda data: decoding.thumbnail(data, max_side=THUMBNAIL_SIDE))
+
+    def full(self, record: ImageRecord) -> Rendition:
+        """The whole image as a JPEG, for formats that browsers do not show; FileGoneError, ImageError."""
+        return self._cached(record, "full", lambda data: decoding.for_browser(data)[0])
+
+    def _cached(self, record: ImageRecord, kind: Kind, render: Callable[[bytes], bytes]) -> Rendition:
+        path = self._path(record.content_hash, kind)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                return Rendition(path.read_bytes(), current=True)
+        data = read_file(record)
+        current = blake2b(data, digest_size=16).hexdigest() == record.content_hash
+        with self._decoding:
+            rendered = render(data)
+        if path is not None and current:
+            _write(path, rendered)
+        return Rendition(rendered, current)
+
+    def _path(self, content_hash: str | None, kind: Kind) -> Path | None:
+        if not content_hash:
+            return None
+        return self._folder / f"{kind}-{_EDITION}" / content_hash[:2] / f"{content_hash}.jpg"
+
+
+def keep_renditions(app: Flask, folder: Path) -> None:
+    """Let ``app`` keep its JPEGs in a folder."""
+    app.extensions[_EXTENSION] = Renditions(folder)
+
+
+def _renditions() -> Renditions:
+    renditions: Renditions = current_app.extensions[_EXTENSION]
+    return renditions
 
 
 @images.get("/images/<image_id>")
@@ -36,7 +109,7 @@ def original(image_id: str) -> Response:
         return _send_file(file, record, BROWSER_TYPES.get(format_, f"image/{format_.lower()}"), as_attachment=True)
     if format_ in BROWSER_TYPES:
         return _send_file(file, record, BROWSER_TYPES[format_])
-    return _send_rendition(this_site().renditions.full(record), record)
+    return _send_rendition(_renditions().full(record), record)
 
 
 @images.get("/thumbnails/<image_id>")
@@ -44,7 +117,7 @@ def thumbnail(image_id: str) -> Response:
     """A small JPEG, or a drawing where there can be none."""
     try:
         record = _record(image_id)
-        return _send_rendition(this_site().renditions.thumbnail(record), record)
+        return _send_rendition(_renditions().thumbnail(record), record)
     except (UnknownImageError, ImageError) as error:
         return _placeholder(error)
 
@@ -71,7 +144,7 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
     """The bytes of the file; where it was taken is blanked unless the settings keep it."""
     keep_location = this_site().settings.keep_location
     opened = open_regular(path)
-    stat = os.fstat(opened.fileno())
+    status = os.fstat(opened.fileno())
     file = opened if keep_location else PatchedFile(opened)
     response = send_file(
         file,  # type: ignore[arg-type]
@@ -79,11 +152,11 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
         as_attachment=as_attachment,
         download_name=_download_name(record),
         conditional=False,  # of an open file, Werkzeug does not know the size
-        etag=f"{stat.st_mtime_ns:x}-{stat.st_size:x}{'' if keep_location else '-blanked'}",
-        last_modified=stat.st_mtime,
+        etag=f"{status.st_mtime_ns:x}-{status.st_size:x}{'' if keep_location else '-blanked'}",
+        last_modified=status.st_mtime,
     )
-    response.content_length = stat.st_size
-    response.make_conditional(request, accept_ranges=True, complete_length=stat.st_size)
+    response.content_length = status.st_size
+    response.make_conditional(request, accept_ranges=True, complete_length=status.st_size)
     if isinstance(file, PatchedFile) and response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         file.patches = location_patches(opened)
     opened.seek(0)
@@ -106,3 +179,48 @@ def _download_name(record: ImageRecord) -> str:
     name = record.path.replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join("_" if not character.isprintable() or character in '<>:"|?*' else character for character in name)
     return name.strip(". ") or f"image-{record.id}"
+
+
+def read_file(record: ImageRecord) -> bytes:
+    """The bytes of the image's file; FileGoneError."""
+    try:
+        return read_regular(existing_file(record))
+    except OSError as error:
+        raise _gone(record) from error
+
+
+def existing_file(record: ImageRecord) -> Path:
+    """The image's file, which can be read; FileGoneError."""
+    if record.file is None or not has_file(record):
+        raise _gone(record)
+    return record.file
+
+
+def has_picture(record: ImageRecord) -> bool:
+    """Whether there ever was an image: rows of imported features may have none, or only the path of one."""
+    return record.file is not None and record.content_hash is not None
+
+
+def has_file(record: ImageRecord) -> bool:
+    """Whether the image has a regular file that can be read."""
+    if record.file is None:
+        return False
+    try:
+        return stat.S_ISREG(record.file.stat().st_mode) and os.access(record.file, os.R_OK)
+    except (OSError, ValueError):
+        return False
+
+
+def _gone(record: ImageRecord) -> FileGoneError:
+    if not has_picture(record):
+        return FileGoneError(f"“{record.path}” is a row of imported features: there is no picture to it.")
+    return FileGoneError(
+        f"“{record.path}” is in the index, but its file is no longer there. If the photos have moved, start the "
+        "server with SEARCHENGINE_IMAGES_DIR set to where they are now; if they were deleted, index the folder again."
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a whole file in one step; a full or read-only disk only means that nothing is kept."""
+    with contextlib.suppress(OSError):
+        replace_bytes(path, data, durable=False)

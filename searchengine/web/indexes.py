@@ -18,7 +18,6 @@ from searchengine.errors import SearchEngineError, file_error
 from searchengine.settings import Settings
 from searchengine.web.engines import Engine
 from searchengine.web.nearness import Nearness
-from searchengine.web.renditions import Renditions
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
 _EXTENSION = "searchengine"
@@ -59,7 +58,6 @@ class Site:
 
     indexes: tuple[ServedIndex, ...]
     settings: Settings
-    renditions: Renditions
 
     @property
     def first(self) -> ServedIndex:

@@ -14,9 +14,9 @@ from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, CardUrls, card_of, query_style
 from searchengine.web.choices import Choice, index_choices
+from searchengine.web.images import has_file, has_picture
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.queries import parse_k, rule_note
-from searchengine.web.renditions import has_file, has_picture
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)

@@ -202,45 +202,32 @@ def test_healthz_covers_all(client: FlaskClient, two: dict[str, FakeEngine], mon
     assert client.get("/i/unit/healthz").status_code == 200
 
 
-def test_a_damaged_index_has_a_page_that_says_so_and_the_others_go_on(
-    client: FlaskClient, two: dict[str, FakeEngine]
-) -> None:
-    class Damaged:
-        def __getattr__(self, name: str) -> None:
-            raise IndexDamagedError("A file of the index is damaged.")
-
-    two["raw"].index = Damaged()  # type: ignore[assignment]
-    for address in ("/", "/search?id=1", "/i/unit/"):
-        page = client.get(address)
-        assert page.status_code == 200, address
-        assert "It cannot be read at present" in page.text
-    for address in ("/i/raw/", "/i/raw/search?id=1"):
-        page = client.get(address)
-        assert page.status_code == 503, address
-        assert "A file of the index is damaged." in page.text
-    assert client.get("/i/raw/nowhere").status_code == 404
-
-
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
+        (IndexDamagedError("A file of the index is damaged."), "A file of the index is damaged."),
         (PermissionError(13, "Permission denied", "/a/features.npy"), "/a/features.npy cannot be used: Permission"),
         (OSError(5, "Input/output error"), "A file cannot be used: Input/output error. Check"),
     ],
 )
-def test_files_that_cannot_be_read_have_a_page_that_says_so(
-    client: FlaskClient, two: dict[str, FakeEngine], error: OSError, sentence: str
+def test_an_index_that_cannot_be_read_says_so_and_the_others_go_on(
+    client: FlaskClient, two: dict[str, FakeEngine], error: Exception, sentence: str
 ) -> None:
     class Unreadable:
         def __getattr__(self, name: str) -> None:
             raise error
 
     two["raw"].index = Unreadable()  # type: ignore[assignment]
+    for address in ("/", "/search?id=1", "/i/unit/"):
+        page = client.get(address)
+        assert page.status_code == 200, address
+        assert "It cannot be read at present" in page.text
     for address in ("/i/raw/", "/i/raw/search?id=1", "/i/raw/images/1", "/i/raw/map", "/i/raw/healthz"):
         page = client.get(address, headers={"Accept": "text/html"})
         assert page.status_code == 503, address
         assert sentence in page.text
         assert client.get(address, headers={"Accept": "application/json"}).get_json()["error"].startswith(sentence)
+    assert client.get("/i/raw/nowhere").status_code == 404
 
 
 def test_an_error_page_that_fails_leaves_its_sentence(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
