@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
@@ -151,3 +152,19 @@ def lacks_avx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
             if name.strip() == "flags":  # of x86; others have "Features"
                 return "avx" not in value.split()
     return False
+
+
+# -- glibc keeps freed memory ------------------------------------------------------------------------------------------
+#
+# Pillow takes blocks of 16 MB: https://pillow.readthedocs.io/en/stable/reference/block_allocator.html. After the first
+# was freed, glibc takes the next ones from the heap of the thread, and keeps them there (mallopt(3), M_MMAP_THRESHOLD):
+# with 32 threads, gigabytes. With a threshold that is set, they go back to the system.
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 2**20
+
+
+def give_back_memory() -> None:
+    """From now on, have this process give memory of large images back when it is freed; only glibc needs to be told."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

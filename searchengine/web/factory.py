@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, PrefixLoader
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.analyse.evaluation.report import templates as evaluation_templates
+from searchengine.compat import give_back_memory
 from searchengine.settings import load_settings
 from searchengine.web import analysis, assets, compare, images, indexes, pages, search
 from searchengine.web.engines import Engine, open_engines
@@ -49,6 +50,7 @@ def create_app(
     Raises:
         IndexError_, SettingsError
     """
+    give_back_memory()
     settings = load_settings(config)
     if engine is not None:
         engines = {"index": engine}
