@@ -123,7 +123,7 @@ def average_colour(pixels: NDArray[np.uint8]) -> str:
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 # Where browsers turn an image by its EXIF data; of a PNG only by what stands before its pixels. A HEIC and an AVIF have
 # a way of their own, which libheif follows, and which Pillow gives as EXIF. Pillow turns a TIFF as it is loaded.
-_TURNED_BY_EXIF = {"JPEG", "PNG", "AVIF"}
+_TURNED_BY_EXIF = {"JPEG", "PNG", "AVIF", "JXL"}
 
 
 class ImageSource:
@@ -249,7 +249,7 @@ def _translated_errors(format_: str) -> Iterator[None]:
     except (Image.DecompressionBombError, MemoryError) as error:
         raise too_large(format_) from error
     except Exception as error:
-        why = str(error)[:200] or type(error).__name__
+        why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedImageError(
             f"This {format_} image is damaged, cut short or of an unusual kind ({why}). Try a fresh copy."
         ) from error

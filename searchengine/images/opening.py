@@ -136,7 +136,17 @@ def _icns(data: bytes) -> ImageFile.ImageFile:
 
 
 def _jxl(data: bytes) -> ImageFile.ImageFile:
-    raise NotAnImageError("This is a JPEG XL image, which cannot be read. Save it as JPEG or PNG.")
+    try:
+        from pillow_jxl.JpegXLImagePlugin import JXLImageFile
+    except ImportError as error:
+        raise NotAnImageError(
+            'This is a JPEG XL image. To read it: pip install "searchengine[formats]". Or save it as JPEG or PNG.'
+        ) from error
+    file = JXLImageFile(io.BytesIO(data))  # decodes it, within the limits of a worker
+    if not file.jpeg:  # libjxl has turned it upright, but not a JPEG that was packed as it is
+        file.info.pop("exif", None)
+    opened: ImageFile.ImageFile = file
+    return opened
 
 
 def _by(plugin: Callable[[io.BytesIO], ImageFile.ImageFile]) -> Callable[[bytes], ImageFile.ImageFile]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.errors import NotAnImageError
+from searchengine.errors import DamagedImageError, NotAnImageError
 from searchengine.images import decode, for_browser, sniff, thumbnail
+from searchengine.images.opening import open_image
 from tests.images.pictures import HEIC, corners, encoded, orientation_exif, quadrants
 
 Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
@@ -185,6 +188,25 @@ def test_jpeg_2000(no_jp2: bool) -> None:
     data = encoded(quadrants(), "JPEG2000", no_jp2=no_jp2)
     assert (decode(data).format, corners(decode(data).pixels)) == ("JP2", "RGBW")
     assert for_browser(data)[1] == "image/jpeg"
+
+
+def test_jpeg_xl(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_jxl")
+    lossless = encoded(quadrants(), "JXL", lossless=True)
+    assert np.array_equal(decode(lossless).pixels, np.asarray(quadrants()))
+    assert corners(decode(encoded(quadrants(), "JXL", exif=orientation_exif(6))).pixels) == "RGBW"
+    (tmp_path / "turned.jpg").write_bytes(encoded(quadrants(), "JPEG", exif=orientation_exif(6)))
+    with Image.open(tmp_path / "turned.jpg") as photo:
+        assert corners(decode(encoded(photo, "JXL", lossless_jpeg=True)).pixels) == "BRWG"
+    assert for_browser(lossless)[1] == "image/jpeg"
+    with pytest.raises(DamagedImageError):
+        decode(lossless[:30])
+
+
+def test_jpeg_xl_without_the_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_jxl.JpegXLImagePlugin", None)
+    with pytest.raises(NotAnImageError, match=r'JPEG XL image.*pip install "searchengine\[formats\]"'):
+        open_image(b"\xff\x0a", "JXL")
 
 
 def test_portable_pixmaps() -> None:
