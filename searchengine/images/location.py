@@ -40,14 +40,15 @@ _MAX_TEXT = 2**26  # bytes of a PNG's chunk of text; none is longer
 def location_patches(file: BinaryIO) -> tuple[Patch, ...]:
     """What to send in place of some bytes of an image file so that it does not say where it was taken."""
     file.seek(0)
-    return tuple(_png_patches(file) if file.read(len(_PNG)) == _PNG else _patches(file))
+    return tuple(_png_patches(file) if file.read(len(_PNG)) == _PNG else _patches(file, _start_of_scan(file)))
 
 
 class PatchedFile(io.RawIOBase):
-    """A file with other bytes in some places; closing it closes the file."""
+    """A file with other bytes in some places; it can be read up to ``end``. Closing it closes the file."""
 
     def __init__(self, file: BinaryIO, patches: Sequence[Patch] = ()) -> None:
         self._file, self.patches = file, patches
+        self.end: int | None = None
 
     def readable(self) -> bool:
         """It is."""
@@ -68,7 +69,8 @@ class PatchedFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """See io.RawIOBase."""
         start = self._file.tell()
-        data = bytearray(self._file.read(len(buffer)))
+        size = len(buffer) if self.end is None else max(0, min(len(buffer), self.end - start))
+        data = bytearray(self._file.read(size))
         for offset, patch in self.patches:
             first, last = max(offset, start), min(offset + len(patch), start + len(data))
             if first < last:
@@ -82,13 +84,28 @@ class PatchedFile(io.RawIOBase):
         super().close()
 
 
-def _patches(file: BinaryIO) -> list[Patch]:
-    """The position in EXIF and XMP, anywhere in a file."""
+def _start_of_scan(file: BinaryIO) -> int | None:
+    """Where the metadata of a JPEG ends and its pixels begin; None for all else, and where another image may follow."""
+    file.seek(0)
+    if file.read(2) != b"\xff\xd8":
+        return None
+    while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xFF:
+        if head[1] == 0xDA:
+            return file.tell()
+        after = file.tell() + int.from_bytes(head[2:]) - 2
+        if head[1] == 0xE2 and file.read(4) == b"MPF\0":
+            return None
+        file.seek(after)
+    return None
+
+
+def _patches(file: BinaryIO, end: int | None = None) -> list[Patch]:
+    """The position in EXIF and XMP, anywhere in a file before ``end``."""
     patches: set[Patch] = set()
     headers: set[int] = set()
     at, data, has_xmp = 0, b"", False
     file.seek(0)
-    while more := file.read(_CHUNK):
+    while more := file.read(_CHUNK if end is None else min(_CHUNK, end - at)):
         data = data[-_OVERLAP:] + more
         start = at + len(more) - len(data)
         at += len(more)

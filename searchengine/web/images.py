@@ -9,21 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
-from threading import BoundedSemaphore
-from typing import Literal
+from threading import BoundedSemaphore, Lock
+from typing import BinaryIO, Literal
 
 from flask import Flask, Response, current_app, render_template, request, send_file
+from werkzeug.wsgi import wrap_file
 
 from searchengine import images as decoding
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular, read_regular, replace_bytes
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
-from searchengine.images.location import PatchedFile, location_patches
+from searchengine.images.location import Patch, PatchedFile, location_patches
 from searchengine.index.types import ImageRecord
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.queries import parse_id
@@ -145,7 +146,7 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
     keep_location = this_site().settings.keep_location
     opened = open_regular(path)
     status = os.fstat(opened.fileno())
-    file = opened if keep_location else PatchedFile(opened)
+    file = PatchedFile(opened)
     response = send_file(
         file,  # type: ignore[arg-type]
         mimetype=mimetype,
@@ -157,12 +158,31 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
     )
     response.content_length = status.st_size
     response.make_conditional(request, accept_ranges=True, complete_length=status.st_size)
-    if isinstance(file, PatchedFile) and response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        file.patches = location_patches(opened)
-    opened.seek(0)
+    if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) and not keep_location:
+        file.patches = _patches_of(opened, status)
+    file.seek(0)
+    if response.status_code == HTTPStatus.PARTIAL_CONTENT:
+        # The server sends a part of a file by itself, too, and needs no thread to hand it the pieces.
+        file.seek(response.content_range.start or 0)
+        file.end = response.content_range.stop
+        response.response = wrap_file(request.environ, file)  # type: ignore[arg-type]
     # Another image may have this address tomorrow: browsers keep it, and ask whether it is still the same.
     response.headers["Cache-Control"] = ASK_AGAIN
     return response
+
+
+_PATCHES: dict[tuple[int, ...], Sequence[Patch]] = {}  # by what tells the version of a file
+_PATCHES_LOCK = Lock()  # a file is looked through once, however many ask for it
+
+
+def _patches_of(file: BinaryIO, status: os.stat_result) -> Sequence[Patch]:
+    version = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    with _PATCHES_LOCK:
+        if len(_PATCHES) > 10_000:
+            _PATCHES.clear()
+        if version not in _PATCHES:
+            _PATCHES[version] = location_patches(file)
+        return _PATCHES[version]
 
 
 def _placeholder(error: Exception) -> Response:

@@ -35,6 +35,10 @@ def exif(*, gps: bool = True) -> Image.Exif:
     return values
 
 
+def another() -> Image.Image:
+    return Image.open(io.BytesIO(saved("JPEG", exif=exif())))
+
+
 def saved(format_: str, **options: object) -> bytes:
     file = io.BytesIO()
     noise = Image.frombytes("RGB", (64, 48), random.Random(1).randbytes(64 * 48 * 3))
@@ -66,10 +70,8 @@ TIFF = exif().tobytes()
 PHOTOS: dict[str, Callable[[], bytes]] = {
     "JPEG": lambda: saved("JPEG", exif=exif()),
     "JPEG, XMP": lambda: saved("JPEG", exif=exif(), xmp=XMP),
-    "JPEG, XMP across a boundary": lambda: (
-        saved("JPEG", comment=b"-" * 60_000, xmp=XMP).ljust(2**20 + 500, b"\0") + XMP
-    ),
-    "two JPEGs in one": lambda: saved("JPEG", exif=exif()) + saved("JPEG", exif=exif()),
+    "GIF, XMP across a boundary": lambda: saved("GIF").ljust(2**20 - 500, b"\0") + XMP,
+    "two JPEGs in one": lambda: saved("MPO", exif=exif(), save_all=True, append_images=[another()]),
     "WebP": lambda: saved("WEBP", exif=exif(), xmp=XMP, lossless=True),
     "AVIF": lambda: saved("AVIF", exif=exif(), xmp=XMP),
     "TIFF": lambda: saved("TIFF", exif=exif(), tiffinfo={700: XMP}),
