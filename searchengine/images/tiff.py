@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from searchengine.images.isolation import MAX_PIXELS
+
 # TIFF 6.0; TIFF/EP and DNG 1.7
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 259, 262
 BITS, SAMPLES, SUB_IFDS, SAMPLE_FORMAT, DNG_VERSION = 258, 277, 330, 339, 50706
@@ -110,8 +112,19 @@ def pages(data: bytes) -> list[Page]:
     return list(walk(first, 0))
 
 
-def main_page(all_pages: list[Page]) -> Page:
-    """The page that is meant: not a smaller copy of another page, which some programs write first."""
+def main_page(all_pages: list[Page], max_pixels: int = MAX_PIXELS) -> Page:
+    """The page that is meant: not a smaller copy of another page, which some programs write first.
+
+    Of a picture that has more than ``max_pixels``, such as a scanned slide, the largest copy within the limit.
+    """
+    page = _full_page(all_pages)
+    if page.area <= max_pixels:
+        return page
+    copies = [copy for copy in all_pages if copy.area <= max_pixels and _same_shape(copy, page)]
+    return max(copies, key=lambda copy: copy.area, default=page)
+
+
+def _full_page(all_pages: list[Page]) -> Page:
     first = all_pages[0]
     full = [page for page in all_pages if not page.is_reduced and page.area]
     if first.is_reduced or not first.area:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.errors import DamagedImageError, NotAnImageError
+from searchengine.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
 from searchengine.images import decode, for_browser, sniff, thumbnail
 from searchengine.images.opening import open_image
 from tests.images.pictures import HEIC, corners, encoded, orientation_exif, quadrants
@@ -102,6 +102,16 @@ def test_the_page_of_a_tiff_that_is_meant(pages: list[tuple[bytes, list[Entry]]]
 def test_the_page_that_is_meant_may_lie_below_the_first() -> None:
     assert corners(decode(tiff([page(BLACK, REDUCED)], [page(quadrants())])).pixels) == "RGBW"
     assert corners(decode(tiff([page(quadrants())], [page(BLACK, REDUCED)])).pixels) == "RGBW"
+
+
+def test_a_scan_beyond_the_limit_is_its_largest_copy_within_it() -> None:
+    content, entries = page(BLACK)
+    slide = content, [(tag, kind, {256: (64_000,), 257: (32_000,)}.get(tag, values)) for tag, kind, values in entries]
+    label = page(Image.new("RGB", (90, 90)), REDUCED)
+    decoded = decode(tiff([slide, page(BLACK, REDUCED), label, page(quadrants(), REDUCED)]))
+    assert (decoded.width, decoded.height, corners(decoded.pixels)) == (64, 32, "RGBW")
+    with pytest.raises(ImageTooLargeError):
+        decode(tiff([slide, label]))
 
 
 def test_pages_in_a_circle() -> None:
