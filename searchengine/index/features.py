@@ -82,6 +82,12 @@ def _mapped(opened: BinaryIO, shape: tuple[int, int]) -> NDArray[np.float32]:
         return rows
 
 
+def is_whole(rows: NDArray[np.float32]) -> bool:
+    """Whether the file behind mapped rows still holds them all: to read beyond its end would end this process."""
+    mapped = getattr(rows, "_mmap", None)
+    return mapped is None or mapped.size() >= HEADER_BYTES + rows.nbytes
+
+
 class FeatureWriter:
     """Appends rows behind the published ones. One writer at a time: the lock of the index sees to that."""
 

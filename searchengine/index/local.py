@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
 from searchengine.index import lock, state
 from searchengine.index.catalog import Catalog
+from searchengine.index.features import is_whole
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import State
@@ -269,7 +270,9 @@ class LocalIndex(Index):
                     self._reopen()
                 old = self._state
                 if old is not None and old.data_version == self._catalog.data_version:
-                    return old
+                    if is_whole(old.rows):
+                        return old
+                    self._state = old = None  # map the file again once it has been put back
                 try:
                     new = state.load(
                         self.folder, self._catalog, old, lambda roots: state.folders_now(roots, self.images_dir)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from searchengine.engine import open_index
-from searchengine.errors import IndexLockedError, IndexNotFoundError
+from searchengine.errors import IndexDamagedError, IndexLockedError, IndexNotFoundError
 from searchengine.index.local import LocalIndex
 from searchengine.indexing import update_index
 from searchengine.indexing.verify import verify
@@ -94,3 +96,24 @@ def test_two_runs_at_once(photos: Path, tmp_path: Path) -> None:
     go_on.set()
     first.join()
     assert check(index) == COUNT
+
+
+@pytest.mark.parametrize("how", ["in place", "by another file"])
+def test_a_matrix_that_is_cut_is_noticed_and_comes_back(how: str, photos: Path, tmp_path: Path) -> None:
+    """Reading a mapped file beyond its end ends the process with a bus error."""
+    update_index(photos, tmp_path / "index", extractor=FakeExtractor())
+    with closing(LocalIndex.open(tmp_path / "index")) as index:
+        matrix = next((tmp_path / "index").glob("features*.npy"))
+        whole, query = matrix.read_bytes(), index.feature(index.ids[-1])
+        hits = index.search(query, 3)
+        os.truncate(matrix, 300)
+        for look in (lambda: index.search(query, 3), lambda: index.feature(5), lambda: index.records([5])):
+            with pytest.raises(IndexDamagedError, match="cut short"):
+                look()
+        if how == "in place":
+            matrix.write_bytes(whole)
+        else:
+            other = tmp_path / "other.npy"
+            other.write_bytes(whole)
+            other.replace(matrix)
+        assert index.search(query, 3) == hits
