@@ -141,7 +141,10 @@ class _Rules:
         """The kind of things that other programs leave among photos; None for anything else."""
         if not self.default_excludes:
             return None
-        match = _LEFT_OUT_NAMES.match(os.fsdecode(name).lower()) or _LEFT_OUT_PATHS.match(os.fsdecode(path).lower())
+        text = os.fsdecode(name).lower()
+        match = _LEFT_OUT_NAMES.match(text)
+        if match is None and text in _LAST_OF_PATHS:
+            match = _LEFT_OUT_PATHS.match(os.fsdecode(path).lower())
         return _KINDS[match.lastindex - 1] if match is not None and match.lastindex else None
 
 
@@ -158,6 +161,7 @@ def _kinds_of(*, paths: bool) -> re.Pattern[str]:
 
 
 _LEFT_OUT_NAMES, _LEFT_OUT_PATHS = _kinds_of(paths=False), _kinds_of(paths=True)
+_LAST_OF_PATHS = {pattern.rpartition("/")[2] for pattern in _DERIVATIVES.split() if "/" in pattern}
 
 
 class Walk(Iterator[FoundFile | Unreadable]):

@@ -51,6 +51,19 @@ class _Missing:
     absent: Mapping[bytes, frozenset[bytes]]  # folder that looks as if it were not mounted -> files
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How a run ends for images that were not found.
+
+    The ids of those to remove, what the user should know about the others, and for the manifest the folders where other
+    file systems begin, or did before.
+    """
+
+    ids: list[int]
+    remarks: list[str]
+    mounts: str
+
+
 class Absence:
     """What speaks against removing what was not found.
 
@@ -71,18 +84,13 @@ class Absence:
         self._mounts = {joined(top, path) for top, walk in self._walks for path in walk.mounts}
         self._mounts_before = frozenset(mounts)
 
-    @property
-    def mounts(self) -> str:
-        """Where other file systems begin, or did before, for the manifest."""
-        return mounts_to_json(self._mounts | self._mounts_before)
-
     def _sort(self, files: Collection[bytes], missing: Collection[bytes]) -> _Missing:
         """Sort those files of the index that are missing."""
         left_out, excluded, gone = set(), set(), set()
         for file in missing:
             if _is_in(file, self._left_out):
                 left_out.add(file)
-            elif any(_is_below(file, top) and walk.excludes(file[len(top) + 1 :]) for top, walk in self._walks):
+            elif any(_is_below(file, top) and walk.excludes(_within(file, top)) for top, walk in self._walks):
                 excluded.add(file)
             else:
                 gone.add(file)
@@ -117,13 +125,10 @@ class Absence:
                     "Nothing was changed. If they are really gone, add --prune-all."
                 )
 
-    def removable(self, missing: Mapping[Place, Known], total: int) -> tuple[list[int], list[str]]:
-        """The ids of the images to remove, and what the user should know about those that are kept.
-
-        ``missing`` are those of the known images that are missing after the run, of ``total`` images.
-        """
+    def removal(self, missing: Mapping[Place, Known], total: int) -> Removal:
+        """What to do about those of the known images that are missing after the run, of ``total`` images."""
         if not missing:
-            return [], []
+            return Removal([], [], mounts_to_json(self._mounts))
         choices = self._choices
         ids = dict(zip(self._files(missing), (image.id for image in missing.values()), strict=True))
         sorted_ = self._sort(self._files(self._known), ids.keys())
@@ -150,7 +155,9 @@ class Absence:
                 f"{len(others)} of {total} indexed images {how}, more than a fifth. They were kept: if they are "
                 "really to go, give the same command with --prune."
             )
-        return [id_ for file, id_ in ids.items() if file not in kept], remarks
+        unmounted = set() if choices.prune_all else self._mounts_before & sorted_.absent.keys()
+        mounts = mounts_to_json(self._mounts | unmounted)
+        return Removal([id_ for file, id_ in ids.items() if file not in kept], remarks, mounts)
 
     def check_rebuild(self, old: OldIds) -> None:
         """IndexingError where a rebuild would drop images that are hardly meant to go."""
@@ -228,6 +235,11 @@ def mounts_from_json(text: str | None) -> set[bytes]:
 
 def _is_below(file: bytes, folder: bytes) -> bool:
     return file.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _within(file: bytes, folder: bytes) -> bytes:
+    """The path of a file in a folder that it is below."""
+    return file[len(folder.rstrip(b"/")) + 1 :]
 
 
 def _is_in(file: bytes, folders: Container[bytes]) -> bool:

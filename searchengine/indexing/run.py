@@ -310,13 +310,13 @@ class _Run:
         if self.options.limit is None:
             for folder in self.folders:
                 check_folder(folder)  # again: its disk may have gone during the run
-            gone, remarks = absence.removable(missing, store.count())
-            for remark in remarks:
+            removal = absence.removal(missing, store.count())
+            for remark in removal.remarks:
                 self.progress.say(remark)
-            if gone:
-                store.remove(gone)
-            self.counts["removed"], self.counts["missing"] = len(gone), len(missing) - len(gone)
-            store.set("mounts", absence.mounts)
+            if removal.ids:
+                store.remove(removal.ids)
+            self.counts["removed"], self.counts["missing"] = len(removal.ids), len(missing) - len(removal.ids)
+            store.set("mounts", removal.mounts)
         store.finish(plan.forgotten)
         self.counts["images"] = store.count()
 

@@ -95,6 +95,8 @@ def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Pa
         run(tmp_path, photos, rebuild=True)
     assert set(ids(tmp_path / "index")) == {*(f"n{i}.png" for i in range(1, 10)), "disk/a.png", "disk/b.png"}
     assert run(tmp_path, photos, prune_all=True)[0].removed == 1
+    (photos / "disk" / "b.png").unlink()
+    assert run(tmp_path, photos)[0].removed == 1  # what lies there now has nothing to do with another disk
 
 
 # -- what is left out by default --------------------------------------------------------------------------------------
