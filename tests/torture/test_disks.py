@@ -218,7 +218,8 @@ def test_an_image_folder_that_vanishes_half_way(tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match="does not exist"):
         update(photos, index, prune=True)
     photos.mkdir()  # the mount point without the disk
-    assert update(photos, index).missing == held
+    with pytest.raises(IndexingError, match=rf"No image was found in .*the index has {held} of it"):
+        update(photos, index)
     assert answers(index) == held
     photos.rmdir()
     (tmp_path / "away").rename(photos)
@@ -238,11 +239,13 @@ def test_an_image_disk_that_is_unmounted_half_way(tmp_path: Path) -> None:
             done = update(photos, index, with_event(lambda: subprocess.run(unmount, check=True)), threads=1)
         finally:
             mounted("-t", "tmpfs", "none", photos)  # an empty one, for ``disk`` to take away
-        assert done.removed == done.missing == 0
+        assert done.removed == 0  # though some of the old files, so young that they are read again, are missing
         assert done.added + done.vanished == 60
         assert done.vanished > 30
         held = answers(index)
-        assert update(photos, index).missing == held == 60 + done.added
+        assert held == 60 + done.added
+        with pytest.raises(IndexingError, match=rf"No image was found in .*the index has {held} of it"):
+            update(photos, index)
         assert answers(index) == held  # told, and kept
 
 
@@ -254,7 +257,7 @@ def test_a_folder_that_goes_unreadable_half_way(tmp_path: Path, monkeypatch: pyt
     before = contents(index)
     assert before is not None
     broken = os.fsencode(photos / "label3")
-    scandir, opened = os.scandir, open
+    scandir, opened = os.scandir, os.open
 
     def failing(path: Any = ".") -> Any:
         if os.fsencode(path).startswith(broken):
@@ -277,7 +280,7 @@ def test_a_folder_that_goes_unreadable_half_way(tmp_path: Path, monkeypatch: pyt
         return opened(file, *arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr("builtins.open", unreadable)
+        patch.setattr(os, "open", unreadable)
         done = update(photos, index, prune=True)
         assert (done.removed, done.missing, done.skipped) == (0, 0, 10)
     now = contents(index)
