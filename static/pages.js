@@ -17,9 +17,15 @@ export async function fetchPage(address, options = {}) {
   const page = parse(text);
   if (!response.ok) {
     const sentence = page.querySelector("[data-error]")?.textContent.trim();
-    throw new Refusal(sentence || `The server answered with an error (${response.status}). Try again in a moment.`);
+    throw new Refusal(sentence || withoutSentence(response.status));
   }
   return page;
+}
+
+/** What an answer without a sentence of ours means: it may be a proxy's. */
+function withoutSentence(status) {
+  if (status === 413) return "The server, or a proxy in front of it, takes no file this large. Save it smaller and try again.";
+  return `The server answered with an error (${status}). Try again in a moment.`;
 }
 
 // The style element that gives each picture its place has the word of another page, which this one's policy does not

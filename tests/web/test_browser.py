@@ -152,6 +152,10 @@ def test_errors_come_in_words(open_page: OpenPage) -> None:
     choose(page)
     expect(alert).to_contain_text("The server does not answer")
     page.unroute("**/search")
+    page.route("**/search", lambda route: route.fulfill(status=413, body="<h1>413 Request Entity Too Large</h1>"))
+    choose(page)  # a proxy in front says so, in its own way
+    expect(alert).to_contain_text("a proxy in front of it, takes no file this large")
+    page.unroute("**/search")
     choose(page)
     expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
     expect(page.get_by_role("alert")).to_be_hidden()
