@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexDamagedError, SearchEngineError
+from searchengine.errors import IndexDamagedError, SearchEngineError, with_index_dir
 from searchengine.files import output_file
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Derived(Generic[S]):
             return None
         except UNREADABLE as error:
             raise IndexDamagedError(
-                f"{file} cannot be read. Delete it and compute it again: {self.command} --index-dir {folder}"
+                f"{file} cannot be read. Delete it and compute it again: {with_index_dir(self.command, folder)}"
             ) from error
 
     def status(self, folder: Path, now: Source) -> Status:

@@ -19,7 +19,7 @@ from searchengine.files import path_from_text
 from searchengine.images import read_image
 from searchengine.index.answers import search_by_id
 from searchengine.index.local import LocalIndex
-from searchengine.index.types import Hit, ImageRecord, IndexStatus
+from searchengine.index.types import Hit, ImageRecord
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,16 +104,6 @@ class SearchEngine:
         """The k images nearest to one of the collection, itself first, before its copies; UnknownImageError."""
         return search_by_id(self.index, image_id, k, metric)
 
-    def search_ids(self, image_ids: Sequence[int], k: int = 20) -> list[list[Hit]]:
-        """``search_id`` for several at once, in one pass over the features; UnknownImageError."""
-        if not image_ids:
-            return []
-        return self.index.search(np.stack([self.index.feature(id_) for id_ in image_ids]), k)  # (m, d)
-
-    def search_feature(self, feature: NDArray[np.float32], k: int = 20, *, metric: str | None = None) -> list[Hit]:
-        """The k images nearest to a feature, (d,) or (1, d) float32, as ``embed`` makes it; QueryError."""
-        return self.index.search(feature, k, metric)[0]
-
     def recommend(
         self,
         liked: Sequence[Example],
@@ -196,45 +186,10 @@ class SearchEngine:
         """What is known of one image; UnknownImageError."""
         return self.index.records([image_id])[0]
 
-    def feature(self, image_id: int) -> NDArray[np.float32]:
-        """The feature of one image, (d,) float32; UnknownImageError."""
-        return self.index.feature(image_id)
-
-    def records(self, ids: list[int]) -> list[ImageRecord]:
-        """What is known of several, in their order; UnknownImageError."""
-        return self.index.records(ids)
-
-    def find(self, other: ImageRecord) -> int | None:
-        """The image here that is the same picture as one of another index, by its content or its path."""
-        return self.index.find(other)
-
-    def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images, spread evenly over the collection."""
-        return self.index.sample(n)
-
-    def status(self) -> IndexStatus:
-        """The index in numbers, as it stands now."""
-        return self.index.status()
-
-    @property
-    def normalized(self) -> bool:
-        """Whether features have length 1, so that Euclidean distance and cosine rank alike."""
-        return self.index.normalized
-
-    @property
-    def metric(self) -> str:
-        """What a distance is measured in."""
-        return self.index.manifest("metric") or "euclidean"
-
     @property
     def spec(self) -> ExtractorSpec:
         """The extractor as a value; it ``embeds`` unless the features were imported."""
         return _spec_of(self.index.spec)
-
-    @property
-    def extractor_title(self) -> str:
-        """The extractor, for people."""
-        return self.index.manifest("extractor") or ""
 
     # -- the extractor ----------------------------------------------------------------------------------------------
 

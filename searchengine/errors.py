@@ -1,4 +1,4 @@
-"""All exceptions that the package raises on purpose.
+"""The exceptions that the package raises on purpose, all with one root.
 
 ::
 
@@ -16,10 +16,15 @@
     │   ├── IndexLockedError       another run is writing to it
     │   └── ExtractorMismatchError made by another extractor
     ├── IndexingError              a run cannot continue: folder missing, too much gone, disk full
-    ├── LearningError              nothing can be learnt: no labels, a single class, a missing library
+    ├── LearningError              nothing can be learnt: no labels, a single class
+    ├── UnknownNameError           no such model, layer, metric, ...
+    ├── MissingPackageError        an optional package is not installed
     └── ExtractorError             a model cannot be built or run
-        ├── UnknownNameError       no such model, layer, pooling, ...
         └── WeightsNotFoundError   the weights are missing
+
+A module that alone raises an exception defines it, below the same root: SettingsError (``settings``), DownloadError
+with NotOnServerError (``download``) and BadArchiveError (``exchange.collections``), OutputError (``cli.output``),
+RequestError (``web.queries``), and FileGoneError, which is an ImageError (``web``).
 
 Each message is a sentence for the person who runs the program: what happened, and what to do next.
 """
@@ -27,6 +32,7 @@ Each message is a sentence for the person who runs the program: what happened, a
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -109,16 +115,32 @@ class LearningError(SearchEngineError):
     """Nothing can be learnt from the data given."""
 
 
+class UnknownNameError(SearchEngineError):
+    """There is no model, layer, metric or option with that name."""
+
+
+class MissingPackageError(SearchEngineError):
+    """An optional package is not installed."""
+
+
 class ExtractorError(SearchEngineError):
     """A model cannot be built or run."""
 
 
-class UnknownNameError(ExtractorError):
-    """There is no model, layer or option with that name."""
-
-
 class WeightsNotFoundError(ExtractorError):
     """The weights are missing and cannot be downloaded."""
+
+
+def missing_extra(package: str, extra: str) -> MissingPackageError:
+    """For a package of an optional extra: names the command that installs it."""
+    return MissingPackageError(
+        f"This needs {package}, which is not installed. Install it with: pip install 'searchengine[{extra}]'"
+    )
+
+
+def with_index_dir(command: str, folder: Path) -> str:
+    """A command to copy into a shell, with the folder of an index."""
+    return f"{command} --index-dir {shlex.quote(str(folder))}"
 
 
 def file_error(error: OSError) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from searchengine.errors import SearchEngineError
+from searchengine.errors import SearchEngineError, missing_extra
 from searchengine.files import replace_bytes
 from searchengine.images import decode
 
@@ -61,8 +61,8 @@ _QUALITY = 88
 def write_samples(out: Path) -> int:
     """Write the images into a folder, which is made if need be, and return how many it holds.
 
-    The same packages give the same bytes; files that are there already stay as they are. SearchEngineError if the
-    packages are not installed.
+    The same packages give the same bytes; files that are there already stay as they are. MissingPackageError if
+    the packages are not installed.
     """
     count = 0
     for subject, package, name in PHOTOS:
@@ -77,7 +77,7 @@ def write_samples(out: Path) -> int:
                 replace_bytes(file, _crop(image, box, side), durable=False)
         count += len(crops)
     if not count:
-        raise _no_samples("scikit-image and scikit-learn have none of the expected photographs")
+        raise SearchEngineError("scikit-image and scikit-learn have none of the expected photographs.")
     return count
 
 
@@ -85,12 +85,8 @@ def _package_folder(package: str) -> Path:
     """The folder of a package, without importing it: scikit-image and scikit-learn take seconds to load."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise _no_samples("the sample photographs come with scikit-image and scikit-learn")
+        raise missing_extra("scikit-image and scikit-learn", "demo")
     return Path(spec.submodule_search_locations[0])
-
-
-def _no_samples(reason: str) -> SearchEngineError:
-    return SearchEngineError(f'No samples: {reason}. Install both with: pip install "searchengine[demo]"')
 
 
 def _crop(image: Image.Image, box: tuple[float, float, float, float], side: int) -> bytes:

@@ -23,6 +23,7 @@ from searchengine.cli.options import (
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.errors import with_index_dir
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -83,7 +84,8 @@ def neighbours(
 )
 @option("--iterations", metavar="N", type=COUNT, help="of t-SNE (default: as before, at first 750)")
 @option("--seed", metavar="S", type=click.INT, help="of everything random (default: as before, at first 0)")
-@flag("--anew", help="make the whole map again")
+@flag("--rebuild", help="make the whole map again")
+@flag("--anew", hidden=True)  # as --rebuild was called before
 @option("--png", metavar="FILE", type=PATH, help="draw the map, made of the images, to this file")
 @json_flag
 def map_(
@@ -91,6 +93,7 @@ def map_(
     perplexity: float | None,
     iterations: int | None,
     seed: int | None,
+    rebuild: bool,
     anew: bool,
     png: Path | None,
     as_json: bool,
@@ -99,15 +102,15 @@ def map_(
 
     The map is stored in the index folder and shown by the page /map. Where there is a map already, images that are new
     or changed are placed on it, and the others stay where they are; other settings, another extractor or metric, or
-    --anew make the whole map again. The same settings give the same map. It rests on Euclidean distances (on the cosine
-    where the index ranks by that).
+    --rebuild make the whole map again. The same settings give the same map. It rests on Euclidean distances (on the
+    cosine where the index ranks by that).
     """
     from searchengine.analyse.mapping import MapOptions, make_map
     from searchengine.analyse.mapping.picture import write_png
     from searchengine.progress import Bar
 
     with closing(open_index(settings)) as index, Bar() as bar:
-        made = make_map(index, MapOptions(perplexity, iterations, seed, anew), bar)
+        made = make_map(index, MapOptions(perplexity, iterations, seed, rebuild or anew), bar)
         drawn = None if png is None else write_png(index, png.expanduser(), bar)
     if as_json:
         print_json({**asdict(made), "png": None if drawn is None else asdict(drawn)})
@@ -129,7 +132,7 @@ def map_(
     if made.of_those_fitted < made.images / 2:
         print_note(
             "Most of the images came after the map was made. Make it as a whole: "
-            f"searchengine map --anew --index-dir {settings.index_dir[0]}"
+            f"{with_index_dir('searchengine map --rebuild', settings.index_dir[0])}"
         )
     return 0
 

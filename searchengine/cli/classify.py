@@ -26,7 +26,7 @@ from searchengine.cli.options import (
 )
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.cli.search import read_picture, same_file
-from searchengine.errors import ImageError, IndexingError, LearningError
+from searchengine.errors import ImageError, IndexingError, LearningError, MissingPackageError, with_index_dir
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def _kept(index: LocalIndex) -> Classifier | None:
     if classifier is not None and classifier.stale:
         print_note(
             f"Labels or images have changed since the classifier was fitted ({classifier.report.fitted}). "
-            f"Fit it again with: searchengine classify --fit --index-dir {index.folder}"
+            f"Fit it again with: {with_index_dir('searchengine classify --fit', index.folder)}"
         )
     return classifier
 
@@ -116,7 +116,7 @@ def _fitted(index: LocalIndex, data: TrainingSet, k: int, *, required: bool, rep
     print_note(f"Fitting on {len(data.ids)} labelled images ...")
     try:
         classifier = fit_classifier(data, neighbours=k)
-    except LearningError as error:
+    except (LearningError, MissingPackageError) as error:
         if required:
             raise
         print_note(f"{error} Until then, the vote of the nearest images must do.")
@@ -125,7 +125,7 @@ def _fitted(index: LocalIndex, data: TrainingSet, k: int, *, required: bool, rep
     if not report and classifier.report.logistic is not None:
         print_note(
             f"On held-out images: {_accuracy(classifier.report.logistic)}. "
-            f"More with: searchengine classify --fit --index-dir {index.folder}"
+            f"More with: {with_index_dir('searchengine classify --fit', index.folder)}"
         )
     try:
         save_classifier(index, classifier)

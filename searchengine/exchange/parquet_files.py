@@ -8,27 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexingError
+from searchengine.errors import IndexingError, missing_extra
 from searchengine.exchange.csv_files import kind_of_cell, parse_vector
 from searchengine.exchange.table import ColumnRoles, Columns, FeatureTable, Kind
 from searchengine.progress import QUIET, Progress
 
 
 def pyarrow() -> Any:
-    """PyArrow with its Parquet module; IndexingError with the command that installs it."""
+    """PyArrow with its Parquet module; MissingPackageError with the command that installs it."""
     try:
         import pyarrow
         import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
-        raise IndexingError(
-            "Parquet needs PyArrow, which is not installed. Install it with: pip install 'searchengine[parquet]'"
-        ) from error
+        raise missing_extra("PyArrow", "parquet") from error
     return pyarrow
 
 
 def read_parquet(file: Path, columns: Columns) -> FeatureTable:
-    """Read a Parquet file; IndexingError names the row that is wrong, or says that PyArrow is missing."""
+    """Read a Parquet file; IndexingError names the row that is wrong, MissingPackageError."""
     arrow = pyarrow()
     try:
         with arrow.parquet.ParquetFile(file) as opened:

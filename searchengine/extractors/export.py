@@ -1,4 +1,5 @@
-"""The tasks of the subprocess: describe a network, or export a model to OpenVINO. Only here TensorFlow is loaded.
+"""The tasks of the subprocess: describe a network, or export a model to OpenVINO. With OpenVINO, searching and serving
+load TensorFlow nowhere else.
 
 ``python -m searchengine.extractors.export TASK``; see ``worker``.
 """

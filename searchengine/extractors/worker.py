@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from searchengine import errors
-from searchengine.errors import ExtractorError
+from searchengine.errors import ExtractorError, SearchEngineError
 from searchengine.extractors.frameworks import NO_AVX
 from searchengine.files import parse_json
 from searchengine.processes import environment, python
@@ -85,7 +85,7 @@ def serve(task: Task) -> int:
     with _answers() as answer:
         try:
             answer(task(parse_json(sys.stdin.read()), lambda text: answer({"progress": text})))
-        except ExtractorError as error:
+        except SearchEngineError as error:
             answer({"error": type(error).__name__, "message": str(error)})
             return 1
         except Exception as error:  # whatever it is, the user who waits for it wants a sentence

@@ -7,14 +7,20 @@ file) does not exist. Every change is one transaction, and all SQL is here.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from searchengine.errors import IndexDamagedError, IndexError_, IndexNotFoundError, IndexVersionError, file_error
+from searchengine.errors import (
+    IndexDamagedError,
+    IndexError_,
+    IndexNotFoundError,
+    IndexVersionError,
+    file_error,
+    with_index_dir,
+)
 from searchengine.files import flush, flush_folder, parse_json, replacing
 from searchengine.index import schema
 from searchengine.index.database import (
@@ -116,8 +122,7 @@ class Catalog(Database):
                     f"The index in {folder} has lost its catalog ({FILE_NAME}): {rebuild_hint(folder)}"
                 )
             raise IndexNotFoundError(
-                f"There is no index in {folder}. Make one with: searchengine index IMAGES --index-dir "
-                f"{shlex.quote(str(folder))}"
+                f"There is no index in {folder}. Make one with: {with_index_dir('searchengine index IMAGES', folder)}"
             )
         with translated(folder):
             if write:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import mmap
 import os
-import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from searchengine.errors import IndexDamagedError, IndexingError, SearchEngineError
+from searchengine.errors import IndexDamagedError, IndexingError, SearchEngineError, with_index_dir
 
 _ROOM = 2**18  # bytes; SQLite asks for less at a time
 
@@ -311,10 +310,9 @@ def _not_writable(folder: Path, why: str) -> IndexingError:
 
 def rebuild_hint(folder: Path) -> str:
     """The end of a sentence about an index that cannot be used: the command that makes it again."""
-    place = shlex.quote(str(folder))
     return (
-        f"make it again with: searchengine index IMAGES --index-dir {place} --rebuild "
-        f"(searchengine verify --index-dir {place} gives the command in full)"
+        f"make it again with: {with_index_dir('searchengine index IMAGES', folder)} --rebuild "
+        f"({with_index_dir('searchengine verify', folder)} gives the command in full)"
     )
 
 

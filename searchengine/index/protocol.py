@@ -1,7 +1,9 @@
-"""What every index can do, whatever holds it: the seam between the rest of the program and the storage.
+"""What every index can do, whatever holds it: the seam between the pages and the storage.
 
-``LocalIndex`` and ``IndexWriter`` implement it on one machine; ``tests/index/contract`` holds for every implementation.
-What works on the whole matrix at once (the map, the groups, evaluation, export) takes a ``LocalIndex``.
+``LocalIndex`` and ``IndexWriter`` implement it in a folder; ``tests/index/contract`` holds for every implementation.
+The pages and ``answers`` take an ``Index``. Whatever reads the matrix itself or keeps files beside it takes a
+``LocalIndex``: ``SearchEngine``, feedback, the classifier, the map, the groups, evaluation and export. Runs and imports
+take an ``IndexWriter``, which compacts, adopts and backs up too.
 """
 
 from __future__ import annotations

@@ -25,9 +25,8 @@ def content_hash(data: bytes) -> bytes:
 class Hit:
     """One neighbour of a query.
 
-    ``distance`` is smaller-is-better, in the metric of the index; ``score`` is larger-is-better: the cosine for
-    L2-normalised features, ``1 / (1 + distance)`` otherwise. ``rank`` starts at 1. ``record`` is what was known of the
-    image when it was found.
+    ``distance`` is smaller-is-better, in the metric of the search; ``score`` is larger-is-better, see
+    ``metrics.score``. ``rank`` starts at 1. ``record`` is what was known of the image at that moment.
     """
 
     rank: int

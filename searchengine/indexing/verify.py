@@ -22,6 +22,7 @@ from searchengine.errors import (
     IndexNotFoundError,
     IndexVersionError,
     SearchEngineError,
+    with_index_dir,
 )
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.catalog import BACKUP_NAME, Catalog
@@ -211,12 +212,11 @@ def recorded(folder: Path) -> Recorded | None:
 def repair_command(folder: Path, *, rebuild: bool = True) -> str:
     """What to type, names quoted as a shell wants them; words in capitals are for the person to fill in."""
     known = recorded(folder)
-    where = shlex.quote(str(folder))
     if known is not None and known.spec.is_imported:
-        return f"searchengine import FEATURES --index-dir {shlex.quote(str(folder) + '-2')}"
+        return with_index_dir("searchengine import FEATURES", folder.with_name(f"{folder.name}-2"))
     images = " ".join(map(_quoted, known.roots)) if known is not None and known.roots else "IMAGES"
     model = " --model MODEL" if known is None else "" if known.spec.embeds else " --model efficientnet-lite0"
-    return f"searchengine index {images} --index-dir {where}{model}{' --rebuild' if rebuild else ''}"
+    return f"{with_index_dir(f'searchengine index {images}', folder)}{model}{' --rebuild' if rebuild else ''}"
 
 
 def _quoted(path: bytes) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.derived import Arrays, Cached, Derived
-from searchengine.errors import ExtractorMismatchError, IndexDamagedError, QueryError
+from searchengine.errors import ExtractorMismatchError, IndexDamagedError, QueryError, with_index_dir
 from searchengine.index.local import LocalIndex
 from searchengine.learn.scores import FitReport
 from searchengine.learn.training_set import labels_version
@@ -128,19 +128,19 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
         if (index.folder / "classifier.json").exists():
             raise IndexDamagedError(
                 f"The classifier in {index.folder} was fitted by an earlier version. Fit it again with: "
-                f"{CLASSIFIER.command} --index-dir {index.folder}"
+                f"{with_index_dir(CLASSIFIER.command, index.folder)}"
             )
         return None
     if kept.source.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(
             f"The classifier in {index.folder} was fitted on features of another extractor than the index has now. Fit "
-            f"it again with: {CLASSIFIER.command} --index-dir {index.folder}"
+            f"it again with: {with_index_dir(CLASSIFIER.command, index.folder)}"
         )
     fault = _fault(kept.arrays, index.dimension)
     if fault:
         raise IndexDamagedError(
-            f"{CLASSIFIER.path(index.folder)} cannot be used: {fault}. Fit it again with: {CLASSIFIER.command} "
-            f"--index-dir {index.folder}"
+            f"{CLASSIFIER.path(index.folder)} cannot be used: {fault}. Fit it again with: "
+            f"{with_index_dir(CLASSIFIER.command, index.folder)}"
         )
     arrays = {name: kept.arrays[name] for name in CLASSIFIER.arrays}
     return Classifier(

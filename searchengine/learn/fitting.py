@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from searchengine.compat import processors
 from searchengine.derived import timestamp
-from searchengine.errors import LearningError
+from searchengine.errors import LearningError, missing_extra
 from searchengine.learn.classifiers import Classifier
 from searchengine.learn.nearest import NEIGHBOURS, held_out_shares
 from searchengine.learn.scores import FitReport, held_out
@@ -63,7 +63,8 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int
         seed: of the split into folds; the same seed gives the same classifier.
 
     Raises:
-        LearningError: a single class, or scikit-learn is not installed.
+        LearningError: a single class.
+        MissingPackageError: scikit-learn is not installed.
     """
     classes = tuple(sorted(set(data.labels)))
     if len(classes) < 2:
@@ -244,7 +245,4 @@ def _check_scikit_learn() -> None:
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise LearningError(
-            "Fitting a classifier needs scikit-learn, which is not installed. Install it with: "
-            "pip install 'searchengine[learn]'"
-        ) from error
+        raise missing_extra("scikit-learn", "learn") from error

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from searchengine.engine import open_index
-from searchengine.errors import IndexingError, IndexNotFoundError, QueryError, UnknownNameError
+from searchengine.errors import (
+    IndexingError,
+    IndexNotFoundError,
+    MissingPackageError,
+    QueryError,
+    UnknownNameError,
+)
 from searchengine.exchange import Columns, ImportOptions, export_index, import_features, read_vectors
 from searchengine.exchange.csv_files import is_vector, parse_vector
 from searchengine.exchange.table import LARGEST_ID
@@ -183,7 +189,8 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pyarrow.parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
         refused(tmp_path / "a.parquet", match)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    refused(tmp_path / "a.parquet", r"pip install 'searchengine\[parquet\]'")
+    with pytest.raises(MissingPackageError, match=r"pip install 'searchengine\[parquet\]'"):
+        import_features(tmp_path / "a.parquet", tmp_path / "index")
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

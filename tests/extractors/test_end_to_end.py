@@ -69,7 +69,8 @@ def test_from_a_folder(
 
     with contextlib.closing(SearchEngine.open(tmp_path / "index", precision="float32", runtime="openvino")) as engine:
         assert engine.search(photos / "3.png", k=2)[0].path.endswith("3.png")
-        assert engine.extractor_title.startswith(f"{title} {layer}{' (GeM pooling)' if pooling == 'gem' else ''}, own")
+        extractor = engine.index.status().extractor
+        assert extractor.startswith(f"{title} {layer}{' (GeM pooling)' if pooling == 'gem' else ''}, own")
 
     assert main(["index", str(photos), *index]) == 0  # without flags: as it was made
     assert "5 images" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from searchengine import samples
-from searchengine.errors import SearchEngineError
+from searchengine.errors import MissingPackageError
 from searchengine.images import decode, find
 
 needs_packages = pytest.mark.skipif(
@@ -102,7 +102,7 @@ def test_without_the_packages_the_command_to_install_them_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SearchEngineError, match=r'pip install "searchengine\[demo\]"'):
+    with pytest.raises(MissingPackageError, match=r"pip install 'searchengine\[demo\]'"):
         samples.write_samples(tmp_path)
 
 

@@ -37,7 +37,7 @@ def test_the_ranking_is_that_of_the_rule(client: FlaskClient, index: LocalIndex,
     assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in expected]
     assert body["rule"] == rule
     # A query as its feature, which is how an upload comes, ranks as the same one by its id.
-    by_feature = engine.recommend([4, 5], [2], 12, query=engine.feature(1)[None], rule=rule)
+    by_feature = engine.recommend([4, 5], [2], 12, query=index.feature(1)[None], rule=rule)
     assert [hit.id for hit in by_feature if hit.id != 1][:11] == [hit.id for hit in expected][:11]
 
 

@@ -67,12 +67,12 @@ MAP = Derived(
 
 @dataclass(frozen=True, slots=True)
 class MapOptions:
-    """None: as in the stored map, or the default of ``Settings``. ``anew`` makes the whole map again."""
+    """None: as in the stored map, or the default of ``Settings``. ``rebuild`` makes the whole map again."""
 
     perplexity: float | None = None
     iterations: int | None = None
     seed: int | None = None
-    anew: bool = False
+    rebuild: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Pro
     except IndexDamagedError:
         old = None  # it is replaced
     settings = _settings(options, old)
-    extended = old is not None and not options.anew and _can_be_extended(old, settings, rows, stamps)
+    extended = old is not None and not options.rebuild and _can_be_extended(old, settings, rows, stamps)
     if old is None or not extended:
         reduction, places = whole_map(rows, settings, progress)
         fitted = np.ones(len(rows), dtype=np.bool_)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.mapping.map import MAP
 from searchengine.analyse.sheets import tiles
-from searchengine.errors import IndexDamagedError, IndexingError, QueryError
+from searchengine.errors import IndexDamagedError, IndexingError, QueryError, with_index_dir
 from searchengine.files import output_file
 from searchengine.index.local import LocalIndex
 from searchengine.progress import QUIET, Progress
@@ -48,7 +48,7 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Draw
         raise IndexingError(f"{file} must end in .png.")
     kept = MAP.load(index.folder)
     if kept is None:
-        raise QueryError(f"There is no map of {index.folder} yet: searchengine map --index-dir {index.folder}")
+        raise QueryError(f"There is no map of {index.folder} yet: {with_index_dir(MAP.command, index.folder)}")
     ids = kept.arrays["ids"].tolist()
     records = index.known(ids)
     known = {record.id for record in records}
@@ -56,7 +56,7 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Draw
     if not len(places):
         raise IndexDamagedError(
             "None of the images on the map is in the index any more. Make the map again: "
-            f"searchengine map --index-dir {index.folder}"
+            f"{with_index_dir(MAP.command, index.folder)}"
         )
     grid = on_grid(places)
     step = int(np.clip((_LONGEST - 2 * _MARGIN) // max(grid.columns, grid.rows), _SMALLEST, _LARGEST))

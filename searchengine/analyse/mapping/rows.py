@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Arrays, Source
-from searchengine.errors import IndexingError, QueryError
+from searchengine.errors import QueryError, missing_extra
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
 from searchengine.index.state import State
@@ -166,11 +166,11 @@ def check_seed(seed: int) -> None:
 
 
 def import_extra(module: str, package: str) -> Any:
-    """A module of the ``map`` extra; IndexingError names the command that installs it."""
+    """A module of the ``map`` extra; MissingPackageError names the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise IndexingError(f"This needs {package}. Install it with: pip install 'searchengine[map]'") from error
+        raise missing_extra(package, "map") from error
 
 
 DIMENSIONS = 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from searchengine.analyse.mapping.rows import Changes, Rows, principal_component
 from searchengine.cli.main import main
 from searchengine.derived import Status
 from searchengine.engine import open_index
-from searchengine.errors import IndexDamagedError, IndexingError, QueryError
+from searchengine.errors import IndexDamagedError, MissingPackageError, QueryError
 from searchengine.index.local import LocalIndex
 from searchengine.index.writer import IndexWriter
 from searchengine.web.overview import cached_overview
@@ -78,7 +79,7 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
 
     assert make_map(index, MapOptions(seed=5)).whole
     assert there(index) != after
-    assert make_map(index, MapOptions(anew=True)).of_those_fitted == 150
+    assert make_map(index, MapOptions(rebuild=True)).of_those_fitted == 150
 
 
 def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
@@ -151,19 +152,20 @@ def test_images_that_are_all_the_same() -> None:
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = fill(tmp_path / "index", blobs(20))
+    index = fill(tmp_path / "it's mine", blobs(20))
     for options in (MapOptions(perplexity=0.5), MapOptions(iterations=1), MapOptions(seed=-1), MapOptions(seed=2**32)):
         with pytest.raises(QueryError):
             make_map(index, options)
     make_map(index, QUICK)
     MAP.path(index.folder).write_bytes(b"PK\x03\x04 no more than that")
-    with pytest.raises(IndexDamagedError, match="compute it again: searchengine map"):
+    with pytest.raises(IndexDamagedError, match="compute it again: searchengine map") as damaged:
         MAP.load(index.folder)
+    assert shlex.split(str(damaged.value))[-2:] == ["--index-dir", str(index.folder)]  # can be copied into a shell
     assert make_map(index, QUICK).whole  # a damaged map is made anew
     assert not [file.name for file in index.folder.iterdir() if "part" in file.name]
     monkeypatch.setitem(__import__("sys").modules, "openTSNE", None)
-    with pytest.raises(IndexingError, match=re.escape("pip install 'searchengine[map]'")):
-        make_map(index, MapOptions(anew=True))
+    with pytest.raises(MissingPackageError, match=re.escape("pip install 'searchengine[map]'")):
+        make_map(index, MapOptions(rebuild=True))
 
 
 def test_a_perplexity_beyond_the_collection_is_bounded_and_said(
