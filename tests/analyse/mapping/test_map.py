@@ -160,7 +160,10 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     MAP.path(index.folder).write_bytes(b"PK\x03\x04 no more than that")
     with pytest.raises(IndexDamagedError, match="compute it again: searchengine map") as damaged:
         MAP.load(index.folder)
-    assert shlex.split(str(damaged.value))[-2:] == ["--index-dir", str(index.folder)]  # can be copied into a shell
+    assert shlex.split(str(damaged.value).split("again: ")[1])[-2:] == [
+        "--index-dir",
+        str(index.folder),
+    ]  # can be copied into a shell
     assert make_map(index, QUICK).whole  # a damaged map is made anew
     assert not [file.name for file in index.folder.iterdir() if "part" in file.name]
     monkeypatch.setitem(__import__("sys").modules, "openTSNE", None)
