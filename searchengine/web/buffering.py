@@ -130,6 +130,8 @@ class Task(WSGITask):
         try:
             super().service()
         finally:
+            # The client's time to receive the answer begins, before the loop hears that the request is done.
+            self.channel.restart()
             server.on_answer(self)
 
 
@@ -143,11 +145,13 @@ class Channel(HTTPChannel):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._ahead = b""
-        self._restart()
+        self._has_sent = False  # a byte, ever
+        self.restart()
         super().__init__(*args, **options)
         self.sendbuf_len = min(self.sendbuf_len, _FILE_CHUNK)
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """Give the client its time from now on: it does something else than before."""
         self._since = self._moved = time.monotonic()
         self._transferred = 0
 
@@ -168,14 +172,16 @@ class Channel(HTTPChannel):
         if self.requests:
             return math.inf
         if not self.busy:
-            return self._since + limits.idle
+            # A new connection comes before one with half a request, or those would shut out everybody.
+            return self._since + (limits.idle if self._has_sent else max(limits.idle, limits.patience))
         return min(self._since + limits.patience + self._transferred / limits.min_rate, self._moved + limits.stall)
 
     def received(self, data: bytes) -> bool:
         """Take bytes from the client; of several requests only the first, or answers that nobody reads pile up."""
+        self._has_sent = True
         if self.request is None:
             self.request = self.parser_class(self.adj)
-            self._restart()
+            self.restart()
         self._count(len(data))
         request = self.request
         taken = super().received(data)
@@ -194,16 +200,11 @@ class Channel(HTTPChannel):
         self._count(sent)
         return sent
 
-    def service(self) -> None:
-        """Answer a request, in a thread of the application."""
-        super().service()
-        self._restart()
-
     def handle_write(self) -> None:
         """Send more of the answer."""
         super().handle_write()
         if not self.total_outbufs_len:
-            self._restart()
+            self.restart()
 
 
 class _Server(BaseWSGIServer):
@@ -214,12 +215,15 @@ class _Server(BaseWSGIServer):
     on_answer: Callable[[Task], None] = staticmethod(lambda task: None)
 
     def handle_accept(self) -> None:
-        """Accept a connection."""
-        if len(self.active_channels) >= self.adj.limits.connections:
-            slowest = min(self.active_channels.values(), key=lambda channel: channel.deadline)
-            if slowest.deadline < math.inf:
-                slowest.handle_close()
+        """Accept a connection, then close the slowest of the others if there are too many.
+
+        In this order: the new one must not get the number of a closed file of which the poll has yet to tell.
+        """
+        full = len(self.active_channels) >= self.adj.limits.connections
+        slowest = min(self.active_channels.values(), key=lambda channel: channel.deadline) if full else None
         super().handle_accept()
+        if slowest is not None and slowest.deadline < math.inf:
+            slowest.handle_close()
 
     def maintenance(self, now: float) -> None:
         """Close the connections whose time is up; called every second."""

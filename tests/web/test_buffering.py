@@ -17,7 +17,7 @@ import pytest
 from waitress.task import ThreadedTaskDispatcher
 from waitress.wasyncore import close_all, poll2
 
-from searchengine.web.buffering import Limits, TcpServer, serve_socket
+from searchengine.web.buffering import Channel, Limits, TcpServer, serve_socket
 from tests.web.slow_clients import WAYS, slow_clients
 
 LARGE = 6_000_000  # bytes, more than the system buffers
@@ -44,12 +44,12 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 class Running:
     """A server in a thread of this process."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, app: Callable[..., Iterable[bytes]]) -> None:
         self._threads, self._sockets = ThreadedTaskDispatcher(), {}  # type: ignore[var-annotated]
         self._threads.set_thread_count(2)
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self.server: TcpServer = serve_socket(application, listener, limits, self._threads, self._sockets)
+        self.server: TcpServer = serve_socket(app, listener, limits, self._threads, self._sockets)
         self._stopped = threading.Event()
         self._loop = threading.Thread(target=self._run)
         self._loop.start()
@@ -61,10 +61,10 @@ class Running:
     def stop(self) -> None:
         self._stopped.set()
         self._loop.join()
+        self._threads.shutdown()  # first: a thread that ends writes to the trigger, whose file is closed below
         for channel in list(self.server.active_channels.values()):
             channel.handle_close()
         close_all(self._sockets)
-        self._threads.shutdown()
 
     def ask(self, body: Any = None, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -93,8 +93,8 @@ def received(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def running(limits: Limits) -> Iterator[Running]:
-    server = Running(limits)
+def running(limits: Limits, app: Callable[..., Iterable[bytes]] = application) -> Iterator[Running]:
+    server = Running(limits, app)
     try:
         yield server
     finally:
@@ -140,17 +140,21 @@ def test_slow_clients_lose_their_connection() -> None:
             return not server.server.active_channels and all(clients.closed() == 2 for clients in every)
 
         wait_until(all_closed)
+        server.server.adj.limits = PATIENT
         assert server.ask() == (200, b"0")
 
 
 def test_what_is_fast_enough_is_waited_for() -> None:
     with (
-        running(Limits(MAX_BODY, idle=0.05, patience=0.05, min_rate=100)) as server,
+        running(Limits(MAX_BODY, idle=NEVER, patience=0.05, min_rate=10)) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent,
     ):
+        # 400 s are allowed for what is sent at first.
         connection.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5000\r\n\r\n" + bytes(4000))
-        assert received(silent) == b""  # the connections have been looked at
+        wait_until(lambda: server.server.busy)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
+            silent.sendall(b"GET")
+            assert received(silent) == b""  # the connections have been looked at
         connection.sendall(bytes(1000))
         assert received(connection).endswith(b"\r\n\r\n5000")
 
@@ -228,6 +232,48 @@ def test_requests_in_a_row_are_answered_in_a_row(server: Running) -> None:
     posts = [b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size) for size in (7, 0, 70_000, 3)]
     answers = server.raw(b"\r\n".join(posts) + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
     assert re.findall(rb"\r\n\r\n(\d+)", answers) == [b"7", b"0", b"70000", b"3", b"0"]
+
+
+def test_an_answer_that_took_long_is_sent_whole() -> None:
+    """The client's time begins when the answer is there, not when the request came."""
+
+    def slow(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        started = time.monotonic()
+        wait_until(lambda: time.monotonic() > started + 0.3)
+        return application(environ, start_response)
+
+    with running(Limits(MAX_BODY, idle=NEVER, patience=0.2, min_rate=LARGE // 100), slow) as server:
+        server.server.adj.cleanup_interval = 0  # at every turn of the loop
+        for _ in range(3):
+            answer = server.raw(b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert len(answer.partition(b"\r\n\r\n")[2]) == LARGE
+
+
+def test_a_new_connection_is_not_taken_for_a_closed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of the connection that makes room is not used again in the same turn of the loop."""
+    with running(Limits(MAX_BODY, connections=1)) as server:
+        dropped: list[int] = []
+        handle_close = Channel.handle_close
+        numbers: list[int] = []
+        handle_accept = TcpServer.handle_accept
+
+        def closing(channel: Channel) -> None:
+            dropped.append(channel.socket.fileno())
+            handle_close(channel)
+
+        def accepting(accepting_server: TcpServer) -> None:
+            handle_accept(accepting_server)
+            numbers.extend(accepting_server.active_channels)
+
+        monkeypatch.setattr(Channel, "handle_close", closing)
+        monkeypatch.setattr(TcpServer, "handle_accept", accepting)
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as first,
+            socket.create_connection(("127.0.0.1", server.port), timeout=20),
+        ):
+            assert received(first) == b""
+            wait_until(lambda: len(numbers) == 2)
+            assert dropped[0] == numbers[0] != numbers[1]
 
 
 def test_what_has_begun_is_finished() -> None:
