@@ -105,6 +105,8 @@ class IndexWriter(Writer):
         row = self.catalog.of_content(content_hash)
         if row is None:
             return None
+        if not 0 <= row[1] < self._features.rows:
+            raise self.catalog.damaged("it names rows that the feature matrix does not have")
         mapped = map_rows(self._features.file, self._features.rows, self.dimension)
         return Twin(np.array(mapped[row[1]], dtype=np.float32), *row[2:])
 
