@@ -60,7 +60,7 @@ def served(images: Path, index: Path, log: Path, **environ: str) -> Iterator[Wat
         )
     server = Watched(process, port, images, index)  # type: ignore[arg-type]
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 server.ask("GET", "/healthz")
                 break

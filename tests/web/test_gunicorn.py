@@ -61,8 +61,8 @@ class Server:
 
 
 def wait_until_up(server: Server) -> None:
-    """At most thirty seconds."""
-    for _ in range(300):
+    """At most two minutes: the machine may be busy with other tests."""
+    for _ in range(1200):
         try:
             server.ask("GET", "/healthz")
             return
@@ -84,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     wait_until_up(served)
     yield served
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "Traceback" not in said
 
@@ -163,13 +163,8 @@ def test_several_indexes(tmp_path: Path) -> None:
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     served = Server(process, port, images, tmp_path / "one")
     try:
-        for _ in range(300):
-            try:
-                health = json.loads(served.ask("GET", "/healthz")[2])
-                break
-            except OSError:
-                assert process.poll() is None, process.communicate()[1]
-                time.sleep(0.1)
+        wait_until_up(served)
+        health = json.loads(served.ask("GET", "/healthz")[2])
         assert [(one["name"], one["images"]) for one in health["indexes"]] == [("one", 4), ("other", 1)]
         headers = {"Content-Type": "multipart/form-data; boundary=b", "Accept": "application/json"}
         file = next((images / "red").iterdir())
@@ -181,7 +176,7 @@ def test_several_indexes(tmp_path: Path) -> None:
         ]
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     command[-1] = str(tmp_path / "none")
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
