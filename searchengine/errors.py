@@ -7,6 +7,7 @@
     │   ├── NotAnImageError        not an image in a format that can be read
     │   ├── DamagedImageError      an image that is cut short or broken
     │   └── ImageTooLargeError     more pixels or bytes than allowed
+    ├── DecoderUnavailableError    no process can be started to decode images
     ├── QueryError                 a request that cannot be answered: k, id, shape, NaN
     │   └── UnknownImageError      an id that is not in the index
     ├── IndexError_                the index as a whole
@@ -73,6 +74,10 @@ class DamagedImageError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """More pixels or bytes than allowed."""
+
+
+class DecoderUnavailableError(SearchEngineError):
+    """No process can be started to decode images, which says nothing about the image: it is no ImageError."""
 
 
 class QueryError(SearchEngineError):

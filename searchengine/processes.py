@@ -26,7 +26,10 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+_START_SECONDS = 120  # until a new worker has taken its first call, on a machine that has much else to do
 _WALL_FACTOR = 10  # how much longer than its processor time a call may take, on a machine that has much else to do
+
+_TAKEN = b"\1"  # what a worker sends when it has read a request
 
 _is_worker = False
 
@@ -37,6 +40,10 @@ class Limits:
 
     seconds: int
     memory: int
+
+
+class NoWorkerError(Exception):
+    """No worker can be started, so nothing was called."""
 
 
 class CallFailedError(Exception):
@@ -98,7 +105,7 @@ class Pool:
         Raises:
             CallTimedOutError: it took longer than the limit, and was stopped.
             CallFailedError: the worker ended while it was at it: a crash, or killed for its memory.
-            OSError: no worker can be started.
+            NoWorkerError: no worker can be started.
         """
         request = pickle.dumps((function, args, kwargs, limits), protocol=5)
         with self._turns:
@@ -113,13 +120,8 @@ class Pool:
                 except BaseException as failure:
                     self._all.discard(worker)
                     worker.end()
-                    # One that was idle may have ended, or been killed, before it saw the request.
-                    if (
-                        isinstance(failure, CallFailedError)
-                        and not isinstance(failure, CallTimedOutError)
-                        and not fresh
-                    ):
-                        continue
+                    if isinstance(failure, NoWorkerError) and not fresh:
+                        continue  # it ended while it was idle
                     raise
                 self._idle.append(worker)
                 break
@@ -146,32 +148,51 @@ class _Worker:
     """The parent's side of one worker."""
 
     def __init__(self, idle_seconds: float) -> None:
-        self._process = subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
-            python("-c", f"from searchengine.processes import serve; serve({idle_seconds})"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # if the parent is killed, nobody is to wait for the end of its output
-            # One thread of BLAS, and one heap from which larger blocks go back to the system when they are freed.
-            env=environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_=str(2**20)),
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
+                python("-c", f"from searchengine.processes import serve; serve({idle_seconds})"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # if the parent is killed, nobody is to wait for the end of its output
+                # One thread of BLAS, and one heap from which larger blocks go back to the system when they are freed.
+                env=environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_=str(2**20)),
+            )
+        except OSError as error:
+            raise NoWorkerError(str(error)) from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def ask(self, request: bytes, seconds: int) -> tuple[Any, tuple[Exception, str] | None]:
-        """The result of a call, or its error and traceback; CallFailedError."""
+        """The result of a call, or its error and traceback; CallFailedError, NoWorkerError."""
+        self._hand_over(request)
         try:
-            self._requests.write(request)
-            self._requests.flush()
             if not _readable(self._answers.fileno(), seconds * _WALL_FACTOR):
                 raise CallTimedOutError(f"no answer within {seconds * _WALL_FACTOR} s")
             result, error = pickle.load(self._answers)  # noqa: S301  (from our own process)
-        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as failure:
-            code = self._process.wait()
-            if code == -signal.SIGXCPU:
+        except (EOFError, pickle.UnpicklingError) as failure:
+            if self._process.wait() == -signal.SIGXCPU:
                 raise CallTimedOutError(f"more than {seconds} s of processor time") from failure
-            raise CallFailedError(f"signal {-code}" if code < 0 else f"exit code {code}") from failure
+            raise CallFailedError(self._how_it_ended()) from failure
         return result, error
+
+    def _hand_over(self, request: bytes) -> None:
+        """Send a request, and wait until the worker has read it; NoWorkerError if it never does."""
+        try:
+            self._requests.write(request)
+            self._requests.flush()
+            if not _readable(self._answers.fileno(), _START_SECONDS):
+                raise NoWorkerError(f"it does not start within {_START_SECONDS} s")
+            taken = os.read(self._answers.fileno(), len(_TAKEN))  # not from the buffer: see _readable
+        except BrokenPipeError:
+            taken = b""
+        if taken != _TAKEN:
+            self._process.kill()
+            raise NoWorkerError(f"it ends at once: {self._how_it_ended()}")
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def end(self) -> None:
         """Kill it."""
@@ -190,38 +211,47 @@ class _Worker:
         self._process.returncode = 0  # nobody here waits for it
 
 
-def _readable(descriptor: int, seconds: float) -> bool:
-    """Wait until there is something to read, or nothing more to come."""
+def _readable(descriptor: int, seconds: float | None) -> bool:
+    """Wait until there is something to read, or nothing more to come; None: for ever."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 # -- the worker -----------------------------------------------------------------------------------------------------
 
 
 def serve(idle_seconds: float) -> None:
-    """The worker: answer calls from stdin on stdout, one after the other, until there are none for a while."""
+    """The worker: answer calls from stdin on stdout, one after the other, until there are none for a while.
+
+    Before the first one it waits as long as its parent needs.
+    """
     global _is_worker
     _is_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the parent too
+    for request_to_end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(request_to_end, signal.SIG_IGN)  # it goes to the parent too, and the worker ends with that
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    while _readable(requests.fileno(), idle_seconds):
+    patience = None
+    while _readable(requests.fileno(), patience):
         try:
             function, args, kwargs, limits = pickle.load(requests)  # noqa: S301  (from our own parent)
         except EOFError:
             return
+        answers.write(_TAKEN)
+        answers.flush()
         _limit(limits)
         answer: tuple[Any, tuple[Exception, str] | None]
         try:
             answer = function(*args, **kwargs), None
         except Exception as error:
             answer = None, (error, traceback.format_exc())
+        _lift_memory_limit()  # or there might be too little for the answer
         pickle.dump(answer, answers, protocol=5)
         answers.flush()
         del args, kwargs, answer
+        patience = idle_seconds
 
 
 def _end_with_parent() -> None:
@@ -244,3 +274,10 @@ def _limit(limits: Limits) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _lift_memory_limit() -> None:
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))

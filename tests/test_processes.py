@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from searchengine import processes
-from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, WorkerTraceback
+from searchengine.processes import CallFailedError, CallTimedOutError, Limits, NoWorkerError, Pool, WorkerTraceback
 
 ROOMY = Limits(seconds=60, memory=2**31)
 
@@ -72,6 +72,53 @@ def test_a_worker_that_was_killed_while_it_was_idle_is_replaced(pool: Pool) -> N
     assert pool.call(os.getpid, limits=ROOMY) not in (worker, os.getpid())
 
 
+@pytest.mark.parametrize("killed_by", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_ends_the_parent_does_not_end_a_call(pool: Pool, killed_by: int) -> None:
+    pool.call(exec, f"import os; os.kill(os.getpid(), {int(killed_by)})", limits=ROOMY)
+
+
+def test_a_call_that_crashes_is_made_once(pool: Pool, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:  # so that two workers are idle
+        meet = "import os, time; open(own, 'w').close()\nwhile not os.path.exists(other): time.sleep(0.01)"
+        pairs = [(tmp_path / "a", tmp_path / "b"), (tmp_path / "b", tmp_path / "a")]
+        for meeting in [threads.submit(pool.call, exec, meet, {"own": o, "other": p}, limits=ROOMY) for o, p in pairs]:
+            meeting.result()
+    calls = tmp_path / "calls"
+    with pytest.raises(CallFailedError, match="signal 6"):
+        pool.call(exec, f"import os; print('x', end='', file=open({str(calls)!r}, 'a'), flush=True); os.abort()", limits=ROOMY)
+    assert calls.read_text() == "x"
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false", "/bin/true"])
+def test_a_worker_that_cannot_start_is_no_failure_of_the_call(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", python)
+    with pytest.raises(NoWorkerError):
+        Pool(1).call(os.getpid, limits=ROOMY)
+
+
+def test_no_file_or_process_left_for_a_worker() -> None:
+    script = """
+import os, resource
+from searchengine.processes import Limits, NoWorkerError, Pool
+for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS):
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (4 if kind == resource.RLIMIT_NOFILE else 2**20, before[1]))
+    try:
+        Pool(1).call(os.getpid, limits=Limits(60, 2**31))
+    except NoWorkerError as error:
+        print(error)
+    resource.setrlimit(kind, before)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Too many open files" in ran.stdout
+    assert len(ran.stdout.splitlines()) == 2
+
+
+def test_an_answer_has_room_although_the_call_took_all_its_memory(pool: Pool) -> None:
+    # A list, which is pickled in many pieces: about 150 MB, and a memo of as many entries.
+    assert len(pool.call(list, range(10**6, 3 * 10**6), limits=Limits(seconds=60, memory=2**27))) == 2 * 10**6
+
+
 def test_idle_workers_end() -> None:
     pool = Pool(1, idle_seconds=0.01)
     worker = pool.call(os.getpid, limits=ROOMY)
@@ -80,7 +127,8 @@ def test_idle_workers_end() -> None:
     pool.close()
 
 
-def test_time_is_limited(pool: Pool) -> None:
+def test_time_is_limited(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_WALL_FACTOR", 1000)  # on a busy machine the processor time takes long to come
     with pytest.raises(CallTimedOutError, match="1 s of processor time"):
         pool.call(sum, range(10**12), limits=Limits(seconds=1, memory=2**31))
     assert pool.call(int, "1", limits=ROOMY) == 1
@@ -112,15 +160,22 @@ def test_a_worker_has_no_files_of_its_parent(pool: Pool, tmp_path: Path) -> None
     assert len(names) == 5  # stdin, stdout, stderr, the copy of stdout for answers, and the folder itself
 
 
-def test_a_forked_child_has_workers_of_its_own(pool: Pool) -> None:
-    worker = pool.call(os.getpid, limits=ROOMY)
-    child = os.fork()
-    if not child:
-        own = pool.call(os.getpid, limits=ROOMY)
-        pool.close()
-        os._exit(0 if own != worker else 1)
+_FORKS = """
+import os
+from searchengine.processes import Limits, Pool
+pool, limits = Pool(1), Limits(60, 2**31)
+worker = pool.call(os.getpid, limits=limits)
+child = os.fork()
+if not child:
+    assert pool.call(os.getpid, limits=limits) != worker
+else:
     assert os.waitpid(child, 0)[1] == 0
-    assert pool.call(os.getpid, limits=ROOMY) == worker
+    assert pool.call(os.getpid, limits=limits) == worker
+"""
+
+
+def test_a_forked_child_has_workers_of_its_own() -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", _FORKS], check=True)
 
 
 _PARENT = """

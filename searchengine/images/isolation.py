@@ -12,9 +12,17 @@ from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from searchengine.compat import processors
-from searchengine.errors import DamagedImageError, ImageTooLargeError
+from searchengine.errors import DamagedImageError, DecoderUnavailableError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
-from searchengine.processes import CallFailedError, CallTimedOutError, Limits, Pool, can_limit_calls, is_worker
+from searchengine.processes import (
+    CallFailedError,
+    CallTimedOutError,
+    Limits,
+    NoWorkerError,
+    Pool,
+    can_limit_calls,
+    is_worker,
+)
 
 MAX_PIXELS = 16_384 * 12_288  # as the largest photos of phones; 600 MB as RGB
 
@@ -33,7 +41,7 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
     If it has an argument ``max_pixels``, the limits are those of images of so many pixels.
 
     The decorated function raises ImageTooLargeError too where the image takes too long or too much memory, and
-    DamagedImageError where it crashes its decoder.
+    DamagedImageError where it crashes its decoder; and DecoderUnavailableError where no worker can be started.
     """
 
     def call(data: bytes, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -42,6 +50,11 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
         format_ = sniff(data[:HEAD_BYTES])
         try:
             return _POOL.call(call, data, *args, limits=_limits(kwargs.get("max_pixels", MAX_PIXELS)), **kwargs)
+        except NoWorkerError as error:
+            raise DecoderUnavailableError(
+                f"No process can be started to decode images ({error}). This says nothing about the image. Check that "
+                "Python is still where it was, and the limits of memory, processes and open files; then try again."
+            ) from error
         except CallTimedOutError as error:
             raise ImageTooLargeError(f"This {format_} image takes too long to decode. Use a smaller copy.") from error
         except MemoryError as error:

@@ -71,9 +71,8 @@ def read_ahead(
 
 
 def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[bytes]) -> Reading:
-    """Read one file, and decode it unless the content is known."""
+    """Read one file, and decode it unless the content is known; DecoderUnavailableError."""
     state: FileState | None = None
-    digest: bytes | None = None
     try:
         with open_regular(candidate.file) as opened:
             seen = os.fstat(opened.fileno())
@@ -88,15 +87,18 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[
                 )
             opened.seek(0)
             data = opened.read()
-        digest = content_hash(data)
-        if digest in known_content:
-            return Reading(candidate, state, digest)
-        image = preprocess(data)
-        picture = Picture(image.pixels, image.width, image.height, average_colour(image.pixels), image.format)
-        return Reading(candidate, state, digest, picture)
     except FileNotFoundError:
         return Reading(candidate, None, None, vanished=True)
     except OSError as error:
         return Reading(candidate, state, None, reason=f"The file cannot be read: {error.strerror or error}.", lost=True)
     except ImageError as error:
+        return Reading(candidate, state, None, reason=str(error))
+    digest = content_hash(data)
+    if digest in known_content:
+        return Reading(candidate, state, digest)
+    try:
+        image = preprocess(data)
+    except ImageError as error:
         return Reading(candidate, state, digest, reason=str(error))
+    picture = Picture(image.pixels, image.width, image.height, average_colour(image.pixels), image.format)
+    return Reading(candidate, state, digest, picture)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from searchengine.errors import ExtractorError, IndexingError
+from searchengine.errors import DecoderUnavailableError, ExtractorError, IndexingError
 from searchengine.files import open_regular
+from searchengine.images import isolation
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import IndexingOptions, reading
 from searchengine.indexing.model import RunExtractor
@@ -168,3 +171,18 @@ def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
     monkeypatch.setattr(IndexWriter, "commit", counted)
     update(batch_size=32, commit_seconds=0.0)
     assert len(commits) > 20
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false"])
+def test_without_a_decoding_process_nothing_is_decided_about_an_image(
+    python: str, photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8), "red").save(photos / "scan.tif")  # decoded in a process of its own
+    images = update().images
+    Image.new("RGB", (9, 9), "blue").save(photos / "scan.tif")
+    isolation._POOL.close()
+    with monkeypatch.context() as without:
+        without.setattr(sys, "executable", python)
+        with pytest.raises(DecoderUnavailableError, match="No process can be started to decode images"):
+            update()
+    summary = update()
+    assert (summary.images, summary.updated, summary.skipped, summary.removed) == (images, 1, 0, 0)
