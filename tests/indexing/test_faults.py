@@ -185,4 +185,4 @@ def test_without_a_decoding_process_nothing_is_decided_about_an_image(
         with pytest.raises(DecoderUnavailableError, match="No process can be started to decode images"):
             update()
     summary = update()
-    assert (summary.images, summary.updated, summary.skipped, summary.removed) == (images, 1, 0, 0)
+    assert (summary.images, summary.changed, summary.skipped, summary.removed) == (images, 1, 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
+from searchengine.images import isolation
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
 
@@ -61,6 +63,14 @@ def test_what_cannot_be_searched_by(
     assert words in answer.get_json()["error"]
     assert answer.get_json()["error"].endswith(".")
     assert engine.queries == []
+
+
+def test_no_process_to_decode_in(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolation._POOL.close()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    page = post(client, ("image", encoded(draw(COLOURS["red"]), "TIFF"), "scan.tif"))
+    assert page.status_code == 503
+    assert "No process can be started to decode images" in page.text
 
 
 def test_no_form_at_all(client: FlaskClient) -> None:
