@@ -85,7 +85,9 @@ def test_a_call_that_crashes_is_made_once(pool: Pool, tmp_path: Path) -> None:
             meeting.result()
     calls = tmp_path / "calls"
     with pytest.raises(CallFailedError, match="signal 6"):
-        pool.call(exec, f"import os; print('x', end='', file=open({str(calls)!r}, 'a'), flush=True); os.abort()", limits=ROOMY)
+        pool.call(
+            exec, f"import os; print('x', end='', file=open({str(calls)!r}, 'a'), flush=True); os.abort()", limits=ROOMY
+        )
     assert calls.read_text() == "x"
 
 

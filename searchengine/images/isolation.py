@@ -49,7 +49,7 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
             return function(data, *args, **kwargs)
         format_ = sniff(data[:HEAD_BYTES])
         try:
-            return _POOL.call(call, data, *args, limits=_limits(kwargs.get("max_pixels", MAX_PIXELS)), **kwargs)
+            return _POOL.call(call, data, *args, limits=_limits(data, kwargs.get("max_pixels", MAX_PIXELS)), **kwargs)
         except NoWorkerError as error:
             raise DecoderUnavailableError(
                 f"No process can be started to decode images ({error}). This says nothing about the image. Check that "
@@ -73,8 +73,8 @@ def too_large(format_: str | None) -> ImageTooLargeError:
     return ImageTooLargeError(f"This {format_} image is too large to be decoded here. Use a smaller copy.")
 
 
-def _limits(max_pixels: Any) -> Limits:
-    return Limits(seconds=10 + max_pixels // 4_000_000, memory=100 * 2**20 + 12 * max_pixels)
+def _limits(data: bytes, max_pixels: Any) -> Limits:
+    return Limits(seconds=10 + max_pixels // 4_000_000, memory=100 * 2**20 + 2 * len(data) + 12 * max_pixels)
 
 
 # -- which images are ordinary -----------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_a_decoder_that_crashes_is_an_image_that_is_damaged() -> None:
 
 
 def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "_limits", lambda _: Limits(seconds=1, memory=2**30))
+    monkeypatch.setattr(isolation, "_limits", lambda *_: Limits(seconds=1, memory=2**30))
     with pytest.raises(ImageTooLargeError, match=r"^This TIFF image takes too long to decode\. Use a smaller copy\.$"):
         misbehaving.spin(TIFF, max_pixels=1000)
 
@@ -109,6 +109,16 @@ def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_bounded() -> None:
     with pytest.raises(ImageTooLargeError, match="This TIFF image is too large to be decoded here"):
         misbehaving.devour(TIFF)
+
+
+def test_what_the_limits_allow_is_decoded() -> None:
+    side = 1400
+    dark = np.random.default_rng(0).integers(0, 900, (side, side * 3)).astype(">u2")
+    wide = png(side, side, 16, 2, b"".join(b"\0" + row.tobytes() for row in dark))
+    frames = [Image.effect_noise((side, side), 90).convert("RGBA") for _ in range(2)]
+    animation = encoded(Image.new("RGBA", (side, side)), "WEBP", save_all=True, append_images=frames, method=0)
+    for data in (wide, animation, png(4, 4, 16, 2, bytes(4 * 25)) + bytes(150 * 2**20)):
+        assert decode(data, size=(8, 8), max_pixels=side**2).pixels.shape == (8, 8, 3)
 
 
 def test_a_jpeg_of_endless_scans_is_refused() -> None:

@@ -172,6 +172,7 @@ def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
     update(batch_size=32, commit_seconds=0.0)
     assert len(commits) > 20
 
+
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false"])
 def test_without_a_decoding_process_nothing_is_decided_about_an_image(
     python: str, photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
