@@ -167,7 +167,7 @@ class Derived(Generic[S]):
 
 
 def timestamp() -> str:
-    """Now, as ISO 8601 in UTC."""
+    """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

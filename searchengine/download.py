@@ -251,6 +251,8 @@ def why_unreachable(url: str) -> str | None:
     try:
         with requests.head(url, allow_redirects=True, timeout=_TIMEOUTS[0]) as response:
             return None if response.ok else f"HTTP {response.status_code}"
+    except requests.exceptions.SSLError:
+        return None  # Keras, for which this is asked, trusts the certificates of the system and may get through
     except requests.RequestException as error:
         return _reason(error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from searchengine.files import path_from_text
 from searchengine.images import read_image
 from searchengine.index.answers import search_by_id
 from searchengine.index.local import LocalIndex
-from searchengine.index.types import Hit, ImageRecord
+from searchengine.index.types import Hit, ImageRecord, content_hash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -160,7 +159,7 @@ class SearchEngine:
             if isinstance(example, str | os.PathLike):
                 example = read_image(example)
             if isinstance(example, bytes):
-                content = hashlib.blake2b(example, digest_size=16).hexdigest()
+                content = content_hash(example).hex()
                 if content in hashes:
                     continue
                 hashes.add(content)

@@ -65,8 +65,8 @@ def verify(settings: Settings, as_json: bool) -> int:
             print_result(problem if times == 1 else f"{problem} ({times} times)")
         if result.sound:
             print_result(f"{folder}: {result.images} images, sound")
-        elif result.mend:
-            print_result(f"Mend it with: {result.mend}")
+        elif result.repair:
+            print_result(f"Repair it with: {result.repair}")
         if result.missing_files:
             print_note(f"{result.missing_files} image files are not where they were indexed; run the indexing again.")
     return 0 if result.sound else 1

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,9 @@ def naming(file: Path) -> Iterator[None]:
 
 def same_file(contents: bytes) -> Callable[[Hit], bool]:
     """Whether a hit is an image with just these bytes."""
-    digest = blake2b(contents, digest_size=16).hexdigest()
+    from searchengine.index.types import content_hash
+
+    digest = content_hash(contents).hex()
     return lambda hit: hit.record.content_hash == digest
 
 

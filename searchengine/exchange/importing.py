@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.compat import processors
+from searchengine.derived import timestamp
 from searchengine.errors import IndexingError, IndexNotFoundError
 from searchengine.exchange.formats import read_features
 from searchengine.exchange.table import Columns, FeatureTable
@@ -22,7 +23,6 @@ from searchengine.extractors.extractor import normalized
 from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
 from searchengine.images import decode
 from searchengine.index import lock, metrics
-from searchengine.index.catalog import now
 from searchengine.index.features import matrices
 from searchengine.index.types import ImageRow
 from searchengine.index.writer import IndexWriter
@@ -101,7 +101,7 @@ def import_features(
     check_name("normalisation", options.normalize, NORMALIZATIONS)
     if options.images is not None:
         check_folder(options.images.expanduser().absolute())
-    with lock.writing(index_dir, now()), ExitStack() as stack:
+    with lock.writing(index_dir, timestamp()), ExitStack() as stack:
         writer = _open_existing(index_dir, options)  # refuses a wrong folder before a long file is read
         if writer is not None:
             stack.enter_context(writer)

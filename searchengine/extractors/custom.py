@@ -19,7 +19,7 @@ from searchengine.extractors.building import PREPROCESSINGS, Built, cut
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM, PublishedWeights
-from searchengine.extractors.source import ExtractorOptions, ModelSource, Say
+from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource, Say
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 from searchengine.files import parse_json
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import keras
 
 _ZIP_SIGNATURE = b"PK"
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LARGEST_CONFIG = 64 << 20  # bytes; that of NASNetLarge, the largest of keras.applications, has 2 MB
 # Layers of Keras itself that run a program which the file brings, or fetch one from elsewhere.
 _PROGRAMS = {"Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
@@ -115,12 +114,12 @@ def identify(file: Path) -> str:
     """Its SHA-256. WeightsNotFoundError if there is no such file, ExtractorError if it is no ``.keras`` file."""
     try:
         with file.open("rb") as stream:
-            signature = stream.read(len(_HDF5_SIGNATURE))
+            signature = stream.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise WeightsNotFoundError(
             f"The model file {file} cannot be read: {error.strerror}. Check the path given to --model."
         ) from error
-    if signature == _HDF5_SIGNATURE:
+    if signature == HDF5_SIGNATURE:
         raise ExtractorError(
             f"{file} is HDF5 (.h5). If it is a whole model, it was saved in the format of Keras 2, which can hold "
             f"programs and is not opened. {_SAVE_AGAIN} If it holds weights alone, give it with --weights, and with "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from searchengine.extractors import cache, worker
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
 from searchengine.extractors.models import PublishedWeights
-from searchengine.extractors.source import ExtractorOptions, is_model_file
+from searchengine.extractors.source import ExtractorOptions, Say, is_model_file
 from searchengine.extractors.sources import source_asked_for, source_of
 from searchengine.extractors.spec import IMAGENET, NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
-
-Progress = Callable[[str], None]
 
 
 def make_spec(
@@ -94,7 +92,7 @@ def load_extractor(
     precision: str = "auto",
     runtime: str = "auto",
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Say | None = None,
     **options: Any,
 ) -> Extractor:
     """The extractor that is asked for, ready to ``embed``; the model is prepared first if this is its first time.
@@ -130,7 +128,7 @@ def extractor_from_spec(
     threads: int | None = None,
     export: bool = True,
     gpu: bool = False,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> Extractor:
     """The extractor of a spec; by default as a server wants it.
 
@@ -165,7 +163,7 @@ def _on_openvino(
     *,
     threads: int | None,
     export: bool,
-    progress: Progress | None,
+    progress: Say | None,
 ) -> Extractor:
     from searchengine.extractors.openvino_runtime import OpenVINOExtractor
 
@@ -179,7 +177,7 @@ def _on_openvino(
     )
 
 
-def _on_keras(spec: ExtractorSpec, file: Path | None, precision: str, progress: Progress | None) -> Extractor:
+def _on_keras(spec: ExtractorSpec, file: Path | None, precision: str, progress: Say | None) -> Extractor:
     from searchengine.extractors.keras_runtime import KerasExtractor
 
     source = source_of(spec.model)
@@ -201,7 +199,7 @@ def exported_model(
     weights_file: Path | None = None,
     export: bool = True,
     suspect: bool = False,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> ExportedModel:
     """The model as OpenVINO reads it; made first where it is missing or damaged.
 
@@ -236,7 +234,7 @@ def exported_model(
     return model
 
 
-def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: Progress | None = None) -> Path:
+def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: Say | None = None) -> Path:
     """Make the exported model of a spec ahead of its first use; gives its folder. Errors as ``exported_model``."""
     return exported_model(spec, weights_file=weights_file, progress=progress).xml.parent
 
@@ -247,7 +245,7 @@ def say_on_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
-def _export_in_subprocess(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say: Progress) -> None:
+def _export_in_subprocess(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say: Say) -> None:
     request = {
         "spec": spec.to_json(),
         "folder": str(folder),

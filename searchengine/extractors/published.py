@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from searchengine.download import why_unreachable
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import Built, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
-from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource, Say
+from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource, Say
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 
 if TYPE_CHECKING:
     import keras
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_REACH_SECONDS = 10
 _REPORT_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
@@ -106,7 +105,7 @@ class PublishedSource(NamedSource):
         for file in files:
             if (path := cached(file)) is not None:
                 return path
-        reason = _why_unreachable(files[0].url)
+        reason = why_unreachable(files[0].url)
         if reason is not None:
             raise not_found(backbone, files[0], reason)
         return files[0]
@@ -172,14 +171,14 @@ def identify(file: Path, backbone: Backbone) -> str:
     """
     try:
         with file.open("rb") as stream:
-            signature = stream.read(len(_HDF5_SIGNATURE))
+            signature = stream.read(len(HDF5_SIGNATURE))
     except FileNotFoundError as error:
         raise WeightsNotFoundError(f"There is no weights file {file}. Check the path given to --weights.") from error
     except OSError as error:
         raise WeightsNotFoundError(
             f"The weights file {file} cannot be read: {error.strerror}. Check the path given to --weights."
         ) from error
-    if signature != _HDF5_SIGNATURE:
+    if signature != HDF5_SIGNATURE:
         raise ExtractorError(
             f"{file} is not a weights file: it is not HDF5. --weights takes a file as Keras saves it, .weights.h5 "
             "or .h5."
@@ -216,19 +215,6 @@ def not_found(backbone: Backbone, wanted: PublishedWeights, reason: str) -> Weig
         f"{state} {place}, and {wanted.url} could not be downloaded ({reason}). Download that file on another machine "
         "and put it there, or give it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
     )
-
-
-def _why_unreachable(url: str) -> str | None:
-    """None if the address answers, else the reason. Asked before TensorFlow is loaded, which takes seconds."""
-    import requests
-
-    try:
-        with requests.head(url, timeout=_REACH_SECONDS, allow_redirects=True) as response:
-            return None if response.ok else f"HTTP {response.status_code}"
-    except requests.exceptions.SSLError:
-        return None  # Keras itself trusts the certificates of the system, and may get through
-    except requests.RequestException as error:
-        return _first_line(error)
 
 
 def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:

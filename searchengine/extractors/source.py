@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from searchengine.extractors.building import Built
 
 Say = Callable[[str], None]
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from searchengine.derived import timestamp
 from searchengine.errors import (
     IndexDamagedError,
     IndexError_,
@@ -66,11 +66,6 @@ SELECT id FROM images WHERE NOT (
 """
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 class Catalog(Database):
     """One connection to a catalog; the errors of ``Database``."""
 
@@ -91,7 +86,7 @@ class Catalog(Database):
                     schema.create_tables(catalog._connection)
                     catalog.change(f"PRAGMA application_id = {_APPLICATION_ID}")
                     catalog.change("INSERT INTO sqlite_sequence (name, seq) VALUES ('images', ?)", (last_id,))
-                    catalog.set_all({**manifest, "created": now()})
+                    catalog.set_all({**manifest, "created": timestamp()})
                     catalog.mark_revision()
             finally:
                 catalog.close()
@@ -236,7 +231,7 @@ class Catalog(Database):
 
     def mark_revision(self) -> None:
         """Part of each transaction: two catalogs with the same revision say the same."""
-        self.set_all({"revision": uuid4().hex, "updated": now()})
+        self.set_all({"revision": uuid4().hex, "updated": timestamp()})
 
     @property
     def revision(self) -> bytes | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import timestamp
 from searchengine.errors import IndexingError
-from searchengine.index.catalog import now
 from searchengine.index.types import Batch, ImageRow, Known, Place, Seen, Skipped, Twin
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing.reading import Picture, Reading
@@ -21,14 +21,14 @@ from searchengine.indexing.scan import Plan
 
 
 class Store:
-    """The index of a run. It comes into being with its first batch, so that an empty run leaves no index."""
+    """The index of a run. It is created with its first batch, so that an empty run leaves no index."""
 
     def __init__(self, folder: Path, writer: IndexWriter | None, old_ids: OldIds | None = None) -> None:
         self.folder = folder
         self.writer = writer
         self.old_ids = old_ids
         self.known_content: set[bytes] = set()
-        self._started = now()
+        self._started = timestamp()
         self._held: list[Skipped] = []  # until there is an index to record them in
         self._roots: list[tuple[int, bytes, str]] = []
         self._manifest: Callable[[], dict[str, str]] | None = None

@@ -19,7 +19,7 @@ from searchengine.files import parse_json, path_from_text, path_to_text
 from searchengine.images import LINKS_OUT
 from searchengine.index.types import Known, Place
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import joined
+from searchengine.indexing.roots import joined, shown
 from searchengine.indexing.scan import Plan, with_parents
 
 _MANY = 0.2  # of all images: without --prune they are kept
@@ -138,14 +138,14 @@ class Absence:
             if not choices.prune_all:
                 kept |= files
                 remarks.append(
-                    f"{len(files)} indexed images of {_shown(folder)} were not found. Its disk may not be mounted, so "
+                    f"{len(files)} indexed images of {shown(folder)} were not found. Its disk may not be mounted, so "
                     "they were kept: if they are really gone, give the same command with --prune-all."
                 )
         if sorted_.left_out and not choices.prune and not choices.prune_all:
             kept |= sorted_.left_out
             remarks.append(
-                f"{len(sorted_.left_out)} indexed images lie in what is left out now ({_some(sorted_.left_out)}). They "
-                "were kept: give the same command with --prune to remove them."
+                f"{len(sorted_.left_out)} indexed images lie in what is left out now ({_examples(sorted_.left_out)}). "
+                "They were kept: give the same command with --prune to remove them."
             )
         others = sorted_.gone | sorted_.excluded
         if len(others) > _MANY * total and not choices.prune and not choices.prune_all:
@@ -167,7 +167,7 @@ class Absence:
         missing = self._sort(old.files, old.missing)
         for folder, files in missing.absent.items():
             raise IndexingError(
-                f"{len(files)} indexed images of {_shown(folder)} were not found. Its disk may not be mounted, and a "
+                f"{len(files)} indexed images of {shown(folder)} were not found. Its disk may not be mounted, and a "
                 "rebuild would drop them. Nothing was changed. If they are really gone, add --prune-all."
             )
         if choices.prune:
@@ -179,8 +179,8 @@ class Absence:
             )
         if missing.left_out:
             raise IndexingError(
-                f"{len(missing.left_out)} indexed images lie in what is left out now ({_some(missing.left_out)}), and "
-                "a rebuild would drop them. Nothing was changed. Keep them with --no-default-excludes or "
+                f"{len(missing.left_out)} indexed images lie in what is left out now ({_examples(missing.left_out)}), "
+                "and a rebuild would drop them. Nothing was changed. Keep them with --no-default-excludes or "
                 "--follow-links, or add --prune."
             )
 
@@ -209,7 +209,7 @@ def left_out_remarks(plan: Plan) -> list[str]:
     ):
         if chosen:
             kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(item.kind for item in chosen).items())
-            examples = _some(item.path for item in chosen)
+            examples = _examples(item.path for item in chosen)
             remarks.append(f"Left out: {kinds} ({examples}). To index them too, add {flag}.")
     return remarks
 
@@ -247,10 +247,6 @@ def _is_in(file: bytes, folders: Container[bytes]) -> bool:
     return any(folder in folders for folder in with_parents(file))
 
 
-def _some(paths: Iterable[bytes]) -> str:
+def _examples(paths: Iterable[bytes]) -> str:
     paths = sorted(paths)
-    return ", ".join(map(_shown, paths[:_EXAMPLES])) + (", ..." if len(paths) > _EXAMPLES else "")
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "replace")
+    return ", ".join(map(shown, paths[:_EXAMPLES])) + (", ..." if len(paths) > _EXAMPLES else "")

@@ -170,3 +170,8 @@ def label_of(root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
     if parent:
         return (os.path.basename(parent).decode("utf-8", "replace"),)  # noqa: PTH119
     return (readable(root.folder.name) or root.name,) if several else ()
+
+
+def shown(path: bytes) -> str:
+    """A path for people."""
+    return path.decode("utf-8", "replace")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.compat import processors
+from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
 from searchengine.images import Walk, find
 from searchengine.index import lock, metrics
-from searchengine.index.catalog import now
 from searchengine.index.database import shares_memory
 from searchengine.index.metrics import check_metric
 from searchengine.index.types import Known, Place
@@ -29,7 +29,7 @@ from searchengine.indexing.model import RunExtractor, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import read, read_ahead
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots, joined, matching_order
+from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots, joined, matching_order, shown
 from searchengine.indexing.scan import Plan, make_plan
 from searchengine.progress import QUIET, Progress
 
@@ -89,7 +89,7 @@ def update_with(
             "--index-dir, or give --model and --rebuild to put an index of the images in its place."
         )
     folders = check_roots(images)
-    with lock.writing(folder, now()):
+    with lock.writing(folder, timestamp()):
         if not shares_memory(folder):
             progress.say(
                 f"The file system of {folder} does not let programs share memory (a network disk, or FUSE). The index "
@@ -245,7 +245,7 @@ class _Run:
             if remark is not None:
                 self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
-            self.progress.skipped(_shown(file.path), file.reason)
+            self.progress.skipped(shown(file.path), file.reason)
         self.counts["unchanged"] = plan.unchanged
         self.counts["skipped"] = len(plan.skipped) + len(plan.unreadable)
         return plan, absence
@@ -284,7 +284,7 @@ class _Run:
                 reading = read(reading.candidate, preprocess, ())
             self.counts[changes.take(reading).counted] += 1
             if reading.reason is not None:
-                self.progress.skipped(_shown(reading.candidate.path), reading.reason)
+                self.progress.skipped(shown(reading.candidate.path), reading.reason)
             done += 1
             self.progress.advance()
             waited, full = time.monotonic() - committed, len(changes.batch) >= _COMMIT_ROWS
@@ -326,7 +326,3 @@ def _files(plan: Plan, roots: list[Root], known: dict[Place, Known]) -> set[byte
     folders = {root.id: bytes(root.folder) for root in roots}
     indexed = {joined(folders[root], path) for root, path in known if (root, path) not in plan.missing}
     return indexed | {candidate.file for candidate in plan.candidates}
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "replace")

@@ -39,12 +39,12 @@ _DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a check found. ``problems`` and ``mend`` are sentences; ``missing_files`` are no damage."""
+    """What a check found. ``problems`` and ``repair`` are sentences; ``missing_files`` are no damage."""
 
     images: int
     problems: tuple[str, ...]
     missing_files: int
-    mend: str | None
+    repair: str | None
 
     @property
     def sound(self) -> bool:
@@ -103,7 +103,7 @@ def _check_catalog(catalog: Catalog) -> Iterator[str]:
         yield f"The catalog contradicts itself: a row of {table} names none of {other}."
     impossible = catalog.impossible_images()
     if impossible:
-        yield f"What the catalog says of {len(impossible)} images cannot be true (ids {_some(impossible)})."
+        yield f"What the catalog says of {len(impossible)} images cannot be true (ids {_examples(impossible)})."
     try:
         spec = ExtractorSpec.from_json(catalog.need("spec"))
         recorded_as = (catalog.need("fingerprint"), catalog.need("normalized"))
@@ -144,7 +144,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int],
         if progress is not None:
             progress(min(start + _CHUNK_ROWS, len(stored)), len(stored))
     if bad:
-        problems.append(f"The features of {len(bad)} images are not what was written (ids {_some(bad)}).")
+        problems.append(f"The features of {len(bad)} images are not what was written (ids {_examples(bad)}).")
     return problems
 
 
@@ -172,7 +172,7 @@ def _check_copy(folder: Path, catalog: Catalog) -> str | None:
     return None
 
 
-def _some(ids: list[int]) -> str:
+def _examples(ids: list[int]) -> str:
     return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
 
 

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
@@ -25,7 +24,7 @@ from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular, read_regular, replace_bytes
 from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
 from searchengine.images.location import Patch, PatchedFile, location_patches
-from searchengine.index.types import ImageRecord
+from searchengine.index.types import ImageRecord, content_hash
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.queries import parse_id
 from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE
@@ -73,7 +72,7 @@ class Renditions:
             with contextlib.suppress(OSError):
                 return Rendition(path.read_bytes(), current=True)
         data = read_file(record)
-        current = blake2b(data, digest_size=16).hexdigest() == record.content_hash
+        current = content_hash(data).hex() == record.content_hash
         with self._decoding:
             rendered = render(data)
         if path is not None and current:

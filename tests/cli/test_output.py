@@ -168,7 +168,7 @@ def test_a_damaged_index_names_a_command_that_runs_anywhere(tmp_path: Path, caps
     (tmp_path / "catalog.sqlite").write_bytes(b"no catalog" * 100)
     assert main(["verify", "--index-dir", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert f"Mend it with: searchengine index IMAGES --index-dir {tmp_path}" in out
+    assert f"Repair it with: searchengine index IMAGES --index-dir {tmp_path}" in out
     assert "offline_index.py" not in out
     assert main(["info", "--index-dir", str(tmp_path / "none")]) == 1
     assert f"Make one with: searchengine index IMAGES --index-dir {tmp_path / 'none'}" in capsys.readouterr().err

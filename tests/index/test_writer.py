@@ -218,7 +218,7 @@ def test_what_is_wrong_with_an_index_is_said(
     features.write_bytes(rows[:-9] + bytes([rows[-9] ^ 1]) + rows[-8:])
     result = verify(folder)
     assert "ids 1" in result.problems[0]
-    assert "--rebuild" in str(result.mend)
+    assert "--rebuild" in str(result.repair)
     features.write_bytes(rows[:-1])
     with pytest.raises(IndexDamagedError, match="cut short"):
         reading()

@@ -110,7 +110,7 @@ def test_what_verify_names_mends_it(name: str, made: Path, tmp_path: Path, capsy
         assert shlex.quote(str(index)) in str(caught.value)
         assert main(["search", "--id", "1", "--index-dir", str(index)]) == 1
         assert "Traceback" not in capsys.readouterr().err
-    program, verb, *arguments = shlex.split(said.out.rsplit("Mend it with: ", 1)[1])
+    program, verb, *arguments = shlex.split(said.out.rsplit("Repair it with: ", 1)[1])
     assert (program, verb) == ("searchengine", "index")
     assert "--model" not in arguments  # what made it is known
     assert main([verb, *arguments]) == 0
@@ -128,7 +128,7 @@ def test_without_its_copy_all_but_the_ids_comes_back(made: Path, tmp_path: Path,
     assert whole is not None
     lose("catalog.sqlite", "backup.sqlite")(index)
     assert main(["verify", "--index-dir", str(index)]) == 1
-    line = capsys.readouterr().out.rsplit("Mend it with: ", 1)[1]
+    line = capsys.readouterr().out.rsplit("Repair it with: ", 1)[1]
     assert "IMAGES" in line
     assert "--model MODEL" in line  # nobody knows any more
     arguments = shlex.split(line)[2:]
@@ -188,8 +188,8 @@ def flipped_bytes_are_told_and_mended(fake: Path, tmp_path: Path, name: str, tim
             answers(index)
         else:
             told += 1
-            assert result.mend is not None
-            words = shlex.split(result.mend)
+            assert result.repair is not None
+            words = shlex.split(result.repair)
             assert words[-2:] == ["--index-dir", str(index)] or words[-1] == "--rebuild", what
             try:
                 contents(index)

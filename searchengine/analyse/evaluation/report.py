@@ -194,7 +194,6 @@ def templates() -> Mapping[str, BaseLoader]:
 
 def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
     """The report as HTML."""
-    main = MAIN
     return (
         _environment()
         .get_template("evaluation/report.html")
@@ -207,7 +206,7 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             rows=list(zip(*((*evaluation.figures, evaluation.by_class) for evaluation in evaluations), strict=True)),
             comparisons=[(comparison, *_ends(comparison), _scale(comparison)) for comparison in comparisons],
             curves=charts.curves([(evaluation.name, evaluation.curve) for evaluation in evaluations]),
-            main=main,
+            main=MAIN,
         )
     )
 
