@@ -26,8 +26,8 @@ Rows = NDArray[np.float32]
 def labelled(features: Rows, labels: list[str]) -> TrainingSet:
     """Features of images, each with one label."""
     numbers = np.arange(1, len(labels) + 1)
-    norm2 = np.einsum("ij,ij->i", features, features).astype(np.float64)
-    return TrainingSet(numbers, tuple(labels), numbers, features, norm2, "euclidean", "", "", 0, 0)
+    squared_norms = np.einsum("ij,ij->i", features, features).astype(np.float64)
+    return TrainingSet(numbers, tuple(labels), numbers, features, squared_norms, "euclidean", "", "", 0, 0)
 
 
 def embedded(model: str, files: list[Path]) -> Rows:

@@ -51,7 +51,7 @@ def main() -> None:
 
 def _measured(
     features: NDArray[np.float64], labels: list[tuple[str, ...]], groups: NDArray[np.int64]
-) -> ranking.Measured:
+) -> ranking.QueryScores:
     rows = features.astype(np.float32)
     alone = [np.array([i], dtype=np.int64) for i in range(len(rows))]
     queries = ranking.Queries(labels, alone, lambda part: rows[part])

@@ -58,7 +58,7 @@ def random_features(rows: int, dimension: int) -> tuple[NDArray[np.float32], lis
     return features / np.linalg.norm(features, axis=1, keepdims=True), [str(label) for label in labels]
 
 
-def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Sequence[int]) -> ranking.Measured:
+def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Sequence[int]) -> ranking.QueryScores:
     """The measures of the product, (q, m)."""
     of_rows = [(label,) if label else () for label in labels]
     asked = ranking.Queries(

@@ -80,7 +80,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[S]):
+class StoredData(Generic[S]):
     """Derived data as it was stored."""
 
     sheet: S
@@ -137,14 +137,14 @@ class Derived(Generic[S]):
             part.write_bytes(data)
         return self.path(folder)
 
-    def load(self, folder: Path) -> Kept[S] | None:
+    def load(self, folder: Path) -> StoredData[S] | None:
         """Read it; None if it is missing, IndexDamagedError if it cannot be used."""
         file = self.path(folder)
         try:
             with file.open("rb") as opened:
                 text, arrays = _unpack(opened, self.arrays) if self.file.endswith(".npz") else (_text(opened), {})
             sheet = self._adapter.validate_json(text, strict=True)
-            return Kept(sheet, arrays, self.source(sheet, arrays))
+            return StoredData(sheet, arrays, self.source(sheet, arrays))
         except FileNotFoundError:
             return None
         except UNREADABLE as error:

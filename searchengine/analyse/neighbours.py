@@ -45,7 +45,7 @@ class NeighboursOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class NeighboursSummary:
     """``table`` is the file; ``pictures``: sheets that were drawn; the others were there already.
 
     ``missing``: images whose picture was not found or could not be read; ``removed``: sheets of images that the index
@@ -79,7 +79,7 @@ class Block:
 
 def write_neighbours(
     index: LocalIndex, out: Path, options: NeighboursOptions | None = None, progress: Progress = QUIET
-) -> Written:
+) -> NeighboursSummary:
     """Write the k nearest others of every image to ``out``: ``neighbours.csv``, and ``pictures/<id>.jpg``.
 
     The table is there when it is whole, or not at all. Of a run that was stopped the sheets are kept, and the same
@@ -119,10 +119,10 @@ def write_neighbours(
         if sheets is not None:
             sheets.remove_others()
     if sheets is None:
-        return Written(str(table), state.count, k, metric, 0)
+        return NeighboursSummary(str(table), state.count, k, metric, 0)
     if sheets.missing:
         progress.say(_without_pictures(records, sheets.missing))
-    return Written(str(table), state.count, k, metric, sheets.drawn, len(sheets.missing), sheets.removed)
+    return NeighboursSummary(str(table), state.count, k, metric, sheets.drawn, len(sheets.missing), sheets.removed)
 
 
 def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block]:

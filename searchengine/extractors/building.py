@@ -25,7 +25,7 @@ _GEM_LEAST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltModel:
     """``model`` turns pixels into features, ``network`` takes the weights; they share layers.
 
     ``model`` maps (n, h, w, 3) uint8 RGB to (n, d) float32, not normalised. ``parts`` are the numbers that each layer
@@ -37,7 +37,7 @@ class Built:
     parts: tuple[int, ...]
 
 
-def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> Built:
+def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> BuiltModel:
     """Cut a network at the layers of a spec, put preprocessing before them, and pooling and concatenation after.
 
     Without a layer it is the output of the network. UnknownNameError when it has no such layer; ExtractorError where
@@ -63,7 +63,7 @@ def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: st
         raise ExtractorError(f"{title} gives features of no fixed size: choose another layer, or --pooling avg.")
     # several (n, d_i) -> (n, d_1 + d_2 + ...)
     joined = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
-    return Built(keras.Model(pixels, joined), network, tuple(int(part) for part in parts))
+    return BuiltModel(keras.Model(pixels, joined), network, tuple(int(part) for part in parts))
 
 
 def preprocessed(pixels: Any, preprocessing: str) -> Any:

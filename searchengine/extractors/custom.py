@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
-from searchengine.extractors.building import PREPROCESSINGS, Built, cut
+from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM, PublishedWeights
@@ -90,7 +90,7 @@ class CustomSource(ModelSource):
         cache.check_weights(given, f"sha256:{identify(given)}", spec, flag="--model")
         return given
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
         """See ``ModelSource.build``. It computes in what it was saved to compute in, whatever the policy."""
         assert isinstance(weights, Path)
         return cut(load(weights), spec, spec.preprocessing or "none", f"the model {weights.name}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, worker
-from searchengine.extractors.building import Built
+from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.frameworks import export_openvino, import_openvino
 from searchengine.extractors.layers import describe_network
 from searchengine.extractors.models import PublishedWeights
@@ -51,7 +51,7 @@ def export_model(spec: ExtractorSpec, weights: Path | PublishedWeights, folder: 
     return sum(built.parts)
 
 
-def compare(built: Built, xml: Path) -> None:
+def compare(built: BuiltModel, xml: Path) -> None:
     """Run both on noise: ExtractorError where they differ."""
     import numpy as np
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.extractors.building import Built
+from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.extractor import Images, embed_in_batches, preprocess
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.spec import ExtractorSpec
@@ -50,7 +50,7 @@ class KerasExtractor:
 
     runtime = "keras"
 
-    def __init__(self, spec: ExtractorSpec, build: Callable[[str], Built], *, precision: str = "auto") -> None:
+    def __init__(self, spec: ExtractorSpec, build: Callable[[str], BuiltModel], *, precision: str = "auto") -> None:
         import_keras()
         import tensorflow as tf
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, efficientnet_lite, layers, torch_file
-from searchengine.extractors.building import Built, cut, dtype_policy
+from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import PACKAGED, Lite, PublishedWeights, facts
@@ -102,7 +102,7 @@ class PackagedSource(NamedSource):
             )
         return file
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
         assert isinstance(weights, Path)
         network = PACKAGED[spec.model]
         tensors = torch_file.read_state_dict(_read(network, weights))

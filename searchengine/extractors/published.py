@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from searchengine.download import why_unreachable
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
-from searchengine.extractors.building import Built, cut, dtype_policy
+from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
@@ -110,7 +110,7 @@ class PublishedSource(NamedSource):
             raise not_found(backbone, files[0], reason)
         return files[0]
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
         import_keras()
         backbone = backbones()[spec.model]
         file = download(backbone, weights, say) if isinstance(weights, PublishedWeights) else weights
@@ -130,7 +130,7 @@ def _key(model: str) -> str:
     return model
 
 
-def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) -> Built:
+def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) -> BuiltModel:
     """The model of a spec with random weights, with the classification layers or without."""
     keras = import_keras()
     keras.utils.clear_session()  # automatic layer names would otherwise change on a second build
@@ -140,7 +140,7 @@ def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) 
         return cut(network, spec, backbone.preprocessing, backbone.title)
 
 
-def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path, policy: str) -> Built:
+def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path, policy: str) -> BuiltModel:
     # Whether the file comes with the classification head is seen only when it is tried.
     needs_head = bool(backbone.head.intersection(spec.layers))
     tries = [True] if needs_head else [False, True] if "notop" in file.name else [True, False]

@@ -20,7 +20,7 @@ from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check
 if TYPE_CHECKING:
     import keras
 
-    from searchengine.extractors.building import Built
+    from searchengine.extractors.building import BuiltModel
 
 Say = Callable[[str], None]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
@@ -131,7 +131,7 @@ class ModelSource:
         """
         raise ExtractorError(self._reason)
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> Built:
+    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
         """The Keras model of a spec with its weights, computing by a dtype policy. Loads TensorFlow."""
         raise ExtractorError(self._reason)
 

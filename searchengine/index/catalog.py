@@ -35,7 +35,7 @@ from searchengine.index.database import (
     writable,
 )
 from searchengine.index.features import matrices
-from searchengine.index.types import FileState, ImageRow, Known, Place, Seen, Skipped
+from searchengine.index.types import FileState, ImageRow, ImageUpdate, IndexedImage, Place, Skipped
 
 FILE_NAME = "catalog.sqlite"
 BACKUP_NAME = "backup.sqlite"
@@ -299,13 +299,15 @@ class Catalog(Database):
         """(row, CRC-32, squared norm, id) of each image, by row."""
         return self.rows("SELECT row, crc, norm2, id FROM images ORDER BY row")
 
-    def known(self) -> dict[Place, Known]:
+    def known(self) -> dict[Place, IndexedImage]:
         """Every image that has a file, by root and path."""
         labels: dict[int, tuple[str, ...]] = {}
         for image, label in self.rows("SELECT image, label FROM labels ORDER BY image, position"):
             labels[image] = (*labels.get(image, ()), label)
         return {
-            (root, path): Known(id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ()))
+            (root, path): IndexedImage(
+                id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ())
+            )
             for id_, root, path, row, digest, size, mtime, settled, ctime in self.rows(
                 "SELECT id, root, path, row, content_hash, size, mtime_ns, settled, ctime_ns FROM images "
                 "WHERE path IS NOT NULL"
@@ -375,7 +377,7 @@ class Catalog(Database):
     def _add_labels(self, image: int, labels: Sequence[str]) -> None:
         self.change_many("INSERT INTO labels VALUES (?, ?, ?)", ((image, i, label) for i, label in enumerate(labels)))
 
-    def move(self, seen: Sequence[Seen]) -> None:
+    def move(self, seen: Sequence[ImageUpdate]) -> None:
         """Known images that were found again, perhaps at another place or with other labels."""
         # First all paths are cleared: two files may have swapped names, and each path is unique.
         self.change_many("UPDATE images SET path = NULL WHERE id = ?", ((image.id,) for image in seen))

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchengine.index.types import Batch, Hit, ImageRecord, IndexStatus, Known, Place, Skipped, Twin
+from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
 
 
 class Index(Protocol):
@@ -91,7 +91,7 @@ class Index(Protocol):
 class Writer(Protocol):
     """A collection, open for one run that changes it."""
 
-    def known(self) -> dict[Place, Known]:
+    def known(self) -> dict[Place, IndexedImage]:
         """Every image that has a file, by image folder and path."""
         ...
 

@@ -36,7 +36,7 @@ class State:
     metric: str
     features_file: str
     rows: NDArray[np.float32]  # (r, d), mapped
-    norm2: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
+    squared_norms: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
     ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
     roots: dict[int, tuple[Path, str]]  # id -> folder, name
     _searchers: dict[str, Searcher] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class State:
         """Exact search over these rows, by the metric of the index unless another is named; UnknownNameError."""
         metric = metric or self.metric
         if metric not in self._searchers:  # two threads may both make one: either will do
-            self._searchers[metric] = Searcher(metric, self.rows, self.norm2, self.ids)
+            self._searchers[metric] = Searcher(metric, self.rows, self.squared_norms, self.ids)
         return self._searchers[metric]
 
 
@@ -80,16 +80,16 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         fingerprint, spec, normalized = catalog.need("fingerprint"), catalog.need("spec"), catalog.need("normalized")
         metric = catalog.get("metric") or EUCLIDEAN
         roots = {id_: (path, name) for id_, path, name in catalog.roots()}
-    norm2 = np.full(total, np.inf)
+    squared_norms = np.full(total, np.inf)
     ids = np.full(total, NO_IMAGE, dtype=np.int64)
     if old is not None and grown:
-        norm2[: len(old.norm2)], ids[: len(old.ids)] = old.norm2, old.ids
+        squared_norms[: len(old.squared_norms)], ids[: len(old.ids)] = old.squared_norms, old.ids
     if new:
         rows, new_ids, norms = zip(*new, strict=True)
         try:
             if max(rows) >= total or min(rows) < 0:
                 raise ValueError("it names rows that the feature matrix does not have")
-            ids[list(rows)], norm2[list(rows)] = new_ids, norms
+            ids[list(rows)], squared_norms[list(rows)] = new_ids, norms
         except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise catalog.damaged(str(error)) from error
     return State(
@@ -102,7 +102,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         metric=metric,
         features_file=file,
         rows=map_rows(folder / file, total, dimension),
-        norm2=norm2,
+        squared_norms=squared_norms,
         ids=ids,
         roots=folders(roots),
     )

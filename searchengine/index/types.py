@@ -113,7 +113,7 @@ class FileState:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class IndexedImage:
     """One image as the catalog has it."""
 
     id: int
@@ -122,7 +122,7 @@ class Known:
     state: FileState
     labels: tuple[str, ...]
 
-    def without_ctime(self) -> Known:
+    def without_ctime(self) -> IndexedImage:
         """The same, with nothing known of its ctime."""
         return replace(self, state=replace(self.state, ctime_ns=None))
 
@@ -160,7 +160,7 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ImageUpdate:
     """A known image that was found again, at another place, with another mtime or other labels; its feature is kept."""
 
     id: int
@@ -188,7 +188,7 @@ class Batch:
 
     stored: list[ImageRow] = field(default_factory=list)
     features: list[NDArray[np.float32]] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ImageUpdate] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
 

@@ -20,7 +20,7 @@ from searchengine.index.catalog import Catalog
 from searchengine.index.database import writable
 from searchengine.index.features import FeatureWriter, map_rows, matrices, next_name
 from searchengine.index.protocol import Writer
-from searchengine.index.types import Batch, ImageRow, Known, Place, Skipped, Twin
+from searchengine.index.types import Batch, ImageRow, IndexedImage, Place, Skipped, Twin
 
 _COMPACT_ABOVE = 0.25  # of all rows are dead: searches read them for nothing
 _COPY_ROWS = 4096
@@ -80,7 +80,7 @@ class IndexWriter(Writer):
         """Numbers in a feature."""
         return self._features.dimension
 
-    def known(self) -> dict[Place, Known]:
+    def known(self) -> dict[Place, IndexedImage]:
         """Every image that has a file, by root and path."""
         return self.catalog.known()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
 from searchengine.errors import IndexingError
-from searchengine.index.types import Batch, ImageRow, Known, Place, Seen, Skipped, Twin
+from searchengine.index.types import Batch, ImageRow, ImageUpdate, IndexedImage, Place, Skipped, Twin
 from searchengine.index.writer import IndexWriter, run_note
 from searchengine.indexing.reading import Picture, Reading
 from searchengine.indexing.rebuild import OldIds
@@ -20,7 +20,7 @@ from searchengine.indexing.roots import Root
 from searchengine.indexing.scan import Plan
 
 
-class Store:
+class RunIndex:
     """The index of a run. It is created with its first batch, so that an empty run leaves no index."""
 
     def __init__(self, folder: Path, writer: IndexWriter | None, old_ids: OldIds | None = None) -> None:
@@ -33,7 +33,7 @@ class Store:
         self._roots: list[tuple[int, bytes, str]] = []
         self._manifest: Callable[[], dict[str, str]] | None = None
 
-    def known(self) -> dict[Place, Known]:
+    def known(self) -> dict[Place, IndexedImage]:
         """What the index holds so far."""
         known = self.writer.known() if self.writer else {}
         self.known_content = {image.content_hash for image in known.values()}
@@ -150,15 +150,15 @@ class Outcome:
     """
 
     counted: str
-    change: ImageRow | Seen | Skipped | None = None
-    lost: Known | None = None
+    change: ImageRow | ImageUpdate | Skipped | None = None
+    lost: IndexedImage | None = None
     moved_from: Place | None = None
 
 
 class Changes:
     """The changes that a run gathers: a batch, and the pixels of content that waits for the model."""
 
-    def __init__(self, store: Store, plan: Plan) -> None:
+    def __init__(self, store: RunIndex, plan: Plan) -> None:
         self.missing = dict(plan.missing)
         self.batch = Batch(seen=list(plan.seen), skipped=list(plan.unreadable))
         self._store = store
@@ -202,12 +202,12 @@ class Changes:
         assert reading.content_hash is not None
         if known is not None and known.content_hash == reading.content_hash:
             counted = "moved" if candidate.renamed else "unchanged"
-            return Outcome(counted, Seen(known.id, *candidate.place, reading.state, candidate.labels))
+            return Outcome(counted, ImageUpdate(known.id, *candidate.place, reading.state, candidate.labels))
         places = self._missing_content.get(reading.content_hash)
         if known is None and places:
             moved = self.missing[places[-1]]
             return Outcome(
-                "moved", Seen(moved.id, *candidate.place, reading.state, candidate.labels), moved_from=places[-1]
+                "moved", ImageUpdate(moved.id, *candidate.place, reading.state, candidate.labels), moved_from=places[-1]
             )
         return Outcome("added" if known is None else "changed", self._image(reading, reading.content_hash))
 
@@ -233,7 +233,7 @@ class Changes:
         change = outcome.change
         if isinstance(change, Skipped):
             self.batch.skipped.append(change)
-        elif isinstance(change, Seen):
+        elif isinstance(change, ImageUpdate):
             self.batch.seen.append(change)
         elif change is not None:
             assert change.content_hash is not None

@@ -17,7 +17,7 @@ from typing import Protocol
 from searchengine.errors import IndexingError
 from searchengine.files import parse_json, path_from_text, path_to_text
 from searchengine.images import LINKS_OUT
-from searchengine.index.types import Known, Place
+from searchengine.index.types import IndexedImage, Place
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import joined, shown
 from searchengine.indexing.scan import Plan, with_parents
@@ -74,7 +74,9 @@ class Absence:
         choices: the options of the run.
     """
 
-    def __init__(self, plan: Plan, known: Mapping[Place, Known], mounts: Collection[bytes], choices: Choices) -> None:
+    def __init__(
+        self, plan: Plan, known: Mapping[Place, IndexedImage], mounts: Collection[bytes], choices: Choices
+    ) -> None:
         self._plan = plan
         self._known = known
         self._choices = choices
@@ -125,7 +127,7 @@ class Absence:
                     "Nothing was changed. If they are really gone, add --prune-all."
                 )
 
-    def removal(self, missing: Mapping[Place, Known], total: int) -> Removal:
+    def removal(self, missing: Mapping[Place, IndexedImage], total: int) -> Removal:
         """What to do about those of the known images that are missing after the run, of ``total`` images."""
         if not missing:
             return Removal([], [], mounts_to_json(self._mounts))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from searchengine.errors import IndexingError
-from searchengine.index.types import Known, Place, content_hash
+from searchengine.index.types import IndexedImage, Place, content_hash
 
 _SAMPLE = 20  # images of each folder that are looked for in its new place
 
@@ -103,7 +103,7 @@ def assign_roots(
 
 
 def matching_order(
-    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], known: Mapping[Place, Known]
+    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
 ) -> list[Path]:
     """The folders in the order of the recorded ones, by a sample of the images that each is known to hold.
 

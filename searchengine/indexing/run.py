@@ -19,10 +19,10 @@ from searchengine.images import Walk, find
 from searchengine.index import lock, metrics
 from searchengine.index.database import shares_memory
 from searchengine.index.metrics import check_metric
-from searchengine.index.types import Known, Place
+from searchengine.index.types import IndexedImage, Place
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify
-from searchengine.indexing.changes import Changes, Store
+from searchengine.indexing.changes import Changes, RunIndex
 from searchengine.indexing.labels import FOLDER, labels_from
 from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
 from searchengine.indexing.model import RunExtractor, size_remark
@@ -131,7 +131,7 @@ class _Run:
             writer = IndexWriter.open(self.index_dir)
         except IndexNotFoundError:
             writer = None
-        store = Store(self.index_dir, writer, OldIds.read(self.index_dir) if writer is None else None)
+        store = RunIndex(self.index_dir, writer, OldIds.read(self.index_dir) if writer is None else None)
         with closing(store):
             if writer is not None:
                 self.extractor.check_made(writer)
@@ -189,7 +189,7 @@ class _Run:
     def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> None:
         """Fill an index in a folder within this one, and put it in place unless too much is missing from it."""
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
-        store = Store(staged, rebuild.open_staged(staged, old_ids.last), old_ids)
+        store = RunIndex(staged, rebuild.open_staged(staged, old_ids.last), old_ids)
         try:
             self._fill(store)
         finally:
@@ -203,14 +203,14 @@ class _Run:
 
     # -- what both do -----------------------------------------------------------------------------------------------
 
-    def _fill(self, store: Store) -> None:
+    def _fill(self, store: RunIndex) -> None:
         """The run itself: plan, execute, finish."""
         plan, absence = self._plan(store)
         changes = Changes(store, plan)
         self._execute(store, plan, changes)
         self._finish(store, plan, changes.missing, absence)
 
-    def _plan(self, store: Store) -> tuple[Plan, Absence]:
+    def _plan(self, store: RunIndex) -> tuple[Plan, Absence]:
         """Compare the image folders with the index, and say what a person should know before the work begins."""
         options, replaced = self.options, self.replaced
         labels = labels_from(options.labels or store.manifest("labels") or (replaced and replaced.labels) or FOLDER)
@@ -250,7 +250,7 @@ class _Run:
         self.counts["skipped"] = len(plan.skipped) + len(plan.unreadable)
         return plan, absence
 
-    def _roots(self, store: Store, known: dict[Place, Known]) -> list[Root]:
+    def _roots(self, store: RunIndex, known: dict[Place, IndexedImage]) -> list[Root]:
         """The image folders; those that have moved are recognised by what they hold, in any order."""
         recorded, folders = store.roots(), self.folders
         if self.options.relocate and len(recorded) == len(folders):
@@ -271,7 +271,7 @@ class _Run:
             follow_links=options.follow_links,
         )
 
-    def _execute(self, store: Store, plan: Plan, changes: Changes) -> None:
+    def _execute(self, store: RunIndex, plan: Plan, changes: Changes) -> None:
         """Read what is new or different, embed it in batches, and commit about once a second."""
         threads, size = self.options.threads or processors(), max(1, self.options.batch_size)
         preprocess = self.extractor.preprocess
@@ -300,7 +300,7 @@ class _Run:
             self.counts["embedded"] += changes.embed(self.extractor.embed)
         changes.commit(done, plan.total)
 
-    def _finish(self, store: Store, plan: Plan, missing: dict[Place, Known], absence: Absence) -> None:
+    def _finish(self, store: RunIndex, plan: Plan, missing: dict[Place, IndexedImage], absence: Absence) -> None:
         """Remove what was not found, and end the run in the manifest."""
         if self.counts["vanished"]:
             self.progress.say(
@@ -321,7 +321,7 @@ class _Run:
         self.counts["images"] = store.count()
 
 
-def _files(plan: Plan, roots: list[Root], known: dict[Place, Known]) -> set[bytes]:
+def _files(plan: Plan, roots: list[Root], known: dict[Place, IndexedImage]) -> set[bytes]:
     """The absolute paths of the files that were found."""
     folders = {root.id: bytes(root.folder) for root in roots}
     indexed = {joined(folders[root], path) for root, path in known if (root, path) not in plan.missing}

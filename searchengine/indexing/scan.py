@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from searchengine.images import FoundFile, Walk
-from searchengine.index.types import Known, Place, Seen, Skipped
+from searchengine.index.types import ImageUpdate, IndexedImage, Place, Skipped
 from searchengine.indexing.labels import Labels
 from searchengine.indexing.roots import Root, joined
 
@@ -19,7 +19,7 @@ class Candidate:
     root: int
     path: bytes
     file: bytes
-    known: Known | None
+    known: IndexedImage | None
     labels: tuple[str, ...]
     renamed: bool = False
 
@@ -35,9 +35,11 @@ class Plan:
 
     walks: list[tuple[Root, Walk]] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)  # unchanged files with other labels, or whose ctime was not known
+    seen: list[ImageUpdate] = field(
+        default_factory=list
+    )  # unchanged files with other labels, or whose ctime was not known
     skipped: list[Skipped] = field(default_factory=list)  # known to be unusable, and not touched since
-    missing: dict[Place, Known] = field(default_factory=dict)  # known, but not found
+    missing: dict[Place, IndexedImage] = field(default_factory=dict)  # known, but not found
     forgotten: list[Place] = field(default_factory=list)  # skipped once, gone now
     unreadable: list[Skipped] = field(default_factory=list)  # folders and links that could not be looked into
     unchanged: int = 0
@@ -46,7 +48,7 @@ class Plan:
 
 def make_plan(
     walks: Sequence[tuple[Root, Walk]],
-    known: dict[Place, Known],
+    known: dict[Place, IndexedImage],
     skipped: dict[Place, Skipped],
     *,
     labels: Labels,
@@ -83,7 +85,7 @@ def make_plan(
         if image is not None and not check_content and _is_unchanged(image, file):
             plan.unchanged += 1
             if image.labels != wanted or image.state.ctime_ns is None:
-                plan.seen.append(Seen(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
+                plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
         elif image is None and refused is not None and not check_content and _is_still_refused(refused, file):
             plan.skipped.append(refused)
         else:
@@ -97,7 +99,7 @@ def make_plan(
     return plan
 
 
-def _is_unchanged(image: Known, file: FoundFile) -> bool:
+def _is_unchanged(image: IndexedImage, file: FoundFile) -> bool:
     state = image.state
     return (
         state.settled
@@ -111,7 +113,7 @@ def _is_still_refused(refused: Skipped, file: FoundFile) -> bool:
     return same_times and refused.ctime_ns in (file.ctime_ns, None)
 
 
-def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, Known]) -> None:
+def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, IndexedImage]) -> None:
     """A new file whose name differs from a missing one in case or in the form of accents only is that image."""
     by_name = {(root, _folded(path)): (root, path) for root, path in missing}
     for i, candidate in enumerate(candidates):

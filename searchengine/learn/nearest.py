@@ -50,8 +50,8 @@ def predict_by_vote(
         k: how many vote.
         without: the id of an image that has no vote: the query itself.
     """
-    norm2 = data.norm2 if without is None else np.where(data.ids == without, np.inf, data.norm2)
-    searcher = Searcher(data.metric, data.features, norm2, data.ids)
+    squared_norms = data.squared_norms if without is None else np.where(data.ids == without, np.inf, data.squared_norms)
+    searcher = Searcher(data.metric, data.features, squared_norms, data.ids)
     positions = searcher.nearest(np.atleast_2d(feature), k)[0].positions
     return [Prediction(result.label, result.share) for result in vote([(data.labels[i],) for i in positions.tolist()])]
 
@@ -81,9 +81,9 @@ def held_out_shares(
     shares = np.zeros((len(sample), classes))
     for fold in range(int(folds.max()) + 1):
         tested = np.flatnonzero(folds == fold)
-        norm2 = np.full(len(truth), np.inf)  # no vote
-        norm2[sample[folds != fold]] = data.norm2[sample[folds != fold]]
-        searcher = Searcher(data.metric, data.features, norm2, data.ids)
+        squared_norms = np.full(len(truth), np.inf)  # no vote
+        squared_norms[sample[folds != fold]] = data.squared_norms[sample[folds != fold]]
+        searcher = Searcher(data.metric, data.features, squared_norms, data.ids)
         for row, nearest in zip(tested.tolist(), searcher.nearest(data.features[sample[tested]], k), strict=True):
             votes = vote([(str(truth[i]),) for i in nearest.positions.tolist()])
             for result in votes:

@@ -23,7 +23,7 @@ class TrainingSet:
     labels: tuple[str, ...]  # n
     groups: NDArray[np.int64]  # (n,), equal where the content of the files is
     features: NDArray[np.float32]  # (n, d)
-    norm2: NDArray[np.float64]  # (n,), the squared norm of each feature
+    squared_norms: NDArray[np.float64]  # (n,), the squared norm of each feature
     metric: str
     fingerprint: str  # of the extractor
     version: str  # of all the rest
@@ -57,7 +57,7 @@ def training_set(index: LocalIndex) -> TrainingSet:
         groups=np.unique(labelled.contents, return_inverse=True)[1].astype(np.int64),
         # (r, d) -> (n, d); the mapped file itself where every row counts, has a label and stands in order
         features=state.rows if np.array_equal(labelled.rows, np.arange(len(state.rows))) else state.rows[labelled.rows],
-        norm2=state.norm2[labelled.rows],
+        squared_norms=state.squared_norms[labelled.rows],
         metric=state.metric,
         fingerprint=state.fingerprint,
         version=labelled.version,
@@ -83,7 +83,7 @@ def _labelled(index: LocalIndex, state: State) -> _Labelled:
         if record is None or not record.label:  # removed a moment ago, or without a label
             continue
         content = record.content_hash or f"#{id_}"
-        digest.update(f"{id_}\0{record.label}\0{content}\0{float(state.norm2[row]).hex()}\n".encode())
+        digest.update(f"{id_}\0{record.label}\0{content}\0{float(state.squared_norms[row]).hex()}\n".encode())
         ids.append(id_)
         rows.append(row)
         labels.append(record.label)

@@ -19,7 +19,7 @@ from searchengine.analyse.mapping import GROUPS, MAP
 from searchengine.analyse.mapping.groups import GroupSheet, members
 from searchengine.analyse.mapping.map import MapSheet
 from searchengine.analyse.mapping.rows import Changes, Rows, remark, stamps_of
-from searchengine.derived import Cached, Derived, Kept
+from searchengine.derived import Cached, Derived, StoredData
 from searchengine.errors import IndexDamagedError
 from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
@@ -122,7 +122,7 @@ def _overview(index: LocalIndex) -> Overview:
     )
 
 
-def _loaded(folder: Path, kind: Derived[S]) -> tuple[Kept[S] | None, str]:
+def _loaded(folder: Path, kind: Derived[S]) -> tuple[StoredData[S] | None, str]:
     try:
         return kind.load(folder), ""
     except IndexDamagedError:
@@ -130,7 +130,7 @@ def _loaded(folder: Path, kind: Derived[S]) -> tuple[Kept[S] | None, str]:
         return None, f"{kind.file} in the index folder cannot be read. Delete it and make it again."
 
 
-def _groups(groups: Kept[GroupSheet], kind: str, records: dict[int, ImageRecord]) -> tuple[Group, ...]:
+def _groups(groups: StoredData[GroupSheet], kind: str, records: dict[int, ImageRecord]) -> tuple[Group, ...]:
     distances = groups.arrays["distance"] if kind == "cluster" else None
     result = []
     for number, ids in members(groups.arrays[kind], groups.arrays["ids"], distances):
@@ -142,7 +142,7 @@ def _groups(groups: Kept[GroupSheet], kind: str, records: dict[int, ImageRecord]
     return tuple(result)
 
 
-def pack(map_: Kept[MapSheet], groups: Kept[GroupSheet] | None, records: dict[int, ImageRecord]) -> bytes:
+def pack(map_: StoredData[MapSheet], groups: StoredData[GroupSheet] | None, records: dict[int, ImageRecord]) -> bytes:
     """The map in one piece for the page: a JSON head, its length before it, then columns of little-endian numbers.
 
     ``uint32`` length of the head, the head padded to 8 bytes, then for all n images: ``float64`` ids, ``float32`` x and
@@ -186,7 +186,7 @@ def _numbered(labels: list[str | None]) -> tuple[list[str], NDArray[np.uint16]]:
     return names, np.array([_NONE if label is None else numbers.get(label, _NONE) for label in labels], dtype="<u2")
 
 
-def _clusters_of(ids: NDArray[np.int64], groups: Kept[GroupSheet] | None) -> tuple[NDArray[np.uint16], int]:
+def _clusters_of(ids: NDArray[np.int64], groups: StoredData[GroupSheet] | None) -> tuple[NDArray[np.uint16], int]:
     clusters = np.full(len(ids), _NONE, dtype="<u2")
     if groups is None:
         return clusters, 0

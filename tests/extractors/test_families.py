@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from searchengine.extractors import building, export, make_spec
-from searchengine.extractors.building import PREPROCESSINGS, Built, preprocessed
+from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, preprocessed
 from searchengine.extractors.frameworks import export_openvino, import_keras
 from searchengine.extractors.layers import layers_of
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones
@@ -80,7 +80,7 @@ def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> N
     import_keras().utils.clear_session()
 
 
-def check(title: str, folder: Path, *, by_file: bool) -> Built:
+def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
     """Plain Keras and ours, from one file; what plain Keras says beside what the table says."""
     keras = import_keras()
     spec = make_spec(title)

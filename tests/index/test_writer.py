@@ -26,7 +26,7 @@ from searchengine.index import lock
 from searchengine.index.catalog import Catalog
 from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
-from searchengine.index.types import Batch, FileState, ImageRow, Seen
+from searchengine.index.types import Batch, FileState, ImageRow, ImageUpdate
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.verify import verify
 from tests.fakes import SPEC
@@ -169,7 +169,7 @@ def test_changed_content_keeps_its_id(writer: IndexWriter, folder: Path, reading
 def test_files_that_swapped_names(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
     add(writer, a=[0, 0], b=[1, 0])
     state = FileState(1, 1, True)
-    writer.commit(Batch(seen=[Seen(1, 1, b"b.jpg", state, ()), Seen(2, 1, b"a.jpg", state, ())]))
+    writer.commit(Batch(seen=[ImageUpdate(1, 1, b"b.jpg", state, ()), ImageUpdate(2, 1, b"a.jpg", state, ())]))
     assert [r.path for r in reading().records([1, 2])] == ["b.jpg", "a.jpg"]
 
 

@@ -150,8 +150,8 @@ def test_what_was_not_drawn_has_no_vote_on_what_is_held_out(monkeypatch: pytest.
     features = np.tile(random.standard_normal((600, 8)).astype(np.float32), (2, 1))  # every picture twice
     labels = tuple(random.choice(list("abcd"), 600).tolist() * 2)  # of which nothing can be learnt
     ids, groups = np.arange(1, 1201), np.tile(np.arange(600), 2)
-    norm2 = np.square(features.astype(np.float64)).sum(axis=1)
-    data = TrainingSet(ids, labels, groups, features, norm2, "euclidean", "", "", 0, 0)
+    squared_norms = np.square(features.astype(np.float64)).sum(axis=1)
+    data = TrainingSet(ids, labels, groups, features, squared_norms, "euclidean", "", "", 0, 0)
     monkeypatch.setattr(fitting, "_MAX_CROSS_VALIDATED", 300)
     report = fit_classifier(data, neighbours=1).report
     assert report.vote is not None

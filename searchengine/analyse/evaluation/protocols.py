@@ -306,7 +306,7 @@ def _read(index: LocalIndex) -> _Images:
             f"All images of {where} carry the one label {relevance.labels[0]!r}: whatever comes first is right, and "
             "there is nothing to measure. Index images of at least two classes together."
         )
-    collection = Collection(state.rows, state.norm2, rows, ids)
+    collection = Collection(state.rows, state.squared_norms, rows, ids)
     return _Images(started, where, state.metric, collection, records, labels, relevance)
 
 

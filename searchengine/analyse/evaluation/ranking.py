@@ -206,7 +206,7 @@ class Queries:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class QueryScores:
     """A line for each of the q queries.
 
     ``values`` (q, m) float64 and ``ceilings`` (q, m) float64 as ``metrics.names`` has them; ``curve`` (levels,) float64
@@ -233,7 +233,7 @@ def measure(
     recall_at: Sequence[int] = metrics.RECALL_AT,
     groups: NDArray[np.int64] | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> Measured:
+) -> QueryScores:
     """Rank the collection for each query and measure the rankings.
 
     Every query must have something relevant (see ``with_something_relevant``). With the (n,) ``groups`` of the
@@ -267,7 +267,7 @@ def measure(
     for of_query in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
         curve += of_query
         advance(1)
-    return Measured(names, values, ceilings, curve / max(count, 1), first, distances, relevant, replicates)
+    return QueryScores(names, values, ceilings, curve / max(count, 1), first, distances, relevant, replicates)
 
 
 def with_something_relevant(

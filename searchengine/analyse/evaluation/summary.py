@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import statistics
 from searchengine.analyse.evaluation.metrics import MAIN, Relevance, distinct
-from searchengine.analyse.evaluation.ranking import Measured
+from searchengine.analyse.evaluation.ranking import QueryScores
 from searchengine.analyse.evaluation.results import ClassResult, Confusion, Example, Figure, HardClass, Picture, Place
 
 NO_LABEL = "(no label)"
@@ -28,7 +28,7 @@ class Subject:
     ``query_picture`` takes the number of a query, ``picture`` a position in the collection.
     """
 
-    measured: Measured
+    measured: QueryScores
     relevance: Relevance
     query_labels: Sequence[tuple[str, ...]]
     labels: Sequence[tuple[str, ...]]
@@ -58,7 +58,7 @@ class Mistakes:
 
 
 def figures(
-    measured: Measured, resamples: int, random: np.random.Generator, chosen: NDArray[np.int64] | None = None
+    measured: QueryScores, resamples: int, random: np.random.Generator, chosen: NDArray[np.int64] | None = None
 ) -> tuple[tuple[Figure, ...], NDArray[np.float64]]:
     """Means over all queries, or the chosen ones; and the (resamples,) resampled means of the main one."""
     values = measured.values if chosen is None else measured.values[chosen]

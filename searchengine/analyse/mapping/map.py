@@ -26,7 +26,7 @@ from searchengine.analyse.mapping.rows import (
     stamps_of,
     unchanged_images,
 )
-from searchengine.derived import Arrays, Derived, Kept, timestamp
+from searchengine.derived import Arrays, Derived, StoredData, timestamp
 from searchengine.errors import IndexDamagedError, QueryError
 from searchengine.index.exact import nearest_rows
 from searchengine.index.local import LocalIndex
@@ -164,7 +164,7 @@ def _check(options: MapOptions) -> None:
         check_seed(options.seed)
 
 
-def _settings(options: MapOptions, old: Kept[MapSheet] | None) -> Settings:
+def _settings(options: MapOptions, old: StoredData[MapSheet] | None) -> Settings:
     before = Settings() if old is None else _settings_of(old.sheet)
     return Settings(
         before.perplexity if options.perplexity is None else options.perplexity,
@@ -177,7 +177,7 @@ def _settings_of(sheet: MapSheet) -> Settings:
     return Settings(sheet.perplexity, sheet.iterations, sheet.seed)
 
 
-def _can_be_extended(old: Kept[MapSheet], settings: Settings, rows: Rows, stamps: NDArray[np.uint64]) -> bool:
+def _can_be_extended(old: StoredData[MapSheet], settings: Settings, rows: Rows, stamps: NDArray[np.uint64]) -> bool:
     """Whether it is the map that is asked for, and anything that it was made from is still as it was."""
     if settings != _settings_of(old.sheet) or not same_features(old.sheet, rows):
         return False

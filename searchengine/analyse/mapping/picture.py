@@ -26,7 +26,7 @@ _CHOICES = 12  # free cells that a picture considers in each round
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class MapPicture:
     """``width`` and ``height`` of the picture and ``side`` of a picture's square in pixels."""
 
     file: str
@@ -35,7 +35,7 @@ class Drawn:
     side: int
 
 
-def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Drawn:
+def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> MapPicture:
     """Draw the stored map of an index, on white.
 
     Raises:
@@ -70,7 +70,7 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Draw
         progress.advance()
     with output_file(file) as part:
         picture.save(part, "PNG", compress_level=4)
-    return Drawn(str(file), picture.width, picture.height, side)
+    return MapPicture(str(file), picture.width, picture.height, side)
 
 
 @dataclass(frozen=True, slots=True)

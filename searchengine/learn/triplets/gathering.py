@@ -46,7 +46,7 @@ class LabelledFiles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gathered:
+class TrainingImages:
     """Images to learn from, in the order of their paths; their features are in ``records``.
 
     ``labels`` (n,) int64 are positions in ``classes``; ``groups`` (n,) int64 are equal for equal content; ``places``
@@ -105,7 +105,7 @@ def gather(
     views: int = 0,
     seed: int = 0,
     keep_pixels: bool = False,
-) -> Gathered:
+) -> TrainingImages:
     """Embed each image and its augmented views, unless ``folder`` has their features from an earlier run.
 
     Args:
@@ -161,7 +161,7 @@ def gather(
 
 def _gathered(
     images: Sequence[Labelled], contents: list[bytes | None], records: Records, skipped: list[tuple[str, str]]
-) -> Gathered:
+) -> TrainingImages:
     usable = [(image, content) for image, content in zip(images, contents, strict=True) if content is not None]
     places = records.places([content for _, content in usable])
     finite = np.array([bool(np.isfinite(records.features(places[i : i + 1])).all()) for i in range(len(places))], bool)
@@ -180,7 +180,7 @@ def _gathered(
     version = hashlib.sha256()
     for image, content in usable:
         version.update(content + image.label.encode("utf-8", "surrogatepass") + b"\0")
-    return Gathered(
+    return TrainingImages(
         classes,
         np.array([numbers[image.label] for image, _ in usable], dtype=np.int64),
         np.unique([content.hex() for _, content in usable], return_inverse=True)[1].astype(np.int64),

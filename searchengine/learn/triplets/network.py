@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors.building import Built
+from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.source import is_model_file
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec, check_name
@@ -73,7 +73,7 @@ def new_head(features: NDArray[np.float32], dim: int, seed: int) -> Head:
     return head
 
 
-def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[[str], None]) -> Built:
+def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[[str], None]) -> BuiltModel:
     """The backbone of a spec as a Keras model, (n, h, w, 3) uint8 -> (n, d) float32, with its weights.
 
     Raises the errors of ``extractors.load_extractor``.
@@ -82,14 +82,14 @@ def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[
     return source.build(spec, source.locate(spec, weights_file), say, "float32")
 
 
-def joined(built: Built, head: Head) -> Any:
+def joined(built: BuiltModel, head: Head) -> Any:
     """Backbone and head as one Keras model: (n, h, w, 3) uint8 RGB -> (n, dim) float32 of length 1."""
     import keras
 
     return keras.Model(built.model.inputs[0], head.on(built.model.outputs[0]), name="metric")
 
 
-def thawed(built: Built, first_layer: str) -> list[Any]:
+def thawed(built: BuiltModel, first_layer: str) -> list[Any]:
     """The variables of a backbone from a layer on, in the order of the network.
 
     Raises UnknownNameError if it has no such layer, and LearningError if nothing from that layer on has weights.

@@ -30,7 +30,7 @@ from searchengine.learn.triplets.checkpoint import (
     save_checkpoint,
     write_history,
 )
-from searchengine.learn.triplets.gathering import Gathered, LabelledFiles
+from searchengine.learn.triplets.gathering import LabelledFiles, TrainingImages
 from searchengine.learn.triplets.inputs import Features, Pictures
 from searchengine.learn.triplets.learner import Learner, continue_training, start_training
 from searchengine.learn.triplets.recipe import Recipe
@@ -61,7 +61,7 @@ class Trained:
 class _Task:
     """The images and their split, and the scores of the backbone alone."""
 
-    data: Gathered
+    data: TrainingImages
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
     triplets: NDArray[np.int64]

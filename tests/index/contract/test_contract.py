@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from searchengine.errors import QueryError, SearchEngineError, UnknownImageError, UnknownNameError
 from searchengine.index.metrics import INNER_PRODUCT, METRICS
 from searchengine.index.protocol import Index, Writer
-from searchengine.index.types import Batch, FileState, ImageRecord, ImageRow, Seen, Skipped
+from searchengine.index.types import Batch, FileState, ImageRecord, ImageRow, ImageUpdate, Skipped
 from tests.fakes import SPEC
 from tests.index.contract.implementations import IMPLEMENTATIONS, Implementation
 
@@ -204,7 +204,7 @@ def test_one_batch_changes_everything_at_once(opened: tuple[Writer, Index]) -> N
         Batch(
             stored=[row("a.jpg", "y", content="other", id_=1, replaces=True), row("d.jpg")],
             features=[np.full(DIMENSION, 5, dtype=np.float32), np.full(DIMENSION, 6, dtype=np.float32)],
-            seen=[Seen(2, 1, b"moved/b.jpg", state, ("z",))],
+            seen=[ImageUpdate(2, 1, b"moved/b.jpg", state, ("z",))],
             skipped=[Skipped(1, b"no.jpg", "is not an image", 3, 4)],
             removed=[3],
         )
@@ -230,7 +230,7 @@ def test_two_files_that_swapped_names(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, np.eye(DIMENSION)[:2], row("a.jpg"), row("b.jpg"))
     state = FileState(10, 1, settled=True)
-    writer.commit(Batch(seen=[Seen(1, 1, b"b.jpg", state, ()), Seen(2, 1, b"a.jpg", state, ())]))
+    writer.commit(Batch(seen=[ImageUpdate(1, 1, b"b.jpg", state, ()), ImageUpdate(2, 1, b"a.jpg", state, ())]))
     assert [record.path for record in index.records([1, 2])] == ["b.jpg", "a.jpg"]
 
 
