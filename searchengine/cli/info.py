@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
     """Describe an index: images, extractor, size."""
     from searchengine.engine import open_index
+    from searchengine.extractors import ExtractorSpec
+    from searchengine.indexing.model import decoding_remark
 
     index = open_index(settings.index_dir[0])
     status = index.status()
@@ -46,6 +48,8 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
         print_result(f"run        {status.run.done} of {status.run.total} files, {state}")
     for path, reason in skipped:
         print_result(f"skipped    {path!r}: {reason}")
+    if not ExtractorSpec.from_json(index.spec).is_imported and (remark := decoding_remark(index.manifest("decoding"))):
+        print_note(remark)
     return 0
 
 

@@ -156,7 +156,7 @@ def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> No
         for part, block in table.blocks():
             for id_, path, row_labels, row in zip(ids[part], paths[part], labels[part], block, strict=True):
                 lists = [json.dumps(row_labels, ensure_ascii=False)] if several else []
-                write([id_, path, row_labels[0] if row_labels else "", *lists, f"[{' '.join(map(str, row.tolist()))}]"])
+                write([id_, path, row_labels[0] if row_labels else "", *lists, f"[{' '.join(map(str, row))}]"])
             progress.advance(len(block))
 
 

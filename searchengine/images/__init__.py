@@ -1,12 +1,13 @@
 """Find, check and decode image files: RGB, upright, bounded."""
 
 from searchengine.images.browser import for_browser, thumbnail
-from searchengine.images.decoding import DecodedImage, average_colour, decode, read_image, resize
+from searchengine.images.decoding import DECODING, DecodedImage, average_colour, decode, read_image, resize
 from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import MAX_PIXELS
 
 __all__ = [
+    "DECODING",
     "HEAD_BYTES",
     "LINKS_OUT",
     "MAX_PIXELS",

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import mmap
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -212,14 +213,21 @@ def shares_memory(folder: Path) -> bool:
 
 def _file_system(folder: Path) -> str:
     """The name that Linux has for the file system of a folder; "" elsewhere."""
-    place = os.fsencode(folder.resolve())
-    name, longest = "", -1
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:  # noqa: PTH123
-        for line in mounts:
-            before, _, after = line.partition(b" - ")
-            point = before.split()[4].replace(b"\\040", b" ").rstrip(b"/")
-            if len(point) > longest and (place == point or place.startswith(point + b"/")):
-                name, longest = after.split()[0].decode(), len(point)
+    try:
+        return _file_system_in(Path("/proc/self/mountinfo").read_bytes(), os.fsencode(folder.resolve()))
+    except OSError:
+        return ""
+
+
+def _file_system_in(mounts: bytes, place: bytes) -> str:
+    """The same of an absolute path, by the text of mountinfo: see proc(5). Of two at one point, the later covers it."""
+    name, longest = "", 0
+    for line in mounts.splitlines():
+        before, _, after = line.partition(b" - ")
+        escaped = before.split()[4].rstrip(b"/")
+        point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), escaped)
+        if len(point) >= longest and (place == point or place.startswith(point + b"/")):
+            name, longest = after.split()[0].decode(), len(point)
     return name
 
 

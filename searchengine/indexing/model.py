@@ -24,7 +24,7 @@ from searchengine.extractors import (
 )
 from searchengine.extractors import weights_file as weights_file_of
 from searchengine.files import path_from_text, path_to_text
-from searchengine.images import DecodedImage
+from searchengine.images import DECODING, DecodedImage
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import ModelOptions
 from searchengine.indexing.verify import recorded
@@ -151,7 +151,24 @@ class RunExtractor:
             "runtime": extractor.runtime,
             "device": extractor.device,
             "normalized": str(int(self.spec.normalize == "l2")),
+            "decoding": str(DECODING),  # of the oldest feature
+            "refused_by": str(DECODING),  # the decoding by which all skipped files were refused
         }
+
+
+def is_current(decoding: str | None) -> bool:
+    """Whether an entry of the manifest names today's way to decode images; before there was one, there was no entry."""
+    return decoding is not None and decoding.isdecimal() and int(decoding) >= DECODING
+
+
+def decoding_remark(decoding: str | None) -> str | None:
+    """What to know about an index whose images were decoded in another way, by that entry of its manifest."""
+    if is_current(decoding):
+        return None
+    return (
+        "Since this index was made, some images are decoded in another way: of ordinary JPEG and PNG files hardly "
+        "any, of other kinds many. Their features are still those of before; to embed all again, index with --rebuild."
+    )
 
 
 def size_remark(spec: ExtractorSpec, images: int, index_dir: Path) -> str | None:

@@ -15,7 +15,7 @@ from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
-from searchengine.images import Walk, find
+from searchengine.images import DECODING, Walk, find
 from searchengine.index import lock, metrics
 from searchengine.index.database import shares_memory
 from searchengine.index.metrics import check_metric
@@ -25,7 +25,7 @@ from searchengine.indexing import rebuild, verify
 from searchengine.indexing.changes import Changes, RunIndex
 from searchengine.indexing.labels import FOLDER, labels_from
 from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
-from searchengine.indexing.model import RunExtractor, size_remark
+from searchengine.indexing.model import RunExtractor, decoding_remark, is_current, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import read, read_ahead
 from searchengine.indexing.rebuild import OldIds
@@ -228,6 +228,7 @@ class _Run:
             labels=labels,
             limit=options.limit,
             check_content=options.check_content,
+            retry=not is_current(store.manifest("refused_by")),
         )
         mounts = store.manifest("mounts") or (replaced and replaced.mounts) or None
         absence = Absence(plan, known, mounts_from_json(mounts), options)
@@ -241,6 +242,9 @@ class _Run:
             *left_out_remarks(plan),
             labels.remark() if options.limit is None else None,
             size_remark(self.extractor.spec, len(plan.candidates), self.index_dir),
+            decoding_remark(store.manifest("decoding"))
+            if known and not is_current(store.manifest("refused_by"))
+            else None,
         ):
             if remark is not None:
                 self.progress.say(remark)
@@ -317,6 +321,7 @@ class _Run:
                 store.remove(removal.ids)
             self.counts["removed"], self.counts["missing"] = len(removal.ids), len(missing) - len(removal.ids)
             store.set("mounts", removal.mounts)
+            store.set("refused_by", str(DECODING))
         store.finish(plan.forgotten)
         self.counts["images"] = store.count()
 

@@ -54,6 +54,7 @@ def make_plan(
     labels: Labels,
     limit: int | None = None,
     check_content: bool = False,
+    retry: bool = False,
 ) -> Plan:
     """Walk the folders and sort the files.
 
@@ -64,6 +65,7 @@ def make_plan(
         labels: says which labels each file has.
         limit: look at so many files only; then none counts as missing.
         check_content: read every file, also those that look as they did.
+        retry: read every file that could not be used before.
     """
     plan = Plan(walks=[*walks])
     missing = dict(known)
@@ -86,7 +88,7 @@ def make_plan(
             plan.unchanged += 1
             if image.labels != wanted or image.state.ctime_ns is None:
                 plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
-        elif image is None and refused is not None and not check_content and _is_still_refused(refused, file):
+        elif image is None and refused is not None and not (check_content or retry) and _is_as_refused(refused, file):
             plan.skipped.append(refused)
         else:
             absolute = joined(bytes(root.folder), file.path)
@@ -108,7 +110,7 @@ def _is_unchanged(image: IndexedImage, file: FoundFile) -> bool:
     )
 
 
-def _is_still_refused(refused: Skipped, file: FoundFile) -> bool:
+def _is_as_refused(refused: Skipped, file: FoundFile) -> bool:
     same_times = (refused.size, refused.mtime_ns) == (file.size, file.mtime_ns)
     return same_times and refused.ctime_ns in (file.ctime_ns, None)
 

@@ -82,7 +82,7 @@ class Renditions:
     def _path(self, content_hash: str | None, kind: Kind) -> Path | None:
         if not content_hash:
             return None
-        return self._folder / f"{kind}-{_EDITION}" / content_hash[:2] / f"{content_hash}.jpg"
+        return self._folder / f"{kind}-{_EDITION}-{decoding.DECODING}" / content_hash[:2] / f"{content_hash}.jpg"
 
 
 def keep_renditions(app: Flask, folder: Path) -> None:

@@ -107,6 +107,16 @@ def test_a_csv_file_that_a_spreadsheet_does_not_run_comes_back_as_it_was(feature
     assert table.features.tobytes() == features.tobytes()
 
 
+def test_numbers_of_a_csv_file_are_as_short_as_float32_allows(tmp_path: Path) -> None:
+    row = np.array([[0.1, 1e-8, 2.5, 1 / 3]], dtype=np.float32)
+    np.save(tmp_path / "a.npy", row)
+    import_features(tmp_path / "a.npy", tmp_path / "index")
+    with closing(open_index(tmp_path / "index")) as index:
+        export_index(index, tmp_path / "out.csv")
+    assert "[0.1 1e-08 2.5 0.33333334]" in (tmp_path / "out.csv").read_text()
+    assert read_features(tmp_path / "out.csv").features.tobytes() == row.tobytes()
+
+
 def test_columns_by_name_and_files_beside(features: Rows, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", features)
     (tmp_path / "labels.txt").write_text("\n".join(["cat", "", *"defgh"]) + "\n")

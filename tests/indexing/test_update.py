@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
-from searchengine.indexing import IndexingOptions, update_index
+from searchengine.images import sniff
+from searchengine.index.writer import IndexWriter
+from searchengine.indexing import IndexingOptions, reading, update_index
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
 from searchengine.indexing.verify import verify
+from searchengine.progress import Quiet
 from tests.fakes import SPEC, FakeExtractor, picture, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
@@ -228,6 +233,50 @@ def test_unusable_files_are_skipped_by_name_and_retried_when_they_change(
     assert (done.added, done.skipped, done.images) == (1, 1, 2)
     assert {path for path, _ in index.skipped()} == {"cut.png"}
     index.close()
+
+
+class Remarks(Quiet):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def test_an_index_made_before_images_were_decoded_as_today(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "index"
+
+    def run(**options: Any) -> tuple[dict[str, Any], list[str]]:
+        remarks = Remarks()
+        return update_index(
+            photos, index, extractor=FakeExtractor(), progress=remarks, **options
+        ).to_dict(), remarks.said
+
+    def info() -> str:
+        assert main(["info", "--index-dir", str(index)]) == 0
+        return capsys.readouterr().err
+
+    write_pictures(photos, good=1)
+    (photos / "scan.ppm").write_bytes(picture((1, 2, 3), kind="PPM"))
+    age(photos)
+    with monkeypatch.context() as before:
+        before.setattr(reading, "sniff", lambda head: None if head.startswith(b"P6") else sniff(head))
+        assert run()[0]["skipped"] == 1
+    assert run()[0]["skipped"] == 1  # it is not read again
+    assert "another way" not in info()
+    with closing(IndexWriter.open(index)) as writer:
+        writer.set({"decoding": None, "refused_by": None})
+    done, said = run()
+    assert done.items() >= {"added": 1, "skipped": 0, "unchanged": 1}.items()
+    assert any("index with --rebuild" in remark for remark in said)
+    assert run()[1] == []
+    assert "another way" in info()
+    run(rebuild=True)
+    assert "another way" not in info()
 
 
 def test_nothing_usable_leaves_no_index(photos: Path, update: Update, tmp_path: Path) -> None:
