@@ -140,8 +140,8 @@ class Absence:
             if not choices.prune_all:
                 kept |= files
                 remarks.append(
-                    f"{len(files)} indexed images of {shown(folder)} were not found. Its disk may not be mounted, so "
-                    "they were kept: if they are really gone, give the same command with --prune-all."
+                    f"{self._doubt(folder, files)}, so they were kept: if they are really gone, give the same command "
+                    "with --prune-all."
                 )
         if sorted_.left_out and not choices.prune and not choices.prune_all:
             kept |= sorted_.left_out
@@ -169,8 +169,8 @@ class Absence:
         missing = self._sort(old.files, old.missing)
         for folder, files in missing.absent.items():
             raise IndexingError(
-                f"{len(files)} indexed images of {shown(folder)} were not found. Its disk may not be mounted, and a "
-                "rebuild would drop them. Nothing was changed. If they are really gone, add --prune-all."
+                f"{self._doubt(folder, files)}, and a rebuild would drop them. Nothing was changed. If they are really "
+                "gone, add --prune-all."
             )
         if choices.prune:
             return
@@ -185,6 +185,12 @@ class Absence:
                 "and a rebuild would drop them. Nothing was changed. Keep them with --no-default-excludes or "
                 "--follow-links, or add --prune."
             )
+
+    def _doubt(self, folder: bytes, files: Collection[bytes]) -> str:
+        """Why the missing files of a folder may not be gone, as the beginning of a sentence."""
+        unmounted = folder in self._mounts_before and folder not in self._mounts
+        cause = "It was a mount point and is none now: its disk" if unmounted else "Its disk"
+        return f"{len(files)} indexed images of {shown(folder)} were not found. {cause} may not be mounted"
 
     def _files(self, places: Iterable[Place]) -> list[bytes]:
         """Their absolute paths."""

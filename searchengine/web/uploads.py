@@ -1,4 +1,4 @@
-"""An uploaded image: taken from the request, decoded and embedded in memory, never kept."""
+"""An uploaded image: taken from the request, decoded and embedded, never kept."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def why_no_uploads(spec: ExtractorSpec) -> str | None:
 
 
 class InMemoryRequest(Request):
-    """A request whose uploads stay in memory, never in a file; their size is bounded by MAX_CONTENT_LENGTH."""
+    """A request whose uploads are taken into memory; their size is bounded by MAX_CONTENT_LENGTH.
+
+    The server has them in an unnamed temporary file while they arrive: see ``buffering.Body``.
+    """
 
     def _get_file_stream(
         self,
