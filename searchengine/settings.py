@@ -149,10 +149,10 @@ def load_settings(
 
 def origins(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Where each setting comes from: DEFAULT, ENVIRONMENT, or the name of the file."""
-    found = dict.fromkeys(Settings.model_fields, DEFAULT)
+    origin_of = dict.fromkeys(Settings.model_fields, DEFAULT)
     for origin, layer in _layers({}, environ):
-        found.update(dict.fromkeys(layer, origin))
-    return found
+        origin_of.update(dict.fromkeys(layer, origin))
+    return origin_of
 
 
 def variable(name: str) -> str:

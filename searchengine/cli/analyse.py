@@ -110,26 +110,26 @@ def map_(
     from searchengine.progress import Bar
 
     with closing(open_index(settings)) as index, Bar() as bar:
-        made = make_map(index, MapOptions(perplexity, iterations, seed, rebuild or anew), bar)
+        summary = make_map(index, MapOptions(perplexity, iterations, seed, rebuild or anew), bar)
         drawn = None if png is None else write_png(index, png.expanduser(), bar)
     if as_json:
-        print_json({**asdict(made), "png": None if drawn is None else asdict(drawn)})
+        print_json({**asdict(summary), "png": None if drawn is None else asdict(drawn)})
         return 0
-    if made.kept:
+    if summary.kept:
         what = "nothing new, so the map is as it was"
     else:
-        what = "made as a whole" if made.whole else f"{made.placed} placed on the map there was"
-    print_result(f"{made.file}: {made.images} images, {what}")
+        what = "made as a whole" if summary.whole else f"{summary.placed} placed on the map there was"
+    print_result(f"{summary.file}: {summary.images} images, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
-    if perplexity is not None and made.perplexity < perplexity:
+    if perplexity is not None and summary.perplexity < perplexity:
         print_note(
             f"A perplexity of {perplexity:g} needs at least {3 * perplexity + 1:.0f} images. "
-            f"This map of {made.of_those_fitted} was made with {made.perplexity:.3g}."
+            f"This map of {summary.of_those_fitted} was made with {summary.perplexity:.3g}."
         )
-    if made.remark:
-        print_note(made.remark)
-    if made.of_those_fitted < made.images / 2:
+    if summary.remark:
+        print_note(summary.remark)
+    if summary.of_those_fitted < summary.images / 2:
         print_note(
             "Most of the images came after the map was made. Make it as a whole: "
             f"{with_index_dir('searchengine map --rebuild', settings.index_dir[0])}"
@@ -163,17 +163,17 @@ def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out:
 
     sheets = None if out is None else out.expanduser()
     with closing(open_index(settings)) as index, Bar() as bar:
-        made = make_groups(index, GroupOptions(k, threshold, seed, sheets), bar)
+        summary = make_groups(index, GroupOptions(k, threshold, seed, sheets), bar)
     if as_json:
-        print_json(asdict(made))
+        print_json(asdict(summary))
         return 0
-    silhouette = "" if made.silhouette is None else f" (silhouette {made.silhouette:.2f})"
+    silhouette = "" if summary.silhouette is None else f" (silhouette {summary.silhouette:.2f})"
     print_result(
-        f"{made.file}: {made.images} images in {made.clusters} clusters{silhouette}; {made.duplicates} groups of "
-        f"near-duplicates with {made.in_duplicates} images, within {made.limit:.4g}"
+        f"{summary.file}: {summary.images} images in {summary.clusters} clusters{silhouette}; {summary.duplicates} "
+        f"groups of near-duplicates with {summary.in_duplicates} images, within {summary.limit:.4g}"
     )
     if out is not None:
-        print_result(f"{out}: {made.sheets} contact sheets")
-    if made.remark:
-        print_note(made.remark)
+        print_result(f"{out}: {summary.sheets} contact sheets")
+    if summary.remark:
+        print_note(summary.remark)
     return 0

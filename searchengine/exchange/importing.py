@@ -133,7 +133,7 @@ def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progr
     root, new_roots = (None, []) if folder is None else _root(writer, folder)
     rows = _rows(table, folder, root)
     if folder is not None:
-        rows = _look_at_pictures(rows, folder, progress)
+        rows = _with_pictures(rows, folder, progress)
     _check_free(writer, rows)
     progress.start(len(rows))
     writer.commit_ready(_normalized_blocks(table, options.normalize, progress), rows, new_roots)
@@ -272,10 +272,10 @@ def _path_inside(folder: Path, path: str) -> bytes:
     return os.fsencode(inside)
 
 
-def _look_at_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress) -> list[ImageRow]:
+def _with_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress) -> list[ImageRow]:
     """Add to each row the size, colour and content of its picture, where it can be read."""
     with ThreadPoolExecutor(processors(), thread_name_prefix="look") as pool:
-        seen = list(pool.map(lambda row: _look_at_picture(row, folder), rows))
+        seen = list(pool.map(lambda row: _with_picture(row, folder), rows))
     absent = sum(row.path is not None and row.width is None for row in seen)
     if absent:
         progress.say(
@@ -284,7 +284,7 @@ def _look_at_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress
     return seen
 
 
-def _look_at_picture(row: ImageRow, folder: Path) -> ImageRow:
+def _with_picture(row: ImageRow, folder: Path) -> ImageRow:
     if row.path is None or row.root is None:
         return row
     candidate = Candidate(row.root, row.path, bytes(folder) + b"/" + row.path, None, ())

@@ -185,9 +185,8 @@ def _has_log(file: Path) -> bool:
 def _use_journal(file: Path) -> None:
     connection = sqlite3.connect(file, isolation_level=None, timeout=1)
     with contextlib.closing(connection):
-        connection.execute(
-            "PRAGMA locking_mode = EXCLUSIVE"
-        )  # needs no shared memory, also to read a log that was left
+        # Needs no shared memory, also to read a log that was left.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = DELETE")
 
 

@@ -32,7 +32,7 @@ def writing(folder: Path, started: str) -> Iterator[None]:
         IndexLockedError: another run holds it; the message says which.
         IndexingError: the folder cannot be written to.
     """
-    made = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    new_folders = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     lock = _acquire(folder)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
@@ -45,7 +45,7 @@ def writing(folder: Path, started: str) -> Iterator[None]:
                 (folder / name).unlink()  # while it is held: whoever waits sees that it has gone, and makes another
         lock.release()
         with suppress(OSError):  # not empty: there is an index now
-            for place in made:
+            for place in new_folders:
                 place.rmdir()
 
 

@@ -24,12 +24,10 @@ _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to
 _EPS64 = float(np.finfo(np.float64).eps)
 _TOO_LARGE = 1e37  # a float32 sum of this size may overflow
 _CHUNK_BYTES = 2**20  # of rows whose differences are taken at once: they stay in the cache
-_SHARED_BYTES = (
-    2**27
-)  # a matrix of at most this size is read by whatever threads are idle, a larger one by those of BLAS
-_SLICE_BYTES = (
-    2**22
-)  # of rows that a thread takes at once: half a millisecond's work, so that handing it over costs little
+# A matrix of at most this size is read by whatever threads are idle, a larger one by those of BLAS.
+_SHARED_BYTES = 2**27
+# Of rows that a thread takes at once: half a millisecond's work, so that handing it over costs little.
+_SLICE_BYTES = 2**22
 _SLICE_ROWS = 1024  # at least; NumPy keeps the interpreter's lock where there are 500 or fewer
 _MOST_THREADS = 8  # threads; fewer than that fill any memory bus
 _FEW_SLICES = 4  # slices that are done sooner by one thread than handed to others
@@ -73,9 +71,8 @@ class _Products:
         self.dimension = int(rows.shape[1])
         counts = np.isfinite(squared_norms)
         self.norms = np.sqrt(np.where(counts, squared_norms, 0.0))  # (n,) float64
-        self.away = np.where(counts, 0.0, np.inf).astype(
-            np.float32
-        )  # (n,) added, so that what does not count comes last
+        # (n,) added, so that what does not count comes last
+        self.away = np.where(counts, 0.0, np.inf).astype(np.float32)
         self.largest = float(self.norms.max(initial=0.0))
 
     def products(self, queries: Rows) -> Iterator[Rough]:
@@ -171,9 +168,9 @@ class Cosine(_Products):
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
         super().__init__(rows, squared_norms)
-        some = self.norms > 0
-        self.smallest = float(self.norms.min(initial=np.inf, where=some))
-        inverse = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=some)
+        has_direction = self.norms > 0
+        self.smallest = float(self.norms.min(initial=np.inf, where=has_direction))
+        inverse = np.divide(1.0, self.norms, out=np.zeros_like(self.norms), where=has_direction)
         with np.errstate(over="ignore"):
             self.inverse = -inverse.astype(np.float32)
 
@@ -208,10 +205,10 @@ class Cosine(_Products):
         direction = query / length
         for part, rows in _chunks(self.rows, positions):
             norms = self.norms[positions[part]]
-            some = norms > 0
-            rows = rows[some] / norms[some, None]
+            has_direction = norms > 0
+            rows = rows[has_direction] / norms[has_direction, None]
             rows -= direction
-            distances[part][some] = np.einsum("ij,ij->i", rows, rows) / 2.0
+            distances[part][has_direction] = np.einsum("ij,ij->i", rows, rows) / 2.0
         return distances
 
 

@@ -98,10 +98,10 @@ class Absence:
                 gone.add(file)
         absent: dict[bytes, frozenset[bytes]] = {}
         if gone:
-            found = set(files) - set(missing)
+            present = set(files) - set(missing)
             for folder in sorted(self._mounts | self._mounts_before):
                 lost = frozenset(file for file in gone if _is_below(file, folder))
-                empty = not any(_is_below(file, folder) for file in found)
+                empty = not any(_is_below(file, folder) for file in present)
                 if lost and (empty or folder not in self._mounts):
                     absent[folder] = lost
                     gone -= lost
@@ -118,10 +118,12 @@ class Absence:
         if self._choices.prune_all or not plan.missing:
             return
         missing = self._sort(self._files(known), self._files(plan.missing))
-        found = {candidate.root for candidate in plan.candidates} | {root for root, _ in known.keys() - plan.missing}
+        roots_found = {candidate.root for candidate in plan.candidates} | {
+            root for root, _ in known.keys() - plan.missing
+        }
         for root, _ in plan.walks:
             lost = missing.absent.get(bytes(root.folder))
-            if lost and root.id not in found:
+            if lost and root.id not in roots_found:
                 raise IndexingError(
                     f"No image was found in {root.folder}, and the index has {len(lost)} of it. Is its disk mounted? "
                     "Nothing was changed. If they are really gone, add --prune-all."
