@@ -112,7 +112,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_what_the_limits_allow_is_decoded() -> None:
-    side = 1400
+    side = 1000
     dark = np.random.default_rng(0).integers(0, 900, (side, side * 3)).astype(">u2")
     wide = png(side, side, 16, 2, b"".join(b"\0" + row.tobytes() for row in dark))
     frames = [Image.effect_noise((side, side), 90).convert("RGBA") for _ in range(2)]
