@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from searchengine.settings import Settings, variable
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +62,16 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         draw(i).save(place / f"{i:02d}.jpg", quality=90)
     (folder / "warm" / "broken.jpg").write_bytes(b"no image")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    from tests.web.browsing import CHROMIUM, FLAGS
+
+    # One for all: Playwright's synchronous interface runs once in a process.
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()

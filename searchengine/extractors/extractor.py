@@ -78,8 +78,19 @@ def embed_in_batches(
 def preprocess(
     spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None
 ) -> DecodedImage:
-    """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
-    return decode(data, at_least=spec.decoded_at_least, size=spec.input_size, preview=preview, max_pixels=max_pixels)
+    """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``.
+
+    With ``full_decode`` colour profiles are not applied either, as Keras's ``load_img`` does not: features equal those
+    that others compute with the same published model.
+    """
+    return decode(
+        data,
+        at_least=spec.decoded_at_least,
+        size=spec.input_size,
+        preview=preview,
+        max_pixels=max_pixels,
+        profiles=not spec.full_decode,
+    )
 
 
 def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -111,7 +122,7 @@ def _pixels(spec: ExtractorSpec, image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
         return resize(_checked(image), spec.input_size)
     if isinstance(image, Image.Image):
-        return resize(_of_pillow(image), spec.input_size)
+        return resize(_of_pillow(image, profiles=not spec.full_decode), spec.input_size)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return preprocess(spec, bytes(image)).pixels
     if isinstance(image, (str, os.PathLike)):
@@ -125,10 +136,10 @@ def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _of_pillow(image: Image.Image) -> NDArray[np.uint8]:
+def _of_pillow(image: Image.Image, *, profiles: bool) -> NDArray[np.uint8]:
     """(h, w, 3) uint8 RGB as a person sees it; the image itself stays as it is."""
     turned = upright(image, exif_orientation(image.info.get("exif")))
-    profile = None if image.mode == "CMYK" else profile_of(image, "RGB")
+    profile = profile_of(image, "RGB") if profiles and image.mode != "CMYK" else None
     return _checked(np.asarray(to_srgb(to_rgb(turned), profile)))
 
 

@@ -54,27 +54,30 @@ def decode(
     size: tuple[int, int] | None = None,
     preview: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    profiles: bool = True,
 ) -> DecodedImage:
     """Decode one image file: its main picture, of an animation the first frame with content, upright.
 
     ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long
     as the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at
     a reduced size. With ``size``, (height, width), the pixels are resized
-    as by ``resize``, faster than with two calls. ``preview`` is the longest side of a small copy. Thread-safe; the
-    decoders release the GIL, or run in a process of their own: see ``isolation``.
+    as by ``resize``, faster than with two calls. ``preview`` is the longest side of a small copy. With ``profiles``
+    False the numbers are taken as they are stored, whatever colour profile the file has. Thread-safe; the decoders
+    release the GIL, or run in a process of their own: see ``isolation``.
 
     Raises NotAnImageError if the content is not an image in a format that can be read, ImageTooLargeError if the
     header announces more than ``max_pixels``, of a JPEG four times as many (before anything is decoded),
     DamagedImageError if it is cut short or broken.
     """
-    source = ImageSource(data, max_pixels=max_pixels)
+    source = ImageSource(data, max_pixels=max_pixels, profiles=profiles)
     image = source.load(at_least)
     small = None
     if preview is not None:
         small = np.asarray(to_srgb(shrink(image, within(image.size, preview)), source.profile))
     if size is not None:
         image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    image = to_srgb(image, source.profile)
+    if profiles:
+        image = to_srgb(image, source.profile)
     width, height = source.size
     return DecodedImage(_as_array(image), width, height, source.format, small)
 
@@ -135,18 +138,20 @@ class ImageSource:
 
     ``format`` is one of the names of ``sniff``, "RAW" also of camera raw files that are TIFF inside; ``size`` is the
     upright (width, height) of the original in pixels; ``profile`` is the embedded colour profile by which the pixels of
-    ``load`` are to be read, None if they are sRGB.
+    ``load`` are to be read, None if they are sRGB. Those of grey and of inks do not outlast the conversion to RGB:
+    ``load`` applies them, unless ``profiles`` is False.
 
     Raises NotAnImageError, DamagedImageError and ImageTooLargeError.
     """
 
-    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS, profiles: bool = True) -> None:
         format_ = sniff(data[:HEAD_BYTES])
         if format_ is None:
             raise NotAnImageError(why_not(data[:HEAD_BYTES]))
         self.format = format_
         self._data = data
         self._max_pixels = max_pixels
+        self._profiles = profiles
         with _translated_errors(self.format):
             try:
                 self._file = self._open()
@@ -204,7 +209,7 @@ class ImageSource:
         if file.format == "JPEG":
             self._reduce(at_least)
             file.load()
-            return _by_ink_or_grey(file) or to_rgb(file)
+            return self._by_ink_or_grey() or to_rgb(file)
         wide = depth.has_16_bit_colour(file)
         file.load()
         # Of a HEIC only known now, and a BMP may be upside down.
@@ -215,7 +220,7 @@ class ImageSource:
             return to_rgb(depth.colour_of_8_bits(file, low))
         if self.format in ("BMP", "ICO") and shows_nothing(file):
             return file.convert("RGB")  # what has no alpha is often stored with an alpha of zero
-        return _by_ink_or_grey(file) or (frame_with_content(file) if file.format in _ANIMATED else to_rgb(file))
+        return self._by_ink_or_grey() or (frame_with_content(file) if file.format in _ANIMATED else to_rgb(file))
 
     def _reduce(self, at_least: tuple[int, int] | None) -> None:
         """Have a JPEG decoded at a reduced size, where that is allowed or needed."""
@@ -235,11 +240,11 @@ class ImageSource:
     def _read_orientation(self) -> int:
         return exif_orientation(self._file.info.get("exif")) if self._file.format in _TURNED_BY_EXIF else 1
 
-
-def _by_ink_or_grey(file: ImageFile.ImageFile) -> Image.Image | None:
-    """RGB, of CMYK and grey with a profile: that does not outlast the conversion, as one of RGB does."""
-    profile = profile_of(file, file.mode) if file.mode in ("L", "CMYK") else None
-    return None if profile is None else to_srgb(file, profile)
+    def _by_ink_or_grey(self) -> Image.Image | None:
+        """RGB, of CMYK and grey with a profile: that does not outlast the conversion, as one of RGB does."""
+        file = self._file
+        profile = profile_of(file, file.mode) if self._profiles and file.mode in ("L", "CMYK") else None
+        return None if profile is None else to_srgb(file, profile)
 
 
 @contextmanager

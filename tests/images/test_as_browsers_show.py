@@ -14,10 +14,10 @@ from searchengine.images import decode
 from tests.images.pictures import encoded, orientation_exif, quadrants
 from tests.images.test_decoding import exif_behind_pixels
 from tests.images.test_profiles import ADOBE_RGB, DISPLAY_P3, photo, rgb_profile
-from tests.web.browsing import CHROMIUM, FLAGS, in_browser
+from tests.web.browsing import in_browser
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = in_browser
 
@@ -36,13 +36,9 @@ DRAW = """async (address) => {
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS, "--force-color-profile=srgb"])
-        yield browser.new_page()
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_context() as context:
+        yield context.new_page()
 
 
 def inks(*values: int) -> bytes:

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from searchengine.extractors.extractor import batches
+from searchengine.extractors import make_spec
+from searchengine.extractors.extractor import batches, preprocess
 from searchengine.images import decode, for_browser, thumbnail
 from tests.fakes import SPEC
 from tests.images.pictures import corners, encoded, quadrants
@@ -51,6 +52,9 @@ def rgb_profile(columns: Sequence[Sequence[float]], exponent: float) -> bytes:
     names = (b"rXYZ", b"gXYZ", b"bXYZ")
     tags = {name: xyz(*column) for name, column in zip(names, columns, strict=True)}
     return icc(b"RGB ", b"XYZ ", {**tags, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve(exponent))})
+
+
+LINEAR_GREY = icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)})  # a half is as bright as 188 in sRGB
 
 
 def cmyk_profile() -> bytes:
@@ -106,6 +110,22 @@ def test_a_wide_space_gives_the_pixels_of_srgb(format_: str, space: tuple[Sequen
         assert np.abs(decode(for_browser(data)[0]).pixels.astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_published_models_see_the_numbers_as_keras_does(mode: str) -> None:
+    """Unless JPEGs are decoded at a reduced size, where features differ from those of Keras anyway."""
+    profile = {"RGB": rgb_profile(*ADOBE_RGB), "L": LINEAR_GREY, "CMYK": cmyk_profile()}[mode]
+    image = photo().convert(mode)
+    data = encoded(image, "TIFF", icc_profile=profile)
+    stored = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC))
+    vgg16, scaled = make_spec("vgg16"), make_spec("vgg16", full_decode=False)
+    assert difference(preprocess(vgg16, data).pixels, stored) <= 1
+    assert difference(preprocess(scaled, data).pixels, stored) > 10
+    if mode == "RGB":
+        opened = Image.open(io.BytesIO(data))
+        assert difference(next(batches(vgg16, [opened], 1))[0], stored) <= 1
+        assert difference(next(batches(scaled, [opened], 1))[0], stored) > 10
+
+
 def test_transparency_and_palettes_in_a_wide_space() -> None:
     profile = rgb_profile(*ADOBE_RGB)
     image = in_space(photo(), profile).convert("RGBA")
@@ -131,7 +151,7 @@ def test_transparency_and_palettes_in_a_wide_space() -> None:
         rgb_profile(*ADOBE_RGB)[:300],
         bytes(16) + b"RGB " + bytes(200),
         bytes(16) + b"RGB " + bytes(5 * 2**20),
-        icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)}),  # of another space than the picture
+        LINEAR_GREY,  # of another space than the picture
         cmyk_profile(),
     ],
 )
@@ -142,10 +162,9 @@ def test_srgb_and_profiles_of_no_use_leave_the_pixels_as_they_are(profile: bytes
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF"])
 def test_grey_by_its_profile(format_: str) -> None:
-    profile = icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)})  # linear: a half is as bright as 188 in sRGB
-    pixels = decode(encoded(Image.new("L", (16, 16), 128), format_, icc_profile=profile)).pixels
+    pixels = decode(encoded(Image.new("L", (16, 16), 128), format_, icc_profile=LINEAR_GREY)).pixels
     assert np.abs(pixels.astype(int) - 188).max() <= 2
-    with_alpha = encoded(Image.new("LA", (16, 16), (128, 255)), "PNG", icc_profile=profile)
+    with_alpha = encoded(Image.new("LA", (16, 16), (128, 255)), "PNG", icc_profile=LINEAR_GREY)
     assert decode(with_alpha).pixels.shape == (16, 16, 3)
 
 

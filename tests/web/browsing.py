@@ -28,6 +28,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--force-color-profile=srgb",
 ]
 in_browser = [
     pytest.mark.browser,
@@ -57,9 +58,19 @@ class QuietHandler(WSGIRequestHandler):
         pass
 
 
-def read_at_once(file: IO[bytes], _size: int = 0) -> list[bytes]:
-    with file:
-        return [file.read()]
+class ReadAtOnce:
+    """A file that is read and closed as soon as its content is asked for; until then the application may seek in it."""
+
+    def __init__(self, file: IO[bytes], _size: int = 0) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._file:
+            content = self._file.read()
+        yield content
+
+    def close(self) -> None:
+        self._file.close()
 
 
 @contextmanager
@@ -68,7 +79,7 @@ def serving(app: Any) -> Iterator[str]:
 
     def closing_files(environ: dict[str, Any], start_response: Any) -> Any:
         # A browser that hangs up, as a window does that closes, leaves this server with the file it was sending open.
-        return app({**environ, "wsgi.file_wrapper": read_at_once}, start_response)
+        return app({**environ, "wsgi.file_wrapper": ReadAtOnce}, start_response)
 
     server = make_server("127.0.0.1", 0, closing_files, threaded=True, request_handler=QuietHandler)
     thread = threading.Thread(target=server.serve_forever)

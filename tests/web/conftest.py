@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from flask import Flask
@@ -18,9 +17,6 @@ from PIL import Image
 
 from searchengine.web import create_app
 from tests.web.fake import FakeEngine, draw_collection
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -64,18 +60,6 @@ def app(engine: FakeEngine, tmp_path: Path) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    from tests.web.browsing import CHROMIUM, FLAGS
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def make_app(engine: FakeEngine, tmp_path: Path, **config: object) -> Flask:
