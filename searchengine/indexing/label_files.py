@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import math
 import re
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
@@ -30,6 +31,7 @@ _LABEL_NAMES = "label labels class category class_name category_name label_name 
 _PATHS, _LABELS = _PATH_NAMES.split(), _LABEL_NAMES.split()
 _DELIMITERS = ",;\t|"
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+_ROW_LINES = 20  # a row of more lines has a quote that is never closed
 _EXAMPLES = 3
 _CHUNK = 2**20  # characters
 
@@ -133,28 +135,48 @@ def _rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not empty, and the number of the line that it ends in."""
     first = next((line for line in text if line.strip()), "")
     text.seek(0)
+    number = 0
     if first.lower().startswith("sep=") and len(first) > 4:  # Excel's own way to name the delimiter
         delimiter = first[4]
         text.readline()
+        number = 1
     else:
         delimiter = max(_DELIMITERS, key=lambda delimiter: _likelihood(first, delimiter))
-    reader = csv.reader(text, delimiter=delimiter)
+    ahead: deque[str] = deque()  # the lines that the next row may take
     while True:
-        try:
-            row = next(reader)
-        except StopIteration:
+        ahead.extend(itertools.islice(text, _ROW_LINES - len(ahead)))
+        if not ahead:
             return
-        except csv.Error:  # a cell too large, as after a quote that is never closed
-            row = [""]
+        row, lines = _first_row(ahead, delimiter)
+        for _ in range(lines):
+            ahead.popleft()
+        number += lines
         if row == [""] or any(cell.strip() for cell in row):
-            yield reader.line_num, row
+            yield number, row
+
+
+def _first_row(lines: Collection[str], delimiter: str) -> tuple[list[str], int]:
+    """The first row, and how many lines it takes: one, ignoring its quotes, where a quote is not closed properly."""
+    with contextlib.suppress(csv.Error):
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        row = next(reader, [])
+        if reader.line_num == 1 or len(row) > 1:
+            return row, reader.line_num
+    line = next(iter(lines))
+    try:
+        reader = csv.reader([line, ""], delimiter=delimiter)
+        row = next(reader)
+        if reader.line_num > 1:  # the line ends within quotes
+            row = next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE))
+            row = [cell.strip().strip('"') for cell in row]
+    except csv.Error:  # a cell too large
+        row = [""]
+    return row, 1
 
 
 def _likelihood(line: str, delimiter: str) -> tuple[bool, bool]:
     """How well a delimiter explains the first line; where several do equally, the first of them counts."""
-    cells = [
-        re.sub(r"[\s.-]+", "_", cell.strip().lower()) for cell in next(csv.reader([line], delimiter=delimiter), [])
-    ]
+    cells = [re.sub(r"[\s.-]+", "_", cell.strip().lower()) for cell in _first_row([line], delimiter)[0]]
     return bool({*cells} & {*_PATHS} and {*cells} & {*_LABELS}), len(cells) > 1
 
 

@@ -16,6 +16,7 @@ import pytest
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
 from searchengine.indexing import IndexingOptions, Summary, update_index
+from searchengine.indexing.label_files import read_label_file
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.roots import Root
 from searchengine.progress import Quiet
@@ -224,6 +225,35 @@ def test_label_files_as_people_have_them(tmp_path: Path, update: Update, told: T
     update(labels=str(file))
     assert labels_of(tmp_path / "index")["a.png"] == ("cat",)
     assert re.search(remark, told.said[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "remark"),
+    [
+        ('path,label\n"a.jpg,cat\nok/b.JPG,dog\nnoext,cow\n', {"a.jpg": "cat", "ok/b.JPG": "dog", "noext": "cow"}, ""),
+        ('path,label\na.jpg,"cat\nb.jpg,"dog"\n', {"a.jpg": "cat", "b.jpg": "dog"}, ""),
+        ('path;label\n"a.jpg;cat\n"b.jpg;dog\n"c.jpg;cow', {"a.jpg": "cat", "b.jpg": "dog", "c.jpg": "cow"}, ""),
+        ('"path;label\na.jpg;cat\n', {"a.jpg": "cat"}, ""),
+        ('path,label\n"a, b.jpg,cat\nc.jpg,dog\n', {"c.jpg": "dog"}, r"1 rows have .* \(line 2\)"),
+        ('path,label\na.jpg,"cat\n' + "b.jpg,dog\n" * 30 + 'c.jpg,cow"\n', {"a.jpg": "cat", "b.jpg": "dog"}, ""),
+        (
+            'path,label,note\na.jpg,cat,"of ""two""\nlines, or\nthree"\nb.jpg,dog,\n',
+            {"a.jpg": "cat", "b.jpg": "dog"},
+            "",
+        ),
+        ('path,label\n"new\nline.jpg",cat\n', {"new\nline.jpg": "cat"}, ""),
+        ('path,label\n"a" b.jpg,cat\n', {"a b.jpg": "cat"}, ""),
+    ],
+    ids=["first", "middle", "each", "names", "comma", "much later", "lines in a cell", "line in a name", "in a cell"],
+)
+def test_a_quote_that_is_not_closed_costs_its_own_row_at_most(
+    tmp_path: Path, text: str, expected: dict[str, str], remark: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    file = read_label_file(tmp_path / "labels.csv")
+    assert {path: file.labels[path] for path in expected} == {path: (label,) for path, label in expected.items()}
+    assert re.search(remark, str(file.unusable))
+    assert remark or not file.unusable.counts
 
 
 def test_a_name_in_another_form_of_accents(tmp_path: Path, update: Update, photos: Path) -> None:
