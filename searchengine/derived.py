@@ -52,7 +52,7 @@ _MAX_BYTES = 2**31  # of a file, and of its arrays when they are unpacked
 _SHEET = "about"  # the array of an .npz file that holds the sheet as JSON
 # What NumPy and zipfile raise for damaged or hostile files: headers are parsed as Python, members may be locked.
 UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError),
+    *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, RuntimeError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 _log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
+from searchengine.files import open_regular
 from searchengine.index.database import damaged
 
 HEADER_BYTES = 256
@@ -53,7 +54,7 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
     if rows == 0:  # an empty range cannot be mapped, and the file may not be there yet
         return np.empty((0, dimension), dtype=np.float32)
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             start = opened.read(HEADER_BYTES)
             size = os.fstat(opened.fileno()).st_size
             if start[: len(_MAGIC)] != _MAGIC or f", {dimension})".encode() not in start:

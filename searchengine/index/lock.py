@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FILE_NAME = "writer.lock"
 _HOLDER_NAME = "writer.json"  # apart from the lock, which Windows lets nobody read
 _PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that asks whether a run is active holds the lock for an instant
+_TRIES = 1000  # to make the folder, while others remove it; there are places where none can ever be made
 
 
 @contextmanager
@@ -68,20 +69,21 @@ def _acquire(folder: Path) -> BaseFileLock:
 
 def _try_to_acquire(folder: Path, lock: BaseFileLock) -> BaseFileLock:
     """The lock, held; Timeout where another holds it."""
-    while True:
+    for tries_left in reversed(range(_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
         except TimeoutError:
             raise
         except OSError as error:
-            if _has_vanished(folder, error):
+            if tries_left and _has_vanished(folder, error):
                 continue  # another run has just removed the folder, which was empty
             raise IndexingError(
                 f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
                 "permissions."
             ) from error
         return lock
+    raise AssertionError("unreachable")
 
 
 def _has_vanished(folder: Path, error: OSError) -> bool:

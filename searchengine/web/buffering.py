@@ -98,7 +98,10 @@ class RequestParser(HTTPRequestParser):
 
     def parse_header(self, header_plus: bytes) -> None:
         """Refuse what a proxy in front may understand in another way (request smuggling)."""
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # more digits than Python converts
+            raise ParsingError("The length of the body is no number") from error
         if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
             raise ParsingError("The length of the body is ambiguous")
         if self.body_rcv is not None:

@@ -73,7 +73,13 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     refused(tmp_path / "c.npz", "Python objects")
 
 
-@pytest.mark.parametrize("header", ["(" * 9000, "-" * 9000 + "1", "{'descr': " + "[" * 150, "", "1", "{}"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("(" * 9000, "-" * 9000 + "1", "{'descr': " + "[" * 150, "", "1", "{}"),
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 1280), }",
+    ],
+)
 def test_headers_that_numpy_cannot_parse(header: str, tmp_path: Path) -> None:
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
     (tmp_path / "a.npy").write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -286,6 +287,12 @@ def test_a_folder_that_another_run_removes_while_it_is_made(
         assert lock.is_held(tmp_path / "index")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, where nobody can make a folder")
+def test_a_place_where_no_folder_can_be_made() -> None:
+    with pytest.raises(IndexingError, match="cannot be written to"), lock.writing(Path("/proc/index"), "noon"):
+        pass
+
+
 @pytest.mark.parametrize("place", ["file", "file/index", "link"])
 def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
@@ -328,6 +335,16 @@ def test_a_snapshot_that_sqlite_has_ended_itself(folder: Path, writer: IndexWrit
         with catalog.snapshot():
             catalog.change("ROLLBACK")  # as SQLite does when the disk cannot be read
         assert catalog.need_number("rows") == 0
+
+
+def test_a_matrix_that_is_a_pipe_is_not_waited_for(folder: Path, writer: IndexWriter) -> None:
+    add(writer, a=[1.0, 2.0])
+    (folder / "features.npy").unlink()
+    os.mkfifo(folder / "features.npy")
+    with pytest.raises(IndexingError, match="Not a regular file"):
+        LocalIndex.open(folder)
+    with pytest.raises(IndexingError, match="Not a regular file"):
+        verify(folder)
 
 
 def test_a_matrix_that_cannot_be_read_is_not_called_damaged(folder: Path, writer: IndexWriter) -> None:
