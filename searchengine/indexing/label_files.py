@@ -31,6 +31,21 @@ _LABEL_NAMES = "label labels class category class_name category_name label_name 
 _PATHS, _LABELS = _PATH_NAMES.split(), _LABEL_NAMES.split()
 _DELIMITERS = ",;\t|"
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+# What files that are not text begin with.
+_NOT_TEXT = {
+    (b"PK\x03\x04",): "it is a spreadsheet or a zip archive. Save the spreadsheet as CSV, or unpack the archive first",
+    (b"\xd0\xcf\x11\xe0",): "it is a spreadsheet. Save it as CSV",
+    (b"\x1f\x8b", b"BZh91AY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!\x1a"): (
+        "it is compressed. Unpack it first"
+    ),
+    (b"%PDF-", b"PAR1\x15", b"SQLite format 3\0"): "it is not text. Save the table as CSV",
+}
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 _ROW_LINES = 20  # a row of more lines has a quote that is never closed
 _EXAMPLES = 3
 _CHUNK = 2**20  # characters
@@ -77,8 +92,7 @@ def read_label_file(file: Path) -> LabelFile:
         )
     try:
         with file.open("rb") as opened:
-            start = opened.read(4)
-        encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            encoding = _encoding(opened.read(4096))
         with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
             return _read_coco(text) if _is_json(file, text) else _read_csv(text)
     except OSError as error:
@@ -88,6 +102,19 @@ def read_label_file(file: Path) -> LabelFile:
             f"The labels file {file} is neither a CSV file with the columns path and label nor COCO annotations: "
             f"{error}."
         ) from error
+
+
+def _encoding(start: bytes) -> str:
+    """By the first bytes of a file; ValueError where they are not text."""
+    for magics, remark in _NOT_TEXT.items():
+        if start.startswith(magics):
+            raise ValueError(remark)
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    if b"\0" in start:
+        raise ValueError("it is not text, or in UTF-16 without a byte order mark. Save it as CSV in UTF-8")
+    return "utf-8-sig"
 
 
 def _is_json(file: Path, text: TextIO) -> bool:

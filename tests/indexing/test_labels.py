@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import re
 import tracemalloc
@@ -164,6 +167,30 @@ def test_files_that_are_neither(name: str, text: str, match: str, tmp_path: Path
         labels_from(str(tmp_path / name))
 
 
+TABLE = "path,label\na.jpg,cat\n"
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"PK\x03\x04\x14\0\x06\0[Content_Types].xml,\n", "is a spreadsheet .* Save the spreadsheet as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "is a spreadsheet. Save it as CSV"),
+        (gzip.compress(TABLE.encode()), "is compressed. Unpack it first"),
+        (bz2.compress(TABLE.encode()), "is compressed. Unpack it first"),
+        (lzma.compress(TABLE.encode()), "is compressed. Unpack it first"),
+        (b"PAR1\x15\x04,label\n", "is not text. Save the table as CSV"),
+        (TABLE.encode("utf-16-le"), "UTF-16 without a byte order mark. Save it as CSV"),
+        (TABLE.encode("utf-32-be"), "UTF-16 without a byte order mark. Save it as CSV"),
+    ],
+    ids=["xlsx", "xls", "gz", "bz2", "xz", "parquet", "UTF-16", "UTF-32"],
+)
+def test_files_that_are_not_text_are_named_in_a_sentence(name: str, content: bytes, match: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(IndexingError, match=match):
+        read_label_file(tmp_path / name)
+
+
 def test_the_metric_is_recorded_and_can_be_changed(tmp_path: Path, update: Update) -> None:
     update(metric="manhattan")
     index = open_index(tmp_path / "index")
@@ -280,7 +307,7 @@ def test_a_file_that_another_file_of_its_name_is_named_for(tmp_path: Path, updat
     assert (labels["train/x.png"], labels["val/x.png"]) == (("cat",), ())
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-32", "utf-8-sig"])
 def test_files_of_a_spreadsheet_on_windows(tmp_path: Path, update: Update, photos: Path, encoding: str) -> None:
     write_pictures(photos, Müller=9)
     (tmp_path / "labels.csv").write_text("path;label\nMüller.png;Café\n", encoding=encoding)
