@@ -39,14 +39,15 @@ _DERIVATIVES = """
 @eadir @__thumb .@__thumb thumbs thumbnails _thumbs .thumbs .thumbnails .thumb .xvpics *.lrdata .dthumb syno*_thumb_*
 *.photoslibrary/resources/derivatives *.photoslibrary/resources/proxies *.photoslibrary/resources/modelresources
 *.photoslibrary/private *.photoslibrary/thumbnails *.photoslibrary/previews
-*.photolibrary/thumbnails *.photolibrary/previews *.aplibrary/thumbnails *.aplibrary/previews
+*.photolibrary/thumbnails *.photolibrary/previews *.migratedphotolibrary/thumbnails *.migratedphotolibrary/previews
+*.aplibrary/thumbnails *.aplibrary/previews
 """
-_SYSTEM = "__macosx ._* .appledouble .spotlight-v100 .fseventsd"
+_SYSTEM = "__macosx ._* .appledouble .spotlight-v100 .fseventsd @tmp"
 _DEFAULT_EXCLUDES = {
-    "recycle bins": _RECYCLE_BINS.split(),
+    "recycle bins": [*_RECYCLE_BINS.split(), "network trash folder"],
     "snapshots": _SNAPSHOTS.split(),
     "thumbnails and previews": _DERIVATIVES.split(),
-    "files of the system": [*_SYSTEM.split(), "system volume information"],
+    "files of the system": [*_SYSTEM.split(), "system volume information", "temporary items"],
 }
 _NO_MEDIA = "folders with .nomedia"
 _HIDDEN = "hidden files and folders"

@@ -63,7 +63,15 @@ def test_content_tells_unless_the_ending_is_well_known(tmp_path: Path) -> None:
 
 def test_what_other_programs_leave_among_photos(tmp_path: Path) -> None:
     kinds = {
-        "recycle bins": ["#recycle", "@Recycle", "$RECYCLE.BIN", "a/RECYCLER", ".Trash-1000", "lost+found"],
+        "recycle bins": [
+            "#recycle",
+            "@Recycle",
+            "$RECYCLE.BIN",
+            "a/RECYCLER",
+            ".Trash-1000",
+            "lost+found",
+            "Network Trash Folder",
+        ],
         "snapshots": ["#snapshot", "@Recently-Snapshot", ".snapshot", ".zfs", "~snapshot", "@GMT-2024.01.01-00.00.00"],
         "thumbnails and previews": [
             "a/@eaDir",
@@ -72,15 +80,23 @@ def test_what_other_programs_leave_among_photos(tmp_path: Path) -> None:
             ".thumbnails",
             "A.photoslibrary/resources/derivatives",
             "B.aplibrary/Thumbnails",
+            "C.migratedphotolibrary/Previews",
+            "C.migratedphotolibrary/Thumbnails",
             "Catalog Previews.lrdata",
         ],
-        "files of the system": ["__MACOSX", "System Volume Information"],
+        "files of the system": ["__MACOSX", "System Volume Information", "Temporary Items", "a/@tmp"],
         "folders with .nomedia": ["private"],
         "hidden files and folders": [".cache", "a/.git"],
     }
     make(tmp_path, *(f"{folder}/1/a.jpg" for folders in kinds.values() for folder in folders))
     make(tmp_path, "private/.nomedia", "._a.jpg", "SYNOPHOTO_THUMB_M.jpg", ".hidden.jpg", ".DS_Store", ".notes.txt")
-    kept = ["A.photoslibrary/originals/0/a.jpg", "Derivatives/a.jpg", "recycle/a.jpg", "thumbs up.jpg"]
+    kept = [
+        "A.photoslibrary/originals/0/a.jpg",
+        "C.migratedphotolibrary/Masters/a.jpg",
+        "Derivatives/a.jpg",
+        "recycle/a.jpg",
+        "thumbs up.jpg",
+    ]
     make(tmp_path, *kept)
     walk = find(tmp_path)
     assert [os.fsdecode(file.path) for file in walk] == kept
