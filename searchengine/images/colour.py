@@ -26,13 +26,16 @@ def profile_of(image: Image.Image, mode: str) -> bytes | None:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An image of mode L, RGB or CMYK by its profile -> RGB, sRGB; without a profile, it is returned as it is."""
-    transform = None if profile is None else _transform(profile, image.mode)
+    """An image by its profile -> sRGB: of mode L, RGB or CMYK -> RGB, of mode LA -> LA.
+
+    Without a profile, it is returned as it is.
+    """
+    transform = None if profile is None else _transform(profile, image.mode.removesuffix("A"))
     if transform is None:
         return image
-    if image.mode == "L":
+    if image.mode in ("L", "LA"):
         greys = transform.apply(Image.fromarray(np.arange(256, dtype=np.uint8)[None])).getchannel("R").tobytes()
-        return image.point(list(greys)).convert("RGB")
+        return image.point([*greys, *range(256)]) if image.mode == "LA" else image.point(list(greys)).convert("RGB")
     return transform.apply(image)
 
 

@@ -52,20 +52,27 @@ def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
 
 
 def picture_in_ico(data: bytes) -> bytes:
-    """The largest picture of a Windows icon, of several that are equally large the one of most colours.
+    """The largest picture of a Windows icon or cursor, of several that are equally large the one of most colours.
 
-    Either a PNG or an icon with that picture alone.
+    Either a PNG or an icon with that picture alone. Its bits a pixel are those of its bitmap: a cursor tells where it
+    points instead, and some icons tell nothing.
     """
+
+    def bits(entry: bytes) -> int:
+        start = int.from_bytes(entry[12:16], "little")
+        return int.from_bytes(data[start + 14 : start + 16], "little")
+
     entries = [data[at : at + 16] for at in range(6, 6 + 16 * int.from_bytes(data[4:6], "little"), 16)]
     entries = [entry for entry in entries if len(entry) == 16]
     if not entries:
         raise DamagedImageError("This ICO image is damaged: it lists no pictures. Try a fresh copy.")
-    entry = max(entries, key=lambda entry: ((entry[0] or 256) * (entry[1] or 256), entry[6]))
+    entry = max(entries, key=lambda entry: ((entry[0] or 256) * (entry[1] or 256), bits(entry)))
     length, start = int.from_bytes(entry[8:12], "little"), int.from_bytes(entry[12:16], "little")
     picture = data[start : start + length]
     if sniff(picture) == "PNG":
         return picture
-    return data[:4] + b"\1\0" + entry[:12] + (22).to_bytes(4, "little") + picture
+    entry = entry[:4] + b"\1\0" + bits(entry).to_bytes(2, "little") + entry[8:12] + (22).to_bytes(4, "little")
+    return b"\0\0\1\0\1\0" + entry + picture
 
 
 def picture_in_icns(data: bytes) -> bytes | None:

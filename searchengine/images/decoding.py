@@ -25,7 +25,7 @@ from searchengine.images.rgb import exif_orientation, shows_nothing, swaps_sides
 
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
 # renditions are drawn again, and indexes made before say that they are older.
-DECODING = 2
+DECODING = 3
 
 _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
 
@@ -131,6 +131,9 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 # Where browsers turn an image by its EXIF data; of a PNG only by what stands before its pixels. A HEIC and an AVIF have
 # a way of their own, which libheif follows, and which Pillow gives as EXIF. Pillow turns a TIFF as it is loaded.
 _TURNED_BY_EXIF = {"JPEG", "PNG", "AVIF", "JXL"}
+
+# Modes of Pillow's whose profiles have to be applied before the conversion to RGB, and what the profiles are for.
+_INK_OR_GREY = {"L": "L", "LA": "L", "I;16": "L", "I;16B": "L", "CMYK": "CMYK"}
 
 
 class ImageSource:
@@ -243,8 +246,14 @@ class ImageSource:
     def _by_ink_or_grey(self) -> Image.Image | None:
         """RGB, of CMYK and grey with a profile: that does not outlast the conversion, as one of RGB does."""
         file = self._file
-        profile = profile_of(file, file.mode) if self._profiles and file.mode in ("L", "CMYK") else None
-        return None if profile is None else to_srgb(file, profile)
+        space = _INK_OR_GREY.get(file.mode) if self._profiles else None
+        profile = None if space is None else profile_of(file, space)
+        if profile is None:
+            return None
+        image = depth.grey_of_8_bits(file) if file.mode.startswith("I") else file
+        if file.mode == "L" and file.has_transparency_data:
+            image = file.convert("LA")
+        return to_rgb(to_srgb(image, profile))
 
 
 @contextmanager

@@ -41,7 +41,8 @@ _MAGIC = (
     (b"FOVb", "RAW"),  # X3F
     (b"\0MRM", "RAW"),  # MRW
 )
-_ICO = re.compile(rb"\0\0\x01\0.\0..[\0-\x10]\0", re.DOTALL)  # fewer than 256 pictures; a byte that is always zero
+# Icons and cursors of fewer than 256 pictures. The number of colours and the reserved byte are 0, by some programs 255.
+_ICO = re.compile(rb"\0\0(\x01\0.|\x02\0[^\0])\0..[\0-\x10\xff][\0\xff]", re.DOTALL)
 _PPM = re.compile(rb"P[1-6][ \t\r\n]+[#\d]")
 _CANON = re.compile(rb"II\x1a\0\0\0HEAPCCDR")  # CRW
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}

@@ -8,6 +8,7 @@ from searchengine.images.rgb import shows_nothing, to_rgb
 
 _FRAMES = 64  # looked at
 _PIXELS = 50_000_000  # in all of them
+_FEWEST = 3  # looked at, however large
 _FLAT = 16  # steps of 255 that the pixels of an empty frame may differ by
 
 
@@ -17,12 +18,16 @@ def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
     Where there is none, the first that is not transparent; else the first. Raises what the decoder raises, if the first
     frame cannot be decoded.
     """
+    if getattr(file, "default_image", False):
+        _pass_over_default_image(file)
+    start = file.tell()
     first = to_rgb(file)
     if not getattr(file, "is_animated", False) or not _is_flat(first):
         return first
     first = first.copy()  # the file's own pixels change with the frame
     fallback = None if shows_nothing(file) else first
-    for number in range(1, min(_FRAMES, _PIXELS // (file.width * file.height) + 1)):
+    frames = min(_FRAMES, max(_FEWEST, _PIXELS // (file.width * file.height) + 1))
+    for number in range(start + 1, start + frames):
         try:
             file.seek(number)
             file.load()
@@ -34,6 +39,17 @@ def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
         if fallback is None and not shows_nothing(file):
             fallback = frame.copy()
     return first if fallback is None else fallback
+
+
+def _pass_over_default_image(file: ImageFile.ImageFile) -> None:
+    """Go to the first frame of a loaded PNG whose pixels proper are only for programs that know no animations."""
+    default = file.im.copy()
+    file.paste(0, (0, 0, *file.size))  # or Pillow would draw the frame on it
+    try:
+        file.seek(1)
+        file.load()
+    except Exception:
+        file.im = default
 
 
 def _is_flat(image: Image.Image) -> bool:

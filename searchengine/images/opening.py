@@ -13,6 +13,7 @@ from PIL import (
     GifImagePlugin,
     IcnsImagePlugin,
     IcoImagePlugin,
+    Image,
     ImageFile,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
@@ -50,6 +51,33 @@ class _WebPFile(WebPImagePlugin.WebPImageFile):
         if not self.is_animated:
             self._decoder = None
         return frame
+
+
+class _GifFile(GifImagePlugin.GifImageFile):
+    """Transparent where its first frame does not reach, as in browsers; Pillow takes the palette's first colour."""
+
+    def load_end(self) -> None:
+        super().load_end()
+        extent = self.dispose_extent
+        if self.tell() or extent is None or extent == (0, 0, *self.size) or "transparency" in self.info:
+            return
+        opaque = Image.new("L", self.size)
+        opaque.paste(255, extent)
+        self.im = self.im.convert("RGBA", Image.Dither.NONE)
+        self.im.putband(opaque.im, 3)
+        self._mode = "RGBA"
+
+
+_GREYS_IN_BITS = {"L;2": 2, "L;4": 4}
+
+
+def _png(data: bytes) -> ImageFile.ImageFile:
+    file = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    bits = _GREYS_IN_BITS.get(str(file.tile[0].args)) if file.tile else None
+    transparent = file.info.get("transparency")
+    if bits and isinstance(transparent, int):  # Pillow scales the samples, but not this one
+        file.info["transparency"] = transparent * 255 // (2**bits - 1)
+    return file
 
 
 def _avif(data: bytes) -> ImageFile.ImageFile:
@@ -123,7 +151,7 @@ def _raw(data: bytes, side: int = 0) -> ImageFile.ImageFile:
 def _ico(data: bytes) -> ImageFile.ImageFile:
     picture = containers.picture_in_ico(data)
     if sniff(picture) == "PNG":
-        return PngImagePlugin.PngImageFile(io.BytesIO(picture))
+        return _png(picture)
     # Pillow decodes an icon as it opens it, but only a PNG can be larger than it says.
     return IcoImagePlugin.IcoImageFile(io.BytesIO(picture))
 
@@ -157,8 +185,8 @@ def _by(plugin: Callable[[io.BytesIO], ImageFile.ImageFile]) -> Callable[[bytes]
 # of its own, which can only be changed through a global variable.
 OPENERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "JPEG": _by(_JpegFile),
-    "PNG": _by(PngImagePlugin.PngImageFile),
-    "GIF": _by(GifImagePlugin.GifImageFile),
+    "PNG": _png,
+    "GIF": _by(_GifFile),
     "WEBP": _by(_WebPFile),
     "BMP": _by(BmpImagePlugin.BmpImageFile),
     "TIFF": _tiff,

@@ -87,6 +87,7 @@ def _small_jpeg(data: bytes) -> Image.Image:
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What bears on the pixels, if it is intact. All else is dropped: texts, times, resolutions, thumbnails.
 _OPTIONAL = {b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
+_TRANSPARENT_BYTES = {b"\0": 2, b"\2": 6}  # of grey and RGB
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -103,7 +104,7 @@ def _png(data: bytes, max_pixels: int) -> bytes | None:
         elif kind == b"IHDR":
             header = body
         if (kind in (b"IHDR", b"PLTE", b"IDAT") and intact) or (
-            kind in _OPTIONAL and intact and _is_usable(kind, body)
+            kind in _OPTIONAL and intact and _is_usable(kind, body, header)
         ):
             kept.append(_chunk(kind, body))
     if len(header) != 13 or not pixels:
@@ -127,7 +128,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at += 12 + size
 
 
-def _is_usable(kind: bytes, body: bytes) -> bool:
+def _is_usable(kind: bytes, body: bytes, header: bytes) -> bool:
+    if kind == b"tRNS":
+        return len(body) >= _TRANSPARENT_BYTES.get(header[9:10], 1)
     if kind != b"iCCP":
         return True
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.images import decode, thumbnail
+from searchengine.images import decode, frames, thumbnail
+from searchengine.images.opening import open_image
 from tests.images.pictures import corners, encoded, quadrants
+from tests.images.test_repair import chunk
 
 ANIMATED = ["GIF", "PNG", "WEBP", "AVIF"]
 CLEAR = (0, 0, 0, 0)
@@ -46,5 +51,47 @@ def test_nothing_but_empty_frames_and_frames_that_cannot_be_read(format_: str) -
 
 
 def test_only_so_many_frames_are_looked_at() -> None:
-    frames = [plain((i % 2, 0, 0, 255)) for i in range(80)]
-    assert corners(decode(animation("GIF", *frames, quadrants().convert("RGBA"))).pixels) == "KKKK"
+    many = [plain((i % 2, 0, 0, 255)) for i in range(80)]
+    assert corners(decode(animation("GIF", *many, quadrants().convert("RGBA"))).pixels) == "KKKK"
+
+
+def with_first_frame_at(left: int, top: int, gif: bytes) -> bytes:
+    """A GIF whose first frame is moved on a canvas that grows as much."""
+    at = gif.index(b",\0\0\0\0") + 1
+    moved = gif[:at] + struct.pack("<HH", left, top) + gif[at + 4 :]
+    width, height = struct.unpack("<HH", gif[6:10])
+    return moved[:6] + struct.pack("<HH", width + left, height + top) + moved[10:]
+
+
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_where_the_first_frame_of_a_gif_does_not_reach_is_white(mode: str) -> None:
+    data = with_first_frame_at(64, 32, encoded(Image.new("RGB", (64, 32), (40, 40, 40)).convert(mode), "GIF"))
+    assert corners(decode(data).pixels) == "WWWK"
+
+
+def test_the_default_image_of_an_animation_is_not_shown() -> None:
+    """It is for programs that know no animations; neither does it show through the first frame."""
+
+    def filtered(image: Image.Image) -> bytes:
+        rows = np.asarray(image)
+        return zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+
+    def control(number: int, blend: int) -> bytes:
+        return chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, 64, 32, 0, 0, 1, 10, 0, blend))
+
+    default, frame = Image.linear_gradient("L").resize((64, 32)).convert("RGBA"), quadrants().convert("RGBA")
+    frame.paste(CLEAR, (32, 16, 64, 32))
+    for blend in (0, 1):
+        data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 32, 8, 6, 0, 0, 0))
+        data += chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"IDAT", filtered(default)) + control(0, blend)
+        without_frames = data + chunk(b"IEND", b"")
+        data += chunk(b"fdAT", struct.pack(">I", 1) + filtered(frame)) + chunk(b"IEND", b"")
+        assert corners(decode(data).pixels) == "RGBW"
+        assert np.abs(decode(without_frames).pixels.astype(int) - np.asarray(default)[..., :3]).max() == 0
+
+
+def test_a_large_animation_of_which_the_first_frame_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "_PIXELS", 64 * 32 - 1)
+    file = open_image(animation("GIF", plain(CLEAR), quadrants().convert("RGBA")), "GIF")
+    file.load()
+    assert corners(np.asarray(frames.frame_with_content(file))) == "RGBW"

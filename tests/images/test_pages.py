@@ -185,6 +185,20 @@ def test_the_largest_picture_of_an_icon(bitmap_format: str) -> None:
     assert for_browser(data)[1] == "image/jpeg"
 
 
+@pytest.mark.parametrize("bitmap_format", ["png", "bmp"])
+@pytest.mark.parametrize(
+    ("kind", "colours", "reserved", "bits"), [(1, 0, 255, 32), (1, 255, 0, 32), (1, 0, 0, 0), (2, 0, 0, 7)]
+)
+def test_icons_as_some_programs_write_them(
+    bitmap_format: str, kind: int, colours: int, reserved: int, bits: int
+) -> None:
+    image = quadrants(64, 64).convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 32, 32))
+    data = bytearray(encoded(image, "ICO", sizes=[(64, 64)], bitmap_format=bitmap_format))
+    data[2], data[8], data[9], data[12] = kind, colours, reserved, bits
+    assert corners(decode(bytes(data)).pixels) == "WGBW"
+
+
 def test_a_macos_icon() -> None:
     data = encoded(quadrants(256, 256), "ICNS")
     decoded = decode(data)

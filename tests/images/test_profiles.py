@@ -190,3 +190,24 @@ def test_an_orientation_and_a_profile() -> None:
     exif[0x0112] = 6
     data = encoded(quadrants(), "JPEG", exif=exif.tobytes(), icc_profile=rgb_profile(*DISPLAY_P3))
     assert corners(decode(data).pixels) == "BRWG"
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_a_profile_of_grey(mode: str) -> None:
+    greys = np.full((8, 8), 128, np.uint8)
+    image = Image.fromarray(greys.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(greys).convert(mode)
+    if mode == "I;16":
+        image.putpixel((7, 7), 65535)
+    pixels = decode(encoded(image, "PNG", icc_profile=LINEAR_GREY)).pixels
+    assert np.abs(pixels[0, 0].astype(int) - 188).max() <= 1
+    if mode == "LA":
+        image.putalpha(0)
+        image.putpixel((0, 0), (128, 255))
+        pixels = decode(encoded(image, "PNG", icc_profile=LINEAR_GREY)).pixels
+        assert (abs(int(pixels[0, 0, 0]) - 188) <= 1, pixels[1, 1, 0]) == (True, 255)
+
+
+def test_a_transparent_grey_with_a_profile() -> None:
+    image = Image.fromarray(np.array([[128, 40]], np.uint8))
+    pixels = decode(encoded(image, "PNG", icc_profile=LINEAR_GREY, transparency=40)).pixels
+    assert (abs(int(pixels[0, 0, 0]) - 188) <= 1, pixels[0, 1].tolist()) == (True, [255, 255, 255])

@@ -76,6 +76,8 @@ ODD_CHUNKS = {
     "a short gAMA": chunk(b"gAMA", b"\0"),
     "a short pHYs": chunk(b"pHYs", b"\0"),
     "a short sRGB": chunk(b"sRGB", b""),
+    "a tRNS of no bytes": chunk(b"tRNS", b""),
+    "a tRNS of a byte": chunk(b"tRNS", b"\0"),
     "a type of odd bytes": chunk(b"a\x80b\0", b"x"),
 }
 
@@ -88,6 +90,17 @@ def test_a_png_with(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in ODD_CHUNKS if "tRNS" not in name])
 def test_a_png_that_ends_with(name: str) -> None:
     assert corners(decode(PNG[:-12] + ODD_CHUNKS[name] + PNG[-12:]).pixels) == "RGBW"
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_grey_of_a_png(bits: int) -> None:
+    """As it is stored, so of few bits a small number."""
+    row = bytes([0b00011011] if bits == 2 else [0x0F, 0x1E] if bits == 4 else [0b01] if bits == 1 else [0, 1, 255, 30])
+    width = len(row) * 8 // bits
+    data = PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, 0, 0, 0, 0)) + chunk(b"tRNS", b"\0\1")
+    data += chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    expected = {1: [0] * 7 + [255], 2: [0, 255, 170, 255], 4: [0, 255, 255, 238], 8: [0, 255, 255, 30]}[bits]
+    assert decode(data).pixels[0, :, 0].tolist() == expected
 
 
 def test_a_png_without_its_end() -> None:
