@@ -46,6 +46,9 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_EXPECTED_JSON = (
+    'Give COCO annotations (images, annotations, categories), {"a.jpg": "label", ...}, or save the labels as CSV'
+)
 _ROW_LINES = 20  # a row of more lines has a quote that is never closed
 _EXAMPLES = 3
 _CHUNK = 2**20  # characters
@@ -80,7 +83,7 @@ class LabelFile:
 
 
 def read_label_file(file: Path) -> LabelFile:
-    """Read a CSV file with the columns path and label, or COCO annotations (JSON).
+    """Read a CSV file with the columns path and label, COCO annotations, or {path: label} in JSON.
 
     Raises:
         IndexingError: it is missing, cannot be read, is neither, or nothing in it can be used.
@@ -94,7 +97,7 @@ def read_label_file(file: Path) -> LabelFile:
         with file.open("rb") as opened:
             encoding = _encoding(opened.read(4096))
         with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
-            return _read_coco(text) if _is_json(file, text) else _read_csv(text)
+            return _read_json(text) if _is_json(file, text) else _read_csv(text)
     except OSError as error:
         raise IndexingError(f"The labels file {file} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -225,27 +228,37 @@ def plain(path: str) -> str:
     return str(PurePosixPath(path if "/" in path else path.replace("\\", "/")))
 
 
-# -- COCO -------------------------------------------------------------------------------------------------------------
+# -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def _read_coco(text: TextIO) -> LabelFile:
-    """file_name -> names of categories, the one that covers the largest area of the image first."""
+def _read_json(text: TextIO) -> LabelFile:
+    """COCO: file_name -> names of categories, the one that covers the largest area of the image first.
+
+    Else {file: label} or {file: [label, ...]}.
+    """
     categories: dict[str, str] = {}
     images: dict[str, list[str]] = {}
     areas: dict[str, dict[str, float]] = defaultdict(dict)  # image -> category -> area
     counts = {"categories": 0, "images": 0, "annotations": 0}
     unusable = Unusable()
-    seen, captions = set(), 0
-    for table, entry in _members(text):
+    seen: set[str] = set()
+    captions = 0
+    mapping: dict[str, list[str | None]] = defaultdict(list)  # the strings of a file without tables of COCO
+    json_text = _JsonText(text)
+    for table, entry in _members(json_text):
+        if table not in counts and not seen:
+            mapping[table] += [] if entry is None else [entry if isinstance(entry, str) else None]
+        if table not in counts:
+            continue
         seen.add(table)
-        if table not in counts or entry is None:
+        if entry is None:
             continue
         counts[table] += 1
         example = f"the {counts[table]}th of {table}"
         if not isinstance(entry, dict):
             unusable.add(f"of {table} are no objects", example)
         elif table == "categories":
-            categories[_key(entry.get("id"))] = as_text(str(entry.get("name")))
+            categories.update(_categories(entry))
         elif table == "images":
             name = next((entry[key] for key in ("file_name", "coco_url", "path") if entry.get(key)), None)
             if name is None or entry.get("id") is None:
@@ -261,6 +274,8 @@ def _read_coco(text: TextIO) -> LabelFile:
                     continue
                 covered, category = areas[_key(entry["image_id"])], sys.intern(_key(part["category_id"]))
                 covered[category] = covered.get(category, 0.0) + _area(part)
+    if not seen:
+        return _plain_mapping(mapping, whole=json_text.is_at_end())
     missing = [table for table in counts if table not in seen]
     if counts["images"] and not counts["annotations"]:
         raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
@@ -272,6 +287,35 @@ def _read_coco(text: TextIO) -> LabelFile:
     if counts["annotations"] and not any(labels.values()):
         raise ValueError(f"none of its {counts['annotations']} annotations can be used: {unusable}")
     return LabelFile(labels, unusable)
+
+
+def _plain_mapping(mapping: Mapping[str, list[str | None]], *, whole: bool) -> LabelFile:
+    """The labels of {file: labels}; ValueError for other JSON, such as one object per line."""
+    labels = {
+        plain(path): tuple(dict.fromkeys(as_text(label.strip()) for label in of_path if label and label.strip()))
+        for path, of_path in mapping.items()
+    }
+    only_strings = all(label is not None for of_path in mapping.values() for label in of_path)
+    if not whole or not only_strings or not any(PurePosixPath(path).suffix for path in labels):
+        raise ValueError(f"its JSON has another form. {_EXPECTED_JSON}")
+    return LabelFile(labels, Unusable())
+
+
+def _categories(entry: dict[str, Any]) -> dict[str, str]:
+    """id -> name: of one category, or of all of them where a file has {id: name}, {id: category} or {name: id}."""
+    if entry.keys() & {"id", "name"}:
+        name = entry.get("name")
+        id_ = _key(entry.get("id"))
+        return {id_: as_text(str(name)) if name is not None and str(name).strip() else f"category {id_}"}
+    categories: dict[str, str] = {}
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            categories.update(_categories({"id": key, **value}))
+        elif isinstance(value, str):
+            categories.update(_categories({"id": key, "name": value}))
+        else:
+            categories.update(_categories({"id": value, "name": key}))
+    return categories
 
 
 def _labels_of_images(
@@ -314,14 +358,20 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _members(text: TextIO) -> Iterator[tuple[str, Any]]:
+def _integer(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+def _members(json_text: _JsonText) -> Iterator[tuple[str, Any]]:
     """The members of a JSON object, each list entry by entry after a None: a set of 450 MB is never in memory whole.
 
     ValueError where it is no object, or is cut off.
     """
-    json_text = _JsonText(text)
     if json_text.next() != "{":
-        raise ValueError("it is no JSON object, as COCO annotations are")
+        raise ValueError(f"it is no JSON object. {_EXPECTED_JSON}")
     json_text.skip("{")
     while json_text.next() != "}":
         name = str(json_text.value())
@@ -338,6 +388,7 @@ def _members(text: TextIO) -> Iterator[tuple[str, Any]]:
             yield name, json_text.value()
         if json_text.next() != "}":
             json_text.skip(",")
+    json_text.skip("}")
 
 
 class _JsonText:
@@ -359,6 +410,10 @@ class _JsonText:
             if not self._read_on():
                 raise ValueError("it ends too early")
 
+    def is_at_end(self) -> bool:
+        """Whether only blanks are left."""
+        return not self._read[self._at :].strip() and not self._text.read().strip()
+
     def skip(self, character: str) -> None:
         """Go past a character, which must be the next."""
         if self.next() != character:
@@ -371,9 +426,12 @@ class _JsonText:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._read, self._at)
-            except ValueError:
+            except json.JSONDecodeError:
                 if not self._read_on():
                     raise
+                continue
+            except ValueError:  # a number of more digits than Python converts
+                self._decoder = json.JSONDecoder(parse_int=_integer)  # slower
                 continue
             except RecursionError as error:
                 raise ValueError("it is JSON that is nested too deeply") from error

@@ -147,6 +147,16 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
             '{"images": [{"id": 1}], "categories": [], "annotations": []}',
             "no annotations, so no image",
         ),
+        ("a.json", '[{"path": "a.png", "label": "cat"}]', "no JSON object. Give COCO .* as CSV"),
+        (
+            "a.jsonl",
+            '{"path": "a.png", "label": "cat"}\n{"path": "b.png", "label": "dog"}\n',
+            "another form. Give COCO .* as CSV",
+        ),
+        ("a.json", '{"a.png": "cat"}\n{"b.png": "dog"}\n', "another form. Give COCO .* as CSV"),
+        ("a.json", '{"version": "1", "shapes": [], "imagePath": "a.png"}', "another form. Give COCO .* as CSV"),
+        ("a.json", '{"a.png": {"regions": []}}', "another form. Give COCO .* as CSV"),
+        ("a.json", "{}", "another form. Give COCO .* as CSV"),
         ("a.csv", "a,b,c\n1,2,3\n", "first line is 'a,b,c'"),
         ("a.csv", "", "first line is ''"),
         ("a.csv", "path,klass\na.png,x\n", "first line is 'path,klass'"),
@@ -234,6 +244,11 @@ def coco(*annotations: object, images: object = (IMAGE,), categories: object = (
         pytest.param(coco(images=[{"id": 1, "file_name": "C:\\p\\0badcafe-a.png"}]), "", id="uploaded to Label Studio"),
         pytest.param(coco(images=[{"id": 1, "file_name": "/data/local-files/?d=x/a.png"}]), "", id="local files"),
         pytest.param("\ufeff" + coco(), "", id="JSON with BOM"),
+        pytest.param('{"a.png": "cat", "sub/b.png": ["dog"]}\n', "", id="plain mapping"),
+        pytest.param(coco(categories={"1": "cat"}), "", id="categories {id: name}"),
+        pytest.param(coco(categories={"1": CATEGORY, "2": {"name": "x"}}), "", id="categories {id: category}"),
+        pytest.param(coco(categories={"cat": 1}), "", id="categories {name: id}"),
+        pytest.param(coco().replace('"area": 4', '"area": 4, "id": ' + "9" * 5000), "", id="id of 5000 digits"),
         pytest.param("path,label\nhttp://[x,dog\na.png,cat\n", "1 of the 2 files named", id="no address"),
         pytest.param("path;label\na.png;cat\n", "", id="semicolons"),
         pytest.param("sep=|\npath|label\na.png|cat\n", "", id="sep="),
@@ -252,6 +267,12 @@ def test_label_files_as_people_have_them(tmp_path: Path, update: Update, told: T
     update(labels=str(file))
     assert labels_of(tmp_path / "index")["a.png"] == ("cat",)
     assert re.search(remark, told.said[0])
+
+
+@pytest.mark.parametrize("category", [{"id": 1}, {"id": 1, "name": None}, {"id": 1, "name": ""}])
+def test_a_category_without_a_name_is_named_by_its_id(tmp_path: Path, category: dict[str, Any]) -> None:
+    (tmp_path / "labels.json").write_text(coco(categories=[category]))
+    assert read_label_file(tmp_path / "labels.json").labels == {"a.png": ("category 1",)}
 
 
 @pytest.mark.parametrize(
