@@ -143,6 +143,8 @@ _OTHER_BYTE = {
     "RGBA;16B": "RGBA;16L",
     "RGBA;16L": "RGBA;16B",
     "RGBA;16N": "RGBA;16B",
+    **{f"{band};16B": f"{band};16L" for band in "RGBA"},
+    **{f"{band};16L": f"{band};16B" for band in "RGBA"},
 }
 
 
@@ -186,6 +188,13 @@ def colour_of_8_bits(high: Image.Image, low: Image.Image) -> Image.Image:
             layers.append(np.where(hidden, np.uint8(0), np.uint8(255)))
         result.paste(Image.fromarray(np.concatenate(layers, axis=2)), (0, top))
     return result
+
+
+def plane_of_16_bits(tile: ImageFile._Tile, order: str) -> ImageFile._Tile:
+    """A part of a TIFF of 16 bits: Pillow takes it for one of 8 bits if the colours are stored apart, uncompressed."""
+    if tile.codec_name != "raw" or _rawmode(tile) not in "RGBA" or not isinstance(tile.args, tuple):
+        return tile
+    return tile._replace(args=(f"{_rawmode(tile)};16{order}", *tile.args[1:]))
 
 
 def _wide(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:

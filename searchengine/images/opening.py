@@ -24,7 +24,7 @@ from PIL import (
 )
 
 from searchengine.errors import NotAnImageError
-from searchengine.images import containers, tiff
+from searchengine.images import containers, depth, tiff
 from searchengine.images.formats import NO_PREVIEW, sniff
 from searchengine.processes import is_worker
 
@@ -129,7 +129,7 @@ def _tiff(data: bytes) -> ImageFile.ImageFile:
     if page is not pages[0]:
         data = tiff.beginning_with(data, page)
     try:
-        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))
+        file = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
     except SyntaxError as error:
         if not page.is_unusual:
             raise
@@ -137,6 +137,10 @@ def _tiff(data: bytes) -> ImageFile.ImageFile:
             f"This TIFF image has {page.description}, which cannot be read. Save it with 8 or 16 bits a sample, "
             "as grey or RGB."
         ) from error
+    if page.get(tiff.BITS) == 16:
+        order = "L" if data[:2] == b"II" else "B"
+        file.tile = [depth.plane_of_16_bits(tile, order) for tile in file.tile]
+    return file
 
 
 def _raw(data: bytes, side: int = 0) -> ImageFile.ImageFile:

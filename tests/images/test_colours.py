@@ -201,6 +201,19 @@ def test_16_bit_colour_of_12_bits() -> None:
     assert row(tiff(2, pixels, bits=16, photometric=2, samples=3, order=">")) == [[255, 128, 0], [0, 0, 255]]
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("white", [65535, 4095])
+def test_16_bit_colours_that_a_tiff_stores_apart(order: str, white: int) -> None:
+    planes = struct.pack(order + "6H", white, 0, white * 128 // 255 + 1, 0, 0, white)
+    places = struct.pack(order + "6I", 8, 12, 16, 4, 4, 4)  # where each begins, and its bytes
+    data = tiff(2, planes + places, bits=16, photometric=2, samples=3, order=order, more=[(284, 3, 2)])
+    for tag, value, at in ((273, 8, 20), (279, 36, 32)):
+        entry = struct.pack(order + "HHII", tag, 4, 1, value)
+        assert data.count(entry) == 1
+        data = data.replace(entry, struct.pack(order + "HHII", tag, 4, 3, at))
+    assert row(data) == [[255, 128, 0], [0, 0, 255]]
+
+
 def test_16_bit_colour_with_a_transparent_colour() -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
