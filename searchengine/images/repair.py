@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageChops, JpegImagePlugin
+from PIL import GifImagePlugin, Image, ImageChops, JpegImagePlugin
 
 _LOST = 0.05  # the share of a picture that may be missing at its end
 _DIFFERENT = 24  # steps of 255 by which a pixel must differ to be called another
@@ -27,6 +27,8 @@ def repaired(data: bytes, format_: str, max_pixels: int) -> bytes | None:
         return _jpeg(data)
     if format_ == "BMP":
         return _bmp(data)
+    if format_ == "GIF":
+        return _gif(data)
     return None
 
 
@@ -172,3 +174,22 @@ def _bmp(data: bytes) -> bytes | None:
     size = (width * bits + 31) // 32 * 4 * abs(height)
     missing = start + size - len(data)
     return data + bytes(missing) if 0 < missing <= _LOST * size else None
+
+
+# -- GIF: the end of the first frame is missing -----------------------------------------------------------------------
+
+
+def _gif(data: bytes) -> bytes | None:
+    """With the first colour of the palette in place of what is missing: a code of zeros, however many bits it has."""
+    tile = GifImagePlugin.GifImageFile(io.BytesIO(data)).tile[0]
+    left, top, right, bottom = tile.extents or (0, 0, 0, 0)
+    block = at = tile.offset  # blocks of data, each behind its length; an empty one is the last
+    while at < len(data):
+        if data[at] == 0:
+            return None
+        block, at = at, at + 1 + data[at]
+    rest = data[block + 1 :]
+    fewest_bits = min(data[tile.offset - 1] + 1, 12)  # of a code, each a pixel here
+    zeros = bytes(int(_LOST * (right - left) * (bottom - top) * fewest_bits / 8))
+    blocks = [rest, *(zeros[start : start + 255] for start in range(0, len(zeros), 255))]
+    return data[:block] + b"".join(bytes([len(each)]) + each for each in blocks if each) + b"\0;"

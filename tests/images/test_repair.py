@@ -114,6 +114,19 @@ def test_a_png_without_its_end() -> None:
         decode(data[: round(len(data) * 0.8)])
 
 
+@pytest.mark.parametrize("colours", [4, 200])
+@pytest.mark.parametrize("interlace", [0, 1])
+def test_a_gif_without_its_end(colours: int, interlace: int) -> None:
+    data = encoded(photo().quantize(colours), "GIF", interlace=interlace)
+    expected = decode(data).pixels
+    for cut in (1, 2, 3, 5, 20, len(data) // 80):
+        unlike = (decode(data[:-cut]).pixels != expected).any(axis=2)
+        assert unlike.mean() <= 0.05
+        assert interlace or not unlike[:220].any()
+    with pytest.raises(DamagedImageError):
+        decode(data[: len(data) * 9 // 10])
+
+
 def test_a_bmp_without_its_end() -> None:
     data = encoded(photo(), "BMP")
     assert np.array_equal(decode(data[:-3]).pixels[2:], decode(data).pixels[2:])
