@@ -25,7 +25,7 @@ from searchengine.images.rgb import exif_orientation, shows_nothing, swaps_sides
 
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
 # renditions are drawn again, and indexes made before say that they are older.
-DECODING = 3
+DECODING = 2
 
 _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
 
