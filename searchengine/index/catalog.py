@@ -7,7 +7,7 @@ file) does not exist. Every change is one transaction, and all SQL is here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -266,7 +266,7 @@ class Catalog(Database):
         """The ids of images of which the catalog says what cannot be."""
         return [row[0] for row in self.rows(_IMPOSSIBLE)]
 
-    def everything(self) -> Iterator[object]:
+    def everything(self) -> Generator[object, None, None]:
         """Every row of every table, one by one, to be compared with those of a copy."""
         for table in (*schema.TABLES, "sqlite_sequence"):
             yield from self.each_row(f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608

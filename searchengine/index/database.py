@@ -10,7 +10,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,7 +64,7 @@ class Database:
         rows = self.rows(query, values)
         return rows[0][0] if rows else None
 
-    def each_row(self, query: str) -> Iterator[Any]:
+    def each_row(self, query: str) -> Generator[Any, None, None]:
         """The rows one by one, for tables that are not to be held in memory."""
         with translated(self.file.parent):
             yield from self._connection.execute(query)

@@ -98,7 +98,9 @@ def _missing_files(catalog: Catalog) -> int:
 
 
 def _check_catalog(catalog: Catalog) -> Iterator[str]:
-    """Whether every entry can be what was written."""
+    """Whether every entry can be what was written; IndexDamagedError if one cannot even be read."""
+    for _ in catalog.everything():
+        pass  # SQLite itself does not look whether text is text
     for table, other in catalog.contradictions():
         yield f"The catalog contradicts itself: a row of {table} names none of {other}."
     impossible = catalog.impossible_images()
@@ -163,8 +165,9 @@ def _check_copy(folder: Path, catalog: Catalog) -> str | None:
             copy.check()
             if copy.revision != catalog.revision:
                 return None  # a run is active, or was killed; or it is of an index that was here before
-            if any(row != other for row, other in zip_longest(catalog.everything(), copy.everything())):
-                return _DIFFERS
+            with closing(catalog.everything()) as rows, closing(copy.everything()) as others:
+                if any(row != other for row, other in zip_longest(rows, others)):
+                    return _DIFFERS
     except IndexNotFoundError:
         return None  # it comes with the end of the first run
     except SearchEngineError:

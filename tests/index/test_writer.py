@@ -337,6 +337,16 @@ def test_a_snapshot_that_sqlite_has_ended_itself(folder: Path, writer: IndexWrit
         assert catalog.need_number("rows") == 0
 
 
+def test_text_that_is_none_is_damage_of_the_catalog_not_of_its_copy(folder: Path, writer: IndexWriter) -> None:
+    add(writer, a=[1.0, 2.0], b=[3.0, 4.0])
+    writer.back_up()
+    assert verify(folder).sound
+    writer.catalog.change("UPDATE images SET format = CAST(x'504EFF' AS TEXT) WHERE id = 1")
+    verification = verify(folder)
+    assert "UTF-8" in verification.problems[0]
+    assert (verification.repair or "").endswith("--rebuild")
+
+
 def test_a_matrix_that_is_a_pipe_is_not_waited_for(folder: Path, writer: IndexWriter) -> None:
     add(writer, a=[1.0, 2.0])
     (folder / "features.npy").unlink()

@@ -181,13 +181,13 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
                 if turn > 1:  # what is asked for by id is not among them
                     for file in (images / f"more {turn - 2}").iterdir():
                         file.unlink()
-                run = offline(images, index, "--batch-size", "4", "--prune", *["--rebuild"] * (turn % 3 == 2))
+                run = offline(images, index, "--batch-size", "4", "--prune-all", *["--rebuild"] * (turn % 3 == 2))
                 time.sleep(chance.uniform(0.5, 3.5))
                 killed += run.poll() is None
                 run.kill()
                 run.wait()
                 assert not any(client.done() for client in clients), [c.exception() for c in clients if c.done()]
-            assert offline(images, index, "--prune").wait(200) == 0
+            assert offline(images, index, "--prune-all").wait(200) == 0
         finally:
             stop.set()
         requests = sum(client.result() for client in clients)
