@@ -1,15 +1,14 @@
 """The catalog: an SQLite file that says which rows of the feature matrix count, and what stands behind each.
 
 It is the only truth about an index. Whatever it does not mention (rows past the published count, an older feature
-file) does not exist. Every change is one transaction, and all SQL is here.
+file) does not exist. Every change is one transaction. Here is the file itself: how it is opened, copied and checked,
+and its manifest; what it says of images, folders and skipped files is in ``tables.py``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from searchengine.derived import timestamp
@@ -24,7 +23,6 @@ from searchengine.errors import (
 from searchengine.files import flush, flush_folder, parse_json, replacing
 from searchengine.index import schema
 from searchengine.index.database import (
-    Database,
     connect,
     connect_to_read,
     connect_to_write,
@@ -35,38 +33,14 @@ from searchengine.index.database import (
     writable,
 )
 from searchengine.index.features import matrices
-from searchengine.index.types import FileState, ImageRow, ImageUpdate, IndexedImage, Place, Skipped
+from searchengine.index.tables import Tables
 
 FILE_NAME = "catalog.sqlite"
 BACKUP_NAME = "backup.sqlite"
 _APPLICATION_ID = 0x53454E47  # "SENG"
 
-_COLUMNS = (
-    "root", "path", "row", "norm2", "crc", "content_hash", "size", "mtime_ns", "settled", "width", "height", "colour",
-    "format", "ctime_ns", "id",
-)  # fmt: skip
-_INSERT = f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
-_UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"  # noqa: S608
 
-# Each column of a sound row is what the writer puts there; NULL where there is no file.
-_IMPOSSIBLE = """
-SELECT id FROM images WHERE NOT (
-    typeof(row) = 'integer' AND typeof(norm2) = 'real' AND typeof(crc) = 'integer'
-    AND (path IS NULL OR typeof(path) = 'blob')
-    AND (content_hash IS NULL OR (typeof(content_hash) = 'blob' AND length(content_hash) = 16))
-    AND (size IS NULL OR (typeof(size) = 'integer' AND size >= 0))
-    AND (mtime_ns IS NULL OR typeof(mtime_ns) = 'integer')
-    AND (ctime_ns IS NULL OR typeof(ctime_ns) = 'integer')
-    AND (settled IS NULL OR settled IN (0, 1))
-    AND (width IS NULL OR (typeof(width) = 'integer' AND width > 0))
-    AND (height IS NULL OR (typeof(height) = 'integer' AND height > 0))
-    AND (colour IS NULL OR colour GLOB '#[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
-    AND (format IS NULL OR typeof(format) = 'text')
-)
-"""
-
-
-class Catalog(Database):
+class Catalog(Tables):
     """One connection to a catalog; the errors of ``Database``."""
 
     # -- opening ----------------------------------------------------------------------------------------------------
@@ -262,178 +236,11 @@ class Catalog(Database):
         """Rows that refer to one that is missing: the tables of both."""
         return [(row[0], row[2]) for row in self.rows("PRAGMA foreign_key_check")]
 
-    def impossible_images(self) -> list[int]:
-        """The ids of images of which the catalog says what cannot be."""
-        return [row[0] for row in self.rows(_IMPOSSIBLE)]
-
     def everything(self) -> Generator[object, None, None]:
         """Every row of every table, one by one, to be compared with those of a copy."""
         for table in (*schema.TABLES, "sqlite_sequence"):
             yield from self.each_row(f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608
             yield table
-
-    # -- images -----------------------------------------------------------------------------------------------------
-
-    def count(self) -> int:
-        """Images in the index."""
-        return int(self.value("SELECT count(*) FROM images"))
-
-    def ids(self) -> set[int]:
-        """Of all images."""
-        return {row[0] for row in self.rows("SELECT id FROM images")}
-
-    def last_id(self) -> int:
-        """The largest id that was ever given; none is given twice."""
-        return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = 'images'") or 0)
-
-    def reserve_ids(self, last_id: int) -> None:
-        """Ids up to that one are taken."""
-        self.change("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last_id,))
-
-    def rows_from(self, first: int | None) -> list[tuple[int, int, float]]:
-        """(row, id, squared norm) of each image whose row is at least ``first``; of all for None."""
-        least = -(2**63) if first is None else first  # of a damaged catalog, rows below 0 are to be seen too
-        return self.rows("SELECT row, id, norm2 FROM images WHERE row >= ?", (least,))
-
-    def checksums(self) -> list[tuple[int, int, float, int]]:
-        """(row, CRC-32, squared norm, id) of each image, by row."""
-        return self.rows("SELECT row, crc, norm2, id FROM images ORDER BY row")
-
-    def known(self) -> dict[Place, IndexedImage]:
-        """Every image that has a file, by root and path."""
-        labels: dict[int, tuple[str, ...]] = {}
-        for image, label in self.rows("SELECT image, label FROM labels ORDER BY image, position"):
-            labels[image] = (*labels.get(image, ()), label)
-        return {
-            (root, path): IndexedImage(
-                id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ())
-            )
-            for id_, root, path, row, digest, size, mtime, settled, ctime in self.rows(
-                "SELECT id, root, path, row, content_hash, size, mtime_ns, settled, ctime_ns FROM images "
-                "WHERE path IS NOT NULL"
-            )
-        }
-
-    def places(self) -> set[Place]:
-        """Root and path of every image that has a file."""
-        return set(self.rows("SELECT root, path FROM images WHERE root IS NOT NULL"))
-
-    def files(self) -> Iterator[tuple[int, bytes, bytes, bytes | None]]:
-        """(id, folder, path within it, content hash) of every image that has a file, by id."""
-        return self.each_row(
-            "SELECT images.id, roots.path, images.path, content_hash FROM images JOIN roots ON roots.id = images.root "
-            "ORDER BY images.id"
-        )
-
-    def of_content(self, content_hash: bytes) -> tuple[Any, ...] | None:
-        """(id, row, width, height, colour, format) of the first image of that content."""
-        rows = self.rows(
-            "SELECT id, row, width, height, colour, format FROM images WHERE content_hash = ? ORDER BY id LIMIT 1",
-            (content_hash,),
-        )
-        return rows[0] if rows else None
-
-    def ids_of_paths(self, *paths: bytes) -> list[int]:
-        """The ids of images with one of those paths."""
-        marks = ", ".join("?" * len(paths))
-        return [row[0] for row in self.rows(f"SELECT id FROM images WHERE path IN ({marks}) ORDER BY id", paths)]  # noqa: S608
-
-    def records(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        """(id, root, path, width, height, colour, size, format, content hash, labels) of those that exist."""
-        wanted = (json.dumps(list(ids)),)
-        labels: dict[int, tuple[str, ...]] = {}
-        for image, label in self.rows(
-            "SELECT image, label FROM labels WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, position",
-            wanted,
-        ):
-            labels[image] = (*labels.get(image, ()), label)
-        rows = self.rows(
-            "SELECT id, root, path, width, height, colour, size, format, content_hash FROM images "
-            "WHERE id IN (SELECT value FROM json_each(?))",
-            wanted,
-        )
-        return [(*row, labels.get(row[0], ())) for row in rows]
-
-    def store(self, image: ImageRow, row: int, norm2: float, crc: int) -> None:
-        """A new image, or the new content of a known one, whose feature is that row of the matrix."""
-        state = image.state
-        values = (
-            image.root, image.path, row, norm2, crc, image.content_hash, state and state.size, state and state.mtime_ns,
-            state and int(state.settled), image.width, image.height, image.colour, image.format,
-            state and state.ctime_ns, image.id,
-        )  # fmt: skip
-        if image.replaces:
-            assert image.id is not None
-            self.change(_UPDATE, values)
-            self.set_labels(image.id, image.labels)
-        else:
-            self._add_labels(self.change(_INSERT, values), image.labels)
-
-    def set_labels(self, image: int, labels: Sequence[str]) -> None:
-        """The labels of an image, in place of those that it had."""
-        self.change("DELETE FROM labels WHERE image = ?", (image,))
-        self._add_labels(image, labels)
-
-    def _add_labels(self, image: int, labels: Sequence[str]) -> None:
-        self.change_many("INSERT INTO labels VALUES (?, ?, ?)", ((image, i, label) for i, label in enumerate(labels)))
-
-    def move(self, seen: Sequence[ImageUpdate]) -> None:
-        """Known images that were found again, perhaps at another place or with other labels."""
-        # First all paths are cleared: two files may have swapped names, and each path is unique.
-        self.change_many("UPDATE images SET path = NULL WHERE id = ?", ((image.id,) for image in seen))
-        for image in seen:
-            state = image.state
-            self.change(
-                "UPDATE images SET root = ?, path = ?, size = ?, mtime_ns = ?, settled = ?, ctime_ns = ? WHERE id = ?",
-                (image.root, image.path, state.size, state.mtime_ns, int(state.settled), state.ctime_ns, image.id),
-            )
-            self.set_labels(image.id, image.labels)
-
-    def remove(self, ids: Iterable[int]) -> None:
-        """Images go, and their labels with them; their rows of the matrix are dead from now on."""
-        self.change_many("DELETE FROM images WHERE id = ?", ((id_,) for id_ in ids))
-
-    def renumber(self, ids: Sequence[int]) -> None:
-        """Row 0, 1, ... for those images, which were in the order of their rows."""
-        # ascending, so that no row number is taken by two at any time
-        self.change_many("UPDATE images SET row = ? WHERE id = ?", enumerate(ids))
-
-    # -- image folders ----------------------------------------------------------------------------------------------
-
-    def roots(self) -> list[tuple[int, bytes, str]]:
-        """The image folders: id, path, name."""
-        return self.rows("SELECT id, path, name FROM roots ORDER BY id")
-
-    def set_roots(self, roots: Sequence[tuple[int, bytes, str]]) -> None:
-        """The image folders: id, path, name; ids that are in use keep their meaning."""
-        # two may have changed places, and no two may have the same, not even for a moment
-        self.change_many("UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots))
-        self.change_many(
-            "INSERT INTO roots VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path, "
-            "name = excluded.name",
-            roots,
-        )
-
-    # -- files that were skipped ------------------------------------------------------------------------------------
-
-    def skipped(self) -> list[Skipped]:
-        """Every file that could not be used."""
-        return [Skipped(*row) for row in self.rows("SELECT * FROM skipped ORDER BY root, path")]
-
-    def count_skipped(self) -> int:
-        """How many they are."""
-        return int(self.value("SELECT count(*) FROM skipped"))
-
-    def add_skipped(self, files: Iterable[Skipped]) -> None:
-        """Files that could not be used."""
-        self.change_many(
-            "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?, ?)",
-            ((file.root, file.path, file.reason, file.size, file.mtime_ns, file.ctime_ns) for file in files),
-        )
-
-    def forget_skipped(self, files: Iterable[tuple[int | None, bytes | None]]) -> None:
-        """Files that are images now, or gone."""
-        self.change_many("DELETE FROM skipped WHERE root = ? AND path = ?", files)
 
     # -- another catalog --------------------------------------------------------------------------------------------
 
