@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
-import json
 import math
 import re
 import sys
@@ -21,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from searchengine.errors import IndexingError
 from searchengine.files import unguarded
+from searchengine.indexing.json_stream import JsonText, members
 
 # Names of columns in lower case, the most telling first.
 _PATH_NAMES = """
@@ -51,7 +51,6 @@ _EXPECTED_JSON = (
 )
 _ROW_LINES = 20  # a row of more lines has a quote that is never closed
 _EXAMPLES = 3
-_CHUNK = 2**20  # characters
 
 
 @dataclass(slots=True)
@@ -244,8 +243,10 @@ def _read_json(text: TextIO) -> LabelFile:
     seen: set[str] = set()
     captions = 0
     mapping: dict[str, list[str | None]] = defaultdict(list)  # the strings of a file without tables of COCO
-    json_text = _JsonText(text)
-    for table, entry in _members(json_text):
+    json_text = JsonText(text)
+    if json_text.next() != "{":
+        raise ValueError(f"it is no JSON object. {_EXPECTED_JSON}")
+    for table, entry in members(json_text):
         if table not in counts and not seen:
             mapping[table] += [] if entry is None else [entry if isinstance(entry, str) else None]
         if table not in counts:
@@ -356,91 +357,3 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _integer(digits: str) -> int | str:
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
-
-
-def _members(json_text: _JsonText) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object, each list entry by entry after a None: a set of 450 MB is never in memory whole.
-
-    ValueError where it is no object, or is cut off.
-    """
-    if json_text.next() != "{":
-        raise ValueError(f"it is no JSON object. {_EXPECTED_JSON}")
-    json_text.skip("{")
-    while json_text.next() != "}":
-        name = str(json_text.value())
-        json_text.skip(":")
-        if json_text.next() == "[":
-            yield name, None
-            json_text.skip("[")
-            while json_text.next() != "]":
-                yield name, json_text.value()
-                if json_text.next() != "]":
-                    json_text.skip(",")
-            json_text.skip("]")
-        else:
-            yield name, json_text.value()
-        if json_text.next() != "}":
-            json_text.skip(",")
-    json_text.skip("}")
-
-
-class _JsonText:
-    """JSON that is read as far as it is needed."""
-
-    def __init__(self, text: TextIO) -> None:
-        self._text = text
-        self._read = ""
-        self._at = 0
-        self._decoder = json.JSONDecoder()
-
-    def next(self) -> str:
-        """The next character that is not blank."""
-        while True:
-            while self._at < len(self._read):
-                if self._read[self._at] not in " \t\r\n":
-                    return self._read[self._at]
-                self._at += 1
-            if not self._read_on():
-                raise ValueError("it ends too early")
-
-    def is_at_end(self) -> bool:
-        """Whether only blanks are left."""
-        return not self._read[self._at :].strip() and not self._text.read().strip()
-
-    def skip(self, character: str) -> None:
-        """Go past a character, which must be the next."""
-        if self.next() != character:
-            raise ValueError(f"it is no JSON: {self._read[self._at : self._at + 20]!r} where {character!r} should be")
-        self._at += 1
-
-    def value(self) -> Any:
-        """The value that begins here."""
-        self.next()
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._read, self._at)
-            except json.JSONDecodeError:
-                if not self._read_on():
-                    raise
-                continue
-            except ValueError:  # a number of more digits than Python converts
-                self._decoder = json.JSONDecoder(parse_int=_integer)  # slower
-                continue
-            except RecursionError as error:
-                raise ValueError("it is JSON that is nested too deeply") from error
-            if end < len(self._read) or not self._read_on():  # a number at the end of what was read may go on
-                self._at = end
-                return value
-
-    def _read_on(self) -> bool:
-        rest = self._read[self._at :]
-        more = self._text.read(max(_CHUNK, len(rest)))  # twice as much each time, for values that are very long
-        self._read, self._at = rest + more, 0
-        return bool(more)
