@@ -17,11 +17,11 @@ from searchengine.images import MAX_PIXELS
 from searchengine.index.answers import search_by_id
 from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord
-from searchengine.web.cards import Card, card_of, cards_of
+from searchengine.web.cards import Card, cards_of
 from searchengine.web.choices import Address, index_choices, other_side, short_title
 from searchengine.web.images import has_file, read_file
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
-from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, query_json, shown_k, style_of_query
+from searchengine.web.pages import QueryPage, next_k, query_json, shown_k
 from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric, wants_json
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
@@ -242,13 +242,9 @@ def _page(comparison: Comparison) -> ComparePage:
     both, alike = comparison.shared, comparison.alike
     more = max(next_k(len(side.cards), k, side.images) or 0 for side in comparison.sides)
     return ComparePage(
-        query=None if record is None else card_of(record),
         record=record,
         upload=comparison.upload,
-        query_style=style_of_query(record, comparison.upload),
-        file_gone=is_file_gone(record),
         k=k,
-        k_choices=k_choices(k),
         more=more or None,
         indexes=index_choices(current=False, record=record, uploaded=comparison.upload is not None, k=shown_k(k)),
         sides=[_marked(left, both.left), _marked(right, both.right)],

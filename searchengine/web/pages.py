@@ -53,18 +53,24 @@ class HomePage(Page):
 class QueryPage(Page):
     """What every page shows of its query, which is an image of the index, an upload, or neither.
 
-    ``query_style`` has the proportions and the tint of its image; ``more`` is the next larger k.
+    ``more`` is the next larger k.
     """
 
-    query: Card | None
     record: ImageRecord | None
     upload: DecodedUpload | None
-    query_style: str
-    file_gone: bool
     k: int
-    k_choices: list[int]
     more: int | None
     indexes: list[Choice]
+
+    def render(self) -> str:
+        """The page as HTML; templates also get how the query looks."""
+        query = {
+            "query": None if self.record is None else card_of(self.record),
+            "query_style": _style_of_query(self.record, self.upload),
+            "file_gone": self.record is not None and has_picture(self.record) and not has_file(self.record),
+            "k_choices": k_choices(self.k),
+        }
+        return render_template(self.template, **vars(self), **query)
 
 
 @pages.get("/")
@@ -110,18 +116,13 @@ def card_urls(index: ServedIndex | None = None, endpoint: str = "search.by_id", 
     return CardUrls(index, endpoint, values)
 
 
-def style_of_query(record: ImageRecord | None, upload: DecodedUpload | None) -> str:
+def _style_of_query(record: ImageRecord | None, upload: DecodedUpload | None) -> str:
     """The proportions and tint of the query's image, for the page's style element."""
     if upload is not None:
         return query_style(upload.width, upload.height)
     if record is None:
         return ""
     return query_style(record.width or 4, record.height or 3, record.colour)
-
-
-def is_file_gone(record: ImageRecord | None) -> bool:
-    """Whether the file of an image is no longer where it was indexed."""
-    return record is not None and has_picture(record) and not has_file(record)
 
 
 def shown_k(k: int) -> int | None:

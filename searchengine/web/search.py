@@ -29,7 +29,7 @@ from searchengine.web.choices import (
 )
 from searchengine.web.engines import Engine
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.pages import QueryPage, is_file_gone, k_choices, next_k, query_json, shown_k, style_of_query
+from searchengine.web.pages import QueryPage, next_k, query_json, shown_k
 from searchengine.web.queries import Feedback, RequestError, parse_feedback, parse_id, parse_k, parse_metric, wants_json
 from searchengine.web.uploads import DecodedUpload, UploadReader, read_upload
 
@@ -218,13 +218,9 @@ def _results_page(search: Search, hits: list[Hit], labels: PredictedLabels | Non
     nearest = next((hit for hit in hits if record is None or hit.id != record.id), None)
     comparable = not feedback and metric == index.engine.index.metric
     return ResultsPage(
-        query=None if record is None else card_of(record),
         record=record,
         upload=search.upload,
-        query_style=style_of_query(record, search.upload),
-        file_gone=is_file_gone(record),
         k=search.k,
-        k_choices=k_choices(search.k),
         more=more,
         indexes=index_choices(record=record, uploaded=search.upload is not None, **search.kept),
         status=status,
