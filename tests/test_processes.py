@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from searchengine import processes
 from searchengine.processes import CallFailedError, CallTimedOutError, Limits, NoWorkerError, Pool, WorkerTraceback
+from tests.waiting import wait_until
 
 ROOMY = Limits(seconds=60, memory=2**31)
 
@@ -24,13 +25,6 @@ def pool() -> Iterator[Pool]:
     pool = Pool(2)
     yield pool
     pool.close()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def has_ended(process: int) -> bool:

@@ -58,12 +58,12 @@ def decode(
 ) -> DecodedImage:
     """Decode one image file: its main picture, of an animation the first frame with content, upright.
 
-    ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long
-    as the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at
-    a reduced size. With ``size``, (height, width), the pixels are resized
-    as by ``resize``, faster than with two calls. ``preview`` is the longest side of a small copy. With ``profiles``
-    False the numbers are taken as they are stored, whatever colour profile the file has. Thread-safe; the decoders
-    release the GIL, or run in a process of their own: see ``isolation``.
+    ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long as
+    the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at a
+    reduced size. With ``size``, (height, width), the pixels are resized as by ``resize``, faster than with two calls.
+    ``preview`` is the longest side of a small copy. With ``profiles`` False the numbers are taken as they are stored,
+    whatever colour profile the file has. Thread-safe; the decoders release the GIL, or run in a process of their own:
+    see ``isolation``.
 
     Raises NotAnImageError if the content is not an image in a format that can be read, ImageTooLargeError if the
     header announces more than ``max_pixels``, of a JPEG four times as many (before anything is decoded),

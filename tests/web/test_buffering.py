@@ -18,6 +18,7 @@ from waitress.task import ThreadedTaskDispatcher
 from waitress.wasyncore import close_all, poll2
 
 from searchengine.web.buffering import Channel, Limits, TcpServer, serve_socket
+from tests.waiting import wait_until
 from tests.web.slow_clients import WAYS, slow_clients
 
 LARGE = 6_000_000  # bytes, more than the system buffers
@@ -99,14 +100,6 @@ def running(limits: Limits, app: Callable[..., Iterable[bytes]] = application) -
         yield server
     finally:
         server.stop()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """At most twenty seconds."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
