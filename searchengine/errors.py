@@ -6,7 +6,8 @@
     ├── ImageError                 a single image cannot be used
     │   ├── NotAnImageError        not an image in a format that can be read
     │   ├── DamagedImageError      an image that is cut short or broken
-    │   └── ImageTooLargeError     more pixels or bytes than allowed
+    │   ├── ImageTooLargeError     more pixels or bytes than allowed
+    │   └── DecodingKilledError    its decoding was killed, for which it need not be at fault
     ├── DecoderUnavailableError    no process can be started to decode images
     ├── QueryError                 a request that cannot be answered: k, id, shape, NaN
     │   └── UnknownImageError      an id that is not in the index
@@ -74,6 +75,10 @@ class DamagedImageError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """More pixels or bytes than allowed."""
+
+
+class DecodingKilledError(ImageError):
+    """The process that decoded it was killed from outside, which says little about the image."""
 
 
 class DecoderUnavailableError(SearchEngineError):

@@ -50,6 +50,10 @@ class CallFailedError(Exception):
     """The worker ended before it answered."""
 
 
+class CallKilledError(CallFailedError):
+    """The worker was killed from outside, as the kernel does when memory runs out: the call need not be at fault."""
+
+
 class WorkerTraceback(Exception):  # noqa: N818  (no error by itself)
     """The cause of an error that a function raised in a worker: its traceback there, as text."""
 
@@ -104,7 +108,8 @@ class Pool:
 
         Raises:
             CallTimedOutError: it took longer than the limit, and was stopped.
-            CallFailedError: the worker ended while it was at it: a crash, or killed for its memory.
+            CallKilledError: the worker was killed while it was at it.
+            CallFailedError: the worker ended while it was at it: a crash.
             NoWorkerError: no worker can be started.
         """
         request = pickle.dumps((function, args, kwargs, limits), protocol=5)
@@ -173,6 +178,8 @@ class _Worker:
         except (EOFError, pickle.UnpicklingError) as failure:
             if self._process.wait() == -signal.SIGXCPU:
                 raise CallTimedOutError(f"more than {seconds} s of processor time") from failure
+            if self._process.returncode == -signal.SIGKILL:
+                raise CallKilledError("killed") from failure
             raise CallFailedError(self._how_it_ended()) from failure
         return result, error
 

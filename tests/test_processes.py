@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from searchengine import processes
-from searchengine.processes import CallFailedError, CallTimedOutError, Limits, NoWorkerError, Pool, WorkerTraceback
+from searchengine.processes import (
+    CallFailedError,
+    CallKilledError,
+    CallTimedOutError,
+    Limits,
+    NoWorkerError,
+    Pool,
+    WorkerTraceback,
+)
 from tests.waiting import wait_until
 
 ROOMY = Limits(seconds=60, memory=2**31)
@@ -57,6 +65,12 @@ def test_a_crash_ends_the_worker_and_nothing_else(pool: Pool) -> None:
     assert pool.call(os.getpid, limits=ROOMY) != worker
     with pytest.raises(CallFailedError, match="exit code 3"):
         pool.call(os._exit, 3, limits=ROOMY)
+
+
+def test_a_call_whose_worker_is_killed_need_not_be_at_fault(pool: Pool) -> None:
+    with pytest.raises(CallKilledError):
+        pool.call(exec, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", limits=ROOMY)
+    assert pool.call(abs, -1, limits=ROOMY) == 1
 
 
 def test_a_worker_that_was_killed_while_it_was_idle_is_replaced(pool: Pool) -> None:

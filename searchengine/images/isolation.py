@@ -12,10 +12,11 @@ from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from searchengine.compat import processors
-from searchengine.errors import DamagedImageError, DecoderUnavailableError, ImageTooLargeError
+from searchengine.errors import DamagedImageError, DecoderUnavailableError, DecodingKilledError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
 from searchengine.processes import (
     CallFailedError,
+    CallKilledError,
     CallTimedOutError,
     Limits,
     NoWorkerError,
@@ -41,7 +42,8 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
     If it has an argument ``max_pixels``, the limits are those of images of so many pixels.
 
     The decorated function raises ImageTooLargeError too where the image takes too long or too much memory, and
-    DamagedImageError where it crashes its decoder; and DecoderUnavailableError where no worker can be started.
+    DamagedImageError where it crashes its decoder; DecodingKilledError where the worker is killed from outside, and
+    DecoderUnavailableError where none can be started.
     """
 
     def call(data: bytes, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -59,6 +61,10 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
             raise ImageTooLargeError(f"This {format_} image takes too long to decode. Use a smaller copy.") from error
         except MemoryError as error:
             raise too_large(format_) from error
+        except CallKilledError as error:
+            raise DecodingKilledError(
+                f"The process that decoded this {format_} image was killed, perhaps because memory ran out. Try again."
+            ) from error
         except CallFailedError as error:
             raise DamagedImageError(
                 f"This {format_} image is damaged: it crashes its decoder ({error}). Try a fresh copy."

@@ -1,4 +1,4 @@
-"""What a search by an image of the index answers, and what is to be said of an answer."""
+"""Search by an image of the index, and count copies among the hits."""
 
 from __future__ import annotations
 
@@ -45,4 +45,4 @@ def copies_sentence(hits: Sequence[Hit]) -> str:
     copies = count_copies(hits)
     if copies < _COPIES_WORTH_SAYING * len(hits) or copies < 2:
         return ""
-    return f"{copies} of these {len(hits)} are copies of another of them. Ask for more to see what else is alike."
+    return f"{copies} of these {len(hits)} are copies of others shown. Ask for more results to see other pictures."

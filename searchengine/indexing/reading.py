@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ImageError, ImageTooLargeError, NotAnImageError
+from searchengine.errors import DecodingKilledError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
 from searchengine.index.types import FileState, content_hash
@@ -44,7 +44,7 @@ class Reading:
     picture: Picture | None = None
     reason: str | None = None
     vanished: bool = False  # it existed when the folder was walked
-    lost: bool = False  # it could not be read at all, which says nothing about its content
+    lost: bool = False  # it could not be read or decoded for now, which says nothing about its content
 
 
 def read_ahead(
@@ -99,6 +99,6 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[
     try:
         image = preprocess(data)
     except ImageError as error:
-        return Reading(candidate, state, digest, reason=str(error))
+        return Reading(candidate, state, digest, reason=str(error), lost=isinstance(error, DecodingKilledError))
     picture = Picture(image.pixels, image.width, image.height, average_colour(image.pixels), image.format)
     return Reading(candidate, state, digest, picture)

@@ -187,3 +187,20 @@ def test_without_a_decoding_process_nothing_is_decided_about_an_image(
             update()
     summary = update()
     assert (summary.images, summary.changed, summary.skipped, summary.removed) == (images, 1, 0, 0)
+
+
+def test_an_image_whose_decoding_is_killed_is_tried_again(
+    photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does when memory runs out: here in place of the first answer of the pool."""
+    Image.new("RGB", (8, 8), "red").save(photos / "scan.tif")  # decoded in a process of its own
+    images = update().images
+    Image.new("RGB", (9, 9), "blue").save(photos / "scan.tif")
+    call = isolation._POOL.call
+    with monkeypatch.context() as killing:
+        command = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+        killing.setattr(isolation._POOL, "call", lambda *_, limits, **__: call(exec, command, limits=limits))
+        summary = update()
+        assert (summary.images, summary.skipped, summary.removed) == (images, 1, 0)
+    summary = update()
+    assert (summary.images, summary.changed, summary.skipped, summary.removed) == (images, 1, 0, 0)
