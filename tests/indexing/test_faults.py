@@ -194,8 +194,10 @@ def test_an_image_whose_decoding_is_killed_is_tried_again(
 ) -> None:
     """As the kernel does when memory runs out: here in place of the first answer of the pool."""
     Image.new("RGB", (8, 8), "red").save(photos / "scan.tif")  # decoded in a process of its own
+    write_pictures(photos, **{f"n{i}": i for i in range(9)})  # so many that one may go
     images = update().images
     Image.new("RGB", (9, 9), "blue").save(photos / "scan.tif")
+    age(photos)
     call = isolation._POOL.call
     with monkeypatch.context() as killing:
         command = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
