@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,18 +45,6 @@ docs/TRAINING.md says what each flag does, and what it is worth.
 _BACKBONE, _RECIPE = "The backbone", "How it is learnt"
 
 
-@dataclass(frozen=True, slots=True)
-class _Backbone:
-    """The options of the section of the backbone."""
-
-    backbone: str
-    layer: tuple[str, ...]
-    pooling: str
-    weights: str | None
-    preprocessing: str | None
-    input_size: int | None
-
-
 @verb("train", "learn a metric from labelled images: a model of your own", _EXAMPLES)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
 @option(
@@ -71,7 +59,7 @@ class _Backbone:
 @option(
     "--backbone",
     "--model",
-    "backbone",
+    "model",
     section=_BACKBONE,
     metavar="NAME|FILE",
     default="resnet50",
@@ -92,7 +80,13 @@ class _Backbone:
     default="none",
     help="how a convolutional layer is reduced to one number per channel (default: none)",
 )
-@option("--weights", section=_BACKBONE, metavar="FILE", help="a weights file of your own, or the published one")
+@option(
+    "--weights",
+    section=_BACKBONE,
+    metavar="FILE",
+    default="imagenet",
+    help="a weights file of your own, or the published one",
+)
 @option("--preprocessing", section=_BACKBONE, type=choice(*PREPROCESSINGS), help="of a .keras file (default: none)")
 @option(
     "--input-size",
@@ -194,9 +188,15 @@ def train(
     out: Path,
     labels: str,
     exclude: tuple[str, ...],
+    model: str,
+    layer: tuple[str, ...],
+    pooling: str,
+    weights: str,
+    preprocessing: str | None,
+    input_size: int | None,
     restart: bool,
     as_json: bool,
-    **details: Any,
+    **recipe: Any,
 ) -> int:
     """Learn a metric from labelled images.
 
@@ -208,47 +208,41 @@ def train(
     new layer, in seconds. A part of the images is held back; after each epoch it tells how good the metric is, and the
     epoch with the best mAP is the model that is written. A run that was stopped resumes with the same command.
     """
-    from searchengine.extractors import make_spec, weights_file
+    from searchengine.extractors import ExtractorOptions, spec_of
     from searchengine.learn.triplets.network import layer_before_last_dense
     from searchengine.learn.triplets.recipe import Recipe
-    from searchengine.learn.triplets.run import check_out, train_metric
+    from searchengine.learn.triplets.run import TrainingOptions, check_out, train_metric
     from searchengine.progress import Bar
 
     if labels == "none":
         raise click.UsageError("--labels none leaves nothing to learn from.")
-    model = _Backbone(**{field.name: details.pop(field.name) for field in fields(_Backbone)})
-    recipe = Recipe(**{name: value for name, value in details.items() if value is not None})
     check_out(out)
-    weights = model.weights or "imagenet"
-    spec = make_spec(
-        model.backbone,
-        layer=model.layer or layer_before_last_dense(model.backbone),
-        pooling=model.pooling,
+    backbone = ExtractorOptions(
+        model,
+        layer or layer_before_last_dense(model),
+        pooling,
         normalize="none",
         weights=weights,
-        preprocessing=model.preprocessing,
-        input_size=model.input_size,
+        preprocessing=preprocessing,
+        input_size=input_size,
         full_decode=True,  # as the trained model will be used
     )
+    options = TrainingOptions(
+        Recipe(**{name: value for name, value in recipe.items() if value is not None}),
+        labels,
+        exclude,
+        backbone.weights_file,
+        settings.precision,
+        settings.runtime,
+        restart,
+    )
     with Bar(all_skipped="--json lists them all") as bar:
-        trained = train_metric(
-            images,
-            out,
-            spec,
-            bar,
-            recipe=recipe,
-            weights_file=weights_file(weights, model.backbone),
-            labels=labels,
-            exclude=exclude,
-            precision=settings.precision,
-            runtime=settings.runtime,
-            restart=restart,
-        )
+        trained = train_metric(images, out, spec_of(backbone), options, bar)
     if as_json:
         print_json({**asdict(trained), "model": str(trained.model)})
     else:
         print_result("\n".join(_report(trained)))
-        print_note(_advice(recipe, trained))
+        print_note(_advice(options.recipe, trained))
         following = ["searchengine", "index", *map(str, images), "--model", str(out)]
         following += ["--labels", labels] if labels != "folder" else []
         print_note(f"next:\n  {shlex.join([*following, '--index-dir', f'{out.stem}-index'])}")

@@ -5,26 +5,26 @@ Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on 
 
 from searchengine.extractors.extractor import Extractor
 from searchengine.extractors.loading import (
-    changed_spec,
     extractor_from_spec,
     feature_size,
     load_extractor,
     make_spec,
     prepare,
-    weights_file,
+    spec_of,
 )
 from searchengine.extractors.models import names as model_names
+from searchengine.extractors.source import ExtractorOptions
 from searchengine.extractors.spec import ExtractorSpec
 
 __all__ = [
     "Extractor",
+    "ExtractorOptions",
     "ExtractorSpec",
-    "changed_spec",
     "extractor_from_spec",
     "feature_size",
     "load_extractor",
     "make_spec",
     "model_names",
     "prepare",
-    "weights_file",
+    "spec_of",
 ]

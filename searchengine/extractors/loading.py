@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,16 @@ from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
 from searchengine.extractors.models import PublishedWeights
 from searchengine.extractors.source import ExtractorOptions, Say, is_model_file
 from searchengine.extractors.sources import source_asked_for, source_of
-from searchengine.extractors.spec import IMAGENET, NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
+from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
 
 
-def make_spec(
-    model: str | Path = "vgg16",
-    *,
-    layer: str | Sequence[str] | None = None,
-    pooling: str = "none",
-    normalize: str = "l2",
-    weights: str | Path = IMAGENET,
-    preprocessing: str | None = None,
-    input_size: int | None = None,
-    full_decode: bool | None = None,
-) -> ExtractorSpec:
+def make_spec(model: str | Path = "vgg16", **options: Any) -> ExtractorSpec:
+    """``spec_of`` for options by their names in ``ExtractorOptions``."""
+    return spec_of(ExtractorOptions(model, **options))
+
+
+def spec_of(options: ExtractorOptions) -> ExtractorSpec:
     """The spec of what is asked for.
-
-    Args:
-        model: a name, see ``model_names``, or a ``.keras`` file.
-        layer: one or several; the model's default if left out.
-        pooling: how a convolutional layer becomes one number a channel: "none", "avg", "max" or "gem".
-        normalize: "l2" for features of length one, or "none".
-        weights: "imagenet" or a file.
-        preprocessing: of a ``.keras`` file, one of ``building.PREPROCESSINGS``.
-        input_size: side in pixels, of a ``.keras`` file that takes any and of EfficientNet-Lite.
-        full_decode: False decodes large JPEGs at a reduced scale; EfficientNet-Lite does that by default.
 
     A subprocess looks into the model where its layers must be known and were not asked for before; none is loaded here.
 
@@ -49,30 +33,13 @@ def make_spec(
         WeightsNotFoundError: there is no such file.
         ExtractorError: a file of the wrong kind, or options that do not go together.
     """
-    check_name("normalisation", normalize, NORMALIZATIONS)
-    check_name("pooling", pooling, POOLINGS)
-    layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
-    for name in layers:
-        if layers.count(name) > 1:
+    check_name("normalisation", options.normalize, NORMALIZATIONS)
+    check_name("pooling", options.pooling, POOLINGS)
+    for name in options.layers:
+        if options.layers.count(name) > 1:
             raise ExtractorError(f"The layer {name} is asked for twice.")
-    known = model if is_model_file(model) else str(model).lower()
-    options = ExtractorOptions(known, layers, pooling, normalize, weights, preprocessing, input_size, full_decode)
-    return source_asked_for(options.model).spec(options)
-
-
-def changed_spec(
-    spec: ExtractorSpec, weights_file: Path | None, options: Mapping[str, Any]
-) -> tuple[ExtractorSpec, Path | None]:
-    """A spec but for some options, by the names that ``make_spec`` gives them, and its weights file.
-
-    ``weights_file`` is the file that the spec was made with. Another layer is not pooled unless ``options`` say so.
-    """
-    changes = {("layers" if name == "layer" else name): value for name, value in options.items()}
-    if "layers" in changes:
-        layers = changes["layers"]
-        changes = {"pooling": "none", **changes, "layers": (layers,) if isinstance(layers, str) else tuple(layers)}
-    changed = replace(source_of(spec.model).options(spec, weights_file), **changes)
-    return source_asked_for(changed.model).spec(changed), changed.weights_file
+    model = options.model if is_model_file(options.model) else str(options.model).lower()
+    return source_asked_for(model).spec(replace(options, model=model))
 
 
 def feature_size(spec: ExtractorSpec) -> int | None:
@@ -80,15 +47,9 @@ def feature_size(spec: ExtractorSpec) -> int | None:
     return source_of(spec.model).feature_size(spec)
 
 
-def weights_file(weights: str | Path, model: str | Path = "") -> Path | None:
-    """The file that holds the weights, ``--weights FILE`` or a ``.keras`` file; None for "imagenet"."""
-    return ExtractorOptions(model, weights=weights).weights_file
-
-
 def load_extractor(
     model: str | Path = "vgg16",
     *,
-    weights: str | Path = IMAGENET,
     precision: str = "auto",
     runtime: str = "auto",
     threads: int | None = None,
@@ -98,7 +59,7 @@ def load_extractor(
     """The extractor that is asked for, ready to ``embed``; the model is prepared first if this is its first time.
 
     Args:
-        model: and ``weights``, ``options``: as ``make_spec`` takes them.
+        model: and ``options``: as ``make_spec`` takes them.
         precision: "float32", "bfloat16", or "auto" for what the device does best.
         runtime: "openvino", "keras", or "auto": Keras where it finds a GPU, else OpenVINO.
         threads: bounds the processor threads of one batch.
@@ -108,9 +69,10 @@ def load_extractor(
         ExtractorError: the errors of ``make_spec``; and the model cannot be made or run.
         WeightsNotFoundError: the published weights are neither cached nor can be downloaded.
     """
+    asked = ExtractorOptions(model, **options)
     return extractor_from_spec(
-        make_spec(model, weights=weights, **options),
-        weights_file=weights_file(weights, model),
+        spec_of(asked),
+        weights_file=asked.weights_file,
         precision=precision,
         runtime=runtime,
         threads=threads,

@@ -6,7 +6,7 @@ weights come as packages from the registry. ``custom``: ``.keras`` files. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,19 +28,32 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that forma
 
 @dataclass(frozen=True, slots=True)
 class ExtractorOptions:
-    """What a user asks for; None and the empty tuple stand for the model's own default.
+    """What a user asks for; None stands for the model's own default.
 
-    ``model`` is a name or a ``.keras`` file, ``weights`` "imagenet" or a file, ``input_size`` a side in pixels.
+    Attributes:
+        model: a name, see ``model_names``, or a ``.keras`` file.
+        layer: one or several.
+        pooling: how a convolutional layer becomes one number a channel: "none", "avg", "max" or "gem".
+        normalize: "l2" for features of length one, or "none".
+        weights: "imagenet" or a file.
+        preprocessing: of a ``.keras`` file, one of ``building.PREPROCESSINGS``.
+        input_size: side in pixels, of a ``.keras`` file that takes any and of EfficientNet-Lite.
+        full_decode: False decodes large JPEGs at a reduced scale; EfficientNet-Lite does that by default.
     """
 
     model: str | Path = "vgg16"
-    layers: tuple[str, ...] = ()
+    layer: str | Sequence[str] | None = None
     pooling: str = "none"
     normalize: str = "l2"
     weights: str | Path = IMAGENET
     preprocessing: str | None = None
     input_size: int | None = None
     full_decode: bool | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers one by one; empty for the model's default."""
+        return (self.layer,) if isinstance(self.layer, str) else tuple(self.layer or ())
 
     @property
     def weights_file(self) -> Path | None:

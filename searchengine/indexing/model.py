@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,49 +14,45 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError, ExtractorMismatchError, IndexingError, SearchEngineError
 from searchengine.extractors import (
     Extractor,
+    ExtractorOptions,
     ExtractorSpec,
-    changed_spec,
     extractor_from_spec,
     feature_size,
-    make_spec,
+    spec_of,
 )
-from searchengine.extractors import weights_file as weights_file_of
+from searchengine.extractors.sources import source_of
 from searchengine.files import path_from_text, path_to_text
 from searchengine.images import DECODING, DecodedImage
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing.options import ModelOptions
+from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress
 
 _FEATURE_BYTES = 4  # of a float32
+_ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
 
 
-def choose_spec(options: ModelOptions, index_dir: Path) -> tuple[ExtractorSpec, Path | None]:
+def choose_spec(options: IndexingOptions, index_dir: Path) -> tuple[ExtractorSpec, Path | None]:
     """The extractor that the options name or, where they are silent, that made the index; and its weights file.
 
     Raises:
         ExtractorError: there is no such model, layer or file, or the options contradict each other.
     """
     known = recorded(index_dir) if options.model is None else None
-    asked: dict[str, Any] = {
-        "layer": options.layer or None,
-        "pooling": options.pooling,
-        "normalize": options.normalize,
-        "weights": None if options.weights is None else os.fspath(options.weights),
-        "preprocessing": options.preprocessing,
-        "input_size": options.input_size,
-        "full_decode": False if options.scaled_decoding else None,
-    }
-    asked = {name: value for name, value in asked.items() if value is not None}
+    asked = {name: getattr(options, name) for name in _ASKED if getattr(options, name) not in (None, ())}
+    if options.scaled_decoding:
+        asked["full_decode"] = False
     if known is None:
-        model = "vgg16" if options.model is None else os.fspath(options.model)
-        return make_spec(model, **asked), weights_file_of(asked.get("weights", "imagenet"), model)
+        chosen = ExtractorOptions(**asked)
+        return spec_of(chosen), chosen.weights_file
     if not known.spec.embeds and not known.spec.is_imported:
         raise IndexingError(known.spec.missing)
     file = path_from_text(known.weights_file) if known.weights_file else None
-    if asked and known.spec.embeds:
-        return changed_spec(known.spec, file, asked)
-    return known.spec, file
+    if not asked or not known.spec.embeds:
+        return known.spec, file
+    unpooled = {"pooling": "none"} if "layer" in asked else {}
+    chosen = replace(source_of(known.spec.model).options(known.spec, file), **{**unpooled, **asked})
+    return spec_of(chosen), chosen.weights_file
 
 
 class RunExtractor:
@@ -78,7 +72,7 @@ class RunExtractor:
         return cls(extractor.spec, lambda: extractor)
 
     @classmethod
-    def chosen(cls, options: ModelOptions, index_dir: Path, progress: Progress) -> RunExtractor:
+    def chosen(cls, options: IndexingOptions, index_dir: Path, progress: Progress) -> RunExtractor:
         """The one that the options or the index name; the errors of ``choose_spec``."""
         spec, weights_file = choose_spec(options, index_dir)
 

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """Which extractor a run uses; what is left out is as the index was made, or VGG16 fc2 for a new one.
+class IndexingOptions:
+    """The flags of ``searchengine index``.
 
     Args:
-        model: a name that ``searchengine models`` lists, or a ``.keras`` file.
-        layer: the layer whose output is the feature, or several, whose outputs are put side by side.
-        pooling: "none", "avg", "max" or "gem": how a convolutional layer becomes one number per channel.
-        normalize: "l2" for features of length 1, or "none".
-        weights: a weights file of your own, or "imagenet".
-        preprocessing: of a ``.keras`` file: "none", "unit", "tf", "torch" or "caffe".
-        input_size: in pixels, of a model that takes images of any size.
+        model: and what follows up to ``input_size``: as ``ExtractorOptions`` has it; None: as the index was made, or
+            VGG16 fc2 for a new one.
         scaled_decoding: decode large JPEGs at a reduced size.
         precision: "auto", "float32" or "bfloat16".
         runtime: "auto", "openvino" or "keras".
-    """
-
-    model: str | os.PathLike[str] | None = None
-    layer: str | Sequence[str] | None = None
-    pooling: str | None = None
-    normalize: str | None = None
-    weights: str | os.PathLike[str] | None = None
-    preprocessing: str | None = None
-    input_size: int | None = None
-    scaled_decoding: bool = False
-    precision: str = "auto"
-    runtime: str = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class IndexingOptions(ModelOptions):
-    """The flags of ``searchengine index``; those of the model are in ``ModelOptions``.
-
-    Args:
         exclude: patterns of files and folders to leave out.
         default_excludes: leave out hidden files, and what other programs leave among photos (``images.find``).
         follow_links: take also what links out of the image folders lead to.
@@ -58,6 +34,16 @@ class IndexingOptions(ModelOptions):
             a batch for the model is not full. A killed run loses no more than that.
     """
 
+    model: str | Path | None = None
+    layer: str | Sequence[str] | None = None
+    pooling: str | None = None
+    normalize: str | None = None
+    weights: str | Path | None = None
+    preprocessing: str | None = None
+    input_size: int | None = None
+    scaled_decoding: bool = False
+    precision: str = "auto"
+    runtime: str = "auto"
     exclude: str | Sequence[str] = ()
     default_excludes: bool = True
     follow_links: bool = False

@@ -15,13 +15,13 @@ from searchengine.extractors import ExtractorSpec, make_spec
 from searchengine.extractors.custom import CustomSource
 from searchengine.extractors.layers import LayerInfo, NetworkInfo
 from searchengine.indexing import model
-from searchengine.indexing.options import ModelOptions
+from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import Recorded
 from tests.fakes import OTHER_SPEC, FakeExtractor, write_pictures
 
 
 def asked(**options: Any) -> ExtractorSpec:
-    return model.choose_spec(ModelOptions(**options), Path("index"))[0]
+    return model.choose_spec(IndexingOptions(**options), Path("index"))[0]
 
 
 def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,6 @@ Importing this loads no TensorFlow.
 """
 
 from searchengine.learn.triplets.recipe import Recipe
-from searchengine.learn.triplets.run import Trained, train_metric
+from searchengine.learn.triplets.run import Trained, TrainingOptions, train_metric
 
-__all__ = ["Recipe", "Trained", "train_metric"]
+__all__ = ["Recipe", "Trained", "TrainingOptions", "train_metric"]

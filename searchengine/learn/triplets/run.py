@@ -9,7 +9,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,29 @@ from searchengine.learn.triplets.validation import Scores, score, validation_par
 from searchengine.progress import QUIET, Progress
 
 _FREE_SETTINGS = frozenset({"epochs", "patience"})  # may differ from those of the run that is resumed
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How a metric is learnt.
+
+    Attributes:
+        recipe: of the network and its steps.
+        labels: "folder" or a file, as for an index.
+        exclude: patterns of what is left out.
+        weights_file: of the backbone, unless they are the published ones.
+        precision: of the frozen backbone.
+        runtime: of the frozen backbone.
+        restart: start again instead of resuming.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    labels: str = "folder"
+    exclude: Sequence[str] = ()
+    weights_file: Path | None = None
+    precision: str = "auto"
+    runtime: str = "auto"
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +107,8 @@ def train_metric(
     folders: Sequence[Path],
     out: Path,
     spec: ExtractorSpec,
+    options: TrainingOptions | None = None,
     progress: Progress = QUIET,
-    *,
-    recipe: Recipe | None = None,
-    weights_file: Path | None = None,
-    labels: str = "folder",
-    exclude: Sequence[str] = (),
-    precision: str = "auto",
-    runtime: str = "auto",
-    restart: bool = False,
 ) -> Trained:
     """Learn a metric, or resume learning it, and write the model.
 
@@ -100,14 +116,8 @@ def train_metric(
         folders: of images.
         out: the ``.keras`` file. A CSV table of the epochs and a folder with the state of the run are put beside it.
         spec: the backbone, cut where the new layer begins; its normalisation does not matter.
+        options: how.
         progress: of the images, then of the batches; a sentence for each epoch.
-        recipe: how.
-        weights_file: of the backbone, unless they are the published ones.
-        labels: "folder" or a file, as for an index.
-        exclude: patterns of what is left out.
-        precision: of the frozen backbone.
-        runtime: of the frozen backbone.
-        restart: start again instead of resuming.
 
     Raises:
         LearningError: nothing can be learnt, the state on disk is of another run, the disk is full, or the loss became
@@ -116,20 +126,26 @@ def train_metric(
         ExtractorError, WeightsNotFoundError: the backbone cannot be loaded.
     """
     began = time.monotonic()
-    recipe = recipe or Recipe()
+    options = options or TrainingOptions()
+    recipe = options.recipe
     check_out(out)
-    files = gathering.find_labelled(folders, labels=labels, exclude=exclude)
+    files = gathering.find_labelled(folders, labels=options.labels, exclude=options.exclude)
     with _alone(out):
         raw = spec.unnormalized
         extractor = extractor_from_spec(
-            raw, weights_file=weights_file, precision=precision, runtime=runtime, gpu=True, progress=progress.say
+            raw,
+            weights_file=options.weights_file,
+            precision=options.precision,
+            runtime=options.runtime,
+            gpu=True,
+            progress=progress.say,
         )
         task = _prepare(files, extractor, out, progress, recipe)
         _describe(task, files, progress)
-        built = network.load_backbone(raw, weights_file, progress.say)
+        built = network.load_backbone(raw, options.weights_file, progress.say)
         model, learner = _network(built, task, recipe)
         settings = {**asdict(recipe), "spec": raw.to_json(), "images": task.data.version}
-        state = None if restart else load_checkpoint(_checkpoint_file(out), settings, free=_FREE_SETTINGS)
+        state = None if options.restart else load_checkpoint(_checkpoint_file(out), settings, free=_FREE_SETTINGS)
         if state is None:
             state = start_training(learner, lambda: task.score(learner), settings)
         else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from searchengine.learn.triplets import Recipe, Trained, train_metric
+from searchengine.learn.triplets import Recipe, Trained, TrainingOptions, train_metric
 from tests.learn.triplets import tiny
 
 
@@ -21,16 +21,8 @@ class Setting:
         images = changes.pop("photos", self.photos)
         options = {name: changes.pop(name) for name in ("labels", "restart", "exclude") if name in changes}
         recipe = Recipe(**{"dim": 4, "epochs": 8, "batch": 12, "learning_rate": 0.05, "validation": 0.4, **changes})
-        return train_metric(
-            [images],
-            out,
-            tiny.spec_of(self.backbone),
-            told or tiny.Told(),
-            recipe=recipe,
-            weights_file=self.backbone,
-            runtime="keras",
-            **options,
-        )
+        wanted = TrainingOptions(recipe, weights_file=self.backbone, runtime="keras", **options)
+        return train_metric([images], out, tiny.spec_of(self.backbone), wanted, told or tiny.Told())
 
 
 @pytest.fixture(scope="package")
