@@ -20,6 +20,7 @@ from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
 from searchengine.index import lock, state
 from searchengine.index.catalog import Catalog
 from searchengine.index.features import is_whole
+from searchengine.index.filters import EVERYTHING, Cursor, Filter
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import State
@@ -54,7 +55,15 @@ class LocalIndex(Index):
 
     # -- search -----------------------------------------------------------------------------------------------------
 
-    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 20,
+        metric: str | None = None,
+        *,
+        filter: Filter = EVERYTHING,
+        after: Cursor | None = None,
+    ) -> list[list[Hit]]:
         """The k nearest images of each query.
 
         Args:
@@ -69,6 +78,8 @@ class LocalIndex(Index):
             QueryError: a wrong shape, NaN or infinity, or k below 1.
             UnknownNameError: no such metric.
         """
+        if filter or after is not None:
+            raise QueryError("This index cannot filter its answers or go on with them.")
         now = self.state()
         metric = check_metric(metric or now.metric)
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below

@@ -14,14 +14,38 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
 
 
 class Index(Protocol):
     """A collection, open for reading; safe to share between threads. It sees what a running writer commits."""
 
-    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
-        """(m, d) or (d,) -> m lists of at most k hits, ordered by (distance, id); QueryError, UnknownNameError."""
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 20,
+        metric: str | None = None,
+        *,
+        filter: Filter = EVERYTHING,
+        after: Cursor | None = None,
+    ) -> list[list[Hit]]:
+        """(m, d) or (d,) -> m lists of at most k hits, ordered by (distance, id); QueryError, UnknownNameError.
+
+        Only images that pass the filter are ranked, and only what comes after the cursor is answered.
+        """
+        ...
+
+    def count(self, filter: Filter = EVERYTHING) -> int:
+        """How many images pass a filter."""
+        ...
+
+    def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
+        """The first n images that pass a filter, by id, from that id on, which is left out."""
+        ...
+
+    def facets(self, filter: Filter = EVERYTHING) -> Facets:
+        """What the images that pass a filter have, with counts."""
         ...
 
     def feature(self, image_id: int) -> NDArray[np.float32]:

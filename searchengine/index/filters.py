@@ -1,0 +1,212 @@
+"""Which images may be answered, and where an answer goes on: plain values with one spelling each.
+
+A filter is spelt by the names in ``FIELDS``, in an address as ``label=dog&folder=trips&after=2024-01-01``, on the
+command line as ``--label dog --folder trips --after 2024-01-01`` and in JSON as ``{"label": ["dog"], ...}``. Several
+values of one field mean any of them; several fields mean all of them.
+"""
+
+from __future__ import annotations
+
+import calendar
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from typing import Any, Self
+
+from searchengine.errors import QueryError
+
+FIELDS = {
+    "label": "labels",
+    "folder": "folders",
+    "after": "after",
+    "before": "before",
+    "format": "formats",
+    "camera": "cameras",
+    "min_width": "min_width",
+    "max_width": "max_width",
+    "min_height": "min_height",
+    "max_height": "max_height",
+    "ids": "ids",
+}  # how each field of a filter is spelt
+_TEXTS = ("label", "folder", "format", "camera")
+_SIDES = ("min_width", "max_width", "min_height", "max_height")
+_LARGEST = 2**63 - 1  # that SQLite and NumPy can hold
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which images may be answered; one without any choice is false, and lets all of them pass.
+
+    Attributes:
+        labels: an image has any of these.
+        folders: it lies below one of these, as paths are shown; without slashes at the ends.
+        after: it was taken on this day or later, by its EXIF data, else by the time of its file.
+        before: it was taken on this day or earlier.
+        formats: "JPEG", "PNG", ...; in capital letters.
+        cameras: as EXIF data names them.
+        min_width, max_width, min_height, max_height: of the upright picture, in pixels.
+        ids: its id is among these; None for any.
+
+    Raises:
+        QueryError: a value that no image can have.
+    """
+
+    labels: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    after: date | None = None
+    before: date | None = None
+    formats: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    min_width: int | None = None
+    max_width: int | None = None
+    min_height: int | None = None
+    max_height: int | None = None
+    ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folders", tuple(folder.strip("/") for folder in self.folders))
+        object.__setattr__(self, "formats", tuple(name.upper() for name in self.formats))
+        for name in _TEXTS:
+            if "" in getattr(self, FIELDS[name]):
+                raise QueryError(f"A {name} to filter by is empty. Leave it out to see all.")
+        for name in _SIDES:
+            if not 1 <= (getattr(self, name) or 1) <= _LARGEST or getattr(self, name) == 0:
+                raise QueryError(f"{name} must be a whole number of pixels of at least 1, not {getattr(self, name)}.")
+        for id_ in self.ids or ():
+            if not 0 <= id_ <= _LARGEST:
+                raise QueryError(f"{id_} is not the id of an image.")
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) not in ((), None) for field in fields(self))
+
+    # -- as text ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Sequence[str]]) -> Self:
+        """Read it from the texts of each field in ``FIELDS``, as an address or a form has them; others are ignored.
+
+        Empty texts, which a form sends for what was not filled in, do not count, except for ``ids``: no image at all.
+
+        Raises:
+            QueryError: a text that cannot be read.
+        """
+        given = {name: [text for text in values.get(name, ()) if text] for name in FIELDS}
+        chosen: dict[str, Any] = {FIELDS[name]: tuple(given[name]) for name in _TEXTS}
+        chosen |= {name: _whole(given[name][-1], name) for name in _SIDES if given[name]}
+        if given["after"]:
+            chosen["after"] = _period(given["after"][-1])[0]
+        if given["before"]:
+            chosen["before"] = _period(given["before"][-1])[1]
+        if "ids" in values:
+            parts = ",".join(given["ids"]).split(",")
+            chosen["ids"] = tuple(_whole(part.strip(), "ids") for part in parts if part.strip())
+        return cls(**chosen)
+
+    def to_fields(self) -> dict[str, list[str]]:
+        """The texts of each field that makes a choice; ``from_fields`` reads them back."""
+        values = self.to_json()
+        if self.ids is not None:
+            values["ids"] = [",".join(map(str, self.ids))]
+        return {name: list(map(str, value if isinstance(value, list) else [value])) for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: object) -> Self:
+        """Read it from an object of JSON: each value is a text, a number, or a list of them; QueryError."""
+        if not isinstance(values, Mapping):
+            raise QueryError(f"A filter is an object with some of {', '.join(FIELDS)}.")
+        texts: dict[str, list[str]] = {}
+        for name, value in values.items():
+            if name not in FIELDS:
+                raise QueryError(f"There is no filter named {name!r}. There are {', '.join(FIELDS)}.")
+            texts[name] = []
+            for part in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(part, bool) or not isinstance(part, str | int):
+                    raise QueryError(f"{name} must be a text, a whole number, or a list of them, not {part!r}.")
+                texts[name].append(str(part))
+        return cls.from_fields(texts)
+
+    def to_json(self) -> dict[str, Any]:
+        """An object for JSON with each field that makes a choice; ``from_json`` reads it back."""
+        values: dict[str, Any] = {}
+        for name, attribute in FIELDS.items():
+            value = getattr(self, attribute)
+            if value not in ((), None) or (name == "ids" and value == ()):
+                values[name] = (
+                    list(value) if isinstance(value, tuple) else str(value) if isinstance(value, date) else value
+                )
+        return values
+
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last hit that was shown: an answer goes on with what comes after it by (distance, id).
+
+    Spelt ``<distance>:<id>``, with every digit of the distance.
+    """
+
+    distance: float
+    id: int
+
+    def __str__(self) -> str:
+        return f"{float(self.distance)!r}:{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read it from its text; QueryError."""
+        distance, _, id_ = text.rpartition(":")
+        try:
+            cursor = cls(float(distance), int(id_))
+        except ValueError:
+            cursor = cls(math.nan, 0)
+        if not math.isfinite(cursor.distance) or not 0 <= cursor.id <= _LARGEST:
+            raise QueryError(f"{text[:80]!r} does not say where to go on. Begin again with the first results.")
+        return cursor
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """One value of a facet, and how many images have it."""
+
+    value: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """What the images that pass a filter have, by count and then by value, the most frequent first.
+
+    Each facet leaves its own choice out, so that another value can be chosen. ``folder`` has every folder, with all
+    that lies below it; ``year`` is the one in which an image was taken.
+    """
+
+    label: tuple[FacetValue, ...] = ()
+    folder: tuple[FacetValue, ...] = ()
+    format: tuple[FacetValue, ...] = ()
+    camera: tuple[FacetValue, ...] = ()
+    year: tuple[FacetValue, ...] = ()
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise QueryError(f"{name} must be a whole number, not {text[:80]!r}.")
+    return int(text)
+
+
+def _period(text: str) -> tuple[date, date]:
+    """The first and the last day of a day, a month or a year: 2024-05-17, 2024-05 or 2024."""
+    match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?", text)
+    if match:
+        year, month, day = (int(part) if part else None for part in match.groups())
+        try:
+            assert year is not None
+            first = date(year, month or 1, day or 1)
+            last_month = month or 12
+            return first, date(year, last_month, day or calendar.monthrange(year, last_month)[1])
+        except (ValueError, calendar.IllegalMonthError):
+            pass
+    raise QueryError(f"{text[:80]!r} is not a day. Write it as 2024-05-17, or a month as 2024-05, or a year as 2024.")

@@ -1,0 +1,126 @@
+"""Filters and cursors are read back from each of their spellings."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from searchengine.errors import QueryError
+from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Filter
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=3).map(tuple)
+SIDES = st.none() | st.integers(1, 2**63 - 1)
+FILTERS = st.builds(
+    Filter,
+    labels=TEXTS,
+    folders=TEXTS.filter(lambda folders: all(folder.strip("/") for folder in folders)),
+    after=st.none() | st.dates(),
+    before=st.none() | st.dates(),
+    formats=TEXTS,
+    cameras=TEXTS,
+    min_width=SIDES,
+    max_width=SIDES,
+    min_height=SIDES,
+    max_height=SIDES,
+    ids=st.none() | st.lists(st.integers(0, 2**63 - 1), max_size=4).map(tuple),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(FILTERS)
+def test_a_filter_is_read_back(filter: Filter) -> None:
+    assert Filter.from_fields(filter.to_fields()) == filter
+    address = urlencode(filter.to_fields(), doseq=True)
+    assert Filter.from_fields(parse_qs(address, keep_blank_values=True)) == filter
+    assert Filter.from_json(json.loads(json.dumps(filter.to_json()))) == filter
+    assert set(filter.to_fields()) == set(filter.to_json()) <= set(FIELDS)
+    assert bool(filter) == (filter != EVERYTHING)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 2**63 - 1))
+def test_a_cursor_is_read_back(distance: float, id_: int) -> None:
+    cursor = Cursor(distance, id_)
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+def test_how_it_is_spelt() -> None:
+    filter = Filter(("dog",), ("trips",), date(2024, 1, 1), formats=("JPEG",), min_width=640, ids=(7, 3))
+    address = "label=dog&folder=trips&after=2024-01-01&format=JPEG&min_width=640&ids=7%2C3"
+    assert urlencode(filter.to_fields(), doseq=True) == address
+    assert (
+        Filter.from_fields(parse_qs("label=dog&folder=/trips/&after=2024&format=jpeg&min_width=640&ids=7,3&k=9"))
+        == filter
+    )
+    assert (
+        Filter.from_json(
+            {
+                "label": "dog",
+                "folder": ["trips"],
+                "after": "2024-01",
+                "format": "Jpeg",
+                "min_width": "640",
+                "ids": [7, 3],
+            }
+        )
+        == filter
+    )
+    assert filter.to_json()["ids"] == [7, 3]
+    empty_form = {name: [""] for name in FIELDS if name != "ids"}
+    assert Filter.from_fields(empty_form) == EVERYTHING
+    assert Filter.from_fields({"ids": [""]}) == Filter(ids=())
+    assert str(Cursor(0.1, 7)) == "0.1:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "before"),
+    [
+        ("2024-02-17", date(2024, 2, 17), date(2024, 2, 17)),
+        ("2024-02", date(2024, 2, 1), date(2024, 2, 29)),
+        ("2023", date(2023, 1, 1), date(2023, 12, 31)),
+    ],
+)
+def test_a_day_a_month_or_a_year(text: str, after: date, before: date) -> None:
+    filter = Filter.from_fields({"after": [text], "before": [text]})
+    assert (filter.after, filter.before) == (after, before)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"after": "yesterday"},
+        {"after": "2024-13"},
+        {"after": "0000"},
+        {"before": "2023-02-29"},
+        {"before": "20240101"},
+        {"min_width": "0"},
+        {"min_width": "-1"},
+        {"max_height": "9" * 30},
+        {"max_width": "٣"},
+        {"ids": "1,x"},
+        {"ids": [-1]},
+        {"ids": 2**63},
+        {"folder": "/"},
+        {"label": None},
+        {"label": True},
+        {"label": [["dog"]]},
+        {"min_width": 1.5},
+        {"colour": "red"},
+        ["label"],
+        None,
+    ],
+)
+def test_what_is_no_filter(values: object) -> None:
+    with pytest.raises(QueryError):
+        Filter.from_json(values)
+
+
+@pytest.mark.parametrize("text", ["", "7", ":7", "x:7", "0.5:", "0.5:x", "nan:7", "inf:7", "0.5:-1", f"0.5:{2**63}"])
+def test_what_is_no_cursor(text: str) -> None:
+    with pytest.raises(QueryError, match="first results"):
+        Cursor.parse(text)
