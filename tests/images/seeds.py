@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests.images.pictures import encoded, every_format, orientation_exif, png, quadrants
-from tests.images.test_pages import RAWS, REDUCED, page
+from tests.images.test_pages import OTHER_RAWS, REDUCED, page, tiff_raws
 from tests.images.test_pages import tiff as paged
 from tests.images.test_profiles import DISPLAY_P3, cmyk_profile, curve, icc, rgb_profile
 from tests.images.test_repair import chunk
@@ -35,10 +35,11 @@ def seeds() -> dict[str, bytes]:
         **{f"animated {name}": encoded(clear, name, **animated) for name in ("GIF", "PNG", "WEBP", "AVIF")},
         "line art": encoded(Image.new("RGBA", (8, 8), (255, 255, 255, 9)), "PNG"),
         "pages": paged([page(small, REDUCED), page(small)], [page(small, REDUCED)]),
-        **RAWS,
+        **tiff_raws(64),
+        **OTHER_RAWS,
         "ICO": encoded(small, "ICO", sizes=[(16, 16), (32, 32)]),
         "ICO of bitmaps": encoded(small, "ICO", sizes=[(16, 16)], bitmap_format="bmp"),
-        "ICNS": encoded(quadrants(32, 32), "ICNS"),
+        "ICNS": encoded(quadrants(32, 32), "ICNS", sizes=[(32, 32)]),
         "JP2": encoded(small, "JPEG2000"),
         "PPM": encoded(small, "PPM"),
     }

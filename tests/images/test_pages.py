@@ -126,29 +126,41 @@ def sensor(width: int, height: int) -> tuple[bytes, list[Entry]]:
     return content, [(tag, kind, (32803,) if tag == 262 else values) for tag, kind, values in entries]
 
 
-def preview(orientation: int | None = None) -> bytes:
+def preview(width: int = 640, orientation: int | None = None) -> bytes:
     exif = {} if orientation is None else {"exif": orientation_exif(orientation)}
-    return encoded(quadrants(640, 320), "JPEG", **exif)
+    return encoded(quadrants(width, width // 2), "JPEG", **exif)
 
 
-def jpeg_page(data: bytes, *more: Entry) -> tuple[bytes, list[Entry]]:
-    _, entries = page(Image.new("RGB", (640, 320)), REDUCED, *more)
+def jpeg_page(data: bytes, width: int) -> tuple[bytes, list[Entry]]:
+    _, entries = page(Image.new("RGB", (width, width // 2)), REDUCED)
     changed = {259: (7,), 262: (6,), 279: (len(data),)}
     return data, [(tag, kind, changed.get(tag, values)) for tag, kind, values in entries]
 
 
-THUMBNAIL = page(Image.new("RGB", (160, 120), "red"), REDUCED)
 TURNED: Entry = (274, 3, (6,))
-RAWS = {
-    "NEF": tiff([page(Image.new("RGB", (160, 120)), REDUCED, TURNED)], [jpeg_page(preview()), sensor(1200, 600)], ">"),
-    "DNG": tiff([(*page(BLACK, REDUCED, TURNED, (50706, 1, (1, 4, 0, 0))),)], [jpeg_page(preview()), sensor(900, 600)]),
-    "CR2": tiff([jpeg_page(b"CR\2\0" + preview(6)), THUMBNAIL]),  # the content of the first page begins at byte 8
-    "an uncompressed preview": tiff([THUMBNAIL], [page(quadrants(640, 320), REDUCED), sensor(1200, 600)]),
-    "RAF": b"FUJIFILMCCD-RAW 0201" + bytes(100) + preview(6) + bytes(5000),
+
+
+def tiff_raws(width: int) -> dict[str, bytes]:
+    """Camera raw files that are TIFF inside, with a preview of that width."""
+    height, small = width // 2, Image.new("RGB", (width // 4, width // 5), "red")
+    page_of_jpeg, raw = jpeg_page(preview(width), width), sensor(2 * width, width)
+    return {
+        "NEF": tiff([page(small, REDUCED, TURNED)], [page_of_jpeg, raw], ">"),
+        "DNG": tiff([page(BLACK, REDUCED, TURNED, (50706, 1, (1, 4, 0, 0)))], [page_of_jpeg, raw]),
+        # The content of the first page begins at byte 8.
+        "CR2": tiff([jpeg_page(b"CR\2\0" + preview(width, 6), width), page(small, REDUCED)]),
+        "an uncompressed preview": tiff([page(small, REDUCED)], [page(quadrants(width, height), REDUCED), raw]),
+    }
+
+
+THUMBNAIL = page(Image.new("RGB", (160, 120), "red"), REDUCED)
+OTHER_RAWS = {
+    "RAF": b"FUJIFILMCCD-RAW 0201" + bytes(100) + preview(640, 6) + bytes(5000),
     "RW2": b"IIU\0" + tiff([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
     "ORF": b"IIRO" + tiff([page(BLACK, TURNED)])[4:] + preview() + bytes(5000),
     "CR3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + b"CMT1" + tiff([page(BLACK, TURNED)]) + preview() + bytes(5000),
 }
+RAWS = {**tiff_raws(640), **OTHER_RAWS}
 
 
 @pytest.mark.parametrize("name", RAWS)
