@@ -2,7 +2,7 @@
 
 What has arrived lies in ``NAME.part``, and what the server said of the whole file (size, version, MD5) in
 ``NAME.part.json``, so that another run resumes the download. A file gets its name once its size and, where one is
-known, its MD5 are right.
+known, its hash are right.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -35,6 +36,7 @@ _TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
 _CONNECTIONS = 8
 _PARTIAL = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _RETRY_LATER = (408, 429, 500, 502, 503, 504)
+_MD5_LETTERS = 32
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"', re.ASCII)
 
 
@@ -52,15 +54,20 @@ class _InterruptedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A file to download; ``md5`` is the one its publisher gives, lower-case hex, if any."""
+    """A file to download.
+
+    ``digest`` is the MD5 or SHA-256 that its publisher gives, lower-case hex, if any; ``saved_as`` the name that it
+    gets, that at the end of the address if empty.
+    """
 
     url: str
-    md5: str | None = None
+    digest: str | None = None
+    saved_as: str = ""
 
     @property
     def name(self) -> str:
-        """The file name at the end of the address."""
-        return self.url.rsplit("/", 1)[-1]
+        """The name of the file on this machine."""
+        return self.saved_as or self.url.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +102,11 @@ class Client:
             raise_on_status=False,
             respect_retry_after_header=False,  # which may ask for hours, in silence
         )
+        adapter = HTTPAdapter(max_retries=retry)
+        # With the system's certificates besides those that come with requests: some networks have one of their own.
+        adapter.init_poolmanager(_CONNECTIONS, _CONNECTIONS, ssl_context=ssl.create_default_context())
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_CONNECTIONS))
+            self._session.mount(scheme, adapter)
 
     def __enter__(self) -> Self:
         return self
@@ -169,10 +179,10 @@ class Client:
                     "run the same command again."
                 ) from error
         version = _read_version(part)
-        md5 = resource.md5 or (version.md5 if version is not None else None)
-        if md5 is not None:
+        digest = resource.digest or (version.md5 if version is not None else None)
+        if digest is not None:
             try:
-                check_md5(part, md5, resource.name, progress)
+                check_digest(part, digest, resource.name, progress)
             except DownloadError as error:
                 _forget(part)
                 raise DownloadError(f"{error} It was deleted; run the same command again to download it.") from error
@@ -244,30 +254,18 @@ class Client:
         raise NotOnServerError(f"{answer} It may have moved.")
 
 
-def why_unreachable(url: str) -> str | None:
-    """The reason why an address does not answer, asked for once and without its content; None if it does."""
-    import requests
-
-    try:
-        with requests.head(url, allow_redirects=True, timeout=_TIMEOUTS[0]) as response:
-            return None if response.ok else f"HTTP {response.status_code}"
-    except requests.exceptions.SSLError:
-        return None  # Keras, for which this is asked, trusts the certificates of the system and may get through
-    except requests.RequestException as error:
-        return _reason(error)
-
-
-def check_md5(file: Path, md5: str, name: str, progress: Progress = QUIET) -> None:
-    """Compare a file with the MD5 its publisher gives; DownloadError if it is another file."""
-    digest = hashlib.md5(usedforsecurity=False)
+def check_digest(file: Path, expected: str, name: str, progress: Progress = QUIET) -> None:
+    """Compare a file with the MD5 or SHA-256 that its publisher gives; DownloadError if it is another file."""
+    kind = "MD5" if len(expected) == _MD5_LETTERS else "SHA-256"
+    digest = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
     progress.start(_size(file), what=f"checking {name}", unit="B")
     with file.open("rb") as opened:
         while chunk := opened.read(_CHUNK):
             digest.update(chunk)
             progress.advance(len(chunk))
-    if digest.hexdigest() != md5:
+    if digest.hexdigest() != expected:
         raise DownloadError(
-            f"{name} is not the file that its publisher offers: its MD5 is {digest.hexdigest()}, not {md5}."
+            f"{name} is not the file that its publisher offers: its {kind} is {digest.hexdigest()}, not {expected}."
         )
 
 

@@ -14,9 +14,11 @@ Commands show it with ``with Bar() as bar: long_function(..., progress=bar)``.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+Say = Callable[[str], None]  # takes a sentence, as Progress.say does
 _MAX_SKIPPED_SHOWN = 20
 
 

@@ -21,7 +21,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 from searchengine.errors import ExtractorError, SearchEngineError, WeightsNotFoundError
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.files import flush, locked, parse_json, replace_text
+from searchengine.progress import Say
 from searchengine.settings import load_settings
 
 MODEL_FILES = ("model.xml", "model.bin")
@@ -134,7 +135,7 @@ def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) ->
 
 
 @contextlib.contextmanager
-def export_lock(say: Callable[[str], None]) -> Iterator[None]:
+def export_lock(say: Say) -> Iterator[None]:
     """Only one process exports at a time: an export takes some gigabytes of memory. Others wait here, and say so."""
     with contextlib.ExitStack() as stack:
         with _writable():
@@ -241,9 +242,7 @@ def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
     return []
 
 
-def clear(
-    *, largest: float = 0, keep: ExtractorSpec | None = None, say: Callable[[str], None] = lambda text: None
-) -> list[CacheEntry]:
+def clear(*, largest: float = 0, keep: ExtractorSpec | None = None, say: Say = lambda text: None) -> list[CacheEntry]:
     """Delete the models that no index uses, those first that were used longest ago; gives what was deleted.
 
     It stops as soon as all that is left takes no more than ``largest`` bytes. It spares the model of ``keep``, and

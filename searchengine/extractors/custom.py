@@ -18,10 +18,11 @@ from searchengine.extractors import cache, layers
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo, check_pooling
-from searchengine.extractors.models import CUSTOM, PublishedWeights
-from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource, Say
+from searchengine.extractors.models import CUSTOM
+from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 from searchengine.files import parse_json
+from searchengine.progress import Say
 
 if TYPE_CHECKING:
     import keras
@@ -84,15 +85,14 @@ class CustomSource(ModelSource):
             preprocessing=options.preprocessing or "none",
         )
 
-    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         if given is None:
             return cache.find_weights(spec, flag="--model")
         cache.check_weights(given, f"sha256:{identify(given)}", spec, flag="--model")
         return given
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
+    def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
         """See ``ModelSource.build``. It computes in what it was saved to compute in, whatever the policy."""
-        assert isinstance(weights, Path)
         return cut(load(weights), spec, spec.preprocessing or "none", f"the model {weights.name}")
 
 

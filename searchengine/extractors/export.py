@@ -16,9 +16,9 @@ from searchengine.extractors import cache, worker
 from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.frameworks import export_openvino, import_openvino
 from searchengine.extractors.layers import describe_network
-from searchengine.extractors.models import PublishedWeights
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.progress import Say
 
 # The exported model may differ from Keras by this much of the length of a feature, or it is not used.
 _TOLERANCE = 1e-4
@@ -30,20 +30,19 @@ def describe(request: Mapping[str, Any]) -> Mapping[str, Any]:
     return describe_network(source.network(request["model"], request.get("input_size")))
 
 
-def export(request: Mapping[str, Any], say: worker.Say) -> Mapping[str, Any]:
-    """Write model.xml, model.bin and export.json of ``{"spec", "folder", "file", "download"}``; gives the dimension."""
+def export(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
+    """Write model.xml, model.bin and export.json of ``{"spec", "folder", "file"}``; gives the dimension."""
     spec = ExtractorSpec.from_json(request["spec"])
-    weights = PublishedWeights(**request["download"]) if request["file"] is None else Path(request["file"])
-    return {"dimension": export_model(spec, weights, Path(request["folder"]), say)}
+    return {"dimension": export_model(spec, Path(request["file"]), Path(request["folder"]), say)}
 
 
-def export_model(spec: ExtractorSpec, weights: Path | PublishedWeights, folder: Path, say: worker.Say) -> int:
+def export_model(spec: ExtractorSpec, weights: Path, folder: Path, say: Say) -> int:
     """Export the model of a spec into ``folder``; gives its dimension.
 
     The exported model is run once beside the Keras model: ExtractorError where they differ.
     """
     import_openvino()  # before Keras does it, and lets its telemetry in
-    built = source_of(spec.model).build(spec, weights, say, "float32")
+    built = source_of(spec.model).build(spec, weights, "float32")
     say("exporting ...")
     export_openvino(built.model, folder / cache.MODEL_FILES[0])
     compare(built, folder / cache.MODEL_FILES[0])

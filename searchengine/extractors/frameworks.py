@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import warnings
@@ -19,12 +20,25 @@ NO_AVX = (
     "TensorFlow, or run `searchengine prepare` on another machine and share the cache of models "
     "(SEARCHENGINE_CACHE_DIR)."
 )
+_NOT_LOADED = (
+    "TensorFlow cannot be loaded ({}). Install it (pip install tensorflow keras), or run `searchengine prepare` where "
+    "it is installed and share the cache of models (SEARCHENGINE_CACHE_DIR)."
+)
+
+
+def check_keras() -> None:
+    """ExtractorError where ``import_keras`` is certain to fail; loads nothing."""
+    if "tensorflow" in sys.modules:
+        return
+    if lacks_avx():
+        raise ExtractorError(NO_AVX)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ExtractorError(_NOT_LOADED.format("it is not installed"))
 
 
 def import_keras() -> ModuleType:
     """Keras on TensorFlow. Raises ExtractorError if it is not installed, or Keras already runs on another backend."""
-    if "tensorflow" not in sys.modules and lacks_avx():
-        raise ExtractorError(NO_AVX)
+    check_keras()
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -36,10 +50,7 @@ def import_keras() -> ModuleType:
 
             tf.constant(0)  # it prints the rest of its messages when it first looks for devices
     except ImportError as error:
-        raise ExtractorError(
-            f"TensorFlow cannot be loaded ({error}). Install it (pip install tensorflow keras), or run `searchengine "
-            "prepare` where it is installed and share the cache of models (SEARCHENGINE_CACHE_DIR)."
-        ) from error
+        raise ExtractorError(_NOT_LOADED.format(error)) from error
     if keras.backend.backend() != "tensorflow":
         raise ExtractorError(
             f"Keras runs on {keras.backend.backend()} in this process; TensorFlow is needed. Set "

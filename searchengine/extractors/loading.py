@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from searchengine.errors import ExtractorError, QueryError
 from searchengine.extractors import cache, worker
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
-from searchengine.extractors.models import PublishedWeights
-from searchengine.extractors.source import ExtractorOptions, Say, is_model_file
+from searchengine.extractors.source import ExtractorOptions, is_model_file
 from searchengine.extractors.sources import source_asked_for, source_of
 from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
+from searchengine.progress import Say
 
 
 def make_spec(model: str | Path = "vgg16", **options: Any) -> ExtractorSpec:
@@ -147,9 +147,8 @@ def _on_keras(spec: ExtractorSpec, file: Path | None, precision: str, progress: 
         if precision == "bfloat16":
             raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
         precision = "float32"
-    weights = source.locate(spec, file)  # before TensorFlow, which takes seconds to load
-    say = progress or say_on_stderr
-    return KerasExtractor(spec, lambda policy: source.build(spec, weights, say, policy), precision=precision)
+    weights = source.locate(spec, file, progress or say_on_stderr)  # before TensorFlow, which takes seconds to load
+    return KerasExtractor(spec, lambda policy: source.build(spec, weights, policy), precision=precision)
 
 
 # -- exporting --------------------------------------------------------------------------------------------------------
@@ -176,7 +175,7 @@ def exported_model(
             f"The model {spec.title} is not prepared on this machine: run `searchengine prepare --index-dir DIR` once."
         )
     say = progress or say_on_stderr
-    file = source_of(spec.model).locate(spec, weights_file)
+    file = source_of(spec.model).locate(spec, weights_file, say)
     with cache.export_lock(say):
         model = cache.lookup(spec, thorough=suspect)  # another process may have made it meanwhile
         if model is None:
@@ -207,11 +206,6 @@ def say_on_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
-def _export_in_subprocess(spec: ExtractorSpec, file: Path | PublishedWeights, folder: Path, say: Say) -> None:
-    request = {
-        "spec": spec.to_json(),
-        "folder": str(folder),
-        "file": str(file.absolute()) if isinstance(file, Path) else None,
-        "download": None if isinstance(file, Path) else asdict(file),
-    }
+def _export_in_subprocess(spec: ExtractorSpec, file: Path, folder: Path, say: Say) -> None:
+    request = {"spec": spec.to_json(), "folder": str(folder), "file": str(file.absolute())}
     worker.run("export", request, say, doing=f"Preparing {spec.title}")

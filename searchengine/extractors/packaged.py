@@ -17,9 +17,10 @@ from searchengine.extractors import cache, efficientnet_lite, layers, torch_file
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import NetworkInfo
-from searchengine.extractors.models import PACKAGED, Lite, PublishedWeights, facts
-from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource, Say
+from searchengine.extractors.models import PACKAGED, Lite, facts
+from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
+from searchengine.progress import Say
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +92,7 @@ class PackagedSource(NamedSource):
             self.choose_decoding(options),
         )
 
-    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         network = PACKAGED[spec.model]
         file = given or _installed(network)
         if file is None:
@@ -102,8 +103,7 @@ class PackagedSource(NamedSource):
             )
         return file
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
-        assert isinstance(weights, Path)
+    def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
         network = PACKAGED[spec.model]
         tensors = torch_file.read_state_dict(_read(network, weights))
         keras = import_keras()

@@ -6,26 +6,28 @@ import contextlib
 import importlib.metadata
 import os
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchengine.download import why_unreachable
+from searchengine.download import Client, DownloadError, Resource
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
-from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.frameworks import check_keras, import_keras
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
-from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource, Say
+from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
+from searchengine.files import locked
+from searchengine.progress import Quiet, Say
 
 if TYPE_CHECKING:
     import keras
 
 _REPORT_SECONDS = 5.0
-_SILENCE_SECONDS = 60.0
+_PAUSE = 0.2  # seconds before a request that failed is repeated, at first: whoever has no network should hear it soon
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -94,7 +96,7 @@ class PublishedSource(NamedSource):
             self.choose_decoding(options),
         )
 
-    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
+    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         backbone = backbones()[spec.model]
         if given is not None:
             cache.check_weights(given, identify(given, backbone), spec, flag="--weights")
@@ -105,21 +107,16 @@ class PublishedSource(NamedSource):
         for file in files:
             if (path := cached(file)) is not None:
                 return path
-        reason = why_unreachable(files[0].url)
-        if reason is not None:
-            raise not_found(backbone, files[0], reason)
-        return files[0]
+        return download(backbone, files[0], say)
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
-        import_keras()
+    def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
         backbone = backbones()[spec.model]
-        file = download(backbone, weights, say) if isinstance(weights, PublishedWeights) else weights
         if spec.weights != IMAGENET:
-            return _build_with_own_weights(spec, backbone, file, policy)
-        # Without a digest it can only be the file that Keras cached under this name.
-        head = backbone.with_head.matches(cache.remembered_hashes(file)) or file.name == backbone.with_head.file_name
-        built = _build(spec, backbone, head=head, policy=policy)
-        load_weights(built.network, file, backbone.title, count=False)
+            return _build_with_own_weights(spec, backbone, weights, policy)
+        # Without a digest it can only be the file that is cached under this name.
+        head = backbone.with_head.matches(cache.remembered_hashes(weights))
+        built = _build(spec, backbone, head=head or weights.name == backbone.with_head.file_name, policy=policy)
+        load_weights(built.network, weights, backbone.title, count=False)
         correct_published(built.network, backbone)
         return built
 
@@ -190,7 +187,7 @@ def identify(file: Path, backbone: Backbone) -> str:
 
 
 def keras_folder() -> Path:
-    """Where Keras keeps the weights that it downloads (as keras.utils.get_file decides)."""
+    """Where Keras keeps the weights that it downloads, and we with it (as keras.utils.get_file decides)."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
     if not os.access(home if home.exists() else home.parent, os.W_OK):
         home = Path("/tmp/.keras")  # noqa: S108  (Keras's own choice)
@@ -206,60 +203,48 @@ def cached(file: PublishedWeights) -> Path | None:
     return path if file.digest is None or file.matches(cache.remembered_hashes(path)) else None
 
 
-def not_found(backbone: Backbone, wanted: PublishedWeights, reason: str) -> WeightsNotFoundError:
-    """What to say where the published file is neither cached nor can be downloaded."""
+def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
+    """Fetch a published file into Keras's cache. WeightsNotFoundError where that fails."""
+    check_keras()  # rather than after half a gigabyte
     place = keras_folder() / wanted.file_name
     state = "there is only an incomplete or altered copy at" if place.exists() else "it is not at"
-    return WeightsNotFoundError(
-        f"The ImageNet weights of {backbone.title} are missing. {wanted.file_name} ({wanted.megabytes} MB) is needed; "
-        f"{state} {place}, and {wanted.url} could not be downloaded ({reason}). Download that file on another machine "
-        "and put it there, or give it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
-    )
-
-
-def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
-    """Have Keras fetch a published file into its own cache. WeightsNotFoundError where that fails."""
-    import socket
-
-    keras = import_keras()
-    place = keras_folder() / wanted.file_name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SILENCE_SECONDS)  # Keras itself would wait for ever
-    say(f"downloading {wanted.url} ({wanted.megabytes} MB), once ...")
     try:
-        with _reporting_growth(place, wanted, say):
-            return Path(
-                keras.utils.get_file(
-                    place.name,
-                    wanted.url,
-                    file_hash=wanted.digest,
-                    cache_subdir="models",
-                    cache_dir=str(place.parents[1]),
-                )
-            )
-    except Exception as error:  # that is what get_file raises
-        raise not_found(backbone, wanted, str(error)) from error
-    finally:
-        socket.setdefaulttimeout(before)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        waiting = "waiting for another process that is downloading it ..."
+        with locked(place.with_name(f".{place.name}.lock"), on_wait=lambda: say(waiting)), Client(_PAUSE) as client:
+            if cached(wanted) is None:
+                say(f"downloading {wanted.url} ({wanted.megabytes} MB), once ...")
+                new = Resource(wanted.url, wanted.digest, f"{place.name}.new")
+                client.fetch(new, place.parent, progress=_Sentences(say)).replace(place)
+    except (OSError, DownloadError) as error:
+        raise WeightsNotFoundError(
+            f"The ImageNet weights of {backbone.title} are missing. {wanted.file_name} ({wanted.megabytes} MB) is "
+            f"needed; {state} {place}. {error} Or download {wanted.url} on another machine and put it there, or give "
+            "it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
+        ) from error
+    return place
 
 
-@contextlib.contextmanager
-def _reporting_growth(place: Path, wanted: PublishedWeights, say: Say) -> Iterator[None]:
-    done = threading.Event()
+class _Sentences(Quiet):
+    """How far a download is, as a sentence now and then."""
 
-    def report() -> None:
-        while not done.wait(_REPORT_SECONDS):
-            with contextlib.suppress(OSError):
-                say(f"downloaded {place.stat().st_size // 10**6} of {wanted.megabytes} MB")
+    def __init__(self, say: Say) -> None:
+        self._say = say
 
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
+        """A file of ``total`` bytes; ``what`` says whether it is downloaded or checked."""
+        self._what, self._total, self._done, self._said = what, total or 0, done, time.monotonic()
+
+    def advance(self, amount: int = 1) -> None:
+        """Say so if it is some seconds since."""
+        self._done += amount
+        if time.monotonic() - self._said > _REPORT_SECONDS:
+            self._said = time.monotonic()
+            self._say(f"{self._what}: {self._done // 10**6} of {self._total // 10**6} MB")
+
+    def say(self, sentence: str) -> None:
+        """Pass it on."""
+        self._say(sentence)
 
 
 def correct_published(network: keras.Model, backbone: Backbone) -> None:

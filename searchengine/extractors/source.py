@@ -6,7 +6,7 @@ weights come as packages from the registry. ``custom``: ``.keras`` files. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from searchengine.errors import ExtractorError, UnknownNameError
 from searchengine.extractors import cache
 from searchengine.extractors.layers import LayerInfo, NetworkInfo, check_pooling
-from searchengine.extractors.models import PublishedWeights, facts
+from searchengine.extractors.models import facts
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
+from searchengine.progress import Say
 
 if TYPE_CHECKING:
     import keras
 
     from searchengine.extractors.building import BuiltModel
 
-Say = Callable[[str], None]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
 
 
@@ -137,14 +137,14 @@ class ModelSource:
         """Numbers in a feature, without loading the model; None where only the built model tells."""
         return None
 
-    def locate(self, spec: ExtractorSpec, given: Path | None) -> Path | PublishedWeights:
-        """The file that holds the weights, or what is to be downloaded. ``given`` is a file that the user named.
+    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
+        """The file that holds the weights, downloaded if need be. ``given`` is a file that the user named.
 
-        WeightsNotFoundError if it holds other weights than the spec says, and where there are none.
+        WeightsNotFoundError if it holds other weights than the spec says, and where there are none to be had.
         """
         raise ExtractorError(self._reason)
 
-    def build(self, spec: ExtractorSpec, weights: Path | PublishedWeights, say: Say, policy: str) -> BuiltModel:
+    def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
         """The Keras model of a spec with its weights, computing by a dtype policy. Loads TensorFlow."""
         raise ExtractorError(self._reason)
 

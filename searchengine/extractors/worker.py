@@ -21,8 +21,8 @@ from searchengine.errors import ExtractorError, SearchEngineError
 from searchengine.extractors.frameworks import NO_AVX
 from searchengine.files import parse_json
 from searchengine.processes import environment, python
+from searchengine.progress import Say
 
-Say = Callable[[str], None]
 Task = Callable[[Mapping[str, Any], Say], Mapping[str, Any]]
 _COMMAND = ("-m", "searchengine.extractors.export")
 

@@ -107,7 +107,7 @@ def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
         path = folder / line.with_head.file_name
         networks_by_keras.save_as_published(network, path)
         del network
-        built = PublishedSource().build(spec, path, quiet, "float32")
+        built = PublishedSource().build(spec, path, "float32")
     else:
         built = building.cut(network, spec, line.preprocessing, title)
     assert sum(built.parts) == known[line.default_layer].numbers("none") == line.dimension == expected.shape[1]
@@ -138,5 +138,5 @@ def test_without_the_head(tmp_path: Path) -> None:
     pixels = smooth(line.input_size)
     expected = networks_by_keras.features(network, "EfficientNetB0", "top_activation", pixels).max(axis=(1, 2))
     spec = make_spec("efficientnetb0", layer="top_activation", pooling="max")
-    built = PublishedSource().build(spec, path, quiet, "float32")
+    built = PublishedSource().build(spec, path, "float32")
     assert relative_error(np.asarray(built.model(pixels, training=False)), expected) <= 1e-4

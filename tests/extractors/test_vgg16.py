@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import http.server
 import os
-import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from searchengine.errors import ExtractorError, WeightsNotFoundError
-from searchengine.extractors import Extractor, load_extractor, published
-from searchengine.extractors.frameworks import import_keras, import_openvino
-from searchengine.extractors.models import PublishedWeights, backbones
+from searchengine.errors import ExtractorError
+from searchengine.extractors import Extractor, load_extractor
+from searchengine.extractors.frameworks import import_openvino
 from tests.extractors.conftest import Vgg16
 
 pytestmark = pytest.mark.slow
@@ -135,34 +129,3 @@ def test_a_file_without_head_for_a_layer_of_the_head(vgg16: Vgg16) -> None:
 def test_weights_of_another_model(vgg16: Vgg16) -> None:
     with pytest.raises(ExtractorError, match=r"does not fit VGG19: it holds 32 arrays, and the model has 38"):
         load_extractor("vgg19", weights=vgg16.folder / "vgg16.h5", runtime="keras")
-
-
-def test_a_download(tmp_path: Path) -> None:
-    """Keras fetches the file, compares its hash and keeps it; from a server of the test's own."""
-    import_keras()
-    (tmp_path / "numbers.h5").write_bytes(b"numbers")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        url = f"http://127.0.0.1:{server.server_port}/numbers.h5"
-        right = PublishedWeights(url, "numbers.h5", hashlib.md5(b"numbers").hexdigest(), 0)
-        said: list[str] = []
-        try:
-            fetched = published.download(backbones()["vgg16"], right, said.append)
-            assert fetched == published.keras_folder() / "numbers.h5"
-            assert fetched.read_bytes() == b"numbers"
-            assert url in said[0]
-            fetched.unlink()
-            with pytest.raises(WeightsNotFoundError, match="--weights FILE"):
-                published.download(backbones()["vgg16"], replace(right, digest="0" * 32), said.append)
-            with pytest.raises(WeightsNotFoundError, match="404"):
-                published.download(
-                    backbones()["vgg16"], replace(right, url=f"{url}.gone", file_name="gone.h5"), said.append
-                )
-        finally:
-            server.shutdown()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from searchengine.download import Client, DownloadError, Resource, check_md5
+from searchengine.download import Client, DownloadError, Resource, check_digest
 from searchengine.exchange.collections.archives import BadArchiveError, unpack_cifar10, unpack_zip
 from searchengine.files import locked, parse_json
 from searchengine.progress import QUIET, Progress
@@ -78,7 +78,7 @@ class Downloaded:
 # libraries have used for years. The certificate is for another host name, hence no https.
 _COCO = "http://images.cocodataset.org"
 _COCO_LABELS = Part(
-    Resource(f"{_COCO}/annotations/annotations_trainval2017.zip", md5="f4bbac642086de4f52a3fdda2de5fa2c"),
+    Resource(f"{_COCO}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
     partial(unpack_zip, names=re.compile(r"annotations/instances_(val|train)2017\.json", re.ASCII)),
     files=2,
     unpacked=2.5,
@@ -223,9 +223,9 @@ def _fetch(part: Part, to: Path, client: Client, progress: Progress) -> None:
 def _check_copy(part: Part, archive: Path, to: Path, progress: Progress) -> None:
     """Check an archive that this run has not downloaded, as it would check a download."""
     _check_space(part, to, 0, archive.stat().st_size)
-    if part.resource.md5 is not None:
+    if part.resource.digest is not None:
         try:
-            check_md5(archive, part.resource.md5, archive.name, progress)
+            check_digest(archive, part.resource.digest, archive.name, progress)
         except DownloadError as error:
             raise _bad_archive(archive, part, error, downloaded=False) from error
 

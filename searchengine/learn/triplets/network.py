@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,7 @@ from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.source import is_model_file
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec, check_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from searchengine.progress import Say
 
 _ROWS = 1024  # features from which the first directions are computed
 # Layers that may follow the last dense layer of a classifier or a metric.
@@ -73,13 +71,13 @@ def new_head(features: NDArray[np.float32], dim: int, seed: int) -> Head:
     return head
 
 
-def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Callable[[str], None]) -> BuiltModel:
+def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Say) -> BuiltModel:
     """The backbone of a spec as a Keras model, (n, h, w, 3) uint8 -> (n, d) float32, with its weights.
 
     Raises the errors of ``extractors.load_extractor``.
     """
     source = source_of(spec.model)
-    return source.build(spec, source.locate(spec, weights_file), say, "float32")
+    return source.build(spec, source.locate(spec, weights_file, say), "float32")
 
 
 def joined(built: BuiltModel, head: Head) -> Any:

@@ -125,7 +125,7 @@ def test_the_publishers_addresses() -> None:
         "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     }
-    assert CIFAR.parts[0].resource.md5 == "c32a1d4ab5d03f1284b67883e8d87530"
+    assert CIFAR.parts[0].resource.digest == "c32a1d4ab5d03f1284b67883e8d87530"
     assert [part.files for part in (*VAL.parts, *CIFAR.parts)] == [5_000, 2, 60_000]
 
 
@@ -195,7 +195,7 @@ def test_a_wrong_archive_is_refused_and_kept(publisher: Publisher, tmp_path: Pat
     }[fault]
     archives[0].write_bytes(data)
     if fault == "too few files":  # with no hash to go by
-        photos = replace(dataset.parts[0], resource=replace(dataset.parts[0].resource, md5=None))
+        photos = replace(dataset.parts[0], resource=replace(dataset.parts[0].resource, digest=None))
         dataset = replace(dataset, parts=(photos, dataset.parts[1]))
     with pytest.raises(DownloadError, match=r"(is not the file|holds 0 of the 1 files).* left as it is.*Replace it"):
         download(dataset, tmp_path / "coco", archives=archives if place == "given" else ())

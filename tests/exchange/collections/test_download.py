@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from searchengine.download import Client, DownloadError, Resource, why_unreachable
+from searchengine.download import Client, DownloadError, Resource
 from searchengine.progress import Quiet
 from tests.exchange.collections.conftest import Publisher
 
@@ -136,7 +136,6 @@ def test_nobody_there(tmp_path: Path) -> None:
         message = r"cannot be reached \(Connection refused\)\. Run the same command again later"
         with pytest.raises(DownloadError, match=message):
             client.fetch(Resource("http://127.0.0.1:9/a.zip"), tmp_path)
-    assert why_unreachable("http://127.0.0.1:9/a.zip") == "Connection refused"
 
 
 def test_space_is_checked_before_anything_is_written(publisher: Publisher, tmp_path: Path) -> None:
@@ -196,8 +195,3 @@ def test_whoever_has_read_enough_stops(publisher: Publisher, tmp_path: Path, cli
     assert (len(publisher.asked), names(tmp_path)) == (1, ["a.zip.part", "a.zip.part.json"])
     first = next(client.stream(resource, tmp_path))
     assert (first, len(publisher.asked)) == ((tmp_path / "a.zip.part", 100_000), 1)  # without asking
-
-
-def test_reachable(publisher: Publisher) -> None:
-    assert why_unreachable(f"{publisher.base}/a.zip") is None
-    assert why_unreachable(f"{publisher.base}/none.zip") == "HTTP 404"

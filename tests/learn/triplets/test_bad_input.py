@@ -92,7 +92,7 @@ def test_weights_that_cannot_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr("searchengine.extractors.published.why_unreachable", lambda url: "no network")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody is there
     photos = tiny.draw_photos(tmp_path / "photos")
     assert main(["train", str(photos), "--out", str(tmp_path / "m.keras"), "--runtime", "openvino"]) == 1
     told = capsys.readouterr().err
