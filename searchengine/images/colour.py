@@ -9,7 +9,9 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
+
+from searchengine.images import colour_numbers
 
 _PROFILE_BYTES = 4 * 2**20  # those of printing presses have 3 MB
 _ALIKE = 4  # steps of 255: no one sees such a difference, and the pixels stay as they are
@@ -36,7 +38,14 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode in ("L", "LA"):
         greys = transform.apply(Image.fromarray(np.arange(256, dtype=np.uint8)[None])).getchannel("R").tobytes()
         return image.point([*greys, *range(256)]) if image.mode == "LA" else image.point(list(greys)).convert("RGB")
-    return transform.apply(image)
+    return transform.apply(_without_black(image) if image.mode == "CMYK" else image)
+
+
+def _without_black(image: Image.Image) -> Image.Image:
+    """CMYK whose black is mixed from the other inks before the profile is asked, as browsers do it."""
+    *inks, black = image.split()
+    mixed = [ImageChops.screen(ink, black) for ink in inks]
+    return Image.merge("CMYK", (*mixed, Image.new("L", image.size)))
 
 
 @lru_cache(maxsize=16)
@@ -44,7 +53,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """None of a profile that is broken, or that hardly differs from sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        srgb = ImageCms.ImageCmsProfile(io.BytesIO(colour_numbers.srgb()))
         transform = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB", _INTENT)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None

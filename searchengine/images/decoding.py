@@ -25,7 +25,7 @@ from searchengine.images.rgb import exif_orientation, shows_nothing, swaps_sides
 
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
 # renditions are drawn again, and indexes made before say that they are older.
-DECODING = 2
+DECODING = 3
 
 _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
 
@@ -161,7 +161,7 @@ class ImageSource:
             except (ImageError, MemoryError):
                 raise
             except Exception:
-                self._file = self._repaired()
+                self._file = self._repaired(pixels=False)
             self._orientation = self._read_orientation()
         if format_ == "TIFF" and self._file.format == "JPEG":
             self.format = "RAW"
@@ -179,7 +179,7 @@ class ImageSource:
             except (ImageError, MemoryError):
                 raise
             except Exception:
-                self._file = self._repaired()
+                self._file = self._repaired(pixels=True)
                 image = self._load(at_least)
             image = upright(image, self._orientation)
         del self._file, self._data
@@ -198,9 +198,9 @@ class ImageSource:
             refuse_endless(self._data, width * height)
         return file
 
-    def _repaired(self) -> ImageFile.ImageFile:
+    def _repaired(self, *, pixels: bool) -> ImageFile.ImageFile:
         """The same of a file in regular form. Raises the exception that is being handled where that cannot be had."""
-        data = repaired(self._data, self.format, self._max_pixels)
+        data = repaired(self._data, self.format, self._max_pixels, pixels=pixels)
         if data is None:
             raise
         self._data = data

@@ -24,7 +24,7 @@ from PIL import (
 )
 
 from searchengine.errors import NotAnImageError
-from searchengine.images import containers, depth, tiff
+from searchengine.images import colour_numbers, containers, depth, tiff
 from searchengine.images.formats import NO_PREVIEW, sniff
 from searchengine.processes import is_worker
 
@@ -77,10 +77,18 @@ def _png(data: bytes) -> ImageFile.ImageFile:
     transparent = file.info.get("transparency")
     if bits and isinstance(transparent, int):  # Pillow scales the samples, but not this one
         file.info["transparency"] = transparent * 255 // (2**bits - 1)
+    grey = file.mode in ("1", "L", "LA") or file.mode.startswith("I")
+    file.info["icc_profile"] = colour_numbers.of_png(data, file.info, grey=grey)
     return file
 
 
 def _avif(data: bytes) -> ImageFile.ImageFile:
+    file = _avif_file(data)
+    file.info.setdefault("icc_profile", colour_numbers.of_heif(data))
+    return file
+
+
+def _avif_file(data: bytes) -> ImageFile.ImageFile:
     try:
         return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     except ValueError:
@@ -111,6 +119,8 @@ def _heic(data: bytes) -> ImageFile.ImageFile:
             file = HeifImageFile(io.BytesIO(data))
         finally:
             options.DISABLE_SECURITY_LIMITS = False
+    if not file.info.get("icc_profile"):
+        file.info["icc_profile"] = colour_numbers.of_heif(data)
     return file
 
 

@@ -6,6 +6,7 @@ Tried only where a file could not be read as it is.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,10 +20,13 @@ _PROFILE_BYTES = 2**20  # Pillow reads no larger one
 _END_OF_IMAGE = b"\xff\xd9"
 
 
-def repaired(data: bytes, format_: str, max_pixels: int) -> bytes | None:
-    """A file that holds the same picture, or nearly all of it, in regular form; None if it cannot be had."""
+def repaired(data: bytes, format_: str, max_pixels: int, *, pixels: bool) -> bytes | None:
+    """A file that holds the same picture, or nearly all of it, in regular form; None if it cannot be had.
+
+    ``pixels``: whether it is these that could not be read, and not what stands before them.
+    """
     if format_ == "PNG":
-        return _png(data, max_pixels)
+        return _png(data, max_pixels, pixels=pixels)
     if format_ == "JPEG":
         return _jpeg(data)
     if format_ == "BMP":
@@ -32,11 +36,20 @@ def repaired(data: bytes, format_: str, max_pixels: int) -> bytes | None:
     return None
 
 
-# -- JPEG: the end is missing -----------------------------------------------------------------------------------------
+# -- JPEG: markers amid the pixels, and a missing end ------------------------------------------------------------------
+
+_NO_MARKER = re.compile(rb"\xff(?![\0\xd0-\xd7])")  # amid pixels: neither a byte of 255 nor a restart
 
 
 def _jpeg(data: bytes) -> bytes | None:
     """With an end. Decoders make up what is missing: what depends on how it is made up is not in the file."""
+    end = data.rfind(_END_OF_IMAGE)
+    start = data.find(b"\xff\xda")
+    if b"\xff\xc0" in data[:start] and start < end and data.count(b"\xff\xda", start, end) == 1:
+        pixels = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        mended = _NO_MARKER.sub(b"\xff\0", data[pixels:end])
+        if len(mended) > end - pixels:
+            return data[:pixels] + mended + _END_OF_IMAGE
     data = data.removesuffix(b"\xff")  # half of a marker
     first, second = (_small_jpeg(data + noise + _END_OF_IMAGE) for noise in (b"", _noise(data)))
     unlike = np.asarray(ImageChops.difference(first, second)) >= _DIFFERENT  # (h, w) or (h, w, channels)
@@ -93,26 +106,26 @@ _TRANSPARENT_BYTES = {b"\0": 2, b"\2": 6}  # of grey and RGB
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-def _png(data: bytes, max_pixels: int) -> bytes | None:
+def _png(data: bytes, max_pixels: int, *, pixels: bool) -> bytes | None:
     kept = [_SIGNATURE]
-    pixels: list[bytes] = []
+    compressed: list[bytes] = []
     header, ended = b"", False
     for kind, body, intact in _chunks(data):
         if kind == b"IEND":
             ended = True
             break
         if kind == b"IDAT":
-            pixels.append(body)
+            compressed.append(body)
         elif kind == b"IHDR":
             header = body
         if (kind in (b"IHDR", b"PLTE", b"IDAT") and intact) or (
             kind in _OPTIONAL and intact and _is_usable(kind, body, header)
         ):
             kept.append(_chunk(kind, body))
-    if len(header) != 13 or not pixels:
+    if len(header) != 13 or not compressed:
         return None
-    if not ended:
-        filled = _filled(header, b"".join(pixels), max_pixels)
+    if pixels or not ended:
+        filled = _filled(header, b"".join(compressed), max_pixels)
         if filled is None:
             return None
         dropped = (b"IDAT", b"acTL", b"fcTL", b"fdAT")
@@ -144,17 +157,20 @@ def _is_usable(kind: bytes, body: bytes, header: bytes) -> bool:
 
 
 def _filled(header: bytes, compressed: bytes, max_pixels: int) -> bytes | None:
-    """The pixels of a PNG that is cut short, its last row repeated in place of what is missing."""
+    """The pixels of a PNG with the right checksum; of one that is cut short, the last row repeated to its end."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-    if interlaced or kind not in _CHANNELS or width * height > max_pixels:
+    if kind not in _CHANNELS or width * height > max_pixels:
         return None
     row = 1 + (width * depth * _CHANNELS[kind] + 7) // 8
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        raw = zlib.decompressobj().decompress(compressed, row * height)
+        raw = decompressor.decompress(compressed[2:], 2 * row * height)  # interlaced, there are more rows
     except zlib.error:
         return None
     rows = len(raw) // row
-    if rows < (1 - _LOST) * height:
+    if decompressor.eof or rows >= height:
+        return zlib.compress(raw, 1)
+    if interlaced or rows < (1 - _LOST) * height:
         return None
     repeated = b"\2" + bytes(row - 1)  # as the row above
     return zlib.compress(raw[: rows * row] + repeated * (height - rows), 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,8 @@ from PIL import Image
 from searchengine.images import decode
 from tests.images.pictures import encoded, orientation_exif, quadrants
 from tests.images.test_decoding import exif_behind_pixels
-from tests.images.test_profiles import ADOBE_RGB, DISPLAY_P3, photo, rgb_profile
+from tests.images.test_profiles import ADOBE_RGB, DISPLAY_P3, photo, press_profile, rgb_profile
+from tests.images.test_repair import chunk
 from tests.web.browsing import in_browser
 
 if TYPE_CHECKING:
@@ -45,6 +48,12 @@ def inks(*values: int) -> bytes:
     return encoded(Image.new("CMYK", (16, 16), values), "JPEG", quality=100)
 
 
+def many_inks() -> Image.Image:
+    steps = np.array([0, 90, 170, 255], dtype=np.uint8)
+    inks = np.stack(np.meshgrid(steps, steps, steps, steps), axis=-1).reshape(16, 16, 4)
+    return Image.fromarray(inks.repeat(8, axis=0).repeat(8, axis=1), "CMYK")
+
+
 def with_transform(data: bytes, transform: int) -> bytes:
     """A JPEG of inks whose Adobe marker names another colour transform: 0 is CMYK, 2 is YCCK."""
     at = data.index(b"Adobe") + 11
@@ -56,18 +65,57 @@ def without_adobe(data: bytes) -> bytes:
     return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
 
 
+def with_chunks(data: bytes, *chunks: bytes) -> bytes:
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def with_nclx(primaries: int, transfer: int) -> bytes:
+    data = encoded(Image.new("RGB", (16, 16), (200, 100, 40)), "AVIF", quality=100, subsampling="4:4:4")
+    at = data.index(b"colrnclx") + 8
+    return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+
+
 TURNED = {
     f"a turned {name}": encoded(quadrants(), name, exif=orientation_exif(6)) for name in ("JPEG", "PNG", "WEBP", "AVIF")
 }
-PICTURES = {
+PICTURES: dict[str, bytes] = {
     **TURNED,
     "a PNG with its EXIF behind": exif_behind_pixels(TURNED["a turned PNG"]),
     "inks": inks(200, 30, 90, 60),
     "YCCK": with_transform(inks(55, 127, 127, 0), 2),
     "inks without Adobe's marker": without_adobe(inks(200, 30, 90, 60)),
+    "inks by a press's profile": encoded(many_inks(), "JPEG", quality=100, icc_profile=press_profile()),
     "Display P3": encoded(photo(), "PNG", icc_profile=rgb_profile(*DISPLAY_P3)),
     "Adobe RGB": encoded(photo(), "JPEG", quality=100, subsampling=0, icc_profile=rgb_profile(*ADOBE_RGB)),
 }
+
+FLAT = encoded(Image.new("RGB", (8, 8), (200, 100, 40)), "PNG")
+GREY = encoded(Image.new("L", (8, 8), 100), "PNG")
+P3, WIDE = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000), (1, 4, 5, 6, 7, 8, 9, 11, 12, 22, 2)
+CORNERS, HALF, LINEAR = (
+    chunk(b"cHRM", struct.pack(">8I", *P3)),
+    *(chunk(b"gAMA", struct.pack(">I", n)) for n in (45455, 100000)),
+)
+NUMBERS = {
+    **{f"cICP of primaries {n}": with_chunks(FLAT, chunk(b"cICP", bytes([n, 13, 0, 1]))) for n in WIDE},
+    **{f"cICP of curve {n}": with_chunks(FLAT, chunk(b"cICP", bytes([1, n, 0, 1]))) for n in (*range(4, 18), 1, 2)},
+    "cICP of video": with_chunks(FLAT, chunk(b"cICP", bytes([12, 13, 0, 0]))),
+    "cICP before a profile": with_chunks(
+        FLAT, chunk(b"cICP", bytes([12, 13, 0, 1])), chunk(b"iCCP", b"a\0\0" + zlib.compress(rgb_profile(*ADOBE_RGB)))
+    ),
+    "cHRM alone": with_chunks(FLAT, CORNERS),
+    "gAMA of 2.2": with_chunks(FLAT, HALF),
+    "gAMA of 1": with_chunks(FLAT, LINEAR),
+    "gAMA and cHRM": with_chunks(FLAT, HALF, CORNERS),
+    "sRGB, gAMA and cHRM": with_chunks(FLAT, chunk(b"sRGB", b"\0"), HALF, CORNERS),
+    "grey with gAMA": with_chunks(GREY, LINEAR),
+    "grey with cICP": with_chunks(GREY, chunk(b"cICP", bytes([1, 8, 0, 1]))),
+    **{
+        f"nclx {codes}": with_nclx(*codes)
+        for codes in ((1, 13), (12, 13), (9, 13), (12, 1), (1, 1), (1, 8), (9, 16), (2, 2))
+    },
+}
+PICTURES.update(NUMBERS)
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -15,7 +15,8 @@ from searchengine.extractors import make_spec
 from searchengine.extractors.extractor import batches, preprocess
 from searchengine.images import decode, for_browser, thumbnail
 from tests.fakes import SPEC
-from tests.images.pictures import corners, encoded, quadrants
+from tests.images.pictures import HEIC, corners, encoded, quadrants
+from tests.images.test_repair import chunk
 
 # The columns of the matrix from linear RGB to XYZ under D50, and the exponent of the curve.
 SRGB = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)), 2.2
@@ -70,6 +71,25 @@ def cmyk_profile() -> bytes:
         + bytes(tables)
         + bytes(range(256)) * 3
     )
+    return icc(b"CMYK", b"Lab ", {b"A2B0": lut})
+
+
+def press_profile() -> bytes:
+    """Inks on paper, roughly: black is a dark grey."""
+    steps = np.linspace(0, 1, 9)
+    paper = 1 - np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), axis=-1)  # (9, 9, 9, 9, CMYK)
+    light = 95 * paper[..., :3].mean(axis=-1) * paper[..., 3] ** 0.7 + 5
+    lab = np.stack(
+        [
+            light * 2.55,
+            128 + 70 * paper[..., 3] * (paper[..., 0] - paper[..., 1]),
+            128 + 80 * paper[..., 3] * (paper[..., 1] - paper[..., 2]),
+        ],
+        axis=-1,
+    )
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 9, 0]) + struct.pack(">9i", *np.eye(3, dtype=int).ravel() * 65536)
+    curves = bytes(range(256))
+    lut += curves * 4 + np.clip(np.rint(lab), 0, 255).astype(np.uint8).tobytes() + curves * 3
     return icc(b"CMYK", b"Lab ", {b"A2B0": lut})
 
 
@@ -170,7 +190,7 @@ def test_grey_by_its_profile(format_: str) -> None:
 
 @pytest.mark.parametrize("format_", ["JPEG", "TIFF"])
 def test_inks_by_their_profile(format_: str) -> None:
-    for inks, seen in (((255, 0, 0, 0), 255), ((0, 255, 255, 255), 0)):
+    for inks, seen in (((255, 0, 0, 0), 255), ((0, 255, 255, 0), 0), ((0, 0, 0, 255), 255)):  # black is all three
         data = encoded(Image.new("CMYK", (16, 16), inks), format_, icc_profile=cmyk_profile())
         assert np.abs(decode(data).pixels.astype(int) - seen).max() <= 4
         assert np.abs(decode(thumbnail(data)).pixels.astype(int) - seen).max() <= 4
@@ -211,3 +231,19 @@ def test_a_transparent_grey_with_a_profile() -> None:
     image = Image.fromarray(np.array([[128, 40]], np.uint8))
     pixels = decode(encoded(image, "PNG", icc_profile=LINEAR_GREY, transparency=40)).pixels
     assert (abs(int(pixels[0, 0, 0]) - 188) <= 1, pixels[0, 1].tolist()) == (True, [255, 255, 255])
+
+
+def test_display_p3_said_in_numbers() -> None:
+    """As by a profile: test_as_browsers_show.py has the rest."""
+    expected, stored = np.asarray(photo()), in_space(photo(), rgb_profile(*DISPLAY_P3))
+    png, avif = encoded(stored, "PNG"), encoded(stored, "AVIF", quality=100, subsampling="4:4:4")
+    at = avif.index(b"colrnclx") + 8
+    corners = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    for data in (
+        png[:33] + chunk(b"cICP", bytes([12, 4, 0, 1])) + png[33:],
+        png[:33] + chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"cHRM", corners) + png[33:],
+        avif[:at] + struct.pack(">HH", 12, 4) + avif[at + 4 :],
+    ):
+        assert difference(decode(data).pixels, expected) <= 8
+    heic = HEIC.replace(b"colrnclx\0\1", b"colrnclx\0\6")
+    assert 20 < difference(decode(heic).pixels, decode(HEIC).pixels) < 80

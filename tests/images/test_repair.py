@@ -61,6 +61,16 @@ def test_bytes_that_have_no_business_in_a_jpeg() -> None:
     assert np.array_equal(decode(data[: end - 3] + b"\0\0\0" + data[end:]).pixels, expected)  # Ss, Se, Ah and Al
 
 
+@pytest.mark.parametrize("name", ["baseline", "restarts", "grey", "inks"])
+@pytest.mark.parametrize("marker", [b"\2", b"\xc4", b"\xff", b"\xd8"])
+def test_a_jpeg_with_a_byte_of_255_amid_its_pixels(name: str, marker: bytes) -> None:
+    data = JPEGS[name]
+    start = data.index(b"\xff\xda")
+    at = start + (len(data) - start) * 2 // 3
+    pixels = decode(data[:at] + b"\xff" + marker + data[at + 2 :]).pixels.astype(int)
+    assert np.abs(pixels[:130] - decode(data).pixels[:130]).mean() < 3
+
+
 PNG = encoded(quadrants(), "PNG")
 TEXT = zlib.compress(b"x" * 2_000_000)
 ODD_CHUNKS = {
@@ -112,6 +122,18 @@ def test_a_png_without_its_end() -> None:
     assert np.array_equal(cut_short[:220], expected[:220])
     with pytest.raises(DamagedImageError):
         decode(data[: round(len(data) * 0.8)])
+
+
+def test_a_png_whose_pixels_have_a_wrong_checksum() -> None:
+    rows = b"".join(b"\0" + bytes([y] * 64) for y in range(40))
+    for interlaced, pixels in ((0, rows), (1, bytes(2635))):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 40, 8, 0, 0, 0, interlaced))
+        body = zlib.compress(pixels)
+        data = PNG[:8] + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+        expected = decode(data).pixels
+        for last in (body[:-1] + bytes([body[-1] ^ 1]), body[:-4] + b"\0\0\0\0"):
+            wrong = PNG[:8] + header + chunk(b"IDAT", last[:30]) + chunk(b"IDAT", last[30:]) + chunk(b"IEND", b"")
+            assert np.array_equal(decode(wrong).pixels, expected)
 
 
 @pytest.mark.parametrize("colours", [4, 200])
