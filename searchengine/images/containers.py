@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+
+import numpy as np
 
 from searchengine.errors import DamagedImageError
 from searchengine.images.formats import sniff
@@ -11,6 +14,7 @@ _CANDIDATES = 1000  # looked at in a file
 _SEGMENTS = 200  # before the header of a JPEG
 _LARGE = 512  # pixels of the longer side from which a preview stands for the photo, as does a third of the photo's
 _LARGER_THAN_A_THUMBNAIL = 321
+_MASK_BYTES = 2**20  # of an icon: more than any has
 
 
 def largest_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
@@ -71,8 +75,32 @@ def picture_in_ico(data: bytes) -> bytes:
     picture = data[start : start + length]
     if sniff(picture) == "PNG":
         return picture
-    entry = entry[:4] + b"\1\0" + bits(entry).to_bytes(2, "little") + entry[8:12] + (22).to_bytes(4, "little")
-    return b"\0\0\1\0\1\0" + entry + picture
+    picture = _with_masks(picture)
+    sizes = len(picture).to_bytes(4, "little") + (22).to_bytes(4, "little")
+    return b"\0\0\1\0\1\0" + entry[:4] + b"\1\0" + bits(entry).to_bytes(2, "little") + sizes + picture
+
+
+def _with_masks(bitmap: bytes) -> bytes:
+    """The bitmap of an icon with all of the mask behind its pixels; of 32 bits without alpha, with that of the mask.
+
+    What is missing of the mask is opaque.
+    """
+    header, width, height, _, bits = struct.unpack("<IiiHH", bitmap[:16].ljust(16, b"\0"))
+    height = abs(height) // 2  # it counts the mask too
+    colours = int.from_bytes(bitmap[32:36], "little") or (1 << bits if bits <= 8 else 0)
+    start = header + 4 * colours
+    mask_start = start + (width * bits + 31) // 32 * 4 * height
+    row = (width + 31) // 32 * 4
+    if header < 40 or not 0 < row * height <= _MASK_BYTES or not start < mask_start <= len(bitmap):
+        return bitmap
+    bitmap = bitmap[: mask_start + row * height].ljust(mask_start + row * height, b"\0")
+    if bits == 32:
+        pixels = np.frombuffer(bitmap, np.uint8, width * height * 4, start).reshape(height, width, 4).copy()
+        mask = np.frombuffer(bitmap, np.uint8, row * height, mask_start).reshape(height, row)
+        if not pixels[..., 3].any():
+            pixels[..., 3] = np.where(np.unpackbits(mask, axis=1)[:, :width], 0, 255)
+            return bitmap[:start] + pixels.tobytes() + bitmap[mask_start:]
+    return bitmap
 
 
 def picture_in_icns(data: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile
 # TIFF 6.0, section 8, and the value that GDAL writes where nothing was measured
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO, _GDAL_NODATA = 258, 262, 0, 42113
 
+_MOST = 0.9
 _NEARLY_ALL = 0.999  # of the values are no lighter than white: a hot pixel says nothing about the picture
 _LOOKED_AT = 2**20  # pixels, spread evenly
 _STRIP_PIXELS = 2**20  # converted at a time: several numbers for each pixel of a large image would not fit
@@ -72,6 +73,40 @@ def _scale(white: int) -> NDArray[np.uint8]:
     return ((wide * 255 + white // 2) // white).astype(np.uint8)
 
 
+def image_of(samples: NDArray[Any], white: float | None = None) -> Image.Image:
+    """(h, w, 1 to 4) samples of any type, of grey or RGB, with or without alpha -> L, LA, RGB or RGBA.
+
+    ``white`` is the value that is white; without, it is chosen as in ``grey_of_8_bits``, for all colours together. It
+    is 1 for RGB in floating point of which nine in ten values do not exceed that: what is brighter are highlights.
+    """
+    height, width, bands = samples.shape
+    colours = bands - (bands + 1) % 2  # the others are alpha
+    image = Image.new(("L", "LA", "RGB", "RGBA")[bands - 1], (width, height))
+    rows = max(1, _STRIP_PIXELS // width)
+    low, high = (0.0, white) if white is not None else _white_of_array(samples[..., :colours])
+    opaque = high if white is not None or samples.dtype.kind == "f" else _white_of_array(samples[..., colours:])[1]
+    for top in range(0, height, rows):
+        strip = samples[top : top + rows]
+        parts = [_stretched(_numbers(strip[..., :colours], np.nan), low, high)]
+        if colours < bands:
+            parts.append(_stretched(_numbers(strip[..., colours:], np.nan), 0.0, max(high, opaque)))
+        part = np.concatenate(parts, axis=2)
+        image.paste(Image.fromarray(part[..., 0] if bands == 1 else part), (0, top))
+    return image
+
+
+def _white_of_array(samples: NDArray[Any]) -> tuple[float, float]:
+    """The numbers of (h, w, bands) samples that become black and white."""
+    if samples.dtype == np.uint8:
+        return 0.0, 255.0
+    floats, finite = samples.dtype.kind == "f", samples[np.isfinite(samples)]
+    sample = finite[:: max(1, finite.size // _LOOKED_AT)]
+    if floats and samples.shape[2] == 3 and finite.size and _order(sample, _MOST) <= 1:
+        return 0.0, 1.0
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
+    return _black_and_white(low, high, sample, floats=floats)
+
+
 def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
     """The numbers of an image of mode I or F that become black and white."""
     low, high = np.inf, -np.inf
@@ -79,10 +114,14 @@ def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
         finite = _finite(_numbers(np.asarray(strip), nodata))
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return _black_and_white(low, high, _finite(_numbers(_sample(image), nodata)), floats=image.mode == "F")
+
+
+def _black_and_white(low: float, high: float, sample: NDArray[Any], *, floats: bool) -> tuple[float, float]:
+    """By the least and the greatest number, and a sample of all."""
     if low > high:
         return 0.0, 1.0
-    sample = _finite(_numbers(_sample(image), nodata))
-    whites = [1.0, *_WHOLE_WHITES] if image.mode == "F" else _WHOLE_WHITES
+    whites = [1.0, *_WHOLE_WHITES] if floats else _WHOLE_WHITES
     bright = _order(sample, _NEARLY_ALL) if sample.size else high
     if low >= 0 and bright <= whites[-1]:
         return 0.0, next(white for white in whites if bright <= white)

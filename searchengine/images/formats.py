@@ -43,7 +43,7 @@ _MAGIC = (
 )
 # Icons and cursors of fewer than 256 pictures. The number of colours and the reserved byte are 0, by some programs 255.
 _ICO = re.compile(rb"\0\0(\x01\0.|\x02\0[^\0])\0..[\0-\x10\xff][\0\xff]", re.DOTALL)
-_PPM = re.compile(rb"P[1-6][ \t\r\n]+[#\d]")
+_NETPBM = re.compile(rb"P([1-6]|[Ff])[ \t\r\n]+[#\d]|P7\n")
 _CANON = re.compile(rb"II\x1a\0\0\0HEAPCCDR")  # CRW
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -98,7 +98,7 @@ def sniff(head: bytes) -> str | None:
         return "BMP"
     if _ICO.match(head):
         return "ICO"
-    if _PPM.match(head):
+    if _NETPBM.match(head):
         return "PPM"
     if _CANON.match(head):
         return "RAW"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageFile
 
 from searchengine.images.rgb import shows_nothing, to_rgb
+from searchengine.processes import is_worker
 
 _FRAMES = 64  # looked at
 _PIXELS = 50_000_000  # in all of them
@@ -30,7 +31,7 @@ def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
     for number in range(start + 1, start + frames):
         try:
             file.seek(number)
-            file.load()
+            _load_what_there_is(file)
         except Exception:  # no more of them, or none that can be decoded
             break
         frame = to_rgb(file)
@@ -39,6 +40,15 @@ def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
         if fallback is None and not shows_nothing(file):
             fallback = frame.copy()
     return first if fallback is None else fallback
+
+
+def _load_what_there_is(file: ImageFile.ImageFile) -> None:
+    """Load a frame that may be cut short: it is the first that shows something."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = is_worker()  # a process with one thread that decodes
+    try:
+        file.load()
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def _pass_over_default_image(file: ImageFile.ImageFile) -> None:

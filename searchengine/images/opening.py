@@ -24,8 +24,9 @@ from PIL import (
 )
 
 from searchengine.errors import NotAnImageError
-from searchengine.images import colour_numbers, containers, depth, tiff
+from searchengine.images import arrays, colour_numbers, containers, depth, tiff
 from searchengine.images.formats import NO_PREVIEW, sniff
+from searchengine.images.rgb import swaps_sides
 from searchengine.processes import is_worker
 
 
@@ -77,6 +78,8 @@ def _png(data: bytes) -> ImageFile.ImageFile:
     transparent = file.info.get("transparency")
     if bits and isinstance(transparent, int):  # Pillow scales the samples, but not this one
         file.info["transparency"] = transparent * 255 // (2**bits - 1)
+    if file.tile and file.tile[0].args == "LA;16B":
+        return arrays.grey_and_alpha(file)
     grey = file.mode in ("1", "L", "LA") or file.mode.startswith("I")
     file.info["icc_profile"] = colour_numbers.of_png(data, file.info, grey=grey)
     return file
@@ -140,17 +143,26 @@ def _tiff(data: bytes) -> ImageFile.ImageFile:
         data = tiff.beginning_with(data, page)
     try:
         file = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
-    except SyntaxError as error:
+    except SyntaxError:
         if not page.is_unusual:
             raise
-        raise NotAnImageError(
-            f"This TIFF image has {page.description}, which cannot be read. Save it with 8 or 16 bits a sample, "
-            "as grey or RGB."
-        ) from error
+        return arrays.tiff(data, page.description, page.get(tiff.ORIENTATION, 1))
+    if file.mode == "RGB" and page is not pages[0] and tiff.ORIENTATION not in page.tags:  # of a camera raw file
+        orientation = pages[0].get(tiff.ORIENTATION, 1)
+        file.getexif()[tiff.ORIENTATION] = orientation
+        file._size = file.size[::-1] if swaps_sides(orientation) else file.size
     if page.get(tiff.BITS) == 16:
         order = "L" if data[:2] == b"II" else "B"
         file.tile = [depth.plane_of_16_bits(tile, order) for tile in file.tile]
     return file
+
+
+def _bmp(data: bytes) -> ImageFile.ImageFile:
+    return arrays.bmp(data) or BmpImagePlugin.BmpImageFile(io.BytesIO(data))
+
+
+def _ppm(data: bytes) -> ImageFile.ImageFile:
+    return arrays.netpbm(data) or PpmImagePlugin.PpmImageFile(io.BytesIO(data))
 
 
 def _raw(data: bytes, side: int = 0) -> ImageFile.ImageFile:
@@ -202,12 +214,12 @@ OPENERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "PNG": _png,
     "GIF": _by(_GifFile),
     "WEBP": _by(_WebPFile),
-    "BMP": _by(BmpImagePlugin.BmpImageFile),
+    "BMP": _bmp,
     "TIFF": _tiff,
     "AVIF": _avif,
     "HEIC": _heic,
     "JP2": _by(Jpeg2KImagePlugin.Jpeg2KImageFile),
-    "PPM": _by(PpmImagePlugin.PpmImageFile),
+    "PPM": _ppm,
     "ICO": _ico,
     "ICNS": _icns,
     "JXL": _jxl,

@@ -182,14 +182,45 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 # -- BMP: the end is missing ------------------------------------------------------------------------------------------
 
+_RLE8, _RLE4 = 1, 2
+
 
 def _bmp(data: bytes) -> bytes | None:
-    """With black in place of what is missing; the rows of most begin at the bottom."""
+    """With the first colour in place of what is missing; the rows of most begin at the bottom."""
     start = int.from_bytes(data[10:14], "little")
-    width, height, bits = struct.unpack("<ii2xH", data[18:30].ljust(12, b"\0"))
+    width, height, bits, compression = struct.unpack("<ii2xHI", data[18:34].ljust(16, b"\0"))
+    if compression in (_RLE8, _RLE4):
+        return _run_lengths(data, start, width, abs(height), nibbles=compression == _RLE4)
     size = (width * bits + 31) // 32 * 4 * abs(height)
     missing = start + size - len(data)
     return data + bytes(missing) if 0 < missing <= _LOST * size else None
+
+
+def _run_lengths(data: bytes, start: int, width: int, height: int, *, nibbles: bool) -> bytes | None:
+    """The same for a BMP of run lengths; one that says where it ends may leave out as much as it likes."""
+    at, y, ended = start, 0, False
+    while y < height and at + 1 < len(data):
+        count, code = data[at : at + 2]
+        at += 2
+        if count:
+            continue
+        if code == 0:
+            y += 1
+        elif code == 1:
+            at, ended = at - 2, True
+            break
+        elif code == 2:
+            y, at = y + int.from_bytes(data[at + 1 : at + 2]), at + 2
+        else:
+            size = (code + 1) // 2 if nibbles else code
+            if at + size > len(data):
+                at -= 2
+                break
+            at += size + size % 2
+    if not ended and y < (1 - _LOST) * height:
+        return None
+    row = b"\xff\0" * (width // 255) + bytes([width % 255, 0]) * (width % 255 > 0) + b"\0\0"
+    return data[:at] + row * (height - y + 1)
 
 
 # -- GIF: the end of the first frame is missing -----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from searchengine.images.isolation import MAX_PIXELS
 
 # TIFF 6.0; TIFF/EP and DNG 1.7
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 259, 262
-BITS, SAMPLES, SUB_IFDS, SAMPLE_FORMAT, DNG_VERSION = 258, 277, 330, 339, 50706
+BITS, ORIENTATION, SAMPLES, SUB_IFDS, SAMPLE_FORMAT, DNG_VERSION = 258, 274, 277, 330, 339, 50706
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _REDUCED_OF_OLD = 2
 _RAW_PHOTOMETRIC = {32803, 34892}  # colour filter array, linear raw
@@ -62,7 +62,7 @@ class Page:
     @property
     def is_unusual(self) -> bool:
         """Whether its samples are of a kind that Pillow does not read."""
-        return self.get(SAMPLES, 1) > 4 or self.get(BITS, 1) > 16 or self.get(SAMPLE_FORMAT, 1) != 1
+        return self.get(SAMPLES, 1) not in (1, 3, 4) or self.get(BITS, 1) > 16 or self.get(SAMPLE_FORMAT, 1) != 1
 
     @property
     def description(self) -> str:

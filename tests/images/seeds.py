@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from tests.images.pictures import encoded, every_format, orientation_exif, png, quadrants
-from tests.images.test_pages import OTHER_RAWS, REDUCED, page, tiff_raws
-from tests.images.test_pages import tiff as paged
-from tests.images.test_profiles import DISPLAY_P3, cmyk_profile, curve, icc, rgb_profile
-from tests.images.test_repair import chunk
+from tests.images.test_arrays import COLOURS, MASKED, NETPBM, written
+from tests.images.test_as_browsers_show import CORNERS, LINEAR, with_chunks, with_nclx
+from tests.images.test_pages import OTHER_RAWS, REDUCED, TURNED, icon, page, sensor, tiff, tiff_raws
+from tests.images.test_profiles import DISPLAY_P3, cmyk_profile, curve, icc, press_profile, rgb_profile
+from tests.images.test_repair import ROWS, chunk, run_length_bmp, run_lengths
 
 
 def seeds() -> dict[str, bytes]:
@@ -34,7 +35,7 @@ def seeds() -> dict[str, bytes]:
         "floats": encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF", compression="tiff_lzw"),
         **{f"animated {name}": encoded(clear, name, **animated) for name in ("GIF", "PNG", "WEBP", "AVIF")},
         "line art": encoded(Image.new("RGBA", (8, 8), (255, 255, 255, 9)), "PNG"),
-        "pages": paged([page(small, REDUCED), page(small)], [page(small, REDUCED)]),
+        "pages": tiff([page(small, REDUCED), page(small)], [page(small, REDUCED)]),
         **tiff_raws(64),
         **OTHER_RAWS,
         "ICO": encoded(small, "ICO", sizes=[(16, 16), (32, 32)]),
@@ -42,4 +43,15 @@ def seeds() -> dict[str, bytes]:
         "ICNS": encoded(quadrants(32, 32), "ICNS", sizes=[(32, 32)]),
         "JP2": encoded(small, "JPEG2000"),
         "PPM": encoded(small, "PPM"),
+        "press": encoded(small.convert("CMYK"), "JPEG", icc_profile=press_profile()),
+        "cICP": with_chunks(tall, chunk(b"cICP", bytes([12, 16, 0, 1]))),
+        "gAMA and cHRM": with_chunks(tall, LINEAR, CORNERS),
+        "nclx": with_nclx(9, 18),
+        "a marker amid a scan": encoded(small, "JPEG")[:-30] + b"\xff\2" + encoded(small, "JPEG")[-28:],
+        "run lengths": run_length_bmp(run_lengths(ROWS[::5])),
+        **{f"icon of {bits} bits": icon(bits, alpha=0) for bits in (8, 24, 32)},
+        "a turned preview": tiff([page(small, REDUCED, TURNED)], [page(small, REDUCED), sensor(64, 32)]),
+        **{name: data for name, (data, _) in NETPBM.items()},
+        **{f"masks {number}": data for number, data in enumerate(MASKED)},
+        **{f"TIFF of {name}": written(samples, **options) for name, (samples, options) in COLOURS.items()},
     }

@@ -188,7 +188,8 @@ def test_12_bit_grey() -> None:
 
 def test_16_bit_colour() -> None:
     assert row(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 65535, 128 * 257, 0))) == [[255, 128, 0]]
-    assert row(png(1, 1, 16, 4, b"\0" + struct.pack(">2H", 100 * 257, 65535))) == [[100, 100, 100]]
+    pixels = struct.pack(">4H", 100 * 257, 65535, 65535, 65535)
+    assert row(png(2, 1, 16, 4, b"\0" + pixels)) == [[100, 100, 100], [255, 255, 255]]
     assert row(png(1, 1, 16, 6, b"\0" + struct.pack(">4H", 65535, 0, 0, 0))) == [[255, 255, 255]]
 
 

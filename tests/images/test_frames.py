@@ -12,7 +12,7 @@ from PIL import Image
 from searchengine.images import decode, frames, thumbnail
 from searchengine.images.opening import open_image
 from tests.images.pictures import corners, encoded, quadrants
-from tests.images.test_repair import chunk
+from tests.images.test_repair import chunk, photo
 
 ANIMATED = ["GIF", "PNG", "WEBP", "AVIF"]
 CLEAR = (0, 0, 0, 0)
@@ -48,6 +48,12 @@ def test_a_frame_of_one_colour_is_better_than_none(format_: str) -> None:
 def test_nothing_but_empty_frames_and_frames_that_cannot_be_read(format_: str) -> None:
     assert decode(animation(format_, plain(CLEAR), plain(CLEAR))).pixels.min() > 250
     assert decode(encoded(plain(CLEAR), format_)).pixels.min() > 250
+
+
+def test_a_frame_that_is_cut_short_is_better_than_an_empty_one() -> None:
+    whole = animation("GIF", plain(CLEAR), photo(64, 32).convert("RGBA"))
+    cut = decode(whole[: len(whole) * 9 // 10]).pixels
+    assert np.array_equal(cut[:16], decode(whole).pixels[:16])
 
 
 def test_only_so_many_frames_are_looked_at() -> None:

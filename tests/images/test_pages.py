@@ -175,6 +175,13 @@ def test_camera_raw_is_its_large_preview(name: str) -> None:
     assert corners(decode(thumbnail(data)).pixels) == corners(decode(for_browser(data)[0]).pixels)
 
 
+def test_an_uncompressed_preview_is_turned_as_its_file_says() -> None:
+    data = tiff([page(BLACK, REDUCED, TURNED)], [page(quadrants(640, 320), REDUCED), sensor(1200, 600)])
+    decoded = decode(data)
+    assert (decoded.width, decoded.height, corners(decoded.pixels)) == (320, 640, "BRWG")
+    assert decode(thumbnail(data)).pixels.shape == (480, 240, 3)
+
+
 def test_camera_raw_that_has_only_a_thumbnail_is_named() -> None:
     small = encoded(Image.new("RGB", (160, 120)), "JPEG")
     for data in (
@@ -209,6 +216,32 @@ def test_icons_as_some_programs_write_them(
     data = bytearray(encoded(image, "ICO", sizes=[(64, 64)], bitmap_format=bitmap_format))
     data[2], data[8], data[9], data[12] = kind, colours, reserved, bits
     assert corners(decode(bytes(data)).pixels) == "WGBW"
+
+
+def icon(bits: int, *, alpha: int = 255, missing: int = 0) -> bytes:
+    """``quadrants()`` whose mask hides the first, without the last bytes of that mask."""
+    picture = np.asarray(quadrants(32, 32))[::-1]  # the last row first
+    palette = b""
+    if bits == 8:
+        colours, numbers = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)
+        palette = b"".join(bytes([*colour[::-1], 0]) for colour in colours).ljust(1024, b"\0")
+        pixels = numbers.astype(np.uint8).tobytes()
+    else:
+        channels = picture[..., ::-1] if bits == 24 else np.dstack([picture[..., ::-1], np.full((32, 32), alpha)])
+        pixels = channels.astype(np.uint8).tobytes()
+    mask = np.repeat([0, 1], 16)[:, None] * np.repeat([1, 0], 16)  # the last row first here too
+    bitmap = struct.pack("<IiiHHIIiiII", 40, 32, 64, 1, bits, 0, 0, 0, 0, 0, 0) + palette + pixels
+    bitmap += np.packbits(mask.astype(np.uint8), axis=1).tobytes()
+    bitmap = bitmap[: len(bitmap) - missing]
+    return b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, bits, len(bitmap), 22) + bitmap
+
+
+@pytest.mark.parametrize("bits", [8, 24, 32])
+def test_the_mask_of_an_icon(bits: int) -> None:
+    assert corners(decode(icon(bits, alpha=0)).pixels) == "WGBW"
+    for missing in (60, 128):  # what is missing is opaque
+        assert corners(decode(icon(bits, alpha=0, missing=missing)).pixels) == "RGBW"
+    assert corners(decode(icon(32)).pixels) == "RGBW"  # an icon with alpha needs no mask
 
 
 def test_a_macos_icon() -> None:

@@ -154,3 +154,37 @@ def test_a_bmp_without_its_end() -> None:
     assert np.array_equal(decode(data[:-3]).pixels[2:], decode(data).pixels[2:])
     with pytest.raises(DamagedImageError):
         decode(data[: len(data) // 2])
+
+
+def run_lengths(rows: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> bytes:
+    """The content of a BMP of 8 bits in run lengths, each row ended, without the end of all."""
+    runs = [
+        bytes(each for start in range(0, len(row), 16) for each in (len(row[start : start + 16]), row[start])) + b"\0\0"
+        for row in rows[::-1]
+    ]
+    return b"".join(runs)
+
+
+ROWS = np.arange(40, dtype=np.uint8)[:, None] + np.zeros(64, np.uint8)
+
+
+def run_length_bmp(content: bytes) -> bytes:
+    palette = b"".join(bytes([i, i, i, 0]) for i in range(255, -1, -1))
+    head = struct.pack("<IiiHHIIiiII", 40, 64, 40, 1, 8, 1, len(content), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(content), 0, 0, 1078) + head + palette + content
+
+
+def test_a_bmp_in_run_lengths_without_its_end() -> None:
+    content = run_lengths(ROWS)
+    expected = decode(run_length_bmp(content + b"\0\1")).pixels
+    assert expected[5, 0].tolist() == [250] * 3
+    for cut in (content, content[:-1], content[:-8], content[:-12] + b"\0\x40ab"):
+        assert np.array_equal(decode(run_length_bmp(cut)).pixels[2:], expected[2:])
+    with pytest.raises(DamagedImageError):
+        decode(run_length_bmp(content[: len(content) // 2]))
+
+
+def test_a_bmp_in_run_lengths_that_leaves_rows_out() -> None:
+    for rest in (b"\0\1", b"\0\1junk"):
+        pixels = decode(run_length_bmp(run_lengths(ROWS[30:]) + rest)).pixels
+        assert (pixels[0, 0].tolist(), pixels[39, 0].tolist()) == ([255] * 3, [216] * 3)
