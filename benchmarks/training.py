@@ -106,7 +106,7 @@ def learnt(photos: Photos, rows: Numbers, recipe: Recipe) -> Rows:
     def judge() -> Scores:
         return score(learner.embed(validation), labels, triplets)
 
-    state, _ = continue_training(learner, training, judge, recipe, start_training(learner, judge, {}))
+    state, _ = continue_training(learner, training, judge, start_training(learner, judge, {}))
     learner.restore_weights(state.best)
     best, seconds = best_of(state.epochs), time.perf_counter() - start
     say(f"{photos.name}: validation mAP {best.mean_average_precision:.3f} in epoch {best.number}; {seconds:.0f} s")

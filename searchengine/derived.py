@@ -1,7 +1,7 @@
 """Data that is computed from an index and kept in its folder: the map, the groups, the classifier, the evaluation.
 
 Each kind is one file, which the index can do without. This module is the only code that knows how such a file is
-written and read, and whether it is missing, stale or current::
+written and read. What it was computed from stands in its sheet; whoever loads it compares that with the index of now::
 
     @dataclass(frozen=True, slots=True)
     class EvaluationSheet:                      # JSON, checked by Pydantic as it is read
@@ -13,10 +13,10 @@ written and read, and whether it is missing, stale or current::
 
     EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
 
-    source = Source(index.fingerprint, version) # taken before the computation begins: a change meanwhile makes it stale
+    version = ...                               # before the computation begins: a change meanwhile makes it stale
     EVALUATION.save(folder, EvaluationSheet(...))
-    kept = EVALUATION.load(folder)              # None if missing; kept.sheet, kept.arrays, kept.source
-    EVALUATION.status(folder, source)           # Status.MISSING, STALE or CURRENT
+    kept = EVALUATION.load(folder)              # None if missing; kept.sheet, kept.arrays
+    stale = kept.sheet.version != version
 
 A file named ``.npz`` holds arrays too: ``MAP.save(folder, sheet, {"ids": ids, ...})``. Nothing is ever unpickled.
 
@@ -34,7 +34,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -63,38 +62,12 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-class Status(StrEnum):
-    """Whether derived data is there, and was computed from the index as it is now."""
-
-    MISSING = "missing"
-    STALE = "stale"
-    CURRENT = "current"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What derived data is computed from: features of one extractor, and one version of the images and labels."""
-
-    fingerprint: str
-    version: str
-
-
 @dataclass(frozen=True, slots=True)
 class StoredData(Generic[S]):
     """Derived data as it was stored."""
 
     sheet: S
     arrays: Arrays
-    source: Source
-
-    def status(self, now: Source) -> Status:
-        """Compare with what it would be computed from now."""
-        return Status.CURRENT if self.source == now else Status.STALE
-
-
-def source_of_sheet(sheet: Any, _: Arrays) -> Source:
-    """The source of sheets that have a ``fingerprint`` and a ``version``."""
-    return Source(sheet.fingerprint, sheet.version)
 
 
 @dataclass(frozen=True)
@@ -105,15 +78,15 @@ class Derived(Generic[S]):
         file: its name in the index folder; ``.json``, or ``.npz`` with arrays.
         sheet: the dataclass (or Pydantic model) of everything that is not an array.
         command: what a person runs to compute it again; ``--index-dir`` is added.
-        arrays: the names that an .npz file must have.
-        source: reads from a sheet and its arrays what it was computed from.
+        columns: the arrays that an .npz file must have with an entry for each image.
+        arrays: the others that it must have.
     """
 
     file: str
     sheet: type[S]
     command: str = field(kw_only=True)
+    columns: tuple[str, ...] = field(default=(), kw_only=True)
     arrays: tuple[str, ...] = field(default=(), kw_only=True)
-    source: Callable[[S, Arrays], Source] = field(default=source_of_sheet, kw_only=True)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[S]:
@@ -142,9 +115,8 @@ class Derived(Generic[S]):
         file = self.path(folder)
         try:
             with file.open("rb") as opened:
-                text, arrays = _unpack(opened, self.arrays) if self.file.endswith(".npz") else (_text(opened), {})
-            sheet = self._adapter.validate_json(text, strict=True)
-            return StoredData(sheet, arrays, self.source(sheet, arrays))
+                text, arrays = self._unpack(opened) if self.file.endswith(".npz") else (_text(opened), {})
+            return StoredData(self._adapter.validate_json(text, strict=True), arrays)
         except FileNotFoundError:
             return None
         except UNREADABLE as error:
@@ -152,10 +124,20 @@ class Derived(Generic[S]):
                 f"{file} cannot be read. Delete it and compute it again: {with_index_dir(self.command, folder)}"
             ) from error
 
-    def status(self, folder: Path, now: Source) -> Status:
-        """Whether it is missing, stale or current; IndexDamagedError if it cannot be used."""
-        kept = self.load(folder)
-        return Status.MISSING if kept is None else kept.status(now)
+    def _unpack(self, opened: Any) -> tuple[str, Arrays]:
+        with zipfile.ZipFile(opened) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+                raise ValueError("its arrays are too large")  # a small file can unpack to any size
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+        text = str(arrays.pop(_SHEET))
+        missing = {*self.columns, *self.arrays} - set(arrays)
+        if missing:
+            raise ValueError(f"it lacks the arrays {sorted(missing)}")
+        if len({len(arrays[name]) for name in self.columns}) > 1:
+            raise ValueError("its columns have different lengths")
+        return text, arrays
 
     def identity(self, folder: Path) -> tuple[int, int, int] | None:
         """Differs whenever the file was replaced; None if it is missing. A key for ``Cached``."""
@@ -176,20 +158,6 @@ def _text(opened: Any) -> bytes:
     if len(data) > _MAX_BYTES:
         raise ValueError("the file is too large")
     return data
-
-
-def _unpack(opened: Any, names: tuple[str, ...]) -> tuple[str, dict[str, NDArray[Any]]]:
-    with zipfile.ZipFile(opened) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
-            raise ValueError("its arrays are too large")  # a small file can unpack to any size
-    opened.seek(0)
-    with np.load(opened, allow_pickle=False) as loaded:
-        arrays = {name: loaded[name] for name in loaded.files}
-    text = str(arrays.pop(_SHEET))
-    missing = set(names) - set(arrays)
-    if missing:
-        raise ValueError(f"it lacks the arrays {sorted(missing)}")
-    return text, arrays
 
 
 class Cached(Generic[K, T]):

@@ -167,6 +167,15 @@ def check_output_folder(folder: Path) -> None:
             raise IndexingError(f"{place} is a file, so nothing can be written into it. Name another folder.")
 
 
+def file_size(size: float) -> str:
+    """A number of bytes in the largest unit that leaves it above one: "553 MB", "1.3 GB"."""
+    units = ["GB", "MB", "kB", "bytes"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop()
+    return f"{size:.0f} {units[-1]}" if size >= 9.95 or units[-1] == "bytes" else f"{size:.1f} {units[-1]}"
+
+
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 

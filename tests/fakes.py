@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ class FakeExtractor:
     def preprocess(self, data: bytes, max_pixels: int = 10**8, preview: int | None = None) -> DecodedImage:
         return decode(data, size=self.spec.input_size, preview=preview, max_pixels=max_pixels)
 
-    def embed(self, images: Sequence[Any] | NDArray[np.uint8]) -> NDArray[np.float32]:
+    def embed(self, images: Iterable[Any] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        images = list(images)
         self.embedded += len(images)
         if len(images) == 0:
             return np.empty((0, self.dimension), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The store of derived data: it comes back as it was, knows its source, and refuses what is damaged or planted."""
+"""The store of derived data: it comes back as it was, and refuses what is damaged or planted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from searchengine import derived
-from searchengine.derived import Cached, Derived, Source, Status
+from searchengine.derived import Cached, Derived
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
 
 
@@ -26,23 +26,21 @@ class Sheet:
 
 SHEET = Sheet(1, "vgg16", "a", (("cat", 1), ("dög", 0.25)))
 JSON = Derived("words.json", Sheet, command="searchengine words")
-ARRAYS = Derived("arrays.npz", Sheet, command="searchengine arrays", arrays=("ids",))
-IDS = {"ids": np.array([3, 1, 2])}
+ARRAYS = Derived("arrays.npz", Sheet, command="searchengine arrays", columns=("ids", "shares"))
+IDS = {"ids": np.array([3, 1, 2]), "shares": np.zeros(3)}
 
 
 @pytest.mark.parametrize("kind", [JSON, ARRAYS])
-def test_missing_current_stale(kind: Derived[Sheet], tmp_path: Path) -> None:
-    now = Source("vgg16", "a")
+def test_it_comes_back_as_it_was(kind: Derived[Sheet], tmp_path: Path) -> None:
     assert kind.load(tmp_path) is None
-    assert kind.status(tmp_path, now) is Status.MISSING
     assert kind.identity(tmp_path) is None
     assert kind.save(tmp_path, SHEET, IDS if kind is ARRAYS else None) == tmp_path / kind.file
     kept = kind.load(tmp_path)
     assert kept is not None
     assert kept.sheet == SHEET
-    assert {name: array.tolist() for name, array in kept.arrays.items()} == ({"ids": [3, 1, 2]} if kept.arrays else {})
-    assert kind.status(tmp_path, now) is Status.CURRENT
-    assert {kind.status(tmp_path, other) for other in (Source("vgg16", "b"), Source("vgg19", "a"))} == {Status.STALE}
+    assert {name: array.tolist() for name, array in kept.arrays.items()} == (
+        {"ids": [3, 1, 2], "shares": [0, 0, 0]} if kept.arrays else {}
+    )
     before = kind.identity(tmp_path)
     kind.save(tmp_path, SHEET, IDS)
     assert before != kind.identity(tmp_path)
@@ -79,6 +77,7 @@ def test_damaged_or_planted_arrays_are_refused(tmp_path: Path, monkeypatch: pyte
     planted: list[dict[str, Any]] = [
         {"about": about, "ids": np.array([print], dtype=object)},  # would have to be unpickled
         {"about": about},
+        {"about": about, "ids": IDS["ids"], "shares": np.zeros(2)},
         {"ids": IDS["ids"]},
     ]
     for arrays in planted:

@@ -185,3 +185,11 @@ def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: 
     assert cell == ("'" if guarded else "") + text
     assert files.unguarded(cell) == text
     assert numbers == ["-0.5", "7"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (9960, "10 kB"), (5.53e8, "553 MB"), (6.4e13, "64000 GB")],
+)
+def test_a_size_in_words(size: float, text: str) -> None:
+    assert files.file_size(size) == text

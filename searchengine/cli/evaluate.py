@@ -24,11 +24,12 @@ from searchengine.cli.options import (
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.files import file_size
 from searchengine.index.metrics import METRICS
 
 if TYPE_CHECKING:
     from searchengine.analyse.evaluation import Evaluation, EvaluationOptions
-    from searchengine.derived import Source
+    from searchengine.analyse.evaluation.results import Source
     from searchengine.engine import SearchEngine
     from searchengine.settings import Settings
 
@@ -110,7 +111,7 @@ def evaluate(
             print_result(line)
     if report is not None:
         size = write_report(report, evaluations, comparisons)
-        print_note(f"{report}: the report, {size / 1e6:.1f} MB; it stands alone.")
+        print_note(f"{report}: the report, {file_size(size)}; it stands alone.")
     return 0
 
 

@@ -25,6 +25,7 @@ from searchengine.cli.options import (
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.files import file_size
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -124,7 +125,7 @@ def export(settings: Settings, out: Path, as_json: bool) -> int:
     if as_json:
         print_json(asdict(exported))
     else:
-        size = f"{exported.bytes / 1e6:.1f} MB"
+        size = file_size(exported.bytes)
         print_result(f"{exported.file}: {exported.rows} features of {exported.dimension} numbers, {size}")
     return 0
 

@@ -12,6 +12,7 @@ import click
 
 from searchengine.cli.options import TEXT, flag, json_flag, settings_options, verb
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.files import file_size
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -41,7 +42,7 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
     print_result(f"extractor  {status.extractor}")
     print_result(f"dimension  {status.dimension}")
     print_result(f"metric     {index.metric}")
-    print_result(f"on disk    {status.bytes / 1e6:.1f} MB")
+    print_result(f"on disk    {file_size(status.bytes)}")
     print_result(f"updated    {status.updated}")
     if status.run is not None:
         state = "under way" if status.run.active else "stopped; the same command resumes it"
@@ -123,13 +124,13 @@ def cache(clear: bool, as_json: bool) -> int:
     rows = [
         (
             entry.title,
-            f"{entry.size / 1e6:.0f} MB",
+            file_size(entry.size),
             time.strftime("%Y-%m-%d", time.localtime(entry.used)),
             ", ".join(map(str, entry.indexes)) or "no index",
         )
         for entry in entries
     ]
-    total = f"{sum(entry.size for entry in entries) / 1e6:.0f} MB"
+    total = file_size(sum(entry.size for entry in entries))
     if rows:
         print_result(_columns(("model", "size", "last used", "used by"), rows))
     count = "1 model" if len(entries) == 1 else f"{len(entries)} models"

@@ -15,6 +15,7 @@ from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
 from searchengine.extractors.source import ExtractorOptions, is_model_file
 from searchengine.extractors.sources import source_asked_for, source_of
 from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
+from searchengine.files import file_size
 from searchengine.progress import Say
 
 
@@ -52,7 +53,6 @@ def load_extractor(
     *,
     precision: str = "auto",
     runtime: str = "auto",
-    threads: int | None = None,
     progress: Say | None = None,
     **options: Any,
 ) -> Extractor:
@@ -62,11 +62,10 @@ def load_extractor(
         model: and ``options``: as ``make_spec`` takes them.
         precision: "float32", "bfloat16", or "auto" for what the device does best.
         runtime: "openvino", "keras", or "auto": Keras where it finds a GPU, else OpenVINO.
-        threads: bounds the processor threads of one batch.
         progress: gets a line now and then while something takes long; None writes them to stderr.
 
     Raises:
-        ExtractorError: the errors of ``make_spec``; and the model cannot be made or run.
+        ExtractorError: the errors of ``spec_of``; and the model cannot be made or run.
         WeightsNotFoundError: the published weights are neither cached nor can be downloaded.
     """
     asked = ExtractorOptions(model, **options)
@@ -75,7 +74,6 @@ def load_extractor(
         weights_file=asked.weights_file,
         precision=precision,
         runtime=runtime,
-        threads=threads,
         gpu=True,
         progress=progress,
     )
@@ -87,8 +85,6 @@ def extractor_from_spec(
     weights_file: Path | None = None,
     precision: str = "auto",
     runtime: str = "auto",
-    threads: int | None = None,
-    export: bool = True,
     gpu: bool = False,
     progress: Say | None = None,
 ) -> Extractor:
@@ -96,9 +92,8 @@ def extractor_from_spec(
 
     ``runtime`` "auto" is OpenVINO wherever that is installed, and TensorFlow is not loaded into this process; ``gpu``
     lets it be Keras where a GPU is found, worth its start when there is a whole folder to embed. A missing model is
-    prepared in a subprocess, unless ``export`` is False. The weights are needed only for that, and ``weights_file``
-    says where they are if they are the user's own. Errors as ``load_extractor``; QueryError for features that no model
-    here makes.
+    prepared in a subprocess. The weights are needed only for that, and ``weights_file`` says where they are if they are
+    the user's own. Errors as ``load_extractor``; QueryError for features that no model here makes.
     """
     if not spec.embeds:
         raise QueryError(spec.missing)
@@ -109,34 +104,18 @@ def extractor_from_spec(
         runtime = "openvino" if installed and not (gpu and _finds_gpu()) else "keras"
     if runtime == "keras":
         return _on_keras(spec, weights_file, precision, progress)
-    return _on_openvino(spec, weights_file, precision, threads=threads, export=export, progress=progress)
+    from searchengine.extractors.openvino_runtime import OpenVINOExtractor
+
+    def exported(*, suspect: bool = False) -> ExportedModel:
+        return exported_model(spec, weights_file=weights_file, suspect=suspect, progress=progress)
+
+    return OpenVINOExtractor(spec, exported(), precision=precision, remake=lambda: exported(suspect=True))
 
 
 def _finds_gpu() -> bool:
     from searchengine.extractors import keras_runtime
 
     return keras_runtime.gpu_in_sight() and keras_runtime.gpu_found()
-
-
-def _on_openvino(
-    spec: ExtractorSpec,
-    file: Path | None,
-    precision: str,
-    *,
-    threads: int | None,
-    export: bool,
-    progress: Say | None,
-) -> Extractor:
-    from searchengine.extractors.openvino_runtime import OpenVINOExtractor
-
-    model = exported_model(spec, weights_file=file, export=export, progress=progress)
-    return OpenVINOExtractor(
-        spec,
-        model,
-        precision=precision,
-        threads=threads,
-        remake=lambda: exported_model(spec, weights_file=file, export=export, suspect=True, progress=progress),
-    )
 
 
 def _on_keras(spec: ExtractorSpec, file: Path | None, precision: str, progress: Say | None) -> Extractor:
@@ -158,22 +137,17 @@ def exported_model(
     spec: ExtractorSpec,
     *,
     weights_file: Path | None = None,
-    export: bool = True,
     suspect: bool = False,
     progress: Say | None = None,
 ) -> ExportedModel:
     """The model as OpenVINO reads it; made first where it is missing or damaged.
 
-    ``suspect``: it could not be loaded, so look closely. ``export`` False: ExtractorError where it would have to be
-    made. The errors of ``ModelSource.locate``, and ExtractorError where making it fails.
+    ``suspect``: it could not be loaded, so look closely. The errors of ``ModelSource.locate``, and ExtractorError where
+    making it fails.
     """
     model = cache.lookup(spec, thorough=suspect)
     if model is not None:
         return model
-    if not export:
-        raise ExtractorError(
-            f"The model {spec.title} is not prepared on this machine: run `searchengine prepare --index-dir DIR` once."
-        )
     say = progress or say_on_stderr
     file = source_of(spec.model).locate(spec, weights_file, say)
     with cache.export_lock(say):
@@ -189,9 +163,9 @@ def exported_model(
             if model is None:
                 raise ExtractorError(f"The model that was just written to {cache.entry_folder(spec)} is damaged.")
             size = sum((model.xml.parent / name).stat().st_size for name in cache.MODEL_FILES)
-            say(f"prepared: {size / 1e6:.0f} MB on disk, {model.dimension} numbers a feature")
+            say(f"prepared: {file_size(size)} on disk, {model.dimension} numbers a feature")
     for entry in cache.shrink(spec):
-        say(f"cleared {entry.title} from the model cache, which no index uses ({entry.size / 1e6:.0f} MB)")
+        say(f"cleared {entry.title} from the model cache, which no index uses ({file_size(entry.size)})")
     return model
 
 

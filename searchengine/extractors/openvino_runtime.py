@@ -37,8 +37,8 @@ class _Compiled:
 class OpenVINOExtractor:
     """An ``Extractor`` on an exported model, compiled when it is first used: fork before that, not after.
 
-    ``remake`` is asked for the model again where it cannot be loaded. ``threads`` bounds the processor threads of one
-    batch; None leaves it to OpenVINO. ExtractorError for bfloat16 on a processor that does not compute in it.
+    ``remake`` is asked for the model again where it cannot be loaded. ExtractorError for bfloat16 on a processor that
+    does not compute in it.
     """
 
     runtime = "openvino"
@@ -50,7 +50,6 @@ class OpenVINOExtractor:
         model: ExportedModel,
         *,
         precision: str = "auto",
-        threads: int | None = None,
         remake: Callable[[], ExportedModel] | None = None,
     ) -> None:
         self.spec = spec
@@ -60,7 +59,6 @@ class OpenVINOExtractor:
         self._batch = max(1, min(_LARGEST_BATCH, _PIXELS_A_BATCH // (height * width)))
         self._model = model
         self._remake = remake
-        self._threads = threads
         self._lock = threading.Lock()
         self._compiled: _Compiled | None = None
         self._precision = None if precision == "auto" else precision
@@ -137,7 +135,7 @@ class OpenVINOExtractor:
             # Threads that are tied to processors wait for whatever else runs there: decoding, to begin with.
             "ENABLE_CPU_PINNING": False,
         }
-        threads = self._threads or thread_limit()
+        threads = thread_limit()
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         # The batch stays dynamic: fixed sizes were no faster. No CACHE_DIR: it doubles the disk use and saves nothing.

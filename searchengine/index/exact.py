@@ -9,19 +9,15 @@ all are candidates of all; many queries then share a second choice, by products 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import EUCLIDEAN, check_metric
-from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
-_THREAD_VALUES = 2**23  # float32 values that each thread of ``nearest_rows`` holds
 _GROUPS = 1024  # see _threshold
 _CROWD = 2000  # candidates, from which a second choice costs less than their distances
 _TOGETHER = 64  # queries that share a second choice
@@ -36,40 +32,20 @@ class Neighbours:
     distances: NDArray[np.float64]
 
 
-def nearest(
-    metric: str,
-    rows: NDArray[np.float32],
-    squared_norms: NDArray[np.float64],
-    ids: NDArray[np.int64],
-    queries: NDArray[np.float32],
-    k: int,
-) -> list[Neighbours]:
-    """The k nearest rows of each query, exactly, ties in the order of ids.
-
-    Args:
-        metric: one of ``metrics.METRICS``.
-        rows: (n, d) float32; may be a memory map.
-        squared_norms: (n,) float64, ``|x|^2`` of each row; infinite where a row does not count.
-        ids: (n,) int64, distinct where a row counts.
-        queries: (m, d) float32.
-        k: at least 1; what is beyond the rows that count is not returned.
-
-    Returns:
-        m results of min(k, rows that count) neighbours.
-
-    Raises:
-        UnknownNameError: no such metric.
-    """
-    return Searcher(metric, rows, squared_norms, ids).nearest(queries, k)
-
-
 class Searcher:
     """One metric over one matrix, prepared once for many searches. Never changes; safe to share between threads."""
 
     def __init__(
         self, metric: str, rows: NDArray[np.float32], squared_norms: NDArray[np.float64], ids: NDArray[np.int64]
     ) -> None:
-        """The arguments of ``nearest``, which are kept and must not change."""
+        """Keep what is searched; none of it may change.
+
+        Args:
+            metric: one of ``metrics.METRICS``; UnknownNameError.
+            rows: (n, d) float32; may be a memory map.
+            squared_norms: (n,) float64, ``|x|^2`` of each row; infinite where a row does not count.
+            ids: (n,) int64, distinct where a row counts.
+        """
         self._measure: Measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
         self._rows = rows.shape[0]
         self._ids = ids
@@ -82,7 +58,7 @@ class Searcher:
         return cls(metric, rows, squared_norms, np.arange(len(rows), dtype=np.int64))
 
     def nearest(self, queries: NDArray[np.float32], k: int) -> list[Neighbours]:
-        """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id)."""
+        """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id); k >= 1."""
         k = min(k, len(self._counted))
         if k == 0:
             none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
@@ -144,56 +120,6 @@ class Searcher:
         distances = self._measure.distances(candidates, query)
         order = np.lexsort((self._ids[candidates], distances))[:k]
         return Neighbours(candidates[order], distances[order])
-
-
-def nearest_rows(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    k: int,
-    metric: str = EUCLIDEAN,
-    *,
-    exclude: NDArray[np.int64] | None = None,
-    progress: Progress = QUIET,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The k nearest rows of each of many queries, exactly: blocks of queries are shared out among threads.
-
-    Memory grows with the number of rows, never with the product of both numbers.
-
-    Args:
-        queries: (m, d) float32; may be ``rows`` itself.
-        rows: (n, d) float32.
-        k: at least 1; more than there are gives all.
-        metric: one of ``metrics.METRICS``.
-        exclude: (m,) int64, of each query the position of one row that is no neighbour of it, itself for example
-            (``numpy.arange(n)`` where the queries are the rows).
-        progress: advanced by the queries that are done.
-
-    Returns:
-        (m, k) int64 positions among the rows and (m, k) float64 distances, nearest first, ties in the order of the
-        positions. There are min(k, n) columns, or min(k, n - 1) with ``exclude``.
-
-    Raises:
-        UnknownNameError: no such metric.
-    """
-    searcher = Searcher.of_rows(rows, metric)
-    k = min(k, len(rows) if exclude is None else max(len(rows) - 1, 0))
-    positions = np.empty((len(queries), k), dtype=np.int64)
-    distances = np.empty((len(queries), k))
-    step = max(16, min(512, _THREAD_VALUES // max(len(rows), 1)))
-
-    def fill(start: int) -> int:
-        block = np.asarray(queries[start : start + step])
-        nearest = searcher.nearest(block, k if exclude is None else k + 1)
-        for i, neighbours in enumerate(nearest, start):
-            kept = slice(k) if exclude is None else np.flatnonzero(neighbours.positions != exclude[i])[:k]
-            positions[i], distances[i] = neighbours.positions[kept], neighbours.distances[kept]
-        return len(block)
-
-    if k and len(queries):
-        with ThreadPoolExecutor(processors(), thread_name_prefix="nearest") as pool:
-            for done in pool.map(fill, range(0, len(queries), step)):
-                progress.advance(done)
-    return positions, distances
 
 
 def _threshold(rough: NDArray[np.float32], k: int) -> float:

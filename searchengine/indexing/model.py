@@ -21,7 +21,7 @@ from searchengine.extractors import (
     spec_of,
 )
 from searchengine.extractors.sources import source_of
-from searchengine.files import path_from_text, path_to_text
+from searchengine.files import file_size, path_from_text, path_to_text
 from searchengine.images import DECODING, DecodedImage
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import IndexingOptions
@@ -176,14 +176,6 @@ def size_remark(spec: ExtractorSpec, images: int, index_dir: Path) -> str | None
     free = shutil.disk_usage(next(folder for folder in (index_dir, *index_dir.absolute().parents) if folder.is_dir()))
     return (
         f"{spec.layer or 'The output'} without pooling is {flat} numbers an image: {images} images take "
-        f"{_size(needed)}, {'BUT ONLY ' if needed > free.free else ''}{_size(free.free)} are free there. With "
-        f"--pooling avg or gem it is {pooled} numbers, {_size(pooled * _FEATURE_BYTES * images)} together."
+        f"{file_size(needed)}, {'BUT ONLY ' if needed > free.free else ''}{file_size(free.free)} are free there. With "
+        f"--pooling avg or gem it is {pooled} numbers, {file_size(pooled * _FEATURE_BYTES * images)} together."
     )
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

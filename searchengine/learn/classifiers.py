@@ -131,7 +131,7 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
                 f"{with_index_dir(CLASSIFIER.command, index.folder)}"
             )
         return None
-    if kept.source.fingerprint != index.fingerprint:
+    if kept.sheet.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(
             f"The classifier in {index.folder} was fitted on features of another extractor than the index has now. Fit "
             f"it again with: {with_index_dir(CLASSIFIER.command, index.folder)}"
@@ -146,10 +146,10 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
     return Classifier(
         classes=tuple(arrays.pop("classes").tolist()),
         **arrays,
-        fingerprint=kept.source.fingerprint,
-        version=kept.source.version,
+        fingerprint=kept.sheet.fingerprint,
+        version=kept.sheet.version,
         report=kept.sheet.report,
-        stale=kept.source.version != labels_version(index),
+        stale=kept.sheet.version != labels_version(index),
     )
 
 

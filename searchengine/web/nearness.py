@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Cached
 from searchengine.errors import UnknownImageError
-from searchengine.index.exact import nearest
+from searchengine.index.exact import Searcher
 from searchengine.index.protocol import Index
 
 _SAMPLE = 24  # images of the collection, searched in one pass over its features
@@ -66,9 +66,7 @@ class Nearness:
 
     def _between(self, features: NDArray[np.float32]) -> float:
         """The median distance between two different rows of these; 0 where there are fewer than two."""
-        squared_norms = np.square(features, dtype=np.float64).sum(axis=1)
-        rows = np.arange(len(features))
-        neighbours = nearest(self._index.metric, features, squared_norms, rows, features, len(rows))
+        neighbours = Searcher.of_rows(features, self._index.metric).nearest(features, max(len(features), 1))
         pairs = [
             distance
             for row, ranked in enumerate(neighbours)

@@ -10,6 +10,7 @@ from flask import render_template, request
 from searchengine.analyse.evaluation.report import interval_text
 from searchengine.errors import SearchEngineError
 from searchengine.feedback import rule_title
+from searchengine.files import file_size
 from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, CardUrls, card_of, query_style
@@ -161,17 +162,6 @@ def counted(number: int, singular: str, plural: str) -> str:
 
 
 @pages.app_template_filter()
-def file_size(size: int) -> str:
-    """A number of bytes in the largest unit that leaves it above one."""
-    amount = float(size)
-    for unit in ("bytes", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 10 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
-
-
-@pages.app_template_filter()
 def decimal(number: float) -> str:
     """Three places, and no minus before a zero."""
     return f"{number:.3f}".replace("-0.000", "0.000")
@@ -188,6 +178,7 @@ def percent(share: float) -> str:
     return f"{rounded}\N{NO-BREAK SPACE}%"
 
 
+pages.add_app_template_filter(file_size)
 pages.add_app_template_filter(rule_title, "rule")
 pages.add_app_template_filter(rule_note)
 pages.add_app_template_filter(interval_text, "interval")

@@ -191,8 +191,8 @@ def test_the_cache_of_exported_models(
     (unused / "model.bin").write_bytes(bytes(3_000_000))
     assert main(["cache", "--clear"]) == 0
     out, err = capsys.readouterr()
-    assert re.search(r"^damaged +3 MB +\d{4}-\d\d-\d\d +no index$", out, re.MULTILINE)
-    assert err == f"1 model, 3 MB, deleted from {tmp_path / 'models'}\n"
+    assert re.search(r"^damaged +3\.0 MB +\d{4}-\d\d-\d\d +no index$", out, re.MULTILINE)
+    assert err == f"1 model, 3.0 MB, deleted from {tmp_path / 'models'}\n"
     assert not unused.exists()
     assert main(["cache", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []

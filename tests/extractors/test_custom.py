@@ -104,7 +104,7 @@ def test_end_to_end(mine: Own, cache_dir: Path) -> None:
     raw = extractor.embed(pixels)
     assert relative_error(raw, expected.astype(np.float32)) <= 1e-4
 
-    unit = extractor_from_spec(replace(spec, normalize="l2"), runtime="openvino", precision="float32", export=False)
+    unit = extractor_from_spec(replace(spec, normalize="l2"), runtime="openvino", precision="float32")
     parts = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (expected[:, :8], expected[:, 8:])]
     assert relative_error(unit.embed(pixels), np.concatenate(parts, axis=1).astype(np.float32) / np.sqrt(2)) <= 1e-4
 

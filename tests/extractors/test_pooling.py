@@ -116,8 +116,8 @@ def test_the_size_is_named_before_it_fills_a_disk(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=20e9))
     folder = tmp_path / "not" / "yet"
     assert size_remark(make_spec(layer="block1_conv1"), 5000, folder) == (
-        "block1_conv1 without pooling is 3211264 numbers an image: 5000 images take 64.2 GB, BUT ONLY 20 GB are free "
-        "there. With --pooling avg or gem it is 64 numbers, 1.28 MB together."
+        "block1_conv1 without pooling is 3211264 numbers an image: 5000 images take 64 GB, BUT ONLY 20 GB are free "
+        "there. With --pooling avg or gem it is 64 numbers, 1.3 MB together."
     )
     assert "100 images take 10 MB, 20 GB are free" in str(size_remark(make_spec(layer="block5_pool"), 100, folder))
     for silent in (make_spec(), make_spec("efficientnet-lite0"), make_spec(layer="block5_pool", pooling="avg"), SPEC):

@@ -31,7 +31,7 @@ from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
 @pytest.fixture
 def extractor(cache_dir: Path) -> Extractor:
     put_tiny_model()
-    return extractor_from_spec(SPEC, export=False, precision="float32")
+    return extractor_from_spec(SPEC, precision="float32")
 
 
 def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -62,7 +62,7 @@ def test_none_at_all(extractor: Extractor) -> None:
 
 
 def test_l2_and_a_row_of_zeros(extractor: Extractor) -> None:
-    normalized = extractor_from_spec(replace(SPEC, normalize="l2"), export=False, precision="float32")
+    normalized = extractor_from_spec(replace(SPEC, normalize="l2"), precision="float32")
     pixels = noise(3)
     pixels[1] = 0
     found = normalized.embed(pixels)
@@ -170,7 +170,7 @@ sys.addaudithook(lambda event, arguments: talk.append((event, arguments)) if eve
 from searchengine.extractors import extractor_from_spec, load_extractor
 assert not {"openvino", "tensorflow", "keras"} & sys.modules.keys()
 from tests.extractors.tiny import SPEC
-extractor = extractor_from_spec(SPEC, export=False)
+extractor = extractor_from_spec(SPEC)
 """
 
 
@@ -209,10 +209,10 @@ print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
 def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: False)
     with pytest.raises(ExtractorError, match="natively"):
-        extractor_from_spec(SPEC, export=False, precision="bfloat16")
-    assert extractor_from_spec(SPEC, export=False).precision == "float32"
+        extractor_from_spec(SPEC, precision="bfloat16")
+    assert extractor_from_spec(SPEC).precision == "float32"
     monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: True)
-    assert extractor_from_spec(SPEC, export=False).precision == "bfloat16"
+    assert extractor_from_spec(SPEC).precision == "bfloat16"
 
 
 def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,4 +260,4 @@ def test_no_gpu_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_openvino(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ExtractorError, match="pip install openvino"):
-        extractor_from_spec(SPEC, export=False, runtime="openvino", precision="float32").embed(noise(1))
+        extractor_from_spec(SPEC, runtime="openvino", precision="float32").embed(noise(1))

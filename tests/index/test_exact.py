@@ -31,7 +31,7 @@ def search(
 ) -> list[exact.Neighbours]:
     norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     norms[~counts] = np.inf
-    return exact.nearest(metrics.EUCLIDEAN, rows, norms, ids, queries, k)
+    return exact.Searcher(metrics.EUCLIDEAN, rows, norms, ids).nearest(queries, k)
 
 
 @given(
@@ -70,7 +70,7 @@ def test_whoever_reads_a_large_matrix_the_same_comes_out(
     norms[::7] = np.inf
     ids = random.permutation(3000).astype(np.int64) + 1
     queries = rows[:3] + np.float32(0.1)
-    alone = [exact.nearest(metric, rows, norms, ids, query[None], 25)[0] for query in queries]
+    alone = [exact.Searcher(metric, rows, norms, ids).nearest(query[None], 25)[0] for query in queries]
     if reads == "BLAS":
         monkeypatch.setattr(measures, "_SHARED_BYTES", 0)
     else:
@@ -78,7 +78,7 @@ def test_whoever_reads_a_large_matrix_the_same_comes_out(
         monkeypatch.setattr(measures, "_SLICE_ROWS", 1)
         monkeypatch.setattr(measures, "_threads", lambda: 4)
     for query, expected in zip(queries, alone, strict=True):
-        found = exact.nearest(metric, rows, norms, ids, query[None], 25)[0]
+        found = exact.Searcher(metric, rows, norms, ids).nearest(query[None], 25)[0]
         assert found.positions.tolist() == expected.positions.tolist()
         assert found.distances.tolist() == expected.distances.tolist()
 
@@ -128,9 +128,8 @@ def test_thousands_of_equal_rows_are_not_all_measured_for_each_of_them(
         return distances(self, positions, query)
 
     monkeypatch.setattr(measure, "distances", counted)
-    positions, _ = exact.nearest_rows(rows, rows, 3, metric, exclude=np.arange(3000))
-    assert positions[4].tolist() == [0, 2, 6]
-    assert positions[2998].tolist() == [0, 2, 4]
+    neighbours = exact.Searcher.of_rows(rows, metric).nearest(rows, 3)
+    assert [neighbours[i].positions.tolist() for i in (0, 4, 2998)] == [[0, 2, 4]] * 3
     assert sum(measured) <= 20 * 3000  # two different queries in each block; it was 3000 * 1500 and more
 
 
@@ -147,7 +146,7 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
     norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     norms[5::50] = np.inf
     ids = random.permutation(400).astype(np.int64)
-    expected = [exact.nearest(metric, rows, norms, ids, query[None], 6)[0] for query in rows]
+    expected = [exact.Searcher(metric, rows, norms, ids).nearest(query[None], 6)[0] for query in rows]
     measure, measured = measures.MEASURES[metric], []
     distances = measure.distances
 
@@ -158,40 +157,8 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
     monkeypatch.setattr(exact, "_CROWD", 20)
     monkeypatch.setattr(exact, "_NARROW_VALUES", 1000)
     monkeypatch.setattr(measure, "distances", counted)
-    for neighbours, alone in zip(exact.nearest(metric, rows, norms, ids, rows, 6), expected, strict=True):
+    for neighbours, alone in zip(exact.Searcher(metric, rows, norms, ids).nearest(rows, 6), expected, strict=True):
         assert neighbours.positions.tolist() == alone.positions.tolist()
         assert neighbours.distances.tolist() == alone.distances.tolist()
     if metric != metrics.MANHATTAN and noise > 1e-8:
         assert sum(measured) < 400 * 40
-
-
-@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 30), m=st.integers(0, 40), k=st.integers(1, 35))
-@settings(max_examples=50, deadline=None)
-@pytest.mark.parametrize("themselves", [True, False])
-def test_the_nearest_rows_of_many_queries_equal_the_naive_loop(
-    themselves: bool, seed: int, n: int, m: int, k: int
-) -> None:
-    random = np.random.default_rng(seed)
-    rows = random.integers(0, 3, (n, 4)).astype(np.float32)  # few values: many ties
-    queries = rows if themselves else random.integers(0, 3, (m, 4)).astype(np.float32)
-    exclude = np.arange(n) if themselves else None
-    positions, distances = exact.nearest_rows(queries, rows, k, exclude=exclude)
-    assert positions.shape == distances.shape == (len(queries), min(k, n - 1 if themselves and n else n))
-    everything = np.arange(n, dtype=np.int64)
-    for i, query in enumerate(queries):
-        counts = everything != i if themselves else np.ones(n, dtype=np.bool_)
-        expected = naive(rows, counts, everything, query, k)
-        assert positions[i].tolist() == [position for _, position in expected]
-        np.testing.assert_allclose(distances[i], [distance for distance, _ in expected], rtol=1e-12)
-
-
-@pytest.mark.parametrize("metric", metrics.METRICS)
-def test_the_nearest_rows_are_those_of_a_search_whatever_the_block(
-    metric: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exact, "_THREAD_VALUES", 1)  # 16 queries at a time
-    rows = np.random.default_rng(2).standard_normal((300, 20), dtype=np.float32)
-    positions, distances = exact.nearest_rows(rows, rows, 7, metric)
-    for i, neighbours in enumerate(exact.Searcher.of_rows(rows, metric).nearest(rows, 7)):
-        np.testing.assert_array_equal(positions[i], neighbours.positions)
-        np.testing.assert_array_equal(distances[i], neighbours.distances)

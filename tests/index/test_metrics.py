@@ -56,7 +56,7 @@ def test_equals_the_naive_loop(metric: str, seed: int, n: int, d: int, k: int, v
     queries = random.integers(-values // 2, values, (3, d)).astype(np.float32)
     norms = norms_of(rows)
     norms[~counts] = np.inf
-    for query, found in zip(queries, exact.nearest(metric, rows, norms, ids, queries, k), strict=True):
+    for query, found in zip(queries, exact.Searcher(metric, rows, norms, ids).nearest(queries, k), strict=True):
         expected = naive(metric, rows[counts], ids[counts], query)
         distances = {id_: distance for distance, id_ in expected}
         got = ids[found.positions].tolist()
@@ -74,7 +74,7 @@ def test_numbers_of_any_size(metric: str, scale: float) -> None:
     rows[3] = 0
     query = (random.standard_normal(5) * scale).astype(np.float32)
     ids = np.arange(1, len(rows) + 1)
-    (found,) = exact.nearest(metric, rows, norms_of(rows), ids, query[None], 4)
+    (found,) = exact.Searcher(metric, rows, norms_of(rows), ids).nearest(query[None], 4)
     expected = naive(metric, rows, ids, query)[:4]
     assert found.positions.tolist() == [id_ - 1 for _, id_ in expected]
     np.testing.assert_allclose(found.distances, [d for d, _ in expected], rtol=1e-9)
@@ -87,13 +87,13 @@ def test_one_query_and_many_give_the_same_and_equal_rows_come_by_id(metric: str)
     rows[5000:5040] = rows[17]
     ids = random.permutation(9000).astype(np.int64) + 1
     queries = np.concatenate([rows[17:18], random.standard_normal((40, 33)).astype(np.float32)])
-    together = exact.nearest(metric, rows, norms_of(rows), ids, queries, 10)
+    together = exact.Searcher(metric, rows, norms_of(rows), ids).nearest(queries, 10)
     if metric != "inner-product":
         twins = [17, *range(5000, 5040)]
         assert ids[together[0].positions].tolist() == sorted(ids[twins].tolist())[:10]
         assert together[0].distances.max() < 1e-15
     for query, many in zip(queries, together, strict=True):
-        (one,) = exact.nearest(metric, rows, norms_of(rows), ids, query[None], 10)
+        (one,) = exact.Searcher(metric, rows, norms_of(rows), ids).nearest(query[None], 10)
         np.testing.assert_array_equal(one.positions, many.positions)
         np.testing.assert_array_equal(one.distances, many.distances)
 
@@ -103,7 +103,7 @@ def test_a_zero_vector_has_no_direction() -> None:
     ids = np.arange(1, 5)
     for query, expected in (([1, 0], [(2, 0.0), (1, 1.0), (4, 1.0), (3, 2.0)]), ([0, 0], [(i, 1.0) for i in ids])):
         block = np.array([query], dtype=np.float32)
-        (found,) = exact.nearest("cosine", rows, norms_of(rows), ids, block, 9)
+        (found,) = exact.Searcher("cosine", rows, norms_of(rows), ids).nearest(block, 9)
         assert list(zip(ids[found.positions].tolist(), found.distances.tolist(), strict=True)) == expected
 
 
@@ -113,7 +113,7 @@ def test_normalised_features_rank_alike() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     ids = np.arange(1, 501)
     orders = [
-        exact.nearest(metric, rows, norms_of(rows), ids, rows[:1], 50)[0].positions.tolist()
+        exact.Searcher(metric, rows, norms_of(rows), ids).nearest(rows[:1], 50)[0].positions.tolist()
         for metric in ("euclidean", "cosine", "inner-product")
     ]
     assert orders[0] == orders[1] == orders[2]
@@ -134,4 +134,4 @@ def test_scores() -> None:
 
 def test_a_metric_that_is_not_there() -> None:
     with pytest.raises(UnknownNameError, match=r"'cosin'\. There are: cosine, euclidean"):
-        exact.nearest("cosin", np.zeros((1, 1), np.float32), np.zeros(1), np.zeros(1, np.int64), np.zeros((1, 1)), 1)
+        exact.Searcher("cosin", np.zeros((1, 1), np.float32), np.zeros(1), np.zeros(1, np.int64))

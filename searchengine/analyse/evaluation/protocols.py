@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from searchengine.indexing.roots import Root, check_folder, label_of
 from searchengine.indexing.scan import Candidate
 from searchengine.progress import QUIET, Progress
 
-_BATCH = 32
+_AHEAD = 64  # files that are read before their features are computed
 
 
 # -- a folder of query images -----------------------------------------------------------------------------------------
@@ -90,40 +91,31 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress | None =
         IndexingError: it cannot be listed.
     """
     progress = progress or QUIET
-    kept: list[Reading] = []
-    rows: list[NDArray[np.float32]] = []
-    waiting: list[NDArray[np.uint8]] = []
-    unreadable = 0
-
-    def embed() -> None:
-        if waiting:
-            rows.append(extractor.embed(np.stack(waiting)))  # (b, h, w, 3) uint8 -> (b, d) float32
-            waiting.clear()
-
     candidates = find_queries(folder)
     progress.start(len(candidates), 0)
-    for reading in read_ahead(candidates, extractor.preprocess, (), threads=processors(), ahead=2 * _BATCH):
-        if reading.picture is None:
-            unreadable += 1
-            reason = reading.reason or "The file has gone."
-            progress.skipped(reading.candidate.path.decode("utf-8", "replace"), reason)
-        else:
-            kept.append(Reading(reading.candidate, reading.state, reading.content_hash))  # without its pixels
-            waiting.append(reading.picture.pixels)
-            if len(waiting) == _BATCH:
-                embed()
-        progress.advance(1)
-    embed()
+    kept: list[Reading] = []
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        for reading in read_ahead(candidates, extractor.preprocess, (), threads=processors(), ahead=_AHEAD):
+            if reading.picture is None:
+                reason = reading.reason or "The file has gone."
+                progress.skipped(reading.candidate.path.decode("utf-8", "replace"), reason)
+            else:
+                kept.append(replace(reading, picture=None))
+                yield reading.picture.pixels
+            progress.advance(1)
+
+    features = extractor.embed(pictures())  # n of (h, w, 3) uint8 -> (n, d) float32, a batch at a time
     if not kept:
-        raise QueryError(f"None of the {unreadable} files in the query folder {folder} can be used as an image.")
+        raise QueryError(f"None of the {len(candidates)} files in the query folder {folder} can be used as an image.")
     return QuerySet(
         folder=folder,
         paths=tuple(reading.candidate.path.decode("utf-8", "replace") for reading in kept),
         files=tuple(Path(os.fsdecode(reading.candidate.file)) for reading in kept),
         labels=tuple(reading.candidate.labels for reading in kept),
         content=tuple((reading.content_hash or b"").hex() for reading in kept),
-        features=np.concatenate(rows),
-        unreadable=unreadable,
+        features=features,
+        unreadable=len(candidates) - len(kept),
     )
 
 

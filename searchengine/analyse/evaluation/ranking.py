@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
@@ -105,25 +104,17 @@ class Ranker:
         Returns:
             what ``take`` returned, in the order of the queries.
         """
+
+        def ranked(number: int, query: NDArray[np.float32], rough: NDArray[np.float32]) -> T:
+            return take(number, self._order(query, rough, left_out[number]))
+
         size = min(_QUERIES, max(1, _BLOCK_BYTES // (4 * max(len(self._collection.rows), 1))))
         with ThreadPoolExecutor(processors(), thread_name_prefix="rank") as pool:
             for start in range(0, len(left_out), size):
-                part = slice(start, min(start + size, len(left_out)))
-                block = features(part)
-                rough = list(self._measure.rough(block))  # (b, d) -> b of (r,) float32
-                ranked = partial(self._ranked, start, block, rough, left_out, take)
-                yield from pool.map(ranked, range(part.start, part.stop))
-
-    def _ranked(
-        self,
-        start: int,
-        block: NDArray[np.float32],
-        rough: list[NDArray[np.float32]],
-        left_out: Sequence[Positions],
-        take: Callable[[int, Ranking], T],
-        number: int,
-    ) -> T:
-        return take(number, self._order(block[number - start], rough[number - start], left_out[number]))
+                numbers = range(start, min(start + size, len(left_out)))
+                block = features(slice(numbers.start, numbers.stop))
+                # (b, d) -> b of (r,) float32
+                yield from pool.map(ranked, numbers, block, self._measure.rough(block))
 
     def _order(self, query: NDArray[np.float32], rough: NDArray[np.float32], left_out: Positions) -> Ranking:
         exact = query.astype(np.float64)

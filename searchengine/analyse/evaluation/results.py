@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation
 
-from searchengine.derived import Derived, Source, Status, timestamp
+from searchengine.derived import Derived, timestamp
 from searchengine.index.local import LocalIndex
 
 LEAVE_ONE_OUT = "leave-one-out"
@@ -249,6 +249,14 @@ class EvaluationSheet:
     confusion: tuple[tuple[str, str, float], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What an evaluation rests on: the features of an extractor, and a version of all images and labels."""
+
+    fingerprint: str
+    version: str
+
+
 EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
 
 
@@ -292,7 +300,8 @@ def load_evaluation(index: LocalIndex) -> KeptEvaluation | None:
     source, ids = _source_and_ids(index)
     confusion = {(label, other): share for label, other, share in kept.sheet.confusion}
     evaluation = replace(kept.sheet.evaluation, confusion=confusion)
-    return KeptEvaluation(evaluation, kept.sheet.made, kept.status(source) is Status.STALE, ids)
+    stale = Source(kept.sheet.fingerprint, kept.sheet.version) != source
+    return KeptEvaluation(evaluation, kept.sheet.made, stale, ids)
 
 
 def _source_and_ids(index: LocalIndex) -> tuple[Source, dict[str, int]]:

@@ -22,7 +22,6 @@ from searchengine.analyse.mapping.rows import (
     import_extra,
     principal_components,
     remark,
-    source_of_stored,
     stamps_of,
 )
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
@@ -56,8 +55,7 @@ GROUPS = Derived(
     "map-groups.npz",
     GroupSheet,
     command="searchengine cluster",
-    arrays=("ids", "stamps", "cluster", "distance", "duplicate"),
-    source=source_of_stored,
+    columns=("ids", "stamps", "cluster", "distance", "duplicate"),
 )
 
 

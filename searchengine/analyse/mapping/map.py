@@ -22,13 +22,12 @@ from searchengine.analyse.mapping.rows import (
     principal_components,
     remark,
     same_features,
-    source_of_stored,
     stamps_of,
     unchanged_images,
 )
+from searchengine.compat import processors
 from searchengine.derived import Arrays, Derived, StoredData, timestamp
 from searchengine.errors import IndexDamagedError, QueryError
-from searchengine.index.exact import nearest_rows
 from searchengine.index.local import LocalIndex
 from searchengine.progress import QUIET, Progress
 
@@ -60,8 +59,8 @@ MAP = Derived(
     "map-places.npz",
     MapSheet,
     command="searchengine map",
-    arrays=("ids", "stamps", "places", "fitted", "mean", "components"),
-    source=source_of_stored,
+    columns=("ids", "stamps", "places", "fitted"),
+    arrays=("mean", "components"),
 )
 
 
@@ -209,6 +208,7 @@ def _projected(rows: Rows, chosen: NDArray[np.int64], reduction: Reduction) -> N
 
 _EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form
 _TOO_FEW = 5  # images for which there is no t-SNE
+_QUERIES_A_THREAD = 2048
 _PLACING_NEIGHBOURS = 25
 _PLACING_PERPLEXITY = 5.0
 _PLACING_ITERATIONS = 100
@@ -239,8 +239,7 @@ def tsne(
     library = import_extra("openTSNE", "openTSNE")
     perplexity = bounded_perplexity(perplexity, count)
     k = min(count - 1, int(3 * perplexity))
-    progress.start(count, what="Neighbours")
-    neighbours, distances = nearest_rows(reduced, reduced, k, exclude=np.arange(count), progress=progress)
+    neighbours, distances = _neighbours(reduced, k, progress)
     affinities = library.affinity.PerplexityBasedNN(
         perplexity=min(perplexity, k / 3),
         knn_index=library.nearest_neighbors.PrecomputedNeighbors(neighbours, distances),
@@ -263,7 +262,7 @@ def place_new(
 ) -> Places:
     """Places for (m, c) new rows on the map that (n, c) fitted rows and their (n, 2) places make up -> (m, 2)."""
     if len(fitted) < _TOO_FEW:
-        neighbours, _ = nearest_rows(new, fitted, 1)
+        neighbours, _ = _neighbours(fitted, 1, progress, of=new)
         return np.asarray(places[neighbours[:, 0]], dtype=np.float32)
     library = import_extra("openTSNE", "openTSNE")
 
@@ -276,8 +275,7 @@ def place_new(
 
         def to_new(self, data: NDArray[np.float32], return_distances: bool = False) -> Any:
             k = min(_PLACING_NEIGHBOURS, len(fitted))
-            progress.start(len(data), what="Neighbours")
-            neighbours, distances = nearest_rows(data, fitted, k, progress=progress)
+            neighbours, distances = _neighbours(fitted, k, progress, of=data)
             used = min(k, int(3 * _PLACING_PERPLEXITY))
             weights = library.affinity.joint_probabilities_nn(
                 neighbours[:, :used],
@@ -302,6 +300,20 @@ def place_new(
         callbacks_every_iters=10,
     )
     return np.asarray(partial, dtype=np.float32)
+
+
+def _neighbours(
+    rows: NDArray[np.float32], k: int, progress: Progress, *, of: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The k nearest (n, c) rows of each other row, or of each of the (m, c) ``of``: positions and distances, (m, k)."""
+    library = import_extra("sklearn.neighbors", "scikit-learn")
+    progress.start(1, what="Neighbours", unit="steps")
+    # With less for each thread, scikit-learn shares out the rows, and which of equal ones it takes depends on threads.
+    threads = max(1, min(processors(), len(rows if of is None else of) // _QUERIES_A_THREAD))
+    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(threads):
+        distances, positions = library.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors(of)
+    progress.advance()
+    return positions, distances
 
 
 def _centred(places: NDArray[np.float64]) -> Places:

@@ -10,13 +10,12 @@ import importlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.derived import Arrays, Source
+from searchengine.derived import Arrays
 from searchengine.errors import QueryError, missing_extra
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
@@ -112,24 +111,6 @@ class Changes:
         if not words:
             return ""
         return f"Since then, of the pictures {', '.join(words)}. Bring it up to date: {command} --index-dir DIR"
-
-
-def source_of_rows(rows: Rows, stamps: NDArray[np.uint64]) -> Source:
-    """What a map or a grouping of these rows is computed from."""
-    return _source(rows.fingerprint, rows.unit, rows.ids, stamps)
-
-
-def source_of_stored(sheet: Any, arrays: Arrays) -> Source:
-    """What a stored map or grouping was computed from."""
-    return _source(sheet.fingerprint, bool(sheet.unit), arrays["ids"], arrays["stamps"])
-
-
-def _source(fingerprint: str, unit: bool, ids: NDArray[np.int64], stamps: NDArray[np.uint64]) -> Source:
-    if len(ids) != len(stamps):
-        raise ValueError("ids and stamps differ in number")
-    digest = blake2b(np.ascontiguousarray(ids).data, digest_size=8)
-    digest.update(np.ascontiguousarray(stamps).data)
-    return Source(fingerprint, f"{digest.hexdigest()}{'-unit' if unit else ''}")
 
 
 def same_features(sheet: Any, rows: Rows) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from searchengine.download import Client, DownloadError, Resource, check_digest
 from searchengine.exchange.collections.archives import BadArchiveError, unpack_cifar10, unpack_zip
-from searchengine.files import locked, parse_json
+from searchengine.files import file_size, locked, parse_json
 from searchengine.progress import QUIET, Progress
 
 WORK = ".download"  # in the folder: unfinished downloads, and notes of what has been unpacked
@@ -245,7 +245,7 @@ def _check_space(part: Part, to: Path, missing: int, present: int) -> None:
     free = shutil.disk_usage(to).free
     if free < needed:
         raise DownloadError(
-            f"{part.resource.name} needs {needed / 1e9:.1f} GB in {to}, itself and unpacked, and {free / 1e9:.1f} GB "
+            f"{part.resource.name} needs {file_size(needed)} in {to}, itself and unpacked, and {file_size(free)} "
             "are free. Make room, or name a folder on another disk with --to."
         )
 

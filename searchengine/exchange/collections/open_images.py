@@ -20,7 +20,7 @@ from pathlib import Path
 
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
 from searchengine.exchange.collections.catalogue import WORK, Downloaded, exclusive
-from searchengine.files import csv_writer, parse_json, replace_text, replacing
+from searchengine.files import csv_writer, file_size, parse_json, replace_text, replacing
 from searchengine.progress import QUIET, Progress
 
 SPLITS = ("validation", "test", "train")  # the small tables first
@@ -303,7 +303,7 @@ def _check_space(to: Path, photos: int) -> None:
     free = shutil.disk_usage(to).free
     if free < photos * _BYTES:
         raise DownloadError(
-            f"{photos:,} photographs need about {photos * _BYTES / 1e9:.1f} GB in {to}, and {free / 1e9:.1f} GB are "
+            f"{photos:,} photographs need about {file_size(photos * _BYTES)} in {to}, and {file_size(free)} are "
             "free. Make room, ask for fewer, or name a folder on another disk with --to."
         )
 

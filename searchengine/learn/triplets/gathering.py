@@ -21,6 +21,7 @@ from searchengine.indexing.reading import Preprocess, read_ahead
 from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.scan import Candidate, make_plan
 from searchengine.learn.triplets.inputs import Augmentation, Records
+from searchengine.learn.triplets.recipe import Recipe
 from searchengine.progress import Progress
 
 _BATCH = 32
@@ -97,29 +98,25 @@ def _display_path(candidate: Candidate, names: dict[int, str]) -> str:
 
 
 def gather(
-    files: LabelledFiles,
-    extractor: Extractor,
-    folder: Path,
-    progress: Progress,
-    *,
-    views: int = 0,
-    seed: int = 0,
-    keep_pixels: bool = False,
+    files: LabelledFiles, extractor: Extractor, folder: Path, recipe: Recipe, progress: Progress
 ) -> TrainingImages:
-    """Embed each image and its augmented views, unless ``folder`` has their features from an earlier run.
+    """Embed each image, unless ``folder`` has its features from an earlier run.
+
+    For a frozen backbone its augmented views are embedded too, which depend on the seed and on the content of the image
+    alone; for one that learns, (h, w, 3) pixels are kept.
 
     Args:
         files: what to embed.
         extractor: of raw features, not normalised.
         folder: where the records are kept.
+        recipe: says how many views there are, and whether the backbone learns.
         progress: advances with each image.
-        views: augmented variants of each image besides itself.
-        seed: of the augmentation, which depends on it and on the content of the image alone.
-        keep_pixels: keep (h, w, 3) pixels too, for a backbone that learns.
 
     Raises:
         LearningError: fewer than two classes have images that can be read, or the disk is full.
     """
+    keep_pixels, seed = recipe.thaw is not None, recipe.seed
+    views = 0 if keep_pixels else recipe.views
     made_with = json.dumps([extractor.spec.to_json(), extractor.precision, views, seed if views else 0, keep_pixels])
     file = folder / f"features-{hashlib.sha256(made_with.encode()).hexdigest()[:16]}.bin"
     contents: list[bytes | None] = []

@@ -83,7 +83,7 @@ class Learner:
         import tensorflow as tf
 
         self._variables = list(variables)
-        self._source, self._labels, self._recipe = source, labels, recipe
+        self._source, self._labels, self.recipe = source, labels, recipe
         # Three compiled pieces, because the miner between the first two is plain NumPy.
         width, inputs = model.output_shape[-1], model.inputs[0]
         self._embed = tf.function(
@@ -116,7 +116,7 @@ class Learner:
 
         ``advance`` is called after each batch. NotFiniteError where the loss is NaN or infinite.
         """
-        random = np.random.default_rng((self._recipe.seed, number, 1))
+        random = np.random.default_rng((self.recipe.seed, number, 1))
         losses = []
         for batch in self._batches(rows).epoch(number):
             batch_rows = rows[batch.rows]
@@ -125,7 +125,7 @@ class Learner:
         return float(np.mean(losses))
 
     def _batches(self, rows: NDArray[np.int64]) -> RandomTriplets | ClassBatches:
-        recipe, labels = self._recipe, self._labels[rows]
+        recipe, labels = self.recipe, self._labels[rows]
         if recipe.triplets == "random":
             return RandomTriplets(labels, size=recipe.batch, seed=recipe.seed)
         return ClassBatches(labels, size=recipe.batch, images_a_class=recipe.images_a_class, seed=recipe.seed)
@@ -151,9 +151,9 @@ class Learner:
         if not np.isfinite(embeddings).all():
             raise NotFiniteError
         distances = squared_distances(embeddings)
-        if self._recipe.triplets == "hard":
+        if self.recipe.triplets == "hard":
             return hard(distances, labels)
-        return semihard(distances, labels, self._recipe.margin)
+        return semihard(distances, labels, self.recipe.margin)
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(m,) rows -> (m, dim) float32 embeddings. NotFiniteError where one is NaN or infinite."""
@@ -178,7 +178,7 @@ class Learner:
     def blended(self, weights: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """``start + blend * (weights - start)``: the average of both (WiSE-FT; Wortsman et al. 2022,
         https://arxiv.org/abs/2109.01903) keeps most of what was learnt and most of what the start was good at."""
-        share = np.float32(self._recipe.blend)
+        share = np.float32(self.recipe.blend)
         return [start + share * (learnt - start) for start, learnt in zip(self._start, weights, strict=True)]
 
     def restore(self, state: State) -> None:
@@ -214,19 +214,17 @@ def continue_training(
     learner: Learner,
     rows: NDArray[np.int64],
     judge: Callable[[], Scores],
-    recipe: Recipe,
     state: Checkpoint,
     *,
     keep: Callable[[Checkpoint], None] = lambda _: None,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[Checkpoint, bool]:
-    """Epoch after epoch, until the recipe is done or nothing gets better.
+    """Epoch after epoch, until the recipe of the learner is done or nothing gets better.
 
     Args:
         learner: in the last state of ``state``.
         rows: (m,) int64, the training part.
         judge: scores the learner with its present weights on the validation part.
-        recipe: how long.
         state: where to start.
         keep: called with the state after each epoch.
         advance: called after each batch.
@@ -234,7 +232,7 @@ def continue_training(
     Returns:
         the last sound state, and whether training ended because the loss became NaN or infinite.
     """
-    while not _done(state.epochs, recipe):
+    while not _done(state.epochs, learner.recipe):
         began = time.monotonic()
         number = state.epochs[-1].number + 1
         try:

@@ -151,7 +151,7 @@ def train_metric(
         else:
             learner.restore(state.last)
             progress.say(f"Resuming after epoch {state.epochs[-1].number}.")
-        final, diverged = _learn(learner, task, recipe, state, out, progress)
+        final, diverged = _learn(learner, task, state, out, progress)
         learner.restore_weights(learner.blended(final.last.weights))
         _write_model(model, work_folder(out) / "last.keras")
         learner.restore_weights(final.best)
@@ -190,16 +190,7 @@ def check_out(out: Path) -> None:
 
 
 def _prepare(files: LabelledFiles, extractor: Extractor, out: Path, progress: Progress, recipe: Recipe) -> _Task:
-    frozen = recipe.thaw is None
-    data = gathering.gather(
-        files,
-        extractor,
-        work_folder(out),
-        progress,
-        views=recipe.views if frozen else 0,
-        seed=recipe.seed,
-        keep_pixels=not frozen,
-    )
+    data = gathering.gather(files, extractor, work_folder(out), recipe, progress)
     training, validation = validation_part(
         data.labels, data.groups, split=recipe.split, share=recipe.validation, seed=recipe.seed
     )
@@ -239,9 +230,7 @@ def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
     return model, Learner(model, variables, pictures, data.labels, recipe)
 
 
-def _learn(
-    learner: Learner, task: _Task, recipe: Recipe, state: Checkpoint, out: Path, progress: Progress
-) -> tuple[Checkpoint, bool]:
+def _learn(learner: Learner, task: _Task, state: Checkpoint, out: Path, progress: Progress) -> tuple[Checkpoint, bool]:
     """Train from a state on, and keep what each epoch brought; see ``continue_training``."""
 
     def keep(state: Checkpoint) -> None:
@@ -250,9 +239,9 @@ def _learn(
         progress.say(_epoch_line(state.epochs[-1], best_of(state.epochs)))
 
     batches = learner.batches(task.training)
-    progress.start(recipe.epochs * batches, state.epochs[-1].number * batches, unit="batches")
+    progress.start(learner.recipe.epochs * batches, state.epochs[-1].number * batches, unit="batches")
     return continue_training(
-        learner, task.training, lambda: task.score(learner), recipe, state, keep=keep, advance=progress.advance
+        learner, task.training, lambda: task.score(learner), state, keep=keep, advance=progress.advance
     )
 
 

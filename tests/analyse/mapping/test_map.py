@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from searchengine.analyse.mapping import GROUPS, MAP, GroupOptions, MapOptions, make_groups, make_map
-from searchengine.analyse.mapping.map import Settings, place_new, tsne, whole_map
-from searchengine.analyse.mapping.rows import Changes, Rows, principal_components, source_of_rows, stamps_of
+from searchengine.analyse.mapping.map import Settings, _neighbours, place_new, tsne, whole_map
+from searchengine.analyse.mapping.rows import Changes, Rows, principal_components, stamps_of
 from searchengine.cli.main import main
-from searchengine.derived import Status
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError, MissingPackageError, QueryError
 from searchengine.index.local import LocalIndex
 from searchengine.index.writer import IndexWriter
+from searchengine.progress import QUIET
 from searchengine.web.overview import cached_overview
 from tests.analyse.mapping.filled import fill, rows_of
 
@@ -82,6 +82,26 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
     assert make_map(index, MapOptions(rebuild=True)).of_those_fitted == 150
 
 
+@pytest.mark.parametrize(("count", "queries"), [(40, None), (5000, None), (40, 7), (5, 5000)])
+def test_neighbours_equal_a_naive_loop_whatever_the_threads(
+    count: int, queries: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    rows = random.integers(0, 9, (count, 5)).astype(np.float32)  # many are equal
+    of = None if queries is None else random.integers(0, 9, (queries, 5)).astype(np.float32)
+    positions, distances = _neighbours(rows, 4, QUIET, of=of)
+    for i in range(0, len(positions), 97):
+        everything = np.linalg.norm(rows - (rows[i] if of is None else of[i]), axis=1)
+        near = everything[positions[i]]
+        if of is None:
+            assert i not in positions[i]
+            everything = np.delete(everything, i)
+        assert near.tolist() == pytest.approx(np.sort(everything)[:4].tolist(), abs=1e-6)
+        assert distances[i].tolist() == pytest.approx(near.tolist(), abs=1e-6)
+    monkeypatch.setattr("searchengine.analyse.mapping.map.processors", lambda: 1)
+    np.testing.assert_array_equal(positions, _neighbours(rows, 4, QUIET, of=of)[0])
+
+
 def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     features = blobs(60)
     index = fill(tmp_path / "index", features)
@@ -96,13 +116,14 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     changes = Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows))
     assert changes == Changes(new=0, changed=1, gone=1, other=False)
     assert "1 changed, 1 went" in changes.sentence(MAP.command)
-    assert MAP.status(index.folder, source_of_rows(rows, stamps_of(index, rows))) is Status.STALE
     assert make_map(index).placed == 1
     after = there(index)
     assert sorted(after) == list(range(1, 60))
     assert {id_: after[id_] for id_ in range(2, 60)} == {id_: before[id_] for id_ in range(2, 60)}
     assert after[1] != before[1]
-    assert MAP.status(index.folder, source_of_rows(rows, stamps_of(index, rows))) is Status.CURRENT
+    mapped = MAP.load(index.folder)
+    assert mapped is not None
+    assert Changes.since(mapped.sheet, mapped.arrays, rows, stamps_of(index, rows)).sentence(MAP.command) == ""
     another = dataclasses.replace(rows, fingerprint="another")
     assert Changes.since(found.sheet, found.arrays, another, stamps_of(index, rows)).other
 

@@ -59,7 +59,7 @@ def test_other_classes_lose_little_and_the_learnt_ones_gain() -> None:
             return score(learner.embed(held), labels[held], triplets)
 
         state = start_training(learner, judge, {})
-        final, diverged = continue_training(learner, learnt, judge, recipe, state)
+        final, diverged = continue_training(learner, learnt, judge, state)
         assert not diverged
         assert final.epochs[-1].mean_average_precision > state.epochs[0].mean_average_precision + 0.05
         learner.restore_weights(learner.blended(final.last.weights))
