@@ -25,7 +25,7 @@ _COUNTER = itertools.count(1)  # its next() is one step of the interpreter: two 
 
 
 @contextmanager
-def replacing(file: Path, *, durable: bool = True, leftovers: str | None = None) -> Iterator[Path]:
+def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary file to write to, which takes the name ``file`` when the block ends without an error.
 
     A process that is killed at any moment leaves the old file or the new one, never half of one.
@@ -34,14 +34,13 @@ def replacing(file: Path, *, durable: bool = True, leftovers: str | None = None)
         file: what to replace; its folder is made if it is missing.
         durable: wait until content and name are on the disk, so that a power cut cannot leave an empty file, and first
             delete the temporary files of killed processes. Neither is worth its time in a cache of many small files.
-        leftovers: a glob pattern of the names whose temporary files are deleted, instead of this one.
 
     Raises:
         OSError: the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if durable:
-        _delete_leftovers(file.parent, leftovers or glob.escape(file.name))
+        _delete_leftovers(file)
     part = file.with_name(f".{file.name}.{next(_COUNTER)}.{os.getpid()}.part")
     try:
         yield part
@@ -66,8 +65,8 @@ def replace_text(file: Path, text: str, *, durable: bool = True) -> None:
     replace_bytes(file, text.encode("utf-8"), durable=durable)
 
 
-def _delete_leftovers(folder: Path, pattern: str) -> None:
-    for part in folder.glob(f".{pattern}.*.part"):
+def _delete_leftovers(file: Path) -> None:
+    for part in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
         process = part.name.split(".")[-2]
         if process.isdigit() and not _is_running(int(process)):
             part.unlink(missing_ok=True)
@@ -141,13 +140,13 @@ def read_regular(file: str | bytes | os.PathLike[str]) -> bytes:
 
 
 @contextmanager
-def output_file(file: Path, *, leftovers: str | None = None) -> Iterator[Path]:
+def output_file(file: Path) -> Iterator[Path]:
     """``replacing`` for a file that a person named; IndexingError says why it cannot be written."""
     with output_errors(file):
         if file.is_dir():
             raise IndexingError(f"{file} is a folder. Name a file.")
         check_output_folder(file.parent)
-        with replacing(file, leftovers=leftovers) as part:
+        with replacing(file) as part:
             yield part
 
 

@@ -10,10 +10,8 @@ import click
 from searchengine.cli.options import (
     COUNT,
     PATH,
-    POOLINGS,
-    PREPROCESSINGS,
-    TEXT,
     choice,
+    extractor_options,
     flag,
     json_flag,
     metric_option,
@@ -78,45 +76,12 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     help="vgg16; efficientnet-lite0: small, fast, and installed with the program; any that `searchengine models` "
     "lists; or a .keras file of your own",
 )
-@options(
-    "--layer",
-    section=_MODEL,
-    metavar="NAME",
-    help="the layer whose output is the feature (default for vgg16: fc2); repeated: the outputs are put side by side",
-)
-@option(
-    "--pooling",
-    section=_MODEL,
-    type=choice(*POOLINGS),
-    help="how a convolutional layer is reduced to one number per channel; none (default) keeps every position",
-)
+@extractor_options(_MODEL, layer="for vgg16 fc2")
 @option(
     "--normalize",
     section=_MODEL,
     type=choice("l2", "none"),
     help="features of length 1 (default), or raw activations",
-)
-@option(
-    "--weights",
-    section=_MODEL,
-    metavar="FILE",
-    type=TEXT,
-    help="a weights file of your own, or the published one: .weights.h5 or .h5",
-)
-@option(
-    "--preprocessing",
-    section=_MODEL,
-    type=choice(*PREPROCESSINGS),
-    help="of a .keras file: how pixels of 0 to 255 are scaled for it (default: none, the model does it itself); "
-    "unit is 0 to 1, tf is -1 to 1, torch and caffe are those of keras.applications",
-)
-@option(
-    "--input-size",
-    section=_MODEL,
-    metavar="PIXELS",
-    type=COUNT,
-    help="side of the images that the network sees, of a .keras file that takes any size and of EfficientNet-Lite "
-    "(efficientnet-lite0: 224; 192 and 160 are faster and find a little less)",
 )
 @flag(
     "--scaled-decoding",

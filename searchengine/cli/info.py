@@ -60,9 +60,11 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
 def verify(settings: Settings, as_json: bool) -> int:
     """Check every page of the catalog and every row of the features, and say how to repair it."""
     from searchengine.indexing import verify as verifying
+    from searchengine.progress import Bar
 
     folder = settings.index_dir[0]
-    result = verifying.verify(folder)
+    with Bar() as bar:
+        result = verifying.verify(folder, bar)
     if as_json:
         print_json({**asdict(result), "sound": result.sound})
     else:

@@ -188,6 +188,53 @@ def metric_option(default: str, **settings: Any) -> Decorator[Any]:
     )
 
 
+def extractor_options(section: str, *, layer: str) -> Decorator[Any]:
+    """The options that say how features are taken from a model; ``layer`` says what holds without --layer."""
+    declared = (
+        options(
+            "--layer",
+            section=section,
+            metavar="NAME",
+            help=f"the layer whose output is the feature (default: {layer}); repeated: the outputs are put side by "
+            "side",
+        ),
+        option(
+            "--pooling",
+            section=section,
+            type=choice(*POOLINGS),
+            help="how a convolutional layer is reduced to one number per channel; none (default) keeps every position",
+        ),
+        option(
+            "--weights",
+            section=section,
+            metavar="FILE",
+            help="a weights file of your own, or the published one: .weights.h5 or .h5",
+        ),
+        option(
+            "--preprocessing",
+            section=section,
+            type=choice(*PREPROCESSINGS),
+            help="of a .keras file: how pixels of 0 to 255 are scaled for it (default: none, the model does it itself);"
+            " unit is 0 to 1, tf is -1 to 1, torch and caffe are those of keras.applications",
+        ),
+        option(
+            "--input-size",
+            section=section,
+            metavar="PIXELS",
+            type=COUNT,
+            help="side of the images that the network sees, of a .keras file that takes any size and of "
+            "EfficientNet-Lite (efficientnet-lite0: 224; 192 and 160 are faster and find a little less)",
+        ),
+    )
+
+    def decorate(function: Function) -> Function:
+        for declare in reversed(declared):
+            function = declare(function)
+        return function
+
+    return decorate
+
+
 _SETTINGS: dict[str, Decorator[Any]] = {
     "index_dir": option(
         "--index-dir",

@@ -12,9 +12,8 @@ import click
 from searchengine.cli.options import (
     COUNT,
     PATH,
-    POOLINGS,
-    PREPROCESSINGS,
     choice,
+    extractor_options,
     flag,
     json_flag,
     option,
@@ -66,34 +65,8 @@ _BACKBONE, _RECIPE = "The backbone", "How it is learnt"
     help="resnet50 (default); efficientnet-lite0: small, and installed with the program; any that `searchengine "
     "models` lists; or a .keras file",
 )
-@options(
-    "--layer",
-    section=_BACKBONE,
-    metavar="NAME",
-    help="the layer after which the new one comes (default: the one before the classification; of a .keras file the "
-    "one before its last dense layer)",
-)
-@option(
-    "--pooling",
-    section=_BACKBONE,
-    type=choice(*POOLINGS),
-    default="none",
-    help="how a convolutional layer is reduced to one number per channel (default: none)",
-)
-@option(
-    "--weights",
-    section=_BACKBONE,
-    metavar="FILE",
-    default="imagenet",
-    help="a weights file of your own, or the published one",
-)
-@option("--preprocessing", section=_BACKBONE, type=choice(*PREPROCESSINGS), help="of a .keras file (default: none)")
-@option(
-    "--input-size",
-    section=_BACKBONE,
-    metavar="PIXELS",
-    type=COUNT,
-    help="of .keras files that take images of any size, and of EfficientNet-Lite",
+@extractor_options(
+    _BACKBONE, layer="the one before the classification; of a .keras file the one before its last dense layer"
 )
 @option(
     "--thaw",
@@ -190,8 +163,8 @@ def train(
     exclude: tuple[str, ...],
     model: str,
     layer: tuple[str, ...],
-    pooling: str,
-    weights: str,
+    pooling: str | None,
+    weights: str | None,
     preprocessing: str | None,
     input_size: int | None,
     restart: bool,
@@ -220,9 +193,9 @@ def train(
     backbone = ExtractorOptions(
         model,
         layer or layer_before_last_dense(model),
-        pooling,
+        pooling or "none",
         normalize="none",
-        weights=weights,
+        weights=weights or "imagenet",
         preprocessing=preprocessing,
         input_size=input_size,
         full_decode=True,  # as the trained model will be used

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -29,6 +29,7 @@ from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.features import HEADER_BYTES, header, map_rows
 from searchengine.index.metrics import METRICS
 from searchengine.indexing.roots import joined
+from searchengine.progress import QUIET, Progress
 
 _CHUNK_ROWS = 4096
 _NORM_TOLERANCE = 1e-6  # relative; between ways to sum up the same squares
@@ -52,8 +53,8 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Check the index in a folder; ``progress`` is called with (rows done, rows).
+def verify(folder: Path, progress: Progress = QUIET) -> Verification:
+    """Check the index in a folder.
 
     Raises:
         IndexNotFoundError: there is none.
@@ -76,7 +77,7 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
         catalog.close()
 
 
-def _verify(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> Verification:
+def _verify(folder: Path, catalog: Catalog, progress: Progress) -> Verification:
     images = missing = 0
     rebuild = True
     with catalog.snapshot():
@@ -118,7 +119,7 @@ def _check_catalog(catalog: Catalog) -> Iterator[str]:
         yield f"There is no metric {metric!r}, which the catalog names."
 
 
-def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> list[str]:
+def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[str]:
     """Every row must be there, with the CRC-32 and the norm that were recorded when it was written."""
     file = folder / catalog.need("features_file")
     rows, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
@@ -133,6 +134,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int],
     if rows and not _header_fits(file, rows, dimension):
         problems.append(f"{file} does not begin as a feature matrix of {dimension} columns does.")
     bad: list[int] = []
+    progress.start(len(stored))
     for start in range(0, len(stored), _CHUNK_ROWS):
         at, checks, norms, ids = zip(*stored[start : start + _CHUNK_ROWS], strict=True)
         block = features[list(at)]  # n of the (r, d) rows -> (n, d), read once
@@ -143,8 +145,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Callable[[int, int],
             for id_, feature, check, far in zip(ids, block, checks, off.tolist(), strict=True)
             if far or zlib.crc32(feature.data) != check
         ]
-        if progress is not None:
-            progress(min(start + _CHUNK_ROWS, len(stored)), len(stored))
+        progress.advance(len(ids))
     if bad:
         problems.append(f"The features of {len(bad)} images are not what was written (ids {_examples(bad)}).")
     return problems

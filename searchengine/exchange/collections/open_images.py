@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
@@ -118,7 +119,8 @@ def download_open_images(
         client = client or stack.enter_context(Client())
         classes = _class_ids(client.fetch(Resource(publisher.classes), work, progress=progress), selection.classes)
         notes = _Notes.read(work)
-        search = _Search(classes, selection, publisher, work, client, progress)
+        by_id = {id_.encode(): name for name, ids in classes.items() for id_ in sorted(ids)}
+        search = _Search(by_id, selection, publisher, work, client, progress)
         files = 0
         while True:
             photos = search.run(notes.missing)
@@ -179,29 +181,31 @@ def _class_ids(file: Path, asked: Sequence[str]) -> dict[str, set[str]]:
 # -- the search in the tables ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Search:
-    """Looks for photographs that show the classes, in one table after the other until there are enough."""
+    """Looks for photographs that show the classes, in one table after the other until there are enough.
 
-    def __init__(
-        self,
-        classes: Mapping[str, set[str]],
-        selection: Selection,
-        publisher: Publisher,
-        work: Path,
-        client: Client,
-        progress: Progress,
-    ) -> None:
-        self.publisher, self.work, self.client, self.progress = publisher, work, client, progress
-        self._images, self._splits = selection.images, selection.splits
-        self._names = {id_.encode(): name for name, ids in classes.items() for id_ in sorted(ids)}
-        ids = b"|".join(map(re.escape, self._names))
+    ``classes`` are their names by the publisher's ids; tables are kept in the folder ``work``.
+    """
+
+    classes: Mapping[bytes, str]
+    selection: Selection
+    publisher: Publisher
+    work: Path
+    client: Client
+    progress: Progress
+
+    @cached_property
+    def _row(self) -> re.Pattern[bytes]:
+        """A row that says that one of the classes is in a photograph."""
+        ids = b"|".join(map(re.escape, self.classes))
         # Confidence 1: people have seen it in the photograph; 0: they have seen that it is not there.
-        self._row = re.compile(rb"^([0-9a-f]{16}),[^,\n]*,(" + ids + rb"),1(?:\.0+)?\r?$", re.MULTILINE)
+        return re.compile(rb"^([0-9a-f]{16}),[^,\n]*,(" + ids + rb"),1(?:\.0+)?\r?$", re.MULTILINE)
 
     def run(self, missing: Sequence[str]) -> list[_Photo]:
         """Enough photographs of each class, or all there are; always the same first ones, without those missing."""
         photos: list[_Photo] = []
-        for split in self._splits:
+        for split in self.selection.splits:
             photos += self._read(split, Counter(label for photo in photos for label in photo.labels), set(missing))
         return photos
 
@@ -216,7 +220,7 @@ class _Search:
                 photos, counts = [], before.copy()
             by_id: dict[str, list[str]] = {}
             for row in self._row.finditer(rows):
-                by_id.setdefault(row[1].decode(), []).append(self._names[row[2]])
+                by_id.setdefault(row[1].decode(), []).append(self.classes[row[2]])
             for id_, labels in by_id.items():
                 if id_ not in missing and self._lacking(counts) & set(labels):
                     photos.append(_Photo(id_, split, list(dict.fromkeys(labels))))
@@ -226,7 +230,7 @@ class _Search:
         return photos
 
     def _lacking(self, counts: Counter[str]) -> set[str]:
-        return {name for name in self._names.values() if counts[name] < self._images}
+        return {name for name in self.classes.values() if counts[name] < self.selection.images}
 
     def _photo_rows(self, table: Resource) -> Iterator[tuple[bytes, bool]]:
         """All rows of some photographs at a time (tables are sorted by photograph); and whether a table starts here."""
