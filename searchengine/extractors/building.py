@@ -46,8 +46,7 @@ def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: st
     import keras
 
     names = [check_name(f"layer of {title}", name, [layer.name for layer in network.layers]) for name in spec.layers]
-    # For a model within the model, its place in the outer one: Model.output would be that of its own graph.
-    outputs = [keras.Operation.output.fget(network.get_layer(name)) for name in names] or list(network.outputs)
+    outputs = [output_of(network.get_layer(name)) for name in names] or list(network.outputs)
     if any(not hasattr(output, "shape") for output in outputs) or (not names and len(outputs) != 1):
         raise ExtractorError(f"{title} has several outputs there: choose one layer with --layer.")
     shortened = keras.Model(network.inputs[0], outputs)
@@ -64,6 +63,13 @@ def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: st
     # several (n, d_i) -> (n, d_1 + d_2 + ...)
     joined = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
     return BuiltModel(keras.Model(pixels, joined), network, tuple(int(part) for part in parts))
+
+
+def output_of(layer: Any) -> Any:
+    """What a layer gives; for a model within the model, in the outer one: Model.output is that of its own graph."""
+    import keras
+
+    return keras.Operation.output.fget(layer)
 
 
 def preprocessed(pixels: Any, preprocessing: str) -> Any:

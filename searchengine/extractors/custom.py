@@ -6,7 +6,6 @@ Keras's own or would run a program are refused by name, before TensorFlow is loa
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
-from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.frameworks import import_keras, linked
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource
@@ -141,9 +140,7 @@ def load(file: Path) -> keras.Model:
     check_config(file)
     keras = import_keras()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / "model.keras"  # Keras tells the format by the name, and trusts that of .h5 more
-            link.symlink_to(file.resolve())
+        with linked(file, ".keras") as link:  # Keras trusts .h5 more
             network = keras.saving.load_model(link, compile=False, safe_mode=True)
     except Exception as error:  # of many kinds, from many depths
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]

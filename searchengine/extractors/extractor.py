@@ -55,21 +55,32 @@ class Extractor(Protocol):
         ...
 
 
-class BatchModel(Protocol):
-    """One step of a runtime: (m, h, w, 3) uint8 RGB -> (m, d) float32, fresh, not normalised. Thread-safe."""
-
-    def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]: ...
-
-
-def embed_in_batches(
-    spec: ExtractorSpec, images: Images, model: BatchModel, *, batch_size: int, parts: Sequence[int]
-) -> NDArray[np.float32]:
-    """The pipeline of every runtime: images -> batches of pixels -> raw features -> (n, d) float32.
+class BatchExtractor:
+    """The pipeline that every runtime shares: images -> batches of pixels -> raw features -> (n, d) float32.
 
     ``parts`` are the numbers that each layer contributes to a feature; they add up to d.
     """
-    rows = [normalized(model(batch), spec.normalize, parts) for batch in batches(spec, images, batch_size)]
-    return np.concatenate(rows) if rows else np.empty((0, sum(parts)), np.float32)
+
+    def __init__(self, spec: ExtractorSpec, parts: Sequence[int], batch_size: int) -> None:
+        self.spec = spec
+        self.dimension = sum(parts)
+        self._parts, self._batch_size = parts, batch_size
+
+    def embed(self, images: Images) -> NDArray[np.float32]:
+        """See ``Extractor.embed``."""
+        spec, parts = self.spec, self._parts
+        rows = [
+            normalized(self._run(batch), spec.normalize, parts) for batch in batches(spec, images, self._batch_size)
+        ]
+        return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
+
+    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
+        """See ``Extractor.preprocess``."""
+        return preprocess(self.spec, data, max_pixels, preview)
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(m, h, w, 3) uint8 RGB -> (m, d) float32, fresh, not normalised. Thread-safe."""
+        raise NotImplementedError
 
 
 # -- pixels -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,15 @@ def export_openvino(model: Any, file: Path) -> None:
     import_openvino()
     make_openvino_convert_on_python_3_13()
     model.export(str(file), format="openvino", verbose=False)
+
+
+@contextlib.contextmanager
+def linked(file: Path, suffix: str) -> Iterator[Path]:
+    """A file under a name of this ending, from which Keras tells the format."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{suffix}"
+        link.symlink_to(file.resolve())
+        yield link
 
 
 @contextlib.contextmanager

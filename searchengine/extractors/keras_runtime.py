@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.extractors.building import BuiltModel
-from searchengine.extractors.extractor import Images, embed_in_batches, preprocess
+from searchengine.extractors.extractor import BatchExtractor
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, DecodedImage
 
 _BATCH_ON_CPU = 8
 _BATCH_ON_GPU = 64
@@ -41,7 +40,7 @@ def gpu_found() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-class KerasExtractor:
+class KerasExtractor(BatchExtractor):
     """An ``Extractor`` by a compiled TensorFlow function. Loads TensorFlow into this process; do not fork after.
 
     ``precision`` "auto" is bfloat16 on a GPU that computes in it, else float32. ``build`` gives what is built for a
@@ -55,7 +54,6 @@ class KerasExtractor:
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
-        self.spec = spec
         self.device = "GPU" if gpus else "CPU"
         self.precision = _best_precision(tf, gpus) if precision == "auto" else precision
         if self.precision == "float32":
@@ -63,22 +61,12 @@ class KerasExtractor:
             tf.config.experimental.enable_tensor_float_32_execution(False)
         built = build("float32" if self.precision == "float32" else "mixed_bfloat16")
         model = built.model
-        self._parts = built.parts
-        self.dimension = sum(built.parts)
-        self._batch = _BATCH_ON_GPU if gpus else _BATCH_ON_CPU
+        super().__init__(spec, built.parts, _BATCH_ON_GPU if gpus else _BATCH_ON_CPU)
         self._lock = threading.Lock()
         self._function = tf.function(
             lambda batch: model(batch, training=False),
             input_signature=[tf.TensorSpec((None, *spec.input_size, 3), tf.uint8)],
         )
-
-    def embed(self, images: Images) -> NDArray[np.float32]:
-        """See ``Extractor.embed``."""
-        return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, parts=self._parts)
-
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
-        """See ``Extractor.preprocess``."""
-        return preprocess(self.spec, data, max_pixels, preview)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         # One at a time: a batch uses the whole device, and two at once need twice the memory.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, worker
-from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.building import output_of
 from searchengine.extractors.spec import SEVERAL
 from searchengine.files import parse_json, replace_text
 
@@ -115,12 +115,9 @@ def describe_network(network: keras.Model) -> dict[str, Any]:
 
 def layers_of(network: keras.Model) -> list[LayerInfo]:
     """The layers of a Keras model whose output can be a feature, in its order."""
-    keras = import_keras()
     layers = []
     for layer in network.layers:
-        # For a model within the model, its place in the outer one: Model.output would be that of its own graph.
-        output = keras.Operation.output.fget(layer)
-        shape = getattr(output, "shape", ())
+        shape = getattr(output_of(layer), "shape", ())
         if len(shape) >= 2 and type(layer).__name__ not in _NO_FEATURES:
             layers.append(LayerInfo(layer.name, type(layer).__name__, tuple(shape[1:])))
     return layers

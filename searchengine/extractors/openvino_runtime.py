@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from searchengine.compat import thread_limit
 from searchengine.errors import ExtractorError
 from searchengine.extractors.cache import ExportedModel
-from searchengine.extractors.extractor import Images, embed_in_batches, preprocess
+from searchengine.extractors.extractor import BatchExtractor
 from searchengine.extractors.frameworks import import_openvino
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, DecodedImage
 
 # Eight images of 224 x 224. More are no faster and take memory: VGG16 holds some 30 MB an image while it runs.
 _PIXELS_A_BATCH = 8 * 224 * 224
@@ -34,7 +33,7 @@ class _Compiled:
     idle: queue.LifoQueue[Any]
 
 
-class OpenVINOExtractor:
+class OpenVINOExtractor(BatchExtractor):
     """An ``Extractor`` on an exported model, compiled when it is first used: fork before that, not after.
 
     ``remake`` is asked for the model again where it cannot be loaded. ExtractorError for bfloat16 on a processor that
@@ -52,11 +51,8 @@ class OpenVINOExtractor:
         precision: str = "auto",
         remake: Callable[[], ExportedModel] | None = None,
     ) -> None:
-        self.spec = spec
-        self.dimension = model.dimension
-        self._parts = model.parts
         height, width = spec.input_size
-        self._batch = max(1, min(_LARGEST_BATCH, _PIXELS_A_BATCH // (height * width)))
+        super().__init__(spec, model.parts, max(1, min(_LARGEST_BATCH, _PIXELS_A_BATCH // (height * width))))
         self._model = model
         self._remake = remake
         self._lock = threading.Lock()
@@ -74,14 +70,6 @@ class OpenVINOExtractor:
         if self._precision is None:
             self._precision = "bfloat16" if _has_bfloat16() else "float32"
         return self._precision
-
-    def embed(self, images: Images) -> NDArray[np.float32]:
-        """See ``Extractor.embed``."""
-        return embed_in_batches(self.spec, images, self._run, batch_size=self._batch, parts=self._parts)
-
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
-        """See ``Extractor.preprocess``."""
-        return preprocess(self.spec, data, max_pixels, preview)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._request() as request:

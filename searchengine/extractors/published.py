@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,7 @@ from searchengine.download import Client, DownloadError, Resource
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
-from searchengine.extractors.frameworks import check_keras, import_keras
+from searchengine.extractors.frameworks import check_keras, import_keras, linked
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource
@@ -271,8 +269,8 @@ def load_weights(network: keras.Model, file: Path, title: str, *, count: bool = 
         wanted = len(network.weights)
         if count and held != wanted:
             raise ValueError(f"it holds {held} arrays, and the model has {wanted}")
-        with _linked(file, ".h5" if legacy else ".weights.h5") as link:
-            network.load_weights(link)
+        with linked(file, ".h5" if legacy else ".weights.h5") as link:
+            network.load_weights(str(link))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ExtractorError(f"{file} does not fit {title}: {_first_line(error)}.") from error
 
@@ -293,15 +291,6 @@ def _contents(file: Path) -> tuple[bool, int]:
 
         group.visititems(count)
     return legacy, arrays
-
-
-@contextlib.contextmanager
-def _linked(file: Path, suffix: str) -> Iterator[str]:
-    """The file under a name from whose ending Keras tells the format."""
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / f"weights{suffix}"
-        link.symlink_to(file.resolve())
-        yield str(link)
 
 
 def _first_line(error: Exception) -> str:

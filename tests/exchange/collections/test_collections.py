@@ -306,7 +306,7 @@ def test_unpacking_that_was_killed_starts_again(publisher: Publisher, tmp_path: 
 def test_no_space(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(DownloadError, match=r"val2017.zip needs .* GB .* Make room"):
+    with pytest.raises(DownloadError, match=r"val2017.zip needs .* Make room"):
         download(coco(publisher), tmp_path)
     assert not list((tmp_path / ".download").glob("*.part"))
 
