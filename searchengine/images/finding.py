@@ -82,6 +82,7 @@ class LeftOut:
 
     path: bytes
     kind: str
+    is_folder: bool
 
 
 def find(
@@ -216,7 +217,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
                             self.mounts.append(path)
                         below = _entries(entry.path)
                         if self._rules.default_excludes and any(other.name == b".nomedia" for other in below):
-                            self.left_out.append(LeftOut(path, _NO_MEDIA))
+                            self.left_out.append(LeftOut(path, _NO_MEDIA, is_folder=True))
                         else:
                             stack.append((path + b"/", iter(below), place[0]))
                 elif _may_be_image(entry.name):
@@ -230,11 +231,11 @@ class Walk(Iterator[FoundFile | Unreadable]):
         kind = self._rules.left_out_as(self._top_name + b"/" + path, entry.name)
         if kind is None and self._rules.default_excludes and entry.name.startswith(b"."):
             kind = _HIDDEN
-        if kind is None and not self._rules.follow_links and entry.is_symlink():
+        if kind is None and not self._rules.follow_links and _is_link(entry):
             kind = None if self._is_below_top(os.path.realpath(entry.path)) else LINKS_OUT
         if kind is None:
             return False
-        self.left_out.append(LeftOut(path, kind))
+        self.left_out.append(LeftOut(path, kind, entry.is_dir()))
         return True
 
     def _is_below_top(self, real: bytes) -> bool:
@@ -244,7 +245,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
         """Whether to visit a folder: true only once for each."""
         if place in self._visited:
             return False
-        if folder.is_symlink() and self._is_below_top(os.path.realpath(folder.path)):
+        if _is_link(folder) and self._is_below_top(os.path.realpath(folder.path)):
             return False  # what lies there is found by its own path, or is hidden or excluded there
         self._visited.add(place)
         return True
@@ -254,6 +255,11 @@ def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
     """The entries of a folder, sorted so that a walk yields paths in byte order."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name + b"/" if _is_dir(entry) else entry.name)
+
+
+def _is_link(entry: os.DirEntry[bytes]) -> bool:
+    """Whether it is a link, or a junction of Windows (Python 3.12 and later)."""
+    return entry.is_symlink() or bool(getattr(entry, "is_junction", bool)())
 
 
 def _is_dir(entry: os.DirEntry[bytes]) -> bool:

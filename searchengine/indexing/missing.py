@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +210,7 @@ def check_whole(old: OldIds) -> None:
 
 
 def left_out_remarks(plan: Plan) -> list[str]:
-    """What is left out by default: how much of each kind, with examples, and the flag that takes it."""
+    """What is left out by default: of each kind how many folders, unread, and files, with examples, and the flag."""
     items = [item for _, walk in plan.walks for item in walk.left_out]
     remarks = []
     for flag, chosen in (
@@ -218,10 +218,19 @@ def left_out_remarks(plan: Plan) -> list[str]:
         ("--follow-links", [item for item in items if item.kind == LINKS_OUT]),
     ):
         if chosen:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(item.kind for item in chosen).items())
+            counts: dict[str, Counter[bool]] = defaultdict(Counter)
+            for item in chosen:
+                counts[item.kind][item.is_folder] += 1
+            kinds = ", ".join(f"{kind} ({_folders_and_files(count)})" for kind, count in counts.items())
             examples = _examples(item.path for item in chosen)
-            remarks.append(f"Left out: {kinds} ({examples}). To index them too, add {flag}.")
+            remarks.append(f"Left out: {kinds}: {examples}. To index them too, add {flag}.")
     return remarks
+
+
+def _folders_and_files(counts: Counter[bool]) -> str:
+    """ "2 folders, 1 file", by whether they are folders."""
+    parts = ((counts[is_folder], name) for is_folder, name in ((True, "folder"), (False, "file")))
+    return ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in parts if count)
 
 
 # -- mount points, as the manifest keeps them -------------------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
 from searchengine.index.types import IndexedImage, Place, content_hash
@@ -110,13 +112,49 @@ def matching_order(
     The order that was given stays unless another matches more files. Raises IndexingError where a folder has none of
     the files that were looked for.
     """
-    samples = {id_: [place for place in known if place[0] == id_] for id_, _, _ in recorded}
-    samples = {id_: places[:: len(places) // _SAMPLE + 1] for id_, places in samples.items()}
-    present = np.zeros((len(recorded), len(folders)), dtype=int)  # sampled files of each that a folder has, at all
+    samples = _samples(recorded, known)
+    present, order = _best_order(samples, folders, known)
+    for i, j in enumerate(order):
+        if samples[i] and not present[i, j]:
+            raise IndexingError(
+                f"None of the images of {os.fsdecode(recorded[i][1])} is in {folders[j]}: "
+                f"{len(samples[i])} were looked for. Is it the right folder? Nothing was changed."
+            )
+    return [folders[j] for j in order]
+
+
+def after_exchange(
+    recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]
+) -> list[Path] | None:
+    """The recorded folders in the order of what they hold now, if they have exchanged their places.
+
+    They are read only if most of a sample of the files of one have gone, or have other times.
+    """
+    folders, samples = [Path(os.fsdecode(path)) for _, path, _ in recorded], _samples(recorded, known)
+    if len(recorded) < 2 or not any(
+        2 * sum(map(partial(_has_changed, folder, known), sample)) > len(sample)
+        for folder, sample in zip(folders, samples, strict=True)
+    ):
+        return None
+    _, order = _best_order(samples, folders, known)
+    return [folders[j] for j in order] if order != sorted(order) else None
+
+
+def _samples(recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]) -> list[list[Place]]:
+    """Some of the images of each folder."""
+    places = [[place for place in known if place[0] == id_] for id_, _, _ in recorded]
+    return [of_folder[:: len(of_folder) // _SAMPLE + 1] for of_folder in places]
+
+
+def _best_order(
+    samples: Sequence[Sequence[Place]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
+) -> tuple[NDArray[np.int64], list[int]]:
+    """How many files of each sample (n) are in each folder (m), (n, m), and which folder is most like each sample."""
+    present = np.zeros((len(samples), len(folders)), dtype=int)  # sampled files of each that a folder has, at all
     same = np.zeros_like(present)  # and with the same content
-    for i, (id_, _, _) in enumerate(recorded):
+    for i, sample in enumerate(samples):
         for j, folder in enumerate(folders):
-            for place in samples[id_]:
+            for place in sample:
                 digest = _digest(joined(bytes(folder), place[1]), known[place].state.size)
                 present[i, j] += digest is not None
                 same[i, j] += digest == known[place].content_hash
@@ -126,13 +164,19 @@ def matching_order(
     best = [int(j) for j in linear_sum_assignment(same, maximize=True)[1]]
     if same[range(len(best)), best].sum() > np.trace(same):
         order = best
-    for i, j in enumerate(order):
-        if samples[recorded[i][0]] and not present[i, j]:
-            raise IndexingError(
-                f"None of the images of {os.fsdecode(recorded[i][1])} is in {folders[j]}: "
-                f"{len(samples[recorded[i][0]])} were looked for. Is it the right folder? Nothing was changed."
-            )
-    return [folders[j] for j in order]
+    return present, order
+
+
+def _has_changed(folder: Path, known: Mapping[Place, IndexedImage], place: Place) -> bool:
+    """Whether a file has gone, or other times or another size than when it was indexed."""
+    try:
+        info = os.stat(joined(bytes(folder), place[1]))  # noqa: PTH116  (bytes)
+    except OSError:
+        return True
+    state = known[place].state
+    return (info.st_size, info.st_mtime_ns) != (state.size, state.mtime_ns) or (
+        state.ctime_ns is not None and info.st_ctime_ns != state.ctime_ns
+    )
 
 
 def _digest(file: bytes, size: int) -> bytes | None:

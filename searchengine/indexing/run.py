@@ -29,7 +29,16 @@ from searchengine.indexing.model import RunExtractor, decoding_remark, is_curren
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import read, read_ahead
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import Root, assign_roots, check_folder, check_roots, joined, matching_order, shown
+from searchengine.indexing.roots import (
+    Root,
+    after_exchange,
+    assign_roots,
+    check_folder,
+    check_roots,
+    joined,
+    matching_order,
+    shown,
+)
 from searchengine.indexing.scan import Plan, make_plan
 from searchengine.progress import QUIET, Progress
 
@@ -256,13 +265,18 @@ class _Run:
 
     def _roots(self, store: RunIndex, known: dict[Place, IndexedImage]) -> list[Root]:
         """The image folders; those that have moved are recognised by what they hold, in any order."""
-        recorded, folders = store.roots(), self.folders
-        if self.options.relocate and len(recorded) == len(folders):
-            folders = matching_order(recorded, self.folders, known)
-            if folders != self.folders:
-                pairs = (f"{os.fsdecode(old)} -> {new}" for (_, old, _), new in zip(recorded, folders, strict=True))
-                self.progress.say(f"By what they hold, the folders are in another order: {', '.join(pairs)}.")
-        return assign_roots(recorded, folders, relocate=self.options.relocate)
+        recorded, given = store.roots(), self.folders
+        folders: list[Path] | None = None
+        if self.options.relocate and len(recorded) == len(given):
+            folders, how = matching_order(recorded, given, known), "are in another order"
+            folders = folders if folders != given else None
+        elif {path for _, path, _ in recorded} == {*map(bytes, given)}:
+            folders, how = after_exchange(recorded, known), "have exchanged their places"
+        if folders is None:
+            return assign_roots(recorded, given, relocate=self.options.relocate)
+        pairs = (f"{os.fsdecode(old)} -> {new}" for (_, old, _), new in zip(recorded, folders, strict=True))
+        self.progress.say(f"By what they hold, the folders {how}: {', '.join(pairs)}.")
+        return assign_roots(recorded, folders, relocate=True)
 
     def _find(self, folder: Path) -> Walk:
         """The files of one image folder."""

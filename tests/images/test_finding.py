@@ -163,7 +163,7 @@ def test_links_to_files_are_followed_and_dead_ones_reported(tmp_path: Path) -> N
     ]
     walk = find(tmp_path / "images")
     assert [file.path for file in walk if isinstance(file, FoundFile)] == [b"a.jpg", b"inside.jpg"]
-    assert walk.left_out == [LeftOut(b"outside.jpg", LINKS_OUT)]
+    assert walk.left_out == [LeftOut(b"outside.jpg", LINKS_OUT, is_folder=False)]
     reasons = [one.reason for one in found if isinstance(one, Unreadable)]
     assert reasons == ["too many levels of symbolic links", "no such file or directory"]
 

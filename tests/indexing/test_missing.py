@@ -113,8 +113,9 @@ def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_p
     for _ in range(2):
         done, remarks = run(tmp_path, photos)
         assert (done.removed, done.missing, done.images) == (0, 4, 24)
-        assert "Left out: 1 recycle bins, 1 hidden files and folders, 1 thumbnails and previews" in remarks
-        assert "Left out: 1 links that lead out of the image folder (c.png)" in remarks
+        for kind in ("recycle bins", "hidden files and folders", "thumbnails and previews"):
+            assert f"{kind} (1 folder)" in remarks
+        assert "Left out: links that lead out of the image folder (1 file): c.png. " in remarks
         assert "4 indexed images lie in what is left out now" in remarks
     with pytest.raises(IndexingError, match=r"4 indexed images lie in what is left out .*--no-default-excludes"):
         run(tmp_path, photos, rebuild=True)
@@ -127,18 +128,24 @@ def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_p
 # -- folders in another order -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_folders_are_recognised_by_what_they_hold(photos: Path, tmp_path: Path, moved: bool) -> None:
+@pytest.mark.parametrize("moved", ["no", "away", "exchanged"])
+def test_folders_are_recognised_by_what_they_hold(photos: Path, tmp_path: Path, moved: str) -> None:
     other = tmp_path / "other"
     write_pictures(photos, **{f"n{i}": i for i in range(5)}, only=50)
     write_pictures(other, **{f"n{i}": 100 + i for i in range(5)})  # the same names
     run(tmp_path, photos, other)
     before = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
-    if moved:
-        photos, other = photos.rename(tmp_path / "p"), other.rename(tmp_path / "o")
-    done, remarks = run(tmp_path, other, photos, relocate=True)  # in the wrong order
+    if moved == "exchanged":
+        photos.rename(tmp_path / "p")
+        other.rename(photos)
+        (tmp_path / "p").rename(other)
+        done, remarks = run(tmp_path, photos, other)
+    else:
+        if moved == "away":
+            photos, other = photos.rename(tmp_path / "p"), other.rename(tmp_path / "o")
+        done, remarks = run(tmp_path, other, photos, relocate=True)  # in the wrong order
     assert (done.unchanged, done.changed, done.moved) == (11, 0, 0)
-    assert "in another order" in remarks
+    assert ("have exchanged their places" if moved == "exchanged" else "are in another order") in remarks
     after = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
     assert after == before
 

@@ -1,0 +1,120 @@
+"""Where the time goes that a large JPEG takes before the model sees it, and what another decoder would save.
+
+    python benchmarks/decoding.py                                  generated photos of 12 megapixels
+    python benchmarks/decoding.py --images-dir ~/Pictures          your own JPEGs
+    pip install simplejpeg && python benchmarks/decoding.py        beside libjpeg-turbo by another binding
+
+Milliseconds of processor time for each photo, on one thread, all steps in turn. "whole" is what an indexing run does
+with a file: read, hash, decode, resize, average colour. "gain" is the share of a run that the other decoder would save,
+with the forward pass (`--forward`, in ms of processor time: 1000 / the figure in brackets that `indexing.py` prints).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from measuring import in_turn, load_average, table
+from photos import write_photos
+from PIL import Image
+
+from searchengine.extractors import make_spec
+from searchengine.extractors.extractor import preprocess
+from searchengine.extractors.spec import ExtractorSpec
+from searchengine.images import average_colour, decode
+from searchengine.index.types import content_hash
+
+# name -> its spec, and the processor time of its forward pass where docs/BENCHMARKS.md was measured, in ms an image
+MODELS = {
+    "vgg16": (make_spec("vgg16"), 620.0),
+    "vgg16 --scaled-decoding": (make_spec("vgg16", full_decode=False), 620.0),
+    "efficientnet-lite0": (make_spec("efficientnet-lite0"), 18.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images-dir", type=Path, help="use the JPEGs of this folder instead")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--forward", type=float, nargs=3, metavar="MS", help="of the three rows")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        if options.images_dir:
+            files = sorted(options.images_dir.glob("*.jp*g"))[: options.images]
+        else:
+            files = write_photos(Path(name), options.images, (4000, 3000))
+        rows = [
+            row(title, spec, files, options.rounds, options.forward[number] if options.forward else forward)
+            for number, (title, (spec, forward)) in enumerate(MODELS.items())
+        ]
+    heads = (
+        "model",
+        "whole",
+        "read",
+        "hash",
+        "JPEG -> pixels",
+        "resize and colour",
+        "simplejpeg -> pixels",
+        "gain",
+        "load",
+    )
+    print(table(heads, rows))
+
+
+def row(title: str, spec: ExtractorSpec, files: list[Path], rounds: int, forward: float) -> tuple[object, ...]:
+    """One row of the table."""
+    contents = [file.read_bytes() for file in files]
+    decoded = [decode(data, at_least=spec.decoded_at_least, profiles=False).pixels for data in contents[:1]]
+    image = Image.fromarray(decoded[0])
+    height, width = spec.input_size
+
+    def all_files(step: Callable[[bytes], object]) -> Callable[[], None]:
+        def work() -> None:
+            for data in contents:
+                step(data)
+
+        return work
+
+    def whole(file: Path) -> None:
+        data = file.read_bytes()
+        content_hash(data)
+        average_colour(preprocess(spec, data).pixels)
+
+    works: dict[str, Callable[[], object]] = {
+        "whole": lambda: [whole(file) for file in files],
+        "read": lambda: [file.read_bytes() for file in files],
+        "hash": all_files(content_hash),
+        "decode": all_files(lambda data: decode(data, at_least=spec.decoded_at_least, profiles=False)),
+        "resize": all_files(lambda _: image.resize((width, height), Image.Resampling.BICUBIC)),
+    }
+    other = simplejpeg(spec)
+    if other is not None:
+        works["simplejpeg"] = all_files(other)
+    timings = {name: 1000 * timing.processor / len(files) for name, timing in in_turn(works, rounds).items()}
+    saved = timings["decode"] - timings.get("simplejpeg", timings["decode"])
+    return (
+        title,
+        *(f"{timings[name]:.1f}" for name in ("whole", "read", "hash", "decode", "resize")),
+        f"{timings['simplejpeg']:.1f}" if "simplejpeg" in timings else "",
+        f"**{100 * saved / (timings['whole'] + forward):.1f} %**" if "simplejpeg" in timings else "",
+        load_average(),
+    )
+
+
+def simplejpeg(spec: ExtractorSpec) -> Callable[[bytes], object] | None:
+    """The same decoding by simplejpeg; None where it is not installed."""
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:
+        return None
+    least = spec.decoded_at_least
+    if least is None:
+        return lambda data: decode_jpeg(data, "RGB")
+    return lambda data: decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
+
+
+if __name__ == "__main__":
+    main()
