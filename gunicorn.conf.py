@@ -10,7 +10,6 @@ from searchengine.web.gunicorn_settings import (  # noqa: F401
     graceful_timeout,
     keepalive,
     on_starting,
-    post_worker_init,
     preload_app,
     threads,
     timeout,

@@ -35,6 +35,8 @@ RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "map": ([], ["--rows", "10000", "100000"], 3600),
     "evaluation_speed": (["--rows", "3000", "--dimension", "1024"], [], 300),
     "evaluation_exactness": (["--every", "20"], [], 300),
+    "uploads": ([], [], 600),
+    "serving": (["--seconds", "20"], ["--seconds", "60"], 600),
 }
 
 

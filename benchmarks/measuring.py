@@ -171,6 +171,11 @@ def peak_mib(pid: int | str = "self") -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def resident_mib(pid: int | str) -> float:
+    """The memory that a process holds now in MiB; 0 without /proc."""
+    return (_status_kib(pid, "VmRSS") or 0) / 2**10
+
+
 def _status_kib(pid: int | str, field: str) -> float | None:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import vgg16
-from measuring import peak_mib, say
+from measuring import peak_mib, resident_mib, say
 from numpy.typing import NDArray
 
 from searchengine.extractors import Extractor, ExtractorSpec
@@ -102,9 +102,16 @@ class Server:
 
     def peak(self) -> float:
         """Peak MiB of the worker, the largest if there are several."""
+        return max((peak_mib(worker) for worker in self._workers()), default=0)
+
+    def resident(self) -> float:
+        """MiB that the worker holds now, the largest if there are several."""
+        return max((resident_mib(worker) for worker in self._workers()), default=0)
+
+    def _workers(self) -> list[str]:
         pid = self._process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children")
-        return max((peak_mib(worker) for worker in workers.read_text().split()), default=0) if workers.exists() else 0
+        return workers.read_text().split() if workers.exists() else []
 
     def close(self) -> None:
         """Stop it."""

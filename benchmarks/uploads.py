@@ -1,4 +1,5 @@
-"""Time and memory of the worst upload of each format: 80 megapixels, as flat as can be, so that few bytes make them.
+"""Time and memory of the worst uploads: 80 megapixels in each format, as flat as can be, so that few bytes make them;
+and files of 25 MB whose decoding takes as long as possible.
 
     python benchmarks/uploads.py
 
@@ -9,6 +10,7 @@ process itself and of its worker.
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import subprocess
 import sys
@@ -32,14 +34,23 @@ def _saved(mode: str, format_: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-def _png(depth: int, kind: int, samples: int) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
 
-    packer, row = zlib.compressobj(9), bytes(1 + _SIDE * samples * depth // 8)
-    rows = b"".join(packer.compress(row) for _ in range(_SIDE)) + packer.flush()
-    header = _SIDE.to_bytes(4) * 2 + bytes([depth, kind, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+def _png(depth: int, kind: int, samples: int, *, more: bytes = b"", interlaced: int = 0) -> bytes:
+    """Black; interlaced rows are counted generously."""
+    rows = _zeros(_SIDE * (1 + _SIDE * samples * depth // 8) + interlaced * 8 * _SIDE)
+    header = _SIDE.to_bytes(4) * 2 + bytes([depth, kind, 0, 0, interlaced])
+    chunks = _png_chunk(b"IHDR", header) + more + _png_chunk(b"IDAT", rows) + _png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def _zeros(count: int) -> bytes:
+    """So many, compressed."""
+    packer = zlib.compressobj(9)
+    whole, rest = divmod(count, 2**20)
+    return b"".join(packer.compress(bytes(2**20)) for _ in range(whole)) + packer.compress(bytes(rest)) + packer.flush()
 
 
 def _run_length_bmp() -> bytes:
@@ -59,21 +70,109 @@ def _float_tiff() -> bytes:
     return out.getvalue()
 
 
+# 512 x 512 pixels of grey: the configuration of the decoder, and the picture. Made with pillow-heif.
+_HEVC_CONFIGURATION = base64.b85decode(
+    "0RwOV0058x00000TJQk;{rLC*01pFT0096PKmiN^|NjGU00093kN^M!00093TDk&2VE_RDD?$MQ18@KU0|1Z!00RI30{~i}1OfnnS#G3~n&#jkp"
+    "um6t01SWt00RJoVgLaE2SfqEa<F1R"
+)
+_HEVC_PICTURE = base64.b85decode(
+    "0002bC;_h%5NOz4b(K=)$Y@jl|GML+lwqK9kxczR*{Cse003(M0M!5sZ~y=U0PujL8S574008y?0?Ys#zyJUP0009300RP6lK=q`01H3>00RI30"
+    "{{R60009300RT+hX4Qr0009300RI30{{R60009300RM80009300RI30{{R60009300RI30|IUU00RI30{{R60009300RI30{{SKKmY&(0009300"
+    "RI30{{R60009315yA00{{R60009300RI30{{R601ns"
+)
+
+
+def _box(name: bytes, *content: bytes, version: int | None = None) -> bytes:
+    """A box of ISO 14496-12; with a version it is a full one, of which ``version`` holds the flags too."""
+    body = (b"" if version is None else version.to_bytes(4)) + b"".join(content)
+    return (8 + len(body)).to_bytes(4) + name + body
+
+
+def _heic() -> bytes:
+    """A grid of 17 x 17 tiles, all of which are the same one."""
+    tiles, side = 17, 512
+    grid = bytes([0, 1, tiles - 1, tiles - 1]) + (tiles * side).to_bytes(4) * 2
+    items = _box(
+        b"iinf",
+        (2).to_bytes(2),
+        *(
+            _box(b"infe", item.to_bytes(2), b"\0\0", kind, b"\0", version=0x2000000)
+            for item, kind in ((1, b"hvc1"), (2, b"grid"))
+        ),
+        version=0,
+    )
+    tile_of = _box(b"dimg", (2).to_bytes(2), (tiles**2).to_bytes(2), (1).to_bytes(2) * tiles**2)
+    sizes = [_box(b"ispe", pixels.to_bytes(4) * 2, version=0) for pixels in (side, tiles * side)]
+    of_items = _box(b"ipma", (2).to_bytes(4), b"\0\1\2\x81\2", b"\0\2\1\3", version=0)
+    properties = _box(b"iprp", _box(b"ipco", _box(b"hvcC", _HEVC_CONFIGURATION), *sizes), of_items)
+    head = _box(b"ftyp", b"heic\0\0\0\0mif1heic")
+
+    def meta(start: int) -> bytes:
+        places = [(1, start, len(_HEVC_PICTURE)), (2, start + len(_HEVC_PICTURE), len(grid))]
+        entries = [item.to_bytes(2) + b"\0\0\0\1" + at.to_bytes(4) + size.to_bytes(4) for item, at, size in places]
+        return _box(
+            b"meta",
+            _box(b"hdlr", bytes(4), b"pict", bytes(13), version=0),
+            _box(b"pitm", (2).to_bytes(2), version=0),
+            _box(b"iloc", b"\x44\0\0\2", *entries, version=0),
+            items,
+            _box(b"iref", tile_of, version=0),
+            properties,
+            version=0,
+        )
+
+    start = len(head) + len(meta(0)) + 8
+    return head + meta(start) + _box(b"mdat", _HEVC_PICTURE, grid)
+
+
+def _strips_tiff() -> bytes:
+    """1.5 million strips of a row each, all of which are the same one."""
+    count, width = 1_500_000, 8
+    start = 8 + 2 + 9 * 12 + 4
+    tags = [(256, width), (257, count), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1)]
+    entries = [tag.to_bytes(2, "little") + b"\4\0\1\0\0\0" + value.to_bytes(4, "little") for tag, value in tags]
+    for place, (tag, at) in enumerate(((273, start), (279, start + 4 * count))):
+        counted = tag.to_bytes(2, "little") + b"\4\0" + count.to_bytes(4, "little") + at.to_bytes(4, "little")
+        entries.insert(5 if place == 0 else len(entries), counted)
+    head = b"II*\0\x08\0\0\0" + len(entries).to_bytes(2, "little") + b"".join(entries) + bytes(4)
+    return head + (start + 8 * count).to_bytes(4, "little") * count + width.to_bytes(4, "little") * count + bytes(width)
+
+
+def _extensions_gif() -> bytes:
+    """Eight million comments of no bytes."""
+    picture = _saved_small("GIF")
+    start = 13 + 3 * 2 ** (1 + (picture[10] & 7))
+    return picture[:start] + b"\x21\xfe\0" * 8_000_000 + picture[start:]
+
+
+def _saved_small(format_: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(out, format_)
+    return out.getvalue()
+
+
 UPLOADS: dict[str, Callable[[], bytes]] = {
     "JPEG": lambda: _saved("RGB", "JPEG", subsampling=0),
     "JPEG, progressive": lambda: _saved("RGB", "JPEG", subsampling=0, progressive=True),
     "JPEG, CMYK": lambda: _saved("CMYK", "JPEG"),
     "PNG, RGBA": lambda: _png(8, 6, 4),
     "PNG, RGBA of 16 bits": lambda: _png(16, 6, 4),
+    "PNG, RGB of 16 bits, a colour transparent": lambda: _png(16, 2, 3, more=_png_chunk(b"tRNS", b"\0\1" * 3)),
     "PNG, grey of 16 bits": lambda: _png(16, 0, 1),
     "GIF": lambda: _saved("P", "GIF", transparency=0),
     "BMP, run-length": _run_length_bmp,
     "WebP, RGBA": lambda: _saved("RGBA", "WEBP", lossless=True, quality=0, method=0),
+    "HEIC": _heic,
     "AVIF": lambda: _saved("RGBA", "AVIF", speed=10),
     "TIFF, float": _float_tiff,
     "TIFF, RGBA, LZW": lambda: _saved("RGBA", "TIFF", compression="tiff_lzw"),
     "TIFF, CMYK, Deflate": lambda: _saved("CMYK", "TIFF", compression="tiff_adobe_deflate"),
     "TIFF, fax": lambda: _saved("1", "TIFF", compression="group4"),
+}
+SLOW: dict[str, Callable[[], bytes]] = {
+    "TIFF of 1.5 million strips": _strips_tiff,
+    "GIF of 8 million comments": _extensions_gif,
+    "PNG, interlaced": lambda: _png(8, 6, 4, interlaced=1),
 }
 
 
@@ -88,7 +187,7 @@ def main() -> None:
     say("| upload | bytes | seconds | of processor | here, MB | worker, MB | |")
     say("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in UPLOADS.items():
+        for name, make in {**UPLOADS, **SLOW}.items():
             file = Path(folder, "upload")
             file.write_bytes(make())
             command = [sys.executable, __file__, "--decode", str(file)]

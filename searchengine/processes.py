@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 
 _START_SECONDS = 120  # until a new worker has taken its first call, on a machine that has much else to do
 _WALL_FACTOR = 10  # how much longer than its processor time a call may take, on a machine that has much else to do
+_ASK_SECONDS = 0.2  # between two questions whether to give up
 
 _TAKEN = b"\1"  # what a worker sends when it has read a request
 
@@ -56,6 +57,10 @@ class CallKilledError(CallFailedError):
 
 class WorkerTraceback(Exception):  # noqa: N818  (no error by itself)
     """The cause of an error that a function raised in a worker: its traceback there, as text."""
+
+
+class CallStoppedError(CallFailedError):
+    """The caller gave up."""
 
 
 class CallTimedOutError(CallFailedError):
@@ -101,12 +106,21 @@ class Pool:
             os.register_at_fork(after_in_child=self._forget)
         self._size, self._idle_seconds = size, idle_seconds
 
-    def call(self, function: Callable[..., Result], *args: Any, limits: Limits, **kwargs: Any) -> Result:
+    def call(
+        self,
+        function: Callable[..., Result],
+        *args: Any,
+        limits: Limits,
+        give_up: Callable[[], bool] | None = None,
+        **kwargs: Any,
+    ) -> Result:
         """``function(*args, **kwargs)``, called in a worker; what it raises is raised here.
 
-        The function is one of a module; arguments, result and errors are pickled.
+        The function is one of a module; arguments, result and errors are pickled. ``give_up`` is asked now and then
+        whether the call is to be stopped.
 
         Raises:
+            CallStoppedError: ``give_up`` said so.
             CallTimedOutError: it took longer than the limit, and was stopped.
             CallKilledError: the worker was killed while it was at it.
             CallFailedError: the worker ended while it was at it: a crash.
@@ -121,7 +135,7 @@ class Pool:
                     worker, fresh = _Worker(self._idle_seconds), True
                     self._all.add(worker)
                 try:
-                    result, error = worker.ask(request, limits.seconds)
+                    result, error = worker.ask(request, limits.seconds, give_up)
                 except BaseException as failure:
                     self._all.discard(worker)
                     worker.end()
@@ -168,12 +182,13 @@ class _Worker:
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
-    def ask(self, request: bytes, seconds: int) -> tuple[Any, tuple[Exception, str] | None]:
+    def ask(
+        self, request: bytes, seconds: int, give_up: Callable[[], bool] | None
+    ) -> tuple[Any, tuple[Exception, str] | None]:
         """The result of a call, or its error and traceback; CallFailedError, NoWorkerError."""
         self._hand_over(request)
         try:
-            if not _readable(self._answers.fileno(), seconds * _WALL_FACTOR):
-                raise CallTimedOutError(f"no answer within {seconds * _WALL_FACTOR} s")
+            self._wait(seconds * _WALL_FACTOR, give_up)
             result, error = pickle.load(self._answers)  # noqa: S301  (from our own process)
         except (EOFError, pickle.UnpicklingError) as failure:
             if self._process.wait() == -signal.SIGXCPU:
@@ -182,6 +197,15 @@ class _Worker:
                 raise CallKilledError("killed") from failure
             raise CallFailedError(self._how_it_ended()) from failure
         return result, error
+
+    def _wait(self, seconds: int, give_up: Callable[[], bool] | None) -> None:
+        """Wait for the answer; CallTimedOutError, CallStoppedError."""
+        end = time.monotonic() + seconds
+        while not _readable(self._answers.fileno(), seconds if give_up is None else _ASK_SECONDS):
+            if time.monotonic() > end:
+                raise CallTimedOutError(f"no answer within {seconds} s")
+            if give_up is not None and give_up():
+                raise CallStoppedError("the caller gave up")
 
     def _hand_over(self, request: bytes) -> None:
         """Send a request, and wait until the worker has read it; NoWorkerError if it never does."""

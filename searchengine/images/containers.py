@@ -106,8 +106,11 @@ def _with_masks(bitmap: bytes) -> bytes:
 def picture_in_icns(data: bytes) -> bytes | None:
     """The largest PNG or JPEG 2000 of a macOS icon; None if it has only pictures in the formats of old."""
     pictures = []
-    at = 8
+    at, entries = 8, 0
     while at + 8 <= len(data):
+        entries += 1
+        if entries > _CANDIDATES:
+            raise DamagedImageError("This ICNS image is damaged: its list of pictures does not end. Try a fresh copy.")
         length = int.from_bytes(data[at + 4 : at + 8], "big")
         picture = data[at + 8 : at + length]
         if sniff(picture[:32]) in ("PNG", "JP2"):

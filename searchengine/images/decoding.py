@@ -18,7 +18,14 @@ from searchengine.images import depth
 from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.frames import frame_with_content
-from searchengine.images.isolation import MAX_PIXELS, isolated, refuse_endless, too_large
+from searchengine.images.isolation import (
+    MAX_PIXELS,
+    isolated,
+    refuse_endless,
+    refuse_shredded,
+    too_large,
+    without_fill_bytes,
+)
 from searchengine.images.opening import open_image
 from searchengine.images.repair import repaired
 from searchengine.images.rgb import exif_orientation, shows_nothing, swaps_sides, to_rgb, upright
@@ -152,7 +159,8 @@ class ImageSource:
         if format_ is None:
             raise NotAnImageError(why_not(data[:HEAD_BYTES]))
         self.format = format_
-        self._data = data
+        refuse_shredded(data, format_)
+        self._data = without_fill_bytes(data) if format_ == "JPEG" else data
         self._max_pixels = max_pixels
         self._profiles = profiles
         with _translated_errors(self.format):
@@ -220,7 +228,9 @@ class ImageSource:
         if wide and depth.needs_low_bytes(file):
             low = self._open()
             depth.load_low_bytes(low)
-            return to_rgb(depth.colour_of_8_bits(file, low))
+            colour = depth.colour_of_8_bits(file, low)
+            del low  # before there is a third one as large
+            return to_rgb(colour)
         if self.format in ("BMP", "ICO") and shows_nothing(file):
             return file.convert("RGB")  # what has no alpha is often stored with an alpha of zero
         return self._by_ink_or_grey() or (frame_with_content(file) if file.format in _ANIMATED else to_rgb(file))

@@ -209,24 +209,26 @@ def load_low_bytes(file: ImageFile.ImageFile) -> None:
 def colour_of_8_bits(high: Image.Image, low: Image.Image) -> Image.Image:
     """RGB or RGBA of 16 bits, in two loaded images of 8 bits -> 8 bits, white as in ``grey_of_8_bits``.
 
-    The result is RGBA where a colour counts as transparent, else ``high`` itself, changed.
+    The result is ``high`` itself, changed; RGBA where a colour counts as transparent.
     """
     sample = _wide(_sample(high), _sample(low))
     white = white_of(sample[:, :3])
     opaque = max(white, white_of(sample[:, 3])) if sample.shape[1] == 4 else white
     transparent = high.info.get("transparency")
-    result = Image.new("RGBA", high.size) if isinstance(transparent, tuple) else high
+    alpha = Image.new("L", high.size) if isinstance(transparent, tuple) else None
     for (top, high_strip), (_, low_strip) in zip(strips(high), strips(low), strict=True):
         values = _wide(np.asarray(high_strip), np.asarray(low_strip))
         colour = values[..., :3]
         layers = [(colour >> 8).astype(np.uint8) if white == _WHOLE_WHITES[-1] else scaled(colour, white)]
         if values.shape[2] == 4:
             layers.append(scaled(values[..., 3:], opaque))
-        elif isinstance(transparent, tuple):
-            hidden = (colour == np.array(transparent, dtype=np.uint16)).all(axis=2, keepdims=True)
-            layers.append(np.where(hidden, np.uint8(0), np.uint8(255)))
-        result.paste(Image.fromarray(np.concatenate(layers, axis=2)), (0, top))
-    return result
+        elif alpha is not None:
+            hidden = (colour == np.array(transparent, dtype=np.uint16)).all(axis=2)  # (h, w)
+            alpha.paste(Image.fromarray(np.where(hidden, np.uint8(0), np.uint8(255))), (0, top))
+        high.paste(Image.fromarray(np.concatenate(layers, axis=2)), (0, top))
+    if alpha is not None:
+        high.putalpha(alpha)
+    return high
 
 
 def plane_of_16_bits(tile: ImageFile._Tile, order: str) -> ImageFile._Tile:

@@ -6,9 +6,12 @@ A worker that takes too long or too much is killed, and a decoder that crashes t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import update_wrapper
+from itertools import islice, takewhile
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from searchengine.compat import processors
@@ -17,6 +20,7 @@ from searchengine.images.formats import HEAD_BYTES, sniff
 from searchengine.processes import (
     CallFailedError,
     CallKilledError,
+    CallStoppedError,
     CallTimedOutError,
     Limits,
     NoWorkerError,
@@ -32,6 +36,20 @@ _POOL = Pool(max(4, processors()))
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
+
+
+# Whether to give up a decoding that takes long: see ``given_up_when``.
+_GIVE_UP: ContextVar[Callable[[], bool] | None] = ContextVar("give_up", default=None)
+
+
+@contextmanager
+def given_up_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """What is decoded in a worker process here is given up, with DecodingKilledError, once ``condition()`` is true."""
+    token = _GIVE_UP.set(condition)
+    try:
+        yield
+    finally:
+        _GIVE_UP.reset(token)
 
 
 def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable[Concatenate[bytes, Params], Result]:
@@ -51,11 +69,17 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
             return function(data, *args, **kwargs)
         format_ = sniff(data[:HEAD_BYTES])
         try:
-            return _POOL.call(call, data, *args, limits=_limits(data, kwargs.get("max_pixels", MAX_PIXELS)), **kwargs)
+            limits = _limits(data, kwargs.get("max_pixels", MAX_PIXELS))
+            return _POOL.call(call, data, *args, limits=limits, give_up=_GIVE_UP.get(), **kwargs)
         except NoWorkerError as error:
             raise DecoderUnavailableError(
                 f"No process can be started to decode images ({error}). This says nothing about the image. Check that "
                 "Python is still where it was, and the limits of memory, processes and open files; then try again."
+            ) from error
+        except CallStoppedError as error:
+            raise DecodingKilledError(
+                f"This {format_} image takes long to decode, and others wait. Try again in a moment, or use a smaller "
+                "copy."
             ) from error
         except CallTimedOutError as error:
             raise ImageTooLargeError(f"This {format_} image takes too long to decode. Use a smaller copy.") from error
@@ -90,18 +114,24 @@ def _limits(data: bytes, max_pixels: Any) -> Limits:
 _MEGAPIXELS = {"JPEG": 50, "PNG": 25}
 _SCANS_X_MEGAPIXELS = 250
 _SEGMENTS = 2_000  # of a JPEG before its pixels: Pillow reads each in Python
+_HEADER_BYTES = 2**22  # of a JPEG: Pillow appends one part of the metadata to the other
 _CHUNKS = 20_000  # of a PNG: as above
+_SIDE = 30_000  # pixels of a PNG: each row costs memory too
 _COMPRESSED_CHUNKS = 50  # of metadata, each of which may unpack to a megabyte
 
 # Encoders write up to 20 scans. More are accepted where they take no longer than those of a large photo.
 _USUAL_SCANS = 20
 _MAX_SCANS_X_MEGAPIXELS = 500
 
+_MAX_PIECES = 100_000  # segments of a JPEG, chunks of a PNG: 80 megapixels in pieces of 8 kB are 40 000
+
 _SOS, _EOI = 0xDA, 0xD9
 _HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
-_PROGRESSIVE = 0xC2
+_PROGRESSIVE = {0xC2, 0xCA}  # the second one with arithmetic coding
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not: stuffing, restarts, fill bytes
+_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not: what has no length, stuffing, fill bytes
+_FILL, _FILL_BYTES, _USUAL_FILL = b"\xff" * 16, re.compile(rb"\xff{16,}"), 10_000
 
 
 def is_ordinary(data: bytes) -> bool:
@@ -118,21 +148,65 @@ def is_ordinary(data: bytes) -> bool:
     return format_ is None
 
 
+def without_fill_bytes(data: bytes) -> bytes:
+    """A JPEG with few of the bytes that may stand before a marker and mean nothing: decoders are slow to skip many."""
+    if data.count(_FILL) <= _USUAL_FILL:
+        return data
+    kept, at = [], 0
+    for start, end in _segments(data, 2):
+        kept += [_FILL_BYTES.sub(b"\xff", data[at:start]), data[start:end]]
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def refuse_shredded(data: bytes, format_: str) -> None:
+    """Raise ImageTooLargeError for a JPEG or PNG of far more pieces than any encoder writes: each is read in Python."""
+    pieces: Iterator[int | bytes] = iter(())
+    if format_ == "JPEG":
+        pieces = takewhile(lambda marker: marker != _SOS, (data[at + 1] for at, _ in _segments(data, 2)))
+    elif format_ == "PNG":
+        pieces = _chunks(data)
+    if next(islice(pieces, _MAX_PIECES, None), None) is not None:
+        raise ImageTooLargeError(
+            f"This {format_} image is stored in more than {_MAX_PIECES} pieces, which take too long to read. Save it "
+            f"again as an ordinary {format_}."
+        )
+
+
 def refuse_endless(data: bytes, pixels: int) -> None:
     """Raise ImageTooLargeError for a JPEG of far more scans than any encoder writes: each is work for all pixels."""
     header = _jpeg_header(data)
-    if header is None or not header.several_scans or data.count(b"\xff\xda", header.end) <= _USUAL_SCANS:
+    start = 2 if header is None else header.end
+    if (header is not None and not header.several_scans) or data.count(b"\xff\xda", start) <= _USUAL_SCANS:
         return
-    scans, most = 0, max(_USUAL_SCANS, _MAX_SCANS_X_MEGAPIXELS * 10**6 // max(pixels, 1))
-    marker = _MARKER.search(data, header.end)
-    while marker is not None and data[marker.start() + 1] != _EOI:
-        scans += data[marker.start() + 1] == _SOS
-        if scans > most:
-            raise ImageTooLargeError(
-                f"This JPEG image is stored in more than {most} scans, which take too long to decode. Save it again as "
-                "an ordinary JPEG."
-            )
-        marker = _MARKER.search(data, marker.end() + _segment_length(data, marker.end()))
+    most = max(_USUAL_SCANS, _MAX_SCANS_X_MEGAPIXELS * 10**6 // max(pixels, 1))
+    scans = (at for at, _ in _segments(data, start) if data[at + 1] == _SOS)
+    if next(islice(scans, most, None), None) is not None:
+        raise ImageTooLargeError(
+            f"This JPEG image is stored in more than {most} scans, which take too long to decode. Save it again as "
+            "an ordinary JPEG."
+        )
+
+
+def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """Where each segment of a JPEG begins, at its marker, and ends, as libjpeg finds them; pixels are passed over."""
+    end = start
+    while (marker := _MARKER.search(data, end)) is not None:
+        end = marker.end()
+        if data[end - 1] == _EOI:
+            yield marker.start(), end
+            return
+        end += _segment_length(data, end)
+        yield marker.start(), end
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """The name of each chunk of a PNG up to its end, without those of the frames of an animation."""
+    at = 8
+    while (name := data[at + 4 : at + 8]) not in (b"IEND", b""):
+        if name not in (b"fcTL", b"fdAT"):
+            yield name
+        at += 12 + int.from_bytes(data[at : at + 4])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +226,14 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
         if data[at : at + 1] != b"\xff" or at + 10 > len(data):
             return None
         marker, length = data[at + 1], _segment_length(data, at + 2)
+        if marker in _WITHOUT_LENGTH:
+            return None
         if marker in _FRAMES:
             frame, components = marker, data[at + 9]
             pixels = int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
         elif marker == _SOS:
             # Where the first scan of a baseline JPEG holds all components, the decoder stops after it.
-            several = frame == _PROGRESSIVE or data[at + 4] < components
+            several = frame in _PROGRESSIVE or data[at + 4] < components
             return _JpegHeader(frame, pixels, several, at)
         at += 2 + length
     return None
@@ -171,6 +247,8 @@ def _is_ordinary_jpeg(data: bytes) -> bool:
     header = _jpeg_header(data)
     if header is None or header.frame not in _HUFFMAN_FRAMES or header.pixels > _MEGAPIXELS["JPEG"] * 10**6:
         return False
+    if header.end > _HEADER_BYTES or data.count(_FILL) > _USUAL_FILL:
+        return False
     # There may be more of these bytes, in metadata or a film that is appended: then a worker decodes it.
     scans = data.count(b"\xff\xda", header.end) if header.several_scans else 1
     return scans * header.pixels <= _SCANS_X_MEGAPIXELS * 10**6
@@ -178,7 +256,9 @@ def _is_ordinary_jpeg(data: bytes) -> bool:
 
 def _is_ordinary_png(data: bytes) -> bool:
     width, height, depth = int.from_bytes(data[16:20]), int.from_bytes(data[20:24]), data[24:25]
-    if data[12:16] != b"IHDR" or depth > b"\x08" or width * height > _MEGAPIXELS["PNG"] * 10**6:
+    if data[12:16] != b"IHDR" or depth > b"\x08" or max(width, height) > _SIDE:
+        return False
+    if width * height > _MEGAPIXELS["PNG"] * 10**6:
         return False
     at, compressed = 8, 0
     for _ in range(_CHUNKS):

@@ -68,6 +68,28 @@ class Limits:
         return adjustments
 
 
+class Threads:
+    """The threads in which the application runs: ``count`` for requests with a body, as many for all else.
+
+    Uploads wait for their turn to be decoded. However many there are, pages and pictures have threads of their own.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._uploads, self._others = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._uploads.set_thread_count(count)
+        self._others.set_thread_count(count)
+
+    def add_task(self, channel: Channel) -> None:
+        """Have the next request of a connection answered."""
+        threads = self._others if channel.requests[0].body_rcv is None else self._uploads
+        threads.add_task(channel)
+
+    def shutdown(self, timeout: float = 1) -> None:
+        """End them; what has not begun is not answered."""
+        for threads in (self._uploads, self._others):
+            threads.shutdown(timeout=timeout)
+
+
 class Body(OverflowableBuffer):
     """A request body: in memory, from 512 kB in an unnamed temporary file, beyond ``max_size`` only counted."""
 
@@ -169,6 +191,11 @@ class Channel(HTTPChannel):
         return bool(self.requests or self.request is not None or self.total_outbufs_len)
 
     @property
+    def is_new(self) -> bool:
+        """Whether the first request may be on its way: the client connected within the last second."""
+        return not self._has_sent and time.monotonic() < self._since + 1
+
+    @property
     def deadline(self) -> float:
         """When the connection is closed, on the monotonic clock; infinite while the application works."""
         limits = self.adj.limits
@@ -243,8 +270,8 @@ class _Server(BaseWSGIServer):
 
     @property
     def busy(self) -> bool:
-        """Whether any request has begun that is not answered."""
-        return any(channel.busy for channel in self.active_channels.values())
+        """Whether any request has begun that is not answered, or may do so at any moment."""
+        return any(channel.busy or channel.is_new for channel in self.active_channels.values())
 
 
 class TcpServer(_Server, TcpWSGIServer):
@@ -259,7 +286,7 @@ def serve_socket(
     application: Any,
     listener: socket.socket,
     limits: Limits,
-    threads: ThreadedTaskDispatcher,
+    threads: Threads,
     sockets: dict[int, Any],
 ) -> TcpServer | UnixServer:
     """A server on a listening socket, registered in ``sockets``, for ``waitress.wasyncore.poll2``."""

@@ -34,9 +34,6 @@ graceful_timeout = 10  # s for running requests when the server is stopped
 keepalive = 15  # s; a page with many thumbnails comes over few connections
 control_socket_disable = True  # one socket file in the home folder, which two servers would fight over
 
-# gunicorn ends, and does not start another worker, when one exits with this.
-_DO_NOT_RESTART = 3
-
 
 def on_starting(server: Any) -> None:
     """Before anything listens: check that every index opens, and that its model can be loaded without TensorFlow."""
@@ -79,17 +76,3 @@ def _prepare(folder: Path) -> None:
     if _settings.runtime != "keras" and spec.embeds:
         prepare(spec, weights_file=path_from_text(weights) if weights else None)
         cache.note_use(spec, folder)
-
-
-def post_worker_init(worker: Any) -> None:
-    """In the worker, before its first request: load the model, so that the first search is not the slow one.
-
-    Of several indexes only the first one's model is loaded now, the others' at their first search by an upload.
-    """
-    from searchengine.web.indexes import site_of
-
-    try:
-        site_of(worker.wsgi).first.warm()
-    except SearchEngineError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(_DO_NOT_RESTART)

@@ -8,21 +8,28 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import resource
+import sys
 import time
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 from gunicorn.workers.base import Worker
-from waitress.task import ThreadedTaskDispatcher
 from waitress.wasyncore import poll2
 
-from searchengine.web.buffering import Limits, Task, serve_socket
+from searchengine.errors import SearchEngineError, file_error
+from searchengine.web.buffering import Limits, Task, Threads, serve_socket
+from searchengine.web.indexes import site_of
 
 _MAX_OPEN_FILES = 8192
 _SPARE_FILES = 200  # of the index, the model and the program
+_DO_NOT_RESTART = 3  # gunicorn ends, and starts no other worker, when one exits with this
+_RETRY_SECONDS = 2  # after which an index that could not be opened is tried again, by a new worker
+_MAX_BODY = 2**20  # while there is no application to say how much it takes
 # Names of glibc's <malloc.h>, and our values in bytes: large blocks go back to the system as soon as they are freed.
 _MALLOC = {"M_TRIM_THRESHOLD": (-1, 8 * 2**20), "M_MMAP_THRESHOLD": (-3, 2**20), "M_ARENA_MAX": (-8, 4)}
 
@@ -31,11 +38,30 @@ class BufferingWorker(Worker):
     """Runs the application in threads, of which none waits for a client."""
 
     alive: bool
+    wsgi: Any
+    _end = math.inf  # when the worker makes room for another, on the monotonic clock
 
     def init_process(self) -> None:
         """Set up the process, then ``run``."""
         _return_freed_memory()
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Open the indexes, and load the model of the first, so that the first search is not the slow one.
+
+        If an index cannot be opened that could be when the server started, everybody is told so for a while. A matrix
+        that is cut under a search takes its worker with it, and is there again once it has been copied back.
+        """
+        try:
+            super().load_wsgi()
+            site_of(self.wsgi).first.warm()
+        except (SearchEngineError, OSError) as error:
+            sentence = file_error(error) if isinstance(error, OSError) else str(error)
+            self.log.error("%s", sentence)
+            if self.age == 1:
+                sys.exit(_DO_NOT_RESTART)
+            self.wsgi = _unavailable(sentence)
+            self._end = time.monotonic() + _RETRY_SECONDS
 
     def run(self) -> None:
         """Serve until gunicorn says stop; then finish what has begun."""
@@ -43,17 +69,16 @@ class BufferingWorker(Worker):
             raise RuntimeError("This server speaks no TLS. Put a reverse proxy with TLS in front of it.")
         _log_with(self.log)
         sockets: dict[int, Any] = {}
-        threads = ThreadedTaskDispatcher()
-        threads.set_thread_count(self.cfg.threads)
+        threads = Threads(self.cfg.threads)
         limits = Limits(
-            max_body=self.wsgi.config["MAX_CONTENT_LENGTH"],
+            max_body=getattr(self.wsgi, "config", {}).get("MAX_CONTENT_LENGTH", _MAX_BODY),
             connections=min(self.cfg.worker_connections, _allow_open_files() // 2),
             idle=self.cfg.keepalive,
         )
         self.servers = [serve_socket(self.wsgi, listener.sock, limits, threads, sockets) for listener in self.sockets]
         for server in self.servers:
             server.on_answer = self._count
-        while self.alive and self.ppid == os.getppid():
+        while self.alive and self.ppid == os.getppid() and time.monotonic() < self._end:
             self.notify()
             poll2(1.0, sockets)
         for server in self.servers:
@@ -62,7 +87,7 @@ class BufferingWorker(Worker):
         while any(server.busy for server in self.servers) and time.monotonic() < end:
             self.notify()
             poll2(0.1, sockets)
-        threads.shutdown(timeout=1)
+        threads.shutdown()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Stop gracefully, at once rather than after the poll."""
@@ -79,6 +104,20 @@ class BufferingWorker(Worker):
             environ = {"RAW_URI": task.request.request_uri, **task.environ}
             answer = SimpleNamespace(status=task.status, sent=task.content_bytes_written, headers=task.response_headers)
             self.log.access(answer, task.request, environ, timedelta(seconds=time.time() - task.start_time))
+
+
+def _unavailable(sentence: str) -> Callable[..., Iterable[bytes]]:
+    """An application that answers everything with 503 and a sentence."""
+    body = f"{sentence}\n".encode()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        start_response(
+            "503 Service Unavailable", [*headers, ("Cache-Control", "no-store"), ("Retry-After", str(_RETRY_SECONDS))]
+        )
+        return [body]
+
+    return application
 
 
 def _log_with(log: Any) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import IO, Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageTooLargeError
 from searchengine.extractors import ExtractorSpec
+from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.settings import variable
 from searchengine.web.engines import Engine, QueryReader
 from searchengine.web.queries import RequestError
@@ -23,8 +27,10 @@ from searchengine.web.queries import RequestError
 # Room for the boundaries, headers and small fields of a form around the image.
 FORM_OVERHEAD_BYTES = 64 * 1024
 _PREVIEW_SIDE = 480  # px
-# A decoded image can take hundreds of megabytes: only so many at a time.
-_DECODING = BoundedSemaphore(2)
+# A decoded image can take hundreds of megabytes: only so many at a time. What may take seconds has turns of its own.
+_AT_ONCE = 2
+_QUEUE = 10  # uploads that wait for those
+_PATIENCE = 4  # s that one of those is decoded while others wait
 
 
 def why_no_uploads(spec: ExtractorSpec) -> str | None:
@@ -51,6 +57,56 @@ class InMemoryRequest(Request):
         content_length: int | None = None,
     ) -> IO[bytes]:
         return io.BytesIO()
+
+
+class DecodingTurns:
+    """Whose upload is decoded next.
+
+    An ordinary photo, which takes a second at most, never waits for a picture of a kind that may take longer. Of these
+    some wait in a row, and one that takes long makes room for them.
+    """
+
+    def __init__(self) -> None:
+        self._ordinary, self._others = BoundedSemaphore(_AT_ONCE), BoundedSemaphore(_AT_ONCE)
+        self._lock = Lock()
+        self._waiting = 0  # for the others
+
+    @contextmanager
+    def turn(self, data: bytes) -> Iterator[None]:
+        """Wait until it is the turn of this upload; RequestError where too many wait.
+
+        What is decoded meanwhile raises DecodingKilledError where it takes long and others wait.
+        """
+        if is_ordinary(data):
+            with self._ordinary:
+                yield
+            return
+        if not self._others.acquire(blocking=False):
+            self._wait()
+        try:
+            end = time.monotonic() + _PATIENCE
+            with given_up_when(lambda: self._waiting > 0 and time.monotonic() > end):
+                yield
+        finally:
+            self._others.release()
+
+    def _wait(self) -> None:
+        with self._lock:
+            if self._waiting >= _QUEUE:
+                raise RequestError(
+                    "Too many pictures that take long to read are waiting here. Try again in a minute, or save the "
+                    "picture as JPEG.",
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                )
+            self._waiting += 1
+        try:
+            self._others.acquire()
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+
+_TURNS = DecodingTurns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +227,7 @@ def drain(environ: dict[str, Any], max_bytes: int) -> None:
 def _decode(upload: Upload, reader: QueryReader, max_pixels: int) -> DecodedUpload:
     """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
     try:
-        with _DECODING:
+        with _TURNS.turn(upload.data):
             decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE)
     except ImageTooLargeError as error:
         bound = f"{max_pixels // 1_000_000} megapixels: {variable('max_upload_megapixels')}"

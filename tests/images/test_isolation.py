@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError
+from searchengine.errors import DamagedImageError, DecodingKilledError, ImageError, ImageTooLargeError
 from searchengine.images import decode, isolation, thumbnail
-from searchengine.images.isolation import is_ordinary
+from searchengine.images.isolation import given_up_when, is_ordinary, without_fill_bytes
 from searchengine.processes import Limits
 from tests.images import misbehaving
 from tests.images.pictures import encoded, every_format, jpeg_of_size, png, quadrants
@@ -61,8 +62,11 @@ OTHERS = {
     + b"\xff\xda" * 20,
     "many comments": FILES["JPEG"][:2] + b"\xff\xfe\0\2" * 3000 + FILES["JPEG"][2:],
     "padding": FILES["JPEG"][:2] + b"\xff" * 100 + FILES["JPEG"][2:],
+    "many bytes of padding between scans": PROGRESSIVE.replace(b"\xff\xda", b"\xff" * 300_000 + b"\xff\xda"),
+    "metadata of megabytes": FILES["JPEG"][:2] + (b"\xff\xe1\xff\xff" + bytes(65_533)) * 70 + FILES["JPEG"][2:],
     "no header": FILES["JPEG"][:4],
     "huge screenshot": png(8000, 8000, 8, 2, b""),
+    "rows of a pixel": png(1, 20_000_000, 8, 0, b""),
     "16 bits": png(4, 4, 16, 2, b""),
     "many chunks": with_chunks(FILES["PNG"], b"tEXt", 30_000),
     "many packed chunks": with_chunks(FILES["PNG"], b"zTXt", 60),
@@ -106,6 +110,11 @@ def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         misbehaving.spin(TIFF, max_pixels=1000)
 
 
+def test_what_takes_long_is_given_up_when_others_wait() -> None:
+    with given_up_when(lambda: True), pytest.raises(DecodingKilledError, match="takes long to decode, and others wait"):
+        misbehaving.spin(TIFF, max_pixels=1000)
+
+
 def test_memory_is_bounded() -> None:
     with pytest.raises(ImageTooLargeError, match="This TIFF image is too large to be decoded here"):
         misbehaving.devour(TIFF)
@@ -121,10 +130,49 @@ def test_what_the_limits_allow_is_decoded() -> None:
         assert decode(data, size=(8, 8), max_pixels=side**2).pixels.shape == (8, 8, 3)
 
 
-def test_a_jpeg_of_endless_scans_is_refused() -> None:
-    bomb = of_size(with_scans(PROGRESSIVE, 200_000), 4000, 4000)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda data: data,
+        lambda data: data.replace(b"\xff\xc2", b"\xff\xca"),  # arithmetic coding
+        lambda data: data[:2] + b"\xff\xfe\0\2" * 3000 + data[2:],
+        lambda data: data[:2] + b"\xff" * 100 + data[2:],
+        lambda data: data[:-2] + b"\xff\x01\xff\xff" + data[data.index(b"\xff\xda") :],  # a marker that has no length
+    ],
+)
+def test_a_jpeg_of_endless_scans_is_refused(changed: Callable[[bytes], bytes]) -> None:
+    bomb = changed(of_size(with_scans(PROGRESSIVE, 20_000), 4000, 4000))
     with pytest.raises(ImageTooLargeError, match="more than 31 scans"):
         decode(bomb)
+
+
+@pytest.mark.parametrize(
+    "shredded",
+    [
+        FILES["JPEG"][:2] + b"\xff\xfe\0\2" * 200_000 + FILES["JPEG"][2:],
+        FILES["JPEG"].replace(b"\xff\xda", b"\xff\xdd\0\4\0\1" * 200_000 + b"\xff\xda"),
+        with_chunks(FILES["PNG"], b"xxXx", 200_000),
+        FILES["PNG"].replace(FILES["PNG"][33:41], (b"\0\0\0\0IDAT\x35\xaf\6\x1e") * 200_000 + FILES["PNG"][33:41]),
+    ],
+    ids=["JPEG of comments", "JPEG of restart intervals", "PNG of chunks", "PNG of empty pixels"],
+)
+def test_a_file_of_endless_pieces_is_refused(shredded: bytes) -> None:
+    with pytest.raises(ImageTooLargeError, match="more than 100000 pieces"):
+        decode(shredded)
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xc0", b"\xff\xc4", b"\xff\xda", b"\xff\xd9"])
+def test_padding_is_passed_over(marker: bytes) -> None:
+    """As many bytes of it as one likes, before any marker; what looks like it in metadata stays."""
+    profile = FILES["JPEG"][:2] + b"\xff\xe2\x40\0" + b"\xff" * 16_382 + FILES["JPEG"][2:]
+    padded = profile.replace(marker, b"\xff" * 2_000_000 + marker, 1)
+    assert without_fill_bytes(padded) == profile.replace(marker, b"\xff" + marker, 1)
+    np.testing.assert_array_equal(decode(padded).pixels, decode(FILES["JPEG"]).pixels)
+
+
+def test_an_icon_of_endless_entries_is_refused() -> None:
+    with pytest.raises(DamagedImageError, match="its list of pictures does not end"):
+        decode(b"icns" + (800_008).to_bytes(4) + b"xxxx\0\0\0\x08" * 100_000)
 
 
 def test_a_small_jpeg_may_have_many_scans() -> None:

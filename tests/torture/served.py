@@ -14,8 +14,6 @@ from pathlib import Path
 
 from tests.web.test_gunicorn import ROOT, Server, free_port
 
-MULTIPART = {"Content-Type": "multipart/form-data; boundary=b", "Accept": "application/json"}
-
 
 class Watched(Server):
     """Its one worker must be the same from beginning to end."""

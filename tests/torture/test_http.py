@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.torture.served import MULTIPART, Watched, offline, served
+from tests.torture.clients import MULTIPART
+from tests.torture.served import Watched, offline, served
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw, draw_collection
 from tests.web.slow_clients import WAYS, slow_clients

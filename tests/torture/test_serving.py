@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from PIL import Image
 
 from searchengine.indexing.verify import verify
 from tests.images.hostile import make_hostile
-from tests.images.pictures import encoded, every_format, jpeg_of_size, png
+from tests.images.pictures import every_format, jpeg_of_size, png
+from tests.torture.clients import MULTIPART, a_photo, ask_all
 from tests.torture.conftest import sizes
 from tests.torture.looking import contents
-from tests.torture.served import MULTIPART, Watched, offline, served
+from tests.torture.served import Watched, offline, served
 from tests.web.fake import draw_collection
 from tests.web.test_uploads import form
 
@@ -44,50 +45,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield server
 
 
-def a_photo(seed: int, size: tuple[int, int] = (1200, 900)) -> bytes:
-    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    return encoded(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), "JPEG")
-
-
 # -- load -------------------------------------------------------------------------------------------------------------
-
-
-def asking(server: Watched, done: Callable[[], bool], seen: Counter[tuple[str, int]], seed: int) -> int:
-    """One client, until it is done: pages, pictures, searches by id and by upload. How many requests it made."""
-    chance, count = random.Random(seed), 0
-    uploads = [form(("image", a_photo(seed * 3 + i, (400 + 100 * i, 300)), "a.jpg")) for i in range(3)]
-    while not done():
-        what = chance.choice(["/", "/search", "/search", "/images", "/thumbnails", "/thumbnails", "/healthz", "upload"])
-        if what == "upload":
-            status, _, body = server.ask("POST", "/search", chance.choice(uploads), MULTIPART)
-            good = status == 200 and len(json.loads(body)["hits"]) > 0
-        else:
-            id_ = chance.randint(1, 40)
-            address = {"/search": f"/search?id={id_}&k=20", "/": "/", "/healthz": "/healthz"}.get(what, f"{what}/{id_}")
-            status, _, body = server.ask("GET", address)
-            good = status == 200 and len(body) > 20
-        seen[what if good else f"{what} failed", status] += 1
-        count += 1
-    return count
 
 
 @pytest.mark.parametrize("duration", sizes("TORTURE_LOAD_SECONDS", 20, 60))
 def test_fifty_clients(duration: int, server: Watched) -> None:
-    seen: Counter[tuple[str, int]] = Counter()
+    """`benchmarks/serving.py` prints how long they wait."""
     end = time.monotonic() + duration
     held: list[tuple[float, float]] = []
-    with ThreadPoolExecutor(50) as pool:
-        clients = [pool.submit(asking, server, lambda: time.monotonic() > end, seen, i) for i in range(50)]
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_all, server.port, 50, lambda: time.monotonic() > end, ids=40)
         while time.monotonic() < end:
             held.append((time.monotonic(), server.megabytes))
             time.sleep(0.5)
-        requests = sum(client.result() for client in clients)
-    print(f"{requests} requests by 50 clients in {duration} s: {dict(seen)}")
+        answers = asking.result()
+    print(f"{len(answers)} requests by 50 clients in {duration} s: {Counter((a.way, a.status) for a in answers)}")
     settled = [m for at, m in held if at > end - duration * 0.6]
     print(f"memory of the worker's own: {held[0][1]:.0f} MB, {settled[0]:.0f} MB, {settled[-1]:.0f} MB in the end")
-    assert {status for _, status in seen} == {200}
-    assert not [what for what, _ in seen if "failed" in what]
-    assert requests > 50
+    assert [answer for answer in answers if not answer.good] == []
+    assert len(answers) > 50
     assert max(settled[len(settled) // 2 :]) < max(settled[: len(settled) // 2]) + 60  # MB
 
 
@@ -167,11 +143,10 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
     draw_collection(images, 60)
     assert offline(images, index).wait(200) == 0
     chance = random.Random(2)
-    seen: Counter[tuple[str, int]] = Counter()
     stop = threading.Event()
     killed = 0
-    with served(images, index, tmp_path / "log") as server, ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(asking, server, stop.is_set, seen, i) for i in range(4)]
+    with served(images, index, tmp_path / "log") as server, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_all, server.port, 4, stop.is_set, ids=40)
         try:
             for turn in range(runs):
                 more = images / f"more {turn}"
@@ -186,17 +161,16 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
                 killed += run.poll() is None
                 run.kill()
                 run.wait()
-                assert not any(client.done() for client in clients), [c.exception() for c in clients if c.done()]
+                assert not asking.done(), asking.exception()
             assert offline(images, index, "--prune-all").wait(200) == 0
         finally:
             stop.set()
-        requests = sum(client.result() for client in clients)
+        answers = asking.result()
         left = sum(1 for file in images.rglob("*") if file.is_file())
         assert json.loads(server.ask("GET", "/healthz")[2])["images"] == left
-    print(f"{killed} of {runs} runs were killed under {requests} requests: {dict(seen)}")
+    print(f"{killed} of {runs} runs were killed under {len(answers)} requests")
     assert killed > runs // 3
-    assert {status for _, status in seen} == {200}, seen
-    assert not [what for what, _ in seen if "failed" in what]
+    assert [answer for answer in answers if not answer.good] == []
     assert verify(index).sound
     assert offline(images, tmp_path / "clean").wait(200) == 0
     made, clean = contents(index), contents(tmp_path / "clean")

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from waitress.task import ThreadedTaskDispatcher
 from waitress.wasyncore import close_all, poll2
 
-from searchengine.web.buffering import Channel, Limits, TcpServer, serve_socket
+from searchengine.web.buffering import Channel, Limits, TcpServer, Threads, serve_socket
 from tests.waiting import wait_until
 from tests.web.slow_clients import WAYS, slow_clients
 
@@ -46,8 +45,7 @@ class Running:
     """A server in a thread of this process."""
 
     def __init__(self, limits: Limits, app: Callable[..., Iterable[bytes]]) -> None:
-        self._threads, self._sockets = ThreadedTaskDispatcher(), {}  # type: ignore[var-annotated]
-        self._threads.set_thread_count(2)
+        self._threads, self._sockets = Threads(2), {}  # type: ignore[var-annotated]
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         self.server: TcpServer = serve_socket(app, listener, limits, self._threads, self._sockets)
@@ -58,6 +56,11 @@ class Running:
     def _run(self) -> None:
         while not self._stopped.is_set():
             poll2(0.05, self._sockets)
+
+    @property
+    def answers(self) -> bool:
+        """Whether a request has begun that is not answered."""
+        return any(channel.busy for channel in list(self.server.active_channels.values()))
 
     def stop(self) -> None:
         self._stopped.set()
@@ -144,7 +147,7 @@ def test_what_is_fast_enough_is_waited_for() -> None:
     ):
         # 400 s are allowed for what is sent at first.
         connection.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5000\r\n\r\n" + bytes(4000))
-        wait_until(lambda: server.server.busy)
+        wait_until(lambda: server.answers)
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
             silent.sendall(b"GET")
             assert received(silent) == b""  # the connections have been looked at
@@ -172,7 +175,7 @@ def test_an_upload_on_its_way_is_not_the_slowest() -> None:
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as upload,
     ):
         upload.sendall(b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 9000\r\n\r\n" + bytes(8000))
-        wait_until(lambda: server.server.busy)
+        wait_until(lambda: server.answers)
         with slow_clients("headers a byte at a time", 20, server.port, "/large"):
             assert server.ask() == (200, b"0")
             upload.sendall(bytes(1000))
@@ -274,7 +277,7 @@ def test_a_new_connection_is_not_taken_for_a_closed_one(monkeypatch: pytest.Monk
 def test_what_has_begun_is_finished() -> None:
     with running(PATIENT) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe")
-        wait_until(lambda: server.server.busy)
+        wait_until(lambda: server.answers)
         server.server.trigger.pull_trigger(server.server.stop_accepting)
         connection.sendall(b"llo")
         answer = received(connection)
@@ -283,3 +286,41 @@ def test_what_has_begun_is_finished() -> None:
         wait_until(lambda: not server.server.busy)
         with pytest.raises(OSError, match="refused"):
             server.ask()
+
+
+def test_who_has_just_connected_is_waited_for() -> None:
+    """A worker that makes room for another has accepted connections whose requests are on their way."""
+    with running(PATIENT) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        wait_until(lambda: bool(server.server.active_channels))
+        assert server.server.busy
+        server.server.trigger.pull_trigger(server.server.stop_accepting)
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert received(connection).endswith(b"\r\n\r\n0")
+    with running(PATIENT) as server, slow_clients("nothing", 1, server.port, "/large"):
+        wait_until(lambda: bool(server.server.active_channels))
+        wait_until(lambda: not server.server.busy)
+
+
+def test_pages_do_not_wait_for_uploads() -> None:
+    """Twenty uploads that wait for their turn, and three threads."""
+    turn = threading.Event()
+
+    def waiting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            turn.wait()
+        return application(environ, start_response)
+
+    upload = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+    with running(PATIENT, waiting) as server, contextlib.ExitStack() as uploads:
+        try:
+            connections = [
+                uploads.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+                for _ in range(20)
+            ]
+            for connection in connections:
+                connection.sendall(upload)
+            for _ in range(5):
+                assert server.ask() == (200, b"0")
+        finally:
+            turn.set()
+        assert all(received(connection).endswith(b"\r\n\r\n5") for connection in connections)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw, draw_collection
 from tests.web.test_uploads import form
@@ -142,6 +143,26 @@ def test_a_growing_index_shows_without_a_restart(server: Server) -> None:
     index(server.images, server.index_dir)
     assert json.loads(server.ask("GET", "/healthz")[2])["images"] == 17
     assert "17 pictures" in server.ask("GET", "/")[2].decode()
+
+
+def test_an_index_that_breaks_is_a_sentence_until_it_is_back(server: Server) -> None:
+    """As where the matrix is cut in the midst of a search, which ends the worker with a bus error."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    if not children.exists():
+        pytest.skip("the children of a process are only listed by Linux")
+    matrix = server.index_dir / "features.npy"
+    whole = matrix.read_bytes()
+    os.truncate(matrix, 5000)
+    try:
+        os.kill(int(children.read_text()), signal.SIGBUS)
+        for _ in range(3):
+            status, headers, body = server.ask("GET", "/")
+            assert status == 503
+            assert b"is damaged: it is cut short" in body
+            assert headers["retry-after"]
+    finally:
+        matrix.write_bytes(whole)
+    wait_until(lambda: server.ask("GET", "/healthz")[0] == 200)
 
 
 def test_a_missing_index_is_told_in_a_sentence(tmp_path: Path) -> None:

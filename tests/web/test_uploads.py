@@ -6,18 +6,28 @@ import io
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
+from searchengine.errors import DecodingKilledError
 from searchengine.images import isolation
+from searchengine.web import uploads
+from searchengine.web.queries import RequestError
+from searchengine.web.uploads import DecodingTurns
+from tests.images import misbehaving
+from tests.waiting import wait_until
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
 
 PNG = encoded(draw(COLOURS["red"]))
 NOISE = encoded(Image.frombytes("RGB", (400, 400), os.urandom(400 * 400 * 3)))
+
+
+JPEG, TIFF = (encoded(draw(COLOURS["red"]), format_) for format_ in ("JPEG", "TIFF"))
 
 
 def form(*files: tuple[str, bytes, str]) -> bytes:
@@ -118,3 +128,37 @@ def test_every_format_can_be_searched_by(client: FlaskClient, format_: str) -> N
     picture = encoded(draw(COLOURS["green"]), format_)
     answer = post(client, ("image", picture, "picture"), headers={"Accept": "application/json"})
     assert answer.get_json()["hits"][0]["label"] == "green"
+
+
+def test_ordinary_photos_do_not_wait_for_what_takes_long() -> None:
+    turns = DecodingTurns()
+
+    def take() -> None:
+        with turns.turn(TIFF):
+            pass
+
+    with ThreadPoolExecutor(uploads._QUEUE) as pool, turns.turn(TIFF), turns.turn(TIFF):
+        queue = [pool.submit(take) for _ in range(uploads._QUEUE)]
+        wait_until(lambda: turns._waiting == uploads._QUEUE)
+        with turns.turn(JPEG):
+            pass
+        with pytest.raises(RequestError, match="Too many pictures") as caught:
+            take()
+        assert caught.value.status == 503
+    assert all(thread.exception() is None for thread in queue)
+
+
+def test_what_takes_long_makes_room_for_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_PATIENCE", 0)
+    turns = DecodingTurns()
+
+    def spin() -> None:
+        with turns.turn(TIFF):
+            misbehaving.spin(TIFF, max_pixels=10**9)
+
+    with ThreadPoolExecutor(1) as pool, turns.turn(TIFF):
+        spinning = pool.submit(spin)
+        wait_until(lambda: turns._others._value == 0)
+        with turns.turn(TIFF):
+            pass
+        assert isinstance(spinning.exception(), DecodingKilledError)
