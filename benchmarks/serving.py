@@ -1,12 +1,12 @@
-"""The server under load: answers to many clients, to others while slow clients hold connections, and its memory.
+"""The server under load: answers to many clients, to others while some misbehave, and its memory.
 
-    python benchmarks/serving.py                     a minute of 50 clients, and of gunicorn's own threads beside it
-    python benchmarks/serving.py --slow 200          others, while so many clients of each slow kind hold connections
-    python benchmarks/serving.py --hostile           others, while four clients upload what takes long to decode
-    python benchmarks/serving.py --uploads 2000      the worker's memory, with 8 clients that upload
+    python benchmarks/serving.py                  a minute of 50 clients, and of gunicorn's own threads beside it
+    python benchmarks/serving.py --slow 200       and others, while so many slow clients of a kind hold connections
+    python benchmarks/serving.py --hostile 20     and others, while four clients upload for so long what takes long
+    python benchmarks/serving.py --uploads 2000   and the worker's memory, with 8 clients that upload
 
-`--nginx` puts nginx in front, with the configuration that README.md recommends. Everything is local: the clients take
-processor time from the server.
+`--seconds 0` leaves out the first. `--nginx` puts nginx in front, with the configuration that README.md recommends.
+Everything is local: the clients take processor time from the server.
 """
 
 from __future__ import annotations
@@ -50,20 +50,21 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--slow", type=int, metavar="N", help="slow clients of each kind")
-    parser.add_argument("--hostile", action="store_true", help="uploads that take long to decode")
+    parser.add_argument("--hostile", type=float, metavar="SECONDS", help="uploads that take long to decode")
     parser.add_argument("--uploads", type=int, metavar="N", help="photos uploaded by 8 clients")
     parser.add_argument("--nginx", action="store_true", help="behind nginx")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-        index = make_index(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="serving-") as name:
+        folder = Path(name)
+        index = make_index(folder)
+        if options.seconds:
+            print(under_load(index, folder, options), flush=True)
         if options.slow:
-            print(beside_slow_clients(index, Path(folder), options))
-        elif options.hostile:
-            print(beside_hostile_uploads(index, Path(folder), options))
-        elif options.uploads:
-            print(memory_of_uploads(index, options.uploads))
-        else:
-            print(under_load(index, Path(folder), options))
+            print(beside_slow_clients(index, folder, options), flush=True)
+        if options.hostile:
+            print(beside_hostile_uploads(index, folder, options), flush=True)
+        if options.uploads:
+            print(memory_of_uploads(index, options.uploads), flush=True)
 
 
 def make_index(folder: Path) -> Path:
@@ -175,7 +176,7 @@ def beside_hostile_uploads(index: Path, folder: Path, options: argparse.Namespac
     with serving(index, folder, nginx=options.nginx) as server, ThreadPoolExecutor(5) as pool:
         for name in uploads.SLOW:
             hostile = uploads.SLOW[name]()
-            end = time.monotonic() + options.seconds
+            end = time.monotonic() + options.hostile
             attacks = [pool.submit(_repeat_upload, server.port, hostile, end) for _ in range(4)]
             answers: list[Answer] = []
             while time.monotonic() < end:

@@ -47,10 +47,12 @@ def _png(depth: int, kind: int, samples: int, *, more: bytes = b"", interlaced: 
 
 
 def _zeros(count: int) -> bytes:
-    """So many, compressed."""
-    packer = zlib.compressobj(9)
+    """So many, compressed; at least a megabyte, which is compressed once and repeated."""
     whole, rest = divmod(count, 2**20)
-    return b"".join(packer.compress(bytes(2**20)) for _ in range(whole)) + packer.compress(bytes(rest)) + packer.flush()
+    packer = zlib.compressobj(9, wbits=-15)
+    piece = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = (count % 65_521 << 16) + 1  # RFC 1950
+    return b"\x78\xda" + piece * whole + packer.compress(bytes(rest)) + packer.flush() + checksum.to_bytes(4)
 
 
 def _run_length_bmp() -> bytes:
@@ -89,35 +91,33 @@ def _box(name: bytes, *content: bytes, version: int | None = None) -> bytes:
 
 
 def _heic() -> bytes:
-    """A grid of 17 x 17 tiles, all of which are the same one."""
-    tiles, side = 17, 512
-    grid = bytes([0, 1, tiles - 1, tiles - 1]) + (tiles * side).to_bytes(4) * 2
-    items = _box(
-        b"iinf",
-        (2).to_bytes(2),
-        *(
-            _box(b"infe", item.to_bytes(2), b"\0\0", kind, b"\0", version=0x2000000)
-            for item, kind in ((1, b"hvc1"), (2, b"grid"))
-        ),
-        version=0,
-    )
-    tile_of = _box(b"dimg", (2).to_bytes(2), (tiles**2).to_bytes(2), (1).to_bytes(2) * tiles**2)
-    sizes = [_box(b"ispe", pixels.to_bytes(4) * 2, version=0) for pixels in (side, tiles * side)]
-    of_items = _box(b"ipma", (2).to_bytes(4), b"\0\1\2\x81\2", b"\0\2\1\3", version=0)
-    properties = _box(b"iprp", _box(b"ipco", _box(b"hvcC", _HEVC_CONFIGURATION), *sizes), of_items)
+    """A grid of 17 x 17 tiles, all of which are the same picture."""
+    columns, side = 17, 512
+    tiles = [item.to_bytes(2) for item in range(1, columns**2 + 1)]
+    whole, count = (columns**2 + 1).to_bytes(2), columns**2 + 1
+    grid = bytes([0, 1, columns - 1, columns - 1]) + (columns * side).to_bytes(4) * 2
+    items = [_box(b"infe", tile, b"\0\0hvc1\0", version=0x2000000) for tile in tiles]
+    items.append(_box(b"infe", whole, b"\0\0grid\0", version=0x2000000))
+    tiles_of_whole = _box(b"dimg", whole, len(tiles).to_bytes(2), *tiles)
+    sizes = [_box(b"ispe", pixels.to_bytes(4) * 2, version=0) for pixels in (side, columns * side)]
+    properties_of_items = [*(tile + b"\2\x81\2" for tile in tiles), whole + b"\1\3"]
     head = _box(b"ftyp", b"heic\0\0\0\0mif1heic")
 
     def meta(start: int) -> bytes:
-        places = [(1, start, len(_HEVC_PICTURE)), (2, start + len(_HEVC_PICTURE), len(grid))]
-        entries = [item.to_bytes(2) + b"\0\0\0\1" + at.to_bytes(4) + size.to_bytes(4) for item, at, size in places]
+        picture = b"\0\0\0\1" + start.to_bytes(4) + len(_HEVC_PICTURE).to_bytes(4)
+        layout = b"\0\0\0\1" + (start + len(_HEVC_PICTURE)).to_bytes(4) + len(grid).to_bytes(4)
         return _box(
             b"meta",
             _box(b"hdlr", bytes(4), b"pict", bytes(13), version=0),
-            _box(b"pitm", (2).to_bytes(2), version=0),
-            _box(b"iloc", b"\x44\0\0\2", *entries, version=0),
-            items,
-            _box(b"iref", tile_of, version=0),
-            properties,
+            _box(b"pitm", whole, version=0),
+            _box(b"iloc", b"\x44\0", count.to_bytes(2), *(tile + picture for tile in tiles), whole + layout, version=0),
+            _box(b"iinf", count.to_bytes(2), *items, version=0),
+            _box(b"iref", tiles_of_whole, version=0),
+            _box(
+                b"iprp",
+                _box(b"ipco", _box(b"hvcC", _HEVC_CONFIGURATION), *sizes),
+                _box(b"ipma", count.to_bytes(4), *properties_of_items, version=0),
+            ),
             version=0,
         )
 

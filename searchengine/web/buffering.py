@@ -24,6 +24,7 @@ from waitress.utilities import BadRequest, RequestEntityTooLarge
 
 _MAX_HEADERS = 16_384  # bytes of the request line and all headers
 _MAX_CHUNK_LINE = 4096  # bytes of the line before a chunk, or of the trailer
+_MAX_CHUNK_OVERHEAD = 65_536  # bytes of a body that are not its content, beyond as many as that
 _DRAIN_TIMES = 8  # a body beyond the limit is read and dropped up to this many times the limit
 _FILE_CHUNK = 262_144  # bytes of a file that are read at a time
 _UNLIMITED = 2**60
@@ -137,11 +138,19 @@ class RequestParser(HTTPRequestParser):
             self.error, self.completed, self.expect_continue = None, True, False
             self.headers["CONNECTION"] = "close"
             self.headers["CONTENT_LENGTH"] = str(max(self.content_length, self.body_bytes_received))
-        elif self.chunked and len(self.body_rcv.control_line) + len(self.body_rcv.trailer) > _MAX_CHUNK_LINE:
-            self.error, self.completed = BadRequest("A line between two chunks is too long"), True
+        elif self.chunked and not self.completed:
+            self._refuse_overhead()
         if self.completed:
             self.ahead = data[consumed:]
         return len(data) if self.completed else consumed
+
+    def _refuse_overhead(self) -> None:
+        """Refuse a body that is more framing than content: each chunk is work for the loop, which serves everybody."""
+        body = self.body_rcv
+        if self.body_bytes_received > 2 * len(body) + _MAX_CHUNK_OVERHEAD:
+            self.error, self.completed = BadRequest("The chunks of the body are too small"), True
+        elif len(body.control_line) + len(body.trailer) > _MAX_CHUNK_LINE:
+            self.error, self.completed = BadRequest("A line between two chunks is too long"), True
 
 
 class Task(WSGITask):

@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from PIL import Image
 from searchengine.indexing.verify import verify
 from tests.images.hostile import make_hostile
 from tests.images.pictures import every_format, jpeg_of_size, png
-from tests.torture.clients import MULTIPART, a_photo, ask_all
+from tests.torture.clients import MULTIPART, Answer, a_photo, ask_all, get, upload
 from tests.torture.conftest import sizes
 from tests.torture.looking import contents
 from tests.torture.served import Watched, offline, served
@@ -65,6 +66,37 @@ def test_fifty_clients(duration: int, server: Watched) -> None:
     assert [answer for answer in answers if not answer.good] == []
     assert len(answers) > 50
     assert max(settled[len(settled) // 2 :]) < max(settled[: len(settled) // 2]) + 60  # MB
+
+
+@pytest.mark.parametrize("duration", sizes("TORTURE_HOSTILE_SECONDS", 6, 60))
+def test_uploads_that_take_long_keep_nobody_waiting(duration: int, server: Watched) -> None:
+    """Twenty clients upload what takes seconds to decode. Pages and photos of others are answered all the while."""
+    end = time.monotonic() + duration
+    hostile = interlaced_png()
+
+    def attack() -> Counter[int]:
+        seen: Counter[int] = Counter()
+        while time.monotonic() < end:
+            seen[upload(server.port, hostile).status] += 1
+        return seen
+
+    with ThreadPoolExecutor(20) as pool:
+        attacks = [pool.submit(attack) for _ in range(20)]
+        answers: list[Answer] = []
+        while time.monotonic() < end:
+            answers += [get(server.port, "/search?id=1"), upload(server.port, a_photo(1))]
+        seen = sum((attacking.result() for attacking in attacks), Counter())
+    print(f"hostile: {dict(seen)}; others: {len(answers)}, at most {max(a.seconds for a in answers):.2f} s")
+    assert [answer for answer in answers if not answer.good] == []
+    assert seen.keys() <= {200, 503}
+    assert seen[503] > 0
+
+
+def interlaced_png() -> bytes:
+    side = 8944
+    rows = bytes(side * (1 + side * 4) + 8 * side)
+    data = png(side, side, 8, 6, rows)
+    return data[:28] + b"\1" + zlib.crc32(data[12:28] + b"\1").to_bytes(4) + data[33:]
 
 
 # -- fuzz -------------------------------------------------------------------------------------------------------------
