@@ -8,6 +8,7 @@ server does, and how a body that is too large is refused.
 from __future__ import annotations
 
 import math
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ _MAX_CHUNK_OVERHEAD = 65_536  # bytes of a body that are not its content, beyond
 _DRAIN_TIMES = 8  # a body beyond the limit is read and dropped up to this many times the limit
 _FILE_CHUNK = 262_144  # bytes of a file that are read at a time
 _UNLIMITED = 2**60
+_AMBIGUOUS = re.compile(rb"\n[ \t]|\ntransfer-encoding:.*chunked.*chunked", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,17 @@ class RequestParser(HTTPRequestParser):
 
     def parse_header(self, header_plus: bytes) -> None:
         """Refuse what a proxy in front may understand in another way (request smuggling)."""
+        if _AMBIGUOUS.search(header_plus):
+            raise ParsingError("A header is folded, or chunks are named in an unusual way")
         try:
             super().parse_header(header_plus)
         except ValueError as error:  # more digits than Python converts
             raise ParsingError("The length of the body is no number") from error
         if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
             raise ParsingError("The length of the body is ambiguous")
-        if self.body_rcv is not None:
+        if self.body_rcv is None:
+            self.expect_continue = False  # there is nothing to wait for
+        else:
             self.body_rcv.buf = Body(self.adj.inbuf_overflow, self.adj.limits.max_body)
 
     def received(self, data: bytes) -> int:

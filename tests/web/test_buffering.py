@@ -201,6 +201,11 @@ def test_who_asks_first_is_refused_before_sending(server: Running) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+def test_who_asks_first_without_a_body_is_answered(server: Running) -> None:
+    answer = server.raw(b"GET / HTTP/1.1\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 def test_far_too_large_bodies_are_not_read_to_their_end(server: Running) -> None:
     assert b" 413 " in server.raw(b"POST / HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n")
 
@@ -218,6 +223,9 @@ def test_far_too_large_bodies_are_not_read_to_their_end(server: Running) -> None
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " + b"a" * 100_000,
         b"GET / HTTP/1.1\r\nA: " + b"a" * 20_000,
         b"GET / HTTP/1.1\r\nA : b\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nA: b\r\n Content-Length: 5\r\n\r\nhello",
     ],
 )
 def test_broken_requests(server: Running, request_: bytes) -> None:
