@@ -39,9 +39,9 @@ $(READY_DEV): requirements-dev.lock $(READY)
 	@touch $@
 
 # Side by side on the cores there are, at most four: each worker may hold a model. The tests of a module stay together,
-# because they share its fixtures. JOBS=0 runs them in one process.
+# because they share its fixtures, and keep the order of tests/conftest.py. JOBS=0 runs them in one process.
 JOBS ?= auto
-PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadscope
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test: $(READY_DEV)
 	$(PYTEST) $(TESTS)

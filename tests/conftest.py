@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from searchengine.extractors import export, worker
 from searchengine.settings import Settings, variable
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ def cache_dir_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache of exported models for the whole run, whose lock lets parallel workers share it."""
     folder = tmp_path_factory.getbasetemp()
     return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "cache"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, so that no worker begins a long one when the others have nothing left to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def isolate(environment: pytest.MonkeyPatch, cache_dir: Path) -> None:
@@ -43,6 +50,17 @@ def isolated_fixtures(cache_dir_of_the_run: Path) -> Iterator[None]:
 def isolated(monkeypatch: pytest.MonkeyPatch, cache_dir_of_the_run: Path) -> None:
     """Again for each test, whatever fixtures set."""
     isolate(monkeypatch, cache_dir_of_the_run)
+
+
+@pytest.fixture
+def described_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers of a model are listed by this process, where TensorFlow is loaded once for many tests."""
+    run = worker.run
+
+    def describe_or_run(task: str, request: dict[str, Any], say: worker.Say, *, doing: str) -> Mapping[str, Any]:
+        return export.describe(request) if task == "describe" else run(task, request, say, doing=doing)
+
+    monkeypatch.setattr(worker, "run", describe_or_run)
 
 
 def draw(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:

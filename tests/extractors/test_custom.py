@@ -18,7 +18,6 @@ from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoun
 from searchengine.extractors import (
     ExtractorSpec,
     custom,
-    export,
     extractor_from_spec,
     feature_size,
     layers,
@@ -77,12 +76,6 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Own:
     return Own(file, model)
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are described within this process: a subprocess takes seconds."""
-    monkeypatch.setattr(worker, "run", lambda task, request, say, doing: export.describe(request))
-
-
 @pytest.mark.slow
 def test_end_to_end(mine: Own, cache_dir: Path) -> None:
     """Two layers, one of them pooled, through the processes that look into and export it; then without the file."""
@@ -115,7 +108,9 @@ def test_end_to_end(mine: Own, cache_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_found_in_it(mine: Own, in_process: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_found_in_it(
+    mine: Own, described_in_process: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = source_of("own")
     found = source.describe(mine.file)
     assert found.input_size == SIZE
@@ -135,7 +130,7 @@ def test_what_is_found_in_it(mine: Own, in_process: None, cache_dir: Path, monke
 
 
 @pytest.mark.slow
-def test_specs_of_it(mine: Own, in_process: None, tmp_path: Path) -> None:
+def test_specs_of_it(mine: Own, described_in_process: None, tmp_path: Path) -> None:
     spec = make_spec(mine.file)
     assert spec.layer is None
     assert spec.title == f"custom model, file {spec.weights[7:15]}, L2-normalised"
@@ -163,7 +158,7 @@ def test_specs_of_it(mine: Own, in_process: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preprocessing(mine: Own, in_process: None) -> None:
+def test_preprocessing(mine: Own, described_in_process: None) -> None:
     spec = make_spec(mine.file, preprocessing="unit", normalize="none")
     extractor = extractor_from_spec(spec, weights_file=mine.file, runtime="keras")
     pixels = noise(SIZE)
@@ -171,7 +166,7 @@ def test_preprocessing(mine: Own, in_process: None) -> None:
 
 
 @pytest.mark.slow
-def test_any_size(in_process: None, tmp_path: Path) -> None:
+def test_any_size(described_in_process: None, tmp_path: Path) -> None:
     network((None, None)).save(tmp_path / "any.keras")
     with pytest.raises(ExtractorError, match="--input-size"):
         make_spec(tmp_path / "any.keras")
@@ -182,7 +177,7 @@ def test_any_size(in_process: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_refused(mine: Own, in_process: None, tmp_path: Path) -> None:
+def test_what_is_refused(mine: Own, described_in_process: None, tmp_path: Path) -> None:
     keras = import_keras()
     layers = keras.layers
 
@@ -281,7 +276,7 @@ def test_a_hostile_file_runs_nothing(kind: str, mine: Own, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_losses_of_ones_own_do_not_matter(tmp_path: Path, in_process: None) -> None:
+def test_losses_of_ones_own_do_not_matter(tmp_path: Path, described_in_process: None) -> None:
     keras = import_keras()
 
     class Margin(keras.losses.Loss):  # type: ignore[misc, name-defined]

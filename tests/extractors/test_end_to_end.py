@@ -29,10 +29,11 @@ def gem(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     ("title", "head", "layer", "pooling", "dimension"),
     [
         ("ResNet50", True, "avg_pool", "none", 2048),
-        ("VGG16", False, "block5_pool", "gem", 512),
+        pytest.param("VGG16", False, "block5_pool", "gem", 512, marks=pytest.mark.torture),
         pytest.param("VGG19", True, "fc2", "none", 4096, marks=pytest.mark.torture),  # half a gigabyte, twice
     ],
 )
+@pytest.mark.usefixtures("described_in_process")
 def test_from_a_folder(
     title: str,
     head: bool,

@@ -17,7 +17,11 @@ from tests.extractors import networks_by_keras
 from tests.extractors.networks_by_keras import relative_error, smooth
 
 # Keras 3.15 reads weights by an array protocol that NumPy 2 is about to drop.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("described_in_process"),
+]
 
 # One network for each preprocessing and kind of block; the torture run has them all. The value says whether its weights
 # go through a file as well, as all do in the torture run. VGG, ResNet and EfficientNet have tests of their own:

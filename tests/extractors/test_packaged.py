@@ -97,7 +97,9 @@ class Naive:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEPTHS)
+@pytest.mark.parametrize(
+    "name", [name if name == "lite0" else pytest.param(name, marks=pytest.mark.torture) for name in DEPTHS]
+)
 def test_it_equals_a_naive_computation(name: str) -> None:
     naive = Naive(read_state_dict(weights(name).read_bytes()), DEPTHS[name])
     pixels = smooth((80, 80))
@@ -114,7 +116,7 @@ def test_it_equals_a_naive_computation(name: str) -> None:
     import_keras().utils.clear_session()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference features do not come with the project")
 @pytest.mark.parametrize("name", DEPTHS)
 def test_it_equals_the_reference_features_of_photos(name: str) -> None:
@@ -139,6 +141,7 @@ def test_it_equals_the_reference_features_of_photos(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("described_in_process")
 def test_a_smaller_input_a_pooled_layer_and_the_probabilities(cache_dir: Path) -> None:
     spec = make_spec("efficientnet-lite0", layer=["top_activation", "predictions"], pooling="avg", input_size=96)
     assert (spec.input_size, feature_size(spec)) == ((96, 96), 1280 + 1000)

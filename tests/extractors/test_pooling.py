@@ -19,6 +19,8 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.indexing.model import size_remark
 from tests.extractors.tiny import SPEC
 
+pytestmark = pytest.mark.usefixtures("described_in_process")
+
 
 def by_loops(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float64]:
     n, height, width, channels = maps.shape

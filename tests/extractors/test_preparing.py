@@ -33,6 +33,7 @@ from searchengine.extractors.models import PublishedWeights, backbones
 from searchengine.extractors.published import PublishedSource
 from tests.extractors.tiny import SPEC, put_tiny_model, write_tiny_model
 
+pytestmark = pytest.mark.usefixtures("described_in_process")
 TOP, NOTOP = backbones()["vgg16"].with_head, backbones()["vgg16"].without_head
 
 
@@ -295,11 +296,13 @@ def test_a_broken_download(offline: list[str], tmp_path: Path) -> None:
         load_extractor(progress=quiet)
 
 
+@pytest.mark.slow
 def test_the_smaller_file_where_it_will_do(offline: list[str]) -> None:
     with pytest.raises(WeightsNotFoundError, match=NOTOP.file_name):
         load_extractor(layer="block5_pool", progress=quiet)
 
 
+@pytest.mark.slow
 def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = tmp_path / "keras" / "models" / TOP.file_name
     cached.parent.mkdir(parents=True)

@@ -17,6 +17,7 @@ from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import closest_first
 from searchengine.images import decode
 
+pytestmark = pytest.mark.usefixtures("described_in_process")
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 

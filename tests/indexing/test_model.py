@@ -24,6 +24,8 @@ def asked(**options: Any) -> ExtractorSpec:
     return model.choose_spec(IndexingOptions(**options), Path("index"))[0]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("described_in_process")
 def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_spec("resnet50", layer="conv4_block6_out", pooling="gem", normalize="none", full_decode=False)
     monkeypatch.setattr(model, "recorded", lambda folder: Recorded(made, "", (), None, None))
@@ -49,6 +51,8 @@ def test_an_index_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(preprocessing="tf") == replace(made, preprocessing="tf")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("described_in_process")
 def test_the_documented_call_needs_no_more_than_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[ExtractorSpec, dict[str, Any]]] = []
 

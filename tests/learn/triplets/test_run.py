@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError, UnknownNameError
-from searchengine.extractors import custom, export, worker
+from searchengine.extractors import custom
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.triplets import Trained
 from searchengine.learn.triplets.recipe import TRIPLETS
@@ -86,7 +86,7 @@ def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
     assert all(one.shape == other.shape for one, other in zip(weights(last), weights(model), strict=True))
 
 
-def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told], described: None) -> None:
+def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told], described_in_process: None) -> None:
     from searchengine.learn.triplets.network import layer_before_last_dense
 
     result, _ = trained
@@ -97,16 +97,10 @@ def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told],
     assert layer_before_last_dense("resnet50") is None
 
 
-def test_last_layer_of_a_classifier(setting: Setting, described: None) -> None:
+def test_last_layer_of_a_classifier(setting: Setting, described_in_process: None) -> None:
     from searchengine.learn.triplets.network import layer_before_last_dense
 
     assert layer_before_last_dense(str(setting.backbone)) == "mean"
-
-
-@pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looked into within this process: a process of its own takes seconds."""
-    monkeypatch.setattr(worker, "run", lambda task, request, say, doing: export.describe(request))
 
 
 @pytest.mark.parametrize(
