@@ -27,15 +27,18 @@ $(VENV)/bin/python:
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# What the demo needs, and what the tests need besides.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What the demo needs, and what the tests need besides. pip compiles on one core, COMPILE on all.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+COMPILE = @$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 $(READY): requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) --require-hashes -r requirements.lock
 	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(COMPILE)
 	@touch $@
 
 $(READY_DEV): requirements-dev.lock $(READY)
 	$(INSTALL) --require-hashes -r requirements-dev.lock
+	$(COMPILE)
 	@touch $@
 
 # Side by side on the cores there are, at most four: each worker may hold a model. The tests of a module stay together,
@@ -74,11 +77,11 @@ format: $(READY_DEV)
 
 # Pins everything that pyproject.toml asks for, for all platforms and the three Python versions, with hashes: what the
 # demo needs, what tests need, and what serving needs where no model is prepared or trained.
-COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+PIN = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
-	$(COMPILE) --extra demo --extra learn --extra map pyproject.toml --output-file requirements.lock
-	$(COMPILE) --all-extras --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
-	$(COMPILE) --group pyproject.toml:serve --constraints requirements.lock --output-file requirements-serve.lock
+	$(PIN) --extra demo --extra learn --extra map pyproject.toml --output-file requirements.lock
+	$(PIN) --all-extras --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(PIN) --group pyproject.toml:serve --constraints requirements.lock --output-file requirements-serve.lock
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache dist
