@@ -31,10 +31,11 @@ FLAGS = [
     "--force-color-profile=srgb",
     # In place of Playwright's list. The first three: a window has no address bar whose suggestions are a page each,
     # which would cost more than the page of a test.
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup,"
-    "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,"
-    "MediaRouter,PaintHolding,ThirdPartyStoragePartitioning,OptimizationHints,NetworkTimeServiceQuerying,"
-    "PreconnectToSearch",
+    "--disable-features="
+    + "WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup,"
+    + "AimEnabled,AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,"
+    + "HttpsFirstBalancedModeAutoEnable,LensOverlay,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,"
+    + "PaintHolding,PreconnectToSearch,ThirdPartyStoragePartitioning",
 ]
 in_browser = [
     pytest.mark.browser,
