@@ -20,6 +20,25 @@ from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw
 
 CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
+# What the browser goes without, in place of Playwright's list of the same. The first three: otherwise a window has pages
+# of its own for what its address bar suggests, which cost more than the page of a test.
+OFF = [
+    "WebUIOmniboxAimPopup",
+    "WebUIOmniboxFullPopup",
+    "WebUIOmniboxPopup",
+    "AimEnabled",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsFirstBalancedModeAutoEnable",
+    "HttpsUpgrades",
+    "LensOverlay",
+    "MediaRouter",
+    "NetworkTimeServiceQuerying",
+    "OptimizationHints",
+    "PaintHolding",
+    "PreconnectToSearch",
+    "ThirdPartyStoragePartitioning",
+]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -29,13 +48,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--force-color-profile=srgb",
-    # In place of Playwright's list. The first three: a window has no address bar whose suggestions are a page each,
-    # which would cost more than the page of a test.
-    "--disable-features="
-    + "WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup,"
-    + "AimEnabled,AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,"
-    + "HttpsFirstBalancedModeAutoEnable,LensOverlay,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,"
-    + "PaintHolding,PreconnectToSearch,ThirdPartyStoragePartitioning",
+    "--disable-features=" + ",".join(OFF),
 ]
 in_browser = [
     pytest.mark.browser,
