@@ -20,8 +20,8 @@ from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw
 
 CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
-# What the browser goes without, in place of Playwright's list of the same. The first three: otherwise a window has pages
-# of its own for what its address bar suggests, which cost more than the page of a test.
+# What the browser goes without, in place of Playwright's list of the same. The first three: otherwise a window has
+# pages of its own for what its address bar suggests, which cost more than the page of a test.
 OFF = [
     "WebUIOmniboxAimPopup",
     "WebUIOmniboxFullPopup",
