@@ -143,6 +143,6 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
 
 def summarize(summary: Summary) -> str:
     """What a run did, in half a sentence."""
-    names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing", "vanished")
+    names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing", "vanished", "dated")
     counts = ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))
     return f"{summary.images} images ({counts or 'nothing to do'}) in {summary.seconds:.1f} s"

@@ -14,7 +14,8 @@ from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, DecodedImage, decode, read_image, resize
 from searchengine.images.colour import profile_of, to_srgb
-from searchengine.images.rgb import exif_orientation, to_rgb, upright
+from searchengine.images.exif import exif_orientation
+from searchengine.images.rgb import to_rgb, upright
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]"
 Images: TypeAlias = "NDArray[np.uint8] | Iterable[ImageLike]"

@@ -40,7 +40,7 @@ _MAX_TEXT = 2**26  # bytes of a PNG's chunk of text; none is longer
 def location_patches(file: BinaryIO) -> tuple[Patch, ...]:
     """What to send in place of some bytes of an image file so that it does not say where it was taken."""
     file.seek(0)
-    return tuple(_png_patches(file) if file.read(len(_PNG)) == _PNG else _patches(file, _start_of_scan(file)))
+    return tuple(_png_patches(file) if file.read(len(_PNG)) == _PNG else _patches(file, start_of_scan(file)))
 
 
 class PatchedFile(io.RawIOBase):
@@ -84,7 +84,7 @@ class PatchedFile(io.RawIOBase):
         super().close()
 
 
-def _start_of_scan(file: BinaryIO) -> int | None:
+def start_of_scan(file: BinaryIO) -> int | None:
     """Where the metadata of a JPEG ends and its pixels begin; None for all else, and where another image may follow."""
     file.seek(0)
     if file.read(2) != b"\xff\xd8":
@@ -171,8 +171,8 @@ def _read_ifd(file: BinaryIO, offset: int, order: str, most: int) -> tuple[list[
     return entries, struct.unpack(f"{order}I", rest)[0] if len(rest) == 4 else 0
 
 
-def _png_patches(file: BinaryIO) -> Iterator[Patch]:
-    """The position in the chunks of a PNG, and the checksums of these."""
+def png_chunks(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
+    """(offset, type, length) of each chunk of a PNG, with the file at its content, 8 bytes behind the offset."""
     offset = len(_PNG)
     while True:
         file.seek(offset)
@@ -180,11 +180,17 @@ def _png_patches(file: BinaryIO) -> Iterator[Patch]:
         if len(head) < 8:
             return
         length, kind = struct.unpack(">I4s", head)
+        yield offset, kind, length
+        offset += 12 + length
+
+
+def _png_patches(file: BinaryIO) -> Iterator[Patch]:
+    """The position in the chunks of a PNG, and the checksums of these."""
+    for offset, kind, length in png_chunks(file):
         if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= _MAX_TEXT:
             blanked = _blanked(kind, file.read(length))
             if blanked is not None:
                 yield offset + 4, blanked + struct.pack(">I", zlib.crc32(blanked))
-        offset += 12 + length
 
 
 def _blanked(kind: bytes, data: bytes) -> bytes | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from PIL import Image
 
@@ -58,12 +56,6 @@ def shows_nothing(image: Image.Image) -> bool:
 
 
 # -- orientation -------------------------------------------------------------------------------------------------------
-#
-# One EXIF tag, read by hand: parsing the whole block, as Pillow does, is slower than decoding a small photo, warns, and
-# fails on broken blocks.
-
-_ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4
 
 # EXIF 2.32, 4.6.4: how an image with each of the values 2 to 8 becomes upright.
 _TO_UPRIGHT = {
@@ -75,33 +67,6 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def exif_orientation(exif: object) -> int:
-    """The orientation, 1 to 8, in an EXIF block with or without its ``Exif\\0\\0``; 1, upright, if absent or broken."""
-    if not isinstance(exif, bytes):
-        return 1
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order: Literal["little", "big"]
-    if tiff[:4] == b"II*\0":
-        order = "little"
-    elif tiff[:4] == b"MM\0*":
-        order = "big"
-    else:
-        return 1
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(tiff[at : at + size], order)
-
-    directory = number(4, 4)
-    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
-        if entry + 12 > len(tiff):
-            return 1
-        if number(entry, 2) == _ORIENTATION:
-            kind = number(entry + 2, 2)
-            value = number(entry + 8, 2) if kind == _SHORT else number(entry + 8, 4) if kind == _LONG else 1
-            return value if 1 <= value <= 8 else 1
-    return 1
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:

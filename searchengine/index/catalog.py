@@ -203,6 +203,10 @@ class Catalog(Tables):
         """Rows that readers have seen changed, so that they must read all of them again."""
         self.set_all({"edits": str(self.need_number("edits") + 1)})
 
+    def count_detail(self) -> None:
+        """Rows that readers have seen stay, but of their images something else is known: a label, a folder, a date."""
+        self.set_all({"details": str(int(self.get("details") or 0) + 1)})
+
     def mark_revision(self) -> None:
         """Part of each transaction: two catalogs with the same revision say the same."""
         self.set_all({"revision": uuid4().hex, "updated": timestamp()})

@@ -64,10 +64,10 @@ class Database:
         rows = self.rows(query, values)
         return rows[0][0] if rows else None
 
-    def each_row(self, query: str) -> Generator[Any, None, None]:
+    def each_row(self, query: str, values: Sequence[object] = ()) -> Generator[Any, None, None]:
         """The rows one by one, for tables that are not to be held in memory."""
         with translated(self.file.parent):
-            yield from self._connection.execute(query)
+            yield from self._connection.execute(query, values)
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
         """Run one statement; returns the id of the row that it inserted."""

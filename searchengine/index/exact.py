@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.index.filters import Cursor
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import EUCLIDEAN, check_metric
 
@@ -21,6 +22,9 @@ _BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
 _GROUPS = 1024  # see _threshold
 _CROWD = 2000  # candidates, from which a second choice costs less than their distances
 _TOGETHER = 64  # queries that share a second choice
+_FEW = 0.25  # of the rows, up to which those that pass a filter are copied: to read them is quicker then
+_FEW_VALUES = 2**26  # float32 values of such a copy, at most
+_INF = np.float32(np.inf)
 _NARROW_VALUES = 2**21  # float64 values of rows that it takes at once
 
 
@@ -36,7 +40,12 @@ class Searcher:
     """One metric over one matrix, prepared once for many searches. Never changes; safe to share between threads."""
 
     def __init__(
-        self, metric: str, rows: NDArray[np.float32], squared_norms: NDArray[np.float64], ids: NDArray[np.int64]
+        self,
+        metric: str,
+        rows: NDArray[np.float32],
+        squared_norms: NDArray[np.float64],
+        ids: NDArray[np.int64],
+        positions: NDArray[np.int64] | None = None,
     ) -> None:
         """Keep what is searched; none of it may change.
 
@@ -45,10 +54,12 @@ class Searcher:
             rows: (n, d) float32; may be a memory map.
             squared_norms: (n,) float64, ``|x|^2`` of each row; infinite where a row does not count.
             ids: (n,) int64, distinct where a row counts.
+            positions: (n,) int64, what the rows are called in answers; None for 0, 1, ...
         """
         self._measure: Measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
         self._rows = rows.shape[0]
-        self._ids = ids
+        self._matrix, self._metric = rows, metric
+        self._squared_norms, self._ids, self._positions = squared_norms, ids, positions
         self._counted = np.flatnonzero(np.isfinite(squared_norms))
 
     @classmethod
@@ -57,8 +68,20 @@ class Searcher:
         squared_norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         return cls(metric, rows, squared_norms, np.arange(len(rows), dtype=np.int64))
 
-    def nearest(self, queries: NDArray[np.float32], k: int) -> list[Neighbours]:
-        """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id); k >= 1."""
+    def among(self, passing: NDArray[np.bool_]) -> Searcher:
+        """Over those of the same rows that pass, by an (n,) mask; where they are few, over a copy of them."""
+        rows, squared_norms = self._matrix, np.where(passing, self._squared_norms, np.inf)
+        few = np.flatnonzero(np.isfinite(squared_norms))
+        if len(few) > _FEW * len(rows) or len(few) * rows.shape[1] > _FEW_VALUES:
+            return Searcher(self._metric, rows, squared_norms, self._ids)
+        return Searcher(self._metric, rows[few], squared_norms[few], self._ids[few], few)
+
+    def nearest(self, queries: NDArray[np.float32], k: int, after: Cursor | None = None) -> list[Neighbours]:
+        """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id); k >= 1.
+
+        With a cursor, there must be a single query, and only neighbours that come after it are returned.
+        """
+        assert after is None or len(queries) == 1
         k = min(k, len(self._counted))
         if k == 0:
             none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
@@ -70,33 +93,52 @@ class Searcher:
             queries = queries[np.unique(answers, return_index=True)[1]]
         results = []
         for block in _blocks(queries, self._rows):
-            results += self._nearest_of_block(block, k)
+            results += self._nearest_of_block(block, k, after)
         return [results[answer] for answer in answers]
 
-    def _nearest_of_block(self, block: NDArray[np.float32], k: int) -> list[Neighbours]:
+    def _nearest_of_block(self, block: NDArray[np.float32], k: int, after: Cursor | None) -> list[Neighbours]:
         queries = block.astype(np.float64)
         results: dict[int, Neighbours] = {}
         crowded: dict[int, NDArray[np.int64]] = {}
         # (b, d) float32 -> b of (n,) float32
         for i, rough in enumerate(self._measure.rough(block)):
-            candidates = self._candidates(queries[i], rough, k)
+            candidates = self._candidates(queries[i], rough, k, after)
             if len(candidates) > max(_CROWD, 8 * k) and len(block) > 1:
                 crowded[i] = candidates
             else:
-                results[i] = self._ordered(queries[i], candidates, k)
+                results[i] = self._ordered(queries[i], candidates, k, after)
             if len(crowded) == _TOGETHER or (crowded and i == len(block) - 1):
                 narrowed = self._narrowed(queries[list(crowded)], [*crowded.values()], k)
                 results |= {j: self._ordered(queries[j], rows, k) for j, rows in zip(crowded, narrowed, strict=True)}
                 crowded = {}
         return [results[i] for i in range(len(block))]
 
-    def _candidates(self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """The positions of all rows that may be among the k nearest."""
+    def _candidates(
+        self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int, after: Cursor | None
+    ) -> NDArray[np.int64]:
+        """The positions of all rows that may be among the k nearest, or the k nearest that come after the cursor."""
+        if after is not None:
+            return self._candidates_after(after, query, rough, k)
         limit = np.inf if k >= self._rows else self._measure.limit(_threshold(rough, k), query)
         if not np.isfinite(limit):
             return self._counted
         # float32 values against a float32 limit, itself rounded up; else NumPy would convert them all
         return np.flatnonzero(rough <= np.nextafter(np.float32(limit), np.float32(np.inf)))
+
+    def _candidates_after(
+        self, after: Cursor, query: NDArray[np.float64], rough: NDArray[np.float32], k: int
+    ) -> NDArray[np.int64]:
+        value = self._measure.rough_of(after.distance, query)
+        error = self._measure.limit(value, query) - value
+        if not np.isfinite(error):
+            return self._counted
+        # Between both, a row may come before the cursor or after it.
+        with np.errstate(over="ignore"):
+            first, last = np.nextafter(np.float32(value - error), -_INF), np.nextafter(np.float32(value + error), _INF)
+        later = rough[rough > last]
+        limit = self._measure.limit(_threshold(later, k), query) if k <= len(later) else np.inf
+        candidates = np.flatnonzero((rough >= first) & (rough <= np.nextafter(np.float32(limit), _INF)))
+        return candidates[np.isfinite(self._squared_norms[candidates])]
 
     def _narrowed(
         self, queries: NDArray[np.float64], candidates_of: list[NDArray[np.int64]], k: int
@@ -116,10 +158,16 @@ class Searcher:
         for of_query in values:
             yield candidates[of_query <= np.partition(of_query, k - 1)[k - 1] + 2.0 * slack]
 
-    def _ordered(self, query: NDArray[np.float64], candidates: NDArray[np.int64], k: int) -> Neighbours:
-        distances = self._measure.distances(candidates, query)
-        order = np.lexsort((self._ids[candidates], distances))[:k]
-        return Neighbours(candidates[order], distances[order])
+    def _ordered(
+        self, query: NDArray[np.float64], candidates: NDArray[np.int64], k: int, after: Cursor | None = None
+    ) -> Neighbours:
+        distances, ids = self._measure.distances(candidates, query), self._ids[candidates]
+        if after is not None:
+            later = (distances > after.distance) | ((distances == after.distance) & (ids > after.id))
+            candidates, distances, ids = candidates[later], distances[later], ids[later]
+        order = np.lexsort((ids, distances))[:k]
+        positions = candidates[order]
+        return Neighbours(positions if self._positions is None else self._positions[positions], distances[order])
 
 
 def _threshold(rough: NDArray[np.float32], k: int) -> float:

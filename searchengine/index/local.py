@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
-from searchengine.index import lock, state
+from searchengine.index import columns, lock, state
 from searchengine.index.catalog import Catalog
+from searchengine.index.columns import Columns, Mask
 from searchengine.index.features import is_whole
-from searchengine.index.filters import EVERYTHING, Cursor, Filter
+from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
-from searchengine.index.state import State
+from searchengine.index.state import NO_IMAGE, State
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 
 
@@ -37,6 +38,7 @@ class LocalIndex(Index):
         self._lock = threading.Lock()  # guards the connection
         self._closing = weakref.finalize(self, catalog.close)  # if the caller does not
         self._state: State | None = None
+        self._columns: Columns | None = None
         self.state()
 
     @classmethod
@@ -70,17 +72,18 @@ class LocalIndex(Index):
             queries: (m, d) float32, or (d,) for a single one; made by the extractor of this index.
             k: at least 1; at most as many hits as there are images.
             metric: for this search; None for that of the index. See ``metrics`` for distances and scores.
+            filter: only images that pass it are ranked.
+            after: only what comes after this hit of the same, single query is answered, as long as there is more. While
+                images are added, nothing is answered twice, and none is left out that was there from the beginning.
 
         Returns:
             m lists of hits, ordered by (distance, id).
 
         Raises:
-            QueryError: a wrong shape, NaN or infinity, or k below 1.
+            QueryError: a wrong shape, NaN or infinity, k below 1, or a cursor for several queries.
             UnknownNameError: no such metric.
         """
-        if filter or after is not None:
-            raise QueryError("This index cannot filter its answers or go on with them.")
-        now = self.state()
+        now, passing = self.passing(filter) if filter else (self.state(), None)
         metric = check_metric(metric or now.metric)
         with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
             block = np.atleast_2d(np.asarray(queries, dtype=np.float32))  # (d,) -> (1, d)
@@ -90,7 +93,12 @@ class LocalIndex(Index):
             raise QueryError("A query holds NaN or infinity, so nothing can be near it.")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
-        neighbours = now.searcher(metric).nearest(block, int(k))
+        if after is not None and len(block) != 1:
+            raise QueryError(f"A cursor goes on with the answer to one query, not to {len(block)}.")
+        searcher = now.searcher(metric)
+        if passing is not None:
+            searcher = searcher.among(passing)
+        neighbours = searcher.nearest(block, int(k), after)
         return [self._hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
     def _hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
@@ -102,6 +110,32 @@ class LocalIndex(Index):
                 worth = score(metric, distance, normalized=now.normalized)
                 hits.append(Hit(len(hits) + 1, id_, record.path, distance, worth, record.label, record))
         return hits
+
+    def passing(self, filter: Filter) -> tuple[State, Mask]:
+        """The rows as they stand now, and an (r,) mask of those that pass a filter, which must not be changed."""
+        now = self.state()
+        if not filter:
+            return now, now.ids != NO_IMAGE
+        now, known = self._known_columns()
+        return now, known.passing(filter)
+
+    def count(self, filter: Filter = EVERYTHING) -> int:
+        """How many images pass a filter."""
+        return int(np.count_nonzero(self.passing(filter)[1]))
+
+    def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
+        """The first n images that pass a filter, by id, that come after ``after_id``."""
+        now, passing = self.passing(filter)
+        if after_id is not None:
+            passing = passing & (now.ids > after_id)
+        ids = now.ids[passing]
+        if len(ids) > n:
+            ids = np.partition(ids, n)[:n]
+        return self._fetch(np.sort(ids).tolist())
+
+    def facets(self, filter: Filter = EVERYTHING) -> Facets:
+        """What the images that pass a filter have, with counts."""
+        return self._known_columns()[1].facets(filter)
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
         """A copy of the feature of one image, (d,) float32; UnknownImageError."""
@@ -298,12 +332,23 @@ class LocalIndex(Index):
                         return new
             raise AssertionError("unreachable")
 
+    def _known_columns(self) -> tuple[State, Columns]:
+        """The state as it stands now, and what is known of its images; read when it is first asked for."""
+        while True:
+            now = self.state()
+            known = self._columns
+            if known is not None and known.generation == now.generation:
+                return now, known
+            with self._lock:
+                if self._columns is known:  # no other thread has read them meanwhile
+                    self._columns = columns.load(self._catalog, now, known) or known
+
     def _reopen(self) -> None:
         """Another catalog has taken the place of this one, or it was written to where nothing can be locked."""
         catalog = Catalog.open(self.folder)
         self._closing.detach()
         self._catalog.close()
-        self._catalog, self._state = catalog, None
+        self._catalog, self._state, self._columns = catalog, None, None
         self._closing = weakref.finalize(self, catalog.close)
 
 

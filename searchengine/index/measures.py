@@ -51,6 +51,10 @@ class Measure(Protocol):
         """
         ...
 
+    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
+        """The rough value that a row at that distance would have, were it not for rounding."""
+        ...
+
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         """(c,) positions, (b, d) queries -> (b, c) float64 values that order those rows as the distance does.
 
@@ -128,6 +132,11 @@ class Euclidean(_Products):
         error += self.dimension * _EPS64 * 4.0 * (largest * largest + length * length)  # of the exact ones themselves
         return kth + 2.0 * error
 
+    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
+        length = float(np.linalg.norm(query))
+        distance = min(max(distance, 0.0), 2.0 * (length + self.largest) + 1.0)  # no row is farther away than that
+        return distance * distance - length * length
+
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         return _squares(self.rows[positions].astype(np.float64), queries)
 
@@ -150,6 +159,9 @@ class InnerProduct(_Products):
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
         length = float(np.linalg.norm(query))
         return kth + 2.0 * self.rounding(length) + 4.0 * _EPS64 * self.dimension * length * self.largest
+
+    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
+        return distance
 
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         longest = float(np.linalg.norm(queries, axis=1).max())
@@ -187,6 +199,9 @@ class Cosine(_Products):
             return np.inf
         flushed = 0.0 if self.smallest == np.inf else self.dimension * _TINY / self.smallest
         return kth + 2.0 * ((self.dimension + 4) * _EPS * length + flushed)
+
+    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
+        return (min(max(distance, 0.0), 3.0) - 1.0) * float(np.linalg.norm(query))
 
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         lengths, norms = np.linalg.norm(queries, axis=1, keepdims=True), self.norms[positions, None]
@@ -242,6 +257,9 @@ class Manhattan:
         if kth > _TOO_LARGE or relative >= 0.5:
             return np.inf
         return (kth + self.dimension * _TINY) * (1.0 + relative) / (1.0 - relative) + self.dimension * _TINY
+
+    def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
+        return distance
 
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         return np.stack([self.distances(positions, query) for query in queries]), 0.0

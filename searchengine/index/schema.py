@@ -26,6 +26,8 @@ CREATE TABLE images (
     settled INTEGER,                              -- 0: changed so shortly before it was read that mtime may not tell
     width INTEGER, height INTEGER, colour TEXT, format TEXT,
     ctime_ns INTEGER,                             -- NULL until the next run, where an older format had none
+    taken TEXT,                                   -- by its EXIF data: the local time of the camera, as ISO 8601
+    camera TEXT,                                  -- '' where EXIF data name none; NULL until they have been read
     UNIQUE (root, path)
 );
 CREATE INDEX images_by_content ON images (content_hash);
@@ -104,5 +106,11 @@ def _to_3(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE skipped ADD COLUMN ctime_ns INTEGER")
 
 
-_STEPS = (_to_2, _to_3)
+def _to_4(connection: sqlite3.Connection) -> None:
+    """When and with what photos were taken; the next run reads it of those that are indexed already."""
+    connection.execute("ALTER TABLE images ADD COLUMN taken TEXT")
+    connection.execute("ALTER TABLE images ADD COLUMN camera TEXT")
+
+
+_STEPS = (_to_2, _to_3, _to_4)
 FORMAT = 1 + len(_STEPS)

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from searchengine.images.exif import Shot
 from searchengine.index.database import Database
 from searchengine.index.types import FileState, ImageRow, ImageUpdate, IndexedImage, Place, Skipped
 
 _COLUMNS = (
     "root", "path", "row", "norm2", "crc", "content_hash", "size", "mtime_ns", "settled", "width", "height", "colour",
-    "format", "ctime_ns", "id",
+    "format", "ctime_ns", "taken", "camera", "id",
 )  # fmt: skip
 _INSERT = f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"  # noqa: S608
@@ -30,6 +31,8 @@ SELECT id FROM images WHERE NOT (
     AND (height IS NULL OR (typeof(height) = 'integer' AND height > 0))
     AND (colour IS NULL OR colour GLOB '#[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]')
     AND (format IS NULL OR typeof(format) = 'text')
+    AND (taken IS NULL OR (typeof(taken) = 'text' AND taken IS strftime('%Y-%m-%dT%H:%M:%S', taken)))
+    AND (camera IS NULL OR typeof(camera) = 'text')
 )
 """
 
@@ -60,6 +63,21 @@ class Tables(Database):
         least = -(2**63) if first is None else first  # of a damaged catalog, rows below 0 are to be seen too
         return self.rows("SELECT row, id, norm2 FROM images WHERE row >= ?", (least,))
 
+    def what_is_filtered(self, first: int, end: int) -> Iterator[tuple[Any, ...]]:
+        """(row, root, path, width, height, format, taken, camera, mtime_ns) of the images in those rows."""
+        return self.each_row(
+            "SELECT row, root, path, width, height, format, taken, camera, mtime_ns FROM images "
+            "WHERE row >= ? AND row < ?",
+            (first, end),
+        )
+
+    def labelled_rows(self, first: int, end: int) -> Iterator[tuple[int, str]]:
+        """(row, label) of each label of those images."""
+        return self.each_row(
+            "SELECT row, label FROM images JOIN labels ON labels.image = images.id WHERE row >= ? AND row < ?",
+            (first, end),
+        )
+
     def checksums(self) -> list[tuple[int, int, float, int]]:
         """(row, CRC-32, squared norm, id) of each image, by row."""
         return self.rows("SELECT row, crc, norm2, id FROM images ORDER BY row")
@@ -71,11 +89,11 @@ class Tables(Database):
             labels[image] = (*labels.get(image, ()), label)
         return {
             (root, path): IndexedImage(
-                id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ())
+                id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ()), bool(has_shot)
             )
-            for id_, root, path, row, digest, size, mtime, settled, ctime in self.rows(
-                "SELECT id, root, path, row, content_hash, size, mtime_ns, settled, ctime_ns FROM images "
-                "WHERE path IS NOT NULL"
+            for id_, root, path, row, digest, size, mtime, settled, ctime, has_shot in self.rows(
+                "SELECT id, root, path, row, content_hash, size, mtime_ns, settled, ctime_ns, camera IS NOT NULL "
+                "FROM images WHERE path IS NOT NULL"
             )
         }
 
@@ -125,7 +143,7 @@ class Tables(Database):
         values = (
             image.root, image.path, row, norm2, crc, image.content_hash, state and state.size, state and state.mtime_ns,
             state and int(state.settled), image.width, image.height, image.colour, image.format,
-            state and state.ctime_ns, image.id,
+            state and state.ctime_ns, image.shot and image.shot.taken, image.shot and image.shot.camera, image.id,
         )  # fmt: skip
         if image.replaces:
             assert image.id is not None
@@ -153,6 +171,14 @@ class Tables(Database):
                 (image.root, image.path, state.size, state.mtime_ns, int(state.settled), state.ctime_ns, image.id),
             )
             self.set_labels(image.id, image.labels)
+        self.set_shots((image.id, image.shot) for image in seen if image.shot is not None)
+
+    def set_shots(self, shots: Iterable[tuple[int, Shot]]) -> None:
+        """When and with what known images were taken, by id."""
+        self.change_many(
+            "UPDATE images SET taken = ?, camera = ? WHERE id = ?",
+            ((shot.taken, shot.camera, id_) for id_, shot in shots),
+        )
 
     def remove(self, ids: Iterable[int]) -> None:
         """Images go, and their labels with them; their rows of the matrix are dead from now on."""

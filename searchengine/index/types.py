@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.images.exif import Shot
+
 Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
 
 
@@ -121,6 +123,7 @@ class IndexedImage:
     content_hash: bytes
     state: FileState
     labels: tuple[str, ...]
+    has_shot: bool = True  # False: when and with what it was taken has not been read, as in an index of an older format
 
     def without_ctime(self) -> IndexedImage:
         """The same, with nothing known of its ctime."""
@@ -145,6 +148,7 @@ class ImageRow:
     height: int | None = None
     colour: str | None = None
     format: str | None = None
+    shot: Shot | None = None
     replaces: bool = False
 
 
@@ -168,6 +172,7 @@ class ImageUpdate:
     path: bytes
     state: FileState
     labels: tuple[str, ...]
+    shot: Shot | None = None  # None: as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +189,17 @@ class Skipped:
 
 @dataclass(slots=True)
 class Batch:
-    """What is committed together. ``features`` holds one (d,) float32 row for each of ``stored``."""
+    """What is committed together.
+
+    ``features`` holds one (d,) float32 row for each of ``stored``; ``shots`` are of known images, by id.
+    """
 
     stored: list[ImageRow] = field(default_factory=list)
     features: list[NDArray[np.float32]] = field(default_factory=list)
     seen: list[ImageUpdate] = field(default_factory=list)
+    shots: list[tuple[int, Shot]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.stored) + len(self.seen) + len(self.skipped) + len(self.removed)
+        return len(self.stored) + len(self.seen) + len(self.shots) + len(self.skipped) + len(self.removed)

@@ -136,6 +136,7 @@ class IndexWriter(Writer):
         with self._appended(blocks) as rows:
             self.catalog.remove(batch.removed)
             self.catalog.move(batch.seen)
+            self.catalog.set_shots(batch.shots)
             for image, row in zip(batch.stored, rows, strict=True):
                 self.catalog.store(image, *row)
             self.catalog.forget_skipped((image.root, image.path) for image in batch.stored)
@@ -143,6 +144,8 @@ class IndexWriter(Writer):
             self.catalog.add_skipped(batch.skipped)
             if batch.removed or any(image.replaces for image in batch.stored):
                 self.catalog.count_edit()
+            if batch.seen or batch.shots:
+                self.catalog.count_detail()
             self.catalog.set_all(manifest or {})
         return self._features.rows - len(batch.stored)
 

@@ -202,13 +202,13 @@ class Changes:
         assert reading.content_hash is not None
         if known is not None and known.content_hash == reading.content_hash:
             counted = "moved" if candidate.renamed else "unchanged"
-            return Outcome(counted, ImageUpdate(known.id, *candidate.place, reading.state, candidate.labels))
+            update = ImageUpdate(known.id, *candidate.place, reading.state, candidate.labels, reading.shot)
+            return Outcome(counted, update)
         places = self._missing_content.get(reading.content_hash)
         if known is None and places:
             moved = self.missing[places[-1]]
-            return Outcome(
-                "moved", ImageUpdate(moved.id, *candidate.place, reading.state, candidate.labels), moved_from=places[-1]
-            )
+            update = ImageUpdate(moved.id, *candidate.place, reading.state, candidate.labels, reading.shot)
+            return Outcome("moved", update, moved_from=places[-1])
         return Outcome("added" if known is None else "changed", self._image(reading, reading.content_hash))
 
     def _image(self, reading: Reading, digest: bytes) -> ImageRow:
@@ -225,6 +225,7 @@ class Changes:
             height=picture.height,
             colour=picture.colour,
             format=picture.format,
+            shot=reading.shot,
             replaces=known is not None,
         )
 

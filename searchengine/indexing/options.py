@@ -64,8 +64,8 @@ class IndexingOptions:
 class Summary:
     """What a run did, in files.
 
-    ``missing``: indexed before, not found, but kept; ``vanished``: found, but gone before it was read; ``embedded``:
-    put through the model.
+    ``missing``: indexed before, not found, but kept; ``vanished``: found, but gone before it was read; ``dated``: of an
+    older index, read again for when and with what they were taken; ``embedded``: put through the model.
     """
 
     added: int = 0
@@ -76,6 +76,7 @@ class Summary:
     skipped: int = 0
     missing: int = 0
     vanished: int = 0
+    dated: int = 0
     embedded: int = 0
     images: int = 0
     seconds: float = 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,11 @@ from numpy.typing import NDArray
 from searchengine.errors import DecodingKilledError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
+from searchengine.images.exif import Shot, read_shot
 from searchengine.index.types import FileState, content_hash
 from searchengine.indexing.scan import Candidate
 
+_SHOTS_AHEAD = 256  # photos of which metadata are read at a time
 _RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same times
 
 Preprocess = Callable[[bytes], DecodedImage]
@@ -42,6 +46,7 @@ class Reading:
     state: FileState | None
     content_hash: bytes | None
     picture: Picture | None = None
+    shot: Shot | None = None
     reason: str | None = None
     vanished: bool = False  # it existed when the folder was walked
     lost: bool = False  # it could not be read or decoded for now, which says nothing about its content
@@ -93,12 +98,25 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[
         return Reading(candidate, state, None, reason=f"The file cannot be read: {error.strerror or error}.", lost=True)
     except ImageError as error:
         return Reading(candidate, state, None, reason=str(error))
-    digest = content_hash(data)
+    digest, shot = content_hash(data), read_shot(io.BytesIO(data))
     if digest in known_content:
-        return Reading(candidate, state, digest)
+        return Reading(candidate, state, digest, shot=shot)
     try:
         image = preprocess(data)
     except ImageError as error:
         return Reading(candidate, state, digest, reason=str(error), lost=isinstance(error, DecodingKilledError))
     picture = Picture(image.pixels, image.width, image.height, average_colour(image.pixels), image.format)
-    return Reading(candidate, state, digest, picture)
+    return Reading(candidate, state, digest, picture, shot)
+
+
+def read_shots(files: Sequence[tuple[int, bytes]], *, threads: int) -> Iterator[tuple[int, Shot | None]]:
+    """When and with what each of the photos (id, file) was taken; None where a file cannot be read."""
+
+    def shot_of(file: tuple[int, bytes]) -> tuple[int, Shot | None]:
+        with suppress(OSError), open_regular(file[1]) as opened:
+            return file[0], read_shot(opened)
+        return file[0], None
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="shots") as pool:
+        for start in range(0, len(files), _SHOTS_AHEAD):
+            yield from pool.map(shot_of, files[start : start + _SHOTS_AHEAD])

@@ -19,7 +19,7 @@ from searchengine.images import DECODING, Walk, find
 from searchengine.index import lock, metrics
 from searchengine.index.database import shares_memory
 from searchengine.index.metrics import check_metric
-from searchengine.index.types import IndexedImage, Place
+from searchengine.index.types import Batch, IndexedImage, Place
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify
 from searchengine.indexing.changes import Changes, RunIndex
@@ -27,7 +27,7 @@ from searchengine.indexing.labels import FOLDER, labels_from
 from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
 from searchengine.indexing.model import RunExtractor, decoding_remark, is_current, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
-from searchengine.indexing.reading import read, read_ahead
+from searchengine.indexing.reading import read, read_ahead, read_shots
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import (
     Root,
@@ -217,6 +217,7 @@ class _Run:
         plan, absence = self._plan(store)
         changes = Changes(store, plan)
         self._execute(store, plan, changes)
+        self._read_shots(store, plan)
         self._finish(store, plan, changes.missing, absence)
 
     def _plan(self, store: RunIndex) -> tuple[Plan, Absence]:
@@ -317,6 +318,22 @@ class _Run:
         if changes.waiting:
             self.counts["embedded"] += changes.embed(self.extractor.embed)
         changes.commit(done, plan.total)
+
+    def _read_shots(self, store: RunIndex, plan: Plan) -> None:
+        """Of unchanged photos of an index of an older format: when and with what they were taken; no pixels."""
+        if not plan.without_shot:
+            return
+        self.progress.start(len(plan.without_shot), what="Dates")
+        batch, committed = Batch(), time.monotonic()
+        for id_, shot in read_shots(plan.without_shot, threads=self.options.threads or processors()):
+            self.progress.advance()
+            if shot is not None:
+                batch.shots.append((id_, shot))
+                self.counts["dated"] += 1
+            if time.monotonic() - committed > self.options.commit_seconds:
+                store.commit(batch, plan.total, plan.total)
+                batch, committed = Batch(), time.monotonic()
+        store.commit(batch, plan.total, plan.total)
 
     def _finish(self, store: RunIndex, plan: Plan, missing: dict[Place, IndexedImage], absence: Absence) -> None:
         """Remove what was not found, and end the run in the manifest."""

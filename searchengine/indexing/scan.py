@@ -39,6 +39,7 @@ class Plan:
         default_factory=list
     )  # unchanged files with other labels, or whose ctime was not known
     skipped: list[Skipped] = field(default_factory=list)  # known to be unusable, and not touched since
+    without_shot: list[tuple[int, bytes]] = field(default_factory=list)  # unchanged: id, file; see IndexedImage
     missing: dict[Place, IndexedImage] = field(default_factory=dict)  # known, but not found
     forgotten: list[Place] = field(default_factory=list)  # skipped once, gone now
     unreadable: list[Skipped] = field(default_factory=list)  # folders and links that could not be looked into
@@ -86,6 +87,8 @@ def make_plan(
         image, refused = missing.pop(place, None), gone.pop(place, None)
         if image is not None and not check_content and _is_unchanged(image, file):
             plan.unchanged += 1
+            if not image.has_shot:
+                plan.without_shot.append((image.id, joined(bytes(root.folder), file.path)))
             if image.labels != wanted or image.state.ctime_ns is None:
                 plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
         elif image is None and refused is not None and not (check_content or retry) and _is_as_refused(refused, file):

@@ -2,10 +2,12 @@
 
 ``format-1-compact.zip`` is of a model that no longer comes with the program: 5 pictures in /photos, one of which was
 removed again, and a file that was skipped. ``format-1-imported.zip`` holds 4 features that were imported.
+``format-3.zip`` is of the fake extractor: an index of 3 JPEGs in /photos, and these, two of them with EXIF data.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zipfile
 from collections.abc import Callable
@@ -127,6 +129,46 @@ def test_one_whose_log_was_not_written_back(unpack: Unpack, tmp_path: Path) -> N
     with closing(open_index(killed)) as index:
         assert index.ids.tolist() == [1, 2, 3]
         assert index.state() is index.state()
+
+
+@pytest.fixture
+def photographed(unpack: Unpack) -> tuple[Path, Path]:
+    """The index of format 3, and its photos, which look as they did when they were indexed."""
+    folder = unpack("format-3")
+    for file in (folder / "photos").rglob("*.*"):
+        os.utime(file, (1_600_000_000, 1_600_000_000))  # 2020-09-13
+    return folder / "index", folder / "photos"
+
+
+def years_and_cameras(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    with closing(open_index(folder)) as index:
+        facets = index.facets()
+        year, camera = ({each.value: each.count for each in facet} for facet in (facets.year, facets.camera))
+        return year, camera
+
+
+def test_the_next_run_reads_when_and_with_what_photos_were_taken(photographed: tuple[Path, Path]) -> None:
+    folder, photos = photographed
+    assert years_and_cameras(folder) == ({"2020": 3}, {})  # by the times of the files
+    extractor = FakeExtractor()
+    done = update_index(photos, folder, extractor=extractor, relocate=True)
+    assert (done.unchanged, done.dated, done.embedded, extractor.embedded) == (3, 3, 0, 0)
+    assert format_of(folder / "catalog.sqlite") == schema.FORMAT
+    assert years_and_cameras(folder) == (
+        {"2020": 1, "2021": 1, "2023": 1},
+        {"Canon EOS 5D": 1, "Canon PowerShot G7": 1},
+    )
+    assert verify(folder).sound
+    assert update_index(photos, folder, extractor=extractor).dated == 0
+
+
+def test_photos_of_which_that_could_not_be_read_are_read_by_the_run_after(photographed: tuple[Path, Path]) -> None:
+    folder, photos = photographed
+    (photos / "cats" / "a.jpg").rename(photos / "elsewhere")
+    assert update_index(photos, folder, extractor=FakeExtractor(), relocate=True, limit=1).dated == 1
+    (photos / "elsewhere").rename(photos / "cats" / "a.jpg")
+    assert update_index(photos, folder, extractor=FakeExtractor()).dated == 2
+    assert years_and_cameras(folder)[0] == {"2020": 1, "2021": 1, "2023": 1}
 
 
 def test_one_that_does_not_hold_what_its_format_wants(unpack: Unpack) -> None:
