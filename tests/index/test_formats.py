@@ -167,7 +167,7 @@ def test_photos_of_which_that_could_not_be_read_are_read_by_the_run_after(photog
     (photos / "cats" / "a.jpg").rename(photos / "elsewhere")
     assert update_index(photos, folder, extractor=FakeExtractor(), relocate=True, limit=1).dated == 1
     (photos / "elsewhere").rename(photos / "cats" / "a.jpg")
-    assert update_index(photos, folder, extractor=FakeExtractor()).dated == 2
+    assert update_index(photos, folder, extractor=FakeExtractor(), relocate=True).dated == 2
     assert years_and_cameras(folder)[0] == {"2020": 1, "2021": 1, "2023": 1}
 
 

@@ -48,7 +48,7 @@ def test_each_kind_of_change_is_told_apart(photos: Path, update: Update, tmp_pat
     done = update()
     assert done.to_dict() | {"seconds": 0} == {
         "added": 2, "changed": 1, "moved": 1, "removed": 1, "unchanged": 3, "skipped": 0, "missing": 0,
-        "vanished": 0, "embedded": 2, "images": 7, "seconds": 0,
+        "vanished": 0, "dated": 0, "embedded": 2, "images": 7, "seconds": 0,
     }  # fmt: skip
     after = ids(tmp_path / "index")
     assert after["a.png"] == before["a.png"]
