@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flask import render_template, request
+from flask import render_template, request, url_for
 
 from searchengine.analyse.evaluation.report import interval_text
 from searchengine.errors import SearchEngineError
 from searchengine.feedback import rule_title
 from searchengine.files import file_size
+from searchengine.index.filters import Filter
 from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, CardUrls, card_of, query_style
-from searchengine.web.choices import Choice, index_choices
+from searchengine.web.choices import Address, Choice, index_choices
+from searchengine.web.filters import FilterPanel, filter_panel
 from searchengine.web.images import has_file, has_picture
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.queries import parse_k, rule_note
+from searchengine.web.queries import parse_id, parse_k, rule_note
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
@@ -38,7 +40,11 @@ class Page:
 
 @dataclass(frozen=True)
 class HomePage(Page):
-    """The upload form, and images from the collection; ``more`` is how many a next page would show."""
+    """The upload form, and images of the collection, of which there are ``total`` that pass the filter.
+
+    They are a sample, or all of them in the order of their ids, some at a time. ``more`` leads to a larger sample or to
+    what follows, ``whole`` from a sample to all.
+    """
 
     template: ClassVar[str] = "home.html"
 
@@ -47,7 +53,11 @@ class HomePage(Page):
     cards: list[Card]
     k: int
     k_choices: list[int]
-    more: int | None
+    total: int
+    filter: FilterPanel
+    kept: dict[str, list[str]]
+    more: str | None
+    whole: str | None
 
 
 @dataclass(frozen=True)
@@ -81,15 +91,32 @@ def home() -> str:
     k = parse_k(request.args.get("k"), settings.default_k)
     n = parse_k(request.args.get("n"), settings.sample)
     status = index.status()
-    cards = [card_of(record) for record in index.sample(n)]
-    more = min(2 * n, MAX_K, status.images)  # those shown already are among them
+    filter, cursor = Filter.from_fields(request.args.to_dict(flat=False)), parse_id(request.args.get("cursor"))
+
+    def address(**values: Any) -> str:
+        return url_for("pages.home", **{"k": None if k == settings.default_k else k, **values})
+
+    if filter or cursor is not None or request.args.get("all"):
+        records = index.page(filter, cursor, n + 1)
+        shown, follows = records[:n], len(records) > n
+        kept = {"n": None if n == settings.sample else n, **filter.to_fields()}
+        more = address(cursor=shown[-1].id, **kept) if follows else None
+        whole = None
+    else:
+        shown, larger = index.sample(n), min(2 * n, MAX_K, status.images)  # those shown already are among them
+        more = address(n=larger) if larger > len(shown) else None
+        whole = address(all=1) if status.images > len(shown) else None
     return HomePage(
         status=status,
         extractor=status.extractor,
-        cards=cards,
+        cards=[card_of(record) for record in shown],
         k=k,
         k_choices=k_choices(k),
-        more=more if more > len(cards) else None,
+        total=index.count(filter) if filter else status.images,
+        filter=filter_panel(index, filter, lambda other: Address(address(**other.to_fields()))),
+        kept=filter.to_fields(),
+        more=more,
+        whole=whole,
     ).render()
 
 

@@ -6,6 +6,7 @@ The feature of a picture is its average colour, scaled to length one: a red pict
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,6 +22,8 @@ from searchengine import images
 from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
+from searchengine.index.columns import facet
+from searchengine.index.filters import EVERYTHING, Facets, Filter
 from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
@@ -113,6 +116,27 @@ class FakeIndex:
 
     def sample(self, n: int) -> list[ImageRecord]:
         return list(self.images.values())[:n]
+
+    def count(self, filter: Filter = EVERYTHING) -> int:
+        return len(self._passing(filter))
+
+    def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
+        return [record for record in self._passing(filter) if after_id is None or record.id > after_id][:n]
+
+    def facets(self, filter: Filter = EVERYTHING) -> Facets:
+        labels = Counter(label for record in self._passing(replace(filter, labels=())) for label in record.labels)
+        formats = Counter(record.format for record in self._passing(replace(filter, formats=())) if record.format)
+        return Facets(label=facet(labels), format=facet(formats))
+
+    def _passing(self, filter: Filter) -> list[ImageRecord]:
+        """By label, format and id; of the rest nothing is known here."""
+        return [
+            record
+            for id_, record in sorted(self.images.items())
+            if (not filter.labels or set(filter.labels) & set(record.labels))
+            and (not filter.formats or record.format in filter.formats)
+            and (filter.ids is None or id_ in filter.ids)
+        ]
 
     def manifest(self, key: str) -> str | None:
         return "Average colour, L2-normalised" if key == "extractor" else None
