@@ -9,7 +9,7 @@ from PIL import Image
 from searchengine.errors import NotAnImageError
 from searchengine.images.colour import to_srgb
 from searchengine.images.decoding import ImageSource, shrink, within
-from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES, sniff, why_not
+from searchengine.images.formats import FORMATS, HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import isolated
 
 THUMBNAIL_QUALITY = 82
@@ -34,15 +34,16 @@ def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
 def for_browser(data: bytes) -> tuple[bytes, str]:
     """The bytes to send for an image file, and their media type.
 
-    JPEG, PNG, GIF, WebP and AVIF are sent as they are, undecoded; the others as a JPEG of the same size, with the
-    colour profile of the original. Raises NotAnImageError, and for those the other errors of ``decode``.
+    Files with a media type in ``FORMATS`` are sent as they are, undecoded; the others as a JPEG of the same size, with
+    the colour profile of the original. Raises NotAnImageError, and for those the other errors of ``decode``.
     """
     head = data[:HEAD_BYTES]
     format_ = sniff(head)
     if format_ is None:
         raise NotAnImageError(why_not(head))
-    if format_ in BROWSER_TYPES:
-        return data, BROWSER_TYPES[format_]
+    media_type = FORMATS[format_].media_type
+    if media_type is not None:
+        return data, media_type
     return _full_jpeg(data), "image/jpeg"
 
 

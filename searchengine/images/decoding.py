@@ -17,7 +17,7 @@ from searchengine.files import read_regular
 from searchengine.images import depth
 from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.exif import exif_orientation
-from searchengine.images.formats import HEAD_BYTES, sniff, why_not
+from searchengine.images.formats import FORMATS, HEAD_BYTES, Format, sniff, why_not
 from searchengine.images.frames import frame_with_content
 from searchengine.images.isolation import (
     MAX_PIXELS,
@@ -135,11 +135,6 @@ def average_colour(pixels: NDArray[np.uint8]) -> str:
     return "#" + mean.tobytes().hex()
 
 
-_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
-# Where browsers turn an image by its EXIF data; of a PNG only by what stands before its pixels. A HEIC and an AVIF have
-# a way of their own, which libheif follows, and which Pillow gives as EXIF. Pillow turns a TIFF as it is loaded.
-_TURNED_BY_EXIF = {"JPEG", "PNG", "AVIF", "JXL"}
-
 # Modes of Pillow's whose profiles have to be applied before the conversion to RGB, and what the profiles are for.
 _INK_OR_GREY = {"L": "L", "LA": "L", "I;16": "L", "I;16B": "L", "CMYK": "CMYK"}
 
@@ -232,9 +227,9 @@ class ImageSource:
             colour = depth.colour_of_8_bits(file, low)
             del low  # before there is a third one as large
             return to_rgb(colour)
-        if self.format in ("BMP", "ICO") and shows_nothing(file):
+        if FORMATS[self.format].has_false_alpha and shows_nothing(file):
             return file.convert("RGB")  # what has no alpha is often stored with an alpha of zero
-        return self._by_ink_or_grey() or (frame_with_content(file) if file.format in _ANIMATED else to_rgb(file))
+        return self._by_ink_or_grey() or (frame_with_content(file) if self._inner.is_animated else to_rgb(file))
 
     def _reduce(self, at_least: tuple[int, int] | None) -> None:
         """Have a JPEG decoded at a reduced size, where that is allowed or needed."""
@@ -252,7 +247,12 @@ class ImageSource:
         return (height, width) if swaps_sides(self._orientation) else (width, height)
 
     def _read_orientation(self) -> int:
-        return exif_orientation(self._file.info.get("exif")) if self._file.format in _TURNED_BY_EXIF else 1
+        return exif_orientation(self._file.info.get("exif")) if self._inner.is_turned_by_exif else 1
+
+    @property
+    def _inner(self) -> Format:
+        """The format of the picture itself: of a camera raw file or an icon, that of what it holds."""
+        return FORMATS.get(self._file.format or "", FORMATS[self.format])
 
     def _by_ink_or_grey(self) -> Image.Image | None:
         """RGB, of CMYK and grey with a profile: that does not outlast the conversion, as one of RGB does."""

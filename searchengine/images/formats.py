@@ -3,51 +3,66 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 HEAD_BYTES = 512  # the part of a file that sniff() looks at
-READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000, ICO, ICNS, PPM and camera raw files"
-
 NO_PREVIEW = "This is a camera raw file without a large preview, which cannot be read. Export it as JPEG."
 
-# The media types sent to browsers. Of the others, few browsers show TIFF, HEIC and JPEG 2000; and they show a BMP that
-# says it is transparent everywhere as nothing, where every viewer shows the picture.
-BROWSER_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "GIF": "image/gif",
-    "WEBP": "image/webp",
-    "AVIF": "image/avif",
-}
 
-_MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),  # and those camera raw files that are TIFF inside: NEF, CR2, ARW, DNG, PEF, ...
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),  # BigTIFF
-    (b"MM\0+", "TIFF"),
-    (b"\xff\x0a", "JXL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "JXL"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JP2"),
-    (b"\xff\x4f\xff\x51", "JP2"),
-    (b"icns", "ICNS"),
-    (b"FUJIFILMCCD-RAW", "RAW"),  # RAF
-    (b"IIU\0", "RAW"),  # RW2
-    (b"IIRO", "RAW"),  # ORF
-    (b"IIRS", "RAW"),
-    (b"MMOR", "RAW"),
-    (b"FOVb", "RAW"),  # X3F
-    (b"\0MRM", "RAW"),  # MRW
-)
-# Icons and cursors of fewer than 256 pictures. The number of colours and the reserved byte are 0, by some programs 255.
-_ICO = re.compile(rb"\0\0(\x01\0.|\x02\0[^\0])\0..[\0-\x10\xff][\0\xff]", re.DOTALL)
-_NETPBM = re.compile(rb"P([1-6]|[Ff])[ \t\r\n]+[#\d]|P7\n")
-_CANON = re.compile(rb"II\x1a\0\0\0HEAPCCDR")  # CRW
-_BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
-_AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"avci"}
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What is to be known of a format; the function that opens its files stands in ``opening.OPENERS``.
+
+    ``start`` is a pattern that its files begin with; ``brands`` are those of its files that are ISO media, one of which
+    is enough. ``media_type`` is that of files that are sent to browsers as they are: most browsers show them.
+    """
+
+    title: str  # for people
+    start: bytes = b"(?!)"
+    brands: frozenset[bytes] = frozenset()
+    media_type: str | None = None
+    is_animated: bool = False  # may have several frames, of which the first with content is taken
+    is_turned_by_exif: bool = False  # as browsers do it; others are turned in a way of their own, by their decoders
+    has_false_alpha: bool = False  # what is transparent everywhere has no alpha in fact
+
+
+# By name; the first that fits counts.
+FORMATS = {
+    "JPEG": Format("JPEG", rb"\xff\xd8\xff", media_type="image/jpeg", is_turned_by_exif=True),
+    # Turned only by EXIF data that stand before the pixels.
+    "PNG": Format("PNG", rb"\x89PNG\r\n\x1a\n", media_type="image/png", is_animated=True, is_turned_by_exif=True),
+    "WEBP": Format("WebP", rb"RIFF....WEBP", media_type="image/webp", is_animated=True),
+    "GIF": Format("GIF", rb"GIF8[79]a", media_type="image/gif", is_animated=True),
+    # Browsers show nothing of one that says it is transparent everywhere, and every viewer shows the picture. Two
+    # letters are too few to trust, for a text may begin with "BM": the size of the header stands at byte 14.
+    "BMP": Format("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", has_false_alpha=True),
+    # And those camera raw files that are TIFF inside: NEF, CR2, ARW, DNG, PEF, ...; and BigTIFF.
+    "TIFF": Format("TIFF", rb"II[*+]\0|MM\0[*+]"),
+    "RAW": Format(
+        "camera raw", rb"FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR", frozenset({b"crx "})
+    ),
+    # libheif turns AVIF and HEIC by their own boxes; Pillow gives those of AVIF as EXIF.
+    "AVIF": Format(
+        "AVIF",
+        brands=frozenset({b"avif", b"avis"}),
+        media_type="image/avif",
+        is_animated=True,
+        is_turned_by_exif=True,
+    ),
+    "HEIC": Format(
+        "HEIC",
+        brands=frozenset(
+            {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"avci"}
+        ),
+    ),
+    "JXL": Format("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", is_turned_by_exif=True),
+    "JP2": Format("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    # Icons and cursors of fewer than 256 pictures. The number of colours and the reserved byte are 0, or 255.
+    "ICO": Format("ICO", rb"\0\0(\x01\0.|\x02\0[^\0])\0..[\0-\x10\xff][\0\xff]", has_false_alpha=True),
+    "ICNS": Format("ICNS", rb"icns"),
+    "PPM": Format("PPM", rb"P([1-6]|[Ff])[ \t\r\n]+[#\d]|P7\n"),
+}
+_STARTS = [(re.compile(format_.start, re.DOTALL), name) for name, format_ in FORMATS.items()]
 
 # Files often mistaken for photos: how they begin, what they are, and what to do.
 _VIDEO = "a video", "Save the frames you want as JPEG."
@@ -83,41 +98,17 @@ _OTHER = [(re.compile(start, re.DOTALL | re.IGNORECASE), name, advice) for start
 
 
 def sniff(head: bytes) -> str | None:
-    """The format of an image from its first ``HEAD_BYTES``, or None if it cannot be read.
-
-    One of ``"JPEG"``, ``"PNG"``, ``"GIF"``, ``"WEBP"``, ``"BMP"``, ``"TIFF"``, ``"AVIF"``, ``"HEIC"``, ``"JXL"``,
-    ``"JP2"``, ``"ICO"``, ``"ICNS"``, ``"PPM"`` and ``"RAW"``.
-    """
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
-            return name
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    # Two letters are too few to trust: a text may begin with "BM".
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
-        return "BMP"
-    if _ICO.match(head):
-        return "ICO"
-    if _NETPBM.match(head):
-        return "PPM"
-    if _CANON.match(head):
-        return "RAW"
+    """The format of an image from its first ``HEAD_BYTES``, a name in ``FORMATS``; None if it cannot be read."""
     if head[4:8] == b"ftyp":
-        return _brand(head)
-    return None
+        brands = _brands(head)
+        return next((name for name, format_ in FORMATS.items() if format_.brands & brands), None)
+    return next((name for start, name in _STARTS if start.match(head)), None)
 
 
-def _brand(head: bytes) -> str | None:
-    """AVIF, HEIC or RAW, by the major brand and the compatible brands (every four bytes from 16 on)."""
+def _brands(head: bytes) -> set[bytes]:
+    """The major brand of ISO media and the compatible ones (every four bytes from 16 on)."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
-    brands = {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
-    if b"crx " in brands:  # CR3
-        return "RAW"
-    if brands & _AVIF_BRANDS:
-        return "AVIF"
-    if brands & _HEIF_BRANDS:
-        return "HEIC"
-    return None
+    return {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
 
 
 def why_not(head: bytes) -> str:
@@ -133,4 +124,5 @@ def why_not(head: bytes) -> str:
         kind, advice = _VIDEO
     if kind:
         return f"This is {kind}, which cannot be read. {advice}"
-    return f"This is not an image that can be read; {READABLE} can."
+    *titles, last = (format_.title for format_ in FORMATS.values())
+    return f"This is not an image that can be read; {', '.join(titles)} and {last} files can."

@@ -22,7 +22,7 @@ from werkzeug.wsgi import wrap_file
 from searchengine import images as decoding
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular, read_regular, replace_bytes
-from searchengine.images.formats import BROWSER_TYPES, HEAD_BYTES
+from searchengine.images.formats import FORMATS, HEAD_BYTES
 from searchengine.images.location import Patch, PatchedFile, location_patches
 from searchengine.index.types import ImageRecord, content_hash
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
@@ -105,10 +105,11 @@ def original(image_id: str) -> Response:
     if format_ is None:
         # The file was an image when it was indexed. Whatever it is now, it is not handed out.
         raise NotAnImageError(f"“{record.path}” is no longer an image. Index the folder again to leave it out.")
+    media_type = FORMATS[format_].media_type
     if "download" in request.args:
-        return _send_file(file, record, BROWSER_TYPES.get(format_, f"image/{format_.lower()}"), as_attachment=True)
-    if format_ in BROWSER_TYPES:
-        return _send_file(file, record, BROWSER_TYPES[format_])
+        return _send_file(file, record, media_type or f"image/{format_.lower()}", as_attachment=True)
+    if media_type is not None:
+        return _send_file(file, record, media_type)
     return _send_rendition(_renditions().full(record), record)
 
 
