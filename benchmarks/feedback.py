@@ -27,14 +27,12 @@ from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resa
 from searchengine.feedback import (
     COST_JUDGED,
     COST_RANDOM,
-    EXEMPLAR_SVM,
     RANDOM_NEGATIVES,
-    ROCCHIO,
-    RULES,
     exemplar_svm,
     rocchio,
     unit,
 )
+from searchengine.query import EXEMPLAR_SVM, ROCCHIO, RULES
 
 PAGE = 20
 JUDGED = 3

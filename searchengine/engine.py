@@ -4,26 +4,65 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
-from searchengine.feedback import DEFAULT_RULE, Examples, check_rule, search_by_feedback
+from searchengine.extractors.extractor import input_pixels
+from searchengine.feedback import direction, random_negatives, rule_title
 from searchengine.files import path_from_text
-from searchengine.images import read_image
-from searchengine.index.answers import search_by_id
+from searchengine.images import MAX_PIXELS, read_image
+from searchengine.index.filters import Cursor
 from searchengine.index.local import LocalIndex
+from searchengine.index.metrics import COSINE, check_metric, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord, content_hash
+from searchengine.query import DEFAULT_K, Box, Example, Query
+from searchengine.ranking import Ranking
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Example: TypeAlias = int | bytes | str | os.PathLike[str] | Image | NDArray[np.uint8] | NDArray[np.float32]
+    from searchengine.query import Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Results(Sequence[Hit]):
+    """The answer to a query: a sequence of hits, the best first.
+
+    Attributes:
+        hits: k of them at most.
+        total: how many images are ranked in all: those that pass the filter, less the examples that are left out.
+        cursor: where the answer continues; None where nothing follows.
+        metric: what the distances of the hits are measured in.
+        ranked_by: how it was ranked, in words.
+        start: the (1, d) float32 feature of the example that the search started from, if there is one.
+    """
+
+    hits: tuple[Hit, ...]
+    total: int
+    cursor: Cursor | None
+    metric: str
+    ranked_by: str
+    start: NDArray[np.float32] | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | Sequence[Hit]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
 
 
 def open_index(index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
@@ -78,106 +117,106 @@ class SearchEngine:
 
     def search(
         self,
-        image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8],
-        k: int = 20,
+        query: Query | Source | str,
+        k: int = DEFAULT_K,
         *,
-        max_pixels: int | None = None,
         metric: str | None = None,
-    ) -> list[Hit]:
-        """The k images of the collection nearest to an image.
+        max_pixels: int = MAX_PIXELS,
+    ) -> Results:
+        """What looks like the examples of a query.
 
         Args:
-            image: an image file's bytes or path, a PIL image, or (h, w, 3) uint8 RGB pixels.
-            k: at least 1; more than there are gives all.
-            max_pixels: refuse an image file of more pixels.
-            metric: for this search; None for the one of the index.
-
-        Raises:
-            ImageError: the image cannot be used.
-            QueryError: k is no whole number of at least 1, or the features were imported and have no model.
-            ExtractorError: the model is not available, or there is no such metric.
-        """
-        return self.index.search(self.embed(image, max_pixels=max_pixels), k, metric)[0]
-
-    def search_id(self, image_id: int, k: int = 20, *, metric: str | None = None) -> list[Hit]:
-        """The k images nearest to one of the collection, itself first, before its copies; UnknownImageError."""
-        return search_by_id(self.index, image_id, k, metric)
-
-    def recommend(
-        self,
-        liked: Sequence[Example],
-        disliked: Sequence[Example] = (),
-        k: int = 20,
-        *,
-        query: Example | None = None,
-        rule: str | None = None,
-        max_pixels: int | None = None,
-    ) -> list[Hit]:
-        """The k images that are like those liked and unlike those disliked; these themselves are left out.
-
-        Args:
-            liked: ids of the collection, images as ``search`` takes them, or features as ``embed`` makes them.
-            disliked: likewise; may be empty.
-            k: at least 1; more than there are gives all.
-            query: the image with which the search began, if there is one; it is left out too.
-            rule: one of ``searchengine.feedback.RULES``; None for the default, which measured better.
+            query: a query, or the example to start from: an id of the index, an image file's bytes or path, a PIL
+                image, (h, w, 3) uint8 RGB pixels, or a (d,) feature. An id comes first itself, before its copies.
+            k: for an example: how many hits, at least 1; more than there are gives all.
+            metric: for an example: of this search; None for that of the index.
             max_pixels: refuse an image file of more pixels.
 
         Raises:
             ImageError: an image cannot be used.
             UnknownImageError: the index holds no image of that id.
-            QueryError: nothing is liked, an image is both liked and disliked, no such rule, a wrong k.
+            QueryError: there is nothing to rank by, a wrong k, or the features were imported and have no model.
+            UnknownNameError: there is no such metric.
             ExtractorError: the model is not available.
         """
-        rule = check_rule(rule or DEFAULT_RULE)
-        both = {id_ for id_ in liked if isinstance(id_, int)} & {id_ for id_ in disliked if isinstance(id_, int)}
-        if both:
-            raise QueryError(f"Image {min(both)} is both liked and disliked. Leave one of them out.")
-        return search_by_feedback(
-            self.index,
-            self._examples(liked, max_pixels),
-            self._examples(disliked, max_pixels),
-            k,
-            query=None if query is None else self._examples([query], max_pixels),
-            rule=rule,
-        )
+        if not isinstance(query, Query):
+            query = Query.of(query, k=k, metric=metric)
+        if query.text is not None:
+            return self._by_text(query)
+        start = None if query.start is None else self.feature_of(query.start, max_pixels)
+        newest = None
+        if query.judged:
+            newest = (query.cursor and query.cursor.newest) or self.index.newest
+            ranking = self._by_feedback(query, start, max_pixels, newest)
+            ranked_by = f"what you liked and disliked ({rule_title(query.rule_used)})"
+        elif start is not None:
+            ranking = self._by_distance(query, start)
+            ranked_by = metric_title(ranking.metric)
+        else:
+            raise QueryError("There is nothing to search by. Name a picture, or at least one liked image.")
+        return _results(query, ranking, ranked_by, start, newest)
 
-    def _examples(self, examples: Sequence[Example], max_pixels: int | None) -> Examples:
-        """Features of ids, images and features; an image that is named twice counts once."""
-        ids: set[int] = set()
-        hashes: set[str] = set()
-        rows = [np.empty((0, self.index.dimension), dtype=np.float32)]
-        for example in examples:
-            if isinstance(example, int | np.integer):
-                if int(example) not in ids:
-                    ids.add(int(example))
-                    rows.append(self.index.feature(int(example))[None])  # (d,) -> (1, d)
-                continue
-            if isinstance(example, np.ndarray) and example.dtype != np.uint8:
-                rows.append(np.atleast_2d(example).astype(np.float32))  # (d,) -> (1, d)
-                continue
-            if isinstance(example, str | os.PathLike):
-                example = read_image(example)
-            if isinstance(example, bytes):
-                content = content_hash(example).hex()
-                if content in hashes:
-                    continue
-                hashes.add(content)
-            rows.append(self.embed(cast("bytes | Image | NDArray[np.uint8]", example), max_pixels=max_pixels))
-        return Examples(np.concatenate(rows), frozenset(ids), frozenset(hashes))
+    def _by_text(self, query: Query) -> Results:
+        raise QueryError("This index cannot be searched by words. Search by a picture.")
+
+    def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
+        """By the distance from the example that the search starts from."""
+        assert query.start is not None
+        itself = query.start.id if query.start.box is None else None
+        metric = check_metric(query.metric or self.index.metric)
+        return Ranking(self.index, start, metric, query.filter, itself)
+
+    def _by_feedback(self, query: Query, start: NDArray[np.float32] | None, max_pixels: int, newest: int) -> Ranking:
+        """By what is liked and disliked; the examples themselves are left out, with all files of their content.
+
+        Distances compare images with a direction: in the metric of the index where that ranks like the cosine, and as
+        cosine otherwise. They are not comparable with those of a plain search.
+        """
+        ids = frozenset(example.id for example in query.examples if example.id is not None)
+        sources = (example.source for example in query.examples)
+        files = [read_image(source) if isinstance(source, os.PathLike) else source for source in sources]
+        contents = frozenset(content_hash(file).hex() for file in files if isinstance(file, bytes))
+        liked, disliked = (self._features_of(examples, max_pixels) for examples in (query.liked, query.disliked))
+        vector = direction(
+            query.rule_used, liked, disliked, start, lambda: self._random_negatives(without=ids, newest=newest)
+        )
+        metric, normalized = self.index.metric, self.index.normalized
+        metric = metric if rank_alike(metric, COSINE, normalized=normalized) else COSINE
+        return Ranking(self.index, vector, metric, query.filter, ids=ids, contents=contents)
+
+    def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
+        return random_negatives(self.index, without, newest)
+
+    # -- features of examples ---------------------------------------------------------------------------------------
+
+    def feature_of(self, example: Example, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+        """The (1, d) float32 feature of an example: of an image of the index as it is stored, if it is whole."""
+        source = example.source
+        if example.id is not None:
+            if example.box is None:
+                return self.index.feature(example.id)[None]  # (d,) -> (1, d)
+            # The index accepted the picture at its size, whatever the limit for uploads is.
+            return self.embed(self.record(example.id).read(), box=example.box)
+        if example.is_feature:
+            return np.atleast_2d(cast("NDArray[np.float32]", source)).astype(np.float32)  # (d,) -> (1, d)
+        return self.embed(cast("bytes", source), max_pixels=max_pixels, box=example.box)
+
+    def _features_of(self, examples: Sequence[Example], max_pixels: int) -> NDArray[np.float32]:
+        """(n, d) float32; n may be 0."""
+        none = np.empty((0, self.index.dimension), dtype=np.float32)
+        return np.concatenate([none, *(self.feature_of(example, max_pixels) for example in examples)])
 
     def embed(
-        self, image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8], *, max_pixels: int | None = None
+        self,
+        image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8],
+        *,
+        max_pixels: int = MAX_PIXELS,
+        box: Box | None = None,
     ) -> NDArray[np.float32]:
-        """One image -> (1, d) float32, comparable with the features of the index."""
+        """One image, or the part of it in a box -> (1, d) float32, comparable with the features of the index."""
         extractor = self.extractor()
-        data = (
-            image if isinstance(image, bytes) else read_image(image) if isinstance(image, str | os.PathLike) else None
-        )
-        if data is None:
-            return extractor.embed([image])
-        decoded = extractor.preprocess(data) if max_pixels is None else extractor.preprocess(data, max_pixels)
-        return extractor.embed([decoded.pixels])
+        part = None if box is None else box.part
+        return extractor.embed([input_pixels(extractor.spec, image, max_pixels, part)])
 
     # -- the collection ---------------------------------------------------------------------------------------------
 
@@ -228,3 +267,23 @@ class SearchEngine:
 @lru_cache(maxsize=16)
 def _spec_of(text: str) -> ExtractorSpec:
     return ExtractorSpec.from_json(text)
+
+
+def _results(
+    query: Query, ranking: Ranking, ranked_by: str, start: NDArray[np.float32] | None, newest: int | None
+) -> Results:
+    """The page of a ranking that a query asks for."""
+    before = query.cursor
+    after = None if before is None else (before.distance, before.id)
+    hits, place = ranking.page(query.k, after, distinct=query.distinct, copies=query.copies)
+    shown = 0 if before is None else before.rank
+    cursor = None if place is None else Cursor(*place, rank=shown + len(hits), newest=newest)
+    ranks = enumerate(hits, shown + 1)
+    return Results(
+        tuple(replace(hit, rank=rank) for rank, hit in ranks),
+        ranking.total(),
+        cursor,
+        ranking.metric,
+        ranked_by,
+        start,
+    )

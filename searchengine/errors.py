@@ -7,7 +7,8 @@
     │   ├── NotAnImageError        not an image in a format that can be read
     │   ├── DamagedImageError      an image that is cut short or broken
     │   ├── ImageTooLargeError     more pixels or bytes than allowed
-    │   └── DecodingKilledError    its decoding was killed, for which it need not be at fault
+    │   ├── DecodingKilledError    its decoding was killed, for which it need not be at fault
+    │   └── FileGoneError          an image of the index whose file is no longer where it was
     ├── DecoderUnavailableError    no process can be started to decode images
     ├── QueryError                 a request that cannot be answered: k, id, shape, NaN
     │   └── UnknownImageError      an id that is not in the index
@@ -26,7 +27,7 @@
 
 A module that alone raises an exception defines it, below the same root: SettingsError (``settings``), DownloadError
 with NotOnServerError (``download``) and BadArchiveError (``exchange.collections``), OutputError (``cli.output``),
-RequestError (``web.queries``), and FileGoneError, which is an ImageError (``web``).
+and RequestError (``web.queries``).
 
 Each message is a sentence for the person who runs the program: what happened, and what to do next.
 """
@@ -79,6 +80,10 @@ class ImageTooLargeError(ImageError):
 
 class DecodingKilledError(ImageError):
     """The process that decoded it was killed from outside, which says little about the image."""
+
+
+class FileGoneError(ImageError):
+    """The image is in the index, but its file is no longer where it was."""
 
 
 class DecoderUnavailableError(SearchEngineError):

@@ -12,21 +12,14 @@ show something else; each has little weight, because a few do not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError
 from searchengine.index.local import LocalIndex
-from searchengine.index.metrics import COSINE, rank_alike
-from searchengine.index.types import Hit
-
-ROCCHIO: Final = "rocchio"
-EXEMPLAR_SVM: Final = "exemplar-svm"
-RULES: Final = (EXEMPLAR_SVM, ROCCHIO)
-DEFAULT_RULE: Final = EXEMPLAR_SVM  # the better one: benchmarks/feedback.py
+from searchengine.query import EXEMPLAR_SVM, ROCCHIO
 
 ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
 RANDOM_NEGATIVES = 200
@@ -41,75 +34,27 @@ Rows = NDArray[np.floating]
 Direction = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Examples:
-    """Features of liked or disliked images, and what identifies these images among the results.
-
-    ``features`` is (n, d) float, n may be 0. Hits with one of ``ids`` or ``content_hashes`` are left out.
-    """
-
-    features: Rows
-    ids: frozenset[int] = frozenset()
-    content_hashes: frozenset[str] = frozenset()
-
-
-def check_rule(rule: str) -> str:
-    """The rule itself; QueryError if there is none of that name."""
-    if rule not in RULES:
-        raise QueryError(f"There is no rule {rule!r}. There are: {', '.join(RULES)}.")
-    return rule
-
-
 def rule_title(rule: str) -> str:
     """The name of a rule for people, such as "exemplar SVM"."""
-    return _TITLES[check_rule(rule)]
+    return _TITLES[rule]
 
 
-def search_by_feedback(
-    index: LocalIndex,
-    liked: Examples,
-    disliked: Examples,
-    k: int = 20,
-    *,
-    query: Examples | None = None,
-    rule: str = DEFAULT_RULE,
-) -> list[Hit]:
-    """The k images of an index that are like the liked ones and unlike the disliked ones; all of these are left out.
+def direction(rule: str, liked: Rows, disliked: Rows, start: Rows | None, negatives: Callable[[], Rows]) -> Direction:
+    """What to search along, by a rule of ``query.RULES``: (d,) float32 of length 1.
 
     Args:
-        index: what is searched.
-        liked: at least one, unless there is a query.
-        disliked: may be empty.
-        k: at least 1; more than there are gives all.
-        query: the image with which the search began, if there is one.
-        rule: one of ``RULES``.
-
-    Returns:
-        Hits by (distance, id). Distances and scores compare images with w, in the metric of the index where that ranks
-        like the cosine, and as cosine otherwise. They are not comparable with those of a plain search.
+        rule: its name.
+        liked: (p, d); at least one, unless there is a start.
+        disliked: (m, d); may be none.
+        start: the (1, d) feature with which the search began, if there is one.
+        negatives: gives (r, d) random images to the rule that wants them.
 
     Raises:
-        QueryError: nothing is liked, likes and dislikes cancel out, an unknown rule, a wrong shape, k below 1.
+        QueryError: nothing is liked, or likes and dislikes cancel out.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
-    judged = [liked, disliked] if query is None else [liked, disliked, query]
-    ids = frozenset[int]().union(*(examples.ids for examples in judged))
-    hashes = frozenset[str]().union(*(examples.content_hashes for examples in judged))
-    asked = None if query is None else np.atleast_2d(query.features)
-    if check_rule(rule) == ROCCHIO:
-        w = rocchio(liked.features, disliked.features, asked)
-    else:
-        positive = liked.features if asked is None else np.concatenate([asked, np.atleast_2d(liked.features)])
-        w = exemplar_svm(positive, disliked.features, _random_negatives(index, ids))
-    metric = index.metric if rank_alike(index.metric, COSINE, normalized=index.normalized) else COSINE
-    depth, total = k + len(ids) + len(hashes), len(index)
-    while True:
-        hits = _without(index, index.search(w, depth, metric)[0], ids, hashes)
-        if len(hits) >= k or depth >= total:  # there may be many copies of what is left out
-            break
-        depth *= 2
-    return [replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], start=1)]
+    if rule == ROCCHIO:
+        return rocchio(liked, disliked, start)
+    return exemplar_svm(liked if start is None else np.concatenate([start, liked]), disliked, negatives())
 
 
 def rocchio(
@@ -193,12 +138,17 @@ def unit(rows: Rows) -> NDArray[np.float64]:
     return result
 
 
-def _random_negatives(index: LocalIndex, without: frozenset[int]) -> Rows:
-    """At most (200, d) float32 features of random images; the same each time while the index stays as it is."""
+def random_negatives(index: LocalIndex, without: Collection[int], newest: int) -> Rows:
+    """At most (200, d) float32 features of random images with ids up to ``newest``.
+
+    The same each time, whatever is added to the index meanwhile, so that the pages of one ranking fit together.
+    """
     state = index.state()
-    live = state.live[~np.isin(state.ids[state.live], list(without))]
-    chosen = np.sort(np.random.default_rng(0).permutation(len(live))[:RANDOM_NEGATIVES])
-    return np.asarray(state.rows[live[chosen]])
+    live = state.live_by_id
+    ids = state.ids[live]
+    live = live[(ids <= newest) & ~np.isin(ids, list(without))]
+    chosen = np.sort(live[np.random.default_rng(0).permutation(len(live))[:RANDOM_NEGATIVES]])
+    return np.asarray(state.rows[chosen])
 
 
 def _direction(w: NDArray[np.float64]) -> Direction:
@@ -206,11 +156,3 @@ def _direction(w: NDArray[np.float64]) -> Direction:
     if not length > _MIN_LENGTH:
         raise QueryError("What is liked and what is disliked cancel out. Take one of them back, or like another image.")
     return (w / length).astype(np.float32)
-
-
-def _without(index: LocalIndex, hits: list[Hit], ids: frozenset[int], hashes: frozenset[str]) -> list[Hit]:
-    kept = [hit for hit in hits if hit.id not in ids]
-    if not hashes:
-        return kept
-    known = {record.id: record.content_hash for record in index.known([hit.id for hit in kept])}
-    return [hit for hit in kept if known.get(hit.id) not in hashes]

@@ -25,6 +25,7 @@ export function stopJudging() {
 function addressAfter({ judge, id }) {
   const address = new URL(pending?.address ?? currentAddress());
   const { searchParams } = address;
+  searchParams.delete("cursor");
   for (const name of ["like", "dislike"]) {
     const kept = judge === "clear" ? [] : searchParams.getAll(name).filter((other) => other !== id);
     searchParams.delete(name);

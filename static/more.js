@@ -1,4 +1,5 @@
-// Load more: asks for a larger number of pictures, and adds those that are not there yet. What is there stays put.
+// Load more: asks for a larger number of pictures, or at the largest for those that follow, and adds those that are not
+// there yet. What is there stays put.
 
 import { clearError, sayError, setBusy } from "./notices.js";
 import { fetchPage, onLeave, Refusal } from "./pages.js";
@@ -28,8 +29,10 @@ async function loadMore(control) {
   setBusy(true, mine);
   clearError();
   try {
-    const page = await (file ? askMore(control.dataset.k, signal) : fetchPage(control.href, { signal }));
-    if (!file) history.replaceState(history.state, "", control.href);
+    const { k, cursor, larger } = control.dataset;
+    const address = larger ?? control.href;
+    const page = await (file ? askMore(k ? { k } : { cursor }, signal) : fetchPage(address, { signal }));
+    if (!file && !new URL(address, location).searchParams.has("cursor")) history.replaceState(history.state, "", address);
     const first = append(main, page);
     if (byKeyboard) first?.querySelector("a.picture").focus({ preventScroll: true });
   } catch (error) {

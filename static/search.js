@@ -13,14 +13,16 @@ export function currentFile() {
   return held.get(document.getElementById("main"))?.file;
 }
 
-/** Asks for the results of the file that is searched by, with `k` pictures from here on; rejects with a Refusal. */
-export async function askMore(k, signal) {
+/** Asks for the results of the file that is searched by, with `k` pictures from here on, or for those that follow a
+ * `cursor`; rejects with a Refusal. */
+export async function askMore({ k, cursor }, signal) {
   const main = document.getElementById("main");
   const { file, address } = held.get(main);
   const more = new URL(address);
-  more.searchParams.set("k", k);
+  if (k) more.searchParams.set("k", k);
+  else more.searchParams.set("cursor", cursor);
   const page = await ask(file, more, signal);
-  if (!signal.aborted) held.set(main, { file, address: more });
+  if (k && !signal.aborted) held.set(main, { file, address: more });
   return page;
 }
 
@@ -129,6 +131,7 @@ export function chooseAgain() {
       searchBy(file, address);
     } else if (results) {
       const address = new URL(location);
+      address.searchParams.delete("cursor");
       address.searchParams.set("k", event.target.value);
       location.assign(address);
     } else {

@@ -53,16 +53,7 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx) if value != "" else self.fail(_EMPTY, param, ctx)
 
 
-class Example(FilePath):
-    """An id of the index, or an image file."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Whole numbers are ids."""
-        is_id = isinstance(value, str) and value.isascii() and value.isdigit()
-        return int(value) if is_id else super().convert(value, param, ctx)
-
-
-TEXT, PATH, EXAMPLE = Text(), FilePath(), Example()
+TEXT, PATH = Text(), FilePath()
 COUNT, ID = click.IntRange(min=1), click.IntRange(min=0)
 
 # -- verbs ------------------------------------------------------------------------------------------------------------
@@ -233,6 +224,42 @@ def extractor_options(section: str, *, layer: str) -> Decorator[Any]:
         return function
 
     return decorate
+
+
+_FILTERS = [
+    options(
+        "--label", metavar="LABEL", section="Filter", help="only images with this label; may be repeated: any of these"
+    ),
+    options(
+        "--folder",
+        metavar="FOLDER",
+        section="Filter",
+        help="only images below this folder, as paths are shown; may be repeated",
+    ),
+    options(
+        "--after",
+        metavar="DAY",
+        section="Filter",
+        help="only images taken on this day or later: 2024-05-17, 2024-05 or 2024",
+    ),
+    options("--before", metavar="DAY", section="Filter", help="only images taken on this day or earlier"),
+    options(
+        "--format", metavar="FORMAT", section="Filter", help="only images of this format, such as JPEG; may be repeated"
+    ),
+    options("--camera", metavar="CAMERA", section="Filter", help="only images taken by this camera; may be repeated"),
+    options("--min-width", metavar="PIXELS", section="Filter", help="only images of at least this width"),
+    options("--max-width", metavar="PIXELS", section="Filter", help="only images of at most this width"),
+    options("--min-height", metavar="PIXELS", section="Filter", help="only images of at least this height"),
+    options("--max-height", metavar="PIXELS", section="Filter", help="only images of at most this height"),
+    options("--ids", metavar="IDS", section="Filter", help="only these images: 3,4,5"),
+]
+
+
+def filter_options(function: Callable[..., int]) -> Callable[..., int]:
+    """The options of a filter, named as in ``index.filters.FIELDS``; each has several texts."""
+    for each in reversed(_FILTERS):
+        function = each(function)
+    return function
 
 
 _SETTINGS: dict[str, Decorator[Any]] = {

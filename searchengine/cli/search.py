@@ -1,13 +1,13 @@
-"""``searchengine search`` and ``recommend``: images, or what stands for them -> what looks like them."""
+"""``searchengine search`` and ``recommend``: a query as the command line spells it, and its answer."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ import click
 from searchengine.cli.options import (
     COUNT,
     ENGINE,
-    EXAMPLE,
     ID,
     PATH,
     choice,
+    filter_options,
     flag,
     json_flag,
     metric_option,
@@ -30,20 +30,143 @@ from searchengine.cli.options import (
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result, shown
-from searchengine.errors import ImageError
+from searchengine.errors import ImageError, QueryError
 from searchengine.files import read_regular
+from searchengine.index.filters import FIELDS, Cursor, Filter
+from searchengine.query import (
+    DEFAULT_RULE,
+    DISLIKED,
+    LIKED,
+    RULES,
+    Box,
+    Example,
+    Query,
+    Sign,
+    parse_id,
+    split_box,
+    with_box,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from searchengine.engine import SearchEngine
+    from searchengine.engine import Results, SearchEngine
+    from searchengine.index.local import LocalIndex
     from searchengine.index.types import Hit
     from searchengine.learn.nearest import Vote
     from searchengine.settings import Settings
 
-RULES = ("exemplar-svm", "rocchio")  # of recommend, the default first
 _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
+
+
+# -- a query as it is spelt -------------------------------------------------------------------------------------------
+
+
+def query_options(default_k: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The options of a query, but for those that name what it starts from."""
+    declared = [
+        option("--box", metavar="L,T,W,H", help="the part of the picture that counts, as fractions: 0.1,0.2,0.5,0.5"),
+        options("--like", metavar="IMAGE", help="a liked image, an id or a file; 12@0.1,0.2,0.5,0.5 for a part of it"),
+        options("--dislike", metavar="IMAGE", help="a disliked image, likewise"),
+        option(
+            "--rule",
+            type=choice(*RULES),
+            help="Rocchio (1971) moves the query towards the mean of the liked images and away from that of the "
+            "disliked ones; the exemplar SVM (Malisiewicz et al. 2011) separates them by a support vector machine "
+            f"(default: {DEFAULT_RULE}, the better one in our measurements: docs/CLASSIFY.md)",
+        ),
+        option("-k", metavar="K", type=COUNT, default=default_k, help=f"how many (default: {default_k})"),
+        option("--cursor", metavar="CURSOR", help="continue after an answer, by the cursor that it ended with"),
+        flag("--distinct", help="show one image only of those that are near-duplicates"),
+        flag("--copies", help="show files of the same content one by one; else one stands for all"),
+        metric_option("that of the index"),
+        filter_options,
+    ]
+
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        for each in reversed(declared):
+            function = each(function)
+        return function
+
+    return decorate
+
+
+def query_from(values: Mapping[str, Any]) -> Query:
+    """The query that a command line spells, from the values of its options; QueryError, UnknownNameError."""
+    box = Box.parse(values["box"]) if values["box"] else None
+    starts: list[Any] = [values[name] for name in ("image", "id_") if values.get(name) is not None]
+    if values.get("query"):
+        starts.append(_source(values["query"]))
+    if values.get("vector"):
+        if box is not None:
+            raise click.UsageError("A vector has no parts: leave --box out, or search by a picture.")
+        starts.append(_vector(values["vector"]))
+    if len(starts) > 1:
+        raise click.UsageError("Name one query: an IMAGE, or --id, or --vector.")
+    if box is not None and not starts:
+        raise click.UsageError("--box is a part of what the search starts from: name that, too.")
+    examples = [Example(source, box) for source in starts]
+    signs: list[tuple[str, Sign]] = [("like", LIKED), ("dislike", DISLIKED)]
+    for name, sign in signs:
+        for text in values[name]:
+            source, part = split_box(text)
+            examples.append(Example(_source(source), part, sign))
+    return Query(
+        tuple(examples),
+        text=values.get("text"),
+        filter=Filter.from_fields({name: values[name] for name in FIELDS if values[name]}),
+        metric=values["metric"],
+        k=values["k"],
+        cursor=None if values["cursor"] is None else Cursor.parse(values["cursor"]),
+        distinct=values["distinct"],
+        copies=values["copies"],
+        rule=values["rule"],
+    )
+
+
+def query_to(query: Query) -> list[str]:
+    """The arguments of ``search`` that spell a query; QueryError where an example is neither an id nor a path."""
+    arguments = ["-k", str(query.k)]
+    given = {"metric": query.metric, "rule": query.rule, "text": query.text, "cursor": query.cursor}
+    arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    arguments += [f"--{name}" for name in ("distinct", "copies") if getattr(query, name)]
+    for name, texts in query.filter.to_fields().items():
+        arguments += [f"--{name.replace('_', '-')}={text}" for text in texts]
+    for examples, name in ((query.liked, "like"), (query.disliked, "dislike")):
+        arguments += [f"--{name}={with_box(_named(example), example.box)}" for example in examples]
+    start = query.start
+    if start is not None:
+        arguments += [] if start.box is None else [f"--box={start.box}"]
+        arguments += ["--", _named(start)] if start.id is None else [f"--id={start.id}"]
+    return arguments
+
+
+def _source(text: str) -> int | Path:
+    image_id = parse_id(text)
+    return Path(text) if image_id is None else image_id
+
+
+def _vector(source: str) -> NDArray[np.float32]:
+    from searchengine.exchange import read_vectors
+
+    vectors = read_vectors(source)
+    if vectors.shape[0] != 1:
+        raise QueryError(f"{source} holds {vectors.shape[0]} vectors, and one can be searched by at a time.")
+    return vectors
+
+
+def _named(example: Example) -> str:
+    """An id, or a path; a file whose name is a number is given as ./42."""
+    if example.id is not None:
+        return str(example.id)
+    if not isinstance(example.source, Path):
+        raise QueryError("Only ids and paths can be spelt on the command line.")
+    name = os.fspath(example.source)
+    return f".{os.sep}{name}" if parse_id(name) is not None else name
+
+
+# -- what it names ----------------------------------------------------------------------------------------------------
 
 
 def read_picture(file: Path, *, id_option: str = "") -> bytes:
@@ -88,11 +211,40 @@ def same_file(contents: bytes) -> Callable[[Hit], bool]:
     return lambda hit: hit.record.content_hash == digest
 
 
+def _ready(query: Query, engine: SearchEngine) -> Query:
+    """The query with the bytes of the files that it names, and with a vector as the index wants it."""
+    examples = []
+    for example in query.examples:
+        if isinstance(example.source, Path):
+            id_option = {LIKED: "--like", DISLIKED: "--dislike"}.get(example.sign, "--id")
+            example = replace(example, source=read_picture(example.source, id_option=id_option))
+        elif example.is_feature:
+            example = replace(example, source=_fitted(example.source, engine.index))  # type: ignore[arg-type]
+        examples.append(example)
+    return replace(query, examples=tuple(examples))
+
+
+def _fitted(vector: NDArray[np.float32], index: LocalIndex) -> NDArray[np.float32]:
+    """A (1, d) query as the features of an index are: of length 1 where they are; QueryError if it does not fit."""
+    import numpy as np
+
+    if vector.shape[1] != index.dimension:
+        raise QueryError(
+            f"The vector has {vector.shape[1]} numbers; the features of this index have {index.dimension}."
+        )
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if index.normalized and np.isfinite(length) and length > 0 and abs(length - 1.0) > _UNIT:
+        print_note(f"The features of this index have length 1, so the query was divided by its length, {length:.4g}.")
+        return (vector / length).astype(np.float32)
+    return vector
+
+
 _SEARCH = """\
 examples:
   searchengine search holiday.jpg -k 5
   searchengine search --id 42 --json
-  searchengine search --id 42 --metric manhattan
+  searchengine search holiday.jpg --box 0.1,0.2,0.5,0.5
+  searchengine search --id 42 --metric manhattan --label dog --after 2024-01-01
   searchengine search --vector query.npy --vote
   echo 0.1 0.7 0.2 | searchengine search --vector -
 """
@@ -106,124 +258,19 @@ examples:
     metavar="FILE",
     help="a feature: a .npy file, or text with the numbers in a line; - reads standard input",
 )
-@option("-k", metavar="K", type=COUNT, default=10, help="how many (default: 10)")
+@option("--text", metavar="WORDS", help="what the images are to show, in words")
+@query_options(10)
 @flag(
     "--vote", help="let the labels of the k nearest images vote, the query itself left out: each label with its share"
 )
-@metric_option("that of the index")
 @settings_options(*ENGINE)
 @json_flag
-def search(
-    settings: Settings,
-    image: Path | None,
-    id_: int | None,
-    vector: str | None,
-    k: int,
-    vote: bool,
-    metric: str | None,
-    as_json: bool,
-) -> int:
+def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> int:
     """Find the images of an index that look like a given one."""
-    from searchengine.index.answers import copies_sentence, count_copies, search_by_id
-    from searchengine.index.metrics import alike, metric_title
-
-    if sum(query is not None for query in (image, id_, vector)) != 1:
+    query = query_from(values)
+    if not query.examples and query.text is None:
         raise click.UsageError("Name one query: an IMAGE, or --id, or --vector.")
-    with closing(open_engine(settings)) as engine:
-        index = engine.index
-        query = _query(engine, image, id_, vector)
-        hits = index.search(query.feature, k, metric)[0] if id_ is None else search_by_id(index, id_, k, metric)
-        votes = _vote(engine, query, k, metric) if vote else []
-        labels = {record.id: record.labels for record in index.known([hit.id for hit in hits])}
-        if metric and index.metric in alike(metric, normalized=index.normalized):
-            print_note(f"These features have length 1: {metric_title(index.metric)} gives the same order.")
-        metric = metric or index.metric
-    if said := copies_sentence(hits):
-        print_note(said)
-    if as_json:
-        answer: dict[str, Any] = {
-            "query": id_ if id_ is not None else str(vector or image),
-            "metric": metric,
-            "copies": count_copies(hits),
-            "hits": [{**hit.to_dict(), "labels": labels.get(hit.id, ())} for hit in hits],
-        }
-        if vote:
-            answer["votes"] = [asdict(share) for share in votes]
-        print_json(answer)
-        return 0
-    print_result("rank  distance  score  id  path")
-    for hit in hits:
-        shown_labels = f"  [{shown(', '.join(labels[hit.id]))}]" if labels.get(hit.id) else ""
-        print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {shown(hit.path)}{shown_labels}")
-    for share in votes:
-        print_result(f"{share.share:6.1%}  {shown(share.label)}")
-    if vote and not votes:
-        print_note("None of them has a label, so there is nothing to vote for.")
-    return 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A (1, d) float32 feature; ``matches`` says of a hit whether it is the query itself."""
-
-    feature: NDArray[np.float32]
-    matches: Callable[[Hit], bool]
-    by_id: bool
-
-
-def _query(engine: SearchEngine, image: Path | None, id_: int | None, vector: str | None) -> _Query:
-    """The one that is given of the three; a hit matches by its id, its bytes or, for a vector, its numbers."""
-    import numpy as np
-
-    index = engine.index
-    if vector is not None:
-        feature = _read_vector(vector, index.dimension, unit=index.normalized)
-        return _Query(
-            feature, lambda hit: np.allclose(index.feature(hit.id), feature[0], rtol=1e-5, atol=1e-7), by_id=False
-        )
-    if id_ is not None:
-        return _Query(index.feature(id_)[None], lambda hit: hit.id == id_, by_id=True)  # (d,) -> (1, d)
-    assert image is not None
-    with naming(image):
-        contents = read_picture(image, id_option="--id")
-        return _Query(engine.embed(contents), same_file(contents), by_id=False)
-
-
-def _vote(engine: SearchEngine, query: _Query, k: int, metric: str | None) -> list[Vote]:
-    """The vote of the k nearest images that are not the query itself."""
-    from searchengine.learn.nearest import vote
-
-    count = k
-    while True:
-        hits = engine.index.search(query.feature, count, metric)[0]
-        matches = [hit for hit in hits if query.matches(hit)]
-        missing = k - (len(hits) - len(matches))
-        if missing <= 0 or len(hits) < count:
-            break
-        count += missing
-    if matches and not query.by_id:
-        print_note(f"Without a vote, because it is the query itself: {', '.join(shown(hit.path) for hit in matches)}")
-    voters = [hit.id for hit in hits if hit not in matches][:k]
-    return vote([record.labels for record in engine.index.known(voters)])
-
-
-def _read_vector(source: str, dimension: int, *, unit: bool) -> Any:
-    """A (1, d) float32 query, scaled to length 1 if ``unit``; QueryError if it does not fit the index."""
-    import numpy as np
-
-    from searchengine.errors import QueryError
-    from searchengine.exchange import read_vectors
-
-    vectors = read_vectors(source)
-    if vectors.shape[0] != 1:
-        raise QueryError(f"{source} holds {vectors.shape[0]} vectors, and one can be searched by at a time.")
-    if vectors.shape[1] != dimension:
-        raise QueryError(f"The vector has {vectors.shape[1]} numbers; the features of this index have {dimension}.")
-    length = float(np.linalg.norm(vectors.astype(np.float64)))
-    if unit and np.isfinite(length) and length > 0 and abs(length - 1.0) > _UNIT:
-        print_note(f"The features of this index have length 1, so the query was divided by its length, {length:.4g}.")
-        vectors = (vectors / length).astype(np.float32)
-    return vectors
+    return _answer(settings, query, values["vector"], vote=vote, as_json=as_json)
 
 
 _RECOMMEND = """\
@@ -235,66 +282,116 @@ examples:
 
 
 @verb("recommend", "find images by several liked and disliked ones", _RECOMMEND)
-@options("--like", metavar="IMAGE", type=EXAMPLE, help="a liked image; may be repeated")
-@options("--dislike", metavar="IMAGE", type=EXAMPLE, help="a disliked image; may be repeated")
-@option("--query", metavar="IMAGE", type=EXAMPLE, help="the image with which the search began")
-@option("-k", metavar="K", type=COUNT, default=20, help="how many (default: 20)")
-@option(
-    "--rule",
-    type=choice(*RULES),
-    default=RULES[0],
-    help="Rocchio (1971) moves the query towards the mean of the liked images and away from that of the disliked "
-    "ones; the exemplar SVM (Malisiewicz et al. 2011) separates them by a support vector machine "
-    f"(default: {RULES[0]}, the better one in our measurements: docs/CLASSIFY.md)",
-)
+@option("--query", metavar="IMAGE", help="the image with which the search began")
+@query_options(20)
 @settings_options(*ENGINE)
 @json_flag
-def recommend(
-    settings: Settings,
-    like: tuple[int | Path, ...],
-    dislike: tuple[int | Path, ...],
-    query: int | Path | None,
-    k: int,
-    rule: str,
-    as_json: bool,
-) -> int:
+def recommend(settings: Settings, as_json: bool, **values: Any) -> int:
     """Find images that are like those you like and unlike those you dislike.
 
     Each is an id of the index or an image file; a file whose name is a number is given as ./42. Those that you name are
     left out of the results.
     """
-    from searchengine.images import decode
+    return _answer(settings, query_from(values), as_json=as_json)
+
+
+# -- the answer -------------------------------------------------------------------------------------------------------
+
+
+def _answer(
+    settings: Settings, query: Query, vector: str | None = None, *, vote: bool = False, as_json: bool = False
+) -> int:
+    from searchengine.index.metrics import alike, metric_title
 
     with closing(open_engine(settings)) as engine:
-        examples = [*like, *dislike, *([] if query is None else [query])]
-        images = {example: read_picture(example) if isinstance(example, Path) else example for example in examples}
-        try:
-            hits = engine.recommend(
-                [images[example] for example in like],
-                [images[example] for example in dislike],
-                k,
-                query=None if query is None else images[query],
-                rule=rule,
-            )
-        except ImageError:
-            for file, contents in images.items():  # find out which of them it was
-                if isinstance(file, Path) and isinstance(contents, bytes):
-                    with naming(file):
-                        decode(contents)
-            raise
+        index = engine.index
+        ready = _ready(query, engine)
+        results = _search(engine, query, ready)
+        votes = _vote(engine, ready, results.start) if vote else []
+        labels = {record.id: record.labels for record in index.known([hit.id for hit in results])}
+        if query.metric and index.metric in alike(query.metric, normalized=index.normalized):
+            print_note(f"These features have length 1: {metric_title(index.metric)} gives the same order.")
     if as_json:
-        names = {example: str(example) if isinstance(example, Path) else example for example in examples}
-        answer = {
-            "liked": [names[example] for example in like],
-            "disliked": [names[example] for example in dislike],
-            "query": None if query is None else names[query],
-            "rule": rule,
-            "hits": [hit.to_dict() for hit in hits],
-        }
-        print_json(answer)
+        print_json(_to_json(query, results, labels, votes if vote else None, vector))
         return 0
-    print_result("rank  score  id  path")
-    for hit in hits:
-        label = f"  [{shown(hit.label)}]" if hit.label else ""
-        print_result(f"{hit.rank:4d}  {hit.score:5.3f}  {hit.id}  {shown(hit.path)}{label}")
+    print_result("rank  distance  score  id  path")
+    for hit in results:
+        notes = f"  [{shown(', '.join(labels[hit.id]))}]" if labels.get(hit.id) else ""
+        if hit.stands_for > 1:
+            notes += f"  and {hit.stands_for - 1} {'near-duplicates' if query.distinct else 'copies'}"
+        print_result(f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.score:5.3f}  {hit.id}  {shown(hit.path)}{notes}")
+    for share in votes:
+        print_result(f"{share.share:6.1%}  {shown(share.label)}")
+    if vote and not votes:
+        print_note("None of them has a label, so there is nothing to vote for.")
     return 0
+
+
+def _search(engine: SearchEngine, query: Query, ready: Query) -> Results:
+    """The answer; an ImageError names the file that cannot be used."""
+    from searchengine.images import decode
+
+    try:
+        return engine.search(ready)
+    except ImageError:
+        for example, contents in zip(query.examples, ready.examples, strict=True):
+            if isinstance(example.source, Path) and isinstance(contents.source, bytes):
+                with naming(example.source):
+                    decode(contents.source)
+        raise
+
+
+def _to_json(
+    query: Query, results: Results, labels: Mapping[int, tuple[str, ...]], votes: list[Vote] | None, vector: str | None
+) -> dict[str, Any]:
+    def names(examples: Iterable[Example]) -> list[int | str]:
+        return [vector or str(example.source) if example.id is None else example.id for example in examples]
+
+    start = query.start
+    answer: dict[str, Any] = {"query": None if start is None else names([start])[0]}
+    if start is not None and start.box is not None:
+        answer["box"] = start.box.part
+    if query.judged:
+        answer |= {"liked": names(query.liked), "disliked": names(query.disliked), "rule": query.rule_used}
+    answer |= {
+        "metric": results.metric,
+        "ranked_by": results.ranked_by,
+        "total": results.total,
+        "cursor": None if results.cursor is None else str(results.cursor),
+        "hits": [{**hit.to_dict(), "labels": labels.get(hit.id, ())} for hit in results],
+    }
+    if votes is not None:
+        answer["votes"] = [asdict(share) for share in votes]
+    return answer
+
+
+def _vote(engine: SearchEngine, query: Query, feature: NDArray[np.float32] | None) -> list[Vote]:
+    """The vote of the k nearest images that are not the query itself."""
+    from searchengine.learn.nearest import vote
+
+    if feature is None or query.start is None:
+        raise QueryError("A vote needs a picture or a vector to be near to.")
+    matches = _matches(engine, query.start)
+    count = query.k
+    while True:
+        hits = engine.index.search(feature, count, query.metric, filter=query.filter)[0]
+        same = [hit for hit in hits if matches(hit)]
+        missing = query.k - (len(hits) - len(same))
+        if missing <= 0 or len(hits) < count:
+            break
+        count += missing
+    if same and query.start.id is None:
+        print_note(f"Without a vote, because it is the query itself: {', '.join(shown(hit.path) for hit in same)}")
+    voters = [hit.id for hit in hits if hit not in same][: query.k]
+    return vote([record.labels for record in engine.index.known(voters)])
+
+
+def _matches(engine: SearchEngine, start: Example) -> Callable[[Hit], bool]:
+    """Whether a hit is what the search starts from: by its id, its bytes or, for a vector, its numbers."""
+    import numpy as np
+
+    if start.id is not None:
+        return lambda hit: hit.id == start.id
+    if isinstance(start.source, bytes):
+        return same_file(start.source)
+    return lambda hit: np.allclose(engine.index.feature(hit.id), start.source, rtol=1e-5, atol=1e-7)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, DecodedImage, decode, read_image, resize
+from searchengine.images import MAX_PIXELS, DecodedImage, Part, decode, read_image, resize
 from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.exif import exif_orientation
 from searchengine.images.rgb import to_rgb, upright
@@ -46,10 +46,13 @@ class Extractor(Protocol):
         """
         ...
 
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
+    def preprocess(
+        self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None, part: Part | None = None
+    ) -> DecodedImage:
         """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB, as ``embed`` takes it.
 
-        ``preview`` is the longest side of a small copy in proportion, for people, if one is wanted.
+        ``preview`` is the longest side of a small copy in proportion, for people, if one is wanted; ``part`` the part
+        of the picture that the pixels are of, if it is not the whole.
 
         For threads that decode while another embeds. The errors of ``images.decode``.
         """
@@ -75,9 +78,11 @@ class BatchExtractor:
         ]
         return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
 
-    def preprocess(self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None) -> DecodedImage:
+    def preprocess(
+        self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None, part: Part | None = None
+    ) -> DecodedImage:
         """See ``Extractor.preprocess``."""
-        return preprocess(self.spec, data, max_pixels, preview)
+        return preprocess(self.spec, data, max_pixels, preview, part)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(m, h, w, 3) uint8 RGB -> (m, d) float32, fresh, not normalised. Thread-safe."""
@@ -88,7 +93,11 @@ class BatchExtractor:
 
 
 def preprocess(
-    spec: ExtractorSpec, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None
+    spec: ExtractorSpec,
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    preview: int | None = None,
+    part: Part | None = None,
 ) -> DecodedImage:
     """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``.
 
@@ -99,6 +108,7 @@ def preprocess(
         data,
         at_least=spec.decoded_at_least,
         size=spec.input_size,
+        part=part,
         preview=preview,
         max_pixels=max_pixels,
         profiles=not spec.full_decode,
@@ -122,7 +132,7 @@ def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[
             return
     batch: list[NDArray[np.uint8]] = []
     for image in images:
-        batch.append(_pixels(spec, image))
+        batch.append(input_pixels(spec, image))
         if len(batch) == size:
             yield np.stack(batch)
             batch = []
@@ -130,15 +140,18 @@ def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[
         yield np.stack(batch)
 
 
-def _pixels(spec: ExtractorSpec, image: ImageLike) -> NDArray[np.uint8]:
+def input_pixels(
+    spec: ExtractorSpec, image: ImageLike, max_pixels: int = MAX_PIXELS, part: Part | None = None
+) -> NDArray[np.uint8]:
+    """An image, or a part of it, in the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
     if isinstance(image, np.ndarray):
-        return resize(_checked(image), spec.input_size)
+        return resize(_checked(image), spec.input_size, part)
     if isinstance(image, Image.Image):
-        return resize(_of_pillow(image, profiles=not spec.full_decode), spec.input_size)
+        return resize(_of_pillow(image, profiles=not spec.full_decode), spec.input_size, part)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return preprocess(spec, bytes(image)).pixels
+        return preprocess(spec, bytes(image), max_pixels, part=part).pixels
     if isinstance(image, (str, os.PathLike)):
-        return preprocess(spec, read_image(image)).pixels
+        return preprocess(spec, read_image(image), max_pixels, part=part).pixels
     raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from searchengine.compat import pillow_warnings_ignored
-from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
+from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError, QueryError
 from searchengine.files import read_regular
 from searchengine.images import depth
 from searchengine.images.colour import profile_of, to_srgb
@@ -34,6 +36,9 @@ from searchengine.images.rgb import shows_nothing, swaps_sides, to_rgb, upright
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
 # renditions are drawn again, and indexes made before say that they are older.
 DECODING = 3
+
+Part: TypeAlias = tuple[float, float, float, float]
+"""Left, top, width and height of a part of a picture, as fractions of the upright picture."""
 
 _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
 
@@ -60,6 +65,7 @@ def decode(
     *,
     at_least: tuple[int, int] | None = None,
     size: tuple[int, int] | None = None,
+    part: Part | None = None,
     preview: int | None = None,
     max_pixels: int = MAX_PIXELS,
     profiles: bool = True,
@@ -68,22 +74,24 @@ def decode(
 
     ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long as
     the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at a
-    reduced size. With ``size``, (height, width), the pixels are resized as by ``resize``, faster than with two calls.
-    ``preview`` is the longest side of a small copy. With ``profiles`` False the numbers are taken as they are stored,
-    whatever colour profile the file has. Thread-safe; the decoders release the GIL, or run in a process of their own:
-    see ``isolation``.
+    reduced size. With ``size``, (height, width), the pixels, or those of a ``part``, are resized as by ``resize``,
+    faster than with two calls. ``preview`` is the longest side of a small copy. With ``profiles`` False the numbers are
+    taken as they are stored, whatever colour profile the file has. Thread-safe; the decoders release the GIL, or run in
+    a process of their own: see ``isolation``.
 
     Raises NotAnImageError if the content is not an image in a format that can be read, ImageTooLargeError if the
     header announces more than ``max_pixels``, of a JPEG four times as many (before anything is decoded),
     DamagedImageError if it is cut short or broken.
     """
     source = ImageSource(data, max_pixels=max_pixels, profiles=profiles)
+    if part is not None and at_least is not None:
+        at_least = math.ceil(at_least[0] / part[3]), math.ceil(at_least[1] / part[2])
     image = source.load(at_least)
     small = None
     if preview is not None:
         small = np.asarray(to_srgb(shrink(image, within(image.size, preview)), source.profile))
     if size is not None:
-        image = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+        image = _resized(image, size, part)
     if profiles:
         image = to_srgb(image, source.profile)
     width, height = source.size
@@ -107,15 +115,25 @@ def read_image(file: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error
 
 
-def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize a whole (h, w, 3) uint8 image to ``size``, (height, width), by Pillow's bicubic filter.
+def resize(pixels: NDArray[np.uint8], size: tuple[int, int], part: Part | None = None) -> NDArray[np.uint8]:
+    """Resize an (h, w, 3) uint8 image, or a part of it, to ``size``, (height, width), by Pillow's bicubic filter.
 
     Returns a new array even where the size is already right.
     """
-    if pixels.shape[:2] == tuple(size):
+    if part is None and pixels.shape[:2] == tuple(size):
         return pixels.copy()
-    height, width = size
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(_resized(Image.fromarray(pixels), size, part))
+
+
+def _resized(image: Image.Image, size: tuple[int, int], part: Part | None) -> Image.Image:
+    box = None
+    if part is not None:
+        left, top, width, height = part
+        right, bottom = min(left + width, 1.0) * image.width, min(top + height, 1.0) * image.height
+        box = left * image.width, top * image.height, right, bottom
+        if min(box[2] - box[0], box[3] - box[1]) < 1:
+            raise QueryError("The box is less than a pixel of this picture wide or high. Draw a larger one.")
+    return image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box)
 
 
 def within(size: tuple[int, int], max_side: int) -> tuple[int, int]:

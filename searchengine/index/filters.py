@@ -146,24 +146,39 @@ EVERYTHING = Filter()
 class Cursor:
     """The last hit that was shown: an answer goes on with what comes after it by (distance, id).
 
-    Spelt ``<distance>:<id>``, with every digit of the distance.
+    Spelt ``<distance>:<id>:<rank>:<newest>``, with every digit of the distance; the last two are left out where they
+    are not needed.
+
+    Attributes:
+        distance: of the hit.
+        id: of its image.
+        rank: how many hits were shown up to it.
+        newest: the largest id when the first page was made, where the ranking depends on what there was then.
     """
 
     distance: float
     id: int
+    rank: int = 0
+    newest: int | None = None
 
     def __str__(self) -> str:
-        return f"{float(self.distance)!r}:{self.id}"
+        place = f"{float(self.distance)!r}:{self.id}"
+        if self.newest is not None:
+            return f"{place}:{self.rank}:{self.newest}"
+        return f"{place}:{self.rank}" if self.rank else place
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read it from its text; QueryError."""
-        distance, _, id_ = text.rpartition(":")
+        distance, *numbers = text.split(":")
         try:
-            cursor = cls(float(distance), int(id_))
+            if not 1 <= len(numbers) <= 3 or not text.isascii():
+                raise ValueError
+            cursor = cls(float(distance), *map(int, numbers))
         except ValueError:
             cursor = cls(math.nan, 0)
-        if not math.isfinite(cursor.distance) or not 0 <= cursor.id <= _LARGEST:
+        given = (cursor.id, cursor.rank, cursor.newest or 0)
+        if not math.isfinite(cursor.distance) or not all(0 <= number <= _LARGEST for number in given):
             raise QueryError(f"{text[:80]!r} does not say where to go on. Begin again with the first results.")
         return cursor
 

@@ -276,6 +276,17 @@ class LocalIndex(Index):
         """What a distance is measured in, unless a search names another metric."""
         return self.state().metric
 
+    @property
+    def typical_length(self) -> float:
+        """The root mean square of the lengths of all features."""
+        now = self.state()
+        return float(np.sqrt(now.squared_norms[now.live].mean())) if now.count else 0.0
+
+    @property
+    def newest(self) -> int:
+        """The largest id; -1 where there is no image."""
+        return int(self.state().ids.max(initial=-1))
+
     def status(self) -> IndexStatus:
         """The index in numbers, as it stands now."""
         now = self.state()

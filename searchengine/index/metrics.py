@@ -22,6 +22,7 @@ EUCLIDEAN: Final = "euclidean"
 COSINE: Final = "cosine"
 MANHATTAN: Final = "manhattan"
 INNER_PRODUCT: Final = "inner-product"
+NEAR_DUPLICATE: Final = 0.2  # the distance of near-duplicates, as a share of how long a feature typically is
 METRICS: Final = (EUCLIDEAN, COSINE, MANHATTAN, INNER_PRODUCT)
 
 _ALIKE_WHEN_NORMALIZED = (EUCLIDEAN, COSINE, INNER_PRODUCT)

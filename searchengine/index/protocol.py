@@ -1,7 +1,7 @@
 """What every index can do, whatever holds it: the seam between the pages and the storage.
 
 ``LocalIndex`` and ``IndexWriter`` implement it in a folder; ``tests/index/contract`` holds for every implementation.
-The pages and ``answers`` take an ``Index``. Whatever reads the matrix itself or keeps files beside it takes a
+The pages and ``ranking`` take an ``Index``. Whatever reads the matrix itself or keeps files beside it takes a
 ``LocalIndex``: ``SearchEngine``, feedback, the classifier, the map, the groups, evaluation and export. Runs and imports
 take an ``IndexWriter``, which compacts, adopts and backs up too.
 """
@@ -103,6 +103,16 @@ class Index(Protocol):
     @property
     def metric(self) -> str:
         """What distances are measured in, unless a search names another metric."""
+        ...
+
+    @property
+    def typical_length(self) -> float:
+        """The root mean square of the lengths of all features."""
+        ...
+
+    @property
+    def newest(self) -> int:
+        """The largest id; -1 where there is no image."""
         ...
 
     def __len__(self) -> int: ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import FileGoneError
+from searchengine.files import read_regular
 from searchengine.images.exif import Shot
 
 Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
@@ -28,7 +32,8 @@ class Hit:
     """One neighbour of a query.
 
     ``distance`` is smaller-is-better, in the metric of the search; ``score`` is larger-is-better, see
-    ``metrics.score``. ``rank`` starts at 1. ``record`` is what was known of the image at that moment.
+    ``metrics.score``. ``rank`` starts at 1. ``record`` is what was known of the image at that moment. ``stands_for``
+    is the number of images that this one is shown for, itself included: copies or near-duplicates of it.
     """
 
     rank: int
@@ -38,6 +43,7 @@ class Hit:
     score: float
     label: str | None
     record: ImageRecord = field(repr=False, compare=False)
+    stands_for: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, without the record."""
@@ -68,6 +74,42 @@ class ImageRecord:
     def label(self) -> str | None:
         """The first label, if there is one."""
         return self.labels[0] if self.labels else None
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether there ever was an image: rows of imported features may have none, or only the path of one."""
+        return self.file is not None and self.content_hash is not None
+
+    @property
+    def has_file(self) -> bool:
+        """Whether it has a regular file that can be read."""
+        if self.file is None:
+            return False
+        try:
+            return stat.S_ISREG(self.file.stat().st_mode) and os.access(self.file, os.R_OK)
+        except (OSError, ValueError):
+            return False
+
+    def existing_file(self) -> Path:
+        """Its file, which can be read; FileGoneError."""
+        if self.file is None or not self.has_file:
+            raise self._gone()
+        return self.file
+
+    def read(self) -> bytes:
+        """The bytes of its file; FileGoneError."""
+        try:
+            return read_regular(self.existing_file())
+        except OSError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> FileGoneError:
+        if not self.has_picture:
+            return FileGoneError(f"“{self.path}” is a row of imported features: there is no picture to it.")
+        return FileGoneError(
+            f"“{self.path}” is in the index, but its file is no longer there. If the photos have moved, say where they "
+            "are now (--images-dir, or SEARCHENGINE_IMAGES_DIR); if they were deleted, index the folder again."
+        )
 
     @classmethod
     def removed(cls, id_: int) -> ImageRecord:

@@ -15,12 +15,13 @@ from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError
 from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.query import parse_id
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, card_of
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.overview import Group, Overview
 from searchengine.web.pages import Page
-from searchengine.web.queries import RequestError, parse_id, parse_k
+from searchengine.web.queries import RequestError, how_many
 from searchengine.web.security import ASK_AGAIN
 
 _IMAGES_OF_A_GROUP = 5  # on the page of all groups
@@ -113,7 +114,7 @@ def groups() -> str:
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
             return _group_page(kind, candidates).render()
-    count = parse_k(request.args.get("n"), _GROUPS_AT_ONCE)
+    count = how_many("n", _GROUPS_AT_ONCE)
     return GroupsPage(
         overview=overview,
         clusters=_previews(overview.clusters),
@@ -139,13 +140,13 @@ def evaluation() -> str:
 
 
 def _group_page(kind: str, candidates: Sequence[Group]) -> GroupPage:
-    number = parse_id(request.args[kind])
-    group = next((group for group in candidates if group.number == number), None)
+    wanted = parse_id(request.args[kind])
+    group = next((group for group in candidates if group.number == wanted), None)
     if group is None:
         raise RequestError(
             "There is no such group. The groups may have been made again since: look at all of them.", 404
         )
-    count = parse_k(request.args.get("n"), this_site().settings.sample)
+    count = how_many("n", this_site().settings.sample)
     cards = [card_of(record) for record in _known(group.ids[:count]).values()]
     return GroupPage(kind, group, cards, _more(count, group.size))
 

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, rank_alike
 from searchengine.index.types import Hit, ImageRecord
-from searchengine.web.images import has_picture
 from searchengine.web.indexes import ServedIndex, url_in
 
 # Width / height of a card is kept between these; an image beyond them is cropped.
@@ -28,7 +27,8 @@ class Card:
 
     ``closeness`` is the length of the bar, 0..1. ``version`` is the start of the content hash, and part of the
     thumbnail's address, so that a changed image has a new one. ``blank``: a row of imported features without an image.
-    ``anchor`` is the card's id on its page; ``other`` is its rank on the other of two sides.
+    ``anchor`` is the card's id on its page; ``other`` is its rank on the other of two sides; ``copies`` is how many
+    other images it stands for.
     """
 
     id: int
@@ -47,6 +47,7 @@ class Card:
     score: float | None = None
     closeness: float | None = None
     other: int | None = None
+    copies: int = 0
 
     @property
     def style(self) -> str:
@@ -63,7 +64,7 @@ def query_style(width: int, height: int, colour: str | None = None) -> str:
 
 def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None = None) -> Card:
     """An image of the collection; as an answer to a query, it comes with its hit and the length of its bar."""
-    blank = not has_picture(record)
+    blank = not record.has_picture
     width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
     return Card(
         id=record.id,
@@ -81,6 +82,7 @@ def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None
         distance=None if hit is None else hit.distance,
         score=None if hit is None else hit.score,
         closeness=closeness,
+        copies=0 if hit is None else hit.stands_for - 1,
     )
 
 

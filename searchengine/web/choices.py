@@ -11,9 +11,10 @@ from typing import Any
 from searchengine.errors import SearchEngineError
 from searchengine.index.metrics import METRICS, metric_title, rank_alike
 from searchengine.index.types import ImageRecord
+from searchengine.query import DISLIKED, LIKED, Query
 from searchengine.web.cards import ANY_ID, url_by_id
 from searchengine.web.indexes import ServedIndex, this_index, this_site, url_in
-from searchengine.web.queries import Feedback, rules
+from searchengine.web.queries import rules
 
 _SHORT_TITLES = {
     "euclidean": "Euclidean",
@@ -99,54 +100,54 @@ def metric_groups(*, normalized: bool) -> list[list[str]]:
     return groups
 
 
-def metric_choices(chosen: str, address: Callable[[str | None], Address]) -> list[list[Choice]]:
-    """Every metric, those that rank alike together; ``address`` maps a metric (None: the index's own) to its page."""
+def metric_choices(chosen: str, changed: Callable[..., Address]) -> list[list[Choice]]:
+    """Every metric, those that rank alike together; ``changed(metric=...)`` is its page, None the index's own."""
     index = this_index().engine.index
     groups = []
     for group in metric_groups(normalized=index.normalized):
         choices = []
         for metric in group:
-            to = address(None if metric == index.metric else metric)
+            to = changed(metric=None if metric == index.metric else metric)
             choices.append(Choice(short_title(metric), to.href, metric == chosen, to.again))
         groups.append(choices)
     return groups
 
 
-def rule_choices(feedback: Feedback, address: Callable[[Feedback], Address]) -> list[Choice]:
+def rule_choices(query: Query, changed: Callable[..., Address]) -> list[Choice]:
     """Every rule to rank feedback by; none where there is no feedback."""
-    if not feedback:
+    if not query.judged:
         return []
     choices = []
     for rule, title in rules():
-        to = address(replace(feedback, rule=rule))
-        choices.append(Choice(title, to.href, rule == feedback.rule, to.again))
+        to = changed(rule=rule)
+        choices.append(Choice(title, to.href, rule == query.rule, to.again))
     return choices
 
 
 class FeedbackChoices:
     """To like or dislike an image of these results, or to take that back; each leads to another ranking."""
 
-    def __init__(self, feedback: Feedback, address: Callable[[Feedback], Address]) -> None:
-        self._feedback = feedback
+    def __init__(self, query: Query, address: Callable[[Query], Address]) -> None:
+        self._query = replace(query, cursor=None)
         self._address = address
 
     @cached_property
     def like(self) -> Callable[[int], Address]:
         """To like an image that was not judged yet."""
-        return _address_by_id(self._address(self._feedback.liking(ANY_ID)))
+        return _address_by_id(self._address(self._query.judging(ANY_ID, LIKED)))
 
     @cached_property
     def dislike(self) -> Callable[[int], Address]:
         """To dislike an image that was not judged yet."""
-        return _address_by_id(self._address(self._feedback.disliking(ANY_ID)))
+        return _address_by_id(self._address(self._query.judging(ANY_ID, DISLIKED)))
 
     def take_back(self, image_id: int) -> Address:
         """To take the judgement of one image back."""
-        return self._address(self._feedback.without(image_id))
+        return self._address(self._query.without(image_id))
 
     def clear(self) -> Address:
         """To take all feedback back."""
-        return self._address(Feedback())
+        return self._address(self._query.without_judgements())
 
 
 def _address_by_id(address: Address) -> Callable[[int], Address]:

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from searchengine.errors import ImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import MAX_PIXELS
-from searchengine.index.answers import search_by_id
-from searchengine.index.metrics import COSINE, METRICS, metric_title, rank_alike
+from searchengine.index.metrics import COSINE, METRICS, check_metric, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord
+from searchengine.query import Query
 from searchengine.web.cards import Card, cards_of
 from searchengine.web.choices import Address, index_choices, other_side, short_title
-from searchengine.web.images import has_file, read_file
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
-from searchengine.web.pages import QueryPage, next_k, query_json, shown_k
-from searchengine.web.queries import RequestError, parse_id, parse_k, parse_metric, wants_json
+from searchengine.web.pages import QueryPage, next_k, query_json
+from searchengine.web.queries import RequestError, asked, wants_json
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
-Rank = Callable[[ServedIndex, str | None], tuple[list[Hit], int | None]]  # also the image searched by, if it holds it
+Rank = Callable[
+    [ServedIndex, str | None], tuple[Sequence[Hit], int | None]
+]  # also the image searched by, if it holds it
 
 compare = IndexBlueprint("compare", __name__)
 
@@ -59,7 +60,7 @@ class Side:
     collection: ServedIndex
     metric: str
     by: str | None
-    hits: list[Hit]
+    hits: Sequence[Hit]
     self_id: int | None
     cards: list[Card]
     images: int
@@ -87,6 +88,7 @@ class ComparePage(QueryPage):
     alike: str
     back: Address
     action: str
+    more: int | None
     kept: dict[str, Any]
     kept_k: int | None
     collections: tuple[ServedIndex, ...]
@@ -125,18 +127,17 @@ class Comparison:
 @compare.get("/compare")
 def by_id() -> ResponseReturnValue:
     """A comparison by an image of this index."""
-    image_id = parse_id(request.args.get("id"))
-    if image_id is None:
+    query = asked(request.args)
+    if query.start is None or query.start.id is None:
         raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
-    index = this_index()
-    record = index.engine.index.records([image_id])[0]
-    k = parse_k(request.args.get("k"), this_site().settings.default_k)
+    index, k = this_index(), query.k
+    record = index.engine.index.records([query.start.id])[0]
 
-    def rank(side: ServedIndex, metric: str | None) -> tuple[list[Hit], int | None]:
+    def rank(side: ServedIndex, metric: str | None) -> tuple[Sequence[Hit], int | None]:
         image_id = record.id if side is index else side.engine.index.find(record)
         if image_id is not None:
-            return search_by_id(side.engine.index, image_id, k, metric), image_id
-        return side.engine.index.search(_feature_of_file(side, record), k, metric)[0], None
+            return side.engine.search(Query.of(image_id, k=k, metric=metric)), image_id
+        return side.engine.search(Query.of(_feature_of_file(side, record), k=k, metric=metric)), None
 
     comparison = Comparison(*_sides(rank, _rankings(request.args)), k, record=record)
     if wants_json():
@@ -149,14 +150,14 @@ def by_upload() -> ResponseReturnValue:
     """A comparison by an uploaded image."""
     settings = this_site().settings
     reader = UploadReader(read_upload(request, settings.max_upload_bytes), settings.max_upload_pixels)
-    k = parse_k(request.form.get("k"), settings.default_k)
+    k = asked(request.form).k
     rankings = _rankings(request.form)
     # One side must be able to read the upload; where both refuse it, the refusal is the answer.
     index = next((index for index, _ in rankings if index.takes_uploads), rankings[0][0])
     upload = reader.decode(index.engine)
 
-    def rank(side: ServedIndex, metric: str | None) -> tuple[list[Hit], int | None]:
-        return side.engine.index.search(reader.embed(side.engine), k, metric)[0], None
+    def rank(side: ServedIndex, metric: str | None) -> tuple[Sequence[Hit], int | None]:
+        return side.engine.search(Query.of(reader.embed(side.engine), k=k, metric=metric)), None
 
     comparison = Comparison(*_sides(rank, rankings), k, upload=upload)
     if wants_json():
@@ -167,8 +168,8 @@ def by_upload() -> ResponseReturnValue:
 def _rankings(values: Mapping[str, str]) -> list[tuple[ServedIndex, str | None]]:
     """The two indexes that a request names, each with its metric; RequestError."""
     left = _index_named(values.get("left")) or this_index()
-    left_by = parse_metric(values.get("left_by"))
-    right, right_by = _index_named(values.get("right")), parse_metric(values.get("right_by"))
+    left_by = _metric(values.get("left_by"))
+    right, right_by = _index_named(values.get("right")), _metric(values.get("right_by"))
     if right is None:
         right, metric = other_side(left, left_by or left.engine.index.metric)
         right_by = right_by or metric
@@ -208,10 +209,10 @@ def _feature_of_file(index: ServedIndex, record: ImageRecord) -> NDArray[np.floa
     """The (1, d) float32 feature of an image that ``index`` does not hold, made from its file; RequestError."""
     if not index.takes_uploads:
         raise RequestError(f"“{record.path}” is not in {index.name}, which can only be searched by its own rows.")
-    if not has_file(record):
+    if not record.has_file:
         raise RequestError(f"“{record.path}” is not in {index.name}, and there is no file to search by.")
     try:
-        upload = Upload(read_file(record), record.path.rsplit("/", 1)[-1])
+        upload = Upload(record.read(), record.path.rsplit("/", 1)[-1])
         # Its own index accepted it at this size: the limit for uploads does not apply.
         return UploadReader(upload, MAX_PIXELS).embed(index.engine)
     except ImageError as error:  # damaged since it was indexed
@@ -245,23 +246,32 @@ def _page(comparison: Comparison) -> ComparePage:
         record=record,
         upload=comparison.upload,
         k=k,
-        more=more or None,
-        indexes=index_choices(current=False, record=record, uploaded=comparison.upload is not None, k=shown_k(k)),
+        indexes=index_choices(current=False, record=record, uploaded=comparison.upload is not None, k=_shown(k)),
         sides=[_marked(left, both.left), _marked(right, both.right)],
         summary=_summary(comparison.sides, both),
         alike=alike,
         back=_back(left, k, record),
         action=url_for("compare.by_id") if record is not None else url_for("compare.by_upload"),
+        more=more or None,
         kept={"left": left.collection.name, "left_by": left.by, "right": right.collection.name, "right_by": right.by},
-        kept_k=shown_k(k),
+        kept_k=_shown(k),
         collections=this_site().indexes,
         metrics=[(metric, short_title(metric)) for metric in METRICS],
     )
 
 
+def _shown(k: int) -> int | None:
+    """A k as addresses have it: the default is left out."""
+    return None if k == this_site().settings.default_k else k
+
+
+def _metric(name: str | None) -> str | None:
+    return check_metric(name) if name else None
+
+
 def _back(left: Side, k: int, record: ImageRecord | None) -> Address:
     """The ranking on the left by itself."""
-    values: dict[str, Any] = {"k": shown_k(k), "metric": left.by}
+    values: dict[str, Any] = {"k": _shown(k), "metric": left.by}
     if record is None:
         again = url_in(left.collection, "search.by_upload", **values)
         return Address(url_in(left.collection, "pages.home"), again=again)

@@ -10,13 +10,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.engine import SearchEngine, open_index
+from searchengine.engine import Results, SearchEngine, open_index
 from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.images import DecodedImage
+from searchengine.images import DecodedImage, Part
 from searchengine.index.local import LocalIndex
 from searchengine.index.protocol import Index
-from searchengine.index.types import Hit
 from searchengine.learn import Classifier, latest_classifier
+from searchengine.query import Query
 from searchengine.settings import Settings
 from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
 
@@ -24,8 +24,8 @@ from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluat
 class QueryReader(Protocol):
     """The part of an extractor that a search by an upload needs."""
 
-    def preprocess(self, data: bytes, max_pixels: int, preview: int, /) -> DecodedImage:
-        """An image file -> pixels of the extractor's input size, and a preview of at most that side; ImageError."""
+    def preprocess(self, data: bytes, max_pixels: int, preview: int, part: Part | None, /) -> DecodedImage:
+        """An image file, or a part -> pixels of the input size, and a preview of at most that side; ImageError."""
         ...
 
     def embed(self, images: Sequence[NDArray[np.uint8]], /) -> NDArray[np.float32]:
@@ -53,16 +53,8 @@ class Engine(Protocol):
         """The extractor that made the index; ExtractorError, or QueryError where the features were imported."""
         ...
 
-    def recommend(
-        self,
-        liked: Sequence[int],
-        disliked: Sequence[int],
-        k: int,
-        *,
-        query: int | NDArray[np.float32] | None = None,
-        rule: str | None = None,
-    ) -> list[Hit]:
-        """At most k hits like the query and what is liked, without these; QueryError, UnknownImageError."""
+    def search(self, query: Query) -> Results:
+        """The answer to a query; QueryError, UnknownImageError, ImageError."""
         ...
 
     def classifier(self) -> Classifier | None:

@@ -11,15 +11,16 @@ from werkzeug.exceptions import BadHost, HTTPException, RequestEntityTooLarge, S
 
 from searchengine.errors import (
     DamagedImageError,
+    FileGoneError,
     ImageTooLargeError,
     NotAnImageError,
     QueryError,
     SearchEngineError,
     UnknownImageError,
+    UnknownNameError,
     file_error,
 )
 from searchengine.settings import Settings
-from searchengine.web.images import FileGoneError
 from searchengine.web.queries import RequestError, wants_json
 from searchengine.web.uploads import drain, too_many_bytes
 
@@ -33,6 +34,7 @@ _STATUS: list[tuple[type[SearchEngineError], HTTPStatus]] = [
     (DamagedImageError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (ImageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (QueryError, HTTPStatus.BAD_REQUEST),
+    (UnknownNameError, HTTPStatus.BAD_REQUEST),
 ]
 
 _TITLES = {

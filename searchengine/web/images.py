@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,12 +20,12 @@ from werkzeug.wsgi import wrap_file
 
 from searchengine import images as decoding
 from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
-from searchengine.files import open_regular, read_regular, replace_bytes
+from searchengine.files import open_regular, replace_bytes
 from searchengine.images.formats import FORMATS, HEAD_BYTES
 from searchengine.images.location import Patch, PatchedFile, location_patches
 from searchengine.index.types import ImageRecord, content_hash
+from searchengine.query import parse_id
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
-from searchengine.web.queries import parse_id
 from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE
 
 THUMBNAIL_SIDE = 480  # px; cards are about 220 px high, and screens have two pixels to one
@@ -36,10 +35,6 @@ _EXTENSION = "renditions"
 Kind = Literal["thumbnail", "full"]
 
 images = IndexBlueprint("images", __name__)
-
-
-class FileGoneError(ImageError):
-    """The image is in the index, but its file is no longer where it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ class Renditions:
         if path is not None:
             with contextlib.suppress(OSError):
                 return Rendition(path.read_bytes(), current=True)
-        data = read_file(record)
+        data = record.read()
         current = content_hash(data).hex() == record.content_hash
         with self._decoding:
             rendered = render(data)
@@ -99,7 +94,7 @@ def _renditions() -> Renditions:
 def original(image_id: str) -> Response:
     """The file as it is, or as JPEG where browsers do not show its format."""
     record = _record(image_id)
-    file = existing_file(record)
+    file = record.existing_file()
     with open_regular(file) as opened:
         format_ = decoding.sniff(opened.read(HEAD_BYTES))
     if format_ is None:
@@ -199,45 +194,6 @@ def _download_name(record: ImageRecord) -> str:
     name = record.path.replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join("_" if not character.isprintable() or character in '<>:"|?*' else character for character in name)
     return name.strip(". ") or f"image-{record.id}"
-
-
-def read_file(record: ImageRecord) -> bytes:
-    """The bytes of the image's file; FileGoneError."""
-    try:
-        return read_regular(existing_file(record))
-    except OSError as error:
-        raise _gone(record) from error
-
-
-def existing_file(record: ImageRecord) -> Path:
-    """The image's file, which can be read; FileGoneError."""
-    if record.file is None or not has_file(record):
-        raise _gone(record)
-    return record.file
-
-
-def has_picture(record: ImageRecord) -> bool:
-    """Whether there ever was an image: rows of imported features may have none, or only the path of one."""
-    return record.file is not None and record.content_hash is not None
-
-
-def has_file(record: ImageRecord) -> bool:
-    """Whether the image has a regular file that can be read."""
-    if record.file is None:
-        return False
-    try:
-        return stat.S_ISREG(record.file.stat().st_mode) and os.access(record.file, os.R_OK)
-    except (OSError, ValueError):
-        return False
-
-
-def _gone(record: ImageRecord) -> FileGoneError:
-    if not has_picture(record):
-        return FileGoneError(f"“{record.path}” is a row of imported features: there is no picture to it.")
-    return FileGoneError(
-        f"“{record.path}” is in the index, but its file is no longer there. If the photos have moved, start the "
-        "server with SEARCHENGINE_IMAGES_DIR set to where they are now; if they were deleted, index the folder again."
-    )
 
 
 def _write(path: Path, data: bytes) -> None:

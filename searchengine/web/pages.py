@@ -13,13 +13,13 @@ from searchengine.feedback import rule_title
 from searchengine.files import file_size
 from searchengine.index.filters import Filter
 from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.query import Box, parse_id
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, CardUrls, card_of, query_style
 from searchengine.web.choices import Address, Choice, index_choices
 from searchengine.web.filters import FilterPanel, filter_panel
-from searchengine.web.images import has_file, has_picture
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.queries import parse_id, parse_k, rule_note
+from searchengine.web.queries import how_many, rule_note
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
 
 K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
@@ -62,15 +62,11 @@ class HomePage(Page):
 
 @dataclass(frozen=True)
 class QueryPage(Page):
-    """What every page shows of its query, which is an image of the index, an upload, or neither.
-
-    ``more`` is the next larger k.
-    """
+    """What every page shows of its query, which is an image of the index, an upload, or neither."""
 
     record: ImageRecord | None
     upload: DecodedUpload | None
     k: int
-    more: int | None
     indexes: list[Choice]
 
     def render(self) -> str:
@@ -78,7 +74,7 @@ class QueryPage(Page):
         query = {
             "query": None if self.record is None else card_of(self.record),
             "query_style": _style_of_query(self.record, self.upload),
-            "file_gone": self.record is not None and has_picture(self.record) and not has_file(self.record),
+            "file_gone": self.record is not None and self.record.has_picture and not self.record.has_file,
             "k_choices": k_choices(self.k),
         }
         return render_template(self.template, **vars(self), **query)
@@ -88,8 +84,8 @@ class QueryPage(Page):
 def home() -> str:
     """The first page."""
     index, settings = this_index().engine.index, this_site().settings
-    k = parse_k(request.args.get("k"), settings.default_k)
-    n = parse_k(request.args.get("n"), settings.sample)
+    k = how_many("k", settings.default_k)
+    n = how_many("n", settings.sample)
     status = index.status()
     filter, cursor = Filter.from_fields(request.args.to_dict(flat=False)), parse_id(request.args.get("cursor"))
 
@@ -153,27 +149,25 @@ def _style_of_query(record: ImageRecord | None, upload: DecodedUpload | None) ->
     return query_style(record.width or 4, record.height or 3, record.colour)
 
 
-def shown_k(k: int) -> int | None:
-    """A k as addresses have it: the default is left out."""
-    return None if k == this_site().settings.default_k else k
-
-
 def k_choices(k: int) -> list[int]:
     """How many images can be asked for, ``k`` among them."""
     return sorted({*K_CHOICES, k})
 
 
 def next_k(shown: int, k: int, images: int) -> int | None:
-    """The next larger k, or None where nothing more can be shown."""
+    """The next larger k, or None where nothing more can be shown on one page."""
     step = max(k, 30) if k < 120 else 120
     return min(k + step, MAX_K) if shown == k < min(images, MAX_K) else None
 
 
-def query_json(record: ImageRecord | None, upload: DecodedUpload | None) -> dict[str, Any] | None:
-    """The query in a JSON answer; None where it is feedback alone."""
+def query_json(
+    record: ImageRecord | None, upload: DecodedUpload | None, box: Box | None = None
+) -> dict[str, Any] | None:
+    """What was searched by, in a JSON answer; None where it is feedback alone."""
+    part = {} if box is None else {"box": box.part}
     if upload is not None:
-        return {"upload": upload.name, "width": upload.width, "height": upload.height}
-    return None if record is None else {"id": record.id, "path": record.path}
+        return {"upload": upload.name, "width": upload.width, "height": upload.height, **part}
+    return None if record is None else {"id": record.id, "path": record.path, **part}
 
 
 @pages.app_template_filter()

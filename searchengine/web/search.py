@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -12,11 +12,15 @@ from flask import Response, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
 from numpy.typing import NDArray
 
+from searchengine.engine import Results
 from searchengine.errors import IndexError_, QueryError
-from searchengine.index.answers import copies_sentence, count_copies, search_by_id
+from searchengine.files import parse_json
 from searchengine.index.metrics import alike_sentence, metric_title
-from searchengine.index.types import Hit, ImageRecord, IndexStatus
+from searchengine.index.types import ImageRecord
 from searchengine.learn.classifiers import Prediction
+from searchengine.learn.nearest import NEIGHBOURS, vote
+from searchengine.query import LIKED, Query
+from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, card_of, cards_of, cosine_is_score, relative
 from searchengine.web.choices import (
     Address,
@@ -27,11 +31,10 @@ from searchengine.web.choices import (
     other_side,
     rule_choices,
 )
-from searchengine.web.engines import Engine
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.pages import QueryPage, next_k, query_json, shown_k
-from searchengine.web.queries import Feedback, RequestError, parse_feedback, parse_id, parse_k, parse_metric, wants_json
-from searchengine.web.uploads import DecodedUpload, UploadReader, read_upload
+from searchengine.web.pages import QueryPage, next_k, query_json
+from searchengine.web.queries import RequestError, asked, wants_json
+from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
 _MAX_LABELS = 3
 _MIN_PROBABILITY = 0.01  # of a label after the first
@@ -45,11 +48,13 @@ search = IndexBlueprint("search", __name__)
 class PredictedLabels:
     """The most probable labels, best first; ``problem`` says why there are none.
 
-    ``accuracy`` is the share of held-out images that were labelled right, None where none could be held out. ``stale``:
-    images or labels have changed since the classifier was fitted.
+    ``best`` is empty, and ``unsure`` has the labels that it may be, where the nearest images carry another label, or
+    none of them is near. ``accuracy`` is the share of held-out images that were labelled right, None where none could
+    be held out. ``stale``: images or labels have changed since the classifier was fitted.
     """
 
     best: tuple[Prediction, ...] = ()
+    unsure: tuple[str, ...] = ()
     accuracy: float | None = None
     stale: bool = False
     problem: str = ""
@@ -59,7 +64,8 @@ class PredictedLabels:
         if self.problem:
             return {"error": self.problem}
         labels = [{"label": prediction.label, "probability": prediction.probability} for prediction in self.best]
-        return {"labels": labels, "accuracy": self.accuracy, "stale": self.stale}
+        unsure = {"not_sure": self.unsure} if self.unsure else {}
+        return {"labels": labels, **unsure, "accuracy": self.accuracy, "stale": self.stale}
 
 
 @dataclass(frozen=True)
@@ -72,184 +78,211 @@ class Example:
 
 @dataclass(frozen=True)
 class ResultsPage(QueryPage):
-    """A ranking.
+    """A ranking, or the part of it that follows another page.
 
-    ``kept`` are the arguments that every link on the page takes along; ``comparison`` shows another ranking beside this
-    one; ``nothing_close``: even the nearest hit is far; ``copies`` says it where most hits are copies.
+    ``judged`` says what is liked and disliked, ``rule`` by which rule that ranks; ``kept`` are the arguments that a
+    search by another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` and ``cursor``
+    lead to what follows, ``larger`` to the same page with more on it, where one page may hold more; ``first`` leads
+    back to the beginning; ``nothing_close``: even the nearest hit is far.
     """
 
     template: ClassVar[str] = "results.html"
 
-    status: IndexStatus
+    total: int
+    shown: int
     extractor: str
     metric: str
     cosine: bool
     alike: str
     cards: list[Card]
+    box: str
     kept: dict[str, Any]
-    feedback: Feedback
+    judged: str
+    rule: str
     feedback_links: FeedbackChoices
     examples: list[Example]
     rules: list[Choice]
     metrics: list[list[Choice]]
     comparison: Address
     predicted: PredictedLabels | None
-    more_values: dict[str, Any]
+    cursor: str
+    more: Address | None
+    larger: Address | None
+    larger_k: int | None
+    first: Address | None
     nothing_close: bool
-    copies: str
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search as it was requested; ``examples`` are the images liked and disliked, by id."""
+    """A search of this index; ``record`` or ``upload`` is what it starts from, ``examples`` what is judged, by id."""
 
     index: ServedIndex
-    k: int
-    metric: str | None
-    feedback: Feedback
+    query: Query
     examples: dict[int, ImageRecord]
     record: ImageRecord | None = None
     upload: DecodedUpload | None = None
 
     @property
-    def metric_used(self) -> str:
-        """The metric that ranks where there is no feedback."""
-        return self.metric or self.index.engine.index.metric
+    def metric(self) -> str:
+        """The metric that ranks where nothing is judged."""
+        return self.query.metric or self.index.engine.index.metric
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """The arguments of ``url_for`` that another search takes along; what is the default is left out."""
-        metric = self.metric_used
-        return {"k": shown_k(self.k), "metric": None if metric == self.index.engine.index.metric else metric}
-
-    def address(self, **changes: Any) -> Address:
-        """The same search with some arguments changed."""
-        values = {**self.kept, **changes}
+    def address(self, query: Query) -> Address:
+        """Where another query is answered."""
+        values = url_values(query)
         if self.upload is not None:
             return Address(url_for("pages.home"), again=url_for("search.by_upload", **values))
-        if self.record is None and not values.get("like") and not values.get("dislike"):
+        if not query.examples and not query.text:
             return Address(url_for("pages.home"))
-        return Address(url_for("search.by_id", id=None if self.record is None else self.record.id, **values))
+        return Address(url_for("search.by_id", **values))
 
-    def address_with(self, feedback: Feedback) -> Address:
-        """The same search with other feedback."""
-        return self.address(**feedback.url_values)
+    def changed(self, **changes: Any) -> Address:
+        """Where the same query with some fields changed is answered, from the first hit on."""
+        return self.address(replace(self.query, **{"cursor": None, **changes}))
 
-    def rank(self, feature: NDArray[np.float32] | None) -> list[Hit]:
-        """The answer to a (d,) or (1, d) feature and the feedback; None: to the feedback alone. QueryError."""
-        engine, feedback = self.index.engine, self.feedback
-        if feature is not None and not feedback:
-            if self.record is not None:
-                return search_by_id(engine.index, self.record.id, self.k, self.metric)
-            return engine.index.search(feature, self.k, self.metric)[0]
-        query = feature if self.record is None else self.record.id  # by its id, it is left out of the answer
-        return engine.recommend(feedback.liked, feedback.disliked, self.k, query=query, rule=feedback.rule)
+
+def url_values(query: Query) -> dict[str, Any]:
+    """The arguments of ``url_for`` that spell a query."""
+    return query.to_url(default_k=this_site().settings.default_k)
 
 
 @search.get("/search")
 def by_id() -> ResponseReturnValue:
     """A search by an image of the index, by what is liked and disliked, or by both."""
-    if not request.args.keys() & {"id", "like", "dislike"}:
+    query = asked(request.args)
+    if not query.examples and query.text is None:
         # Also the address of an uploaded query, opened again.
         raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
-    image_id = parse_id(request.args.get("id"))
-    if image_id is None and "id" in request.args:
-        raise RequestError("The id of a picture must be a whole number from 0 up, as in /search?id=7.")
-    index = this_index()
-    k = parse_k(request.args.get("k"), this_site().settings.default_k)
-    metric = parse_metric(request.args.get("metric"))
-    record = None if image_id is None else index.engine.index.records([image_id])[0]
-    feedback, examples = _existing(parse_feedback(request.args, image_id))
-    feature = None if image_id is None else index.engine.index.feature(image_id)
-    return _answer(Search(index, k, metric, feedback, examples, record=record), feature)
+    return _answer(query)
 
 
 @search.post("/search")
 def by_upload() -> ResponseReturnValue:
-    """A search by an uploaded image, and by what is liked and disliked."""
-    index, settings = this_index(), this_site().settings
-    reader = UploadReader(read_upload(request, settings.max_upload_bytes), settings.max_upload_pixels)
-    k = parse_k(request.form.get("k"), settings.default_k)
-    metric = parse_metric(request.form.get("metric"))
-    feedback, examples = _existing(parse_feedback(request.form))
-    upload, feature = reader.decode(index.engine), reader.embed(index.engine)
-    return _answer(Search(index, k, metric, feedback, examples, upload=upload), feature)
+    """A search by an uploaded image and by what is liked and disliked; or by what a query in JSON says."""
+    engine, settings = this_index().engine, this_site().settings
+    if request.mimetype == "application/json":
+        return _answer_json()
+    upload = read_upload(request, settings.max_upload_bytes)
+    query = asked(request.form, upload=upload.data)
+    assert query.start is not None
+    reader = UploadReader(upload, settings.max_upload_pixels, query.start.box)
+    start = replace(query.start, source=reader.embed(engine))
+    return _answer(replace(query, examples=(start, *query.judged)), upload=reader.decode(engine))
 
 
-def _existing(feedback: Feedback) -> tuple[Feedback, dict[int, ImageRecord]]:
-    """The feedback on images that the index still holds, with their records."""
-    known = this_index().engine.index.known((*feedback.liked, *feedback.disliked))
-    records = {record.id: record for record in known}
-    return feedback.among(records), records
+def _answer_json() -> ResponseReturnValue:
+    """A search by a query in JSON, whose pictures may come with it."""
+    engine, settings = this_index().engine, this_site().settings
+    try:
+        body = parse_json(request.get_data())
+    except ValueError as error:
+        raise RequestError(f"The query is not JSON: {error}.") from error
+    query = Query.from_json(body, default_k=settings.default_k, max_k=MAX_K)
+    examples = []
+    for example in query.examples:
+        if isinstance(example.source, bytes):
+            reader = UploadReader(Upload(example.source, "image"), settings.max_upload_pixels, example.box)
+            example = replace(example, source=reader.embed(engine))
+        examples.append(example)
+    return _answer(replace(query, examples=tuple(examples)), as_json=True)
 
 
-def _answer(search: Search, feature: NDArray[np.float32] | None) -> ResponseReturnValue:
-    hits = search.rank(feature)
-    labels = None if feature is None else predict_labels(search.index.engine, feature)
-    if wants_json():
-        return _results_json(search, hits, labels)
-    return _results_page(search, hits, labels).render()
+def _answer(query: Query, *, upload: DecodedUpload | None = None, as_json: bool = False) -> ResponseReturnValue:
+    index = this_index()
+    images = index.engine.index
+    start = query.start
+    record = None if start is None or start.id is None else images.records([start.id])[0]
+    judged = {image.id: image for image in images.known([e.id for e in query.judged if e.id is not None])}
+    query = query.among(lambda example: example.id is None or example.id in judged)  # others were removed since
+    if query.metric == images.metric:
+        query = replace(query, metric=None)
+    results = index.engine.search(query)
+    search = Search(index, query, judged, record, upload)
+    labels = None if results.start is None else predict_labels(index, query, results.start)
+    if as_json or wants_json():
+        return _results_json(search, results, labels)
+    return _results_page(search, results, labels).render()
 
 
-def _results_json(search: Search, hits: list[Hit], labels: PredictedLabels | None) -> Response:
+def _results_json(search: Search, results: Results, labels: PredictedLabels | None) -> Response:
     """As ``searchengine search --json`` prints it, with the query, the feedback and the predicted labels."""
+    query = search.query
     more: dict[str, Any] = {}
-    feedback = search.feedback
-    if feedback:
-        more = {"liked": feedback.liked, "disliked": feedback.disliked, "rule": feedback.rule_used}
+    if query.judged:
+        liked, disliked = ([example.id for example in examples] for examples in (query.liked, query.disliked))
+        more = {"liked": liked, "disliked": disliked, "rule": query.rule_used}
     if labels is not None:
         more["predicted"] = labels.to_json()
-    if copies := count_copies(hits):
-        more["copies"] = copies
     return jsonify(
-        query=query_json(search.record, search.upload),
-        metric=None if feedback else search.metric_used,
+        query=query_json(search.record, search.upload, None if query.start is None else query.start.box),
+        metric=None if query.judged else results.metric,
+        ranked_by=results.ranked_by,
+        total=results.total,
+        cursor=None if results.cursor is None else str(results.cursor),
         **more,
-        hits=[hit.to_dict() for hit in hits],
+        hits=[hit.to_dict() for hit in results],
     )
 
 
-def _results_page(search: Search, hits: list[Hit], labels: PredictedLabels | None) -> ResultsPage:
-    index, record, feedback, metric = search.index, search.record, search.feedback, search.metric_used
+def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> ResultsPage:
+    index, record, query, metric = search.index, search.record, search.query, search.metric
     status, normalized = index.engine.index.status(), index.engine.index.normalized
-    cards = cards_of(hits, normalized=normalized, metric=metric)
-    left_out = len(search.examples) + (record is not None) if feedback else 0
-    more = next_k(len(hits), search.k, status.images - left_out)
-    nearest = next((hit for hit in hits if record is None or hit.id != record.id), None)
-    comparable = not feedback and metric == index.engine.index.metric
+    cards = cards_of(results.hits, normalized=normalized, metric=results.metric)
+    kept = url_values(replace(query, examples=(), text=None, cursor=None))
+    k = kept.pop("k", None)
+    box = None if query.start is None else query.start.box
+    larger_k = None if query.cursor else next_k(len(results), query.k, results.total)
     return ResultsPage(
         record=record,
         upload=search.upload,
-        k=search.k,
-        more=more,
-        indexes=index_choices(record=record, uploaded=search.upload is not None, **search.kept),
-        status=status,
+        k=query.k,
+        indexes=index_choices(record=record, uploaded=search.upload is not None, k=k, box=box, **kept),
+        total=results.total,
+        shown=results[-1].rank if results else 0,
         extractor=status.extractor,
         metric=metric_title(metric),
-        cosine=cosine_is_score(metric, normalized=normalized),
+        cosine=cosine_is_score(results.metric, normalized=normalized),
         alike=alike_sentence(metric, normalized=normalized),
-        cards=relative(cards) if feedback else cards,
-        kept=search.kept,
-        feedback=feedback,
-        feedback_links=FeedbackChoices(feedback, search.address_with),
-        examples=[Example(card_of(example), id_ in feedback.liked) for id_, example in search.examples.items()],
-        rules=rule_choices(feedback, search.address_with),
-        metrics=metric_choices(metric, lambda other: search.address(metric=other)),
+        cards=relative(cards) if query.judged else cards,
+        box="" if box is None else str(box),
+        kept=kept,
+        judged=query.in_words(),
+        rule=query.rule_used,
+        feedback_links=FeedbackChoices(query, search.address),
+        examples=[
+            Example(card_of(search.examples[example.id]), example.sign == LIKED)
+            for example in query.judged
+            if example.id is not None
+        ],
+        rules=rule_choices(query, search.changed),
+        metrics=metric_choices(metric, search.changed),
         comparison=_comparison(search),
         predicted=labels,
-        more_values={"id": None if record is None else record.id, **search.kept, **feedback.url_values, "k": more},
-        nothing_close=comparable and nearest is not None and index.nearness.is_far(nearest.distance),
-        copies=copies_sentence(hits),
+        cursor="" if results.cursor is None else str(results.cursor),
+        more=None if results.cursor is None else search.changed(cursor=results.cursor),
+        larger=search.changed(k=larger_k) if larger_k else None,
+        larger_k=larger_k,
+        first=None if query.cursor is None else search.changed(),
+        nothing_close=not query.judged and not query.cursor and not _is_close(index, query, results),
     )
+
+
+def _is_close(index: ServedIndex, query: Query, results: Results) -> bool:
+    """Whether anything but the image that is searched by is near; True where distances cannot tell."""
+    itself = None if query.start is None else query.start.id
+    nearest = next((hit for hit in results if hit.id != itself), None)
+    comparable = results.metric == index.engine.index.metric
+    return not comparable or nearest is None or not index.nearness.is_far(nearest.distance)
 
 
 def _comparison(search: Search) -> Address:
     """The page that shows another ranking beside this one."""
-    other, other_metric = other_side(search.index, search.metric_used)
-    values = {
-        "k": search.kept["k"],
+    other, other_metric = other_side(search.index, search.metric)
+    values: dict[str, Any] = {
+        "k": url_values(search.query).get("k"),
         "left": search.index.name,
-        "left_by": search.kept["metric"],
+        "left_by": search.query.metric,
         "right": other.name,
         "right_by": None if other_metric == other.engine.index.metric else other_metric,
     }
@@ -258,20 +291,35 @@ def _comparison(search: Search) -> Address:
     return Address(url_for("pages.home"), again=url_for("compare.by_upload", **values))
 
 
-def predict_labels(engine: Engine, feature: NDArray[np.float32]) -> PredictedLabels | None:
-    """The labels that the index's classifier predicts for a (d,) or (1, d) feature; None without a classifier."""
+def predict_labels(index: ServedIndex, query: Query, start: NDArray[np.float32]) -> PredictedLabels | None:
+    """The labels that the index's classifier predicts for the (1, d) start of a query; None without a classifier.
+
+    It is sure only where the label is also that of most of the nearest images, and these are near.
+    """
+    engine = index.engine
     try:
         classifier = engine.classifier()
         if classifier is None:
             return None
-        labels = classifier.predict(feature)
+        labels = classifier.predict(start)
     except (IndexError_, QueryError) as error:
         # The log names the file; the page names no path, and shows the search without a label.
         _warn_once(str(error))
         return PredictedLabels(problem=_UNUSABLE)
-    best = labels[:1] + [label for label in labels[1:_MAX_LABELS] if label.probability >= _MIN_PROBABILITY]
+    itself = None if query.start is None else query.start.id
+    hits = engine.index.search(start, NEIGHBOURS + 1)[0]
+    neighbours = [hit for hit in hits if hit.id != itself][:NEIGHBOURS]
+    votes = [share.label for share in vote([hit.record.labels for hit in neighbours])][:1]
+    is_close = bool(neighbours) and not index.nearness.is_far(neighbours[0].distance)
+    best: list[Prediction] = []
+    unsure: tuple[str, ...] = ()
+    if is_close and votes == [labels[0].label]:
+        best = labels[:1] + [label for label in labels[1:_MAX_LABELS] if label.probability >= _MIN_PROBABILITY]
+    else:
+        unsure = tuple(dict.fromkeys([labels[0].label, *votes, *(label.label for label in labels[1:2])]))[:2]
     held_out = classifier.report.logistic
-    return PredictedLabels(tuple(best), None if held_out is None else held_out.accuracy, classifier.stale)
+    accuracy = None if held_out is None else held_out.accuracy
+    return PredictedLabels(tuple(best), unsure, accuracy, classifier.stale)
 
 
 @lru_cache(maxsize=32)

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageTooLargeError
 from searchengine.extractors import ExtractorSpec
+from searchengine.images import Part
 from searchengine.images.isolation import given_up_when, is_ordinary
+from searchengine.query import Box, Example
 from searchengine.settings import variable
 from searchengine.web.engines import Engine, QueryReader
 from searchengine.web.queries import RequestError
@@ -121,7 +123,7 @@ class Upload:
 class DecodedUpload:
     """``pixels``: (h, w, 3) uint8 RGB of the extractor's input size; ``preview``: a small copy, (h, w, 3) uint8 RGB.
 
-    ``width`` and ``height`` are the original's.
+    ``width`` and ``height`` are the original's. Of a part, the pixels are its own, and the rest is the whole picture's.
     """
 
     name: str
@@ -141,11 +143,15 @@ class DecodedUpload:
 
 
 class UploadReader:
-    """Decodes and embeds an upload as each index wants it; indexes of one extractor share the work."""
+    """Decodes and embeds an upload, or the part in a box, as each index wants it.
 
-    def __init__(self, upload: Upload, max_pixels: int) -> None:
+    Indexes of one extractor share the work.
+    """
+
+    def __init__(self, upload: Upload, max_pixels: int, box: Box | None = None) -> None:
         self._upload = upload
         self._max_pixels = max_pixels
+        self._part = None if box is None else box.part
         self._decoded: dict[str, DecodedUpload] = {}
         self._embedded: dict[str, NDArray[np.float32]] = {}
 
@@ -155,7 +161,7 @@ class UploadReader:
         if (reason := why_no_uploads(spec)) is not None:
             raise RequestError(reason)
         if spec.fingerprint not in self._decoded:
-            self._decoded[spec.fingerprint] = _decode(self._upload, engine.extractor(), self._max_pixels)
+            self._decoded[spec.fingerprint] = _decode(self._upload, engine.extractor(), self._max_pixels, self._part)
         return self._decoded[spec.fingerprint]
 
     def embed(self, engine: Engine) -> NDArray[np.float32]:
@@ -177,6 +183,8 @@ def read_upload(request: Request, max_bytes: int) -> Upload:
     files = [file for _, file in request.files.items(multi=True)]
     images = request.files.getlist("image")
     if not files:
+        if request.form.get("image"):
+            Example(request.form["image"])  # type: ignore[arg-type]  # says of an address that it is not fetched
         raise RequestError("No picture came with the request. Choose a picture first, then search.")
     if not images:
         raise RequestError("The picture came in another form field. Send it in the field “image”.")
@@ -224,11 +232,11 @@ def drain(environ: dict[str, Any], max_bytes: int) -> None:
         return
 
 
-def _decode(upload: Upload, reader: QueryReader, max_pixels: int) -> DecodedUpload:
+def _decode(upload: Upload, reader: QueryReader, max_pixels: int, part: Part | None) -> DecodedUpload:
     """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
     try:
         with _TURNS.turn(upload.data):
-            decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE)
+            decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE, part)
     except ImageTooLargeError as error:
         bound = f"{max_pixels // 1_000_000} megapixels: {variable('max_upload_megapixels')}"
         raise ImageTooLargeError(f"{error} This server takes {bound}.") from error

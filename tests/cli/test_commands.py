@@ -59,7 +59,7 @@ def test_search(index: Path, drawings: Path, capsys: Said) -> None:
     assert answer["query"] == str(query)
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4]
     first = answer["hits"][0]
-    assert first.keys() == {"rank", "id", "path", "distance", "score", "label", "labels"}
+    assert first.keys() == {"rank", "id", "path", "distance", "score", "label", "labels", "stands_for"}
     assert (first["path"], first["label"]) == ("warm/03.jpg", "warm")
     assert first["distance"] < 1e-3
     assert first["score"] > 0.999

@@ -24,17 +24,19 @@ from searchengine.settings import Precision, Runtime
 
 Said = pytest.CaptureFixture[str]
 
+_FILTER = "--label --folder --after --before --format --camera --min-width --max-width --min-height --max-height --ids "
+_QUERY = "--box --like --dislike --rule -k --k --cursor --distinct --copies --metric "
 _ENGINE = "--index-dir --images-dir --precision --runtime --json "
 PROMISED = {
     "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
     "--scaled-decoding --metric --batch-size --rebuild --prune --prune-all --relocate --strict "
     "--no-default-excludes --follow-links --check-content "
     "--index-dir --precision --runtime --json",
-    "search": _ENGINE + "--id --vector -k --k --vote --metric",
+    "search": _ENGINE + _QUERY + _FILTER + "--id --vector --text --vote",
     "neighbours": "--index-dir --images-dir --out -k --k --metric --format --pictures --json",
     "evaluate": _ENGINE + "--queries --metric --recall-at --report --seed",
     "classify": _ENGINE + "--id --fit --method -k --k",
-    "recommend": _ENGINE + "--like --dislike --query -k --k --rule",
+    "recommend": _ENGINE + _QUERY + _FILTER + "--query",
     "train": "--out --labels --exclude --backbone --model --layer --pooling --weights --preprocessing --input-size "
     "--thaw --precision --runtime --dim --margin --triplets --batch --images-a-class --learning-rate --weight-decay "
     "--blend --dropout --views --split --validation --epochs --patience --seed --restart --json",

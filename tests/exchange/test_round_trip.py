@@ -319,7 +319,7 @@ def test_a_picture_cannot_be_asked_for(features: Rows, tmp_path: Path) -> None:
     engine.warm()  # nothing to warm
     with pytest.raises(QueryError, match=r"imported.*--id.*--vector"):
         engine.search(picture((1, 2, 3)))
-    assert engine.search_id(11)[0].id == 11
+    assert engine.search(11)[0].id == 11
     assert "Imported features (a.npz), not normalised" in engine.index.status().extractor
     engine.close()
 

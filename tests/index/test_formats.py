@@ -69,7 +69,7 @@ def test_reading_changes_nothing_on_the_disk(unpack: Unpack) -> None:
         assert engine.index.paths == PATHS
         assert engine.index.labels == ["cats", "cats", "dogs", "dogs"]
         assert engine.index.ids.tolist() == [1, 2, 3, 4]
-        assert [hit.id for hit in engine.search_id(1)][:2] == [1, 2]
+        assert [hit.id for hit in engine.search(1)][:2] == [1, 2]
         assert engine.index.status().skipped == 1
         assert [record.id for record in engine.index.sample(2)] == [1, 3]
     assert verify(folder).sound

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from searchengine.cli import search
-from searchengine.cli.options import EXAMPLE
 from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import QueryError, UnknownImageError
 from searchengine.exchange import ImportOptions, import_features
-from searchengine.feedback import (
-    EXEMPLAR_SVM,
-    ROCCHIO,
-    RULES,
-    Examples,
-    exemplar_svm,
-    linear_svm,
-    rocchio,
-    search_by_feedback,
-)
+from searchengine.feedback import exemplar_svm, linear_svm, rocchio
+from searchengine.index.types import Hit
+from searchengine.indexing import update_index
+from searchengine.query import EXEMPLAR_SVM, ROCCHIO, RULES, Query
+from tests.fakes import FakeExtractor, write_pictures
 from tests.learn.conftest import Indexed, clouds
 
 
@@ -54,12 +48,17 @@ def test_recommend_equals_a_loop(rule: str, indexed: Indexed) -> None:
     cosines = rows @ (w / np.linalg.norm(w))
     expected = sorted((-round(float(cosines[i]), 6), i + 1) for i in range(40) if i + 1 not in (*liked, *disliked))
     engine = SearchEngine(index)
-    hits = engine.recommend(liked, disliked, k=100, rule=rule)
+
+    def recommend(start: int | None = None, **rest: Any) -> list[Hit]:
+        query = Query.of(start, **{"liked": liked, "disliked": disliked, "k": 100, "rule": rule, **rest})
+        return list(engine.search(query))
+
+    hits = recommend()
     assert [(-round(hit.score, 6), hit.id) for hit in hits] == expected
     assert [hit.rank for hit in hits] == list(range(1, 37))
-    assert [hit.id for hit in engine.recommend(liked, disliked, k=3, rule=rule)] == [id_ for _, id_ in expected[:3]]
-    assert 7 not in [hit.id for hit in engine.recommend(liked, disliked, 100, query=7, rule=rule)]
-    again = engine.recommend([*liked, 4], disliked, k=100, rule=rule)
+    assert [hit.id for hit in recommend(k=3)] == [id_ for _, id_ in expected[:3]]
+    assert 7 not in [hit.id for hit in recommend(7)]
+    again = recommend(liked=[*liked, 4])
     assert [hit.id for hit in again] == [hit.id for hit in hits]  # to like twice is to like once
 
 
@@ -81,7 +80,9 @@ def test_distances_are_those_of_the_index_where_it_ranks_by_direction(
     np.save(tmp_path / "a.npy", features)
     import_features(tmp_path / "a.npy", tmp_path / "index", ImportOptions(metric=metric, normalize=normalize))
     index = open_index(tmp_path / "index")
-    for hit in search_by_feedback(index, Examples(features[:1]), Examples(features[:0]), 12, rule=ROCCHIO):
+    hits = SearchEngine(index).search(Query.of(liked=[features[0]], k=12, rule=ROCCHIO))
+    assert len(hits) == 12
+    for hit in hits:
         row, liked = features[hit.id - 1], features[0]
         cosine = float(row @ liked / np.linalg.norm(row) / np.linalg.norm(liked))
         assert hit.score == pytest.approx(cosine, abs=1e-6)
@@ -110,56 +111,45 @@ def test_feedback_helps(rule: str, indexed: Indexed) -> None:
     before = after = 0
     for query in range(1, 181, 15):
         label = labels[query - 1]
-        found = engine.search_id(query, 60)[1:]
+        found = engine.search(query, 60)[1:]
         liked = [hit.id for hit in found[:20] if hit.label == label][:3]
         disliked = [hit.id for hit in found[:20] if hit.label != label][:3]
         rest = [hit.label for hit in found if hit.id not in (*liked, *disliked)]
         before += rest[:20].count(label)
-        after += [hit.label for hit in engine.recommend(liked, disliked, 20, query=query, rule=rule)].count(label)
+        judged = Query.of(query, liked=liked, disliked=disliked, k=20, rule=rule)
+        after += [hit.label for hit in engine.search(judged)].count(label)
     assert after > before
 
 
 def test_what_is_refused(indexed: Indexed) -> None:
     features, labels = clouds((5, 5))
-    index = indexed(features, labels)
-    engine = SearchEngine(index)
+    engine = SearchEngine(indexed(features, labels))
     for liked, disliked in (([], [1]), ([], []), ([1, 2], [2])):
         with pytest.raises(QueryError):
-            engine.recommend(liked, disliked)
+            engine.search(Query.of(liked=liked, disliked=disliked))
     for rule in RULES:
         with pytest.raises(QueryError):
-            engine.recommend([], [1], rule=rule)
+            engine.search(Query.of(disliked=[1], rule=rule))
     with pytest.raises(QueryError, match="cancel out"):
-        search_by_feedback(index, Examples(np.zeros((1, 4))), Examples(np.zeros((0, 4))), rule=ROCCHIO)
+        engine.search(Query.of(liked=[np.zeros(features.shape[1], dtype=np.float32)], rule=ROCCHIO))
     with pytest.raises(UnknownImageError):
-        engine.recommend([77])
+        engine.search(Query.of(liked=[77]))
     with pytest.raises(QueryError, match="exemplar-svm"):
-        engine.recommend([1], rule="magic")
+        Query.of(liked=[1], rule="magic")
     for k in (0, -1, True, 1.5):
         with pytest.raises(QueryError):
-            engine.recommend([1], k=k)  # type: ignore[arg-type]
-    assert engine.recommend(range(1, 11)) == []  # all of them liked: nothing is left
+            Query.of(liked=[1], k=k)
+    assert list(engine.search(Query.of(liked=range(1, 11)))) == []  # all of them liked: nothing is left
 
 
-def test_contents_are_left_out_however_many_copies(indexed: Indexed, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = np.ones((30, 4), dtype=np.float32)
-    features[25:] = clouds((5,))[0]
-    index = indexed(features)
-    known = index.known
-
-    def with_contents(ids: list[int]) -> list[object]:
-        from dataclasses import replace
-
-        return [replace(one, content_hash="aa" if one.id <= 25 else "bb") for one in known(ids)]
-
-    monkeypatch.setattr(index, "known", with_contents)
-    liked = Examples(features[:1], content_hashes=frozenset({"aa"}))
-    hits = search_by_feedback(index, liked, Examples(features[:0]), 2, rule=EXEMPLAR_SVM)
-    assert len(hits) == 2
-    assert all(hit.id > 25 for hit in hits)
-
-
-def test_command_line_offers_every_rule() -> None:
-    assert search.RULES == RULES
-    assert EXAMPLE.convert("42", None, None) == 42
-    assert EXAMPLE.convert("./42", None, None) == Path("42")
+def test_contents_are_left_out_however_many_copies(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", **{f"copy{number:02}": 90 for number in range(25)})
+    write_pictures(tmp_path / "in", black=0, grey=60, white=255)
+    update_index([tmp_path / "in"], tmp_path / "index", extractor=FakeExtractor())
+    engine = SearchEngine(open_index(tmp_path / "index"))
+    engine._extractor = (engine.index.fingerprint, FakeExtractor())
+    for liked in (tmp_path / "in" / "copy00.png", (tmp_path / "in" / "copy00.png").read_bytes()):
+        hits = engine.search(Query.of(liked=[liked], k=2, rule=EXEMPLAR_SVM))
+        assert len(hits) == 2
+        assert not any("copy" in hit.path for hit in hits)
+    engine.close()

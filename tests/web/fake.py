@@ -7,7 +7,7 @@ The feature of a picture is its average colour, scaled to length one: a red pict
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
@@ -19,11 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from searchengine import images
-from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
+from searchengine.engine import SearchEngine
+from searchengine.errors import SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.columns import facet
-from searchengine.index.filters import EVERYTHING, Facets, Filter
+from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
@@ -91,8 +92,29 @@ class FakeIndex:
         self.images = {last - id_: replace(record, id=last - id_) for id_, record in sorted(self.images.items())}
         self._features = {last - id_: feature for id_, feature in self._features.items()}
 
-    def search(self, queries: ArrayLike, k: int = 20, metric: str | None = None) -> list[list[Hit]]:
-        return [self._nearest(query, k, metric or self.metric) for query in np.atleast_2d(np.asarray(queries, float))]
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 20,
+        metric: str | None = None,
+        *,
+        filter: Filter = EVERYTHING,
+        after: Cursor | None = None,
+    ) -> list[list[Hit]]:
+        found = [
+            self._nearest(query, filter, metric or self.metric) for query in np.atleast_2d(np.asarray(queries, float))
+        ]
+        if after is not None:
+            found = [[hit for hit in hits if (hit.distance, hit.id) > (after.distance, after.id)] for hits in found]
+        return [[replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)] for hits in found]
+
+    @property
+    def typical_length(self) -> float:
+        return float(np.sqrt(np.mean([feature @ feature for feature in self._features.values()])))
+
+    @property
+    def newest(self) -> int:
+        return max(self.images, default=-1)
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
         self.records([image_id])
@@ -161,8 +183,10 @@ class FakeIndex:
     def __len__(self) -> int:
         return len(self.images)
 
-    def _nearest(self, query: NDArray[np.float64], k: int, metric: str) -> list[Hit]:
-        distances = sorted((DISTANCES[metric](feature, query), number) for number, feature in self._features.items())
+    def _nearest(self, query: NDArray[np.float64], filter: Filter, metric: str) -> list[Hit]:
+        distances = sorted(
+            (DISTANCES[metric](self._features[record.id], query), record.id) for record in self._passing(filter)
+        )
         return [
             Hit(
                 rank=rank,
@@ -173,15 +197,15 @@ class FakeIndex:
                 label=self.images[number].label,
                 record=self.images[number],
             )
-            for rank, (distance, number) in enumerate(distances[:k], 1)
+            for rank, (distance, number) in enumerate(distances, 1)
         ]
 
 
-class FakeEngine:
+class FakeEngine(SearchEngine):
     """Searches a ``FakeIndex``; it is its own extractor, and has no map, no groups and no evaluation."""
 
     def __init__(self, folder: Path, *, normalized: bool = True) -> None:
-        self.index = FakeIndex(folder, normalized=normalized)
+        super().__init__(FakeIndex(folder, normalized=normalized))
         self.warmed = False
         self.classified_by: Classifier | SearchEngineError | None = None
         self.queries: list[NDArray[np.uint8]] = []
@@ -193,36 +217,17 @@ class FakeEngine:
     def extractor(self) -> FakeEngine:
         return self
 
-    def preprocess(self, data: bytes, max_pixels: int, preview: int) -> DecodedImage:
-        return images.decode(data, size=INPUT_SIZE, preview=preview, max_pixels=max_pixels)
+    def preprocess(self, data: bytes, max_pixels: int, preview: int, part: images.Part | None = None) -> DecodedImage:
+        return images.decode(data, size=INPUT_SIZE, preview=preview, max_pixels=max_pixels, part=part)
 
     def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         self.queries += pictures
         features = [self.index.feature_of(picture.reshape(-1, 3).mean(axis=0)) for picture in pictures]
         return np.stack(features).astype(np.float32)
 
-    def recommend(
-        self,
-        liked: Sequence[int],
-        disliked: Sequence[int],
-        k: int,
-        *,
-        query: int | NDArray[np.float32] | None = None,
-        rule: str | None = None,
-    ) -> list[Hit]:
-        """Nearest to the mean of what is liked, less half of that of what is disliked (all of it by "rocchio")."""
-        away = 1.0 if rule == "rocchio" else 0.5
-        wanted = [self.index.feature(id_) for id_ in liked]
-        if query is not None:
-            wanted.append(self.index.feature(query) if isinstance(query, int) else query[0])
-        if not wanted:
-            raise QueryError("Name at least one liked image: nothing can be recommended from dislikes alone.")
-        direction = np.mean(wanted, axis=0)
-        if disliked:
-            direction = direction - away * np.mean([self.index.feature(id_) for id_ in disliked], axis=0)
-        judged = {*liked, *disliked, query if isinstance(query, int) else 0}
-        ranked = [hit for hit in self.index.search(direction, len(self.index), "cosine")[0] if hit.id not in judged]
-        return [replace(hit, rank=rank) for rank, hit in enumerate(ranked[:k], 1)]
+    def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
+        ids = [id_ for id_ in self.index.images if id_ not in without]
+        return np.stack([self.index.feature(id_) for id_ in ids])
 
     def classifier(self) -> Classifier | None:
         if isinstance(self.classified_by, SearchEngineError):

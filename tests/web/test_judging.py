@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from searchengine.errors import IndexDamagedError
-from searchengine.web.queries import Feedback
+from searchengine.query import DISLIKED, LIKED, Query
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw
 
@@ -36,13 +36,12 @@ def upload(**fields: Any) -> dict[str, Any]:
 
 
 def test_what_is_said_of_a_picture_counts_last() -> None:
-    judged = Feedback().liking(3).disliking(4).liking(4)
-    assert judged == Feedback(liked=(3, 4))
-    assert judged.disliking(3) == Feedback(liked=(4,), disliked=(3,))
-    assert judged.without(3).without(4) == Feedback()
-    assert not Feedback(rule="rocchio")
-    assert Feedback(rule="rocchio").url_values["rule"] is None
-    assert judged.disliking(9).in_words() == "2 liked, 1 disliked"
+    judged = Query().judging(3, LIKED).judging(4, DISLIKED).judging(4, LIKED)
+    assert judged == Query.of(liked=[3, 4])
+    assert judged.judging(3, DISLIKED) == Query.of(liked=[4], disliked=[3])
+    assert judged.without(3).without(4) == judged.without_judgements() == Query()
+    assert Query(rule="rocchio") == Query()
+    assert judged.judging(9, DISLIKED).in_words() == "2 liked, 1 disliked"
 
 
 def test_likes_change_the_ranking(client: FlaskClient, engine: FakeEngine) -> None:
@@ -91,10 +90,16 @@ def test_the_page_says_by_what_rule_and_takes_back(client: FlaskClient, engine: 
 def test_more_of_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
     client = make_app(engine, tmp_path, DEFAULT_K=10).test_client()
     address = "/search?id=1&like=2&dislike=3"
-    page = html.unescape(client.get(address).text)
-    assert f'href="{address}&k=40"' in page.replace("id=1&k=40&like=2&dislike=3", "id=1&like=2&dislike=3&k=40")
-    assert len(ids_on(client.get(f"{address}&k=42").text)) == 42
-    assert 'class="more"' not in client.get(f"{address}&k=42").text
+    shown: list[int] = []
+    more: str | None = address
+    while more is not None:
+        page = client.get(more).text
+        shown += ids_on(page)
+        assert f"{len(shown)} of 42" in page
+        link = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
+        more = html.unescape(link[1]) if link else None
+    assert shown == ids_on(client.get(f"{address}&k=42").text)
+    assert len(shown) == 42
 
 
 def test_an_upload_is_judged_by(client: FlaskClient, engine: FakeEngine) -> None:
@@ -115,7 +120,7 @@ def test_an_upload_is_judged_by(client: FlaskClient, engine: FakeEngine) -> None
         (f"/search?id=1&like={2**63}", "named by its id"),
         ("/search?id=1&like=2&dislike=2", "Picture 2 is both liked and disliked"),
         ("/search?id=1&dislike=1", "cannot be disliked too"),
-        ("/search?id=1&like=2&rule=best", "There is no rule “best” here. There are: exemplar-svm, rocchio."),
+        ("/search?id=1&like=2&rule=best", "There is no rule “best”. There are: exemplar-svm, rocchio."),
         ("/search?dislike=2", "at least one liked image"),
         ("/search?like=4711", "at least one liked image"),
         ("/search?id=1&" + "&".join(f"like={n}" for n in range(2, 103)), "At most 100 pictures"),

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from searchengine.engine import SearchEngine
 from searchengine.index.local import LocalIndex
 from searchengine.learn import fit_classifier, load_classifier, save_classifier, training_set
+from searchengine.query import Query
 from tests.analyse.mapping.filled import fill
 from tests.web.mapped import app_of, fill_index
 
@@ -32,12 +33,13 @@ def client(index: LocalIndex, tmp_path: Path) -> FlaskClient:
 @pytest.mark.parametrize("rule", ["exemplar-svm", "rocchio"])
 def test_the_ranking_is_that_of_the_rule(client: FlaskClient, index: LocalIndex, rule: str) -> None:
     engine = SearchEngine(index)
-    expected = engine.recommend([4, 5], [2], 12, query=1, rule=rule)
+    judged = {"liked": [4, 5], "disliked": [2], "k": 12, "rule": rule}
+    expected = engine.search(Query.of(1, **judged))
     body = client.get(f"/search?id=1&like=4&like=5&dislike=2&rule={rule}&k=12", headers=JSON).get_json()
     assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in expected]
     assert body["rule"] == rule
     # A query as its feature, which is how an upload comes, ranks as the same one by its id.
-    by_feature = engine.recommend([4, 5], [2], 12, query=index.feature(1)[None], rule=rule)
+    by_feature = engine.search(Query.of(index.feature(1), **judged))
     assert [hit.id for hit in by_feature if hit.id != 1][:11] == [hit.id for hit in expected][:11]
 
 

@@ -6,12 +6,15 @@ import html
 import io
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from numpy.typing import ArrayLike
 from PIL import Image
 
-from searchengine.index.types import RunProgress
+from searchengine.index.types import Hit, RunProgress
 from searchengine.web.cards import closeness_of
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, draw
@@ -72,7 +75,7 @@ def test_search_by_id_ranks_as_worked_out_by_hand(client: FlaskClient, engine: F
     assert body["query"] == {"id": red, "path": engine.index.record(red).path}
     hits = body["hits"]
     assert [hit["rank"] for hit in hits] == list(range(1, 46))
-    assert set(hits[0]) == {"rank", "id", "path", "distance", "score", "label"}
+    assert set(hits[0]) == {"rank", "id", "path", "distance", "score", "label", "stands_for"}
     assert hits[0]["id"] == red
     labels = list(dict.fromkeys(hit["label"] for hit in hits))
     assert labels[:3] == ["red", "orange", "yellow"]
@@ -86,7 +89,7 @@ def test_search_by_id_is_a_page_that_can_be_shared(client: FlaskClient) -> None:
     assert len(ids_on(page)) == 5
     assert "this picture" in page
     assert "Load more" in page
-    assert 'href="/search?id=3&amp;k=35"' in page
+    assert 'href="/search?id=3&amp;k=5&amp;cursor=' in page
     assert "5 of 45" in page
 
 
@@ -152,10 +155,16 @@ def test_bad_ks(client: FlaskClient, k: str) -> None:
     assert client.get("/", query_string={"k": k}).status_code == 400
 
 
-def test_an_image_removed_after_the_search_does_no_harm(client: FlaskClient, engine: FakeEngine) -> None:
+def test_an_image_removed_after_the_search_does_no_harm(
+    client: FlaskClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search = engine.index.search
     (hits,) = search(engine.index.feature(1), 5)
-    engine.index.search = lambda queries, k, metric=None: [hits] if k == 5 else search(queries, k, metric)
+
+    def search_before(queries: ArrayLike, k: int, metric: str | None = None, **rest: Any) -> list[list[Hit]]:
+        return [hits] if np.ndim(queries) == 1 or len(queries) == 1 else search(queries, k, metric, **rest)
+
+    monkeypatch.setattr(engine.index, "search", search_before)
     engine.index.forget(hits[2].id)
     assert ids_on(client.get("/search?id=1&k=5").text) == [hit.id for hit in hits]
 

@@ -62,7 +62,7 @@ def test_a_query_and_an_update_say_how_to_rebuild_it(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with closing(SearchEngine.open(index)) as engine:
-        assert [hit.id for hit in engine.search_id(2, k=1)]
+        assert [hit.id for hit in engine.search(2, k=1)]
         with pytest.raises(QueryError, match=REBUILD):
             engine.search(tmp_path / "photos" / "a.png")
     with pytest.raises(IndexingError, match=REBUILD):

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.mapping.rows import Rows
+from searchengine.index.metrics import NEAR_DUPLICATE
 from searchengine.progress import QUIET, Progress
 
-THRESHOLD = 0.2
+THRESHOLD = NEAR_DUPLICATE
 _PRODUCTS = 2**22  # distances, or numbers of rows, that are held at a time
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
