@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,10 @@ def pages(engine: SearchEngine, query: Query) -> list[list[int]]:
         query = replace(query, cursor=Cursor.parse(str(results.cursor)))
 
 
+def ids_of_pages(engine: SearchEngine, query: Query) -> list[int]:
+    return list(chain.from_iterable(pages(engine, query)))
+
+
 def tied_features() -> NDArray[np.float32]:
     features = np.random.default_rng(0).random((60, 8), dtype=np.float32)
     features[:30] = features[0] * 2  # the longest, so that the inner product ranks them first, too
@@ -59,11 +64,11 @@ def test_pages_together_are_the_whole_ranking(tmp_path: Path, metric: str, k: in
         assert sorted(whole) == list(range(1, 61))
         plain = [hit.id for hit in engine.index.search(engine.index.feature(id_), 100, metric)[0]]
         assert [other for other in whole if other != id_] == [other for other in plain if other != id_]
-        assert sum(pages(engine, Query.of(id_, k=k, metric=metric)), []) == whole
+        assert ids_of_pages(engine, Query.of(id_, k=k, metric=metric)) == whole
         if id_ in (1, 20, 51):
             assert whole[0] == id_  # before its copies, and a feature of zeros before all
     vector = engine.index.feature(33)
-    assert sum(pages(engine, Query.of(vector, k=k, metric=metric)), []) == [
+    assert ids_of_pages(engine, Query.of(vector, k=k, metric=metric)) == [
         hit.id for hit in engine.index.search(vector, 100, metric)[0]
     ]
 
@@ -85,8 +90,7 @@ def test_pages_fit_together_while_the_index_grows(tmp_path: Path, judged: bool, 
     np.save(tmp_path / "more.npy", features[250:])
     import_features(tmp_path / "more.npy", tmp_path / "index", ImportOptions(append=True))
     assert len(engine.index) == 300
-    following = pages(engine, replace(query, cursor=first.cursor))
-    seen = [hit.id for hit in first] + sum(following, [])
+    seen = [hit.id for hit in first] + ids_of_pages(engine, replace(query, cursor=first.cursor))
     assert len(set(seen)) == len(seen)
     assert [id_ for id_ in seen if id_ <= 250] == whole
 
