@@ -292,7 +292,9 @@ def test_without_scripts(open_page: OpenPage) -> None:
     page.locator(".card .picture").first.click()
     expect(page.get_by_text("this picture")).to_be_visible()
     page.get_by_role("link", name="Load more").click()
-    expect(page.locator(".card")).to_have_count(45)
+    expect(page.locator(".card")).to_have_count(15)  # those after the 30
+    page.get_by_role("link", name="From the first").click()
+    expect(page.locator(".card")).to_have_count(30)
     choose(page, TEXT)
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_text("not an image")).to_be_visible()
