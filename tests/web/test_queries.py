@@ -1,0 +1,156 @@
+"""Queries as a browser and a program spell them: parts of a picture, pages of results, JSON, copies, the label."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from tests.web.conftest import encoded, make_app
+from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw, draw_collection
+
+JSON = {"Accept": "application/json"}
+
+
+def ids_on(page: str) -> list[int]:
+    return [int(found) for found in re.findall(r'<li class="card" id="i(\d+)"', page)]
+
+
+def halves() -> bytes:
+    """Red on the left, blue on the right."""
+    image = Image.new("RGB", (200, 100), COLOURS["red"])
+    image.paste(COLOURS["blue"], (100, 0, 200, 100))
+    return encoded(image)
+
+
+def posted(client: FlaskClient, **fields: str) -> Any:
+    return client.post(
+        "/search", data={"image": (io.BytesIO(halves()), "halves.png"), **fields}, headers=JSON
+    ).get_json()
+
+
+def test_the_part_of_an_upload_is_what_is_searched_by(client: FlaskClient) -> None:
+    for box, colour in (("0,0,.5,1", "red"), ("0.5,0.25,0.5,0.5", "blue")):
+        answer = posted(client, box=box, k="3")
+        assert [hit["label"] for hit in answer["hits"]] == [colour] * 3
+        assert answer["query"]["box"] == [float(side) for side in box.split(",")]
+    page = client.post("/search", data={"image": (io.BytesIO(halves()), "halves.png"), "box": "0,0,.5,1"}).text
+    assert "part 0.0,0.0,0.5,1.0" in page
+    assert "200 \u00d7 100" in page  # the whole picture is shown
+    assert 'data-again="/search?box=0.0,0.0,0.5,1.0&amp;metric=manhattan"' in page
+
+
+def test_the_part_of_a_picture_of_the_index(tmp_path: Path) -> None:
+    draw_collection(tmp_path / "in", 16)
+    (tmp_path / "in" / "a.png").write_bytes(halves())
+    engine = FakeEngine(tmp_path / "in")
+    client = make_app(engine, tmp_path).test_client()
+    (id_,) = (record.id for record in engine.index.sample(99) if record.path == "a.png")
+    answer = client.get(f"/search?id={id_}&box=.5,0,.5,1&k=2", headers=JSON).get_json()
+    assert [hit["label"] for hit in answer["hits"]] == ["blue", "blue"]
+    page = client.get(f"/search?id={id_}&box=.5,0,.5,1").text
+    assert 'name="box" value="0.5,0.0,0.5,1.0"' in page
+    (tmp_path / "in" / "a.png").unlink()
+    refusal = client.get(f"/search?id={id_}&box=.5,0,.5,1", headers=JSON)
+    assert (refusal.status_code, "no longer there" in refusal.get_json()["error"]) == (404, True)
+    assert client.get(f"/search?id={id_}").status_code == 200
+
+
+@pytest.mark.parametrize("box", ["0,0,0.001,0.5", "0.8,0,0.5,1", "-0.1,0,1,1", "1", "a,b,c,d", "nan,0,1,1"])
+def test_a_box_that_is_refused(client: FlaskClient, box: str) -> None:
+    refusals = (
+        client.get("/search", query_string={"id": 1, "box": box}, headers=JSON),
+        client.post("/search", data={"image": (io.BytesIO(halves()), "a.png"), "box": box}, headers=JSON),
+    )
+    for refusal in refusals:
+        assert refusal.status_code == 400
+        assert "box" in refusal.get_json()["error"]
+
+
+@pytest.mark.parametrize("query", ["id=http://a.b/c.jpg", "id=1&cursor=x", "id=1&distinct=x", "box=0,0,1,1"])
+def test_what_is_no_query_gets_a_sentence(client: FlaskClient, query: str) -> None:
+    for headers in (JSON, {}):
+        answer = client.get(f"/search?{query}", headers=headers)
+        assert answer.status_code == 400
+    answer = client.post(
+        "/search", data={"image": "https://a.b/c.jpg"}, headers=JSON, content_type="multipart/form-data"
+    )
+    assert answer.status_code == 400
+    assert "not fetched" in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize("rest", ["", "&metric=manhattan", "&like=3", "&label=red&label=blue", "&distinct=1"])
+def test_results_go_on_to_the_last_picture(client: FlaskClient, rest: str) -> None:
+    whole = client.get(f"/search?id=5&k=45{rest}", headers=JSON).get_json()
+    assert whole["cursor"] is None
+    address = f"/search?id=5&k=7{rest}"
+    shown, following = [], address
+    while following:
+        body = client.get(following, headers=JSON).get_json()
+        shown += body["hits"]
+        assert body["total"] == whole["total"]
+        following = body["cursor"] and f"{address}&cursor={body['cursor']}"
+    assert shown == whole["hits"]
+    page, pages = client.get(address).text, []
+    while True:
+        pages += ids_on(page)
+        more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
+        if more is None:
+            break
+        page = client.get(html.unescape(more[1])).text
+        assert "From the first" in page
+    assert pages == [hit["id"] for hit in whole["hits"]]
+
+
+def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> None:
+    body = {"examples": [{"id": 5}, {"id": 9, "sign": 1}, {"id": 2, "sign": -1}], "k": 6, "rule": "rocchio"}
+    answer = client.post("/search", json=body).get_json()
+    assert answer == client.get("/search?id=5&like=9&dislike=2&k=6&rule=rocchio", headers=JSON).get_json()
+    image = base64.b64encode(halves()).decode()
+    answer = client.post("/search", json={"examples": [{"image": image, "box": [0.5, 0, 0.5, 1]}], "k": 2}).get_json()
+    assert [hit["label"] for hit in answer["hits"]] == ["blue", "blue"]
+    for wrong in ([], {"examples": [{"path": "/etc/passwd"}]}, {"examples": [{"image": "AAAA"}]}, {}):
+        refusal = client.post("/search", json=wrong, headers=JSON)
+        assert refusal.status_code in (400, 415), refusal.text
+    assert client.post("/search", data="{", content_type="application/json", headers=JSON).status_code == 400
+
+
+def test_one_file_stands_for_its_copies(tmp_path: Path) -> None:
+    draw_collection(tmp_path / "in", 8)
+    for number in range(4):
+        (tmp_path / "in" / f"copy {number}.png").write_bytes(halves())
+    client = make_app(FakeEngine(tmp_path / "in"), tmp_path).test_client()
+    hits = client.get("/search?id=3&k=30", headers=JSON).get_json()["hits"]
+    assert (hits[0]["id"], hits[0]["stands_for"], len(hits)) == (3, 4, 9)
+    assert "This one stands for 4" in client.get("/search?id=3").text
+    assert len(client.get("/search?id=3&copies=1", headers=JSON).get_json()["hits"]) == 12
+
+
+def test_the_label_is_said_only_where_neighbours_agree_and_are_near(
+    client: FlaskClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.classified_by = colour_classifier()
+
+    def predicted(colour: str) -> Any:
+        picture = (io.BytesIO(encoded(draw(COLOURS[colour]))), "a.png")
+        return client.post("/search", data={"image": picture}, headers=JSON).get_json()["predicted"]
+
+    assert predicted("red")["labels"][0]["label"] == "red"
+    assert "not_sure" not in predicted("red")
+    # The classifier knows red, green and blue alone; the neighbours of a yellow picture are yellow.
+    unsure = predicted("yellow")
+    assert unsure["labels"] == []
+    assert unsure["not_sure"][1] == "yellow"
+    page = client.post("/search", data={"image": (io.BytesIO(encoded(draw(COLOURS["yellow"]))), "a.png")}).text
+    assert re.search("not sure: (red|green) or yellow", page)
+    assert "held out" not in page
+    monkeypatch.setattr("searchengine.web.nearness.Nearness.is_far", lambda *_: True)
+    assert predicted("red")["labels"] == []
+    assert predicted("red")["not_sure"][0] == "red"
