@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from searchengine.query import Source
+
+FeatureOf: TypeAlias = Callable[[Example], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +123,7 @@ class SearchEngine:
         k: int = DEFAULT_K,
         *,
         metric: str | None = None,
-        max_pixels: int = MAX_PIXELS,
+        feature_of: FeatureOf | None = None,
     ) -> Results:
         """What looks like the examples of a query.
 
@@ -130,7 +132,7 @@ class SearchEngine:
                 image, (h, w, 3) uint8 RGB pixels, or a (d,) feature. An id comes first itself, before its copies.
             k: for an example: how many hits, at least 1; more than there are gives all.
             metric: for an example: of this search; None for that of the index.
-            max_pixels: refuse an image file of more pixels.
+            feature_of: how an example becomes a (1, d) feature; None for the method of that name.
 
         Raises:
             ImageError: an image cannot be used.
@@ -143,11 +145,12 @@ class SearchEngine:
             query = Query.of(query, k=k, metric=metric)
         if query.text is not None:
             return self._by_text(query)
-        start = None if query.start is None else self.feature_of(query.start, max_pixels)
+        feature_of = feature_of or self.feature_of
+        start = None if query.start is None else feature_of(query.start)
         newest = None
         if query.judged:
             newest = (query.cursor and query.cursor.newest) or self.index.newest
-            ranking = self._by_feedback(query, start, max_pixels, newest)
+            ranking = self._by_feedback(query, start, feature_of, newest)
             ranked_by = f"what you liked and disliked ({rule_title(query.rule_used)})"
         elif start is not None:
             ranking = self._by_distance(query, start)
@@ -166,7 +169,9 @@ class SearchEngine:
         metric = check_metric(query.metric or self.index.metric)
         return Ranking(self.index, start, metric, query.filter, itself)
 
-    def _by_feedback(self, query: Query, start: NDArray[np.float32] | None, max_pixels: int, newest: int) -> Ranking:
+    def _by_feedback(
+        self, query: Query, start: NDArray[np.float32] | None, feature_of: FeatureOf, newest: int
+    ) -> Ranking:
         """By what is liked and disliked; the examples themselves are left out, with all files of their content.
 
         Distances compare images with a direction: in the metric of the index where that ranks like the cosine, and as
@@ -176,7 +181,7 @@ class SearchEngine:
         sources = (example.source for example in query.examples)
         files = [read_image(source) if isinstance(source, os.PathLike) else source for source in sources]
         contents = frozenset(content_hash(file).hex() for file in files if isinstance(file, bytes))
-        liked, disliked = (self._features_of(examples, max_pixels) for examples in (query.liked, query.disliked))
+        liked, disliked = (self._features_of(examples, feature_of) for examples in (query.liked, query.disliked))
         vector = direction(
             query.rule_used, liked, disliked, start, lambda: self._random_negatives(without=ids, newest=newest)
         )
@@ -189,22 +194,21 @@ class SearchEngine:
 
     # -- features of examples ---------------------------------------------------------------------------------------
 
-    def feature_of(self, example: Example, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+    def feature_of(self, example: Example) -> NDArray[np.float32]:
         """The (1, d) float32 feature of an example: of an image of the index as it is stored, if it is whole."""
         source = example.source
         if example.id is not None:
             if example.box is None:
                 return self.index.feature(example.id)[None]  # (d,) -> (1, d)
-            # The index accepted the picture at its size, whatever the limit for uploads is.
             return self.embed(self.record(example.id).read(), box=example.box)
         if example.is_feature:
             return np.atleast_2d(cast("NDArray[np.float32]", source)).astype(np.float32)  # (d,) -> (1, d)
-        return self.embed(cast("bytes", source), max_pixels=max_pixels, box=example.box)
+        return self.embed(cast("bytes", source), box=example.box)
 
-    def _features_of(self, examples: Sequence[Example], max_pixels: int) -> NDArray[np.float32]:
+    def _features_of(self, examples: Sequence[Example], feature_of: FeatureOf) -> NDArray[np.float32]:
         """(n, d) float32; n may be 0."""
         none = np.empty((0, self.index.dimension), dtype=np.float32)
-        return np.concatenate([none, *(self.feature_of(example, max_pixels) for example in examples)])
+        return np.concatenate([none, *(feature_of(example) for example in examples)])
 
     def embed(
         self,

@@ -10,13 +10,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.engine import Results, SearchEngine, open_index
+from searchengine.engine import FeatureOf, Results, SearchEngine, open_index
 from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage, Part
 from searchengine.index.local import LocalIndex
 from searchengine.index.protocol import Index
 from searchengine.learn import Classifier, latest_classifier
-from searchengine.query import Query
+from searchengine.query import Example, Query
 from searchengine.settings import Settings
 from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
 
@@ -53,8 +53,12 @@ class Engine(Protocol):
         """The extractor that made the index; ExtractorError, or QueryError where the features were imported."""
         ...
 
-    def search(self, query: Query) -> Results:
+    def search(self, query: Query, *, feature_of: FeatureOf | None = None) -> Results:
         """The answer to a query; QueryError, UnknownImageError, ImageError."""
+        ...
+
+    def feature_of(self, example: Example) -> NDArray[np.float32]:
+        """An example -> (1, d) float32; QueryError, UnknownImageError, ImageError."""
         ...
 
     def classifier(self) -> Classifier | None:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from searchengine.engine import Results
 from searchengine.errors import IndexError_, QueryError
 from searchengine.files import parse_json
+from searchengine.images import MAX_PIXELS
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import ImageRecord
 from searchengine.learn.classifiers import Prediction
 from searchengine.learn.nearest import NEIGHBOURS, vote
-from searchengine.query import LIKED, Query
+from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, card_of, cards_of, cosine_is_score, relative
 from searchengine.web.choices import (
@@ -69,7 +70,7 @@ class PredictedLabels:
 
 
 @dataclass(frozen=True)
-class Example:
+class JudgedCard:
     """An image that was liked or disliked."""
 
     card: Card
@@ -100,7 +101,7 @@ class ResultsPage(QueryPage):
     judged: str
     rule: str
     feedback_links: FeedbackChoices
-    examples: list[Example]
+    examples: list[JudgedCard]
     rules: list[Choice]
     metrics: list[list[Choice]]
     comparison: Address
@@ -160,35 +161,34 @@ def by_id() -> ResponseReturnValue:
 @search.post("/search")
 def by_upload() -> ResponseReturnValue:
     """A search by an uploaded image and by what is liked and disliked; or by what a query in JSON says."""
-    engine, settings = this_index().engine, this_site().settings
+    settings = this_site().settings
     if request.mimetype == "application/json":
-        return _answer_json()
+        try:
+            body = parse_json(request.get_data())
+        except ValueError as error:
+            raise RequestError(f"The query is not JSON: {error}.") from error
+        return _answer(Query.from_json(body, default_k=settings.default_k, max_k=MAX_K), as_json=True)
     upload = read_upload(request, settings.max_upload_bytes)
     query = asked(request.form, upload=upload.data)
     assert query.start is not None
-    reader = UploadReader(upload, settings.max_upload_pixels, query.start.box)
-    start = replace(query.start, source=reader.embed(engine))
-    return _answer(replace(query, examples=(start, *query.judged)), upload=reader.decode(engine))
+    return _answer(query, UploadReader(upload, settings.max_upload_pixels, query.start.box))
 
 
-def _answer_json() -> ResponseReturnValue:
-    """A search by a query in JSON, whose pictures may come with it."""
-    engine, settings = this_index().engine, this_site().settings
-    try:
-        body = parse_json(request.get_data())
-    except ValueError as error:
-        raise RequestError(f"The query is not JSON: {error}.") from error
-    query = Query.from_json(body, default_k=settings.default_k, max_k=MAX_K)
-    examples = []
-    for example in query.examples:
-        if isinstance(example.source, bytes):
-            reader = UploadReader(Upload(example.source, "image"), settings.max_upload_pixels, example.box)
-            example = replace(example, source=reader.embed(engine))
-        examples.append(example)
-    return _answer(replace(query, examples=tuple(examples)), as_json=True)
+def _feature_of(example: Example) -> NDArray[np.float32]:
+    """As of the engine; but pictures are decoded in their turn, and bounded as uploads are."""
+    engine, source = this_index().engine, example.source
+    if isinstance(source, bytes):
+        upload, max_pixels = Upload(source, "image"), this_site().settings.max_upload_pixels
+    elif example.id is not None and example.box is not None:
+        record = engine.index.records([example.id])[0]
+        upload, max_pixels = Upload(record.read(), record.path), MAX_PIXELS  # the index accepted it at its size
+    else:
+        return engine.feature_of(example)
+    return UploadReader(upload, max_pixels, example.box).embed(engine)
 
 
-def _answer(query: Query, *, upload: DecodedUpload | None = None, as_json: bool = False) -> ResponseReturnValue:
+def _answer(query: Query, reader: UploadReader | None = None, *, as_json: bool = False) -> ResponseReturnValue:
+    """Answer a query; ``reader`` reads the upload that it starts from."""
     index = this_index()
     images = index.engine.index
     start = query.start
@@ -197,7 +197,12 @@ def _answer(query: Query, *, upload: DecodedUpload | None = None, as_json: bool 
     query = query.among(lambda example: example.id is None or example.id in judged)  # others were removed since
     if query.metric == images.metric:
         query = replace(query, metric=None)
-    results = index.engine.search(query)
+
+    def feature_of(example: Example) -> NDArray[np.float32]:
+        return reader.embed(index.engine) if reader and example == query.start else _feature_of(example)
+
+    results = index.engine.search(query, feature_of=feature_of)
+    upload = None if reader is None else reader.decode(index.engine)
     search = Search(index, query, judged, record, upload)
     labels = None if results.start is None else predict_labels(index, query, results.start)
     if as_json or wants_json():
@@ -251,7 +256,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         rule=query.rule_used,
         feedback_links=FeedbackChoices(query, search.address),
         examples=[
-            Example(card_of(search.examples[example.id]), example.sign == LIKED)
+            JudgedCard(card_of(search.examples[example.id]), example.sign == LIKED)
             for example in query.judged
             if example.id is not None
         ],
