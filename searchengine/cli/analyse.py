@@ -85,7 +85,6 @@ def neighbours(
 @option("--iterations", metavar="N", type=COUNT, help="of t-SNE (default: as before, at first 750)")
 @option("--seed", metavar="S", type=click.INT, help="of everything random (default: as before, at first 0)")
 @flag("--rebuild", help="make the whole map again")
-@flag("--anew", hidden=True)  # as --rebuild was called before
 @option("--png", metavar="FILE", type=PATH, help="draw the map, made of the images, to this file")
 @json_flag
 def map_(
@@ -94,7 +93,6 @@ def map_(
     iterations: int | None,
     seed: int | None,
     rebuild: bool,
-    anew: bool,
     png: Path | None,
     as_json: bool,
 ) -> int:
@@ -110,7 +108,7 @@ def map_(
     from searchengine.progress import Bar
 
     with closing(open_index(settings)) as index, Bar() as bar:
-        summary = make_map(index, MapOptions(perplexity, iterations, seed, rebuild or anew), bar)
+        summary = make_map(index, MapOptions(perplexity, iterations, seed, rebuild), bar)
         drawn = None if png is None else write_png(index, png.expanduser(), bar)
     if as_json:
         print_json({**asdict(summary), "png": None if drawn is None else asdict(drawn)})

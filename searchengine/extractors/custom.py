@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
-from searchengine.extractors.frameworks import import_keras, linked
+from searchengine.extractors.frameworks import first_line, import_keras, linked
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource
@@ -143,8 +143,7 @@ def load(file: Path) -> keras.Model:
         with linked(file, ".keras") as link:  # Keras trusts .h5 more
             network = keras.saving.load_model(link, compile=False, safe_mode=True)
     except Exception as error:  # of many kinds, from many depths
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ExtractorError(f"{file} cannot be loaded by Keras {keras.__version__}: {reason}") from error
+        raise ExtractorError(f"{file} cannot be loaded by Keras {keras.__version__}: {first_line(error)}.") from error
     inputs = getattr(network, "inputs", None)
     if not inputs or not getattr(network, "outputs", None):
         raise ExtractorError(f"{file} is not a model with fixed inputs: save a functional or Sequential one.")

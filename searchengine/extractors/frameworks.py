@@ -80,6 +80,11 @@ def export_openvino(model: Any, file: Path) -> None:
     model.export(str(file), format="openvino", verbose=False)
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in a line; most say it in many."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
+
+
 @contextlib.contextmanager
 def linked(file: Path, suffix: str) -> Iterator[Path]:
     """A file under a name of this ending, from which Keras tells the format."""

@@ -13,7 +13,7 @@ from searchengine.download import Client, DownloadError, Resource
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
-from searchengine.extractors.frameworks import check_keras, import_keras, linked
+from searchengine.extractors.frameworks import check_keras, first_line, import_keras, linked
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource
@@ -272,7 +272,7 @@ def load_weights(network: keras.Model, file: Path, title: str, *, count: bool = 
         with linked(file, ".h5" if legacy else ".weights.h5") as link:
             network.load_weights(str(link))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ExtractorError(f"{file} does not fit {title}: {_first_line(error)}.") from error
+        raise ExtractorError(f"{file} does not fit {title}: {first_line(error)}.") from error
 
 
 def _contents(file: Path) -> tuple[bool, int]:
@@ -291,8 +291,3 @@ def _contents(file: Path) -> tuple[bool, int]:
 
         group.visititems(count)
     return legacy, arrays
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

@@ -112,8 +112,6 @@ def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
             "classes": np.array(classifier.classes, dtype=np.str_),
         },
     )
-    for file in (index.folder / "classifier.json", *index.folder.glob("classifier-*.npz")):  # of earlier versions
-        file.unlink(missing_ok=True)
 
 
 def load_classifier(index: LocalIndex) -> Classifier | None:
@@ -125,11 +123,6 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
     """
     kept = CLASSIFIER.load(index.folder)
     if kept is None:
-        if (index.folder / "classifier.json").exists():
-            raise IndexDamagedError(
-                f"The classifier in {index.folder} was fitted by an earlier version. Fit it again with: "
-                f"{with_index_dir(CLASSIFIER.command, index.folder)}"
-            )
         return None
     if kept.sheet.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(

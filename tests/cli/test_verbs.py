@@ -40,7 +40,7 @@ PROMISED = {
     "train": "--out --labels --exclude --backbone --model --layer --pooling --weights --preprocessing --input-size "
     "--thaw --precision --runtime --dim --margin --triplets --batch --images-a-class --learning-rate --weight-decay "
     "--blend --dropout --views --split --validation --epochs --patience --seed --restart --json",
-    "map": "--index-dir --images-dir --perplexity --iterations --seed --rebuild --anew --png --json",
+    "map": "--index-dir --images-dir --perplexity --iterations --seed --rebuild --png --json",
     "cluster": "--index-dir --images-dir -k --k --threshold --seed --out --json",
     "import": "--index-dir --features --ids --labels --paths --images --name --normalize --metric --append --json",
     "export": "--index-dir --images-dir --out --json",

@@ -176,16 +176,3 @@ def test_tampered_files(index: LocalIndex) -> None:
         plant(index, about=np.array(text))
         with pytest.raises(IndexDamagedError):
             load_classifier(index)
-
-
-def test_a_classifier_of_an_earlier_version_is_fitted_again(index: LocalIndex) -> None:
-    old = [index.folder / name for name in ("classifier.json", "classifier-0123456789abcdef.npz")]
-    for file in old:
-        file.write_text("{}")
-    with pytest.raises(
-        IndexDamagedError, match=r"by an earlier version\. Fit it again with: searchengine classify --fit"
-    ):
-        load_classifier(index)
-    save_classifier(index, classifier_for(index))
-    assert load_classifier(index) is not None
-    assert not any(file.exists() for file in old)

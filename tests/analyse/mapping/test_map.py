@@ -185,7 +185,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "--index-dir",
         str(index.folder),
     ]  # can be copied into a shell
-    assert make_map(index, QUICK).whole  # a damaged map is made anew
+    assert make_map(index, QUICK).whole  # a damaged map is made again
     assert not [file.name for file in index.folder.iterdir() if "part" in file.name]
     monkeypatch.setitem(__import__("sys").modules, "openTSNE", None)
     with pytest.raises(MissingPackageError, match=re.escape("pip install 'searchengine[map]'")):
