@@ -12,6 +12,7 @@ from searchengine.errors import LearningError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.state import State
+from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
 
 
@@ -31,63 +32,53 @@ class TrainingSet:
     several: int  # images with more than one label
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Labelled:
-    ids: list[int]
-    rows: NDArray[np.int64]
-    labels: list[str]
-    contents: list[str]
-    unlabelled: int
-    several: int
-    version: str
-
-
 def training_set(index: LocalIndex) -> TrainingSet:
     """All labelled images of an index; LearningError where there are none."""
     state = index.state()
     labelled = _labelled(index, state)
-    if not labelled.ids:
+    if not labelled:
         raise LearningError(
             f"No image of the index in {index.folder} has a label, so there is nothing to learn from. "
             f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
         )
+    rows = np.array(list(labelled), dtype=np.int64)
+    records = list(labelled.values())
     return TrainingSet(
-        ids=np.array(labelled.ids, dtype=np.int64),
-        labels=tuple(labelled.labels),
-        groups=np.unique(labelled.contents, return_inverse=True)[1].astype(np.int64),
+        ids=state.ids[rows],
+        labels=tuple(record.labels[0] for record in records),
+        groups=np.unique([_content(record) for record in records], return_inverse=True)[1].astype(np.int64),
         # (r, d) -> (n, d); the mapped file itself where every row counts, has a label and stands in order
-        features=state.rows if np.array_equal(labelled.rows, np.arange(len(state.rows))) else state.rows[labelled.rows],
-        squared_norms=state.squared_norms[labelled.rows],
+        features=state.rows if np.array_equal(rows, np.arange(len(state.rows))) else state.rows[rows],
+        squared_norms=state.squared_norms[rows],
         metric=state.metric,
         fingerprint=state.fingerprint,
-        version=labelled.version,
-        unlabelled=labelled.unlabelled,
-        several=labelled.several,
+        version=_version(state, labelled),
+        unlabelled=state.count - len(rows),
+        several=sum(len(record.labels) > 1 for record in records),
     )
 
 
 def labels_version(index: LocalIndex) -> str:
     """16 hexadecimal digits that differ whenever a labelled image comes, goes, or changes its label or content."""
-    return _labelled(index, index.state()).version
+    state = index.state()
+    return _version(state, _labelled(index, state))
 
 
-def _labelled(index: LocalIndex, state: State) -> _Labelled:
+def _version(state: State, labelled: dict[int, ImageRecord]) -> str:
+    digest = hashlib.sha256()
+    for row, record in labelled.items():
+        norm = float(state.squared_norms[row]).hex()
+        digest.update(f"{record.id}\0{record.label}\0{_content(record)}\0{norm}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _labelled(index: LocalIndex, state: State) -> dict[int, ImageRecord]:
+    """The labelled images by their rows, in the order of their ids."""
     live = state.live_by_id
     known = {record.id: record for record in index.known(state.ids[live].tolist())}
-    digest = hashlib.sha256()
-    ids, rows, labels, contents = [], [], [], []
-    several = 0
-    for row in live.tolist():
-        id_ = int(state.ids[row])
-        record = known.get(id_)
-        if record is None or not record.label:  # removed a moment ago, or without a label
-            continue
-        content = record.content_hash or f"#{id_}"
-        digest.update(f"{id_}\0{record.label}\0{content}\0{float(state.squared_norms[row]).hex()}\n".encode())
-        ids.append(id_)
-        rows.append(row)
-        labels.append(record.label)
-        contents.append(content)
-        several += len(record.labels) > 1
-    version = digest.hexdigest()[:16]
-    return _Labelled(ids, np.array(rows, dtype=np.int64), labels, contents, len(live) - len(ids), several, version)
+    records = zip(live.tolist(), map(known.get, state.ids[live].tolist()), strict=True)
+    return {row: record for row, record in records if record is not None and record.label}  # else removed a moment ago
+
+
+def _content(record: ImageRecord) -> str:
+    return record.content_hash or f"#{record.id}"
