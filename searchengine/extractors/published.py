@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchengine.download import Client, DownloadError, Resource
-from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.errors import ExtractorError, WeightsNotFoundError, file_error
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import check_keras, first_line, import_keras, linked
@@ -215,10 +215,11 @@ def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
                 new = Resource(wanted.url, wanted.digest, f"{place.name}.new")
                 client.fetch(new, place.parent, progress=_Sentences(say)).replace(place)
     except (OSError, DownloadError) as error:
+        reason = file_error(error) if isinstance(error, OSError) else str(error)
         raise WeightsNotFoundError(
             f"The ImageNet weights of {backbone.title} are missing. {wanted.file_name} ({wanted.megabytes} MB) is "
-            f"needed; {state} {place}. {error} Or download {wanted.url} on another machine and put it there, or give "
-            "it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
+            f"needed; {state} {place}. {reason} Or download {wanted.url} on another machine and put it into that "
+            "folder, or give it with --weights FILE. Or use --model efficientnet-lite0, which needs no download."
         ) from error
     return place
 

@@ -381,6 +381,14 @@ def test_another_file_than_was_published(publisher: str) -> None:
     assert published.download(backbones()["vgg16"], right, quiet).read_bytes() == b"numbers"
 
 
+def test_a_folder_of_keras_that_cannot_be_written(publisher: str, tmp_path: Path) -> None:
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "models").touch()
+    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers.h5", None, 0)
+    with pytest.raises(WeightsNotFoundError, match=r"models cannot be used: File exists\..*--weights FILE"):
+        published.download(backbones()["vgg16"], wanted, quiet)
+
+
 def test_half_a_gigabyte_is_not_fetched_in_vain(publisher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchengine.extractors.frameworks.lacks_avx", lambda: True)
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
