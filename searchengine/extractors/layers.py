@@ -6,20 +6,23 @@ They lie in ``<cache>/layers/<key>.json``; the key names the model, and the vers
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, worker
 from searchengine.extractors.building import output_of
 from searchengine.extractors.spec import SEVERAL
-from searchengine.files import parse_json, replace_text
+from searchengine.files import replace_text
 
 if TYPE_CHECKING:
     import keras
+    from pydantic import TypeAdapter
 
 _NO_FEATURES = {"Rescaling", "Normalization", "InputLayer"}  # they only prepare pixels
 
@@ -66,7 +69,7 @@ class NetworkInfo:
 def describe(key: str, request: Mapping[str, Any], *, title: str) -> NetworkInfo:
     """The cached description under a key; made by the subprocess from ``request`` where there is none yet.
 
-    ``request`` names the model as ``describe_network`` takes it. ExtractorError where the model cannot be built.
+    ``request`` names the model as ``export.describe`` takes it. ExtractorError where the model cannot be built.
     """
     known = described(key)
     if known is not None:
@@ -74,43 +77,39 @@ def describe(key: str, request: Mapping[str, Any], *, title: str) -> NetworkInfo
     answer = worker.run("describe", request, lambda text: None, doing=f"Listing the layers of {title}")
     with contextlib.suppress(OSError):
         replace_text(_note(key), json.dumps(answer))
-    return _from_json(answer)
+    return _adapter().validate_python(answer)
 
 
 def described(key: str) -> NetworkInfo | None:
     """The cached description under a key; None where there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return _from_json(parse_json(_note(key).read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, ValueError):
+        return _adapter().validate_json(_note(key).read_bytes())
     return None
 
 
-def _note(key: str) -> Any:
+def _note(key: str) -> Path:
     return cache.cache_root() / "layers" / f"{key}.json"
 
 
-def _from_json(values: Mapping[str, Any]) -> NetworkInfo:
-    def layer(entry: Mapping[str, Any]) -> LayerInfo:
-        return LayerInfo(entry["name"], entry["kind"], tuple(entry["shape"]))
+@functools.cache
+def _adapter() -> TypeAdapter[NetworkInfo]:
+    from pydantic import TypeAdapter
 
-    size, output = values["input_size"], values["output"]
-    return NetworkInfo(
-        None if size is None else (int(size[0]), int(size[1])),
-        int(values["parameters"]),
-        None if output is None else layer(output),
-        {entry["name"]: layer(entry) for entry in values["layers"]},
-    )
+    return TypeAdapter(NetworkInfo)
 
 
 def describe_network(network: keras.Model) -> dict[str, Any]:
     """A ``NetworkInfo`` as JSON has it; in the subprocess."""
     height, width = network.inputs[0].shape[1:3]
     output = network.outputs[0] if len(network.outputs) == 1 else None
-    return {
-        "input_size": None if height is None or width is None else [height, width],
-        "parameters": network.count_params(),
-        "output": None if output is None else asdict(LayerInfo("", "output", tuple(output.shape[1:]))),
-        "layers": [asdict(layer) for layer in layers_of(network) if SEVERAL not in layer.name],
-    }
+    info = NetworkInfo(
+        None if height is None or width is None else (height, width),
+        network.count_params(),
+        None if output is None else LayerInfo("", "output", tuple(output.shape[1:])),
+        {layer.name: layer for layer in layers_of(network) if SEVERAL not in layer.name},
+    )
+    values: dict[str, Any] = _adapter().dump_python(info, mode="json")
+    return values
 
 
 def layers_of(network: keras.Model) -> list[LayerInfo]:
