@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +163,25 @@ def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
+def _columns(block: Block, records: Records, score_of: Score) -> tuple[list[Any], ...]:
+    """The values of ``COLUMNS`` for each of the b * k pairs of a block."""
+    count, k = block.neighbours.shape
+    ids = np.repeat(block.ids, k).tolist()  # (b,) -> (b * k,)
+    others, distances = block.neighbours.reshape(-1).tolist(), block.distances.reshape(-1).tolist()
+    queries, neighbours = [records[id_] for id_ in ids], [records[id_] for id_ in others]
+    return (
+        ids,
+        [record.path for record in queries],
+        [record.label for record in queries],
+        [*range(1, k + 1)] * count,
+        others,
+        [record.path for record in neighbours],
+        [record.label for record in neighbours],
+        distances,
+        [score_of(distance) for distance in distances],
+    )
+
+
 @contextmanager
 def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
     """Write blocks to a CSV file, a row for each pair; distances and scores with all their digits."""
@@ -170,12 +190,8 @@ def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callab
         write_row(COLUMNS)
 
         def write(block: Block) -> None:
-            for id_, neighbours, distances in block.lines():
-                query = records[id_]
-                for rank, (other, distance) in enumerate(zip(neighbours, distances, strict=True), start=1):
-                    near = records[other]
-                    pair = (id_, query.path, query.label, rank, other, near.path, near.label)
-                    write_row((*pair, distance, score_of(distance)))
+            for row in zip(*_columns(block, records, score_of), strict=True):
+                write_row(row)
 
         yield write
 
@@ -192,25 +208,9 @@ def _parquet_table(file: Path, records: Records, score_of: Score) -> Iterator[Ca
     with arrow.parquet.ParquetWriter(file, schema) as writer:
 
         def write(block: Block) -> None:
-            count, k = block.neighbours.shape
-            ids = np.repeat(block.ids, k)  # (b,) -> (b * k,)
-            neighbours, distances = block.neighbours.reshape(-1), block.distances.reshape(-1)  # (b, k) -> (b * k,)
-            queries = [records[id_] for id_ in ids.tolist()]
-            near = [records[id_] for id_ in neighbours.tolist()]
-            values = (
-                ids,
-                [record.path for record in queries],
-                [record.label for record in queries],
-                np.tile(np.arange(1, k + 1, dtype=np.int32), count),
-                neighbours,
-                [record.path for record in near],
-                [record.label for record in near],
-                distances,
-                [score_of(distance) for distance in distances.tolist()],
-            )
             arrays = [
-                arrow.array(value, arrow.string()).dictionary_encode() if kind == text else arrow.array(value, kind)
-                for value, kind in zip(values, types, strict=True)
+                arrow.array(values, arrow.string()).dictionary_encode() if kind == text else arrow.array(values, kind)
+                for values, kind in zip(_columns(block, records, score_of), types, strict=True)
             ]
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
 
