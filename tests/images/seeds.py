@@ -9,9 +9,19 @@ from PIL import Image
 
 from tests.images.pictures import encoded, every_format, orientation_exif, png, quadrants
 from tests.images.test_arrays import COLOURS, MASKED, NETPBM, written
-from tests.images.test_as_browsers_show import CORNERS, LINEAR, with_chunks, with_nclx
 from tests.images.test_pages import OTHER_RAWS, REDUCED, TURNED, icon, page, sensor, tiff, tiff_raws
-from tests.images.test_profiles import DISPLAY_P3, cmyk_profile, curve, icc, press_profile, rgb_profile
+from tests.images.test_profiles import (
+    CORNERS,
+    DISPLAY_P3,
+    LINEAR,
+    cmyk_profile,
+    curve,
+    icc,
+    press_profile,
+    rgb_profile,
+    with_chunks,
+    with_nclx,
+)
 from tests.images.test_repair import ROWS, chunk, run_length_bmp, run_lengths
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,7 +14,18 @@ from PIL import Image
 from searchengine.images import decode
 from tests.images.pictures import encoded, orientation_exif, quadrants
 from tests.images.test_decoding import exif_behind_pixels
-from tests.images.test_profiles import ADOBE_RGB, DISPLAY_P3, photo, press_profile, rgb_profile
+from tests.images.test_profiles import (
+    ADOBE_RGB,
+    CORNERS,
+    DISPLAY_P3,
+    HALF,
+    LINEAR,
+    photo,
+    press_profile,
+    rgb_profile,
+    with_chunks,
+    with_nclx,
+)
 from tests.images.test_repair import chunk
 from tests.web.browsing import in_browser
 
@@ -65,16 +75,6 @@ def without_adobe(data: bytes) -> bytes:
     return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
 
 
-def with_chunks(data: bytes, *chunks: bytes) -> bytes:
-    return data[:33] + b"".join(chunks) + data[33:]
-
-
-def with_nclx(primaries: int, transfer: int) -> bytes:
-    data = encoded(Image.new("RGB", (16, 16), (200, 100, 40)), "AVIF", quality=100, subsampling="4:4:4")
-    at = data.index(b"colrnclx") + 8
-    return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
-
-
 TURNED = {
     f"a turned {name}": encoded(quadrants(), name, exif=orientation_exif(6)) for name in ("JPEG", "PNG", "WEBP", "AVIF")
 }
@@ -91,11 +91,7 @@ PICTURES: dict[str, bytes] = {
 
 FLAT = encoded(Image.new("RGB", (8, 8), (200, 100, 40)), "PNG")
 GREY = encoded(Image.new("L", (8, 8), 100), "PNG")
-P3, WIDE = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000), (1, 4, 5, 6, 7, 8, 9, 11, 12, 22, 2)
-CORNERS, HALF, LINEAR = (
-    chunk(b"cHRM", struct.pack(">8I", *P3)),
-    *(chunk(b"gAMA", struct.pack(">I", n)) for n in (45455, 100000)),
-)
+WIDE = (1, 4, 5, 6, 7, 8, 9, 11, 12, 22, 2)
 NUMBERS = {
     **{f"cICP of primaries {n}": with_chunks(FLAT, chunk(b"cICP", bytes([n, 13, 0, 1]))) for n in WIDE},
     **{f"cICP of curve {n}": with_chunks(FLAT, chunk(b"cICP", bytes([1, n, 0, 1]))) for n in (*range(4, 18), 1, 2)},

@@ -106,6 +106,24 @@ def in_space(image: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
+def with_chunks(png: bytes, *chunks: bytes) -> bytes:
+    """With chunks behind the header."""
+    return png[:33] + b"".join(chunks) + png[33:]
+
+
+# Of Display P3, of 2.2 and of light itself.
+CORNERS = chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+HALF, LINEAR = (chunk(b"gAMA", struct.pack(">I", exponent)) for exponent in (45455, 100000))
+
+
+def with_nclx(primaries: int, transfer: int, picture: Image.Image | None = None) -> bytes:
+    """An AVIF."""
+    picture = picture or Image.new("RGB", (16, 16), (200, 100, 40))
+    data = encoded(picture, "AVIF", quality=100, subsampling="4:4:4")
+    at = data.index(b"colrnclx") + 8
+    return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+
+
 def difference(pixels: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.abs(pixels.astype(int) - other).max())
 
@@ -236,13 +254,11 @@ def test_a_transparent_grey_with_a_profile() -> None:
 def test_display_p3_said_in_numbers() -> None:
     """As by a profile: test_as_browsers_show.py has the rest."""
     expected, stored = np.asarray(photo()), in_space(photo(), rgb_profile(*DISPLAY_P3))
-    png, avif = encoded(stored, "PNG"), encoded(stored, "AVIF", quality=100, subsampling="4:4:4")
-    at = avif.index(b"colrnclx") + 8
-    corners = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    png = encoded(stored, "PNG")
     for data in (
-        png[:33] + chunk(b"cICP", bytes([12, 4, 0, 1])) + png[33:],
-        png[:33] + chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"cHRM", corners) + png[33:],
-        avif[:at] + struct.pack(">HH", 12, 4) + avif[at + 4 :],
+        with_chunks(png, chunk(b"cICP", bytes([12, 4, 0, 1]))),
+        with_chunks(png, HALF, CORNERS),
+        with_nclx(12, 4, stored),
     ):
         assert difference(decode(data).pixels, expected) <= 8
     heic = HEIC.replace(b"colrnclx\0\1", b"colrnclx\0\6")
