@@ -28,6 +28,7 @@ _WITH_VGG16 = ("indexing", "queries", "starting")
 RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "exact_search": ([], [], 300),
     "indexing": ([], ["--rounds", "5"], 900),
+    "decoding": ([], ["--rounds", "5"], 300),
     "queries": ([], ["--queries", "100"], 600),
     "starting": ([], ["--rounds", "5"], 600),
     "growth": ([], ["--images", "1000", "10000", "100000", "--plots", str(_HERE.parent / "docs")], 900),
