@@ -14,6 +14,7 @@ import pytest
 from searchengine import derived
 from searchengine.derived import Cached, Derived
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def test_cached_in_background_serves_the_old_value_meanwhile() -> None:
     key[0] = 2
     assert [cached.get(), cached.get()] == [10, 10]
     released.set()
-    assert _until(lambda: cached.get() == 20)
+    wait_until(lambda: cached.get() == 20)
     key[0] = 3
     assert cached.get() == 20
 
@@ -140,11 +141,6 @@ def test_cached_in_background_serves_the_old_value_meanwhile() -> None:
             return True
         return False
 
-    assert _until(fails)  # an error in the background reaches whoever asks next
+    wait_until(fails)  # an error in the background reaches whoever asks next
     key[0] = 4
     assert cached.get() == 40
-
-
-def _until(condition: Any) -> bool:
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.01) for _ in range(1000))

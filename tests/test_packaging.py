@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import picture
+from tests.web.test_gunicorn import free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,9 +60,7 @@ def test_the_wheel_serves_pages_with_their_styles(installed: Path, tmp_path: Pat
         cwd=tmp_path, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert json.loads(done.stdout)["images"] == 3
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [installed / "searchengine", "serve", "--port", str(port)],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from searchengine.learn import Classifier, latest_classifier, load_classifier, s
 from searchengine.learn.classifiers import CLASSIFIER
 from tests.learn.conftest import Indexed, clouds
 from tests.learn.test_classifiers import REPORT
+from tests.waiting import wait_until
 from tests.web.mapped import read_only_mount
 
 
@@ -86,11 +86,8 @@ def test_latest(index: LocalIndex) -> None:
     with IndexWriter.open(index.folder) as writer:
         writer.commit(Batch(removed=[3]))
     assert latest.get() is second  # nobody waits while all labels are looked at
-    for _ in range(1000):
-        third = latest.get()
-        if third is not second:
-            break
-        time.sleep(0.01)
+    wait_until(lambda: latest.get() is not second)
+    third = latest.get()
     assert third is not None
     assert third.stale
 
@@ -105,11 +102,8 @@ def test_latest_on_a_read_only_mount(index: LocalIndex, monkeypatch: pytest.Monk
     assert not first.stale
     with IndexWriter.open(index.folder) as writer:
         writer.commit(Batch(removed=[3]))
-    for _ in range(1000):
-        read = latest.get()
-        if read is not first:
-            break
-        time.sleep(0.01)
+    wait_until(lambda: latest.get() is not first)
+    read = latest.get()
     assert read is not None
     assert read.stale
 

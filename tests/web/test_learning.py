@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.learn import fit_classifier, load_classifier, save_classifier, training_set
 from searchengine.query import Query
 from tests.analyse.mapping.filled import fill
+from tests.waiting import wait_until
 from tests.web.mapped import app_of, fill_index
 
 JSON = {"Accept": "application/json"}
@@ -55,8 +55,6 @@ def test_the_label_is_that_of_the_classifier(client: FlaskClient, index: LocalIn
     assert best.label == "red"
     assert predicted["stale"] is False
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[30])
-    for _ in range(1000):  # it is looked at beside the answers
-        if client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"]:
-            break
-        time.sleep(0.01)
+    # It is looked at beside the answers.
+    wait_until(lambda: client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"])
     assert "have changed since it was fitted" in client.get("/search?id=1").text

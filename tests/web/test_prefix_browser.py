@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from werkzeug.wrappers import Response
 
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
+from tests.waiting import wait_until
 from tests.web.browsing import OpenPage, choose, ids, in_browser, pages_at, serving, until
 from tests.web.fake import FakeEngine
 from tests.web.mapped import fill_index, store_groups, store_map
@@ -79,11 +79,8 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         settings.write_text(CONFIGURATION.format(folder=folder, port=port, prefix=PREFIX, upstream=upstream))
         command = [NGINX, "-p", str(folder), "-c", str(settings), "-e", str(folder / "error.log")]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(300):
-            if (folder / "nginx.pid").exists():
-                break
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.1)
+        wait_until(lambda: (folder / "nginx.pid").exists() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGQUIT)
         process.communicate(timeout=30)
