@@ -61,7 +61,9 @@ def make_index(folder: Path, images: Path, extractor: Extractor, rows: int) -> N
 class Server:
     """gunicorn with an application."""
 
-    def __init__(self, application: str, environment: dict[str, str], *settings: str, threads: int = 4) -> None:
+    def __init__(
+        self, application: str, environment: dict[str, str], *settings: str, threads: int = 4, root: Path = ROOT
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self._started = time.perf_counter()
@@ -77,7 +79,7 @@ class Server:
                 *(settings or ("-c", "gunicorn.conf.py")),
                 application,
             ],
-            cwd=ROOT if not settings else ROOT / "benchmarks",
+            cwd=root if not settings else root / "benchmarks",
             env={
                 **os.environ,
                 **environment,
@@ -129,11 +131,15 @@ class Client:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
-    def query(self, photo: bytes, accept: str) -> float:
-        """Seconds from sending a photo to the end of the answer."""
+    def query(self, photo: bytes, accept: str, **fields: str) -> float:
+        """Seconds from sending a photo, with more fields of the form, to the end of the answer."""
         boundary = secrets.token_hex(16)  # a new one each time, as in browsers
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="query.jpg"\r\n'
-        body = f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{boundary}--\r\n".encode()
+        more = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        )
+        body = f"{more}{head}Content-Type: image/jpeg\r\n\r\n".encode() + photo + f"\r\n--{boundary}--\r\n".encode()
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Accept": accept}
         try:
             return self._timed(body, headers)
@@ -152,9 +158,10 @@ class Client:
         return seconds
 
 
-def serve_ours(index_dir: Path, cache: Path) -> Server:
-    """The product."""
-    return Server("app:create_app()", {"SEARCHENGINE_INDEX_DIR": str(index_dir), "SEARCHENGINE_CACHE_DIR": str(cache)})
+def serve_ours(index_dir: Path, cache: Path, root: Path = ROOT) -> Server:
+    """The product, or an older state of it in another folder."""
+    environment = {"SEARCHENGINE_INDEX_DIR": str(index_dir), "SEARCHENGINE_CACHE_DIR": str(cache)}
+    return Server("app:create_app()", environment, root=root)
 
 
 def serve_reference(features: Path, weights: Path, uploads: Path) -> Server:
