@@ -111,13 +111,13 @@ class Pool:
         function: Callable[..., Result],
         *args: Any,
         limits: Limits,
-        give_up: Callable[[], bool] | None = None,
+        give_up: Callable[[float], bool] | None = None,
         **kwargs: Any,
     ) -> Result:
         """``function(*args, **kwargs)``, called in a worker; what it raises is raised here.
 
         The function is one of a module; arguments, result and errors are pickled. ``give_up`` is asked now and then
-        whether the call is to be stopped.
+        whether the call is to be stopped, and told for how many seconds it has gone on.
 
         Raises:
             CallStoppedError: ``give_up`` said so.
@@ -183,7 +183,7 @@ class _Worker:
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def ask(
-        self, request: bytes, seconds: int, give_up: Callable[[], bool] | None
+        self, request: bytes, seconds: int, give_up: Callable[[float], bool] | None
     ) -> tuple[Any, tuple[Exception, str] | None]:
         """The result of a call, or its error and traceback; CallFailedError, NoWorkerError."""
         self._hand_over(request)
@@ -198,13 +198,14 @@ class _Worker:
             raise CallFailedError(self._how_it_ended()) from failure
         return result, error
 
-    def _wait(self, seconds: int, give_up: Callable[[], bool] | None) -> None:
+    def _wait(self, seconds: int, give_up: Callable[[float], bool] | None) -> None:
         """Wait for the answer; CallTimedOutError, CallStoppedError."""
-        end = time.monotonic() + seconds
+        start = time.monotonic()
         while not _readable(self._answers.fileno(), seconds if give_up is None else _ASK_SECONDS):
-            if time.monotonic() > end:
+            passed = time.monotonic() - start
+            if passed > seconds:
                 raise CallTimedOutError(f"no answer within {seconds} s")
-            if give_up is not None and give_up():
+            if give_up is not None and give_up(passed):
                 raise CallStoppedError("the caller gave up")
 
     def _hand_over(self, request: bytes) -> None:

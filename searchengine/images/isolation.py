@@ -39,12 +39,15 @@ Result = TypeVar("Result")
 
 
 # Whether to give up a decoding that takes long: see ``given_up_when``.
-_GIVE_UP: ContextVar[Callable[[], bool] | None] = ContextVar("give_up", default=None)
+_GIVE_UP: ContextVar[Callable[[float], bool] | None] = ContextVar("give_up", default=None)
 
 
 @contextmanager
-def given_up_when(condition: Callable[[], bool]) -> Iterator[None]:
-    """What is decoded in a worker process here is given up, with DecodingKilledError, once ``condition()`` is true."""
+def given_up_when(condition: Callable[[float], bool]) -> Iterator[None]:
+    """What is decoded in a worker process here is given up, with DecodingKilledError, once ``condition`` is true.
+
+    It is called now and then with the seconds since the decoding began.
+    """
     token = _GIVE_UP.set(condition)
     try:
         yield

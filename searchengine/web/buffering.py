@@ -43,6 +43,7 @@ class Limits:
         patience: seconds for a request to arrive, or for an answer to be received, beyond what ``min_rate`` allows.
         min_rate: bytes/s.
         stall: seconds in which not a byte moves.
+        arrival: seconds after a client has connected in which its first request may be on its way.
     """
 
     max_body: int
@@ -51,6 +52,7 @@ class Limits:
     patience: float = 20
     min_rate: int = 1000
     stall: float = 60
+    arrival: float = 1
 
     def adjustments(self) -> Adjustments:
         """The configuration of waitress, which carries these limits along."""
@@ -207,8 +209,8 @@ class Channel(HTTPChannel):
 
     @property
     def is_new(self) -> bool:
-        """Whether the first request may be on its way: the client connected within the last second."""
-        return not self._has_sent and time.monotonic() < self._since + 1
+        """Whether the first request may be on its way."""
+        return not self._has_sent and time.monotonic() < self._since + self.adj.limits.arrival
 
     @property
     def deadline(self) -> float:

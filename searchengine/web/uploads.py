@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,8 +85,7 @@ class DecodingTurns:
         if not self._others.acquire(blocking=False):
             self._wait()
         try:
-            end = time.monotonic() + _PATIENCE
-            with given_up_when(lambda: self._waiting > 0 and time.monotonic() > end):
+            with given_up_when(lambda seconds: self._waiting > 0 and seconds > _PATIENCE):
                 yield
         finally:
             self._others.release()

@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     images = draw_collection(folder / "images", 12)
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(images / LARGE, compress_level=1)
-    assert offline(images, folder / "index").wait(120) == 0
+    assert offline(images, folder / "index").wait(600) == 0
     with served(images, folder / "index", folder / "log", SEARCHENGINE_MAX_UPLOAD_MB="1") as server:
         yield server
 
@@ -93,8 +93,11 @@ def test_ks(server: Watched, k: str) -> None:
         (b"", None),
         (b"--b\r\n" * 5000, None),
         (form(*[("x", b"", f"{i}") for i in range(400)]), None),
+        (b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n' * 18_000 + b"--b--\r\n", None),
+        (b"--b\r\n" + b"A: b\r\n" * 150_000 + b"\r\n--b--\r\n", None),
+        (b"[" * LIMIT, "application/json"),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_forms(server: Watched, body: bytes, content_type: str | None) -> None:
     status, headers, said = server.ask(

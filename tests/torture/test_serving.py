@@ -71,8 +71,8 @@ def test_fifty_clients(duration: int, server: Watched) -> None:
 @pytest.mark.parametrize("duration", sizes("TORTURE_HOSTILE_SECONDS", 6, 60))
 def test_uploads_that_take_long_keep_nobody_waiting(duration: int, server: Watched) -> None:
     """Twenty clients upload what takes seconds to decode. Pages and photos of others are answered all the while."""
-    end = time.monotonic() + duration
     hostile = interlaced_png()
+    end = time.monotonic() + duration
 
     def attack() -> Counter[int]:
         seen: Counter[int] = Counter()
@@ -88,7 +88,7 @@ def test_uploads_that_take_long_keep_nobody_waiting(duration: int, server: Watch
         seen = sum((attacking.result() for attacking in attacks), Counter())
     print(f"hostile: {dict(seen)}; others: {len(answers)}, at most {max(a.seconds for a in answers):.2f} s")
     assert [answer for answer in answers if not answer.good] == []
-    assert seen.keys() <= {200, 503}
+    assert seen.keys() <= {200, 503, 0}  # 0: a client that waits no longer
     assert seen[503] > 0
 
 

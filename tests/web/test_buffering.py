@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,13 +300,16 @@ def test_what_has_begun_is_finished() -> None:
 
 def test_who_has_just_connected_is_waited_for() -> None:
     """A worker that makes room for another has accepted connections whose requests are on their way."""
-    with running(PATIENT) as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with (
+        running(replace(PATIENT, arrival=NEVER)) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+    ):
         wait_until(lambda: bool(server.server.active_channels))
         assert server.server.busy
         server.server.trigger.pull_trigger(server.server.stop_accepting)
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert received(connection).endswith(b"\r\n\r\n0")
-    with running(PATIENT) as server, slow_clients("nothing", 1, server.port, "/large"):
+    with running(replace(PATIENT, arrival=0.01)) as server, slow_clients("nothing", 1, server.port, "/large"):
         wait_until(lambda: bool(server.server.active_channels))
         wait_until(lambda: not server.server.busy)
 
