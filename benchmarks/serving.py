@@ -34,7 +34,7 @@ from tests.web.slow_clients import WAYS, slow_clients
 _IMAGES = 200
 _KEPT = 5.0  # s that slow clients hold their connections
 _NGINX = """
-daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+daemon off; user root; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;

@@ -188,6 +188,7 @@ class Channel(HTTPChannel):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._ahead = b""
         self._has_sent = False  # a byte, ever
+        self._sent_in_turn = 0
         self.restart()
         super().__init__(*args, **options)
         self.sendbuf_len = min(self.sendbuf_len, _FILE_CHUNK)
@@ -242,14 +243,18 @@ class Channel(HTTPChannel):
         return super().readable()
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """Send what the socket takes; how many bytes that was."""
+        """Send what the socket takes; how many bytes that was. Nothing where it is the turn of other connections."""
+        if self._sent_in_turn >= _FILE_CHUNK:
+            return 0
         sent = super().send(data, do_close)
+        self._sent_in_turn += sent
         self._count(sent)
         return sent
 
     def handle_write(self) -> None:
-        """Send more of the answer."""
+        """Send more of the answer. A client that takes it at once, as a proxy does, gets a part at each turn."""
         super().handle_write()
+        self._sent_in_turn = 0
         if not self.total_outbufs_len:
             self.restart()
 

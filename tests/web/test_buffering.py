@@ -257,6 +257,22 @@ def test_an_answer_that_took_long_is_sent_whole() -> None:
             assert len(answer.partition(b"\r\n\r\n")[2]) == LARGE
 
 
+def test_who_takes_an_answer_at_once_gets_it_in_parts(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or two hundred large answers, to a proxy, would all be sent before anybody else hears anything."""
+    sent: list[int] = []
+    handle_write = Channel.handle_write
+
+    def writing(channel: Channel) -> None:
+        before = channel.total_outbufs_len
+        handle_write(channel)
+        sent.append(before - channel.total_outbufs_len)
+
+    monkeypatch.setattr(Channel, "handle_write", writing)
+    answer = server.raw(b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert len(answer.partition(b"\r\n\r\n")[2]) == LARGE
+    assert max(sent) < 1_500_000
+
+
 def test_a_new_connection_is_not_taken_for_a_closed_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file of the connection that makes room is not used again in the same turn of the loop."""
     with running(Limits(MAX_BODY, connections=1)) as server:
