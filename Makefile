@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11 to 3.13, make and a package registry:
 #   make demo                      a search page over sample photos; IMAGES=~/Pictures for your own, PORT=8001 for another port
 #   make test                      all tests
-# The others: install, check, test-fast, torture, torture-all, bench, format, lock, clean.
+# The others: install, install-dev, check, test-fast, torture, torture-all, bench, format, lock, clean.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,12 +13,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo install test test-fast torture torture-all bench check format lock clean
+.PHONY: demo install install-dev test test-fast torture torture-all bench check format lock clean
 
 demo: $(READY)
 	@$(BIN)/searchengine demo --dir .demo --port $(PORT) $(if $(IMAGES),"$(IMAGES)")
 
 install: $(READY)
+
+install-dev: $(READY_DEV)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -27,19 +29,21 @@ $(VENV)/bin/python:
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# What the demo needs, and what the tests need besides. pip compiles on one core, COMPILE on all.
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-COMPILE = @$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+# What the demo needs; and that with what the tests need. pip would compile on one core only.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+define install_lock
+$(PIP_INSTALL) --require-hashes -r $<
+$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+endef
+
 $(READY): requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) --require-hashes -r requirements.lock
-	$(INSTALL) --no-deps --no-build-isolation --editable .
-	$(COMPILE)
+	$(install_lock)
 	@touch $@
 
-$(READY_DEV): requirements-dev.lock $(READY)
-	$(INSTALL) --require-hashes -r requirements-dev.lock
-	$(COMPILE)
-	@touch $@
+$(READY_DEV): requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	$(install_lock)
+	@touch $(READY) $@
 
 # Side by side on the cores there are, at most four: each worker may hold a model. The tests of a module stay together,
 # because they share its fixtures, and keep the order of tests/conftest.py. JOBS=0 runs them in one process.
@@ -77,11 +81,11 @@ format: $(READY_DEV)
 
 # Pins everything that pyproject.toml asks for, for all platforms and the three Python versions, with hashes: what the
 # demo needs, what tests need, and what serving needs where no model is prepared or trained.
-PIN = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
-	$(PIN) --extra demo --extra learn --extra map pyproject.toml --output-file requirements.lock
-	$(PIN) --all-extras --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
-	$(PIN) --group pyproject.toml:serve --constraints requirements.lock --output-file requirements-serve.lock
+	$(COMPILE) --extra demo --extra learn --extra map pyproject.toml --output-file requirements.lock
+	$(COMPILE) --all-extras --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --group pyproject.toml:serve --constraints requirements.lock --output-file requirements-serve.lock
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache dist

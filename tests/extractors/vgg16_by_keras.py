@@ -50,13 +50,11 @@ def main(folder: Path, images: list[str]) -> None:
 
     pictures = [keras.utils.load_img(path).resize((224, 224), Resampling.BICUBIC) for path in images]
     pixels = np.stack([keras.utils.img_to_array(picture) for picture in pictures])
-    for layer in ("fc2", "block5_pool"):
-        cut = keras.Model(model.input, model.get_layer(layer).output)
-        features = cut.predict(preprocess_input(pixels.copy()), verbose=0)
-        np.save(folder / f"{layer}.npy", features.mean(axis=(1, 2)) if features.ndim == 4 else features)
+    cut = keras.Model(model.input, [model.get_layer(layer).output for layer in ("fc2", "block5_pool")])
+    fc2, block5_pool = cut.predict(preprocess_input(pixels), verbose=0)
+    np.save(folder / "fc2.npy", fc2)
+    np.save(folder / "block5_pool.npy", block5_pool.mean(axis=(1, 2)))
 
 
 if __name__ == "__main__":
-    from PIL.Image import Resampling
-
     main(Path(sys.argv[1]), sys.argv[2:])
