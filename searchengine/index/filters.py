@@ -11,7 +11,7 @@ import calendar
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Self
 
@@ -79,7 +79,7 @@ class Filter:
                 raise QueryError(f"{id_} is not the id of an image.")
 
     def __bool__(self) -> bool:
-        return any(getattr(self, field.name) not in ((), None) for field in fields(self))
+        return self != type(self)()
 
     # -- as text ----------------------------------------------------------------------------------------------------
 

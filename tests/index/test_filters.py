@@ -74,6 +74,8 @@ def test_how_it_is_spelt() -> None:
     empty_form = {name: [""] for name in FIELDS if name != "ids"}
     assert Filter.from_fields(empty_form) == EVERYTHING
     assert Filter.from_fields({"ids": [""]}) == Filter(ids=())
+    assert Filter(ids=())
+    assert not EVERYTHING
     assert str(Cursor(0.1, 7)) == "0.1:7"
 
 

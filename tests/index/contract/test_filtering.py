@@ -113,7 +113,7 @@ FILTERS = st.builds(
     min_height=BOUNDS,
     max_height=BOUNDS,
     ids=st.none() | st.lists(st.integers(0, 30) | st.just(2**63 - 1), max_size=9).map(tuple),
-) | st.builds(Filter, labels=some(LABELS), folders=some(FOLDERS[1:]))
+) | st.one_of(st.builds(Filter, labels=some(LABELS), folders=some(FOLDERS[1:])), st.just(Filter(ids=())))
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda implementation: implementation.name, scope="module")
