@@ -31,7 +31,7 @@ def test_mutated_files_of_every_kind(inputs: int) -> None:
         ordinary = outcomes(files, numbers, ordinary=True)
         try:
             return ordinary + workers.call(outcomes, files, numbers, ordinary=False, limits=_LIMITS)
-        except CallFailedError:  # one of them crashes its decoder, or takes too long: each in a call of its own
+        except (CallFailedError, MemoryError):  # one crashes its decoder or takes too much: each in a call of its own
             return ordinary + outcomes(files, numbers, ordinary=False)
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again: other tests ran in this process before
