@@ -107,7 +107,7 @@ def too_large(format_: str | None) -> ImageTooLargeError:
 
 
 def _limits(data: bytes, max_pixels: Any) -> Limits:
-    return Limits(seconds=10 + max_pixels // 4_000_000, memory=100 * 2**20 + 2 * len(data) + 12 * max_pixels)
+    return Limits(seconds=10 + max_pixels // 4_000_000, memory=200 * 2**20 + 2 * len(data) + 12 * max_pixels)
 
 
 # -- which images are ordinary -----------------------------------------------------------------------------------------

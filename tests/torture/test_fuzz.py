@@ -17,7 +17,7 @@ from tests.torture.conftest import sizes
 _THREADS = 2  # as many as the server lets decode at a time
 _MEMORY = 1_500  # MiB that this process may take
 # As the product has it for one image of a million pixels. A call for each would take several times as long.
-_BATCH, _LIMITS = 200, Limits(seconds=10, memory=120 * 2**20)
+_BATCH, _LIMITS = 200, Limits(seconds=10, memory=212 * 2**20)
 
 
 @pytest.mark.torture
