@@ -79,7 +79,7 @@ def test_the_wheel_serves_pages_with_their_styles(installed: Path, tmp_path: Pat
             assert get(home.rstrip("/") + script, server)
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)
 
 
 def get(address: str, server: subprocess.Popen[str]) -> str:

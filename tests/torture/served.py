@@ -72,7 +72,7 @@ def served(images: Path, index: Path, log: Path, **environ: str) -> Iterator[Wat
         assert server.ask("GET", "/healthz")[0] == 200
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(40)
+        process.wait(60)
     assert process.returncode == 0
     assert "Traceback" not in log.read_text(), log.read_text()
 

@@ -91,7 +91,7 @@ def test_it_serves_and_searches_by_upload(serve_env: Path, index_dir: Path, envi
         assert hits[0]["distance"] == pytest.approx(0, abs=1e-2)
     finally:
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
     assert "Traceback" not in log
 

@@ -40,7 +40,7 @@ FILES = list(every_format().values())
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("served")
     images = draw_collection(folder / "images", 60)
-    assert offline(images, folder / "index").wait(200) == 0
+    assert offline(images, folder / "index").wait(600) == 0
     environ = {"SEARCHENGINE_CACHE_DIR": os.environ.get("SEARCHENGINE_CACHE_DIR", str(folder / "cache"))}
     with served(images, folder / "index", folder / "log", **environ) as server:
         yield server
@@ -173,7 +173,7 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
     """New pictures, removals with compaction, rebuilds: each killed at a random moment, time and again."""
     images, index = tmp_path / "images", tmp_path / "index"
     draw_collection(images, 60)
-    assert offline(images, index).wait(200) == 0
+    assert offline(images, index).wait(600) == 0
     chance = random.Random(2)
     stop = threading.Event()
     killed = 0
@@ -194,7 +194,7 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
                 run.kill()
                 run.wait()
                 assert not asking.done(), asking.exception()
-            assert offline(images, index, "--prune-all").wait(200) == 0
+            assert offline(images, index, "--prune-all").wait(600) == 0
         finally:
             stop.set()
         answers = asking.result()
@@ -204,7 +204,7 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
     assert killed > runs // 3
     assert [answer for answer in answers if not answer.good] == []
     assert verify(index).sound
-    assert offline(images, tmp_path / "clean").wait(200) == 0
+    assert offline(images, tmp_path / "clean").wait(600) == 0
     made, clean = contents(index), contents(tmp_path / "clean")
     assert made is not None
     assert clean is not None

@@ -83,7 +83,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert process.poll() is None, process.communicate()[1]
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGQUIT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 @pytest.fixture
