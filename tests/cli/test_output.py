@@ -157,7 +157,7 @@ def test_names_with_control_characters(start: list[str], tmp_path: Path, capsys:
 
 def test_a_line_that_comes_often_is_told_once(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = verify.Verification(0, ("One.", *60 * ["Another."]), 0, None)
-    monkeypatch.setattr(verify, "verify", lambda folder: damaged)
+    monkeypatch.setattr(verify, "verify", lambda folder, progress: damaged)
     assert main(["verify", "--index-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().out.splitlines() == ["One.", "Another. (60 times)"]
     assert main(["verify", "--index-dir", str(tmp_path), "--json"]) == 1
