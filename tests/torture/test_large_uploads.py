@@ -19,7 +19,7 @@ pytestmark = pytest.mark.torture
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STATUS = Path("/proc/self/status")
 LIMITS = Limits(60, 2**30)
-GIGABYTE = 10**9
+GIGABYTE = 2**30
 NAMES = [
     *("JPEG", "JPEG, progressive", "JPEG, CMYK", "PNG, RGBA", "PNG, RGBA of 16 bits", "PNG, grey of 16 bits"),
     "PNG, RGB of 16 bits, a colour transparent",
