@@ -22,10 +22,10 @@ _BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
 _GROUPS = 1024  # see _threshold
 _CROWD = 2000  # candidates, from which a second choice costs less than their distances
 _TOGETHER = 64  # queries that share a second choice
+_NARROW_VALUES = 2**21  # float64 values of rows that it takes at once
 _FEW = 0.25  # of the rows, up to which those that pass a filter are copied: to read them is quicker then
 _FEW_VALUES = 2**26  # float32 values of such a copy, at most
 _INF = np.float32(np.inf)
-_NARROW_VALUES = 2**21  # float64 values of rows that it takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,12 @@ class Searcher:
         error = self._measure.limit(value, query) - value
         if not np.isfinite(error):
             return self._counted
-        # Between both, a row may come before the cursor or after it.
         with np.errstate(over="ignore"):
+            # Between both, a row may come before the cursor or after it.
             first, last = np.nextafter(np.float32(value - error), -_INF), np.nextafter(np.float32(value + error), _INF)
-        later = rough[rough > last]
-        limit = self._measure.limit(_threshold(later, k), query) if k <= len(later) else np.inf
-        candidates = np.flatnonzero((rough >= first) & (rough <= np.nextafter(np.float32(limit), _INF)))
+            later = rough[rough > last]
+            limit = self._measure.limit(_threshold(later, k), query) if k <= len(later) else np.inf
+            candidates = np.flatnonzero((rough >= first) & (rough <= np.nextafter(np.float32(limit), _INF)))
         return candidates[np.isfinite(self._squared_norms[candidates])]
 
     def _narrowed(

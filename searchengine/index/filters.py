@@ -31,6 +31,7 @@ FIELDS = {
     "ids": "ids",
 }  # how each field of a filter is spelt
 _TEXTS = ("label", "folder", "format", "camera")
+_NAMED = 12  # values, where one is asked for that does not exist
 _SIDES = ("min_width", "max_width", "min_height", "max_height")
 _LARGEST = 2**63 - 1  # that SQLite and NumPy can hold
 
@@ -204,6 +205,20 @@ class Facets:
     format: tuple[FacetValue, ...] = ()
     camera: tuple[FacetValue, ...] = ()
     year: tuple[FacetValue, ...] = ()
+
+
+def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
+    """A sentence for each label, folder, format and camera that no image has; ``facets`` are those of all images."""
+    sentences = []
+    for name in _TEXTS:
+        known = [each.value for each in getattr(facets, name)]
+        for text in getattr(filter, FIELDS[name]):
+            if text not in known:
+                some = ", ".join(known[:_NAMED]) + (", ..." if len(known) > _NAMED else "")
+                sentences.append(
+                    f"No picture has the {name} “{text}”. " + (f"There are: {some}." if known else "None has one.")
+                )
+    return sentences
 
 
 def _whole(text: str, name: str) -> int:

@@ -45,6 +45,7 @@ from searchengine.progress import QUIET, Progress
 PathLike = str | os.PathLike[str]
 
 _COMMIT_ROWS = 2048
+_SHOTS_SECONDS = 10  # between commits while only metadata are read: readers that filter then read all of them again
 _OVERDUE = 5  # times the time between commits, and pictures wait no longer for a batch to be full
 
 
@@ -330,7 +331,7 @@ class _Run:
             if shot is not None:
                 batch.shots.append((id_, shot))
                 self.counts["dated"] += 1
-            if time.monotonic() - committed > self.options.commit_seconds:
+            if time.monotonic() - committed > _SHOTS_SECONDS:
                 store.commit(batch, plan.total, plan.total)
                 batch, committed = Batch(), time.monotonic()
         store.commit(batch, plan.total, plan.total)

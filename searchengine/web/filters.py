@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from searchengine.index.filters import EVERYTHING, FIELDS, Facets, FacetValue, Filter
+from searchengine.index.filters import EVERYTHING, FIELDS, FacetValue, Filter, unknown_choices
 from searchengine.index.protocol import Index
 from searchengine.web.choices import Address, Choice
 
@@ -102,17 +102,3 @@ def _without(filter: Filter, name: str, text: str) -> Filter:
     several = name in ("label", "folder", "format", "camera")
     changes: dict[str, Any] = {FIELDS[name]: tuple(other for other in value if other != text) if several else None}
     return replace(filter, **changes)
-
-
-def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
-    """A sentence for each label, folder, format and camera that no image has; ``facets`` are those of all images."""
-    sentences = []
-    for name in ("label", "folder", "format", "camera"):
-        known = [each.value for each in getattr(facets, name)]
-        for text in getattr(filter, FIELDS[name]):
-            if text not in known:
-                some = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
-                sentences.append(
-                    f"No picture has the {name} “{text}”. " + (f"There are: {some}." if known else "None has one.")
-                )
-    return sentences

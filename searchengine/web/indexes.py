@@ -47,8 +47,9 @@ class ServedIndex:
         return self.engine.spec.embeds
 
     def warm(self) -> None:
-        """Load what the first search would have to wait for."""
+        """Load what the first search, and the first filter, would have to wait for."""
         self.engine.warm()
+        self.engine.index.facets()
         self.nearness.warm()
 
 

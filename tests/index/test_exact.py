@@ -162,3 +162,23 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
         assert neighbours.distances.tolist() == alone.distances.tolist()
     if metric != metrics.MANHATTAN and noise > 1e-8:
         assert sum(measured) < 400 * 40
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS)
+@pytest.mark.parametrize("dimension", [1, 7, 1280])
+def test_a_distance_is_the_same_to_the_last_digit_whatever_is_measured_with_it(metric: str, dimension: int) -> None:
+    """On that rests a cursor: pages would else repeat or lose rows."""
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((300, dimension)).astype(np.float32)
+    query = random.standard_normal((1, dimension)).astype(np.float32)
+    searcher = exact.Searcher.of_rows(rows, metric)
+    (whole,) = searcher.nearest(query, 300)
+    distance_of = dict(zip(whole.positions.tolist(), whole.distances.tolist(), strict=True))
+    for count in (1, 2, 3, 17, 120, 299):
+        passing = np.zeros(300, dtype=np.bool_)
+        passing[random.permutation(300)[:count]] = True
+        (some,) = searcher.among(passing).nearest(query, 300)
+        assert set(some.positions.tolist()) == set(np.flatnonzero(passing).tolist())
+        assert {at: distance_of[at] for at in some.positions.tolist()} == dict(
+            zip(some.positions.tolist(), some.distances.tolist(), strict=True)
+        )
