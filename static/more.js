@@ -69,7 +69,7 @@ function carryOn(page) {
   const { value } = next;
   k.replaceChildren(...next.children);
   k.value = value;
-  for (const part of [".choices", ".indexes"]) leadAs(document.querySelector(part), page.querySelector(part));
+  for (const part of [".choices", ".indexes", ".filter"]) leadAs(document.querySelector(part), page.querySelector(part));
   for (const card of page.querySelectorAll(".gallery > .card")) leadAs(document.getElementById(card.id), card);
 }
 

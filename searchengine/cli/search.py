@@ -32,7 +32,7 @@ from searchengine.cli.options import (
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.errors import ImageError, QueryError
 from searchengine.files import read_regular
-from searchengine.index.filters import FIELDS, Cursor, Filter
+from searchengine.index.filters import FIELDS, Cursor, Filter, unknown_choices
 from searchengine.query import (
     DEFAULT_RULE,
     DISLIKED,
@@ -311,6 +311,8 @@ def _answer(
         labels = {record.id: record.labels for record in index.known([hit.id for hit in results])}
         if query.metric and index.metric in alike(query.metric, normalized=index.normalized):
             print_note(f"These features have length 1: {metric_title(index.metric)} gives the same order.")
+        for sentence in unknown_choices(index.facets(), query.filter) if query.filter else ():
+            print_note(sentence)
     if as_json:
         print_json(_to_json(query, results, labels, votes if vote else None, vector))
         return 0

@@ -56,6 +56,7 @@ class HomePage(Page):
     total: int
     filter: FilterPanel
     kept: dict[str, list[str]]
+    form: dict[str, str | None]
     more: str | None
     whole: str | None
 
@@ -111,6 +112,7 @@ def home() -> str:
         total=index.count(filter) if filter else status.images,
         filter=filter_panel(index, filter, lambda other: Address(address(**other.to_fields()))),
         kept=filter.to_fields(),
+        form={"k": None if k == settings.default_k else str(k)},
         more=more,
         whole=whole,
     ).render()

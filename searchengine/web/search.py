@@ -16,6 +16,7 @@ from searchengine.engine import Results
 from searchengine.errors import IndexError_, QueryError
 from searchengine.files import parse_json
 from searchengine.images import MAX_PIXELS
+from searchengine.index.filters import EVERYTHING, unknown_choices
 from searchengine.index.metrics import alike_sentence, metric_title
 from searchengine.index.types import ImageRecord
 from searchengine.learn.classifiers import Prediction
@@ -32,6 +33,7 @@ from searchengine.web.choices import (
     other_side,
     rule_choices,
 )
+from searchengine.web.filters import FilterPanel, filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.pages import QueryPage, next_k, query_json
 from searchengine.web.queries import RequestError, asked, wants_json
@@ -84,7 +86,8 @@ class ResultsPage(QueryPage):
     ``judged`` says what is liked and disliked, ``rule`` by which rule that ranks; ``kept`` are the arguments that a
     search by another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` and ``cursor``
     lead to what follows, ``larger`` to the same page with more on it, where one page may hold more; ``first`` leads
-    back to the beginning; ``nothing_close``: even the nearest hit is far.
+    back to the beginning; ``nothing_close``: even the nearest hit is far; ``unfiltered`` are the fields that the form
+    of the filter takes along.
     """
 
     template: ClassVar[str] = "results.html"
@@ -112,6 +115,8 @@ class ResultsPage(QueryPage):
     larger_k: int | None
     first: Address | None
     nothing_close: bool
+    filter: FilterPanel
+    unfiltered: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,9 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
     if query.judged:
         liked, disliked = ([example.id for example in examples] for examples in (query.liked, query.disliked))
         more = {"liked": liked, "disliked": disliked, "rule": query.rule_used}
+    unknown = unknown_choices(search.index.engine.index.facets(EVERYTHING), query.filter) if query.filter else []
+    if unknown:
+        more["unknown"] = unknown
     if labels is not None:
         more["predicted"] = labels.to_json()
     return jsonify(
@@ -269,6 +277,8 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         larger=search.changed(k=larger_k) if larger_k else None,
         larger_k=larger_k,
         first=None if query.cursor is None else search.changed(),
+        filter=filter_panel(index.engine.index, query.filter, lambda filter: search.changed(filter=filter)),
+        unfiltered=url_values(replace(query, filter=EVERYTHING, cursor=None)),
         nothing_close=not query.judged and not query.cursor and not _is_close(index, query, results),
     )
 

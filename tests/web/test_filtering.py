@@ -15,7 +15,7 @@ from searchengine import open_index, update_index
 from tests.fakes import FakeExtractor, picture
 from tests.web.conftest import make_app
 from tests.web.fake import FakeEngine
-from tests.web.test_pages import ids_on
+from tests.web.test_pages import JSON, ids_on
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,46 @@ def test_the_form_says_what_is_chosen(client: FlaskClient) -> None:
         'name="min_width" value="2"',
     ):
         assert part in page
+
+
+def test_results_are_filtered_before_they_are_ranked(client: FlaskClient) -> None:
+    page = client.get("/search?id=1&label=dog&format=PNG").text
+    assert sorted(ids_on(page)) == [6, 7]
+    assert "2 of 2" in page
+    assert list(links(page, "Chosen")) == ["label dog", "format PNG"]
+    page = client.get(links(page, "Chosen")["label dog"]).text
+    assert len(ids_on(page)) == 5
+    assert list(links(page, "label")) == ["cat 2", "dog 2", "a&amp;b 1"]
+    assert sorted(ids_on(client.get(links(page, "label")["cat 2"]).text)) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "query", ["id=4", "id=4&label=cat&label=dog", "id=4&copies=1&metric=cosine", "like=2&label=cat"]
+)
+def test_results_go_on_to_the_last_picture(client: FlaskClient, query: str) -> None:
+    whole = client.get(f"/search?{query}&k=100", headers=JSON).get_json()
+    seen: list[int] = []
+    cursor = ""
+    while cursor is not None:
+        answer = client.get(f"/search?{query}&k=2&cursor={cursor}", headers=JSON).get_json()
+        seen += [hit["id"] for hit in answer["hits"]]
+        cursor = answer["cursor"]
+    assert seen == [hit["id"] for hit in whole["hits"]]
+    assert len(seen) == whole["total"]
+
+
+def test_results_without_a_label_that_exists(client: FlaskClient) -> None:
+    answer = client.get("/search?id=1&label=unicorn", headers=JSON).get_json()
+    assert (answer["hits"], answer["total"]) == ([], 0)
+    assert answer["unknown"] == ["No picture has the label “unicorn”. There are: cat, dog, a&b."]
+    page = html.unescape(client.get("/search?id=1&label=unicorn").text)
+    assert answer["unknown"][0] in page
+    assert "No picture passes this filter" in page
+
+
+def test_the_form_of_results_keeps_the_query(client: FlaskClient) -> None:
+    page = client.get("/search?id=1&like=2&label=cat&k=3").text
+    form = re.search(r'<form class="fields" action="/search".*?</form>', page, re.DOTALL)
+    assert form is not None
+    fields = re.findall(r'name="(\w+)" value="([^"]*)"', form[0])
+    assert {("id", "1"), ("like", "2"), ("label", "cat"), ("k", "3")} <= set(fields)
