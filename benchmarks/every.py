@@ -30,6 +30,7 @@ RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "indexing": ([], ["--rounds", "5"], 900),
     "decoding": ([], ["--rounds", "5"], 300),
     "queries": ([], ["--queries", "100"], 600),
+    "filters": ([], ["--rows", "10000", "100000", "--facets", "100000", "1000000"], 900),
     "starting": ([], ["--rounds", "5"], 600),
     "growth": ([], ["--images", "1000", "10000", "100000", "--plots", str(_HERE.parent / "docs")], 900),
     "neighbours": ([], ["--rows", "10000", "100000"], 900),
