@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.served import MULTIPART, Watched
+from tests.torture.clients import MULTIPART
+from tests.torture.served import Watched
 from tests.web.fake import draw_collection
 from tests.web.test_gunicorn import ROOT, free_port, wait_until_up
 from tests.web.test_uploads import form
