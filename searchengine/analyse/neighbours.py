@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
 from searchengine.compat import processors
 from searchengine.errors import QueryError
 from searchengine.files import csv_writer, output_file
+from searchengine.index.exact import Searcher
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.state import State
@@ -139,9 +141,9 @@ def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block
     Raises:
         UnknownNameError: no such metric.
     """
-    searcher = state.searcher(metric)
     live = state.live_by_id
     k = min(k, len(live) - 1)
+    searcher = _without_surplus_copies(state, state.searcher(metric), k + 1)
     for start in range(0, len(live), _QUERIES):
         rows = live[start : start + _QUERIES]
         # (b, d) against (n, d) -> b of k + 1, usually with the query itself
@@ -153,6 +155,20 @@ def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block
             neighbours[i] = state.ids[nearest.positions[others]]
             distances[i] = nearest.distances[others]
         yield Block(state.ids[rows], neighbours, distances)
+
+
+def _without_surplus_copies(state: State, searcher: Searcher, count: int) -> Searcher:
+    """The same ``count`` nearest of any query, found sooner where thousands of rows are equal.
+
+    Equal rows are at the same distance, so no more than the first ``count`` of them, by id, are ever among the nearest.
+    """
+    copies: Counter[bytes] = Counter()
+    kept = np.zeros(len(state.ids), dtype=np.bool_)
+    for row in state.live_by_id:
+        key = blake2b((state.rows[row] + np.float32(0.0)).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
+        copies[key] += 1
+        kept[row] = copies[key] <= count
+    return searcher.among(kept) if max(copies.values()) > count else searcher
 
 
 def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
