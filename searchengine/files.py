@@ -191,15 +191,20 @@ def parse_json(text: str | bytes) -> Any:
 
 # -- CSV --------------------------------------------------------------------------------------------------------------
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# Where a cell begins, also for a spreadsheet that splits rows at semicolons, tabs or bars: it takes the quotes of a
+# cell between commas for text.
+_BEGIN = r"(?:^|(?<=[;|\t\r\n]))"
+_FORMULA = r"(?=[ \xa0\"']*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the last four: full-width
+_UNGUARDED, _GUARDED = re.compile(_BEGIN + _FORMULA), re.compile(_BEGIN + "'" + _FORMULA)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def csv_writer(opened: TextIO) -> Callable[[Iterable[object]], None]:
     """A function that writes a row to a CSV file, safe to open in a spreadsheet.
 
-    Text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a carriage return) gets an
-    apostrophe in front, which ``unguarded`` takes off again; numbers stay numbers.
+    Text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a carriage return, perhaps
+    after blanks and quotes) gets an apostrophe in front, also after a semicolon, tab, bar or line break within the
+    cell. ``unguarded`` takes them off again; numbers stay numbers.
     """
     writer = csv.writer(opened)
 
@@ -210,12 +215,12 @@ def csv_writer(opened: TextIO) -> Callable[[Iterable[object]], None]:
 
 
 def _guarded(cell: str) -> str:
-    return f"'{cell}" if _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+    return cell if _NUMBER.fullmatch(cell) else _UNGUARDED.sub("'", cell)
 
 
 def unguarded(cell: str) -> str:
     """A cell as it was before ``csv_writer`` guarded it."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return _GUARDED.sub("", cell)
 
 
 # -- the disk -------------------------------------------------------------------------------------------------------

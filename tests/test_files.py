@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import socket
@@ -12,6 +13,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from searchengine import files
 from searchengine.errors import IndexingError
@@ -160,31 +163,51 @@ def test_json_that_cannot_be_read_is_a_value_error_however_deep(text: str | byte
 @pytest.mark.parametrize(
     ("text", "guarded"),
     [
-        ("=1+1", True),
-        ("+cmd|' /C calc'!A0", True),
-        ("-cat", True),
-        ("@SUM(A1)", True),
-        ("\t=1", True),
-        ("\r=1", True),
-        ("-inf", True),
-        ("'=1", True),  # an apostrophe of its own in front
-        ("''-", True),
-        ("'tis", False),
-        ("cat, -dog", False),
-        ("-1", False),
-        ("+1.5e-3", False),
-        ("", False),
+        ("=1+1", "'=1+1"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-cat", "'-cat"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t'=1"),
+        ("\r=1", "'\r'=1"),
+        (' "=1', "' \"=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("-inf", "'-inf"),
+        ("'=1", "''=1"),  # an apostrophe of its own in front
+        ("''-", "'''-"),
+        ("a;=2+2", "a;'=2+2"),
+        ("a;=2;'=3;b", "a;'=2;''=3;b"),
+        ('a;"=2"', 'a;\'"=2"'),
+        ("a; @x\t+1|-1\n=1\r\n=2", "a;' @x\t'+1|'-1\n'=1\r\n'=2"),
+        ("'tis; b", "'tis; b"),
+        ("cat, -dog", "cat, -dog"),
+        ("x=1", "x=1"),
+        ("-1", "-1"),
+        ("+1.5e-3", "+1.5e-3"),
+        ("", ""),
     ],
 )
-def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: bool, tmp_path: Path) -> None:
+def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: str, tmp_path: Path) -> None:
     with (tmp_path / "a.csv").open("w", newline="") as opened:
         write = files.csv_writer(opened)
         write([text, -0.5, 7])
     with (tmp_path / "a.csv").open(newline="") as opened:
         ((cell, *numbers),) = csv.reader(opened)
-    assert cell == ("'" if guarded else "") + text
+    assert cell == guarded
     assert files.unguarded(cell) == text
     assert numbers == ["-0.5", "7"]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.text(st.sampled_from("a;\t\r\n|'\"=- ,"), max_size=12))
+def test_no_separator_makes_a_formula_of_a_part_of_a_cell(text: str) -> None:
+    opened = io.StringIO(newline="")
+    files.csv_writer(opened)([7, text, "b"])
+    written = opened.getvalue()
+    ((_, cell, _),) = csv.reader(io.StringIO(written, newline=""))
+    assert files.unguarded(cell) == text
+    for separator in ";\t|":
+        rows = csv.reader(io.StringIO(written, newline=""), delimiter=separator)
+        assert not [part for row in rows for part in row if part.lstrip(' "').startswith(("=", "-"))]
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,9 @@ def test_equal_rows_are_measured_as_often_as_neighbours_can_be(
             (nearest,) = alone.nearest(np.asarray(state.rows[[row_of[id_]]]), 300)
             others = [
                 (distance, other)
-                for other, distance in zip(state.ids[nearest.positions].tolist(), nearest.distances.tolist(), strict=True)
+                for other, distance in zip(
+                    state.ids[nearest.positions].tolist(), nearest.distances.tolist(), strict=True
+                )
                 if other != id_
             ]
             assert list(zip(distances, neighbours, strict=True)) == sorted(others)[:5]
