@@ -122,27 +122,34 @@ class Ranking:
     def _distinct(self, hits: Iterator[Ranked], portion: int) -> Iterator[Ranked]:
         """Only those hits of which nothing that ranks before them is a near-duplicate, each with how many it is."""
         metric, limit = near_duplicate(self.index)
+        near_earlier: set[int] = set()  # ids of near-duplicates of what was ranked so far
         while portion_ := list(itertools.islice(hits, portion)):
+            portion_ = [(place, hit) for place, hit in portion_ if hit.id not in near_earlier]
+            if not portion_:
+                continue
             features = np.stack([self.index.feature(hit.id) for _, hit in portion_])  # (n, d) float32
             searcher = Searcher.of_rows(features, metric)
             within = searcher.nearest(features, len(features))
             # Most of a burst of photos is dropped here, without a search for the neighbours of each.
             left = [at for at, near in enumerate(within) if not np.any(near.positions[near.distances <= limit] < at)]
             for at, near_ids in zip(left, self._near(features[left], metric, limit), strict=True):
+                near_earlier.update(near_ids)
                 place, hit = portion_[at]
-                places = self._places(near_ids)
+                places = {} if near_ids == [hit.id] else self._places(near_ids)
                 if place <= min(places.values(), default=place):
                     yield place, replace(hit, stands_for=max(1, len(places)))
 
-    def _near(self, features: NDArray[np.float32], metric: str, limit: float) -> Iterator[list[int]]:
+    def _near(self, features: NDArray[np.float32], metric: str, limit: float) -> list[list[int]]:
         """The ids of all images within a distance of each of (n, d) features."""
-        k = _NEIGHBOURS
-        while len(features):
-            hits_of = self.index.search(features, k, metric, filter=self.filter)
-            if all(len(hits) < k or hits[-1].distance > limit for hits in hits_of):
-                return iter([[hit.id for hit in hits if hit.distance <= limit] for hits in hits_of])
+        near: list[list[int]] = [[] for _ in features]
+        unfinished, k = list(range(len(features))), _NEIGHBOURS
+        while unfinished:
+            hits_of = self.index.search(features[unfinished], k, metric, filter=self.filter)
+            for at, hits in zip(unfinished, hits_of, strict=True):
+                near[at] = [hit.id for hit in hits if hit.distance <= limit]
+            unfinished = [at for at in unfinished if len(near[at]) == k]  # all are near, so others may be
             k *= 4
-        return iter([])
+        return near
 
     def _places(self, ids: Sequence[int], *, of_left_out: bool = False) -> dict[int, Place]:
         """Where those of some images stand that are ranked."""

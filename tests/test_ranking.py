@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from searchengine.exchange.importing import ImportOptions
 from searchengine.images import decode
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import METRICS
+from searchengine.index.types import Hit
 from searchengine.indexing import update_index
 from searchengine.query import RULES, Box, Example, Query
 from tests.fakes import FakeExtractor, picture, write_pictures
@@ -163,6 +165,24 @@ def test_near_duplicates_are_folded_as_by_a_loop(tmp_path: Path, k: int, normali
                 break
         assert {hit.id: hit.stands_for for hit in hits} == expected
         assert len(hits) < 40
+
+
+def test_a_burst_of_photos_costs_one_search_for_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    features = random.standard_normal((640, 6)).astype(np.float32)
+    features[:600] = features[0] + 1e-3 * features[:600]
+    engine = engine_of(features, tmp_path)
+    search, answered = engine.index.search, [0]
+
+    def counted(*args: Any, **options: Any) -> list[list[Hit]]:
+        answers = search(*args, **options)
+        answered[0] += sum(map(len, answers))
+        return answers
+
+    monkeypatch.setattr(engine.index, "search", counted)
+    results = engine.search(Query.of(1, k=10, distinct=True))
+    assert [hit.stands_for for hit in results][:2] == [600, 1]
+    assert answered[0] < 8 * len(features)
 
 
 def test_an_image_that_does_not_pass_is_not_shown_though_it_is_searched_by(tmp_path: Path) -> None:
