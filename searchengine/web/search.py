@@ -199,7 +199,8 @@ def _answer(query: Query, reader: UploadReader | None = None, *, as_json: bool =
     start = query.start
     record = None if start is None or start.id is None else images.records([start.id])[0]
     judged = {image.id: image for image in images.known([e.id for e in query.judged if e.id is not None])}
-    query = query.among(lambda example: example.id is None or example.id in judged)  # others were removed since
+    # Others were removed since. The answer continues all the same: from its beginning, it would never end.
+    query = replace(query.among(lambda example: example.id is None or example.id in judged), cursor=query.cursor)
     if query.metric == images.metric:
         query = replace(query, metric=None)
 

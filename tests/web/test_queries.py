@@ -109,6 +109,18 @@ def test_results_go_on_to_the_last_picture(client: FlaskClient, rest: str) -> No
     assert pages == [hit["id"] for hit in whole["hits"]]
 
 
+def test_results_end_though_a_liked_picture_is_removed_meanwhile(client: FlaskClient, engine: FakeEngine) -> None:
+    address = "/search?id=5&like=9&like=13&k=20"
+    body = client.get(address, headers=JSON).get_json()
+    assert body["total"] > 20
+    engine.index.forget(9)
+    ranks = []
+    while body["cursor"] and len(ranks) < 100:
+        body = client.get(f"{address}&cursor={body['cursor']}", headers=JSON).get_json()
+        ranks += [hit["rank"] for hit in body["hits"]]
+    assert ranks == list(range(21, 21 + len(ranks)))
+
+
 def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> None:
     body = {"examples": [{"id": 5}, {"id": 9, "sign": 1}, {"id": 2, "sign": -1}], "k": 6, "rule": "rocchio"}
     answer = client.post("/search", json=body).get_json()
