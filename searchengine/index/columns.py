@@ -13,7 +13,7 @@ from datetime import date
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from searchengine.index.state import NO_IMAGE, State
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
+T = TypeVar("T")
 
 _NONE = -1  # the number of no text
 _NO_DAY = int(np.iinfo(np.int32).min)
@@ -31,7 +32,8 @@ _NO_YEAR = 0
 _ROWS_AT_ONCE = 10_000
 _QUARTER = 900  # s; clocks differ from UTC by whole quarters of an hour
 _EPOCH = date(1970, 1, 1)
-_KEPT = 32  # filters of which the answers are kept
+_MASKS_KEPT = 32  # a byte for each row
+_FACETS_KEPT = 4  # about 100 bytes for each label and folder
 
 
 class Texts:
@@ -93,19 +95,22 @@ class Columns:
 
     def passing(self, filter: Filter) -> Mask:
         """Which rows pass a filter; not to be changed."""
-        if filter not in self._passing:
-            if len(self._passing) >= _KEPT:
-                self._passing.clear()
-            self._passing[filter] = reduce(np.logical_and, self._choices(filter).values(), self.ids != NO_IMAGE)
-        return self._passing[filter]
+        if filter.ids is not None:  # there are as many of these as questions, and they may be long: none is kept
+            return self.passing(replace(filter, ids=None)) & np.isin(self.ids, np.array(filter.ids, dtype=np.int64))
+        mask = self._passing.get(filter)
+        if mask is None:
+            mask = reduce(np.logical_and, self._choices(filter).values(), self.ids != NO_IMAGE)
+            _keep(self._passing, filter, mask, _MASKS_KEPT)
+        return mask
 
     def facets(self, filter: Filter) -> Facets:
         """What the images that pass a filter have, with counts."""
-        if filter not in self._facets:
-            if len(self._facets) >= _KEPT:
-                self._facets.clear()
-            self._facets[filter] = self._counted(self._choices(filter))
-        return self._facets[filter]
+        facets = self._facets.get(filter)
+        if facets is None:
+            facets = self._counted(self._choices(filter))
+            if filter.ids is None:
+                _keep(self._facets, filter, facets, _FACETS_KEPT)
+        return facets
 
     def _choices(self, filter: Filter) -> dict[str, Mask]:
         """Which rows pass each of the choices that a filter makes; those of a facet under its name."""
@@ -155,6 +160,13 @@ class Columns:
             camera=self.cameras.facet(self.cameras.counted(self.camera[others("camera")])),
             year=facet({f"{year:04}": int(years[year]) for year in np.flatnonzero(years) if year != _NO_YEAR}),
         )
+
+
+def _keep(answers: dict[Filter, T], filter: Filter, answer: T, most: int) -> None:
+    """Keep an answer, and at most so many; other threads may do the same at any moment."""
+    if len(answers) >= most:
+        answers.clear()
+    answers[filter] = answer
 
 
 def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from typing import Any, Self
 
 from searchengine.errors import QueryError
@@ -31,6 +32,8 @@ FIELDS = {
     "ids": "ids",
 }  # how each field of a filter is spelt
 _TEXTS = ("label", "folder", "format", "camera")
+_MOST_TEXTS = 100  # values of a field
+_MOST_IDS = 10_000
 _NAMED = 12  # values, where one is asked for that does not exist
 _SIDES = ("min_width", "max_width", "min_height", "max_height")
 _LARGEST = 2**63 - 1  # that SQLite and NumPy can hold
@@ -91,9 +94,11 @@ class Filter:
         Empty texts, which a form sends for what was not filled in, do not count, except for ``ids``: no image at all.
 
         Raises:
-            QueryError: a text that cannot be read.
+            QueryError: a text that cannot be read, or too many of them.
         """
         given = {name: [text for text in values.get(name, ()) if text] for name in FIELDS}
+        for name in _TEXTS:
+            _check_number(given[name], name, _MOST_TEXTS)
         chosen: dict[str, Any] = {FIELDS[name]: tuple(given[name]) for name in _TEXTS}
         chosen |= {name: _whole(given[name][-1], name) for name in _SIDES if given[name]}
         if given["after"]:
@@ -101,8 +106,9 @@ class Filter:
         if given["before"]:
             chosen["before"] = _period(given["before"][-1])[1]
         if "ids" in values:
-            parts = ",".join(given["ids"]).split(",")
-            chosen["ids"] = tuple(_whole(part.strip(), "ids") for part in parts if part.strip())
+            parts = [part for part in ",".join(given["ids"]).split(",") if part.strip()]
+            _check_number(parts, "ids", _MOST_IDS)
+            chosen["ids"] = tuple(_whole(part.strip(), "ids") for part in parts)
         return cls(**chosen)
 
     def to_fields(self) -> dict[str, list[str]]:
@@ -211,14 +217,17 @@ def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
     """A sentence for each label, folder, format and camera that no image has; ``facets`` are those of all images."""
     sentences = []
     for name in _TEXTS:
-        known = [each.value for each in getattr(facets, name)]
-        for text in getattr(filter, FIELDS[name]):
-            if text not in known:
-                some = ", ".join(known[:_NAMED]) + (", ..." if len(known) > _NAMED else "")
-                sentences.append(
-                    f"No picture has the {name} “{text}”. " + (f"There are: {some}." if known else "None has one.")
-                )
+        known = {each.value: None for each in getattr(facets, name)}
+        some = ", ".join([*islice(known, _NAMED), *(["..."] if len(known) > _NAMED else [])])
+        existing = f"There are: {some}." if known else "None has one."
+        unknown = (text for text in getattr(filter, FIELDS[name]) if text not in known)
+        sentences += [f"No picture has the {name} “{text}”. {existing}" for text in unknown]
     return sentences
+
+
+def _check_number(texts: Sequence[str], name: str, most: int) -> None:
+    if len(texts) > most:
+        raise QueryError(f"A filter takes at most {most} values of {name}, not {len(texts)}.")
 
 
 def _whole(text: str, name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import islice
 from typing import Any
 
 from searchengine.index.filters import EVERYTHING, FIELDS, FacetValue, Filter, unknown_choices
@@ -66,13 +67,15 @@ def _chosen(filter: Filter, address: AddressOf) -> list[Choice]:
 
 
 def _values(name: str, values: Sequence[FacetValue], filter: Filter, address: AddressOf) -> list[Choice]:
-    chosen = [value for value in values if _is_chosen(filter, name, value.value)]
-    shown = [*chosen, *(value for value in values if value not in chosen)][:_SHOWN]
+    texts = _texts_chosen(filter, name)
+    chosen = [value for value in values if value.value in texts]
+    others = (value for value in values if value.value not in texts)
+    shown = [*chosen, *islice(others, _SHOWN)][:_SHOWN]
     if len(values) == 1 and not chosen:
         return []  # nothing to choose between
     choices = []
     for value in shown:
-        is_chosen = value in chosen
+        is_chosen = value.value in texts
         to = address((_without if is_chosen else _with)(filter, name, value.value))
         choices.append(Choice(value.value, to.href, is_chosen, to.again, note=str(value.count)))
     return choices
@@ -82,10 +85,12 @@ def _year(text: str) -> dict[str, date]:
     return {"after": date(int(text), 1, 1), "before": date(int(text), 12, 31)}
 
 
-def _is_chosen(filter: Filter, name: str, text: str) -> bool:
-    if name == "year":
-        return all(getattr(filter, side) == day for side, day in _year(text).items())
-    return text in getattr(filter, FIELDS[name])
+def _texts_chosen(filter: Filter, name: str) -> frozenset[str]:
+    """The values of a facet that are chosen."""
+    if name != "year":
+        return frozenset(getattr(filter, FIELDS[name]))
+    text = f"{filter.after.year:04}" if filter.after else ""
+    return frozenset([text] if text and {"after": filter.after, "before": filter.before} == _year(text) else [])
 
 
 def _with(filter: Filter, name: str, text: str) -> Filter:

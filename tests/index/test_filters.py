@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from searchengine.engine import open_index
 from searchengine.errors import QueryError
+from searchengine.exchange import import_features
 from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Filter
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=3).map(tuple)
@@ -126,3 +132,42 @@ def test_what_is_no_filter(values: object) -> None:
 def test_what_is_no_cursor(text: str) -> None:
     with pytest.raises(QueryError, match="first results"):
         Cursor.parse(text)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"label": [str(number) for number in range(101)]},
+        {"folder": ["trips"] * 101},
+        {"ids": list(range(10_001))},
+        {"ids": [",".join(["7"] * 10_001)]},
+    ],
+)
+def test_what_nobody_types_is_refused(values: dict[str, list[str | int]]) -> None:
+    with pytest.raises(QueryError, match="at most"):
+        Filter.from_json(values)
+
+
+class Forgetful(dict[Filter, object]):
+    """What another thread empties whenever something has been put in."""
+
+    def __setitem__(self, key: Filter, value: object) -> None:
+        super().__setitem__(key, value)
+        self.clear()
+
+
+def test_answers_that_are_kept_for_filters(tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", np.eye(9, dtype=np.float32))
+    import_features(tmp_path / "features.npy", tmp_path / "index")
+    with closing(open_index(tmp_path / "index")) as index:
+        columns = index._known_columns()[1]
+        for number in range(1, 200):
+            assert index.count(Filter(ids=(number,))) == (number < 10)
+            assert index.count(Filter(max_width=number)) == 0
+            index.facets(Filter(max_width=number))
+        # As many as there are questions: of the ids of images none, of others some.
+        assert (len(columns._passing) <= 32, len(columns._facets) <= 32) == (True, True)
+        assert all(filter.ids is None for filter in columns._passing)
+        shared = replace(columns, _passing=Forgetful(), _facets=Forgetful())  # type: ignore[arg-type]
+        assert shared.passing(EVERYTHING).sum() == 9
+        assert shared.facets(EVERYTHING).label == ()
