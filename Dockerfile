@@ -20,7 +20,7 @@ ENV PATH=/opt/searchengine/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 # What changes least comes first: this layer is rebuilt only when the lock changes.
 COPY requirements-serve.lock ./
-RUN pip install --require-hashes -r requirements-serve.lock
+RUN pip install --no-deps --require-hashes -r requirements-serve.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY searchengine searchengine
 COPY templates templates
@@ -30,7 +30,7 @@ RUN pip install --no-deps --no-build-isolation .
 # The same environment with TensorFlow, scikit-learn and what else indexing and training need.
 FROM build AS build-index
 COPY requirements.lock ./
-RUN pip install --require-hashes -r requirements.lock
+RUN pip install --no-deps --require-hashes -r requirements.lock
 
 FROM python:3.12-slim AS base
 WORKDIR /app

@@ -32,7 +32,7 @@ $(VENV)/bin/python:
 # What the demo needs; and that with what the tests need. pip would compile on one core only.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 define install_lock
-$(PIP_INSTALL) --require-hashes -r $<
+$(PIP_INSTALL) --no-deps --require-hashes -r $<
 $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 @$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 endef
@@ -83,9 +83,9 @@ format: $(READY_DEV)
 # demo needs, what tests need, and what serving needs where no model is prepared or trained.
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
-	$(COMPILE) --extra demo --extra learn --extra map pyproject.toml --output-file requirements.lock
-	$(COMPILE) --all-extras --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
-	$(COMPILE) --group pyproject.toml:serve --constraints requirements.lock --output-file requirements-serve.lock
+	$(COMPILE) --extra demo --extra learn --extra map --extra text --group pyproject.toml:encoder pyproject.toml --output-file requirements.lock
+	$(COMPILE) --all-extras --group pyproject.toml:encoder --constraints requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --group pyproject.toml:serve --group pyproject.toml:encoder --constraints requirements.lock --output-file requirements-serve.lock
 
 clean:
 	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache dist

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import defaultdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-serve.lock")
@@ -39,7 +41,8 @@ def requirement(text: str) -> str:
 
 
 def test_serving_needs_the_dependencies_without_what_prepares_models(project: dict[str, Any]) -> None:
-    dependencies = {text for text in project["project"]["dependencies"] if requirement(text) not in PREPARING}
+    needed = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["text"]]
+    dependencies = {text for text in needed if requirement(text) not in PREPARING}
     serve = set(project["dependency-groups"]["serve"])
     assert {text for text in serve if requirement(text) not in BUILDING} == dependencies
     assert {requirement(text) for text in project["project"]["dependencies"]} >= PREPARING
@@ -52,9 +55,10 @@ def test_each_lock_holds_what_it_is_for(project: dict[str, Any]) -> None:
         for extra, texts in project["project"]["optional-dependencies"].items()
     }
     demo, dev, serve = (set(locked(name)) for name in LOCKS)
-    assert needed | extras["demo"] | extras["learn"] | extras["map"] <= demo
+    encoder = {requirement(text) for text in project["dependency-groups"]["encoder"]}
+    assert needed | extras["demo"] | extras["learn"] | extras["map"] | extras["text"] | encoder <= demo
     assert demo | set().union(*extras.values()) <= dev
-    assert {requirement(text) for text in project["dependency-groups"]["serve"]} <= serve < demo
+    assert {requirement(text) for text in project["dependency-groups"]["serve"]} | encoder <= serve < demo
     assert not serve & PREPARING
     # The first command of a new user installs no test tools and no heavy extras.
     assert not demo & (extras["dev"] | extras["parquet"] | extras["models"]) - {"hatchling"}
@@ -71,3 +75,24 @@ def test_every_locked_package_has_hashes(name: str) -> None:
     entries = re.split(r"^(?=[a-z0-9])", (ROOT / name).read_text(), flags=re.MULTILINE)[1:]
     assert len(entries) > 30
     assert all("--hash=sha256:" in entry for entry in entries)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_is_complete_for_an_installation_without_dependencies(name: str, project: dict[str, Any]) -> None:
+    """Every requirement of every locked package that applies here is locked too, but for those left out on purpose."""
+    left_out = {requirement(text) for text in project["tool"]["uv"]["override-dependencies"]}
+    packages = locked(name)
+    missing = set()
+    for package in packages:
+        try:
+            requirements = [Requirement(text) for text in metadata.requires(package) or ()]
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        missing |= {
+            f"{package} needs {needed.name}"
+            for needed in requirements
+            if needed.marker is None or needed.marker.evaluate({"extra": ""})
+            if requirement(needed.name) not in packages.keys() | left_out
+        }
+    assert not missing
+    assert not left_out & packages.keys()
