@@ -16,6 +16,7 @@ from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
 from searchengine.extractors.frameworks import first_line, import_keras, linked
+from searchengine.extractors.heads import Head
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource
@@ -40,6 +41,11 @@ class CustomSource(ModelSource):
 
     def preprocessing(self, model: str) -> str:
         return "its own, or --preprocessing"
+
+    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+        raise ExtractorError(
+            "Which classes a custom model knows is not known to the program, so its index cannot be searched by words."
+        )
 
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
         file = Path(model).expanduser()

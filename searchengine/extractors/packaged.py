@@ -16,11 +16,12 @@ from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, efficientnet_lite, layers, torch_file
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.heads import Head
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import PACKAGED, Lite, facts
 from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
-from searchengine.progress import Say
+from searchengine.progress import QUIET, Say
 
 if TYPE_CHECKING:
     import keras
@@ -112,6 +113,12 @@ class PackagedSource(NamedSource):
             model = efficientnet_lite.build(spec.input_size[0], network.width, network.depth)
             efficientnet_lite.set_weights(model, network.width, network.depth, tensors)
             return cut(model, spec, "none", network.title)
+
+    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+        self.check_head(spec)
+        weights = self.locate(spec, given, say or QUIET.say)
+        tensors = torch_file.read_state_dict(_read(PACKAGED[spec.model], weights))
+        return Head(tensors["_fc.weight"], tensors["_fc.bias"])
 
 
 def _installed(network: Lite) -> Path | None:

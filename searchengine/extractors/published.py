@@ -14,6 +14,7 @@ from searchengine.errors import ExtractorError, WeightsNotFoundError, file_error
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import check_keras, first_line, import_keras, linked
+from searchengine.extractors.heads import Head, read_head
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource
@@ -117,6 +118,22 @@ class PublishedSource(NamedSource):
         load_weights(built.network, weights, backbone.title, count=False)
         correct_published(built.network, backbone)
         return built
+
+    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+        self.check_head(spec)
+        backbone = backbones()[spec.model]
+        if spec.weights != IMAGENET:
+            return read_head(given or cache.find_weights(spec, flag="--weights"), backbone.dimension)
+        is_whole = given is not None and backbone.with_head.matches(cache.remembered_hashes(given))
+        file = given if is_whole else cached(backbone.with_head)  # the file without the head makes the same features
+        if file is None:
+            if say is None:
+                raise WeightsNotFoundError(
+                    f"The classes of {backbone.title} are in its weights file with the classification head "
+                    f"({backbone.with_head.megabytes} MB), which is not here. To download it: searchengine words"
+                )
+            file = download(backbone, backbone.with_head, say)
+        return read_head(file, backbone.dimension)
 
 
 def _key(model: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from searchengine.errors import ExtractorError, UnknownNameError
 from searchengine.extractors import cache
+from searchengine.extractors.heads import Head
 from searchengine.extractors.layers import LayerInfo, NetworkInfo, check_pooling
 from searchengine.extractors.models import facts
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
@@ -148,6 +149,14 @@ class ModelSource:
         """The Keras model of a spec with its weights, computing by a dtype policy. Loads TensorFlow."""
         raise ExtractorError(self._reason)
 
+    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+        """The ImageNet head of the network, if features of this spec are what it takes.
+
+        ``given`` is the file of weights that the user named; without ``say`` nothing is downloaded. ExtractorError says
+        why there is no head: another layer, classes that nobody knows; WeightsNotFoundError.
+        """
+        raise ExtractorError(self._reason)
+
 
 class NamedSource(ModelSource):
     """What networks with a name have in common: a default layer whose size is known, and one output."""
@@ -173,6 +182,15 @@ class NamedSource(ModelSource):
             check_name(f"layer of {title}", name, known)
         check_pooling(options.pooling, [known[name] for name in options.layers], title)
         return SEVERAL.join(options.layers)
+
+    def check_head(self, spec: ExtractorSpec) -> None:
+        """ExtractorError where features of this spec are not what the classification head of the network takes."""
+        default = self.default_layer(spec.model)
+        if spec.layer != default or spec.pooling != "none":
+            raise ExtractorError(
+                f"The classes of {facts(spec.model).title} are computed from its layer {default}, and this index holds "
+                f"{spec.title.partition(',')[0]}. An index of that layer can be searched by words."
+            )
 
     def choose_decoding(self, options: ExtractorOptions) -> bool:
         """Whether JPEGs are decoded at full size: as was asked for, or the model's default."""

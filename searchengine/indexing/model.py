@@ -27,6 +27,7 @@ from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress
+from searchengine.text.words import keep_head
 
 _FEATURE_BYTES = 4  # of a float32
 _ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
@@ -132,6 +133,10 @@ class RunExtractor:
             "--index-dir, or give --rebuild to embed all images again (the old index answers until the new one is "
             "complete)."
         )
+
+    def keep_head(self, folder: Path) -> None:
+        """Have the folder of an index keep what a search by words needs of the network, if it can be had."""
+        keep_head(folder, self.spec, self._weights_file)
 
     def manifest(self) -> dict[str, str]:
         """What a new index records about it."""

@@ -111,6 +111,7 @@ def update_with(
             run.rebuild()
         else:
             run.update()
+        extractor.keep_head(folder)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from searchengine.errors import ExtractorError
 from searchengine.extractors import building, export, make_spec
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, preprocessed
 from searchengine.extractors.frameworks import export_openvino, import_keras
+from searchengine.extractors.heads import read_head
 from searchengine.extractors.layers import layers_of
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones
 from searchengine.extractors.published import PublishedSource
@@ -26,7 +30,7 @@ pytestmark = [
 # One network for each preprocessing and kind of block; the torture run has them all. The value says whether its weights
 # go through a file as well, as all do in the torture run. VGG, ResNet and EfficientNet have tests of their own:
 # test_vgg16.py, test_end_to_end.py, and below.
-QUICKEST = {"DenseNet121": False, "EfficientNetV2B0": False, "MobileNet": False, "MobileNetV3Small": True}
+QUICKEST = {"DenseNet121": False, "EfficientNetV2B0": False, "MobileNet": True, "MobileNetV3Small": True}
 
 
 def quiet(text: str) -> None:
@@ -84,6 +88,19 @@ def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> N
     import_keras().utils.clear_session()
 
 
+def check_head(network: Any, title: str, file: Path, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
+    """The head in a weights file turns features into what the whole network says, but for MobileNetV3's two layers."""
+    if title.startswith("MobileNetV3"):
+        with pytest.raises(ExtractorError, match="does not hold the classification head"):
+            read_head(file, features.shape[1])
+        return
+    head = read_head(file, features.shape[1])
+    logits = features @ head.weights.T + head.bias
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = networks_by_keras.features(network, title, network.layers[-1].name, pixels)
+    assert exponentials / exponentials.sum(axis=1, keepdims=True) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
 def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
     """Plain Keras and ours, from one file; what plain Keras says beside what the table says."""
     keras = import_keras()
@@ -110,6 +127,7 @@ def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
     if by_file:
         path = folder / line.with_head.file_name
         networks_by_keras.save_as_published(network, path)
+        check_head(network, title, path, pixels, expected)
         del network
         built = PublishedSource().build(spec, path, "float32")
     else:

@@ -155,6 +155,9 @@ def test_a_smaller_input_a_pooled_layer_and_the_probabilities(cache_dir: Path) -
     np.testing.assert_allclose(rows[:, 1280:].sum(axis=1), 1, rtol=1e-5)
     lengths = np.linalg.norm(rows[:, :1280], axis=1, keepdims=True)
     assert relative_error(rows[:, :1280] / lengths, mean.embed(pixels)) <= 1e-5
+    head = PackagedSource().head(make_spec("efficientnet-lite0"), None, None)
+    exponentials = np.exp(rows[:, :1280] @ head.weights.T + head.bias)
+    np.testing.assert_allclose(rows[:, 1280:], exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-3)
     with pytest.raises(UnknownNameError, match=r"no layer of EfficientNet-Lite0 'top'. Choose one of: top_"):
         make_spec("efficientnet-lite0", layer="top")
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from searchengine.errors import ExtractorError
-from searchengine.extractors import Extractor, load_extractor
+from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.extractors import Extractor, load_extractor, make_spec
 from searchengine.extractors.frameworks import import_openvino
+from searchengine.extractors.heads import read_head
+from searchengine.extractors.sources import source_of
 from tests.extractors.conftest import Vgg16
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("described_in_process")]
@@ -125,6 +127,20 @@ def test_the_file_without_head_will_do_for_a_layer_before_it(vgg16: Vgg16) -> No
 def test_a_file_without_head_for_a_layer_of_the_head(vgg16: Vgg16) -> None:
     with pytest.raises(ExtractorError, match="without the classification head"):
         load_extractor(weights=vgg16.folder / "vgg16_notop.h5", runtime="keras")
+
+
+def test_the_head_is_read_from_files_of_both_layouts(vgg16: Vgg16) -> None:
+    logits = []
+    for name in ("vgg16.h5", "vgg16.weights.h5"):
+        spec = make_spec(weights=vgg16.folder / name)
+        head = source_of("vgg16").head(spec, vgg16.folder / name, None)
+        assert (head.weights.shape, head.bias.shape) == ((1000, 4096), (1000,))
+        logits.append(head.weights @ vgg16.expected("fc2")[0] + head.bias)
+    assert np.array_equal(*logits)
+    with pytest.raises(ExtractorError, match="does not hold the classification head"):
+        read_head(vgg16.folder / "vgg16_notop.h5", 4096)
+    with pytest.raises(WeightsNotFoundError, match=r"weights file with the classification head \(553 MB\)"):
+        source_of("vgg16").head(make_spec(), None, None)
 
 
 def test_weights_of_another_model(vgg16: Vgg16) -> None:

@@ -37,7 +37,9 @@ def serve_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no package registry answers, so no environment can be installed from requirements-serve.lock")
     lock = ROOT / "requirements-serve.lock"
     subprocess.run(
-        [python, *PIP, "install", "--no-compile", "--no-deps", "--require-hashes", "-r", lock], check=True, capture_output=True
+        [python, *PIP, "install", "--no-compile", "--no-deps", "--require-hashes", "-r", lock],
+        check=True,
+        capture_output=True,
     )
     wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
     subprocess.run(wheel, cwd=ROOT, check=True, capture_output=True)

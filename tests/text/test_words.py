@@ -1,0 +1,159 @@
+"""Words over an index: a text becomes a feature by the head of the index's network."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from searchengine import update_index
+from searchengine.errors import ExtractorError, QueryError, SearchEngineError
+from searchengine.extractors import ExtractorSpec, make_spec
+from searchengine.extractors.heads import Head
+from searchengine.extractors.models import PACKAGED
+from searchengine.extractors.sources import source_of
+from searchengine.index.local import LocalIndex
+from searchengine.text import words
+from searchengine.text.classes import class_names, class_titles, class_vectors, compute
+from searchengine.text.encoder import TextEncoder
+from searchengine.text.words import HEAD, Words, head_of
+from tests.fakes import SPEC, FakeExtractor, write_pictures
+
+LITE = make_spec("efficientnet-lite0")
+CLASSES = {"strawberry": 949, "laptop": 620, "goldfish": 1, "volcano": 980}
+
+
+def ideal(head: Head, number: int) -> NDArray[np.float32]:
+    """A feature that shows one class, and nothing else that the network knows."""
+    positive = np.maximum(head.weights[number] - head.weights.mean(axis=0), 0)
+    return np.asarray(positive / np.linalg.norm(positive), dtype=np.float32)
+
+
+class IdealExtractor(FakeExtractor):
+    """EfficientNet-Lite0 in name: a grey picture shows the class whose number is its level, times four."""
+
+    dimension = 1280
+
+    def __init__(self) -> None:
+        super().__init__(LITE)
+        self.head = source_of(LITE.model).head(LITE, None, None)
+
+    def embed(self, images: Sequence[Any] | NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = [ideal(self.head, 4 * int(np.asarray(image)[0, 0, 0])) for image in images]
+        return np.stack(rows) if rows else np.empty((0, 1280), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return source_of(LITE.model).head(LITE, None, None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of the classes 948 (Granny Smith apple), 620 (laptop), 0 (tench) and 980 (volcano)."""
+    place = tmp_path_factory.mktemp("words")
+    write_pictures(place / "images", apple=237, computer=155, fish=0, mountain=245)
+    update_index(place / "images", place / "index", extractor=IdealExtractor())
+    return place / "index"
+
+
+def test_the_head_is_kept_with_the_index_and_read_from_there(
+    folder: Path, head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PACKAGED, LITE.model, None)  # whoever looked for the weights would fail
+    kept = head_of(folder, LITE)
+    assert np.array_equal(kept.weights, head.weights)
+    assert np.array_equal(kept.bias, head.bias)
+
+
+def test_a_head_of_another_network_is_not_used(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(folder, copy)
+    larger = make_spec("efficientnet-lite0", input_size=256)
+    head_of(copy, larger)
+    kept = HEAD.load(copy)
+    assert kept is not None
+    assert kept.sheet.fingerprint == larger.fingerprint
+
+
+def test_a_damaged_head_does_not_fail_a_run_and_is_named_in_a_search(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(folder, copy)
+    (copy / HEAD.file).write_bytes(b"nothing")
+    update_index(folder.parent / "images", copy, extractor=IdealExtractor())
+    with pytest.raises(SearchEngineError, match=r"words\.npz cannot be read.*searchengine words"):
+        Words.of(LocalIndex.open(copy))
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (ExtractorSpec("efficientnet-lite0", "top_conv", "avg", "l2", "imagenet", (224, 224), False), "layer avg_pool"),
+        (ExtractorSpec("vgg16", "fc1", "none", "l2", "imagenet", (224, 224), True), "layer fc2"),
+        (ExtractorSpec("own", None, "none", "l2", "sha256:00", (9, 9), True, "none"), "custom model"),
+        (ExtractorSpec("imported", None, "none", "none", "none", (1, 1), True), "imported"),
+        (SPEC, "no model 'fake'"),
+    ],
+)
+def test_who_has_no_words_says_why(spec: ExtractorSpec, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ExtractorError, match=reason):
+        head_of(tmp_path, spec)
+    words.keep_head(tmp_path, spec, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_is_the_mean_of_the_classes_that_it_is_like(head: Head) -> None:
+    text = "a ripe strawberry"
+    likeness = [float(vector @ TextEncoder().embed([text])[0]) for vector in class_vectors()]
+    weights = [math.exp(value / words.TEMPERATURE) for value in likeness]
+    mean = head.weights.mean(axis=0)
+    direction = sum(w * (row - mean) for w, row in zip(weights, head.weights, strict=True))
+    feature = Words(head).feature(f"  {text}\n")
+    assert feature.shape == (1, 1280)
+    assert feature[0] == pytest.approx(direction / np.linalg.norm(direction), abs=1e-5)
+
+
+def test_probabilities_are_a_softmax(head: Head) -> None:
+    known = Words(head)
+    features = np.stack([ideal(head, number) for number in CLASSES.values()])
+    probabilities = known.probabilities(3.0 * features)  # their length makes no difference
+    assert probabilities.shape == (4, 1000)
+    assert probabilities.sum(axis=1) == pytest.approx(1)
+    assert probabilities.argmax(axis=1).tolist() == list(CLASSES.values())
+    assert np.array_equal(known.probabilities(features[:1]), known.probabilities(features)[:1])  # each by itself
+    assert known.probabilities(features[:0]).shape == (0, 1000)
+
+
+def test_tags(head: Head) -> None:
+    features = np.stack([ideal(head, 949), np.full(1280, 1 / math.sqrt(1280), dtype=np.float32)])
+    strawberry, nothing = Words(head).tags(features)
+    assert [tag.name for tag in strawberry] == ["strawberry"]
+    assert 0.2 <= strawberry[0].probability <= 1
+    assert nothing == []
+
+
+def test_what_is_not_there(head: Head) -> None:
+    known = Words(head)
+    features = np.stack([ideal(head, 949), ideal(head, 620)])
+    assert known.resembles("strawberries", features)
+    assert not known.resembles("volcano", features)
+    assert not known.resembles("volcano", features[:0])
+    for text in ("", "  ", "x" * 501):
+        with pytest.raises(QueryError, match="Search for a few words"):
+            known.feature(text)
+    with pytest.raises(QueryError, match="knows nothing like “quarterly tax report”"):
+        known.feature("quarterly tax report")
+
+
+def test_the_shipped_vectors_are_those_of_the_names() -> None:
+    some = range(0, 1000, 100)
+    expected = np.concatenate([compute(TextEncoder(), range(number, number + 1)) for number in some])
+    assert class_vectors()[list(some)] == pytest.approx(expected, abs=1e-3)  # float16
+    assert len(class_titles()) == 1000
+    assert class_names()[388][0] == "giant panda"
