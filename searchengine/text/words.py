@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text
 from searchengine.index.local import LocalIndex
+from searchengine.index.types import ImageRecord
 from searchengine.progress import Say
 from searchengine.text.classes import class_titles, class_vectors
 from searchengine.text.encoder import TextEncoder
@@ -35,18 +37,18 @@ MAX_LENGTH = 500  # characters of a text
 TEMPERATURE = 0.05  # of the likenesses of a text and the classes
 SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
 SEEN = 0.2  # probability from which a class is a tag
+_ROWS = 4096  # pictures whose tags are computed at once
 _UNSEEN = 0.02  # the best picture shows the classes of a text by less: nothing resembles it
 _UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSheet:
-    """Of the head that is kept with an index."""
+    """What is stored with the head of an index."""
 
     format: Literal[1]
     made: str
     fingerprint: str
-    version: str
 
 
 HEAD = Derived("words.npz", HeadSheet, command="searchengine words", arrays=("weights", "bias"))
@@ -67,11 +69,11 @@ def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say:
     the user named; with ``say``, one may be downloaded. ExtractorError says why there is none.
     """
     kept = HEAD.load(folder)
-    if kept is not None and kept.source.fingerprint == spec.fingerprint:
+    if kept is not None and kept.sheet.fingerprint == spec.fingerprint:
         return Head(kept.arrays["weights"], kept.arrays["bias"])
     head = source_of(spec.model).head(spec, weights, say)
     with contextlib.suppress(IndexingError):  # a folder that is only read
-        sheet = HeadSheet(1, timestamp(), spec.fingerprint, "")
+        sheet = HeadSheet(1, timestamp(), spec.fingerprint)
         HEAD.save(folder, sheet, {"weights": head.weights, "bias": head.bias})
     return head
 
@@ -158,3 +160,18 @@ class Words:
         meant = self.classes(text)
         shown = self.probabilities(features) @ (meant / meant.max())
         return bool((shown >= _UNSEEN).any())
+
+
+def tags_of(words: Words, index: LocalIndex, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
+    """The images in which the network sees something, each with its tags: of the ids, or of all; UnknownImageError."""
+    now = index.state()
+    rows = now.live
+    if ids is not None:
+        wanted = [record.id for record in index.records(ids)]
+        rows = rows[np.isin(now.ids[rows], wanted)]
+    seen: dict[int, list[Tag]] = {}
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        tags = words.tags(np.asarray(now.rows[block]))
+        seen |= {id_: some for id_, some in zip(now.ids[block].tolist(), tags, strict=True) if some}
+    return [(record, seen[record.id]) for record in index.known(list(seen))]

@@ -33,6 +33,8 @@ PROMISED = {
     "--no-default-excludes --follow-links --check-content "
     "--index-dir --precision --runtime --json",
     "search": _ENGINE + _QUERY + _FILTER + "--id --vector --text --vote",
+    "words": "--index-dir --images-dir --install --json",
+    "tags": "--index-dir --images-dir --json",
     "neighbours": "--index-dir --images-dir --out -k --k --metric --format --pictures --json",
     "evaluate": _ENGINE + "--queries --metric --recall-at --report --seed",
     "classify": _ENGINE + "--id --fit --method -k --k",

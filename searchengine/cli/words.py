@@ -1,0 +1,80 @@
+"""``searchengine words`` and ``tags``: make an index ready for words, and say what the network sees in its pictures."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from searchengine.cli.options import ID, INDEX, flag, json_flag, open_index, settings_options, verb
+from searchengine.cli.output import print_json, print_note, print_result, shown
+
+if TYPE_CHECKING:
+    from searchengine.settings import Settings
+
+_WORDS = """\
+examples:
+  searchengine words --install
+  searchengine search --text "a dog on a beach"
+"""
+
+
+@verb("words", "make an index ready to be searched by words", _WORDS)
+@flag("--install", help="install the packages that words need, if any is missing (90 MB)")
+@settings_options(*INDEX)
+@json_flag
+def words(settings: Settings, install: bool, as_json: bool) -> int:
+    """Make an index ready to be searched by words, or say what is missing.
+
+    Words need the classes of ImageNet as the network of the index knows them, and a sentence encoder, which comes in a
+    package. No picture is read. An indexing run does the same where it can, so this is for indexes that were made
+    before, and for networks whose weights have to be downloaded for it.
+    """
+    from searchengine.text.packages import check_packages, install_packages
+    from searchengine.text.words import Words
+
+    if install:
+        install_packages(print_note)
+    check_packages()
+    with closing(open_index(settings)) as index:
+        Words.of(index, print_note)
+        images = len(index)
+    if as_json:
+        print_json({"images": images, "ready": True})
+    else:
+        print_result(f'{settings.index_dir[0]}: {images} images can be searched: searchengine search --text "a dog"')
+    return 0
+
+
+_TAGS = """\
+examples:
+  searchengine tags 7 12
+  searchengine tags --json > tags.json
+"""
+
+
+@verb("tags", "say what the network sees in images of an index", _TAGS)
+@click.argument("ids", metavar="[ID...]", nargs=-1, type=ID)
+@settings_options(*INDEX)
+@json_flag
+def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> int:
+    """Say which classes of ImageNet the network of an index sees in its images, with the probability of each.
+
+    Without an ID, of all images. What the network sees need not be there: of a hundred tags some five are wrong where
+    the picture shows one of its classes, and more where it shows none. Images without a tag are left out.
+    """
+    from searchengine.text.words import Words, tags_of
+
+    with closing(open_index(settings)) as index:
+        found = tags_of(Words.of(index), index, ids or None)
+    if as_json:
+        print_json([{"id": record.id, "path": record.path, "tags": list(map(asdict, seen))} for record, seen in found])
+        return 0
+    for record, seen in found:
+        names = ", ".join(f"{tag.name} ({tag.probability:.0%})" for tag in seen)
+        print_result(f"{record.id}  {shown(record.path)}  {names}")
+    if not found:
+        print_note("The network is sure of nothing in these images.")
+    return 0
