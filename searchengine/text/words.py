@@ -96,6 +96,15 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
+@functools.lru_cache(maxsize=64)
+def _likeness(text: str) -> NDArray[np.float32]:
+    """How like each class a text is, (1000,) float32; about 1 for the name of a class. QueryError."""
+    words = " ".join(text.split())
+    if not words or len(words) > MAX_LENGTH:
+        raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH}.")
+    return np.asarray(class_vectors() @ _encoder().embed([words])[0], dtype=np.float32)
+
+
 class Words:
     """What the head of a network knows of words. Threads may share it."""
 
@@ -117,18 +126,8 @@ class Words:
         self._scale = SPREAD / max(float((ideal @ head.weights.T).std(axis=1).mean()), 1e-12)
 
     def classes(self, text: str) -> NDArray[np.float32]:
-        """How far each class is meant by a text, (1000,) float32 that add up to 1.
-
-        QueryError for an empty text, and for one of which no class is nearly meant.
-        """
-        text = " ".join(text.split())
-        if not text or len(text) > MAX_LENGTH:
-            raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH}.")
-        likeness = class_vectors() @ _encoder().embed([text])[0]
-        if likeness.max() < _UNKNOWN:
-            raise QueryError(
-                f"The network that made this index knows nothing like “{text}”. Search for things that a picture shows."
-            )
+        """How far each class is meant by a text, (1000,) float32 that add up to 1; QueryError for an empty text."""
+        likeness = _likeness(text)
         weights = np.exp((likeness - likeness.max()) / TEMPERATURE)
         return np.asarray(weights / weights.sum(), dtype=np.float32)
 
@@ -155,11 +154,17 @@ class Words:
             tags.append([Tag(titles[i], float(row[i])) for i in best if row[i] >= SEEN])
         return tags
 
-    def resembles(self, text: str, features: NDArray[np.float32]) -> bool:
-        """Whether any of the best pictures, (n, d) float32, shows what a text means, as far as the network can tell."""
+    def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
+        """A sentence, where the best pictures for a text, (n, d) float32, hardly show what it says; else None."""
+        if _likeness(text).max() < _UNKNOWN:
+            return (
+                f"The network of this index knows nothing like “{text}”, so these images are little more than a guess."
+            )
         meant = self.classes(text)
         shown = self.probabilities(features) @ (meant / meant.max())
-        return bool((shown >= _UNSEEN).any())
+        if not (shown >= _UNSEEN).any():
+            return f"No image seems to show “{text}”. These come nearest."
+        return None
 
 
 def tags_of(words: Words, index: LocalIndex, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:

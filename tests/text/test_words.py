@@ -138,17 +138,19 @@ def test_tags(head: Head) -> None:
     assert nothing == []
 
 
-def test_what_is_not_there(head: Head) -> None:
+def test_what_is_not_there_is_said(head: Head) -> None:
     known = Words(head)
     features = np.stack([ideal(head, 949), ideal(head, 620)])
-    assert known.resembles("strawberries", features)
-    assert not known.resembles("volcano", features)
-    assert not known.resembles("volcano", features[:0])
-    for text in ("", "  ", "x" * 501):
-        with pytest.raises(QueryError, match="Search for a few words"):
-            known.feature(text)
-    with pytest.raises(QueryError, match="knows nothing like “quarterly tax report”"):
-        known.feature("quarterly tax report")
+    assert known.doubt("strawberries", features) is None
+    assert known.doubt("volcano", features) == "No image seems to show “volcano”. These come nearest."
+    assert known.doubt("volcano", features[:0]) is not None
+    assert "knows nothing like “quarterly tax report”" in str(known.doubt("quarterly tax report", features))
+
+
+@pytest.mark.parametrize("text", ["", " \n", "x" * 501])
+def test_a_text_without_words_or_with_too_many(text: str, head: Head) -> None:
+    with pytest.raises(QueryError, match="Search for a few words"):
+        Words(head).feature(text)
 
 
 def test_the_shipped_vectors_are_those_of_the_names() -> None:

@@ -1,0 +1,193 @@
+"""How well words find: the names of classes as queries over labelled pictures, by ConSE and by ours, with intervals.
+
+    python benchmarks/words.py --indexes DIR --caltech49 DIR --clothing713 DIR --coco128 DIR
+
+The three are folders of pictures; caltech49 and clothing713 hold one folder for each class, coco128 holds ``images``
+and ``labels`` in the layout of YOLO. Each is indexed below --indexes by EfficientNet-Lite0, where it is not yet.
+Relevant is what has the class; P@10 and mAP are means over the classes, with 95 % intervals over resampled classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from searchengine import update_index
+from searchengine.analyse.evaluation.metrics import average_precision, precision_at
+from searchengine.analyse.evaluation.statistics import RESAMPLES, interval, resampled_means
+from searchengine.index.local import LocalIndex
+from searchengine.text import words
+from searchengine.text.classes import class_titles
+from searchengine.text.encoder import TextEncoder
+from searchengine.text.words import Words, tags_of
+
+_NAMES = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
+    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
+    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
+    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+COCO = _NAMES.split(",")
+FEWEST = 3  # pictures of a class of coco128
+TEMPERATURES = (0.03, 0.04, 0.05, 0.06, 0.08, 0.1)
+Array = npt.NDArray[np.float64]
+Scorer = Callable[[str], npt.NDArray[np.float32]]  # a text -> (n,) of each picture, larger is better
+
+
+@dataclass(frozen=True)
+class Collection:
+    """An index, and which of its pictures are relevant to each query: (n,) bool."""
+
+    name: str
+    index: LocalIndex
+    relevant: dict[str, npt.NDArray[np.bool_]]
+
+
+def indexed(folder: Path, images: Path) -> LocalIndex:
+    """The index of a folder of pictures, made if it is missing."""
+    if not folder.exists():
+        update_index(images, folder, model="efficientnet-lite0")
+    return LocalIndex.open(folder)
+
+
+def by_folder(name: str, indexes: Path, images: Path) -> Collection:
+    """A class is a folder; its name is the query."""
+    index = indexed(indexes / name, images)
+    folders = np.array([path.partition("/")[0] for path in index.paths])
+    return Collection(name, index, {f.replace("_", " ").lower(): folders == f for f in sorted(set(folders))})
+
+
+def by_boxes(name: str, indexes: Path, images: Path) -> Collection:
+    """A class is what boxes are labelled with; those that few pictures show are left out."""
+    index = indexed(indexes / name, images / "images")
+    shown = np.zeros((len(index), len(COCO)), dtype=np.bool_)
+    for row, path in enumerate(index.paths):
+        file = images / "labels" / f"{Path(path).stem}.txt"
+        if file.exists():
+            shown[row, [int(line.split()[0]) for line in file.read_text().splitlines()]] = True
+    counts = shown.sum(axis=0)
+    return Collection(name, index, {c: shown[:, i] for i, c in enumerate(COCO) if counts[i] >= FEWEST})
+
+
+def conse(index: LocalIndex, encoder: TextEncoder) -> Scorer:
+    """ConSE as published, with one name a class: each picture is the mean of its ten most probable classes."""
+    vectors = encoder.embed(class_titles())
+    probabilities = Words.of(index).probabilities(np.asarray(index.features))
+    best = np.argpartition(-probabilities, 10, axis=1)[:, :10]
+    texts = np.einsum("nk,nkd->nd", np.take_along_axis(probabilities, best, axis=1), vectors[best])
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    return lambda text: np.asarray(texts @ encoder.embed([text])[0])
+
+
+def ours(index: LocalIndex) -> Scorer:
+    """As the product ranks, at the temperature that is set."""
+    known, features = Words.of(index), np.asarray(index.features)
+    return lambda text: np.asarray(features @ known.feature(text)[0])
+
+
+def measure(collection: Collection, score: Scorer) -> tuple[Array, Array]:
+    """Precision of the first 10 and average precision of each query: (q,) each."""
+    tens, averages = [], []
+    for text, relevant in collection.relevant.items():
+        places = np.flatnonzero(relevant[np.argsort(-score(text), kind="stable")]) + 1
+        tens.append(precision_at(places, 10))
+        averages.append(average_precision(places))
+    return np.array(tens), np.array(averages)
+
+
+def line(title: str, values: Array) -> str:
+    """The mean with its interval."""
+    low, high = interval(resampled_means(values[:, None], RESAMPLES, np.random.default_rng(0)))
+    return f"{title} {values.mean():.3f} ({low[0]:.3f} to {high[0]:.3f})"
+
+
+def held_out(collection: Collection) -> str:
+    """mAP where the temperature is chosen on every other class and judged on the rest, and the other way round."""
+    by_temperature = []
+    for words.TEMPERATURE in TEMPERATURES:
+        by_temperature.append(measure(collection, ours(collection.index))[1])
+    words.TEMPERATURE = 0.05
+    table = np.array(by_temperature)  # (temperatures, queries)
+    judged, chosen = [], []
+    for half in (0, 1):
+        best = int(table[:, half::2].mean(axis=1).argmax())
+        chosen.append(TEMPERATURES[best])
+        judged.append(table[best, 1 - half :: 2])
+    spread = ", ".join(f"{t:g}: {row.mean():.3f}" for t, row in zip(TEMPERATURES, table, strict=True))
+    return f"{line('held out mAP', np.concatenate(judged))}; chosen {chosen[0]:g} and {chosen[1]:g}; all: {spread}"
+
+
+def presence(collection: Collection, others: list[str]) -> str:
+    """How often it is said that nothing resembles a query, of those that are there and of those that are not."""
+    known = Words.of(collection.index)
+
+    def is_denied(text: str) -> bool:
+        hits = collection.index.search(known.feature(text), 10, "cosine")[0]
+        return known.doubt(text, np.stack([collection.index.feature(hit.id) for hit in hits])) is not None
+
+    there, absent = ([is_denied(text) for text in texts] for texts in (list(collection.relevant), others))
+    return (
+        f"said to show nothing: {np.mean(there):.0%} of {len(there)} queries that it shows, "
+        f"{np.mean(absent):.0%} of {len(absent)} others"
+    )
+
+
+def tags(collection: Collection) -> str:
+    """Of pictures whose class is one of ImageNet by name: how often the first tag is right, by its probability."""
+    titles = {title.lower() for title in class_titles()}
+    names = [name for name in collection.relevant if name in titles]
+    truth = {int(id_): name for name in names for id_ in collection.index.ids[collection.relevant[name]]}
+    seen = {record.id: found[0] for record, found in tags_of(Words.of(collection.index), collection.index)}
+    right = [seen[id_].name.lower() == name for id_, name in truth.items() if id_ in seen]
+    share = np.mean(right) if right else float("nan")
+    return f"tags: {len(names)} classes, {len(truth)} pictures, {len(right)} with a tag, of which {share:.1%} are right"
+
+
+def timing(index: LocalIndex) -> str:
+    """A text query, the encoder and the head loaded."""
+    known = Words.of(index)
+    seconds = []
+    for _ in range(50):
+        start = time.perf_counter()
+        index.search(known.feature("a dog on a beach"), 20, "cosine")
+        seconds.append(time.perf_counter() - start)
+    return f"a text query over {len(index)} images: {1000 * np.median(seconds):.1f} ms (best {1000 * min(seconds):.1f})"
+
+
+def main() -> int:
+    """Measure the collections that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--indexes", type=Path, required=True, help="where the indexes are kept")
+    for name in ("caltech49", "clothing713", "coco128"):
+        parser.add_argument(f"--{name}", type=Path, help="its pictures")
+    options = parser.parse_args()
+    collections = [
+        read(name, options.indexes, folder)
+        for name, read in (("caltech49", by_folder), ("clothing713", by_folder), ("coco128", by_boxes))
+        if (folder := getattr(options, name)) is not None
+    ]
+    encoder = TextEncoder()
+    for collection in collections:
+        print(f"{collection.name}: {len(collection.index)} images, {len(collection.relevant)} queries")
+        for title, score in (("ConSE", conse(collection.index, encoder)), ("ours", ours(collection.index))):
+            tens, averages = measure(collection, score)
+            print(f"  {title:6} {line('P@10', tens)}  {line('mAP', averages)}")
+        others = [text for other in collections for text in other.relevant if text not in collection.relevant]
+        print(f"  {held_out(collection)}\n  {presence(collection, others)}")
+        if collection.name != "coco128":
+            print(f"  {tags(collection)}")
+        print(f"  {timing(collection.index)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
