@@ -7,9 +7,12 @@ committed and, if so, reads the new rows. Answers in progress keep the state tha
 from __future__ import annotations
 
 import os
+import re
 import threading
+import unicodedata
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +192,25 @@ class LocalIndex(Index):
                 return record.id
         return None
 
+    def named(self, text: str) -> list[int]:
+        """The ids of images that have a text as a label, or whose file or folder is called by it, ascending.
+
+        Case does not matter, nor what stands between words.
+        """
+        wanted = _spoken(text)
+        if not wanted:
+            return []
+        # what is neither a letter nor a digit of ASCII may be written in several ways, and is compared below
+        pattern = re.sub("[^a-z0-9]+", "%", wanted)
+        with self._lock:
+            found = self._catalog.names_like(pattern)
+        names = (
+            (id_, part)
+            for id_, name in found
+            for part in (name, *name.split("/"), name.rpartition("/")[2].rpartition(".")[0])
+        )
+        return sorted({id_ for id_, name in names if _spoken(name) == wanted})
+
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection, by id.
 
@@ -361,6 +383,12 @@ class LocalIndex(Index):
         self._catalog.close()
         self._catalog, self._state, self._columns = catalog, None, None
         self._closing = weakref.finalize(self, catalog.close)
+
+
+@lru_cache(maxsize=4096)
+def _spoken(name: str) -> str:
+    """A name in small letters, with single spaces for underscores, hyphens and the like."""
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))
 
 
 def _size(file: Path) -> int:

@@ -121,6 +121,15 @@ class Tables(Database):
         marks = ", ".join("?" * len(paths))
         return [row[0] for row in self.rows(f"SELECT id FROM images WHERE path IN ({marks}) ORDER BY id", paths)]  # noqa: S608
 
+    def names_like(self, pattern: str) -> list[tuple[int, str]]:
+        """(id, name) of each image with a label, or a path, that SQL's LIKE finds to be like a pattern ("\\" escapes).
+
+        A label must be like the pattern as a whole, a path in any part.
+        """
+        labels = self.rows("SELECT image, label FROM labels WHERE label LIKE ? ESCAPE '\\'", (pattern,))
+        files = self.rows("SELECT id, path FROM images WHERE CAST(path AS TEXT) LIKE ? ESCAPE '\\'", (f"%{pattern}%",))
+        return labels + [(id_, path.decode("utf-8", "replace")) for id_, path in files]
+
     def records(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
         """(id, root, path, width, height, colour, size, format, content hash, labels) of those that exist."""
         wanted = (json.dumps(list(ids)),)
