@@ -24,6 +24,7 @@ from searchengine.index.metrics import COSINE, check_metric, metric_title, rank_
 from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
+from searchengine.text.words import Words
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from searchengine.query import Source
 
 FeatureOf: TypeAlias = Callable[[Example], NDArray[np.float32]]
+_JUDGED = 10  # of the best images decide whether any shows what a text means
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,7 @@ class Results(Sequence[Hit]):
         metric: what the distances of the hits are measured in.
         ranked_by: how it was ranked, in words.
         start: the (1, d) float32 feature of the example that the search started from, if there is one.
+        doubt: a sentence, where no image seems to show what the words of the query say.
     """
 
     hits: tuple[Hit, ...]
@@ -52,6 +55,7 @@ class Results(Sequence[Hit]):
     metric: str
     ranked_by: str
     start: NDArray[np.float32] | None = None
+    doubt: str | None = None
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -92,6 +96,7 @@ class SearchEngine:
         self._runtime = runtime
         self._loading = threading.Lock()
         self._extractor: tuple[str, Extractor] | None = None  # with the fingerprint of the index it was loaded for
+        self._words: tuple[str, Words] | None = None  # likewise
 
     @classmethod
     def open(
@@ -143,8 +148,6 @@ class SearchEngine:
         """
         if not isinstance(query, Query):
             query = Query.of(query, k=k, metric=metric)
-        if query.text is not None:
-            return self._by_text(query)
         feature_of = feature_of or self.feature_of
         start = None if query.start is None else feature_of(query.start)
         newest = None
@@ -155,12 +158,41 @@ class SearchEngine:
         elif start is not None:
             ranking = self._by_distance(query, start)
             ranked_by = metric_title(ranking.metric)
-        else:
+        elif query.text is None:
             raise QueryError("There is nothing to search by. Name a picture, or at least one liked image.")
-        return _results(query, ranking, ranked_by, start, newest)
+        else:
+            ranking, ranked_by = None, ""
+        if query.text is not None:
+            ranking = self._by_words(query, ranking)
+            ranked_by = f"the words and {ranked_by}" if ranked_by else "the words"
+        assert ranking is not None
+        results = _results(query, ranking, ranked_by, start, newest)
+        return results if query.text is None or query.examples else self._with_doubt(query.text, results)
 
-    def _by_text(self, query: Query) -> Results:
-        raise QueryError("This index cannot be searched by words. Search by a picture.")
+    def _by_words(self, query: Query, pictures: Ranking | None) -> Ranking:
+        """By what the words of a query mean and, halfway, by its pictures. What is called so comes first."""
+        assert query.text is not None
+        vector = self.words().feature(query.text)
+        if pictures is None:
+            first = frozenset(self.index.named(query.text))
+            return Ranking(self.index, vector, COSINE, query.filter, first=first)
+        length = max(float(np.linalg.norm(pictures.vector)), 1e-12)
+        both = np.atleast_2d(np.asarray(pictures.vector, dtype=np.float32)) / np.float32(length) + vector
+        return replace(pictures, vector=both, metric=COSINE, itself=None)
+
+    def _with_doubt(self, text: str, results: Results) -> Results:
+        """Say where the best of all images hardly show what a text means, unless they are called so."""
+        if not results or results[0].rank > 1 or self.index.named(text):
+            return results
+        features = np.stack([self.index.feature(hit.id) for hit in results[:_JUDGED]])
+        return replace(results, doubt=self.words().doubt(text, features))
+
+    def words(self) -> Words:
+        """What the network of the index knows of words; MissingPackageError, ExtractorError says why it knows none."""
+        fingerprint = self.index.fingerprint
+        if self._words is None or self._words[0] != fingerprint:
+            self._words = (fingerprint, Words.of(self.index))  # two threads may both make one: either will do
+        return self._words[1]
 
     def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
         """By the distance from the example that the search starts from."""

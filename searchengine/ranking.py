@@ -27,6 +27,7 @@ Ranked = tuple[Place, Hit]
 _LAST_ID = 2**63 - 1
 _AHEAD = 8  # hits beyond those wanted: most often they show that there is nothing more to fold
 _NEIGHBOURS = 16
+_AHEAD_OF_ALL = 8.0  # what the places of the first images are ahead of the others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +40,7 @@ class Ranking:
         metric: one of ``metrics.METRICS``.
         filter: which images are ranked.
         itself: the id of the image that is searched by, which comes before its copies.
+        first: ids of images that come before all others, ordered like them; only where distances are at most 2.
         ids: of images that are left out.
         contents: content hashes of images that are left out.
     """
@@ -48,6 +50,7 @@ class Ranking:
     metric: str
     filter: Filter = EVERYTHING
     itself: int | None = None
+    first: frozenset[int] = frozenset()
     ids: frozenset[int] = frozenset()
     contents: frozenset[str] = frozenset()
 
@@ -88,10 +91,17 @@ class Ranking:
         )
 
     def _found(self, after: Place | None, portion: int) -> Iterator[Ranked]:
+        if self.first and (after is None or after[0] < -_AHEAD_OF_ALL / 2):
+            allowed = self.first if self.filter.ids is None else self.first & set(self.filter.ids)
+            only = replace(self.filter, ids=tuple(sorted(allowed)))
+            hits = self.index.search(self.vector, max(len(allowed), 1), self.metric, filter=only)[0]
+            ranked = (((hit.distance - _AHEAD_OF_ALL, hit.id), hit) for hit in hits)
+            yield from ((place, hit) for place, hit in ranked if after is None or place > after)
+            after = None
         while True:
             cursor = None if after is None else Cursor(*after)
             hits = self.index.search(self.vector, portion, self.metric, filter=self.filter, after=cursor)[0]
-            yield from (((hit.distance, hit.id), hit) for hit in hits)
+            yield from (((hit.distance, hit.id), hit) for hit in hits if hit.id not in self.first)
             if len(hits) < portion:
                 return
             after = hits[-1].distance, hits[-1].id
@@ -160,7 +170,7 @@ class Ranking:
             return {}
         only = replace(self.filter, ids=tuple(wanted))
         hits = self.index.search(self.vector, len(wanted), self.metric, filter=only)[0]
-        places = {hit.id: (hit.distance, hit.id) for hit in hits}
+        places = {hit.id: (hit.distance - _AHEAD_OF_ALL * (hit.id in self.first), hit.id) for hit in hits}
         if self.itself in places:
             places[self.itself] = self._itself()[0]
         return places
@@ -205,7 +215,8 @@ def _page(hits: Iterable[Ranked], k: int, after: Place | None, *, fold: bool) ->
             continue
         if len(shown) == k:
             follows = True
-            if not fold or hit.distance > shown[-1].distance:
+            assert last is not None
+            if not fold or hit.distance > shown[-1].distance or place[0] > last[0] + _AHEAD_OF_ALL / 2:
                 break  # no copies are left
             continue
         if content is not None:

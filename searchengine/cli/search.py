@@ -242,6 +242,7 @@ def _fitted(vector: NDArray[np.float32], index: LocalIndex) -> NDArray[np.float3
 _SEARCH = """\
 examples:
   searchengine search holiday.jpg -k 5
+  searchengine search --text "a dog on a beach"
   searchengine search --id 42 --json
   searchengine search holiday.jpg --box 0.1,0.2,0.5,0.5
   searchengine search --id 42 --metric manhattan --label dog --after 2024-01-01
@@ -269,7 +270,7 @@ def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> int:
     """Find the images of an index that look like a given one."""
     query = query_from(values)
     if not query.examples and query.text is None:
-        raise click.UsageError("Name one query: an IMAGE, or --id, or --vector.")
+        raise click.UsageError("Name one query: an IMAGE, or --id, or --vector, or --text.")
     return _answer(settings, query, values["vector"], vote=vote, as_json=as_json)
 
 
@@ -313,6 +314,8 @@ def _answer(
             print_note(f"These features have length 1: {metric_title(index.metric)} gives the same order.")
         for sentence in unknown_choices(index.facets(), query.filter) if query.filter else ():
             print_note(sentence)
+    if results.doubt:
+        print_note(results.doubt)
     if as_json:
         print_json(_to_json(query, results, labels, votes if vote else None, vector))
         return 0
@@ -355,6 +358,8 @@ def _to_json(
         answer["box"] = start.box.part
     if query.judged:
         answer |= {"liked": names(query.liked), "disliked": names(query.disliked), "rule": query.rule_used}
+    if query.text is not None:
+        answer |= {"text": query.text, "doubt": results.doubt}
     answer |= {
         "metric": results.metric,
         "ranked_by": results.ranked_by,

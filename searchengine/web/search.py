@@ -87,7 +87,7 @@ class ResultsPage(QueryPage):
     search by another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` and ``cursor``
     lead to what follows, ``larger`` to the same page with more on it, where one page may hold more; ``first`` leads
     back to the beginning; ``nothing_close``: even the nearest hit is far; ``unfiltered`` are the fields that the form
-    of the filter takes along.
+    of the filter takes along; ``doubt`` says that no image shows what the words of ``text`` say.
     """
 
     template: ClassVar[str] = "results.html"
@@ -100,6 +100,8 @@ class ResultsPage(QueryPage):
     alike: str
     cards: list[Card]
     box: str
+    text: str
+    doubt: str
     kept: dict[str, Any]
     judged: str
     rule: str
@@ -159,7 +161,7 @@ def by_id() -> ResponseReturnValue:
     query = asked(request.args)
     if not query.examples and query.text is None:
         # Also the address of an uploaded query, opened again.
-        raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
+        raise RequestError("No picture and no words were named. An uploaded picture is not kept: choose it again.")
     return _answer(query)
 
 
@@ -228,6 +230,8 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
         more["unknown"] = unknown
     if labels is not None:
         more["predicted"] = labels.to_json()
+    if query.text is not None:
+        more |= {"text": query.text, "doubt": results.doubt}
     return jsonify(
         query=query_json(search.record, search.upload, None if query.start is None else query.start.box),
         metric=None if query.judged else results.metric,
@@ -260,6 +264,8 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         alike=alike_sentence(metric, normalized=normalized),
         cards=relative(cards) if query.judged else cards,
         box="" if box is None else str(box),
+        text=query.text or "",
+        doubt=results.doubt or "",
         kept=kept,
         judged=query.in_words(),
         rule=query.rule_used,
@@ -280,7 +286,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         first=None if query.cursor is None else search.changed(),
         filter=filter_panel(index.engine.index, query.filter, lambda filter: search.changed(filter=filter)),
         unfiltered=url_values(replace(query, filter=EVERYTHING, cursor=None)),
-        nothing_close=not query.judged and not query.cursor and not _is_close(index, query, results),
+        nothing_close=not query.judged and not query.text and not query.cursor and not _is_close(index, query, results),
     )
 
 
