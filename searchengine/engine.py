@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import QueryError
+from searchengine.errors import ExtractorError, QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
 from searchengine.extractors.extractor import input_pixels
 from searchengine.feedback import direction, random_negatives, rule_title
@@ -188,10 +188,13 @@ class SearchEngine:
         return replace(results, doubt=self.words().doubt(text, features))
 
     def words(self) -> Words:
-        """What the network of the index knows of words; MissingPackageError, ExtractorError says why it knows none."""
+        """What the network of the index knows of words; QueryError says why it knows none, MissingPackageError."""
         fingerprint = self.index.fingerprint
         if self._words is None or self._words[0] != fingerprint:
-            self._words = (fingerprint, Words.of(self.index))  # two threads may both make one: either will do
+            try:
+                self._words = (fingerprint, Words.of(self.index))  # two threads may both make one: either will do
+            except ExtractorError as error:
+                raise QueryError(str(error)) from error
         return self._words[1]
 
     def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:

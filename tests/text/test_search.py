@@ -1,0 +1,175 @@
+"""A search by words, from the engine, the command line and the page. The picture called strawberry shows a volcano."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from searchengine import update_index
+from searchengine.cli.main import main
+from searchengine.engine import SearchEngine
+from searchengine.errors import QueryError
+from searchengine.index.filters import Filter
+from searchengine.index.local import LocalIndex
+from searchengine.query import LIKED, START, Example, Query
+from searchengine.web import create_app
+from searchengine.web.engines import ServedEngine
+from tests.fakes import FakeExtractor, write_pictures
+from tests.text.conftest import IdealExtractor
+
+
+@pytest.fixture
+def engine(folder: Path) -> Iterator[SearchEngine]:
+    with closing(SearchEngine.open(folder)) as engine:
+        yield engine
+
+
+def names(engine: SearchEngine, query: Query) -> list[str]:
+    return [Path(hit.path).stem for hit in engine.search(query)]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("a green apple", "apple"),
+        ("laptop", "computer"),
+        ("some animal that swims in fresh water", "fish"),
+        ("a volcano", "strawberry"),
+        ("erupting mountain", "strawberry"),
+    ],
+)
+def test_what_a_text_means_comes_first(engine: SearchEngine, text: str, first: str) -> None:
+    results = engine.search(Query(text=text))
+    assert [hit.rank for hit in results] == [1, 2, 3, 4]
+    assert Path(results[0].path).stem == first
+    assert results.doubt is None
+    assert (results.metric, results.ranked_by, results.total) == ("cosine", "the words", 4)
+
+
+def test_what_is_called_so_comes_before_all(engine: SearchEngine) -> None:
+    results = engine.search(Query(text="Strawberry"))  # it shows a volcano
+    assert Path(results[0].path).stem == "strawberry"
+    assert results.doubt is None
+    assert names(engine, Query(text="things"))[:2] in (["fish", "strawberry"], ["strawberry", "fish"])
+    distances = [hit.distance for hit in results][1:]
+    assert distances == sorted(distances)
+
+
+@pytest.mark.parametrize("text", ["strawberry", "things", "laptop"])
+@pytest.mark.parametrize("distinct", [False, True])
+def test_pages_hold_each_image_once_in_the_order_of_all(engine: SearchEngine, text: str, distinct: bool) -> None:
+    whole = names(engine, Query(text=text, distinct=distinct))
+    pages, cursor = [], None
+    while True:
+        results = engine.search(Query(text=text, k=1, cursor=cursor, distinct=distinct))
+        pages += [Path(hit.path).stem for hit in results]
+        cursor = results.cursor
+        if cursor is None:
+            break
+    assert pages == whole
+    assert len(whole) == 4
+
+
+def test_only_what_passes_a_filter(engine: SearchEngine) -> None:
+    for text in ("laptop", "apple", "things"):
+        assert set(names(engine, Query(text=text, filter=Filter(folders=("things",))))) == {"fish", "strawberry"}
+    ids = tuple(hit.id for hit in engine.search(Query(text="laptop")))[:1]
+    assert names(engine, Query(text="things", filter=Filter(ids=ids))) == ["computer"]
+
+
+def test_words_and_pictures_count_halfway(engine: SearchEngine) -> None:
+    fish = next(hit.id for hit in engine.search(Query(text="fish")))
+    for sign in (START, LIKED):
+        best = names(engine, Query((Example(fish, sign=sign),), text="a green apple"))[:2]
+        assert "apple" in best
+    assert engine.search(Query((Example(fish),), text="laptop")).ranked_by == "the words and Euclidean distance"
+
+
+def test_what_no_image_shows_is_said(engine: SearchEngine) -> None:
+    assert engine.search(Query(text="flamingo")).doubt == "No image seems to show “flamingo”. These come nearest."
+    assert "knows nothing like" in str(engine.search(Query(text="quarterly tax report")).doubt)
+
+
+def test_new_images_are_found_at_once(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder.parent, tmp_path / "all")
+    images, index_dir = tmp_path / "all" / "images", tmp_path / "all" / "index"
+    with closing(SearchEngine.open(index_dir)) as engine:
+        assert engine.search(Query(text="flamingo")).doubt is not None
+        write_pictures(images, new=32)  # class 128, black stork
+        update_index(images, index_dir, extractor=IdealExtractor(), relocate=True)
+        assert names(engine, Query(text="black stork"))[0] == "new"
+
+
+def test_an_index_without_words_says_why(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "images", a=1)
+    update_index(tmp_path / "images", tmp_path / "index", extractor=FakeExtractor())
+    assert not (tmp_path / "index" / "words.npz").exists()
+    with (
+        closing(SearchEngine.open(tmp_path / "index")) as engine,
+        pytest.raises(QueryError, match="no model 'fake'"),
+    ):
+        engine.search(Query(text="dog"))
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--text", "laptop", "--index-dir", str(folder), "-k", "1", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["text"], answer["doubt"], answer["hits"][0]["path"]) == ("laptop", None, "computer.png")
+    assert main(["search", "--text", "flamingo", "--index-dir", str(folder)]) == 0
+    assert "No image seems to show “flamingo”" in capsys.readouterr().err
+    assert main(["words", "--index-dir", str(folder)]) == 0
+    assert "4 images can be searched" in capsys.readouterr().out
+
+
+def test_tags_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tags", "--index-dir", str(folder), "--json"]) == 0
+    seen = {row["path"]: row["tags"][0]["name"] for row in json.loads(capsys.readouterr().out)}
+    assert seen["computer.png"] in ("laptop computer", "notebook computer")
+    assert seen["things/strawberry.png"] == "volcano"
+    assert main(["tags", "2", "--index-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("2  computer.png  ")
+    assert main(["tags", "99", "--index-dir", str(folder)]) == 1
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[FlaskClient]:
+    with closing(ServedEngine(LocalIndex.open(folder))) as engine:
+        yield create_app({"TESTING": True}, engine=engine).test_client()
+
+
+def test_the_page(client: FlaskClient) -> None:
+    assert 'name="q"' in client.get("/").text
+    page = client.get("/search?q=laptop")
+    assert page.status_code == 200
+    assert 'value="laptop"' in page.text
+    assert page.text.index("computer.png") < page.text.index("apple.png")
+    assert "No image seems to show" in client.get("/search?q=flamingo").text
+    more = client.get("/search?q=laptop&k=1")
+    assert "q=laptop" in more.text
+    judged = client.get("/search?q=laptop&like=1")
+    assert judged.status_code == 200
+    assert "your words and" in judged.text
+    hostile = client.get("/search", query_string={"q": "<script>alert(1)</script>"})
+    assert "<script>alert" not in hostile.text
+    assert client.get("/search?q=" + "x" * 600).status_code == 400
+    assert client.get("/search?q=%20").status_code == 400
+
+
+def test_json(client: FlaskClient) -> None:
+    answer = client.get("/search?q=laptop&k=2", headers={"Accept": "application/json"}).get_json()
+    assert (answer["text"], answer["doubt"], answer["query"]) == ("laptop", None, None)
+    assert next(hit["path"] for hit in answer["hits"]) == "computer.png"
+    same = client.post("/search", json={"text": "laptop", "k": 2}).get_json()
+    assert same["hits"] == answer["hits"]
