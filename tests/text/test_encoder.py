@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,11 +59,11 @@ def naive_tokens(text: str) -> list[int]:
     return [number["[CLS]"], *tokens[:62], number["[SEP]"]]
 
 
-def naive_vector(tokens: list[int], tensors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+def naive_vector(tokens: list[int], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     """BERT (Devlin et al. 2019) a token and a head at a time, in float64; the mean of the tokens, of length 1."""
 
     def dense(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-        return tensors[f"{name}.weight"].astype(np.float64) @ x + tensors[f"{name}.bias"]
+        return tensors[f"{name}.weight"] @ x + tensors[f"{name}.bias"]
 
     def normalized(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         return (x - x.mean()) / np.sqrt(x.var() + 1e-12) * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
@@ -106,10 +107,11 @@ def test_tokens_are_those_of_the_vocabulary(text_encoder: TextEncoder) -> None:
 
 
 def test_vectors_are_those_of_a_naive_encoder(text_encoder: TextEncoder) -> None:
-    tensors = read_tensors(model_folder() / "model.safetensors")
+    read = read_tensors(model_folder() / "model.safetensors")
+    tensors = {name: array.astype(np.float64) if "encoder" in name else array for name, array in read.items()}
     vectors = text_encoder.embed(TEXTS)  # in one batch, so that most are padded
     assert vectors.shape == (len(TEXTS), 384)
-    for text, vector in list(zip(TEXTS, vectors, strict=True))[:5]:
+    for text, vector in list(zip(TEXTS, vectors, strict=True))[:4]:
         assert vector == pytest.approx(naive_vector(naive_tokens(text), tensors), abs=2e-6)
     assert text_encoder.embed([]).shape == (0, 384)
 
