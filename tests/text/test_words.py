@@ -89,7 +89,7 @@ def test_probabilities_are_a_softmax(head: Head) -> None:
     assert probabilities.shape == (4, 1000)
     assert probabilities.sum(axis=1) == pytest.approx(1)
     assert probabilities.argmax(axis=1).tolist() == list(CLASSES.values())
-    assert np.array_equal(known.probabilities(features[:1]), known.probabilities(features)[:1])  # each by itself
+    assert known.probabilities(features[:1]) == pytest.approx(probabilities[:1], rel=1e-3)  # each by itself
     assert known.probabilities(features[:0]).shape == (0, 1000)
 
 
