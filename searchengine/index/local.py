@@ -200,8 +200,9 @@ class LocalIndex(Index):
         wanted = _spoken(text)
         if not wanted:
             return []
-        # what is neither a letter nor a digit of ASCII may be written in several ways, and is compared below
-        pattern = re.sub("[^a-z0-9]+", "%", wanted)
+        # what is neither a letter nor a digit of ASCII may be written in several ways, as may ss, which ß is folded to;
+        # it is compared below
+        pattern = re.sub("[^a-z0-9]+|ss", "%", wanted)
         with self._lock:
             found = self._catalog.names_like(pattern)
         names = (

@@ -33,7 +33,7 @@ from searchengine.text.classes import class_titles, class_vectors
 from searchengine.text.encoder import TextEncoder
 
 MAX_LENGTH = 500  # characters of a text
-# Chosen on caltech49 and clothing713, and checked on classes held out and on coco128: benchmarks/words.py.
+# Chosen on caltech49 and clothing713, and checked on classes held out: benchmarks/words.py and docs/WORDS.md.
 TEMPERATURE = 0.05  # of the likenesses of a text and the classes
 SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
 SEEN = 0.2  # probability from which a class is a tag
