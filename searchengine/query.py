@@ -444,6 +444,8 @@ def _text(body: Mapping[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
         raise QueryError(f"{name} must be a text.")
+    if value and any("\ud800" <= letter <= "\udfff" for letter in value):  # half a character, which no page can show
+        raise QueryError(f"{name} is not valid Unicode.")
     return value or None
 
 
@@ -462,7 +464,10 @@ def _example_of(values: object) -> Example:
     if box is not None:
         if not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
             raise QueryError("A box is a list of four numbers: left, top, width and height, as fractions.")
-        box = Box(*map(float, box))
+        try:
+            box = Box(*map(float, box))
+        except OverflowError as error:
+            raise QueryError("The sides of a box are fractions of the picture, between 0 and 1.") from error
     if ("id" in body) == ("image" in body):
         raise QueryError("An example is either the id of a picture or an image, in base64.")
     if "id" in body:

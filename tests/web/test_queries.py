@@ -134,6 +134,17 @@ def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> No
     assert client.post("/search", data="{", content_type="application/json", headers=JSON).status_code == 400
 
 
+@pytest.mark.parametrize("headers", [JSON, {}])
+@pytest.mark.parametrize(
+    "field", [{"rule": "\ud800"}, {"metric": "\udfff"}, {"text": "a\ud800"}, {"box": [0, 0, 10**400, 1]}]
+)
+def test_json_that_no_program_should_write(client: FlaskClient, field: dict[str, Any], headers: dict[str, str]) -> None:
+    body = {"examples": [{"id": 5, **field}]} if "box" in field else {"examples": [{"id": 5}], **field}
+    answer = client.post("/search", json=body, headers=headers)
+    assert answer.status_code == 400
+    assert next(iter(field)) in answer.text
+
+
 def test_one_file_stands_for_its_copies(tmp_path: Path) -> None:
     draw_collection(tmp_path / "in", 8)
     for number in range(4):
