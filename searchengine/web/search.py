@@ -249,15 +249,17 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     cards = cards_of(results.hits, normalized=normalized, metric=results.metric)
     kept = url_values(replace(query, examples=(), text=None, cursor=None))
     k = kept.pop("k", None)
+    elsewhere = {name: values for name, values in kept.items() if name != "ids"}  # they are those of this index
     box = None if query.start is None else query.start.box
+    before = 0 if query.cursor is None else query.cursor.rank
     larger_k = None if query.cursor else next_k(len(results), query.k, results.total)
     return ResultsPage(
         record=record,
         upload=search.upload,
         k=query.k,
-        indexes=index_choices(record=record, uploaded=search.upload is not None, k=k, box=box, **kept),
+        indexes=index_choices(record=record, uploaded=search.upload is not None, k=k, box=box, **elsewhere),
         total=results.total,
-        shown=results[-1].rank if results else 0,
+        shown=before + len(results),
         extractor=status.extractor,
         metric=metric_title(metric),
         cosine=cosine_is_score(results.metric, normalized=normalized),

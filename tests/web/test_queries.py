@@ -121,6 +121,12 @@ def test_results_end_though_a_liked_picture_is_removed_meanwhile(client: FlaskCl
     assert ranks == list(range(21, 21 + len(ranks)))
 
 
+def test_what_follows_the_last_picture(client: FlaskClient) -> None:
+    page = client.get("/search?id=5&cursor=99.0:1:45").text
+    assert "Continued after 45 others" in page
+    assert "All of them have been shown" in page
+
+
 def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> None:
     body = {"examples": [{"id": 5}, {"id": 9, "sign": 1}, {"id": 2, "sign": -1}], "k": 6, "rule": "rocchio"}
     answer = client.post("/search", json=body).get_json()

@@ -55,6 +55,11 @@ def picture(colour: str = "red") -> tuple[io.BytesIO, str]:
     return io.BytesIO(encoded(draw(COLOURS[colour]))), f"{colour}.png"
 
 
+def test_a_filter_is_taken_to_another_index_but_for_the_ids_of_this_one(client: FlaskClient) -> None:
+    page = client.get("/search?id=3&label=red&label=a%26b&ids=3,4&distinct=1").text
+    assert tabs(page)["raw"] == "/i/raw/search?id=43&label=red&label=a%26b&distinct=1"
+
+
 def test_each_index_has_its_addresses(client: FlaskClient, two: dict[str, FakeEngine]) -> None:
     first, second = client.get("/").text, client.get("/i/raw/").text
     assert tabs(first) == tabs(second) == {"unit": "/", "raw": "/i/raw/"}
