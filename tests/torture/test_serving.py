@@ -176,7 +176,7 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
     assert offline(images, index).wait(600) == 0
     chance = random.Random(2)
     stop = threading.Event()
-    killed = 0
+    killed, longest = 0, 4.0  # s that a run is left to itself
     with served(images, index, tmp_path / "log") as server, ThreadPoolExecutor(1) as pool:
         asking = pool.submit(ask_all, server.port, 4, stop.is_set, ids=40)
         try:
@@ -189,8 +189,11 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
                     for file in (images / f"more {turn - 2}").iterdir():
                         file.unlink()
                 run = offline(images, index, "--batch-size", "4", "--prune-all", *["--rebuild"] * (turn % 3 == 2))
-                time.sleep(chance.uniform(0.5, 3.5))
-                killed += run.poll() is None
+                time.sleep(chance.uniform(0, longest))
+                if run.poll() is None:
+                    killed += 1
+                else:  # a quick machine
+                    longest /= 2
                 run.kill()
                 run.wait()
                 assert not asking.done(), asking.exception()
@@ -201,7 +204,7 @@ def test_runs_are_killed_while_the_server_reads(runs: int, tmp_path: Path) -> No
         left = sum(1 for file in images.rglob("*") if file.is_file())
         assert json.loads(server.ask("GET", "/healthz")[2])["images"] == left
     print(f"{killed} of {runs} runs were killed under {len(answers)} requests")
-    assert killed > runs // 3
+    assert killed >= runs // 2
     assert [answer for answer in answers if not answer.good] == []
     assert verify(index).sound
     assert offline(images, tmp_path / "clean").wait(600) == 0
