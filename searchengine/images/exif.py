@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import BinaryIO
 
 from searchengine.images.formats import HEAD_BYTES, sniff
@@ -21,6 +22,7 @@ from searchengine.images.location import png_chunks, start_of_scan
 # EXIF 2.32, 4.6.3 to 4.6.5
 _MAKE, _MODEL, _ORIENTATION, _EXIF_DIRECTORY, _TAKEN = 0x010F, 0x0110, 0x0112, 0x8769, 0x9003
 _ASCII, _SHORT, _LONG, _IFD = 2, 3, 4, 13  # types of a value
+_MOST_BLOCKS = 16  # of EXIF data; a photo has one or two
 _MOST_TAGS = 1024
 _MOST_TEXT = 200  # bytes
 
@@ -60,7 +62,7 @@ def read_shot(file: BinaryIO) -> Shot:
     """When and with what a photo was taken; what is absent or broken is left out. Raises OSError."""
     taken: str | None = None
     camera = ""
-    for start in _blocks(file):
+    for start in islice(_blocks(file), _MOST_BLOCKS):
         block = _Block(file, start)
         tags = block.first_directory()
         kind, _, pointer = tags.get(_EXIF_DIRECTORY, (0, 0, b""))

@@ -146,3 +146,20 @@ def test_anything_at_all(head: bytes, data: bytes) -> None:
     for order in (b"II*\0", b"MM\0*"):
         assert shot_in(head + order + data).taken is None
         assert 1 <= exif_orientation(order + data) <= 8
+
+
+class CountingFile(io.BytesIO):
+    """Counts how often it is read from."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
+def test_blocks_without_end_are_not_all_read() -> None:
+    block = b"Exif\0\0II*\0\x08\0\0\0\0\0"
+    file = CountingFile(saved("WEBP") + block * 2000)
+    assert read_shot(file) == Shot()
+    assert file.reads < 100
