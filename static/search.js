@@ -59,7 +59,9 @@ async function ask(file, address, signal) {
 /** Where a form leads, with what is filled in, less the picture itself. */
 function addressOf(form) {
   const address = new URL(form.action);
-  for (const [name, value] of new FormData(form)) if (typeof value === "string") address.searchParams.set(name, value);
+  const fields = [...new FormData(form)].filter(([, value]) => typeof value === "string");
+  for (const [name] of fields) address.searchParams.delete(name);
+  for (const [name, value] of fields) address.searchParams.append(name, value); // of a filter, several have one name
   return address;
 }
 

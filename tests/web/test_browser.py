@@ -33,6 +33,13 @@ def open_page(browser: Browser, served: tuple[str, FakeEngine]) -> Iterator[Open
     served[1].index.run = None
 
 
+def test_an_upload_takes_every_choice_of_the_filter_along(open_page: OpenPage) -> None:
+    page = open_page("/?label=blue&label=red&label=green")
+    page.locator("input[type=file]").set_input_files(RED)
+    expect(page.locator("[data-query=upload] .query-name")).to_have_text("red.png")
+    expect(page.locator(".chips li")).to_have_count(3)
+
+
 def test_upload(open_page: OpenPage) -> None:
     page = open_page("/search?id=3")
     choose(page)
