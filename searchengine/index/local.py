@@ -38,7 +38,7 @@ class LocalIndex(Index):
         self.folder = folder
         self.images_dir = images_dir
         self._catalog = catalog
-        self._lock = threading.Lock()  # guards the connection
+        self._lock = threading.RLock()  # guards the connection
         self._closing = weakref.finalize(self, catalog.close)  # if the caller does not
         self._state: State | None = None
         self._columns: Columns | None = None
@@ -368,14 +368,15 @@ class LocalIndex(Index):
 
     def _known_columns(self) -> tuple[State, Columns]:
         """The state as it stands now, and what is known of its images; read when it is first asked for."""
-        while True:
-            now = self.state()
-            known = self._columns
-            if known is not None and known.generation == now.generation:
-                return now, known
-            with self._lock:
-                if self._columns is known:  # no other thread has read them meanwhile
-                    self._columns = columns.load(self._catalog, now, known) or known
+        with self._lock:  # from the state on: else a commit could come between, each time that they are read
+            while True:
+                now = self.state()
+                known = self._columns
+                if known is None or known.generation != now.generation:
+                    known = columns.load(self._catalog, now, known)
+                if known is not None:
+                    self._columns = known
+                    return now, known
 
     def _reopen(self) -> None:
         """Another catalog has taken the place of this one, or it was written to where nothing can be locked."""

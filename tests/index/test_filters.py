@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import numpy as np
@@ -17,7 +18,10 @@ from hypothesis import strategies as st
 from searchengine.engine import open_index
 from searchengine.errors import QueryError
 from searchengine.exchange import import_features
+from searchengine.index import columns
 from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Filter
+from searchengine.index.types import Batch
+from searchengine.index.writer import IndexWriter
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=3).map(tuple)
 SIDES = st.none() | st.integers(1, 2**63 - 1)
@@ -171,3 +175,21 @@ def test_answers_that_are_kept_for_filters(tmp_path: Path) -> None:
         shared = replace(columns, _passing=Forgetful(), _facets=Forgetful())  # type: ignore[arg-type]
         assert shared.passing(EVERYTHING).sum() == 9
         assert shared.facets(EVERYTHING).label == ()
+
+
+def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
+    import_features(tmp_path / "features.npy", tmp_path / "index")
+    load, removed = columns.load, iter(range(1, 9))
+    with closing(open_index(tmp_path / "index")) as index, closing(IndexWriter.open(tmp_path / "index")) as writer:
+
+        def overtaken(*args: Any) -> Any:
+            loaded = load(*args)
+            writer.commit(Batch(removed=[next(removed)]))
+            return loaded
+
+        monkeypatch.setattr(columns, "load", overtaken)
+        assert index.count(Filter(ids=tuple(range(1, 41)))) == 40
+        assert index.count(Filter(ids=tuple(range(1, 41)))) == 39
