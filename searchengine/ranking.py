@@ -7,6 +7,7 @@ before or after the last hit of a page, so that the next one repeats nothing and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import UnknownImageError
 from searchengine.index.exact import Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
 from searchengine.index.metrics import COSINE, EUCLIDEAN, NEAR_DUPLICATE, score
@@ -134,10 +136,10 @@ class Ranking:
         metric, limit = near_duplicate(self.index)
         near_earlier: set[int] = set()  # ids of near-duplicates of what was ranked so far
         while portion_ := list(itertools.islice(hits, portion)):
-            portion_ = [(place, hit) for place, hit in portion_ if hit.id not in near_earlier]
+            portion_, rows = self._with_features(ranked for ranked in portion_ if ranked[1].id not in near_earlier)
             if not portion_:
                 continue
-            features = np.stack([self.index.feature(hit.id) for _, hit in portion_])  # (n, d) float32
+            features = np.stack(rows)  # (n, d) float32
             searcher = Searcher.of_rows(features, metric)
             within = searcher.nearest(features, len(features))
             # Most of a burst of photos is dropped here, without a search for the neighbours of each.
@@ -148,6 +150,15 @@ class Ranking:
                 places = {} if near_ids == [hit.id] else self._places(near_ids)
                 if place <= min(places.values(), default=place):
                     yield place, replace(hit, stands_for=max(1, len(places)))
+
+    def _with_features(self, hits: Iterable[Ranked]) -> tuple[list[Ranked], list[NDArray[np.float32]]]:
+        """Hits, and the (d,) feature of each; those that have been removed since are left out."""
+        existing, features = [], []
+        for ranked in hits:
+            with contextlib.suppress(UnknownImageError):
+                features.append(self.index.feature(ranked[1].id))
+                existing.append(ranked)
+        return existing, features
 
     def _near(self, features: NDArray[np.float32], metric: str, limit: float) -> list[list[int]]:
         """The ids of all images within a distance of each of (n, d) features."""

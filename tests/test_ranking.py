@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,8 @@ from searchengine.exchange.importing import ImportOptions
 from searchengine.images import decode
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import METRICS
-from searchengine.index.types import Hit
+from searchengine.index.types import Batch, Hit
+from searchengine.index.writer import IndexWriter
 from searchengine.indexing import update_index
 from searchengine.query import RULES, Box, Example, Query
 from tests.fakes import FakeExtractor, picture, write_pictures
@@ -183,6 +185,21 @@ def test_a_burst_of_photos_costs_one_search_for_its_neighbours(tmp_path: Path, m
     results = engine.search(Query.of(1, k=10, distinct=True))
     assert [hit.stands_for for hit in results][:2] == [600, 1]
     assert answered[0] < 8 * len(features)
+
+
+def test_what_is_removed_while_near_duplicates_are_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(np.eye(9, dtype=np.float32), tmp_path)
+    search = engine.index.search
+
+    def overtaken(*args: Any, **options: Any) -> list[list[Hit]]:
+        answers = search(*args, **options)
+        monkeypatch.undo()
+        with closing(IndexWriter.open(tmp_path / "index")) as writer:
+            writer.commit(Batch(removed=[4]))
+        return answers
+
+    monkeypatch.setattr(engine.index, "search", overtaken)
+    assert [hit.id for hit in engine.search(Query.of(1, distinct=True))] == [1, 2, 3, 5, 6, 7, 8, 9]
 
 
 def test_an_image_that_does_not_pass_is_not_shown_though_it_is_searched_by(tmp_path: Path) -> None:
