@@ -43,6 +43,7 @@ _ORDER: Final = {START: 0, LIKED: 1, DISLIKED: 2}
 
 DEFAULT_K = 20
 MAX_EXAMPLES = 100  # from outside; a longer address would not be taken everywhere
+MAX_DECODED = 20  # of these, each of which may take a second
 
 _WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _MAX_ID = 2**63 - 1
@@ -422,6 +423,8 @@ def _id_of(text: str) -> int:
 def _few(examples: list[Example]) -> tuple[Example, ...]:
     if sum(example.sign != START for example in examples) > MAX_EXAMPLES:
         raise QueryError(f"At most {MAX_EXAMPLES} pictures can be liked and disliked in one search. Take some back.")
+    if sum(example.id is None or example.box is not None for example in examples) > MAX_DECODED:
+        raise QueryError(f"At most {MAX_DECODED} uploads and parts of pictures can be searched by at a time.")
     return tuple(examples)
 
 

@@ -209,6 +209,18 @@ def test_json_that_is_refused(values: object) -> None:
         Query.from_json(values, max_k=500)
 
 
+def test_only_so_many_pictures_are_decoded_for_one_query() -> None:
+    likes = [{"id": number, "box": [0, 0, 0.5, 0.5], "sign": 1} for number in range(21)]
+    assert (
+        len(Query.from_json({"examples": likes[:20] + [{"id": number, "sign": 1} for number in range(50, 99)]}).liked)
+        == 69
+    )
+    with pytest.raises(QueryError, match="At most 20"):
+        Query.from_json({"examples": likes})
+    with pytest.raises(QueryError, match="At most 20"):
+        Query.from_url({"like": [f"{number}@0,0,0.5,0.5" for number in range(20)]}, upload=b"picture")
+
+
 @pytest.mark.parametrize("arguments", [["a.jpg", "--id", "1"], ["--box", "0,0,.5,.5"], ["--id", "-1"], ["-k", "0"]])
 def test_command_lines_that_are_refused(arguments: list[str]) -> None:
     with pytest.raises(click.UsageError):
