@@ -15,7 +15,15 @@ from searchengine.cli.search import query_from, query_to, search
 from searchengine.errors import QueryError, SearchEngineError
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import METRICS
-from searchengine.query import DISLIKED, LIKED, RULES, START, WHOLE, Box, Example, Query, split_box, with_box
+from searchengine.query import DISLIKED, LIKED, RULES, START, WHOLE, Box, Example, Query
+from searchengine.spelling import (
+    query_from_json,
+    query_from_url,
+    query_to_json,
+    query_to_url,
+    split_box,
+    with_box,
+)
 
 ids = st.integers(0, 2**63 - 1)
 fractions = st.floats(0, 0.5, allow_nan=False)
@@ -71,13 +79,13 @@ def queries(sources: st.SearchStrategy[Any]) -> st.SearchStrategy[Query]:
 @settings(max_examples=60, deadline=None)
 @given(queries(ids), st.sampled_from([20, 30]))
 def test_an_address_is_read_back(query: Query, default_k: int) -> None:
-    assert Query.from_url(query.to_url(default_k=default_k), default_k=default_k) == query
+    assert query_from_url(query_to_url(query, default_k=default_k), default_k=default_k) == query
 
 
 @settings(max_examples=60, deadline=None)
 @given(queries(ids | st.binary(max_size=20)), st.sampled_from([20, 30]))
 def test_json_is_read_back(query: Query, default_k: int) -> None:
-    assert Query.from_json(query.to_json(default_k=default_k), default_k=default_k) == query
+    assert query_from_json(query_to_json(query, default_k=default_k), default_k=default_k) == query
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,7 +108,7 @@ def test_one_query_in_three_spellings() -> None:
         rule="rocchio",
     )
     assert (
-        Query.from_url(
+        query_from_url(
             {
                 "id": ["7"],
                 "box": [".1,.2,.5,.5"],
@@ -118,7 +126,7 @@ def test_one_query_in_three_spellings() -> None:
     line = "--id 7 --box .1,.2,.5,.5 --like 12 --dislike 40@0,0,.5,1 --label dog --label cat --metric cosine -k 5"
     assert parsed([*line.split(), "--distinct", "--rule", "rocchio"]) == query
     assert (
-        Query.from_json(
+        query_from_json(
             {
                 "examples": [
                     {"id": 7, "box": [0.1, 0.2, 0.5, 0.5]},
@@ -162,8 +170,8 @@ def test_boxes_that_are_refused(text: str) -> None:
 def test_addresses_are_not_fetched(address: str) -> None:
     for ask in (
         lambda: Query.of(address),
-        lambda: Query.from_url({"id": [address]}),
-        lambda: Query.from_json({"examples": [{"image": address}]}),
+        lambda: query_from_url({"id": [address]}),
+        lambda: query_from_json({"examples": [{"image": address}]}),
         lambda: parsed([address]),
         lambda: parsed(["--like", address]),
     ):
@@ -206,19 +214,19 @@ def test_addresses_are_not_fetched(address: str) -> None:
 )
 def test_json_that_is_refused(values: object) -> None:
     with pytest.raises(SearchEngineError, match=r"\.$"):
-        Query.from_json(values, max_k=500)
+        query_from_json(values, max_k=500)
 
 
 def test_only_so_many_pictures_are_decoded_for_one_query() -> None:
     likes = [{"id": number, "box": [0, 0, 0.5, 0.5], "sign": 1} for number in range(21)]
     assert (
-        len(Query.from_json({"examples": likes[:20] + [{"id": number, "sign": 1} for number in range(50, 99)]}).liked)
+        len(query_from_json({"examples": likes[:20] + [{"id": number, "sign": 1} for number in range(50, 99)]}).liked)
         == 69
     )
     with pytest.raises(QueryError, match="At most 20"):
-        Query.from_json({"examples": likes})
+        query_from_json({"examples": likes})
     with pytest.raises(QueryError, match="At most 20"):
-        Query.from_url({"like": [f"{number}@0,0,0.5,0.5" for number in range(20)]}, upload=b"picture")
+        query_from_url({"like": [f"{number}@0,0,0.5,0.5" for number in range(20)]}, upload=b"picture")
 
 
 @pytest.mark.parametrize("arguments", [["a.jpg", "--id", "1"], ["--box", "0,0,.5,.5"], ["--id", "-1"], ["-k", "0"]])

@@ -42,10 +42,8 @@ from searchengine.query import (
     Example,
     Query,
     Sign,
-    parse_id,
-    split_box,
-    with_box,
 )
+from searchengine.spelling import parse_id, split_box, with_box
 
 if TYPE_CHECKING:
     import numpy as np

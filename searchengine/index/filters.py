@@ -100,11 +100,11 @@ class Filter:
         for name in _TEXTS:
             _check_number(given[name], name, _MOST_TEXTS)
         chosen: dict[str, Any] = {FIELDS[name]: tuple(given[name]) for name in _TEXTS}
-        chosen |= {name: _whole(given[name][-1], name) for name in _SIDES if given[name]}
+        chosen |= {name: _whole(given[name][0], name) for name in _SIDES if given[name]}
         if given["after"]:
-            chosen["after"] = _period(given["after"][-1])[0]
+            chosen["after"] = _period(given["after"][0])[0]
         if given["before"]:
-            chosen["before"] = _period(given["before"][-1])[1]
+            chosen["before"] = _period(given["before"][0])[1]
         if "ids" in values:
             parts = [part for part in ",".join(given["ids"]).split(",") if part.strip()]
             _check_number(parts, "ids", _MOST_IDS)

@@ -15,8 +15,8 @@ from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError
 from searchengine.index.types import ImageRecord, IndexStatus
-from searchengine.query import parse_id
 from searchengine.settings import MAX_K
+from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, card_of
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.overview import Group, Overview

@@ -12,8 +12,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from searchengine.analyse.evaluation.report import templates as evaluation_templates
 from searchengine.compat import give_back_memory
-from searchengine.query import MAX_EXAMPLES
 from searchengine.settings import load_settings
+from searchengine.spelling import MAX_EXAMPLES
 from searchengine.web import analysis, assets, compare, images, indexes, pages, search
 from searchengine.web.engines import Engine, open_engines
 from searchengine.web.error_pages import handle_errors

@@ -24,7 +24,7 @@ from searchengine.files import open_regular, replace_bytes
 from searchengine.images.formats import FORMATS, HEAD_BYTES
 from searchengine.images.location import Patch, PatchedFile, location_patches
 from searchengine.index.types import ImageRecord, content_hash
-from searchengine.query import parse_id
+from searchengine.spelling import parse_id
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE
 

@@ -13,8 +13,9 @@ from searchengine.feedback import rule_title
 from searchengine.files import file_size
 from searchengine.index.filters import Filter
 from searchengine.index.types import ImageRecord, IndexStatus
-from searchengine.query import Box, parse_id
+from searchengine.query import Box
 from searchengine.settings import MAX_K
+from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, CardUrls, card_of, query_style
 from searchengine.web.choices import Address, Choice, index_choices
 from searchengine.web.filters import FilterPanel, filter_panel

@@ -9,8 +9,9 @@ from werkzeug.datastructures import MultiDict
 
 from searchengine.errors import SearchEngineError
 from searchengine.feedback import rule_title
-from searchengine.query import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, Query, Source, parse_k
+from searchengine.query import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, Query, Source
 from searchengine.settings import MAX_K
+from searchengine.spelling import parse_k, query_from_url
 from searchengine.web.indexes import this_site
 
 _RULE_NOTES = {
@@ -36,7 +37,7 @@ def wants_json() -> bool:
 def asked(values: MultiDict[str, str], *, upload: Source | None = None) -> Query:
     """The query of an address or a form; QueryError, UnknownNameError."""
     fields = values.to_dict(flat=False)
-    return Query.from_url(fields, upload=upload, default_k=this_site().settings.default_k, max_k=MAX_K)
+    return query_from_url(fields, upload=upload, default_k=this_site().settings.default_k, max_k=MAX_K)
 
 
 def how_many(name: str, default: int) -> int:

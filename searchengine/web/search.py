@@ -23,6 +23,7 @@ from searchengine.learn.classifiers import Prediction
 from searchengine.learn.nearest import NEIGHBOURS, vote
 from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
+from searchengine.spelling import query_from_json, query_to_url
 from searchengine.web.cards import Card, card_of, cards_of, cosine_is_score, relative
 from searchengine.web.choices import (
     Address,
@@ -152,7 +153,7 @@ class Search:
 
 def url_values(query: Query) -> dict[str, Any]:
     """The arguments of ``url_for`` that spell a query."""
-    return query.to_url(default_k=this_site().settings.default_k)
+    return query_to_url(query, default_k=this_site().settings.default_k)
 
 
 @search.get("/search")
@@ -174,7 +175,7 @@ def by_upload() -> ResponseReturnValue:
             body = parse_json(request.get_data())
         except ValueError as error:
             raise RequestError(f"The query is not JSON: {error}.") from error
-        return _answer(Query.from_json(body, default_k=settings.default_k, max_k=MAX_K), as_json=True)
+        return _answer(query_from_json(body, default_k=settings.default_k, max_k=MAX_K), as_json=True)
     upload = read_upload(request, settings.max_upload_bytes)
     query = asked(request.form, upload=upload.data)
     assert query.start is not None
