@@ -291,7 +291,7 @@ def test_without_scripts(open_page: OpenPage) -> None:
     expect(page.get_by_role("button", name="Keys")).to_be_hidden()
     choose(page)
     page.select_option("select[name=k]", "30")
-    page.get_by_role("button", name="Search").click()
+    page.locator("form.upload").get_by_role("button", name="Search").click()
     expect(page.locator(".card")).to_have_count(30)
     assert fits(page)
     expect(page.locator(".query-picture")).to_have_attribute("src", re.compile("^data:image/jpeg"))
@@ -303,7 +303,7 @@ def test_without_scripts(open_page: OpenPage) -> None:
     page.get_by_role("link", name="From the first").click()
     expect(page.locator(".card")).to_have_count(30)
     choose(page, TEXT)
-    page.get_by_role("button", name="Search").click()
+    page.locator("form.upload").get_by_role("button", name="Search").click()
     expect(page.get_by_text("not an image")).to_be_visible()
 
 

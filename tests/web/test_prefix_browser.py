@@ -139,7 +139,7 @@ def test_searching(open_page: OpenPage) -> None:
 def test_without_scripts(open_page: OpenPage) -> None:
     page = open_page("/", java_script_enabled=False)
     choose(page)
-    page.get_by_role("button", name="Search").click()
+    page.locator("form.upload").get_by_role("button", name="Search").click()
     expect(page.locator("[data-query=upload]")).to_be_visible()
     page.locator(".indexes").get_by_role("link", name="mapped").click()
     assert urlsplit(page.url).path == f"{PREFIX}/i/mapped/"
