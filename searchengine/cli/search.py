@@ -64,6 +64,7 @@ _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
 def query_options(default_k: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """The options of a query, but for those that name what it starts from."""
     declared = [
+        option("--text", metavar="WORDS", help="what the images are to show, in words"),
         option("--box", metavar="L,T,W,H", help="the part of the picture that counts, as fractions: 0.1,0.2,0.5,0.5"),
         options("--like", metavar="IMAGE", help="a liked image, an id or a file; 12@0.1,0.2,0.5,0.5 for a part of it"),
         options("--dislike", metavar="IMAGE", help="a disliked image, likewise"),
@@ -75,7 +76,7 @@ def query_options(default_k: int) -> Callable[[Callable[..., int]], Callable[...
             f"(default: {DEFAULT_RULE}, the better one in our measurements: docs/CLASSIFY.md)",
         ),
         option("-k", metavar="K", type=COUNT, default=default_k, help=f"how many (default: {default_k})"),
-        option("--cursor", metavar="CURSOR", help="continue after an answer, by the cursor that it ended with"),
+        option("--cursor", metavar="CURSOR", help="continue after an answer, by the cursor that --json gave"),
         flag("--distinct", help="show one image only of those that are near-duplicates"),
         flag("--copies", help="show files of the same content one by one; else one stands for all"),
         metric_option("that of the index"),
@@ -257,7 +258,6 @@ examples:
     metavar="FILE",
     help="a feature: a .npy file, or text with the numbers in a line; - reads standard input",
 )
-@option("--text", metavar="WORDS", help="what the images are to show, in words")
 @query_options(10)
 @flag(
     "--vote", help="let the labels of the k nearest images vote, the query itself left out: each label with its share"
@@ -265,7 +265,7 @@ examples:
 @settings_options(*ENGINE)
 @json_flag
 def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> int:
-    """Find the images of an index that look like a given one."""
+    """Find the images of an index that look like a given one, or that show what words say."""
     query = query_from(values)
     if not query.examples and query.text is None:
         raise click.UsageError("Name one query: an IMAGE, or --id, or --vector, or --text.")
@@ -276,6 +276,7 @@ _RECOMMEND = """\
 examples:
   searchengine recommend --like 12 --like 40 --dislike 7 -k 20
   searchengine recommend --query beach.jpg --like 12 --dislike 7
+  searchengine recommend --text "a dog on a beach" --like 12
   searchengine recommend --like mine.jpg --rule rocchio --json
 """
 

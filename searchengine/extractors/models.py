@@ -169,8 +169,8 @@ _OTHERS = {
     CUSTOM: ModelFacts("custom model"),
     IMPORTED: ModelFacts(
         "Imported features",
-        "The features of this index were imported, and no model is known that would turn a picture into such a "
-        "feature. Search by an image of the index (search --id) or by a vector (search --vector).",
+        "The features of this index were imported, and no model is known that would turn a picture or words into "
+        "such a feature. Search by an image of the index (search --id) or by a vector (search --vector).",
     ),
     "compact": ModelFacts(
         "compact model",

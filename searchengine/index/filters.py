@@ -218,7 +218,8 @@ def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
     sentences = []
     for name in _TEXTS:
         known = {each.value: None for each in getattr(facets, name)}
-        some = ", ".join([*islice(known, _NAMED), *(["..."] if len(known) > _NAMED else [])])
+        some = ", ".join(islice(known, _NAMED))
+        some += f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
         existing = f"There are: {some}." if known else "None has one."
         unknown = (text for text in getattr(filter, FIELDS[name]) if text not in known)
         sentences += [f"No picture has the {name} “{text}”. {existing}" for text in unknown]

@@ -101,7 +101,7 @@ def _likeness(text: str) -> NDArray[np.float32]:
     """How like each class a text is, (1000,) float32; about 1 for the name of a class. QueryError."""
     words = " ".join(text.split())
     if not words or len(words) > MAX_LENGTH:
-        raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH}.")
+        raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH} characters.")
     return np.asarray(class_vectors() @ _encoder().embed([words])[0], dtype=np.float32)
 
 

@@ -161,6 +161,8 @@ def by_id() -> ResponseReturnValue:
     """A search by an image of the index, by what is liked and disliked, or by both."""
     query = asked(request.args)
     if not query.examples and query.text is None:
+        if "q" in request.args:
+            raise RequestError("There are no words to search by. Write some, or choose a picture.")
         # Also the address of an uploaded query, opened again.
         raise RequestError("No picture and no words were named. An uploaded picture is not kept: choose it again.")
     return _answer(query)

@@ -19,7 +19,7 @@ from searchengine.engine import open_index
 from searchengine.errors import QueryError
 from searchengine.exchange import import_features
 from searchengine.index import columns
-from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Filter
+from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Facets, FacetValue, Filter, unknown_choices
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 
@@ -193,3 +193,9 @@ def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
         monkeypatch.setattr(columns, "load", overtaken)
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 40
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 39
+
+
+def test_many_values_are_not_all_named() -> None:
+    facets = Facets(label=tuple(FacetValue(f"label{number}", 1) for number in range(14)))
+    (sentence,) = unknown_choices(facets, Filter(labels=("unicorn",)))
+    assert sentence.endswith("label10, label11 and 2 more.")

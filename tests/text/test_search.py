@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -126,6 +127,10 @@ def test_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (answer["text"], answer["doubt"], answer["hits"][0]["path"]) == ("laptop", None, "computer.png")
     assert main(["search", "--text", "flamingo", "--index-dir", str(folder)]) == 0
     assert "No image seems to show “flamingo”" in capsys.readouterr().err
+    liking = ["recommend", "--text", "laptop", "--like", "1", "--index-dir", str(folder), "--json"]
+    assert main(liking) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["text"], answer["liked"]) == ("laptop", [1])
     assert main(["words", "--index-dir", str(folder)]) == 0
     assert "4 images can be searched" in capsys.readouterr().out
 
@@ -163,8 +168,23 @@ def test_the_page(client: FlaskClient) -> None:
     assert "your words and" in judged.text
     hostile = client.get("/search", query_string={"q": "<script>alert(1)</script>"})
     assert "<script>alert" not in hostile.text
-    assert client.get("/search?q=" + "x" * 600).status_code == 400
-    assert client.get("/search?q=%20").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"), [("x" * 600, "no more than 500 characters"), ("%20", "There are no words"), ("", "no words")]
+)
+def test_words_that_are_refused_can_be_written_anew(client: FlaskClient, words: str, sentence: str) -> None:
+    page = client.get(f"/search?q={words}")
+    assert page.status_code == 400
+    assert sentence in page.text
+    assert 'name="q"' in page.text
+
+
+def test_a_picture_and_words(client: FlaskClient) -> None:
+    page = client.get("/search?id=1&q=laptop").text
+    assert re.search("<title>Like .+ and “laptop”", page)
+    assert "by this picture and by what the network sees of “laptop”" in page
+    assert "what is called so comes first" not in page
 
 
 def test_json(client: FlaskClient) -> None:

@@ -85,6 +85,12 @@ def test_a_sample_leads_to_all(client: FlaskClient) -> None:
     assert 'href="/?all=1"' in page
 
 
+def test_what_follows_the_last_of_all(client: FlaskClient) -> None:
+    page = client.get("/?cursor=999").text
+    assert "No more pictures" in page
+    assert "The index is empty" not in page
+
+
 def test_what_no_picture_has(client: FlaskClient) -> None:
     page = html.unescape(client.get("/?label=unicorn&folder=nowhere&camera=Leica").text)
     assert ids_on(page) == []

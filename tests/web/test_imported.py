@@ -101,3 +101,10 @@ def test_an_uploaded_picture_gets_a_sentence(client: FlaskClient) -> None:
         assert answer.status_code == 400
         assert "imported without the model" in answer.get_json()["error"]
         assert answer.get_json()["error"].endswith(".")
+
+
+def test_there_is_no_field_for_words(bare: FlaskClient) -> None:
+    assert 'name="q"' not in bare.get("/").text
+    refused = bare.get("/search?q=dog")
+    assert (refused.status_code, 'name="q"' in refused.text) == (400, False)
+    assert "a picture or words" in refused.text
