@@ -38,7 +38,7 @@ PROMISED = {
     "neighbours": "--index-dir --images-dir --out -k --k --metric --format --pictures --json",
     "evaluate": _ENGINE + "--queries --metric --recall-at --report --seed",
     "classify": _ENGINE + "--id --fit --method -k --k",
-    "recommend": _ENGINE + _QUERY + _FILTER + "--query",
+    "recommend": _ENGINE + _QUERY + _FILTER + "--query --text",
     "train": "--out --labels --exclude --backbone --model --layer --pooling --weights --preprocessing --input-size "
     "--thaw --precision --runtime --dim --margin --triplets --batch --images-a-class --learning-rate --weight-decay "
     "--blend --dropout --views --split --validation --epochs --patience --seed --restart --json",
