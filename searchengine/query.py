@@ -1,6 +1,6 @@
 """What is asked, as one value: examples and their parts, words, a filter, a metric, a cursor.
 
-``spelling`` reads and writes it in an address and in JSON, ``cli.search`` on the command line.
+``spelling`` reads and writes it in an address and in JSON, ``cli.query`` on the command line.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from searchengine.cli.options import (
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result, shown
-from searchengine.cli.search import read_picture, same_file
+from searchengine.cli.query import read_picture, same_file
 from searchengine.errors import ImageError, IndexingError, LearningError, MissingPackageError, with_index_dir
 
 if TYPE_CHECKING:

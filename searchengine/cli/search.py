@@ -1,11 +1,8 @@
-"""``searchengine search`` and ``recommend``: a query as the command line spells it, and its answer."""
+"""``searchengine search`` and ``recommend``: a query, and its answer."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,36 +11,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.cli.options import (
-    COUNT,
     ENGINE,
     ID,
     PATH,
-    choice,
-    filter_options,
     flag,
     json_flag,
-    metric_option,
     open_engine,
     option,
-    options,
     settings_options,
     verb,
 )
 from searchengine.cli.output import print_json, print_note, print_result, shown
+from searchengine.cli.query import naming, query_from, query_options, read_picture, same_file
 from searchengine.errors import ImageError, QueryError
-from searchengine.files import read_regular
-from searchengine.index.filters import FIELDS, Cursor, Filter, unknown_choices
+from searchengine.index.filters import unknown_choices
 from searchengine.query import (
-    DEFAULT_RULE,
     DISLIKED,
     LIKED,
-    RULES,
-    Box,
     Example,
     Query,
-    Sign,
 )
-from searchengine.spelling import parse_id, split_box, with_box
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,158 +43,6 @@ if TYPE_CHECKING:
     from searchengine.settings import Settings
 
 _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
-
-
-# -- a query as it is spelt -------------------------------------------------------------------------------------------
-
-
-def query_options(default_k: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """The options of a query, but for those that name what it starts from."""
-    declared = [
-        option("--text", metavar="WORDS", help="what the images are to show, in words"),
-        option("--box", metavar="L,T,W,H", help="the part of the picture that counts, as fractions: 0.1,0.2,0.5,0.5"),
-        options("--like", metavar="IMAGE", help="a liked image, an id or a file; 12@0.1,0.2,0.5,0.5 for a part of it"),
-        options("--dislike", metavar="IMAGE", help="a disliked image, likewise"),
-        option(
-            "--rule",
-            type=choice(*RULES),
-            help="Rocchio (1971) moves the query towards the mean of the liked images and away from that of the "
-            "disliked ones; the exemplar SVM (Malisiewicz et al. 2011) separates them by a support vector machine "
-            f"(default: {DEFAULT_RULE}, the better one in our measurements: docs/CLASSIFY.md)",
-        ),
-        option("-k", metavar="K", type=COUNT, default=default_k, help=f"how many (default: {default_k})"),
-        option("--cursor", metavar="CURSOR", help="continue after an answer, by the cursor that --json gave"),
-        flag("--distinct", help="show one image only of those that are near-duplicates"),
-        flag("--copies", help="show files of the same content one by one; else one stands for all"),
-        metric_option("that of the index"),
-        filter_options,
-    ]
-
-    def decorate(function: Callable[..., int]) -> Callable[..., int]:
-        for each in reversed(declared):
-            function = each(function)
-        return function
-
-    return decorate
-
-
-def query_from(values: Mapping[str, Any]) -> Query:
-    """The query that a command line spells, from the values of its options; QueryError, UnknownNameError."""
-    box = Box.parse(values["box"]) if values["box"] else None
-    starts: list[Any] = [values[name] for name in ("image", "id_") if values.get(name) is not None]
-    if values.get("query"):
-        starts.append(_source(values["query"]))
-    if values.get("vector"):
-        if box is not None:
-            raise click.UsageError("A vector has no parts: leave --box out, or search by a picture.")
-        starts.append(_vector(values["vector"]))
-    if len(starts) > 1:
-        raise click.UsageError("Name one query: an IMAGE, or --id, or --vector.")
-    if box is not None and not starts:
-        raise click.UsageError("--box is a part of what the search starts from: name that, too.")
-    examples = [Example(source, box) for source in starts]
-    signs: list[tuple[str, Sign]] = [("like", LIKED), ("dislike", DISLIKED)]
-    for name, sign in signs:
-        for text in values[name]:
-            source, part = split_box(text)
-            examples.append(Example(_source(source), part, sign))
-    return Query(
-        tuple(examples),
-        text=values.get("text"),
-        filter=Filter.from_fields({name: values[name] for name in FIELDS if values[name]}),
-        metric=values["metric"],
-        k=values["k"],
-        cursor=None if values["cursor"] is None else Cursor.parse(values["cursor"]),
-        distinct=values["distinct"],
-        copies=values["copies"],
-        rule=values["rule"],
-    )
-
-
-def query_to(query: Query) -> list[str]:
-    """The arguments of ``search`` that spell a query; QueryError where an example is neither an id nor a path."""
-    arguments = ["-k", str(query.k)]
-    given = {"metric": query.metric, "rule": query.rule, "text": query.text, "cursor": query.cursor}
-    arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
-    arguments += [f"--{name}" for name in ("distinct", "copies") if getattr(query, name)]
-    for name, texts in query.filter.to_fields().items():
-        arguments += [f"--{name.replace('_', '-')}={text}" for text in texts]
-    for examples, name in ((query.liked, "like"), (query.disliked, "dislike")):
-        arguments += [f"--{name}={with_box(_named(example), example.box)}" for example in examples]
-    start = query.start
-    if start is not None:
-        arguments += [] if start.box is None else [f"--box={start.box}"]
-        arguments += ["--", _named(start)] if start.id is None else [f"--id={start.id}"]
-    return arguments
-
-
-def _source(text: str) -> int | Path:
-    image_id = parse_id(text)
-    return Path(text) if image_id is None else image_id
-
-
-def _vector(source: str) -> NDArray[np.float32]:
-    from searchengine.exchange import read_vectors
-
-    vectors = read_vectors(source)
-    if vectors.shape[0] != 1:
-        raise QueryError(f"{source} holds {vectors.shape[0]} vectors, and one can be searched by at a time.")
-    return vectors
-
-
-def _named(example: Example) -> str:
-    """An id, or a path; a file whose name is a number is given as ./42."""
-    if example.id is not None:
-        return str(example.id)
-    if not isinstance(example.source, Path):
-        raise QueryError("Only ids and paths can be spelt on the command line.")
-    name = os.fspath(example.source)
-    return f".{os.sep}{name}" if parse_id(name) is not None else name
-
-
-# -- what it names ----------------------------------------------------------------------------------------------------
-
-
-def read_picture(file: Path, *, id_option: str = "") -> bytes:
-    """The bytes of an image file. A pipe is refused, because nobody may ever write to it.
-
-    Args:
-        file: as the user named it.
-        id_option: the option that takes an id, to suggest it where the name is a number.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
-    name = os.fspath(file)
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise ImageError(f"{name} is not a file. Name an image file.")
-        return read_regular(file)
-    except FileNotFoundError as error:
-        if id_option and name.isascii() and name.isdigit():
-            raise ImageError(f"There is no file {name}. For image {name} of the index: {id_option} {name}") from error
-        raise ImageError(f"{name} cannot be read: {error.strerror}.") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise ImageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-
-
-@contextlib.contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Within the block, an ImageError names the file."""
-    try:
-        yield
-    except ImageError as error:
-        if os.fspath(file) in str(error):
-            raise
-        raise type(error)(f"{file}: {error}") from error
-
-
-def same_file(contents: bytes) -> Callable[[Hit], bool]:
-    """Whether a hit is an image with just these bytes."""
-    from searchengine.index.types import content_hash
-
-    digest = content_hash(contents).hex()
-    return lambda hit: hit.record.content_hash == digest
 
 
 def _ready(query: Query, engine: SearchEngine) -> Query:
