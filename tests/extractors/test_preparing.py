@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
-from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
+from searchengine.errors import ExtractorError, UnknownNameError
 from searchengine.extractors import (
     cache,
-    load_extractor,
     loading,
     make_spec,
     prepare,
-    published,
     worker,
 )
-from searchengine.extractors.models import PublishedWeights, backbones
+from searchengine.extractors.models import backbones
 from searchengine.extractors.published import PublishedSource
 from tests.extractors.tiny import SPEC, put_tiny_model, write_tiny_model
 
@@ -260,153 +254,6 @@ def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SEARCHENGINE_CACHE_GB", "0")
     assert prepare(replace(SPEC, layer="fc1"), progress=quiet).exists()
     assert len(cache.entries()) == 1
-
-
-# -- where the weights are -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """No network; gives the addresses that were tried."""
-    tried: list[str] = []
-
-    def refuse(session: requests.Session, url: str, **options: Any) -> None:
-        tried.append(url)
-        raise requests.ConnectionError("no route to host")
-
-    monkeypatch.setattr(requests.Session, "get", refuse)
-    return tried
-
-
-def test_without_a_network(offline: list[str], tmp_path: Path) -> None:
-    with pytest.raises(WeightsNotFoundError) as raised:
-        load_extractor(progress=quiet)
-    said = str(raised.value)
-    for part in (TOP.file_name, "553 MB", str(tmp_path / "keras" / "models"), TOP.url, "no route to host"):
-        assert part in said
-    assert "--weights FILE" in said
-    assert "--model efficientnet-lite0" in said
-    assert offline == [TOP.url]
-
-
-def test_a_broken_download(offline: list[str], tmp_path: Path) -> None:
-    (tmp_path / "keras" / "models").mkdir(parents=True)
-    (tmp_path / "keras" / "models" / TOP.file_name).write_bytes(b"half")
-    with pytest.raises(WeightsNotFoundError, match="incomplete or altered copy"):
-        load_extractor(progress=quiet)
-
-
-@pytest.mark.slow
-def test_the_smaller_file_where_it_will_do(offline: list[str]) -> None:
-    with pytest.raises(WeightsNotFoundError, match=NOTOP.file_name):
-        load_extractor(layer="block5_pool", progress=quiet)
-
-
-@pytest.mark.slow
-def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached = tmp_path / "keras" / "models" / TOP.file_name
-    cached.parent.mkdir(parents=True)
-    cached.write_bytes(b"numbers")
-    monkeypatch.setattr(cache, "file_hashes", lambda path: {"sha256": "0", "md5": TOP.digest or ""})
-    assert PublishedSource().locate(make_spec(), None, quiet) == cached
-    assert PublishedSource().locate(make_spec(layer="block1_pool"), None, quiet) == cached
-    assert offline == []
-
-
-def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
-    file = tmp_path / "my.h5"
-    file.write_bytes(b"\x89HDF\r\n\x1a\n")
-    spec = make_spec(weights=file)
-    with pytest.raises(WeightsNotFoundError, match="--weights"):
-        PublishedSource().locate(spec, None, quiet)
-    assert PublishedSource().locate(spec, file, quiet) == file
-    with pytest.raises(WeightsNotFoundError, match="other weights"):
-        PublishedSource().locate(make_spec(), file, quiet)
-
-
-def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
-    import os
-
-    file = tmp_path / "my.h5"
-    file.write_bytes(b"\x89HDF\r\n\x1a\n")
-    os.utime(file, (1_000_000_000, 1_000_000_000))  # written long ago, so that its hash is remembered
-    spec = make_spec(weights=file)
-    assert PublishedSource().locate(spec, None, quiet) == file
-    file.write_bytes(b"\x89HDF\r\n\x1a\n other")
-    with pytest.raises(WeightsNotFoundError):
-        PublishedSource().locate(spec, None, quiet)
-
-
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[str]:
-    """A server of the test's own, which has ``numbers.h5``; gives its address."""
-    (tmp_path / "published").mkdir()
-    (tmp_path / "published" / "numbers.h5").write_bytes(b"numbers")
-
-    class Silent(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    handler = functools.partial(Silent, directory=str(tmp_path / "published"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.mark.parametrize("digest", ["md5", "sha256", None])
-def test_a_download(publisher: str, digest: str | None) -> None:
-    expected = None if digest is None else hashlib.new(digest, b"numbers").hexdigest()
-    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers_1.h5", expected, 0)
-    said: list[str] = []
-    place = published.keras_folder() / "numbers_1.h5"
-    assert published.download(backbones()["vgg16"], wanted, said.append) == place
-    assert place.read_bytes() == b"numbers"
-    assert [path.name for path in place.parent.iterdir()] == [place.name]
-    assert wanted.url in said[0]
-    assert published.download(backbones()["vgg16"], wanted, said.append) == place  # it is there
-    assert len(said) == 1
-
-
-def test_another_file_than_was_published(publisher: str) -> None:
-    place = published.keras_folder() / "numbers.h5"
-    place.parent.mkdir(parents=True)
-    place.write_bytes(b"half")
-    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers.h5", "0" * 32, 0)
-    for altered, reason in ((wanted, "its MD5 is"), (replace(wanted, url=f"{wanted.url}.gone"), "404")):
-        with pytest.raises(WeightsNotFoundError, match=f"incomplete or altered copy.*{reason}.*--weights FILE"):
-            published.download(backbones()["vgg16"], altered, quiet)
-        assert place.read_bytes() == b"half"
-    right = replace(wanted, digest=hashlib.md5(b"numbers").hexdigest())
-    assert published.download(backbones()["vgg16"], right, quiet).read_bytes() == b"numbers"
-
-
-def test_a_folder_of_keras_that_cannot_be_written(publisher: str, tmp_path: Path) -> None:
-    (tmp_path / "keras").mkdir()
-    (tmp_path / "keras" / "models").touch()
-    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers.h5", None, 0)
-    with pytest.raises(WeightsNotFoundError, match=r"models cannot be used: File exists\..*--weights FILE"):
-        published.download(backbones()["vgg16"], wanted, quiet)
-
-
-def test_half_a_gigabyte_is_not_fetched_in_vain(publisher: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("searchengine.extractors.frameworks.lacks_avx", lambda: True)
-    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    wanted = PublishedWeights(f"{publisher}/numbers.h5", "numbers.h5", None, 0)
-    with pytest.raises(ExtractorError, match="lacks AVX"):
-        published.download(backbones()["vgg16"], wanted, quiet)
-    assert not published.keras_folder().exists()
-
-
-def test_how_far_a_download_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    progress = published._Sentences(said.append)
-    progress.start(553_000_000, 100_000_000, what="vgg16.h5", unit="B")
-    progress.advance(10**6)
-    monkeypatch.setattr(published, "_REPORT_SECONDS", -1.0)
-    progress.advance(10**6)
-    progress.say("the connection broke off; trying again")
-    assert said == ["vgg16.h5: 102 of 553 MB", "the connection broke off; trying again"]
 
 
 # -- the process that exports ----------------------------------------------------------------------------------------
