@@ -6,13 +6,12 @@ What can be used is used. What cannot is counted, with a few examples: one bad r
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import math
 import re
 import sys
-from collections import defaultdict, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
@@ -21,22 +20,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from searchengine.errors import IndexingError
 from searchengine.files import unguarded
 from searchengine.indexing.json_stream import JsonText, members
+from searchengine.indexing.label_tables import columns_by_content, named_columns, number_of, table_rows
 
-# Names of columns, the most telling first; compared in lower case, letters and digits only.
-_PATH_NAMES = """
-path paths filepath file filename imagepath imagefile imagefilename imagename imgpath imgname fname image img photo
-picture name imageurl url uri imageid imgid photoid id
-"""
-_LABEL_NAMES = """
-label labels class category classname categoryname labelname labelnames tag tags species breed target type kind classid
-labelid categoryid
-"""
-_PATHS, _LABELS = _PATH_NAMES.split(), _LABEL_NAMES.split()
-_FILE = re.compile(
-    r".\.(jpe?g|jpe|png|gif|webp|bmp|tiff?|avif|hei[cf]|jxl|jp2|ico|p[bgpn]m|dng|nef|cr[23w]|arw|raf|rw2|orf)$", re.I
-)
 _ROWS_LOOKED_AT = 20  # to see what the columns of a file without names are
-_DELIMITERS = ",;\t|"
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 # What files that are not text begin with.
 _NOT_TEXT = {
@@ -56,7 +42,6 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
 _EXPECTED_JSON = (
     'Give COCO annotations (images, annotations, categories), {"a.jpg": "label", ...}, or save the labels as CSV'
 )
-_ROW_LINES = 20  # a row of more lines has a quote that is never closed
 _EXAMPLES = 3
 
 
@@ -137,14 +122,14 @@ def _is_json(file: Path, text: TextIO) -> bool:
 
 def _read_csv(text: TextIO) -> LabelFile:
     """A path in several rows has several labels, in that order."""
-    rows = _rows(text)
+    rows = table_rows(text)
     first = list(itertools.islice(rows, _ROWS_LOOKED_AT))
     head = first[0][1] if first else []
-    columns = _named_columns(head)
+    columns = named_columns(head)
     if columns is not None:
         del first[0]
     else:
-        columns = _columns_by_content([row for _, row in first])
+        columns = columns_by_content([row for _, row in first])
     if columns is None:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")
     at_path, at_label = columns
@@ -165,104 +150,6 @@ def _read_csv(text: TextIO) -> LabelFile:
     if unusable.counts and not labels:
         raise ValueError(f"none of its rows can be used: {unusable}")
     return LabelFile({path: tuple(of_path) for path, of_path in labels.items()}, unusable)
-
-
-def _named_columns(head: Sequence[str]) -> tuple[int, int] | None:
-    """Which column is the path and which the label, by their names; of two columns, one name is enough."""
-    names = [*map(_name, head)]
-    if any(map(_is_file, head)):
-        return None
-    at_path = next((names.index(name) for name in _PATHS if name in names), None)
-    at_label = next((names.index(name) for name in _LABELS if name in names), None)
-    if len(head) == 2 and at_path is not None:
-        at_label = 1 - at_path
-    elif len(head) == 2 and at_label is not None:
-        at_path = 1 - at_label
-    return None if at_path is None or at_label is None else (at_path, at_label)
-
-
-def _columns_by_content(rows: Sequence[Sequence[str]]) -> tuple[int, int] | None:
-    """Which column is the path and which the label, of rows without names; numbers beside them are boxes."""
-    columns = [*zip(*(row for row in rows if len(row) == len(rows[0])), strict=True)]
-    files = [sum(map(_is_file, cells)) for cells in columns]
-    at_path = files.index(max(files)) if any(files) else 0
-    others = [at for at in range(len(columns)) if at != at_path]
-    words = [at for at in others if not all(_number(cell or 0) is not None for cell in columns[at])]
-    if len(others) == 1:
-        return at_path, others[0]
-    return (at_path, words[0]) if any(files) and words else None
-
-
-def _is_file(cell: str) -> bool:
-    return _FILE.search(cell.strip()) is not None
-
-
-def _is_comment(line: str) -> bool:
-    """Whether a line of a table is a remark: "#" may also begin its names, or the name of a file."""
-    if not line.lstrip().startswith("#"):
-        return False
-    cells = re.split(f"[{_DELIMITERS}]", line)
-    names = {*map(_name, cells)}
-    return not any(map(_is_file, cells)) and not (names & {*_PATHS} and names & {*_LABELS})
-
-
-def _name(cell: str) -> str:
-    """The name of a column as it is compared."""
-    return re.sub(r"[\W_]+", "", cell.lower())
-
-
-def _rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is neither empty nor a remark, and the number of the line that it ends in."""
-    first = next((line for line in text if line.strip() and not _is_comment(line)), "")
-    text.seek(0)
-    number = 0
-    if first.lower().startswith("sep=") and len(first) > 4:  # Excel's own way to name the delimiter
-        delimiter = first[4]
-        text.readline()
-        number = 1
-    else:
-        delimiter = max(_DELIMITERS, key=lambda delimiter: _likelihood(first, delimiter))
-    ahead: deque[str] = deque()  # the lines that the next row may take
-    while True:
-        ahead.extend(itertools.islice(text, _ROW_LINES - len(ahead)))
-        if not ahead:
-            return
-        if _is_comment(ahead[0]):
-            ahead.popleft()
-            number += 1
-            continue
-        row, lines = _first_row(ahead, delimiter)
-        for _ in range(lines):
-            ahead.popleft()
-        number += lines
-        if row == [""] or any(cell.strip() for cell in row):
-            yield number, row
-
-
-def _first_row(lines: Collection[str], delimiter: str) -> tuple[list[str], int]:
-    """The first row, and how many lines it takes: one, ignoring its quotes, where a quote is not closed properly."""
-    with contextlib.suppress(csv.Error):
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        row = next(reader, [])
-        if reader.line_num == 1 or len(row) > 1:
-            return row, reader.line_num
-    line = next(iter(lines))
-    try:
-        reader = csv.reader([line, ""], delimiter=delimiter)
-        row = next(reader)
-        if reader.line_num > 1:  # the line ends within quotes
-            row = next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE))
-            row = [cell.strip().strip('"') for cell in row]
-    except csv.Error:  # a cell too large
-        row = [""]
-    return row, 1
-
-
-def _likelihood(line: str, delimiter: str) -> tuple[bool, bool]:
-    """How well a delimiter explains the first line; where several do equally, the first of them counts."""
-    cells = _first_row([line], delimiter)[0]
-    names = {*map(_name, cells)}
-    return bool(names & {*_PATHS} and names & {*_LABELS}), len(cells) > 1
 
 
 def as_text(text: str) -> str:
@@ -399,17 +286,9 @@ def _key(id_: Any) -> str:
 
 def _area(annotation: dict[str, Any]) -> float:
     """Of an annotation, else of its box; 0 where neither can be read."""
-    area = _number(annotation.get("area"))
+    area = number_of(annotation.get("area"))
     if area is not None:
         return area
     box = annotation.get("bbox")
-    sides = [_number(side) for side in box[2:4]] if isinstance(box, list) else []
+    sides = [number_of(side) for side in box[2:4]] if isinstance(box, list) else []
     return math.prod(side or 0.0 for side in sides) if len(sides) == 2 else 0.0
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
