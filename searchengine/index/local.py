@@ -7,12 +7,9 @@ committed and, if so, reads the new rows. Answers in progress keep the state tha
 from __future__ import annotations
 
 import os
-import re
 import threading
-import unicodedata
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -197,20 +194,8 @@ class LocalIndex(Index):
 
         Case does not matter, nor what stands between words.
         """
-        wanted = _spoken(text)
-        if not wanted:
-            return []
-        # what is neither a letter nor a digit of ASCII may be written in several ways, as may ss, which ß is folded to;
-        # it is compared below
-        pattern = re.sub("[^a-z0-9]+|ss", "%", wanted)
         with self._lock:
-            found = self._catalog.names_like(pattern)
-        names = (
-            (id_, part)
-            for id_, name in found
-            for part in (name, *name.split("/"), name.rpartition("/")[2].rpartition(".")[0])
-        )
-        return sorted({id_ for id_, name in names if _spoken(name) == wanted})
+            return self._catalog.named(text)
 
     def sample(self, n: int) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection, by id.
@@ -385,12 +370,6 @@ class LocalIndex(Index):
         self._catalog.close()
         self._catalog, self._state, self._columns = catalog, None, None
         self._closing = weakref.finalize(self, catalog.close)
-
-
-@lru_cache(maxsize=4096)
-def _spoken(name: str) -> str:
-    """A name in small letters, with single spaces for underscores, hyphens and the like."""
-    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))
 
 
 def _size(file: Path) -> int:

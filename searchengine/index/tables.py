@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from searchengine.images.exif import Shot
@@ -121,14 +124,22 @@ class Tables(Database):
         marks = ", ".join("?" * len(paths))
         return [row[0] for row in self.rows(f"SELECT id FROM images WHERE path IN ({marks}) ORDER BY id", paths)]  # noqa: S608
 
-    def names_like(self, pattern: str) -> list[tuple[int, str]]:
-        """(id, name) of each image with a label, or a path, that SQL's LIKE finds to be like a pattern ("\\" escapes).
+    def named(self, text: str) -> list[int]:
+        """The ids of images that have a text as a label, or whose file or folder is called by it, ascending.
 
-        A label must be like the pattern as a whole, a path in any part.
+        Case does not matter, nor what stands between words.
         """
-        labels = self.rows("SELECT image, label FROM labels WHERE label LIKE ? ESCAPE '\\'", (pattern,))
-        files = self.rows("SELECT id, path FROM images WHERE CAST(path AS TEXT) LIKE ? ESCAPE '\\'", (f"%{pattern}%",))
-        return labels + [(id_, path.decode("utf-8", "replace")) for id_, path in files]
+        wanted = _spoken(text)
+        if not wanted:
+            return []
+        # what is neither a letter nor a digit of ASCII may be written in several ways, as may ss, which ß is folded to;
+        # it is compared below
+        pattern = re.sub("[^a-z0-9]+|ss", "%", wanted)
+        names: list[tuple[int, str]] = self.rows("SELECT image, label FROM labels WHERE label LIKE ?", (pattern,))
+        for id_, path in self.rows("SELECT id, path FROM images WHERE CAST(path AS TEXT) LIKE ?", (f"%{pattern}%",)):
+            name = path.decode("utf-8", "replace")
+            names += [(id_, part) for part in (name, *name.split("/"), name.rpartition("/")[2].rpartition(".")[0])]
+        return sorted({id_ for id_, name in names if _spoken(name) == wanted})
 
     def records(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
         """(id, root, path, width, height, colour, size, format, content hash, labels) of those that exist."""
@@ -238,3 +249,9 @@ class Tables(Database):
     def forget_skipped(self, files: Iterable[tuple[int | None, bytes | None]]) -> None:
         """Files that are images now, or gone."""
         self.change_many("DELETE FROM skipped WHERE root = ? AND path = ?", files)
+
+
+@lru_cache(maxsize=4096)
+def _spoken(name: str) -> str:
+    """A name in small letters, with single spaces for underscores, hyphens and the like."""
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))
