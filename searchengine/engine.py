@@ -167,7 +167,9 @@ class SearchEngine:
             ranked_by = f"the words and {ranked_by}" if ranked_by else "the words"
         assert ranking is not None
         results = _results(query, ranking, ranked_by, start, newest)
-        return results if query.text is None or query.examples else self._with_doubt(query.text, results)
+        if query.text is None or query.examples or ranking.first:  # what is called so is no matter of doubt
+            return results
+        return self._with_doubt(query.text, results)
 
     def _by_words(self, query: Query, pictures: Ranking | None) -> Ranking:
         """By what the words of a query mean and, halfway, by its pictures. What is called so comes first."""
@@ -181,8 +183,8 @@ class SearchEngine:
         return replace(pictures, vector=both, metric=COSINE, itself=None)
 
     def _with_doubt(self, text: str, results: Results) -> Results:
-        """Say where the best of all images hardly show what a text means, unless they are called so."""
-        if not results or results[0].rank > 1 or self.index.named(text):
+        """Say where the best of all images hardly show what a text means."""
+        if not results or results[0].rank > 1:
             return results
         features = np.stack([self.index.feature(hit.id) for hit in results[:_JUDGED]])
         return replace(results, doubt=self.words().doubt(text, features))

@@ -96,14 +96,22 @@ class Ranking:
         if self.first and (after is None or after[0] < -_AHEAD_OF_ALL / 2):
             allowed = self.first if self.filter.ids is None else self.first & set(self.filter.ids)
             only = replace(self.filter, ids=tuple(sorted(allowed)))
-            hits = self.index.search(self.vector, max(len(allowed), 1), self.metric, filter=only)[0]
-            ranked = (((hit.distance - _AHEAD_OF_ALL, hit.id), hit) for hit in hits)
-            yield from ((place, hit) for place, hit in ranked if after is None or place > after)
+            begin = None if after is None else (_below(after[0] + _AHEAD_OF_ALL), _LAST_ID)
+            for (distance, id_), hit in self._searched(only, begin, portion):
+                place = (distance - _AHEAD_OF_ALL, id_)
+                if after is None or place > after:
+                    yield place, hit
             after = None
+        for place, hit in self._searched(self.filter, after, portion):
+            if hit.id not in self.first:
+                yield place, hit
+
+    def _searched(self, filter: Filter, after: Place | None, portion: int) -> Iterator[Ranked]:
+        """What passes a filter, searched for in portions, each twice as large as the one before."""
         while True:
             cursor = None if after is None else Cursor(*after)
-            hits = self.index.search(self.vector, portion, self.metric, filter=self.filter, after=cursor)[0]
-            yield from (((hit.distance, hit.id), hit) for hit in hits if hit.id not in self.first)
+            hits = self.index.search(self.vector, portion, self.metric, filter=filter, after=cursor)[0]
+            yield from (((hit.distance, hit.id), hit) for hit in hits)
             if len(hits) < portion:
                 return
             after = hits[-1].distance, hits[-1].id

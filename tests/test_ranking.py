@@ -25,6 +25,7 @@ from searchengine.index.types import Batch, Hit
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import update_index
 from searchengine.query import RULES, Box, Example, Query
+from searchengine.ranking import Ranking
 from tests.fakes import FakeExtractor, picture, write_pictures
 
 
@@ -75,6 +76,35 @@ def test_pages_together_are_the_whole_ranking(tmp_path: Path, metric: str, k: in
     assert ids_of_pages(engine, Query.of(vector, k=k, metric=metric)) == [
         hit.id for hit in engine.index.search(vector, 100, metric)[0]
     ]
+
+
+@pytest.mark.parametrize("k", [1, 7, 60])
+@pytest.mark.parametrize("filter", [Filter(), Filter(ids=(2, 3, 31, 40, 45, 51))])
+def test_what_comes_before_all_others_is_searched_in_portions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int, filter: Filter
+) -> None:
+    index = engine_of(tied_features(), tmp_path).index
+    vector = index.feature(33)
+    whole = [(hit.id, hit.distance) for hit in index.search(vector, 100, "cosine", filter=filter)[0]]
+    first = frozenset(range(2, 60, 3))
+    expected = [id_ for id_, _ in sorted(whole, key=lambda each: (each[0] not in first, each[1], each[0]))]
+    search, asked = index.search, []
+
+    def recorded(queries: Any, k: int, *arguments: Any, **options: Any) -> list[list[Hit]]:
+        asked.append(k)
+        return search(queries, k, *arguments, **options)
+
+    monkeypatch.setattr(index, "search", recorded)
+    ranking = Ranking(index, vector, "cosine", filter, first=first)
+    place, ids = None, []
+    while True:
+        hits, place = ranking.page(k, place)
+        ids += [hit.id for hit in hits]
+        if place is None:
+            break
+    assert ids == expected
+    ranking.page(1)
+    assert asked[-1] < len(first)
 
 
 def test_what_is_nearer_by_the_inner_product_stays_first(tmp_path: Path) -> None:
