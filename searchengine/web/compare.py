@@ -149,7 +149,8 @@ def by_id() -> ResponseReturnValue:
 def by_upload() -> ResponseReturnValue:
     """A comparison by an uploaded image."""
     settings = this_site().settings
-    reader = UploadReader(read_upload(request, settings.max_upload_bytes), settings.max_upload_pixels)
+    file = read_upload(request, settings.max_upload_bytes)
+    reader = UploadReader(file, settings.max_upload_pixels, shown=not wants_json())
     k = asked(request.form).k
     rankings = _rankings(request.form)
     # One side must be able to read the upload; where both refuse it, the refusal is the answer.

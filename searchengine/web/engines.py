@@ -24,8 +24,8 @@ from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluat
 class QueryReader(Protocol):
     """The part of an extractor that a search by an upload needs."""
 
-    def preprocess(self, data: bytes, max_pixels: int, preview: int, part: Part | None, /) -> DecodedImage:
-        """An image file, or a part -> pixels of the input size, and a preview of at most that side; ImageError."""
+    def preprocess(self, data: bytes, max_pixels: int, preview: int | None, part: Part | None, /) -> DecodedImage:
+        """An image file, or a part -> pixels of the input size; with a preview of at most that side. ImageError."""
         ...
 
     def embed(self, images: Sequence[NDArray[np.uint8]], /) -> NDArray[np.float32]:

@@ -181,7 +181,7 @@ def by_upload() -> ResponseReturnValue:
     upload = read_upload(request, settings.max_upload_bytes)
     query = asked(request.form, upload=upload.data)
     assert query.start is not None
-    return _answer(query, UploadReader(upload, settings.max_upload_pixels, query.start.box))
+    return _answer(query, UploadReader(upload, settings.max_upload_pixels, query.start.box, shown=not wants_json()))
 
 
 def _feature_of(example: Example) -> NDArray[np.float32]:

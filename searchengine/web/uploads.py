@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageTooLargeError
 from searchengine.extractors import ExtractorSpec
-from searchengine.images import Part
 from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.query import Box, Example
 from searchengine.settings import variable
@@ -119,7 +118,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class DecodedUpload:
-    """``pixels``: (h, w, 3) uint8 RGB of the extractor's input size; ``preview``: a small copy, (h, w, 3) uint8 RGB.
+    """``pixels``: (h, w, 3) uint8 RGB of the extractor's input size; ``preview``: a small copy, likewise, for a page.
 
     ``width`` and ``height`` are the original's. Of a part, the pixels are its own, and the rest is the whole picture's.
     """
@@ -128,13 +127,14 @@ class DecodedUpload:
     pixels: NDArray[np.uint8]
     width: int
     height: int
-    preview: NDArray[np.uint8]
+    preview: NDArray[np.uint8] | None
 
     @property
     def picture(self) -> str:
         """The preview as a data: URL, so that the page can show the query although nothing is kept."""
         from PIL import Image
 
+        assert self.preview is not None
         out = io.BytesIO()
         Image.fromarray(self.preview).save(out, "JPEG", quality=82)
         return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
@@ -143,13 +143,14 @@ class DecodedUpload:
 class UploadReader:
     """Decodes and embeds an upload, or the part in a box, as each index wants it.
 
-    Indexes of one extractor share the work.
+    Indexes of one extractor share the work. With ``shown``, a small copy for the page is made.
     """
 
-    def __init__(self, upload: Upload, max_pixels: int, box: Box | None = None) -> None:
+    def __init__(self, upload: Upload, max_pixels: int, box: Box | None = None, *, shown: bool = False) -> None:
         self._upload = upload
         self._max_pixels = max_pixels
         self._part = None if box is None else box.part
+        self._preview = _PREVIEW_SIDE if shown else None
         self._decoded: dict[str, DecodedUpload] = {}
         self._embedded: dict[str, NDArray[np.float32]] = {}
 
@@ -159,7 +160,7 @@ class UploadReader:
         if (reason := why_no_uploads(spec)) is not None:
             raise RequestError(reason)
         if spec.fingerprint not in self._decoded:
-            self._decoded[spec.fingerprint] = _decode(self._upload, engine.extractor(), self._max_pixels, self._part)
+            self._decoded[spec.fingerprint] = self._decode(engine.extractor())
         return self._decoded[spec.fingerprint]
 
     def embed(self, engine: Engine) -> NDArray[np.float32]:
@@ -168,6 +169,16 @@ class UploadReader:
         if fingerprint not in self._embedded:
             self._embedded[fingerprint] = engine.extractor().embed([decoded.pixels])
         return self._embedded[fingerprint]
+
+    def _decode(self, reader: QueryReader) -> DecodedUpload:
+        """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
+        try:
+            with _TURNS.turn(self._upload.data):
+                decoded = reader.preprocess(self._upload.data, self._max_pixels, self._preview, self._part)
+        except ImageTooLargeError as error:
+            bound = f"{self._max_pixels // 1_000_000} megapixels: {variable('max_upload_megapixels')}"
+            raise ImageTooLargeError(f"{error} This server takes {bound}.") from error
+        return DecodedUpload(self._upload.name, decoded.pixels, decoded.width, decoded.height, decoded.preview)
 
 
 def read_upload(request: Request, max_bytes: int) -> Upload:
@@ -228,18 +239,6 @@ def drain(environ: dict[str, Any], max_bytes: int) -> None:
             left -= len(chunk)
     except (OSError, ValueError):
         return
-
-
-def _decode(upload: Upload, reader: QueryReader, max_pixels: int, part: Part | None) -> DecodedUpload:
-    """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
-    try:
-        with _TURNS.turn(upload.data):
-            decoded = reader.preprocess(upload.data, max_pixels, _PREVIEW_SIDE, part)
-    except ImageTooLargeError as error:
-        bound = f"{max_pixels // 1_000_000} megapixels: {variable('max_upload_megapixels')}"
-        raise ImageTooLargeError(f"{error} This server takes {bound}.") from error
-    assert decoded.preview is not None
-    return DecodedUpload(upload.name, decoded.pixels, decoded.width, decoded.height, decoded.preview)
 
 
 def _display_name(filename: str | None) -> str:

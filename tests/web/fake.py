@@ -209,6 +209,7 @@ class FakeEngine(SearchEngine):
         self.warmed = False
         self.classified_by: Classifier | SearchEngineError | None = None
         self.queries: list[NDArray[np.uint8]] = []
+        self.previews: list[int | None] = []  # that were asked for
 
     @property
     def spec(self) -> ExtractorSpec:
@@ -217,7 +218,10 @@ class FakeEngine(SearchEngine):
     def extractor(self) -> FakeEngine:
         return self
 
-    def preprocess(self, data: bytes, max_pixels: int, preview: int, part: images.Part | None = None) -> DecodedImage:
+    def preprocess(
+        self, data: bytes, max_pixels: int, preview: int | None, part: images.Part | None = None
+    ) -> DecodedImage:
+        self.previews.append(preview)
         return images.decode(data, size=INPUT_SIZE, preview=preview, max_pixels=max_pixels, part=part)
 
     def embed(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

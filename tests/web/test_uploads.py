@@ -130,6 +130,14 @@ def test_every_format_can_be_searched_by(client: FlaskClient, format_: str) -> N
     assert answer.get_json()["hits"][0]["label"] == "green"
 
 
+@pytest.mark.parametrize("address", ["/search", "/compare?left=photos&right=photos&right_by=manhattan"])
+def test_a_small_copy_is_made_for_a_page_only(client: FlaskClient, engine: FakeEngine, address: str) -> None:
+    for accept in ("application/json", "text/html"):
+        body = {"image": (io.BytesIO(PNG), "a.png")}
+        assert client.post(address, data=body, headers={"Accept": accept}).status_code == 200
+    assert engine.previews == [None, 480]
+
+
 def test_ordinary_photos_do_not_wait_for_what_takes_long() -> None:
     turns = DecodingTurns()
 
