@@ -41,8 +41,8 @@ def folder(name: str) -> Path:
 
 @cache
 def files() -> list[Path]:
-    """The styles, scripts and icons, in a fixed order."""
-    return sorted(file for file in folder("static").rglob("*") if file.is_file())
+    """The styles, scripts and icons, in a fixed order; not what vendor/ says about its own."""
+    return sorted(file for file in folder("static").rglob("*") if file.suffix in _TYPES)
 
 
 @assets.get("/static/<version>/<path:filename>")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -248,6 +250,25 @@ def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskCli
     assert imported < set(named)
     assert len(named) == len(set(named))
     assert client.get("/static/x/nothing.css").status_code == 404
+
+
+def test_vendored_files_are_those_that_were_published(client: FlaskClient) -> None:
+    vendor = assets.folder("static") / "vendor"
+    packages = json.loads((vendor / "vendor.json").read_bytes())
+    listed = {
+        f"{name}/{file}": sha256 for name, package in packages.items() for file, sha256 in package["sha256"].items()
+    }
+    files = [file for file in vendor.rglob("*") if file.is_file() and file.name != "vendor.json"]
+    assert {file.relative_to(vendor).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files} == (
+        listed
+    )
+    for name, package in packages.items():
+        assert package["version"]
+        assert package["licence"] in {"MIT", "Apache-2.0"}
+        assert f"{name}/LICENSE" in listed
+    served = [name for name in listed if not name.endswith("LICENSE")]
+    assert [client.get(f"/static/x/vendor/{name}", buffered=True).status_code for name in served] == [200] * len(served)
+    assert client.get("/static/x/vendor/vendor.json").status_code == 404
 
 
 def test_no_index_is_a_sentence(tmp_path: Path) -> None:
