@@ -1,38 +1,41 @@
-"""The images of an index: originals and thumbnails, each named by its id and never by a path.
+"""The images of an index: originals, previews, thumbnails and details, each named by its id and never by a path.
 
-What browsers cannot show as it is, and thumbnails, are JPEGs. Each is made once and kept on disk, named by the hash of
-the content that it was made from.
+What browsers cannot show as it is, previews and thumbnails are JPEGs. Each is made once and kept on disk, named by the
+hash of the content that it was made from.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import BinaryIO, Literal
 
-from flask import Flask, Response, current_app, render_template, request, send_file
+from flask import Flask, Response, current_app, jsonify, render_template, request, send_file, url_for
 from werkzeug.wsgi import wrap_file
 
 from searchengine import images as decoding
-from searchengine.errors import ImageError, NotAnImageError, UnknownImageError
+from searchengine.errors import FileGoneError, ImageError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular, replace_bytes
+from searchengine.images.exif import Shot, read_shot
 from searchengine.images.formats import FORMATS, HEAD_BYTES
 from searchengine.images.location import Patch, PatchedFile, location_patches
 from searchengine.index.types import ImageRecord, content_hash
 from searchengine.spelling import parse_id
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
-from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE
+from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE, is_asked_from_here
 
-THUMBNAIL_SIDE = 480  # px; cards are about 220 px high, and screens have two pixels to one
+# The longest side in px. Tiles are about 220 px high, and screens have two pixels to one; a preview fills a window.
+SIDES = {"thumbnail": 480, "preview": 2048}
 _EDITION = 2  # raised when the same file is drawn in another way, so that older renditions are not used
 _EXTENSION = "renditions"
 
-Kind = Literal["thumbnail", "full"]
+Kind = Literal["thumbnail", "preview", "full"]
 
 images = IndexBlueprint("images", __name__)
 
@@ -53,15 +56,8 @@ class Renditions:
         # A decoded image can take hundreds of megabytes: only so many at a time.
         self._decoding = BoundedSemaphore(at_once)
 
-    def thumbnail(self, record: ImageRecord) -> Rendition:
-        """A small JPEG; FileGoneError, ImageError."""
-        return self._cached(record, "thumbnail", lambda data: decoding.thumbnail(data, max_side=THUMBNAIL_SIDE))
-
-    def full(self, record: ImageRecord) -> Rendition:
-        """The whole image as a JPEG, for formats that browsers do not show; FileGoneError, ImageError."""
-        return self._cached(record, "full", lambda data: decoding.for_browser(data)[0])
-
-    def _cached(self, record: ImageRecord, kind: Kind, render: Callable[[bytes], bytes]) -> Rendition:
+    def get(self, record: ImageRecord, kind: Kind) -> Rendition:
+        """A JPEG of one of ``SIDES``, or "full" of a format that browsers do not show; FileGoneError, ImageError."""
         path = self._path(record.content_hash, kind)
         if path is not None:
             with contextlib.suppress(OSError):
@@ -69,7 +65,8 @@ class Renditions:
         data = record.read()
         current = content_hash(data).hex() == record.content_hash
         with self._decoding:
-            rendered = render(data)
+            side = SIDES.get(kind)
+            rendered = decoding.for_browser(data)[0] if side is None else decoding.thumbnail(data, max_side=side)
         if path is not None and current:
             _write(path, rendered)
         return Rendition(rendered, current)
@@ -105,17 +102,64 @@ def original(image_id: str) -> Response:
         return _send_file(file, record, media_type or f"image/{format_.lower()}", as_attachment=True)
     if media_type is not None:
         return _send_file(file, record, media_type)
-    return _send_rendition(_renditions().full(record), record)
+    return _send_rendition(record, "full")
 
 
 @images.get("/thumbnails/<image_id>")
 def thumbnail(image_id: str) -> Response:
     """A small JPEG, or a drawing where there can be none."""
     try:
-        record = _record(image_id)
-        return _send_rendition(_renditions().thumbnail(record), record)
+        return _send_rendition(_record(image_id), "thumbnail")
     except (UnknownImageError, ImageError) as error:
         return _placeholder(error)
+
+
+@images.get("/previews/<image_id>")
+def preview(image_id: str) -> Response:
+    """A JPEG that is large enough for a window, of any format; a small image keeps its size."""
+    return _send_rendition(_record(image_id), "preview")
+
+
+@images.get("/image/<image_id>/details")
+def details(image_id: str) -> Response:
+    """What is known of an image, for people, as JSON; nothing of where it was taken."""
+    record = _record(image_id)
+    shot, modified = _shot(record)
+    return jsonify(
+        id=record.id,
+        path=record.path,
+        absolute=_absolute_path(record),
+        width=record.width,
+        height=record.height,
+        bytes=record.size,
+        format=record.format,
+        taken=shot.taken,
+        modified=modified,
+        camera=shot.camera or None,
+        labels=record.labels,
+        thumbnail=url_for("images.thumbnail", image_id=record.id),
+        original=url_for("images.original", image_id=record.id),
+        download=url_for("images.original", image_id=record.id, download=1),
+        search=url_for("search.by_id", id=record.id),
+    )
+
+
+def _shot(record: ImageRecord) -> tuple[Shot, str | None]:
+    """When and with what it was taken, and when its file was last changed, in local time; of a lost file, nothing."""
+    try:
+        with open_regular(record.existing_file()) as file:
+            changed = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime)
+            return read_shot(file), changed.isoformat(timespec="seconds")
+    except (FileGoneError, OSError, OverflowError, ValueError):
+        return Shot(), None
+
+
+def _absolute_path(record: ImageRecord) -> str | None:
+    """Where the file is, for a reader at this very machine; None for others, and where no text can say it."""
+    if record.file is None or not is_asked_from_here(request, this_site().settings):
+        return None
+    path = os.fspath(record.file.absolute())
+    return None if any("\ud800" <= letter <= "\udfff" for letter in path) else path  # bytes that are no text
 
 
 def _record(text: str) -> ImageRecord:
@@ -125,7 +169,8 @@ def _record(text: str) -> ImageRecord:
     return this_index().engine.index.records([image_id])[0]
 
 
-def _send_rendition(rendition: Rendition, record: ImageRecord) -> Response:
+def _send_rendition(record: ImageRecord, kind: Kind) -> Response:
+    rendition = _renditions().get(record, kind)
     response = Response(rendition.data, mimetype="image/jpeg")
     response.headers["Cache-Control"] = ASK_AGAIN
     if rendition.current and record.content_hash:

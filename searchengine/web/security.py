@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import BadHost, Forbidden, SecurityError
 from werkzeug.sansio.utils import host_is_trusted
 
@@ -19,6 +19,7 @@ FOREVER = "public, max-age=31536000, immutable"
 FOREVER_PRIVATE = "private, max-age=31536000, immutable"
 ASK_AGAIN = "private, no-cache"
 
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")  # what proxies add
 _PAGE_OR_JSON = {"search.by_id", "search.by_upload", "compare.by_id", "compare.by_upload"}
 
 
@@ -133,6 +134,13 @@ def _without_port(host: str) -> str:
 def is_loopback(bind: str) -> bool:
     """Whether a server that listens on this address can be reached from this machine only."""
     return bind == "localhost" or (_is_address(bind) and ip_address(bind).is_loopback)
+
+
+def is_asked_from_here(request: Request, settings: Settings) -> bool:
+    """Whether a request comes from this very machine: from a loopback address, to one, and through no proxy."""
+    peer, host = request.remote_addr or "", _without_port(request.host.lower())
+    forwarded = settings.proxies or any(name in request.headers for name in _FORWARDED)
+    return not forwarded and _is_address(peer) and is_loopback(peer) and is_loopback(host)
 
 
 def _is_address(name: str) -> bool:

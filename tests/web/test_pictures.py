@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ ADDRESSES = (
     "/images/1",
     "/images/1?download=1",
     "/thumbnails/1",
+    "/previews/1",
+    "/image/1/details",
     "/healthz",
     "/nothing",
     "/search?id=x",
@@ -60,20 +63,25 @@ def test_nonces_differ(client: FlaskClient) -> None:
     assert len(policies) == 3
 
 
-def test_thumbnail_is_small_kept_and_known_again(client: FlaskClient, engine: FakeEngine, tmp_path: Path) -> None:
-    record = engine.index.record(5)
+@pytest.mark.parametrize(("kind", "side"), [("thumbnails", 480), ("previews", 2048)])
+def test_smaller_copies_are_kept_and_known_again(tmp_path: Path, kind: str, side: int) -> None:
+    (tmp_path / "in").mkdir()
+    draw(COLOURS["red"], (2400, 600)).save(tmp_path / "in" / "wide.tif")
+    engine = FakeEngine(tmp_path / "in")
+    client = make_app(engine, tmp_path).test_client()
+    record = engine.index.record(1)
     assert record.content_hash is not None
-    answer = client.get(f"/thumbnails/5?v={record.content_hash[:8]}")
+    answer = client.get(f"/{kind}/1?v={record.content_hash[:8]}")
     assert answer.mimetype == "image/jpeg"
-    assert max(Image.open(io.BytesIO(answer.data)).size) <= 480
+    assert Image.open(io.BytesIO(answer.data)).size == (side, side // 4)
     assert "immutable" in answer.headers["Cache-Control"]
     assert "private" in answer.headers["Cache-Control"]  # not for a cache that serves others too
     assert [file.stem for file in (tmp_path / "cache").rglob("*.jpg")] == [record.content_hash]
-    again = client.get("/thumbnails/5", headers={"If-None-Match": answer.headers["ETag"]})
+    again = client.get(f"/{kind}/1", headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
-    for address in ("/thumbnails/5", "/thumbnails/5?v=00000000"):
+    for address in (f"/{kind}/1", f"/{kind}/1?v=00000000"):
         assert "immutable" not in client.get(address).headers["Cache-Control"]
-    assert f"/thumbnails/5?v={record.content_hash[:8]}" in client.get("/").text
+    assert f"/thumbnails/1?v={record.content_hash[:8]}" in client.get("/").text
 
 
 def test_thumbnails_without_a_folder_to_keep_them_in(engine: FakeEngine, tmp_path: Path) -> None:
@@ -127,6 +135,69 @@ def test_originals_do_not_say_where_they_were_taken(tmp_path: Path) -> None:
     assert kept.headers["ETag"] != whole.headers["ETag"]
 
 
+def test_details(tmp_path: Path) -> None:
+    file = tmp_path / "photos" / "beach" / "née 1.jpg"
+    file.parent.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Canon", "Canon EOS 5D"
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:17 12:34:56"
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 29.5)})
+    draw(COLOURS["red"], (64, 48)).save(file, exif=exif)
+    modified = datetime(2024, 6, 1, 8, 0)
+    os.utime(file, (modified.timestamp(),) * 2)
+    client = make_app(FakeEngine(tmp_path / "photos"), tmp_path).test_client()
+    details = client.get("/image/1/details").get_json()
+    assert details == {
+        "id": 1,
+        "path": "beach/née 1.jpg",
+        "absolute": str(file),
+        "width": 64,
+        "height": 48,
+        "bytes": file.stat().st_size,
+        "format": "JPEG",
+        "taken": "2024-05-17T12:34:56",
+        "modified": "2024-06-01T08:00:00",
+        "camera": "Canon EOS 5D",
+        "labels": ["beach"],
+        "thumbnail": "/thumbnails/1",
+        "original": "/images/1",
+        "download": "/images/1?download=1",
+        "search": "/search?id=1",
+    }
+    assert client.get("/i/index/image/1/details").get_json()["original"] == "/i/index/images/1"
+    for address in ("/image/2/details", "/image/x/details"):
+        answer = client.get(address, headers={"Accept": "application/json"})
+        assert (answer.status_code, list(answer.get_json())) == (404, ["error"])
+    file.unlink()
+    lost = client.get("/image/1/details").get_json()
+    assert (lost["path"], lost["taken"], lost["modified"], lost["camera"]) == ("beach/née 1.jpg", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "headers", "shown"),
+    [
+        ("127.0.0.1", "localhost:8000", {}, True),
+        ("127.0.0.1", "127.0.0.1", {}, True),
+        ("::1", "[::1]:8000", {}, True),
+        ("192.0.2.7", "127.0.0.1", {}, False),
+        ("127.0.0.1", "192.0.2.1", {}, False),
+        ("127.0.0.1", "photos.example.org", {}, False),
+        ("localhost", "localhost", {}, False),  # a Unix socket, to which a proxy is connected
+        ("", "localhost", {}, False),
+        ("127.0.0.1", "localhost", {"X-Forwarded-For": "192.0.2.7"}, False),
+        ("127.0.0.1", "localhost", {"Via": "1.1 proxy"}, False),
+    ],
+)
+def test_only_a_reader_at_this_machine_sees_whole_paths(
+    engine: FakeEngine, tmp_path: Path, peer: str, host: str, headers: dict[str, str], shown: bool
+) -> None:
+    client = make_app(engine, tmp_path, HOSTS="*").test_client()
+    answer = client.get(
+        "/image/1/details", headers={"Host": host, **headers}, environ_overrides={"REMOTE_ADDR": peer}
+    ).get_json()
+    assert answer["absolute"] == (str(engine.index.record(1).file) if shown else None)
+
+
 def test_original_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -135,6 +206,7 @@ def test_original_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     engine = FakeEngine(folder)
     renamed(engine, "caf\N{REPLACEMENT CHARACTER}.jpg")  # as an index shows it
     client = make_app(engine, tmp_path).test_client()
+    assert client.get("/image/1/details").get_json()["absolute"] is None
     for address in ("/images/1", "/images/1?download=1"):
         answer = client.get(address, buffered=True)
         assert (answer.status_code, answer.data) == (200, data)
