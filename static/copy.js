@@ -11,7 +11,8 @@ export function copyOnClick() {
   });
 }
 
-async function copy(text, done) {
+/** Copies a text, then says `done`. */
+export async function copy(text, done) {
   try {
     await navigator.clipboard.writeText(text);
     say(done);

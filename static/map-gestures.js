@@ -82,25 +82,44 @@ export function listenForGestures(canvas, view, { moved, picked, hovered, outlin
     },
     { passive: false },
   );
+}
 
-  const keys = {
+/** Keys of the whole page but for fields; in the list of the selection, arrows go from picture to picture. */
+export function listenForKeys(canvas, view, { moved, picked, actions }) {
+  const moves = {
     ArrowLeft: () => view.pan(STEP, 0),
     ArrowRight: () => view.pan(-STEP, 0),
     ArrowUp: () => view.pan(0, STEP),
     ArrowDown: () => view.pan(0, -STEP),
     "+": () => view.zoom(1.5),
-    "=": () => view.zoom(1.5),
+    "=": () => view.zoom(1.5), // the same key, without Shift
     "-": () => view.zoom(1 / 1.5),
     0: () => view.fit(),
   };
-  canvas.addEventListener("keydown", (event) => {
-    if (event.metaKey || event.ctrlKey || event.altKey) return;
-    if (event.key === "Enter") picked(view.width / 2, view.height / 2, event);
-    else if (keys[event.key]) keys[event.key]();
-    else return;
-    event.preventDefault();
-    moved();
-  });
+  const act = (event) => {
+    const { key, target } = event;
+    const listed = target.closest?.("[data-part=selection]");
+    if (moves[key] && !(listed && key !== "0")) {
+      moves[key]();
+      moved();
+    } else if (key === "Enter" && target === canvas) {
+      picked(view.width / 2, view.height / 2, event);
+    } else {
+      return actions[key]?.() ?? false;
+    }
+    return true;
+  };
+  // Before the page's own keys: + and - zoom here.
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.metaKey || event.ctrlKey || event.altKey) return;
+      if (event.target.matches("select, textarea, input:not([type=file]), [contenteditable]")) return;
+      if (document.querySelector("[popover]:popover-open, dialog[open], .pswp")) return;
+      if (act(event)) event.preventDefault();
+    },
+    { capture: true },
+  );
 }
 
 const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);

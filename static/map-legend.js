@@ -1,29 +1,35 @@
-// What the colours mean: a list of labels or groups, each of which can be chosen.
+// What the points are coloured by, and the list of what the colours mean: labels or groups, each of which can be chosen.
 
-import { categoryColour, css, noColour } from "./map-colours.js";
 import { NONE } from "./map-data.js";
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+/** Calls `changed()` when the system turns to light or dark. */
+export function onScheme(changed) {
+  dark.addEventListener("change", changed);
+}
 
 /** What the points can be coloured by; only what there is. */
 export function waysToColour(map) {
   const ways = [];
-  if (map.labels.length) ways.push({ name: "Label", column: map.label, names: map.labels, rest: "Others" });
+  if (map.labels.length) ways.push({ title: "Label", column: map.label, names: map.labels, rest: "Others" });
   if (map.clusters) {
     const names = Array.from({ length: map.clusters }, (_, n) => `Group ${n + 1}`);
-    ways.push({ name: "Group", column: map.cluster, names, rest: "No group" });
+    ways.push({ title: "Group", column: map.cluster, names, rest: "No group" });
   }
-  ways.push({ name: "Own colour", column: null, names: [], rest: "" });
+  ways.push({ title: "Own colour", column: null, names: [], rest: "" });
   return ways;
 }
 
-/** The colour of image `i` as [red, green, blue]. */
+/** The colour of image `i` as [red, green, blue], 0..255. */
 export function colourOf(map, way, i) {
-  if (!way.column) return map.colour.subarray(3 * i, 3 * i + 3);
-  const number = way.column[i];
-  return number === NONE ? noColour() : categoryColour(number);
+  return way.column ? categoryColour(way.column[i]) : map.colour.subarray(3 * i, 3 * i + 3);
 }
 
-/** Fills the list; `chosen(number, name)` is called when an entry is pressed. */
-export function fillLegend(list, way, chosen) {
+export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
+
+/** Fills the list; `choose(number, name)` is called when an entry is pressed. */
+export function fillLegend(list, way, choose) {
   list.replaceChildren();
   if (!way.column) return;
   const counts = new Map();
@@ -33,18 +39,44 @@ export function fillLegend(list, way, chosen) {
     const name = number === NONE ? way.rest : way.names[number];
     const button = document.createElement("button");
     const swatch = document.createElement("i");
-    swatch.style.setProperty("--swatch", css(number === NONE ? noColour() : categoryColour(number)));
-    const words = document.createElement("span");
-    words.textContent = name;
+    const text = document.createElement("span");
     const count = document.createElement("small");
+    swatch.style.setProperty("--swatch", css(categoryColour(number)));
+    text.textContent = name;
     count.textContent = counts.get(number);
     button.type = "button";
     button.dataset.number = number;
     button.setAttribute("aria-pressed", "false");
-    button.append(swatch, words, count);
-    button.addEventListener("click", () => chosen(number, name));
+    button.append(swatch, text, count);
+    button.addEventListener("click", () => choose(number, name));
     const item = document.createElement("li");
     item.append(button);
     list.append(item);
   }
 }
+
+// Hues far apart for those that follow each other, all equally bright to the eye.
+function categoryColour(number) {
+  if (number === NONE) return dark.matches ? [96, 96, 96] : [178, 178, 178];
+  const hue = 265 + number * 137.508;
+  const step = Math.floor(number / 9) % 3;
+  const lightness = (dark.matches ? 0.76 : 0.62) + [0, -0.13, 0.09][step];
+  return fromOklch(lightness, 0.155 - 0.02 * step, hue);
+}
+
+// Björn Ottosson, "A perceptual color space for image processing" (2020).
+function fromOklch(lightness, chroma, degrees) {
+  const angle = (degrees * Math.PI) / 180;
+  const a = chroma * Math.cos(angle);
+  const b = chroma * Math.sin(angle);
+  const l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+  const m = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+  const s = (lightness - 0.0894841775 * a - 1.291485548 * b) ** 3;
+  return [
+    4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+    -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+    -0.0041960863 * l - 0.7034186147 * m + 1.707614701 * s,
+  ].map((part) => Math.round(255 * gamma(Math.min(Math.max(part, 0), 1))));
+}
+
+const gamma = (part) => (part <= 0.0031308 ? 12.92 * part : 1.055 * part ** (1 / 2.4) - 0.055);

@@ -1,10 +1,11 @@
-// Draws images as pictures where there is room for them, and loads those that are in view, the middle ones first.
+// Draws images as pictures, with names below some of them, and loads those that are in view, the middle ones first.
 
-import { css } from "./map-colours.js";
+import { css } from "./map-legend.js";
 
 const AT_ONCE = 6; // requests
-const KEPT = 600; // small pictures
+const KEPT = 700; // small pictures
 const LARGEST = 220; // px, that a kept one is wide
+const NAME = { font: "600 12px system-ui, sans-serif", height: 20, padding: 8, dot: 4 }; // px
 
 export class Pictures {
   constructor(map, address, redraw) {
@@ -14,14 +15,15 @@ export class Pictures {
     this.kept = new Map(); // image -> bitmap, or null where there is none; the one used last is last
     this.running = new Set();
     this.wanted = [];
+    this.shown = [];
   }
 
-  /** Draws `shown`, the images to show as pictures, each within `side` px; `frame(i)` is the colour around it. */
-  draw(context, view, shown, side, frame) {
-    const middle = (i) => Math.hypot(view.toX(this.map.x[i]) - view.width / 2, view.toY(this.map.y[i]) - view.height / 2);
-    this.wanted = [];
-    for (const i of shown) {
-      const { left, top, width, height } = this.box(i, view, side);
+  /** Draws `images` within `side` px each; `frame(i)` is the colour around it. */
+  draw(context, view, images, side, frame) {
+    const fromMiddle = (i) => Math.hypot(this.map.x[i] - view.x, this.map.y[i] - view.y);
+    Object.assign(this, { view, side, shown: images, wanted: [] });
+    for (const i of images) {
+      const { left, top, width, height } = this.box(i);
       const bitmap = this.kept.get(i);
       context.fillStyle = frame(i);
       context.fillRect(left - 2, top - 2, width + 4, height + 4);
@@ -35,19 +37,52 @@ export class Pictures {
         if (bitmap === undefined && !this.running.has(i)) this.wanted.push(i);
       }
     }
-    this.wanted.sort((a, b) => middle(a) - middle(b));
+    this.wanted.sort((a, b) => fromMiddle(a) - fromMiddle(b));
     this.load();
   }
 
-  /** Where image `i` stands, in px: its proportions are kept, but for very long ones. */
-  box(i, view, side) {
-    const [width, height] = shape(this.map, i).map((part) => Math.round(part * side));
+  /** Draws `name(i)` below each of these pictures, with a dot in its colour. */
+  drawNames(context, view, images, name, colour) {
+    const { color: ink, backgroundColor: paper } = getComputedStyle(context.canvas);
+    context.font = NAME.font;
+    context.textBaseline = "middle";
+    for (const i of images) {
+      const text = name(i);
+      const box = this.box(i);
+      const width = context.measureText(text).width + 2 * NAME.padding + 3 * NAME.dot;
+      const centred = Math.round(box.left + (box.width - width) / 2);
+      const left = Math.min(Math.max(centred, Math.min(box.left, 4)), Math.max(box.left + box.width, view.width - 4) - width);
+      const middle = box.top + box.height + NAME.height / 4;
+      context.beginPath();
+      context.roundRect(left, middle - NAME.height / 2, width, NAME.height, NAME.height / 2);
+      context.fillStyle = paper;
+      context.fill();
+      context.beginPath();
+      context.arc(left + NAME.padding + NAME.dot, middle, NAME.dot, 0, 2 * Math.PI);
+      context.fillStyle = colour(i);
+      context.fill();
+      context.fillStyle = ink;
+      context.fillText(text, left + NAME.padding + 3 * NAME.dot, middle + 0.5);
+    }
+  }
+
+  /** Where the picture of image `i` stands, in px. */
+  box(i) {
+    const [width, height] = this.map.shape(i).map((part) => Math.round(part * this.side));
     return {
-      left: Math.round(view.toX(this.map.x[i]) - width / 2),
-      top: Math.round(view.toY(this.map.y[i]) - height / 2),
+      left: Math.round(this.view.toX(this.map.x[i]) - width / 2),
+      top: Math.round(this.view.toY(this.map.y[i]) - height / 2),
       width,
       height,
     };
+  }
+
+  /** The image whose picture is at a place in px, or undefined. */
+  at(px, py) {
+    return this.shown.find((i) => {
+      const { left, top, width, height } = this.box(i);
+      return px >= left && px < left + width && py >= top && py < top + height;
+    });
   }
 
   load() {
@@ -83,12 +118,6 @@ export class Pictures {
     this.redraw();
     this.load();
   }
-}
-
-/** Width and height of image `i`, the longer one 1; very long ones are cut. */
-export function shape(map, i) {
-  const ratio = Math.min(Math.max(map.ratio[i] / 1000, 0.6), 1.8);
-  return ratio >= 1 ? [1, 1 / ratio] : [ratio, 1];
 }
 
 /** The part of a bitmap that fills a place of another ratio. */

@@ -1,65 +1,78 @@
-// Where one looks: the middle of the view on the map, and how many pixels a unit of the map takes.
+// Which part of the map is in view: its middle, how many pixels a unit of the map takes, and both as an address.
 
-const NEAREST = 4000; // times as large as the whole map in view
 const MARGIN = 0.06; // of the view, around the whole map
+const APART = 160; // px between neighbours, at the nearest
+const INSIDE = 0.7; // of the way from the middle to the edge: some image always lies there
 
 export class View {
   constructor(map) {
     this.map = map;
-    this.box = bounds(map);
     this.width = this.height = 1;
     this.x = this.y = 0;
     this.scale = this.whole = 1;
-    this.covered = 0;
+    this.nearest = APART / map.spacing();
   }
 
-  /** Takes a new size in px, of which `covered` at the right; what is in the middle stays there. */
-  resize(width, height, covered = 0) {
+  /** Takes a new size in px; what is in the middle stays there. */
+  resize(width, height) {
     const fits = this.scale === this.whole;
-    const { left, right, bottom, top } = this.box;
-    this.width = width;
-    this.height = height;
-    this.covered = covered;
+    const { left, right, bottom, top } = this.map.box;
     const room = 1 - 2 * MARGIN;
+    [this.width, this.height] = [width, height];
     this.whole = Math.min(
-      Math.max((width - covered) * room, 40) / Math.max(right - left, 1e-6),
+      Math.max(width * room, 40) / Math.max(right - left, 1e-6),
       Math.max(height * room, 40) / Math.max(top - bottom, 1e-6),
     );
     if (fits) this.fit();
-    else this.scale = Math.max(this.scale, this.whole);
+    else this.set(this.x, this.y, this.scale);
+  }
+
+  /** How much nearer this is than the whole map. */
+  get zoomed() {
+    return this.scale / this.whole;
   }
 
   /** The whole map. */
   fit() {
-    const { left, right, bottom, top } = this.box;
-    this.x = (left + right) / 2;
-    this.y = (bottom + top) / 2;
-    this.scale = this.whole;
-    this.x += this.covered / 2 / this.scale;
+    const { left, right, bottom, top } = this.map.box;
+    this.set((left + right) / 2, (bottom + top) / 2, this.whole);
+  }
+
+  /** Looks at (x, y); where no image would be in view, at the nearest one. */
+  set(x, y, scale) {
+    this.scale = Math.min(Math.max(scale, this.whole), Math.max(this.nearest, 4 * this.whole));
+    [this.x, this.y] = [x, y];
+    if (this.scale === this.whole) {
+      const { left, right, bottom, top } = this.map.box;
+      [this.x, this.y] = [(left + right) / 2, (bottom + top) / 2];
+      return;
+    }
+    let empty = true;
+    this.map.forEachIn(this.rectangle(INSIDE), () => (empty = false));
+    if (!empty) return;
+    const i = this.map.nearest(x, y);
+    const reach = { x: (INSIDE * this.width) / 2 / this.scale, y: (INSIDE * this.height) / 2 / this.scale };
+    this.x = Math.min(Math.max(x, this.map.x[i] - reach.x), this.map.x[i] + reach.x);
+    this.y = Math.min(Math.max(y, this.map.y[i] - reach.y), this.map.y[i] + reach.y);
   }
 
   /** Zooms by a factor; the point under (px, py) stays under it. */
   zoom(factor, px = this.width / 2, py = this.height / 2) {
-    const scale = Math.min(Math.max(this.scale * factor, this.whole), this.whole * NEAREST);
+    const scale = Math.min(Math.max(this.scale * factor, this.whole), Math.max(this.nearest, 4 * this.whole));
     const by = 1 / this.scale - 1 / scale;
-    this.x += (px - this.width / 2) * by;
-    this.y -= (py - this.height / 2) * by;
-    this.scale = scale;
-    this.keepIn();
+    this.set(this.x + (px - this.width / 2) * by, this.y - (py - this.height / 2) * by, scale);
   }
 
   /** Moves the map by so many px. */
   pan(dx, dy) {
-    this.x -= dx / this.scale;
-    this.y += dy / this.scale;
-    this.keepIn();
+    if (this.scale > this.whole) this.set(this.x - dx / this.scale, this.y + dy / this.scale, this.scale);
   }
 
-  /** Some of the map stays in view. */
-  keepIn() {
-    const { left, right, bottom, top } = this.box;
-    this.x = Math.min(Math.max(this.x, left), right);
-    this.y = Math.min(Math.max(this.y, bottom), top);
+  /** What is in view, or a part of it around the middle, with `more` px on each side. */
+  rectangle(part = 1, more = 0) {
+    const x = ((part * this.width) / 2 + more) / this.scale;
+    const y = ((part * this.height) / 2 + more) / this.scale;
+    return { left: this.x - x, right: this.x + x, bottom: this.y - y, top: this.y + y };
   }
 
   toX(x) {
@@ -77,15 +90,18 @@ export class View {
   fromY(py) {
     return this.y - (py - this.height / 2) / this.scale;
   }
-}
 
-function bounds({ x, y, count }) {
-  const box = { left: Infinity, right: -Infinity, bottom: Infinity, top: -Infinity };
-  for (let i = 0; i < count; i += 1) {
-    box.left = Math.min(box.left, x[i]);
-    box.right = Math.max(box.right, x[i]);
-    box.bottom = Math.min(box.bottom, y[i]);
-    box.top = Math.max(box.top, y[i]);
+  /** The end of the address, "#at=x,y,zoom"; nothing for the whole map. */
+  get hash() {
+    if (this.scale === this.whole) return "";
+    const digits = (number) => Number(number.toPrecision(6));
+    return `#at=${digits(this.x)},${digits(this.y)},${Number(this.zoomed.toPrecision(4))}`;
   }
-  return box;
+
+  /** Looks where an address says. */
+  follow(hash) {
+    const [x, y, zoomed] = (/^#at=([^,]+),([^,]+),([^,]+)$/.exec(hash) ?? []).slice(1).map(Number);
+    if ([x, y, zoomed].every(Number.isFinite)) this.set(x, y, zoomed * this.whole);
+    else this.fit();
+  }
 }

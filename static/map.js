@@ -1,73 +1,52 @@
 // The map: wires the view, the points, the pictures, the legend and the selection.
 
-import { colourOf, fillLegend, waysToColour } from "./map-legend.js";
-import { css, onScheme, pixel } from "./map-colours.js";
-import { fetchMap, shuffled } from "./map-data.js";
-import { listenForGestures } from "./map-gestures.js";
-import { Levels } from "./map-levels.js";
-import { drawCorners, drawOutline, drawRing } from "./map-marks.js";
-import { Picked } from "./map-picked.js";
-import { Pictures, shape } from "./map-pictures.js";
-import { Places } from "./map-places.js";
+import { colourOf, css, fillLegend, onScheme, waysToColour } from "./map-legend.js";
+import { fetchMap } from "./map-data.js";
+import { listenForGestures, listenForKeys } from "./map-gestures.js";
+import { Layout } from "./map-layout.js";
+import { Pictures } from "./map-pictures.js";
 import { Points } from "./map-points.js";
+import { counted, Selection } from "./map-selection.js";
 import { View } from "./map-view.js";
 import { sayError, setBusy } from "./notices.js";
 
-const SIDE = matchMedia("(max-width: 560px)").matches ? 60 : 80; // px that a picture takes, at first
-const GAP = 8;
-const FEW = 160; // images that are shown as pictures at once
 const MIDDLE = 40; // px around the middle in which Enter looks
-const NEAR = 1.8; // times the whole map in view, from where there are pictures
+const FIRST = 60; // ms for the first picture of the map; then the page has to move
 
 const atlas = document.querySelector(".atlas[data-points]");
-if (atlas) open(atlas);
-
-async function open(atlas) {
+if (atlas) {
   setBusy(true);
-  let map;
-  try {
-    map = await fetchMap(atlas.dataset.points);
-  } catch (error) {
-    sayError(`The map could not be loaded. ${error.message}`);
-    return;
-  } finally {
-    setBusy(false);
-  }
-  start(atlas, map);
+  fetchMap(atlas.dataset.points)
+    .then((map) => start(atlas, map))
+    .catch((error) => sayError(`The map could not be loaded. ${error.message}`))
+    .finally(() => setBusy(false));
 }
 
 function start(atlas, map) {
   const canvas = atlas.querySelector("canvas");
   const context = canvas.getContext("2d");
   const part = (name) => atlas.querySelector(`[data-part=${name}]`);
-  const order = shuffled(map.count);
   const view = new View(map);
-  const places = new Places(map, view.box);
-  const points = new Points(map, order);
-  const levels = new Levels(map, order, SIDE, GAP, (i) => shape(map, i));
+  const points = new Points(map);
+  const pictures = new Pictures(map, thumbnail, draw);
   const ways = waysToColour(map);
   let way = ways[0];
+  let layout = null;
   let chosen = new Set(); // the selection; empty: none
   let outline = null;
   let hover = -1;
-  let shown = []; // images that stand there as pictures
-  let side = SIDE;
   let ratio = 1;
 
-  const searchAddress = (i) => addressOf(atlas.dataset.search, (url) => url.searchParams.set("id", map.id[i]));
-  const thumbnail = (i) =>
-    addressOf(atlas.dataset.thumbnail, (url) => {
-      url.pathname = url.pathname.replace(/0$/, map.id[i]);
-      url.searchParams.set("v", map.version[i].toString(16).padStart(8, "0"));
-    });
+  function searchAddress(i) {
+    return `${atlas.dataset.search}?id=${map.id[i]}`;
+  }
+
+  function thumbnail(i) {
+    return `${atlas.dataset.thumbnail.replace(/0$/, map.id[i])}?v=${map.version[i].toString(16).padStart(8, "0")}`;
+  }
+
   const colour = (i) => css(colourOf(map, way, i));
-  const pictures = new Pictures(map, thumbnail, draw);
-  const picked = new Picked(part("picked"), {
-    address: searchAddress,
-    thumbnail,
-    ratio: (i) => map.ratio[i] / 1000,
-    colour: (i) => css(map.colour.subarray(3 * i, 3 * i + 3)),
-  });
+  const isPale = (i) => chosen.size > 0 && !chosen.has(i);
 
   // -- drawing ----------------------------------------------------------------------------------------------------
 
@@ -75,78 +54,97 @@ function start(atlas, map) {
   function draw() {
     asked ||= requestAnimationFrame(() => {
       asked = 0;
-      paint();
+      if (layout) paint();
     });
   }
 
-  function paint() {
-    const zoom = view.scale / view.whole;
-    const radius = (map.count > 20000 ? 1.5 : map.count > 4000 ? 2 : 3) + Math.min(Math.log2(zoom) * 0.5, 2);
+  function paint(budget) {
+    const radius = (map.count > 20000 ? 1.5 : map.count > 4000 ? 2 : 3) + Math.min(Math.log2(view.zoomed) * 0.5, 2);
+    const shown = layout.inView(view, budget);
+    const images = shown.pictures.filter((i) => !isPale(i));
     points.draw(context, view, ratio, radius);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    shown = picturesInView(zoom);
-    pictures.draw(context, view, shown, side, (i) => (chosen.size && !chosen.has(i) ? "transparent" : colour(i)));
-    if (hover >= 0 && !shown.includes(hover)) drawRing(context, view.toX(map.x[hover]), view.toY(map.y[hover]), radius + 4);
-    if (canvas.matches(":focus-visible")) finder();
-    if (outline) drawOutline(context, outline);
-    canvas.dataset.shown = shown.length; // for those who watch from outside
-    canvas.dataset.zoom = zoom.toFixed(3);
+    pictures.draw(context, view, images, shown.side, colour);
+    const names = shown.names.filter((i) => !isPale(i));
+    pictures.drawNames(context, view, names, (i) => layout.nameOf(i), colour);
+    if (hover >= 0 && !pictures.shown.includes(hover)) ring(view.toX(map.x[hover]), view.toY(map.y[hover]), radius + 4);
+    if (canvas.matches(":focus-visible")) markMiddle();
+    if (outline) lasso();
+    if (layout.behind) draw();
+    // For those who watch from outside.
+    Object.assign(canvas.dataset, { shown: images.length, names: names.length, zoom: view.zoomed.toFixed(3), ready: !layout.behind });
   }
 
-  function picturesInView(zoom) {
-    if (map.count > FEW && zoom < NEAR) return [];
-    const level = levels.reach(view.scale);
-    if (levels.behind) draw();
-    // Once all have their place, coming nearer makes them larger.
-    side = levels.waiting.length ? SIDE : Math.min(SIDE * Math.max(1, view.scale / 2 ** (levels.at / 2)), 3 * SIDE);
-    const reach = side / view.scale;
-    const found = [];
-    const [left, right] = [view.fromX(0) - reach, view.fromX(view.width) + reach];
-    const [bottom, top] = [view.fromY(view.height) - reach, view.fromY(0) + reach];
-    places.near(left, right, bottom, top, (i) => {
-      const inView = map.x[i] > left && map.x[i] < right && map.y[i] > bottom && map.y[i] < top;
-      if (inView && levels.level[i] <= level && (!chosen.size || chosen.has(i))) found.push(i);
-    });
-    return found;
+  const property = (name) => getComputedStyle(canvas).getPropertyValue(name);
+
+  function ring(x, y, radius) {
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.strokeStyle = property("color");
+    context.lineWidth = 2;
+    context.stroke();
   }
 
-  /** Where image `i` is on the canvas: its picture, or its point. */
-  function boxOf(i) {
-    if (shown.includes(i)) return pictures.box(i, view, side);
-    return { left: view.toX(map.x[i]) - 8, top: view.toY(map.y[i]) - 8, width: 16, height: 16 };
-  }
-
-  /** Corners around what Enter searches by: the image in the middle. */
-  function finder() {
+  /** A frame around what Enter searches by: the image in the middle. */
+  function markMiddle() {
     const i = imageAt(view.width / 2, view.height / 2, MIDDLE);
-    const middle = { left: view.width / 2 - 8, top: view.height / 2 - 8, width: 16, height: 16 };
-    drawCorners(context, i < 0 ? middle : boxOf(i));
-  }
-
-  function recolour() {
-    for (let i = 0; i < map.count; i += 1) {
-      points.colours[i] = pixel(colourOf(map, way, i));
-      points.pale[i] = chosen.size && !chosen.has(i) ? 1 : 0;
+    if (i < 0) {
+      ring(view.width / 2, view.height / 2, 8);
+    } else if (pictures.shown.includes(i)) {
+      const { left, top, width, height } = pictures.box(i);
+      context.strokeStyle = property("--accent");
+      context.lineWidth = 4;
+      context.strokeRect(left - 4, top - 4, width + 8, height + 8);
+    } else {
+      ring(view.toX(map.x[i]), view.toY(map.y[i]), 8);
     }
-    draw();
   }
 
-  // -- what can be done -------------------------------------------------------------------------------------------
+  function lasso() {
+    context.beginPath();
+    for (const [x, y] of outline) context.lineTo(x, y);
+    context.closePath();
+    context.strokeStyle = context.fillStyle = property("color");
+    context.lineWidth = 2;
+    context.setLineDash([5, 4]);
+    context.stroke();
+    context.setLineDash([]);
+    context.globalAlpha = 0.1;
+    context.fill();
+    context.globalAlpha = 1;
+  }
+
+  // -- what is in view --------------------------------------------------------------------------------------------
+
+  let remembering;
+  function moved() {
+    showCard(-1);
+    draw();
+    clearTimeout(remembering);
+    remembering = setTimeout(remember, 250);
+  }
+
+  /** The address says what is in view, so that Back from a result comes here again. */
+  function remember() {
+    clearTimeout(remembering);
+    history.replaceState(history.state, "", location.pathname + location.search + view.hash);
+  }
+  addEventListener("hashchange", () => {
+    view.follow(location.hash);
+    draw();
+  });
 
   /** The image at a place in px: a picture, or else the nearest point. */
   function imageAt(px, py, reach) {
-    const under = shown.find((i) => {
-      const { left, top, width, height } = pictures.box(i, view, side);
-      return px >= left && px < left + width && py >= top && py < top + height;
-    });
-    return under ?? places.nearest(view.fromX(px), view.fromY(py), reach / view.scale);
+    return pictures.at(px, py) ?? map.nearest(view.fromX(px), view.fromY(py), reach / view.scale);
   }
 
+  /** A large picture of a point that a pointer is over. */
   function showCard(i) {
     const card = part("card");
+    if (hover !== i) draw();
     hover = i;
     card.hidden = i < 0;
-    draw();
     if (i < 0) return;
     card.href = searchAddress(i);
     card.querySelector("img").src = thumbnail(i);
@@ -157,55 +155,69 @@ function start(atlas, map) {
     card.style.top = `${y - height - 14 < 8 ? y + 14 : y - height - 14}px`;
   }
 
-  function select(images, heading, pressed) {
+  // -- selecting --------------------------------------------------------------------------------------------------
+
+  const selection = new Selection(part("selection"), atlas.dataset);
+
+  function select(images, heading = "", pressed = null) {
     chosen = new Set(images);
     for (const button of part("legend").querySelectorAll("button")) {
       button.setAttribute("aria-pressed", String(button.dataset.number === String(pressed)));
     }
-    picked.show(images, heading);
-    atlas.classList.toggle("has-picked", images.length > 0);
+    selection.show(images.map((i) => map.id[i]).sort((a, b) => a - b), heading);
+    atlas.classList.toggle("has-selection", images.length > 0);
     recolour();
   }
 
-  const count = (n) => `${String(n).replace(/\B(?=(\d{3})+$)/g, " ")} ${n === 1 ? "picture" : "pictures"}`;
-
   function selectWithin(path, where) {
-    const images = places.within(path);
-    select(images, `${count(images.length)} ${where}`);
+    const images = map.within(path);
+    select(images, `${counted(images.length)} ${where}`);
     showCard(-1);
   }
 
   function selectInView() {
-    const [left, right] = [view.fromX(0), view.fromX(view.width)];
-    const [bottom, top] = [view.fromY(view.height), view.fromY(0)];
+    const { left, right, bottom, top } = view.rectangle();
     selectWithin([[left, bottom], [right, bottom], [right, top], [left, top]], "in view");
   }
+
+  /** All images of a label or group; the map comes to them where none is in view. */
+  function selectCategory(number, name) {
+    const isPressed = part("legend").querySelector(`[data-number="${number}"][aria-pressed=true]`);
+    const images = isPressed ? [] : [...way.column.keys()].filter((i) => way.column[i] === number);
+    select(images, `${name}, ${counted(images.length)}`, number);
+    let inView = images.length === 0;
+    map.forEachIn(view.rectangle(), (i) => (inView ||= chosen.has(i)));
+    if (!inView) view.fit();
+    moved();
+  }
+
+  const selecting = () => part("select").getAttribute("aria-pressed") === "true";
 
   function setSelecting(on) {
     part("select").setAttribute("aria-pressed", String(on));
     part("move").setAttribute("aria-pressed", String(!on));
     canvas.classList.toggle("is-selecting", on);
   }
-  const selecting = () => part("select").getAttribute("aria-pressed") === "true";
+
+  function picked(px, py, event) {
+    const touch = event.pointerType === "touch";
+    const i = imageAt(px, py, touch ? 24 : event.type === "keydown" ? MIDDLE : 10);
+    if (i < 0) return chosen.size ? select([]) : undefined;
+    // A finger hides the point that it means: it sees the picture first.
+    if (touch && !pictures.shown.includes(i)) return showCard(i);
+    if (event.ctrlKey || event.metaKey) return window.open(searchAddress(i), "_blank", "noopener");
+    remember();
+    setBusy(true);
+    location.assign(searchAddress(i));
+  }
 
   listenForGestures(canvas, view, {
-    moved: () => {
-      showCard(-1);
-      draw();
-    },
+    moved,
+    picked,
     hovered: (px, py) => {
       const i = px < 0 ? -1 : imageAt(px, py, 10);
       canvas.classList.toggle("is-over", i >= 0);
-      if (i !== hover) showCard(shown.includes(i) ? -1 : i);
-    },
-    picked: (px, py, event) => {
-      const i = imageAt(px, py, event.pointerType === "touch" ? 24 : event.type === "keydown" ? MIDDLE : 10);
-      if (i < 0) return select([], "");
-      // A finger hides the point that it means: it sees the picture first.
-      if (event.pointerType === "touch" && !shown.includes(i)) return showCard(i);
-      if (event.ctrlKey || event.metaKey) return window.open(searchAddress(i), "_blank", "noopener");
-      setBusy(true);
-      location.assign(searchAddress(i));
+      if (i !== hover) showCard(pictures.shown.includes(i) ? -1 : i);
     },
     outlined: (path) => selectWithin(path, "selected"),
     selecting,
@@ -215,69 +227,76 @@ function start(atlas, map) {
     },
   });
 
-  const zoomBy = (factor) => () => {
-    view.zoom(factor);
-    showCard(-1);
-    draw();
+  const viewed = (change) => () => {
+    change();
+    moved();
   };
   const actions = {
-    in: zoomBy(1.6),
-    out: zoomBy(1 / 1.6),
-    fit: () => {
-      view.fit();
-      draw();
-    },
+    in: viewed(() => view.zoom(1.6)),
+    out: viewed(() => view.zoom(1 / 1.6)),
+    fit: viewed(() => view.fit()),
     move: () => setSelecting(false),
     select: () => setSelecting(true),
     listed: selectInView,
-    clear: () => select([], ""),
+    clear: () => select([]),
   };
   for (const [name, act] of Object.entries(actions)) part(name).addEventListener("click", act);
-  atlas.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.altKey) return;
-    if (event.target.matches("select, input")) return;
-    if (event.key === "s") setSelecting(!selecting());
-    else if (event.key === "v") selectInView();
-    else if (event.key === "Escape" && chosen.size) select([], "");
-    else return;
-    event.preventDefault();
+
+  const done = (act) => () => {
+    act();
+    return true;
+  };
+  listenForKeys(canvas, view, {
+    moved,
+    picked,
+    actions: {
+      s: done(() => setSelecting(!selecting())),
+      v: done(selectInView),
+      Escape: () => chosen.size > 0 && done(() => select([]))(),
+    },
   });
 
-  const chooser = part("colour");
-  chooser.replaceChildren(...ways.map(({ name }) => new Option(name)));
+  // -- colours ----------------------------------------------------------------------------------------------------
+
+  function recolour() {
+    points.colour((i) => colourOf(map, way, i), isPale);
+    draw();
+  }
+
   function colourBy(at) {
     way = ways[at];
-    fillLegend(part("legend"), way, (number, name) => {
-      const again = part("legend").querySelector(`[data-number="${number}"][aria-pressed=true]`);
-      const images = again ? [] : [...order].filter((i) => way.column[i] === number).sort((a, b) => a - b);
-      select(images, `${name}, ${count(images.length)}`, number);
-    });
-    part("key").hidden = !way.column;
+    layout?.nameBy(way.column ? way : ways[0]);
+    fillLegend(part("legend"), way, selectCategory);
     recolour();
   }
+
+  const chooser = part("colour");
+  chooser.replaceChildren(...ways.map(({ title }) => new Option(title)));
   chooser.addEventListener("change", () => {
-    select([], "");
+    select([]);
     colourBy(chooser.selectedIndex);
   });
   onScheme(() => colourBy(chooser.selectedIndex));
 
+  // -- size -------------------------------------------------------------------------------------------------------
+
   new ResizeObserver(() => {
+    const { clientWidth: width, clientHeight: height } = canvas;
+    if (!width || !height) return;
     ratio = Math.min(devicePixelRatio, 2);
-    canvas.width = Math.round(canvas.clientWidth * ratio);
-    canvas.height = Math.round(canvas.clientHeight * ratio);
-    // Wide, the key stands at the right; the whole map fits beside it.
-    const key = canvas.clientWidth > 720 ? part("colour").closest(".map-key").offsetWidth : 0;
-    view.resize(canvas.clientWidth, canvas.clientHeight, key);
-    paint(); // at once: a canvas whose size was set is empty
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    view.resize(width, height);
+    if (!layout) view.follow(location.hash);
+    const change = layout ? view.whole / layout.whole : Infinity;
+    if (change > 2 || change < 0.4) {
+      layout = new Layout(map, view);
+      layout.nameBy(way.column ? way : ways[0]);
+    }
+    paint(FIRST); // at once: a canvas whose size was set is empty
   }).observe(canvas);
   for (const event of ["focus", "blur"]) canvas.addEventListener(event, draw);
   addEventListener("pageshow", () => setBusy(false));
-  part("key").open = !matchMedia("(max-width: 560px)").matches;
+  part("key").open = !matchMedia("(max-width: 880px)").matches;
   colourBy(0);
-}
-
-function addressOf(pattern, change) {
-  const url = new URL(pattern, location);
-  change(url);
-  return url.href;
 }

@@ -107,6 +107,14 @@ def points() -> Response:
     return response
 
 
+@analysis.post("/map/paths")
+def paths() -> Response:
+    """The paths of the images whose ids are posted, "7,12,40", one a line."""
+    ids = [parse_id(part) for part in request.get_data(as_text=True).split(",")]
+    records = _known([id_ for id_ in ids if id_ is not None])
+    return Response("".join(f"{record.path}\n" for record in records.values()), mimetype="text/plain")
+
+
 @analysis.get("/groups")
 def groups() -> str:
     """All groups, or one of them."""

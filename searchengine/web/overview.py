@@ -26,7 +26,7 @@ from searchengine.index.types import ImageRecord
 
 S = TypeVar("S")
 _NONE = 0xFFFF  # no label, no group
-_MAX_LABELS = 60  # that the map can colour
+_MAX_LABELS = 400  # that the map can colour
 _GREY = "#8a8a8a"
 _log = logging.getLogger(__name__)
 

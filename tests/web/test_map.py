@@ -75,6 +75,12 @@ def test_points_are_what_the_map_says(client: FlaskClient, index: LocalIndex) ->
     assert unpacked(other.data)["cluster"][:4] == [0, 1, 2, 0]
 
 
+def test_paths_of_what_is_selected(client: FlaskClient) -> None:
+    answer = client.post("/map/paths", data="2,1,99,x")
+    assert answer.mimetype == "text/plain"
+    assert answer.text == "green 001.png\nred 000.png\n"
+
+
 def test_what_changed_since_is_said_of_a_read_only_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read_only_mount(monkeypatch)
     index = fill_index(tmp_path, 30)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
-from tests.web.mapped import COUNT, app_of, fill_index, store_groups, store_map
+from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving, until
+from tests.web.mapped import app_of, fill_index, store_groups, store_map
 
 pytestmark = in_browser
 
@@ -35,7 +35,7 @@ def open_map(browser: Browser, served: str) -> Iterator[OpenPage]:
         def open_and_wait(address: str = "/map", **options: Any) -> Page:
             page = open_(address, **options)
             if address == "/map":
-                page.wait_for_selector("canvas[data-zoom]")
+                page.wait_for_selector("canvas[data-ready=true]")
             return page
 
         yield open_and_wait
@@ -43,12 +43,18 @@ def open_map(browser: Browser, served: str) -> Iterator[OpenPage]:
 
 def zoom(page: Page) -> float:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.wait_for_selector("canvas[data-ready=true]")
     return float(page.locator("canvas").get_attribute("data-zoom") or 0)
 
 
 def shown(page: Page) -> int:
     zoom(page)
     return int(page.locator("canvas").get_attribute("data-shown") or 0)
+
+
+def names(page: Page) -> int:
+    zoom(page)
+    return int(page.locator("canvas").get_attribute("data-names") or 0)
 
 
 def spots(page: Page) -> dict[str, tuple[float, float]]:
@@ -110,26 +116,23 @@ def pinch(page: Page) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
 
 
-def test_far_points_near_pictures(open_map: OpenPage) -> None:
-    page = open_map()
-    loaded: list[str] = []
-    page.on("request", lambda request: loaded.append(request.url) if "/thumbnails/" in request.url else None)
+WIDTHS = pytest.mark.parametrize("width", [360, 1440])
+
+
+@WIDTHS
+def test_pictures_and_names_at_each_level_of_zoom(open_map: OpenPage, width: int) -> None:
+    page = open_map(width=width)
+    assert fits(page)
     assert zoom(page) == 1
-    assert shown(page) == 0
-    x, y = spots(page)["left"]
-    page.mouse.move(x, y)
-    page.mouse.wheel(0, -1200)
-    assert zoom(page) > 5
-    assert 0 < shown(page) < COUNT / 3
-    page.wait_for_load_state("networkidle")
-    ids = {int(re.search(r"/thumbnails/(\d+)", address)[1]) for address in loaded}  # type: ignore[index]
-    assert {id_ % 3 for id_ in ids} == {1}  # only what is in view: red ones
-    before = shown(page)
-    page.mouse.down()
-    page.mouse.move(x - 3000, y, steps=4)
-    page.mouse.up()
-    assert page.url.endswith("/map")  # dragging is no click
-    assert shown(page) != before or len(loaded) > len(ids)
+    seen = []
+    for key in ["+"] * 5 + ["-"] * 5:
+        page.keyboard.press(key)  # at once: nothing has to be focused first
+        seen.append((shown(page), names(page)))
+    assert all(pictures and named for pictures, named in seen)
+    assert seen[:4] == seen[8:4:-1]  # what is shown does not depend on the way there
+    for key in ["+"] * 12 + ["ArrowLeft", "ArrowUp"] * 12:
+        page.keyboard.press(key)
+        assert shown(page) > 0  # no key leads to where nothing is
     page.get_by_role("button", name="Show all").click()
     assert zoom(page) == 1
     for name, larger in (("Zoom in", True), ("Zoom out", False)):
@@ -138,98 +141,110 @@ def test_far_points_near_pictures(open_map: OpenPage) -> None:
         assert (zoom(page) > now) is larger
 
 
-def test_coming_and_going_shows_what_coming_did(open_map: OpenPage) -> None:
-    page = open_map()
-    page.locator("canvas").focus()
-    seen = []
-    for key in ["+"] * 9 + ["-"] * 9:
-        page.keyboard.press(key)
-        page.wait_for_timeout(100)  # levels are worked out a few milliseconds a frame
-        seen.append(shown(page))
-    assert seen[:8] == seen[16:8:-1]
-    assert max(seen) > 1
-
-
-def test_click_searches_by_the_picture(open_map: OpenPage) -> None:
+def test_only_what_is_in_view_is_loaded(open_map: OpenPage) -> None:
     page = open_map()
     x, y = spots(page)["left"]
     page.mouse.move(x, y)
     page.mouse.wheel(0, -1200)
-    assert shown(page) >= 1
+    page.wait_for_url("**/map#at=*")
+    loaded: list[str] = []
+    page.on("request", lambda request: loaded.append(request.url) if "/thumbnails/" in request.url else None)
+    page.reload()
+    assert shown(page) > 0
+    page.wait_for_load_state("networkidle")
+    ids = {int(re.search(r"/thumbnails/(\d+)", address)[1]) for address in loaded}  # type: ignore[index]
+    assert {id_ % 3 for id_ in ids} == {1}  # red ones
+
+
+def test_back_from_a_result_returns_to_the_view(open_map: OpenPage) -> None:
+    page = open_map()
+    x, y = spots(page)["left"]
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -1200)
+    now = zoom(page)
     page.mouse.click(*over_something(page, x, y))
     page.wait_for_url(re.compile(r"/search\?id=\d+"))
     assert int(page.url.split("=")[1]) % 3 == 1
-    expect(page.get_by_text("this picture")).to_be_visible()
     page.go_back()
-    expect(page.locator("canvas[data-zoom]")).to_be_visible()
-    # Of a point, a pointer shows the picture. While the page before still fades, the pointer meets nothing.
-    over_something(page, *spots(page)["right"])
-    expect(page.locator(".map-card")).to_be_visible()
+    expect(page.locator("canvas[data-ready=true]")).to_be_visible()
+    assert "#at=" in page.url
+    assert zoom(page) == pytest.approx(now, rel=1e-3)
+    page.reload()
+    expect(page.locator("canvas[data-ready=true]")).to_be_visible()
+    assert zoom(page) == pytest.approx(now, rel=1e-3)
+    page.keyboard.press("0")
+    page.wait_for_url("**/map")
 
 
-def test_lasso_shows_a_selection(open_map: OpenPage) -> None:
-    page = open_map()
-    x, y = spots(page)["middle"]
-    page.get_by_role("button", name="Select").click()
-    circle(page, x, y, 150)
-    expect(page.get_by_role("heading", name="80 pictures selected")).to_be_visible()
-    expect(page.locator(".picked .card")).to_have_count(60)
-    page.get_by_role("button", name="20 more").click()
-    expect(page.locator(".picked .card")).to_have_count(80)
-    links = page.locator(".picked .card a").evaluate_all("(links) => links.map((link) => link.href)")
-    assert {int(link.split("=")[1]) % 3 for link in links} == {2}
-    page.get_by_role("button", name="Clear").click()
-    expect(page.locator(".picked")).to_be_hidden()
-    page.get_by_role("button", name="Move").click()
-    page.keyboard.down("Shift")
-    circle(page, *spots(page)["right"], 150)
-    page.keyboard.up("Shift")
-    expect(page.get_by_role("heading", name="80 pictures selected")).to_be_visible()
-    page.locator(".picked .card a").first.click()
-    page.wait_for_url(re.compile(r"/search\?id=\d+"))
+@WIDTHS
+def test_lasso_feeds_the_grid(browser: Browser, served: str, width: int) -> None:
+    with pages_at(browser, served) as open_:
+        page = open_("/map", width=width, permissions=["clipboard-read", "clipboard-write"])
+        page.wait_for_selector("canvas[data-ready=true]")
+        page.get_by_role("button", name="Select").click()
+        circle(page, *spots(page)["middle"], 150 if width > 400 else 55)
+        expect(page.get_by_role("heading", name="80 pictures selected")).to_be_visible()
+        tiles = page.locator(".map-selection .gallery > li")
+        expect(tiles).to_have_count(60)
+        page.get_by_role("button", name="20 more").click()
+        expect(tiles).to_have_count(80)
+        assert {int(id_) % 3 for id_ in tiles.evaluate_all("(all) => all.map((tile) => tile.dataset.id)")} == {2}
+        assert fits(page)
+        page.get_by_role("button", name="Copy paths").click()
+        until(page, "navigator.clipboard.readText().then((text) => text.split('\\n').length === 80)")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download list").click()
+        assert len(download.value.path().read_text().splitlines()) == 80
+        liked = page.get_by_role("link", name="Find more like these").get_attribute("href") or ""
+        assert {int(id_) % 3 for id_ in re.findall(r"like=(\d+)", liked)} == {2}
+        page.get_by_role("link", name="Open as a page").click()
+        page.wait_for_url("**/?ids=*")
+        expect(page.locator("#main")).to_contain_text("80")
 
 
 def test_by_keys(open_map: OpenPage) -> None:
     page = open_map()
-    page.locator("canvas").focus()
-    for _ in range(3):
-        page.keyboard.press("+")
-    assert zoom(page) > 3
-    assert shown(page) > 0
+    page.keyboard.press("+")
     page.keyboard.press("v")
-    expect(page.locator(".picked h2")).to_contain_text("in view")
+    expect(page.locator(".map-selection h2")).to_contain_text("in view")
     page.keyboard.press("Escape")
-    expect(page.locator(".picked")).to_be_hidden()
+    expect(page.locator(".map-selection")).to_be_hidden()
     page.keyboard.press("s")
     expect(page.get_by_role("button", name="Select")).to_have_attribute("aria-pressed", "true")
+    page.locator("[data-part=colour]").press("0")  # in a field, keys are typed
+    assert zoom(page) > 1
+    page.locator("canvas").focus()
     page.keyboard.press("0")
-    assert zoom(page) == 1
-    for _ in range(4):
-        page.keyboard.press("ArrowLeft")
-    page.keyboard.press("0")
-    # What a colour stands for can be chosen.
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/search\?id=\d+"))
+
+
+def test_what_a_colour_stands_for_can_be_chosen(open_map: OpenPage) -> None:
+    page = open_map(color_scheme="light")
+    swatch = page.locator(".map-key i").first
+    light = swatch.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
+    page.emulate_media(color_scheme="dark")
+    expect(swatch).not_to_have_css("background-color", light)
     page.get_by_role("button", name="green 80").press("Enter")
     expect(page.get_by_role("heading", name="green, 80 pictures")).to_be_visible()
+    assert shown(page) > 0
     page.select_option("[data-part=colour]", "Group")
     expect(page.locator("[data-part=legend] button")).to_have_count(3)
     page.select_option("[data-part=colour]", "Own colour")
-    expect(page.locator("[data-part=key]")).to_be_hidden()
+    expect(page.locator("[data-part=legend] button")).to_have_count(0)
+    assert names(page) > 0
 
 
 def test_phone(open_map: OpenPage) -> None:
     page = open_map(width=360, height=740, has_touch=True, is_mobile=True)
     assert fits(page)
-    x, y = spots(page)["left"]
-    page.touchscreen.tap(x, y)  # a finger sees first what it means
-    expect(page.locator(".map-card")).to_be_visible()
-    assert page.url.endswith("/map")
     page.get_by_role("button", name="List view").tap()
     expect(page.get_by_role("heading", name="240 pictures in view")).to_be_visible()
     assert fits(page)
-    canvas, picked = page.locator("canvas").bounding_box(), page.locator(".picked").bounding_box()
+    canvas, side = page.locator("canvas").bounding_box(), page.locator(".map-side").bounding_box()
     assert canvas is not None
-    assert picked is not None
-    assert canvas["y"] + canvas["height"] <= picked["y"] + 1
+    assert side is not None
+    assert canvas["y"] + canvas["height"] <= side["y"] + 1
     page.get_by_role("button", name="Clear").tap()
     now = zoom(page)
     pinch(page)
@@ -269,10 +284,3 @@ def test_more_groups_of_near_duplicates(browser: Browser, tmp_path: Path) -> Non
         expect(page.locator(".near .group")).to_have_count(70)
         expect(page.locator(".more")).to_have_count(0)
     index.close()
-
-
-def test_light_and_dark(open_map: OpenPage) -> None:
-    page = open_map(color_scheme="light")
-    light = page.locator(".map-key i").first.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
-    page.emulate_media(color_scheme="dark")
-    expect(page.locator(".map-key i").first).not_to_have_css("background-color", light)

@@ -1,0 +1,73 @@
+// What is selected on the map, beside it: its pictures in the grid, some at a time, and what can be done with them.
+
+import { copy } from "./copy.js";
+import { say, sayError } from "./notices.js";
+import { fetchPage } from "./pages.js";
+
+const AT_ONCE = 60;
+const IN_ADDRESS = 500; // ids; a longer address would not be taken everywhere
+const LIKED = 20; // of them, to search by
+
+export const counted = (n) => `${String(n).replace(/\B(?=(\d{3})+$)/g, "\u00a0")} ${n === 1 ? "picture" : "pictures"}`;
+
+export class Selection {
+  constructor(panel, { grid, search, paths }) {
+    this.panel = panel;
+    this.addresses = { grid, search, paths };
+    this.list = panel.querySelector("[data-part=list]");
+    this.more = panel.querySelector("[data-part=more]");
+    this.ids = [];
+    const actions = { more: () => this.add(), copy: () => this.copyPaths(), save: () => this.savePaths() };
+    for (const [name, act] of Object.entries(actions)) {
+      panel.querySelector(`[data-part=${name}]`).addEventListener("click", () => act().catch((error) => sayError(error.message)));
+    }
+  }
+
+  /** Shows these images under a heading; none closes the panel. */
+  async show(ids, heading) {
+    this.ids = ids;
+    this.shown = 0;
+    this.panel.hidden = ids.length === 0;
+    this.panel.querySelector("h2").textContent = heading;
+    this.list.replaceChildren();
+    this.more.hidden = true;
+    const [grid, similar] = ["grid", "similar"].map((name) => this.panel.querySelector(`[data-part=${name}]`));
+    grid.hidden = ids.length > IN_ADDRESS;
+    grid.href = `${this.addresses.grid}?ids=${ids.slice(0, IN_ADDRESS).join(",")}`;
+    const step = Math.max(1, ids.length / LIKED);
+    const liked = Array.from({ length: Math.min(LIKED, ids.length) }, (_, n) => ids[Math.floor(n * step)]);
+    similar.href = `${this.addresses.search}?${liked.map((id) => `like=${id}`).join("&")}`;
+    if (ids.length) await this.add().catch((error) => sayError(error.message));
+  }
+
+  async add() {
+    const { ids } = this;
+    const next = ids.slice(this.shown, this.shown + AT_ONCE);
+    const page = await fetchPage(`${this.addresses.grid}?n=${AT_ONCE}&ids=${next.join(",")}`);
+    if (ids !== this.ids) return; // another selection has come between
+    this.list.append(...page.querySelectorAll("#main .gallery > li"));
+    this.shown += next.length;
+    const left = ids.length - this.shown;
+    this.more.hidden = left === 0;
+    this.more.textContent = `${Math.min(left, AT_ONCE)} more`;
+  }
+
+  async paths() {
+    const response = await fetch(this.addresses.paths, { method: "POST", body: this.ids.join(",") });
+    if (!response.ok) throw new Error(`The server answered with an error (${response.status}). Try again in a moment.`);
+    return response.text();
+  }
+
+  async copyPaths() {
+    await copy((await this.paths()).trimEnd(), `Copied the paths of ${counted(this.ids.length)}`);
+  }
+
+  async savePaths() {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([await this.paths()], { type: "text/plain" }));
+    link.download = "pictures.txt";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    say("List downloaded");
+  }
+}
