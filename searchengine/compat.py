@@ -84,10 +84,20 @@ def make_openvino_convert_on_python_3_13() -> None:
 # two processors' time wait for each other.
 
 
+_share: float = float("inf")
+
+
 @cache
 def processors() -> int:
     """How many processors this process may keep busy, by its affinity and the CPU quota of its container."""
-    return max(1, ceil(min(_affinity(), _cpu_quota())))
+    return max(1, ceil(min(_affinity(), _cpu_quota(), _share)))
+
+
+def share_processors(count: int) -> None:
+    """From now on this process keeps no more processors busy than that: others beside it have the rest."""
+    global _share
+    _share = count
+    processors.cache_clear()
 
 
 def thread_limit() -> int | None:

@@ -73,6 +73,13 @@ class Settings(BaseModel):
     # how models are run
     precision: Precision = "auto"
     runtime: Runtime = "auto"
+    # indexing by actors of Ray: "auto" or an address; how many actors, processors and GPUs of each; 10^6 bytes of the
+    # object store
+    ray: str | None = None
+    ray_actors: int | None = Field(None, ge=1)
+    ray_cpus: int = Field(1, ge=1)
+    ray_gpus: float = Field(0, ge=0)
+    ray_store_mb: int = Field(128, ge=80)
     # the largest upload, in 10^6 bytes and 10^6 pixels
     max_upload_mb: int = Field(25, ge=1, le=1000)
     max_upload_megapixels: int = Field(80, ge=1, le=1000)
@@ -189,7 +196,7 @@ def _complaint(name: str, value: object, origin: str) -> str:
     title = variable(name) if origin in (ENVIRONMENT, FLAG) else f"{name} in {origin}"
     bounds = {key: getattr(limit, key) for limit in field.metadata for key in ("ge", "le") if hasattr(limit, key)}
     if bounds:
-        kind = "a whole number" if field.annotation is int else "a number"
+        kind = "a number" if field.annotation is float else "a whole number"
         limits = f"from {bounds['ge']} to {bounds['le']}" if "le" in bounds else f"of at least {bounds['ge']}"
         return f"{title} must be {kind} {limits}, not {value!r}."
     if get_origin(field.annotation) is Literal:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage, decode, resize
+from searchengine.indexing.model import Recipe
+from searchengine.progress import Say
 
 SPEC = ExtractorSpec(
     model="fake",
@@ -55,6 +58,17 @@ class FakeExtractor:
         if len(images) == 0:
             return np.empty((0, self.dimension), dtype=np.float32)
         return np.stack([resize(np.asarray(image), (2, 2)) for image in images]).reshape(-1, 12).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeRecipe(Recipe):
+    """Loads a fake extractor: by default one as above."""
+
+    spec: ExtractorSpec = SPEC
+    loads: Callable[[], FakeExtractor] = FakeExtractor
+
+    def load(self, say: Say) -> FakeExtractor:
+        return self.loads()
 
 
 def picture(colour: tuple[int, int, int], size: tuple[int, int] = (8, 6), kind: str = "PNG") -> bytes:

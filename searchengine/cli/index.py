@@ -10,6 +10,7 @@ import click
 from searchengine.cli.options import (
     COUNT,
     PATH,
+    RAY,
     choice,
     extractor_options,
     flag,
@@ -34,6 +35,7 @@ examples:
   searchengine index photos scans --exclude '*.png' --exclude 'private/*'
   searchengine index photos --model resnet50 --index-dir resnet
   searchengine index photos --layer block5_pool --pooling gem --index-dir gem
+  searchengine index /shared/photos --ray 10.0.0.5:6379       read and embedded by the machines of a Ray cluster
   searchengine index photos --weights vgg16_weights_tf_dim_ordering_tf_kernels.h5
 (`python offline_index.py` is `searchengine index` by another name)
 
@@ -113,7 +115,7 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
 )
 @flag("--relocate", section=_RUN, help="the folders of the index have moved to these places")
 @flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
-@settings_options("index_dir", "precision", "runtime")
+@settings_options(*RAY, "index_dir", "precision", "runtime")
 @json_flag
 def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: bool, **flags: Any) -> int:
     """Make an index of one or more folders of images, or bring it up to date.
@@ -125,7 +127,7 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
     from searchengine.progress import Bar
 
     folder = settings.index_dir[0]
-    flags |= {"precision": settings.precision, "runtime": settings.runtime}
+    flags |= {name: getattr(settings, name) for name in ("precision", "runtime", *RAY)}
     with Bar() as bar:
         summary = update_index(images, folder, progress=bar, **flags)
     if as_json:

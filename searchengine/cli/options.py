@@ -54,7 +54,7 @@ class FilePath(click.Path):
 
 
 TEXT, PATH = Text(), FilePath()
-COUNT, ID = click.IntRange(min=1), click.IntRange(min=0)
+COUNT, ID, FRACTION = click.IntRange(min=1), click.IntRange(min=0), click.FloatRange(min=0)
 
 # -- verbs ------------------------------------------------------------------------------------------------------------
 
@@ -262,6 +262,7 @@ def filter_options(function: Callable[..., int]) -> Callable[..., int]:
     return function
 
 
+_RAY = "Several processes, on one machine or on many (with the extra `ray`)"
 _SETTINGS: dict[str, Decorator[Any]] = {
     "index_dir": option(
         "--index-dir",
@@ -287,6 +288,32 @@ _SETTINGS: dict[str, Decorator[Any]] = {
         help="what runs the model; auto: OpenVINO, or Keras if there is a GPU (default: $SEARCHENGINE_RUNTIME, or "
         "auto)",
     ),
+    "ray": option(
+        "--ray",
+        section=_RAY,
+        metavar="auto|ADDRESS",
+        help="have processes of Ray read and embed: of the cluster at that address (HOST:PORT), to which this machine "
+        "belongs; auto: of the one that $RAY_ADDRESS names, or else of this machine alone (default: "
+        "$SEARCHENGINE_RAY, or without Ray)",
+    ),
+    "ray_actors": option(
+        "--ray-actors",
+        section=_RAY,
+        metavar="N",
+        type=COUNT,
+        help="so many processes, each with a model in memory (default: as many as there are processors for)",
+    ),
+    "ray_cpus": option("--ray-cpus", section=_RAY, metavar="N", type=COUNT, help="processors of each (default: 1)"),
+    "ray_gpus": option(
+        "--ray-gpus", section=_RAY, metavar="N", type=FRACTION, help="GPUs of each, or a part of one (default: 0)"
+    ),
+    "ray_store_mb": option(
+        "--ray-store-mb",
+        section=_RAY,
+        metavar="MB",
+        type=COUNT,
+        help="shared memory for Ray where it is started for the run, in 10^6 bytes (default: 128)",
+    ),
     "bind": option(
         "--host", "bind", metavar="HOST", help="address to listen on (default: $BIND, or this machine only)"
     ),
@@ -308,6 +335,7 @@ _INDEX_DIRS = options(
     help="the index folder, or several (default: $SEARCHENGINE_INDEX_DIR, several of them separated by "
     f"{os.pathsep!r}, or ./index)",
 )
+RAY = ("ray", "ray_actors", "ray_cpus", "ray_gpus", "ray_store_mb")
 INDEX = ("index_dir", "images_dir")  # what opens an index
 ENGINE = (*INDEX, "precision", "runtime")  # and the model of its extractor
 

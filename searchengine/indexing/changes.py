@@ -268,9 +268,9 @@ class Changes:
         """How many pictures wait for the model."""
         return len(self._waiting)
 
-    def embed(self, model: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]) -> int:
-        """Embed the pictures that wait, n of (h, w, 3) uint8 -> (n, d) float32; returns how many they were."""
-        features = model([self._pictures[digest].pixels for digest in self._waiting])
+    def embed(self, model: Callable[[list[Picture]], NDArray[np.float32]]) -> int:
+        """Embed the pictures that wait, n of them -> (n, d) float32; returns how many they were."""
+        features = model([self._pictures[digest] for digest in self._waiting])
         for (digest, places), feature in zip(self._waiting.items(), features, strict=True):
             self._features[digest] = feature
             for place in places:

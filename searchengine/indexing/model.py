@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,14 @@ from searchengine.extractors import (
     feature_size,
     spec_of,
 )
+from searchengine.extractors.loading import say_on_stderr
 from searchengine.extractors.sources import source_of
 from searchengine.files import file_size, path_from_text, path_to_text
 from searchengine.images import DECODING, DecodedImage
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import recorded
-from searchengine.progress import Progress
+from searchengine.progress import Progress, Say
 from searchengine.text.words import keep_head
 
 _FEATURE_BYTES = 4  # of a float32
@@ -56,38 +57,67 @@ def choose_spec(options: IndexingOptions, index_dir: Path) -> tuple[ExtractorSpe
     return spec_of(chosen), chosen.weights_file
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an extractor is loaded, in this process or, pickled, in another one.
+
+    ``gpu`` lets the runtime "auto" be Keras where a GPU is found.
+    """
+
+    spec: ExtractorSpec
+    weights_file: Path | None = None
+    precision: str = "auto"
+    runtime: str = "auto"
+    gpu: bool = True
+
+    def load(self, say: Say) -> Extractor:
+        """The extractor; ``say`` gets what takes long. The errors of ``load_extractor``."""
+        return extractor_from_spec(
+            self.spec,
+            weights_file=self.weights_file,
+            precision=self.precision,
+            runtime=self.runtime,
+            gpu=self.gpu,
+            progress=say,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What computes the features of a run, as the manifest names it."""
+
+    precision: str
+    runtime: str
+    device: str
+
+    @classmethod
+    def by(cls, extractor: Extractor) -> Computed:
+        """What an extractor says of itself."""
+        return cls(extractor.precision, extractor.runtime, extractor.device)
+
+
 class RunExtractor:
     """An extractor that a run without new content never loads; whichever thread needs it first does."""
 
-    def __init__(self, spec: ExtractorSpec, load: Callable[[], Extractor], weights_file: Path | None = None) -> None:
-        self.spec = spec
-        self._load = load
-        self._weights_file = weights_file
-        self._extractor: Extractor | None = None
+    def __init__(self, recipe: Recipe, say: Say, extractor: Extractor | None = None) -> None:
+        self.recipe = recipe
+        self.spec = recipe.spec
+        self._say = say
+        self._extractor = extractor
         self._failure: SearchEngineError | None = None
         self._loading = threading.Lock()
 
     @classmethod
     def of(cls, extractor: Extractor) -> RunExtractor:
         """One that is loaded already."""
-        return cls(extractor.spec, lambda: extractor)
+        recipe = Recipe(extractor.spec, None, extractor.precision, extractor.runtime)
+        return cls(recipe, say_on_stderr, extractor)
 
     @classmethod
     def chosen(cls, options: IndexingOptions, index_dir: Path, progress: Progress) -> RunExtractor:
         """The one that the options or the index name; the errors of ``choose_spec``."""
         spec, weights_file = choose_spec(options, index_dir)
-
-        def load() -> Extractor:
-            return extractor_from_spec(
-                spec,
-                weights_file=weights_file,
-                precision=options.precision,
-                runtime=options.runtime,
-                gpu=True,
-                progress=progress.say,
-            )
-
-        return cls(spec, load, weights_file)
+        return cls(Recipe(spec, weights_file, options.precision, options.runtime), progress.say)
 
     def get(self) -> Extractor:
         """The extractor itself; ExtractorError and whatever else loading raises, the same at each call."""
@@ -96,7 +126,7 @@ class RunExtractor:
                 raise self._failure
             if self._extractor is None:
                 try:
-                    self._extractor = self._load()
+                    self._extractor = self.recipe.load(self._say)
                 except SearchEngineError as error:
                     self._failure = error
                     raise
@@ -112,13 +142,7 @@ class RunExtractor:
 
     def embed(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """n of (h, w, 3) uint8 -> (n, d) float32; IndexingError where the model gives NaN or infinity."""
-        features = self.get().embed(np.stack(pixels))
-        if not np.isfinite(features).all():
-            raise IndexingError(
-                f"The model {self.spec.title} gave NaN or infinity, so its weights or its precision cannot be right. "
-                "Try --precision float32. Nothing of this batch was kept."
-            )
-        return features
+        return check_finite(self.get().embed(np.stack(pixels)), self.spec)
 
     def check_made(self, index: IndexWriter) -> None:
         """ExtractorMismatchError unless an index was made by this extractor."""
@@ -136,23 +160,31 @@ class RunExtractor:
 
     def keep_head(self, folder: Path) -> None:
         """Have the folder of an index keep what a search by words needs of the network, if it can be had."""
-        keep_head(folder, self.spec, self._weights_file)
+        keep_head(folder, self.spec, self.recipe.weights_file)
 
-    def manifest(self) -> dict[str, str]:
-        """What a new index records about it."""
-        extractor = self.get()
+    def manifest(self, computed: Computed) -> dict[str, str]:
+        """What a new index records about it, and about what computes the features."""
+        weights_file = self.recipe.weights_file
         return {
             "spec": self.spec.to_json(),
             "fingerprint": self.spec.fingerprint,
             "extractor": self.spec.title,
-            "weights_file": path_to_text(self._weights_file.absolute()) if self._weights_file else "",
-            "precision": extractor.precision,
-            "runtime": extractor.runtime,
-            "device": extractor.device,
+            "weights_file": path_to_text(weights_file.absolute()) if weights_file else "",
+            **asdict(computed),
             "normalized": str(int(self.spec.normalize == "l2")),
             "decoding": str(DECODING),  # of the oldest feature
             "refused_by": str(DECODING),  # the decoding by which all skipped files were refused
         }
+
+
+def check_finite(features: NDArray[np.float32], spec: ExtractorSpec) -> NDArray[np.float32]:
+    """Features as they are; IndexingError where there is NaN or infinity among them."""
+    if not np.isfinite(features).all():
+        raise IndexingError(
+            f"The model {spec.title} gave NaN or infinity, so its weights or its precision cannot be right. Try "
+            "--precision float32. Nothing of this batch was kept."
+        )
+    return features
 
 
 def is_current(decoding: str | None) -> bool:

@@ -32,6 +32,11 @@ class IndexingOptions:
         threads: that read and decode files; None: as many as there are processors.
         commit_seconds: how long work is gathered before it becomes part of the index; up to five times as long while
             a batch for the model is not full. A killed run loses no more than that.
+        ray: None: this process reads and embeds; "auto" or the address of a Ray cluster: actors do.
+        ray_actors: how many; None: as many as the machines have processors for.
+        ray_cpus: processors of an actor.
+        ray_gpus: GPUs of an actor, or a part of one.
+        ray_store_mb: 10^6 bytes of Ray's object store, where Ray is started for the run.
     """
 
     model: str | Path | None = None
@@ -58,6 +63,11 @@ class IndexingOptions:
     relocate: bool = False
     threads: int | None = None
     commit_seconds: float = 1.0
+    ray: str | None = None
+    ray_actors: int | None = None
+    ray_cpus: int = 1
+    ray_gpus: float = 0
+    ray_store_mb: int = 128
 
 
 @dataclass(frozen=True, slots=True)

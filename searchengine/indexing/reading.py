@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,21 @@ Preprocess = Callable[[bytes], DecodedImage]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image: ``pixels`` (h, w, 3) uint8 as the extractor wants them; the size is the original's, upright."""
+    """A decoded image: ``pixels`` (h, w, 3) uint8 as the extractor wants them; the size is the original's, upright.
+
+    One that was embedded where it was read has its ``feature``, (d,) float32, and no pixels: (0, 0, 3).
+    """
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
     colour: str
     format: str
+    feature: NDArray[np.float32] | None = None
+
+    def embedded(self, feature: NDArray[np.float32]) -> Picture:
+        """The same with its feature in place of its pixels."""
+        return replace(self, pixels=np.empty((0, 0, 3), np.uint8), feature=feature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from searchengine.index.types import Batch, IndexedImage, Place
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify
 from searchengine.indexing.changes import Changes, RunIndex
+from searchengine.indexing.executor import Executor, LocalExecutor
 from searchengine.indexing.labels import FOLDER, labels_from
 from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
 from searchengine.indexing.model import RunExtractor, decoding_remark, is_current, size_remark
 from searchengine.indexing.options import IndexingOptions, Summary
-from searchengine.indexing.reading import read, read_ahead, read_shots
+from searchengine.indexing.reading import read_shots
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import (
     Root,
@@ -216,13 +217,22 @@ class _Run:
 
     def _fill(self, store: RunIndex) -> None:
         """The run itself: plan, execute, finish."""
-        plan, absence = self._plan(store)
-        changes = Changes(store, plan)
-        self._execute(store, plan, changes)
+        with closing(self._executor(store)) as executor:
+            plan, absence = self._plan(store, executor)
+            changes = Changes(store, plan)
+            self._execute(store, plan, changes, executor)
         self._read_shots(store, plan)
         self._finish(store, plan, changes.missing, absence)
 
-    def _plan(self, store: RunIndex) -> tuple[Plan, Absence]:
+    def _executor(self, store: RunIndex) -> Executor:
+        """Who reads and embeds."""
+        if self.options.ray is None:
+            return LocalExecutor(self.extractor, self.options)
+        from searchengine.indexing.ray_executor import RayExecutor
+
+        return RayExecutor(self.extractor, self.options, store.manifest("precision"), self.progress)
+
+    def _plan(self, store: RunIndex, executor: Executor) -> tuple[Plan, Absence]:
         """Compare the image folders with the index, and say what a person should know before the work begins."""
         options, replaced = self.options, self.replaced
         labels = labels_from(options.labels or store.manifest("labels") or (replaced and replaced.labels) or FOLDER)
@@ -249,7 +259,8 @@ class _Run:
             if options.rebuild:
                 absence.check_rebuild(store.old_ids)
         absence.check_folders()
-        store.begin(roots, {"metric": metric, "labels": labels.recorded}, self.extractor.manifest)
+        choices = {"metric": metric, "labels": labels.recorded}
+        store.begin(roots, choices, lambda: self.extractor.manifest(executor.computed()))
         for remark in (
             *left_out_remarks(plan),
             labels.remark() if options.limit is None else None,
@@ -292,17 +303,14 @@ class _Run:
             follow_links=options.follow_links,
         )
 
-    def _execute(self, store: RunIndex, plan: Plan, changes: Changes) -> None:
+    def _execute(self, store: RunIndex, plan: Plan, changes: Changes, executor: Executor) -> None:
         """Read what is new or different, embed it in batches, and commit about once a second."""
-        threads, size = self.options.threads or processors(), max(1, self.options.batch_size)
-        preprocess = self.extractor.preprocess
+        size = max(1, self.options.batch_size)
         done, committed = plan.total - len(plan.candidates), time.monotonic()
         self.progress.start(plan.total, done)
-        for reading in read_ahead(
-            plan.candidates, preprocess, store.known_content, threads=threads, ahead=2 * size + threads
-        ):
+        for reading in executor.readings(plan.candidates, store.known_content):
             if changes.has_lost(reading):
-                reading = read(reading.candidate, preprocess, ())
+                (reading,) = executor.readings([reading.candidate], ())
             self.counts[changes.take(reading).counted] += 1
             if reading.reason is not None:
                 self.progress.skipped(shown(reading.candidate.path), reading.reason)
@@ -313,12 +321,12 @@ class _Run:
             if changes.waiting >= size or (
                 changes.waiting and (full or waited > _OVERDUE * self.options.commit_seconds)
             ):
-                self.counts["embedded"] += changes.embed(self.extractor.embed)
+                self.counts["embedded"] += changes.embed(executor.embed)
             if not changes.waiting and (full or (len(changes.batch) and waited > self.options.commit_seconds)):
                 changes.commit(done, plan.total)
                 committed = time.monotonic()
         if changes.waiting:
-            self.counts["embedded"] += changes.embed(self.extractor.embed)
+            self.counts["embedded"] += changes.embed(executor.embed)
         changes.commit(done, plan.total)
 
     def _read_shots(self, store: RunIndex, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from searchengine.index.writer import IndexWriter
 from searchengine.indexing import IndexingOptions, reading
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
-from tests.fakes import SPEC, FakeExtractor, write_pictures
+from tests.fakes import FakeExtractor, FakeRecipe, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
 
@@ -147,7 +147,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
         raise error
 
     with pytest.raises(ExtractorError, match=rf"fake.* cannot be loaded \({error.strerror}"):
-        update_with(RunExtractor(SPEC, load), [photos], tmp_path / "index", IndexingOptions())
+        update_with(RunExtractor(FakeRecipe(loads=load), print), [photos], tmp_path / "index", IndexingOptions())
     assert len(asked) == 1
     assert contents(tmp_path / "index") == before
     done = update()

@@ -22,7 +22,7 @@ from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
 from searchengine.indexing.verify import verify
 from searchengine.progress import Quiet
-from tests.fakes import SPEC, FakeExtractor, picture, write_pictures
+from tests.fakes import FakeExtractor, FakeRecipe, picture, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
 
@@ -69,7 +69,7 @@ def test_a_run_with_nothing_to_do_loads_no_model(photos: Path, update: Update, t
     def no_model() -> FakeExtractor:
         raise AssertionError("loaded")
 
-    done = update_with(RunExtractor(SPEC, no_model), [photos], tmp_path / "index", IndexingOptions())
+    done = update_with(RunExtractor(FakeRecipe(loads=no_model), print), [photos], tmp_path / "index", IndexingOptions())
     assert (done.unchanged, done.embedded) == (2, 0)
 
 

@@ -1,0 +1,111 @@
+"""Connecting to Ray, or starting it for one run. The only module that imports it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from searchengine.compat import processors
+from searchengine.errors import IndexingError, missing_extra
+from searchengine.indexing.options import IndexingOptions
+
+AUTO = "auto"
+_ADDRESS_VARIABLE = "RAY_ADDRESS"
+# Nothing is reported to anybody, and what Ray has to say of workers that die is not printed among results.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+# Of Ray that is started here: it listens on the loopback interface only, which on Linux it does under this name, and
+# answers those who know the token. Whoever reaches Ray without one can run programs.
+_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+
+
+def check_installed() -> None:
+    """MissingPackageError, with the command that installs it, where there is no Ray."""
+    if find_spec("ray") is None:
+        raise missing_extra("Ray", "ray")
+
+
+class Cluster:
+    """Ray as a run uses it: a cluster that runs already, or one of this machine alone, ended by ``close``.
+
+    IndexingError where the cluster does not answer, or has no room for a worker.
+    """
+
+    def __init__(self, options: IndexingOptions) -> None:
+        self._options = options
+        self._before: dict[str, str | None] = {}  # the environment variables that were set here, as they were
+        self._is_ours = not _is_initialized()  # else it is the caller's, as are its settings
+        address = os.environ.get(_ADDRESS_VARIABLE, AUTO) if options.ray == AUTO else options.ray
+        try:
+            if self._is_ours:
+                self._set(_QUIET)
+                if address == AUTO:
+                    self._set({**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+            import ray
+
+            self.ray: Any = ray
+            if self._is_ours:
+                self._connect(address)
+            self.workers = options.ray_actors or self._places()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set(self, variables: Mapping[str, str]) -> None:
+        for name, value in variables.items():
+            self._before[name] = os.environ.get(name)
+            os.environ[name] = value
+
+    def _connect(self, address: str | None) -> None:
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+        if address == AUTO:
+            settings |= {
+                "address": "local",
+                "num_cpus": processors(),
+                "object_store_memory": self._options.ray_store_mb * 10**6,
+                "include_dashboard": False,
+            }
+        else:
+            settings["address"] = address
+        try:
+            self.ray.init(**settings)
+        except (ConnectionError, RuntimeError, ValueError, OSError, self.ray.exceptions.RayError) as error:
+            what = "Ray cannot be started here" if address == AUTO else f"There is no Ray at {address} for this run"
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise IndexingError(
+                f"{what} ({reason}). This machine must be one of the cluster (`ray start --address ...`), with the "
+                "same Ray and Python; without --ray, the run needs none."
+            ) from error
+
+    def _places(self) -> int:
+        """How many workers the machines have room for."""
+        options = self._options
+        places = 0
+        for node in self.ray.nodes():
+            free = node["Resources"] if node["Alive"] else {}
+            room = free.get("CPU", 0) // options.ray_cpus
+            if options.ray_gpus:
+                room = min(room, free.get("GPU", 0) // options.ray_gpus)
+            places += int(room)
+        if not places:
+            wanted = f"{options.ray_cpus} processors" + (f" and {options.ray_gpus} GPUs" if options.ray_gpus else "")
+            raise IndexingError(f"No machine of the Ray cluster has {wanted} for a worker. Ask for fewer.")
+        return places
+
+    def close(self) -> None:
+        """Disconnect; end Ray if it was started here."""
+        if self._is_ours and _is_initialized():
+            self.ray.shutdown()
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _is_initialized() -> bool:
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

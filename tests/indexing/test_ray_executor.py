@@ -1,0 +1,93 @@
+"""What the executor on Ray decides by itself; runs with Ray are in tests/torture/test_ray.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchengine.cli import offline_index
+from searchengine.indexing.ray_executor import KnownContent, _Actor, _Batch, _Work
+from searchengine.indexing.reading import Reading
+from searchengine.indexing.scan import Candidate
+from tests.fakes import write_pictures
+
+
+def test_hashes_are_known_whatever_their_last_bytes() -> None:
+    hashes = {bytes(16), b"\1" * 16, b"\1" * 15 + b"\0", b"\xff" * 16}
+    known = KnownContent(hashes)
+    assert all(digest in known for digest in hashes)
+    assert b"\2" * 16 not in known
+    assert b"\1" * 14 + b"\0\1" not in known
+    assert b"\2" * 16 not in KnownContent(())
+
+
+def files(count: int) -> list[Candidate]:
+    return [Candidate(0, b"%d" % i, b"/%d" % i, None, ()) for i in range(count)]
+
+
+def actor() -> _Actor:
+    return _Actor(handle=None, starting=None)
+
+
+def give(work: _Work, worker: _Actor) -> list[int]:
+    places = work.hand_out(worker)
+    if places:
+        worker.batches[object()] = _Batch(work, places)
+    return places
+
+
+def reading(candidate: Candidate) -> Reading:
+    return Reading(candidate, None, None, vanished=True)
+
+
+def test_readings_leave_in_order_and_a_bounded_number_is_handed_out() -> None:
+    candidates = files(10)
+    work = _Work(candidates, size=2, ahead=6)
+    first, second = actor(), actor()
+    handed_out = [give(work, worker) for worker in (first, second, first, second)]
+    assert handed_out == [[0, 1], [2, 3], [4, 5], []]
+    work.take([2, 3], [reading(candidates[2]), reading(candidates[3])])
+    assert list(work.leave()) == []
+    work.take([0, 1], [reading(candidates[0]), reading(candidates[1])])
+    assert [left.candidate for left in work.leave()] == candidates[:4]
+    assert give(work, second) == [6, 7]
+
+
+def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third() -> None:
+    candidates = files(4)
+    work = _Work(candidates, size=2, ahead=8)
+    dead, other = actor(), actor()
+    assert (give(work, dead), give(work, other)) == ([0, 1], [2, 3])
+    work.died([0, 1])
+    assert give(work, other) == []  # it is not alone yet
+    other.batches.clear()
+    work.take([2, 3], [reading(candidates[2]), reading(candidates[3])])
+    assert (give(work, other), give(work, other)) == ([0], [])
+    other.batches.clear()
+    work.died([0])
+    assert give(work, other) == [1]
+    other.batches.clear()
+    work.take([1], [reading(candidates[1])])
+    assert give(work, other) == [0]
+    work.died([0])
+    skipped, *others = work.leave()
+    assert skipped.candidate == candidates[0]
+    assert skipped.lost
+    assert skipped.reason is not None
+    assert [left.candidate for left in others] == candidates[1:]
+    assert work.done
+
+
+def test_a_missing_ray_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing: Any = None
+    monkeypatch.setitem(sys.modules, "ray", missing)
+    write_pictures(tmp_path, a=1)
+    flags = ["--model", "efficientnet-lite0", "--index-dir", str(tmp_path / "index"), "--ray", "auto"]
+    assert offline_index([str(tmp_path), *flags]) == 1
+    assert "pip install 'searchengine[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "index").exists()
