@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine import __version__
 from searchengine.compat import share_processors
 from searchengine.errors import ExtractorError, IndexingError, SearchEngineError
 from searchengine.extractors import Extractor
@@ -55,14 +54,6 @@ class KnownContent(Collection[bytes]):
 # -- the actor --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Versions:
-    """What must be the same wherever features of one index are computed."""
-
-    program: str = __version__
-    decoding: int = DECODING
-
-
 class Worker:
     """The actor. Two threads call its methods, so that it decodes one batch while it embeds another."""
 
@@ -71,10 +62,12 @@ class Worker:
         self._threads = threads
         self._extractor: Extractor | None = None
 
-    def prepare(self, recipe: Recipe, versions: Versions) -> Computed:
-        """Load the model; ExtractorError where that cannot be done here as the recipe says."""
-        if versions != Versions():
-            raise ExtractorError(f"searchengine {__version__} is installed there, and {versions.program} here.")
+    def prepare(self, recipe: Recipe, decoding: int) -> Computed:
+        """Load the model; ExtractorError where it cannot run as the recipe says, or images are decoded differently."""
+        if decoding != DECODING:
+            raise ExtractorError(
+                "Another version of searchengine is installed there, which decodes images differently."
+            )
         self._extractor = recipe.load(lambda text: None)
         self._extractor.embed(np.zeros((1, *recipe.spec.input_size, 3), np.uint8))
         return Computed.by(self._extractor)
@@ -255,7 +248,7 @@ class RayExecutor:
             num_cpus=options.ray_cpus, num_gpus=options.ray_gpus, max_restarts=0, max_concurrency=_AT_ONCE
         )
         handle = actor.remote(options.ray_cpus)
-        self._actors.append(_Actor(handle, handle.prepare.remote(self._recipe, Versions())))
+        self._actors.append(_Actor(handle, handle.prepare.remote(self._recipe, DECODING)))
 
     def _end(self, actor: _Actor) -> None:
         assert self._cluster is not None
