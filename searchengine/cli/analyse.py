@@ -117,7 +117,7 @@ def map_(
         what = "nothing new, so the map is as it was"
     else:
         what = "made as a whole" if summary.whole else f"{summary.placed} placed on the map there was"
-    print_result(f"{summary.file}: {summary.images} images, {what}")
+    print_result(f"{summary.file}: {_counted(summary.images, 'image')}, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
     if perplexity is not None and summary.perplexity < perplexity:
@@ -167,11 +167,17 @@ def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out:
         return 0
     silhouette = "" if summary.silhouette is None else f" (silhouette {summary.silhouette:.2f})"
     print_result(
-        f"{summary.file}: {summary.images} images in {summary.clusters} clusters{silhouette}; {summary.duplicates} "
-        f"groups of near-duplicates with {summary.in_duplicates} images, within {summary.limit:.4g}"
+        f"{summary.file}: {_counted(summary.images, 'image')} in {_counted(summary.clusters, 'cluster')}{silhouette}; "
+        f"{_counted(summary.duplicates, 'group')} of near-duplicates with {_counted(summary.in_duplicates, 'image')}, "
+        f"within {summary.limit:.4g}"
     )
     if out is not None:
-        print_result(f"{out}: {summary.sheets} contact sheets")
+        print_result(f"{out}: {_counted(summary.sheets, 'contact sheet')}")
     if summary.remark:
         print_note(summary.remark)
     return 0
+
+
+def _counted(number: int, noun: str) -> str:
+    """1 -> "1 group", 9 -> "9 groups"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
 from searchengine.analyse.evaluation.charts import curves
 from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
-from searchengine.errors import UnknownImageError
+from searchengine.errors import UnknownImageError, with_index_dir
 from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.settings import MAX_K
 from searchengine.spelling import parse_id
@@ -22,7 +22,7 @@ from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.overview import Group, Overview
 from searchengine.web.pages import Page
 from searchengine.web.queries import RequestError, how_many
-from searchengine.web.security import ASK_AGAIN
+from searchengine.web.security import ASK_AGAIN, is_asked_from_here
 
 _IMAGES_OF_A_GROUP = 5  # on the page of all groups
 _GROUPS_AT_ONCE = 60
@@ -87,6 +87,14 @@ class EvaluationPage(Page):
     cards: Mapping[str, Card] = field(default_factory=dict)
 
 
+@analysis.app_template_global()
+def command_line(command: str) -> str:
+    """A command with the folder of this index, whose path only a browser on this machine gets to see."""
+    folder = this_index().engine.folder
+    known = folder is not None and is_asked_from_here(request, this_site().settings)
+    return with_index_dir(command, folder.absolute()) if folder and known else f"{command} --index-dir DIR"
+
+
 @analysis.get("/map")
 def map_() -> str:
     """The page of the map."""
@@ -99,7 +107,7 @@ def points() -> Response:
     """The places and colours of all images, see ``overview.pack``."""
     overview = this_index().engine.overview()
     if overview.points is None:
-        raise UnknownImageError("There is no map of this collection yet. Make one: searchengine map --index-dir DIR")
+        raise UnknownImageError(f"There is no map of this collection yet. Make one: {command_line('searchengine map')}")
     response = Response(overview.points, mimetype="application/octet-stream")
     response.set_etag(overview.etag, weak=True)  # the same for every compression
     response.headers["Cache-Control"] = ASK_AGAIN

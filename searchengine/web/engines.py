@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -42,6 +43,11 @@ class Engine(Protocol):
     @property
     def index(self) -> Index:
         """The collection."""
+        ...
+
+    @property
+    def folder(self) -> Path | None:
+        """Where commands find the index; None for one that lies in no folder."""
         ...
 
     @property
@@ -105,6 +111,11 @@ class ServedEngine(SearchEngine):
         self._classifier = latest_classifier(index)
         self._overview = cached_overview(index)
         self._evaluation = cached_evaluation(index)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the index."""
+        return self.index.folder
 
     def classifier(self) -> Classifier | None:
         """The classifier of the index; see ``latest_classifier``."""

@@ -47,10 +47,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The map and the groups; the notes say what is out of date. ``points``: the map by ``pack``, None without one."""
+    """The map and the groups; ``points``: the map by ``pack``, None without one.
+
+    The notes say what is out of date or damaged, ``remark`` what both rest on where the index ranks otherwise.
+    """
 
     map_note: str = ""
     groups_note: str = ""
+    remark: str = ""
     points: bytes | None = None
     etag: str = ""
     images: int = 0
@@ -102,15 +106,14 @@ def _overview(index: LocalIndex) -> Overview:
     stamps = stamps_of(index, rows)
     records = {record.id: record for record in index.known(rows.ids.tolist())}
     if map_ is not None:
-        changes = Changes.since(map_.sheet, map_.arrays, rows, stamps).sentence(MAP.command)
-        map_note = " ".join(filter(None, (changes, remark(state))))
+        map_note = Changes.since(map_.sheet, map_.arrays, rows, stamps).sentence
     if groups is not None:
-        changes = Changes.since(groups.sheet, groups.arrays, rows, stamps).sentence(GROUPS.command)
-        groups_note = " ".join(filter(None, (changes, remark(state))))
+        groups_note = Changes.since(groups.sheet, groups.arrays, rows, stamps).sentence
     points = None if map_ is None else pack(map_, groups, records)
     return Overview(
         map_note=map_note,
         groups_note=groups_note,
+        remark=remark(state) or "",
         points=points,
         etag="" if points is None else blake2b(points, digest_size=12).hexdigest(),
         images=len(rows),

@@ -212,6 +212,10 @@ class FakeEngine(SearchEngine):
         self.previews: list[int | None] = []  # that were asked for
 
     @property
+    def folder(self) -> None:
+        return None
+
+    @property
     def spec(self) -> ExtractorSpec:
         return ExtractorSpec.from_json(self.index.spec)
 

@@ -41,7 +41,6 @@ def client(index: LocalIndex, tmp_path: Path) -> FlaskClient:
 def test_without_one_the_page_names_the_command(client: FlaskClient) -> None:
     page = client.get("/evaluation").text
     assert "No evaluation yet" in page
-    assert "searchengine evaluate --index-dir" in page
     assert 'href="/evaluation"' in client.get("/").text
 
 
@@ -52,9 +51,9 @@ def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex)
     evaluation = leave_one_out(index)
     for figure in (*evaluation.figures, evaluation.by_class):
         assert re.search(rf'<th scope="row">{figure.name}</th><td><b>{figure.value:.3f}</b></td>', page), figure.name
-    assert "For 93\u00a0% of the queries the nearest image is of the same class" in page
+    assert "For 93\u00a0% of them the first answer has the same label" in page
     for label in ("red", "green", "blue"):
-        assert f'<th scope="row">{label}</th>' in page
+        assert f'<th scope="row">{label} <small>' in page
     # Each picture leads to a search by it.
     query = evaluation.hardest[0].example.query
     image_id = next(id_ for id_, path in zip(index.ids.tolist(), index.paths, strict=True) if path == query.path)
@@ -82,7 +81,7 @@ def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, 
     assert "have changed since it was measured" in page
     assert "/thumbnails/2?" not in page
     (index.folder / EVALUATION.file).write_text("nothing")
-    answer = client.get("/evaluation")
+    answer = client.get("/evaluation", environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
     assert answer.status_code == 200
     assert "cannot be read" in answer.text
     assert str(tmp_path) not in answer.text
@@ -103,8 +102,8 @@ def test_of_several_labels_one_is_shared(client: FlaskClient, index: LocalIndex)
         catalog.commit()
     measured(index)
     page = html.unescape(client.get("/evaluation").text)
-    assert "of the queries the nearest image shares a label" in page
-    assert page.count("of the same class") == 0
+    assert "the first answer shares a label" in page
+    assert "has the same label" not in page
 
 
 def test_one_that_was_kept_before_labels_were_counted(client: FlaskClient, index: LocalIndex) -> None:
@@ -113,7 +112,7 @@ def test_one_that_was_kept_before_labels_were_counted(client: FlaskClient, index
     sheet = json.loads(file.read_text())
     del sheet["evaluation"]["counts"]["several_labels"]
     file.write_text(json.dumps(sheet))
-    assert "the nearest image shares a label" in client.get("/evaluation").text
+    assert "the first answer shares a label" in client.get("/evaluation").text
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +144,18 @@ class TestBrowser:
         accent = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--accent')")
         assert accent.strip() == "#1f3fd0"
         assert page.locator(".curve .line").evaluate("(line) => getComputedStyle(line).stroke") == "rgb(31, 63, 208)"
-        bars = page.locator(".interval").evaluate_all("(all) => all.map((bar) => bar.getBoundingClientRect().width)")
-        assert min(bars) > 40
+        page.get_by_text("Measures for experts").click()
+        # Each bar is whole, and the better a figure, the fuller its bar.
+        bars = page.locator(".interval").evaluate_all("(all) => all.map((bar) => bar.getBoundingClientRect().toJSON())")
+        assert min(bar["width"] for bar in bars) > 40
+        assert max(bar["right"] for bar in bars) <= width
+        figures = page.locator("tr:has(.interval)").evaluate_all(
+            "(rows) => rows.map((row) => [+row.querySelector('b').textContent, "
+            "+row.querySelector('.mean').getAttribute('width')])"
+        )
+        assert all(filled == pytest.approx(98 * value, abs=0.1) for value, filled in figures)
+        regions = page.get_by_role("region").evaluate_all("(all) => all.map((region) => region.ariaLabel)")
+        assert len(regions) == len(set(regions)) > 2
         assert page.locator(".heat rect.right").count() == 3
         picture = page.locator(".example img").first
         picture.scroll_into_view_if_needed()

@@ -42,12 +42,23 @@ def unpacked(data: bytes) -> dict[str, Any]:
 def test_without_a_map_the_page_names_the_command(client: FlaskClient) -> None:
     page = client.get("/map").text
     assert "No map yet" in page
-    assert "searchengine map --index-dir" in page
     assert "<canvas" not in page
     answer = client.get("/map/points", headers={"Accept": "application/json"})
     assert answer.status_code == 404
-    assert "searchengine cluster --index-dir" in client.get("/groups").text
     assert 'href="/map"' in client.get("/").text
+
+
+@pytest.mark.parametrize(("page", "command"), [("map", "map"), ("groups", "cluster"), ("evaluation", "evaluate")])
+def test_a_page_names_its_whole_command_to_this_machine_only(
+    page: str, command: str, client: FlaskClient, index: LocalIndex
+) -> None:
+    whole = f"searchengine {command} --index-dir {index.folder.absolute()}"
+    assert f"<code>{whole}</code>" in client.get(f"/{page}").text
+    assert f'data-copy="{whole}"' in client.get(f"/{page}").text
+    for elsewhere in ({"REMOTE_ADDR": "192.0.2.7"}, {"HTTP_X_FORWARDED_FOR": "192.0.2.7"}):
+        text = client.get(f"/{page}", environ_overrides=elsewhere).text
+        assert f"searchengine {command} --index-dir DIR" in text
+        assert str(index.folder) not in text
 
 
 def test_points_are_what_the_map_says(client: FlaskClient, index: LocalIndex) -> None:
@@ -95,10 +106,10 @@ def test_what_changed_since_is_said_of_a_read_only_mount(tmp_path: Path, monkeyp
 def test_what_changed_since_is_said(client: FlaskClient, index: LocalIndex, tmp_path: Path) -> None:
     store_map(index, 27)
     store_groups(index, 27)
-    assert "3 came" in client.get("/map").text
-    assert "Bring it up to date: searchengine cluster --index-dir DIR" in client.get("/groups").text
+    assert "3 pictures were added" in client.get("/map").text
+    assert f"searchengine cluster --index-dir {index.folder.absolute()}" in client.get("/groups").text
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1, 2])
-    assert "2 went" in client.get("/map").text
+    assert "2 pictures were removed" in client.get("/map").text
     assert unpacked(client.get("/map/points").data)["id"] == list(range(3, 28))
     assert client.get("/groups?cluster=1").status_code == 200
     (MAP.path(index.folder)).write_bytes(b"nothing")
@@ -111,7 +122,7 @@ def test_groups_open(client: FlaskClient, index: LocalIndex) -> None:
     store_groups(index, 30)
     page = client.get("/groups").text
     assert "3 groups" in page
-    assert "silhouette 0.900" in page
+    assert "silhouette is 0.900" in page  # among what is folded up
     assert page.count('class="group"') == 5
     one = client.get("/groups?cluster=2").text
     # The most typical first, and only those of the group.

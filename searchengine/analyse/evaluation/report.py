@@ -201,7 +201,6 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             title=" and ".join(evaluation.name for evaluation in evaluations)
             if len(evaluations) < 3
             else f"{len(evaluations)} rankings compared",
-            style=(_HERE / "report.css").read_text(encoding="utf-8"),
             evaluations=[shown(evaluation) for evaluation in evaluations],
             rows=list(zip(*((*evaluation.figures, evaluation.by_class) for evaluation in evaluations), strict=True)),
             comparisons=[(comparison, *_ends(comparison), _scale(comparison)) for comparison in comparisons],
@@ -229,14 +228,11 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _lead(evaluation: Evaluation) -> str:
-    first, tenth, main = (evaluation.figure(name) for name in ("P@1", "P@10", MAIN))
-    nearest, others = (
-        ("is of the same class", "are") if evaluation.counts.several_labels == 0 else ("shares a label", "do")
-    )
-    sure = f" (95\N{NO-BREAK SPACE}% interval {interval_text(main)})" if main.low is not None else ""
+    first, tenth = evaluation.figure("P@1").value, evaluation.figure("P@10").value
+    alike = "has the same label" if evaluation.counts.several_labels == 0 else "shares a label"
     return (
-        f"For {_percent(first.value)} of the queries the nearest image {nearest}; of the first ten, "
-        f"{tenth.value * 10:.1f} {others} on average. Mean average precision is {main.value:.3f}{sure}."
+        f"{_count(evaluation.counts.queries, 'picture')} searched by. For {_percent(first)} of them the first answer "
+        f"{alike}; of the first ten answers, {tenth * 10:.1f} do on average."
     )
 
 

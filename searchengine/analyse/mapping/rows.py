@@ -102,15 +102,16 @@ class Changes:
             other=not same_features(sheet, rows),
         )
 
-    def sentence(self, command: str) -> str:
-        """What has changed, and the command that brings it up to date; empty where nothing has."""
+    @property
+    def sentence(self) -> str:
+        """What has changed; empty where nothing has."""
         if self.other:
-            return f"It was made by another extractor or metric. Make it again: {command} --index-dir DIR"
-        parts = [(self.new, "came"), (self.changed, "changed"), (self.gone, "went")]
-        words = [f"{count} {word}" for count, word in parts if count]
+            return "It was made by another extractor or metric."
+        parts = [(self.new, "added"), (self.changed, "changed"), (self.gone, "removed")]
+        words = [f"{count} {'picture was' if count == 1 else 'pictures were'} {word}" for count, word in parts if count]
         if not words:
             return ""
-        return f"Since then, of the pictures {', '.join(words)}. Bring it up to date: {command} --index-dir DIR"
+        return f"Since it was made, {' and '.join(words)}."
 
 
 def same_features(sheet: Any, rows: Rows) -> bool:

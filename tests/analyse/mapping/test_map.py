@@ -115,7 +115,7 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     rows = Rows.of(index.state())
     changes = Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows))
     assert changes == Changes(new=0, changed=1, gone=1, other=False)
-    assert "1 changed, 1 went" in changes.sentence(MAP.command)
+    assert changes.sentence == "Since it was made, 1 picture was changed and 1 picture was removed."
     assert make_map(index).placed == 1
     after = there(index)
     assert sorted(after) == list(range(1, 60))
@@ -123,7 +123,7 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     assert after[1] != before[1]
     mapped = MAP.load(index.folder)
     assert mapped is not None
-    assert Changes.since(mapped.sheet, mapped.arrays, rows, stamps_of(index, rows)).sentence(MAP.command) == ""
+    assert Changes.since(mapped.sheet, mapped.arrays, rows, stamps_of(index, rows)).sentence == ""
     another = dataclasses.replace(rows, fingerprint="another")
     assert Changes.since(found.sheet, found.arrays, another, stamps_of(index, rows)).other
 
@@ -245,4 +245,4 @@ def test_where_a_search_measures_otherwise_it_is_said(
         assert main([verb, "--index-dir", str(index.folder)]) == 0
         assert (f"The index is searched by {metric}, but" in capsys.readouterr().err) == other
     overview = cached_overview(index).get()
-    assert (overview.map_note, overview.groups_note) == ((remark, remark) if other else ("", ""))
+    assert (overview.remark, overview.map_note, overview.groups_note) == (remark or "", "", "")
