@@ -24,7 +24,7 @@ from searchengine.index.metrics import COSINE, check_metric, metric_title, rank_
 from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
-from searchengine.text.words import Words
+from searchengine.text.towers import TextSearch, text_search
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,7 +96,7 @@ class SearchEngine:
         self._runtime = runtime
         self._loading = threading.Lock()
         self._extractor: tuple[str, Extractor] | None = None  # with the fingerprint of the index it was loaded for
-        self._words: tuple[str, Words] | None = None  # likewise
+        self._words: tuple[str, TextSearch] | None = None  # likewise
 
     @classmethod
     def open(
@@ -189,12 +189,12 @@ class SearchEngine:
         features = np.stack([self.index.feature(hit.id) for hit in results[:_JUDGED]])
         return replace(results, doubt=self.words().doubt(text, features))
 
-    def words(self) -> Words:
-        """What the network of the index knows of words; QueryError says why it knows none, MissingPackageError."""
+    def words(self) -> TextSearch:
+        """What knows words for the index; QueryError says why nothing knows any, MissingPackageError."""
         fingerprint = self.index.fingerprint
         if self._words is None or self._words[0] != fingerprint:
             try:
-                self._words = (fingerprint, Words.of(self.index))  # two threads may both make one: either will do
+                self._words = (fingerprint, text_search(self.index))  # two threads may both make one: either will do
             except ExtractorError as error:
                 raise QueryError(str(error)) from error
         return self._words[1]

@@ -28,18 +28,18 @@ examples:
 def words(settings: Settings, install: bool, as_json: bool) -> int:
     """Make an index ready to be searched by words, or say what is missing.
 
-    Words need the classes of ImageNet as the network of the index knows them, and a sentence encoder, which comes in a
-    package. No picture is read. An indexing run does the same where it can, so this is for indexes that were made
-    before, and for networks whose weights have to be downloaded for it.
+    An index made with CLIP or SigLIP has words of its own. Others need the classes of ImageNet as the network of the
+    index knows them, and a sentence encoder, which comes in a package. No picture is read. An indexing run does the
+    same where it can, so this is for indexes that were made before, and for networks whose weights have to be
+    downloaded for it.
     """
-    from searchengine.text.packages import check_packages, install_packages
-    from searchengine.text.words import Words
+    from searchengine.text.packages import install_packages
+    from searchengine.text.towers import text_search
 
     if install:
         install_packages(print_note)
-    check_packages()
     with closing(open_index(settings)) as index:
-        Words.of(index, print_note)
+        text_search(index, print_note)
         images = len(index)
     if as_json:
         print_json({"images": images, "ready": True})

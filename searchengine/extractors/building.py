@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import keras
 
     from searchengine.extractors.spec import ExtractorSpec
+    from searchengine.extractors.text_tower import TokenRules
 
 # How pixels of 0 to 255 become what a network was trained on. The names but "none" and "unit" are those of
 # keras.applications: caffe is BGR less the mean of ImageNet, tf is -1 to 1, torch is 0 to 1 less the mean and divided
@@ -29,12 +30,21 @@ class BuiltModel:
     """``model`` turns pixels into features, ``network`` takes the weights; they share layers.
 
     ``model`` maps (n, h, w, 3) uint8 RGB to (n, d) float32, not normalised. ``parts`` are the numbers that each layer
-    contributes, in order: they add up to d.
+    contributes, in order: they add up to d. ``text`` is the text tower, if there is one.
     """
 
     model: keras.Model
     network: keras.Model
     parts: tuple[int, ...]
+    text: TextModel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """A text tower: ``model`` maps (n, length) int32 tokens to (n, d) float32, and ``rules`` give the tokens."""
+
+    model: keras.Model
+    rules: TokenRules
 
 
 def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> BuiltModel:

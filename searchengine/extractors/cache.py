@@ -3,10 +3,13 @@
 ::
 
     <cache>/models/<fingerprint>/model.xml, model.bin   the network, as OpenVINO reads it
-                                 export.json            sizes and hashes of both, the spec, the numbers of each layer
+                                 text.xml, text.bin     its text tower, if it has one
+                                 text.json              how texts become tokens for that
+                                 export.json            sizes and hashes of all, the spec, the numbers of each layer
     <cache>/models/.lock                                held by the one process that exports
     <cache>/indexes/<hash of its path>.json             which exported model an index uses
     <cache>/hashes.json                                 of large weights files that were hashed before
+    <cache>/presets.json                                where presets of KerasHub were downloaded to
 
 ``<cache>`` is the setting ``cache_dir``, or the user's cache folder.
 """
@@ -33,6 +36,7 @@ from searchengine.progress import Say
 from searchengine.settings import load_settings
 
 MODEL_FILES = ("model.xml", "model.bin")
+TEXT_FILES = ("text.xml", "text.bin", "text.json")
 _MANIFEST = "export.json"
 _UNFINISHED = ".unfinished-"
 _QUICKLY_HASHED = 1 << 20  # bytes
@@ -78,7 +82,8 @@ def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | No
     folder = entry_folder(spec)
     try:
         manifest = parse_json((folder / _MANIFEST).read_text(encoding="utf-8"))
-        whole = all(_unchanged(folder / name, manifest["files"][name], thorough) for name in MODEL_FILES)
+        files = {name: manifest["files"][name] for name in {*MODEL_FILES, *manifest["files"]}}
+        whole = all(_unchanged(folder / name, known, thorough) for name, known in files.items())
         parts = tuple(int(part) for part in manifest["parts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -122,7 +127,7 @@ def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
 def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) -> None:
     """Complete an entry: its files are flushed and described."""
     files = {}
-    for name in MODEL_FILES:
+    for name in sorted(file.name for file in folder.iterdir() if file.name in (*MODEL_FILES, *TEXT_FILES)):
         flush(folder / name)
         info = (folder / name).stat()
         files[name] = {
@@ -207,7 +212,7 @@ def entries() -> list[CacheEntry]:
     for folder in models_folder().glob("*"):
         with contextlib.suppress(OSError):
             files = {file.name: file.stat().st_size for file in folder.iterdir()}
-            if not _FINGERPRINT.fullmatch(folder.name) or files.keys() - {*MODEL_FILES, _MANIFEST}:
+            if not _FINGERPRINT.fullmatch(folder.name) or files.keys() - {*MODEL_FILES, *TEXT_FILES, _MANIFEST}:
                 continue  # not ours
             indexes = tuple(users.get(folder.name, ()))
             used = folder.stat().st_mtime

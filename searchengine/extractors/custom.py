@@ -7,7 +7,7 @@ Keras's own or would run a program are refused by name, before TensorFlow is loa
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,21 +171,37 @@ def check_config(file: Path) -> None:
         raise ExtractorError(f"{file} was saved by Keras 2 ({version}), which Keras 3 does not load. {_SAVE_AGAIN}")
     # What it was compiled with, its own losses for example, is not loaded: compile=False.
     for entry in _objects({**config, "compile_config": None}):
-        kind = str(entry["class_name"])
-        inner = entry.get("config")
-        name = inner.get("name") if isinstance(inner, dict) else None
-        which = f"the layer {name!r} ({kind})" if name else kind
-        if kind.rpartition(".")[2] in _PROGRAMS:
+        if _runs_a_program(entry):
             raise ExtractorError(
-                f"{file} holds {which}: a program, which would be run unseen. Save the model without it; most are a "
-                "layer that exists (Rescaling, Normalization, UnitNormalization) or a keras.ops call."
+                f"{file} holds {_title(entry)}: a program, which would be run unseen. Save the model without it; most "
+                "are a layer that exists (Rescaling, Normalization, UnitNormalization) or a keras.ops call."
             )
-        package = str(entry.get("module") or "keras").partition(".")[0]
-        if package not in ("keras", "builtins") or ">" in str(entry.get("registered_name")):  # "package>class"
+        if not _is_of(entry, ("keras", "builtins")):
             raise ExtractorError(
-                f"{file} holds {which}, whose code is not Keras's own and not in the file. Build the model without it, "
-                "copy the weights over, and save it again: model.save('mine.keras')."
+                f"{file} holds {_title(entry)}, whose code is not Keras's own and not in the file. Build the model "
+                "without it, copy the weights over, and save it again: model.save('mine.keras')."
             )
+
+
+def foreign_objects(config: Any, packages: Sequence[str]) -> list[str]:
+    """What a saved configuration has that is not the code of these packages, or would run a program; for people."""
+    return [_title(entry) for entry in _objects(config) if _runs_a_program(entry) or not _is_of(entry, packages)]
+
+
+def _title(entry: Mapping[str, Any]) -> str:
+    kind, inner = str(entry["class_name"]), entry.get("config")
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return f"the layer {name!r} ({kind})" if name else kind
+
+
+def _runs_a_program(entry: Mapping[str, Any]) -> bool:
+    return str(entry["class_name"]).rpartition(".")[2] in _PROGRAMS
+
+
+def _is_of(entry: Mapping[str, Any], packages: Sequence[str]) -> bool:
+    module = str(entry.get("module") or "keras").partition(".")[0]
+    registered = str(entry.get("registered_name") or "").rpartition(">")[0]  # "package>class"
+    return module in packages and (not registered or registered in packages)
 
 
 def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The tasks of the subprocess: describe a network, or export a model to OpenVINO. With OpenVINO, searching and serving
-load TensorFlow nowhere else.
+"""The tasks of the subprocess: describe a network, download a preset, or export a model to OpenVINO. With OpenVINO,
+searching and serving load TensorFlow nowhere else.
 
 ``python -m searchengine.extractors.export TASK``; see ``worker``.
 """
@@ -11,13 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from searchengine.errors import ExtractorError
-from searchengine.extractors import cache, worker
-from searchengine.extractors.building import BuiltModel
+from searchengine.extractors import cache, presets, worker
+from searchengine.extractors.building import BuiltModel, TextModel
 from searchengine.extractors.frameworks import export_openvino, import_openvino
 from searchengine.extractors.layers import describe_network
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.extractors.text_tower import Tokenizer
 from searchengine.progress import Say
 
 # The exported model may differ from Keras by this much of the length of a feature, or it is not used.
@@ -46,22 +50,35 @@ def export_model(spec: ExtractorSpec, weights: Path, folder: Path, say: Say) -> 
     say("exporting ...")
     export_openvino(built.model, folder / cache.MODEL_FILES[0])
     compare(built, folder / cache.MODEL_FILES[0])
+    if built.text is not None:
+        export_text(built.text, folder)
     cache.write_manifest(folder, spec.network, built.parts)
     return sum(built.parts)
 
 
 def compare(built: BuiltModel, xml: Path) -> None:
     """Run both on noise: ExtractorError where they differ."""
-    import numpy as np
-
     height, width, _ = built.model.input_shape[1:]
     probe = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    expected = np.asarray(built.model(probe, training=False))
+    _compare(built.model, xml, probe, built.parts)
+
+
+def export_text(text: TextModel, folder: Path) -> None:
+    """Export a text tower, and run it once beside Keras: ExtractorError where they differ."""
+    xml, _, rules = (folder / name for name in cache.TEXT_FILES)
+    export_openvino(text.model, xml)
+    probe = Tokenizer(text.rules)(["a photo of a cat", "two dogs in the snow, far away"])
+    _compare(text.model, xml, probe, (int(text.model.output_shape[1]),))
+    rules.write_text(text.rules.to_json(), encoding="utf-8")
+
+
+def _compare(model: Any, xml: Path, probe: NDArray[Any], parts: tuple[int, ...]) -> None:
+    expected = np.asarray(model(probe, training=False))
     if not np.isfinite(expected).all():
         raise ExtractorError("The model gives features that are not numbers: its weights are damaged.")
     compiled = import_openvino().Core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     exported = compiled({0: probe})[0]
-    ends = np.cumsum(built.parts)[:-1]
+    ends = np.cumsum(parts)[:-1]
     for ours, keras in zip(np.split(exported, ends, axis=1), np.split(expected, ends, axis=1), strict=True):
         error = np.linalg.norm(ours - keras) / max(float(np.linalg.norm(keras)), 1e-12)
         if not error <= _TOLERANCE:
@@ -71,5 +88,9 @@ def compare(built: BuiltModel, xml: Path) -> None:
 
 
 if __name__ == "__main__":
-    tasks: dict[str, worker.Task] = {"describe": lambda request, say: describe(request), "export": export}
+    tasks: dict[str, worker.Task] = {
+        "describe": lambda request, say: describe(request),
+        "export": export,
+        "download": presets.download,
+    }
     sys.exit(worker.serve(tasks[sys.argv[1]]))

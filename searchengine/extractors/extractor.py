@@ -12,7 +12,7 @@ from PIL import Image
 
 from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, DecodedImage, Part, decode, read_image, resize
+from searchengine.images import MAX_PIXELS, WHOLE, DecodedImage, Part, Resizing, decode, read_image, resize
 from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.exif import exif_orientation
 from searchengine.images.rgb import to_rgb, upright
@@ -109,10 +109,16 @@ def preprocess(
         at_least=spec.decoded_at_least,
         size=spec.input_size,
         part=part,
+        how=resizing_of(spec),
         preview=preview,
         max_pixels=max_pixels,
         profiles=not spec.full_decode,
     )
+
+
+def resizing_of(spec: ExtractorSpec) -> Resizing:
+    """How pictures are brought to the input size."""
+    return WHOLE if spec.resizing is None else Resizing.parse(spec.resizing)
 
 
 def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -145,9 +151,10 @@ def input_pixels(
 ) -> NDArray[np.uint8]:
     """An image, or a part of it, in the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
     if isinstance(image, np.ndarray):
-        return resize(_checked(image), spec.input_size, part)
+        return resize(_checked(image), spec.input_size, part, resizing_of(spec))
     if isinstance(image, Image.Image):
-        return resize(_of_pillow(image, profiles=not spec.full_decode), spec.input_size, part)
+        pixels = _of_pillow(image, profiles=not spec.full_decode)
+        return resize(pixels, spec.input_size, part, resizing_of(spec))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return preprocess(spec, bytes(image), max_pixels, part=part).pixels
     if isinstance(image, (str, os.PathLike)):

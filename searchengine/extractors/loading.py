@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.errors import ExtractorError, QueryError
-from searchengine.extractors import cache, worker
+from searchengine.extractors import cache, models, worker
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
-from searchengine.extractors.source import ExtractorOptions, is_model_file
+from searchengine.extractors.source import ExtractorOptions
 from searchengine.extractors.sources import source_asked_for, source_of
 from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name
 from searchengine.files import file_size
@@ -39,7 +39,8 @@ def spec_of(options: ExtractorOptions) -> ExtractorSpec:
     for name in options.layers:
         if options.layers.count(name) > 1:
             raise ExtractorError(f"The layer {name} is asked for twice.")
-    model = options.model if is_model_file(options.model) else str(options.model).lower()
+    name = str(options.model).lower()
+    model = name if name in models.names() else options.model
     return source_asked_for(model).spec(replace(options, model=model))
 
 

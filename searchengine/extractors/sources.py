@@ -11,8 +11,9 @@ from searchengine.extractors import models
 from searchengine.extractors.custom import CustomSource
 from searchengine.extractors.layers import LayerInfo
 from searchengine.extractors.packaged import PackagedSource
+from searchengine.extractors.presets import PresetSource
 from searchengine.extractors.published import PublishedSource
-from searchengine.extractors.source import ModelLine, ModelSource, is_model_file
+from searchengine.extractors.source import ModelLine, ModelSource, is_model_file, is_preset_folder
 from searchengine.extractors.spec import closest_first
 
 
@@ -25,6 +26,8 @@ def source_of(model: str) -> ModelSource:
         return PublishedSource()
     if model == models.CUSTOM:
         return CustomSource()
+    if models.is_preset(model):
+        return PresetSource()
     unknown = f"This version has no model {model!r}: update the program, or rebuild the index with another --model."
     return ModelSource(models.facts(model).missing or unknown)
 
@@ -34,13 +37,16 @@ def source_asked_for(model: str | Path) -> ModelSource:
     if is_model_file(model):
         return source_of(models.CUSTOM)
     name, known = str(model), models.names()
-    if name in known:
+    if is_preset_folder(name):
+        return PresetSource()
+    if name in known or "://" in name:
         return source_of(name)
     if name != models.IMPORTED and (missing := models.facts(name).missing):
         raise UnknownNameError(missing)
     choice = ", ".join(closest_first(name, known))
     raise UnknownNameError(
-        f"There is no model {name!r}. Choose one of: {choice}. Or give the path of your own .keras file."
+        f"There is no model {name!r}. Choose one of: {choice}. Or give the path of your own .keras file or of "
+        "a preset of KerasHub."
     )
 
 
@@ -57,8 +63,8 @@ class ModelLayers:
 
 
 def listed_models() -> list[ModelLine]:
-    """Every model that has a name: the packaged ones, then those of keras.applications, family by family."""
-    return [line for source in (PackagedSource(), PublishedSource()) for line in source.listed()]
+    """Every model that has a name: the packaged ones, those of keras.applications, and those of KerasHub."""
+    return [line for source in (PackagedSource(), PublishedSource(), PresetSource()) for line in source.listed()]
 
 
 def layers_of(model: str) -> ModelLayers:

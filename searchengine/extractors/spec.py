@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 from searchengine.errors import ExtractorError, UnknownNameError
-from searchengine.extractors.models import CUSTOM, IMPORTED, facts
+from searchengine.extractors.models import CUSTOM, IMPORTED, facts, is_preset
 from searchengine.files import parse_json
 
 NORMALIZATIONS = ("l2", "none")
@@ -28,7 +28,8 @@ class ExtractorSpec:
     resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, see ``decoded_at_least``.
     Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each normalised by
     itself before the whole, if it is normalised at all. ``preprocessing`` is one of ``building.PREPROCESSINGS`` for a
-    custom model, and None for the others, which have a fixed one.
+    custom model, and None for the others, which have a fixed one. ``resizing`` is how pictures are resized where it is
+    not as usual, see ``images.Resizing``.
     Precision and device are not part of it: they change a feature by less than what is compared.
     """
 
@@ -40,6 +41,7 @@ class ExtractorSpec:
     input_size: tuple[int, int]
     full_decode: bool
     preprocessing: str | None = None
+    resizing: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -111,13 +113,15 @@ class ExtractorSpec:
         kind, _, digest = self.weights.partition(":")
         if kind != "sha256":
             return None
-        return f"{'file' if self.model == CUSTOM else 'own weights'} {digest[:8]}"
+        kind = "file" if self.model == CUSTOM else "weights" if is_preset(self.model) else "own weights"
+        return f"{kind} {digest[:8]}"
 
     def to_json(self) -> str:
         """Canonical: equal specs give equal text."""
         values = asdict(self)
-        if self.preprocessing is None:  # so that specs from before this field existed keep their fingerprints
-            del values["preprocessing"]
+        for later in ("preprocessing", "resizing"):  # specs from before such a field keep their fingerprints
+            if values[later] is None:
+                del values[later]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -129,7 +133,8 @@ class ExtractorSpec:
             spec = cls(**{**values, "input_size": (int(height), int(width))})
         except (KeyError, TypeError, ValueError) as error:
             raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.") from error
-        words = (spec.model, spec.pooling, spec.normalize, spec.weights, spec.layer or "", spec.preprocessing or "")
+        optional = (word or "" for word in (spec.layer, spec.preprocessing, spec.resizing))
+        words = (spec.model, spec.pooling, spec.normalize, spec.weights, *optional)
         if not all(isinstance(word, str) for word in words) or not isinstance(spec.full_decode, bool):
             raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.")
         return spec

@@ -1,20 +1,24 @@
 """Find, check and decode image files: RGB, upright, bounded."""
 
 from searchengine.images.browser import for_browser, thumbnail
-from searchengine.images.decoding import DECODING, DecodedImage, Part, average_colour, decode, read_image, resize
+from searchengine.images.decoding import DECODING, DecodedImage, decode, read_image
 from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import MAX_PIXELS
+from searchengine.images.resizing import FILTERS, WHOLE, Part, Resizing, average_colour, resize
 
 __all__ = [
     "DECODING",
+    "FILTERS",
     "HEAD_BYTES",
     "LINKS_OUT",
     "MAX_PIXELS",
+    "WHOLE",
     "DecodedImage",
     "FoundFile",
     "LeftOut",
     "Part",
+    "Resizing",
     "Unreadable",
     "Walk",
     "average_colour",

@@ -8,9 +8,10 @@ from PIL import Image
 
 from searchengine.errors import NotAnImageError
 from searchengine.images.colour import to_srgb
-from searchengine.images.decoding import ImageSource, shrink, within
+from searchengine.images.decoding import ImageSource
 from searchengine.images.formats import FORMATS, HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import isolated
+from searchengine.images.resizing import shrink, within
 
 THUMBNAIL_QUALITY = 82
 FULL_QUALITY = 90

@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from searchengine.compat import pillow_warnings_ignored
-from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError, QueryError
+from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import read_regular
 from searchengine.images import depth
 from searchengine.images.colour import profile_of, to_srgb
@@ -31,14 +30,12 @@ from searchengine.images.isolation import (
 )
 from searchengine.images.opening import open_image
 from searchengine.images.repair import repaired
+from searchengine.images.resizing import WHOLE, Part, Resizing, resized, shrink, within
 from searchengine.images.rgb import shows_nothing, swaps_sides, to_rgb, upright
 
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
 # renditions are drawn again, and indexes made before say that they are older.
 DECODING = 3
-
-Part: TypeAlias = tuple[float, float, float, float]
-"""Left, top, width and height of a part of a picture, as fractions of the upright picture."""
 
 _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
 
@@ -66,6 +63,7 @@ def decode(
     at_least: tuple[int, int] | None = None,
     size: tuple[int, int] | None = None,
     part: Part | None = None,
+    how: Resizing = WHOLE,
     preview: int | None = None,
     max_pixels: int = MAX_PIXELS,
     profiles: bool = True,
@@ -74,7 +72,7 @@ def decode(
 
     ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long as
     the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at a
-    reduced size. With ``size``, (height, width), the pixels, or those of a ``part``, are resized as by ``resize``,
+    reduced size. With ``size``, (height, width), the pixels, or those of a ``part``, are resized as ``resize`` does it,
     faster than with two calls. ``preview`` is the longest side of a small copy. With ``profiles`` False the numbers are
     taken as they are stored, whatever colour profile the file has. Thread-safe; the decoders release the GIL, or run in
     a process of their own: see ``isolation``.
@@ -91,7 +89,7 @@ def decode(
     if preview is not None:
         small = np.asarray(to_srgb(shrink(image, within(image.size, preview)), source.profile))
     if size is not None:
-        image = _resized(image, size, part)
+        image = resized(image, size, part, how)
     if profiles:
         image = to_srgb(image, source.profile)
     width, height = source.size
@@ -113,44 +111,6 @@ def read_image(file: str | os.PathLike[str]) -> bytes:
         return read_regular(file)
     except OSError as error:
         raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error
-
-
-def resize(pixels: NDArray[np.uint8], size: tuple[int, int], part: Part | None = None) -> NDArray[np.uint8]:
-    """Resize an (h, w, 3) uint8 image, or a part of it, to ``size``, (height, width), by Pillow's bicubic filter.
-
-    Returns a new array even where the size is already right.
-    """
-    if part is None and pixels.shape[:2] == tuple(size):
-        return pixels.copy()
-    return np.array(_resized(Image.fromarray(pixels), size, part))
-
-
-def _resized(image: Image.Image, size: tuple[int, int], part: Part | None) -> Image.Image:
-    box = None
-    if part is not None:
-        left, top, width, height = part
-        right, bottom = min(left + width, 1.0) * image.width, min(top + height, 1.0) * image.height
-        box = left * image.width, top * image.height, right, bottom
-        if min(box[2] - box[0], box[3] - box[1]) < 1:
-            raise QueryError("The box is less than a pixel of this picture wide or high. Draw a larger one.")
-    return image.resize((size[1], size[0]), Image.Resampling.BICUBIC, box)
-
-
-def within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """(width, height) shrunk in proportion to a longer side of at most ``max_side``; at least one pixel each."""
-    scale = min(1.0, max_side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An image for people to look at, of a smaller (width, height)."""
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-
-
-def average_colour(pixels: NDArray[np.uint8]) -> str:
-    """The mean of (h, w, 3) uint8 pixels as ``"#rrggbb"``, exact to one step in 255."""
-    mean = Image.fromarray(pixels).resize((1, 1), Image.Resampling.BOX)
-    return "#" + mean.tobytes().hex()
 
 
 # Modes of Pillow's whose profiles have to be applied before the conversion to RGB, and what the profiles are for.

@@ -96,13 +96,18 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
-@functools.lru_cache(maxsize=64)
-def _likeness(text: str) -> NDArray[np.float32]:
-    """How like each class a text is, (1000,) float32; about 1 for the name of a class. QueryError."""
+def few_words(text: str) -> str:
+    """A text with single blanks; QueryError for one that is empty or too long."""
     words = " ".join(text.split())
     if not words or len(words) > MAX_LENGTH:
         raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH} characters.")
-    return np.asarray(class_vectors() @ _encoder().embed([words])[0], dtype=np.float32)
+    return words
+
+
+@functools.lru_cache(maxsize=64)
+def _likeness(text: str) -> NDArray[np.float32]:
+    """How like each class a text is, (1000,) float32; about 1 for the name of a class. QueryError."""
+    return np.asarray(class_vectors() @ _encoder().embed([few_words(text)])[0], dtype=np.float32)
 
 
 class Words:

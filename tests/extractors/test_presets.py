@@ -1,0 +1,210 @@
+"""CLIP, SigLIP and DINOv2: small presets with random weights, beside what KerasHub makes of the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from searchengine.cli.main import main
+from searchengine.engine import SearchEngine
+from searchengine.errors import ExtractorError, MissingPackageError, QueryError, UnknownNameError
+from searchengine.extractors import cache, load_extractor, make_spec
+from searchengine.extractors.models import FAMILIES, presets
+from searchengine.extractors.presets import read_preset
+from searchengine.extractors.text_tower import TextTower, Tokenizer, TokenRules
+from searchengine.images import Resizing, resize
+from searchengine.query import Query
+from tests.extractors.presets_by_keras_hub import RESIZINGS, TEXTS
+
+pytestmark = pytest.mark.slow
+TWO_TOWERS = ("clip", "siglip", "siglip2")
+SIZES = ((400, 300), (32, 32), (28, 28), (55, 97), (20, 24))  # (width, height)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Presets, pictures, what KerasHub makes of them, and exported models; made once, by one process."""
+    folder = tmp_path_factory.mktemp("presets")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for number, (width, height) in enumerate(SIZES):
+        coarse = rng.integers(50, 206, (5, 7, 3), dtype=np.uint8)  # so that bicubic resizing leaves nothing to clip
+        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST)
+        picture.save(folder / "pictures" / f"{number}.png")
+    script = Path(__file__).with_name("presets_by_keras_hub.py")
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": str(Path(__file__).parent.parent.parent),
+        "SEARCHENGINE_CACHE_DIR": str(folder / "cache"),
+    }
+    command = [sys.executable, script, folder, *sorted((folder / "pictures").iterdir())]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def exported(made: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHENGINE_CACHE_DIR", str(made / "cache"))
+
+
+@pytest.fixture(scope="module")
+def index(made: Path) -> Path:
+    """Of the pictures, by the whole program: the subprocess exports both towers."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SEARCHENGINE_CACHE_DIR", str(made / "cache"))
+        options = ["--index-dir", str(made / "index"), "--precision", "float32"]
+        assert main(["index", str(made / "pictures"), "--model", str(made / "clip"), *options]) == 0
+    return made / "index"
+
+
+def cosines(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "dinov2"])
+def test_features_are_those_of_kerashub(made: Path, index: Path, name: str) -> None:
+    extractor = load_extractor(made / name, precision="float32")
+    ours = extractor.embed(sorted((made / "pictures").iterdir()))
+    with np.load(made / f"{name}.npz") as theirs:
+        equal = cosines(ours, theirs["features"])
+    # Resized pixels are rounded to 8 bits, which KerasHub does not, and these networks make much of it.
+    assert equal.min() >= 0.99
+    assert np.median(equal) >= 0.999
+    assert equal[SIZES.index((28, 28) if name == "dinov2" else (32, 32))] >= 0.99999
+
+
+@pytest.mark.parametrize("how", RESIZINGS)
+def test_pictures_are_resized_as_by_keras(made: Path, how: str) -> None:
+    with np.load(made / "resized.npz") as theirs:
+        for number in range(len(SIZES)):
+            pixels = np.asarray(Image.open(made / "pictures" / f"{number}.png"))
+            off = np.abs(resize(pixels, (24, 32), how=Resizing.parse(how)) - theirs[f"{how} {number}"])
+            assert off.max() <= (1.6 if "antialias" in how else 0.6)  # Pillow rounds twice
+
+
+def test_a_way_to_resize_has_one_spelling() -> None:
+    assert [str(Resizing.parse(how)) for how in RESIZINGS] == RESIZINGS
+    for text in ("nearest", "bicubic bicubic", "crop"):
+        with pytest.raises(ValueError, match="no way to resize"):
+            Resizing.parse(text)
+
+
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_words_are_those_of_kerashub(made: Path, index: Path, name: str) -> None:
+    model = cache.lookup(make_spec(made / name))
+    assert model is not None
+    rules = TokenRules.from_json((model.xml.parent / "text.json").read_text())
+    with np.load(made / f"{name}.npz") as theirs:
+        assert np.array_equal(Tokenizer(rules)(TEXTS), theirs["tokens"])
+        assert cosines(TextTower(model.xml.parent).embed(TEXTS), theirs["vectors"]).min() >= 0.9999
+
+
+def test_an_index_is_searched_by_the_text_tower(made: Path, index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load(made / "clip.npz") as theirs:
+        text = theirs["vectors"][0] / np.linalg.norm(theirs["vectors"][0])
+        expected = np.argsort(-cosines(np.tile(text, (len(SIZES), 1)), theirs["features"]))
+    with closing(SearchEngine.open(index, precision="float32")) as engine:
+        results = engine.search(Query(text=TEXTS[0]))
+        assert [int(Path(hit.path).stem) for hit in results] == expected.tolist()
+        assert (results.metric, results.ranked_by, results.doubt) == ("cosine", "the words", None)
+        assert engine.search(made / "pictures" / "2.png")[0].path == "2.png"
+        assert engine.search(Query(text="2.png"))[0].path == "2.png"  # a name comes first, as in every index
+        with pytest.raises(QueryError, match="a few words"):
+            engine.search(Query(text="x" * 501))
+    assert main(["words", "--index-dir", str(index)]) == 0
+    assert "5 images can be searched" in capsys.readouterr().out
+    assert main(["tags", "--index-dir", str(index)]) == 1
+    assert "CLIP knows no fixed classes" in capsys.readouterr().err
+    assert main(["index", str(made / "pictures"), "--index-dir", str(index)]) == 0
+    assert "5 unchanged" in capsys.readouterr().out
+
+
+def test_serving_loads_neither_tensorflow_nor_kerashub(index: Path) -> None:
+    code = (
+        "import sys\n"
+        "from searchengine.engine import SearchEngine\n"
+        "from searchengine.query import Query\n"
+        "from searchengine.web import create_app\n"
+        "engine = SearchEngine.open(sys.argv[1], precision='float32')\n"
+        "engine.warm()\n"
+        "assert len(engine.search(Query(text='a cat'))) == 5\n"
+        "assert not {'tensorflow', 'keras', 'keras_hub'} & set(sys.modules), sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, index], check=True)
+
+
+def test_dinov2_knows_no_words(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--index-dir", str(tmp_path / "index"), "--precision", "float32"]
+    assert main(["index", str(made / "pictures"), "--model", str(made / "dinov2"), *options]) == 0
+    assert main(["words", "--index-dir", str(tmp_path / "index")]) == 1
+    assert "trained on pictures alone, and knows no words" in capsys.readouterr().err
+    with closing(SearchEngine.open(tmp_path / "index")) as engine, pytest.raises(QueryError, match="pictures alone"):
+        engine.search(Query(text="cat"))
+
+
+def test_the_presets_that_are_listed_are_those_of_kerashub(made: Path) -> None:
+    known = json.loads((made / "known.json").read_text())
+    assert {name: [line.family, line.parameters] for name, line in presets().items()} == known
+    assert {line.family for line in presets().values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("config.json", {"class_name": "BertBackbone"}, "is a BertBackbone"),
+        ("config.json", {"registered_name": "mine>CLIPBackbone"}, "is a CLIPBackbone"),
+        ("config.json", {"more": {"class_name": "Lambda", "config": {"name": "run"}}}, "the layer 'run'"),
+        ("config.json", {"more": {"class_name": "Own", "module": "os.path"}}, "Own, whose code is not"),
+        ("config.json", None, "cannot be read"),
+        ("image_converter.json", {"config": {"interpolation": "lanczos3"}}, "not supported: lanczos3"),
+        ("image_converter.json", {"config": {"image_size": [64, 64]}}, "contradicts itself"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_says_why(
+    made: Path, tmp_path: Path, file: str, change: dict[str, object] | None, reason: str
+) -> None:
+    folder = tmp_path / "preset"
+    shutil.copytree(made / "clip", folder)
+    values = json.loads((folder / file).read_text())
+    (folder / file).write_text("{" if change is None else json.dumps({**values, **change}))
+    with pytest.raises(ExtractorError, match=reason):
+        read_preset(folder)
+    (folder / file).unlink()
+    with pytest.raises(ExtractorError, match=f"has no {file}"):
+        read_preset(folder)
+
+
+def test_what_is_not_asked_of_a_preset(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ({"layer": "head"}, {"pooling": "avg"}, {"input_size": 64}, {"weights": "mine.h5"}):
+        with pytest.raises(ExtractorError, match="leave out --"):
+            make_spec(made / "clip", **options)
+    with pytest.raises(UnknownNameError, match="clip_vit_base_patch16"):
+        make_spec("clip_vit_base_patch17")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r'pip install "searchengine\[clip\]"'):
+        make_spec("clip_vit_base_patch16")
+
+
+@pytest.fixture(params=["siglip2", "clip"])
+def rules(request: pytest.FixtureRequest, made: Path, index: Path) -> TokenRules:
+    model = cache.lookup(make_spec(made / request.param))
+    assert model is not None
+    return TokenRules.from_json((model.xml.parent / "text.json").read_text())
+
+
+def test_a_tokenizer_that_is_not_installed_is_named(rules: TokenRules, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"pip install (tokenizers|sentencepiece)"):
+        Tokenizer(rules)
