@@ -76,8 +76,8 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
     section=_MODEL,
     metavar="NAME|FILE",
     help="vgg16; efficientnet-lite0: small, fast, and installed with the program; any that `searchengine models` "
-    "lists, such as CLIP, SigLIP and DINOv2; a .keras file of your own; or the folder or address (hf://...) of a preset "
-    "of KerasHub",
+    "lists, CLIP, SigLIP and DINOv2 among them; a .keras file of your own; or the folder or address (hf://...) of a "
+    "preset of KerasHub",
 )
 @extractor_options(_MODEL, layer="for vgg16 fc2")
 @option(

@@ -285,8 +285,8 @@ def download(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    from requests import ConnectionError
+    import requests
 
-    if isinstance(error, ConnectionError) and error.request is not None and error.request.url:
+    if isinstance(error, requests.ConnectionError) and error.request is not None and error.request.url:
         return f"{urlsplit(error.request.url).hostname} cannot be reached"
     return first_line(error)

@@ -23,7 +23,7 @@ def test_the_wheel_is_the_locked_one() -> None:
     assert f"--hash=sha256:{packages.ENCODER_SHA256}" in entry
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = [*project["project"]["optional-dependencies"]["text"], *project["dependency-groups"]["encoder"]]
-    assert sorted(asked) == sorted(packages.MODULES.values())
+    assert {*asked} - {"sentencepiece>=0.2"} == {*packages.MODULES.values()}  # SigLIP alone needs that one
 
 
 def test_nothing_is_missing_here() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
 from searchengine.extractors.building import BuiltModel
+from searchengine.extractors.models import is_preset
 from searchengine.extractors.source import is_model_file
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec, check_name
@@ -74,8 +75,11 @@ def new_head(features: NDArray[np.float32], dim: int, seed: int) -> Head:
 def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Say) -> BuiltModel:
     """The backbone of a spec as a Keras model, (n, h, w, 3) uint8 -> (n, d) float32, with its weights.
 
-    Raises the errors of ``extractors.load_extractor``.
+    Raises the errors of ``extractors.load_extractor``, and LearningError for a model of KerasHub, whose layers a .keras
+    file cannot be opened with.
     """
+    if is_preset(spec.model):
+        raise LearningError(f"{spec.title.partition(',')[0]} cannot be trained here. Choose a network of Keras.")
     source = source_of(spec.model)
     return source.build(spec, source.locate(spec, weights_file, say), "float32")
 
