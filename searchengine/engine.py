@@ -46,6 +46,7 @@ class Results(Sequence[Hit]):
         metric: what the distances of the hits are measured in.
         ranked_by: how it was ranked, in words.
         start: the (1, d) float32 feature of the example that the search started from, if there is one.
+        remark: a sentence, where the search was approximate, or takes long by its metric.
         doubt: a sentence, where no image seems to show what the words of the query say.
     """
 
@@ -55,6 +56,7 @@ class Results(Sequence[Hit]):
     metric: str
     ranked_by: str
     start: NDArray[np.float32] | None = None
+    remark: str | None = None
     doubt: str | None = None
 
     @overload
@@ -71,17 +73,20 @@ class Results(Sequence[Hit]):
         return iter(self.hits)
 
 
-def open_index(index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
+def open_index(
+    index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None, exact: bool = False
+) -> LocalIndex:
     """Open an index for reading; no model is needed.
 
     Args:
         index_dir: the index folder.
         images_dir: where the image folder is now, if it has moved since it was indexed.
+        exact: search exactly, even where there is a structure for approximate search.
 
     Raises:
         IndexNotFoundError, IndexVersionError, IndexDamagedError
     """
-    return LocalIndex.open(index_dir, images_dir=images_dir)
+    return LocalIndex.open(index_dir, images_dir=images_dir, exact=exact)
 
 
 class SearchEngine:
@@ -106,6 +111,7 @@ class SearchEngine:
         images_dir: str | os.PathLike[str] | None = None,
         precision: str = "auto",
         runtime: str = "auto",
+        exact: bool = False,
     ) -> SearchEngine:
         """Open the index in a folder, to be searched with the extractor that made it.
 
@@ -114,11 +120,12 @@ class SearchEngine:
             images_dir: where the image folder is now, if it has moved since it was indexed.
             precision: "auto", "float32" or "bfloat16", of the model that embeds queries.
             runtime: "auto", "openvino" or "keras".
+            exact: search exactly, even where there is a structure for approximate search.
 
         Raises:
             IndexNotFoundError, IndexVersionError, IndexDamagedError
         """
-        return cls(open_index(index_dir, images_dir=images_dir), precision=precision, runtime=runtime)
+        return cls(open_index(index_dir, images_dir=images_dir, exact=exact), precision=precision, runtime=runtime)
 
     # -- search -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +173,9 @@ class SearchEngine:
             ranking = self._by_words(query, ranking)
             ranked_by = f"the words and {ranked_by}" if ranked_by else "the words"
         assert ranking is not None
-        results = _results(query, ranking, ranked_by, start, newest)
+        results = replace(
+            _results(query, ranking, ranked_by, start, newest), remark=self.index.search_remark(ranking.metric)
+        )
         if query.text is None or query.examples or ranking.first:  # what is called so is no matter of doubt
             return results
         return self._with_doubt(query.text, results)

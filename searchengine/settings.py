@@ -23,6 +23,7 @@ MAX_K = 500
 DEFAULT, ENVIRONMENT, FLAG = "default", "environment", "flag"  # where a value comes from; or the name of a file
 Precision = Literal["auto", "float32", "bfloat16"]
 Runtime = Literal["auto", "openvino", "keras"]
+Approximate = Literal["auto", "off", "on"]
 
 _FILE = "searchengine.toml"
 _FILE_VARIABLE = "SEARCHENGINE_CONFIG"
@@ -80,6 +81,8 @@ class Settings(BaseModel):
     ray_cpus: int = Field(1, ge=1)
     ray_gpus: float = Field(0, ge=0)
     ray_store_mb: int = Field(128, ge=80)
+    # approximate search: auto: where an exact search would take long; off: neither built nor used
+    ann: Approximate = "auto"
     # the largest upload, in 10^6 bytes and 10^6 pixels
     max_upload_mb: int = Field(25, ge=1, le=1000)
     max_upload_megapixels: int = Field(80, ge=1, le=1000)

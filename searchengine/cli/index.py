@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +118,7 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
 )
 @flag("--relocate", section=_RUN, help="the folders of the index have moved to these places")
 @flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
-@settings_options(*RAY, "index_dir", "precision", "runtime")
+@settings_options(*RAY, "index_dir", "precision", "runtime", "ann")
 @json_flag
 def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: bool, **flags: Any) -> int:
     """Make an index of one or more folders of images, or bring it up to date.
@@ -128,7 +130,7 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
     from searchengine.progress import Bar
 
     folder = settings.index_dir[0]
-    flags |= {name: getattr(settings, name) for name in ("precision", "runtime", *RAY)}
+    flags |= {name: getattr(settings, name) for name in ("precision", "runtime", "ann", *RAY)}
     with Bar() as bar:
         summary = update_index(images, folder, progress=bar, **flags)
     if as_json:
@@ -149,3 +151,40 @@ def summarize(summary: Summary) -> str:
     names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing", "vanished", "dated")
     counts = ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))
     return f"{summary.images} images ({counts or 'nothing to do'}) in {summary.seconds:.1f} s"
+
+
+_ANN = """\
+examples:
+  searchengine ann
+  searchengine ann --remove
+"""
+
+
+@verb("ann", "build what makes searches of a large index quick", _ANN)
+@flag("--remove", help="delete it: searches are exact again")
+@settings_options("index_dir")
+@json_flag
+def ann(settings: Settings, remove: bool, as_json: bool) -> int:
+    """Build the structure for approximate search of an index, whatever its size, and measure how much it finds.
+
+    `searchengine index` does so by itself where an exact search takes longer than 50 ms, unless --ann off is given.
+    """
+    from searchengine.derived import timestamp
+    from searchengine.index import building, lock
+    from searchengine.index.local import LocalIndex
+    from searchengine.progress import Bar
+
+    folder = settings.index_dir[0]
+    with closing(LocalIndex.open(folder, exact=True)) as index, lock.writing(folder, timestamp()), Bar() as bar:
+        if remove:
+            building.remove(folder)
+            sheet = None
+        else:
+            sheet = building.build(folder, index.state(), bar)
+    if as_json:
+        print_json(None if sheet is None else asdict(sheet))
+    elif sheet is None:
+        print_result(f"{folder}: searches are exact")
+    else:
+        print_result(f"{folder}: quick search finds {sheet.found} of what exact search finds ({sheet.factory})")
+    return 0

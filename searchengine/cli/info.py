@@ -29,10 +29,11 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
     from searchengine.indexing.model import decoding_remark
 
     index = open_index(settings.index_dir[0])
+    approximation = index.approximation()
     status = index.status()
     skipped = index.skipped() if show_skipped else []
     if as_json:
-        facts = {**asdict(status), "metric": index.metric}
+        facts = {**asdict(status), "metric": index.metric, "approximate": approximation and asdict(approximation)}
         if show_skipped:
             facts["skipped_files"] = [{"path": path, "reason": reason} for path, reason in skipped]
         print_json(facts)
@@ -44,6 +45,10 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
     print_result(f"metric     {index.metric}")
     print_result(f"on disk    {file_size(status.bytes)}")
     print_result(f"updated    {status.updated}")
+    if approximation is not None:
+        print_result(
+            f"search     quick: finds {approximation.found} of what exact search finds ({approximation.factory})"
+        )
     if status.run is not None:
         state = "under way" if status.run.active else "stopped; the same command resumes it"
         print_result(f"run        {status.run.done} of {status.run.total} files, {state}")

@@ -49,6 +49,7 @@ VERBS = {
     "serve": ("serve", "serve"),
     "prepare": ("serve", "prepare"),
     "info": ("info", "info"),
+    "ann": ("index", "ann"),
     "verify": ("info", "verify"),
     "config": ("info", "config"),
     "models": ("info", "models"),

@@ -23,6 +23,7 @@ Decorator = Callable[[Function], Function]
 
 PRECISIONS = ("auto", "float32", "bfloat16")  # as settings.Precision and Runtime, which would load Pydantic for --help
 RUNTIMES = ("auto", "openvino", "keras")
+APPROXIMATE = ("auto", "off", "on")
 POOLINGS = ("none", "avg", "max", "gem")
 PREPROCESSINGS = ("none", "unit", "tf", "torch", "caffe")
 
@@ -314,6 +315,12 @@ _SETTINGS: dict[str, Decorator[Any]] = {
         type=COUNT,
         help="shared memory for Ray where it is started for the run, in 10^6 bytes (default: 128)",
     ),
+    "ann": option(
+        "--ann",
+        type=choice(*APPROXIMATE),
+        help="quick, approximate search (FAISS): auto: where an exact search would take longer than 50 ms; on: always; "
+        "off: never (default: $SEARCHENGINE_ANN, or auto)",
+    ),
     "bind": option(
         "--host", "bind", metavar="HOST", help="address to listen on (default: $BIND, or this machine only)"
     ),
@@ -368,7 +375,7 @@ def open_index(settings: Settings) -> LocalIndex:
     """The index that is asked for, without its model."""
     from searchengine.engine import open_index
 
-    return open_index(settings.index_dir[0], images_dir=settings.images_dir)
+    return open_index(settings.index_dir[0], images_dir=settings.images_dir, exact=settings.ann == "off")
 
 
 def open_engine(settings: Settings, folder: Path | None = None) -> SearchEngine:
@@ -380,4 +387,5 @@ def open_engine(settings: Settings, folder: Path | None = None) -> SearchEngine:
         images_dir=settings.images_dir,
         precision=settings.precision,
         runtime=settings.runtime,
+        exact=settings.ann == "off",
     )

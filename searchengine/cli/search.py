@@ -148,8 +148,8 @@ def _answer(
             print_note(f"These features have length 1: {metric_title(index.metric)} gives the same order.")
         for sentence in unknown_choices(index.facets(), query.filter) if query.filter else ():
             print_note(sentence)
-    if results.doubt:
-        print_note(results.doubt)
+    for note in filter(None, (results.doubt, results.remark)):
+        print_note(note)
     if as_json:
         print_json(_to_json(query, results, labels, votes if vote else None, vector))
         return 0
@@ -198,6 +198,7 @@ def _to_json(
         "metric": results.metric,
         "ranked_by": results.ranked_by,
         "total": results.total,
+        "remark": results.remark,
         "cursor": None if results.cursor is None else str(results.cursor),
         "hits": [{**hit.to_dict(), "labels": labels.get(hit.id, ())} for hit in results],
     }

@@ -73,8 +73,9 @@ class Searcher:
         rows, squared_norms = self._matrix, np.where(passing, self._squared_norms, np.inf)
         few = np.flatnonzero(np.isfinite(squared_norms))
         if len(few) > _FEW * len(rows) or len(few) * rows.shape[1] > _FEW_VALUES:
-            return Searcher(self._metric, rows, squared_norms, self._ids)
-        return Searcher(self._metric, rows[few], squared_norms[few], self._ids[few], few)
+            return Searcher(self._metric, rows, squared_norms, self._ids, self._positions)
+        positions = few if self._positions is None else self._positions[few]
+        return Searcher(self._metric, rows[few], squared_norms[few], self._ids[few], positions)
 
     def nearest(self, queries: NDArray[np.float32], k: int, after: Cursor | None = None) -> list[Neighbours]:
         """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id); k >= 1.
@@ -95,6 +96,10 @@ class Searcher:
         for block in _blocks(queries, self._rows):
             results += self._nearest_of_block(block, k, after)
         return [results[answer] for answer in answers]
+
+    def ranked(self, query: NDArray[np.float32], candidates: NDArray[np.int64]) -> Neighbours:
+        """All of (c,) candidates, rows that count, for one (d,) query; ordered by (distance, id)."""
+        return self._ordered(query.astype(np.float64), candidates, len(candidates))
 
     def _nearest_of_block(self, block: NDArray[np.float32], k: int, after: Cursor | None) -> list[Neighbours]:
         queries = block.astype(np.float64)

@@ -6,6 +6,7 @@ committed and, if so, reads the new rows. Answers in progress keep the state tha
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -16,24 +17,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchengine.errors import IndexDamagedError, QueryError, UnknownImageError
+from searchengine.derived import Cached
+from searchengine.errors import IndexDamagedError, MissingPackageError, QueryError, UnknownImageError
 from searchengine.index import columns, lock, state
+from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import Columns, Mask
+from searchengine.index.exact import Searcher
 from searchengine.index.features import is_whole
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import NO_IMAGE, State
+from searchengine.index.structure import STRUCTURE, Structure, StructureSheet, structures
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
+
+_log = logging.getLogger(__name__)
 
 
 class LocalIndex(Index):
     """An index folder, open for reading. Safe to share between threads; open it after a fork."""
 
-    def __init__(self, folder: Path, catalog: Catalog, images_dir: Path | None = None) -> None:
+    def __init__(self, folder: Path, catalog: Catalog, images_dir: Path | None = None, *, exact: bool = False) -> None:
         self.folder = folder
         self.images_dir = images_dir
+        self._exact = exact
+        # Opened for the first search. One that is put in its place is opened by a thread, while the old one answers.
+        self._structure: Cached[tuple[int, int, int] | None, Structure | None] = Cached(
+            lambda: STRUCTURE.identity(folder),
+            self._open_structure,
+            in_background=lambda old, new: old is not None and new is not None and old[0] != new[0],
+        )
         self._catalog = catalog
         self._lock = threading.RLock()  # guards the connection
         self._closing = weakref.finalize(self, catalog.close)  # if the caller does not
@@ -42,18 +56,25 @@ class LocalIndex(Index):
         self.state()
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None) -> LocalIndex:
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        images_dir: str | os.PathLike[str] | None = None,
+        exact: bool = False,
+    ) -> LocalIndex:
         """Open the index in a folder.
 
         Args:
             folder: where ``catalog.sqlite`` lies.
             images_dir: where the image folder is now, if it has moved since it was indexed.
+            exact: search exactly, even where there is a structure for approximate search.
 
         Raises:
             IndexNotFoundError, IndexVersionError, IndexDamagedError
         """
         path = Path(folder)
-        return cls(path, Catalog.open(path), None if images_dir is None else Path(images_dir))
+        return cls(path, Catalog.open(path), None if images_dir is None else Path(images_dir), exact=exact)
 
     # -- search -----------------------------------------------------------------------------------------------------
 
@@ -95,11 +116,37 @@ class LocalIndex(Index):
             raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
         if after is not None and len(block) != 1:
             raise QueryError(f"A cursor goes on with the answer to one query, not to {len(block)}.")
-        searcher = now.searcher(metric)
-        if passing is not None:
-            searcher = searcher.among(passing)
-        neighbours = searcher.nearest(block, int(k), after)
+        neighbours = self._searcher(now, metric, passing).nearest(block, int(k), after)
         return [self._hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
+
+    def _searcher(self, now: State, metric: str, passing: Mask | None) -> Searcher | ApproximateSearcher:
+        structure = self._structure_for(now, metric)
+        if structure is not None:
+            return ApproximateSearcher(structure, now, metric, passing)
+        searcher = now.searcher(metric)
+        return searcher if passing is None else searcher.among(passing)
+
+    def _structure_for(self, now: State, metric: str) -> Structure | None:
+        structure = None if self._exact else self._structure.get()
+        return structure if structure is not None and structure.serves(now, metric) else None
+
+    def approximation(self, metric: str | None = None) -> StructureSheet | None:
+        """What is known of the structure that searches by a metric use; None where they are exact."""
+        now = self.state()
+        structure = self._structure_for(now, check_metric(metric or now.metric))
+        return None if structure is None else structure.sheet
+
+    def search_remark(self, metric: str) -> str | None:
+        """For people, where searches by a metric are approximate, or take long; None where they are as usual."""
+        structure = None if self._exact else self._structure.get()
+        return None if structure is None else structure.remark(self.state(), check_metric(metric))
+
+    def _open_structure(self) -> Structure | None:
+        try:
+            return Structure.open(self.folder)
+        except (IndexDamagedError, MissingPackageError) as error:
+            _log.warning("%s", error)
+            return None
 
     def _hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
         known = {record.id: record for record in self._fetch(ids.tolist())}
@@ -301,7 +348,7 @@ class LocalIndex(Index):
         with self._lock:
             skipped, run = self._catalog.count_skipped(), self._catalog.run()
             title, updated = self._catalog.need("extractor"), self._catalog.need("updated")
-        files = [self.folder / now.features_file, *self.folder.glob("*.sqlite*")]
+        files = [self.folder / now.features_file, *self.folder.glob("*.sqlite*"), *structures(self.folder)]
         return IndexStatus(
             images=now.count,
             skipped=skipped,

@@ -36,6 +36,10 @@ class Index(Protocol):
         """
         ...
 
+    def search_remark(self, metric: str) -> str | None:
+        """For people, where searches by a metric are approximate, or take long; None where they are as usual."""
+        return None
+
     def count(self, filter: Filter = EVERYTHING) -> int:
         """How many images pass a filter."""
         ...

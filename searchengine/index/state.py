@@ -39,7 +39,7 @@ class State:
     squared_norms: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
     ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
     roots: dict[int, tuple[Path, str]]  # id -> folder, name
-    _searchers: dict[str, Searcher] = field(default_factory=dict)
+    _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict)
 
     @property
     def live(self) -> NDArray[np.int64]:
@@ -57,12 +57,18 @@ class State:
         """How many rows count."""
         return int(np.count_nonzero(self.ids != NO_IMAGE))
 
-    def searcher(self, metric: str | None = None) -> Searcher:
-        """Exact search over these rows, by the metric of the index unless another is named; UnknownNameError."""
-        metric = metric or self.metric
-        if metric not in self._searchers:  # two threads may both make one: either will do
-            self._searchers[metric] = Searcher(metric, self.rows, self.squared_norms, self.ids)
-        return self._searchers[metric]
+    def searcher(self, metric: str | None = None, first: int = 0) -> Searcher:
+        """Exact search over the rows from ``first`` on, by the metric of the index unless another is named.
+
+        UnknownNameError.
+        """
+        key = (metric or self.metric, first)
+        if key not in self._searchers:  # two threads may both make one: either will do
+            positions = np.arange(first, len(self.ids)) if first else None
+            self._searchers[key] = Searcher(
+                key[0], self.rows[first:], self.squared_norms[first:], self.ids[first:], positions
+            )
+        return self._searchers[key]
 
 
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:

@@ -29,6 +29,7 @@ class IndexingOptions:
         prune: remove what is gone even if it is more than a fifth of the images.
         prune_all: also if an image folder is empty or has lost most of its images, or its disk is not mounted.
         relocate: the image folders of the index are now at the places given.
+        ann: "auto", "on" or "off": whether a structure for approximate search is built; see ``index.building.keep_up``.
         threads: that read and decode files; None: as many as there are processors.
         commit_seconds: how long work is gathered before it becomes part of the index; up to five times as long while
             a batch for the model is not full. A killed run loses no more than that.
@@ -61,6 +62,7 @@ class IndexingOptions:
     prune: bool = False
     prune_all: bool = False
     relocate: bool = False
+    ann: str = "auto"
     threads: int | None = None
     commit_seconds: float = 1.0
     ray: str | None = None

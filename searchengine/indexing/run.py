@@ -16,9 +16,10 @@ from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
 from searchengine.images import DECODING, Walk, find
-from searchengine.index import lock, metrics
+from searchengine.index import building, lock, metrics
 from searchengine.index.database import shares_memory
 from searchengine.index.metrics import check_metric
+from searchengine.index.structure import load_faiss
 from searchengine.index.types import Batch, IndexedImage, Place
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify
@@ -100,6 +101,8 @@ def update_with(
             "--index-dir, or give --model and --rebuild to put an index of the images in its place."
         )
     folders = check_roots(images)
+    if options.ann == "on":
+        load_faiss()  # before the run, not after hours
     with lock.writing(folder, timestamp()):
         if not shares_memory(folder):
             progress.say(
@@ -113,6 +116,8 @@ def update_with(
         else:
             run.update()
         extractor.keep_head(folder)
+        if run.counts["images"]:
+            building.keep_up(folder, options.ann, progress)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 

@@ -150,7 +150,7 @@ def open_engines(settings: Settings) -> list[ServedEngine]:
     shared = SharedExtractors()
     return [
         ServedEngine(
-            open_index(folder, images_dir=settings.images_dir),
+            open_index(folder, images_dir=settings.images_dir, exact=settings.ann == "off"),
             shared,
             precision=settings.precision,
             runtime=settings.runtime,

@@ -206,6 +206,7 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
         query=query_json(search.record, search.upload, None if query.start is None else query.start.box),
         metric=None if query.judged else results.metric,
         ranked_by=results.ranked_by,
+        remark=results.remark,
         total=results.total,
         cursor=None if results.cursor is None else str(results.cursor),
         **more,

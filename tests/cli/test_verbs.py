@@ -31,7 +31,7 @@ PROMISED = {
     "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
     "--scaled-decoding --metric --batch-size --rebuild --prune --prune-all --relocate --strict "
     "--no-default-excludes --follow-links --check-content "
-    "--index-dir --precision --runtime --json",
+    "--index-dir --precision --runtime --ann --json",
     "search": _ENGINE + _QUERY + _FILTER + "--id --vector --text --vote",
     "words": "--index-dir --images-dir --install --json",
     "tags": "--index-dir --images-dir --json",
@@ -50,6 +50,7 @@ PROMISED = {
     "serve": "--index-dir --images-dir --host --port --threads --keep-location",
     "prepare": "--index-dir --weights --precision --runtime",
     "info": "--index-dir --skipped --json",
+    "ann": "--index-dir --remove --json",
     "verify": "--index-dir --json",
     "config": "--json",
     "models": "--json",

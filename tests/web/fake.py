@@ -92,6 +92,9 @@ class FakeIndex:
         self.images = {last - id_: replace(record, id=last - id_) for id_, record in sorted(self.images.items())}
         self._features = {last - id_: feature for id_, feature in self._features.items()}
 
+    def search_remark(self, metric: str) -> None:
+        """Searches are as usual."""
+
     def search(
         self,
         queries: ArrayLike,

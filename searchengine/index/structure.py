@@ -1,0 +1,210 @@
+"""The structure for approximate search: what FAISS has built of a feature matrix, kept beside the index.
+
+Its sheet (``approximate.json``) names the file that FAISS wrote and says which rows of which matrix it covers. That
+file is mapped, not read, so that it takes no memory of its own. Rows never change once they are committed: a structure
+stays true while rows are added or removed, and is of no use for another matrix.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import weakref
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.derived import Derived
+from searchengine.errors import IndexDamagedError, missing_extra, with_index_dir
+from searchengine.files import open_regular
+from searchengine.index.metrics import EUCLIDEAN, metric_title, rank_alike
+from searchengine.index.state import State
+
+COMMAND = "searchengine ann"
+TOO_LONG = 0.05  # s; an exact search that takes longer is worth a structure
+RECALL_AT = 20  # hits, among which recall is measured
+_NAME = re.compile(r"approximate-[0-9a-f]{8}\.faiss", re.ASCII)
+_SAMPLE = 64  # rows that are compared with those that it was built from
+_LONGEST = 1e15  # a query whose square float32 still holds
+_AT_ONCE = 2**20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StructureSheet:
+    """What is known of a structure.
+
+    Attributes:
+        factory: how it is made, as FAISS spells it.
+        file: what FAISS wrote, in the same folder, with its ``size`` in bytes and its ``checksum`` (CRC-32).
+        features_file: the matrix that it was built from.
+        rows: how many rows of that it covers, from the first on.
+        sample: CRC-32 of a few of these rows.
+        nprobe: lists that are searched for ``RECALL_AT`` neighbours.
+        depth: candidates for each neighbour that is wanted.
+        deepest: candidates, beyond which exact search takes no longer.
+        recall: the share of the ``RECALL_AT`` nearest that are found, measured for ``queries`` images.
+        exact_seconds: what one exact search takes on the machine that built it, by metric.
+    """
+
+    format: Literal[1]
+    made: str
+    factory: str
+    file: str
+    size: int
+    checksum: int
+    features_file: str
+    rows: int
+    sample: int
+    nprobe: int
+    depth: int
+    deepest: int
+    recall: float
+    queries: int
+    exact_seconds: dict[str, float]
+
+    @property
+    def found(self) -> str:
+        """What share of the nearest is found, for people: "99.4 %"; never more than it is."""
+        return f"{math.floor(self.recall * 1000) / 10:g} %"
+
+
+STRUCTURE = Derived("approximate.json", StructureSheet, command=COMMAND)
+
+
+def structures(folder: Path) -> list[Path]:
+    """The files of FAISS in an index folder, those among them that no sheet names too; nobody else's."""
+    return [file for file in folder.glob("approximate-*.faiss") if _NAME.fullmatch(file.name)]
+
+
+def load_faiss() -> Any:
+    """FAISS, working with one thread for whoever calls; MissingPackageError names the command that installs it."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait for others leave them the processor
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise missing_extra("FAISS", "ann") from error
+    faiss.omp_set_num_threads(1)  # of this thread: a request has one, and the others go on
+    return faiss
+
+
+class Structure:
+    """An opened structure. Never changes; safe to share between threads; open it after a fork."""
+
+    def __init__(self, sheet: StructureSheet, descriptor: int, index: Any) -> None:
+        self.sheet = sheet
+        self._descriptor = descriptor  # of the file that FAISS has mapped
+        weakref.finalize(self, os.close, descriptor)
+        self._index = index
+        self._lists = int(load_faiss().extract_index_ivf(index).nlist)
+        self._checked: tuple[int, bool] | None = None  # the generation of a state, and whether it is of its matrix
+
+    @classmethod
+    def open(cls, folder: Path) -> Structure | None:
+        """The structure of an index folder, None if it has none; IndexDamagedError, MissingPackageError."""
+        kept = STRUCTURE.load(folder)
+        return None if kept is None else cls.of_sheet(folder, kept.sheet)
+
+    @classmethod
+    def of_sheet(cls, folder: Path, sheet: StructureSheet) -> Structure:
+        """The structure that a sheet describes; IndexDamagedError, MissingPackageError."""
+        faiss = load_faiss()
+        file = folder / sheet.file
+        try:
+            if not _NAME.fullmatch(sheet.file):
+                raise ValueError("its name is wrong")
+            with open_regular(file) as opened:
+                # First: FAISS believes what it reads.
+                if (os.fstat(opened.fileno()).st_size, checksum(opened)) != (sheet.size, sheet.checksum):
+                    raise ValueError("its content is not what was written")
+                index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+                return cls(sheet, os.dup(opened.fileno()), index)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise IndexDamagedError(
+                f"{file} cannot be used ({error}). Searches are exact until it is built again: "
+                f"{with_index_dir(COMMAND, folder)}"
+            ) from error
+
+    def serves(self, state: State, metric: str) -> bool:
+        """Whether it was built from the rows of a state, and finds what is nearest by a metric."""
+        if not rank_alike(metric, EUCLIDEAN, normalized=state.normalized):
+            return False
+        if self._checked is None or self._checked[0] != state.generation:
+            self._checked = (state.generation, is_of(self.sheet, state))
+        # A file that was cut short since must not be read: that would end this process.
+        return self._checked[1] and os.fstat(self._descriptor).st_size == self.sheet.size
+
+    def remark(self, state: State, metric: str) -> str | None:
+        """For people who search by a metric: how much they find or, where it is not for that metric, how long it takes.
+
+        None where there is nothing to say.
+        """
+        if self.serves(state, metric):
+            return f"Quick search: it finds {self.sheet.found} of what a comparison with every picture would find."
+        seconds = self.sheet.exact_seconds.get(metric, 0.0)
+        if seconds <= TOO_LONG or not is_of(self.sheet, state):
+            return None
+        return f"By {metric_title(metric)}, every picture is compared, which takes about {seconds:.1f} s."
+
+    def nearest(
+        self, query: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64] | None:
+        """About the ``count`` nearest of the rows that it covers, in about their order; fewer if these are all.
+
+        Args:
+            query: (d,) float32.
+            count: at least 1.
+            allowed: (rows,) mask of the rows that may be found; None: all.
+
+        Returns:
+            (c,) int64 rows; None for a query that FAISS cannot answer.
+        """
+        faiss = load_faiss()
+        if not np.linalg.norm(query.astype(np.float64)) < _LONGEST:
+            return None
+        wider = math.sqrt(max(1.0, count / (self.sheet.depth * RECALL_AT)))
+        selector, share = None, 1.0
+        if allowed is not None:
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            share = max(int(np.count_nonzero(allowed)), 1) / len(allowed)
+        for lists in (min(self._lists, math.ceil(self.sheet.nprobe * wider / share)), self._lists):
+            rows = self._search(faiss, query, count, lists, selector)
+            if len(rows) == count:
+                break
+        return rows
+
+    def _search(
+        self, faiss: Any, query: NDArray[np.float32], count: int, lists: int, selector: Any
+    ) -> NDArray[np.int64]:
+        parameters = faiss.SearchParametersIVF(nprobe=lists, sel=selector)
+        if isinstance(self._index, faiss.IndexPreTransform):
+            parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+        _, rows = self._index.search(query[None], count, params=parameters)  # (1, d) -> (1, count), -1 for none
+        known: NDArray[np.int64] = rows[0][(rows[0] >= 0) & (rows[0] < self.sheet.rows)]
+        return known
+
+
+def is_of(sheet: StructureSheet, state: State) -> bool:
+    """Whether the rows that it was built from are those of a state."""
+    return (
+        sheet.features_file == state.features_file
+        and sheet.rows <= len(state.ids)
+        and sheet.sample == sample_checksum(state, sheet.rows)
+    )
+
+
+def sample_checksum(state: State, rows: int) -> int:
+    """CRC-32 of a few rows, spread evenly over the first ones of a matrix."""
+    return zlib.crc32(state.rows[np.linspace(0, rows - 1, min(_SAMPLE, rows)).astype(np.int64)].tobytes())
+
+
+def checksum(opened: BinaryIO) -> int:
+    """CRC-32 of a file, from where it stands."""
+    value = 0
+    while block := opened.read(_AT_ONCE):
+        value = zlib.crc32(block, value)
+    return value
