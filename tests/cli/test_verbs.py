@@ -31,7 +31,7 @@ PROMISED = {
     "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
     "--scaled-decoding --metric --batch-size --rebuild --prune --prune-all --relocate --strict "
     "--no-default-excludes --follow-links --check-content "
-    "--index-dir --precision --runtime --ann --json",
+    "--index-dir --precision --runtime --ann --ray --ray-actors --ray-cpus --ray-gpus --ray-store-mb --json",
     "search": _ENGINE + _QUERY + _FILTER + "--id --vector --text --vote",
     "words": "--index-dir --images-dir --install --json",
     "tags": "--index-dir --images-dir --json",
