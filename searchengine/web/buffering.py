@@ -11,8 +11,10 @@ import math
 import re
 import socket
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any
 
 from waitress.adjustments import Adjustments
@@ -27,8 +29,11 @@ _MAX_HEADERS = 16_384  # bytes of the request line and all headers
 _MAX_CHUNK_LINE = 4096  # bytes of the line before a chunk, or of the trailer
 _MAX_CHUNK_OVERHEAD = 65_536  # bytes of a body that are not its content, beyond as many as that
 _DRAIN_TIMES = 8  # a body beyond the limit is read and dropped up to this many times the limit
-_FILE_CHUNK = 262_144  # bytes of a file that are read at a time
+_SEND_BUFFER = 262_144  # bytes that the system takes of an answer before the client has them
+_TURN = 65_536  # bytes of an answer that are sent before it is the turn of others
+_ACCEPTED_IN_TURN = 50  # connections
 _UNLIMITED = 2**60
+_WORD = re.compile(r"[^/]*[^/0-9][^/]*")  # a part of a path that is no number
 _AMBIGUOUS = re.compile(rb"\n[ \t]|\ntransfer-encoding:.*chunked.*chunked", re.IGNORECASE)
 
 
@@ -62,15 +67,91 @@ class Limits:
             max_request_header_size=_MAX_HEADERS,
             max_request_body_size=self.max_body * _DRAIN_TIMES,
             outbuf_high_watermark=_UNLIMITED,  # a thread never waits for a client to read
-            connection_limit=self.connections + 100,  # only reached when the application works for every connection
+            # Only reached when the application works for every connection:
+            connection_limit=self.connections + 2 * _ACCEPTED_IN_TURN,
             cleanup_interval=1,
             recv_bytes=65_536,
             log_socket_errors=False,
         )
         # Or a client that does not read takes megabytes of every answer; this is enough for 5 MB/s over 0.1 s.
-        adjustments.socket_options = [*adjustments.socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, _FILE_CHUNK)]
+        adjustments.socket_options = [*adjustments.socket_options, (socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)]
         adjustments.limits = self
         return adjustments
+
+
+class Turns:
+    """Requests that wait for a thread: their kinds take turns, and each has at most ``most`` threads at a time.
+
+    So many requests of one kind, or some that take long, hold up none of another. Requests are of a kind if their
+    addresses differ in numbers alone, or in the index. This is the queue of a ThreadedTaskDispatcher, which locks it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: dict[str, deque[Turn]] = {}  # the kind whose turn comes last is at the end
+        self._running: Counter[str] = Counter()
+
+    def append(self, turn: Turn) -> None:
+        """Let a request wait."""
+        self._waiting.setdefault(turn.kind, deque()).append(turn)
+
+    def __len__(self) -> int:
+        """How many kinds have a request that may begin."""
+        return sum(self._running[kind] < self._most for kind in self._waiting)
+
+    def popleft(self) -> Turn:
+        """The request that begins now."""
+        kind = next(kind for kind in self._waiting if self._running[kind] < self._most)
+        turns = self._waiting.pop(kind)
+        turn = turns.popleft()
+        if turns:
+            self._waiting[kind] = turns
+        self._running[kind] += 1
+        return turn
+
+    def end(self, turn: Turn) -> None:
+        """Note that a request is answered."""
+        self._running[turn.kind] -= 1
+        if not self._running[turn.kind]:
+            del self._running[turn.kind]
+
+
+class Turn:
+    """The request of a connection, for a thread of a FairDispatcher."""
+
+    def __init__(self, channel: Channel, dispatcher: FairDispatcher) -> None:
+        self._channel, self._dispatcher = channel, dispatcher
+        words = _WORD.findall(getattr(channel.requests[0], "path", ""))  # broken requests have none
+        self.kind: str = words[-1] if words else ""
+
+    def service(self) -> None:
+        """Answer it."""
+        try:
+            self._channel.service()
+        finally:
+            self._dispatcher.end(self)
+
+    def cancel(self) -> None:
+        """Give it up."""
+        self._channel.cancel()
+
+
+class FairDispatcher(ThreadedTaskDispatcher):
+    """Threads in which the kinds of requests take turns; a quarter of them, at most, for one kind."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.queue = Turns(max(1, count // 4))
+        self.set_thread_count(count)
+
+    def add_task(self, channel: Channel) -> None:
+        """Have the next request of a connection answered."""
+        super().add_task(Turn(channel, self))
+
+    def end(self, turn: Turn) -> None:
+        """Note that a request is answered; its thread looks for the next one."""
+        with self.lock:
+            self.queue.end(turn)
 
 
 class Threads:
@@ -80,9 +161,8 @@ class Threads:
     """
 
     def __init__(self, count: int) -> None:
-        self._uploads, self._others = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._uploads, self._others = ThreadedTaskDispatcher(), FairDispatcher(count)
         self._uploads.set_thread_count(count)
-        self._others.set_thread_count(count)
 
     def add_task(self, channel: Channel) -> None:
         """Have the next request of a connection answered."""
@@ -188,10 +268,9 @@ class Channel(HTTPChannel):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._ahead = b""
         self._has_sent = False  # a byte, ever
-        self._sent_in_turn = 0
         self.restart()
         super().__init__(*args, **options)
-        self.sendbuf_len = min(self.sendbuf_len, _FILE_CHUNK)
+        self.sendbuf_len = _TURN
 
     def restart(self) -> None:
         """Give the client its time from now on: it does something else than before."""
@@ -243,18 +322,18 @@ class Channel(HTTPChannel):
         return super().readable()
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """Send what the socket takes; how many bytes that was. Nothing where it is the turn of other connections."""
-        if self._sent_in_turn >= _FILE_CHUNK:
+        """Send what the socket takes; how many bytes that was. What is left of this turn is read next."""
+        if not data:  # the turn is over
             return 0
         sent = super().send(data, do_close)
-        self._sent_in_turn += sent
+        self.sendbuf_len -= sent
         self._count(sent)
         return sent
 
     def handle_write(self) -> None:
         """Send more of the answer. A client that takes it at once, as a proxy does, gets a part at each turn."""
+        self.sendbuf_len = _TURN
         super().handle_write()
-        self._sent_in_turn = 0
         if not self.total_outbufs_len:
             self.restart()
 
@@ -267,15 +346,21 @@ class _Server(BaseWSGIServer):
     on_answer: Callable[[Task], None] = staticmethod(lambda task: None)
 
     def handle_accept(self) -> None:
-        """Accept a connection, then close the slowest of the others if there are too many.
+        """Accept who waits, then close the slowest of the others if there are too many.
 
-        In this order: the new one must not get the number of a closed file of which the poll has yet to tell.
+        In this order: a new one must not get the number of a closed file of which the poll has yet to tell. Several
+        at a time, because a turn of the loop takes long while large answers are sent.
         """
-        full = len(self.active_channels) >= self.adj.limits.connections
-        slowest = min(self.active_channels.values(), key=lambda channel: channel.deadline) if full else None
-        super().handle_accept()
-        if slowest is not None and slowest.deadline < math.inf:
-            slowest.handle_close()
+        for _ in range(_ACCEPTED_IN_TURN):
+            held = len(self.active_channels)
+            super().handle_accept()
+            if len(self.active_channels) == held:
+                break
+        excess = len(self.active_channels) - self.adj.limits.connections
+        others = list(self.active_channels.values())[:-1]
+        for channel in nsmallest(excess, others, key=lambda channel: channel.deadline):
+            if channel.deadline < math.inf:
+                channel.handle_close()
 
     def maintenance(self, now: float) -> None:
         """Close the connections whose time is up; called every second."""
