@@ -232,6 +232,10 @@ class Query:
         """The query in which the judgement of one image is taken back."""
         return self.among(lambda example: example.id != image_id)
 
+    def without_start(self) -> Self:
+        """The query in which no picture is started from."""
+        return replace(self, examples=self.judged, cursor=None)
+
     def without_judgements(self) -> Self:
         """The query in which nothing is liked or disliked."""
         return self.among(lambda example: False)

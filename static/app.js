@@ -1,26 +1,22 @@
 // Wires the page. Every page works without this; with it, searches and errors stay on the page.
 
+import { fillBar } from "./bar.js";
 import { copyOnClick } from "./copy.js";
+import { listenToFilters } from "./filters.js";
+import { growGrids } from "./grid.js";
 import { takePictures } from "./intake.js";
-import { judgeOnClick, stopJudging } from "./judging.js";
 import { listenForKeys } from "./keys.js";
-import { loadMoreOnClick } from "./more.js";
 import { busyWhileLeaving } from "./notices.js";
+import { followLinks, stop } from "./pages.js";
 import { watchRun } from "./run.js";
-import { chooseAgain, searchBy, stopSearch } from "./search.js";
 import { showTwins } from "./twins.js";
 
-takePictures((file) => searchBy(file));
-chooseAgain();
+followLinks();
+takePictures(fillBar());
+listenToFilters();
+growGrids();
 showTwins();
-loadMoreOnClick();
-judgeOnClick();
 copyOnClick();
-listenForKeys({
-  escape: () => {
-    stopSearch();
-    stopJudging();
-  },
-});
+listenForKeys({ escape: stop });
 busyWhileLeaving();
 watchRun();

@@ -1,13 +1,11 @@
-// Copies a path, or the address of the results.
+// Copies a text: a path, a command, the address of the results.
 
 import { say } from "./notices.js";
 
 export function copyOnClick() {
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-action=copy], [data-action=link]");
-    if (!button) return;
-    const link = button.dataset.action === "link";
-    copy(link ? location.href : button.dataset.copy, link ? "Link copied" : `Copied: ${button.dataset.copy}`);
+    const button = event.target.closest("[data-action=copy]");
+    if (button) copy(button.dataset.copy, `Copied: ${button.dataset.copy}`);
   });
 }
 

@@ -6,14 +6,10 @@ import { clearError, sayError } from "./notices.js";
 export function takePictures(use) {
   document.addEventListener("change", (event) => {
     const input = event.target;
-    if (!input.matches(".upload input[type=file]") || !input.files.length) return;
+    if (!input.matches("#bar input[type=file]") || !input.files.length) return;
     const file = input.files[0];
     input.value = ""; // choosing the same file again is a change again
     use(file);
-  });
-
-  document.addEventListener("submit", (event) => {
-    if (event.target.matches(".upload")) event.preventDefault(); // the chooser has searched already
   });
 
   document.addEventListener("paste", (event) => {

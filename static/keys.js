@@ -1,28 +1,28 @@
 // Every action has a key. Keys with a modifier belong to the browser, and typing in a field is typing.
 
+import { copy } from "./copy.js";
+
 export function listenForKeys({ escape }) {
   const list = document.getElementById("keys");
   const actions = {
-    "/": chooser,
-    u: chooser,
+    "/": () => focus(document.querySelector("#bar [name=q]")),
+    u: () => focus(document.querySelector("#bar [type=file]")),
     j: () => step(1),
     k: () => step(-1),
     ArrowRight: () => step(1),
     ArrowLeft: () => step(-1),
     ArrowDown: () => line(1),
     ArrowUp: () => line(-1),
-    o: () => press("open"),
-    d: () => press("download"),
-    c: () => press("copy"),
-    "+": () => press("like"),
-    "=": () => press("like"), // the same key, without Shift
-    "-": () => press("dislike"),
-    l: () => document.querySelector("#main [data-action=link]"),
-    r: () => next(document.querySelectorAll("#main .by a")),
-    s: () => document.querySelector("#main .beside"),
-    i: () => next(document.querySelectorAll(".indexes a")),
-    m: () => document.querySelector(".more a, .more button"),
-    n: () => focus(document.querySelector(".upload select[name=k]")),
+    o: () => press("a.photo"),
+    f: () => press("a.similar"),
+    "+": () => press("[data-judge=like]"),
+    "=": () => press("[data-judge=like]"), // the same key, without Shift
+    "-": () => press("[data-judge=dislike]"),
+    l: copyLink,
+    r: () => focus(document.querySelector(".ranking summary")) && document.querySelector(".ranking summary"),
+    s: () => document.querySelector("#main [aria-keyshortcuts=s], #more-views [aria-keyshortcuts=s]"),
+    i: () => next(document.querySelectorAll("#indexes a")),
+    m: () => document.querySelector(".more a"),
     g: () => document.querySelector("a.brand"),
     "?": () => list.togglePopover() || true,
     Escape: escape,
@@ -50,13 +50,16 @@ function next(links) {
   return all[(all.findIndex((link) => link.matches("[aria-current]")) + 1) % all.length];
 }
 
-const chooser = () => focus(document.querySelector(".upload input[type=file]"));
+function copyLink() {
+  copy(location.href, "Link copied");
+  return true;
+}
 
-const cards = () => [...document.querySelectorAll(".gallery:not(.waiting) > .card")];
+const cards = () => [...document.querySelectorAll(".grid > .tile")];
 
-const current = () => document.activeElement?.closest(".card");
+const current = () => document.activeElement?.closest(".tile");
 
-const focusCard = (card) => focus(card?.querySelector("a.picture"));
+const focusCard = (card) => focus(card?.querySelector("a.photo"));
 
 function step(by) {
   const all = cards();
@@ -88,8 +91,5 @@ const less = (a, b) => {
   return at >= 0 && a[at] < b[at];
 };
 
-/** The action of the picture that has the focus, or of the query. */
-function press(action) {
-  const owner = current() ?? document.querySelector("#main .query");
-  return owner?.querySelector(`[data-action=${action}]`);
-}
+/** An action of the picture that has the focus. */
+const press = (action) => current()?.querySelector(action);

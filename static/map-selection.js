@@ -1,8 +1,9 @@
 // What is selected on the map, beside it: its pictures in the grid, some at a time, and what can be done with them.
 
 import { copy } from "./copy.js";
+import { append } from "./grid.js";
 import { say, sayError } from "./notices.js";
-import { fetchPage } from "./pages.js";
+import { load } from "./pages.js";
 
 const AT_ONCE = 60;
 const IN_ADDRESS = 500; // ids; a longer address would not be taken everywhere
@@ -43,9 +44,9 @@ export class Selection {
   async add() {
     const { ids } = this;
     const next = ids.slice(this.shown, this.shown + AT_ONCE);
-    const page = await fetchPage(`${this.addresses.grid}?n=${AT_ONCE}&ids=${next.join(",")}`);
+    const page = await load(`${this.addresses.grid}?n=${AT_ONCE}&ids=${next.join(",")}`);
     if (ids !== this.ids) return; // another selection has come between
-    this.list.append(...page.querySelectorAll("#main .gallery > li"));
+    append(this.list, page);
     this.shown += next.length;
     const left = ids.length - this.shown;
     this.more.hidden = left === 0;

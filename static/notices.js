@@ -44,12 +44,8 @@ export function setBusy(on, what = "page") {
   busy.hidden = underWay.size === 0;
 }
 
-/** Following a link to results takes a moment; the line at the top shows that the click was heard. */
+/** A page that is left for another shows that the click was heard. */
 export function busyWhileLeaving() {
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("a.picture");
-    const plain = !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
-    if (link && plain) setBusy(true);
-  });
+  addEventListener("pagehide", () => setBusy(true));
   addEventListener("pageshow", () => setBusy(false));
 }

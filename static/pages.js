@@ -1,10 +1,41 @@
-// Fetches a page of this site and brings parts of it into the one that is open.
+// Every change of the page goes through here: an address is fetched, put in place, and made a step of the history.
+// The address of an upload is answered by sending the file that the browser has kept.
+
+import { clearError, sayError, setBusy } from "./notices.js";
+import { file as keptFile, keep as keepFile } from "./uploads.js";
 
 /** An answer that is no page to show; its message is for people. */
 export class Refusal extends Error {}
 
-/** Resolves to the parsed document; rejects with a Refusal that carries the page's own sentence. */
-export async function fetchPage(address, options = {}) {
+const OURS = /\/(search|compare)?$/; // pages whose scripts are those of every page
+const MOST = 24; // views that are held, so that Back shows them at once
+const views = new Map();
+const us = Math.random().toString(36); // the history outlives a document: other steps are not ours to show
+let shown = 0;
+let last = 0;
+let running; // {address, controller} of a page that is on its way
+
+/** Resolves to the document at an address, or of a file that is sent there; rejects with a Refusal that carries the page's
+ * own sentence. */
+export async function load(address, signal, file = null) {
+  const { pathname, searchParams } = new URL(address, location);
+  const key = searchParams.get("upload");
+  if (key && !searchParams.has("id")) file ??= await keptFile(key);
+  return file ? fetchPage(pathname, { method: "POST", body: formOf(file, searchParams), signal }) : fetchPage(address, { signal });
+}
+
+function formOf(file, fields) {
+  const most = Number(document.getElementById("bar")?.dataset.maxBytes ?? Infinity);
+  if (file.size > most) {
+    throw new Refusal(`The picture is larger than ${Math.floor(most / 1e6)} MB. Save it smaller and try again.`);
+  }
+  const form = new FormData();
+  form.append("image", file, file.name || "picture");
+  for (const [name, value] of fields) if (name !== "upload") form.append(name, value);
+  return form;
+}
+
+async function fetchPage(address, options) {
   let response;
   let text;
   try {
@@ -19,6 +50,7 @@ export async function fetchPage(address, options = {}) {
     const sentence = page.querySelector("[data-error]")?.textContent.trim();
     throw new Refusal(sentence || withoutSentence(response.status));
   }
+  if (response.redirected) page.address = response.url;
   return page;
 }
 
@@ -28,9 +60,9 @@ function withoutSentence(status) {
   return `The server answered with an error (${status}). Try again in a moment.`;
 }
 
-// The style element that gives each picture its place has the word of another page, which this one's policy does not
-// know: its rules, `#i7{--ratio:1.5;--tint:#aabbcc}`, are taken out and set on the pictures themselves.
-function parse(text) {
+/** A page from its text. The style element that gives each picture its place has the word of another page, which this
+ * one's policy does not know: its rules, `#i7{--ratio:1.5;--tint:#aabbcc}`, are set on the pictures themselves. */
+export function parse(text) {
   let rules = "";
   const html = text.replace(/<style [^>]*class="places">([^<]*)<\/style>/g, (_, found) => {
     rules += found;
@@ -47,32 +79,74 @@ function parse(text) {
   return page;
 }
 
-const MOST = 24; // views that are held, the latest ones; an earlier one is loaded anew
+/** Goes to an address. Resolves to whether its page is shown; an error is said, and the page stays as it is.
+ *
+ * file: a picture to search by, which is kept under the key that the answer gives it; top: where the page is scrolled to;
+ * focus: what has the focus then, a function; replace: no new step of the history. */
+export async function go(address, { file, top = 0, focus = focusHeading, replace = false } = {}) {
+  stop();
+  clearError();
+  const mine = (running = { address, controller: new AbortController() });
+  setBusy(true, mine);
+  try {
+    const page = await load(address, mine.controller.signal, file);
+    if (running !== mine) return false;
+    showPage(page, file ? addressOf(page, address, file) : (page.address ?? address), { top, replace });
+    focus();
+    return true;
+  } catch (error) {
+    if (error.name === "AbortError") return false;
+    if (!(error instanceof Refusal)) throw error;
+    sayError(error.message);
+    return false;
+  } finally {
+    if (running === mine) running = undefined;
+    setBusy(false, mine);
+  }
+}
 
-// Views that were left without leaving the document, so that Back brings them again. The history outlives a document:
-// a step that another one made, before a reload, is not ours to show.
-const views = new Map();
-const us = Math.random().toString(36);
-let shown = 0;
-let last = 0;
+/** The address of the results of a file, which is kept by the key in it. */
+function addressOf(page, address, file) {
+  const chip = page.querySelector(".chip.query[data-key]");
+  const named = new URL(address, location);
+  named.searchParams.set("upload", chip.dataset.key);
+  keepFile(chip.dataset.key, file, chip.querySelector("img")?.src);
+  return named;
+}
 
-function keep() {
+/** The address of the page that is shown, or that is on its way: what comes next changes that. */
+export function current() {
+  return new URL(running?.address ?? location, location);
+}
+
+/** Stops a page that is on its way. */
+export function stop() {
+  running?.controller.abort();
+  running = undefined;
+}
+
+export function focusHeading() {
+  document.getElementById("title")?.focus({ preventScroll: true });
+}
+
+function keepView() {
   views.set(shown, { ...parts(document), title: document.title, top: scrollY });
   if (views.size > MOST) views.delete(views.keys().next().value);
 }
 
-/** Shows the fetched page in place of the open one, `top` px down, as a new step in the history. */
-export function showPage(page, address, { top = 0 } = {}) {
-  for (const view of views.keys()) if (view > shown) views.delete(view); // Forward no longer leads there
-  keep();
-  history.replaceState({ us, view: shown }, ""); // a step within the page, as to #main, does not say whose it is
-  shown = last += 1;
-  history.pushState({ us, view: shown }, "", address);
+function showPage(page, address, { top, replace }) {
+  if (!replace) {
+    for (const view of views.keys()) if (view > shown) views.delete(view); // Forward no longer leads there
+    keepView();
+    history.replaceState({ us, view: shown }, ""); // a step within the page, as to #main, does not say whose it is
+    shown = last += 1;
+  }
+  history[replace ? "replaceState" : "pushState"]({ us, view: shown }, "", address);
   const { main, header } = parts(page);
   mount({ main: document.adoptNode(main), header: document.adoptNode(header), title: page.title, top });
 }
 
-/** What differs from page to page; the line at the top names the index. */
+/** What differs from page to page. */
 function parts(page) {
   return { main: page.getElementById("main"), header: page.querySelector("header.top") };
 }
@@ -84,25 +158,107 @@ function mount({ main, header, title, top }) {
   now.header.replaceWith(header);
   document.title = title;
   scrollTo(0, top);
+  document.dispatchEvent(new CustomEvent("page:shown"));
 }
 
-/** Calls `left()` when another view takes the place of the one with this `main`. */
-export function onLeave(main, left) {
-  main.addEventListener("leave", left, { once: true });
+/** Calls `left()` when another view takes the place of this one. */
+export function onLeave(left) {
+  document.getElementById("main").addEventListener("leave", left, { once: true });
 }
 
-/** Calls `arrived()` after Back or Forward has brought a view again. */
-export function onReturn(arrived) {
-  addEventListener("popstate", ({ state }) => {
-    if (!state || (state.us === us && state.view === shown)) return; // a step within the page
-    const view = state.us === us ? views.get(state.view) : undefined;
-    if (!view) {
-      location.reload();
-      return;
-    }
-    keep();
-    shown = state.view;
-    mount(view);
-    arrived();
+const isPlain = (event) =>
+  !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+
+/** Links and forms that lead to pages of ours change this one; Back and Forward bring views again. */
+export function followLinks() {
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href]");
+    if (!link || !isPlain(event) || link.target || link.hasAttribute("download") || !canShow(link)) return;
+    event.preventDefault();
+    if (link.dataset.judge) judge(link);
+    else go(link.href);
   });
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "get" || !OURS.test(new URL(form.action).pathname)) return;
+    event.preventDefault();
+    goTo(form);
+  });
+  addEventListener("popstate", ({ state }) => {
+    if (state?.us === us && state.view === shown) return; // a step within the page
+    if (!state && location.hash) return;
+    stop();
+    const view = state?.us === us ? views.get(state.view) : undefined;
+    if (view) {
+      keepView();
+      shown = state.view;
+      mount(view);
+    } else if (canShow(location)) {
+      go(location.href, { replace: true });
+    } else {
+      location.reload();
+    }
+  });
+  sendWaiting();
+  document.addEventListener("page:shown", sendWaiting);
+}
+
+function canShow({ origin, pathname, hash }) {
+  return origin === location.origin && OURS.test(pathname) && !hash && document.getElementById("bar");
+}
+
+/** Goes where a form leads; what is not filled in is no part of the address. */
+export function goTo(form, options) {
+  const address = new URL(form.action);
+  address.search = "";
+  for (const [name, value] of new FormData(form)) {
+    if (typeof value === "string" && (value.trim() || name === "ids")) address.searchParams.append(name, value.trim());
+  }
+  if (!["id", "q", "like", "dislike", "upload"].some((name) => address.searchParams.has(name))) {
+    address.pathname = new URL(document.querySelector("a.brand").href).pathname; // the collection
+    for (const name of ["box", "rule", "metric", "distinct", "copies"]) address.searchParams.delete(name);
+  }
+  return go(address, options);
+}
+
+/** More or less like a picture, or that taken back. One before the ranking of another has come counts together with it. */
+function judge(link) {
+  const { judge: word, id } = link.dataset;
+  if (!running) {
+    go(link.href, { top: scrollY, focus: focusPlace() });
+    return;
+  }
+  const address = current();
+  const { searchParams } = address;
+  searchParams.delete("cursor");
+  for (const name of ["like", "dislike"]) {
+    const kept = word === "clear" ? [] : searchParams.getAll(name).filter((other) => other !== id);
+    searchParams.delete(name);
+    for (const other of kept) searchParams.append(name, other);
+  }
+  if (word === "like" || word === "dislike") searchParams.append(word, id);
+  go(address, { top: scrollY, focus: focusPlace() });
+}
+
+/** Keeps the focus at its place among the pictures, on the one that has moved up. */
+function focusPlace() {
+  const tile = document.activeElement?.closest(".tile");
+  const at = tile ? [...tile.parentElement.children].indexOf(tile) : -1;
+  const word = document.activeElement?.dataset?.judge;
+  return () => {
+    const next = document.querySelectorAll(".grid > .tile")[at];
+    const target = (word && next?.querySelector(`[data-judge=${word}]`)) || next?.querySelector("a.photo");
+    if (target) target.focus({ preventScroll: true });
+    else focusHeading();
+  };
+}
+
+/** The page of an upload came from the server without the file: it is sent now, if this browser still has it. */
+async function sendWaiting() {
+  const waiting = document.querySelector("[data-upload]");
+  if (!waiting) return;
+  const isOurs = await keptFile(waiting.dataset.upload);
+  if (!waiting.isConnected) return;
+  if (isOurs) go(location.href, { replace: true });
+  else for (const part of waiting.children) part.classList.remove("unscripted");
 }

@@ -3,7 +3,7 @@
 export function showTwins() {
   for (const [kind, on] of [["pointerover", true], ["focusin", true], ["pointerout", false], ["focusout", false]]) {
     document.addEventListener(kind, (event) => {
-      const card = event.target.closest?.(".sides .card.shared");
+      const card = event.target.closest?.(".sides .tile.shared");
       if (card) twinOf(card)?.classList.toggle("twin", on);
     });
   }
@@ -12,5 +12,5 @@ export function showTwins() {
 function twinOf(card) {
   const place = card.querySelector(".other")?.textContent.trim();
   const other = [...document.querySelectorAll(".side")].find((side) => !side.contains(card));
-  return other?.querySelectorAll(".card")[Number(place) - 1];
+  return other?.querySelectorAll(".tile")[Number(place) - 1];
 }

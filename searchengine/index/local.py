@@ -244,20 +244,20 @@ class LocalIndex(Index):
         with self._lock:
             return self._catalog.named(text)
 
-    def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images, spread evenly over the collection, by id.
+    def sample(self, n: int, skip: int = 0) -> list[ImageRecord]:
+        """At most n images, spread evenly over the collection, by id; ``skip`` leaves out those of an earlier sample.
 
-        The same each time while the collection does not change; a larger sample contains the smaller ones.
-        They are the first n of its positions in bit-reversed order (van der Corput, 1935).
+        The same each time while the collection does not change. They are the first n, or those that follow, of its
+        positions in bit-reversed order (van der Corput, 1935).
         """
         now = self.state()
         ids = np.sort(now.ids[now.live])
         bits = max(len(ids) - 1, 0).bit_length()
-        counted = np.arange(min(2 * n, 1 << bits))  # at least every second of them lies within the collection
+        counted = np.arange(min(2 * (skip + n), 1 << bits))  # at least every second of them lies within the collection
         positions = np.zeros_like(counted)
         for bit in range(bits):
             positions |= (counted >> bit & 1) << (bits - 1 - bit)
-        chosen = positions[positions < len(ids)][:n]
+        chosen = positions[positions < len(ids)][skip : skip + n]
         return self._fetch(np.sort(ids[chosen]).tolist())
 
     def _fetch(self, ids: list[int]) -> list[ImageRecord]:

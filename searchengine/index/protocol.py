@@ -68,8 +68,11 @@ class Index(Protocol):
         """The id of the image that is the same picture as one of another index, by its content or its path."""
         ...
 
-    def sample(self, n: int) -> list[ImageRecord]:
-        """At most n images spread evenly over the collection, by id; the same each time while it does not change."""
+    def sample(self, n: int, skip: int = 0) -> list[ImageRecord]:
+        """At most n images spread evenly over the collection, by id; the same each time while it does not change.
+
+        ``skip`` leaves out those of a sample of that size, so that sample after sample shows each image once.
+        """
         ...
 
     def status(self) -> IndexStatus:

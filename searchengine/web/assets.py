@@ -13,19 +13,7 @@ from searchengine.web.indexes import IndexBlueprint
 from searchengine.web.security import ASK_AGAIN, FOREVER
 
 # Styles that every page has come in one piece: over a slow network each further file costs a round trip.
-BUNDLES = {
-    "all.css": (
-        "base.css",
-        "parts.css",
-        "page.css",
-        "results.css",
-        "choices.css",
-        "gallery.css",
-        "judging.css",
-        "above.css",
-        "touch.css",
-    )
-}
+BUNDLES = {"all.css": ("base.css", "top.css", "workspace.css", "grid.css")}
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _IMPORT = re.compile(r'^import [^;]*"\./([\w-]+\.js)";', re.MULTILINE)
 

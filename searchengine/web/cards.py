@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote
 
-from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, rank_alike
+from searchengine.index.metrics import COSINE, INNER_PRODUCT, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.indexes import ServedIndex, url_in
 
-# Width / height of a card is kept between these; an image beyond them is cropped.
-_NARROWEST, _WIDEST = 0.6, 2.6
-_NARROWEST_QUERY, _WIDEST_QUERY = 0.2, 5.0
+# Width / height of a tile is kept between these; beyond them, the image is shown whole within its tile.
+_NARROWEST, _WIDEST = 0.6, 3.5
+_SMALL = 200  # px; an image smaller than this is not blown up
 _GREY = "#8a8a8a"
 ANY_ID = 10**20  # stands for the id while an address is built for every image of a page; no image has it
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.ASCII)
@@ -27,8 +27,8 @@ class Card:
 
     ``closeness`` is the length of the bar, 0..1. ``version`` is the start of the content hash, and part of the
     thumbnail's address, so that a changed image has a new one. ``blank``: a row of imported features without an image.
-    ``anchor`` is the card's id on its page; ``other`` is its rank on the other of two sides; ``copies`` is how many
-    other images it stands for.
+    ``whole``: it does not fill its tile, because of its shape or its size. ``anchor`` is the card's id on its page;
+    ``other`` is its rank on the other of two sides; ``copies`` is how many other images it stands for.
     """
 
     id: int
@@ -41,6 +41,7 @@ class Card:
     colour: str
     version: str | None
     blank: bool = False
+    whole: bool = False
     anchor: str = ""
     rank: int | None = None
     distance: float | None = None
@@ -56,16 +57,11 @@ class Card:
         return f"#{self.anchor}{{--ratio:{self.ratio:.4f};--tint:{self.colour}{bar}}}"
 
 
-def query_style(width: int, height: int, colour: str | None = None) -> str:
-    """The proportions and the tint of the image searched by."""
-    ratio = min(max(width / height, _NARROWEST_QUERY), _WIDEST_QUERY)
-    return f"#query{{--ratio:{ratio:.4f};--tint:{_safe(colour)}}}"
-
-
 def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None = None) -> Card:
     """An image of the collection; as an answer to a query, it comes with its hit and the length of its bar."""
     blank = not record.has_picture
     width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
+    ratio = min(max(width / height, _NARROWEST), _WIDEST)
     return Card(
         id=record.id,
         path=record.path,
@@ -73,10 +69,11 @@ def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None
         label=record.label,
         width=width,
         height=height,
-        ratio=min(max(width / height, _NARROWEST), _WIDEST),
+        ratio=ratio,
         colour=_safe(record.colour),
         version=record.content_hash[:8] if record.content_hash else None,
         blank=blank,
+        whole=not blank and (ratio != width / height or max(width, height) < _SMALL),
         anchor=f"i{record.id}",
         rank=None if hit is None else hit.rank,
         distance=None if hit is None else hit.distance,
@@ -86,10 +83,9 @@ def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None
     )
 
 
-def cards_of(hits: Sequence[Hit], *, normalized: bool, metric: str = EUCLIDEAN) -> list[Card]:
+def cards_of(hits: Sequence[Hit], scale: Scale) -> list[Card]:
     """The images of a ranking, in its order."""
-    bars = closeness_of(hits, normalized=normalized, metric=metric)
-    return [card_of(hit.record, hit, closeness) for hit, closeness in zip(hits, bars, strict=True)]
+    return [card_of(hit.record, hit, scale.closeness(hit)) for hit in hits]
 
 
 def cosine_is_score(metric: str, *, normalized: bool) -> bool:
@@ -97,28 +93,36 @@ def cosine_is_score(metric: str, *, normalized: bool) -> bool:
     return rank_alike(metric, COSINE, normalized=normalized)
 
 
-def closeness_of(hits: Sequence[Hit], *, normalized: bool, metric: str = EUCLIDEAN) -> list[float]:
-    """How long each bar is, 0..1.
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How close a hit is, 0..1.
 
-    A cosine is shown as it is. Distances are relative to the nearest hit that is not the query itself: that fills the
-    bar, and a hit twice as far fills half of it, so bars do not change when more hits are loaded. Inner products are
-    relative to the largest.
+    A cosine of two pictures is shown as it is. Other scores only compare with each other: with the best one, which
+    later pages of a ranking are told of. ``best`` is that score or, ``by_distance``, the least distance.
     """
-    if cosine_is_score(metric, normalized=normalized):
-        return [min(max(hit.score, 0.0), 1.0) for hit in hits]
-    if metric == INNER_PRODUCT:
-        largest = max((hit.score for hit in hits), default=0.0)
-        return [min(max(hit.score / largest, 0.0), 1.0) if largest > 0 else 0.0 for hit in hits]
-    nearest = min((hit.distance for hit in hits if hit.distance > 0), default=0.0)
-    return [nearest / hit.distance if hit.distance > 0 else 1.0 for hit in hits]
 
+    best: float = 1.0
+    by_distance: bool = False
 
-def relative(cards: Sequence[Card]) -> list[Card]:
-    """The same cards with bars relative to the largest score, for scores that only give an order."""
-    first = max((card.score or 0.0 for card in cards), default=0.0)
-    return [
-        replace(card, closeness=min(max((card.score or 0.0) / first, 0.0), 1.0) if first > 0 else 0.0) for card in cards
-    ]
+    @classmethod
+    def of(
+        cls, hits: Sequence[Hit], metric: str, *, normalized: bool, relative: bool = False, best: float | None = None
+    ) -> Scale:
+        """The scale of a ranking; ``relative``: its scores are not those of one picture beside another."""
+        if not relative and cosine_is_score(metric, normalized=normalized):
+            return cls()
+        by_distance = not relative and metric != INNER_PRODUCT
+        if best is None and by_distance:
+            best = min((hit.distance for hit in hits if hit.distance > 0), default=0.0)
+        elif best is None:
+            best = max((hit.score for hit in hits), default=0.0)
+        return cls(best, by_distance)
+
+    def closeness(self, hit: Hit) -> float:
+        """Of one hit."""
+        if self.by_distance:  # one that is twice as far as the nearest is half as close
+            return min(self.best / hit.distance, 1.0) if hit.distance > 0 else 1.0
+        return min(max(hit.score / self.best, 0.0), 1.0) if self.best > 0 else 0.0
 
 
 def _safe(colour: str | None) -> str:
@@ -141,24 +145,22 @@ class CardUrls:
         """The search by an image."""
         return url_by_id(self._url(self._endpoint, id=ANY_ID, **self._values))
 
-    @cached_property
-    def image(self) -> Callable[[int], str]:
-        """The file."""
-        return url_by_id(self._url("images.original", image_id=ANY_ID))
-
-    @cached_property
-    def download(self) -> Callable[[int], str]:
-        """The file as a download."""
-        return url_by_id(self._url("images.original", image_id=ANY_ID, download=1))
-
     def thumbnail(self, image_id: int, version: str | None) -> str:
         """The thumbnail of that version."""
-        url = self._thumbnail(image_id)
-        return url if version is None else f"{url}?v={quote(version)}"
+        return _versioned(self._thumbnail(image_id), version)
 
     @cached_property
     def _thumbnail(self) -> Callable[[int], str]:
         return url_by_id(self._url("images.thumbnail", image_id=ANY_ID))
+
+
+def thumbnail_url(card: Card) -> str:
+    """The thumbnail of one image of this index."""
+    return _versioned(url_in(None, "images.thumbnail", image_id=card.id), card.version)
+
+
+def _versioned(url: str, version: str | None) -> str:
+    return url if version is None else f"{url}?v={quote(version)}"
 
 
 def url_by_id(url: str) -> Callable[[int], str]:

@@ -25,45 +25,36 @@ _SHORT_TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """``href`` is where a link leads. An upload is not kept: ``again`` is where scripts post it again."""
-
-    href: str
-    again: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several, of which the page shows the ``current`` one; see Address."""
+    """One of several, of which the page shows the ``current`` one."""
 
     title: str
     href: str
     current: bool = False
-    again: str | None = None
     note: str | None = None
 
 
 def index_choices(
-    *, current: bool = True, record: ImageRecord | None = None, uploaded: bool = False, **values: Any
+    *, current: bool = True, record: ImageRecord | None = None, upload: str = "", **values: Any
 ) -> list[Choice]:
     """Every index, with the same query where it can answer it; none where there is only one.
 
     Args:
         current: whether the page is of this index alone.
         record: the image of this index that is searched by.
-        uploaded: whether the query is an upload.
+        upload: the key of the upload that is searched by.
         values: the other arguments of ``url_for``.
     """
     indexes = this_site().indexes
     if len(indexes) == 1:
         return []
     return [
-        replace(_index_choice(index, record, uploaded, values), current=current and index is this_index())
+        replace(_index_choice(index, record, upload, values), current=current and index is this_index())
         for index in indexes
     ]
 
 
-def _index_choice(index: ServedIndex, record: ImageRecord | None, uploaded: bool, values: Mapping[str, Any]) -> Choice:
+def _index_choice(index: ServedIndex, record: ImageRecord | None, upload: str, values: Mapping[str, Any]) -> Choice:
     home = url_in(index, "pages.home")
     try:
         note = index.title
@@ -71,10 +62,10 @@ def _index_choice(index: ServedIndex, record: ImageRecord | None, uploaded: bool
             image_id = record.id if index is this_index() else index.engine.index.find(record)
             if image_id is not None:
                 return Choice(index.name, url_in(index, "search.by_id", id=image_id, **values), note=note)
-        elif not uploaded:
+        elif not upload:
             return Choice(index.name, home, note=note)
         elif index.takes_uploads:
-            return Choice(index.name, home, again=url_in(index, "search.by_upload", **values), note=note)
+            return Choice(index.name, url_in(index, "search.by_id", upload=upload, **values), note=note)
     except (SearchEngineError, OSError):  # the others can be chosen all the same
         return Choice(index.name, home, note="It cannot be read at present")
     return Choice(
@@ -100,63 +91,47 @@ def metric_groups(*, normalized: bool) -> list[list[str]]:
     return groups
 
 
-def metric_choices(chosen: str, changed: Callable[..., Address]) -> list[list[Choice]]:
+def metric_choices(chosen: str, changed: Callable[..., str]) -> list[list[Choice]]:
     """Every metric, those that rank alike together; ``changed(metric=...)`` is its page, None the index's own."""
     index = this_index().engine.index
     groups = []
     for group in metric_groups(normalized=index.normalized):
         choices = []
         for metric in group:
-            to = changed(metric=None if metric == index.metric else metric)
-            choices.append(Choice(short_title(metric), to.href, metric == chosen, to.again))
+            href = changed(metric=None if metric == index.metric else metric)
+            choices.append(Choice(short_title(metric), href, metric == chosen))
         groups.append(choices)
     return groups
 
 
-def rule_choices(query: Query, changed: Callable[..., Address]) -> list[Choice]:
+def rule_choices(query: Query, changed: Callable[..., str]) -> list[Choice]:
     """Every rule to rank feedback by; none where there is no feedback."""
     if not query.judged:
         return []
-    choices = []
-    for rule, title in rules():
-        to = changed(rule=rule)
-        choices.append(Choice(title, to.href, rule == query.rule, to.again))
-    return choices
+    return [Choice(title, changed(rule=rule), rule == query.rule) for rule, title in rules()]
 
 
 class FeedbackChoices:
-    """To like or dislike an image of these results, or to take that back; each leads to another ranking."""
+    """To like or dislike an image of a page; each leads to another ranking."""
 
-    def __init__(self, query: Query, address: Callable[[Query], Address]) -> None:
+    def __init__(self, query: Query, address: Callable[[Query], str]) -> None:
         self._query = replace(query, cursor=None)
         self._address = address
 
+    @property
+    def can_dislike(self) -> bool:
+        """Whether there is anything to rank by besides what is disliked."""
+        return bool(self._query.start or self._query.liked)
+
     @cached_property
-    def like(self) -> Callable[[int], Address]:
+    def like(self) -> Callable[[int], str]:
         """To like an image that was not judged yet."""
-        return _address_by_id(self._address(self._query.judging(ANY_ID, LIKED)))
+        return url_by_id(self._address(self._query.judging(ANY_ID, LIKED)))
 
     @cached_property
-    def dislike(self) -> Callable[[int], Address]:
+    def dislike(self) -> Callable[[int], str]:
         """To dislike an image that was not judged yet."""
-        return _address_by_id(self._address(self._query.judging(ANY_ID, DISLIKED)))
-
-    def take_back(self, image_id: int) -> Address:
-        """To take the judgement of one image back."""
-        return self._address(self._query.without(image_id))
-
-    def clear(self) -> Address:
-        """To take all feedback back."""
-        return self._address(self._query.without_judgements())
-
-
-def _address_by_id(address: Address) -> Callable[[int], Address]:
-    """An address that was built for ANY_ID, for the images of a page."""
-    href = url_by_id(address.href)
-    if address.again is None:
-        return lambda image_id: Address(href(image_id))
-    again = url_by_id(address.again)
-    return lambda image_id: Address(href(image_id), again(image_id))
+        return url_by_id(self._address(self._query.judging(ANY_ID, DISLIKED)))
 
 
 def other_side(index: ServedIndex, metric: str) -> tuple[ServedIndex, str]:

@@ -17,10 +17,11 @@ from searchengine.images import MAX_PIXELS
 from searchengine.index.metrics import COSINE, METRICS, check_metric, metric_title, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import Query
-from searchengine.web.cards import Card, cards_of
-from searchengine.web.choices import Address, index_choices, other_side, short_title
+from searchengine.web.bar import Chip, QueryBar
+from searchengine.web.cards import Card, Scale, cards_of
+from searchengine.web.choices import index_choices, other_side, short_title
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
-from searchengine.web.pages import QueryPage, next_k, query_json
+from searchengine.web.pages import QueryPage, WaitingPage, next_k, query_json
 from searchengine.web.queries import RequestError, asked, wants_json
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
@@ -79,31 +80,31 @@ class Side:
 
 @dataclass(frozen=True)
 class ComparePage(QueryPage):
-    """Both sides; ``kept`` are the arguments that every link on the page takes along."""
+    """Both sides; every link on the page takes the arguments ``kept`` along, ``values`` say of what and how much."""
 
     template: ClassVar[str] = "compare.html"
 
     sides: list[Side]
     summary: str
     alike: str
-    back: Address
-    action: str
-    more: int | None
+    back: str
+    more: str | None
     kept: dict[str, Any]
-    kept_k: int | None
+    values: dict[str, Any]
     collections: tuple[ServedIndex, ...]
     metrics: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rankings of one query, an image of this index or an upload; ``alike``: why they cannot differ."""
+    """Two rankings of one query: an image of this index, or an upload, which ``key`` names."""
 
     left: Side
     right: Side
     k: int
     record: ImageRecord | None = None
     upload: DecodedUpload | None = None
+    key: str = ""
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -127,9 +128,15 @@ class Comparison:
 @compare.get("/compare")
 def by_id() -> ResponseReturnValue:
     """A comparison by an image of this index."""
+    key = request.args.get("upload")
+    if key and "id" not in request.args and not wants_json():
+        home = url_for("pages.home")
+        return WaitingPage(
+            None, QueryBar([Chip("start", "Your picture", home, key=key)]), index_choices(), key
+        ).render()
     query = asked(request.args)
     if query.start is None or query.start.id is None:
-        raise RequestError("No picture was named. An uploaded picture is not kept: choose it again.")
+        raise RequestError("Two rankings need a picture. Search by one, then choose “Compare” in the menu.")
     index, k = this_index(), query.k
     record = index.engine.index.records([query.start.id])[0]
 
@@ -160,7 +167,7 @@ def by_upload() -> ResponseReturnValue:
     def rank(side: ServedIndex, metric: str | None) -> tuple[Sequence[Hit], int | None]:
         return side.engine.search(Query.of(reader.embed(side.engine), k=k, metric=metric)), None
 
-    comparison = Comparison(*_sides(rank, rankings), k, upload=upload)
+    comparison = Comparison(*_sides(rank, rankings), k, upload=upload, key=file.key)
     if wants_json():
         return _to_json(comparison)
     return _page(comparison).render()
@@ -202,7 +209,7 @@ def _side(name: str, rank: Rank, index: ServedIndex, metric: str | None) -> Side
         hits, self_id = rank(index, by)
     except (RequestError, ImageError) as error:
         problem, hits, self_id = str(error), [], None
-    cards = cards_of(hits, normalized=collection.normalized, metric=metric)
+    cards = cards_of(hits, Scale.of(hits, metric, normalized=collection.normalized))
     return Side(name, index, metric, by, hits, self_id, cards, len(collection), problem)
 
 
@@ -242,23 +249,39 @@ def _page(comparison: Comparison) -> ComparePage:
     left, right = comparison.sides
     record, k = comparison.record, comparison.k
     both, alike = comparison.shared, comparison.alike
-    more = max(next_k(len(side.cards), k, side.images) or 0 for side in comparison.sides)
+    kept: dict[str, Any] = {
+        "left": left.collection.name,
+        "left_by": left.by,
+        "right": right.collection.name,
+        "right_by": right.by,
+    }
+    picture: dict[str, Any] = {"upload": comparison.key} if record is None else {"id": record.id}
+    larger = max(next_k(len(side.cards), k, side.images) or 0 for side in comparison.sides)
+    back = _back(left, k, record, comparison.key)
     return ComparePage(
         record=record,
-        upload=comparison.upload,
-        k=k,
-        indexes=index_choices(current=False, record=record, uploaded=comparison.upload is not None, k=_shown(k)),
+        bar=_bar(comparison),
+        indexes=index_choices(current=False, record=record, upload=comparison.key, k=_shown(k)),
         sides=[_marked(left, both.left), _marked(right, both.right)],
         summary=_summary(comparison.sides, both),
         alike=alike,
-        back=_back(left, k, record),
-        action=url_for("compare.by_id") if record is not None else url_for("compare.by_upload"),
-        more=more or None,
-        kept={"left": left.collection.name, "left_by": left.by, "right": right.collection.name, "right_by": right.by},
-        kept_k=_shown(k),
+        back=back,
+        more=url_for("compare.by_id", **picture, k=larger, **kept) if larger else None,
+        kept={**kept, "k": _shown(k)},
+        values={**picture, "k": _shown(k)},
         collections=this_site().indexes,
         metrics=[(metric, short_title(metric)) for metric in METRICS],
     )
+
+
+def _bar(comparison: Comparison) -> QueryBar:
+    """The picture alone: words and likes have no part in a comparison."""
+    home = url_for("pages.home")
+    if comparison.record is not None:
+        return QueryBar([Chip.of(comparison.record, home)], fields={"id": [str(comparison.record.id)]})
+    assert comparison.upload is not None
+    chip = Chip("start", comparison.upload.name, home, picture=comparison.upload.picture, key=comparison.key)
+    return QueryBar([chip], fields={"upload": [comparison.key]})
 
 
 def _shown(k: int) -> int | None:
@@ -270,15 +293,14 @@ def _metric(name: str | None) -> str | None:
     return check_metric(name) if name else None
 
 
-def _back(left: Side, k: int, record: ImageRecord | None) -> Address:
+def _back(left: Side, k: int, record: ImageRecord | None, key: str) -> str:
     """The ranking on the left by itself."""
     values: dict[str, Any] = {"k": _shown(k), "metric": left.by}
     if record is None:
-        again = url_in(left.collection, "search.by_upload", **values)
-        return Address(url_in(left.collection, "pages.home"), again=again)
+        return url_in(left.collection, "search.by_id", upload=key, **values)
     if left.self_id is None:  # that index does not hold the image
-        return Address(url_for("search.by_id", id=record.id, k=values["k"]))
-    return Address(url_in(left.collection, "search.by_id", id=left.self_id, **values))
+        return url_for("search.by_id", id=record.id, k=values["k"])
+    return url_in(left.collection, "search.by_id", id=left.self_id, **values)
 
 
 def _marked(side: Side, other_ranks: Sequence[int | None]) -> Side:

@@ -111,6 +111,13 @@ def handle_errors(app: Flask, settings: Settings) -> None:
         return response
 
 
+def _asked(status: int) -> list[tuple[str, str]]:
+    """What an address says, to be put right where it is refused."""
+    if status != HTTPStatus.BAD_REQUEST or request.method != "GET":
+        return []
+    return [(name, text) for name, text in request.args.items(multi=True) if text]
+
+
 def _error_response(message: str, status: int, title: str | None = None) -> Response:
     if wants_json():
         response = jsonify(error=message)
@@ -118,7 +125,7 @@ def _error_response(message: str, status: int, title: str | None = None) -> Resp
         default = _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500]
         title = title or _TITLES.get(status, default)
         try:
-            page = render_template("error.html", title=title, message=message, status=status)
+            page = render_template("error.html", title=title, message=message, status=status, asked=_asked(status))
         except Exception:  # whatever is wrong, the sentence is shown
             current_app.logger.exception("The error page failed")
             page = f"<!doctype html><html lang=en><title>{title}</title><h1>{title}</h1><p>{escape(message)}</p></html>"

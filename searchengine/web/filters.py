@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import islice
@@ -10,20 +10,46 @@ from typing import Any
 
 from searchengine.index.filters import EVERYTHING, FIELDS, FacetValue, Filter, unknown_choices
 from searchengine.index.protocol import Index
-from searchengine.web.choices import Address, Choice
+from searchengine.web.choices import Choice
 
-_SHOWN = 12  # values of a facet
-_FACETS = ("label", "folder", "format", "camera", "year")
+_SHOWN = 300  # values of a facet; others can be typed
+_DEEPEST = 4  # to which folders below folders are indented
+FACETS = ("folder", "label", "camera", "format")  # of which several values can be chosen
 _TITLES = {
     "after": "from {}",
     "before": "until {}",
-    "min_width": "at least {} wide",
-    "max_width": "at most {} wide",
-    "min_height": "at least {} high",
-    "max_height": "at most {} high",
+    "min_width": "at least {} px wide",
+    "max_width": "at most {} px wide",
+    "min_height": "at least {} px high",
+    "max_height": "at most {} px high",
 }
 
-AddressOf = Callable[[Filter], Address]
+AddressOf = Callable[[Filter], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A value of a facet; ``depth`` is how many folders a folder lies below."""
+
+    value: str
+    title: str
+    count: int
+    chosen: bool
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """What can be chosen of one field; there are ``more`` values than are shown."""
+
+    name: str
+    options: list[Option]
+    more: int
+
+    @property
+    def chosen(self) -> bool:
+        """Whether any value is chosen."""
+        return any(option.chosen for option in self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,77 +59,80 @@ class FilterPanel:
     Attributes:
         fields: the texts of the fields that have some.
         chosen: a link for each choice that leads to the page without it.
-        facets: the title of each facet, and a link for each of its most frequent values.
+        facets: what can be chosen.
+        years: a link for each year in which a picture was taken, the latest first.
         unknown: a sentence for each choice that no image of the index has.
+        action: where the form leads.
+        kept: the fields of the query that the form takes along.
+        clear: the page without any choice.
     """
 
     fields: Mapping[str, Sequence[str]]
     chosen: list[Choice]
-    facets: list[tuple[str, list[Choice]]]
+    facets: list[Facet]
+    years: list[Choice]
     unknown: list[str]
+    action: str
+    kept: Mapping[str, Sequence[str]]
+    clear: str
 
 
-def filter_panel(index: Index, filter: Filter, address: AddressOf) -> FilterPanel:
-    """The panel of a page; ``address`` says where the same page with another filter is."""
+def filter_panel(
+    index: Index, filter: Filter, address: AddressOf, action: str, kept: Mapping[str, Sequence[str]]
+) -> FilterPanel:
+    """The panel of a page; ``address`` says where the same page with another filter is, see also ``FilterPanel``."""
     facets = index.facets(filter)
     return FilterPanel(
         fields=filter.to_fields(),
-        chosen=_chosen(filter, address),
-        facets=[
-            (name, choices) for name in _FACETS if (choices := _values(name, getattr(facets, name), filter, address))
-        ],
+        chosen=list(_chosen(filter, address)),
+        facets=[facet for name in FACETS if (facet := _facet(name, getattr(facets, name), filter)).options],
+        years=_years(facets.year, filter, address),
         unknown=unknown_choices(index.facets(EVERYTHING), filter) if filter else [],
+        action=action,
+        kept=kept,
+        clear=address(EVERYTHING),
     )
 
 
-def _chosen(filter: Filter, address: AddressOf) -> list[Choice]:
-    choices = []
+def _chosen(filter: Filter, address: AddressOf) -> Iterable[Choice]:
     for name, texts in filter.to_fields().items():
         for text in texts:
-            to = address(_without(filter, name, text))
-            title = "these pictures" if name == "ids" else _TITLES.get(name, f"{name} {{}}").format(text)
-            choices.append(Choice(title, to.href, again=to.again))
-    return choices
+            title = "these pictures" if name == "ids" else _TITLES.get(name, "{}").format(text)
+            yield Choice(title, address(_without(filter, name, text)), note=name)
 
 
-def _values(name: str, values: Sequence[FacetValue], filter: Filter, address: AddressOf) -> list[Choice]:
-    texts = _texts_chosen(filter, name)
-    chosen = [value for value in values if value.value in texts]
-    others = (value for value in values if value.value not in texts)
-    shown = [*chosen, *islice(others, _SHOWN)][:_SHOWN]
-    if len(values) == 1 and not chosen:
-        return []  # nothing to choose between
+def _facet(name: str, values: Sequence[FacetValue], filter: Filter) -> Facet:
+    """The most frequent values, and all that are chosen."""
+    texts = dict.fromkeys(getattr(filter, FIELDS[name]))
+    if len(values) == 1 and not texts:
+        return Facet(name, [], 0)  # nothing to choose between
+    known = {value.value: value for value in values}
+    chosen = [known.get(text, FacetValue(text, 0)) for text in texts]
+    shown = [*chosen, *islice((value for value in values if value.value not in texts), _SHOWN)]
+    if name == "folder":
+        shown.sort(key=lambda value: value.value.split("/"))
+        options = [
+            Option(value.value, parts[-1], value.count, value.value in texts, min(len(parts) - 1, _DEEPEST))
+            for value in shown
+            if (parts := value.value.split("/"))
+        ]
+    else:
+        options = [Option(value.value, value.value, value.count, value.value in texts) for value in shown]
+    return Facet(name, options, max(len(values) - len(shown), 0))
+
+
+def _years(values: Sequence[FacetValue], filter: Filter, address: AddressOf) -> list[Choice]:
     choices = []
-    for value in shown:
-        is_chosen = value.value in texts
-        to = address((_without if is_chosen else _with)(filter, name, value.value))
-        choices.append(Choice(value.value, to.href, is_chosen, to.again, note=str(value.count)))
-    return choices
-
-
-def _year(text: str) -> dict[str, date]:
-    return {"after": date(int(text), 1, 1), "before": date(int(text), 12, 31)}
-
-
-def _texts_chosen(filter: Filter, name: str) -> frozenset[str]:
-    """The values of a facet that are chosen."""
-    if name != "year":
-        return frozenset(getattr(filter, FIELDS[name]))
-    text = f"{filter.after.year:04}" if filter.after else ""
-    return frozenset([text] if text and {"after": filter.after, "before": filter.before} == _year(text) else [])
-
-
-def _with(filter: Filter, name: str, text: str) -> Filter:
-    if name == "year":
-        return replace(filter, **_year(text))  # type: ignore[arg-type]
-    changes: dict[str, Any] = {FIELDS[name]: (*getattr(filter, FIELDS[name]), text)}
-    return replace(filter, **changes)
+    for value in sorted(values, key=lambda value: value.value, reverse=True):
+        first, last = date(int(value.value), 1, 1), date(int(value.value), 12, 31)
+        chosen = (filter.after, filter.before) == (first, last)
+        other = replace(filter, after=None if chosen else first, before=None if chosen else last)
+        choices.append(Choice(value.value, address(other), chosen, note=str(value.count)))
+    return choices if len(choices) > 1 or any(choice.current for choice in choices) else []
 
 
 def _without(filter: Filter, name: str, text: str) -> Filter:
-    if name == "year":
-        return replace(filter, after=None, before=None)
     value = getattr(filter, FIELDS[name])
-    several = name in ("label", "folder", "format", "camera")
+    several = name in FACETS
     changes: dict[str, Any] = {FIELDS[name]: tuple(other for other in value if other != text) if several else None}
     return replace(filter, **changes)

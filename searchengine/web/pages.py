@@ -1,29 +1,29 @@
-"""The first page, and what all pages share: their query, the numbers to choose from, the filters of the templates."""
+"""The first page, and what all pages share: their query, and the filters of the templates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flask import render_template, request, url_for
+from flask import redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 
 from searchengine.analyse.evaluation.report import interval_text
 from searchengine.errors import SearchEngineError
 from searchengine.feedback import rule_title
 from searchengine.files import file_size
-from searchengine.index.filters import Filter
+from searchengine.index.filters import FIELDS, Filter
 from searchengine.index.types import ImageRecord, IndexStatus
-from searchengine.query import Box
+from searchengine.query import Box, Query
 from searchengine.settings import MAX_K
-from searchengine.spelling import parse_id
-from searchengine.web.cards import Card, CardUrls, card_of, query_style
-from searchengine.web.choices import Address, Choice, index_choices
+from searchengine.spelling import parse_id, query_to_url
+from searchengine.web.bar import QueryBar, bar_of_request
+from searchengine.web.cards import Card, CardUrls, card_of
+from searchengine.web.choices import Choice, FeedbackChoices, index_choices
 from searchengine.web.filters import FilterPanel, filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.queries import how_many, rule_note
+from searchengine.web.queries import how_many, rule_note, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
-
-K_CHOICES = (10, 30, 60, 120, 240, MAX_K)
 
 pages = IndexBlueprint("pages", __name__)
 
@@ -41,82 +41,104 @@ class Page:
 
 @dataclass(frozen=True)
 class HomePage(Page):
-    """The upload form, and images of the collection, of which there are ``total`` that pass the filter.
+    """Images of the collection, of which there are ``total`` that pass the filter.
 
-    They are a sample, or all of them in the order of their ids, some at a time. ``more`` leads to a larger sample or to
-    what follows, ``whole`` from a sample to all.
+    They are a mixture, or all of them in the order of their ids, some at a time; ``more`` leads to what follows,
+    ``whole`` from the mixture to all, ``mixed`` back. ``kept`` are the arguments of a search by one of them.
     """
 
     template: ClassVar[str] = "home.html"
 
     status: IndexStatus
-    extractor: str
     cards: list[Card]
-    k: int
-    k_choices: list[int]
     total: int
     filter: FilterPanel
+    bar: QueryBar
     kept: dict[str, list[str]]
-    form: dict[str, str | None]
+    likes: FeedbackChoices
     more: str | None
     whole: str | None
+    mixed: str | None
 
 
 @dataclass(frozen=True)
 class QueryPage(Page):
-    """What every page shows of its query, which is an image of the index, an upload, or neither."""
+    """What every page shows of its query; ``record`` is the image of the index that it starts from."""
 
     record: ImageRecord | None
-    upload: DecodedUpload | None
-    k: int
+    bar: QueryBar
     indexes: list[Choice]
 
+    @property
+    def file_gone(self) -> bool:
+        """Whether the file of that image is no longer where it was indexed."""
+        return self.record is not None and self.record.has_picture and not self.record.has_file
+
     def render(self) -> str:
-        """The page as HTML; templates also get how the query looks."""
-        query = {
-            "query": None if self.record is None else card_of(self.record),
-            "query_style": _style_of_query(self.record, self.upload),
-            "file_gone": self.record is not None and self.record.has_picture and not self.record.has_file,
-            "k_choices": k_choices(self.k),
-        }
-        return render_template(self.template, **vars(self), **query)
+        """The page as HTML."""
+        return render_template(self.template, **vars(self), file_gone=self.file_gone)
+
+
+@dataclass(frozen=True)
+class WaitingPage(QueryPage):
+    """The page of an upload, before a script has sent the file: only the browser keeps it, under ``key``."""
+
+    template: ClassVar[str] = "waiting.html"
+
+    key: str
 
 
 @pages.get("/")
-def home() -> str:
-    """The first page."""
+def home() -> ResponseReturnValue:
+    """The first page: the collection."""
+    if (filled := without_empty_fields()) is not None:
+        return redirect(url_for("pages.home", **filled))
     index, settings = this_index().engine.index, this_site().settings
-    k = how_many("k", settings.default_k)
-    n = how_many("n", settings.sample)
-    status = index.status()
+    n, status = how_many("n", settings.sample), index.status()
     filter, cursor = Filter.from_fields(request.args.to_dict(flat=False)), parse_id(request.args.get("cursor"))
+    query = Query(filter=filter, k=how_many("k", settings.default_k))
+    kept = url_values(query)
+    whole = bool(filter) or cursor is not None or bool(request.args.get("all"))
 
     def address(**values: Any) -> str:
-        return url_for("pages.home", **{"k": None if k == settings.default_k else k, **values})
+        return url_for("pages.home", **{**kept, "n": None if n == settings.sample else n, **values})
 
-    if filter or cursor is not None or request.args.get("all"):
+    if whole:
         records = index.page(filter, cursor, n + 1)
-        shown, follows = records[:n], len(records) > n
-        kept = {"n": None if n == settings.sample else n, **filter.to_fields()}
-        more = address(cursor=shown[-1].id, **kept) if follows else None
-        whole = None
+        shown = records[:n]
+        more = address(cursor=shown[-1].id) if len(records) > n else None
     else:
-        shown, larger = index.sample(n), min(2 * n, MAX_K, status.images)  # those shown already are among them
-        more = address(n=larger) if larger > len(shown) else None
-        whole = address(all=1) if status.images > len(shown) else None
+        seen = parse_id(request.args.get("seen")) or 0
+        shown = _mixed(index.sample(n, seen))
+        more = address(seen=seen + len(shown)) if shown and seen + len(shown) < status.images else None
+
+    def filtered(other: Filter) -> str:
+        return url_for("pages.home", **{**without_filter, **other.to_fields()})
+
+    without_filter = {name: texts for name, texts in kept.items() if name not in FIELDS}
     return HomePage(
         status=status,
-        extractor=status.extractor,
         cards=[card_of(record) for record in shown],
-        k=k,
-        k_choices=k_choices(k),
         total=index.count(filter) if filter else status.images,
-        filter=filter_panel(index, filter, lambda other: Address(address(**other.to_fields()))),
-        kept=filter.to_fields(),
-        form={"k": None if k == settings.default_k else str(k)},
+        filter=filter_panel(index, filter, filtered, url_for("pages.home"), without_filter),
+        bar=QueryBar(fields=kept),
+        kept=kept,
+        likes=FeedbackChoices(query, lambda query: url_for("search.by_id", **url_values(query))),
         more=more,
-        whole=whole,
+        whole=None if whole or more is None else address(all=1),
+        mixed=None if filter or not whole else address(),
     ).render()
+
+
+def url_values(query: Query) -> dict[str, Any]:
+    """The arguments of ``url_for`` that spell a query."""
+    return query_to_url(query, default_k=this_site().settings.default_k)
+
+
+def _mixed(records: list[ImageRecord]) -> list[ImageRecord]:
+    """Neighbours in the folder apart from each other."""
+    step = max(round(len(records) ** 0.5), 1)
+    return [record for start in range(step) for record in records[start::step]]
 
 
 @pages.app_context_processor
@@ -129,11 +151,11 @@ def common() -> dict[str, Any]:
         no_pictures, indexes = "This index cannot be read at present.", []
     return {
         "max_bytes": settings.max_upload_bytes,
-        "default_k": settings.default_k,
-        "k": settings.default_k,
-        "k_choices": k_choices(settings.default_k),
         "no_pictures": no_pictures,
         "indexes": indexes,
+        "index_name": this_index().name,
+        "view": request.endpoint or "",
+        "bar": bar_of_request(),
     }
 
 
@@ -141,20 +163,6 @@ def common() -> dict[str, Any]:
 def card_urls(index: ServedIndex | None = None, endpoint: str = "search.by_id", **values: Any) -> CardUrls:
     """The addresses of the images of an index; None is this one."""
     return CardUrls(index, endpoint, values)
-
-
-def _style_of_query(record: ImageRecord | None, upload: DecodedUpload | None) -> str:
-    """The proportions and tint of the query's image, for the page's style element."""
-    if upload is not None:
-        return query_style(upload.width, upload.height)
-    if record is None:
-        return ""
-    return query_style(record.width or 4, record.height or 3, record.colour)
-
-
-def k_choices(k: int) -> list[int]:
-    """How many images can be asked for, ``k`` among them."""
-    return sorted({*K_CHOICES, k})
 
 
 def next_k(shown: int, k: int, images: int) -> int | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 from flask import request
 from werkzeug.datastructures import MultiDict
 
 from searchengine.errors import SearchEngineError
 from searchengine.feedback import rule_title
+from searchengine.index.filters import FIELDS
 from searchengine.query import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, Query, Source
 from searchengine.settings import MAX_K
 from searchengine.spelling import parse_k, query_from_url
@@ -38,6 +40,19 @@ def asked(values: MultiDict[str, str], *, upload: Source | None = None) -> Query
     """The query of an address or a form; QueryError, UnknownNameError."""
     fields = values.to_dict(flat=False)
     return query_from_url(fields, upload=upload, default_k=this_site().settings.default_k, max_k=MAX_K)
+
+
+def without_empty_fields() -> dict[str, Any] | None:
+    """The arguments of the address without what a form sends for fields that are not filled in; None without any.
+
+    A file that was chosen, but not sent, leaves its name.
+    """
+    optional = {"q", "image", *FIELDS} - {"ids"}  # no ids: no image at all
+    fields = request.args.to_dict(flat=False)
+    filled = {name: [text for text in texts if text or name not in optional] for name, texts in fields.items()}
+    filled.pop("image", None)
+    filled = {name: texts for name, texts in filled.items() if texts}
+    return None if filled == fields or wants_json() else filled
 
 
 def how_many(name: str, default: int) -> int:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from flask import Response, jsonify, request, url_for
+from flask import Response, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from numpy.typing import NDArray
+from werkzeug.datastructures import MultiDict
 
 from searchengine.engine import Results
 from searchengine.files import parse_json
 from searchengine.images import MAX_PIXELS
 from searchengine.index.filters import EVERYTHING, unknown_choices
 from searchengine.index.metrics import alike_sentence, metric_title
-from searchengine.index.types import ImageRecord
+from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
-from searchengine.spelling import query_from_json, query_to_url
-from searchengine.web.cards import Card, card_of, cards_of, cosine_is_score, relative
+from searchengine.spelling import query_from_json
+from searchengine.web.bar import Chip, QueryBar, Sign
+from searchengine.web.cards import Card, Scale, cards_of
 from searchengine.web.choices import (
-    Address,
     Choice,
     FeedbackChoices,
     index_choices,
@@ -32,106 +35,123 @@ from searchengine.web.choices import (
 from searchengine.web.filters import FilterPanel, filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.labels import PredictedLabels, predict_labels
-from searchengine.web.pages import QueryPage, next_k, query_json
-from searchengine.web.queries import RequestError, asked, wants_json
+from searchengine.web.pages import QueryPage, WaitingPage, query_json, url_values
+from searchengine.web.queries import RequestError, asked, wants_json, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
 search = IndexBlueprint("search", __name__)
 
 
 @dataclass(frozen=True)
-class JudgedCard:
-    """An image that was liked or disliked."""
-
-    card: Card
-    liked: bool
-
-
-@dataclass(frozen=True)
 class ResultsPage(QueryPage):
     """A ranking, or the part of it that follows another page.
 
-    ``judged`` says what is liked and disliked, ``rule`` by which rule that ranks; ``kept`` are the arguments that a
-    search by another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` and ``cursor``
-    lead to what follows, ``larger`` to the same page with more on it, where one page may hold more; ``first`` leads
-    back to the beginning; ``nothing_close``: even the nearest hit is far; ``unfiltered`` are the fields that the form
-    of the filter takes along; ``doubt`` says that no image shows what the words of ``text`` say.
+    ``title`` names what is searched by, ``order`` says how it is ranked; ``kept`` are the arguments that a search by
+    another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` leads to what follows,
+    ``first`` back to the beginning; ``doubt`` says that nothing looks like the query; ``copies``: of the picture that
+    is searched by, which is not shown among the results, and ``with_copies`` shows them one by one.
     """
 
     template: ClassVar[str] = "results.html"
 
+    title: str
+    order: str
     total: int
-    shown: int
-    extractor: str
-    metric: str
-    cosine: bool
-    alike: str
     cards: list[Card]
-    box: str
-    text: str
     doubt: str
-    kept: dict[str, Any]
     judged: str
     rule: str
-    feedback_links: FeedbackChoices
-    examples: list[JudgedCard]
+    metric: str
+    scale: str
+    alike: str
+    extractor: str
+    kept: dict[str, Any]
+    likes: FeedbackChoices
+    clear_likes: str
     rules: list[Choice]
     metrics: list[list[Choice]]
-    comparison: Address
+    comparison: str | None
     predicted: PredictedLabels | None
-    cursor: str
-    more: Address | None
-    larger: Address | None
-    larger_k: int | None
-    first: Address | None
-    nothing_close: bool
+    more: str | None
+    first: str | None
+    copies: int
+    with_copies: str
+    distinct: bool
     filter: FilterPanel
-    unfiltered: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search of this index; ``record`` or ``upload`` is what it starts from, ``examples`` what is judged, by id."""
+    """A search of this index: ``record`` or ``upload`` is what it starts from, ``examples`` what is judged, by id.
+
+    ``key`` names the upload in addresses.
+    """
 
     index: ServedIndex
     query: Query
     examples: dict[int, ImageRecord]
     record: ImageRecord | None = None
     upload: DecodedUpload | None = None
+    key: str = ""
 
     @property
     def metric(self) -> str:
         """The metric that ranks where nothing is judged."""
         return self.query.metric or self.index.engine.index.metric
 
-    def address(self, query: Query) -> Address:
-        """Where another query is answered."""
-        values = url_values(query)
-        if self.upload is not None:
-            return Address(url_for("pages.home"), again=url_for("search.by_upload", **values))
-        if not query.examples and not query.text:
-            return Address(url_for("pages.home"))
-        return Address(url_for("search.by_id", **values))
+    @property
+    def box(self) -> str:
+        """The part of the picture that it starts from, as addresses have it."""
+        return "" if self.query.start is None or self.query.start.box is None else str(self.query.start.box)
 
-    def changed(self, **changes: Any) -> Address:
+    def values(self, query: Query) -> dict[str, Any]:
+        """The arguments of an address that spell another query, which may start from the same upload."""
+        upload = {"upload": self.key} if self.key and query.start is not None else {}
+        return upload | url_values(query)
+
+    def address(self, query: Query) -> str:
+        """Where another query is answered; one without pictures and words is the collection."""
+        if query.start is None and not query.liked:
+            query = query.without_judgements()  # dislikes alone rank nothing
+        if not query.examples and not query.text:
+            return url_for("pages.home", **url_values(Query(filter=query.filter, k=query.k)))
+        return url_for("search.by_id", **self.values(query))
+
+    def changed(self, **changes: Any) -> str:
         """Where the same query with some fields changed is answered, from the first hit on."""
         return self.address(replace(self.query, **{"cursor": None, **changes}))
 
-
-def url_values(query: Query) -> dict[str, Any]:
-    """The arguments of ``url_for`` that spell a query."""
-    return query_to_url(query, default_k=this_site().settings.default_k)
+    @property
+    def bar(self) -> QueryBar:
+        """What the bar at the top holds."""
+        query = self.query
+        chips = []
+        without_start = self.address(query.without_start())
+        if self.record is not None:
+            chips.append(Chip.of(self.record, without_start, box=self.box))
+        elif self.key:
+            name, picture = ("Your picture", "") if self.upload is None else (self.upload.name, self.upload.picture)
+            chips.append(Chip("start", name, without_start, picture=picture, box=self.box, key=self.key))
+        for example in query.judged:
+            if example.id in self.examples:
+                sign: Sign = "like" if example.sign == LIKED else "dislike"
+                chips.append(Chip.of(self.examples[example.id], self.address(query.without(example.id)), sign))
+        return QueryBar(chips, query.text or "", self.values(replace(query, text=None, cursor=None)))
 
 
 @search.get("/search")
 def by_id() -> ResponseReturnValue:
-    """A search by an image of the index, by what is liked and disliked, or by both."""
+    """A search by an image of the index, by words, by what is liked and disliked, or by several of these."""
+    key = request.args.get("upload")
+    if key and "id" not in request.args and not wants_json():
+        query = asked(request.args, upload=b"")
+        return _waiting(Search(this_index(), query, _judged(query), key=key))
+    if (filled := without_empty_fields()) is not None:
+        searches = filled.keys() & {"id", "q", "like", "dislike"}
+        return redirect(url_for("search.by_id" if searches else "pages.home", **filled))
     query = asked(request.args)
     if not query.examples and query.text is None:
-        if "q" in request.args:
-            raise RequestError("There are no words to search by. Write some, or choose a picture.")
-        # Also the address of an uploaded query, opened again.
-        raise RequestError("No picture and no words were named. An uploaded picture is not kept: choose it again.")
+        raise RequestError("No picture and no words were named. Write some words, or choose a picture.")
     return _answer(query)
 
 
@@ -146,9 +166,13 @@ def by_upload() -> ResponseReturnValue:
             raise RequestError(f"The query is not JSON: {error}.") from error
         return _answer(query_from_json(body, default_k=settings.default_k, max_k=MAX_K), as_json=True)
     upload = read_upload(request, settings.max_upload_bytes)
-    query = asked(request.form, upload=upload.data)
+    fields = MultiDict(request.form)
+    if "id" in fields:  # the picture that this one takes the place of, and the part of it
+        fields.poplist("box")
+    query = asked(fields, upload=upload.data)
     assert query.start is not None
-    return _answer(query, UploadReader(upload, settings.max_upload_pixels, query.start.box, shown=not wants_json()))
+    reader = UploadReader(upload, settings.max_upload_pixels, query.start.box, shown=not wants_json())
+    return _answer(query, reader, key=upload.key)
 
 
 def _feature_of(example: Example) -> NDArray[np.float32]:
@@ -164,13 +188,25 @@ def _feature_of(example: Example) -> NDArray[np.float32]:
     return UploadReader(upload, max_pixels, example.box).embed(engine)
 
 
-def _answer(query: Query, reader: UploadReader | None = None, *, as_json: bool = False) -> ResponseReturnValue:
+def _judged(query: Query) -> dict[int, ImageRecord]:
+    """The liked and disliked images that still exist, by id."""
+    ids = [example.id for example in query.judged if example.id is not None]
+    return {image.id: image for image in this_index().engine.index.known(ids)}
+
+
+def _waiting(search: Search) -> str:
+    return WaitingPage(None, search.bar, index_choices(upload=search.key), search.key).render()
+
+
+def _answer(
+    query: Query, reader: UploadReader | None = None, *, key: str = "", as_json: bool = False
+) -> ResponseReturnValue:
     """Answer a query; ``reader`` reads the upload that it starts from."""
     index = this_index()
     images = index.engine.index
     start = query.start
     record = None if start is None or start.id is None else images.records([start.id])[0]
-    judged = {image.id: image for image in images.known([e.id for e in query.judged if e.id is not None])}
+    judged = _judged(query)
     # Others were removed since. The answer continues all the same: from its beginning, it would never end.
     query = replace(query.among(lambda example: example.id is None or example.id in judged), cursor=query.cursor)
     if query.metric == images.metric:
@@ -181,11 +217,17 @@ def _answer(query: Query, reader: UploadReader | None = None, *, as_json: bool =
 
     results = index.engine.search(query, feature_of=feature_of)
     upload = None if reader is None else reader.decode(index.engine)
-    search = Search(index, query, judged, record, upload)
+    search = Search(index, query, judged, record, upload, key)
     labels = None if results.start is None else predict_labels(index, query, results.start)
     if as_json or wants_json():
         return _results_json(search, results, labels)
-    return _results_page(search, results, labels).render()
+    return _results_page(search, results, labels, _best()).render()
+
+
+def _best() -> float | None:
+    """What the bars of the page before compare with."""
+    best = request.args.get("best", type=float)
+    return best if best is not None and math.isfinite(best) else None
 
 
 def _results_json(search: Search, results: Results, labels: PredictedLabels | None) -> Response:
@@ -214,65 +256,100 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
     )
 
 
-def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> ResultsPage:
+def _results_page(search: Search, results: Results, labels: PredictedLabels | None, best: float | None) -> ResultsPage:
+    """The page of some results; ``best`` is the scale of the page before."""
     index, record, query, metric = search.index, search.record, search.query, search.metric
-    status, normalized = index.engine.index.status(), index.engine.index.normalized
-    cards = cards_of(results.hits, normalized=normalized, metric=results.metric)
-    kept = url_values(replace(query, examples=(), text=None, cursor=None))
-    k = kept.pop("k", None)
-    elsewhere = {name: values for name, values in kept.items() if name != "ids"}  # they are those of this index
-    box = None if query.start is None else query.start.box
-    before = 0 if query.cursor is None else query.cursor.rank
-    larger_k = None if query.cursor else next_k(len(results), query.k, results.total)
+    images = index.engine.index
+    itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
+    hits = [hit for hit in results if hit is not itself]
+    relative = bool(query.judged or query.text)
+    scale = Scale.of(hits, results.metric, normalized=images.normalized, relative=relative, best=best)
+    values = search.values(replace(query, text=None, cursor=None))
+    k, kept = values.get("k"), url_values(replace(query, examples=(), text=None, cursor=None))
+    elsewhere = {name: texts for name, texts in kept.items() if name not in ("ids", "k")}  # ids are those of this index
+    doubt = results.doubt or ""
+    if not relative and not query.cursor and not _is_close(index, results, hits):
+        doubt = f"Nothing {'else ' if record else ''}here looks much like it. These come nearest."
+    more = None
+    if results.cursor is not None:
+        more = search.changed(cursor=results.cursor)
+        more += "" if scale == Scale() else f"&best={scale.best!r}"
     return ResultsPage(
         record=record,
-        upload=search.upload,
-        k=query.k,
-        indexes=index_choices(record=record, uploaded=search.upload is not None, k=k, box=box, **elsewhere),
+        bar=search.bar,
+        indexes=index_choices(record=record, upload=search.key, k=k, box=search.box or None, **elsewhere),
+        title=_title(search),
+        order=_order(query),
         total=results.total,
-        shown=before + len(results),
-        extractor=status.extractor,
-        metric=metric_title(metric),
-        cosine=cosine_is_score(results.metric, normalized=normalized),
-        alike=alike_sentence(metric, normalized=normalized),
-        cards=relative(cards) if query.judged else cards,
-        box="" if box is None else str(box),
-        text=query.text or "",
-        doubt=results.doubt or "",
-        kept=kept,
+        cards=cards_of(hits, scale),
+        doubt=doubt,
         judged=query.in_words(),
         rule=query.rule_used,
-        feedback_links=FeedbackChoices(query, search.address),
-        examples=[
-            JudgedCard(card_of(search.examples[example.id]), example.sign == LIKED)
-            for example in query.judged
-            if example.id is not None
-        ],
+        metric=metric_title(metric),
+        scale=_scale_in_words(query, scale),
+        alike="" if relative else alike_sentence(metric, normalized=images.normalized),
+        extractor=images.status().extractor,
+        kept=kept,
+        likes=FeedbackChoices(query, search.address),
+        clear_likes=search.address(query.without_judgements()),
         rules=rule_choices(query, search.changed),
-        metrics=metric_choices(metric, search.changed),
+        metrics=[] if relative else metric_choices(metric, search.changed),
         comparison=_comparison(search),
-        predicted=labels,
-        cursor="" if results.cursor is None else str(results.cursor),
-        more=None if results.cursor is None else search.changed(cursor=results.cursor),
-        larger=search.changed(k=larger_k) if larger_k else None,
-        larger_k=larger_k,
+        predicted=None if doubt or query.text else labels,
+        more=more,
         first=None if query.cursor is None else search.changed(),
-        filter=filter_panel(index.engine.index, query.filter, lambda filter: search.changed(filter=filter)),
-        unfiltered=url_values(replace(query, filter=EVERYTHING, cursor=None)),
-        nothing_close=not query.judged and not query.text and not query.cursor and not _is_close(index, query, results),
+        copies=0 if itself is None else itself.stands_for - 1,
+        with_copies=search.changed(copies=True),
+        distinct=query.distinct,
+        filter=filter_panel(
+            images,
+            query.filter,
+            lambda filter: search.changed(filter=filter),
+            url_for("search.by_id"),
+            search.values(replace(query, filter=EVERYTHING, cursor=None, distinct=False)),
+        ),
     )
 
 
-def _is_close(index: ServedIndex, query: Query, results: Results) -> bool:
+def _title(search: Search) -> str:
+    """What is searched by, for the title of the window."""
+    name = search.upload.name if search.upload else search.record.path.rsplit("/", 1)[-1] if search.record else ""
+    words = f"“{search.query.text}”" if search.query.text else ""
+    if name:
+        words = f"Like {name} and {words}" if words else f"Like {name}"
+    return ", ".join(part for part in (words or "What you like", search.query.in_words()) if part)
+
+
+def _order(query: Query) -> str:
+    """How the results are ranked, in plain words."""
+    if query.judged:
+        return "Ranked by what you liked" if query.liked else "Ranked by what you did not like"
+    return "Best match first" if query.text and query.start is None else "Closest first"
+
+
+def _scale_in_words(query: Query, scale: Scale) -> str:
+    """What the percentages mean."""
+    if query.judged or query.text:
+        return "The percentages compare with the best match of this search, not with those of other searches."
+    if scale == Scale():
+        return "The percentage is the cosine of the two features: 100 % is the same picture."
+    return (
+        "The percentages compare with the nearest picture: 50 % is twice as far away."
+        if scale.by_distance
+        else ("The percentages compare with the largest inner product.")
+    )
+
+
+def _is_close(index: ServedIndex, results: Results, hits: Sequence[Hit]) -> bool:
     """Whether anything but the image that is searched by is near; True where distances cannot tell."""
-    itself = None if query.start is None else query.start.id
-    nearest = next((hit for hit in results if hit.id != itself), None)
     comparable = results.metric == index.engine.index.metric
-    return not comparable or nearest is None or not index.nearness.is_far(nearest.distance)
+    return not comparable or not hits or not index.nearness.is_far(hits[0].distance)
 
 
-def _comparison(search: Search) -> Address:
-    """The page that shows another ranking beside this one."""
+def _comparison(search: Search) -> str | None:
+    """The page that shows another ranking beside this one; it takes a picture."""
+    if search.query.start is None:
+        return None
     other, other_metric = other_side(search.index, search.metric)
     values: dict[str, Any] = {
         "k": url_values(search.query).get("k"),
@@ -281,6 +358,5 @@ def _comparison(search: Search) -> Address:
         "right": other.name,
         "right_by": None if other_metric == other.engine.index.metric else other_metric,
     }
-    if search.record is not None:
-        return Address(url_for("compare.by_id", id=search.record.id, **values))
-    return Address(url_for("pages.home"), again=url_for("compare.by_upload", **values))
+    picture = {"upload": search.key} if search.record is None else {"id": search.record.id}
+    return url_for("compare.by_id", **picture, **values)

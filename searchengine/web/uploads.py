@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -114,6 +115,11 @@ class Upload:
 
     data: bytes
     name: str
+
+    @property
+    def key(self) -> str:
+        """What names it in an address: browsers keep the file by it, the server does not."""
+        return hashlib.sha256(self.data).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

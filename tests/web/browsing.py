@@ -168,12 +168,8 @@ def choose(page: Page, file: dict[str, Any] = RED) -> None:
     page.set_input_files("input[name=image]", file)
 
 
-def ranks(page: Page) -> list[str]:
-    return page.locator(".card .rank").all_inner_texts()
-
-
 def ids(page: Page) -> list[int]:
-    found: list[int] = page.locator(".gallery > .card").evaluate_all("(cards) => cards.map((card) => +card.dataset.id)")
+    found: list[int] = page.locator(".grid > .tile").evaluate_all("(tiles) => tiles.map((tile) => +tile.dataset.id)")
     return found
 
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from searchengine import images
 from searchengine.engine import SearchEngine
-from searchengine.errors import SearchEngineError, UnknownImageError
+from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
 from searchengine.index.columns import facet
@@ -139,11 +139,14 @@ class FakeIndex:
         same = (record.id for record in self.images.values() if record.content_hash == other.content_hash)
         return next(same, None)
 
-    def sample(self, n: int) -> list[ImageRecord]:
-        return list(self.images.values())[:n]
+    def sample(self, n: int, skip: int = 0) -> list[ImageRecord]:
+        return list(self.images.values())[skip : skip + n]
 
     def count(self, filter: Filter = EVERYTHING) -> int:
         return len(self._passing(filter))
+
+    def named(self, text: str) -> list[int]:
+        return []
 
     def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
         return [record for record in self._passing(filter) if after_id is None or record.id > after_id][:n]
@@ -204,6 +207,21 @@ class FakeIndex:
         ]
 
 
+class FakeWords:
+    """Knows the names of the colours, and no other word."""
+
+    def __init__(self, index: FakeIndex) -> None:
+        self._index = index
+
+    def feature(self, text: str) -> NDArray[np.float32]:
+        if text not in COLOURS:
+            raise QueryError(f"“{text}” is no colour.")
+        return self._index.feature_of(np.array(COLOURS[text], float)).astype(np.float32)[None]
+
+    def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
+        return None if float((features @ self.feature(text).T).max()) > 0.9 else f"Nothing here seems to be {text}."
+
+
 class FakeEngine(SearchEngine):
     """Searches a ``FakeIndex``; it is its own extractor, and has no map, no groups and no evaluation."""
 
@@ -244,6 +262,9 @@ class FakeEngine(SearchEngine):
         if isinstance(self.classified_by, SearchEngineError):
             raise self.classified_by
         return self.classified_by
+
+    def words(self) -> Any:
+        return FakeWords(self.index)
 
     def overview(self) -> Overview:
         return Overview()

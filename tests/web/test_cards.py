@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from pathlib import Path
 
+import pytest
 from flask.testing import FlaskClient
 
+from searchengine.index.types import ImageRecord
+from searchengine.web.cards import card_of
 from tests.web.fake import FakeEngine
 
 HOSTILE = "<script>\"'&amp;{{ 7 * 7 }}\ue000%s"
 
 
-def gallery(page: str) -> list[str]:
-    return page.split('<ol class="gallery">')[1].split("</ol>")[0].split('<li class="card')[1:]
+def tiles(page: str) -> list[str]:
+    return page.split('<ul class="grid"', 1)[1].split("</ul>")[0].split("<li ")[1:]
 
 
 def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, engine: FakeEngine) -> None:
@@ -28,29 +32,34 @@ def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, e
         page = client.get(address).text
         assert "<script>" not in page
         assert "{{ 7 * 7 }}" in page
-        for card in gallery(page):
-            id_ = int(re.findall(r'data-id="(\d+)"', card)[0])
-            assert [unescape(path) for path in re.findall(r'class="name" title="([^"]*)"', card)] == [
-                engine.index.record(id_).path
-            ]
-            assert [unescape(path) for path in re.findall(r'data-copy="([^"]*)"', card)] == [
-                engine.index.record(id_).path
-            ]
-            assert ('class="picture blank"' in card) == (id_ % 5 == 0)
-            assert ("Open original" in card) == (id_ % 5 != 0)
-            if id_ % 2:
-                assert f"{HOSTILE}{id_}" in unescape(card)
+        for tile in tiles(page):
+            id_ = int(re.findall(r'data-id="(\d+)"', tile)[0])
+            assert unescape(re.findall(r'aria-label="Find similar to ([^"]*)"', tile)[0]) == f"{HOSTILE}{id_}.jpg"
+            assert ('class="photo blank"' in tile) == (id_ % 5 == 0)
+            assert ("/thumbnails/" in tile) == (id_ % 5 != 0)
+            if id_ % 2 and (address.startswith("/?") or id_ % 5 == 0):
+                assert f"{HOSTILE}{id_}" in unescape(tile)
 
 
 def test_only_what_fills_the_first_screen_is_loaded_at_once(client: FlaskClient) -> None:
-    cards = gallery(client.get("/search?id=1&k=30").text)
-    assert ['loading="lazy"' in card for card in cards] == [False] * 12 + [True] * 18
+    lazy = ['loading="lazy"' in tile for tile in tiles(client.get("/search?id=1&k=31").text)]
+    assert lazy == [False] * 12 + [True] * 18
 
 
-def test_each_card_can_be_judged_but_the_one_that_is_searched_by(client: FlaskClient) -> None:
-    for card in gallery(client.get("/search?id=1&k=30&metric=cosine").text):
-        id_ = int(re.findall(r'data-id="(\d+)"', card)[0])
-        links = [unescape(href) for href in re.findall(r'data-judge="[^>]* href="([^"]*)"', card)]
+def test_each_card_can_be_judged_and_searched_by(client: FlaskClient) -> None:
+    for tile in tiles(client.get("/search?id=1&k=30&metric=cosine").text):
+        id_ = int(re.findall(r'data-id="(\d+)"', tile)[0])
+        assert id_ != 1  # it stands in the bar
+        links = [unescape(href) for href in re.findall(r'href="([^"]*)"', tile)]
+        similar = f"/search?id={id_}&metric=cosine"
         like, dislike = (f"/search?id=1&metric=cosine&{word}={id_}" for word in ("like", "dislike"))
-        assert links == ([] if id_ == 1 else [like, dislike, dislike, like])
-        assert ("this picture" in card) == (id_ == 1)
+        assert links == [similar, similar, dislike, like]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "ratio", "whole"),
+    [(4000, 3000, 4 / 3, False), (9000, 1000, 3.5, True), (100, 2000, 0.6, True), (16, 16, 1, True)],
+)
+def test_panoramas_and_icons_are_shown_whole(width: int, height: int, ratio: float, whole: bool) -> None:
+    card = card_of(ImageRecord(1, "a.png", Path("a.png"), (), width, height, None, None, None, "ab" * 16))
+    assert (card.ratio, card.whole) == (ratio, whole)

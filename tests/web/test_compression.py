@@ -70,7 +70,7 @@ def test_head_tells_what_get_sends(client: FlaskClient) -> None:
 
 def test_compressed_or_plain_a_file_is_still_the_same(client: FlaskClient) -> None:
     """Its weak ETag, from whichever of the two, is answered without the file."""
-    match = re.search(r'href="(/static/[^"]+/search.js)"', client.get("/").text)
+    match = re.search(r'href="(/static/[^"]+/pages.js)"', client.get("/").text)
     assert match is not None
     plain = client.get(match[1])
     small = client.get(match[1], headers=GZIP)

@@ -64,12 +64,12 @@ def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex)
 def test_every_page_takes_a_picture(client: FlaskClient, index: LocalIndex) -> None:
     """One can be dropped on any page, and the form says how it is searched by."""
     addresses = ("/", "/search?id=1", "/compare?id=1", "/map", "/groups", "/evaluation", "/search?id=99", "/nowhere")
-    forms = {address: client.get(address).text.count('class="upload"') for address in addresses}
+    forms = {address: client.get(address).text.count('type="file" name="image"') for address in addresses}
     store_map(index, 30)
     store_groups(index, 30)
     measured(index)
     for address in ("/map", "/groups", "/groups?cluster=1", "/groups?duplicates=1", "/evaluation"):
-        forms[f"{address}, made"] = client.get(address).text.count('class="upload"')
+        forms[f"{address}, made"] = client.get(address).text.count('type="file" name="image"')
     assert set(forms.values()) == {1}, forms
 
 

@@ -41,30 +41,51 @@ def client(folder: Path, tmp_path: Path) -> Iterator[FlaskClient]:
         yield make_app(engine, tmp_path, SAMPLE=3).test_client()
 
 
-def links(page: str, name: str) -> dict[str, str]:
-    """The links of a list: text -> address."""
-    part = re.search(rf'aria-label="{name}">(.*?)</(?:ul|nav)>', page, re.DOTALL)
-    found = re.findall(r'<a href="([^"]*)"[^>]*>(.*?)</a>', part[1] if part else "", re.DOTALL)
-    return {
-        " ".join(re.sub("<span aria-hidden.*|<[^>]*>", "", text).split()): html.unescape(href) for href, text in found
-    }
+def chips(page: str) -> dict[str, str]:
+    """What is chosen, each with the address of the page without it."""
+    part = re.search(r'<ul class="chips".*?</ul>', page, re.DOTALL)
+    found = re.findall(r'<a class="chip" href="([^"]*)"[^>]*>([^<]*)<', part[0] if part else "")
+    return {html.unescape(text): html.unescape(href) for href, text in found}
+
+
+def form(page: str) -> tuple[str, list[tuple[str, str]]]:
+    """The form of the filters: where it leads, and what it sends as it stands."""
+    match = re.search(r'id="filters".*?<form action="([^"]*)"(.*?)</form>', page, re.DOTALL)
+    assert match is not None
+    fields = re.findall(r'<input type="(\w+)"[^>]*? name="(\w+)" value="([^"]*)"( checked)?', match[2])
+    sent = [(name, html.unescape(text)) for kind, name, text, checked in fields if kind != "checkbox" or checked]
+    return html.unescape(match[1]), [(name, text) for name, text in sent if text]
+
+
+def options(page: str, name: str) -> list[str]:
+    """The values of a facet with their counts."""
+    found = re.findall(rf'name="{name}" value="([^"]*)".*?<span class="count">(\d+)</span>', page)
+    return [f"{html.unescape(value)} {count}" for value, count in found]
 
 
 def test_facets_choose_and_chips_remove(client: FlaskClient) -> None:
     page = client.get("/").text
-    assert list(links(page, "label")) == ["cat 4", "dog 3", "a&amp;b 1"]
-    page = client.get(links(page, "label")["a&amp;b 1"]).text
-    assert len(ids_on(page)) == 1
-    page = client.get(links(client.get("/").text, "label")["cat 4"]).text
-    assert list(links(page, "label")) == ["cat 4", "dog 3", "a&amp;b 1"]  # any other may be added
-    assert list(links(page, "format")) == ["JPEG 2", "PNG 2"]
-    page = client.get(links(page, "format")["JPEG 2"]).text
+    assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]
+    assert options(page, "folder") == ["trips 8", "trips/a&b 1", "trips/cat 4", "trips/dog 3"]
+    page = client.get("/?label=cat").text
+    assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]  # any other may be added
+    assert options(page, "format") == ["JPEG 2", "PNG 2"]
+    page = client.get("/?label=cat&format=JPEG").text
     assert len(ids_on(page)) == 2
-    assert list(links(page, "Chosen")) == ["label cat", "format JPEG"]
-    page = client.get(links(page, "Chosen")["label cat"]).text
-    assert len(ids_on(page)) == 3
-    assert list(links(page, "Chosen")) == ["format JPEG"]
-    assert client.get(links(page, "format")["JPEG 3"]).text.count('class="chips"') == 0
+    assert chips(page) == {"cat": "/?format=JPEG", "JPEG": "/?label=cat"}
+    assert form(page) == ("/", [("label", "cat"), ("format", "JPEG")])
+    assert "Clear all" in page
+
+
+def test_what_a_form_without_scripts_leaves_empty_is_no_part_of_the_address(client: FlaskClient) -> None:
+    for address, clean in (
+        ("/?label=cat&after=&min_width=", "/?label=cat"),
+        ("/search?id=3&q=&image=&label=cat&before=", "/search?id=3&label=cat"),
+        ("/search?q=&image=a.jpg&label=cat", "/?label=cat"),
+        ("/search?q=&ids=", "/?ids="),
+    ):
+        answer = client.get(address)
+        assert (answer.status_code, answer.location) == (302, clean)
 
 
 @pytest.mark.parametrize("first", ["/?all=1", "/?folder=trips", "/?format=png&format=jpeg"])
@@ -106,25 +127,18 @@ def test_what_is_no_filter(client: FlaskClient, wrong: str) -> None:
 
 
 def test_the_form_says_what_is_chosen(client: FlaskClient) -> None:
-    page = client.get("/?label=a%26b&after=2020&min_width=2&label=%22%3E").text
-    for part in (
-        '<input type="hidden" name="label" value="a&amp;b">',
-        '<input type="hidden" name="label" value="&#34;&gt;">',
-        'name="after" value="2020-01-01"',
-        'name="min_width" value="2"',
-    ):
-        assert part in page
+    page = client.get("/?label=a%26b&after=2020&min_width=2&label=%22%3E&max_height=900").text
+    chosen = [("label", "a&b"), ("label", '">'), ("after", "2020-01-01"), ("min_width", "2"), ("max_height", "900")]
+    assert sorted(form(page)[1]) == sorted(chosen)
 
 
 def test_results_are_filtered_before_they_are_ranked(client: FlaskClient) -> None:
     page = client.get("/search?id=1&label=dog&format=PNG").text
     assert sorted(ids_on(page)) == [6, 7]
-    assert "2 of 2" in page
-    assert list(links(page, "Chosen")) == ["label dog", "format PNG"]
-    page = client.get(links(page, "Chosen")["label dog"]).text
-    assert len(ids_on(page)) == 5
-    assert list(links(page, "label")) == ["cat 2", "dog 2", "a&amp;b 1"]
-    assert sorted(ids_on(client.get(links(page, "label")["cat 2"]).text)) == [2, 3]
+    assert "2 pictures" in page
+    assert chips(page) == {"dog": "/search?id=1&format=PNG", "PNG": "/search?id=1&label=dog"}
+    assert options(page, "label") == ["cat 2", "dog 2", "a&b 1"]
+    assert sorted(ids_on(client.get("/search?id=1&label=cat&format=PNG").text)) == [2, 3]
 
 
 @pytest.mark.parametrize("query", ["id=4", "id=4&label=cat&label=dog", "id=4&copies=1&metric=cosine", "id=4&label=cat"])
@@ -149,9 +163,15 @@ def test_results_without_a_label_that_exists(client: FlaskClient) -> None:
     assert "No picture passes this filter" in page
 
 
-def test_the_form_of_results_keeps_the_query(client: FlaskClient) -> None:
-    page = client.get("/search?id=1&metric=cosine&label=cat&k=3").text
-    form = re.search(r'<form class="fields" action="/search".*?</form>', page, re.DOTALL)
-    assert form is not None
-    fields = re.findall(r'name="(\w+)" value="([^"]*)"', form[0])
-    assert {("id", "1"), ("metric", "cosine"), ("label", "cat"), ("k", "3")} <= set(fields)
+def test_no_form_drops_a_part_of_the_query(client: FlaskClient) -> None:
+    parts = {"id": "1", "like": "2", "metric": "cosine", "label": "cat", "k": "3", "distinct": "1"}
+    page = client.get("/search", query_string=parts).text
+    address, fields = form(page)
+    assert (address, dict(fields)) == ("/search", parts)
+    bar = re.search(r'<form class="bar".*?</form>', page, re.DOTALL)
+    assert bar is not None
+    assert dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', bar[0])) == parts
+    error = client.get("/search", query_string={**parts, "q": "a dog", "after": "someday"})
+    assert error.status_code == 400
+    for name, text in {**parts, "q": "a dog", "after": "someday"}.items():
+        assert f'<label>{name} <input name="{name}" value="{text}">' in error.text

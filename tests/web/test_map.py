@@ -126,8 +126,8 @@ def test_groups_open(client: FlaskClient, index: LocalIndex) -> None:
     assert page.count('class="group"') == 5
     one = client.get("/groups?cluster=2").text
     # The most typical first, and only those of the group.
-    assert re.findall(r'<li class="card" id="i(\d+)"', one) == [str(number) for number in range(2, 31, 3)]
+    assert re.findall(r'<li class="tile[^"]*" id="i(\d+)"', one) == [str(number) for number in range(2, 31, 3)]
     assert "mostly green" in one
-    assert re.findall(r'<li class="card" id="i(\d+)"', client.get("/groups?duplicates=2").text) == ["2", "5"]
+    assert re.findall(r'<li class="tile[^"]*" id="i(\d+)"', client.get("/groups?duplicates=2").text) == ["2", "5"]
     for address in ("/groups?cluster=9", "/groups?cluster=x", "/groups?duplicates=0"):
         assert client.get(address).status_code == 404

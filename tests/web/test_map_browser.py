@@ -184,7 +184,7 @@ def test_lasso_feeds_the_grid(browser: Browser, served: str, width: int) -> None
         page.get_by_role("button", name="Select").click()
         circle(page, *spots(page)["middle"], 150 if width > 400 else 55)
         expect(page.get_by_role("heading", name="80 pictures selected")).to_be_visible()
-        tiles = page.locator(".map-selection .gallery > li")
+        tiles = page.locator(".map-selection .grid > li")
         expect(tiles).to_have_count(60)
         page.get_by_role("button", name="20 more").click()
         expect(tiles).to_have_count(80)

@@ -46,7 +46,7 @@ def client(two: dict[str, FakeEngine], tmp_path: Path) -> FlaskClient:
 
 
 def tabs(page: str) -> dict[str, str]:
-    nav = re.search(r'<nav class="tabs indexes".*?</nav>', page, re.DOTALL)
+    nav = re.search(r'<nav class="menu" id="indexes".*?</nav>', page, re.DOTALL)
     assert nav is not None
     return {name: html.unescape(href) for href, name in re.findall(r'href="([^"]+)"[^>]*>([^<]+)<', nav[0])}
 
@@ -91,14 +91,16 @@ def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: 
 
 def test_results_of_an_upload_can_be_asked_for_again_elsewhere(client: FlaskClient) -> None:
     page = client.post("/search", data={"image": picture(), "k": "4"}).text
-    again = [html.unescape(address) for address in re.findall(r'data-again="([^"]+)"', page)]
-    assert "/i/raw/search?k=4" in again
-    assert "/search?k=4&metric=manhattan" in again
-    assert "/compare?k=4&left=unit&right=raw" in again
-    for address in again:
+    addresses = [html.unescape(address) for address in re.findall(r'href="([^"]+upload=[^"]+)"', page)]
+    key = re.findall(r'data-key="(\w+)"', page)[0]
+    assert f"/i/raw/search?upload={key}&k=4" in addresses
+    assert f"/search?upload={key}&k=4&metric=manhattan" in addresses
+    assert f"/compare?upload={key}&k=4&left=unit&right=raw" in addresses
+    for address in addresses:
         path, _, query = address.partition("?")
         fields = dict(part.split("=") for part in query.split("&") if part)
         assert client.post(path, data={"image": picture(), **fields}).status_code == 200
+        assert f'data-upload="{key}"' in client.get(address).text  # what a script fills by sending the file
 
 
 def test_metrics(client: FlaskClient) -> None:
@@ -107,7 +109,7 @@ def test_metrics(client: FlaskClient) -> None:
     assert client.get("/search?id=1", headers=JSON).get_json()["metric"] == "euclidean"
     page = client.get("/search?id=1&metric=cosine&k=5").text
     assert "give the same order" in page
-    assert "metric=cosine" in page.split('<ol class="gallery">')[1]  # and it goes along
+    assert "metric=cosine" in page.split('<ul class="grid" id="grid">')[1]  # and it goes along
     for address in ("/search?id=1&metric=hamming", "/compare?id=1&left_by=hamming"):
         answer = client.get(address)
         assert answer.status_code == 400
@@ -122,14 +124,14 @@ def test_side_by_side_marks_what_both_share(client: FlaskClient, two: dict[str, 
     assert body["shared"] == len(left & right) > 0
     assert not body["rank_alike"]
     page = client.get("/compare?id=3&k=10").text
-    assert page.count('class="card shared"') == 2 * body["shared"]
-    ids = re.findall(r'<li class="card[^>]* id="(\w+)"', page)
+    assert page.count('class="tile shared"') == 2 * body["shared"]
+    ids = re.findall(r'<li class="tile[^>]* id="(\w+)"', page)
     assert len(ids) == len(set(ids)) == 20
     assert 'src="/i/raw/thumbnails/' in page
     assert 'href="/i/raw/compare?' in page
     # Every place that is named is the place on the other side.
     sides = [[hit["path"] for hit in side["hits"]] for side in body["sides"]]
-    galleries = [part.split("</ol>")[0] for part in page.split('<ol class="gallery">')[1:]]
+    galleries = [part.split("</ul>")[0] for part in page.split('<ul class="grid"')[1:]]
     for gallery, other, mine in zip(galleries, reversed(sides), sides, strict=True):
         for card, path in zip(gallery.split("<li ")[1:], mine, strict=True):
             place = re.search(r"number (\d+) on the other", card)
@@ -141,7 +143,7 @@ def test_side_by_side_by_an_upload(client: FlaskClient) -> None:
     page = client.post("/compare", data=data).text
     assert "cosine distance does not see" in page
     assert "The same 45 pictures" in page
-    assert 'name="left" value="raw"' in page  # another picture is compared likewise
+    assert "<option selected>raw</option>" in page
     body = client.post("/compare", data={**data, "image": picture("blue")}, headers=JSON).get_json()
     assert body["rank_alike"]
     assert body["query"]["upload"] == "blue.png"
@@ -246,7 +248,7 @@ def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Pat
     client = create_app({"TESTING": True, "CACHE_DIR": tmp_path, "PROXIES": 1}, engines=two).test_client()
     for address in ("/", "/i/raw/search?id=1", "/i/raw/compare?id=1"):
         page = client.get(address, headers={"X-Forwarded-Prefix": "/photos"}).text
-        addresses = re.findall(r'\s(?:href|src|action|data-health|data-again)="([^"#][^"]*)"', page)
+        addresses = re.findall(r'\s(?:href|src|action|data-health)="([^"#][^"]*)"', page)
         assert [found for found in addresses if not found.startswith("/photos/")] == []
         assert not any("/photos/i/raw/photos" in found or "/i/raw/i/" in found for found in addresses)
 

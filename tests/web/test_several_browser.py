@@ -42,41 +42,36 @@ def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
         yield open_
 
 
-def tab(page: Page, name: str) -> None:
-    page.locator(".indexes").get_by_role("link", name=name, exact=True).click()
+def switch(page: Page, name: str) -> None:
+    page.get_by_role("button", name="Index").click()
+    page.locator("#indexes").get_by_role("link", name=name, exact=True).click()
+    expect(page.locator("#indexes [aria-current]")).to_have_text(name)
+
+
+def compare(page: Page) -> None:
+    page.get_by_role("button", name="More").click()
+    page.get_by_role("link", name="Compare", exact=True).click()
+    expect(page.locator(".side")).to_have_count(2)
 
 
 def test_an_upload_goes_along_to_another_index_and_metric(open_page: OpenPage) -> None:
-    page = open_page()
+    page = open_page("/?label=red&label=orange")
     choose(page)
     expect(page.locator("[data-query=upload]")).to_be_visible()
-    tab(page, "raw")
-    expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
-    expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("red.png")
-    expect(page.locator(".card img").first).to_have_attribute("src", re.compile("^/i/raw/thumbnails/"))
-    page.keyboard.press("r")
-    expect(page.locator(".by [aria-current]")).to_have_text("cosine")
-    # The number and another picture keep the metric.
-    page.select_option("select[name=k]", "30")
-    expect(page.locator(".card")).to_have_count(30)
-    expect(page.locator(".by [aria-current]")).to_have_text("cosine")
-    page.locator(".more .button").click()
-    expect(page.locator(".card")).to_have_count(45)
+    switch(page, "raw")
+    expect(page.locator("[data-query=upload]")).to_have_attribute("title", "red.png")
+    expect(page.locator(".tile img").first).to_have_attribute("src", re.compile("^/i/raw/thumbnails/"))
+    page.locator(".ranking summary").click()
+    page.get_by_role("link", name="cosine").click()
+    page.wait_for_url("**metric=cosine*")
+    choose(page, {**RED, "name": "another.png"})  # keeps the metric and the filter
+    expect(page.locator("[data-query=upload]")).to_have_attribute("title", "another.png")
+    assert "metric=cosine" in page.url
+    expect(page.locator(".chips .chip")).to_have_count(2)
     for _ in range(3):
         page.go_back()
-    expect(page.locator(".indexes [aria-current]")).to_have_text("unit")
-    expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("red.png")
-
-
-def test_what_was_loaded_of_an_upload_goes_along(open_page: OpenPage) -> None:
-    page = open_page()
-    choose(page)
-    expect(page.locator("[data-query=upload]")).to_be_visible()
-    page.locator(".more .button").click()
-    expect(page.locator(".card")).to_have_count(40)
-    tab(page, "raw")
-    expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
-    expect(page.locator(".card")).to_have_count(40)
+    expect(page.get_by_role("button", name="Index: unit")).to_be_visible()
+    expect(page.locator("[data-query=upload]")).to_have_attribute("title", "red.png")
 
 
 def test_side_by_side(open_page: OpenPage) -> None:
@@ -84,50 +79,61 @@ def test_side_by_side(open_page: OpenPage) -> None:
     page.keyboard.press("s")
     page.wait_for_url("**/compare?id=3&left=unit&right=raw")
     expect(page.locator(".side")).to_have_count(2)
-    card = page.locator(".side").first.locator(".card.shared").nth(1)
-    place = int(card.locator(".other").inner_text())
-    card.hover()
-    twin = page.locator(".side").nth(1).locator(".card").nth(place - 1)
+    tile = page.locator(".side").first.locator(".tile.shared").nth(1)
+    place = int(tile.locator(".other").inner_text())
+    tile.hover()
+    twin = page.locator(".side").nth(1).locator(".tile").nth(place - 1)
     expect(twin).to_have_class(re.compile("twin"))
-    assert twin.locator(".name").text_content() == card.locator(".name").text_content()
+    assert twin.locator("img").get_attribute("alt") == tile.locator("img").get_attribute("alt")
     page.select_option("select[name=right_by]", "cosine")
     expect(page.get_by_text("cosine distance does not see")).to_be_visible()
     page.locator(".more a").click()
-    expect(page.locator(".side").first.locator(".card")).to_have_count(40)
-    page.wait_for_load_state()  # another document: its keys are there once its scripts are
+    expect(page.locator(".side").first.locator(".tile")).to_have_count(40)
     page.keyboard.press("s")
     page.wait_for_url("**/search?id=3&k=40")
+    expect(page.locator(".chip.query")).to_be_visible()
 
 
 def test_side_by_side_of_an_upload(open_page: OpenPage) -> None:
     page = open_page("/i/raw/")
     choose(page)
-    page.get_by_role("link", name="Side by side").click()
+    expect(page.locator("[data-query=upload]")).to_be_visible()
+    compare(page)
     expect(page.locator("select[name=left]")).to_have_value("raw")
     expect(page.locator("select[name=right]")).to_have_value("rows")
-    expect(page.locator(".side .nothing-close")).to_contain_text("without the model")
+    expect(page.locator(".side .note")).to_contain_text("without the model")
     page.select_option("select[name=right]", "unit")
-    expect(page.locator(".side").nth(1).locator(".card")).to_have_count(10)
-    page.get_by_role("link", name="Load more").click()
-    expect(page.locator(".side").nth(1).locator(".card")).to_have_count(40)
-    choose(page, {**RED, "name": "another.png"})
-    expect(page.locator(".results:not([aria-busy]) .query-name")).to_have_text("another.png")
-    expect(page.locator("select[name=right]")).to_have_value("unit")
+    expect(page.locator(".side").nth(1).locator(".tile")).to_have_count(10)
+    page.get_by_role("link", name="Show more").click()
+    expect(page.locator(".side").nth(1).locator(".tile")).to_have_count(40)
+    page.reload()
+    expect(page.locator(".side").nth(1).locator(".tile")).to_have_count(40)
     page.get_by_role("link", name="One ranking").click()
-    expect(page.locator(".indexes [aria-current]")).to_have_text("raw")
+    expect(page.locator("#indexes [aria-current]")).to_have_text("raw")
+    expect(page.locator("[data-query=upload]")).to_have_attribute("title", "red.png")
+
+
+def test_two_choices_before_the_first_answer_both_count(open_page: OpenPage) -> None:
+    page = open_page("/compare?id=3&right=raw")
+    page.route("**/compare*", lambda _: None, times=1)
+    page.select_option("select[name=left_by]", "manhattan")
+    page.select_option("select[name=right_by]", "cosine")
+    expect(page.locator("option[value=manhattan][selected]")).to_have_count(1)
+    expect(page.locator("option[value=cosine][selected]")).to_have_count(1)
+    page.go_back()
+    expect(page.locator("select[name=left_by]")).to_have_value("euclidean")
 
 
 def test_rows_without_pictures(open_page: OpenPage) -> None:
     page = open_page("/i/rows/")
     transfer = page.evaluate_handle(TRANSFER, ["red.png", "image/png", base64.b64encode(RED["buffer"]).decode()])
-    page.dispatch_event(".section-head", "drop", {"dataTransfer": transfer})
+    page.dispatch_event(".head", "drop", {"dataTransfer": transfer})
     expect(page.get_by_role("alert")).to_contain_text("without the model")
-    page.locator(".picture.blank").nth(2).click()
-    expect(page.get_by_text("a row without a picture")).to_be_visible()
-    expect(page.locator(".card")).to_have_count(10)
-    page.wait_for_load_state()
+    page.locator(".tile .similar").nth(2).click()
+    expect(page.locator(".chip.query .name")).to_be_visible()
+    expect(page.locator(".photo.blank")).not_to_have_count(0)
     page.keyboard.press("i")
-    expect(page.locator(".indexes [aria-current]")).to_have_text("unit")
+    expect(page.locator("#indexes [aria-current]")).to_have_text("unit")
 
 
 @pytest.mark.parametrize("address", ["/compare?id=3", "/search?id=3", "/i/rows/", "/i/rows/search?id=3"])
@@ -138,9 +144,10 @@ def test_phone(open_page: OpenPage, address: str) -> None:
 
 def test_without_scripts(open_page: OpenPage) -> None:
     page = open_page("/search?id=3", java_script_enabled=False)
+    page.locator(".ranking summary").click()
     page.get_by_role("link", name="Manhattan").click()
     page.wait_for_url("**/search?id=3&metric=manhattan")
-    page.get_by_role("link", name="Side by side").click()
+    compare(page)
     page.select_option("select[name=left]", "raw")
     page.get_by_role("button", name="Show these two").click()
     expect(page.get_by_text("The same 10 pictures, in another order")).to_be_visible()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser
 
 from searchengine.analyse.evaluation import evaluation_source, keep_evaluation, leave_one_out
 from searchengine.web import create_app
@@ -76,34 +75,6 @@ def test_everything_is_large_enough_for_a_finger(open_page: OpenPage, address: s
         page.wait_for_selector("canvas[data-zoom]")
     assert fits(page)
     assert page.evaluate(SMALL) == []
-
-
-def test_tab_goes_through_the_page_in_its_order(open_page: OpenPage) -> None:
-    page = open_page("/search?id=3&like=5")
-    page.keyboard.press("Tab")
-    expect(page.locator(".skip")).to_be_focused()
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
-    seen: list[Any] = []
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        part = page.evaluate(
-            """() => ['.actions', '.chosen', '.upload', '.choices', '.rule', '.gallery']
-                .find((name) => document.activeElement.closest(name)) ?? ''"""
-        )
-        # Whatever has the focus can be seen, and shows that it has it.
-        box = page.evaluate("(({ width, height }) => [width, height])(document.activeElement.getBoundingClientRect())")
-        assert min(box) > 0
-        if not seen or seen[-1] != part:
-            seen.append(part)
-    assert [part for part in seen if part not in {".actions", ""} or not seen.index(part)][:6] == [
-        ".actions",
-        ".chosen",
-        ".upload",
-        ".choices",
-        ".rule",
-        ".gallery",
-    ]
 
 
 def test_a_slow_network_moves_nothing(open_page: OpenPage) -> None:

@@ -1,0 +1,41 @@
+// The query bar: a picture that comes in takes the place of the one before, and the rest of the query stays.
+
+import { sayError } from "./notices.js";
+import { current, go } from "./pages.js";
+import { file as keptFile } from "./uploads.js";
+
+/** Listens to the bar; returns what searches by a file. */
+export function fillBar() {
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-crop]");
+    if (!button) return;
+    const { key, src, box } = button.closest(".chip").dataset;
+    const source = key ? await keptFile(key) : new URL(src, location);
+    const { crop } = await import("./crop.js");
+    const part = source && (await crop(source, box || null));
+    if (part) go(changed({ box: part }));
+  });
+  return searchBy;
+}
+
+function searchBy(file) {
+  const { refusal } = document.getElementById("bar").dataset;
+  if (refusal) sayError(refusal);
+  else go(changed({ upload: null, id: null, box: null }), { file });
+}
+
+/** The address of the query with some of its fields changed, from the first result on. */
+function changed(fields) {
+  const bar = document.getElementById("bar");
+  const address = new URL(bar.action);
+  const from = /\/search$/.test(current().pathname) ? current().searchParams : new FormData(bar);
+  for (const [name, value] of from) {
+    if (typeof value === "string" && value && name !== "cursor") address.searchParams.append(name, value);
+  }
+  if (bar.elements.q?.value) address.searchParams.set("q", bar.elements.q.value);
+  for (const [name, value] of Object.entries(fields)) {
+    if (value === null) address.searchParams.delete(name);
+    else address.searchParams.set(name, value);
+  }
+  return address;
+}

@@ -1,0 +1,80 @@
+// The grid of pictures: filled and added to by whoever has the HTML of a page; endless; as large as is wanted.
+
+import { clearError, sayError, setBusy } from "./notices.js";
+import { load, onLeave, parse, Refusal } from "./pages.js";
+
+const AHEAD = "1200px"; // before it is scrolled to, more is asked for
+
+/** Shows the tiles of a page, given as its text or as a document, in place of those of `grid`. */
+export function fill(grid, html) {
+  grid.replaceChildren();
+  return append(grid, html);
+}
+
+/** Adds the tiles of a page that are not there yet; returns them. */
+export function append(grid, html) {
+  const page = typeof html === "string" ? parse(html) : html;
+  const known = new Set([...grid.children].map((tile) => tile.id));
+  const fresh = [...page.querySelectorAll(".grid > .tile")].filter((tile) => !known.has(tile.id));
+  grid.append(...fresh);
+  grid.dispatchEvent(new CustomEvent("grid:changed", { bubbles: true, detail: { fresh } }));
+  return fresh;
+}
+
+/** Follows the way to more when it comes near, or when it is clicked; listens to the slider of sizes. */
+export function growGrids() {
+  const near = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) if (isIntersecting) grow(target);
+  }, { rootMargin: AHEAD });
+  const watch = () => {
+    near.disconnect();
+    for (const link of document.querySelectorAll("a[data-endless]")) near.observe(link);
+    for (const slider of document.querySelectorAll(".size input")) slider.value = rowHeight();
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-endless]");
+    if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    event.preventDefault();
+    grow(link);
+  }, { capture: true });
+  document.addEventListener("input", (event) => {
+    if (!event.target.matches(".size input")) return;
+    document.documentElement.style.setProperty("--row", `${event.target.value}px`);
+    try {
+      localStorage.setItem("row", event.target.value);
+    } catch {
+      // storage is refused
+    }
+  });
+  document.addEventListener("page:shown", watch);
+  document.addEventListener("grid:changed", watch);
+  watch();
+}
+
+const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
+
+async function grow(link) {
+  if (link.getAttribute("aria-busy")) return;
+  const grid = link.closest("section").querySelector(".grid");
+  const byKeyboard = link.matches(":focus-visible");
+  const mine = new AbortController();
+  onLeave(() => mine.abort());
+  link.setAttribute("aria-busy", "true");
+  setBusy(true, mine);
+  clearError();
+  try {
+    const page = await load(link.href, mine.signal);
+    const next = page.querySelector("a[data-endless]");
+    if (next) link.closest(".more").replaceWith(next.closest(".more"));
+    else link.closest(".more").remove();
+    const [first] = append(grid, page);
+    if (byKeyboard) first?.querySelector("a.photo").focus({ preventScroll: true });
+  } catch (error) {
+    if (error.name === "AbortError") return; // another page has come between
+    if (!(error instanceof Refusal)) throw error;
+    sayError(error.message);
+  } finally {
+    link.removeAttribute("aria-busy"); // Back may bring it again
+    setBusy(false, mine);
+  }
+}
