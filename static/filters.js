@@ -5,7 +5,7 @@ import { goTo } from "./pages.js";
 export function listenToFilters() {
   document.addEventListener("change", (event) => {
     const { form } = event.target;
-    if (form?.id === "sides" || (form?.closest(".filters:not(:popover-open)") && event.target.name)) {
+    if (form?.matches("#sides") || (form?.closest(".filters:not(:popover-open)") && event.target.name)) {
       const { name, value } = event.target;
       goTo(form, { top: scrollY, focus: () => focusField(name, value) });
     }

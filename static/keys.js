@@ -20,7 +20,7 @@ export function listenForKeys({ escape }) {
     "-": () => press("[data-judge=dislike]"),
     l: copyLink,
     r: () => focus(document.querySelector(".ranking summary")) && document.querySelector(".ranking summary"),
-    s: () => document.querySelector("#main [aria-keyshortcuts=s], #more-views [aria-keyshortcuts=s]"),
+    s: () => document.querySelector("#main [aria-keyshortcuts=s]") ?? document.querySelector("#more-views [aria-keyshortcuts=s]"),
     i: () => next(document.querySelectorAll("#indexes a")),
     m: () => document.querySelector(".more a"),
     g: () => document.querySelector("a.brand"),

@@ -129,7 +129,9 @@ export function focusHeading() {
   document.getElementById("title")?.focus({ preventScroll: true });
 }
 
+/** Holds what is shown, for Back; what was filled in since belongs to the page that comes. */
 function keepView() {
+  for (const form of document.forms) form.reset();
   views.set(shown, { ...parts(document), title: document.title, top: scrollY });
   if (views.size > MOST) views.delete(views.keys().next().value);
 }

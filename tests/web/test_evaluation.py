@@ -137,6 +137,7 @@ class TestBrowser:
     @pytest.mark.parametrize("width", [360, 1280])
     def test_the_report_is_drawn(self, open_page: OpenPage, width: int) -> None:
         page = open_page("/", width=width)
+        page.get_by_role("button", name="More").click()
         page.get_by_role("link", name="Evaluation").click()
         expect(page.get_by_role("heading", name="How good are the answers?")).to_be_visible()
         assert fits(page)
@@ -162,12 +163,12 @@ class TestBrowser:
         until(page, "document.querySelector('.example img').naturalWidth > 0")
         picture.click()
         page.wait_for_url("**/search?id=*")
-        expect(page.get_by_text("this picture")).to_be_visible()
+        expect(page.locator(".chip.query")).to_be_visible()
 
     @pytest.mark.parametrize("width", [360, 1280])
     def test_a_picture_is_searched_by_from_here(self, open_page: OpenPage, width: int) -> None:
         page = open_page("/evaluation", width=width)
-        page.keyboard.press("/")
+        page.keyboard.press("u")
         expect(page.locator("input[name=image]")).to_be_focused()
         transfer = page.evaluate_handle(TRANSFER, ["red.png", "image/png", base64.b64encode(RED["buffer"]).decode()])
         # This index has no model to embed it by: that it was asked must do.
