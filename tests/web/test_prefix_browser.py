@@ -124,7 +124,9 @@ def test_searching(open_page: OpenPage) -> None:
     page.go_back()
     expect(facts).to_contain_text("1 liked")
     page.get_by_role("link", name="Clear", exact=True).click()
-    expect(page.locator("#more-views a", has_text="Compare")).to_have_attribute("href", re.compile(f"^{PREFIX}/compare"))
+    expect(page.locator("#more-views a", has_text="Compare")).to_have_attribute(
+        "href", re.compile(f"^{PREFIX}/compare")
+    )
     page.goto(f"{PREFIX}/compare?id=1&right=drawn&right_by=manhattan")
     page.select_option("select[name=left_by]", "inner-product")
     page.wait_for_url("**left_by=inner-product*")
