@@ -24,7 +24,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,17 @@ def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def store(spec: ExtractorSpec, parts: tuple[int, ...], files: Mapping[str, Iterable[bytes]], say: Say) -> None:
+    """Keep an exported model that comes from elsewhere, unless it is here: each of ``MODEL_FILES`` in pieces."""
+    with export_lock(say):
+        if lookup(spec) is None:
+            with new_entry(spec) as folder:
+                for name in MODEL_FILES:
+                    with (folder / name).open("wb") as file:
+                        file.writelines(files[name])
+                write_manifest(folder, spec, parts)
 
 
 def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) -> None:

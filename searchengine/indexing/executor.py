@@ -1,4 +1,4 @@
-"""Who reads and embeds the files of a run: the threads of this process, or actors of Ray (``ray_executor.py``)."""
+"""Who reads and embeds the files of a run: the threads of this process, or actors of Ray (``on_ray``)."""
 
 from __future__ import annotations
 

@@ -70,6 +70,11 @@ class Recipe:
     runtime: str = "auto"
     gpu: bool = True
 
+    @property
+    def needs_export(self) -> bool:
+        """Whether OpenVINO runs it for sure, which needs the exported model."""
+        return self.runtime != "keras" and not self.gpu
+
     def load(self, say: Say) -> Extractor:
         """The extractor; ``say`` gets what takes long. The errors of ``load_extractor``."""
         return extractor_from_spec(

@@ -233,7 +233,7 @@ class _Run:
         """Who reads and embeds."""
         if self.options.ray is None:
             return LocalExecutor(self.extractor, self.options)
-        from searchengine.indexing.ray_executor import RayExecutor
+        from searchengine.indexing.on_ray.executor import RayExecutor
 
         return RayExecutor(self.extractor, self.options, store.manifest("precision"), self.progress)
 

@@ -2,75 +2,62 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from searchengine.extractors import Extractor, extractor_from_spec
-from searchengine.images import DecodedImage
-from searchengine.indexing import IndexingOptions, Summary
-from searchengine.indexing.model import Recipe, RunExtractor
-from searchengine.indexing.run import update_with
-from searchengine.progress import Quiet, Say
+from searchengine.engine import open_index
+from searchengine.errors import ExtractorError, IndexingError, IndexNotFoundError
+from searchengine.extractors import cache, extractor_from_spec
+from searchengine.indexing import update_index
+from searchengine.progress import Quiet
 from tests.conftest import draw
 from tests.extractors.tiny import SPEC, put_tiny_model
-from tests.torture.looking import contents
+from tests.torture.looking import Contents, answers, contents
+from tests.torture.ray_run import KILLER, run
+from tests.waiting import wait_until
 
-KILLER = b"killer"
-
-
-class Fragile:
-    """An extractor in a process that dies of some files."""
-
-    def __init__(self, extractor: Extractor) -> None:
-        self.extractor = extractor
-
-    def preprocess(self, data: bytes) -> DecodedImage:
-        if data.endswith(KILLER):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.extractor.preprocess(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.extractor, name)
-
-
-@dataclass(frozen=True, slots=True)
-class FragileRecipe(Recipe):
-    def load(self, say: Say) -> Any:
-        return Fragile(extractor_from_spec(self.spec, precision=self.precision, progress=say))
+# Of Ray that a test starts itself: as a run starts it, on the loopback interface, with a token.
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+}
 
 
 class Remarks(Quiet):
     def __init__(self) -> None:
-        self.refused: list[tuple[str, str]] = []
-        self.said: list[str] = []
+        self.refused: dict[str, str] = {}
 
     def skipped(self, path: str, reason: str) -> None:
-        self.refused.append((path, reason))
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
+        self.refused[path] = reason
 
 
 @pytest.fixture(autouse=True)
-def place_of_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def place_of_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where Ray keeps its sockets, whose paths must be short; nothing of another Ray is seen there."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
-        yield
+        yield Path(folder)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
+    """61 images, two of them equal, and a file that is none."""
     put_tiny_model()
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -81,13 +68,17 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def run(photos: Path, index: Path, progress: Quiet | None = None, **options: Any) -> Summary:
-    extractor = RunExtractor(FragileRecipe(SPEC), print)
-    return update_with(extractor, [photos], index, IndexingOptions(**options), progress or Quiet())
+def without_features(held: Contents | None) -> Contents:
+    assert held is not None
+    return replace(held, rows={path: replace(row, feature=()) for path, row in held.rows.items()})
 
 
-def features(index: Path) -> np.ndarray:
-    return np.load(index / "features.npy")
+def check_same(index: Path, other: Path, skipped: frozenset[str] = frozenset()) -> None:
+    """The two hold the same under the same ids; the first has skipped some more."""
+    held, expected = without_features(contents(index)), without_features(contents(other))
+    assert held == replace(expected, skipped=expected.skipped | skipped)
+    features = [np.load(folder / "features.npy") for folder in (index, other)]
+    np.testing.assert_allclose(*features, rtol=1e-5)
 
 
 @pytest.mark.torture
@@ -100,11 +91,151 @@ def test_the_index_is_that_of_a_run_without_ray(
     remarks = Remarks()
     done = run(photos, tmp_path / "ray", remarks, ray="auto", ray_actors=2)
     assert (done.images, done.added, done.embedded, done.skipped) == (61, 61, 60, 2)
-    assert dict(remarks.refused)[killer].startswith("3 processes of Ray died while they read it.")
-    local, same = contents(tmp_path / "local"), contents(tmp_path / "ray")
-    assert (same.ids, same.skipped) == (local.ids, local.skipped | {killer})
-    assert {path: replace(row, feature=()) for path, row in same.rows.items()} == {
-        path: replace(row, feature=()) for path, row in local.rows.items()
-    }
-    np.testing.assert_allclose(features(tmp_path / "ray"), features(tmp_path / "local"), rtol=1e-5)
+    assert remarks.refused[killer].startswith("3 processes of Ray died while they read it.")
+    check_same(tmp_path / "ray", tmp_path / "local", skipped=frozenset({killer}))
     assert capfd.readouterr() == ("", "")
+
+
+# -- the longer ones --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(photos: Path, tmp_path: Path) -> Path:
+    """So many more that something can happen in the middle, and an index of them."""
+    for i in range(60, 300):
+        draw(i).save(photos / f"{i}.jpg")
+    run(photos, tmp_path / "local")
+    return photos
+
+
+@contextmanager
+def running(photos: Path, index: Path, address: str = "auto") -> Iterator[subprocess.Popen[str]]:
+    """A run that takes its time, with its summary and messages."""
+    command = [sys.executable, "-m", "tests.torture.ray_run", str(photos), str(index), address]
+    environment = {**os.environ, **(LOOPBACK if address != "auto" else {})}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def indexed(index: Path) -> int:
+    try:
+        opened = open_index(index)
+    except IndexNotFoundError:
+        return 0
+    try:
+        return len(opened)
+    finally:
+        opened.close()
+
+
+def workers(folder: Path) -> list[int]:
+    """The processes of the Ray whose files lie in a folder."""
+    return [pid for pid in all_processes() if str(folder) in environment_of(pid).get("RAY_TMPDIR", "")]
+
+
+def actors(folder: Path) -> list[int]:
+    """Those of them that are actors."""
+    return [pid for pid in workers(folder) if command_of(pid).startswith("ray::Worker")]
+
+
+def all_processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(entry.partition("=")[::2] for entry in text.split("\0"))
+
+
+@contextmanager
+def two_nodes(cache_dir: Path) -> Iterator[tuple[str, int]]:
+    """Their address, and the process id of the second one, which has a cache of its own."""
+    command = [sys.executable, "-m", "tests.torture.ray_nodes", str(cache_dir)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **LOOPBACK}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address, pid = process.stdout.readline().split()
+        yield address, int(pid)
+        process.stdin.close()
+
+
+def summary(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    done: dict[str, Any] = ast.literal_eval(out)
+    return done
+
+
+@pytest.mark.longest
+def test_a_worker_that_is_killed_is_replaced(many: Path, tmp_path: Path, place_of_ray: Path) -> None:
+    with running(many, tmp_path / "index") as process:
+        wait_until(lambda: indexed(tmp_path / "index") > 20)
+        os.kill(actors(place_of_ray)[0], signal.SIGKILL)
+        done = summary(process)
+    assert (done["images"], done["skipped"]) == (301, 1)
+    check_same(tmp_path / "index", tmp_path / "local")
+
+
+@pytest.mark.longest
+@pytest.mark.parametrize("kill", [False, True])
+def test_two_nodes(many: Path, tmp_path: Path, place_of_ray: Path, kill: bool) -> None:
+    """The second lacks the model, which is sent to it; where it is killed, the first does the rest."""
+    cache_dir = tmp_path / "cache of the second"
+    with two_nodes(cache_dir) as (address, pid), running(many, tmp_path / "index", address) as process:
+        wait_until(lambda: indexed(tmp_path / "index") > 20 and len(actors(place_of_ray)) == 2)
+        if kill:
+            os.kill(pid, signal.SIGKILL)
+        done = summary(process)
+    assert (done["images"], done["skipped"]) == (301, 1)
+    check_same(tmp_path / "index", tmp_path / "local")
+    sent, ours = cache_dir / "models" / SPEC.network.fingerprint, cache.entry_folder(SPEC)
+    assert all((sent / name).read_bytes() == (ours / name).read_bytes() for name in cache.MODEL_FILES)
+
+
+@pytest.mark.longest
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_ends_its_workers_and_resumes(
+    many: Path, tmp_path: Path, place_of_ray: Path, ending: signal.Signals
+) -> None:
+    with running(many, tmp_path / "index") as process:
+        wait_until(lambda: indexed(tmp_path / "index") > 20)
+        process.send_signal(ending)
+        process.communicate(timeout=60)
+    wait_until(lambda: not workers(place_of_ray))
+    done = answers(tmp_path / "index")
+    assert 20 < done < 301
+    with running(many, tmp_path / "index") as process:
+        assert summary(process)["added"] == 301 - done
+    check_same(tmp_path / "index", tmp_path / "local")
+
+
+@pytest.mark.longest
+def test_a_worker_that_lacks_the_precision_is_refused(photos: Path, tmp_path: Path) -> None:
+    if extractor_from_spec(SPEC).precision == "bfloat16":
+        pytest.skip("this processor has bfloat16")
+    with pytest.raises(ExtractorError, match=r"No worker of Ray is left.*does not compute in bfloat16"):
+        run(photos, tmp_path / "index", ray="auto", precision="bfloat16")
+    assert not (tmp_path / "index" / "catalog.sqlite").exists()
+
+
+@pytest.mark.longest
+def test_a_cluster_that_does_not_answer_is_named(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexingError, match=r"There is no Ray at 127\.0\.0\.1:1 for this run"):
+        update_index(photos, tmp_path / "index", extractor=extractor_from_spec(SPEC), ray="127.0.0.1:1")

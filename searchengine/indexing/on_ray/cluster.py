@@ -1,4 +1,4 @@
-"""Connecting to Ray, or starting it for one run. The only module that imports it."""
+"""Connecting to Ray, or starting it for one run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from searchengine.compat import processors
@@ -44,6 +45,8 @@ class Cluster:
                 self._set(_QUIET)
                 if address == AUTO:
                     self._set({**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+                elif "RAY_AUTH_MODE" not in os.environ and _has_token():
+                    self._set({"RAY_AUTH_MODE": "token"})  # as `ray start` does by itself
             import ray
 
             self.ray: Any = ray
@@ -104,6 +107,11 @@ class Cluster:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or Path("~/.ray/auth_token").expanduser().exists()
 
 
 def _is_initialized() -> bool:

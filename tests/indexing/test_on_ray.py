@@ -1,4 +1,4 @@
-"""What the executor on Ray decides by itself; runs with Ray are in tests/torture/test_ray.py."""
+"""What indexing on Ray decides without it; runs with Ray are in tests/torture/test_ray.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from searchengine.cli import offline_index
-from searchengine.indexing.ray_executor import KnownContent, _Actor, _Batch, _Work
+from searchengine.indexing.on_ray.work import Actor, Batch, Work
+from searchengine.indexing.on_ray.worker import KnownContent
 from searchengine.indexing.reading import Reading
 from searchengine.indexing.scan import Candidate
 from tests.fakes import write_pictures
@@ -28,14 +29,14 @@ def files(count: int) -> list[Candidate]:
     return [Candidate(0, b"%d" % i, b"/%d" % i, None, ()) for i in range(count)]
 
 
-def actor() -> _Actor:
-    return _Actor(handle=None, starting=None)
+def actor() -> Actor:
+    return Actor(handle=None, starting=None)
 
 
-def give(work: _Work, worker: _Actor) -> list[int]:
+def give(work: Work, worker: Actor) -> list[int]:
     places = work.hand_out(worker)
     if places:
-        worker.batches[object()] = _Batch(work, places)
+        worker.batches[object()] = Batch(work, places)
     return places
 
 
@@ -45,7 +46,7 @@ def reading(candidate: Candidate) -> Reading:
 
 def test_readings_leave_in_order_and_a_bounded_number_is_handed_out() -> None:
     candidates = files(10)
-    work = _Work(candidates, size=2, ahead=6)
+    work = Work(candidates, size=2, ahead=6)
     first, second = actor(), actor()
     handed_out = [give(work, worker) for worker in (first, second, first, second)]
     assert handed_out == [[0, 1], [2, 3], [4, 5], []]
@@ -58,7 +59,7 @@ def test_readings_leave_in_order_and_a_bounded_number_is_handed_out() -> None:
 
 def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third() -> None:
     candidates = files(4)
-    work = _Work(candidates, size=2, ahead=8)
+    work = Work(candidates, size=2, ahead=8)
     dead, other = actor(), actor()
     assert (give(work, dead), give(work, other)) == ([0, 1], [2, 3])
     work.died([0, 1])

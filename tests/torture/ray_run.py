@@ -1,0 +1,66 @@
+"""Runs with workers that may die, and one that takes its time:
+
+python -m tests.torture.ray_run IMAGES INDEX auto|ADDRESS
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from searchengine.extractors import Extractor, extractor_from_spec
+from searchengine.images import DecodedImage
+from searchengine.indexing import IndexingOptions, Summary
+from searchengine.indexing.model import Recipe, RunExtractor
+from searchengine.indexing.run import update_with
+from searchengine.progress import Bar, Progress, Quiet, Say
+from tests.extractors.tiny import SPEC
+
+KILLER = b"killer"  # at the end of a file
+
+
+class Fragile:
+    """An extractor in a process that dies of some files, and takes a while for all."""
+
+    def __init__(self, extractor: Extractor, seconds: float) -> None:
+        self.extractor = extractor
+        self.seconds = seconds
+
+    def preprocess(self, data: bytes) -> DecodedImage:
+        if data.endswith(KILLER):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        return self.extractor.preprocess(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.extractor, name)
+
+
+@dataclass(frozen=True, slots=True)
+class FragileRecipe(Recipe):
+    seconds: float = 0
+
+    def load(self, say: Say) -> Any:
+        return Fragile(extractor_from_spec(self.spec, precision=self.precision, progress=say), self.seconds)
+
+
+def run(photos: Path, index: Path, progress: Progress | None = None, seconds: float = 0, **options: Any) -> Summary:
+    """A run over photos by the tiny model, which must be in the cache."""
+    recipe = FragileRecipe(SPEC, precision=options.get("precision", "auto"), seconds=seconds)
+    extractor = RunExtractor(recipe, print)
+    return update_with(extractor, [photos], index, IndexingOptions(**options), progress or Quiet())
+
+
+if __name__ == "__main__":
+    images, index, address = sys.argv[1:]
+    with Bar() as bar:
+        print(
+            run(
+                Path(images), Path(index), bar, seconds=0.05, ray=address, ray_actors=2, batch_size=4, commit_seconds=0
+            ).to_dict()
+        )
