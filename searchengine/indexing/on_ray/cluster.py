@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from searchengine.errors import IndexingError, missing_extra
 from searchengine.indexing.options import IndexingOptions
 
 AUTO = "auto"
+_PATIENCE = 10.0  # seconds for a machine to answer
 _ADDRESS_VARIABLE = "RAY_ADDRESS"
 # Nothing is reported to anybody, and what Ray has to say of workers that die is not printed among results.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
@@ -39,7 +41,7 @@ class Cluster:
         self._options = options
         self._before: dict[str, str | None] = {}  # the environment variables that were set here, as they were
         self._is_ours = not _is_initialized()  # else it is the caller's, as are its settings
-        address = os.environ.get(_ADDRESS_VARIABLE, AUTO) if options.ray == AUTO else options.ray
+        address = (os.environ.get(_ADDRESS_VARIABLE) or AUTO) if options.ray == AUTO else options.ray
         try:
             if self._is_ours:
                 self._set(_QUIET)
@@ -74,6 +76,8 @@ class Cluster:
         else:
             settings["address"] = address
         try:
+            if address != AUTO:
+                _check_listens(str(address))
             self.ray.init(**settings)
         except (ConnectionError, RuntimeError, ValueError, OSError, self.ray.exceptions.RayError) as error:
             what = "Ray cannot be started here" if address == AUTO else f"There is no Ray at {address} for this run"
@@ -107,6 +111,13 @@ class Cluster:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _check_listens(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT, ValueError where that is no address; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
+        pass
 
 
 def _has_token() -> bool:
