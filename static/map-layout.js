@@ -11,32 +11,35 @@ const COVERED = 0.4; // of the view by pictures, where there are few
 const GROWTH = 0.3; // of a picture: a power of the zoom
 const GAP = 0.22; // between pictures, of their side
 const LONELY = 8000; // of so many images one that stands alone waits until one comes nearer
-const NAME = { height: 24, letter: 7, padding: 28, letters: 22 }; // px of a name
-const SAME = 340; // px between two places that have the same name
+const NAME_HEIGHT = 24; // px, with what is left free
+const LETTERS = 22; // of a name
+const SAME = [140, 340]; // px between two places that have the same name, on a phone and in a large window
 const PAUSE = 128; // images between two looks at the clock
 const NEVER = 32767;
 
 const levelOf = (scale) => Math.floor(2 * Math.log2(scale));
 
 export class Layout {
-  constructor(map, view) {
-    this.map = map;
+  /** `widthOf(name)` is how many px a name takes. */
+  constructor(map, view, widthOf) {
+    Object.assign(this, { map, widthOf });
     this.whole = view.whole;
     const fits = Math.sqrt((COVERED * view.width * view.height) / Math.max(map.count, 1));
     const smallest = Math.min(Math.max(view.width / 20, SMALLEST[0]), SMALLEST[1]);
     this.side = Math.min(Math.max(fits, smallest), LARGEST);
+    this.apart = Math.min(Math.max(0.45 * Math.min(view.width, view.height), SAME[0]), SAME[1]);
     this.crowd = crowds(map);
     this.waiting = shuffled(map.count).sort((a, b) => this.crowd[b] - this.crowd[a]);
     this.pictures = { level: new Int16Array(map.count).fill(NEVER), shown: [] };
     this.level = levelOf(this.whole) - 3; // up to which pictures are placed; a smaller window needs levels before the first
     this.first = this.level;
-    this.nameBy({ column: map.label, names: map.labels });
   }
 
   /** Names each image by `names[column[i]]` from here on. */
   nameBy({ column, names }) {
     this.column = column;
-    this.texts = names;
+    this.texts = names.map((name) => (name.length > LETTERS ? `${name.slice(0, LETTERS - 1)}…` : name));
+    this.widths = this.texts.map(this.widthOf);
     this.names = { level: new Int16Array(this.map.count).fill(NEVER), shown: [] };
     this.named = this.first;
     this.task = this.work();
@@ -48,8 +51,7 @@ export class Layout {
   }
 
   nameOf(i) {
-    const name = this.texts[this.column?.[i] ?? NONE] ?? "";
-    return name.length > NAME.letters ? `${name.slice(0, NAME.letters - 1)}…` : name;
+    return this.texts[this.column?.[i] ?? NONE] ?? "";
   }
 
   /** What is in view: {pictures, names, side}. Works for about `budget` ms; `behind` says that there is more to do. */
@@ -170,7 +172,7 @@ class NameRoom {
   constructor(layout, unit) {
     this.layout = layout;
     this.unit = unit;
-    this.cells = new Cells((NAME.letters * NAME.letter + NAME.padding) / unit);
+    this.cells = new Cells(Math.max(...layout.widths, NAME_HEIGHT) / unit);
     this.same = new Map(); // where each name stands already
   }
 
@@ -179,7 +181,7 @@ class NameRoom {
     return {
       x: map.x[i],
       y: map.y[i] - (map.shape(i)[1] * this.layout.sideAt(this.unit)) / 2 / this.unit,
-      width: this.layout.nameOf(i).length * NAME.letter + NAME.padding,
+      width: this.layout.widths[this.layout.column[i]],
     };
   }
 
@@ -187,17 +189,17 @@ class NameRoom {
     const place = this.place(i);
     this.cells.add(place.x, place.y, place);
     const number = this.layout.column[i];
-    if (!this.same.has(number)) this.same.set(number, new Cells(SAME / this.unit));
+    if (!this.same.has(number)) this.same.set(number, new Cells(this.layout.apart / this.unit));
     this.same.get(number).add(place.x, place.y, place);
   }
 
   isFree(i) {
     const { x, y, width } = this.place(i);
-    const far = SAME / this.unit;
+    const far = this.layout.apart / this.unit;
     const isNamed = this.same.get(this.layout.column[i])?.some(x, y, (other) => Math.hypot(x - other.x, y - other.y) < far);
     return !isNamed && !this.cells.some(x, y, (other) => {
       const beside = Math.abs(x - other.x) * this.unit >= (width + other.width) / 2;
-      return !beside && Math.abs(y - other.y) * this.unit < NAME.height;
+      return !beside && Math.abs(y - other.y) * this.unit < NAME_HEIGHT;
     });
   }
 }

@@ -5,7 +5,7 @@ import { css } from "./map-legend.js";
 const AT_ONCE = 6; // requests
 const KEPT = 700; // small pictures
 const LARGEST = 220; // px, that a kept one is wide
-const NAME = { font: "600 12px system-ui, sans-serif", height: 20, padding: 8, dot: 4 }; // px
+const NAME = { font: "600 12px system-ui, sans-serif", height: 20, padding: 8, dot: 4, gap: 6 }; // px
 
 export class Pictures {
   constructor(map, address, redraw) {
@@ -41,15 +41,20 @@ export class Pictures {
     this.load();
   }
 
+  /** How many px a name takes, with what is left free around it. */
+  widthOf(context, name) {
+    context.font = NAME.font;
+    return context.measureText(name).width + 2 * NAME.padding + 3 * NAME.dot + NAME.gap;
+  }
+
   /** Draws `name(i)` below each of these pictures, with a dot in its colour. */
   drawNames(context, view, images, name, colour) {
     const { color: ink, backgroundColor: paper } = getComputedStyle(context.canvas);
-    context.font = NAME.font;
     context.textBaseline = "middle";
     for (const i of images) {
       const text = name(i);
       const box = this.box(i);
-      const width = context.measureText(text).width + 2 * NAME.padding + 3 * NAME.dot;
+      const width = this.widthOf(context, text) - NAME.gap;
       const centred = Math.round(box.left + (box.width - width) / 2);
       const left = Math.min(Math.max(centred, Math.min(box.left, 4)), Math.max(box.left + box.width, view.width - 4) - width);
       const middle = box.top + box.height + NAME.height / 4;

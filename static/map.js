@@ -290,7 +290,7 @@ function start(atlas, map) {
     if (!layout) view.follow(location.hash);
     const change = layout ? view.whole / layout.whole : Infinity;
     if (change > 2 || change < 0.4) {
-      layout = new Layout(map, view);
+      layout = new Layout(map, view, (name) => pictures.widthOf(context, name));
       layout.nameBy(way.column ? way : ways[0]);
     }
     paint(FIRST); // at once: a canvas whose size was set is empty
