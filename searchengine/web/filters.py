@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import islice
 from typing import Any
 
 from searchengine.index.filters import EVERYTHING, FIELDS, FacetValue, Filter, unknown_choices
@@ -107,8 +106,9 @@ def _facet(name: str, values: Sequence[FacetValue], filter: Filter) -> Facet:
     if len(values) == 1 and not texts:
         return Facet(name, [], 0)  # nothing to choose between
     known = {value.value: value for value in values}
-    chosen = [known.get(text, FacetValue(text, 0)) for text in texts]
-    shown = [*chosen, *islice((value for value in values if value.value not in texts), _SHOWN)]
+    shown = list(values[:_SHOWN])
+    most_frequent = {value.value for value in shown}
+    shown += [known.get(text, FacetValue(text, 0)) for text in texts if text not in most_frequent]
     if name == "folder":
         shown.sort(key=lambda value: value.value.split("/"))
         options = [

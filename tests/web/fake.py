@@ -255,7 +255,7 @@ class FakeEngine(SearchEngine):
         return np.stack(features).astype(np.float32)
 
     def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
-        ids = [id_ for id_ in self.index.images if id_ not in without]
+        ids = [record.id for record in self.index.sample(1000) if record.id not in without]
         return np.stack([self.index.feature(id_) for id_ in ids])
 
     def classifier(self) -> Classifier | None:
