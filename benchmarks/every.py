@@ -28,6 +28,7 @@ _WITH_VGG16 = ("indexing", "queries", "starting")
 RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "exact_search": ([], [], 300),
     "indexing": ([], ["--rounds", "5"], 900),
+    "ray_actors": ([], ["--rounds", "5"], 600),
     "decoding": ([], ["--rounds", "5"], 300),
     "queries": ([], ["--queries", "100"], 600),
     "filters": ([], ["--rows", "10000", "100000", "--facets", "100000", "1000000"], 900),

@@ -170,6 +170,8 @@ def test_threads_are_as_many_as_a_quota_allows(monkeypatch: pytest.MonkeyPatch) 
     assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("2", "7")
     monkeypatch.setattr(compat, "_cpu_quota", lambda: float("inf"))
     assert (compat.processors(), compat.thread_limit()) == (64, None)
+    monkeypatch.setattr(compat, "_share", 3)
+    assert (compat.processors(), compat.thread_limit()) == (3, 3)
 
 
 def test_nothing_else_counts_processors() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from searchengine.cli import offline_index
+from searchengine.indexing.model import RunExtractor
+from searchengine.indexing.on_ray.executor import RayExecutor
 from searchengine.indexing.on_ray.work import Actor, Batch, Work
 from searchengine.indexing.on_ray.worker import KnownContent
+from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.reading import Reading
 from searchengine.indexing.scan import Candidate
-from tests.fakes import write_pictures
+from searchengine.progress import Quiet
+from tests.fakes import FakeRecipe, write_pictures
 
 
 def test_hashes_are_known_whatever_their_last_bytes() -> None:
@@ -80,6 +85,34 @@ def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third(
     assert skipped.reason is not None
     assert [left.candidate for left in others] == candidates[1:]
     assert work.done
+
+
+class Said(Quiet):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def test_a_worker_that_does_not_see_a_file_is_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path, here=1)
+    gone, here = (Candidate(0, name, bytes(tmp_path) + b"/" + name, None, ()) for name in (b"gone.png", b"here.png"))
+    progress = Said()
+    executor = RayExecutor(RunExtractor(FakeRecipe(), print), IndexingOptions(ray="auto"), "float32", progress)
+    exceptions = SimpleNamespace(RayError=OSError)
+    without_ray: Any = SimpleNamespace(ray=SimpleNamespace(kill=lambda handle: None, exceptions=exceptions))
+    executor._cluster = without_ray
+    blind, other = executor._actors = [actor(), actor()]
+    work = Work([gone, here], size=1, ahead=2)
+    assert (give(work, blind), give(work, blind)) == ([0], [1])
+    for answer, candidate in zip([*blind.batches], (gone, here), strict=True):
+        executor._take(blind, answer, [reading(candidate)])
+    assert executor._actors == [other]
+    (sentence,) = progress.said
+    assert sentence.startswith(f"A worker of Ray was refused. It does not see {tmp_path}/here.png, which is here.")
+    assert [left.candidate for left in work.leave()] == [gone]
+    assert give(work, other) == [1]  # it counts as no more gone than before
 
 
 def test_a_missing_ray_names_the_command(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -125,7 +126,8 @@ class RayExecutor:
     def _end(self, actor: Actor) -> None:
         assert self._cluster is not None
         self._actors.remove(actor)
-        self._cluster.ray.kill(actor.handle)
+        with suppress(self._cluster.ray.exceptions.RayError):  # its cluster may have gone
+            self._cluster.ray.kill(actor.handle)
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class RayExecutor:
             batch.work.take(batch.places, result)
         else:
             file = shown(unseen.candidate.file)
-            self._refuse(actor, f"It does not see {file}, which lies here: photos must have the same paths there.")
+            self._refuse(actor, f"It does not see {file}, which is here. Photos need the same paths on all machines.")
 
     def _refuse(self, actor: Actor, reason: str) -> None:
         """Go on without a worker, as long as there are others."""
@@ -183,8 +185,8 @@ class RayExecutor:
         for batch in actor.batches.values():
             batch.work.again(batch.places)
         if not self._actors:
-            raise ExtractorError(f"No worker of Ray is left. The last one was refused: {reason}")
-        self._progress.say(f"A worker of Ray was refused: {reason}")
+            raise ExtractorError(f"No worker of Ray is left, the last one was refused. {reason}")
+        self._progress.say(f"A worker of Ray was refused. {reason}")
 
     def _died(self, actor: Actor, error: Exception) -> None:
         """Start another in its place, and have its files read again."""
