@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from searchengine.query import Source
 
 FeatureOf: TypeAlias = Callable[[Example], NDArray[np.float32]]
-_JUDGED = 10  # of the best images decide whether any shows what a text means
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,11 +191,10 @@ class SearchEngine:
         return replace(pictures, vector=both, metric=COSINE, itself=None)
 
     def _with_doubt(self, text: str, results: Results) -> Results:
-        """Say where the best of all images hardly show what a text means."""
+        """Say where the best of all images hardly shows what a text means."""
         if not results or results[0].rank > 1:
             return results
-        features = np.stack([self.index.feature(hit.id) for hit in results[:_JUDGED]])
-        return replace(results, doubt=self.words().doubt(text, features))
+        return replace(results, doubt=self.words().doubt(text, self.index.feature(results[0].id)))
 
     def words(self) -> TextSearch:
         """What knows words for the index; QueryError says why nothing knows any, MissingPackageError."""

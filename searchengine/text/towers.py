@@ -25,8 +25,8 @@ class TextSearch(Protocol):
         """A text -> (1, d) float32 of length 1, to be compared with features by the cosine; QueryError."""
         ...
 
-    def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
-        """A sentence, where the best pictures for a text, (n, d) float32, hardly show what it says; else None."""
+    def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
+        """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None."""
         ...
 
 
@@ -40,7 +40,7 @@ class TowerWords:
         """See ``TextSearch``."""
         return self._tower.embed([few_words(text)])
 
-    def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
+    def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
         return None
 

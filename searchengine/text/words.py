@@ -38,7 +38,7 @@ TEMPERATURE = 0.05  # of the likenesses of a text and the classes
 SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
 SEEN = 0.2  # probability from which a class is a tag
 _ROWS = 4096  # pictures whose tags are computed at once
-_UNSEEN = 0.02  # the best picture shows the classes of a text by less: nothing resembles it
+_SHOWN = 3.5  # standard deviations by which a picture is more like a text that it shows than like classes on the whole
 _UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
 
 
@@ -104,10 +104,15 @@ def few_words(text: str) -> str:
     return words
 
 
+def product(matrix: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, d) float32, (d,) -> (n,), in this thread alone: threads of BLAS would wait for those of OpenVINO."""
+    return np.asarray(np.einsum("nd,d->n", matrix, vector), dtype=np.float32)
+
+
 @functools.lru_cache(maxsize=64)
 def _likeness(text: str) -> NDArray[np.float32]:
     """How like each class a text is, (1000,) float32; about 1 for the name of a class. QueryError."""
-    return np.asarray(class_vectors() @ _encoder().embed([few_words(text)])[0], dtype=np.float32)
+    return product(class_vectors(), _encoder().embed([few_words(text)])[0])
 
 
 class Words:
@@ -126,6 +131,7 @@ class Words:
     def __init__(self, head: Head) -> None:
         self._head = head
         self._centred = head.weights - head.weights.mean(axis=0)
+        self._lengths = np.maximum(np.linalg.norm(self._centred, axis=1), 1e-12)
         # features that would each show one class: the positive parts of its weights
         ideal = _unit(np.maximum(self._centred, 0.0))
         self._scale = SPREAD / max(float((ideal @ head.weights.T).std(axis=1).mean()), 1e-12)
@@ -138,7 +144,7 @@ class Words:
 
     def feature(self, text: str) -> NDArray[np.float32]:
         """A text -> (1, d) float32 of length 1, to be compared with features by the cosine; QueryError."""
-        direction = self.classes(text) @ self._centred  # (1000,) @ (1000, d) -> (d,)
+        direction = product(self._centred.T, self.classes(text))  # (d, 1000), (1000,) -> (d,)
         return np.asarray(direction / np.linalg.norm(direction), dtype=np.float32)[None]
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,15 +165,18 @@ class Words:
             tags.append([Tag(titles[i], float(row[i])) for i in best if row[i] >= SEEN])
         return tags
 
-    def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
-        """A sentence, where the best pictures for a text, (n, d) float32, hardly show what it says; else None."""
+    def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
+        """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None.
+
+        The picture is compared with the text and with each class: it shows the text if it is that much more like the
+        text than like the classes on the whole. So nothing depends on what else is in the collection.
+        """
         if _likeness(text).max() < _UNKNOWN:
             return (
                 f"The network of this index knows nothing like “{text}”, so these images are little more than a guess."
             )
-        meant = self.classes(text)
-        shown = self.probabilities(features) @ (meant / meant.max())
-        if not (shown >= _UNSEEN).any():
+        usual = product(self._centred, best) / self._lengths
+        if product(self.feature(text), best)[0] < usual.mean() + _SHOWN * usual.std():
             return f"No image seems to show “{text}”. These come nearest."
         return None
 
