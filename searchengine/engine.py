@@ -7,20 +7,23 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.address import AnyAddress
 from searchengine.errors import ExtractorError, QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
 from searchengine.extractors.extractor import input_pixels
-from searchengine.feedback import direction, random_negatives, rule_title
+from searchengine.feedback import RANDOM_NEGATIVES, direction, rule_title
 from searchengine.files import path_from_text
 from searchengine.images import MAX_PIXELS, read_image
 from searchengine.index.filters import Cursor
-from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, check_metric, metric_title, rank_alike
+from searchengine.index.protocol import Index
+from searchengine.index.storage import storage_of
 from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
@@ -73,19 +76,19 @@ class Results(Sequence[Hit]):
 
 
 def open_index(
-    index_dir: str | os.PathLike[str], *, images_dir: str | os.PathLike[str] | None = None, exact: bool = False
-) -> LocalIndex:
+    index_dir: AnyAddress, *, images_dir: str | os.PathLike[str] | None = None, exact: bool = False
+) -> Index:
     """Open an index for reading; no model is needed.
 
     Args:
-        index_dir: the index folder.
+        index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``.
         images_dir: where the image folder is now, if it has moved since it was indexed.
         exact: search exactly, even where there is a structure for approximate search.
 
     Raises:
-        IndexNotFoundError, IndexVersionError, IndexDamagedError
+        IndexNotFoundError, IndexVersionError, IndexDamagedError; one in Milvus raises what is wrong when it is asked.
     """
-    return LocalIndex.open(index_dir, images_dir=images_dir, exact=exact)
+    return storage_of(index_dir).read(None if images_dir is None else Path(images_dir), exact=exact)
 
 
 class SearchEngine:
@@ -94,7 +97,7 @@ class SearchEngine:
     The extractor is loaded at the first query image, or by ``warm``. To search by an id needs none.
     """
 
-    def __init__(self, index: LocalIndex, *, precision: str = "auto", runtime: str = "auto") -> None:
+    def __init__(self, index: Index, *, precision: str = "auto", runtime: str = "auto") -> None:
         self.index = index
         self._precision = precision
         self._runtime = runtime
@@ -105,7 +108,7 @@ class SearchEngine:
     @classmethod
     def open(
         cls,
-        index_dir: str | os.PathLike[str],
+        index_dir: AnyAddress,
         *,
         images_dir: str | os.PathLike[str] | None = None,
         precision: str = "auto",
@@ -115,7 +118,7 @@ class SearchEngine:
         """Open the index in a folder, to be searched with the extractor that made it.
 
         Args:
-            index_dir: the index folder.
+            index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``.
             images_dir: where the image folder is now, if it has moved since it was indexed.
             precision: "auto", "float32" or "bfloat16", of the model that embeds queries.
             runtime: "auto", "openvino" or "keras".
@@ -234,7 +237,8 @@ class SearchEngine:
         return Ranking(self.index, vector, metric, query.filter, ids=ids, contents=contents)
 
     def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
-        return random_negatives(self.index, without, newest)
+        """Features that stand for what was not asked for."""
+        return self.index.draw(RANDOM_NEGATIVES, newest, without)
 
     # -- features of examples ---------------------------------------------------------------------------------------
 
@@ -281,22 +285,22 @@ class SearchEngine:
 
     def extractor(self) -> Extractor:
         """The extractor that made the index; loaded once, and again when the index was rebuilt with another."""
-        now = self.index.state()  # one moment: a rebuild may put another model's features in place
-        fingerprint = now.fingerprint
+        fingerprint = self.index.fingerprint
         loaded = self._extractor
         if loaded is not None and loaded[0] == fingerprint:
             return loaded[1]
         with self._loading:
             if self._extractor is None or self._extractor[0] != fingerprint:
-                weights = self.index.manifest("weights_file")
+                weights, spec = self.index.manifest("weights_file"), ExtractorSpec.from_json(self.index.spec)
                 extractor = extractor_from_spec(
-                    ExtractorSpec.from_json(now.spec),
+                    spec,
                     weights_file=path_from_text(weights) if weights else None,
                     precision=self._precision,
                     runtime=self._runtime,
                 )
                 cache.note_use(extractor.spec, self.index.folder)
-                self._extractor = (fingerprint, extractor)
+                # a rebuild may put another model's features in place meanwhile
+                self._extractor = (spec.fingerprint, extractor)
             return self._extractor[1]
 
     def warm(self) -> None:

@@ -17,6 +17,7 @@
     │   ├── IndexVersionError      written in another version of the format
     │   ├── IndexDamagedError      its files contradict each other
     │   ├── IndexLockedError       another run is writing to it
+    │   ├── IndexUnavailableError  the server that holds it does not answer
     │   └── ExtractorMismatchError made by another extractor
     ├── IndexingError              a run cannot continue: folder missing, too much gone, disk full
     ├── LearningError              nothing can be learnt: no labels, a single class
@@ -118,6 +119,10 @@ class IndexLockedError(IndexError_):
     """Another run is writing to the index."""
 
 
+class IndexUnavailableError(IndexError_):
+    """The server that holds the index does not answer, or not in time."""
+
+
 class ExtractorMismatchError(IndexError_):
     """The index was made by another extractor."""
 
@@ -153,9 +158,9 @@ def missing_extra(package: str, extra: str) -> MissingPackageError:
     )
 
 
-def with_index_dir(command: str, folder: Path) -> str:
-    """A command to copy into a shell, with the folder of an index."""
-    return f"{command} --index-dir {shlex.quote(str(folder))}"
+def with_index_dir(command: str, place: object) -> str:
+    """A command to copy into a shell, with the folder of an index, or its address."""
+    return f"{command} --index-dir {shlex.quote(str(place))}"
 
 
 def file_error(error: OSError) -> str:

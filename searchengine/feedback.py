@@ -12,13 +12,12 @@ show something else; each has little weight, because a few do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError
-from searchengine.index.local import LocalIndex
 from searchengine.query import EXEMPLAR_SVM, ROCCHIO
 
 ALPHA, BETA, GAMMA = 1.0, 0.75, 0.15
@@ -136,19 +135,6 @@ def unit(rows: Rows) -> NDArray[np.float64]:
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     result: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1.0)
     return result
-
-
-def random_negatives(index: LocalIndex, without: Collection[int], newest: int) -> Rows:
-    """At most (200, d) float32 features of random images with ids up to ``newest``.
-
-    The same each time, whatever is added to the index meanwhile, so that the pages of one ranking fit together.
-    """
-    state = index.state()
-    live = state.live_by_id
-    ids = state.ids[live]
-    live = live[(ids <= newest) & ~np.isin(ids, list(without))]
-    chosen = np.sort(live[np.random.default_rng(0).permutation(len(live))[:RANDOM_NEGATIVES]])
-    return np.asarray(state.rows[chosen])
 
 
 def _direction(w: NDArray[np.float64]) -> Direction:

@@ -5,18 +5,32 @@ fields of ``Settings``::
 
     index_dir = ["coco", "holidays"]
     port = 8001
+
+The secret ``milvus_token`` is neither printed nor part of a message.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
+from searchengine.address import Address, MilvusAddress, MilvusOptions, parse_address, shown_address
 from searchengine.errors import SearchEngineError
 
 MAX_K = 500
@@ -24,6 +38,8 @@ DEFAULT, ENVIRONMENT, FLAG = "default", "environment", "flag"  # where a value c
 Precision = Literal["auto", "float32", "bfloat16"]
 Runtime = Literal["auto", "openvino", "keras"]
 Approximate = Literal["auto", "off", "on"]
+Consistency = Literal["strong", "bounded", "session", "eventually"]
+VectorIndex = Literal["HNSW", "IVF_FLAT", "IVF_SQ8", "DISKANN", "FLAT", "AUTOINDEX"]
 
 _FILE = "searchengine.toml"
 _FILE_VARIABLE = "SEARCHENGINE_CONFIG"
@@ -42,17 +58,23 @@ def _exists(file: Path) -> bool:
         return False
 
 
-def _split(value: object) -> object:
-    """The folders that text names, separated as in PATH; a folder that exists may have the separator in its name."""
+_PARTS = re.compile(rf"milvus://[^/]*/[^{os.pathsep}]*|[^{os.pathsep}]+", re.IGNORECASE)
+
+
+def _addresses(value: object) -> object:
+    """What text names, separated as in PATH; a folder that exists may have the separator in its name."""
     if isinstance(value, str):
-        return [value] if _exists(Path(value).expanduser()) else [part for part in value.split(os.pathsep) if part]
-    return [value] if isinstance(value, Path) else value
+        value = [value] if _exists(Path(value).expanduser()) else _PARTS.findall(value)
+    parts = [value] if isinstance(value, Path | MilvusAddress) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str | Path | MilvusAddress) for part in parts):
+        raise ValueError("not the place of an index")
+    return tuple(parse_address(part) for part in parts)
 
 
-def _distinct(folders: tuple[Path, ...]) -> tuple[Path, ...]:
-    by_place: dict[Path, Path] = {}
-    for folder in folders:
-        by_place.setdefault(folder.expanduser().absolute(), folder.expanduser())
+def _distinct(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    by_place: dict[object, Address] = {}
+    for address in addresses:
+        by_place.setdefault(address.absolute() if isinstance(address, Path) else address, address)
     return tuple(by_place.values()) or (Path("index"),)
 
 
@@ -64,9 +86,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # the index folders, and where the photos are if they have moved since they were indexed
-    index_dir: Annotated[tuple[Path, ...], BeforeValidator(_split), AfterValidator(_distinct)] = (Path("index"),)
+    # the indexes, and where the photos are if they have moved since they were indexed
+    index_dir: Annotated[tuple[Address, ...], BeforeValidator(_addresses), AfterValidator(_distinct)] = (Path("index"),)
     images_dir: _Folder | None = None
+    # how Milvus is spoken to, and how a new collection is made there: see address.MilvusOptions
+    milvus_token: SecretStr | None = None
+    milvus_tls: bool = False
+    milvus_timeout: float = Field(10.0, ge=0.1, le=3600)
+    milvus_consistency: Consistency = "bounded"
+    milvus_index_type: VectorIndex = "HNSW"
+    milvus_partitions: int = Field(0, ge=0, le=1024)
     # thumbnails and exported models; None: the user's cache folder
     cache_dir: _Folder | None = None
     # 10^9 bytes of exported models, beyond which those that no index uses are deleted
@@ -100,6 +129,23 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1, le=65535)
     threads: int = Field(32, ge=1, le=64)
 
+    @model_validator(mode="after")
+    def _reach_milvus(self) -> Self:
+        """Addresses in Milvus say how it is spoken to."""
+        options = MilvusOptions(
+            token=self.milvus_token.get_secret_value() if self.milvus_token else "",
+            tls=self.milvus_tls,
+            timeout=self.milvus_timeout,
+            consistency=self.milvus_consistency,
+            index_type=self.milvus_index_type,
+            partitions=self.milvus_partitions,
+        )
+        addresses = (
+            replace(each, options=options) if isinstance(each, MilvusAddress) else each for each in self.index_dir
+        )
+        object.__setattr__(self, "index_dir", tuple(addresses))  # it is frozen, and not handed out yet
+        return self
+
     @property
     def max_upload_bytes(self) -> int:
         """The largest upload, in bytes."""
@@ -123,6 +169,8 @@ class Settings(BaseModel):
         """The settings as environment variables, for a program that is started."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         values["index_dir"] = os.pathsep.join(map(str, self.index_dir))
+        if self.milvus_token is not None:
+            values["milvus_token"] = self.milvus_token.get_secret_value()
         return {variable(name): str(value) for name, value in values.items() if value is not None}
 
 
@@ -204,4 +252,6 @@ def _complaint(name: str, value: object, origin: str) -> str:
         return f"{title} must be {kind} {limits}, not {value!r}."
     if get_origin(field.annotation) is Literal:
         return f"{title} must be one of {', '.join(get_args(field.annotation))}, not {value!r}."
-    return f"{title} cannot be {value!r}."
+    if name == "milvus_token":  # a secret
+        return f"{title} must be a text."
+    return f"{title} cannot be {shown_address(repr(value))}."

@@ -21,8 +21,8 @@ from searchengine.compat import processors
 from searchengine.errors import QueryError
 from searchengine.files import csv_writer, output_file
 from searchengine.index.exact import Searcher
-from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric, score
+from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.index.types import ImageRecord
 from searchengine.progress import QUIET, Progress
@@ -81,7 +81,7 @@ class Block:
 
 
 def write_neighbours(
-    index: LocalIndex, out: Path, options: NeighboursOptions | None = None, progress: Progress = QUIET
+    index: Index, out: Path, options: NeighboursOptions | None = None, progress: Progress = QUIET
 ) -> NeighboursSummary:
     """Write the k nearest others of every image to ``out``: ``neighbours.csv``, and ``pictures/<id>.jpg``.
 
@@ -134,7 +134,7 @@ def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block
     Memory grows with the number of rows, never with its square.
 
     Args:
-        state: the rows, as ``LocalIndex.state`` gives them.
+        state: the rows, as ``Index.state`` gives them.
         k: at least 1; at most as many neighbours as there are other images.
         metric: None for the one of the index.
 
@@ -171,7 +171,7 @@ def _without_surplus_copies(state: State, searcher: Searcher, count: int) -> Sea
     return searcher.among(kept) if max(copies.values()) > count else searcher
 
 
-def _records(index: LocalIndex, ids: list[int]) -> dict[int, ImageRecord]:
+def _records(index: Index, ids: list[int]) -> dict[int, ImageRecord]:
     known = {record.id: record for record in index.known(ids)}
     return {id_: known.get(id_) or ImageRecord.removed(id_) for id_ in ids}
 

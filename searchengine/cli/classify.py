@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from searchengine.engine import SearchEngine
-    from searchengine.index.local import LocalIndex
+    from searchengine.index.protocol import Index
     from searchengine.learn import Classifier, FitReport, HeldOut, TrainingSet
     from searchengine.settings import Settings
 
@@ -95,7 +95,7 @@ def classify(
     return 1 if any("error" in answer for answer in answers) else 0
 
 
-def _kept(index: LocalIndex) -> Classifier | None:
+def _kept(index: Index) -> Classifier | None:
     """The classifier that is kept with the index."""
     from searchengine.learn import load_classifier
 
@@ -103,12 +103,12 @@ def _kept(index: LocalIndex) -> Classifier | None:
     if classifier is not None and classifier.stale:
         print_note(
             f"Labels or images have changed since the classifier was fitted ({classifier.report.fitted}). "
-            f"Fit it again with: {with_index_dir('searchengine classify --fit', index.folder)}"
+            f"Fit it again with: {with_index_dir('searchengine classify --fit', index.address)}"
         )
     return classifier
 
 
-def _fitted(index: LocalIndex, data: TrainingSet, k: int, *, required: bool, report: bool) -> Classifier | None:
+def _fitted(index: Index, data: TrainingSet, k: int, *, required: bool, report: bool) -> Classifier | None:
     """A new classifier, kept with the index; None if it cannot be fitted and is not ``required``."""
     from searchengine.learn import fit_classifier, save_classifier
 
@@ -125,7 +125,7 @@ def _fitted(index: LocalIndex, data: TrainingSet, k: int, *, required: bool, rep
     if not report and classifier.report.logistic is not None:
         print_note(
             f"On held-out images: {_accuracy(classifier.report.logistic)}. "
-            f"More with: {with_index_dir('searchengine classify --fit', index.folder)}"
+            f"More with: {with_index_dir('searchengine classify --fit', index.address)}"
         )
     try:
         save_classifier(index, classifier)

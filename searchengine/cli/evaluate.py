@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from searchengine.address import Address, name_of
 from searchengine.cli.options import (
     COUNT,
     ENGINE,
@@ -93,15 +94,15 @@ def evaluate(
     if queries is not None:
         find_queries(queries)
     metrics = tuple(dict.fromkeys(metrics))
-    folders = settings.index_dir
+    addresses = settings.index_dir
     wanted = EvaluationOptions(
         recall_at=tuple(sorted(set(recall_at))) or RECALL_AT,
         seed=seed,
-        comparable=len(folders) > 1 or len(metrics) > 1,
+        comparable=len(addresses) > 1 or len(metrics) > 1,
     )
     evaluations: list[Evaluation] = []
-    for folder, name in zip(folders, _names(folders), strict=True):
-        with closing(open_engine(settings, folder)) as engine:
+    for address, name in zip(addresses, _names(addresses), strict=True):
+        with closing(open_engine(settings, address)) as engine:
             evaluations += _evaluate(engine, replace(wanted, name=name), metrics, queries)
     comparisons = compare(evaluations, seed=seed)
     if as_json:
@@ -122,7 +123,7 @@ def _evaluate(
     from searchengine.analyse.evaluation import evaluation_source, leave_one_out, query_folder, read_queries
     from searchengine.progress import Bar
 
-    name = wanted.name or engine.index.folder.name
+    name = wanted.name or name_of(engine.index.address)
     metrics = metrics or (engine.index.metric,)
     _note_alike(engine, metrics, name)
     query_set = None
@@ -165,8 +166,8 @@ def _note_alike(engine: SearchEngine, metrics: tuple[str, ...], name: str) -> No
             print_note(f"The features of {name} have length 1: {first} and {second} give the same order.")
 
 
-def _names(folders: tuple[Path, ...]) -> list[str]:
-    """The last part of each path, or the whole path where several end alike."""
-    short = [folder.resolve().name for folder in folders]
+def _names(addresses: tuple[Address, ...]) -> list[str]:
+    """The last part of each path or address, or the whole where several end alike."""
+    short = [name_of(address) for address in addresses]
     times = Counter(short)
-    return [str(folder) if times[name] > 1 else name for folder, name in zip(folders, short, strict=True)]
+    return [str(address) if times[name] > 1 else name for address, name in zip(addresses, short, strict=True)]

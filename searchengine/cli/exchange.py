@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from searchengine.address import folder_of
 from searchengine.cli.options import (
     COUNT,
     INDEX,
@@ -91,7 +92,7 @@ def import_(
     from searchengine.exchange import Columns, ImportOptions, import_features
     from searchengine.progress import Bar
 
-    folder = settings.index_dir[0]
+    folder = folder_of(settings.index_dir[0], "import")
     columns = Columns(features, ids, labels, paths)
     with Bar() as bar:
         imported = import_features(file.expanduser(), folder, ImportOptions(columns=columns, **wanted), bar)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from searchengine.address import folder_of
 from searchengine.cli.options import (
     COUNT,
     PATH,
@@ -129,14 +130,14 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
     from searchengine.indexing import update_index
     from searchengine.progress import Bar
 
-    folder = settings.index_dir[0]
+    address = settings.index_dir[0]
     flags |= {name: getattr(settings, name) for name in ("precision", "runtime", "ann", *RAY)}
     with Bar() as bar:
-        summary = update_index(images, folder, progress=bar, **flags)
+        summary = update_index(images, address, progress=bar, **flags)
     if as_json:
         print_json(summary.to_dict())
     else:
-        print_result(f"{folder}: {summarize(summary)}")
+        print_result(f"{address}: {summarize(summary)}")
     if summary.images == 0:
         print_note(
             "Nothing could be indexed: no image was found that can be read. Formats: JPEG, PNG, WebP, GIF, BMP, TIFF, "
@@ -174,7 +175,7 @@ def ann(settings: Settings, remove: bool, as_json: bool) -> int:
     from searchengine.index.local import LocalIndex
     from searchengine.progress import Bar
 
-    folder = settings.index_dir[0]
+    folder = folder_of(settings.index_dir[0], "ann")
     with closing(LocalIndex.open(folder, exact=True)) as index, lock.writing(folder, timestamp()), Bar() as bar:
         if remove:
             building.remove(folder)

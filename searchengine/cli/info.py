@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from searchengine.address import folder_of
 from searchengine.cli.options import TEXT, flag, json_flag, settings_options, verb
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
@@ -67,7 +68,7 @@ def verify(settings: Settings, as_json: bool) -> int:
     from searchengine.indexing import verify as verifying
     from searchengine.progress import Bar
 
-    folder = settings.index_dir[0]
+    folder = folder_of(settings.index_dir[0], "verify")
     with Bar() as bar:
         result = verifying.verify(folder, bar)
     if as_json:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from searchengine.address import AddressError, is_milvus, parse_address
 from searchengine.cli.output import print_result
 from searchengine.index.metrics import METRICS
 
 if TYPE_CHECKING:
+    from searchengine.address import Address
     from searchengine.engine import SearchEngine
-    from searchengine.index.local import LocalIndex
+    from searchengine.index.protocol import Index
     from searchengine.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -54,7 +56,18 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx) if value != "" else self.fail(_EMPTY, param, ctx)
 
 
-TEXT, PATH = Text(), FilePath()
+class IndexPlace(FilePath):
+    """A folder, there or not, or the address of a collection in Milvus."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no address; the message shows no secret."""
+        try:
+            return parse_address(value) if is_milvus(value) else super().convert(value, param, ctx)
+        except AddressError as error:
+            self.fail(str(error), param, ctx)
+
+
+TEXT, PATH, INDEX_PLACE = Text(), FilePath(), IndexPlace()
 COUNT, ID, FRACTION = click.IntRange(min=1), click.IntRange(min=0), click.FloatRange(min=0)
 
 # -- verbs ------------------------------------------------------------------------------------------------------------
@@ -268,8 +281,9 @@ _SETTINGS: dict[str, Decorator[Any]] = {
     "index_dir": option(
         "--index-dir",
         metavar="DIR",
-        type=PATH,
-        help="the index folder (default: $SEARCHENGINE_INDEX_DIR, the first where it names several, or ./index)",
+        type=INDEX_PLACE,
+        help="the index folder, or milvus://HOST:PORT/COLLECTION (default: "
+        "$SEARCHENGINE_INDEX_DIR, the first where it names several, or ./index)",
     ),
     "images_dir": option(
         "--images-dir",
@@ -337,9 +351,10 @@ _SETTINGS: dict[str, Decorator[Any]] = {
 _INDEX_DIRS = options(
     "--index-dir",
     metavar="DIR",
-    type=PATH,
+    type=INDEX_PLACE,
     greedy=True,
-    help="the index folder, or several (default: $SEARCHENGINE_INDEX_DIR, several of them separated by "
+    help="the index folder, or milvus://HOST:PORT/COLLECTION, or several (default: $SEARCHENGINE_INDEX_DIR, several of "
+    "them separated by "
     f"{os.pathsep!r}, or ./index)",
 )
 RAY = ("ray", "ray_actors", "ray_cpus", "ray_gpus", "ray_store_mb")
@@ -371,19 +386,19 @@ def settings_options(*names: str, several: bool = False, only: bool = True) -> D
     return decorate
 
 
-def open_index(settings: Settings) -> LocalIndex:
+def open_index(settings: Settings) -> Index:
     """The index that is asked for, without its model."""
     from searchengine.engine import open_index
 
     return open_index(settings.index_dir[0], images_dir=settings.images_dir, exact=settings.ann == "off")
 
 
-def open_engine(settings: Settings, folder: Path | None = None) -> SearchEngine:
-    """The index that is asked for, or that in ``folder``, with its extractor."""
+def open_engine(settings: Settings, address: Address | None = None) -> SearchEngine:
+    """The index that is asked for, or that at ``address``, with its extractor."""
     from searchengine.engine import SearchEngine
 
     return SearchEngine.open(
-        folder or settings.index_dir[0],
+        address or settings.index_dir[0],
         images_dir=settings.images_dir,
         precision=settings.precision,
         runtime=settings.runtime,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from searchengine.engine import Results, SearchEngine
-    from searchengine.index.local import LocalIndex
+    from searchengine.index.protocol import Index
     from searchengine.index.types import Hit
     from searchengine.learn.nearest import Vote
     from searchengine.settings import Settings
@@ -58,7 +58,7 @@ def _ready(query: Query, engine: SearchEngine) -> Query:
     return replace(query, examples=tuple(examples))
 
 
-def _fitted(vector: NDArray[np.float32], index: LocalIndex) -> NDArray[np.float32]:
+def _fitted(vector: NDArray[np.float32], index: Index) -> NDArray[np.float32]:
     """A (1, d) query as the features of an index are: of length 1 where they are; QueryError if it does not fit."""
     import numpy as np
 

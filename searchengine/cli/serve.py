@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -37,16 +38,17 @@ def serve(settings: Settings) -> int:
 
 def become_server(settings: Settings) -> NoReturn:
     """Replace this process by gunicorn, once it is certain that the indexes open and the port is free."""
-    from searchengine.index.catalog import Catalog
+    from searchengine.index.storage import storage_of
     from searchengine.web import gunicorn_config
 
-    folders = settings.index_dir
-    for folder in folders:
-        Catalog.open(folder).close()
-        if len(folders) > 1 and os.pathsep in str(folder):
-            raise IndexNotFoundError(f"{folder} has {os.pathsep!r} in its name, so it can only be served by itself.")
+    addresses = settings.index_dir
+    for address in addresses:
+        with closing(storage_of(address).read()) as index:
+            index.manifest("spec")
+        if len(addresses) > 1 and isinstance(address, Path) and os.pathsep in str(address):
+            raise IndexNotFoundError(f"{address} has {os.pathsep!r} in its name, so it can only be served by itself.")
     check_free(settings.bind, settings.port)
-    print_note(f"Serving {', '.join(map(str, folders))} at http://{settings.bind}:{settings.port} (stop with Ctrl+C)")
+    print_note(f"Serving {', '.join(map(str, addresses))} at http://{settings.bind}:{settings.port} (stop with Ctrl+C)")
     command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config()), "searchengine.web:create_app()"]
     sys.stdout.flush()
     if find_spec("fcntl") is None:
@@ -93,15 +95,11 @@ def prepare(settings: Settings, weights: Path | None) -> int:
     from searchengine.extractors import ExtractorSpec, cache
     from searchengine.extractors import prepare as prepare_model
     from searchengine.files import path_from_text
-    from searchengine.index.catalog import Catalog
+    from searchengine.index.storage import storage_of
 
-    for folder in settings.index_dir:
-        catalog = Catalog.open(folder)
-        try:
-            spec = ExtractorSpec.from_json(catalog.need("spec"))
-            recorded = catalog.get("weights_file")
-        finally:
-            catalog.close()
+    for address in settings.index_dir:
+        with closing(storage_of(address).read()) as index:
+            spec, recorded, folder = ExtractorSpec.from_json(index.spec), index.manifest("weights_file"), index.folder
         if not spec.embeds:
             print_result(f"{spec.title}: no model is needed")
             continue

@@ -17,7 +17,7 @@ from searchengine.exchange.numpy_files import load_array, read_npy, read_npz, wr
 from searchengine.exchange.parquet_files import read_parquet, write_parquet
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.files import output_file
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
 
 _READERS: dict[str, Callable[[Path, Columns], FeatureTable]] = {
@@ -71,7 +71,7 @@ class Exported:
     bytes: int
 
 
-def export_index(index: LocalIndex, file: Path, progress: Progress = QUIET) -> Exported:
+def export_index(index: Index, file: Path, progress: Progress = QUIET) -> Exported:
     """Write all of an index to a file, in the order of ids; its suffix names the format. Only a whole one replaces it.
 
     ``write_npz``, ``write_parquet`` and ``write_csv`` say what the file holds.
@@ -89,7 +89,7 @@ def export_index(index: LocalIndex, file: Path, progress: Progress = QUIET) -> E
     return Exported(str(file), len(table), table.dimension, file.stat().st_size)
 
 
-def _table_of(index: LocalIndex) -> FeatureTable:
+def _table_of(index: Index) -> FeatureTable:
     state = index.state()
     rows = state.live_by_id
     known = {record.id: record for record in index.known(state.ids[rows].tolist())}

@@ -20,7 +20,7 @@ from searchengine.errors import (
     file_error,
     with_index_dir,
 )
-from searchengine.files import flush, flush_folder, parse_json, replacing
+from searchengine.files import flush, flush_folder, replacing
 from searchengine.index import schema
 from searchengine.index.database import (
     connect,
@@ -34,6 +34,7 @@ from searchengine.index.database import (
 )
 from searchengine.index.features import matrices
 from searchengine.index.tables import Tables
+from searchengine.index.types import run_of
 
 FILE_NAME = "catalog.sqlite"
 BACKUP_NAME = "backup.sqlite"
@@ -183,12 +184,9 @@ class Catalog(Tables):
     def run(self) -> tuple[int, int] | None:
         """How many files the run that is active, or was killed, has done, and of how many; None if none is."""
         note = self.get("run")
-        if note is None:
-            return None
         try:
-            values = parse_json(note)
-            return int(values["done"]), int(values["total"])
-        except (TypeError, ValueError, KeyError) as error:
+            return run_of(note)
+        except ValueError as error:
             raise self.damaged(f"its manifest says run is {note!r}") from error
 
     def set_all(self, values: dict[str, str | None] | dict[str, str]) -> None:

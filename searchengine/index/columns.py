@@ -24,6 +24,8 @@ from searchengine.index.state import NO_IMAGE, State
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
+Roots = dict[int, tuple[Path, str]]  # id -> folder, name
+Label = tuple[int, str]  # row, label
 T = TypeVar("T")
 
 _NONE = -1  # the number of no text
@@ -194,7 +196,13 @@ def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
         if first == end and first:
             return replace(old, generation=state.generation)
         try:
-            return _grown(old, catalog, state, first)
+            return _grown(
+                replace(old, generation=state.generation),
+                state.ids,
+                state.roots,
+                catalog.what_is_filtered(first, end),
+                catalog.labelled_rows(first, end),
+            )
         except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise catalog.damaged(f"what it says of some images cannot be true ({error})") from error
 
@@ -207,17 +215,26 @@ def _empty(version: tuple[object, ...]) -> Columns:
     )  # fmt: skip
 
 
-def _grown(old: Columns, catalog: Catalog, state: State, first: int) -> Columns:
-    """With the rows from ``first`` on."""
-    end = len(state.ids)
-    folders, formats, cameras = _Folders(old, state), Texts(old.formats.texts), Texts(old.cameras.texts)
+def of_rows(
+    generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
+) -> Columns:
+    """The columns of all rows, as ``Tables.what_is_filtered`` and ``labelled_rows`` give them."""
+    return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))
+
+
+def _grown(
+    old: Columns, ids: NDArray[np.int64], roots: Roots, rows: Iterator[tuple[Any, ...]], labelled: Iterator[Label]
+) -> Columns:
+    """With the rows that have been added: ``ids`` of all rows, the rest of the new ones only."""
+    first, end = len(old.ids), len(ids)
+    folders, formats, cameras = _Folders(old, roots), Texts(old.formats.texts), Texts(old.cameras.texts)
     folder, format_, camera = (np.full(end, _NONE, dtype=np.int32) for _ in range(3))
     day, width, height = (np.full(end, value, dtype=np.int32) for value in (_NO_DAY, 0, 0))
     kept = (old.folder, old.format, old.camera, old.day, old.width, old.height)
     for new, values in zip((folder, format_, camera, day, width, height), kept, strict=True):
         new[:first] = values
-    for rows in _some(catalog.what_is_filtered(first, end)):
-        row, root, path, widths, heights, names, taken, models, mtimes = rows
+    for some in _some(rows):
+        row, root, path, widths, heights, names, taken, models, mtimes = some
         at = np.array(row, dtype=np.int64)
         folder[at] = [folders.number(*place) for place in zip(root, path, strict=True)]
         format_[at] = [formats.number(name and name.upper()) for name in names]
@@ -226,13 +243,12 @@ def _grown(old: Columns, catalog: Catalog, state: State, first: int) -> Columns:
         day[at] = _days(taken, mtimes)
     labels = Texts(old.labels.texts)
     label_of = [
-        np.array([rows[0], [labels.number(label) for label in rows[1]]], dtype=np.int32).T
-        for rows in _some(catalog.labelled_rows(first, end))
+        np.array([some[0], [labels.number(label) for label in some[1]]], dtype=np.int32).T for some in _some(labelled)
     ]
     return Columns(
-        generation=state.generation,
+        generation=old.generation,
         version=old.version,
-        ids=state.ids,
+        ids=ids,
         labels=labels,
         label_of=np.concatenate([old.label_of, _distinct(np.concatenate([old.label_of[:0], *label_of]))]),
         folders=folders.texts,
@@ -265,10 +281,10 @@ def _distinct(pairs: Numbers) -> Numbers:
 class _Folders:
     """The folders of images, as their paths are shown, and those above them."""
 
-    def __init__(self, old: Columns, state: State) -> None:
+    def __init__(self, old: Columns, roots: Roots) -> None:
         self.texts = Texts(old.folders.texts)
         self.below: list[tuple[int, int]] = []  # what has been added: see Columns
-        self._roots: dict[int, tuple[Path, str]] = state.roots
+        self._roots = roots
         self._numbers: dict[tuple[int | None, bytes], int] = {}
 
     def number(self, root: int | None, path: bytes | None) -> int:

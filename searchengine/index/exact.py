@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from searchengine.errors import QueryError
 from searchengine.index.filters import Cursor
 from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import EUCLIDEAN, check_metric
@@ -192,3 +193,18 @@ def _blocks(queries: NDArray[np.float32], rows: int) -> Iterator[NDArray[np.floa
     size = max(1, _BLOCK_BYTES // (4 * max(rows, 1)))
     for start in range(0, len(queries), size):
         yield queries[start : start + size]
+
+
+def checked_queries(queries: ArrayLike, dimension: int, k: int, after: Cursor | None) -> NDArray[np.float32]:
+    """(m, d) or (d,) -> (m, d) float32; QueryError for what cannot be answered: see ``Index.search``."""
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
+        block = np.atleast_2d(np.asarray(queries, dtype=np.float32))  # (d,) -> (1, d)
+    if block.ndim != 2 or block.shape[1] != dimension:
+        raise QueryError(f"A query has the shape {block.shape}; this index wants (m, {dimension}).")
+    if not np.isfinite(block).all():
+        raise QueryError("A query holds NaN or infinity, so nothing can be near it.")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
+    if after is not None and len(block) != 1:
+        raise QueryError(f"A cursor goes on with the answer to one query, not to {len(block)}.")
+    return block

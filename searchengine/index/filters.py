@@ -203,7 +203,8 @@ class Facets:
     """What the images that pass a filter have, by count and then by value, the most frequent first.
 
     Each facet leaves its own choice out, so that another value can be chosen. ``folder`` has every folder, with all
-    that lies below it; ``year`` is the one in which an image was taken.
+    that lies below it; ``year`` is the one in which an image was taken. Not ``offered``: there are too many images to
+    count.
     """
 
     label: tuple[FacetValue, ...] = ()
@@ -211,12 +212,13 @@ class Facets:
     format: tuple[FacetValue, ...] = ()
     camera: tuple[FacetValue, ...] = ()
     year: tuple[FacetValue, ...] = ()
+    offered: bool = True
 
 
 def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
     """A sentence for each label, folder, format and camera that no image has; ``facets`` are those of all images."""
     sentences = []
-    for name in _TEXTS:
+    for name in _TEXTS if facets.offered else ():
         known = {each.value: None for each in getattr(facets, name)}
         some = ", ".join(islice(known, _NAMED))
         some += f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.derived import Cached
-from searchengine.errors import IndexDamagedError, MissingPackageError, QueryError, UnknownImageError
+from searchengine.errors import IndexDamagedError, MissingPackageError, UnknownImageError
 from searchengine.index import columns, lock, state
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import Columns, Mask
-from searchengine.index.exact import Searcher
+from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.features import is_whole
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import check_metric, score
@@ -39,7 +39,7 @@ class LocalIndex(Index):
     """An index folder, open for reading. Safe to share between threads; open it after a fork."""
 
     def __init__(self, folder: Path, catalog: Catalog, images_dir: Path | None = None, *, exact: bool = False) -> None:
-        self.folder = folder
+        self.address = self.folder = folder
         self.images_dir = images_dir
         self._exact = exact
         # Opened for the first search. One that is put in its place is opened by a thread, while the old one answers.
@@ -106,16 +106,7 @@ class LocalIndex(Index):
         """
         now, passing = self.passing(filter) if filter else (self.state(), None)
         metric = check_metric(metric or now.metric)
-        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
-            block = np.atleast_2d(np.asarray(queries, dtype=np.float32))  # (d,) -> (1, d)
-        if block.ndim != 2 or block.shape[1] != now.rows.shape[1]:
-            raise QueryError(f"A query has the shape {block.shape}; this index wants (m, {now.rows.shape[1]}).")
-        if not np.isfinite(block).all():
-            raise QueryError("A query holds NaN or infinity, so nothing can be near it.")
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
-        if after is not None and len(block) != 1:
-            raise QueryError(f"A cursor goes on with the answer to one query, not to {len(block)}.")
+        block = checked_queries(queries, now.rows.shape[1], k, after)
         neighbours = self._searcher(now, metric, passing).nearest(block, int(k), after)
         return [self._hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
@@ -271,6 +262,15 @@ class LocalIndex(Index):
                     raise self._catalog.damaged(f"what it says of image {row[0]} cannot be true") from error
         return [records[id_] for id_ in ids if id_ in records]
 
+    def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
+        """At most (n, d) features of random images with ids up to ``newest``; see ``Index.draw``."""
+        now = self.state()
+        live = now.live_by_id
+        ids = now.ids[live]
+        live = live[(ids <= newest) & ~np.isin(ids, list(without))]
+        chosen = np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])
+        return np.asarray(now.rows[chosen])
+
     # -- the whole, row by row --------------------------------------------------------------------------------------
 
     @property
@@ -295,6 +295,11 @@ class LocalIndex(Index):
         now = self.state()
         live = now.live
         return now.rows if len(live) == len(now.rows) else np.asarray(now.rows[live])
+
+    @property
+    def generation(self) -> object:
+        """Differs whenever what the index holds has changed."""
+        return self.state().generation
 
     def __len__(self) -> int:
         return self.state().count

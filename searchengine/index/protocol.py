@@ -1,25 +1,37 @@
 """What every index can do, whatever holds it: the seam between the pages and the storage.
 
-``LocalIndex`` and ``IndexWriter`` implement it in a folder; ``tests/index/contract`` holds for every implementation.
-The pages and ``ranking`` take an ``Index``. Whatever reads the matrix itself or keeps files beside it takes a
-``LocalIndex``: ``SearchEngine``, feedback, the classifier, the map, the groups, evaluation and export. Runs and imports
-take an ``IndexWriter``, which compacts, adopts and backs up too.
+``LocalIndex`` and ``IndexWriter`` implement it in a folder, ``MilvusIndex`` and ``MilvusWriter`` in a collection of a
+Milvus server; ``tests/index/contract`` holds for every implementation. ``storage`` opens an index, wherever it lies.
+What needs all features takes the ``state`` of an index; what it computes is kept in ``folder``. Only imports, rebuilds
+and checks of the files take an ``IndexWriter`` itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from searchengine.address import Address
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
+from searchengine.index.state import State
+from searchengine.index.structure import StructureSheet
 from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
 
 
 class Index(Protocol):
-    """A collection, open for reading; safe to share between threads. It sees what a running writer commits."""
+    """A collection, open for reading; safe to share between threads. It sees what a running writer commits.
+
+    Attributes:
+        address: where it lies, for messages and commands.
+        folder: where this machine keeps what is computed from it; it may be missing.
+    """
+
+    address: Address
+    folder: Path
 
     def search(
         self,
@@ -36,6 +48,10 @@ class Index(Protocol):
         """
         ...
 
+    def approximation(self, metric: str | None = None) -> StructureSheet | None:
+        """What is known of the structure beside it that searches by a metric use; None where they use none."""
+        ...
+
     def search_remark(self, metric: str) -> str | None:
         """For people, where searches by a metric are approximate, or take long; None where they are as usual."""
         return None
@@ -50,6 +66,26 @@ class Index(Protocol):
 
     def facets(self, filter: Filter = EVERYTHING) -> Facets:
         """What the images that pass a filter have, with counts."""
+        ...
+
+    @property
+    def generation(self) -> object:
+        """Differs whenever what the index holds has changed."""
+        ...
+
+    def state(self) -> State:
+        """All features as they stand now; QueryError where they are too many to be brought here."""
+        ...
+
+    def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
+        """(at most n, d) features of random images with ids up to ``newest``, but for some.
+
+        The same each time, whatever is added to the index meanwhile, so that the pages of one ranking fit together.
+        """
+        ...
+
+    def named(self, text: str, /) -> list[int]:
+        """The ids of images that are called by a text, ascending: see the implementations."""
         ...
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
@@ -130,7 +166,13 @@ class Index(Protocol):
 
 
 class Writer(Protocol):
-    """A collection, open for one run that changes it."""
+    """A collection, open for one run that changes it.
+
+    Attributes:
+        address: where it lies, for messages and commands.
+    """
+
+    address: Address
 
     def known(self) -> dict[Place, IndexedImage]:
         """Every image that has a file, by image folder and path."""
@@ -164,12 +206,20 @@ class Writer(Protocol):
         """Write entries of the manifest, or remove those with None."""
         ...
 
-    def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> int:
+    def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
         """Make one batch part of the index: all of it or, if anything fails, nothing; IndexingError."""
         ...
 
     def forget_skipped(self, files: Iterable[Place]) -> None:
         """Remove skipped files that are gone from the list."""
+        ...
+
+    def compact_if_sparse(self) -> bool:
+        """Give back the room of what was removed, where that pays; IndexingError."""
+        ...
+
+    def back_up(self) -> None:
+        """What is due once, at the end of a run."""
         ...
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from dataclasses import dataclass, field, fields, replace
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import FileGoneError
-from searchengine.files import read_regular
+from searchengine.files import parse_json, read_regular
 from searchengine.images.exif import Shot
 
 Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
@@ -124,6 +125,22 @@ class RunProgress:
     done: int
     total: int
     active: bool  # False: it was killed, and the same command resumes it
+
+
+def run_note(done: int, total: int, started: str) -> str:
+    """What the manifest says under ``run`` while a run is active."""
+    return json.dumps({"done": done, "total": total, "started": started})
+
+
+def run_of(note: str | None) -> tuple[int, int] | None:
+    """How many files the run that is active, or was killed, has done, and of how many; None if none is. ValueError."""
+    if note is None:
+        return None
+    try:
+        values = parse_json(note)
+        return int(values["done"]), int(values["total"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{note!r} is not a note of a run") from error
 
 
 @dataclass(frozen=True, slots=True)

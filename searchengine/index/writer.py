@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +32,7 @@ class IndexWriter(Writer):
     """
 
     def __init__(self, folder: Path, catalog: Catalog) -> None:
-        self.folder = folder
+        self.address = self.folder = folder
         self.catalog = catalog
         try:
             self._features = self._feature_writer()
@@ -127,11 +126,8 @@ class IndexWriter(Writer):
         with self._committed():
             self.catalog.set_all(values)
 
-    def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> int:
-        """Make one batch part of the index: all of it or, if anything fails, nothing.
-
-        Returns the row of the first stored image; the others follow it.
-        """
+    def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
+        """Make one batch part of the index: all of it or, if anything fails, nothing."""
         blocks = [np.stack(batch.features)] if batch.stored else []  # n of (d,) -> (n, d)
         with self._appended(blocks) as rows:
             self.catalog.remove(batch.removed)
@@ -147,7 +143,6 @@ class IndexWriter(Writer):
             if batch.seen or batch.shots:
                 self.catalog.count_detail()
             self.catalog.set_all(manifest or {})
-        return self._features.rows - len(batch.stored)
 
     def commit_ready(
         self,
@@ -331,8 +326,3 @@ def _bring_over(made: Path, file: Path) -> None:
         shutil.copyfile(made, file)
         flush(file)
     flush_folder(file.parent)
-
-
-def run_note(done: int, total: int, started: str) -> str:
-    """What the manifest says under ``run`` while a run is active."""
-    return json.dumps({"done": done, "total": total, "started": started})

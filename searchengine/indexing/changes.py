@@ -5,29 +5,32 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
 from searchengine.errors import IndexingError
-from searchengine.index.types import Batch, ImageRow, ImageUpdate, IndexedImage, Place, Skipped, Twin
-from searchengine.index.writer import IndexWriter, run_note
+from searchengine.index.protocol import Writer
+from searchengine.index.storage import Storage
+from searchengine.index.types import Batch, ImageRow, ImageUpdate, IndexedImage, Place, Skipped, Twin, run_note
 from searchengine.indexing.reading import Picture, Reading
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import Root
 from searchengine.indexing.scan import Plan
+from searchengine.progress import QUIET, Say
 
 
 class RunIndex:
     """The index of a run. It is created with its first batch, so that an empty run leaves no index."""
 
-    def __init__(self, folder: Path, writer: IndexWriter | None, old_ids: OldIds | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, storage: Storage, writer: Writer | None, old_ids: OldIds | None = None, say: Say = QUIET.say
+    ) -> None:
         self.writer = writer
         self.old_ids = old_ids
         self.known_content: set[bytes] = set()
+        self._storage, self._say = storage, say
         self._started = timestamp()
         self._held: list[Skipped] = []  # until there is an index to record them in
         self._roots: list[tuple[int, bytes, str]] = []
@@ -80,7 +83,7 @@ class RunIndex:
             if any(self.manifest(key) != value for key, value in choices.items()):
                 self.writer.set({**choices})
 
-    def _record_roots(self, writer: IndexWriter) -> None:
+    def _record_roots(self, writer: Writer) -> None:
         if writer.roots() != self._roots:
             writer.set_roots(self._roots)
 
@@ -96,10 +99,10 @@ class RunIndex:
         self.writer.commit(batch, {"run": run_note(done, total, self._started)})
         self.known_content.update(image.content_hash for image in batch.stored if image.content_hash is not None)
 
-    def _created(self, dimension: int) -> IndexWriter:
+    def _created(self, dimension: int) -> Writer:
         assert self._manifest is not None
         last_id = self.old_ids.last if self.old_ids else 0
-        writer = IndexWriter.create(self.folder, self._manifest(), dimension=dimension, last_id=last_id)
+        writer = self._storage.create(self._manifest(), dimension=dimension, last_id=last_id, say=self._say)
         try:
             self._record_roots(writer)
         except BaseException:
@@ -130,7 +133,7 @@ class RunIndex:
             self.writer.set({"run": None})
 
     def back_up(self) -> None:
-        """Keep a copy of the catalog: see ``IndexWriter.back_up``."""
+        """What is due once, at the end of a run: see ``Writer.back_up``."""
         if self.writer is not None:
             self.writer.back_up()
 

@@ -24,7 +24,8 @@ from searchengine.extractors.loading import say_on_stderr
 from searchengine.extractors.sources import source_of
 from searchengine.files import file_size, path_from_text, path_to_text
 from searchengine.images import DECODING, DecodedImage
-from searchengine.index.writer import IndexWriter
+from searchengine.index.protocol import Writer
+from searchengine.index.storage import Storage
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress, Say
@@ -34,13 +35,13 @@ _FEATURE_BYTES = 4  # of a float32
 _ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
 
 
-def choose_spec(options: IndexingOptions, index_dir: Path) -> tuple[ExtractorSpec, Path | None]:
+def choose_spec(options: IndexingOptions, storage: Storage) -> tuple[ExtractorSpec, Path | None]:
     """The extractor that the options name or, where they are silent, that made the index; and its weights file.
 
     Raises:
         ExtractorError: there is no such model, layer or file, or the options contradict each other.
     """
-    known = recorded(index_dir) if options.model is None else None
+    known = recorded(storage.address) if options.model is None else None
     asked = {name: getattr(options, name) for name in _ASKED if getattr(options, name) not in (None, ())}
     if options.scaled_decoding:
         asked["full_decode"] = False
@@ -119,9 +120,9 @@ class RunExtractor:
         return cls(recipe, say_on_stderr, extractor)
 
     @classmethod
-    def chosen(cls, options: IndexingOptions, index_dir: Path, progress: Progress) -> RunExtractor:
+    def chosen(cls, options: IndexingOptions, storage: Storage, progress: Progress) -> RunExtractor:
         """The one that the options or the index name; the errors of ``choose_spec``."""
-        spec, weights_file = choose_spec(options, index_dir)
+        spec, weights_file = choose_spec(options, storage)
         return cls(Recipe(spec, weights_file, options.precision, options.runtime), progress.say)
 
     def get(self) -> Extractor:
@@ -149,16 +150,16 @@ class RunExtractor:
         """n of (h, w, 3) uint8 -> (n, d) float32; IndexingError where the model gives NaN or infinity."""
         return check_finite(self.get().embed(np.stack(pixels)), self.spec)
 
-    def check_made(self, index: IndexWriter) -> None:
+    def check_made(self, index: Writer) -> None:
         """ExtractorMismatchError unless an index was made by this extractor."""
-        if index.catalog.need("fingerprint") == self.spec.fingerprint:
+        if index.manifest("fingerprint") == self.spec.fingerprint:
             return
-        made, wanted = index.catalog.need("extractor"), self.spec.title
-        theirs, ours = asdict(ExtractorSpec.from_json(index.catalog.need("spec"))), asdict(self.spec)
+        made, wanted = index.manifest("extractor"), self.spec.title
+        theirs, ours = asdict(ExtractorSpec.from_json(index.manifest("spec") or "")), asdict(self.spec)
         differences = " and ".join(name.replace("_", " ") for name in ours if theirs[name] != ours[name])
         which = f"{made}, not by {wanted}" if made != wanted else f"{made}, but with other {differences}"
         raise ExtractorMismatchError(
-            f"The index in {index.folder} was made by {which}, and the two cannot be compared. Choose another "
+            f"The index in {index.address} was made by {which}, and the two cannot be compared. Choose another "
             "--index-dir, or give --rebuild to embed all images again (the old index answers until the new one is "
             "complete)."
         )

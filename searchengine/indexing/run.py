@@ -11,14 +11,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from searchengine.address import AnyAddress
 from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
 from searchengine.images import DECODING, Walk, find
-from searchengine.index import building, lock, metrics
-from searchengine.index.database import shares_memory
+from searchengine.index import metrics
 from searchengine.index.metrics import check_metric
+from searchengine.index.protocol import Writer
+from searchengine.index.storage import Storage, storage_of
 from searchengine.index.structure import load_faiss
 from searchengine.index.types import Batch, IndexedImage, Place
 from searchengine.index.writer import IndexWriter
@@ -53,7 +55,7 @@ _OVERDUE = 5  # times the time between commits, and pictures wait no longer for 
 
 def update_index(
     images: PathLike | Sequence[PathLike],
-    index_dir: PathLike = "index",
+    index_dir: AnyAddress = "index",
     *,
     options: IndexingOptions | None = None,
     extractor: Extractor | None = None,
@@ -66,7 +68,7 @@ def update_index(
 
     Args:
         images: an image folder, or several.
-        index_dir: the index folder; made if it is missing.
+        index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``; made if it is missing.
         options: how the run is done.
         extractor: the extractor to use, instead of the one that the options or the index name.
         progress: shows how far the run is.
@@ -80,16 +82,16 @@ def update_index(
         ExtractorError: the model is not available.
     """
     options, progress = replace(options or IndexingOptions(), **flags), progress or QUIET
-    folder = Path(index_dir).expanduser()
-    chosen = RunExtractor.of(extractor) if extractor is not None else RunExtractor.chosen(options, folder, progress)
+    storage = storage_of(index_dir)
+    chosen = RunExtractor.of(extractor) if extractor is not None else RunExtractor.chosen(options, storage, progress)
     folders = [images] if isinstance(images, str | os.PathLike) else images
-    return update_with(chosen, folders, folder, options, progress)
+    return update_with(chosen, folders, storage, options, progress)
 
 
 def update_with(
     extractor: RunExtractor,
     images: Sequence[PathLike],
-    folder: Path,
+    storage: Storage,
     options: IndexingOptions,
     progress: Progress = QUIET,
 ) -> Summary:
@@ -97,27 +99,26 @@ def update_with(
     started = time.monotonic()
     if extractor.spec.is_imported:
         raise IndexingError(
-            f"The index in {folder} holds imported features, and no model is known that makes such. Choose another "
-            "--index-dir, or give --model and --rebuild to put an index of the images in its place."
+            f"The index in {storage.address} holds imported features, and no model is known that makes such. Choose "
+            "another --index-dir, or give --model and --rebuild to put an index of the images in its place."
         )
+    if options.rebuild and storage.no_rebuild:
+        raise IndexingError(storage.no_rebuild)
     folders = check_roots(images)
     if options.ann == "on":
         load_faiss()  # before the run, not after hours
-    with lock.writing(folder, timestamp()):
-        if not shares_memory(folder):
-            progress.say(
-                f"The file system of {folder} does not let programs share memory (a network disk, or FUSE). The index "
-                "keeps a journal instead of a log: all works, but a server waits whenever a batch is written."
-            )
-        cache.note_use(extractor.spec, folder)  # before the run, so that nobody clears the model meanwhile
-        run = _Run(folders, folder, extractor, options, progress)
+    with storage.writing(timestamp()):
+        if storage.remark:
+            progress.say(storage.remark)
+        cache.note_use(extractor.spec, storage.folder)  # before the run, so that nobody clears the model meanwhile
+        run = _Run(folders, storage, extractor, options, progress)
         if options.rebuild:
             run.rebuild()
         else:
             run.update()
-        extractor.keep_head(folder)
+        extractor.keep_head(storage.folder)
         if run.counts["images"]:
-            building.keep_up(folder, options.ann, progress)
+            storage.keep_up(options.ann, progress)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 
@@ -126,13 +127,14 @@ class _Run:
     def __init__(
         self,
         folders: list[Path],
-        index_dir: Path,
+        storage: Storage,
         extractor: RunExtractor,
         options: IndexingOptions,
         progress: Progress,
     ) -> None:
         self.folders = folders
-        self.index_dir = index_dir
+        self.storage = storage
+        self.index_dir = storage.folder  # of the files that only an index in a folder has
         self.extractor = extractor
         self.options = options
         self.progress = progress
@@ -143,12 +145,13 @@ class _Run:
 
     def update(self) -> None:
         """Bring the index up to date where it lies; where only the copy of a catalog is left, ids are taken from it."""
-        writer: IndexWriter | None
+        writer: Writer | None
         try:
-            writer = IndexWriter.open(self.index_dir)
+            writer = self.storage.write(self.progress.say)
         except IndexNotFoundError:
             writer = None
-        store = RunIndex(self.index_dir, writer, OldIds.read(self.index_dir) if writer is None else None)
+        old_ids = OldIds.read(self.index_dir) if writer is None else None
+        store = RunIndex(self.storage, writer, old_ids, self.progress.say)
         with closing(store):
             if writer is not None:
                 self.extractor.check_made(writer)
@@ -206,7 +209,7 @@ class _Run:
     def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> None:
         """Fill an index in a folder within this one, and put it in place unless too much is missing from it."""
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
-        store = RunIndex(staged, rebuild.open_staged(staged, old_ids.last), old_ids)
+        store = RunIndex(storage_of(staged), rebuild.open_staged(staged, old_ids.last), old_ids)
         try:
             self._fill(store)
         finally:

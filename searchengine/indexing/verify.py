@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from searchengine.address import Address, MilvusAddress
 from searchengine.errors import (
     ExtractorError,
     IndexDamagedError,
@@ -28,6 +29,7 @@ from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.features import HEADER_BYTES, header, map_rows
 from searchengine.index.metrics import METRICS
+from searchengine.index.storage import storage_of
 from searchengine.indexing.roots import joined
 from searchengine.progress import QUIET, Progress
 
@@ -199,8 +201,17 @@ class Recorded:
     mounts: str | None = None
 
 
-def recorded(folder: Path) -> Recorded | None:
-    """Read off the catalog, whatever its format, or else off its copy; None where neither can be read."""
+def recorded(place: Address) -> Recorded | None:
+    """Read off the catalog, whatever its format, or else off its copy; None where neither can be read.
+
+    IndexUnavailableError where the index lies on a server that does not answer.
+    """
+    if isinstance(place, MilvusAddress):
+        with suppress(IndexNotFoundError), closing(storage_of(place).read()) as index:
+            choices = (index.manifest(key) for key in ("labels", "metric", "mounts"))
+            return Recorded(ExtractorSpec.from_json(index.spec), index.manifest("weights_file") or "", (), *choices)
+        return None
+    folder = place
     for backup in (False, True):
         with suppress(SearchEngineError, TypeError):  # damaged there
             opened = Catalog.open_backup(folder, any_format=True) if backup else Catalog.open(folder, any_format=True)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from searchengine.derived import Arrays, Cached, Derived
 from searchengine.errors import ExtractorMismatchError, IndexDamagedError, QueryError, with_index_dir
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.learn.scores import FitReport
 from searchengine.learn.training_set import labels_version
 
@@ -99,7 +99,7 @@ CLASSIFIER = Derived(
 LatestClassifier: TypeAlias = "Cached[tuple[object, ...], Classifier | None]"
 
 
-def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
+def save_classifier(index: Index, classifier: Classifier) -> None:
     """Keep a classifier with its index; IndexingError where the folder cannot be written to."""
     CLASSIFIER.save(
         index.folder,
@@ -114,7 +114,7 @@ def save_classifier(index: LocalIndex, classifier: Classifier) -> None:
     )
 
 
-def load_classifier(index: LocalIndex) -> Classifier | None:
+def load_classifier(index: Index) -> Classifier | None:
     """The classifier kept with an index, or None; ``stale`` if images or labels have changed since it was fitted.
 
     Raises:
@@ -127,13 +127,13 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
     if kept.sheet.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(
             f"The classifier in {index.folder} was fitted on features of another extractor than the index has now. Fit "
-            f"it again with: {with_index_dir(CLASSIFIER.command, index.folder)}"
+            f"it again with: {with_index_dir(CLASSIFIER.command, index.address)}"
         )
     fault = _fault(kept.arrays, index.dimension)
     if fault:
         raise IndexDamagedError(
             f"{CLASSIFIER.path(index.folder)} cannot be used: {fault}. Fit it again with: "
-            f"{with_index_dir(CLASSIFIER.command, index.folder)}"
+            f"{with_index_dir(CLASSIFIER.command, index.address)}"
         )
     arrays = {name: kept.arrays[name] for name in CLASSIFIER.arrays}
     return Classifier(
@@ -146,7 +146,7 @@ def load_classifier(index: LocalIndex) -> Classifier | None:
     )
 
 
-def latest_classifier(index: LocalIndex) -> LatestClassifier:
+def latest_classifier(index: Index) -> LatestClassifier:
     """For a server: ``load_classifier`` again whenever the file or the index has changed.
 
     To see whether it is stale, all labels are read. That happens in the background: while an index grows, its state

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
@@ -32,13 +32,13 @@ class TrainingSet:
     several: int  # images with more than one label
 
 
-def training_set(index: LocalIndex) -> TrainingSet:
+def training_set(index: Index) -> TrainingSet:
     """All labelled images of an index; LearningError where there are none."""
     state = index.state()
     labelled = _labelled(index, state)
     if not labelled:
         raise LearningError(
-            f"No image of the index in {index.folder} has a label, so there is nothing to learn from. "
+            f"No image of the index in {index.address} has a label, so there is nothing to learn from. "
             f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
         )
     rows = np.array(list(labelled), dtype=np.int64)
@@ -58,7 +58,7 @@ def training_set(index: LocalIndex) -> TrainingSet:
     )
 
 
-def labels_version(index: LocalIndex) -> str:
+def labels_version(index: Index) -> str:
     """16 hexadecimal digits that differ whenever a labelled image comes, goes, or changes its label or content."""
     state = index.state()
     return _version(state, _labelled(index, state))
@@ -72,7 +72,7 @@ def _version(state: State, labelled: dict[int, ImageRecord]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _labelled(index: LocalIndex, state: State) -> dict[int, ImageRecord]:
+def _labelled(index: Index, state: State) -> dict[int, ImageRecord]:
     """The labelled images by their rows, in the order of their ids."""
     live = state.live_by_id
     known = {record.id: record for record in index.known(state.ids[live].tolist())}

@@ -12,7 +12,7 @@ from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
 from searchengine.files import path_from_text
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.progress import Say
 from searchengine.text.packages import check_packages
 from searchengine.text.words import Words, few_words
@@ -45,7 +45,7 @@ class TowerWords:
         return None
 
 
-def text_search(index: LocalIndex, say: Say | None = None) -> TextSearch:
+def text_search(index: Index, say: Say | None = None) -> TextSearch:
     """What knows words for an index; with ``say``, weights may be downloaded.
 
     MissingPackageError; ExtractorError says why nothing knows any.

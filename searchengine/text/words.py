@@ -26,7 +26,7 @@ from searchengine.extractors.heads import Head
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
 from searchengine.progress import Say
 from searchengine.text.classes import class_titles, class_vectors
@@ -119,7 +119,7 @@ class Words:
     """What the head of a network knows of words. Threads may share it."""
 
     @classmethod
-    def of(cls, index: LocalIndex, say: Say | None = None) -> Words:
+    def of(cls, index: Index, say: Say | None = None) -> Words:
         """Of an index, see ``head_of``."""
         weights = index.manifest("weights_file")
         return cls(
@@ -181,7 +181,7 @@ class Words:
         return None
 
 
-def tags_of(words: Words, index: LocalIndex, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
+def tags_of(words: Words, index: Index, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
     """The images in which the network sees something, each with its tags: of the ids, or of all; UnknownImageError."""
     now = index.state()
     rows = now.live

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from searchengine.engine import FeatureOf, Results, SearchEngine, open_index
 from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage, Part
-from searchengine.index.local import LocalIndex
 from searchengine.index.protocol import Index
 from searchengine.learn import Classifier, latest_classifier
 from searchengine.query import Example, Query
@@ -100,7 +99,7 @@ class ServedEngine(SearchEngine):
 
     def __init__(
         self,
-        index: LocalIndex,
+        index: Index,
         shared: SharedExtractors | None = None,
         *,
         precision: str = "auto",

@@ -8,13 +8,14 @@ names another address.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from searchengine.address import Address, MilvusAddress
 from searchengine.compat import limit_library_threads
-from searchengine.errors import SearchEngineError, file_error
+from searchengine.errors import IndexUnavailableError, SearchEngineError, file_error
 from searchengine.files import path_from_text
 from searchengine.settings import load_settings
 
@@ -38,14 +39,14 @@ control_socket_disable = True  # one socket file in the home folder, which two s
 def on_starting(server: Any) -> None:
     """Before anything listens: check that every index opens, and that its model can be loaded without TensorFlow."""
     warn_if_open(server.cfg.address)
-    folders = _settings.index_dir
-    for folder in folders:
+    addresses = _settings.index_dir
+    for address in addresses:
         try:
-            _prepare(folder)
+            _prepare(address)
         except (SearchEngineError, OSError) as error:
             # The sentence on stderr, and exit code 1.
             sentence = file_error(error) if isinstance(error, OSError) else str(error)
-            sys.exit(f"{folder}: {sentence}" if len(folders) > 1 else sentence)
+            sys.exit(f"{address}: {sentence}" if len(addresses) > 1 else sentence)
 
 
 def warn_if_open(addresses: Sequence[tuple[str, int] | str | bytes]) -> None:
@@ -63,11 +64,14 @@ def warn_if_open(addresses: Sequence[tuple[str, int] | str | bytes]) -> None:
         )
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(address: Address) -> None:
     from searchengine.extractors import ExtractorSpec, cache, prepare
     from searchengine.index.catalog import Catalog
 
-    catalog = Catalog.open(folder)
+    if isinstance(address, MilvusAddress):
+        _prepare_apart(address)
+        return
+    catalog = Catalog.open(address)
     try:
         spec = ExtractorSpec.from_json(catalog.need("spec"))
         weights = catalog.get("weights_file")
@@ -75,4 +79,12 @@ def _prepare(folder: Path) -> None:
         catalog.close()  # an open connection would be shared with the worker
     if _settings.runtime != "keras" and spec.embeds:
         prepare(spec, weights_file=path_from_text(weights) if weights else None)
-        cache.note_use(spec, folder)
+        cache.note_use(spec, address)
+
+
+def _prepare_apart(address: MilvusAddress) -> None:
+    """In another process: what has spoken to Milvus must not fork."""
+    command = [sys.executable, "-m", "searchengine", "prepare", "--index-dir", str(address)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603  (ours)
+    if done.returncode:
+        raise IndexUnavailableError(f"{address} cannot be served: see above.")

@@ -14,6 +14,7 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, request, url_for
 
+from searchengine.address import Address, MilvusAddress
 from searchengine.errors import SearchEngineError, file_error
 from searchengine.settings import Settings
 from searchengine.web.engines import Engine
@@ -134,9 +135,17 @@ def url_in(index: ServedIndex | None, endpoint: str, **values: Any) -> str:
     return url_for(endpoint, index=None if index is this_site().first else index.name, **values)
 
 
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """A name for each index folder, fit for an address: the folder's own, with its parent's where two are the same."""
-    folders = [folder.expanduser().absolute() for folder in folders]
+def names_of(addresses: Sequence[Address]) -> list[str]:
+    """A name for each index, fit for an address: its folder's own, with its parent's where two are the same.
+
+    A collection in Milvus counts as a folder of its server.
+    """
+    folders = [
+        Path("/", address.host, address.collection)
+        if isinstance(address, MilvusAddress)
+        else address.expanduser().absolute()
+        for address in addresses
+    ]
     plain = [_cleaned(folder.name) for folder in folders]
     names: list[str] = []
     for folder, name in zip(folders, plain, strict=True):

@@ -21,7 +21,7 @@ from searchengine.analyse.mapping.map import MapSheet
 from searchengine.analyse.mapping.rows import Changes, Rows, remark, stamps_of
 from searchengine.derived import Cached, Derived, StoredData
 from searchengine.errors import IndexDamagedError
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
 
 S = TypeVar("S")
@@ -73,20 +73,20 @@ class LatestEvaluation:
     problem: str = ""
 
 
-def cached_overview(index: LocalIndex) -> Cached[Any, Overview]:
+def cached_overview(index: Index) -> Cached[Any, Overview]:
     """The overview of an index, computed again when the index or a file beside it has changed."""
     return Cached(
-        lambda: (index.state().generation, MAP.identity(index.folder), GROUPS.identity(index.folder)),
+        lambda: (index.generation, MAP.identity(index.folder), GROUPS.identity(index.folder)),
         lambda: _overview(index),
     )
 
 
-def cached_evaluation(index: LocalIndex) -> Cached[Any, LatestEvaluation]:
+def cached_evaluation(index: Index) -> Cached[Any, LatestEvaluation]:
     """The evaluation of an index, read again when the index or the evaluation has changed."""
-    return Cached(lambda: (index.state().generation, EVALUATION.identity(index.folder)), lambda: _evaluation(index))
+    return Cached(lambda: (index.generation, EVALUATION.identity(index.folder)), lambda: _evaluation(index))
 
 
-def _evaluation(index: LocalIndex) -> LatestEvaluation:
+def _evaluation(index: Index) -> LatestEvaluation:
     try:
         return LatestEvaluation(load_evaluation(index))
     except IndexDamagedError as error:
@@ -96,7 +96,7 @@ def _evaluation(index: LocalIndex) -> LatestEvaluation:
         return LatestEvaluation(None, problem)
 
 
-def _overview(index: LocalIndex) -> Overview:
+def _overview(index: Index) -> Overview:
     state = index.state()
     rows = Rows.of(state)
     map_, map_note = _loaded(index.folder, MAP)

@@ -14,6 +14,7 @@ from PIL import Image
 from searchengine.errors import DecoderUnavailableError, ExtractorError, IndexingError
 from searchengine.files import open_regular
 from searchengine.images import isolation
+from searchengine.index.storage import storage_of
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import IndexingOptions, reading
 from searchengine.indexing.model import RunExtractor
@@ -147,7 +148,9 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
         raise error
 
     with pytest.raises(ExtractorError, match=rf"fake.* cannot be loaded \({error.strerror}"):
-        update_with(RunExtractor(FakeRecipe(loads=load), print), [photos], tmp_path / "index", IndexingOptions())
+        update_with(
+            RunExtractor(FakeRecipe(loads=load), print), [photos], storage_of(tmp_path / "index"), IndexingOptions()
+        )
     assert len(asked) == 1
     assert contents(tmp_path / "index") == before
     done = update()

@@ -14,6 +14,7 @@ from searchengine.errors import ExtractorMismatchError
 from searchengine.extractors import ExtractorSpec, make_spec
 from searchengine.extractors.custom import CustomSource
 from searchengine.extractors.layers import LayerInfo, NetworkInfo
+from searchengine.index.storage import storage_of
 from searchengine.indexing import model
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import Recorded
@@ -21,7 +22,7 @@ from tests.fakes import OTHER_SPEC, FakeExtractor, write_pictures
 
 
 def asked(**options: Any) -> ExtractorSpec:
-    return model.choose_spec(IndexingOptions(**options), Path("index"))[0]
+    return model.choose_spec(IndexingOptions(**options), storage_of("index"))[0]
 
 
 @pytest.mark.slow

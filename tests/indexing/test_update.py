@@ -16,6 +16,7 @@ from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError
 from searchengine.images import sniff
+from searchengine.index.storage import storage_of
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import IndexingOptions, reading, update_index
 from searchengine.indexing.model import RunExtractor
@@ -69,7 +70,9 @@ def test_a_run_with_nothing_to_do_loads_no_model(photos: Path, update: Update, t
     def no_model() -> FakeExtractor:
         raise AssertionError("loaded")
 
-    done = update_with(RunExtractor(FakeRecipe(loads=no_model), print), [photos], tmp_path / "index", IndexingOptions())
+    done = update_with(
+        RunExtractor(FakeRecipe(loads=no_model), print), [photos], storage_of(tmp_path / "index"), IndexingOptions()
+    )
     assert (done.unchanged, done.embedded) == (2, 0)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from searchengine.extractors import Extractor, extractor_from_spec
 from searchengine.images import DecodedImage
+from searchengine.index.storage import storage_of
 from searchengine.indexing import IndexingOptions, Summary
 from searchengine.indexing.model import Recipe, RunExtractor
 from searchengine.indexing.run import update_with
@@ -53,7 +54,7 @@ def run(photos: Path, index: Path, progress: Progress | None = None, seconds: fl
     """A run over photos by the tiny model, which must be in the cache."""
     recipe = FragileRecipe(SPEC, precision=options.get("precision", "auto"), seconds=seconds)
     extractor = RunExtractor(recipe, print)
-    return update_with(extractor, [photos], index, IndexingOptions(**options), progress or Quiet())
+    return update_with(extractor, [photos], storage_of(index), IndexingOptions(**options), progress or Quiet())
 
 
 if __name__ == "__main__":

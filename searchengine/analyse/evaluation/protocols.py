@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.address import name_of
 from searchengine.analyse.evaluation import metrics, statistics, summary
 from searchengine.analyse.evaluation.metrics import Relevance, distinct
 from searchengine.analyse.evaluation.ranking import Collection, Positions, Queries, measure, with_something_relevant
@@ -29,8 +30,8 @@ from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import FoundFile, find
-from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import check_metric
+from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
 from searchengine.indexing.reading import Reading, read_ahead
@@ -136,9 +137,7 @@ class EvaluationOptions:
     comparable: bool = False
 
 
-def leave_one_out(
-    index: LocalIndex, options: EvaluationOptions | None = None, progress: Progress = QUIET
-) -> Evaluation:
+def leave_one_out(index: Index, options: EvaluationOptions | None = None, progress: Progress = QUIET) -> Evaluation:
     """Query with each labelled image of an index, and rank all others.
 
     Images without a label are ranked, but are no queries; nor are those with whom no other image shares a label.
@@ -188,7 +187,7 @@ def leave_one_out(
 
 
 def query_folder(
-    index: LocalIndex, query_set: QuerySet, options: EvaluationOptions | None = None, progress: Progress = QUIET
+    index: Index, query_set: QuerySet, options: EvaluationOptions | None = None, progress: Progress = QUIET
 ) -> Evaluation:
     """Query with other images than those of the index, as ``read_queries`` gives them.
 
@@ -277,11 +276,11 @@ class _Task:
     notes: list[str]
 
 
-def _read(index: LocalIndex) -> _Images:
+def _read(index: Index) -> _Images:
     """QueryError if labels say nothing about right and wrong answers."""
     started = time.monotonic()
     state = index.state()
-    where = f"the index {index.folder}"
+    where = f"the index {index.address}"
     rows = state.live_by_id
     ids = state.ids[rows]
     known = {record.id: record for record in index.known(ids.tolist())}
@@ -302,9 +301,7 @@ def _read(index: LocalIndex) -> _Images:
     return _Images(started, where, state.metric, collection, records, labels, relevance)
 
 
-def _evaluate(
-    index: LocalIndex, images: _Images, task: _Task, options: EvaluationOptions, progress: Progress
-) -> Evaluation:
+def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOptions, progress: Progress) -> Evaluation:
     """Rank, measure, summarise."""
     metric = check_metric(options.metric or images.metric)
     queries = task.queries
@@ -326,7 +323,7 @@ def _evaluate(
     mistakes = summary.count_mistakes(subject)
     classes, by_class = summary.classes(subject, mistakes, options.resamples, random)
     return Evaluation(
-        name=options.name or index.folder.resolve().name,
+        name=options.name or name_of(index.address),
         extractor=index.manifest("extractor") or "",
         metric=metric,
         protocol=task.protocol,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation
 
 from searchengine.derived import Derived, timestamp
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 
 LEAVE_ONE_OUT = "leave-one-out"
 QUERY_FOLDER = "query folder"
@@ -274,12 +274,12 @@ class KeptEvaluation:
     ids: Mapping[str, int]
 
 
-def evaluation_source(index: LocalIndex) -> Source:
+def evaluation_source(index: Index) -> Source:
     """What an evaluation rests on: it differs when an image comes, goes, or changes its labels or content."""
     return _source_and_ids(index)[0]
 
 
-def keep_evaluation(index: LocalIndex, evaluation: Evaluation, source: Source) -> Path:
+def keep_evaluation(index: Index, evaluation: Evaluation, source: Source) -> Path:
     """Keep an evaluation with its index; IndexingError if the folder cannot be written to.
 
     ``source`` is ``evaluation_source`` from before the evaluation began.
@@ -289,7 +289,7 @@ def keep_evaluation(index: LocalIndex, evaluation: Evaluation, source: Source) -
     return EVALUATION.save(index.folder, sheet)
 
 
-def load_evaluation(index: LocalIndex) -> KeptEvaluation | None:
+def load_evaluation(index: Index) -> KeptEvaluation | None:
     """The evaluation that is kept with an index, or None; IndexDamagedError if it cannot be read.
 
     ``per_query`` is not kept, and no picture has a file: a path in a file of the index is not one to open.
@@ -304,12 +304,12 @@ def load_evaluation(index: LocalIndex) -> KeptEvaluation | None:
     return KeptEvaluation(evaluation, kept.sheet.made, stale, ids)
 
 
-def _source_and_ids(index: LocalIndex) -> tuple[Source, dict[str, int]]:
+def _source_and_ids(index: Index) -> tuple[Source, dict[str, int]]:
     """The source, and the id of each path."""
     digest = hashlib.sha256()
     ids: dict[str, int] = {}
-    fingerprint = index.fingerprint
-    for record in index.known(sorted(index.ids.tolist())):
+    state = index.state()
+    for record in index.known(state.ids[state.live_by_id].tolist()):
         ids.setdefault(record.path, record.id)
         digest.update(f"{record.id}\0{record.content_hash}\0{json.dumps(record.labels)}\n".encode())
-    return Source(fingerprint, digest.hexdigest()[:16]), ids
+    return Source(state.fingerprint, digest.hexdigest()[:16]), ids

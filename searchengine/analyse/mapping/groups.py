@@ -29,7 +29,7 @@ from searchengine.compat import processors
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import QueryError
 from searchengine.files import check_output_folder
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
 
 _ON_SHEET = 80  # pictures; the title says how many there are in all
@@ -87,7 +87,7 @@ class GroupSummary:
     remark: str | None = None
 
 
-def make_groups(index: LocalIndex, options: GroupOptions | None = None, progress: Progress = QUIET) -> GroupSummary:
+def make_groups(index: Index, options: GroupOptions | None = None, progress: Progress = QUIET) -> GroupSummary:
     """Cluster the images of an index and find near-duplicates; the result is stored in the index folder.
 
     Raises:
@@ -169,7 +169,7 @@ def _titled(kind: str, groups: list[tuple[int, NDArray[np.int64]]]) -> dict[str,
     }
 
 
-def _write_sheets(index: LocalIndex, out: Path, groups: dict[str, tuple[str, list[int]]], progress: Progress) -> None:
+def _write_sheets(index: Index, out: Path, groups: dict[str, tuple[str, list[int]]], progress: Progress) -> None:
     """Write a sheet for each group, and delete those of an earlier run that are none of these."""
     folder = SheetFolder(out)
 

@@ -28,7 +28,7 @@ from searchengine.analyse.mapping.rows import (
 from searchengine.compat import processors
 from searchengine.derived import Arrays, Derived, StoredData, timestamp
 from searchengine.errors import IndexDamagedError, QueryError
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
 
 
@@ -92,7 +92,7 @@ class MapSummary:
     remark: str | None = None
 
 
-def make_map(index: LocalIndex, options: MapOptions | None = None, progress: Progress = QUIET) -> MapSummary:
+def make_map(index: Index, options: MapOptions | None = None, progress: Progress = QUIET) -> MapSummary:
     """Make the map of an index, or add to it what came or changed since; it is stored in the index folder.
 
     A map is made as a whole where there is none, where it belongs to another extractor or metric, or where ``options``

@@ -13,7 +13,7 @@ from searchengine.analyse.mapping.map import MAP
 from searchengine.analyse.sheets import tiles
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError, with_index_dir
 from searchengine.files import output_file
-from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
 
 _LONGEST = 6000  # px, of the picture
@@ -35,7 +35,7 @@ class MapPicture:
     side: int
 
 
-def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> MapPicture:
+def write_png(index: Index, file: Path, progress: Progress = QUIET) -> MapPicture:
     """Draw the stored map of an index, on white.
 
     Raises:
@@ -48,7 +48,7 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> MapP
         raise IndexingError(f"{file} must end in .png.")
     kept = MAP.load(index.folder)
     if kept is None:
-        raise QueryError(f"There is no map of {index.folder} yet: {with_index_dir(MAP.command, index.folder)}")
+        raise QueryError(f"There is no map of {index.address} yet: {with_index_dir(MAP.command, index.address)}")
     ids = kept.arrays["ids"].tolist()
     records = index.known(ids)
     known = {record.id for record in records}
@@ -56,7 +56,7 @@ def write_png(index: LocalIndex, file: Path, progress: Progress = QUIET) -> MapP
     if not len(places):
         raise IndexDamagedError(
             "None of the images on the map is in the index any more. Make the map again: "
-            f"{with_index_dir(MAP.command, index.folder)}"
+            f"{with_index_dir(MAP.command, index.address)}"
         )
     grid = on_grid(places)
     step = int(np.clip((_LONGEST - 2 * _MARGIN) // max(grid.columns, grid.rows), _SMALLEST, _LARGEST))

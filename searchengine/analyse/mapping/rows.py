@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Arrays
 from searchengine.errors import QueryError, missing_extra
-from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
+from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.progress import QUIET, Progress
 
@@ -68,7 +68,7 @@ class Rows:
         return len(self.ids)
 
 
-def stamps_of(index: LocalIndex, rows: Rows) -> NDArray[np.uint64]:
+def stamps_of(index: Index, rows: Rows) -> NDArray[np.uint64]:
     """(n,) numbers that differ where the content of images does; of the feature itself where there is no file."""
     stamps = np.zeros(len(rows), dtype=np.uint64)
     hashes = {record.id: record.content_hash for record in index.known(rows.ids.tolist())}

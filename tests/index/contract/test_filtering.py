@@ -152,28 +152,29 @@ def folders_of(folder: str) -> list[str]:
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(PHOTOS, max_size=25), st.lists(FILTERS, min_size=1, max_size=4), st.data())
-def test_all_answers_equal_naive_loops(
-    implementation: Implementation, photos: list[Photo], filters: list[Filter], data: st.DataObject
-) -> None:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        writer, index = _opened(implementation, folder, stack)
-        features = features_of(len(photos))
-        at = data.draw(st.integers(0, len(photos)), "added first")
-        held: dict[int, Photo] = {}
-        for first, last in ((0, at), (at, len(photos))):
-            if first < last:
-                add(writer, photos[first:last], features[first:last], first + 1)
-            held |= dict(enumerate(photos[first:last], first + 1))
+def test_all_answers_equal_naive_loops(implementation: Implementation) -> None:
+    @settings(max_examples=implementation.examples, deadline=None)
+    @given(st.lists(PHOTOS, max_size=25), st.lists(FILTERS, min_size=1, max_size=4), st.data())
+    def equal(photos: list[Photo], filters: list[Filter], data: st.DataObject) -> None:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            writer, index = _opened(implementation, folder, stack)
+            features = features_of(len(photos))
+            at = data.draw(st.integers(0, len(photos)), "added first")
+            held: dict[int, Photo] = {}
+            for first, last in ((0, at), (at, len(photos))):
+                if first < last:
+                    add(writer, photos[first:last], features[first:last], first + 1)
+                held |= dict(enumerate(photos[first:last], first + 1))
+                for filter in filters:
+                    check(index, held, features, filter)
+            gone = data.draw(st.sets(st.sampled_from(sorted(held)), max_size=3), "removed") if held else set()
+            writer.commit(Batch(removed=sorted(gone)))
+            held = {id_: photo for id_, photo in held.items() if id_ not in gone}
             for filter in filters:
                 check(index, held, features, filter)
-        gone = data.draw(st.sets(st.sampled_from(sorted(held)), max_size=3), "removed") if held else set()
-        writer.commit(Batch(removed=sorted(gone)))
-        held = {id_: photo for id_, photo in held.items() if id_ not in gone}
-        for filter in filters:
-            check(index, held, features, filter)
+
+    equal()
 
 
 def check(index: Index, held: dict[int, Photo], features: NDArray[np.float32], filter: Filter) -> None:

@@ -1,0 +1,236 @@
+"""Talking to a Milvus server: errors become ours, and a run waits for a server that is away."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from searchengine.address import MilvusAddress
+from searchengine.errors import IndexError_, IndexNotFoundError, IndexUnavailableError, missing_extra, with_index_dir
+from searchengine.index.milvus import schema
+from searchengine.index.milvus.expressions import text as quoted
+from searchengine.progress import Say
+
+T = TypeVar("T")
+Question = Callable[[Any], T]  # takes a pymilvus.MilvusClient
+Row = dict[str, Any]
+
+STRONG = "Strong"  # what all commits have brought about so far is seen
+
+MOST_ROWS = 16_384  # that Milvus answers at once
+_NO_COLLECTION = {4, 100, 101}  # error codes
+_REFUSED = ("auth", "permission", "privilege")  # words of the messages to a wrong token
+_WRONG = {5, 1100}  # error codes of questions that will never be answered
+_FEATURES_AT_ONCE = 4096  # in an answer
+_ROWS_AT_ONCE = 1000  # that are written
+_BYTES_AT_ONCE = 16 * 2**20  # of features
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between the tries of a run; then the last again and again
+
+
+class Connection:
+    """A connection to the server of a collection, made at the first question. Threads may share it; not a fork.
+
+    Args:
+        address: of the collection.
+        consistency: what is read may be older than the latest, as that of the address says; ``STRONG``: it may not.
+        timeout: seconds that an answer may take; None for that of the address.
+        patience: seconds for which a question is asked again while the server is away; 0 for once.
+        say: is told that a question waits.
+    """
+
+    def __init__(
+        self,
+        address: MilvusAddress,
+        *,
+        consistency: str | None = None,
+        timeout: float | None = None,
+        patience: float = 0.0,
+        say: Say | None = None,
+    ) -> None:
+        self.address = address
+        self.consistency = consistency or address.options.consistency.capitalize()
+        self.timeout = timeout or address.options.timeout
+        self._patience = patience
+        self._say = say
+        self._lock = threading.Lock()
+        self._client: Any = None
+
+    # -- images -----------------------------------------------------------------------------------------------------
+
+    @property
+    def images(self) -> str:
+        """The name of the collection of images."""
+        return self.address.collection
+
+    def each_row(self, where: str, fields: Sequence[str], at_once: int = MOST_ROWS) -> Iterator[Row]:
+        """All rows that pass, in the order of their places."""
+        most = _FEATURES_AT_ONCE if schema.FEATURE in fields else MOST_ROWS
+        at_once, last = max(1, min(at_once, most)), -1
+        while True:
+            rows = self._query(self.images, f"({where}) and place > {last}", ["place", *fields], limit=at_once)
+            rows = sorted(rows, key=lambda row: int(row["place"]))
+            yield from rows
+            if len(rows) < at_once:
+                return
+            last = rows[-1]["place"]
+
+    def count(self, where: str) -> int:
+        """How many rows pass."""
+        return int(self._query(self.images, where, ["count(*)"])[0]["count(*)"])
+
+    def put(self, rows: Sequence[Row], dimension: int) -> None:
+        """Write rows."""
+        self._upsert(self.images, rows, max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * dimension))))
+
+    def delete(self, places: Sequence[int]) -> None:
+        """Empty some places."""
+        self._delete(self.images, places)
+
+    # -- what is known of the whole -----------------------------------------------------------------------------------
+
+    @property
+    def whole(self) -> str:
+        """The name of the second collection."""
+        return schema.about_name(self.address.collection)
+
+    def about(self, key: str = schema.ABOUT, consistency: str | None = None) -> str | None:
+        """What a row of the second collection says; None where there is none."""
+        rows = self._query(self.whole, f"key == {quoted(key)}", ["text"], consistency=consistency)
+        return str(rows[0]["text"]) if rows else None
+
+    def skipped(self) -> Iterator[str]:
+        """What the rows of all skipped files say."""
+        last, end = schema.SKIPPED, schema.SKIPPED[:-1] + "0"  # the character after "/"
+        while True:
+            where = f"key > {quoted(last)} and key < {quoted(end)}"
+            rows = self._query(self.whole, where, ["key", "text"], limit=MOST_ROWS)
+            rows = sorted(rows, key=lambda row: str(row["key"]))
+            yield from (str(row["text"]) for row in rows)
+            if len(rows) < MOST_ROWS:
+                return
+            last = rows[-1]["key"]
+
+    def put_about(self, texts: Mapping[str, str]) -> None:
+        """Write rows of the second collection, by key."""
+        self._upsert(self.whole, [schema.about_row(key, text) for key, text in texts.items()], _ROWS_AT_ONCE)
+
+    def delete_about(self, keys: Sequence[str]) -> None:
+        """Delete rows of the second collection."""
+        self._delete(self.whole, keys)
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    def _query(
+        self, name: str, where: str, fields: list[str], *, limit: int | None = None, consistency: str | None = None
+    ) -> list[Row]:
+        limits = {} if limit is None else {"limit": limit}
+        return self.ask(
+            lambda client: list(
+                client.query(
+                    name,
+                    filter=where,
+                    output_fields=fields,
+                    consistency_level=consistency or self.consistency,
+                    timeout=self.timeout,
+                    **limits,
+                )
+            )
+        )
+
+    def _upsert(self, name: str, rows: Sequence[Row], at_once: int) -> None:
+        for start in range(0, len(rows), at_once):
+            part = list(rows[start : start + at_once])
+            self.ask(lambda client: client.upsert(name, part, timeout=self.timeout))  # noqa: B023  (asked at once)
+
+    def _delete(self, name: str, keys: Sequence[int] | Sequence[str]) -> None:
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            part = list(keys[start : start + _ROWS_AT_ONCE])
+            self.ask(lambda client: client.delete(name, ids=part, timeout=self.timeout))  # noqa: B023  (asked at once)
+
+    def ask(self, question: Question[T]) -> T:
+        """The answer to a question; asking twice must do no more than asking once.
+
+        Raises:
+            IndexNotFoundError: there is no such collection.
+            IndexUnavailableError: the server does not answer in time.
+            IndexError_: it refuses the token.
+        """
+        deadline = time.monotonic() + self._patience
+        for tried in range(10**6):
+            try:
+                with self._translated():
+                    return question(self._connected())
+            except IndexUnavailableError:
+                pause = _PAUSES[min(tried, len(_PAUSES) - 1)]
+                if time.monotonic() + pause > deadline:
+                    raise
+                if tried == 1 and self._say is not None:
+                    self._say(f"{self.address.server} does not answer. Waiting for it; nothing is lost.")
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _connected(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = _client(self.address)
+            return self._client
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        import grpc
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            yield
+        except MilvusException as error:
+            code, message = int(error.code), str(error.message).lower()
+            if code in _NO_COLLECTION and "not found" in message:
+                raise self.missing() from error
+            if any(word in message for word in _REFUSED) and "unavailable" not in message:
+                raise IndexError_(
+                    f"{self.address.server} does not let us in. Give a token that it knows: "
+                    "SEARCHENGINE_MILVUS_TOKEN=USER:PASSWORD."
+                ) from error
+            if code in _WRONG:
+                raise IndexError_(f"{self.address.server} cannot do that: {_short(error.message)}.") from error
+            raise self._unavailable() from error
+        except (grpc.RpcError, OSError) as error:
+            raise self._unavailable() from error
+
+    def missing(self) -> IndexNotFoundError:
+        command = with_index_dir("searchengine index IMAGES", self.address)
+        return IndexNotFoundError(f"There is no index at {self.address}. Make one with: {command}")
+
+    def _unavailable(self) -> IndexUnavailableError:
+        return IndexUnavailableError(
+            f"{self.address.server} does not answer. Start it, or wait until it is ready, and try again."
+        )
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        with self._lock, contextlib.suppress(Exception):
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
+
+
+def _client(address: MilvusAddress) -> Any:
+    try:
+        from pymilvus import MilvusClient
+    except ModuleNotFoundError as error:
+        raise missing_extra("pymilvus", "milvus") from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs errors that are raised as well
+    options = address.options
+    return MilvusClient(
+        uri=f"{'https' if options.tls else 'http'}://{address.host}:{address.port}",
+        token=options.token,
+        timeout=options.timeout,
+    )
+
+
+def _short(message: object) -> str:
+    return str(message).splitlines()[0].rstrip(".")[:200] if message else "no reason is given"

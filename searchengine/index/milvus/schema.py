@@ -1,0 +1,297 @@
+"""The two collections of an index in Milvus, and how images are written in them.
+
+The collection itself has a row for each image; the other, ``<name>_about``, has one row that says what the whole is
+(``About``), one for each skipped file, and one that names the run that writes.
+
+Milvus has no transactions. Each image has two places in the collection, the primary keys ``2 * id`` and ``2 * id + 1``.
+A change is written to the free one, with the number of the commit to which it belongs (``born``); readers see a row
+only once ``About.generation`` has come to that number, which one write of one row brings about. Then the other place is
+emptied. So a run that is killed leaves rows that nobody sees, and a write that is repeated changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from searchengine.errors import IndexDamagedError, IndexingError
+from searchengine.files import parse_json
+from searchengine.images.exif import Shot
+from searchengine.index.metrics import COSINE, INNER_PRODUCT
+from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
+
+FEATURE = "feature"
+ABOUT, WRITER, SKIPPED = "about", "writer", "skipped/"  # keys of the rows of <name>_about, and what some begin with
+SPREAD_BITS = 62
+MARK = "images of searchengine"  # the description of our collections
+_TEXT_BYTES = 65_535  # that a VARCHAR can hold
+_NO_TIME = -(2**63)
+_METRICS = {COSINE: "COSINE", INNER_PRODUCT: "IP"}  # "L2" for the others
+_INDEX_PARAMETERS = {"HNSW": {"M": 16, "efConstruction": 200}, "IVF_FLAT": {"nlist": 1024}, "IVF_SQ8": {"nlist": 1024}}
+_NUMBERS = ("id", "born", "spread", "root", "mtime", "width", "height")
+_TEXTS = {"path": 3 * 4096, "raw": 2 * 4096, "content": 32, "format": 256, "camera": 1024, "taken": 32}
+
+RECORD = ("id", "born", "root", "path", "raw", "content", "format", "width", "height", "facts")
+EVERYTHING_BUT_FEATURE = ("place", "norm2", "facts", *_NUMBERS, *_TEXTS)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is true of the whole, as of one commit.
+
+    Attributes:
+        generation: the number of the last commit; rows with a larger one do not count.
+        dimension: numbers in a feature.
+        images: how many there are.
+        last_id: the largest id that was ever given.
+        squared: the sum of the squared norms of all features.
+        updated: when the last commit was, ISO 8601 in UTC.
+        measured: the metric of Milvus that its index is made for: "L2", "COSINE" or "IP".
+        index_type: the kind of that index.
+        roots: the image folders: id, path in hexadecimal digits, name.
+        entries: the manifest.
+    """
+
+    generation: int
+    dimension: int
+    images: int
+    last_id: int
+    squared: float
+    updated: str
+    measured: str
+    index_type: str
+    roots: tuple[tuple[int, str, str], ...] = ()
+    entries: Mapping[str, str] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """JSON that fits into a row; IndexingError."""
+        text = json.dumps(asdict(self))
+        if len(text.encode()) > _TEXT_BYTES:
+            raise IndexingError("There are too many image folders, or too long names of them, for an index in Milvus.")
+        return text
+
+    @classmethod
+    def from_text(cls, text: str, address: object) -> About:
+        """Read it from its row; IndexDamagedError."""
+        try:
+            values = parse_json(text)
+            return cls(**{**values, "roots": tuple((id_, path, name) for id_, path, name in values["roots"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise IndexDamagedError(
+                f"What {address} says of itself cannot be read. Index the images into another collection."
+            ) from error
+
+    def folders(self, images_dir: Path | None) -> dict[int, tuple[Path, str]]:
+        """Where each image folder is, and the name that distinguishes it where there are several."""
+        several = len(self.roots) > 1
+        folders = {}
+        for id_, path, name in self.roots:
+            folder = Path(os.fsdecode(bytes.fromhex(path)))
+            if images_dir is not None:
+                folder = images_dir / name if several else images_dir
+            folders[id_] = (folder, name if several else "")
+        return folders
+
+
+def measured_by(metric: str) -> str:
+    """The metric of Milvus for one of ours; Manhattan distance has none, and its index is of the Euclidean one."""
+    return _METRICS.get(metric, "L2")
+
+
+def create_collections(client: Any, name: str, about: About, *, partitions: int, timeout: float) -> None:
+    """Both, empty and loaded, in place of any of these names; a row of the second makes them an index later."""
+    from pymilvus import DataType
+
+    for existing in (name, about_name(name)):
+        if client.has_collection(existing, timeout=timeout):
+            client.drop_collection(existing, timeout=timeout)
+
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=MARK)
+    schema.add_field("place", DataType.INT64, is_primary=True)
+    for number in _NUMBERS:
+        schema.add_field(number, DataType.INT64, is_partition_key=bool(partitions) and number == "root")
+    for text, size in _TEXTS.items():
+        schema.add_field(text, DataType.VARCHAR, max_length=size)
+    schema.add_field("norm2", DataType.DOUBLE)
+    schema.add_field("facts", DataType.JSON)
+    schema.add_field(FEATURE, DataType.FLOAT_VECTOR, dim=about.dimension)
+    parameters = client.prepare_index_params()
+    parameters.add_index(
+        FEATURE,
+        index_type=about.index_type,
+        metric_type=about.measured,
+        params=_INDEX_PARAMETERS.get(about.index_type, {}),
+    )
+    split = {"num_partitions": partitions} if partitions else {}
+    client.create_collection(name, schema=schema, index_params=parameters, timeout=timeout, **split)
+
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=MARK)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=256)
+    schema.add_field("text", DataType.VARCHAR, max_length=_TEXT_BYTES)
+    schema.add_field(FEATURE, DataType.FLOAT_VECTOR, dim=2)  # Milvus wants one in every collection
+    parameters = client.prepare_index_params()
+    parameters.add_index(FEATURE, index_type="FLAT", metric_type="L2")
+    client.create_collection(about_name(name), schema=schema, index_params=parameters, timeout=timeout)
+
+
+def about_name(name: str) -> str:
+    """The name of the second collection."""
+    return f"{name}_about"
+
+
+def about_row(key: str, text: str) -> dict[str, Any]:
+    """A row of the second collection."""
+    return {"key": key, "text": text, FEATURE: [0.0, 0.0]}
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+def spread_of(id_: int) -> int:
+    """The bits of an id in reverse order: whatever the ids, those with the smallest numbers lie evenly among them."""
+    return int(f"{id_:0{SPREAD_BITS}b}"[::-1], 2)
+
+
+def image_row(image: ImageRow, id_: int, place: int, born: int, feature: Any, norm2: float) -> dict[str, Any]:
+    """The row of a new image, or of the new content of a known one."""
+    facts = {
+        "labels": list(image.labels),
+        "colour": image.colour,
+        "has_path": image.path is not None,
+        "has_shot": image.shot is not None,
+    }
+    row = {
+        "place": place,
+        "id": id_,
+        "born": born,
+        "spread": spread_of(id_),
+        "content": "" if image.content_hash is None else image.content_hash.hex(),
+        "format": image.format or "",
+        "width": image.width or 0,
+        "height": image.height or 0,
+        "norm2": norm2,
+        FEATURE: feature,
+    }
+    return row | _lying(image.root, image.path) | _with_state(facts, image.state) | _shot(image.shot or Shot())
+
+
+def moved_row(row: Mapping[str, Any], update: ImageUpdate) -> dict[str, Any]:
+    """The row of a known image that was found again."""
+    facts = {**row["facts"], "labels": list(update.labels), "has_path": True}
+    shot = {}
+    if update.shot is not None:
+        shot, facts["has_shot"] = _shot(update.shot), True
+    return {**row} | _lying(update.root, update.path) | _with_state(facts, update.state) | shot
+
+
+def dated_row(row: Mapping[str, Any], shot: Shot) -> dict[str, Any]:
+    """The row of a known image of which it is now known when and with what it was taken."""
+    return {**row, **_shot(shot), "facts": {**row["facts"], "has_shot": True}}
+
+
+def _lying(root: int | None, path: bytes | None) -> dict[str, Any]:
+    shown = (path or b"").decode("utf-8", "replace")
+    return {
+        "root": -1 if root is None else root,
+        "path": shown,
+        "raw": "" if path is None or shown.encode() == path else path.hex(),
+    }
+
+
+def _with_state(facts: dict[str, Any], state: FileState | None) -> dict[str, Any]:
+    return {
+        "mtime": _NO_TIME if state is None else state.mtime_ns,
+        "facts": facts
+        | {
+            "size": state and state.size,
+            "settled": state and state.settled,
+            "ctime": state and state.ctime_ns,
+        },
+    }
+
+
+def _shot(shot: Shot) -> dict[str, Any]:
+    return {"taken": shot.taken or "", "camera": shot.camera}
+
+
+def path_of(row: Mapping[str, Any]) -> bytes | None:
+    """The path within the image folder, as the file system has it."""
+    if not row["facts"]["has_path"]:
+        return None
+    return bytes.fromhex(row["raw"]) if row["raw"] else str(row["path"]).encode()
+
+
+def root_of(row: Mapping[str, Any]) -> int | None:
+    """The image folder."""
+    return None if row["root"] < 0 else int(row["root"])
+
+
+def record_of(row: Mapping[str, Any], folders: Mapping[int, tuple[Path, str]]) -> ImageRecord:
+    """What is known of an image."""
+    path, facts, root = path_of(row), row["facts"], row["root"]
+    file: Path | None = None
+    shown = f"#{row['id']}"
+    if path is not None:
+        shown = row["path"]
+        if root in folders:
+            folder, name = folders[root]
+            file = folder / os.fsdecode(path)
+            shown = f"{name}/{shown}" if name else shown
+    return ImageRecord(
+        row["id"],
+        shown,
+        file,
+        tuple(facts["labels"]),
+        row["width"] or None,
+        row["height"] or None,
+        facts["colour"],
+        facts["size"],
+        row["format"] or None,
+        row["content"] or None,
+    )
+
+
+def indexed_image(row: Mapping[str, Any]) -> IndexedImage | None:
+    """What a run compares the file of an image with; None where it has none."""
+    facts = row["facts"]
+    if facts["size"] is None:
+        return None
+    state = FileState(facts["size"], row["mtime"], facts["settled"], facts["ctime"])
+    digest = bytes.fromhex(row["content"])
+    return IndexedImage(row["id"], row["place"], digest, state, tuple(facts["labels"]), facts["has_shot"])
+
+
+def mtime_of(row: Mapping[str, Any]) -> int | None:
+    """The time of its file, in ns."""
+    return None if row["mtime"] == _NO_TIME else int(row["mtime"])
+
+
+# -- skipped files ----------------------------------------------------------------------------------------------------
+
+
+def skipped_key(root: int, path: bytes) -> str:
+    """The key of the row of a skipped file."""
+    return f"{SKIPPED}{root}/{hashlib.blake2b(path, digest_size=16).hexdigest()}"
+
+
+def skipped_text(file: Skipped) -> str:
+    """What its row says."""
+    return json.dumps(
+        [file.root, file.path.hex(), file.reason, file.size, file.mtime_ns, file.ctime_ns], ensure_ascii=False
+    )
+
+
+def skipped_of(text: str) -> Skipped:
+    """Read it from its row."""
+    root, path, *others = parse_json(text)
+    return Skipped(root, bytes.fromhex(path), *others)
+
+
+def in_list(values: Sequence[int]) -> str:
+    """A list in an expression."""
+    return f"[{', '.join(map(str, values))}]"

@@ -1,0 +1,350 @@
+"""Changes to an index in Milvus, a batch at a time: rows that nobody sees yet; then one row that makes them count."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from searchengine.address import MilvusAddress
+from searchengine.derived import timestamp
+from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError
+from searchengine.index.metrics import EUCLIDEAN
+from searchengine.index.milvus import schema
+from searchengine.index.milvus.connection import STRONG, Connection, Row
+from searchengine.index.milvus.lease import Lease
+from searchengine.index.milvus.schema import ABOUT, EVERYTHING_BUT_FEATURE, FEATURE, About
+from searchengine.index.protocol import Writer
+from searchengine.index.types import Batch, IndexedImage, Place, Skipped, Twin
+from searchengine.progress import Say
+
+_PATIENCE = 600.0  # seconds that a run waits for a server that is away
+_TIMEOUT = 60.0  # seconds that a write may take
+_ROWS_AT_ONCE = 1000  # that are read to be written again
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the writer remembers of an image, so that it need not ask."""
+
+    place: int
+    norm2: float
+    lies: tuple[int | None, bytes] | None
+    content: bytes
+
+    @property
+    def free(self) -> int:
+        """The other place of the image."""
+        return self.place ^ 1
+
+
+class MilvusWriter(Writer):
+    """Writes to one collection. The caller holds the lock of this machine.
+
+    All methods wait for a server that is away; after ten minutes they raise IndexUnavailableError, and the index is as
+    of the last commit.
+    """
+
+    def __init__(self, address: MilvusAddress, about: About, connection: Connection) -> None:
+        self.address = address
+        self._about = about
+        self._connection = connection
+        self._lease = Lease(connection)
+        try:
+            self._stored: dict[int, _Stored] = {}
+            self._at: dict[tuple[int | None, bytes], int] = {}
+            self._of_content: dict[bytes, int] = {}
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        address: MilvusAddress,
+        manifest: Mapping[str, str],
+        *,
+        dimension: int,
+        last_id: int = 0,
+        say: Say | None = None,
+    ) -> MilvusWriter:
+        """A new, empty index; IndexError_ where a collection of that name is somebody else's."""
+        connection = _connection(address, say)
+        about = About(
+            generation=0,
+            dimension=dimension,
+            images=0,
+            last_id=last_id,
+            squared=0.0,
+            updated=timestamp(),
+            measured=schema.measured_by(manifest.get("metric") or EUCLIDEAN),
+            index_type=address.options.index_type,
+            entries={**manifest, "created": timestamp()},
+        )
+        _drop_unfinished(connection)
+        connection.ask(
+            lambda client: schema.create_collections(
+                client, address.collection, about, partitions=address.options.partitions, timeout=_TIMEOUT
+            )
+        )
+        connection.put_about({ABOUT: about.to_text()})
+        return cls(address, about, connection)
+
+    @classmethod
+    def open(cls, address: MilvusAddress, say: Say | None = None) -> MilvusWriter:
+        """An index that is there already; IndexNotFoundError, IndexDamagedError."""
+        connection = _connection(address, say)
+        text = connection.about()
+        if text is None:
+            raise connection.missing()
+        return cls(address, About.from_text(text, address), connection)
+
+    def _recover(self) -> None:
+        """Read what is known, and do away with what a run that was killed has left."""
+        text = self._connection.about()  # again, now that nobody else writes
+        if text is not None:
+            self._about = About.from_text(text, self.address)
+        self._drop_uncommitted()
+        superseded = []
+        fields = ("id", "born", "root", "path", "raw", "content", "norm2", "facts")
+        rows = self._connection.each_row("place >= 0", fields)
+        for _, of_image in itertools.groupby(rows, key=lambda row: int(row["id"])):
+            *older, row = sorted(of_image, key=lambda row: int(row["born"]))
+            superseded += [int(other["place"]) for other in older]
+            self._remember(row)
+        self._delete(superseded)
+        if len(self._stored) != self._about.images:
+            # a removal that was written down, and not carried out: it is found missing again
+            squared = sum(stored.norm2 for stored in self._stored.values())
+            self._write_about(replace(self._about, images=len(self._stored), squared=squared))
+
+    def _remember(self, row: Mapping[str, Any]) -> None:
+        id_, path = int(row["id"]), schema.path_of(row)
+        self._forget(id_)
+        lies = None if path is None else (schema.root_of(row), path)
+        content = bytes.fromhex(row["content"])
+        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), lies, content)
+        if lies is not None:
+            self._at[lies] = id_
+        if content:
+            self._of_content.setdefault(content, id_)
+
+    def _forget(self, id_: int) -> None:
+        stored = self._stored.pop(id_, None)
+        if stored is None:
+            return
+        if stored.lies is not None and self._at.get(stored.lies) == id_:
+            del self._at[stored.lies]
+        if self._of_content.get(stored.content) == id_:
+            del self._of_content[stored.content]
+
+    # -- reading what is known ----------------------------------------------------------------------------------------
+
+    def known(self) -> dict[Place, IndexedImage]:
+        """Every image that has a file, by root and path."""
+        images = {}
+        for row in self._connection.each_row("root >= 0", EVERYTHING_BUT_FEATURE):
+            image, path = schema.indexed_image(row), schema.path_of(row)
+            if image is not None and path is not None:
+                images[int(row["root"]), path] = image
+        return images
+
+    def skipped(self) -> dict[Place, Skipped]:
+        """Every file that was skipped, by root and path."""
+        files = map(schema.skipped_of, self._connection.skipped())
+        return {(file.root, file.path): file for file in files}
+
+    def roots(self) -> list[tuple[int, bytes, str]]:
+        """The image folders: id, path, name."""
+        return [(id_, bytes.fromhex(path), name) for id_, path, name in self._about.roots]
+
+    def manifest(self, key: str) -> str | None:
+        """One entry of the manifest."""
+        return self._about.entries.get(key)
+
+    def count(self) -> int:
+        """Images in the index."""
+        return len(self._stored)
+
+    def twin(self, content_hash: bytes) -> Twin | None:
+        """An image of that very content, if there is one."""
+        id_ = self._of_content.get(content_hash)
+        if id_ is None:
+            return None
+        rows = self._rows([self._stored[id_].place])
+        if not rows:
+            raise IndexDamagedError(f"{self.address} has lost image {id_}. Index the images into another collection.")
+        row = rows[0]
+        feature = np.array(row[FEATURE], dtype=np.float32)
+        return Twin(feature, row["width"], row["height"], row["facts"]["colour"], row["format"])
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
+        """Record the image folders; ids that are in use keep their meaning."""
+        by_id = {root[0]: root for root in self._about.roots} | {
+            id_: (id_, path.hex(), name) for id_, path, name in roots
+        }
+        self._write_about(self._next(roots=tuple(by_id[id_] for id_ in sorted(by_id))))
+
+    def set(self, values: Mapping[str, str | None]) -> None:
+        """Write entries of the manifest."""
+        self._write_about(self._next(entries=self._entries(values)))
+
+    def commit(self, batch: Batch, manifest: Mapping[str, str | None] | None = None) -> None:
+        """Make one batch part of the index: all of it or, if anything fails, nothing."""
+        generation = self._about.generation + 1
+        last_id = self._about.last_id
+        try:
+            rows = self._changed_rows(batch, generation)
+            for image, feature in zip(batch.stored, batch.features, strict=True):
+                id_ = image.id if image.id is not None else last_id + 1
+                last_id = max(last_id, id_)
+                known = self._stored.get(id_)
+                if (known is not None) != image.replaces:
+                    raise IndexingError(f"Image {id_} is {'in' if known else 'not in'} the index already.")
+                norm2 = float(np.einsum("i,i", feature, feature, dtype=np.float64))
+                place = 2 * id_ if known is None else known.free
+                rows[id_] = schema.image_row(image, id_, place, generation, feature, norm2)
+            self._check_paths(rows, batch.removed)
+            self._connection.put(list(rows.values()), self._about.dimension)
+            if self._connection.count(f"born == {generation}") != len(rows):
+                raise IndexingError(f"{self.address} does not hold what was written to it. Try again.")
+        except BaseException:
+            self._drop_uncommitted()
+            raise
+        found = {(image.root, image.path) for image in batch.stored} | {(each.root, each.path) for each in batch.seen}
+        self._connection.put_about(
+            {schema.skipped_key(file.root, file.path): schema.skipped_text(file) for file in batch.skipped}
+        )
+        self._write_about(
+            self._next(
+                entries=self._entries(manifest or {}),
+                last_id=last_id,
+                images=len((self._stored.keys() | rows.keys()) - {*batch.removed}),
+                squared=self._about.squared
+                + sum(row["norm2"] for row in rows.values())
+                - sum(self._stored[id_].norm2 for id_ in {*rows, *batch.removed} if id_ in self._stored),
+            )
+        )
+        superseded = [self._stored[id_].place for id_ in (*rows, *batch.removed) if id_ in self._stored]
+        for id_ in (*batch.removed, *rows):  # two may have exchanged their paths
+            self._forget(id_)
+        for row in rows.values():
+            self._remember(row)
+        self._delete(superseded)
+        self._delete_skipped((root, path) for root, path in found if root is not None and path is not None)
+
+    def _changed_rows(self, batch: Batch, generation: int) -> dict[int, Row]:
+        """By id: the rows of known images that were found again, in their free places."""
+        changed = {update.id for update in batch.seen} | {id_ for id_, _ in batch.shots}
+        places = [self._stored[id_].place for id_ in sorted(changed) if id_ in self._stored]
+        rows = {int(row["id"]): row for row in self._rows(places)}
+        for update in batch.seen:
+            rows[update.id] = schema.moved_row(rows[update.id], update)
+        for id_, shot in batch.shots:
+            if id_ in rows:
+                rows[id_] = schema.dated_row(rows[id_], shot)
+        return {id_: {**row, "place": self._stored[id_].free, "born": generation} for id_, row in rows.items()}
+
+    def _check_paths(self, rows: Mapping[int, Row], removed: Sequence[int]) -> None:
+        """IndexingError where two images would lie at one place."""
+        gone = {*rows, *removed}
+        taken: set[tuple[int | None, bytes]] = set()
+        for row in rows.values():
+            root, path = schema.root_of(row), schema.path_of(row)
+            if root is None or path is None:
+                continue
+            if (root, path) in taken or self._at.get((root, path), -1) not in {-1, *gone}:
+                raise IndexingError(f"Two images would lie at {row['path']}.")
+            taken.add((root, path))
+
+    def forget_skipped(self, files: Iterable[Place]) -> None:
+        """Remove skipped files that are gone from the list."""
+        self._delete_skipped(files)
+
+    def compact_if_sparse(self) -> bool:
+        """Milvus does that by itself."""
+        return False
+
+    def back_up(self) -> None:
+        """Have Milvus build its index over what was written; copies of it are made by its own tools."""
+        self._connection.ask(lambda client: client.flush(self.address.collection, timeout=_PATIENCE))
+
+    def close(self) -> None:
+        """Let others write."""
+        self._lease.release()
+        self._connection.close()
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    def _next(self, **values: Any) -> About:
+        return replace(self._about, generation=self._about.generation + 1, updated=timestamp(), **values)
+
+    def _entries(self, values: Mapping[str, str | None]) -> dict[str, str]:
+        merged = {**self._about.entries, **values}
+        return {key: value for key, value in merged.items() if value is not None}
+
+    def _write_about(self, about: About) -> None:
+        """The one write that makes a commit; what comes after it sees it."""
+        self._lease.check()
+        text = about.to_text()
+        self._connection.put_about({ABOUT: text})
+        while self._connection.about() != text:
+            self._lease.check()
+            self._connection.put_about({ABOUT: text})
+        self._about = about
+
+    def _drop_uncommitted(self) -> None:
+        """Rows of a commit that came to nothing."""
+        where = f"born > {self._about.generation}"
+        self._delete([int(row["place"]) for row in self._connection.each_row(where, ("born",))])
+
+    def _delete(self, places: Sequence[int]) -> None:
+        if places:
+            self._connection.delete(places)
+            self._connection.count("place < 0")  # wait until the servers that read know of it
+
+    def _delete_skipped(self, files: Iterable[Place]) -> None:
+        keys = [schema.skipped_key(*file) for file in files]
+        if keys:
+            self._connection.delete_about(keys)
+            self._connection.about()  # likewise
+
+    def _rows(self, places: Sequence[int]) -> list[Row]:
+        rows: list[Row] = []
+        for start in range(0, len(places), _ROWS_AT_ONCE):
+            where = f"place in {schema.in_list(places[start : start + _ROWS_AT_ONCE])}"
+            rows += self._connection.each_row(where, (*EVERYTHING_BUT_FEATURE[1:], FEATURE))
+        return rows
+
+
+def _connection(address: MilvusAddress, say: Say | None) -> Connection:
+    """For a run: it sees all that was written, and waits for a server that is away."""
+    timeout = max(_TIMEOUT, address.options.timeout)
+    return Connection(address, consistency=STRONG, timeout=timeout, patience=_PATIENCE, say=say)
+
+
+def _drop_unfinished(connection: Connection) -> None:
+    """Do away with what a run has left that was killed while it made the index; IndexError_ where it is not ours."""
+    for name in (connection.address.collection, schema.about_name(connection.address.collection)):
+        if not connection.ask(lambda client: client.has_collection(name)):  # noqa: B023
+            continue
+        described = connection.ask(lambda client: client.describe_collection(name))  # noqa: B023
+        if described["description"] != schema.MARK:
+            raise IndexError_(
+                f"{connection.address.server} has a collection {name} that this program has not made. Choose another "
+                "name: --index-dir milvus://HOST:PORT/COLLECTION."
+            )
+        if name == connection.address.collection:
+            try:
+                text = connection.about()
+            except IndexNotFoundError:
+                text = None
+            if text is not None:
+                raise IndexError_(f"There is an index at {connection.address} already.")
+        connection.ask(lambda client: client.drop_collection(name))  # noqa: B023
