@@ -10,6 +10,7 @@ the plain search of another checkout, in its own process, on an index that it ma
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import tempfile
 from datetime import datetime, timedelta
@@ -121,7 +122,7 @@ def make_index(folder: Path, rows: int, dimension: int) -> None:
             numbers = range(start, min(start + _BLOCK, rows))
             images = [
                 ImageRow(
-                    None, 1, f"year/{n % 20}/event {n % 1000}/{n}.jpg".encode(), labels_of(n), None,
+                    None, 1, f"year/{n % 20}/event {n % 1000}/{n}.jpg".encode(), labels_of(n), hash_of(n),
                     FileState(10**6, n * 10**13 % (10**18), settled=True), 100 + n % 4000, 100 + n % 3000, "#102030",
                     ("JPEG", "PNG", "HEIC")[n % 3],
                 )
@@ -135,6 +136,10 @@ def make_index(folder: Path, rows: int, dimension: int) -> None:
                     "UPDATE images SET taken = ?, camera = ? WHERE id = ?",
                     ((taken(n), f"Camera {n % 50}", n + 1) for n in range(0, rows, 2)),
                 )
+
+
+def hash_of(n: int) -> bytes:
+    return hashlib.blake2b(b"%d" % n, digest_size=16).digest()
 
 
 def labels_of(n: int) -> tuple[str, ...]:

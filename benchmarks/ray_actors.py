@@ -1,12 +1,12 @@
 """Indexing by actors of Ray, beside the threads of one process, in turn on the same processors.
 
     python benchmarks/ray_actors.py
-    python benchmarks/ray_actors.py --images 100 300 --rounds 5
+    python benchmarks/ray_actors.py --images 100 400 --rounds 5
 
 Each way indexes a small and a large folder by EfficientNet-Lite0, the quickest network, for which what Ray costs weighs
-most. The rate is that of the images between the two; what remains of the small one is the start: of the actors and
-their models in Ray, which runs already (its own start is timed once). "overhead" is how much longer an image takes
-than with threads: the median over the rounds.
+most. What an image takes is the difference of the two, in wall time and in processor time of all processes; the rest is
+the start, of the actors and their models, in a Ray that runs already. "overhead" is how much more processor time an
+image takes than with threads, the median over the rounds: it depends less than wall time on what else runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import argparse
 import os
 import statistics
 import tempfile
+import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +30,24 @@ from searchengine.indexing import update_index
 
 WAYS: dict[str, dict[str, Any]] = {
     "threads": {},
-    "1 actor, 1 processor": {"ray": "auto", "ray_actors": 1, "ray_cpus": 1},
     "1 actor, 2 processors": {"ray": "auto", "ray_actors": 1, "ray_cpus": 2},
     "2 actors, 1 processor each": {"ray": "auto", "ray_actors": 2, "ray_cpus": 1},
 }
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of two folders: of an image more, and of the start."""
+
+    wall: float
+    processor: float
+    start: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", nargs=2, type=int, default=(150, 450), help="in the two folders (default: 150 450)")
+    parser.add_argument("--images", nargs=2, type=int, default=(100, 400), help="in the two folders (default: 100 400)")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on the loopback interface only
@@ -47,50 +59,91 @@ def main() -> None:
     say(f"Ray: {time.perf_counter() - start:.1f} s")
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            measured = measure(Path(name), options.images, options.rounds)
+            costs = measure(Path(name), options.images, options.rounds)
     finally:
         ray.shutdown()
-    print(table(("way", "images/s", "start", "overhead an image", "load"), rows(measured, options.images)))
+    print(table(("way", "images/s", "per processor second", "start", "overhead", "load"), rows(costs)))
 
 
-def measure(folder: Path, counts: tuple[int, int], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """For each way, the seconds of the two folders in each round."""
+def measure(folder: Path, counts: tuple[int, int], rounds: int) -> dict[str, list[Cost]]:
+    """What each way costs in each round."""
     extractor = load_extractor("efficientnet-lite0")
     for count in counts:
         write_photos(folder / str(count), count, (500, 375))
-    measured: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-    for number in range(-1, rounds):
+    costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
+    for number in range(rounds):
         for way, flags in WAYS.items():
-            seconds = []
+            walls, processors = [], []
             for count in counts:
-                index = folder / f"index-{number}-{count}-{WAYS[way].get('ray_actors')}-{WAYS[way].get('ray_cpus')}"
-                summary = update_index(folder / str(count), index, extractor=extractor, **flags)
+                with Watch() as watch:
+                    place = folder / f"index-{number}-{way}-{count}"
+                    summary = update_index(folder / str(count), place, extractor=extractor, **flags)
                 assert summary.embedded == count, summary
-                seconds.append(summary.seconds)
-            say(f"  {way}: {seconds[0]:.2f} s, {seconds[1]:.2f} s{'' if number >= 0 else ' (not counted)'}")
-            if number >= 0:
-                measured[way].append((seconds[0], seconds[1]))
-    return measured
+                walls.append(summary.seconds)
+                processors.append(watch.seconds)
+            wall, processor = ((large - small) / (counts[1] - counts[0]) for small, large in (walls, processors))
+            say(f"  {way}: {wall * 1e3:.1f} ms an image, {processor * 1e3:.1f} ms of the processors")
+            costs[way].append(Cost(wall, processor, walls[0] - counts[0] * wall))
+    return costs
 
 
-def rows(measured: dict[str, list[tuple[float, float]]], counts: tuple[int, int]) -> list[tuple[object, ...]]:
+def rows(costs: dict[str, list[Cost]]) -> list[tuple[object, ...]]:
     """One for each way."""
-    between = counts[1] - counts[0]
-    each = {way: [(large - small) / between for small, large in seconds] for way, seconds in measured.items()}
     lines: list[tuple[object, ...]] = []
-    for way, seconds in measured.items():
-        overhead = statistics.median(mine / theirs for mine, theirs in zip(each[way], each["threads"], strict=True))
-        start = statistics.median(s - counts[0] * a for (s, _), a in zip(seconds, each[way], strict=True))
-        lines.append(
-            (
-                way,
-                f"{1 / statistics.median(each[way]):.1f}",
-                f"{start:.1f} s",
-                f"**{overhead - 1:+.0%}**",
-                load_average(),
-            )
-        )
+    for way, rounds in costs.items():
+        wall = statistics.median(cost.wall for cost in rounds)
+        processor = statistics.median(cost.processor for cost in rounds)
+        start = max(0.0, statistics.median(cost.start for cost in rounds))
+        pairs = zip(rounds, costs["threads"], strict=True)
+        overhead = statistics.median(mine.processor / theirs.processor for mine, theirs in pairs) - 1
+        rates = f"{1 / wall:.1f}", f"{1 / processor:.1f}"
+        lines.append((way, *rates, f"{start:.1f} s", f"**{overhead:+.0%}**", load_average()))
     return lines
+
+
+class Watch:
+    """Processor time of this process and all that descend from it, looked at now and then, because actors end."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, float] = {}
+        self._before: dict[int, float] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._before = processor_times()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._seen |= processor_times()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.1):
+            self._seen |= processor_times()
+
+    @property
+    def seconds(self) -> float:
+        """Used between the beginning and the end."""
+        return sum(used - self._before.get(pid, 0) for pid, used in self._seen.items())
+
+
+def processor_times() -> dict[int, float]:
+    """Process -> seconds, of this process and its descendants."""
+    parents: dict[int, int] = {}
+    used: dict[int, float] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICK
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return {pid: used[pid] for pid in ours if pid in used}
 
 
 if __name__ == "__main__":

@@ -118,3 +118,14 @@ def test_retrieval_is_measured_as_the_product_measures() -> None:
         expected = evaluate_features(features, [str(label) for label in labels], metric="cosine")
         for name, found in (("mAP", scores.average_precision), ("P@1", scores.first), ("P@10", scores.first_ten)):
             assert found.mean() == pytest.approx(expected[name])
+
+
+def test_what_is_reckoned_of_large_collections_follows_from_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale, page = script("scale"), tmp_path / "SCALE.md"
+    page.write_bytes((ROOT / "docs" / "SCALE.md").read_bytes())
+    monkeypatch.setattr(scale, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["scale.py"])
+    scale.main()
+    assert page.read_text() == (ROOT / "docs" / "SCALE.md").read_text()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from searchengine.address import Address
 from searchengine.extractors import Extractor, extractor_from_spec
 from searchengine.images import DecodedImage
 from searchengine.index.storage import storage_of
@@ -50,7 +51,7 @@ class FragileRecipe(Recipe):
         return Fragile(extractor_from_spec(self.spec, precision=self.precision, progress=say), self.seconds)
 
 
-def run(photos: Path, index: Path, progress: Progress | None = None, seconds: float = 0, **options: Any) -> Summary:
+def run(photos: Path, index: Address, progress: Progress | None = None, seconds: float = 0, **options: Any) -> Summary:
     """A run over photos by the tiny model, which must be in the cache."""
     recipe = FragileRecipe(SPEC, precision=options.get("precision", "auto"), seconds=seconds)
     extractor = RunExtractor(recipe, print)

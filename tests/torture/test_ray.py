@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from searchengine.address import Address
 from searchengine.engine import open_index
 from searchengine.errors import ExtractorError, IndexingError, IndexNotFoundError
 from searchengine.extractors import cache, extractor_from_spec
+from searchengine.index.storage import storage_of
 from searchengine.indexing import update_index
 from searchengine.progress import Quiet
 from tests.conftest import draw
 from tests.extractors.tiny import SPEC, put_tiny_model
+from tests.milvus import collection_of, server, stop_server
 from tests.torture.looking import Contents, answers, contents
 from tests.torture.ray_run import KILLER, run
 from tests.waiting import wait_until
@@ -239,3 +242,24 @@ def test_a_worker_that_lacks_the_precision_is_refused(photos: Path, tmp_path: Pa
 def test_a_cluster_that_does_not_answer_is_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match=r"There is no Ray at 127\.0\.0\.1:1 for this run"):
         update_index(photos, tmp_path / "index", extractor=extractor_from_spec(SPEC), ray="127.0.0.1:1")
+
+
+@pytest.mark.longest
+def test_into_milvus(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "local")
+    try:
+        address = server().address(collection_of(tmp_path))
+        done = run(photos, address, ray="auto", ray_actors=2)
+        assert (done.images, done.added, done.skipped) == (61, 61, 1)
+        same, local = features_by_path(address), features_by_path(tmp_path / "local")
+        assert same.keys() == local.keys()
+        for path, feature in local.items():
+            np.testing.assert_allclose(same[path], feature, rtol=1e-5)
+        assert run(photos, address, ray="auto", ray_actors=2).unchanged == 61
+    finally:
+        stop_server()
+
+
+def features_by_path(place: Address) -> dict[str, np.ndarray]:
+    with closing(storage_of(place).read()) as index:
+        return {record.path: index.feature(record.id) for record in index.page(n=100)}
