@@ -77,7 +77,7 @@ class Columns:
     """What is known of the images of one state; each array is by row, (r,), unless it says otherwise."""
 
     generation: int  # of the state
-    version: tuple[object, ...]  # while it is the same, rows are only added
+    version: tuple[object, ...]  # while it is the same, rows only come and go
     ids: NDArray[np.int64]
     labels: Texts
     label_of: Numbers  # (p, 2): row, number of a label; a row may have several
@@ -182,19 +182,19 @@ def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:
 
 
 def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
-    """The columns of a state; if it has only grown since ``old``, only the new rows are read.
+    """The columns of a state; where no more than rows have come and gone since ``old``, only the new ones are read.
 
     None: the catalog has moved on, and rows that the state has are others now. IndexDamagedError.
     """
     with catalog.snapshot():
         if (catalog.need("edits"), catalog.need("features_file")) != (state.edits, state.features_file):
             return None
-        version = (state.edits, state.features_file, catalog.get("details"), state.roots)
+        version = (state.features_file, catalog.get("details"), state.roots)
         if old is None or old.version != version:
             old = _empty(version)
         first, end = len(old.ids), len(state.ids)
         if first == end and first:
-            return replace(old, generation=state.generation)
+            return replace(old, generation=state.generation, ids=state.ids, _passing={}, _facets={})
         try:
             return _grown(
                 replace(old, generation=state.generation),

@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class LocalIndex(Index):
         )
         self._catalog = catalog
         self._lock = threading.RLock()  # guards the connection
+        self._columns_lock = threading.Lock()  # of whoever reads the columns
         self._closing = weakref.finalize(self, catalog.close)  # if the caller does not
         self._state: State | None = None
         self._columns: Columns | None = None
@@ -405,15 +407,18 @@ class LocalIndex(Index):
 
     def _known_columns(self) -> tuple[State, Columns]:
         """The state as it stands now, and what is known of its images; read when it is first asked for."""
-        with self._lock:  # from the state on: else a commit could come between, each time that they are read
+        with self._columns_lock:
             while True:
-                now = self.state()
-                known = self._columns
+                with self._lock:
+                    now, catalog, known = self.state(), self._catalog, self._columns
                 if known is None or known.generation != now.generation:
-                    known = columns.load(self._catalog, now, known)
-                if known is not None:
-                    self._columns = known
-                    return now, known
+                    # By a connection of its own, so that other searches need not wait: all columns take seconds.
+                    with closing(Catalog.open(self.folder)) as another:
+                        known = columns.load(another, now, known)
+                with self._lock:
+                    if known is not None and catalog is self._catalog and not catalog.outdated:
+                        self._columns = known
+                        return now, known
 
     def _reopen(self) -> None:
         """Another catalog has taken the place of this one, or it was written to where nothing can be locked."""

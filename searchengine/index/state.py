@@ -18,6 +18,8 @@ from searchengine.index.metrics import EUCLIDEAN
 
 NO_IMAGE = -1  # an id that no image has
 
+_ROW = np.dtype([("row", np.int64), ("id", np.int64), ("norm2", np.float64)])
+_BLOCK = 4096  # rows whose images are counted together
 _GENERATIONS = itertools.count()
 
 Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
@@ -72,7 +74,7 @@ class State:
 
 
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
-    """The state as the catalog has it; if it has only grown since ``old``, only the new rows are read.
+    """The state as the catalog has it; of the matrix that ``old`` has, only new rows are read, and what has gone.
 
     ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
     """
@@ -80,24 +82,26 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         edits, file = catalog.need("edits"), catalog.need("features_file")
         total, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
         version = catalog.data_version
-        grown = old is not None and (old.edits, old.features_file) == (edits, file)
-        known = len(old.ids) if old is not None and grown else 0  # rows are appended; ids may come in any order
-        new = catalog.rows_from(known or None)
+        if old is not None and (old.features_file != file or len(old.ids) > total):
+            old = None  # another matrix
+        known = 0 if old is None else len(old.ids)  # rows are appended; ids may come in any order
+        gone = _rows_gone(catalog, old) if old is not None and old.edits != edits else []
+        try:
+            new = np.fromiter(catalog.rows_from(known or None), _ROW)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise catalog.damaged(str(error)) from error
         fingerprint, spec, normalized = catalog.need("fingerprint"), catalog.need("spec"), catalog.need("normalized")
         metric = catalog.get("metric") or EUCLIDEAN
         roots = {id_: (path, name) for id_, path, name in catalog.roots()}
     squared_norms = np.full(total, np.inf)
     ids = np.full(total, NO_IMAGE, dtype=np.int64)
-    if old is not None and grown:
-        squared_norms[: len(old.squared_norms)], ids[: len(old.ids)] = old.squared_norms, old.ids
-    if new:
-        rows, new_ids, norms = zip(*new, strict=True)
-        try:
-            if max(rows) >= total or min(rows) < 0:
-                raise ValueError("it names rows that the feature matrix does not have")
-            ids[list(rows)], squared_norms[list(rows)] = new_ids, norms
-        except (TypeError, ValueError, IndexError, OverflowError) as error:
-            raise catalog.damaged(str(error)) from error
+    if old is not None:
+        squared_norms[:known], ids[:known] = old.squared_norms, old.ids
+        squared_norms[gone], ids[gone] = np.inf, NO_IMAGE
+    if len(new):
+        if new["row"].max() >= total or new["row"].min() < 0:
+            raise catalog.damaged("it names rows that the feature matrix does not have")
+        ids[new["row"]], squared_norms[new["row"]] = new["id"], new["norm2"]
     return State(
         generation=next(_GENERATIONS),
         data_version=version,
@@ -112,6 +116,19 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         ids=ids,
         roots=folders(roots),
     )
+
+
+def _rows_gone(catalog: Catalog, old: State) -> list[int]:
+    """The rows that counted in ``old`` and do no more; a row of a matrix never gets another image."""
+    live = old.live
+    counts = np.bincount(live // _BLOCK, minlength=-(-len(old.ids) // _BLOCK))
+    for block, count in catalog.count_by_rows(len(old.ids), _BLOCK):
+        counts[block] -= count
+    gone: list[int] = []
+    for block in np.flatnonzero(counts).tolist():
+        first, end = block * _BLOCK, (block + 1) * _BLOCK
+        gone += {*live[(live >= first) & (live < end)].tolist()} - {*catalog.rows_between(first, end)}
+    return gone
 
 
 def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) -> dict[int, tuple[Path, str]]:

@@ -61,10 +61,19 @@ class Tables(Database):
         """Ids up to that one are taken."""
         self.change("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last_id,))
 
-    def rows_from(self, first: int | None) -> list[tuple[int, int, float]]:
+    def rows_from(self, first: int | None) -> Iterator[tuple[int, int, float]]:
         """(row, id, squared norm) of each image whose row is at least ``first``; of all for None."""
-        least = -(2**63) if first is None else first  # of a damaged catalog, rows below 0 are to be seen too
-        return self.rows("SELECT row, id, norm2 FROM images WHERE row >= ?", (least,))
+        if first is None:  # of a damaged catalog, rows below 0 are to be seen too
+            return self.each_row("SELECT row, id, norm2 FROM images")
+        return self.each_row("SELECT row, id, norm2 FROM images WHERE row >= ?", (first,))
+
+    def count_by_rows(self, end: int, size: int) -> list[tuple[int, int]]:
+        """Of the rows before ``end``, in blocks of that size: the number of a block, and of how many images it has."""
+        return self.rows("SELECT row / ?, count(*) FROM images WHERE row < ? GROUP BY 1", (size, end))
+
+    def rows_between(self, first: int, end: int) -> list[int]:
+        """Which of those rows have an image."""
+        return [row[0] for row in self.rows("SELECT row FROM images WHERE row >= ? AND row < ?", (first, end))]
 
     def what_is_filtered(self, first: int, end: int) -> Iterator[tuple[Any, ...]]:
         """(row, root, path, width, height, format, taken, camera, mtime_ns) of the images in those rows."""

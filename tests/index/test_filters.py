@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import date
@@ -18,7 +20,8 @@ from hypothesis import strategies as st
 from searchengine.engine import open_index
 from searchengine.errors import QueryError
 from searchengine.exchange import import_features
-from searchengine.index import columns
+from searchengine.index import columns, state
+from searchengine.index.catalog import Catalog
 from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Facets, FacetValue, Filter, unknown_choices
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
@@ -193,6 +196,46 @@ def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
         monkeypatch.setattr(columns, "load", overtaken)
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 40
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 39
+
+
+def test_searches_go_on_while_columns_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
+    import_features(tmp_path / "features.npy", tmp_path / "index")
+    load, begun, go_on = columns.load, threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return load(*args)
+
+    monkeypatch.setattr(columns, "load", slow)
+    with closing(open_index(tmp_path / "index")) as index, ThreadPoolExecutor(2) as pool:
+        counted = pool.submit(index.count, Filter(max_width=5))
+        try:
+            assert begun.wait(60)
+            found = pool.submit(index.search, np.eye(40, dtype=np.float32)[3], 1)
+            assert found.result(timeout=60)[0][0].id == 4
+            assert not counted.done()
+        finally:
+            go_on.set()
+        assert counted.result(timeout=60) == 0
+
+
+def test_of_an_index_that_lost_images_only_new_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
+    import_features(tmp_path / "features.npy", tmp_path / "index")
+    read: list[object] = []
+    for name in ("rows_from", "what_is_filtered", "rows_between"):
+        method = getattr(Catalog, name)
+        monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
+    monkeypatch.setattr(state, "_BLOCK", 8)
+    with closing(open_index(tmp_path / "index")) as index, closing(IndexWriter.open(tmp_path / "index")) as writer:
+        assert index.count(Filter(ids=tuple(range(9)))) == 8
+        assert read == [(None,), (0, 40)]
+        writer.commit(Batch(removed=[3, 30]))
+        assert index.count(Filter(ids=tuple(range(9)))) == 7
+        assert read[2:] == [(0, 8), (24, 32), (40,)]  # blocks with a row less, and new rows
+        assert len(index) == 38
 
 
 def test_many_values_are_not_all_named() -> None:
