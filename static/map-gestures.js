@@ -113,7 +113,7 @@ export function listenForKeys(canvas, view, { moved, picked, actions }) {
   document.addEventListener(
     "keydown",
     (event) => {
-      if (event.metaKey || event.ctrlKey || event.altKey) return;
+      if (!canvas.isConnected || event.metaKey || event.ctrlKey || event.altKey) return;
       if (event.target.matches("select, textarea, input:not([type=file]), [contenteditable]")) return;
       if (document.querySelector("[popover]:popover-open, dialog[open], .pswp")) return;
       if (act(event)) event.preventDefault();

@@ -9,6 +9,7 @@ import { Points } from "./map-points.js";
 import { counted, Selection } from "./map-selection.js";
 import { View } from "./map-view.js";
 import { sayError, setBusy } from "./notices.js";
+import { go } from "./pages.js";
 
 const MIDDLE = 40; // px around the middle in which Enter looks
 const FIRST = 60; // ms for the first picture of the map; then the page has to move
@@ -127,9 +128,11 @@ function start(atlas, map) {
   /** The address says what is in view, so that Back from a result comes here again. */
   function remember() {
     clearTimeout(remembering);
+    if (!canvas.isConnected) return; // another page is shown by now
     history.replaceState(history.state, "", location.pathname + location.search + view.hash);
   }
   addEventListener("hashchange", () => {
+    if (!canvas.isConnected) return;
     view.follow(location.hash);
     draw();
   });
@@ -207,8 +210,7 @@ function start(atlas, map) {
     if (touch && !pictures.shown.includes(i)) return showCard(i);
     if (event.ctrlKey || event.metaKey) return window.open(searchAddress(i), "_blank", "noopener");
     remember();
-    setBusy(true);
-    location.assign(searchAddress(i));
+    go(searchAddress(i));
   }
 
   listenForGestures(canvas, view, {
@@ -296,7 +298,6 @@ function start(atlas, map) {
     paint(FIRST); // at once: a canvas whose size was set is empty
   }).observe(canvas);
   for (const event of ["focus", "blur"]) canvas.addEventListener(event, draw);
-  addEventListener("pageshow", () => setBusy(false));
   part("key").open = !matchMedia("(max-width: 880px)").matches;
   colourBy(0);
 }

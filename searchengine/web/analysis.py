@@ -15,13 +15,12 @@ from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError, with_index_dir
 from searchengine.index.types import ImageRecord, IndexStatus
-from searchengine.settings import MAX_K
 from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, card_of
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.overview import Group, Overview
 from searchengine.web.pages import Page
-from searchengine.web.queries import RequestError, how_many
+from searchengine.web.queries import RequestError
 from searchengine.web.security import ASK_AGAIN, is_asked_from_here
 
 _IMAGES_OF_A_GROUP = 5  # on the page of all groups
@@ -50,7 +49,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class GroupsPage(Page):
-    """All groups; ``more`` is how many groups of near-duplicates a next page would show."""
+    """All groups; ``more`` is where the next groups of near-duplicates start."""
 
     template: ClassVar[str] = "groups.html"
 
@@ -62,7 +61,7 @@ class GroupsPage(Page):
 
 @dataclass(frozen=True)
 class GroupPage(Page):
-    """One group of a ``kind``, "cluster" or "duplicates"; ``more`` is how many images a next page would show."""
+    """One group of a ``kind``, "cluster" or "duplicates"; ``more`` is where its next images start."""
 
     template: ClassVar[str] = "groups.html"
 
@@ -130,12 +129,13 @@ def groups() -> str:
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
             return _group_page(kind, candidates).render()
-    count = how_many("n", _GROUPS_AT_ONCE)
+    start = _start()
+    end = start + _GROUPS_AT_ONCE
     return GroupsPage(
         overview=overview,
-        clusters=_previews(overview.clusters),
-        duplicates=_previews(overview.duplicates[:count]),
-        more=_more(count, len(overview.duplicates)),
+        clusters=[] if start else _previews(overview.clusters),
+        duplicates=_previews(overview.duplicates[start:end]),
+        more=end if end < len(overview.duplicates) else None,
     ).render()
 
 
@@ -162,19 +162,21 @@ def _group_page(kind: str, candidates: Sequence[Group]) -> GroupPage:
         raise RequestError(
             "There is no such group. The groups may have been made again since: look at all of them.", 404
         )
-    count = how_many("n", this_site().settings.sample)
-    cards = [card_of(record) for record in _known(group.ids[:count]).values()]
-    return GroupPage(kind, group, cards, _more(count, group.size))
+    start = _start()
+    end = start + this_site().settings.sample
+    cards = [card_of(record) for record in _known(group.ids[start:end]).values()]
+    return GroupPage(kind, group, cards, end if end < group.size else None)
+
+
+def _start() -> int:
+    """How many groups, or images of one, come before those of this page."""
+    return parse_id(request.args.get("start")) or 0
 
 
 def _previews(groups: Sequence[Group]) -> list[Preview]:
     ids = {group: group.ids[:_IMAGES_OF_A_GROUP] for group in groups}
     records = _known([id_ for group in groups for id_ in ids[group]])
     return [Preview(group, tuple(card_of(records[id_]) for id_ in ids[group] if id_ in records)) for group in groups]
-
-
-def _more(count: int, total: int) -> int | None:
-    return min(count * 2, MAX_K) if count < min(total, MAX_K) else None
 
 
 def _cards_by_path(evaluation: Evaluation, kept: KeptEvaluation) -> dict[str, Card]:

@@ -88,7 +88,7 @@ def test_at_each_zoom_pictures_and_names_are_shown_and_none_touch(
     if count >= 1000:
         assert all(view["names"] for view in seen if view["pictures"] > 10)
         assert seen[0]["pictures"] > 10
-        assert seen[0]["names"] > 5
+        assert seen[0]["names"] > 3
     assert all(a["side"] <= b["side"] for a, b in pairwise(seen[:16]))  # they grow
 
 

@@ -60,7 +60,7 @@ EVERYWHERE = [
 MAPPED = [
     ("/map/points", 200, BYTES, BYTES),
     ("/groups?cluster=1", 200, HTML, HTML),
-    ("/groups?duplicates=1&n=5", 200, HTML, HTML),
+    ("/groups?duplicates=1&start=1", 200, HTML, HTML),
 ]
 DRAWN = [("/map/points", 404, HTML, JSON)]  # has no map
 METHODS = {
