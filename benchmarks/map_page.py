@@ -3,7 +3,7 @@
 searchengine serve --index-dir INDEX --port 8000 &
 python benchmarks/map_page.py http://127.0.0.1:8000/map
 
-60 frames a second leave 16.7 ms for each. Times are those of the page's own thread: other programs do not lengthen them.
+60 frames a second leave 16.7 ms for each. Times are those of the page's own thread, whatever else the machine does.
 """
 
 from __future__ import annotations
