@@ -14,7 +14,7 @@ from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.indexes import ServedIndex, url_in
 
 # Width / height of a tile is kept between these; beyond them, the image is shown whole within its tile.
-_NARROWEST, _WIDEST = 0.6, 3.5
+_NARROWEST, _WIDEST = 0.6, 2.6
 _SMALL = 200  # px; an image smaller than this is not blown up
 _GREY = "#8a8a8a"
 ANY_ID = 10**20  # stands for the id while an address is built for every image of a page; no image has it
@@ -27,7 +27,7 @@ class Card:
 
     ``closeness`` is the length of the bar, 0..1. ``version`` is the start of the content hash, and part of the
     thumbnail's address, so that a changed image has a new one. ``blank``: a row of imported features without an image.
-    ``whole``: it does not fill its tile, because of its shape or its size. ``anchor`` is the card's id on its page;
+    ``whole``: its shape does not fill its tile; ``small``: its size does not. ``anchor`` is the card's id on its page;
     ``other`` is its rank on the other of two sides; ``copies`` is how many other images it stands for.
     """
 
@@ -42,6 +42,7 @@ class Card:
     version: str | None
     blank: bool = False
     whole: bool = False
+    small: bool = False
     anchor: str = ""
     rank: int | None = None
     distance: float | None = None
@@ -73,7 +74,8 @@ def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None
         colour=_safe(record.colour),
         version=record.content_hash[:8] if record.content_hash else None,
         blank=blank,
-        whole=not blank and (ratio != width / height or max(width, height) < _SMALL),
+        whole=not blank and ratio != width / height,
+        small=not blank and max(width, height) < _SMALL,
         anchor=f"i{record.id}",
         rank=None if hit is None else hit.rank,
         distance=None if hit is None else hit.distance,

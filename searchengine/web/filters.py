@@ -13,7 +13,7 @@ from searchengine.web.choices import Choice
 
 _SHOWN = 300  # values of a facet; others can be typed
 _DEEPEST = 4  # to which folders below folders are indented
-FACETS = ("folder", "label", "camera", "format")  # of which several values can be chosen
+FACETS = ("label", "folder", "camera", "format")  # of which several values can be chosen
 _TITLES = {
     "after": "from {}",
     "before": "until {}",

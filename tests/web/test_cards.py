@@ -57,9 +57,9 @@ def test_each_card_can_be_judged_and_searched_by(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "ratio", "whole"),
-    [(4000, 3000, 4 / 3, False), (9000, 1000, 3.5, True), (100, 2000, 0.6, True), (16, 16, 1, True)],
+    ("width", "height", "ratio", "shown"),
+    [(4000, 3000, 4 / 3, ""), (9000, 1000, 2.6, "whole"), (100, 2000, 0.6, "whole"), (16, 16, 1, "small")],
 )
-def test_panoramas_and_icons_are_shown_whole(width: int, height: int, ratio: float, whole: bool) -> None:
+def test_panoramas_and_icons_are_shown_whole(width: int, height: int, ratio: float, shown: str) -> None:
     card = card_of(ImageRecord(1, "a.png", Path("a.png"), (), width, height, None, None, None, "ab" * 16))
-    assert (card.ratio, card.whole) == (ratio, whole)
+    assert (card.ratio, card.whole, card.small) == (ratio, shown == "whole", shown == "small")
