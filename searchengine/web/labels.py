@@ -18,7 +18,7 @@ from searchengine.web.indexes import ServedIndex
 
 _MAX_LABELS = 3
 _MIN_PROBABILITY = 0.01  # of a label after the first
-_UNUSABLE = "The classifier of this index cannot be used. Fit it again: searchengine classify --fit --index-dir DIR"
+_UNUSABLE = "The classifier of this index cannot be used. Fit it again."
 _log = logging.getLogger(__name__)
 
 
