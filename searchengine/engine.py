@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.address import AnyAddress
-from searchengine.errors import ExtractorError, QueryError
+from searchengine.errors import ExtractorError, MissingPackageError, QueryError
 from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
 from searchengine.extractors.extractor import input_pixels
 from searchengine.feedback import RANDOM_NEGATIVES, direction, rule_title
@@ -28,6 +28,7 @@ from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
 from searchengine.text.towers import TextSearch, text_search
+from searchengine.text.words import Tag
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -208,6 +209,14 @@ class SearchEngine:
             except ExtractorError as error:
                 raise QueryError(str(error)) from error
         return self._words[1]
+
+    def tags(self, image_id: int) -> list[Tag]:
+        """What the network sees in an image; nothing where it knows no words. UnknownImageError."""
+        feature = self.index.feature(image_id)
+        try:
+            return self.words().tags(feature[None])[0]
+        except (QueryError, MissingPackageError):
+            return []
 
     def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
         """By the distance from the example that the search starts from."""

@@ -8,9 +8,11 @@ import { takePictures } from "./intake.js";
 import { listenForKeys } from "./keys.js";
 import { busyWhileLeaving } from "./notices.js";
 import { followLinks, stop } from "./pages.js";
+import { viewPhotos } from "./photos.js";
 import { watchRun } from "./run.js";
 import { showTwins } from "./twins.js";
 
+viewPhotos();
 followLinks();
 takePictures(fillBar());
 listenToFilters();

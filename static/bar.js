@@ -9,11 +9,13 @@ export function fillBar() {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-crop]");
     if (!button) return;
-    const { key, src, box } = button.closest(".chip").dataset;
-    const source = key ? await keptFile(key) : new URL(src, location);
-    const { crop } = await import("./crop.js");
-    const part = source && (await crop(source, box || null));
-    if (part) go(changed({ box: part }));
+    const chip = button.closest(".chip");
+    const { key, src, box } = chip.dataset;
+    // A browser that cannot show the file itself has the small copy that came with the page.
+    const sources = key ? [await keptFile(key), chip.querySelector("img")?.src] : [src];
+    const { crop, WHOLE } = await import("./crop.js");
+    const part = await crop(sources.filter(Boolean), box);
+    if (part) go(changed({ box: part === WHOLE ? null : part }));
   });
   return searchBy;
 }

@@ -26,7 +26,7 @@ function copyBySelection(text) {
   box.value = text;
   box.setAttribute("readonly", "");
   box.className = "offscreen";
-  document.body.append(box);
+  (before?.closest("[aria-modal]") ?? document.body).append(box); // beyond a dialog, nothing can be selected
   box.select();
   const done = document.execCommand("copy");
   box.remove();

@@ -31,6 +31,7 @@ export function listenForKeys({ escape }) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.metaKey || event.ctrlKey || event.altKey) return;
     if (event.target.matches("select, textarea, input:not([type=file])")) return;
+    if (document.querySelector(".pswp, dialog[open]")) return; // they have keys of their own
     if (document.querySelector("[popover]:popover-open") && event.key !== "?") return;
     const result = actions[event.key]?.();
     if (!result) return;

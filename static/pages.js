@@ -173,6 +173,7 @@ const isPlain = (event) =>
 
 /** Links and forms that lead to pages of ours change this one; Back and Forward bring views again. */
 export function followLinks() {
+  history.replaceState({ us, view: shown }, "");
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href]");
     if (!link || !isPlain(event) || link.target || link.hasAttribute("download") || !canShow(link)) return;

@@ -15,7 +15,7 @@ from searchengine.files import path_from_text
 from searchengine.index.protocol import Index
 from searchengine.progress import Say
 from searchengine.text.packages import check_packages
-from searchengine.text.words import Words, few_words
+from searchengine.text.words import Tag, Words, few_words
 
 
 class TextSearch(Protocol):
@@ -27,6 +27,10 @@ class TextSearch(Protocol):
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None."""
+        ...
+
+    def tags(self, features: NDArray[np.float32]) -> list[list[Tag]]:
+        """(n, d) float32 -> what the network sees in each picture, the most probable first."""
         ...
 
 
@@ -43,6 +47,10 @@ class TowerWords:
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
         return None
+
+    def tags(self, features: NDArray[np.float32]) -> list[list[Tag]]:
+        """See ``TextSearch``. A tower tells no classes apart."""
+        return [[] for _ in features]
 
 
 def text_search(index: Index, say: Say | None = None) -> TextSearch:

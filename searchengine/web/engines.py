@@ -18,6 +18,7 @@ from searchengine.index.protocol import Index
 from searchengine.learn import Classifier, latest_classifier
 from searchengine.query import Example, Query
 from searchengine.settings import Settings
+from searchengine.text.words import Tag
 from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
 
 
@@ -64,6 +65,10 @@ class Engine(Protocol):
 
     def feature_of(self, example: Example) -> NDArray[np.float32]:
         """An example -> (1, d) float32; QueryError, UnknownImageError, ImageError."""
+        ...
+
+    def tags(self, image_id: int) -> list[Tag]:
+        """What the network sees in an image; nothing where it knows no words. UnknownImageError."""
         ...
 
     def classifier(self) -> Classifier | None:

@@ -125,6 +125,7 @@ def details(image_id: str) -> Response:
     """What is known of an image, for people, as JSON; nothing of where it was taken."""
     record = _record(image_id)
     shot, modified = _shot(record)
+    tags = [tag.name for tag in this_index().engine.tags(record.id)]
     return jsonify(
         id=record.id,
         path=record.path,
@@ -136,7 +137,8 @@ def details(image_id: str) -> Response:
         taken=shot.taken,
         modified=modified,
         camera=shot.camera or None,
-        labels=record.labels,
+        labels=[{"name": label, "address": url_for("pages.home", label=label)} for label in record.labels],
+        tags=[{"name": tag, "address": url_for("search.by_id", q=tag)} for tag in tags],
         thumbnail=url_for("images.thumbnail", image_id=record.id),
         original=url_for("images.original", image_id=record.id),
         download=url_for("images.original", image_id=record.id, download=1),

@@ -28,6 +28,7 @@ from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
+from searchengine.text.words import Tag
 from searchengine.web.overview import LatestEvaluation, Overview
 
 INPUT_SIZE = (16, 16)
@@ -220,6 +221,10 @@ class FakeWords:
 
     def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
         return None if float((features @ self.feature(text).T).max()) > 0.9 else f"Nothing here seems to be {text}."
+
+    def tags(self, features: NDArray[np.float32]) -> list[list[Tag]]:
+        likeness = {name: features @ self.feature(name)[0] for name in COLOURS}
+        return [[Tag(name, 1.0) for name in COLOURS if likeness[name][i] > 0.99] for i in range(len(features))]
 
 
 class FakeEngine(SearchEngine):

@@ -1,0 +1,41 @@
+// A click on a photo opens it large; its address ends in #view=7, so that Back closes it, and a reload opens it again.
+// What shows it is loaded on first use.
+
+let viewer; // a promise of its module
+
+export function viewPhotos() {
+  document.addEventListener("click", (event) => {
+    const photo = event.target.closest("a.photo");
+    const plain = !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
+    if (!plain || !photo?.querySelector("img")) return;
+    event.preventDefault();
+    viewer ??= import("./viewer.js");
+    viewer.then(
+      ({ open }) => open(photo.closest(".tile")),
+      () => location.assign(photo.href), // a server that is gone can say so itself
+    );
+  });
+  addEventListener("popstate", followAddress);
+  document.addEventListener("page:shown", followAddress);
+  followAddress();
+}
+
+async function followAddress() {
+  const id = /^#view=(\d+)$/.exec(location.hash)?.[1];
+  if (id) viewer ??= import("./viewer.js");
+  (await viewer)?.follow(id);
+}
+
+const styles = new Map();
+
+/** Resolves once a style sheet of this folder is in use. */
+export function addStyle(name) {
+  if (!styles.has(name)) {
+    const link = Object.assign(document.createElement("link"), { rel: "stylesheet" });
+    const loaded = new Promise((resolve) => (link.onload = link.onerror = resolve));
+    link.href = new URL(name, import.meta.url);
+    document.head.append(link);
+    styles.set(name, loaded);
+  }
+  return styles.get(name);
+}

@@ -1,0 +1,230 @@
+// A photo large, with what is known of it: PhotoSwipe over the photos of a grid.
+
+import { crop } from "./crop.js";
+import { addStyle } from "./photos.js";
+import PhotoSwipe from "./vendor/photoswipe/photoswipe.esm.min.js";
+import { makePanel } from "./viewer-panel.js";
+
+const PREVIEW_SIDE = 2048; // px, as of the server
+const NEAR_THE_END = 3; // photos before the last one, the grid is asked for more
+const PANEL = 320; // px
+const SHEET = 128; // px of it that always show
+const wide = matchMedia("(min-width: 900px) or ((min-width: 600px) and (max-height: 500px))");
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const KEYS = { f: "similar", x: "crop", d: "download", c: "copy", o: "open", i: "about" };
+const ABOUT =
+  '<svg aria-hidden="true" class="pswp__icn" viewBox="0 0 32 32"><circle cx="16" cy="16" r="9.5"/><path d="M16 11.5h.01M16 15.5v5"/></svg>';
+
+let viewer; // the open one
+
+/** Opens the photo of a tile, among those of its grid. */
+export async function open(tile) {
+  await styles();
+  if (viewer) return;
+  const { id } = tile.dataset;
+  history.pushState(history.state, "", addressOf(id));
+  const grid = tile.closest(".grid");
+  viewer = new Viewer(slidesOf(grid), id, { grid, isPushed: true });
+}
+
+/** Opens, turns to another photo or closes, as the address says: it names a photo by its id, or none. */
+export async function follow(id) {
+  if (viewer) return viewer.follow(id);
+  if (!id) return;
+  await styles();
+  const grid = document.querySelector(`.tile[data-id="${id}"]`)?.closest(".grid");
+  const slides = grid ? slidesOf(grid) : await slideAlone(id);
+  if (viewer || !location.href.endsWith(`#view=${id}`) || !slides.some((slide) => slide.id === id)) return;
+  viewer = new Viewer(slides, id, { grid, isPushed: false });
+}
+
+const styles = () => Promise.all([addStyle("vendor/photoswipe/photoswipe.css"), addStyle("viewer.css")]);
+
+function addressOf(id) {
+  const address = new URL(location);
+  address.hash = id ? `view=${id}` : "";
+  return address.hash ? address : address.pathname + address.search;
+}
+
+class Viewer {
+  /** `grid` is what the photos stand in, if the page shows it; `isPushed`: there is a step of the history to go back. */
+  constructor(slides, id, { grid, isPushed }) {
+    this.grid = grid;
+    this.isPushed = isPushed;
+    this.panel = makePanel();
+    this.pswp = new PhotoSwipe({ ...options(), dataSource: slides, index: slides.findIndex((slide) => slide.id === id) });
+    this.pswp.on("uiRegister", () => this.addPanel());
+    this.pswp.on("change", () => this.turned());
+    this.pswp.on("keydown", ({ originalEvent: event }) => {
+      const action = event.metaKey || event.ctrlKey || event.altKey ? undefined : KEYS[event.key];
+      if (action) this.pswp.element.querySelector(`[data-do=${action}]`).click();
+    });
+    this.pswp.on("openingAnimationEnd", () => viewer === this || this.pswp.close());
+    this.pswp.on("destroy", () => this.closed());
+    this.added = () => {
+      this.pswp.options.dataSource = slidesOf(grid);
+      this.pswp.refreshSlideContent(this.pswp.currIndex + 1);
+    };
+    grid?.addEventListener("grid:changed", this.added);
+    this.pswp.init();
+    const { element } = this.pswp;
+    element.setAttribute("aria-modal", "true");
+    element.setAttribute("aria-labelledby", "photo-name");
+    element.addEventListener("click", (event) => this.clicked(event));
+    this.setRestOfPage({ inert: true });
+  }
+
+  get slide() {
+    return this.pswp.options.dataSource[this.pswp.currIndex];
+  }
+
+  addPanel() {
+    this.pswp.ui.registerElement({
+      name: "about",
+      isButton: true,
+      order: 8,
+      html: ABOUT,
+      title: "About this photo (i)",
+      onInit: (button) => (button.dataset.do = "about"),
+    });
+    this.pswp.ui.registerElement({
+      className: "about-photo",
+      appendTo: "root",
+      onInit: (element) => element.append(this.panel.element),
+    });
+  }
+
+  turned() {
+    const { slide, pswp, grid } = this;
+    this.panel.show(slide);
+    if (viewer === this) history.replaceState(history.state, "", addressOf(slide.id));
+    slide.tile?.scrollIntoView({ block: "nearest" });
+    const isNearTheEnd = pswp.currIndex + NEAR_THE_END >= pswp.getNumItems();
+    if (isNearTheEnd) grid?.closest("section")?.querySelector("a[data-endless]")?.click();
+  }
+
+  clicked(event) {
+    if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+    const action = event.target.closest("[data-do]")?.dataset.do;
+    if (["similar", "crop", "about"].includes(action)) {
+      event.preventDefault();
+      this[action]();
+    } else if (event.target.closest("a[href]:not([target], [download])")) {
+      this.leave(); // for the pictures with a label
+    }
+  }
+
+  similar() {
+    const { search } = this.slide;
+    this.leave();
+    visit(search);
+  }
+
+  async crop() {
+    const { preview, search } = this.slide;
+    const box = await crop([preview]);
+    if (!box) return;
+    const address = new URL(search, location);
+    address.searchParams.set("box", box);
+    this.leave();
+    visit(address);
+  }
+
+  about() {
+    this.pswp.element.classList.toggle("without-panel");
+    this.pswp.updateSize(true);
+  }
+
+  /** The address has changed by itself. */
+  follow(id) {
+    const index = this.pswp.options.dataSource.findIndex((slide) => slide.id === id);
+    if (index >= 0) return this.pswp.goTo(index);
+    viewer = undefined;
+    this.pswp.close();
+  }
+
+  /** Makes way for another page. The address stays as it is, so that Back comes to this photo again. */
+  leave() {
+    viewer = undefined;
+    this.pswp.destroy();
+  }
+
+  closed() {
+    this.grid?.removeEventListener("grid:changed", this.added);
+    this.setRestOfPage({ inert: false });
+    this.slide.element?.focus({ preventScroll: true });
+    if (viewer !== this) return;
+    viewer = undefined;
+    if (this.isPushed) history.back();
+    else history.replaceState(history.state, "", addressOf());
+  }
+
+  setRestOfPage({ inert }) {
+    const rest = [...document.body.children].filter((part) => part !== this.pswp.element);
+    for (const part of rest) if (part.id !== "toast") part.inert = inert; // what is said in passing can still be read
+  }
+}
+
+/** As a link leads there. */
+function visit(address) {
+  const link = document.body.appendChild(Object.assign(document.createElement("a"), { href: address }));
+  link.click();
+  link.remove();
+}
+
+function options() {
+  const motion = calm.matches ? 0 : 200; // ms
+  return {
+    loop: false,
+    bgOpacity: 1,
+    returnFocus: false,
+    showHideAnimationType: motion ? "zoom" : "none",
+    showAnimationDuration: motion,
+    hideAnimationDuration: motion,
+    zoomAnimationDuration: motion,
+    // A small photo is shown as it is, and can be looked at larger.
+    secondaryZoomLevel: ({ fit }) => Math.max(Math.min(1, 3 * fit), 2 * fit),
+    tapAction: "toggle-controls",
+    getViewportSizeFn: (_, { element }) => ({
+      x: document.documentElement.clientWidth - (wide.matches && !element.classList.contains("without-panel") ? PANEL : 0),
+      y: innerHeight,
+    }),
+    paddingFn: () => ({ top: 60, bottom: wide.matches ? 24 : SHEET, left: 0, right: 0 }),
+    closeTitle: "Close (Esc)",
+    zoomTitle: "Zoom (z)",
+    arrowPrevTitle: "The photo before (←)",
+    arrowNextTitle: "The next photo (→)",
+    errorMsg: "This photo cannot be shown. Its file may be gone or damaged.",
+  };
+}
+
+function slidesOf(grid) {
+  const tiles = [...grid.querySelectorAll(".tile")].filter((tile) => tile.querySelector("a.photo img"));
+  return tiles.map((tile) => {
+    const { id, w, h } = tile.dataset;
+    const photo = tile.querySelector("a.photo");
+    const { src: thumbnail, alt } = photo.querySelector("img");
+    return { ...slideOf({ id, thumbnail, width: w, height: h, search: photo.href }), alt, tile, element: photo };
+  });
+}
+
+/** Of a photo that is not on the page; empty where there is none of that id. */
+async function slideAlone(id) {
+  const home = document.querySelector("a.brand").href;
+  const response = await fetch(new URL(`image/${id}/details`, home));
+  if (!response.ok) return [];
+  const details = await response.json();
+  return details.width ? [{ ...slideOf(details), alt: details.path }] : [];
+}
+
+function slideOf({ id, thumbnail, width, height, search }) {
+  const original = thumbnail.replace(/\/thumbnails\/(\d+).*/, "/images/$1");
+  const preview = thumbnail.replace("/thumbnails/", "/previews/");
+  const details = thumbnail.replace(/\/thumbnails\/(\d+).*/, "/image/$1/details");
+  const slide = { id: String(id), w: width, h: height, msrc: thumbnail, thumbCropped: true, search, original, details };
+  const scale = PREVIEW_SIDE / Math.max(width, height);
+  if (scale >= 1) return { ...slide, src: original, preview: original };
+  // The original only where the screen, or the zoom, has more pixels than a preview.
+  const srcset = `${preview} ${Math.round(width * scale)}w, ${original} ${width}w`;
+  return { ...slide, src: preview, srcset, preview };
+}
