@@ -30,6 +30,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGE, BENCHMARKS = DOCS / "SCALE.md", DOCS / "BENCHMARKS.md"
 MEASURED = ("images", "numbers", "catalog, bytes an image", "matrix, bytes an image", "written, images/s",
             "one query at best, ms", "memory beside the matrix, MiB", "load")  # fmt: skip
+NUMBERS = {"EfficientNet-Lite0": 1280, "VGG16": 4096}  # of a feature
 _EXACT_SECONDS = 0.05  # beyond which a run builds a structure for approximate search
 _QUERIES = 11
 _K = 30
@@ -124,7 +125,9 @@ class Slopes:
     catalog_bytes: float
     memory_bytes: float
     query_seconds_a_byte: float
-    embedded_a_core_second: dict[str, float]
+    run_bytes: float  # of memory of the process that indexes
+    embedded_a_core_second: dict[str, float]  # by model
+    written_a_second: dict[int, float]  # by the numbers of a feature
 
     @classmethod
     def read(cls) -> Slopes:
@@ -136,6 +139,9 @@ class Slopes:
         by_bytes = {4 * math.prod(map(int, shape.split(" x "))): seconds for shape, seconds in searched.items()}
         largest = max(by_bytes)
         indexing = list(rows_of(BENCHMARKS, "indexing"))
+        *_, smaller, larger = (
+            (number(row["images"]), number(row["peak"]) * 2**20) for row in rows_of(BENCHMARKS, "growth")
+        )
 
         def a_core_second(model: str) -> float:
             row = next(row for row in indexing if row.get("model") == model.lower())
@@ -147,7 +153,12 @@ class Slopes:
             catalog_bytes=most["catalog, bytes an image"],
             memory_bytes=memory / (most["images"] - least["images"]),
             query_seconds_a_byte=by_bytes[largest] / largest,
-            embedded_a_core_second={model: a_core_second(model) for model in ("EfficientNet-Lite0", "VGG16")},
+            run_bytes=(larger[1] - smaller[1]) / (larger[0] - smaller[0]),
+            embedded_a_core_second={model: a_core_second(model) for model in NUMBERS},
+            written_a_second={
+                int(row["numbers"]): row["written, images/s"]
+                for row in sorted(measured, key=lambda row: row["images"])  # the largest last
+            },
         )
 
 
@@ -228,8 +239,10 @@ def embedding(slopes: Slopes, assumed: Assumed) -> str:
                 )
                 for machines in MACHINES
             ]
-            lines.append((count(images), model, *cells))
-    header = ("images", "model", *(f"{machines} machine{'s' * (machines > 1)}" for machines in MACHINES))
+            written = seconds_of(images / slopes.written_a_second[NUMBERS[model]])
+            lines.append((count(images), model, *cells, written, bytes_of(slopes.run_bytes * images)))
+    header = ("images", "model", *(f"{machines} machine{'s' * (machines > 1)}" for machines in MACHINES),
+              "one process writes", "its memory")  # fmt: skip
     return table(header, lines)
 
 

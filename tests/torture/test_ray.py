@@ -96,6 +96,12 @@ def test_the_index_is_that_of_a_run_without_ray(
     assert (done.images, done.added, done.embedded, done.skipped) == (61, 61, 60, 2)
     assert remarks.refused[killer].startswith("3 processes of Ray died while they read it.")
     check_same(tmp_path / "ray", tmp_path / "local", skipped=frozenset({killer}))
+    draw(99).save(photos / "another.jpg")
+    (photos / killer).unlink()
+    for index, ray in (("ray", "auto"), ("local", None)):  # Ray again in the same process
+        more = run(photos, tmp_path / index, ray=ray)
+        assert (more.images, more.added, more.unchanged) == (62, 1, 61)
+    check_same(tmp_path / "ray", tmp_path / "local")
     assert capfd.readouterr() == ("", "")
 
 

@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ _ADDRESS_VARIABLE = "RAY_ADDRESS"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 # Of Ray that is started here: it listens on the loopback interface only, which on Linux it does under this name, and
 # answers those who know the token. Whoever reaches Ray without one can run programs.
-_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# It may take its time on a busy machine.
+_PRIVATE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_gcs_server_port_wait_time_s": "120",
+}
 
 
 def check_installed() -> None:
@@ -46,7 +52,7 @@ class Cluster:
             if self._is_ours:
                 self._set(_QUIET)
                 if address == AUTO:
-                    self._set({**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+                    self._set({**_PRIVATE, "RAY_AUTH_TOKEN": _token()})
                 elif "RAY_AUTH_MODE" not in os.environ and _has_token():
                     self._set({"RAY_AUTH_MODE": "token"})  # as `ray start` does by itself
             import ray
@@ -65,26 +71,25 @@ class Cluster:
             os.environ[name] = value
 
     def _connect(self, address: str | None) -> None:
-        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+        settings: dict[str, Any] = {"address": address}
         if address == AUTO:
-            settings |= {
+            settings = {
                 "address": "local",
                 "num_cpus": processors(),
                 "object_store_memory": self._options.ray_store_mb * 10**6,
                 "include_dashboard": False,
             }
-        else:
-            settings["address"] = address
         try:
             if address != AUTO:
                 _check_listens(str(address))
-            self.ray.init(**settings)
-        except (ConnectionError, RuntimeError, ValueError, OSError, self.ray.exceptions.RayError) as error:
-            what = "Ray cannot be started here" if address == AUTO else f"There is no Ray at {address} for this run"
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.ray.init(**settings, log_to_driver=False, logging_level="CRITICAL")
+        except Exception as error:  # what Ray raises is of every kind
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            if address == AUTO:
+                raise IndexingError(f"Ray cannot be started here ({lines[0]}). The run works without --ray.") from error
             raise IndexingError(
-                f"{what} ({reason}). This machine must be one of the cluster (`ray start --address ...`), with the "
-                "same Ray and Python; without --ray, the run needs none."
+                f"There is no Ray at {address} for this run ({lines[0]}). This machine must be one of the cluster "
+                "(`ray start --address ...`), with the same Ray and Python."
             ) from error
 
     def _places(self) -> int:
@@ -118,6 +123,12 @@ def _check_listens(address: str) -> None:
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
         pass
+
+
+@cache
+def _token() -> str:
+    """One for all runs of this process, in which Ray remembers it."""
+    return secrets.token_hex(32)
 
 
 def _has_token() -> bool:
