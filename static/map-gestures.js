@@ -102,6 +102,7 @@ export function listenForKeys(canvas, view, { moved, picked, actions }) {
     if (moves[key] && !(listed && key !== "0")) {
       moves[key]();
       moved();
+      if (target === document.body) canvas.focus({ preventScroll: true }); // for Enter, which needs to show what it means
     } else if (key === "Enter" && target === canvas) {
       picked(view.width / 2, view.height / 2, event);
     } else {

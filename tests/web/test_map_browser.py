@@ -206,6 +206,7 @@ def test_lasso_feeds_the_grid(browser: Browser, served: str, width: int) -> None
 def test_by_keys(open_map: OpenPage) -> None:
     page = open_map()
     page.keyboard.press("+")
+    expect(page.locator("canvas")).to_be_focused()
     page.keyboard.press("v")
     expect(page.locator(".map-selection h2")).to_contain_text("in view")
     page.keyboard.press("Escape")
