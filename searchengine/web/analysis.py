@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from flask import Response, request
@@ -88,10 +89,11 @@ class EvaluationPage(Page):
 
 @analysis.app_template_global()
 def command_line(command: str) -> str:
-    """A command with the folder of this index, whose path only a browser on this machine gets to see."""
-    folder = this_index().engine.folder
-    known = folder is not None and is_asked_from_here(request, this_site().settings)
-    return with_index_dir(command, folder.absolute()) if folder and known else f"{command} --index-dir DIR"
+    """A command for this index; only a browser on this machine gets to see where the index lies."""
+    address = this_index().engine.address
+    if address is None or not is_asked_from_here(request, this_site().settings):
+        return f"{command} --index-dir DIR"
+    return with_index_dir(command, address.absolute() if isinstance(address, Path) else address)
 
 
 @analysis.get("/map")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -11,6 +10,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.address import Address
 from searchengine.engine import FeatureOf, Results, SearchEngine, open_index
 from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import DecodedImage, Part
@@ -46,8 +46,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def folder(self) -> Path | None:
-        """Where commands find the index; None for one that lies in no folder."""
+    def address(self) -> Address | None:
+        """Where commands find the index; None for one that lies nowhere."""
         ...
 
     @property
@@ -117,9 +117,9 @@ class ServedEngine(SearchEngine):
         self._evaluation = cached_evaluation(index)
 
     @property
-    def folder(self) -> Path | None:
-        """The folder of the index."""
-        return self.index.folder
+    def address(self) -> Address | None:
+        """The folder of the index, or its collection of a Milvus server."""
+        return self.index.address
 
     def classifier(self) -> Classifier | None:
         """The classifier of the index; see ``latest_classifier``."""

@@ -238,7 +238,7 @@ class FakeEngine(SearchEngine):
         self.previews: list[int | None] = []  # that were asked for
 
     @property
-    def folder(self) -> None:
+    def address(self) -> None:
         return None
 
     @property
