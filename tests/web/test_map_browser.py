@@ -260,8 +260,8 @@ def test_groups_on_a_phone(open_map: OpenPage, address: str) -> None:
     assert fits(page)
     page.wait_for_load_state("networkidle")
     assert page.locator("main img").first.evaluate("(image) => image.naturalWidth") > 0
-    page.locator("main li a").first.click()
-    page.wait_for_url(re.compile(r"cluster=1|search\?id="))
+    page.locator("main .group a, main a.similar").first.click()
+    page.wait_for_url("**/search?id=*" if "=" in address else "**/groups?cluster=1")
 
 
 @pytest.mark.parametrize("address", ["/map", "/groups"])
