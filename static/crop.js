@@ -33,7 +33,7 @@ function makeDialog() {
   dialog.setAttribute("aria-labelledby", "crop-title");
   dialog.innerHTML = `
     <h2 id="crop-title">Search by a part</h2>
-    <p class="hint">Drag across what you are looking for, or move a corner.</p>
+    <p class="hint">Drag across what you want, or move a corner.</p>
     <div class="stage"><div class="frame" hidden>
       <img alt="The whole picture" draggable="false"><div class="shade"></div>
       <button type="button" class="part" aria-label="The part: arrow keys move it"></button>

@@ -83,6 +83,9 @@ def test_a_photo_is_opened_looked_at_and_closed(open_page: OpenPage, width: int,
     expect(viewer.get_by_role("button", name="Copy path")).to_have_attribute("data-copy", re.compile("^/.*png$"))
     expect(viewer.get_by_role("link", name="Download")).to_have_attribute("href", re.compile(r"/images/\d+\?download"))
 
+    page.keyboard.press("c")
+    expect(page.locator("#toast")).to_have_text(re.compile("^Copied: /.*png$"))
+
     before = page.evaluate(SHOWN_WIDTH)
     page.keyboard.press("z")
     until(page, f"{SHOWN_WIDTH} > 1.5 * {before}")
