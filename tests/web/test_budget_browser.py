@@ -1,0 +1,107 @@
+"""What the pages cost, and what they are to those who do not see them: bytes, jumps, axe-core."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.web.browsing import OpenPage, in_browser, pages_at, serving
+from tests.web.conftest import make_app
+from tests.web.fake import FakeEngine, colour_classifier
+
+pytestmark = in_browser
+
+MOST = 120_000  # bytes of scripts and styles that a first visit takes, compressed
+TILES = 10_000
+MOVED = """() => new Promise((resolve) => new PerformanceObserver((list) => resolve(
+  list.getEntries().reduce((sum, shift) => sum + shift.value, 0))).observe({ type: 'layout-shift', buffered: true }) ||
+  setTimeout(() => resolve(0), 300))"""
+MANY = """async (many) => {
+  const grid = document.getElementById('grid');
+  const tiles = [...grid.querySelectorAll('.tile')];
+  while (grid.children.length < many) grid.append(...tiles.map((tile) => tile.cloneNode(true)));
+  const frame = () => new Promise(requestAnimationFrame);
+  await frame();
+  await frame();
+  const isDrawn = (photo) => photo.checkVisibility({ contentVisibilityAuto: true });
+  const drawn = [...grid.querySelectorAll('.photo')].filter(isDrawn);
+  return { drawn: drawn.length, height: grid.offsetHeight };
+}"""
+PAGES = {
+    "the collection": "/",
+    "results": "/search?id=3&label=blue&label=red",
+    "likes": "/search?id=3&like=5&dislike=9",
+    "words": "/search?q=red",
+    "nothing": "/?label=unicorn",
+    "an error": "/search?id=x&q=red",
+    "side by side": "/compare?id=3",
+    "a lost upload": "/search?upload=0123456789abcdef",
+}
+
+
+@pytest.fixture(scope="module")
+def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    engine = FakeEngine(collection)
+    engine.classified_by = colour_classifier()
+    with serving(make_app(engine, tmp_path_factory.mktemp("app"), SAMPLE=20, DEFAULT_K=11)) as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
+    with pages_at(browser, base) as open_:
+        yield open_
+
+
+def test_a_first_visit_is_small_and_nothing_jumps(open_page: OpenPage) -> None:
+    page = open_page("about:blank", width=360, height=740)
+    taken: dict[str, int] = {}
+
+    def weigh(response: Any) -> None:
+        if "/static/" in response.url and response.url.endswith((".js", ".css")):
+            taken[response.url] = len(gzip.compress(response.body(), 6))
+
+    page.on("response", weigh)
+    for address in ("/", "/search?id=3&like=5"):
+        page.goto(address, wait_until="networkidle")
+        assert page.evaluate(MOVED) <= 0.01, address
+    assert 10_000 < sum(taken.values()) <= MOST, taken
+
+
+def test_of_ten_thousand_pictures_those_in_view_are_drawn(open_page: OpenPage) -> None:
+    page = open_page("/search?id=3", width=1440, height=900)
+    seen = page.evaluate(MANY, TILES)
+    assert 0 < seen["drawn"] < 200
+    assert seen["height"] > 100_000
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core objects to on a page."""
+    if not page.evaluate("Boolean(window.axe)"):
+        page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
+    violations = page.evaluate("axe.run().then(({ violations }) => violations)")
+    return [
+        f"{violation['id']}: {violation['help']}: {[node['html'][:160] for node in violation['nodes'][:3]]}"
+        for violation in violations
+    ]
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_axe_objects_to_nothing(open_page: OpenPage, width: int) -> None:
+    objections = {}
+    page = open_page("about:blank", width=width, color_scheme="dark" if width == 360 else "light")
+    for name, address in PAGES.items():
+        page.goto(address)
+        objections[name] = axe(page)
+    page.goto(PAGES["results"])
+    if width == 360:
+        page.get_by_role("button", name="Filters").click()
+    page.locator(".ranking summary").click(force=True)
+    objections["open"] = axe(page)
+    assert {name: found for name, found in objections.items() if found} == {}
