@@ -1,6 +1,6 @@
 // What is known of a photo and what can be done with it: beside it or, on a phone, in a sheet below it.
 
-const icon = (name) => `<svg class="icon" aria-hidden="true"><use href="#${name}"/></svg>`;
+const icon = (name) => `<svg class="icon" aria-hidden="true"><use href="#icon-${name}"/></svg>`;
 
 /** Makes the panel: {element, show(slide)}. */
 export function makePanel() {
