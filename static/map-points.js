@@ -33,18 +33,17 @@ export class Points {
     this.pixels.fill(0);
     if (this.mask.radius !== radius * ratio) this.mask = disc(radius * ratio);
     const some = this.pale.includes(1);
-    if (some) this.pass(view, ratio, width, height, 1, 0x30000000);
-    this.pass(view, ratio, width, height, 0, 0xff000000);
+    if (some) this.pass(view, ratio, width, height, 1, 48);
+    this.pass(view, ratio, width, height, 0, 255);
     context.putImageData(this.image, 0, 0);
   }
 
-  pass(view, ratio, width, height, pale, solid) {
+  pass(view, ratio, width, height, pale, opaque) {
     const { x, y, colours, pixels } = this;
     const { stamps, reach } = this.mask;
     const scale = view.scale * ratio;
     const left = width / 2 - view.x * scale;
     const top = height / 2 + view.y * scale;
-    const opaque = solid >>> 24;
     for (let i = 0; i < x.length; i += 1) {
       if (this.pale[i] !== pale) continue;
       const px = Math.round(x[i] * scale + left);
@@ -57,9 +56,8 @@ export class Points {
       for (let s = 0; s < stamps.length; s += 3) {
         if (!isInside && !isOn(px + stamps[s], py + stamps[s + 1], width, height)) continue;
         const at = middle + stamps[s + 1] * width + stamps[s];
-        const cover = stamps[s + 2];
-        if (cover === 255) pixels[at] = (colour | solid) >>> 0;
-        else if (pixels[at] >>> 24 < cover) pixels[at] = (colour | (((cover * opaque) / 255) << 24)) >>> 0;
+        const alpha = (stamps[s + 2] * opaque) / 255;
+        if (alpha === opaque || pixels[at] >>> 24 < alpha) pixels[at] = (colour | (alpha << 24)) >>> 0;
       }
     }
   }
