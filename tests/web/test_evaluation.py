@@ -51,7 +51,7 @@ def test_it_shows_as_soon_as_it_is_there(client: FlaskClient, index: LocalIndex)
     evaluation = leave_one_out(index)
     for figure in (*evaluation.figures, evaluation.by_class):
         assert re.search(rf'<th scope="row">{figure.name}</th><td><b>{figure.value:.3f}</b></td>', page), figure.name
-    assert "For 93\u00a0% of them the first answer has the same label" in page
+    assert "For 93\u00a0% of 30 pictures, the first answer has the same label" in page
     for label in ("red", "green", "blue"):
         assert f'<th scope="row">{label} <small>' in page
     # Each picture leads to a search by it.

@@ -231,8 +231,8 @@ def _lead(evaluation: Evaluation) -> str:
     first, tenth = evaluation.figure("P@1").value, evaluation.figure("P@10").value
     alike = "has the same label" if evaluation.counts.several_labels == 0 else "shares a label"
     return (
-        f"{_count(evaluation.counts.queries, 'picture')} searched by. For {_percent(first)} of them the first answer "
-        f"{alike}; of the first ten answers, {tenth * 10:.1f} do on average."
+        f"For {_percent(first)} of {_count(evaluation.counts.queries, 'picture')}, the first answer {alike}; of the "
+        f"first ten answers, {tenth * 10:.1f} do on average."
     )
 
 
