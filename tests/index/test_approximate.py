@@ -107,7 +107,7 @@ def test_almost_all_is_found_and_measured_exactly(large: Path, metric: str, filt
     sheet = approximate.approximation(metric)
     assert sheet is not None
     assert sheet.recall >= 0.99
-    assert sheet.factory == "IVF153,SQ8"
+    assert sheet.factory == "IVF75,SQ8"
     found = 0
     for query in 3 * features(20, seed=1):  # also of another length
         hits, expected = (each.search(query, 20, metric, filter=filter)[0] for each in (approximate, exact))

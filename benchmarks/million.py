@@ -1,0 +1,163 @@
+"""Approximate search of a million pictures against exact answers: `make bench-million`.
+
+    python benchmarks/million.py --index DIR             DIR: an index by EfficientNet-Lite0, for rows like real ones
+    python benchmarks/million.py --rows 100000 --dimension 256 1280
+    python benchmarks/million.py --folder DIR            keep the index there, and use the one that is there already
+
+Needs 4 bytes for each number on the disk: 5 GB for a million x 1280. The structure is built as `searchengine index`
+builds it. Each query is searched twice, and the second time counts: its rows are in memory then. Under a filter, the
+images that pass are random ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measuring import describe_machine, load_average, peak_mib, percentile, say, table
+from numpy.typing import NDArray
+from structured import Source
+
+K = 20
+SHARES = {"even": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
+HEADER = (
+    "features",
+    "structure",
+    "built in",
+    "of the processors",
+    "peak",
+    "file",
+    "open to first answer",
+    "private memory",
+)
+SEARCH_HEADER = ("features", "search", "recall@20", "p50", "p95", "of a processor", "exact", "load")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, metavar="DIR", help="an index of photos; else features are made up")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, nargs="+", default=[1280])
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the indexes there")
+    options = parser.parse_args()
+    print(describe_machine())
+    builds, searches = [], []
+    for dimension in options.dimension:
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            folder = (options.folder or Path(name)) / f"{options.rows}x{dimension}"
+            source = Source.of(options.index, dimension)
+            make_index(folder, source, options.rows)
+            build, rows = measure(folder, source.queries[: options.queries])
+            builds.append(build)
+            searches += rows
+    print(table(HEADER, builds))
+    print(table(SEARCH_HEADER, searches))
+
+
+def make_index(folder: Path, source: Source, rows: int) -> None:
+    """An index of so many rows, of which some have labels; nothing where it is there already."""
+    from searchengine.index.catalog import FILE_NAME
+    from searchengine.index.types import FileState, ImageRow
+    from searchengine.index.writer import IndexWriter
+
+    if (folder / FILE_NAME).exists():
+        return
+    say(f"{rows} x {source.queries.shape[1]}: making an index ...")
+    manifest = {"spec": "{}", "fingerprint": "none", "extractor": "none", "metric": "euclidean", "normalized": "1"}
+    random, state = np.random.default_rng(4), FileState(10**6, 10**18, settled=True)
+    with IndexWriter.create(folder, manifest, dimension=source.queries.shape[1]) as writer:
+        writer.set_roots([(1, b"/photos", "photos")])
+        number = 0
+        for block in source.blocks(rows):
+            drawn = random.random((len(block), len(SHARES)))
+            images = [
+                ImageRow(
+                    None, 1, f"{at % 1000}/{at}.jpg".encode(),
+                    tuple(label for label, value in zip(SHARES, values, strict=True) if value < SHARES[label]),
+                    None, state, 640, 480, "#102030", "JPEG",
+                )
+                for at, values in enumerate(drawn, number)
+            ]  # fmt: skip
+            number += len(block)
+            writer.commit_ready([block], images)
+
+
+def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
+    """The row of the table of builds, and those of the table of searches."""
+    from searchengine.index import building
+    from searchengine.index.filters import EVERYTHING, Filter
+    from searchengine.index.local import LocalIndex
+    from searchengine.index.structure import STRUCTURE
+
+    built = ("", "", "")
+    if STRUCTURE.identity(folder) is None:
+        say("building the structure ...")
+        exact = LocalIndex.open(folder, exact=True)
+        processor, wall = time.process_time(), time.perf_counter()
+        building.build(folder, exact.state())
+        seconds = (time.perf_counter() - wall, time.process_time() - processor)
+        built = (f"{seconds[0]:.0f} s", f"{seconds[1]:.0f} s", f"{peak_mib():.0f} MiB")
+        exact.close()
+    wall, before = time.perf_counter(), private_mib()
+    index = LocalIndex.open(folder)
+    index.search(queries[0], K)
+    opened, private = time.perf_counter() - wall, private_mib() - before
+    sheet = index.approximation()
+    assert sheet is not None
+    exact = LocalIndex.open(folder, exact=True)
+    title = f"{len(index)} x {index.dimension}"
+    rows = []
+    for name, filter in {
+        "all": EVERYTHING,
+        **{f"{share:g}": Filter(labels=(label,)) for label, share in SHARES.items()},
+    }.items():
+        say(f"{title}, {name} ...")
+        walls, processors, hits = timed(lambda query: index.search(query, K, filter=filter)[0], queries)  # noqa: B023
+        start = time.perf_counter()
+        expected = exact.search(queries, K, filter=filter)
+        many = (time.perf_counter() - start) / len(queries)
+        single = timed(lambda query: exact.search(query, K, filter=filter), queries[:5])[0]  # noqa: B023
+        say(f"exact, many at once: {many * 1e3:.0f} ms each")
+        shares = [
+            len({hit.id for hit in found} & {hit.id for hit in wanted}) / len(wanted)
+            for found, wanted in zip(hits, expected, strict=True)
+        ]
+        rows.append(
+            (title, name, f"**{np.mean(shares):.4f}**", f"**{percentile(walls, 0.5) * 1e3:.2f} ms**",
+             f"{percentile(walls, 0.95) * 1e3:.2f} ms", f"{percentile(processors, 0.5) * 1e3:.2f} ms",
+             f"{percentile(single, 0.5) * 1e3:.0f} ms", load_average())
+        )  # fmt: skip
+    structure = f"{sheet.factory}, {sheet.nprobe} lists, {sheet.depth * K} candidates"
+    return (title, structure, *built, f"{sheet.size / 1e6:.0f} MB", f"{opened:.2f} s", f"{private:.0f} MiB"), rows
+
+
+def timed(
+    search: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]
+) -> tuple[list[float], list[float], list[list[object]]]:
+    """Of each query, wall and processor seconds of the second search, and its answer."""
+    walls, processors, answers = [], [], []
+    for query in queries:
+        search(query)
+        processor, wall = time.thread_time(), time.perf_counter()
+        answers.append(search(query))
+        walls.append(time.perf_counter() - wall)
+        processors.append(time.thread_time() - processor)
+    return walls, processors, answers  # type: ignore[return-value]
+
+
+def private_mib() -> float:
+    """Memory of this process that no file backs; 0 without /proc."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) / 2**10 for line in lines if line.startswith("RssAnon:")), 0.0)
+
+
+if __name__ == "__main__":
+    main()
