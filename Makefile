@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo install install-dev test test-fast torture torture-all bench check format lock clean
+.PHONY: demo install install-dev test test-fast torture torture-all bench bench-million check format lock clean
 
 demo: $(READY)
 	@$(BIN)/searchengine demo --dir .demo --port $(PORT) $(if $(IMAGES),"$(IMAGES)")
@@ -68,6 +68,10 @@ torture-all: $(READY_DEV)
 # Each benchmark against what people would use instead; BENCH="--full --into docs/BENCHMARKS.md" for all sizes.
 bench: $(READY_DEV)
 	$(BIN)/python benchmarks/every.py $(BENCH)
+
+# Approximate search of a million made-up rows, 5 GB on the disk; MILLION="--index DIR" for rows like those of an index.
+bench-million: $(READY_DEV)
+	$(BIN)/python benchmarks/million.py $(MILLION)
 
 check: $(READY_DEV)
 	$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ _WITH_VGG16 = ("indexing", "queries", "starting")
 # name -> its arguments by default and with --full, and its time limit in seconds
 RUNS: dict[str, tuple[list[str], list[str], int]] = {
     "exact_search": ([], [], 300),
+    "approximate": (["--rows", "20000"], [], 1800),
     "indexing": ([], ["--rounds", "5"], 900),
     "ray_actors": ([], ["--rounds", "5"], 600),
     "decoding": ([], ["--rounds", "5"], 300),

@@ -300,32 +300,28 @@ def _calibrated(folder: Path, state: State, sample: _Sample, sheet: StructureShe
     lists = int(re.findall(r"IVF(\d+)", sheet.factory)[0])
     nprobe = max(1.0, lists / _FINEST_SHARE)
     most = lists if widest else max(1, lists // _MOST_SHARE)
+    structure = Structure.of_sheet(folder, sheet)
     while True:
-        sheet = replace(sheet, nprobe=min(math.ceil(nprobe), most), queries=len(sample.queries))
-        recalls = _recalls(Structure.of_sheet(folder, sheet), state, sample)
-        for depth, recall in recalls.items():
-            if recall >= _AIM:
-                return replace(sheet, depth=depth, recall=recall)
+        for depth in _DEPTHS:
+            sheet = replace(sheet, nprobe=min(math.ceil(nprobe), most), depth=depth, queries=len(sample.queries))
+            sheet = replace(sheet, recall=_recall(structure.with_sheet(sheet), state, sample))
+            if sheet.recall >= _AIM:
+                return sheet
         if sheet.nprobe == most:
-            return replace(sheet, recall=recalls[sheet.depth])
+            return sheet
         nprobe *= math.sqrt(2.0)
 
 
-def _recalls(structure: Structure, state: State, sample: _Sample) -> dict[int, float]:
-    """By the number of candidates for each neighbour, the share of the nearest that are among them.
-
-    The lower one, of images and of pictures from outside.
-    """
+def _recall(structure: Structure, state: State, sample: _Sample) -> float:
+    """The share of the nearest that are found; the lower one, of images and of pictures from outside."""
     if not sample.wanted:
-        return dict.fromkeys(_DEPTHS, 1.0)
+        return 1.0
     searcher, images = state.searcher(EUCLIDEAN), len(sample.rows)
-    found = {depth: np.zeros(2 * images) for depth in _DEPTHS}
+    shares = np.zeros(2 * images)
     for i, (query, limit) in enumerate(zip(sample.queries, sample.limits, strict=True)):
-        candidates = structure.nearest(query, _DEPTHS[-1] * RECALL_AT)
+        candidates = structure.nearest(query, structure.sheet.depth * RECALL_AT)
         assert candidates is not None
-        itself = sample.rows[i] if i < images else -1
-        for depth in _DEPTHS:
-            others = candidates[: depth * RECALL_AT]
-            distances = searcher.ranked(query, others[others != itself]).distances[: sample.wanted]
-            found[depth][i] = np.count_nonzero(distances <= limit) / sample.wanted
-    return {depth: float(min(shares[:images].mean(), shares[images:].mean())) for depth, shares in found.items()}
+        others = candidates[candidates != sample.rows[i]] if i < images else candidates
+        distances = searcher.ranked(query, others).distances[: sample.wanted]
+        shares[i] = np.count_nonzero(distances <= limit) / sample.wanted
+    return float(min(shares[:images].mean(), shares[images:].mean()))

@@ -12,6 +12,7 @@ import os
 import re
 import weakref
 import zlib
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -128,6 +129,12 @@ class Structure:
                 f"{file} cannot be used ({error}). Searches are exact until it is built again: "
                 f"{with_index_dir(COMMAND, folder)}"
             ) from error
+
+    def with_sheet(self, sheet: StructureSheet) -> Structure:
+        """The same, searched as another sheet of the same file says; no longer than this one is kept."""
+        structure = copy(self)
+        structure.sheet = sheet
+        return structure
 
     def serves(self, state: State, metric: str) -> bool:
         """Whether it was built from the rows of a state, and finds what is nearest by a metric."""

@@ -48,8 +48,9 @@ class ResultsPage(QueryPage):
 
     ``title`` names what is searched by, ``order`` says how it is ranked; ``kept`` are the arguments that a search by
     another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` leads to what follows,
-    ``first`` back to the beginning; ``doubt`` says that nothing looks like the query; ``copies``: of the picture that
-    is searched by, which is not shown among the results, and ``with_copies`` shows them one by one.
+    ``first`` back to the beginning; ``doubt`` says that nothing looks like the query, ``remark`` that the search was
+    approximate; ``copies``: of the picture that is searched by, which is not shown among the results, and
+    ``with_copies`` shows them one by one.
     """
 
     template: ClassVar[str] = "results.html"
@@ -65,6 +66,7 @@ class ResultsPage(QueryPage):
     scale: str
     alike: str
     extractor: str
+    remark: str | None
     kept: dict[str, Any]
     likes: FeedbackChoices
     clear_likes: str
@@ -289,6 +291,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         scale=_scale_in_words(query, scale),
         alike="" if relative else alike_sentence(metric, normalized=images.normalized),
         extractor=images.status().extractor,
+        remark=results.remark,
         kept=kept,
         likes=FeedbackChoices(query, search.address),
         clear_likes=search.address(query.without_judgements()),

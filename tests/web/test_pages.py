@@ -17,7 +17,7 @@ from PIL import Image
 from searchengine.index.types import Hit, RunProgress
 from searchengine.web.cards import Scale
 from tests.web.conftest import encoded, make_app
-from tests.web.fake import COLOURS, FakeEngine, draw
+from tests.web.fake import COLOURS, FakeEngine, FakeIndex, draw
 
 JSON = {"Accept": "application/json"}
 
@@ -90,6 +90,14 @@ def test_search_by_id_is_a_page_that_can_be_shared(client: FlaskClient) -> None:
     assert "Show more" in page
     assert 'href="/search?id=3&amp;k=5&amp;cursor=' in page
     assert "45 pictures" in page
+
+
+def test_a_page_says_where_the_search_was_approximate(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    remark = "Quick search: it finds 99.4 % of what a comparison with every picture would find."
+    assert "Quick search" not in client.get("/search?id=3").text
+    monkeypatch.setattr(FakeIndex, "search_remark", lambda *_: remark)
+    assert remark in client.get("/search?id=3").text
+    assert client.get("/search?id=3", headers=JSON).get_json()["remark"] == remark
 
 
 def test_default_k_is_30_and_k_beyond_the_collection_gives_all(client: FlaskClient) -> None:
