@@ -59,6 +59,10 @@ class Viewer {
       const action = event.metaKey || event.ctrlKey || event.altKey ? undefined : KEYS[event.key];
       if (action) this.pswp.element.querySelector(`[data-do=${action}]`).click();
     });
+    // Loaded, it may be in its place or still be put there.
+    const loaded = ({ content }) => content.element.classList.toggle("is-loaded", content.state === "loaded");
+    this.pswp.on("loadComplete", loaded);
+    this.pswp.on("contentAppend", loaded);
     this.pswp.on("openingAnimationEnd", () => viewer === this || this.pswp.close());
     this.pswp.on("destroy", () => this.closed());
     this.added = () => {

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.web.browsing import OpenPage, in_browser, pages_at, serving, until
 from tests.web.conftest import encoded, make_app
@@ -17,6 +17,7 @@ pytestmark = in_browser
 SIZES = pytest.mark.parametrize(("width", "height"), [(360, 740), (1440, 900)])
 LARGE, SCAN = 1, 2  # ids
 SHOWN = "document.querySelector('.pswp__item[aria-hidden=false] .pswp__img:not(.pswp__img--placeholder)')"
+GROUND = f"getComputedStyle({SHOWN}).backgroundImage"
 SHOWN_WIDTH = f"{SHOWN}.getBoundingClientRect().width"
 
 
@@ -154,9 +155,18 @@ def test_an_address_with_a_photo_opens_it(open_page: OpenPage) -> None:
 @pytest.mark.parametrize("image_id", [LARGE, SCAN])
 def test_a_phone_loads_a_large_original_only_to_zoom_in(open_page: OpenPage, image_id: int) -> None:
     page = open_page("/", width=360, height=740, device_scale_factor=2, has_touch=True, is_mobile=True)
+    held: list[Route] = []
+    released: list[bool] = []
+    page.route("**/previews/*", lambda route: route.continue_() if released else held.append(route))
     page.locator(f"#i{image_id} .photo").tap()
     viewer = viewer_of(page)
+    until(page, f"{SHOWN} !== null")
+    assert page.evaluate(GROUND) == "none"  # the thumbnail is seen meanwhile
+    released.append(True)
+    for route in held:
+        route.continue_()
     until(page, f"{SHOWN}?.complete && {SHOWN}.currentSrc.includes('/previews/{image_id}')")
+    until(page, f"{GROUND} !== 'none'")
     viewer.get_by_role("button", name="Zoom").click()
     until(page, f"{SHOWN}.complete && {SHOWN}.currentSrc.includes('/images/{image_id}')")
     page.keyboard.press("Escape")
