@@ -1,7 +1,7 @@
-"""Makes docs/screenshot.jpg: the results page of the demo, as Chromium shows it.
+"""Makes the pictures of the page in docs/, from the demo, as Chromium shows it.
 
 searchengine demo --dir .demo --port 8000 &
-python docs/make_screenshot.py http://127.0.0.1:8000
+python docs/make_screenshot.py http://127.0.0.1:8000 .demo
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import os
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
-QUERY = "pagoda/china-whole.jpg"
+QUERY = "photos/pagoda/china-whole.jpg"
 
 
-def main(address: str) -> None:
-    """Search by a sample photo that is uploaded, and keep what the page shows."""
-    photo = Path(".demo/photos") / QUERY
+def keep(page: Page, name: str) -> None:
+    """What the page shows, as docs/NAME.jpg."""
+    page.wait_for_load_state("networkidle")
+    page.screenshot(path=Path(__file__).with_name(f"{name}.jpg"), type="jpeg", quality=82)
+
+
+def main(address: str, demo: Path) -> None:
+    """Search by a sample photo that is uploaded, on a desk; by words, on a phone in the dark."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"),
@@ -25,12 +30,16 @@ def main(address: str) -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
-        page.set_input_files("input[type=file]", photo)
-        page.get_by_text("Nearest pictures").wait_for()
-        page.wait_for_load_state("networkidle")
-        page.screenshot(path=Path(__file__).with_name("screenshot.jpg"), type="jpeg", quality=85)
+        page.set_input_files("input[type=file]", demo / QUERY)
+        page.locator(".chip.query").wait_for()
+        keep(page, "screenshot")
+        phone = browser.new_page(
+            viewport={"width": 390, "height": 780}, color_scheme="dark", has_touch=True, is_mobile=True
+        )
+        phone.goto(f"{address}/search?q=flower")
+        keep(phone, "screenshot-phone")
         browser.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], Path(sys.argv[2]))
