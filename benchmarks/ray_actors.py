@@ -107,6 +107,7 @@ class Watch:
     def __init__(self) -> None:
         self._seen: dict[int, float] = {}
         self._before: dict[int, float] = {}
+        self._own = 0.0  # what looking takes
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -121,13 +122,14 @@ class Watch:
         self._seen |= processor_times()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.1):
+        while not self._done.wait(0.2):
             self._seen |= processor_times()
+        self._own = time.thread_time()
 
     @property
     def seconds(self) -> float:
         """Used between the beginning and the end."""
-        return sum(used - self._before.get(pid, 0) for pid, used in self._seen.items())
+        return sum(used - self._before.get(pid, 0) for pid, used in self._seen.items()) - self._own
 
 
 def processor_times() -> dict[int, float]:

@@ -72,6 +72,7 @@ def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third(
     other.batches.clear()
     work.take([2, 3], [reading(candidates[2]), reading(candidates[3])])
     assert (give(work, other), give(work, other)) == ([0], [])
+    assert other.has_suspect
     other.batches.clear()
     work.died([0])
     assert give(work, other) == [1]

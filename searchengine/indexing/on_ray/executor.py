@@ -54,6 +54,7 @@ class RayExecutor:
         self._sent_model: SentModel | None = None
         self._computed: Computed | None = None
         self._failed_starts = 0
+        self._has_waited = False
 
     # -- Executor -----------------------------------------------------------------------------------------------------
 
@@ -146,7 +147,8 @@ class RayExecutor:
         if not waiting:
             return
         ready, _ = ray.wait(list(waiting), timeout=_PATIENCE)
-        if not ready and all(actor.starting for actor in self._actors):
+        if not ready and not self._has_waited and all(actor.starting for actor in self._actors):
+            self._has_waited = True
             self._progress.say("Waiting for Ray to start a worker: the machines are busy, or have too few processors.")
         for answer in ready:
             actor = waiting[answer]

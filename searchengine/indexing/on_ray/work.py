@@ -16,7 +16,10 @@ FATAL = 3  # workers that died while they read a file, and it is skipped
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """A worker as the driver knows it, and the batches it has been given, by the answers that are waited for."""
+    """A worker as the driver knows it, and the batches it has been given, by the answers that are waited for.
+
+    One that reads a suspect, a file during which a worker died, reads nothing else.
+    """
 
     handle: Any
     starting: Any  # the answer of ``prepare`` that is waited for; None once it is there
@@ -54,12 +57,11 @@ class Work:
 
     def hand_out(self, actor: Actor) -> list[int]:
         """The places of the next files for a worker; none if it has enough to do, or nothing may be handed out."""
-        if self._suspects:
-            actor.has_suspect = not actor.batches
-            return [] if actor.batches else [self._suspects.popleft()]
-        if len(actor.batches) >= AT_ONCE or (actor.has_suspect and actor.batches):
+        if len(actor.batches) >= (1 if actor.has_suspect or self._suspects else AT_ONCE):
             return []
-        actor.has_suspect = False
+        actor.has_suspect = bool(self._suspects)
+        if self._suspects:
+            return [self._suspects.popleft()]
         first, last = self._next, min(self._next + self._size, self._left + self._ahead, len(self.candidates))
         self._next = max(first, last)
         return [*range(first, last)]
