@@ -4,9 +4,10 @@
     python benchmarks/ray_actors.py --images 100 400 --rounds 5
 
 Each way indexes a small and a large folder by EfficientNet-Lite0, the quickest network, for which what Ray costs weighs
-most. What an image takes is the difference of the two, in wall time and in processor time of all processes; the rest is
-the start, of the actors and their models, in a Ray that runs already. "overhead" is how much more processor time an
-image takes than with threads, the median over the rounds: it depends less than wall time on what else runs.
+most. What an image takes is the difference of the two, in wall time and in processor time of this process and the
+actors; the rest is the start, of the actors and their models, in a Ray that runs already. "overhead" is how much more
+processor time an image takes than with threads, the median over the rounds: it depends less than wall time on what else
+runs. "daemons" is what Ray's own processes take meanwhile, of one processor.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Cost:
     wall: float
     processor: float
     start: float
+    daemons: float  # of one processor
 
 
 def main() -> None:
@@ -62,7 +64,7 @@ def main() -> None:
             costs = measure(Path(name), options.images, options.rounds)
     finally:
         ray.shutdown()
-    print(table(("way", "images/s", "per processor second", "start", "overhead", "load"), rows(costs)))
+    print(table(("way", "images/s", "per processor second", "start", "overhead", "daemons", "load"), rows(costs)))
 
 
 def measure(folder: Path, counts: tuple[int, int], rounds: int) -> dict[str, list[Cost]]:
@@ -83,7 +85,7 @@ def measure(folder: Path, counts: tuple[int, int], rounds: int) -> dict[str, lis
                 processors.append(watch.seconds)
             wall, processor = ((large - small) / (counts[1] - counts[0]) for small, large in (walls, processors))
             say(f"  {way}: {wall * 1e3:.1f} ms an image, {processor * 1e3:.1f} ms of the processors")
-            costs[way].append(Cost(wall, processor, walls[0] - counts[0] * wall))
+            costs[way].append(Cost(wall, processor, walls[0] - counts[0] * wall, watch.daemons / walls[1]))
     return costs
 
 
@@ -97,7 +99,8 @@ def rows(costs: dict[str, list[Cost]]) -> list[tuple[object, ...]]:
         pairs = zip(rounds, costs["threads"], strict=True)
         overhead = statistics.median(mine.processor / theirs.processor for mine, theirs in pairs) - 1
         rates = f"{1 / wall:.1f}", f"{1 / processor:.1f}"
-        lines.append((way, *rates, f"{start:.1f} s", f"**{overhead:+.0%}**", load_average()))
+        daemons = statistics.median(cost.daemons for cost in rounds)
+        lines.append((way, *rates, f"{start:.1f} s", f"**{overhead:+.0%}**", f"{daemons:.0%}", load_average()))
     return lines
 
 
@@ -105,8 +108,8 @@ class Watch:
     """Processor time of this process and all that descend from it, looked at now and then, because actors end."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, float] = {}
-        self._before: dict[int, float] = {}
+        self._seen: dict[tuple[int, bool], float] = {}
+        self._before: dict[tuple[int, bool], float] = {}
         self._own = 0.0  # what looking takes
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -128,12 +131,21 @@ class Watch:
 
     @property
     def seconds(self) -> float:
-        """Used between the beginning and the end."""
-        return sum(used - self._before.get(pid, 0) for pid, used in self._seen.items()) - self._own
+        """Used by this process and by actors between the beginning and the end."""
+        return self._used(daemons=False) - self._own
+
+    @property
+    def daemons(self) -> float:
+        """Used by Ray's own processes."""
+        return self._used(daemons=True)
+
+    def _used(self, *, daemons: bool) -> float:
+        seen = ((key, used) for key, used in self._seen.items() if key[1] == daemons)
+        return sum(used - self._before.get(key, 0) for key, used in seen)
 
 
-def processor_times() -> dict[int, float]:
-    """Process -> seconds, of this process and its descendants."""
+def processor_times() -> dict[tuple[int, bool], float]:
+    """(process, whether it is a daemon of Ray) -> seconds, of this process and its descendants."""
     parents: dict[int, int] = {}
     used: dict[int, float] = {}
     for entry in Path("/proc").iterdir():
@@ -145,7 +157,13 @@ def processor_times() -> dict[int, float]:
     ours = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
         ours |= more
-    return {pid: used[pid] for pid in ours if pid in used}
+    times: dict[tuple[int, bool], float] = {}
+    for pid in ours & used.keys():
+        with suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command:  # else it has ended
+                times[pid, pid != os.getpid() and not command.startswith(b"ray::Worker")] = used[pid]
+    return times
 
 
 if __name__ == "__main__":
