@@ -5,6 +5,7 @@ python -m tests.torture.ray_run IMAGES INDEX auto|ADDRESS
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -59,10 +60,8 @@ def run(photos: Path, index: Address, progress: Progress | None = None, seconds:
 
 
 if __name__ == "__main__":
-    images, index, address = sys.argv[1:]
+    images, index, address, pause = sys.argv[1:]
+    slowly = {"batch_size": 4, "commit_seconds": 0} if float(pause) else {}
     with Bar() as bar:
-        print(
-            run(
-                Path(images), Path(index), bar, seconds=0.05, ray=address, ray_actors=2, batch_size=4, commit_seconds=0
-            ).to_dict()
-        )
+        done = run(Path(images), Path(index), bar, float(pause), ray=address, ray_actors=2, **slowly)
+    print(json.dumps(done.to_dict()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 import shutil
 import signal
@@ -24,7 +24,6 @@ from searchengine.errors import ExtractorError, IndexingError, IndexNotFoundErro
 from searchengine.extractors import cache, extractor_from_spec
 from searchengine.index.storage import storage_of
 from searchengine.indexing import update_index
-from searchengine.progress import Quiet
 from tests.conftest import draw
 from tests.extractors.tiny import SPEC, put_tiny_model
 from tests.milvus import collection_of, server, stop_server
@@ -39,14 +38,6 @@ LOOPBACK = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
 }
-
-
-class Remarks(Quiet):
-    def __init__(self) -> None:
-        self.refused: dict[str, str] = {}
-
-    def skipped(self, path: str, reason: str) -> None:
-        self.refused[path] = reason
 
 
 @pytest.fixture(autouse=True)
@@ -85,24 +76,18 @@ def check_same(index: Path, other: Path, skipped: frozenset[str] = frozenset()) 
 
 
 @pytest.mark.torture
-def test_the_index_is_that_of_a_run_without_ray(
-    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_index_is_that_of_a_run_without_ray(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "local")
     killer = "31 killer.jpg"  # a worker that reads it dies, and those in its place
     (photos / killer).write_bytes((photos / "31.jpg").read_bytes() + KILLER)
-    remarks = Remarks()
-    done = run(photos, tmp_path / "ray", remarks, ray="auto", ray_actors=2)
-    assert (done.images, done.added, done.embedded, done.skipped) == (61, 61, 60, 2)
-    assert remarks.refused[killer].startswith("3 processes of Ray died while they read it.")
+    with running(photos, tmp_path / "ray", seconds=0) as process:
+        out, errors = process.communicate(timeout=500)
+    done = json.loads(out)
+    assert (done["images"], done["added"], done["embedded"], done["skipped"]) == (61, 61, 60, 2)
+    first, second = sorted(errors.splitlines())  # and nothing else is said
+    assert first.startswith(f"skipped '{killer}': 3 processes of Ray died while they read it.")
+    assert second.startswith("skipped 'no image.jpg': ")
     check_same(tmp_path / "ray", tmp_path / "local", skipped=frozenset({killer}))
-    draw(99).save(photos / "another.jpg")
-    (photos / killer).unlink()
-    for index, ray in (("ray", "auto"), ("local", None)):  # Ray again in the same process
-        more = run(photos, tmp_path / index, ray=ray)
-        assert (more.images, more.added, more.unchanged) == (62, 1, 61)
-    check_same(tmp_path / "ray", tmp_path / "local")
-    assert capfd.readouterr() == ("", "")
 
 
 # -- the longer ones --------------------------------------------------------------------------------------------------
@@ -118,9 +103,9 @@ def many(photos: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(photos: Path, index: Path, address: str = "auto") -> Iterator[subprocess.Popen[str]]:
-    """A run that takes its time, with its summary and messages."""
-    command = [sys.executable, "-m", "tests.torture.ray_run", str(photos), str(index), address]
+def running(photos: Path, index: Path, address: str = "auto", seconds: float = 0.05) -> Iterator[subprocess.Popen[str]]:
+    """A run in a process of its own, which prints its summary and says what it skips; by default it takes its time."""
+    command = [sys.executable, "-m", "tests.torture.ray_run", str(photos), str(index), address, str(seconds)]
     environment = {**os.environ, **(LOOPBACK if address != "auto" else {})}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -188,7 +173,7 @@ def two_nodes(cache_dir: Path) -> Iterator[tuple[str, int]]:
 def summary(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    done: dict[str, Any] = ast.literal_eval(out)
+    done: dict[str, Any] = json.loads(out)
     return done
 
 
@@ -233,6 +218,12 @@ def test_a_run_that_is_stopped_ends_its_workers_and_resumes(
     with running(many, tmp_path / "index") as process:
         assert summary(process)["added"] == 301 - done
     check_same(tmp_path / "index", tmp_path / "local")
+
+
+@pytest.mark.longest
+def test_two_runs_of_a_process(photos: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assert run(photos, tmp_path / name, ray="auto", ray_actors=1).added == 61
 
 
 @pytest.mark.longest
