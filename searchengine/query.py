@@ -39,6 +39,7 @@ _ORDER: Final = {START: 0, LIKED: 1, DISLIKED: 2}
 DEFAULT_K = 20
 
 _SMALLEST = 0.01  # side of a box
+_NOT_FETCHED = "That is an address. Pictures are not fetched from other sites: save it, and search by its file."
 ADDRESS = re.compile(r"(https?|ftp|data|file):", re.IGNORECASE)  # of what is not fetched
 
 
@@ -108,7 +109,7 @@ class Example:
     def __post_init__(self) -> None:
         if isinstance(self.source, str | os.PathLike):
             if ADDRESS.match(os.fspath(self.source)):
-                raise QueryError("Pictures are not fetched from other sites. Save the picture, and search by its file.")
+                raise QueryError(_NOT_FETCHED)
             object.__setattr__(self, "source", Path(self.source))
         if self.box == WHOLE:
             object.__setattr__(self, "box", None)
@@ -180,6 +181,8 @@ class Query:
         if self.rule == DEFAULT_RULE or not self.judged:
             object.__setattr__(self, "rule", None)
         object.__setattr__(self, "text", (self.text or "").strip() or None)
+        if self.text and ADDRESS.match(self.text) and not re.search(r"\s", self.text):
+            raise QueryError(_NOT_FETCHED)
 
     @classmethod
     def of(

@@ -9,6 +9,7 @@ import { listenForKeys } from "./keys.js";
 import { busyWhileLeaving } from "./notices.js";
 import { followLinks, stop } from "./pages.js";
 import { viewPhotos } from "./photos.js";
+import { showRecent } from "./recent.js";
 import { watchRun } from "./run.js";
 import { showTwins } from "./twins.js";
 
@@ -17,6 +18,7 @@ followLinks();
 takePictures(fillBar());
 listenToFilters();
 growGrids();
+showRecent();
 showTwins();
 copyOnClick();
 listenForKeys({ escape: stop });

@@ -1,6 +1,11 @@
-// A picture comes in by the chooser, by dropping it anywhere, or by pasting it.
+// A picture comes in by the chooser, the camera, by dropping it anywhere, or by pasting it.
 
-import { clearError, sayError } from "./notices.js";
+import { clearError, say, sayError } from "./notices.js";
+
+const LOOKS_LIKE_ADDRESS = /^\s*(https?|ftp|file|data|blob):\S+\s*$/i;
+const ADDRESS = "That is the address of a picture, which is not fetched from other sites. Save the picture and drop the file here.";
+const FOLDER = "That is a folder. Open it, and drop one of its pictures.";
+const FIELD = "input:not([type=file]), textarea";
 
 /** Calls `use(file)` for each picture that comes in. */
 export function takePictures(use) {
@@ -13,11 +18,12 @@ export function takePictures(use) {
   });
 
   document.addEventListener("paste", (event) => {
-    if (event.target.closest("input:not([type=file]), textarea")) return;
     const files = [...event.clipboardData.files];
-    if (!files.length) return;
+    const text = event.clipboardData.getData("text/plain");
+    const isWords = event.target.closest(FIELD) && text && !LOOKS_LIKE_ADDRESS.test(text); // they belong to the field
+    if (isWords || !(files.length || LOOKS_LIKE_ADDRESS.test(text))) return;
     event.preventDefault();
-    useOne(files, use);
+    useFirst(files, use, ADDRESS);
   });
 
   let depth = 0; // enter and leave come for every element on the way
@@ -25,45 +31,47 @@ export function takePictures(use) {
   let isOurs = false; // a picture or link of this very page is dragged
   addEventListener("dragstart", () => (isOurs = true));
   addEventListener("dragend", () => (isOurs = false));
-  const carriesPicture = (event) => {
-    const kinds = event.dataTransfer?.types ?? [];
-    if (kinds.includes("Files")) return true;
-    // From another page a picture may come as its address, without a file: the browser would leave for it.
-    return !isOurs && kinds.includes("text/uri-list") && !event.target.closest?.("input, textarea");
-  };
+  // From another page a picture may come as its address, without a file: the browser would leave for it.
+  const isForUs = ({ dataTransfer, target }) =>
+    !isOurs && (dataTransfer?.types.includes("Files") || (dataTransfer?.types.length > 0 && !target.closest?.(FIELD)));
 
   addEventListener("dragenter", (event) => {
-    if (!carriesPicture(event)) return;
+    if (!isForUs(event)) return;
     event.preventDefault();
     depth += 1;
     dragging(true);
   });
   addEventListener("dragover", (event) => {
-    if (!carriesPicture(event)) return;
+    if (!isForUs(event)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "copy";
   });
   addEventListener("dragleave", (event) => {
-    if (!carriesPicture(event)) return;
+    if (!isForUs(event)) return;
     depth = Math.max(0, depth - 1);
     dragging(depth > 0);
   });
   addEventListener("drop", (event) => {
     depth = 0;
     dragging(false);
-    if (!carriesPicture(event)) return;
+    if (!isForUs(event)) return;
     event.preventDefault();
-    useOne([...event.dataTransfer.files], use);
+    const items = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
+    const files = items.filter((item) => !item.webkitGetAsEntry()?.isDirectory).map((item) => item.getAsFile());
+    useFirst(files, use, items.length ? FOLDER : isAddress(event.dataTransfer) ? ADDRESS : "That was no picture. Drop a picture file.");
   });
 }
 
-function useOne(files, use) {
+const isAddress = (data) => data.types.includes("text/uri-list") || LOOKS_LIKE_ADDRESS.test(data.getData("text/plain"));
+
+/** Uses the first of the files, a picture where there is any; `otherwise` says what came where none did. */
+function useFirst(files, use, otherwise) {
   clearError();
-  if (!files.length) {
-    sayError("That was no file. Drop a picture file, or copy the picture itself and paste it.");
-  } else if (files.length > 1) {
-    sayError("More than one picture came at once. Search by one picture at a time.");
-  } else {
-    use(files[0]);
+  const file = files.find(({ type }) => type.startsWith("image/")) ?? files[0];
+  if (!file) {
+    sayError(otherwise);
+    return;
   }
+  if (files.length > 1) say(`${files.length} files came at once: this searches by ${file.name}.`);
+  use(file);
 }

@@ -34,7 +34,7 @@ export function clearError() {
 export function say(message) {
   clearTimeout(fading);
   toast.textContent = message;
-  fading = setTimeout(() => (toast.textContent = ""), 2600);
+  fading = setTimeout(() => (toast.textContent = ""), 1500 + 50 * message.length);
 }
 
 /** The line at the top shows for as long as anything is under way; `what` tells it from the others. */

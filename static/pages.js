@@ -1,13 +1,15 @@
 // Every change of the page goes through here: an address is fetched, put in place, and made a step of the history.
 // The address of an upload is answered by sending the file that the browser has kept.
 
-import { clearError, sayError, setBusy } from "./notices.js";
+import { clearError, say, sayError, setBusy } from "./notices.js";
 import { file as keptFile, keep as keepFile } from "./uploads.js";
 
 /** An answer that is no page to show; its message is for people. */
 export class Refusal extends Error {}
 
 const OURS = /\/(search|compare)?$/; // pages whose scripts are those of every page
+const NOT_STORED =
+  "This browser stores no pictures here, as in a private window, or its storage is full: your picture stays until you leave this page";
 const MOST = 24; // views that are held, so that Back shows them at once
 const views = new Map();
 const us = Math.random().toString(36); // the history outlives a document: other steps are not ours to show
@@ -110,7 +112,7 @@ function addressOf(page, address, file) {
   const chip = page.querySelector(".chip.query[data-key]");
   const named = new URL(address, location);
   named.searchParams.set("upload", chip.dataset.key);
-  keepFile(chip.dataset.key, file, chip.querySelector("img")?.src);
+  keepFile(chip.dataset.key, file, chip.querySelector("img")?.src).then((isStored) => isStored || say(NOT_STORED));
   return named;
 }
 
@@ -137,12 +139,12 @@ function keepView() {
 }
 
 function showPage(page, address, { top, replace }) {
+  keepView();
   if (!replace) {
     for (const view of views.keys()) if (view > shown) views.delete(view); // Forward no longer leads there
-    keepView();
     history.replaceState({ us, view: shown }, ""); // a step within the page, as to #main, does not say whose it is
-    shown = last += 1;
   }
+  shown = last += 1; // of its own where it takes the place of another, too: Back and Forward tell the two apart
   history[replace ? "replaceState" : "pushState"]({ us, view: shown }, "", address);
   const { main, header } = parts(page);
   mount({ main: document.adoptNode(main), header: document.adoptNode(header), title: page.title, top });
@@ -173,7 +175,7 @@ const isPlain = (event) =>
 
 /** Links and forms that lead to pages of ours change this one; Back and Forward bring views again. */
 export function followLinks() {
-  history.replaceState({ us, view: shown }, "");
+  history.replaceState({ ...history.state, us, view: shown }, "");
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href]");
     if (!link || !isPlain(event) || link.target || link.hasAttribute("download") || !canShow(link)) return;
@@ -197,10 +199,15 @@ export function followLinks() {
       shown = state.view;
       mount(view);
     } else if (canShow(location)) {
-      go(location.href, { replace: true });
+      go(location.href, { replace: true, top: state?.top });
     } else {
       location.reload();
     }
+  });
+  addEventListener("scrollend", () => {
+    // Of other pages the browser knows how far down they were; this one is empty when it is reloaded.
+    const isUpload = document.querySelector(".chip.query[data-key]") && !document.querySelector("[data-upload]");
+    if (isUpload) history.replaceState({ ...history.state, top: scrollY }, "");
   });
   sendWaiting();
   document.addEventListener("page:shown", sendWaiting);
@@ -260,8 +267,9 @@ function focusPlace() {
 async function sendWaiting() {
   const waiting = document.querySelector("[data-upload]");
   if (!waiting) return;
+  const top = history.state?.top;
   const isOurs = await keptFile(waiting.dataset.upload);
   if (!waiting.isConnected) return;
-  if (isOurs) go(location.href, { replace: true });
+  if (isOurs) go(location.href, { replace: true, top });
   else for (const part of waiting.children) part.classList.remove("unscripted");
 }

@@ -172,6 +172,7 @@ def test_addresses_are_not_fetched(address: str) -> None:
     for ask in (
         lambda: Query.of(address),
         lambda: query_from_url({"id": [address]}),
+        lambda: query_from_url({"q": [address]}),
         lambda: query_from_json({"examples": [{"image": address}]}),
         lambda: parsed([address]),
         lambda: parsed(["--like", address]),

@@ -1,0 +1,69 @@
+// What was searched by before, under the bar: pictures and words, which stay in this browser.
+
+import { say } from "./notices.js";
+import { clear, noteWords, recent } from "./uploads.js";
+
+const SHOWN = 12;
+
+/** Notes the words that are searched by, and shows what there was when the field of the bar has the focus. */
+export function showRecent() {
+  const note = () => {
+    const words = /\/search$/.test(location.pathname) && new URLSearchParams(location.search).get("q");
+    if (words) noteWords(words);
+  };
+  note();
+  document.addEventListener("page:shown", note);
+  document.addEventListener("focusin", ({ target }) => {
+    if (target.matches?.("#bar [name=q]")) open(target);
+    else if (!target.closest?.("#bar")) close();
+  });
+  document.addEventListener("pointerdown", ({ target }) => target.closest?.("#bar") || close());
+  document.addEventListener("keydown", ({ key }) => key === "Escape" && close());
+  document.addEventListener("input", ({ target }) => target.matches("#bar [name=q]") && close());
+}
+
+function close() {
+  document.getElementById("recent")?.remove();
+}
+
+async function open(field) {
+  const searches = (await recent()).slice(0, SHOWN);
+  if (!searches.length || document.activeElement !== field) return;
+  close();
+  const strip = document.createElement("div");
+  strip.id = "recent";
+  strip.setAttribute("role", "group");
+  strip.setAttribute("aria-label", "Recent searches");
+  strip.append(...searches.map((search) => linkTo(search, field.form.action)), clearButton(field));
+  field.form.append(strip);
+}
+
+function linkTo({ key, name, picture, words }, action) {
+  const link = document.createElement("a");
+  const address = new URL(action);
+  if (words) address.searchParams.set("q", words);
+  else address.searchParams.set("upload", key);
+  link.href = address;
+  if (words) {
+    link.textContent = words;
+  } else {
+    const image = new Image(48, 48);
+    image.alt = link.title = name;
+    image.src = picture;
+    link.append(image);
+  }
+  return link;
+}
+
+function clearButton(field) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Clear";
+  button.addEventListener("click", async () => {
+    await clear();
+    field.focus();
+    close();
+    say("This browser has forgotten your recent searches and pictures");
+  });
+  return button;
+}
