@@ -201,6 +201,7 @@ def _trained_and_filled(state: State, sample: _Sample, factory: str, progress: P
         components, ivf = faiss.downcast_VectorTransform(index.chain.at(0)), faiss.downcast_index(index.index)
         components.train(state.rows[_spread(seen, _TRAINING_VALUES // dimension)])
         reduce = components.apply
+    ivf.cp.min_points_per_centroid = 1  # or FAISS prints a warning for a small index
     chosen = _spread(seen, min(_PER_LIST * ivf.nlist, _TRAINING_VALUES // ivf.d))
     ivf.train(np.concatenate([reduce(state.rows[rows]) for rows in _blocks(chosen, dimension)]))
     index.is_trained = True
