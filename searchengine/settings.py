@@ -165,11 +165,11 @@ class Settings(BaseModel):
 
         return Path(platformdirs.user_cache_dir("searchengine", appauthor=False))
 
-    def environment(self) -> dict[str, str]:
-        """The settings as environment variables, for a program that is started."""
+    def environment(self, *, secrets: bool = True) -> dict[str, str]:
+        """The settings as environment variables, for a program that is started; to be shown, without ``secrets``."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         values["index_dir"] = os.pathsep.join(map(str, self.index_dir))
-        if self.milvus_token is not None:
+        if self.milvus_token is not None and secrets:
             values["milvus_token"] = self.milvus_token.get_secret_value()
         return {variable(name): str(value) for name, value in values.items() if value is not None}
 

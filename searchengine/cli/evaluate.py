@@ -15,6 +15,7 @@ from searchengine.address import Address, name_of
 from searchengine.cli.options import (
     COUNT,
     ENGINE,
+    MILVUS,
     PATH,
     choice,
     json_flag,
@@ -46,7 +47,7 @@ docs/EVALUATION.md says what each number means.
 
 
 @verb("evaluate", "measure how good the answers are, by labels", _EXAMPLES)
-@settings_options(*ENGINE, several=True)
+@settings_options(*ENGINE, *MILVUS, several=True)
 @option("--queries", metavar="DIR", type=PATH, help="use these images as queries, in a folder for each label")
 @options(
     "--metric",

@@ -14,6 +14,7 @@ from searchengine.address import folder_of
 from searchengine.cli.options import (
     COUNT,
     INDEX,
+    MILVUS,
     PATH,
     choice,
     flag,
@@ -113,7 +114,7 @@ def import_(
 @verb(
     "export", "write the features of an index to a file", "`searchengine import` reads each format back, bit for bit."
 )
-@settings_options(*INDEX)
+@settings_options(*INDEX, *MILVUS)
 @option("--out", metavar="FILE", type=PATH, required=True, help="FILE.npz, FILE.parquet or FILE.csv")
 @json_flag
 def export(settings: Settings, out: Path, as_json: bool) -> int:

@@ -12,6 +12,8 @@ import click
 from searchengine.address import folder_of
 from searchengine.cli.options import (
     COUNT,
+    MILVUS,
+    NEW_IN_MILVUS,
     PATH,
     RAY,
     choice,
@@ -119,7 +121,7 @@ _WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or wh
 )
 @flag("--relocate", section=_RUN, help="the folders of the index have moved to these places")
 @flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
-@settings_options(*RAY, "index_dir", "precision", "runtime", "ann")
+@settings_options(*RAY, *MILVUS, *NEW_IN_MILVUS, "index_dir", "precision", "runtime", "ann")
 @json_flag
 def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: bool, **flags: Any) -> int:
     """Make an index of one or more folders of images, or bring it up to date.

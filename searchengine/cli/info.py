@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.options import TEXT, flag, json_flag, settings_options, verb
+from searchengine.cli.options import MILVUS, TEXT, flag, json_flag, settings_options, verb
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @verb("info", "describe an index")
-@settings_options("index_dir")
+@settings_options("index_dir", *MILVUS)
 @flag("--skipped", "show_skipped", help="list the files that could not be used, and why")
 @json_flag
 def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
@@ -96,7 +96,7 @@ def config(as_json: bool) -> int:
     from searchengine.settings import load_settings, origins, variable
 
     settings = load_settings()
-    texts = settings.environment()
+    texts = settings.environment(secrets=False)
     if as_json:
         values = {name: getattr(settings, name) for name in type(settings).model_fields}
         print_json(

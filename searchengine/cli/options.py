@@ -24,6 +24,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
 PRECISIONS = ("auto", "float32", "bfloat16")  # as settings.Precision and Runtime, which would load Pydantic for --help
+CONSISTENCIES = ("strong", "bounded", "session", "eventually")
+VECTOR_INDEXES = ("HNSW", "IVF_FLAT", "IVF_SQ8", "DISKANN", "FLAT", "AUTOINDEX")
 RUNTIMES = ("auto", "openvino", "keras")
 APPROXIMATE = ("auto", "off", "on")
 POOLINGS = ("none", "avg", "max", "gem")
@@ -276,6 +278,7 @@ def filter_options(function: Callable[..., int]) -> Callable[..., int]:
     return function
 
 
+_MILVUS = "Milvus (of --index-dir milvus://HOST:PORT/COLLECTION; with the extra `milvus`)"
 _RAY = "Several processes, on one machine or on many (with the extra `ray`)"
 _SETTINGS: dict[str, Decorator[Any]] = {
     "index_dir": option(
@@ -335,6 +338,42 @@ _SETTINGS: dict[str, Decorator[Any]] = {
         help="quick, approximate search (FAISS): auto: where an exact search would take longer than 50 ms; on: always; "
         "off: never (default: $SEARCHENGINE_ANN, or auto)",
     ),
+    "milvus_token": option(
+        "--milvus-token",
+        section=_MILVUS,
+        metavar="TOKEN",
+        help="USER:PASSWORD or an API key (better in $SEARCHENGINE_MILVUS_TOKEN, where other users do not see it)",
+    ),
+    "milvus_tls": flag("--milvus-tls", section=_MILVUS, help="encrypt the connection"),
+    "milvus_timeout": option(
+        "--milvus-timeout",
+        section=_MILVUS,
+        metavar="SECONDS",
+        type=FRACTION,
+        help="how long an answer may take before a page says that Milvus is away (default: 10)",
+    ),
+    "milvus_consistency": option(
+        "--milvus-consistency",
+        section=_MILVUS,
+        type=choice(*CONSISTENCIES),
+        help="how new what is read must be: strong waits for all that was written, a fifth of a second each time "
+        "(default: bounded)",
+    ),
+    "milvus_index_type": option(
+        "--milvus-index-type",
+        section=_MILVUS,
+        type=choice(*VECTOR_INDEXES),
+        help="of a new collection (default: HNSW, the quickest, in memory; IVF_SQ8 takes a quarter of it; FLAT is "
+        "exact)",
+    ),
+    "milvus_partitions": option(
+        "--milvus-partitions",
+        section=_MILVUS,
+        metavar="N",
+        type=COUNT,
+        help="of a new collection, by image folder: searches within one of several image folders read less (default: "
+        "none)",
+    ),
     "bind": option(
         "--host", "bind", metavar="HOST", help="address to listen on (default: $BIND, or this machine only)"
     ),
@@ -357,6 +396,8 @@ _INDEX_DIRS = options(
     "them separated by "
     f"{os.pathsep!r}, or ./index)",
 )
+MILVUS = ("milvus_token", "milvus_tls", "milvus_timeout", "milvus_consistency")  # how it is spoken to
+NEW_IN_MILVUS = ("milvus_index_type", "milvus_partitions")
 RAY = ("ray", "ray_actors", "ray_cpus", "ray_gpus", "ray_store_mb")
 INDEX = ("index_dir", "images_dir")  # what opens an index
 ENGINE = (*INDEX, "precision", "runtime")  # and the model of its extractor

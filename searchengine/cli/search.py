@@ -13,6 +13,7 @@ import click
 from searchengine.cli.options import (
     ENGINE,
     ID,
+    MILVUS,
     PATH,
     flag,
     json_flag,
@@ -97,7 +98,7 @@ examples:
 @flag(
     "--vote", help="let the labels of the k nearest images vote, the query itself left out: each label with its share"
 )
-@settings_options(*ENGINE)
+@settings_options(*ENGINE, *MILVUS)
 @json_flag
 def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> int:
     """Find the images of an index that look like a given one, or that show what words say."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from searchengine.cli.index import summarize
-from searchengine.cli.options import COUNT, PATH, option, settings_options, verb
+from searchengine.cli.options import COUNT, MILVUS, PATH, option, settings_options, verb
 from searchengine.cli.output import print_note, print_result
 from searchengine.errors import IndexingError, IndexNotFoundError, SearchEngineError
 
@@ -30,7 +30,9 @@ _DEMO_MODEL = "efficientnet-lite0"
 
 
 @verb("serve", "serve the search page", _SERVE)
-@settings_options("index_dir", "images_dir", "bind", "port", "threads", "keep_location", several=True, only=False)
+@settings_options(
+    "index_dir", "images_dir", "bind", "port", "threads", "keep_location", *MILVUS, several=True, only=False
+)
 def serve(settings: Settings) -> int:
     """Serve the search page with gunicorn: one process that holds the model, and a few threads."""
     become_server(settings)

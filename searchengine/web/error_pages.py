@@ -13,6 +13,7 @@ from searchengine.errors import (
     DamagedImageError,
     FileGoneError,
     ImageTooLargeError,
+    IndexUnavailableError,
     NotAnImageError,
     QueryError,
     SearchEngineError,
@@ -26,6 +27,8 @@ from searchengine.web.uploads import drain, too_many_bytes
 
 # A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.
 _DRAIN_TIMES = 8
+
+_RETRY_SECONDS = "10"  # after which a server that was away may be back
 
 _STATUS: list[tuple[type[SearchEngineError], HTTPStatus]] = [
     (UnknownImageError, HTTPStatus.NOT_FOUND),
@@ -70,7 +73,10 @@ def handle_errors(app: Flask, settings: Settings) -> None:
                 title = "Its file is gone" if kind is FileGoneError else None
                 return _error_response(str(error), status, title)
         current_app.logger.error("%s", error)
-        return _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+        response = _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+        if isinstance(error, IndexUnavailableError):
+            response.headers["Retry-After"] = _RETRY_SECONDS
+        return response
 
     @app.errorhandler(OSError)
     def unusable_file(error: OSError) -> Response:

@@ -26,17 +26,20 @@ Said = pytest.CaptureFixture[str]
 
 _FILTER = "--label --folder --after --before --format --camera --min-width --max-width --min-height --max-height --ids "
 _QUERY = "--box --like --dislike --rule -k --k --cursor --distinct --copies --metric "
+_MILVUS = "--milvus-token --milvus-tls --milvus-timeout --milvus-consistency "
 _ENGINE = "--index-dir --images-dir --precision --runtime --json "
 PROMISED = {
     "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
     "--scaled-decoding --metric --batch-size --rebuild --prune --prune-all --relocate --strict "
     "--no-default-excludes --follow-links --check-content "
-    "--index-dir --precision --runtime --ann --ray --ray-actors --ray-cpus --ray-gpus --ray-store-mb --json",
-    "search": _ENGINE + _QUERY + _FILTER + "--id --vector --text --vote",
+    "--index-dir --precision --runtime --ann --ray --ray-actors --ray-cpus --ray-gpus --ray-store-mb --json "
+    + _MILVUS
+    + "--milvus-index-type --milvus-partitions",
+    "search": _ENGINE + _MILVUS + _QUERY + _FILTER + "--id --vector --text --vote",
     "words": "--index-dir --images-dir --install --json",
     "tags": "--index-dir --images-dir --json",
     "neighbours": "--index-dir --images-dir --out -k --k --metric --format --pictures --json",
-    "evaluate": _ENGINE + "--queries --metric --recall-at --report --seed",
+    "evaluate": _ENGINE + _MILVUS + "--queries --metric --recall-at --report --seed",
     "classify": _ENGINE + "--id --fit --method -k --k",
     "recommend": _ENGINE + _QUERY + _FILTER + "--query --text",
     "train": "--out --labels --exclude --backbone --model --layer --pooling --weights --preprocessing --input-size "
@@ -45,11 +48,11 @@ PROMISED = {
     "map": "--index-dir --images-dir --perplexity --iterations --seed --rebuild --png --json",
     "cluster": "--index-dir --images-dir -k --k --threshold --seed --out --json",
     "import": "--index-dir --features --ids --labels --paths --images --name --normalize --metric --append --json",
-    "export": "--index-dir --images-dir --out --json",
+    "export": _MILVUS + "--index-dir --images-dir --out --json",
     "download": "--to --no-labels --archive --keep --classes --images --split --json",
-    "serve": "--index-dir --images-dir --host --port --threads --keep-location",
+    "serve": _MILVUS + "--index-dir --images-dir --host --port --threads --keep-location",
     "prepare": "--index-dir --weights --precision --runtime",
-    "info": "--index-dir --skipped --json",
+    "info": _MILVUS + "--index-dir --skipped --json",
     "ann": "--index-dir --remove --json",
     "verify": "--index-dir --json",
     "config": "--json",

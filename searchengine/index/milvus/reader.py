@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike, score
 from searchengine.index.milvus import schema
-from searchengine.index.milvus.connection import MOST_ROWS, Connection, Row
+from searchengine.index.milvus.connection import MOST_ROWS, STRONG, Connection, Row
 from searchengine.index.milvus.expressions import expression, text
 from searchengine.index.milvus.lease import is_held
 from searchengine.index.milvus.schema import FEATURE, RECORD, SPREAD_BITS, About, record_of
@@ -35,6 +36,7 @@ SCANNED = 20_000  # images that are compared one by one, where Milvus cannot ran
 COUNTED = 100_000  # images whose facets are counted
 STATE_BYTES = 4 * 10**9  # of features that are brought into memory
 _OURS = {"L2": EUCLIDEAN, "COSINE": COSINE, "IP": INNER_PRODUCT}
+_KEPT = 0.1  # seconds for which what is known of the whole is not asked for again
 _MORE = 16  # candidates beyond those wanted
 _EFFORT = 256  # of a search in HNSW, at least
 _LISTS = 64  # that a search in IVF reads
@@ -53,6 +55,7 @@ class MilvusIndex(Index):
         self._lock = threading.Lock()
         self._counted: columns.Columns | None = None
         self._state: State | None = None
+        self._latest_about: tuple[float, About] | None = None
         self._seen: dict[tuple[str, int, object], int] = {}
 
     # -- search -----------------------------------------------------------------------------------------------------
@@ -389,11 +392,16 @@ class MilvusIndex(Index):
     # -- questions ----------------------------------------------------------------------------------------------------
 
     def _about(self) -> About:
-        """The whole as it stands now; IndexNotFoundError."""
-        found = self._connection.about()
+        """The whole as it stands now, or did a moment ago; IndexNotFoundError."""
+        kept = self._latest_about
+        if kept is not None and time.monotonic() - kept[0] < _KEPT and self._connection.consistency != STRONG:
+            return kept[1]
+        asked, found = time.monotonic(), self._connection.about()
         if found is None:
             raise self._connection.missing()
-        return About.from_text(found, self.address)
+        about = About.from_text(found, self.address)
+        self._latest_about = (asked, about)
+        return about
 
     def _number(self, about: About) -> int:
         """A number of this process for what the index holds; a collection that was made again has another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,7 @@ from searchengine.progress import Say
 
 _PATIENCE = 600.0  # seconds that a run waits for a server that is away
 _TIMEOUT = 60.0  # seconds that a write may take
+_SETTLES = 0.25  # seconds; more than readers keep what they know of the whole
 _ROWS_AT_ONCE = 1000  # that are read to be written again
 
 
@@ -306,6 +308,7 @@ class MilvusWriter(Writer):
 
     def _delete(self, places: Sequence[int]) -> None:
         if places:
+            time.sleep(_SETTLES)  # readers that have begun with the commit before are done, but for slow ones
             self._connection.delete(places)
             self._connection.count("place < 0")  # wait until the servers that read know of it
 
