@@ -59,6 +59,7 @@ class MilvusWriter(Writer):
             self._stored: dict[int, _Stored] = {}
             self._at: dict[tuple[int | None, bytes], int] = {}
             self._of_content: dict[bytes, int] = {}
+            self._skipped: set[Place] = set()
             self._recover()
         except BaseException:
             self.close()
@@ -111,6 +112,7 @@ class MilvusWriter(Writer):
         if text is not None:
             self._about = About.from_text(text, self.address)
         self._drop_uncommitted()
+        self._skipped = set(self.skipped())
         superseded = []
         fields = ("id", "born", "root", "path", "raw", "content", "norm2", "facts")
         rows = self._connection.each_row("place >= 0", fields)
@@ -220,6 +222,7 @@ class MilvusWriter(Writer):
             self._drop_uncommitted()
             raise
         found = {(image.root, image.path) for image in batch.stored} | {(each.root, each.path) for each in batch.seen}
+        self._skipped |= {(file.root, file.path) for file in batch.skipped}
         self._connection.put_about(
             {schema.skipped_key(file.root, file.path): schema.skipped_text(file) for file in batch.skipped}
         )
@@ -313,9 +316,10 @@ class MilvusWriter(Writer):
             self._connection.count("place < 0")  # wait until the servers that read know of it
 
     def _delete_skipped(self, files: Iterable[Place]) -> None:
-        keys = [schema.skipped_key(*file) for file in files]
-        if keys:
-            self._connection.delete_about(keys)
+        gone = self._skipped.intersection(files)
+        if gone:
+            self._connection.delete_about([schema.skipped_key(*file) for file in gone])
+            self._skipped -= gone
             self._connection.about()  # likewise
 
     def _rows(self, places: Sequence[int]) -> list[Row]:

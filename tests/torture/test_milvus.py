@@ -1,0 +1,161 @@
+"""Milvus: a real server is killed and started again in the middle of a run and of serving; runs are killed, too."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from searchengine.address import AnyAddress, MilvusAddress
+from searchengine.engine import open_index
+from searchengine.errors import IndexLockedError, IndexUnavailableError
+from searchengine.index.filters import Filter
+from searchengine.index.milvus import MilvusWriter
+from searchengine.indexing import update_index
+from searchengine.web import create_app
+from tests.fakes import FakeExtractor
+from tests.milvus import MilvusServer, server, stop_server
+from tests.torture.conftest import sizes
+from tests.torture.photographs import png, write
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.torture
+
+
+@pytest.fixture(scope="module")
+def milvus() -> Iterator[MilvusServer]:
+    yield server()
+    stop_server()
+
+
+class Interrupting(FakeExtractor):
+    """Kills the server before its second batch is embedded, and starts it again while the run goes on."""
+
+    def __init__(self, milvus: MilvusServer) -> None:
+        super().__init__()
+        self.milvus = milvus
+        self.starting: threading.Thread | None = None
+
+    def embed(self, images: Any) -> NDArray[np.float32]:
+        if self.embedded and self.starting is None:
+            self.milvus.kill()
+            self.starting = threading.Thread(target=self.milvus.start)
+            self.starting.start()
+        return super().embed(images)
+
+
+def contents(address: AnyAddress) -> dict[str, tuple[Any, ...]]:
+    """All that an index says of its images, by path."""
+    index = open_index(address)
+    try:
+        state = index.state()
+        records = index.records(state.ids.tolist())
+        assert len({record.path for record in records}) == len(records) == len(index) == index.count(Filter(ids=None))
+        return {
+            record.path: (record.labels, record.size, record.content_hash, record.colour, row.tobytes())
+            for record, row in zip(records, state.rows[state.live], strict=True)
+        }
+    finally:
+        index.close()
+
+
+def nearest(address: AnyAddress, path: str, **choices: Any) -> list[tuple[str, float]]:
+    """What is near to an image, and how near."""
+    index = open_index(address)
+    try:
+        (image,) = [record for record in index.page(n=1000) if record.path == path]
+        return [(hit.path, hit.distance) for hit in index.search(index.feature(image.id), 12, **choices)[0]]
+    finally:
+        index.close()
+
+
+def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: Path) -> None:
+    photos, local = write(tmp_path / "photos", range(60)), tmp_path / "local"
+    address = milvus.address("killed", timeout=2.0)
+    interrupting = Interrupting(milvus)
+    done = update_index(photos, address, extractor=interrupting, batch_size=20)
+    assert interrupting.starting is not None
+    interrupting.starting.join()
+    assert (done.added, done.embedded, interrupting.embedded) == (60, 60, 60)
+    update_index(photos, local, extractor=FakeExtractor())
+    assert contents(address) == contents(local)
+    some = next(iter(contents(local)))
+    for choices in ({}, {"metric": "manhattan"}, {"filter": Filter(labels=("label1",))}):
+        assert nearest(address, some, **choices) == nearest(local, some, **choices)
+
+    # served, and the server goes and comes back
+    app = create_app({"index_dir": address, "milvus_timeout": 2.0, "TESTING": True})
+    client = app.test_client()
+    assert client.get("/").status_code == client.get("/search?id=7").status_code == 200
+    milvus.kill()
+    away = client.get("/search?id=7")
+    assert (away.status_code, away.headers["Retry-After"]) == (503, "10")
+    assert "does not answer" in away.text
+    milvus.start()
+    wait_until(lambda: client.get("/search?id=7").status_code == 200)
+
+    # what has changed in the folder
+    files = sorted(photos.rglob("*.png"))
+    files[0].unlink()
+    files[1].rename(photos / "moved.png")
+    files[2].write_bytes(png(777))
+    write(photos, [800, 801])
+    (photos / "broken.jpg").write_bytes(b"broken")
+    summaries = [update_index(photos, place, extractor=FakeExtractor()).to_dict() for place in (address, local)]
+    assert {**summaries[0], "seconds": 0} == {**summaries[1], "seconds": 0}
+    assert contents(address) == contents(local)
+    assert client.get("/search?id=7").status_code == 200
+
+
+@pytest.mark.longest
+@pytest.mark.parametrize("kills", sizes("TORTURE_MILVUS_KILLS", 3, 30))
+def test_runs_that_are_killed_are_resumed(milvus: MilvusServer, tmp_path: Path, kills: int) -> None:
+    photos, local, address = write(tmp_path / "photos", range(200)), tmp_path / "local", milvus.address("resumed")
+    command = [sys.executable, "-m", "tests.torture.fake_run", str(photos), str(address)]
+    chance = random.Random(7)
+    for _ in range(kills):
+        run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(1.0, 8.0))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        if chance.random() < 0.5:
+            write(photos, [chance.randrange(300, 900)])
+    assert subprocess.run(command, check=False).returncode == 0
+    update_index(photos, local, extractor=FakeExtractor())
+    assert contents(address) == contents(local)
+    shutil.rmtree(tmp_path / "photos" / "label1")
+    for place in (address, local):
+        update_index(photos, place, extractor=FakeExtractor(), prune=True)
+    assert contents(address) == contents(local)
+
+
+@pytest.mark.longest
+def test_two_runs_do_not_write_at_once(milvus: MilvusServer, tmp_path: Path) -> None:
+    photos, address = write(tmp_path / "photos", range(20)), milvus.address("twice")
+    update_index(photos, address, extractor=FakeExtractor())
+    writer = MilvusWriter.open(address)  # as from another machine: it does not hold the lock of this one
+    try:
+        with pytest.raises(IndexLockedError, match="Another run is writing"):
+            update_index(photos, address, extractor=FakeExtractor())
+    finally:
+        writer.close()
+    assert update_index(photos, address, extractor=FakeExtractor()).unchanged == 20
+
+
+@pytest.mark.longest
+def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    nowhere = MilvusAddress("127.0.0.1", 9, "none")
+    index = open_index(nowhere)
+    with pytest.raises(IndexUnavailableError, match="does not answer"):
+        len(index)
