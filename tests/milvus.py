@@ -12,7 +12,6 @@ import importlib.util
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -28,39 +27,59 @@ from searchengine.address import MilvusAddress, MilvusOptions
 _STARTS = 120  # s, on a machine that has much else to do
 
 
+_PREPARE = """
+import milvus, sys
+server = milvus.default_server
+server.config.extra_configs["common.session.ttl"] = 5
+server.config.update(data_dir=sys.argv[1], proxy_port=int(sys.argv[2]))
+server.config.resolve()
+milvus._initialize_data_files(server.config.base_data_dir)
+"""  # by default, what a killed server was in charge of stays with it for half a minute
+
+
 class MilvusServer:
-    """One server with its data in a folder. Kill it, start it again: what was written is there."""
+    """One server with its data in a folder. Kill it, start it again: what was written is there.
+
+    The package writes the configuration and unpacks the program, which is started here: the package itself would
+    listen at the port for a moment to see whether it is free, and then take another if a client called meanwhile.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = _free_port()
-        self._launcher: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        subprocess.run([sys.executable, "-c", _PREPARE, str(folder), str(self.port)], check=True)
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers; now and then the server crashes as it starts, and is started again."""
-        # by default, what a killed server was in charge of stays with it for half a minute
-        command = [sys.executable, "-c", "import milvus; milvus.main()", "--data", str(self.folder)]
-        command += ["--proxy-port", str(self.port), "--extra-config", "common.session.ttl=5"]
+        """Start it, and wait until it answers; where a port is still taken, the server ends, and is started again."""
         end = time.monotonic() + _STARTS
+        environment = {
+            **os.environ,
+            "DEPLOY_MODE": "STANDALONE",
+            "METRICS_PORT": str(_free_port()),
+            "MILVUS_RUN_DIR": str(self.folder / "run"),
+            "LD_LIBRARY_PATH": str(self.folder / "bin"),
+        }
+        command = [str(self.folder / "bin" / "milvus"), "run", "standalone"]
         while not self._answers():
             assert time.monotonic() < end, self._log()
-            if self._launcher is None or self._has_failed():
-                self.kill()
-                with (self.folder / "launcher.log").open("ab") as log:
-                    self._launcher = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            if self._process is None or self._process.poll() is not None:
+                with (self.folder / "server.log").open("ab") as log:
+                    self._process = subprocess.Popen(
+                        command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+                    )
             time.sleep(0.2)
 
-    def _has_failed(self) -> bool:
-        """Whether the launcher has ended, or the server under it, of which the launcher takes no notice."""
-        assert self._launcher is not None
-        return self._launcher.poll() is not None or any(
-            "Z (zombie)" in Path(f"/proc/{child}/status").read_text() for child in _children(self._launcher.pid)
-        )
+    def kill(self) -> None:
+        """SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _log(self) -> str:
-        logs = [self.folder / "launcher.log", *self.folder.glob("logs/milvus-*.log")]
-        return "\n".join(log.read_text(errors="replace")[-2000:] for log in logs)
+        return (self.folder / "server.log").read_text(errors="replace")[-4000:]
 
     def _answers(self) -> bool:
         from pymilvus import MilvusClient
@@ -74,24 +93,9 @@ class MilvusServer:
             return True
         return False
 
-    def kill(self) -> None:
-        """SIGKILL for the server itself, and for what started it."""
-        launcher, self._launcher = self._launcher, None
-        if launcher is None:
-            return
-        for process in (*_children(launcher.pid), launcher.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        launcher.wait()
-
     def address(self, collection: str, **options: object) -> MilvusAddress:
         """The address of a collection."""
         return MilvusAddress("127.0.0.1", self.port, collection, MilvusOptions(**options))  # type: ignore[arg-type]
-
-
-def _children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
 
 
 def _free_port() -> int:

@@ -60,7 +60,7 @@ def contents(address: AnyAddress) -> dict[str, tuple[Any, ...]]:
     index = open_index(address)
     try:
         state = index.state()
-        records = index.records(state.ids.tolist())
+        records = index.records(state.ids[state.live].tolist())
         assert len({record.path for record in records}) == len(records) == len(index) == index.count(Filter(ids=None))
         return {
             record.path: (record.labels, record.size, record.content_hash, record.colour, row.tobytes())
