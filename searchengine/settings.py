@@ -58,7 +58,7 @@ def _exists(file: Path) -> bool:
         return False
 
 
-_PARTS = re.compile(rf"milvus://[^/]*/[^{os.pathsep}]*|[^{os.pathsep}]+", re.IGNORECASE)
+_PARTS = re.compile(rf"milvus://[^/]*(?:/[^{os.pathsep}]*)?|[^{os.pathsep}]+", re.IGNORECASE)
 
 
 def _addresses(value: object) -> object:

@@ -1,0 +1,85 @@
+"""What can be said of an index in Milvus without a server; with one, see the contract and tests/torture."""
+
+from __future__ import annotations
+
+import socket
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from searchengine.address import AddressError, MilvusAddress, parse_address
+from searchengine.engine import open_index
+from searchengine.errors import IndexUnavailableError
+from searchengine.index.filters import Filter
+from searchengine.index.milvus.expressions import expression
+from searchengine.settings import load_settings
+from searchengine.web import create_app
+
+
+@pytest.fixture
+def nowhere() -> MilvusAddress:
+    """An address at which nothing listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    return MilvusAddress("127.0.0.1", port, "photos")
+
+
+def test_addresses() -> None:
+    assert parse_address("milvus://db:19531/photos") == MilvusAddress("db", 19531, "photos")
+    assert str(parse_address("milvus://db/photos")) == "milvus://db:19530/photos"
+    assert parse_address("photos") == Path("photos")
+
+
+@pytest.mark.parametrize(
+    "text", ["milvus://db", "milvus://db:99999/photos", "milvus://db/1st", "milvus://root:secret@db/photos"]
+)
+def test_addresses_that_are_refused(text: str) -> None:
+    with pytest.raises(AddressError) as refused:
+        load_settings({"index_dir": text}, environ={})
+    assert "secret" not in str(refused.value)
+
+
+def test_settings_reach_the_address_and_the_token_stays_secret() -> None:
+    environ = {
+        "SEARCHENGINE_INDEX_DIR": "milvus://db:1/a:folder:milvus://db/b",
+        "SEARCHENGINE_MILVUS_TOKEN": "root:secret",
+    }
+    settings = load_settings({"milvus_consistency": "strong"}, environ=environ)
+    first, folder, second = settings.index_dir
+    assert isinstance(first, MilvusAddress)
+    assert (first.options.token, first.options.consistency) == ("root:secret", "strong")
+    assert (str(first), folder, str(second)) == ("milvus://db:1/a", Path("folder"), "milvus://db:19530/b")
+    assert "secret" not in f"{settings!r} {first!r} {settings.environment(secrets=False)}"
+    assert load_settings(environ=settings.environment()).index_dir == settings.index_dir
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        (Filter(labels=('say "hi"', "dög")), 'json_contains_any(facts["labels"], ["say \\"hi\\"", "dög"])'),
+        (Filter(formats=("jpeg",), min_width=5), 'format in ["JPEG"] and width >= 5'),
+        (Filter(max_height=9), "height >= 1 and height <= 9"),
+        (Filter(ids=(3,)), "place in [6, 7]"),
+        (Filter(ids=()), "place < 0"),
+        (Filter(folders=("a",)), '((((path >= "a/" and path < "a0"))))'),
+    ],
+)
+def test_filters_as_expressions(filter: Filter, expected: str) -> None:
+    assert expression(filter, 7, {1: ""}) == f"born <= 7 and {expected}"
+
+
+def test_a_day_is_of_the_camera_or_else_of_the_file() -> None:
+    said = expression(Filter(after=date(2024, 2, 29), before=date(2024, 2, 29)), 7, {})
+    assert 'taken >= "2024-02-29" and taken < "2024-03-01"' in said
+    assert 'taken == ""' in said
+
+
+def test_a_server_that_is_away(nowhere: MilvusAddress) -> None:
+    with pytest.raises(IndexUnavailableError, match="does not answer"):
+        len(open_index(nowhere))
+    client = create_app({"index_dir": nowhere, "milvus_timeout": 0.5}).test_client()
+    away = client.get("/search?id=7", headers={"Accept": "application/json"})
+    assert (away.status_code, away.headers["Retry-After"]) == (503, "10")
+    assert "does not answer" in away.json["error"]
