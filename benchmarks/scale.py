@@ -125,6 +125,7 @@ class Slopes:
     catalog_bytes: float
     memory_bytes: float
     query_seconds_a_byte: float
+    build_seconds: float  # of a processor, for the structure of a million images
     run_bytes: float  # of memory of the process that indexes
     embedded_a_core_second: dict[str, float]  # by model
     written_a_second: dict[int, float]  # by the numbers of a feature
@@ -153,6 +154,7 @@ class Slopes:
             catalog_bytes=most["catalog, bytes an image"],
             memory_bytes=memory / (most["images"] - least["images"]),
             query_seconds_a_byte=by_bytes[largest] / largest,
+            build_seconds=next(number(row["seen"]) for row in rows_of(BENCHMARKS, "million") if row["what"] == "build"),
             run_bytes=(larger[1] - smaller[1]) / (larger[0] - smaller[0]),
             embedded_a_core_second={model: a_core_second(model) for model in NUMBERS},
             written_a_second={
@@ -189,12 +191,31 @@ class Collection:
         """Seconds, on the machine that was measured."""
         return slopes.query_seconds_a_byte * self.matrix
 
-    def structure(self) -> float:
-        """Bytes of the structure for approximate search: a byte for each component, and an id."""
+    @property
+    def components(self) -> int:
+        """Of a feature in the structure for approximate search: a byte each."""
         from searchengine.index.building import _choices
 
-        components = _choices(int(self.images), self.numbers)[0] or self.numbers
-        return self.images * (components + 8)
+        return _choices(int(self.images), self.numbers)[0] or self.numbers
+
+    def structure(self) -> float:
+        """Bytes of the structure: the components, and an id."""
+        return self.images * (self.components + 8)
+
+    def build(self, slopes: Slopes, assumed: Assumed) -> float:
+        """Seconds that its build takes: each image is compared with the middle of each list."""
+        work = self.images * self.lists * self.components
+        million = Collection(1e6, 1280)
+        return slopes.build_seconds * work / (1e6 * million.lists * million.components) / assumed.cores
+
+    @property
+    def lists(self) -> int:
+        """Of the structure."""
+        from searchengine.index.building import _factory
+
+        found = re.search(r"IVF(\d+)", _factory(int(self.images), self.components))
+        assert found is not None
+        return int(found[1])
 
     def milvus(self, assumed: Assumed) -> tuple[str, float, float]:
         """The index type with the best recall that fits in reason; its memory and its disk in bytes."""
@@ -220,11 +241,13 @@ def storage(slopes: Slopes, assumed: Assumed) -> str:
         machines = math.ceil(memory / (assumed.usable * assumed.memory))
         lines.append(
             (count(size.images), size.numbers, bytes_of(size.disk(slopes)), bytes_of(size.exact_memory(slopes)),
-             seconds_of(size.exact_query(slopes)), bytes_of(size.structure()), kind, bytes_of(memory),
+             seconds_of(size.exact_query(slopes)), bytes_of(size.structure()),
+             seconds_of(size.build(slopes, assumed)), kind, bytes_of(memory),
              bytes_of(disk), machines)
         )  # fmt: skip
     header = ("images", "numbers", "index folder", "memory, exact", "one query, exact",
-              "structure, approximate", "Milvus index", "its memory", "its disk", "query nodes")  # fmt: skip
+              "structure, approximate", "its build", "Milvus index", "its memory", "its disk",
+              "query nodes")  # fmt: skip
     return table(header, lines)
 
 
