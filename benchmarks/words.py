@@ -26,7 +26,8 @@ from searchengine.index.local import LocalIndex
 from searchengine.text import words
 from searchengine.text.classes import class_titles
 from searchengine.text.encoder import TextEncoder
-from searchengine.text.words import Words, tags_of
+from searchengine.text.tags import tags_of
+from searchengine.text.words import Words
 
 _NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"

@@ -27,8 +27,8 @@ from searchengine.index.storage import storage_of
 from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
+from searchengine.text.tags import Tag, tags_of
 from searchengine.text.towers import TextSearch, text_search
-from searchengine.text.words import Tag
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -210,13 +210,24 @@ class SearchEngine:
                 raise QueryError(str(error)) from error
         return self._words[1]
 
-    def tags(self, image_id: int) -> list[Tag]:
-        """What the network sees in an image; nothing where it knows no words. UnknownImageError."""
-        feature = self.index.feature(image_id)
+    @property
+    def knows_words(self) -> bool:
+        """Whether the index can be searched by words, if need be after a package was installed."""
         try:
-            return self.words().tags(feature[None])[0]
+            self.words()
+        except MissingPackageError:
+            return True
+        except QueryError:
+            return False
+        return True
+
+    def tags(self, image_id: int) -> list[Tag]:
+        """What the network of the index sees in an image, right or wrong; empty where it knows no classes."""
+        try:
+            found = tags_of(self.words(), self.index, [image_id])
         except (QueryError, MissingPackageError):
             return []
+        return [tag for _, tags in found for tag in tags]
 
     def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
         """By the distance from the example that the search starts from."""

@@ -247,6 +247,12 @@ _FILTERS = [
         "--label", metavar="LABEL", section="Filter", help="only images with this label; may be repeated: any of these"
     ),
     options(
+        "--tag",
+        metavar="TAG",
+        section="Filter",
+        help="only images in which the network sees this, right or wrong: see `searchengine tags`; may be repeated",
+    ),
+    options(
         "--folder",
         metavar="FOLDER",
         section="Filter",

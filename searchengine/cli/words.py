@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -29,17 +30,22 @@ def words(settings: Settings, install: bool, as_json: bool) -> int:
     """Make an index ready to be searched by words, or say what is missing.
 
     An index made with CLIP or SigLIP has words of its own. Others need the classes of ImageNet as the network of the
-    index knows them, and a sentence encoder, which comes in a package. No picture is read. An indexing run does the
-    same where it can, so this is for indexes that were made before, and for networks whose weights have to be
-    downloaded for it.
+    index knows them, and a sentence encoder, which comes in a package. What the network sees in the images is kept for
+    the filter (`--tag`). No picture is read. An indexing run does the same where it can, so this is for indexes that
+    were made before, and for networks whose weights have to be downloaded for it.
     """
+    from searchengine.errors import SearchEngineError
     from searchengine.text.packages import install_packages
+    from searchengine.text.tags import keep_tags
     from searchengine.text.towers import text_search
+    from searchengine.text.words import Words
 
     if install:
         install_packages(print_note)
     with closing(open_index(settings)) as index:
         text_search(index, print_note)
+        with contextlib.suppress(SearchEngineError):  # a folder that is only read, or a model that has none
+            keep_tags(Words.of(index), index)
         images = len(index)
     if as_json:
         print_json({"images": images, "ready": True})
@@ -65,7 +71,8 @@ def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> int:
     Without an ID, of all images. What the network sees need not be there: of a hundred tags some five are wrong where
     the picture shows one of its classes, and more where it shows none. Images without a tag are left out.
     """
-    from searchengine.text.words import Words, tags_of
+    from searchengine.text.tags import tags_of
+    from searchengine.text.words import Words
 
     with closing(open_index(settings)) as index:
         found = tags_of(Words.of(index), index, ids or None)

@@ -144,18 +144,23 @@ def _vector(cells: list[str], features: Mapping[str, int], where: str, *, as_tex
 
 
 def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> None:
-    """Write the columns id, path, label, all_labels (a JSON list, if an image has several) and features.
+    """Write the columns id, path, label, all_labels (if an image has several), tags (if there are any) and features.
 
-    Numbers have as many digits as float32 needs. The metric of the index has no place in the file.
+    All labels and tags are JSON lists. Numbers have as many digits as float32 needs. The metric of the index has no
+    place in the file.
     """
     ids, paths, labels = table.columns()
     several = any(len(row_labels) > 1 for row_labels in labels)
     with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
         write = csv_writer(opened)
-        write(["id", "path", "label", *([ALL_LABELS] if several else []), "features"])
+        write(
+            ["id", "path", "label", *([ALL_LABELS] if several else []), *(["tags"] if table.tags else []), "features"]
+        )
         for part, block in table.blocks():
-            for id_, path, row_labels, row in zip(ids[part], paths[part], labels[part], block, strict=True):
+            tags = (table.tags or [[]] * len(ids))[part]
+            for id_, path, row_labels, seen, row in zip(ids[part], paths[part], labels[part], tags, block, strict=True):
                 lists = [json.dumps(row_labels, ensure_ascii=False)] if several else []
+                lists += [json.dumps(seen)] if table.tags else []
                 write([id_, path, row_labels[0] if row_labels else "", *lists, f"[{' '.join(map(str, row))}]"])
             progress.advance(len(block))
 

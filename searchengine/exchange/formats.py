@@ -19,6 +19,7 @@ from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.files import output_file
 from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
+from searchengine.text.tags import known_tags
 
 _READERS: dict[str, Callable[[Path, Columns], FeatureTable]] = {
     ".npy": read_npy,
@@ -96,6 +97,7 @@ def _table_of(index: Index) -> FeatureTable:
     rows = rows[[id_ in known for id_ in state.ids[rows].tolist()]]  # the others have just been removed
     ids = state.ids[rows]
     records = [known[id_] for id_ in ids.tolist()]
+    tags = known_tags(index)
     return FeatureTable(
         state.rows,
         ids=ids,
@@ -104,6 +106,7 @@ def _table_of(index: Index) -> FeatureTable:
         metric=state.metric,
         extractor=index.manifest("extractor") or "",
         rows=rows,
+        tags=[tags.get(id_, []) for id_ in ids.tolist()] if tags else None,
     )
 
 

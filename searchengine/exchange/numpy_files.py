@@ -105,7 +105,7 @@ def _reason(error: Exception) -> str:
 def write_npz(file: Path, table: FeatureTable, progress: Progress = QUIET) -> None:
     """Write ``features``, ``ids``, ``paths`` and ``labels``, and the extractor and the metric in words.
 
-    ``all_labels`` (JSON lists) is there if an image has several.
+    ``all_labels`` (JSON lists) is there if an image has several, and ``tags`` (JSON lists) if the index has any.
     """
     ids, paths, labels = table.columns()
     arrays = {
@@ -117,6 +117,8 @@ def write_npz(file: Path, table: FeatureTable, progress: Progress = QUIET) -> No
     }
     if any(len(row_labels) > 1 for row_labels in labels):
         arrays[ALL_LABELS] = np.array([json.dumps(names, ensure_ascii=False) for names in labels], dtype=np.str_)
+    if table.tags:
+        arrays["tags"] = np.array([json.dumps(names) for names in table.tags], dtype=np.str_)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         with archive.open("features.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(table), table.dimension)}

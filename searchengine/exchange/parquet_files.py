@@ -94,7 +94,7 @@ def _arrow_vectors(arrow: Any, column: Any, name: str, file: Path) -> NDArray[An
 
 
 def write_parquet(file: Path, table: FeatureTable, progress: Progress = QUIET) -> None:
-    """Write the columns id, path, labels (a list) and features, and the metric as metadata."""
+    """Write the columns id, path, labels and perhaps tags (lists), and features, and the metric as metadata."""
     arrow = pyarrow()
     dimension = table.dimension
     text = arrow.string()
@@ -103,6 +103,7 @@ def write_parquet(file: Path, table: FeatureTable, progress: Progress = QUIET) -
             ("id", arrow.int64()),
             ("path", text),
             ("labels", arrow.list_(text)),
+            *([("tags", arrow.list_(text))] if table.tags else []),
             ("features", arrow.list_(arrow.float32(), dimension)),
         ],
         metadata={"searchengine.extractor": table.extractor, "searchengine.metric": table.metric or ""},
@@ -115,6 +116,7 @@ def write_parquet(file: Path, table: FeatureTable, progress: Progress = QUIET) -
                 arrow.array(ids[part]),
                 arrow.array([path or None for path in paths[part]], text),
                 arrow.array(map(list, labels[part]), arrow.list_(text)),
+                *([arrow.array(table.tags[part], arrow.list_(text))] if table.tags else []),
                 arrow.FixedSizeListArray.from_arrays(numbers, dimension),
             ]
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))

@@ -68,6 +68,7 @@ class FeatureTable:
         metric: that of the index which was exported to the file, None for any other file.
         extractor: what made the features, for people; empty where a file does not say.
         rows: (n,) which of the features belong to the table, in its order; None: all of them.
+        tags: what the network sees in each image, where that is known of an index; only exported.
     """
 
     features: NDArray[Any]
@@ -78,6 +79,7 @@ class FeatureTable:
     metric: str | None = None
     extractor: str = ""
     rows: NDArray[np.int64] | None = None
+    tags: Sequence[list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.features if self.rows is None else self.rows)

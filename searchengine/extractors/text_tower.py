@@ -112,33 +112,39 @@ def _encode_pieces(model: str) -> Callable[[list[str]], list[list[int]]]:
 
 
 class TextTower:
-    """Texts -> unit vectors. Threads may share it. ExtractorError where the model has no text tower."""
+    """Texts -> unit vectors; loaded when it is first used. Threads may share it.
+
+    ExtractorError where the model has no text tower, or cannot be read.
+    """
 
     def __init__(self, folder: Path) -> None:
-        xml, _, rules = (folder / name for name in TEXT_FILES)
-        if not xml.is_file():
+        self._xml, _, self._rules = (folder / name for name in TEXT_FILES)
+        if not self._xml.is_file():
             raise ExtractorError(
                 "The model of this index was trained on pictures alone, and knows no words. An index made with a CLIP "
                 "or SigLIP model, or with a network that knows the classes of ImageNet, can be searched by words."
             )
-        try:
-            self._tokenizer = Tokenizer(TokenRules.from_json(rules.read_text(encoding="utf-8")))
-            settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-            model = import_openvino().Core().compile_model(str(xml), "CPU", settings)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ExtractorError(
-                f"The text model in {folder} cannot be read ({error}). Delete that folder; it is made again."
-            ) from error
-        self._request = model.create_infer_request()
         self._lock = threading.Lock()  # a request runs one batch at a time
+        self._loaded: tuple[Tokenizer, Any] | None = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """n texts -> (n, d) float32, each of length 1."""
-        tokens = self._tokenizer(texts)
         with self._lock:
-            vectors = np.array(self._request.infer([tokens])[0], dtype=np.float32)
+            tokenizer, request = self._loaded = self._loaded or self._load()
+            vectors = np.array(request.infer([tokenizer(texts)])[0], dtype=np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+    def _load(self) -> tuple[Tokenizer, Any]:
+        try:
+            tokenizer = Tokenizer(TokenRules.from_json(self._rules.read_text(encoding="utf-8")))
+            settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+            model = import_openvino().Core().compile_model(str(self._xml), "CPU", settings)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ExtractorError(
+                f"The text model in {self._xml.parent} cannot be read ({error}). Delete that folder; it is made again."
+            ) from error
+        return tokenizer, model.create_infer_request()
 
 
 # -- the rules of a preset ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ counting is one pass of ``bincount``. Of a million images they take about 40 MB.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,13 @@ from datetime import date
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import Derived
+from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
 from searchengine.index.filters import Facets, FacetValue, Filter
 from searchengine.index.state import NO_IMAGE, State
@@ -28,6 +31,31 @@ Roots = dict[int, tuple[Path, str]]  # id -> folder, name
 Label = tuple[int, str]  # row, label
 T = TypeVar("T")
 
+
+@dataclass(frozen=True, slots=True)
+class TagSheet:
+    """What is known of the tags of an index: the names of the classes that the network sees in some of its images.
+
+    They were computed for the first ``rows`` of the matrix.
+    """
+
+    format: Literal[1]
+    made: str
+    fingerprint: str
+    features_file: str
+    rows: int
+    names: list[str]
+
+    @property
+    def computed_from(self) -> tuple[str, str]:
+        """Of the same, rows are only added."""
+        return self.fingerprint, self.features_file
+
+
+# ids (p,) int64, and tags (p,) int32 into the names: a pair for each tag of an image, the most probable first
+TAGS = Derived("tags.npz", TagSheet, command="searchengine words", columns=("ids", "tags"))
+
+_log = logging.getLogger(__name__)
 _NONE = -1  # the number of no text
 _NO_DAY = int(np.iinfo(np.int32).min)
 _NO_YEAR = 0
@@ -92,6 +120,9 @@ class Columns:
     year: Numbers
     width: Numbers  # 0: not known
     height: Numbers
+    tags: Texts = field(default_factory=Texts)
+    tag_of: Numbers = field(default_factory=lambda: np.empty((0, 2), dtype=np.int32))  # (t, 2): row, number of a tag
+    tags_file: tuple[object, ...] | None = None  # what the tags were read from, and for how many rows
     _passing: dict[Filter, Mask] = field(default_factory=dict)
     _facets: dict[Filter, Facets] = field(default_factory=dict)
 
@@ -121,6 +152,10 @@ class Columns:
             chosen = self.labels.among(filter.labels)[self.label_of[:, 1]]
             choices["label"] = np.zeros(len(self.ids), dtype=np.bool_)
             choices["label"][self.label_of[chosen, 0]] = True
+        if filter.tags:
+            chosen = self.tags.among(filter.tags)[self.tag_of[:, 1]]
+            choices["tag"] = np.zeros(len(self.ids), dtype=np.bool_)
+            choices["tag"][self.tag_of[chosen, 0]] = True
         if filter.folders:
             chosen = np.zeros(len(self.folders) + 1, dtype=np.bool_)
             chosen[self.below[self.folders.among(filter.folders)[self.below[:, 1]], 0]] = True
@@ -151,12 +186,14 @@ class Columns:
             )
 
         labelled = self.label_of[others("label")[self.label_of[:, 0]], 1]
+        tagged = self.tag_of[others("tag")[self.tag_of[:, 0]], 1]
         in_folder = self.folders.counted(self.folder[others("folder")])
         in_or_below = np.zeros(len(self.folders), dtype=np.int64)
         np.add.at(in_or_below, self.below[:, 1], in_folder[self.below[:, 0]])
         years = np.bincount(self.year[others("year")])
         return Facets(
             label=self.labels.facet(self.labels.counted(labelled)),
+            tag=self.tags.facet(self.tags.counted(tagged)),
             folder=self.folders.facet(in_or_below),
             format=self.formats.facet(self.formats.counted(self.format[others("format")])),
             camera=self.cameras.facet(self.cameras.counted(self.camera[others("camera")])),
@@ -205,6 +242,36 @@ def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
             )
         except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise catalog.damaged(f"what it says of some images cannot be true ({error})") from error
+
+
+def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
+    """With the tags that lie in the folder of the index now; without any where they cannot be used."""
+    file = (TAGS.identity(folder), known.generation)
+    if known.tags_file == file:
+        return known
+    tags, tag_of = Texts(), known.tag_of[:0]
+    try:
+        kept = TAGS.load(folder)
+        if kept is not None and kept.sheet.fingerprint == fingerprint:
+            tags = Texts(kept.sheet.names)
+            rows, found = _rows_of(kept.arrays["ids"], known.ids)
+            tag_of = np.stack([rows, kept.arrays["tags"][found]], axis=1).astype(np.int32)
+            if len(tag_of) and not 0 <= tag_of[:, 1].min() <= tag_of[:, 1].max() < len(tags):
+                raise IndexDamagedError(f"{TAGS.path(folder)} has tags without a name. Delete it.")
+    except IndexDamagedError as error:
+        _log.warning("%s", error)
+        tags, tag_of = Texts(), known.tag_of[:0]
+    return replace(known, tags=tags, tag_of=tag_of, tags_file=file, _passing={}, _facets={})
+
+
+def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], Mask]:
+    """The rows of those wanted ids that there are, and which of the wanted these are."""
+    if not len(ids):
+        return np.empty(0, dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
+    order = np.argsort(ids, kind="stable")
+    rows = order[np.searchsorted(ids, wanted, sorter=order).clip(0, len(ids) - 1)]
+    found = (ids[rows] == wanted) & (wanted != NO_IMAGE)
+    return rows[found], found
 
 
 def _empty(version: tuple[object, ...]) -> Columns:

@@ -20,6 +20,7 @@ from searchengine.errors import QueryError
 
 FIELDS = {
     "label": "labels",
+    "tag": "tags",
     "folder": "folders",
     "after": "after",
     "before": "before",
@@ -31,7 +32,7 @@ FIELDS = {
     "max_height": "max_height",
     "ids": "ids",
 }  # how each field of a filter is spelt
-_TEXTS = ("label", "folder", "format", "camera")
+_TEXTS = ("label", "tag", "folder", "format", "camera")
 _MOST_TEXTS = 100  # values of a field
 _MOST_IDS = 10_000
 _NAMED = 12  # values, where one is asked for that does not exist
@@ -52,6 +53,7 @@ class Filter:
         cameras: as EXIF data names them.
         min_width, max_width, min_height, max_height: of the upright picture, in pixels.
         ids: its id is among these; None for any.
+        tags: the network sees any of these in it, see ``columns.TAGS``.
 
     Raises:
         QueryError: a value that no image can have.
@@ -68,6 +70,7 @@ class Filter:
     min_height: int | None = None
     max_height: int | None = None
     ids: tuple[int, ...] | None = None
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folders", tuple(folder.strip("/") for folder in self.folders))
@@ -208,6 +211,7 @@ class Facets:
     """
 
     label: tuple[FacetValue, ...] = ()
+    tag: tuple[FacetValue, ...] = ()
     folder: tuple[FacetValue, ...] = ()
     format: tuple[FacetValue, ...] = ()
     camera: tuple[FacetValue, ...] = ()
@@ -216,7 +220,7 @@ class Facets:
 
 
 def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
-    """A sentence for each label, folder, format and camera that no image has; ``facets`` are those of all images."""
+    """A sentence for each text of a filter that no image has; ``facets`` are those of all images."""
     sentences = []
     for name in _TEXTS if facets.offered else ():
         known = {each.value: None for each in getattr(facets, name)}

@@ -415,6 +415,8 @@ class LocalIndex(Index):
                     # By a connection of its own, so that other searches need not wait: all columns take seconds.
                     with closing(Catalog.open(self.folder)) as another:
                         known = columns.load(another, now, known)
+                if known is not None:
+                    known = columns.with_tags(known, self.folder, now.fingerprint)
                 with self._lock:
                     if known is not None and catalog is self._catalog and not catalog.outdated:
                         self._columns = known

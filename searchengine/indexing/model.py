@@ -29,7 +29,7 @@ from searchengine.index.storage import Storage
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress, Say
-from searchengine.text.words import keep_head
+from searchengine.text.tags import keep_words
 
 _FEATURE_BYTES = 4  # of a float32
 _ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
@@ -164,9 +164,9 @@ class RunExtractor:
             "complete)."
         )
 
-    def keep_head(self, folder: Path) -> None:
-        """Have the folder of an index keep what a search by words needs of the network, if it can be had."""
-        keep_head(folder, self.spec, self.recipe.weights_file)
+    def keep_words(self, folder: Path) -> None:
+        """Have the folder of an index keep what words need of the network, and the tags of its images."""
+        keep_words(folder, self.spec, self.recipe.weights_file)
 
     def manifest(self, computed: Computed) -> dict[str, str]:
         """What a new index records about it, and about what computes the features."""

@@ -116,7 +116,7 @@ def update_with(
             run.rebuild()
         else:
             run.update()
-        extractor.keep_head(storage.folder)
+        extractor.keep_words(storage.folder)
         if run.counts["images"]:
             storage.keep_up(options.ann, progress)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}

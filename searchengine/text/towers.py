@@ -15,7 +15,7 @@ from searchengine.files import path_from_text
 from searchengine.index.protocol import Index
 from searchengine.progress import Say
 from searchengine.text.packages import check_packages
-from searchengine.text.words import Tag, Words, few_words
+from searchengine.text.words import Seen, Words, few_words
 
 
 class TextSearch(Protocol):
@@ -29,8 +29,8 @@ class TextSearch(Protocol):
         """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None."""
         ...
 
-    def tags(self, features: NDArray[np.float32]) -> list[list[Tag]]:
-        """(n, d) float32 -> what the network sees in each picture, the most probable first."""
+    def seen(self, features: NDArray[np.float32]) -> Seen:
+        """(n, d) float32 -> the classes of ImageNet that the network sees in each; none where it knows none."""
         ...
 
 
@@ -48,9 +48,10 @@ class TowerWords:
         """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
         return None
 
-    def tags(self, features: NDArray[np.float32]) -> list[list[Tag]]:
-        """See ``TextSearch``. A tower tells no classes apart."""
-        return [[] for _ in features]
+    def seen(self, features: NDArray[np.float32]) -> Seen:
+        """See ``Words.seen``: nothing, because it knows no fixed classes."""
+        none = np.empty(0, dtype=np.intp)
+        return none, none, np.empty(0, dtype=np.float32)
 
 
 def text_search(index: Index, say: Say | None = None) -> TextSearch:

@@ -12,32 +12,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Derived, timestamp
-from searchengine.errors import IndexingError, QueryError, SearchEngineError
+from searchengine.errors import IndexingError, QueryError
 from searchengine.extractors.heads import Head
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text
 from searchengine.index.protocol import Index
-from searchengine.index.types import ImageRecord
 from searchengine.progress import Say
-from searchengine.text.classes import class_titles, class_vectors
+from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder
+
+Seen: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
+"""Rows of pictures, numbers of classes that are seen in them, and their probabilities: (t,) each."""
 
 MAX_LENGTH = 500  # characters of a text
 # Chosen on caltech49 and clothing713, and checked on classes held out: benchmarks/words.py and docs/WORDS.md.
 TEMPERATURE = 0.05  # of the likenesses of a text and the classes
 SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
 SEEN = 0.2  # probability from which a class is a tag
-_ROWS = 4096  # pictures whose tags are computed at once
+MOST_TAGS = 3  # of a picture
 _SHOWN = 3.5  # standard deviations by which a picture is more like a text that it shows than like classes on the whole
 _UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
 
@@ -54,14 +55,6 @@ class HeadSheet:
 HEAD = Derived("words.npz", HeadSheet, command="searchengine words", arrays=("weights", "bias"))
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """A class of ImageNet that the network sees in a picture; it may be wrong."""
-
-    name: str
-    probability: float
-
-
 def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say: Say | None = None) -> Head:
     """The head of the network that makes the features of an index: as kept in its folder, or read from the weights.
 
@@ -76,12 +69,6 @@ def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say:
         sheet = HeadSheet(1, timestamp(), spec.fingerprint)
         HEAD.save(folder, sheet, {"weights": head.weights, "bias": head.bias})
     return head
-
-
-def keep_head(folder: Path, spec: ExtractorSpec, weights: Path | None) -> None:
-    """Have the folder of an index keep the head, if there is one: at the end of a run, which it must not fail."""
-    with contextlib.suppress(SearchEngineError):
-        head_of(folder, spec, weights)
 
 
 @functools.cache
@@ -156,14 +143,18 @@ class Words:
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
 
-    def tags(self, features: NDArray[np.float32], at_most: int = 3) -> list[list[Tag]]:
-        """(n, d) float32 -> the classes that the network sees in each picture, the most probable first."""
-        titles = class_titles()
-        tags = []
-        for row in self.probabilities(features):
-            best = np.argsort(-row, kind="stable")[:at_most]
-            tags.append([Tag(titles[i], float(row[i])) for i in best if row[i] >= SEEN])
-        return tags
+    def seen(self, features: NDArray[np.float32]) -> Seen:
+        """(n, d) float32 -> what the network sees.
+
+        By row, the most probable class of each first, and no more than ``MOST_TAGS`` of one.
+        """
+        probabilities = self.probabilities(features)
+        rows, classes = np.nonzero(probabilities >= SEEN)
+        order = np.lexsort((classes, -probabilities[rows, classes], rows))
+        rows, classes = rows[order], classes[order]
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # among those of the same row
+        rows, classes = rows[rank < MOST_TAGS], classes[rank < MOST_TAGS]
+        return rows, classes, probabilities[rows, classes]
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None.
@@ -179,18 +170,3 @@ class Words:
         if product(self.feature(text), best)[0] < usual.mean() + _SHOWN * usual.std():
             return f"No image seems to show “{text}”. These come nearest."
         return None
-
-
-def tags_of(words: Words, index: Index, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
-    """The images in which the network sees something, each with its tags: of the ids, or of all; UnknownImageError."""
-    now = index.state()
-    rows = now.live
-    if ids is not None:
-        wanted = [record.id for record in index.records(ids)]
-        rows = rows[np.isin(now.ids[rows], wanted)]
-    seen: dict[int, list[Tag]] = {}
-    for start in range(0, len(rows), _ROWS):
-        block = rows[start : start + _ROWS]
-        tags = words.tags(np.asarray(now.rows[block]))
-        seen |= {id_: some for id_, some in zip(now.ids[block].tolist(), tags, strict=True) if some}
-    return [(record, seen[record.id]) for record in index.known(list(seen))]

@@ -18,7 +18,7 @@ from searchengine.index.protocol import Index
 from searchengine.learn import Classifier, latest_classifier
 from searchengine.query import Example, Query
 from searchengine.settings import Settings
-from searchengine.text.words import Tag
+from searchengine.text.tags import Tag
 from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
 
 
@@ -67,8 +67,13 @@ class Engine(Protocol):
         """An example -> (1, d) float32; QueryError, UnknownImageError, ImageError."""
         ...
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether the index can be searched by words."""
+        ...
+
     def tags(self, image_id: int) -> list[Tag]:
-        """What the network sees in an image; nothing where it knows no words. UnknownImageError."""
+        """What the network of the index sees in an image, right or wrong; empty where it knows no classes."""
         ...
 
     def classifier(self) -> Classifier | None:

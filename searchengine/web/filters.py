@@ -12,8 +12,10 @@ from searchengine.index.protocol import Index
 from searchengine.web.choices import Choice
 
 _SHOWN = 300  # values of a facet; others can be typed
+_NAMES = {"tag": "Seen in it"}  # where a facet is not called as its field
+_NOTES = {"tag": "What the network believes to see. It can be wrong."}
 _DEEPEST = 4  # to which folders below folders are indented
-FACETS = ("label", "folder", "camera", "format")  # of which several values can be chosen
+FACETS = ("label", "folder", "tag", "camera", "format")  # of which several values can be chosen
 _TITLES = {
     "after": "from {}",
     "before": "until {}",
@@ -44,6 +46,16 @@ class Facet:
     name: str
     options: list[Option]
     more: int
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return _NAMES.get(self.name, self.name.capitalize())
+
+    @property
+    def note(self) -> str:
+        """What to know of it."""
+        return _NOTES.get(self.name, "")
 
     @property
     def chosen(self) -> bool:

@@ -147,11 +147,13 @@ def common() -> dict[str, Any]:
     settings = this_site().settings
     try:
         no_pictures, indexes = why_no_uploads(this_index().engine.spec), index_choices()
+        words = this_index().engine.knows_words
     except (SearchEngineError, OSError):  # a page that says what is wrong with an index does without it
-        no_pictures, indexes = "This index cannot be read at present.", []
+        no_pictures, indexes, words = "This index cannot be read at present.", [], False
     return {
         "max_bytes": settings.max_upload_bytes,
         "no_pictures": no_pictures,
+        "words": words,
         "indexes": indexes,
         "index_name": this_index().name,
         "view": request.endpoint or "",

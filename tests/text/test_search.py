@@ -165,13 +165,13 @@ def test_the_page(client: FlaskClient) -> None:
     assert "q=laptop" in more.text
     judged = client.get("/search?q=laptop&like=1")
     assert judged.status_code == 200
-    assert "your words and" in judged.text
+    assert "“laptop”" in judged.text
     hostile = client.get("/search", query_string={"q": "<script>alert(1)</script>"})
     assert "<script>alert" not in hostile.text
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"), [("x" * 600, "no more than 500 characters"), ("%20", "There are no words"), ("", "no words")]
+    ("words", "sentence"), [("x" * 600, "no more than 500 characters"), ("%20", "No picture and no words")]
 )
 def test_words_that_are_refused_can_be_written_anew(client: FlaskClient, words: str, sentence: str) -> None:
     page = client.get(f"/search?q={words}")
@@ -183,8 +183,9 @@ def test_words_that_are_refused_can_be_written_anew(client: FlaskClient, words: 
 def test_a_picture_and_words(client: FlaskClient) -> None:
     page = client.get("/search?id=1&q=laptop").text
     assert re.search("<title>Like .+ and “laptop”", page)
-    assert "by this picture and by what the network sees of “laptop”" in page
-    assert "what is called so comes first" not in page
+    assert "looks like yours, halfway." in page
+    assert "What is called so comes first" not in page
+    assert "What is called so comes first" in client.get("/search?q=laptop").text
 
 
 def test_json(client: FlaskClient) -> None:

@@ -15,7 +15,7 @@ from searchengine.extractors import ExtractorSpec, make_spec
 from searchengine.extractors.heads import Head
 from searchengine.extractors.models import PACKAGED
 from searchengine.index.local import LocalIndex
-from searchengine.text import words
+from searchengine.text import tags, words
 from searchengine.text.classes import class_names, class_titles, class_vectors, compute
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.words import HEAD, Words, head_of
@@ -66,7 +66,7 @@ def test_a_damaged_head_does_not_fail_a_run_and_is_named_in_a_search(folder: Pat
 def test_who_has_no_words_says_why(spec: ExtractorSpec, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match=reason):
         head_of(tmp_path, spec)
-    words.keep_head(tmp_path, spec, None)
+    tags.keep_words(tmp_path, spec, None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,12 +93,22 @@ def test_probabilities_are_a_softmax(head: Head) -> None:
     assert known.probabilities(features[:0]).shape == (0, 1000)
 
 
-def test_tags(head: Head) -> None:
-    features = np.stack([ideal(head, 949), np.full(1280, 1 / math.sqrt(1280), dtype=np.float32)])
-    strawberry, nothing = Words(head).tags(features)
-    assert [tag.name for tag in strawberry] == ["strawberry"]
-    assert 0.2 <= strawberry[0].probability <= 1
-    assert nothing == []
+def test_what_the_network_sees(head: Head) -> None:
+    nothing = np.full(1280, 1 / math.sqrt(1280), dtype=np.float32)
+    features = np.stack([ideal(head, 949), nothing, ideal(head, 0) + ideal(head, 620)])
+    known = Words(head)
+    rows, classes, probabilities = known.seen(features)
+    expected = [
+        (row, number)
+        for row, each in enumerate(known.probabilities(features))
+        for number in np.argsort(-each, kind="stable")[: words.MOST_TAGS]
+        if each[number] >= words.SEEN
+    ]
+    assert list(zip(rows.tolist(), classes.tolist(), strict=True)) == expected
+    assert expected[0] == (0, 949)
+    assert 1 not in rows
+    assert probabilities == pytest.approx([known.probabilities(features)[place] for place in expected])
+    assert [len(each) for each in known.seen(features[:0])] == [0, 0, 0]
 
 
 def test_what_is_not_there_is_said(head: Head) -> None:

@@ -28,7 +28,7 @@ from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import score
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
-from searchengine.text.words import Tag
+from searchengine.text.tags import Tag
 from searchengine.web.overview import LatestEvaluation, Overview
 
 INPUT_SIZE = (16, 16)
@@ -262,6 +262,11 @@ class FakeEngine(SearchEngine):
     def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
         ids = [record.id for record in self.index.sample(1000) if record.id not in without]
         return np.stack([self.index.feature(id_) for id_ in ids])
+
+    knows_words = True
+
+    def tags(self, image_id: int) -> list[Tag]:
+        return self.words().tags(self.index.feature(image_id)[None])[0]
 
     def classifier(self) -> Classifier | None:
         if isinstance(self.classified_by, SearchEngineError):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 
+from searchengine.errors import QueryError
 from searchengine.index.filters import Filter
 
 _NOTHING = "place < 0"  # no primary key is
@@ -18,6 +19,8 @@ def expression(filter: Filter, generation: int, names: Mapping[int, str]) -> str
     parts = [f"born <= {generation}"]
     if filter.labels:
         parts.append(f'json_contains_any(facts["labels"], {_texts(filter.labels)})')
+    if filter.tags:
+        raise QueryError("Tags are not kept in Milvus. Leave out the tag, and search by words.")
     if filter.folders:
         parts.append(_any([_below(folder, names) for folder in filter.folders]))
     if filter.formats:
