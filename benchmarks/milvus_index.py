@@ -63,10 +63,12 @@ def main() -> None:
             closing(IndexWriter.create(folder, manifest, dimension=options.dimension)) as local,
             closing(MilvusWriter.create(address, manifest, dimension=options.dimension)) as milvus,
         ):
+            for writer in (local, milvus):
+                writer.set_roots([(1, b"/photos", "photos")])
             for start in range(0, options.rows, _COMMIT_ROWS):
                 block = features(min(_COMMIT_ROWS, options.rows - start))
-                for where, writer in (("folder", local), ("Milvus", milvus)):
-                    seconds[where] += write(writer, block, start)
+                seconds["folder"] += write(local, block, start)
+                seconds["Milvus"] += write(milvus, block, start)
                 say(f"{start + len(block)} rows")
             started = time.perf_counter()
             milvus.back_up()
