@@ -178,7 +178,8 @@ class Structure:
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             share = max(int(np.count_nonzero(allowed)), 1) / len(allowed)
-        for lists in (min(self._lists, math.ceil(self.sheet.nprobe * wider / share)), self._lists):
+        enough = max(self.sheet.nprobe * wider, 2.0 * count * self._lists / self.sheet.rows)  # to hold that many
+        for lists in (min(self._lists, math.ceil(enough / share)), self._lists):
             rows = self._search(faiss, query, count, lists, selector)
             if len(rows) == count:
                 break
