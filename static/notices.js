@@ -22,6 +22,7 @@ export function sayError(message) {
   close.addEventListener("click", clearError);
   notice.replaceChildren(words, close);
   notice.hidden = false;
+  document.getElementById("recent")?.remove(); // which would cover it
   notice.scrollIntoView({ block: "nearest" });
 }
 

@@ -134,7 +134,8 @@ export function focusHeading() {
 /** Holds what is shown, for Back; what was filled in since belongs to the page that comes. */
 function keepView() {
   for (const form of document.forms) form.reset();
-  views.set(shown, { ...parts(document), title: document.title, top: scrollY });
+  const focus = document.activeElement.closest("#main *");
+  views.set(shown, { ...parts(document), title: document.title, top: scrollY, focus });
   if (views.size > MOST) views.delete(views.keys().next().value);
 }
 
@@ -198,6 +199,8 @@ export function followLinks() {
       keepView();
       shown = state.view;
       mount(view);
+      if (view.focus) view.focus.focus({ preventScroll: true });
+      else focusHeading();
     } else if (canShow(location)) {
       go(location.href, { replace: true, top: state?.top });
     } else {

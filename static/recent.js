@@ -9,7 +9,7 @@ const SHOWN = 12;
 export function showRecent() {
   const note = () => {
     const words = /\/search$/.test(location.pathname) && new URLSearchParams(location.search).get("q");
-    if (words) noteWords(words);
+    if (words && document.querySelector(".results")) noteWords(words); // an error found nothing
   };
   note();
   document.addEventListener("page:shown", note);

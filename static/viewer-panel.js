@@ -54,7 +54,7 @@ async function fetchDetails(address) {
 
 function factsOf({ path, absolute, width, height, bytes, format, taken, modified, camera, labels, tags }, { tile }) {
   const pixels = width && `${width.toLocaleString()} × ${height.toLocaleString()} pixels`;
-  const score = tile?.querySelector(".score")?.title.split(": score ").pop(); // and the distance
+  const score = tile?.querySelector(".under[title]")?.title.split(": score ").pop(); // and the distance
   const facts = [
     ["File", (absolute ?? path).split(/(?<=\/)/).flatMap((part) => [part, document.createElement("wbr")])],
     ["Size", [pixels, bytes && sizeOf(bytes), format].filter(Boolean).join(", ")],

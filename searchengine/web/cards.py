@@ -25,10 +25,11 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 class Card:
     """One image on a page; ``rank`` and what follows is None where it does not answer a query.
 
-    ``closeness`` is the length of the bar, 0..1. ``version`` is the start of the content hash, and part of the
-    thumbnail's address, so that a changed image has a new one. ``blank``: a row of imported features without an image.
-    ``whole``: its shape does not fill its tile; ``small``: its size does not. ``anchor`` is the card's id on its page;
-    ``other`` is its rank on the other of two sides; ``copies`` is how many other images it stands for.
+    ``closeness`` is the length of the bar, 0..1, and ``alike`` the share that stands beside it: None where scores only
+    tell an order. ``version`` is the start of the content hash, and part of the thumbnail's address, so that a changed
+    image has a new one. ``blank``: a row of imported features without an image. ``whole``: its shape does not fill its
+    tile; ``small``: its size does not. ``anchor`` is the card's id on its page; ``other`` is its rank on the other of
+    two sides; ``copies`` is how many other images it stands for.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Card:
     distance: float | None = None
     score: float | None = None
     closeness: float | None = None
+    alike: float | None = None
     other: int | None = None
     copies: int = 0
 
@@ -58,11 +60,12 @@ class Card:
         return f"#{self.anchor}{{--ratio:{self.ratio:.4f};--tint:{self.colour}{bar}}}"
 
 
-def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None = None) -> Card:
-    """An image of the collection; as an answer to a query, it comes with its hit and the length of its bar."""
+def card_of(record: ImageRecord, hit: Hit | None = None, scale: Scale | None = None) -> Card:
+    """An image of the collection; as an answer to a query, it comes with its hit and the scale of the ranking."""
     blank = not record.has_picture
     width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
     ratio = min(max(width / height, _NARROWEST), _WIDEST)
+    closeness = None if hit is None or scale is None else scale.closeness(hit)
     return Card(
         id=record.id,
         path=record.path,
@@ -81,13 +84,14 @@ def card_of(record: ImageRecord, hit: Hit | None = None, closeness: float | None
         distance=None if hit is None else hit.distance,
         score=None if hit is None else hit.score,
         closeness=closeness,
+        alike=closeness if scale is not None and scale.is_absolute else None,
         copies=0 if hit is None else hit.stands_for - 1,
     )
 
 
 def cards_of(hits: Sequence[Hit], scale: Scale) -> list[Card]:
     """The images of a ranking, in its order."""
-    return [card_of(hit.record, hit, scale.closeness(hit)) for hit in hits]
+    return [card_of(hit.record, hit, scale) for hit in hits]
 
 
 def cosine_is_score(metric: str, *, normalized: bool) -> bool:
@@ -100,11 +104,17 @@ class Scale:
     """How close a hit is, 0..1.
 
     A cosine of two pictures is shown as it is. Other scores only compare with each other: with the best one, which
-    later pages of a ranking are told of. ``best`` is that score or, ``by_distance``, the least distance.
+    later pages of a ranking are told of. ``best`` is that score or, ``by_distance``, the least distance; None for
+    cosines.
     """
 
-    best: float = 1.0
+    best: float | None = None
     by_distance: bool = False
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether closeness means the same in every ranking."""
+        return self.best is None
 
     @classmethod
     def of(
@@ -122,9 +132,10 @@ class Scale:
 
     def closeness(self, hit: Hit) -> float:
         """Of one hit."""
+        best = 1.0 if self.best is None else self.best
         if self.by_distance:  # one that is twice as far as the nearest is half as close
-            return min(self.best / hit.distance, 1.0) if hit.distance > 0 else 1.0
-        return min(max(hit.score / self.best, 0.0), 1.0) if self.best > 0 else 0.0
+            return min(best / hit.distance, 1.0) if hit.distance > 0 else 1.0
+        return min(max(hit.score / best, 0.0), 1.0) if best > 0 else 0.0
 
 
 def _safe(colour: str | None) -> str:

@@ -275,7 +275,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     more = None
     if results.cursor is not None:
         more = search.changed(cursor=results.cursor)
-        more += "" if scale == Scale() else f"&best={scale.best!r}"
+        more += "" if scale.is_absolute else f"&best={scale.best!r}"
     return ResultsPage(
         record=record,
         bar=search.bar,
@@ -326,20 +326,21 @@ def _title(search: Search) -> str:
 def _order(query: Query) -> str:
     """How the results are ranked, in plain words."""
     if query.judged:
-        return "Ranked by what you liked" if query.liked else "Ranked by what you did not like"
-    return "Best match first" if query.text and query.start is None else "Closest first"
+        words = "your words and " if query.text else ""
+        return f"Ranked by {words}what you {'liked' if query.liked else 'did not like'}"
+    return "Best match first" if query.text else "Closest first"
 
 
 def _scale_in_words(query: Query, scale: Scale) -> str:
-    """What the percentages mean."""
+    """What the percentages and the bars mean."""
     if query.judged or query.text:
-        return "The percentages compare with the best match of this search, not with those of other searches."
-    if scale == Scale():
+        return "The bars compare with the best match of this search, not with those of other searches."
+    if scale.is_absolute:
         return "The percentage is the cosine of the two features: 100 % is the same picture."
     return (
-        "The percentages compare with the nearest picture: 50 % is twice as far away."
+        "The bars compare with the nearest picture: half a bar is twice as far away."
         if scale.by_distance
-        else ("The percentages compare with the largest inner product.")
+        else ("The bars compare with the largest inner product.")
     )
 
 

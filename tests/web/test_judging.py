@@ -64,6 +64,9 @@ def test_the_page_says_by_what_rule_and_takes_back(client: FlaskClient, engine: 
     red, yellow, blue = (image(engine, colour) for colour in ("red", "yellow", "blue"))
     page = html.unescape(client.get(f"/search?id={red}&like={yellow}&dislike={blue}&metric=cosine").text)
     assert "Ranked by what you liked" in page
+    assert 'class="bar"' in page
+    assert 'class="score"' not in page  # such scores only tell an order
+    assert 'aria-current="page"' not in page  # it is not the collection
     assert "1 liked, 1 disliked" in page
     back = re.findall(r'href="([^"]*)"[^>]*? data-judge="(back|clear)"', page)
     kept = f"/search?id={red}&metric=cosine"

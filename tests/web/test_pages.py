@@ -195,7 +195,8 @@ def test_bars_of_raw_features_compare_with_the_nearest(collection: Path, tmp_pat
     assert bars == [nearest / hit.distance if hit.distance else 1.0 for hit in hits]
     client = make_app(engine, tmp_path).test_client()
     page = client.get("/search?id=1").text
-    assert "The percentages compare with the nearest picture" in page
+    assert "The bars compare with the nearest picture" in page
+    assert 'class="score"' not in page  # a percentage would mean something else in every search
     # So do those of the pages that follow.
     more = re.search(r'href="([^"]*cursor[^"]*)"', client.get("/search?id=1&k=5").text)
     assert more is not None

@@ -154,6 +154,11 @@ def test_recent_searches_stand_under_the_bar(open_page: OpenPage, width: int) ->
     expect(strip).to_be_hidden()
     page.locator(".tile .photo").first.focus()
     field.focus()
+    expect(strip).to_be_visible()
+    page.evaluate(COMES, ["paste", "#bar [name=q]", {"text/plain": ADDRESS}])
+    expect(strip).to_be_hidden()  # it does not cover the answer
+    page.locator(".tile .photo").first.focus()
+    field.focus()
     expect(strip.get_by_role("link", name="a red square")).to_have_attribute("href", re.compile("/i/raw/search.q=a"))
     strip.get_by_role("link", name="red.png").click()
     expect_results_of(page, "red.png")
