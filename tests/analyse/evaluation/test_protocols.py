@@ -229,7 +229,7 @@ def test_no_class_is_called_hard_where_all_are_perfect(imported: Make) -> None:
     found = leave_one_out(imported("easy", [[0.0], [0.1], [9.0], [9.1]], ["a", "a", "b", "b"]))
     assert found.hardest == ()
     assert "No class is hard: mAP is 1 for each." in as_text([found], [])
-    assert "No class is hard: mAP is 1 for each." in render([found], [])
+    assert "No label is hard: every ranking is perfect." in render([found], [])
 
 
 def test_a_difference_that_cannot_be_told(imported: Make) -> None:
