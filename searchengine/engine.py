@@ -189,7 +189,7 @@ class SearchEngine:
         vector = self.words().feature(query.text)
         if pictures is None:
             first = frozenset(self.index.named(query.text))
-            return Ranking(self.index, vector, COSINE, query.filter, first=first)
+            return Ranking(self.index, vector, COSINE, query.filter, order=self.words().order(query.text), first=first)
         length = max(float(np.linalg.norm(pictures.vector)), 1e-12)
         both = np.atleast_2d(np.asarray(pictures.vector, dtype=np.float32)) / np.float32(length) + vector
         return replace(pictures, vector=both, metric=COSINE, itself=None)
@@ -234,7 +234,7 @@ class SearchEngine:
         assert query.start is not None
         itself = query.start.id if query.start.box is None else None
         metric = check_metric(query.metric or self.index.metric)
-        return Ranking(self.index, start, metric, query.filter, itself)
+        return Ranking(self.index, start, metric, query.filter, itself=itself)
 
     def _by_feedback(
         self, query: Query, start: NDArray[np.float32] | None, feature_of: FeatureOf, newest: int

@@ -20,7 +20,7 @@ from searchengine.errors import UnknownImageError
 from searchengine.index.exact import Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
 from searchengine.index.metrics import COSINE, EUCLIDEAN, NEAR_DUPLICATE, score
-from searchengine.index.protocol import Index
+from searchengine.index.protocol import Index, Order
 from searchengine.index.types import Hit
 
 Place = tuple[float, int]
@@ -41,6 +41,7 @@ class Ranking:
         vector: (d,) or (1, d) float32.
         metric: one of ``metrics.METRICS``.
         filter: which images are ranked.
+        order: what ranks them, where that is not their distance from the vector.
         itself: the id of the image that is searched by, which comes before its copies.
         first: ids of images that come before all others, ordered like them; only where distances are at most 2.
         ids: of images that are left out.
@@ -51,6 +52,7 @@ class Ranking:
     vector: NDArray[np.float32]
     metric: str
     filter: Filter = EVERYTHING
+    order: Order | None = None
     itself: int | None = None
     first: frozenset[int] = frozenset()
     ids: frozenset[int] = frozenset()
@@ -110,12 +112,17 @@ class Ranking:
         """What passes a filter, searched for in portions, each twice as large as the one before."""
         while True:
             cursor = None if after is None else Cursor(*after)
-            hits = self.index.search(self.vector, portion, self.metric, filter=filter, after=cursor)[0]
+            hits = self._nearest(portion, filter, cursor)
             yield from (((hit.distance, hit.id), hit) for hit in hits)
             if len(hits) < portion:
                 return
             after = hits[-1].distance, hits[-1].id
             portion *= 2
+
+    def _nearest(self, k: int, filter: Filter, after: Cursor | None = None) -> list[Hit]:
+        if self.order is not None:
+            return self.order(k, filter, after)
+        return self.index.search(self.vector, k, self.metric, filter=filter, after=after)[0]
 
     def _with_itself(self, hits: Iterable[Ranked], after: Place | None) -> Iterator[Ranked]:
         place, itself = self._itself()
@@ -188,7 +195,7 @@ class Ranking:
         if not wanted:
             return {}
         only = replace(self.filter, ids=tuple(wanted))
-        hits = self.index.search(self.vector, len(wanted), self.metric, filter=only)[0]
+        hits = self._nearest(len(wanted), only)
         places = {hit.id: (hit.distance - _AHEAD_OF_ALL * (hit.id in self.first), hit.id) for hit in hits}
         if self.itself in places:
             places[self.itself] = self._itself()[0]

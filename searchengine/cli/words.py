@@ -31,11 +31,12 @@ def words(settings: Settings, install: bool, as_json: bool) -> int:
 
     An index made with CLIP or SigLIP has words of its own. Others need the classes of ImageNet as the network of the
     index knows them, and a sentence encoder, which comes in a package. What the network sees in the images is kept for
-    the filter (`--tag`). No picture is read. An indexing run does the same where it can, so this is for indexes that
-    were made before, and for networks whose weights have to be downloaded for it.
+    searching and for the filter (`--tag`). No picture is read. An indexing run does the same where it can, so this is
+    for indexes that were made before, and for networks whose weights have to be downloaded for it.
     """
     from searchengine.errors import SearchEngineError
     from searchengine.text.packages import install_packages
+    from searchengine.text.seen import keep_seen
     from searchengine.text.tags import keep_tags
     from searchengine.text.towers import text_search
     from searchengine.text.words import Words
@@ -45,7 +46,8 @@ def words(settings: Settings, install: bool, as_json: bool) -> int:
     with closing(open_index(settings)) as index:
         text_search(index, print_note)
         with contextlib.suppress(SearchEngineError):  # a folder that is only read, or a model that has none
-            keep_tags(Words.of(index), index)
+            keep_tags(known := Words.of(index), index)
+            keep_seen(known, index)
         images = len(index)
     if as_json:
         print_json({"images": images, "ready": True})

@@ -110,7 +110,7 @@ class LocalIndex(Index):
         metric = check_metric(metric or now.metric)
         block = checked_queries(queries, now.rows.shape[1], k, after)
         neighbours = self._searcher(now, metric, passing).nearest(block, int(k), after)
-        return [self._hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
+        return [self.hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
     def _searcher(self, now: State, metric: str, passing: Mask | None) -> Searcher | ApproximateSearcher:
         structure = self._structure_for(now, metric)
@@ -141,12 +141,13 @@ class LocalIndex(Index):
             _log.warning("%s", error)
             return None
 
-    def _hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
+    def hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
+        """Images of a state as hits, in their order; what has been removed since is left out."""
         known = {record.id: record for record in self._fetch(ids.tolist())}
         hits: list[Hit] = []
         for id_, distance in zip(ids.tolist(), distances.tolist(), strict=True):
             record = known.get(id_)
-            if record is not None:  # removed since the search began
+            if record is not None:
                 worth = score(metric, distance, normalized=now.normalized)
                 hits.append(Hit(len(hits) + 1, id_, record.path, distance, worth, record.label, record))
         return hits

@@ -8,9 +8,9 @@ and checks of the files take an ``IndexWriter`` itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,9 @@ from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.state import State
 from searchengine.index.structure import StructureSheet
 from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
+
+Order: TypeAlias = Callable[[int, Filter, Cursor | None], list[Hit]]
+"""A ranking of the images of an index: how many, the filter that they pass, after which hit they come -> the hits."""
 
 
 class Index(Protocol):

@@ -24,6 +24,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
 from searchengine.text.classes import class_titles
+from searchengine.text.seen import keep_seen
 from searchengine.text.words import Seen, Words, head_of
 
 _ROWS = 4096  # pictures whose tags are computed at once
@@ -67,6 +68,7 @@ def keep_words(folder: Path, spec: ExtractorSpec, weights: Path | None) -> None:
         words = Words(head_of(folder, spec, weights))
         with closing(LocalIndex.open(folder)) as index:
             keep_tags(words, index)
+            keep_seen(words, index)
 
 
 def keep_tags(words: Words, index: Index) -> None:

@@ -12,9 +12,11 @@ from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
 from searchengine.files import path_from_text
-from searchengine.index.protocol import Index
+from searchengine.index.local import LocalIndex
+from searchengine.index.protocol import Index, Order
 from searchengine.progress import Say
 from searchengine.text.packages import check_packages
+from searchengine.text.seen import WordSearch
 from searchengine.text.words import Seen, Words, few_words
 
 
@@ -23,6 +25,10 @@ class TextSearch(Protocol):
 
     def feature(self, text: str) -> NDArray[np.float32]:
         """A text -> (1, d) float32 of length 1, to be compared with features by the cosine; QueryError."""
+        ...
+
+    def order(self, text: str) -> Order | None:
+        """How a text ranks images, where that is not by the cosine of its ``feature``; QueryError."""
         ...
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
@@ -44,6 +50,10 @@ class TowerWords:
         """See ``TextSearch``."""
         return self._tower.embed([few_words(text)])
 
+    def order(self, text: str) -> Order | None:
+        """See ``TextSearch``."""
+        return None
+
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
         return None
@@ -62,7 +72,8 @@ def text_search(index: Index, say: Say | None = None) -> TextSearch:
     spec = ExtractorSpec.from_json(index.spec)
     if not source_of(spec.model).has_text_tower:
         check_packages()
-        return Words.of(index, say)
+        words = Words.of(index, say)
+        return WordSearch(words, index) if isinstance(index, LocalIndex) else words
     weights = index.manifest("weights_file")
     model = exported_model(spec, weights_file=path_from_text(weights) if weights else None, progress=say)
     return TowerWords(TextTower(model.xml.parent))

@@ -25,7 +25,7 @@ from searchengine.extractors.heads import Head
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text
-from searchengine.index.protocol import Index
+from searchengine.index.protocol import Index, Order
 from searchengine.progress import Say
 from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder
@@ -34,9 +34,13 @@ Seen: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 """Rows of pictures, numbers of classes that are seen in them, and their probabilities: (t,) each."""
 
 MAX_LENGTH = 500  # characters of a text
+CLASSES = 1000
 # Chosen on caltech49 and clothing713, and checked on classes held out: benchmarks/words.py and docs/WORDS.md.
 TEMPERATURE = 0.05  # of the likenesses of a text and the classes
 SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
+BREADTH = 0.1  # the same where pictures are ranked by what is seen in them, see ``WordSearch``
+FLATNESS = 0.5  # of the logits there: so much that classes beside the most probable one count
+SHOWN = 10  # classes that count there
 SEEN = 0.2  # probability from which a class is a tag
 MOST_TAGS = 3  # of a picture
 _SHOWN = 3.5  # standard deviations by which a picture is more like a text that it shows than like classes on the whole
@@ -116,7 +120,7 @@ class Words:
         )
 
     def __init__(self, head: Head) -> None:
-        self._head = head
+        self.head = head
         self._centred = head.weights - head.weights.mean(axis=0)
         self._lengths = np.maximum(np.linalg.norm(self._centred, axis=1), 1e-12)
         # features that would each show one class: the positive parts of its weights
@@ -134,12 +138,33 @@ class Words:
         direction = product(self._centred.T, self.classes(text))  # (d, 1000), (1000,) -> (d,)
         return np.asarray(direction / np.linalg.norm(direction), dtype=np.float32)[None]
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def meant(self, text: str) -> NDArray[np.float32]:
+        """How far each class is meant by a text, (1000,) float32, 1 for the class that it is most like; QueryError."""
+        likeness = _likeness(text)
+        return np.asarray(np.exp((likeness - likeness.max()) / BREADTH), dtype=np.float32)
+
+    def order(self, text: str) -> Order | None:
+        """How a text ranks images, where that is not by the cosine of its ``feature``; QueryError."""
+        return None
+
+    def shown(self, features: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        """(n, d) float32 -> the classes that each picture shows most, (n, SHOWN), and their weights, (n, SHOWN).
+
+        The vectors of the classes, averaged by these weights, have length 1.
+        """
+        probabilities = self.probabilities(features, FLATNESS)
+        classes = np.argpartition(-probabilities, SHOWN, axis=1)[:, :SHOWN]
+        weights = np.take_along_axis(probabilities, classes, axis=1)
+        means = np.einsum("nk,nkd->nd", weights, class_vectors()[classes])
+        weights /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return classes.astype(np.uint16), weights
+
+    def probabilities(self, features: NDArray[np.float32], flatness: float = 1.0) -> NDArray[np.float32]:
         """(n, d) float32 -> (n, 1000) float32: how probable each class is, for each picture alone.
 
         Features of length 1 have lost how sure the network was, so the logits are scaled alike for every network.
         """
-        logits = self._scale * (_unit(features) @ self._head.weights.T) + self._head.bias
+        logits = flatness * self._scale * (_unit(features) @ self.head.weights.T) + self.head.bias
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
 

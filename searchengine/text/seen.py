@@ -1,0 +1,146 @@
+"""Pictures ranked by words: what the network sees in each is kept beside the index, and compared with a text.
+
+A picture shows its ten most probable classes, each by a weight; a text means each class to some degree, and the picture
+is the better a match, the more of what it shows is meant. This is ConSE (Norouzi et al. 2014,
+https://arxiv.org/abs/1312.5650). Where a text means many classes, like "dog" or "vehicle", it finds pictures of any one
+of them, which no single direction among the features does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.derived import Derived, timestamp
+from searchengine.errors import IndexDamagedError
+from searchengine.index.filters import Cursor, Filter
+from searchengine.index.local import LocalIndex
+from searchengine.index.metrics import COSINE
+from searchengine.index.protocol import Index, Order
+from searchengine.index.state import State
+from searchengine.index.types import Hit
+from searchengine.text.words import CLASSES, SHOWN, Words
+
+_log = logging.getLogger(__name__)
+_ROWS = 4096  # pictures that are looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class SeenSheet:
+    """What was seen in the first ``rows`` of a feature matrix."""
+
+    format: Literal[1]
+    made: str
+    fingerprint: str
+    features_file: str
+    rows: int
+
+
+# By the columns of arrays, so that a text reads them one after the other.
+SEEN = Derived("seen.npz", SeenSheet, command="searchengine words", arrays=("classes", "weights"))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenClasses:
+    """The classes that are seen in each row of a matrix, (SHOWN, r) uint16, and their weights, (SHOWN, r) float32."""
+
+    matrix: tuple[str, str]  # the fingerprint and the file of the features
+    classes: NDArray[np.uint16]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return int(self.classes.shape[1])
+
+    def distances(self, meant: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1000,) float32, how far a text means each class -> (r,) float32, the smaller, the better a row fits."""
+        distances = np.ones(len(self), dtype=np.float32)
+        for classes, weights in zip(self.classes, self.weights, strict=True):
+            distances -= weights * meant[classes]
+        return distances
+
+
+def keep_seen(words: Words, index: Index) -> None:
+    """Look at the images that are new, and keep what is seen in all. IndexingError."""
+    now = index.state()
+    kept = _kept(index, now)
+    if kept is None or len(kept) < len(now.ids):
+        seen = _with_new_rows(kept, words, now)
+        sheet = SeenSheet(1, timestamp(), now.fingerprint, now.features_file, len(seen))
+        SEEN.save(index.folder, sheet, {"classes": seen.classes, "weights": seen.weights.astype(np.float16)})
+
+
+def _kept(index: Index, now: State) -> SeenClasses | None:
+    """What is kept of the matrix of a state, if it can be used."""
+    matrix = now.fingerprint, now.features_file
+    try:
+        kept = SEEN.load(index.folder)
+    except IndexDamagedError as error:
+        _log.warning("%s", error)
+        return None
+    if kept is None or (kept.sheet.fingerprint, kept.sheet.features_file) != matrix:
+        return None
+    classes, weights = kept.arrays["classes"], kept.arrays["weights"]
+    fits = classes.shape == weights.shape == (SHOWN, kept.sheet.rows) and kept.sheet.rows <= len(now.ids)
+    if not fits or classes.dtype != np.uint16 or classes.max(initial=0) >= CLASSES:
+        _log.warning("%s does not fit the index. It is not used.", SEEN.path(index.folder))
+        return None
+    return SeenClasses(matrix, classes, weights.astype(np.float32))
+
+
+def _with_new_rows(seen: SeenClasses | None, words: Words, now: State) -> SeenClasses:
+    """The same, and the rows of a state that came after."""
+    if seen is None:
+        none = np.empty((SHOWN, 0))
+        seen = SeenClasses((now.fingerprint, now.features_file), none.astype(np.uint16), none.astype(np.float32))
+    classes, weights = [seen.classes], [seen.weights]
+    for start in range(len(seen), len(now.ids), _ROWS):
+        shown = words.shown(np.asarray(now.rows[start : min(start + _ROWS, len(now.ids))]))
+        classes.append(shown[0].T)
+        weights.append(shown[1].T)
+    return SeenClasses(seen.matrix, np.concatenate(classes, axis=1), np.concatenate(weights, axis=1))
+
+
+class WordSearch(Words):
+    """Words that also rank the images of an index by what is seen in them. Threads may share it."""
+
+    def __init__(self, words: Words, index: LocalIndex) -> None:
+        super().__init__(words.head)
+        self._index = index
+        self._looking = threading.Lock()
+        self._seen: SeenClasses | None = None
+
+    def order(self, text: str) -> Order:
+        """How a text ranks the images; QueryError."""
+        return partial(self._search, self.meant(text))
+
+    def _search(self, meant: NDArray[np.float32], k: int, filter: Filter, after: Cursor | None) -> list[Hit]:
+        now, passing = self._index.passing(filter)
+        rows = np.flatnonzero(passing)
+        ids, distances = now.ids[rows], self._seen_in(now).distances(meant)[rows].astype(np.float64)
+        if after is not None:
+            later = (distances > after.distance) | ((distances == after.distance) & (ids > after.id))
+            ids, distances = ids[later], distances[later]
+        if len(ids) > k:
+            among = distances <= np.partition(distances, k - 1)[k - 1]
+            ids, distances = ids[among], distances[among]
+        order = np.lexsort((ids, distances))[:k]
+        return self._index.hits(now, ids[order], distances[order], COSINE)
+
+    def _seen_in(self, now: State) -> SeenClasses:
+        """What is seen in the rows of a state; those that nobody has looked at are looked at now."""
+        with self._looking:
+            seen = self._seen
+            if seen is None or seen.matrix != (now.fingerprint, now.features_file):
+                seen = _kept(self._index, now)
+            if seen is None or len(seen) < len(now.ids):
+                seen = _with_new_rows(seen, self, now)
+            self._seen = seen
+        if len(seen) > len(now.ids):  # another thread has seen more rows
+            seen = SeenClasses(seen.matrix, seen.classes[:, : len(now.ids)], seen.weights[:, : len(now.ids)])
+        return seen
