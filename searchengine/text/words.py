@@ -43,7 +43,9 @@ FLATNESS = 0.5  # of the logits there: so much that classes beside the most prob
 SHOWN = 10  # classes that count there
 SEEN = 0.2  # probability from which a class is a tag
 MOST_TAGS = 3  # of a picture
-_SHOWN = 3.5  # standard deviations by which a picture is more like a text that it shows than like classes on the whole
+# A picture shows a text if it fits it by this, or is more like it than like classes on the whole by so many standard
+# deviations; chosen likewise.
+_FIT, _UNUSUAL = 0.15, 3.5
 _UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
 
 
@@ -184,14 +186,17 @@ class Words:
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None.
 
-        The picture is compared with the text and with each class: it shows the text if it is that much more like the
-        text than like the classes on the whole. So nothing depends on what else is in the collection.
+        The picture is judged by itself, so nothing depends on what else is in the collection.
         """
-        if _likeness(text).max() < _UNKNOWN:
+        likeness = float(_likeness(text).max())
+        if likeness < _UNKNOWN:
             return (
                 f"The network of this index knows nothing like “{text}”, so these images are little more than a guess."
             )
+        classes, weights = self.shown(best[None])
+        fit = likeness * float(weights[0] @ self.meant(text)[classes[0]])
         usual = product(self._centred, best) / self._lengths
-        if product(self.feature(text), best)[0] < usual.mean() + _SHOWN * usual.std():
+        unusual = (product(self.feature(text), best)[0] - usual.mean()) / max(float(usual.std()), 1e-12)
+        if fit < _FIT and unusual < _UNUSUAL:
             return f"No image seems to show “{text}”. These come nearest."
         return None

@@ -1,0 +1,104 @@
+"""Images ranked by words: by the classes that are seen in each, kept with the index."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from searchengine import update_index
+from searchengine.engine import SearchEngine
+from searchengine.extractors.heads import Head
+from searchengine.query import Query
+from searchengine.text.classes import class_vectors
+from searchengine.text.encoder import TextEncoder
+from searchengine.text.seen import SEEN
+from searchengine.text.words import BREADTH, FLATNESS, SHOWN, Words
+from tests.fakes import write_pictures
+from tests.text.conftest import IdealExtractor, ideal
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """The index, with its pictures, to be changed."""
+    shutil.copytree(folder.parent, tmp_path / "all")
+    return tmp_path / "all"
+
+
+@pytest.fixture
+def engine(copy: Path) -> Iterator[SearchEngine]:
+    with closing(SearchEngine.open(copy / "index")) as engine:
+        yield engine
+
+
+def ranked(engine: SearchEngine, text: str) -> list[tuple[str, float]]:
+    return [(Path(hit.path).stem, hit.distance) for hit in engine.search(Query(text=text))]
+
+
+def test_a_picture_fits_a_text_as_far_as_what_it_shows_is_meant(engine: SearchEngine, head: Head) -> None:
+    text, words = "a mountain", Words(head)
+    (query,) = TextEncoder().embed([text])
+    likeness = class_vectors() @ query
+    found = dict(ranked(engine, text))
+    for stem, number in (("apple", 948), ("computer", 620), ("fish", 0), ("strawberry", 980)):
+        probabilities = words.probabilities(ideal(head, number)[None], FLATNESS)[0]
+        best = sorted(range(1000), key=lambda i: -probabilities[i])[:SHOWN]
+        length = np.linalg.norm(sum(probabilities[i] * class_vectors()[i] for i in best))
+        fit = sum(probabilities[i] / length * np.exp((likeness[i] - likeness.max()) / BREADTH) for i in best)
+        assert found[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are kept with 16 bits
+
+
+def test_a_broad_word_finds_each_kind_that_it_means(tmp_path: Path) -> None:
+    """One direction among the features, the mean of a hundred breeds of dogs, is unlike any one of them."""
+    dogs = {f"breed{level}": level for level in (47, 50, 63)}  # two terriers and the Affenpinscher
+    others = {"fish": 0, "apple": 237, "computer": 155, "volcano": 245, "ship": 121, "cat": 71}
+    write_pictures(tmp_path / "images", **dogs, **others)
+    update_index(tmp_path / "images", tmp_path / "index", extractor=IdealExtractor())
+    with closing(SearchEngine.open(tmp_path / "index")) as engine:
+        assert {stem for stem, _ in ranked(engine, "dog")[:3]} == set(dogs)
+        pages, cursor = [], None
+        while True:
+            page = engine.search(Query(text="dog", k=2, cursor=cursor))
+            pages += [(Path(hit.path).stem, hit.distance) for hit in page]
+            if (cursor := page.cursor) is None:
+                break
+        assert pages == ranked(engine, "dog")
+
+
+@pytest.mark.parametrize("content", [None, b"nothing"])
+def test_what_is_not_kept_is_seen_when_it_is_asked_for(engine: SearchEngine, content: bytes | None) -> None:
+    before = ranked(engine, "a fish")
+    file = SEEN.path(engine.index.folder)
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with closing(SearchEngine.open(engine.index.folder)) as other:
+        assert ranked(other, "a fish") == [(stem, pytest.approx(distance, abs=2e-3)) for stem, distance in before]
+
+
+def test_only_what_is_new_is_looked_at(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    shown = Words.shown
+
+    def counted(self: Words, features: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        looked_at.append(len(features))
+        return shown(self, features)
+
+    with closing(SearchEngine.open(copy / "index")) as engine:
+        ranked(engine, "a fish")
+        monkeypatch.setattr(Words, "shown", counted)
+        write_pictures(copy / "images", new=1)  # goldfish, number 4
+        update_index(copy / "images", copy / "index", extractor=IdealExtractor(), relocate=True)
+        assert looked_at == [1]  # by the run
+        assert {"fish", "new"} == {
+            stem for stem, _ in ranked(engine, "a fish")[:2]
+        }  # by the server, whose rows were read before
+        assert looked_at[1:-1] == [1]  # the last look is at the best picture, for the doubt
+        (copy / "images" / "things" / "fish.png").unlink()
+        update_index(copy / "images", copy / "index", extractor=IdealExtractor(), prune=True, relocate=True)
+        assert "fish" not in dict(ranked(engine, "a fish"))
