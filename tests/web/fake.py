@@ -26,6 +26,7 @@ from searchengine.images import DecodedImage
 from searchengine.index.columns import facet
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import score
+from searchengine.index.protocol import Order
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
 from searchengine.text.tags import Tag
@@ -218,6 +219,9 @@ class FakeWords:
         if text not in COLOURS:
             raise QueryError(f"“{text}” is no colour.")
         return self._index.feature_of(np.array(COLOURS[text], float)).astype(np.float32)[None]
+
+    def order(self, text: str) -> Order | None:
+        return None
 
     def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
         return None if float((features @ self.feature(text).T).max()) > 0.9 else f"Nothing here seems to be {text}."
