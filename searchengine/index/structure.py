@@ -118,6 +118,8 @@ class Structure:
         try:
             if not _NAME.fullmatch(sheet.file):
                 raise ValueError("its name is wrong")
+            if min(sheet.rows, sheet.nprobe, sheet.depth) < 1:
+                raise ValueError("its sheet names no rows, lists or candidates")
             with open_regular(file) as opened:
                 # First: FAISS believes what it reads.
                 if (os.fstat(opened.fileno()).st_size, checksum(opened)) != (sheet.size, sheet.checksum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -245,9 +246,22 @@ def a_sheet_that_names_another_file(folder: Path, file: Path) -> None:
     STRUCTURE.path(folder).write_text(STRUCTURE.path(folder).read_text().replace(file.name, "../catalog.sqlite"))
 
 
+def a_sheet_without_candidates(folder: Path, file: Path) -> None:
+    sheet = STRUCTURE.path(folder)
+    sheet.write_text(re.sub(r'"depth": *[0-9]+', '"depth": 0', sheet.read_text()))
+
+
 @pytest.mark.parametrize(
     "damage",
-    [cut_short, flip_a_bit, of_another_index, without_its_file, a_sheet_of_nonsense, a_sheet_that_names_another_file],
+    [
+        cut_short,
+        flip_a_bit,
+        of_another_index,
+        without_its_file,
+        a_sheet_of_nonsense,
+        a_sheet_that_names_another_file,
+        a_sheet_without_candidates,
+    ],
 )
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_damaged_or_foreign_structure_is_ignored_and_built_again(
