@@ -24,7 +24,9 @@ from searchengine.settings import Precision, Runtime
 
 Said = pytest.CaptureFixture[str]
 
-_FILTER = "--label --folder --after --before --format --camera --min-width --max-width --min-height --max-height --ids "
+_FILTER = (
+    "--label --folder --after --before --format --camera --tag --min-width --max-width --min-height --max-height --ids "
+)
 _QUERY = "--box --like --dislike --rule -k --k --cursor --distinct --copies --metric "
 _MILVUS = "--milvus-token --milvus-tls --milvus-timeout --milvus-consistency "
 _ENGINE = "--index-dir --images-dir --precision --runtime --json "
