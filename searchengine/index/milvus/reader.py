@@ -150,7 +150,7 @@ class MilvusIndex(Index):
         """For people, where searches by a metric are approximate."""
         about = self._about()
         exact = about.index_type == "FLAT" or not self._ranks(about, check_metric(metric))
-        return None if exact else "Quick search: a few of the images that are as near may be missing."
+        return None if exact else "Quick search: some of the nearest images may be missing."
 
     # -- filters ----------------------------------------------------------------------------------------------------
 
