@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from searchengine.cli.options import (
-    COUNT,
-    INDEX,
-    PATH,
-    choice,
-    flag,
-    json_flag,
-    metric_option,
-    open_index,
-    option,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, verb
+from searchengine.cli.options import INDEX, metric_option, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.errors import with_index_dir
 

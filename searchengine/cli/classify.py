@@ -10,20 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searchengine.cli.options import (
-    COUNT,
-    ENGINE,
-    ID,
-    PATH,
-    choice,
-    flag,
-    json_flag,
-    open_engine,
-    option,
-    options,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import COUNT, ID, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.options import ENGINE, open_engine, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.cli.query import read_picture, same_file
 from searchengine.errors import ImageError, IndexingError, LearningError, MissingPackageError, with_index_dir

@@ -12,19 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from searchengine.address import Address, name_of
-from searchengine.cli.options import (
-    COUNT,
-    ENGINE,
-    MILVUS,
-    PATH,
-    choice,
-    json_flag,
-    open_engine,
-    option,
-    options,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import COUNT, PATH, choice, json_flag, option, options, verb
+from searchengine.cli.options import ENGINE, MILVUS, open_engine, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
 from searchengine.index.metrics import METRICS

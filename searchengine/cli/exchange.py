@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.options import (
-    COUNT,
-    INDEX,
-    MILVUS,
-    PATH,
-    choice,
-    flag,
-    json_flag,
-    metric_option,
-    open_index,
-    option,
-    options,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.options import INDEX, MILVUS, metric_option, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
 

@@ -10,22 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.options import (
-    COUNT,
-    MILVUS,
-    NEW_IN_MILVUS,
-    PATH,
-    RAY,
-    choice,
-    extractor_options,
-    flag,
-    json_flag,
-    metric_option,
-    option,
-    options,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.options import MILVUS, NEW_IN_MILVUS, RAY, extractor_options, metric_option, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 
 if TYPE_CHECKING:

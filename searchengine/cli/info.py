@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.options import MILVUS, TEXT, flag, json_flag, settings_options, verb
+from searchengine.cli.command import TEXT, flag, json_flag, verb
+from searchengine.cli.options import MILVUS, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
 

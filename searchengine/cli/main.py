@@ -15,7 +15,7 @@ from importlib import import_module
 import click
 
 from searchengine import __version__
-from searchengine.cli.options import HelpMixin
+from searchengine.cli.command import HelpMixin
 from searchengine.cli.output import flushed, print_result, replace_unencodable
 from searchengine.compat import limit_library_threads
 from searchengine.errors import SearchEngineError, file_error, missing_package

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searchengine.cli.options import COUNT, choice, filter_options, flag, metric_option, option, options
+from searchengine.cli.command import COUNT, choice, flag, option, options
+from searchengine.cli.options import filter_options, metric_option
 from searchengine.errors import ImageError, QueryError
 from searchengine.files import read_regular
 from searchengine.index.filters import FIELDS, Cursor, Filter

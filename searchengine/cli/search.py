@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searchengine.cli.options import (
-    ENGINE,
-    ID,
-    MILVUS,
-    PATH,
-    flag,
-    json_flag,
-    open_engine,
-    option,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import ID, PATH, flag, json_flag, option, verb
+from searchengine.cli.options import ENGINE, MILVUS, open_engine, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.cli.query import naming, query_from, query_options, read_picture, same_file
 from searchengine.errors import ImageError, QueryError

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from searchengine.cli.command import COUNT, PATH, option, verb
 from searchengine.cli.index import summarize
-from searchengine.cli.options import COUNT, MILVUS, PATH, option, settings_options, verb
+from searchengine.cli.options import MILVUS, settings_options
 from searchengine.cli.output import print_note, print_result
 from searchengine.errors import IndexingError, IndexNotFoundError, SearchEngineError
 

@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searchengine.cli.options import (
-    COUNT,
-    PATH,
-    choice,
-    extractor_options,
-    flag,
-    json_flag,
-    option,
-    options,
-    settings_options,
-    verb,
-)
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.options import extractor_options, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 
 if TYPE_CHECKING:

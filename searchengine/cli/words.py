@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from searchengine.cli.options import ID, INDEX, flag, json_flag, open_index, settings_options, verb
+from searchengine.cli.command import ID, flag, json_flag, verb
+from searchengine.cli.options import INDEX, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
 
 if TYPE_CHECKING:
