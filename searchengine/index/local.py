@@ -6,7 +6,6 @@ committed and, if so, reads the new rows. Answers in progress keep the state tha
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
@@ -18,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchengine.derived import Cached
-from searchengine.errors import IndexDamagedError, MissingPackageError, UnknownImageError
+from searchengine.errors import IndexDamagedError, UnknownImageError
 from searchengine.index import columns, lock, state
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.catalog import Catalog
@@ -30,10 +28,8 @@ from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import NO_IMAGE, State
-from searchengine.index.structure import STRUCTURE, Structure, StructureSheet, structures
+from searchengine.index.structure import OpenedStructure, StructureSheet, structures
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
-
-_log = logging.getLogger(__name__)
 
 
 class LocalIndex(Index):
@@ -42,13 +38,7 @@ class LocalIndex(Index):
     def __init__(self, folder: Path, catalog: Catalog, images_dir: Path | None = None, *, exact: bool = False) -> None:
         self.address = self.folder = folder
         self.images_dir = images_dir
-        self._exact = exact
-        # Opened for the first search. One that is put in its place is opened by a thread, while the old one answers.
-        self._structure: Cached[tuple[int, int, int] | None, Structure | None] = Cached(
-            lambda: STRUCTURE.identity(folder),
-            self._open_structure,
-            in_background=lambda old, new: old is not None and new is not None and old[0] != new[0],
-        )
+        self._structure = OpenedStructure(folder, unused=exact)
         self._catalog = catalog
         self._lock = threading.RLock()  # guards the connection
         self._columns_lock = threading.Lock()  # of whoever reads the columns
@@ -113,33 +103,22 @@ class LocalIndex(Index):
         return [self.hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
     def _searcher(self, now: State, metric: str, passing: Mask | None) -> Searcher | ApproximateSearcher:
-        structure = self._structure_for(now, metric)
+        structure = self._structure.serving(now, metric)
         if structure is not None:
             return ApproximateSearcher(structure, now, metric, passing)
         searcher = now.searcher(metric)
         return searcher if passing is None else searcher.among(passing)
 
-    def _structure_for(self, now: State, metric: str) -> Structure | None:
-        structure = None if self._exact else self._structure.get()
-        return structure if structure is not None and structure.serves(now, metric) else None
-
     def approximation(self, metric: str | None = None) -> StructureSheet | None:
         """What is known of the structure that searches by a metric use; None where they are exact."""
         now = self.state()
-        structure = self._structure_for(now, check_metric(metric or now.metric))
+        structure = self._structure.serving(now, check_metric(metric or now.metric))
         return None if structure is None else structure.sheet
 
     def search_remark(self, metric: str) -> str | None:
         """For people, where searches by a metric are approximate, or take long; None where they are as usual."""
-        structure = None if self._exact else self._structure.get()
+        structure = self._structure.get()
         return None if structure is None else structure.remark(self.state(), check_metric(metric))
-
-    def _open_structure(self) -> Structure | None:
-        try:
-            return Structure.open(self.folder)
-        except (IndexDamagedError, MissingPackageError) as error:
-            _log.warning("%s", error)
-            return None
 
     def hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
         """Images of a state as hits, in their order; what has been removed since is left out."""

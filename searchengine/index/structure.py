@@ -7,6 +7,7 @@ stays true while rows are added or removed, and is of no use for another matrix.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -20,8 +21,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.derived import Derived
-from searchengine.errors import IndexDamagedError, missing_extra, with_index_dir
+from searchengine.derived import Cached, Derived
+from searchengine.errors import IndexDamagedError, MissingPackageError, missing_extra, with_index_dir
 from searchengine.files import open_regular
 from searchengine.index.metrics import EUCLIDEAN, metric_title, rank_alike
 from searchengine.index.state import State
@@ -33,6 +34,7 @@ _NAME = re.compile(r"approximate-[0-9a-f]{8}\.faiss", re.ASCII)
 _SAMPLE = 64  # rows that are compared with those that it was built from
 _LONGEST = 1e15  # a query whose square float32 still holds
 _AT_ONCE = 2**20  # bytes
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,38 @@ class Structure:
         _, rows = self._index.search(query[None], count, params=parameters)  # (1, d) -> (1, count), -1 for none
         known: NDArray[np.int64] = rows[0][(rows[0] >= 0) & (rows[0] < self.sheet.rows)]
         return known
+
+
+class OpenedStructure:
+    """The structure of an index folder, opened for the first search. Safe to share between threads.
+
+    One that is put in its place is opened by a thread, while the old one answers.
+    """
+
+    def __init__(self, folder: Path, *, unused: bool = False) -> None:
+        self._folder = folder
+        self._unused = unused
+        self._cached: Cached[tuple[int, int, int] | None, Structure | None] = Cached(
+            lambda: STRUCTURE.identity(folder),
+            self._open,
+            in_background=lambda old, new: old is not None and new is not None and old[0] != new[0],
+        )
+
+    def _open(self) -> Structure | None:
+        try:
+            return Structure.open(self._folder)
+        except (IndexDamagedError, MissingPackageError) as error:
+            _log.warning("%s", error)
+            return None
+
+    def get(self) -> Structure | None:
+        """The structure, if there is one that can be used."""
+        return None if self._unused else self._cached.get()
+
+    def serving(self, state: State, metric: str) -> Structure | None:
+        """The structure, if it serves a state and a metric."""
+        structure = self.get()
+        return structure if structure is not None and structure.serves(state, metric) else None
 
 
 def is_of(sheet: StructureSheet, state: State) -> bool:
