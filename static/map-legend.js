@@ -2,11 +2,15 @@
 
 import { NONE } from "./map-data.js";
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+let isDark = scheme.matches; // not read again: Chromium sends no change of what a script has already seen
 
 /** Calls `changed()` when the system turns to light or dark. */
 export function onScheme(changed) {
-  dark.addEventListener("change", changed);
+  scheme.addEventListener("change", (event) => {
+    isDark = event.matches;
+    changed();
+  });
 }
 
 /** What the points can be coloured by; only what there is. */
@@ -57,10 +61,10 @@ export function fillLegend(list, way, choose) {
 
 // Hues far apart for those that follow each other, all equally bright to the eye.
 function categoryColour(number) {
-  if (number === NONE) return dark.matches ? [96, 96, 96] : [178, 178, 178];
+  if (number === NONE) return isDark ? [96, 96, 96] : [178, 178, 178];
   const hue = 265 + number * 137.508;
   const step = Math.floor(number / 9) % 3;
-  const lightness = (dark.matches ? 0.76 : 0.62) + [0, -0.13, 0.09][step];
+  const lightness = (isDark ? 0.76 : 0.62) + [0, -0.13, 0.09][step];
   return fromOklch(lightness, 0.155 - 0.02 * step, hue);
 }
 

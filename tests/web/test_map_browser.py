@@ -225,9 +225,11 @@ def test_what_a_colour_stands_for_can_be_chosen(open_map: OpenPage) -> None:
     page = open_map(color_scheme="light")
     swatch = page.locator(".map-key i").first
     light = swatch.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
-    page.emulate_media(color_scheme="dark")
-    zoom(page)  # a page notices between two frames
+    page.evaluate("() => setInterval(() => document.querySelector('.map-key button').click())")
+    page.emulate_media(color_scheme="dark")  # seen, although colours are asked for all the time
     expect(swatch).not_to_have_css("background-color", light)
+    page.reload()
+    page.wait_for_selector("canvas[data-ready=true]")
     page.get_by_role("button", name="green 80").press("Enter")
     expect(page.get_by_role("heading", name="green, 80 pictures")).to_be_visible()
     assert shown(page) > 0
