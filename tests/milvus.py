@@ -25,6 +25,7 @@ from filelock import FileLock
 from searchengine.address import MilvusAddress, MilvusOptions
 
 _STARTS = 120  # s, on a machine that has much else to do
+_ENDS = 30  # s
 
 
 _PREPARE = """
@@ -48,6 +49,7 @@ class MilvusServer:
         self.folder = folder
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         subprocess.run([sys.executable, "-c", _PREPARE, str(folder), str(self.port)], check=True)
         self.start()
 
@@ -69,14 +71,30 @@ class MilvusServer:
                     self._process = subprocess.Popen(
                         command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
                     )
+                self._watch(self._process.pid)
             time.sleep(0.2)
+
+    def _watch(self, pid: int) -> None:
+        """Have the server killed when this process ends, however it does: it would keep the port of its etcd."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+        self._guard = subprocess.Popen(
+            ["sh", "-c", f"read -r _; kill -9 {pid}"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def kill(self) -> None:
         """SIGKILL."""
         process, self._process = self._process, None
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.communicate(timeout=_ENDS)  # its pipe is closed, and it kills
         if process is not None:
             process.kill()
-            process.wait()
+            process.wait(timeout=_ENDS)
 
     def _log(self) -> str:
         return (self.folder / "server.log").read_text(errors="replace")[-4000:]

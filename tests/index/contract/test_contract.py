@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,9 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError, SearchEngineError, UnknownImageError, UnknownNameError
+from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import INNER_PRODUCT, METRICS
+from searchengine.index.milvus import MilvusIndex, MilvusWriter
 from searchengine.index.protocol import Index, Writer
 from searchengine.index.types import Batch, FileState, ImageRecord, ImageRow, ImageUpdate, Skipped
+from searchengine.index.writer import IndexWriter
 from tests.fakes import SPEC
 from tests.index.contract.implementations import IMPLEMENTATIONS, Implementation
 
@@ -78,6 +82,18 @@ def distance(metric: str, query: Vector, vector: Vector) -> float:
         "cosine": 1 - product / lengths if lengths else 1.0,
         INNER_PRODUCT: -product,
     }[metric]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "implementation"),
+    [(Index, LocalIndex), (Index, MilvusIndex), (Writer, IndexWriter), (Writer, MilvusWriter)],
+)
+def test_no_member_is_left_to_the_protocol(protocol: type, implementation: type) -> None:
+    """An inherited stub would answer None, whatever it is asked."""
+    members = {name for name in vars(protocol) if not name.startswith("_") or name == "__len__"}
+    stubs = {name for name in members if inspect.getattr_static(implementation, name) is vars(protocol)[name]}
+    assert len(members) > 10
+    assert not stubs
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
