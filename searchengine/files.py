@@ -109,7 +109,7 @@ def path_from_text(text: str) -> Path:
     return Path(text)
 
 
-# -- photos, which may have become something else ---------------------------------------------------------------------
+# -- files that may have become something else ------------------------------------------------------------------------
 
 MAX_PHOTO_BYTES = 512 * 2**20
 _WITHOUT_WAITING = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))  # as far as there are

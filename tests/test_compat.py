@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -15,7 +14,6 @@ from pathlib import Path
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from searchengine import compat
 from searchengine.compat import lacks_avx, make_openvino_convert_on_python_3_13, pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ExtractorError
 from searchengine.extractors import frameworks, worker
@@ -129,55 +127,6 @@ def test_scikit_learn_can_copy_the_warning_filters() -> None:
     parallel = pytest.importorskip("sklearn.utils.parallel")
     with warnings.catch_warnings(), pillow_warnings_ignored():
         assert parallel.Parallel(n_jobs=1)([parallel.delayed(abs)(-1)]) == [1]
-
-
-# -- Processors of the machine, and of the container -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "quota"),
-    [
-        ("0::/", {"cpu.max": "max 100000"}, float("inf")),
-        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
-        ("0::/a/b", {"a/cpu.max": "100000 100000", "a/b/cpu.max": "300000 100000"}, 1.0),
-        ("0::/not/mounted/here", {"cpu.max": "50000 100000"}, 0.5),
-        (
-            "4:memory:/x\n3:cpu,cpuacct:/x",
-            {"cpu/x/cpu.cfs_quota_us": "400000", "cpu/x/cpu.cfs_period_us": "100000"},
-            4.0,
-        ),
-        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
-        ("3:cpu:/docker/1234", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
-        ("0::/../up", {"cpu.max": "nonsense"}, float("inf")),
-        ("", {}, float("inf")),
-    ],
-)
-def test_the_quota_of_a_container(tmp_path: Path, groups: str, files: dict[str, str], quota: float) -> None:
-    for name, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{name}": t for name, t in files.items()}}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert compat._cpu_quota(tmp_path) == quota
-
-
-def test_threads_are_as_many_as_a_quota_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "_affinity", lambda: 64)
-    monkeypatch.setattr(compat, "processors", compat.processors.__wrapped__)  # type: ignore[attr-defined]  (uncached)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    monkeypatch.setattr(compat, "_cpu_quota", lambda: 1.5)
-    assert (compat.processors(), compat.thread_limit()) == (2, 2)
-    compat.limit_library_threads()
-    assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("2", "7")
-    monkeypatch.setattr(compat, "_cpu_quota", lambda: float("inf"))
-    assert (compat.processors(), compat.thread_limit()) == (64, None)
-    monkeypatch.setattr(compat, "_share", 3)
-    assert (compat.processors(), compat.thread_limit()) == (3, 3)
-
-
-def test_nothing_else_counts_processors() -> None:
-    package = Path(compat.__file__).parent
-    counting = [file.name for file in package.rglob("*.py") if "cpu_count" in file.read_text()]
-    assert counting == ["compat.py"]
 
 
 # -- Processors without AVX --------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
-from searchengine.compat import processors
 from searchengine.errors import QueryError
 from searchengine.files import csv_writer, output_file
 from searchengine.index.exact import Searcher
@@ -25,6 +24,7 @@ from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.index.types import ImageRecord
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 COLUMNS = ("id", "path", "label", "rank", "neighbour", "neighbour_path", "neighbour_label", "distance", "score")

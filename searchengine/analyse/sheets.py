@@ -15,11 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from searchengine.compat import processors
 from searchengine.errors import ImageError, IndexingError
 from searchengine.files import check_output_folder, output_errors, read_regular, replace_bytes, replacing
 from searchengine.images import decode
 from searchengine.index.types import ImageRecord
+from searchengine.processors import processors
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,8 +17,8 @@ import click
 from searchengine import __version__
 from searchengine.cli.command import HelpMixin
 from searchengine.cli.output import flushed, print_result, replace_unencodable
-from searchengine.compat import limit_library_threads
 from searchengine.errors import SearchEngineError, file_error, missing_package
+from searchengine.processors import limit_library_threads
 
 _EPILOG = """\
 a first day:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import IndexingError, IndexNotFoundError
 from searchengine.exchange.formats import read_features
@@ -29,6 +28,7 @@ from searchengine.index.writer import IndexWriter
 from searchengine.indexing.reading import read
 from searchengine.indexing.roots import assign_roots, check_folder
 from searchengine.indexing.scan import Candidate
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _UNIT_TOLERANCE = 1e-4  # of a squared length; that of float16 vectors of length 1 differs by less

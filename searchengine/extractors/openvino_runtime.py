@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import thread_limit
 from searchengine.errors import ExtractorError
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import BatchExtractor
 from searchengine.extractors.frameworks import import_openvino
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.processors import thread_limit
 
 # Eight images of 224 x 224. More are no faster and take memory: VGG16 holds some 30 MB an image while it runs.
 _PIXELS_A_BATCH = 8 * 224 * 224

@@ -14,7 +14,6 @@ from functools import update_wrapper
 from itertools import islice, takewhile
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from searchengine.compat import processors
 from searchengine.errors import DamagedImageError, DecoderUnavailableError, DecodingKilledError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
 from searchengine.processes import (
@@ -28,6 +27,7 @@ from searchengine.processes import (
     can_limit_calls,
     is_worker,
 )
+from searchengine.processors import processors
 
 MAX_PIXELS = 16_384 * 12_288  # as the largest photos of phones; 600 MB as RGB
 

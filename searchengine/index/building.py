@@ -19,7 +19,6 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError, SearchEngineError
 from searchengine.files import output_file
@@ -40,6 +39,7 @@ from searchengine.index.structure import (
     sample_checksum,
     structures,
 )
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _NEW = 0.2  # of the rows, from which it is built again

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import QueryError
+from searchengine.index.distances import MEASURES, Measure
 from searchengine.index.filters import Cursor
-from searchengine.index.measures import MEASURES, Measure
 from searchengine.index.metrics import EUCLIDEAN, check_metric
 
 _BLOCK_BYTES = 256 * 2**20  # of float32 values held at once

@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.indexing.model import Computed, RunExtractor
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.reading import Picture, Reading, read_ahead
 from searchengine.indexing.scan import Candidate
+from searchengine.processors import processors
 
 
 class Executor(Protocol):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.address import AnyAddress
-from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError, IndexVersionError
 from searchengine.extractors import Extractor, cache
@@ -44,6 +43,7 @@ from searchengine.indexing.roots import (
     shown,
 )
 from searchengine.indexing.scan import Plan, make_plan
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 PathLike = str | os.PathLike[str]

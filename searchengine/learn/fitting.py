@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.derived import timestamp
 from searchengine.errors import LearningError, missing_extra
 from searchengine.learn.classifiers import Classifier
 from searchengine.learn.nearest import NEIGHBOURS, held_out_shares
 from searchengine.learn.scores import FitReport, held_out
 from searchengine.learn.training_set import TrainingSet
+from searchengine.processors import processors
 
 GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 FOLDS = 5

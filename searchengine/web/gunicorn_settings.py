@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from searchengine.address import Address, MilvusAddress
-from searchengine.compat import limit_library_threads
 from searchengine.errors import IndexUnavailableError, SearchEngineError, file_error
 from searchengine.files import path_from_text
+from searchengine.processors import limit_library_threads
 from searchengine.settings import load_settings
 
 limit_library_threads()

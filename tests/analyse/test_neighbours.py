@@ -18,8 +18,8 @@ from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexingError, QueryError
 from searchengine.exchange import import_features
+from searchengine.index.distances import MEASURES
 from searchengine.index.local import LocalIndex
-from searchengine.index.measures import MEASURES
 from searchengine.index.metrics import METRICS
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from searchengine.index import exact, measures, metrics
+from searchengine.index import distances, exact, metrics
 
 
 def naive(
@@ -72,11 +72,11 @@ def test_whoever_reads_a_large_matrix_the_same_comes_out(
     queries = rows[:3] + np.float32(0.1)
     alone = [exact.Searcher(metric, rows, norms, ids).nearest(query[None], 25)[0] for query in queries]
     if reads == "BLAS":
-        monkeypatch.setattr(measures, "_SHARED_BYTES", 0)
+        monkeypatch.setattr(distances, "_SHARED_BYTES", 0)
     else:
-        monkeypatch.setattr(measures, "_SLICE_BYTES", 4096)
-        monkeypatch.setattr(measures, "_SLICE_ROWS", 1)
-        monkeypatch.setattr(measures, "_threads", lambda: 4)
+        monkeypatch.setattr(distances, "_SLICE_BYTES", 4096)
+        monkeypatch.setattr(distances, "_SLICE_ROWS", 1)
+        monkeypatch.setattr(distances, "_threads", lambda: 4)
     for query, expected in zip(queries, alone, strict=True):
         found = exact.Searcher(metric, rows, norms, ids).nearest(query[None], 25)[0]
         assert found.positions.tolist() == expected.positions.tolist()
@@ -120,12 +120,12 @@ def test_thousands_of_equal_rows_are_not_all_measured_for_each_of_them(
     rows = np.zeros((3000, 8), dtype=np.float32)
     rows[::2] = [1, -0.0, 2, 0, 0, 0, 0, 3]
     rows[::3, 1] = 0.0
-    measure, measured = measures.MEASURES[metric], []
-    distances = measure.distances
+    measure, measured = distances.MEASURES[metric], []
+    exact_distances = measure.distances
 
     def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         measured.append(len(positions))
-        return distances(self, positions, query)
+        return exact_distances(self, positions, query)
 
     monkeypatch.setattr(measure, "distances", counted)
     neighbours = exact.Searcher.of_rows(rows, metric).nearest(rows, 3)
@@ -147,12 +147,12 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
     norms[5::50] = np.inf
     ids = random.permutation(400).astype(np.int64)
     expected = [exact.Searcher(metric, rows, norms, ids).nearest(query[None], 6)[0] for query in rows]
-    measure, measured = measures.MEASURES[metric], []
-    distances = measure.distances
+    measure, measured = distances.MEASURES[metric], []
+    exact_distances = measure.distances
 
     def counted(self: Any, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
         measured.append(len(positions))
-        return distances(self, positions, query)
+        return exact_distances(self, positions, query)
 
     monkeypatch.setattr(exact, "_CROWD", 20)
     monkeypatch.setattr(exact, "_NARROW_VALUES", 1000)

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from searchengine.index import measures
+from searchengine.index import distances
 
 
 @pytest.fixture(autouse=True)
 def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "_threads", lambda: 4)
+    monkeypatch.setattr(distances, "_threads", lambda: 4)
 
 
 @pytest.mark.parametrize(("count", "step"), [(0, 3), (1, 3), (7, 3), (12, 3), (100, 1), (100, 7), (1000, 3)])
@@ -25,7 +25,7 @@ def test_every_part_is_done_once(count: int, step: int) -> None:
             for at in range(part.start, part.stop):
                 done[at] += 1
 
-    measures.share(work, count, step)
+    distances.share(work, count, step)
     assert done == [1] * count
 
 
@@ -38,16 +38,16 @@ def test_other_threads_take_part() -> None:
             here.wait(timeout=60)  # four threads at once, or nobody goes on
         seen.add(threading.get_ident())
 
-    measures.share(work, 20, 1)
+    distances.share(work, 20, 1)
     assert len(seen) == 4
 
 
 def test_threads_that_are_busy_elsewhere_are_not_waited_for() -> None:
     let_go = threading.Event()
-    held = [measures._pool().submit(let_go.wait, 60) for _ in range(measures._MOST_THREADS - 1)]
+    held = [distances._pool().submit(let_go.wait, 60) for _ in range(distances._MOST_THREADS - 1)]
     try:
         done: list[int] = []
-        measures.share(lambda part: done.append(part.start), 20, 1)
+        distances.share(lambda part: done.append(part.start), 20, 1)
         assert done == list(range(20))
     finally:
         let_go.set()
@@ -61,12 +61,12 @@ def test_an_error_of_any_thread_is_told() -> None:
             raise ValueError("13")
 
     with pytest.raises(ValueError, match="13"):
-        measures.share(work, 40, 1)
+        distances.share(work, 40, 1)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_process_that_was_forked_does_all_itself() -> None:
-    measures.share(lambda _: None, 20, 1)  # the threads are there, and will not be in the child
+    distances.share(lambda _: None, 20, 1)  # the threads are there, and will not be in the child
     context = multiprocessing.get_context("fork")
     sums = context.Queue()
     child = context.Process(target=_summed, args=(sums,))
@@ -78,5 +78,5 @@ def test_a_process_that_was_forked_does_all_itself() -> None:
 
 def _summed(sums: multiprocessing.Queue[int]) -> None:
     done: list[int] = []
-    measures.share(lambda part: done.append(part.start), 20, 1)
+    distances.share(lambda part: done.append(part.start), 20, 1)
     sums.put(sum(done))

@@ -25,7 +25,6 @@ from searchengine.analyse.evaluation.results import (
     Picture,
     first_of,
 )
-from searchengine.compat import processors
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
@@ -37,6 +36,7 @@ from searchengine.indexing.labels import how_to_label
 from searchengine.indexing.reading import Reading, read_ahead
 from searchengine.indexing.roots import Root, check_folder, label_of
 from searchengine.indexing.scan import Candidate
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _AHEAD = 64  # files that are read before their features are computed

@@ -1,6 +1,6 @@
 """The whole collection in the order of (distance, id), for many queries, and what each ranking is worth.
 
-The order comes from the rough float32 values of ``index.measures``, products of blocks, so it never needs more than a
+The order comes from the rough float32 values of ``index.distances``, products of blocks, so it never needs more than a
 block of distances. The first ``HEAD`` places are measured again in float64 and sorted by (distance, id), as a search
 does; farther down, two images whose distances differ by less than the rounding of float32 may change places. Images
 with equal features are always tied, wherever they stand, and come in the order of their ids.
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from searchengine.analyse.evaluation import metrics
 from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.statistics import GROUPS, without_each_group
-from searchengine.compat import processors
-from searchengine.index.measures import MEASURES, Measure
+from searchengine.index.distances import MEASURES, Measure
 from searchengine.index.metrics import check_metric
+from searchengine.processors import processors
 
 HEAD: Final = 20
 FIRST: Final = 10  # places that are kept of each ranking: what a person sees

@@ -25,11 +25,11 @@ from searchengine.analyse.mapping.rows import (
     stamps_of,
 )
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
-from searchengine.compat import processors
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import QueryError
 from searchengine.files import check_output_folder
 from searchengine.index.protocol import Index
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _ON_SHEET = 80  # pictures; the title says how many there are in all

@@ -25,10 +25,10 @@ from searchengine.analyse.mapping.rows import (
     stamps_of,
     unchanged_images,
 )
-from searchengine.compat import processors
 from searchengine.derived import Arrays, Derived, StoredData, timestamp
 from searchengine.errors import IndexDamagedError, QueryError
 from searchengine.index.protocol import Index
+from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from searchengine.compat import processors
 from searchengine.errors import IndexingError, missing_extra
 from searchengine.indexing.options import IndexingOptions
+from searchengine.processors import processors
 
 AUTO = "auto"
 _PATIENCE = 10.0  # seconds for a machine to answer

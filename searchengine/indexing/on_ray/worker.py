@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from searchengine.compat import share_processors
 from searchengine.errors import ExtractorError
 from searchengine.extractors import Extractor, ExtractorSpec, cache
 from searchengine.images import DECODING
 from searchengine.indexing.model import Computed, Recipe
 from searchengine.indexing.reading import Reading, read_ahead
 from searchengine.indexing.scan import Candidate
+from searchengine.processors import share_processors
 
 _PIECE = 2**24  # bytes of a model that are sent at a time
 _HASH = np.dtype("S16")  # of a content hash

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.errors import LearningError
 from searchengine.extractors import Extractor
 from searchengine.images import DecodedImage, decode, find, resize
@@ -22,6 +21,7 @@ from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.scan import Candidate, make_plan
 from searchengine.learn.triplets.inputs import Augmentation, Records
 from searchengine.learn.triplets.recipe import Recipe
+from searchengine.processors import processors
 from searchengine.progress import Progress
 
 _BATCH = 32

@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.index import metrics
+from searchengine.processors import processors
 
 _EPS = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to zero
