@@ -16,10 +16,9 @@ from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
 from searchengine.extractors.frameworks import first_line, import_keras, linked
-from searchengine.extractors.heads import Head
 from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM
-from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelSource
+from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, Head, ModelSource
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 from searchengine.files import parse_json
 from searchengine.progress import Say

@@ -35,33 +35,38 @@ class PublishedWeights:
         return self.digest is not None and self.digest in hashes.values()
 
 
-# -- networks of keras.applications ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
-class Backbone:
-    """One network of keras.applications.
-
-    ``module`` is where it lives there. ``head`` names the layers that exist only with the classification head; the
-    others can do with the smaller ``without_head`` file. ``dimension`` is the size of the default layer's output,
-    ``preprocessing`` one of ``building.PREPROCESSINGS``.
-    """
+class Network:
+    """A network with a name. ``dimension`` is the size of the default layer's output."""
 
     title: str
-    module: str
     input_size: tuple[int, int]
-    preprocessing: str
     default_layer: str
     dimension: int
     parameters: int
-    head: frozenset[str]
-    with_head: PublishedWeights
-    without_head: PublishedWeights
 
     @property
     def name(self) -> str:
         """As users type it."""
         return self.title.lower()
+
+
+# -- networks of keras.applications ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone(Network):
+    """One network of keras.applications.
+
+    ``module`` is where it lives there. ``head`` names the layers that exist only with the classification head; the
+    others can do with the smaller ``without_head`` file. ``preprocessing`` is one of ``building.PREPROCESSINGS``.
+    """
+
+    module: str
+    preprocessing: str
+    head: frozenset[str]
+    with_head: PublishedWeights
+    without_head: PublishedWeights
 
     def files_for(self, layers: Iterable[str]) -> list[PublishedWeights]:
         """The files that will do for these layers, the smallest first."""
@@ -91,21 +96,13 @@ def backbones() -> dict[str, Backbone]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lite:
+class Lite(Network):
     """One network. ``width`` and ``depth`` multiply the channels and the blocks of EfficientNet-B0."""
 
-    title: str
-    input_size: int
     width: float
     depth: float
-    parameters: int
     file_name: str
     sha256: str
-
-    @property
-    def name(self) -> str:
-        """As users type it."""
-        return self.title.lower()
 
     @property
     def package(self) -> str:
@@ -117,15 +114,15 @@ PACKAGED = {
     network.name: network
     for network in (
         Lite(
-            "EfficientNet-Lite0", 224, 1.0, 1.0, 4_694_024, "efficientnet-lite0-57934424.pth",
+            "EfficientNet-Lite0", (224, 224), "avg_pool", 1280, 4_694_024, 1.0, 1.0, "efficientnet-lite0-57934424.pth",
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         ),
         Lite(
-            "EfficientNet-Lite1", 240, 1.0, 1.1, 5_470_344, "efficientnet-lite1-77cc7160.pth",
+            "EfficientNet-Lite1", (240, 240), "avg_pool", 1280, 5_470_344, 1.0, 1.1, "efficientnet-lite1-77cc7160.pth",
             "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
         ),
         Lite(
-            "EfficientNet-Lite2", 260, 1.1, 1.2, 6_150_168, "efficientnet-lite2-9656183e.pth",
+            "EfficientNet-Lite2", (260, 260), "avg_pool", 1280, 6_150_168, 1.1, 1.2, "efficientnet-lite2-9656183e.pth",
             "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         ),
     )
@@ -182,8 +179,8 @@ class ModelFacts:
 def facts(model: str) -> ModelFacts:
     """The facts of a model by the name in its spec; a name that is not known is its own title."""
     if model in PACKAGED:
-        side = PACKAGED[model].input_size
-        return ModelFacts(PACKAGED[model].title, full_decode=False, decode_margin=1.5, input_size=(side, side))
+        lite = PACKAGED[model]
+        return ModelFacts(lite.title, full_decode=False, decode_margin=1.5, input_size=lite.input_size)
     if model in backbones():
         return ModelFacts(backbones()[model].title)
     return _OTHERS.get(model, ModelFacts(FAMILIES.get(model, model)))

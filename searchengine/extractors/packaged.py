@@ -13,85 +13,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
-from searchengine.extractors import cache, efficientnet_lite, layers, torch_file
+from searchengine.extractors import efficientnet_lite, torch_file
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.heads import Head
-from searchengine.extractors.layers import NetworkInfo
-from searchengine.extractors.models import PACKAGED, Lite, facts
-from searchengine.extractors.source import ExtractorOptions, ModelLine, NamedSource
+from searchengine.extractors.models import PACKAGED, Lite
+from searchengine.extractors.source import ExtractorOptions, Head, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.progress import QUIET, Say
 
 if TYPE_CHECKING:
     import keras
 
-_LAYER, _DIMENSION = "avg_pool", 1280
 _SMALLEST = 32  # pixels: the network halves the picture five times
 
 
-class PackagedSource(NamedSource):
+class PackagedSource(NamedSource[Lite]):
     """See ``ModelSource``."""
 
-    def listed(self) -> list[ModelLine]:
-        return [
-            ModelLine(
-                network.name,
-                network.title,
-                _LAYER,
-                _DIMENSION,
-                (network.input_size, network.input_size),
-                network.parameters,
-                round(network.parameters * 4 / 1e6),
-                self._state(network),
-            )
-            for network in PACKAGED.values()
-        ]
+    def networks(self) -> dict[str, Lite]:
+        return PACKAGED
 
-    def _state(self, network: Lite) -> str:
-        if cache.lookup(self.spec(ExtractorOptions(network.name))) is not None:
-            return "prepared"
+    def availability(self, network: Lite) -> str:
         return "to install" if _installed(network) is None else "packaged"
 
-    def default_layer(self, model: str) -> str | None:
-        return _LAYER
-
-    def size_of_default(self, model: str) -> int:
-        return _DIMENSION
-
-    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
-        size = input_size or PACKAGED[str(model)].input_size
-        request = {"model": model, "input_size": size}
-        return layers.describe(f"{model}-{size}", request, title=facts(str(model)).title)
-
-    def described(self, spec: ExtractorSpec) -> NetworkInfo | None:
-        return layers.described(f"{spec.model}-{spec.input_size[0]}")
+    def key(self, model: str, side: int) -> str:
+        return f"{model}-{side}"
 
     def network(self, model: str, input_size: int | None) -> keras.Model:
         lite = PACKAGED[model]
         import_keras()
-        return efficientnet_lite.build(input_size or lite.input_size, lite.width, lite.depth)
+        return efficientnet_lite.build(input_size or lite.input_size[0], lite.width, lite.depth)
 
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         network = PACKAGED[str(options.model)]
         if options.preprocessing is not None:
             raise ExtractorError(f"{network.title} has its own preprocessing: --preprocessing is for .keras files.")
-        size = options.input_size or network.input_size
+        size = options.input_size or network.input_size[0]
         if size < _SMALLEST:
             raise ExtractorError(
                 f"{network.title} takes pictures of {_SMALLEST} pixels and more: --input-size is {size}."
             )
         if options.weights_file is not None:
             _read(network, options.weights_file)
-        return ExtractorSpec(
-            network.name,
-            self.choose_layers(options),
-            options.pooling,
-            options.normalize,
-            IMAGENET,
-            (size, size),
-            self.choose_decoding(options),
-        )
+        return self.spec_of(options, IMAGENET, (size, size))
 
     def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         network = PACKAGED[spec.model]

@@ -20,13 +20,13 @@ from searchengine.extractors import cache, worker
 from searchengine.extractors.building import BuiltModel, TextModel, dtype_policy
 from searchengine.extractors.custom import foreign_objects
 from searchengine.extractors.frameworks import first_line, import_keras
-from searchengine.extractors.heads import Head
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import FAMILIES, presets
 from searchengine.extractors.source import (
     PRESET_CONFIG,
     PRESET_WEIGHTS,
     ExtractorOptions,
+    Head,
     ModelLine,
     ModelSource,
     is_preset_folder,

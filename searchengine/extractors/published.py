@@ -7,17 +7,17 @@ import importlib.metadata
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from searchengine.download import Client, DownloadError, Resource
 from searchengine.errors import ExtractorError, WeightsNotFoundError, file_error
-from searchengine.extractors import cache, layers
+from searchengine.extractors import cache
 from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import check_keras, first_line, import_keras, linked
-from searchengine.extractors.heads import Head, read_head
-from searchengine.extractors.layers import NetworkInfo
-from searchengine.extractors.models import Backbone, PublishedWeights, backbones, facts
-from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, ModelLine, NamedSource
+from searchengine.extractors.models import Backbone, PublishedWeights, backbones
+from searchengine.extractors.source import CLASSES, HDF5_SIGNATURE, ExtractorOptions, Head, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.files import locked
 from searchengine.progress import Quiet, Say
@@ -30,46 +30,28 @@ _PAUSE = 0.2  # seconds before a request that failed is repeated, at first: whoe
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-class PublishedSource(NamedSource):
+class PublishedSource(NamedSource[Backbone]):
     """See ``ModelSource``."""
 
-    def listed(self) -> list[ModelLine]:
-        return [
-            ModelLine(
-                backbone.name,
-                backbone.title,
-                backbone.default_layer,
-                backbone.dimension,
-                backbone.input_size,
-                backbone.parameters,
-                backbone.files_for([backbone.default_layer])[0].megabytes,
-                self._state(backbone),
-            )
-            for backbone in backbones().values()
-        ]
+    def networks(self) -> dict[str, Backbone]:
+        return backbones()
 
-    def _state(self, backbone: Backbone) -> str:
-        if cache.lookup(self.spec(ExtractorOptions(backbone.name))) is not None:
-            return "prepared"
-        wanted = backbone.files_for([backbone.default_layer])[0]
+    def availability(self, network: Backbone) -> str:
+        wanted = network.files_for([network.default_layer])[0]
         # The name first: hashing half a gigabyte is only worth it where there is a file.
         return "downloaded" if (keras_folder() / wanted.file_name).is_file() and cached(wanted) else "to download"
 
-    def default_layer(self, model: str) -> str | None:
-        return backbones()[model].default_layer
+    def megabytes(self, network: Backbone) -> int:
+        return network.files_for([network.default_layer])[0].megabytes
 
-    def size_of_default(self, model: str) -> int:
-        return backbones()[model].dimension
+    def key(self, model: str, side: int) -> str:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{model}-keras-{importlib.metadata.version('keras')}"
+        return model
 
     def preprocessing(self, model: str) -> str:
         inside = backbones()[model].preprocessing
         return "its own" if inside == "none" else inside
-
-    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
-        return layers.describe(_key(str(model)), {"model": model}, title=facts(str(model)).title)
-
-    def described(self, spec: ExtractorSpec) -> NetworkInfo | None:
-        return layers.described(_key(spec.model))
 
     def network(self, model: str, input_size: int | None) -> keras.Model:
         keras = import_keras()
@@ -85,15 +67,7 @@ class PublishedSource(NamedSource):
                 "--input-size for those and for EfficientNet-Lite."
             )
         file = options.weights_file
-        return ExtractorSpec(
-            backbone.name,
-            self.choose_layers(options),
-            options.pooling,
-            options.normalize,
-            IMAGENET if file is None else identify(file, backbone),
-            backbone.input_size,
-            self.choose_decoding(options),
-        )
+        return self.spec_of(options, IMAGENET if file is None else identify(file, backbone), backbone.input_size)
 
     def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         backbone = backbones()[spec.model]
@@ -134,12 +108,6 @@ class PublishedSource(NamedSource):
                 )
             file = download(backbone, backbone.with_head, say)
         return read_head(file, backbone.dimension)
-
-
-def _key(model: str) -> str:
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return f"{model}-keras-{importlib.metadata.version('keras')}"
-    return model
 
 
 def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) -> BuiltModel:
@@ -309,3 +277,31 @@ def _contents(file: Path) -> tuple[bool, int]:
 
         group.visititems(count)
     return legacy, arrays
+
+
+def read_head(file: Path, dimension: int) -> Head:
+    """The head in a Keras weights file of either format: the one layer that turns d numbers into 1000.
+
+    It is recognised by its shape, because the two formats name layers differently; a dense layer and a convolution of
+    one place do the same. ExtractorError where the file has no such layer.
+    """
+    import h5py
+
+    kernels: list[Any] = []
+
+    def collect(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and tuple(side for side in node.shape if side != 1) == (dimension, CLASSES):
+            kernels.append(node)
+
+    try:
+        with h5py.File(file, "r") as root:
+            root.visititems(collect)
+            if len(kernels) != 1:
+                raise ExtractorError(
+                    f"{file} does not hold the classification head of 1000 ImageNet classes, which words need."
+                )
+            (bias,) = (node for node in kernels[0].parent.values() if node.shape == (CLASSES,))
+            kernel = np.asarray(kernels[0], dtype=np.float32).reshape(dimension, CLASSES)
+            return Head(np.ascontiguousarray(kernel.T), np.asarray(bias, dtype=np.float32))
+    except (OSError, ValueError, KeyError) as error:
+        raise ExtractorError(f"The classification head in {file} cannot be read: {error}.") from error

@@ -7,16 +7,19 @@ files. Nothing outside them asks which kind it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, UnknownNameError
-from searchengine.extractors import cache
-from searchengine.extractors.heads import Head
+from searchengine.extractors import cache, layers
 from searchengine.extractors.layers import LayerInfo, NetworkInfo, check_pooling
-from searchengine.extractors.models import facts
+from searchengine.extractors.models import Network, facts
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 from searchengine.progress import Say
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 PRESET_CONFIG, PRESET_WEIGHTS = "config.json", "model.weights.h5"  # in the folder of a preset
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
+CLASSES = 1000  # of ImageNet
+N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,17 @@ class ModelLine:
     parameters: int
     megabytes: int
     weights: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last layer of a network for ImageNet, which turns a feature into a score for each class.
+
+    ``weights`` (1000, d) and ``bias`` (1000,), float32: the logits of a feature f are ``weights @ f + bias``.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 class ModelSource:
@@ -164,26 +180,85 @@ class ModelSource:
         raise ExtractorError(self._reason)
 
 
-class NamedSource(ModelSource):
+class NamedSource(ModelSource, Generic[N]):
     """What networks with a name have in common: a default layer whose size is known, and one output."""
 
-    def size_of_default(self, model: str) -> int:
-        """Numbers that the default layer gives."""
-        raise NotImplementedError
+    @abstractmethod
+    def networks(self) -> Mapping[str, N]:
+        """All networks by name."""
 
-    def described(self, spec: ExtractorSpec) -> NetworkInfo | None:
-        """The network of a spec, if it was described before."""
-        raise NotImplementedError
+    @abstractmethod
+    def availability(self, network: N) -> str:
+        """Where the weights of a network are that has not been prepared: see ``ModelLine``."""
 
-    def choose_layers(self, options: ExtractorOptions) -> str:
+    @abstractmethod
+    def key(self, model: str, side: int) -> str:
+        """What the layers of a network depend on: see ``layers``."""
+
+    def megabytes(self, network: N) -> int:
+        """The size of its weights as a file."""
+        return round(network.parameters * 4 / 1e6)
+
+    def listed(self) -> list[ModelLine]:
+        """See ``ModelSource.listed``."""
+        lines = []
+        for network in self.networks().values():
+            is_prepared = cache.lookup(self.spec(ExtractorOptions(network.name))) is not None
+            lines.append(
+                ModelLine(
+                    network.name,
+                    network.title,
+                    network.default_layer,
+                    network.dimension,
+                    network.input_size,
+                    network.parameters,
+                    self.megabytes(network),
+                    "prepared" if is_prepared else self.availability(network),
+                )
+            )
+        return lines
+
+    def default_layer(self, model: str) -> str | None:
+        """See ``ModelSource.default_layer``."""
+        return self.networks()[model].default_layer
+
+    def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
+        """See ``ModelSource.describe``."""
+        network = self.networks()[str(model)]
+        side = input_size or network.input_size[0]
+        return layers.describe(
+            self.key(network.name, side), {"model": network.name, "input_size": side}, title=network.title
+        )
+
+    def feature_size(self, spec: ExtractorSpec) -> int | None:
+        """See ``ModelSource.feature_size``."""
+        network = self.networks()[spec.model]
+        if spec.layer == network.default_layer:
+            return network.dimension
+        described = layers.described(self.key(spec.model, spec.input_size[0]))
+        return None if described is None else described.feature_size(spec.layers, spec.pooling)
+
+    def spec_of(self, options: ExtractorOptions, weights: str, input_size: tuple[int, int]) -> ExtractorSpec:
+        """The spec of what is asked for, once the source has checked what it takes itself."""
+        network = self.networks()[str(options.model)]
+        full_decode = options.full_decode
+        return ExtractorSpec(
+            network.name,
+            self._choose_layers(options, network),
+            options.pooling,
+            options.normalize,
+            weights,
+            input_size,
+            facts(network.name).full_decode if full_decode is None else full_decode,
+        )
+
+    def _choose_layers(self, options: ExtractorOptions, network: N) -> str:
         """The layer of a spec: those that were asked for, which must exist, or the default."""
-        model = str(options.model)
-        title, default = facts(model).title, self.default_layer(model)
-        assert default is not None
+        title, default = network.title, network.default_layer
         if options.layers in ((), (default,)):
-            check_pooling(options.pooling, [LayerInfo(default, "", (self.size_of_default(model),))], title)
+            check_pooling(options.pooling, [LayerInfo(default, "", (network.dimension,))], title)
             return default
-        known = self.describe(model, options.input_size).layers
+        known = self.describe(network.name, options.input_size).layers
         for name in options.layers:
             check_name(f"layer of {title}", name, known)
         check_pooling(options.pooling, [known[name] for name in options.layers], title)
@@ -191,24 +266,12 @@ class NamedSource(ModelSource):
 
     def check_head(self, spec: ExtractorSpec) -> None:
         """ExtractorError where features of this spec are not what the classification head of the network takes."""
-        default = self.default_layer(spec.model)
-        if spec.layer != default or spec.pooling != "none":
+        network = self.networks()[spec.model]
+        if spec.layer != network.default_layer or spec.pooling != "none":
             raise ExtractorError(
-                f"The classes of {facts(spec.model).title} are computed from its layer {default}, and this index holds "
-                f"{spec.title.partition(',')[0]}. An index of that layer can be searched by words."
+                f"The classes of {network.title} are computed from its layer {network.default_layer}, and this index "
+                f"holds {spec.title.partition(',')[0]}. An index of that layer can be searched by words."
             )
-
-    def choose_decoding(self, options: ExtractorOptions) -> bool:
-        """Whether JPEGs are decoded at full size: as was asked for, or the model's default."""
-        default = facts(str(options.model)).full_decode
-        return default if options.full_decode is None else options.full_decode
-
-    def feature_size(self, spec: ExtractorSpec) -> int | None:
-        """See ``ModelSource.feature_size``."""
-        if spec.layer == self.default_layer(spec.model):
-            return self.size_of_default(spec.model)
-        network = self.described(spec)
-        return None if network is None else network.feature_size(spec.layers, spec.pooling)
 
 
 def is_model_file(model: str | Path) -> bool:

@@ -54,10 +54,8 @@ class Database:
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         """All rows that a query gives."""
-        try:
+        with translated(self.file.parent):
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise translation(self.file.parent, error) from error
 
     def value(self, query: str, values: Sequence[object] = ()) -> Any:
         """The first column of the first row, or None."""
@@ -71,17 +69,13 @@ class Database:
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
         """Run one statement; returns the id of the row that it inserted."""
-        try:
+        with translated(self.file.parent):
             return self._connection.execute(statement, values).lastrowid or 0
-        except sqlite3.DatabaseError as error:
-            raise translation(self.file.parent, error) from error
 
     def change_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row of values."""
-        try:
+        with translated(self.file.parent):
             self._connection.executemany(statement, rows)
-        except sqlite3.DatabaseError as error:
-            raise translation(self.file.parent, error) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from searchengine.address import Address, AnyAddress, MilvusAddress, parse_address
 from searchengine.index import building, lock
@@ -21,23 +20,18 @@ from searchengine.progress import Progress, Say
 _NOTE = "address.txt"
 
 
-class Storage(Protocol):
-    """Where an index lies, or will."""
+class Storage(ABC):
+    """Where an index lies, or will.
 
-    @property
-    @abstractmethod
-    def address(self) -> Address:
-        """For messages and commands."""
+    Attributes:
+        address: for messages and commands.
+        folder: where this machine keeps what is computed from the index.
+        no_rebuild: why an index cannot be made again while the old one answers; empty if it can.
+    """
 
-    @property
-    @abstractmethod
-    def folder(self) -> Path:
-        """Where this machine keeps what is computed from the index."""
-
-    @property
-    def no_rebuild(self) -> str:
-        """Why an index cannot be made again while the old one answers; empty if it can."""
-        return ""
+    address: Address
+    folder: Path
+    no_rebuild = ""
 
     @property
     def remark(self) -> str:
@@ -69,60 +63,44 @@ class Storage(Protocol):
 
 class _Folder(Storage):
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @property
-    def address(self) -> Path:
-        return self._folder
-
-    @property
-    def folder(self) -> Path:
-        return self._folder
+        self.address = self.folder = folder
 
     @property
     def remark(self) -> str:
-        if shares_memory(self._folder):
+        if shares_memory(self.folder):
             return ""
         return (
-            f"The file system of {self._folder} does not let programs share memory (a network disk, or FUSE). The "
+            f"The file system of {self.folder} does not let programs share memory (a network disk, or FUSE). The "
             "index keeps a journal instead of a log: all works, but a server waits whenever a batch is written."
         )
 
     def read(self, images_dir: Path | None = None, *, exact: bool = False) -> LocalIndex:
-        return LocalIndex.open(self._folder, images_dir=images_dir, exact=exact)
+        return LocalIndex.open(self.folder, images_dir=images_dir, exact=exact)
 
     def keep_up(self, ann: str, progress: Progress) -> None:
-        building.keep_up(self._folder, ann, progress)
+        building.keep_up(self.folder, ann, progress)
 
     def write(self, say: Say) -> IndexWriter:
-        return IndexWriter.open(self._folder)
+        return IndexWriter.open(self.folder)
 
     def create(self, manifest: dict[str, str], *, dimension: int, last_id: int, say: Say) -> IndexWriter:
-        return IndexWriter.create(self._folder, manifest, dimension=dimension, last_id=last_id)
+        return IndexWriter.create(self.folder, manifest, dimension=dimension, last_id=last_id)
 
 
 class _Milvus(Storage):
+    """Its folder is in the cache folder, with a note of what it belongs to."""
+
+    no_rebuild = (
+        "--rebuild is not offered for an index in Milvus. Index into another collection, then serve that one and drop "
+        "the old."
+    )
+
     def __init__(self, address: MilvusAddress) -> None:
-        self._address = address
-
-    @property
-    def address(self) -> MilvusAddress:
-        return self._address
-
-    @property
-    def folder(self) -> Path:
-        """In the cache folder."""
         from searchengine.settings import load_settings
 
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{self._address.host}-{self._address.port}-{self._address.collection}")
-        return load_settings(only=("cache_dir",)).cache_root / "milvus" / name
-
-    @property
-    def no_rebuild(self) -> str:
-        return (
-            "--rebuild is not offered for an index in Milvus. Index into another collection, then serve that one and "
-            "drop the old."
-        )
+        self.address = self._collection = address
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{address.host}-{address.port}-{address.collection}")
+        self.folder = load_settings(only=("cache_dir",)).cache_root / "milvus" / name
 
     @contextlib.contextmanager
     def writing(self, started: str) -> Iterator[None]:
@@ -131,20 +109,19 @@ class _Milvus(Storage):
             yield
 
     def _note(self) -> None:
-        """Say in the folder what it belongs to."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _NOTE).write_text(f"What was computed on this machine from {self._address}\n")
+            (self.folder / _NOTE).write_text(f"What was computed on this machine from {self.address}\n")
 
     def read(self, images_dir: Path | None = None, *, exact: bool = False) -> MilvusIndex:
         self._note()
-        return MilvusIndex(self._address, self.folder, images_dir)
+        return MilvusIndex(self._collection, self.folder, images_dir)
 
     def write(self, say: Say) -> MilvusWriter:
-        return MilvusWriter.open(self._address, say)
+        return MilvusWriter.open(self._collection, say)
 
-    def create(self, manifest: Mapping[str, str], *, dimension: int, last_id: int, say: Say) -> MilvusWriter:
-        return MilvusWriter.create(self._address, manifest, dimension=dimension, last_id=last_id, say=say)
+    def create(self, manifest: dict[str, str], *, dimension: int, last_id: int, say: Say) -> MilvusWriter:
+        return MilvusWriter.create(self._collection, manifest, dimension=dimension, last_id=last_id, say=say)
 
 
 def storage_of(address: AnyAddress) -> Storage:

@@ -46,7 +46,7 @@ class Labels(Protocol):
 
     def remark(self) -> str | None:
         """What the user should know, once all files have been looked up."""
-        ...
+        return None
 
 
 def labels_from(choice: str) -> Labels:
@@ -59,7 +59,7 @@ def labels_from(choice: str) -> Labels:
     return FileLabels(file, read_label_file(file))
 
 
-class FolderLabels:
+class FolderLabels(Labels):
     """The name of the folder that a file lies in."""
 
     recorded = FOLDER
@@ -68,12 +68,8 @@ class FolderLabels:
         """See ``roots.label_of``."""
         return [label_of(root, path, several=several) for root, path in files]
 
-    def remark(self) -> str | None:
-        """Nothing."""
-        return None
 
-
-class NoLabels:
+class NoLabels(Labels):
     """No image has a label."""
 
     recorded = NONE
@@ -82,12 +78,8 @@ class NoLabels:
         """None."""
         return [()] * len(files)
 
-    def remark(self) -> str | None:
-        """Nothing."""
-        return None
 
-
-class FileLabels:
+class FileLabels(Labels):
     """What a file says, by path: relative to the image folder, with that folder's name before it, or absolute.
 
     A name without a folder stands for every file of that name, as COCO's annotations have it. Where a path is spelt

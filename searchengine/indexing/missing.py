@@ -12,12 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from searchengine.errors import IndexingError
 from searchengine.files import parse_json, path_from_text, path_to_text
 from searchengine.images import LINKS_OUT
 from searchengine.index.types import IndexedImage, Place
+from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import joined, shown
 from searchengine.indexing.scan import Plan, with_parents
@@ -25,20 +25,6 @@ from searchengine.indexing.scan import Plan, with_parents
 _MANY = 0.2  # of all images: without --prune they are kept
 _MOST = 0.5  # of the images of one folder: without --prune-all they are kept
 _EXAMPLES = 3
-
-
-class Choices(Protocol):
-    """The options that say what may go; ``prune_all`` includes ``prune``."""
-
-    @property
-    def prune(self) -> bool:
-        """Even if they are many."""
-        ...
-
-    @property
-    def prune_all(self) -> bool:
-        """Even if a folder is empty, or its disk is not mounted."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +57,15 @@ class Absence:
         plan: of the run, all of whose walks have ended.
         known: the images of the index before the run.
         mounts: the folders where other file systems began when the last run ended.
-        choices: the options of the run.
+        options: of the run.
     """
 
     def __init__(
-        self, plan: Plan, known: Mapping[Place, IndexedImage], mounts: Collection[bytes], choices: Choices
+        self, plan: Plan, known: Mapping[Place, IndexedImage], mounts: Collection[bytes], options: IndexingOptions
     ) -> None:
         self._plan = plan
         self._known = known
-        self._choices = choices
+        self._options = options
         self._folders = {root.id: bytes(root.folder) for root, _ in plan.walks}
         self._walks = [(bytes(root.folder), walk) for root, walk in plan.walks]
         self._left_out = {joined(top, item.path) for top, walk in self._walks for item in walk.left_out}
@@ -115,7 +101,7 @@ class Absence:
     def check_folders(self) -> None:
         """IndexingError for an image folder in which nothing is found, though the index has images of it."""
         plan, known = self._plan, self._known
-        if self._choices.prune_all or not plan.missing:
+        if self._options.prune_all or not plan.missing:
             return
         missing = self._sort(self._files(known), self._files(plan.missing))
         roots_found = {candidate.root for candidate in plan.candidates} | {
@@ -133,40 +119,38 @@ class Absence:
         """What to do about those of the known images that are missing after the run, of ``total`` images."""
         if not missing:
             return Removal([], [], mounts_to_json(self._mounts))
-        choices = self._choices
         ids = dict(zip(self._files(missing), (image.id for image in missing.values()), strict=True))
         sorted_ = self._sort(self._files(self._known), ids.keys())
         kept: set[bytes] = set()
         remarks = []
         for folder, files in sorted_.absent.items():
-            if not choices.prune_all:
+            if not self._options.prune_all:
                 kept |= files
                 remarks.append(
                     f"{self._doubt(folder, files)}, so they were kept: if they are really gone, give the same command "
                     "with --prune-all."
                 )
-        if sorted_.left_out and not choices.prune and not choices.prune_all:
+        if sorted_.left_out and not self._options.may_prune:
             kept |= sorted_.left_out
             remarks.append(
                 f"{len(sorted_.left_out)} indexed images lie in what is left out now ({_examples(sorted_.left_out)}). "
                 "They were kept: give the same command with --prune to remove them."
             )
         others = sorted_.gone | sorted_.excluded
-        if len(others) > _MANY * total and not choices.prune and not choices.prune_all:
+        if len(others) > _MANY * total and not self._options.may_prune:
             kept |= others
             how = "were not found, or left out by --exclude" if sorted_.excluded else "were not found"
             remarks.append(
                 f"{len(others)} of {total} indexed images {how}, more than a fifth. They were kept: if they are "
                 "really to go, give the same command with --prune."
             )
-        unmounted = set() if choices.prune_all else self._mounts_before & sorted_.absent.keys()
+        unmounted = set() if self._options.prune_all else self._mounts_before & sorted_.absent.keys()
         mounts = mounts_to_json(self._mounts | unmounted)
         return Removal([id_ for file, id_ in ids.items() if file not in kept], remarks, mounts)
 
     def check_rebuild(self, old: OldIds) -> None:
         """IndexingError where a rebuild would drop images that are hardly meant to go."""
-        choices = self._choices
-        if choices.prune_all:
+        if self._options.prune_all:
             return
         missing = self._sort(old.files, old.missing)
         for folder, files in missing.absent.items():
@@ -174,7 +158,7 @@ class Absence:
                 f"{self._doubt(folder, files)}, and a rebuild would drop them. Nothing was changed. If they are really "
                 "gone, add --prune-all."
             )
-        if choices.prune:
+        if self._options.may_prune:
             return
         if len(old.missing) > _MANY * old.count:
             raise IndexingError(

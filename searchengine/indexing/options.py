@@ -71,6 +71,11 @@ class IndexingOptions:
     ray_gpus: float = 0
     ray_store_mb: int = 128
 
+    @property
+    def may_prune(self) -> bool:
+        """Whether many images may be removed at once."""
+        return self.prune or self.prune_all
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:

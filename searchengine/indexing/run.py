@@ -216,7 +216,7 @@ class _Run:
             store.close()
             rebuild.discard_empty(staged)
         if self.counts["images"]:
-            if not self.options.prune and not self.options.prune_all:
+            if not self.options.may_prune:
                 check_whole(old_ids)
             put_in_place(staged)
         rebuild.discard(staged)

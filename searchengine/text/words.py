@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import IndexingError, QueryError
-from searchengine.extractors.heads import Head
+from searchengine.extractors.source import Head
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text

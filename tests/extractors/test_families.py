@@ -13,10 +13,9 @@ from searchengine.errors import ExtractorError
 from searchengine.extractors import building, export, make_spec
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, preprocessed
 from searchengine.extractors.frameworks import export_openvino, import_keras
-from searchengine.extractors.heads import read_head
 from searchengine.extractors.layers import layers_of
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones
-from searchengine.extractors.published import PublishedSource
+from searchengine.extractors.published import PublishedSource, read_head
 from tests.extractors import networks_by_keras
 from tests.extractors.networks_by_keras import relative_error, smooth
 

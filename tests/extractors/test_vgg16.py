@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import Extractor, load_extractor, make_spec
 from searchengine.extractors.frameworks import import_openvino
-from searchengine.extractors.heads import read_head
+from searchengine.extractors.published import read_head
 from searchengine.extractors.sources import source_of
 from tests.extractors.conftest import Vgg16
 

@@ -131,7 +131,7 @@ def test_rows_of_a_killed_run_are_written_over(
 ) -> None:
     add(writer, a=[0, 0])
     writer.close()
-    with FeatureWriter(folder / "features.npy", 1, 2) as features:
+    with closing(FeatureWriter(folder / "features.npy", 1, 2)) as features:
         features.append(np.full((7, 2), 9, dtype=np.float32))  # killed here: rows, but no commit
     with IndexWriter.open(folder) as reopened:
         assert reading().features.shape == (1, 2)

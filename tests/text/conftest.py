@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from searchengine import update_index
 from searchengine.extractors import make_spec
-from searchengine.extractors.heads import Head
+from searchengine.extractors.source import Head
 from searchengine.extractors.sources import source_of
 from tests.fakes import FakeExtractor, write_pictures
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searchengine import update_index
 from searchengine.engine import SearchEngine
-from searchengine.extractors.heads import Head
+from searchengine.extractors.source import Head
 from searchengine.query import Query
 from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder

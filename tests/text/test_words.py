@@ -12,8 +12,8 @@ import pytest
 from searchengine import update_index
 from searchengine.errors import ExtractorError, QueryError, SearchEngineError
 from searchengine.extractors import ExtractorSpec, make_spec
-from searchengine.extractors.heads import Head
 from searchengine.extractors.models import PACKAGED
+from searchengine.extractors.source import Head
 from searchengine.index.local import LocalIndex
 from searchengine.text import tags, words
 from searchengine.text.classes import class_names, class_titles, class_vectors, compute
