@@ -1,17 +1,20 @@
-"""Colours by an embedded profile -> sRGB, which is what models are trained on and what browsers assume.
+"""Colours by a profile -> sRGB, which is what models are trained on and what browsers assume.
 
 Most photos are sRGB already; those of many phones are Display P3, some of cameras Adobe RGB, and of print shops CMYK.
+Some files have no profile, but numbers: cICP, gAMA and cHRM of PNG, nclx of AVIF and HEIC. They become a profile here.
 """
 
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
-
-from searchengine.images import colour_numbers
 
 _PROFILE_BYTES = 4 * 2**20  # those of printing presses have 3 MB
 _ALIKE = 4  # steps of 255: no one sees such a difference, and the pixels stay as they are
@@ -53,7 +56,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """None of a profile that is broken, or that hardly differs from sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.ImageCmsProfile(io.BytesIO(colour_numbers.srgb()))
+        # of version 2: into one of version 4, littlecms deepens black by itself, and browsers do not
+        srgb = ImageCms.ImageCmsProfile(io.BytesIO(_matrix_profile(_SRGB, _SRGB_TRANSFER)))
         transform = ImageCms.ImageCmsTransform(source, srgb, mode, "RGB", _INTENT)
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
@@ -68,3 +72,131 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         converted = transform.apply(sample)
     difference = np.abs(np.asarray(converted).astype(int) - np.asarray(sample))
     return None if difference.max() <= _ALIKE else transform
+
+
+# -- colour spaces as numbers ------------------------------------------------------------------------------------------
+#
+# The numbers of cICP and nclx are those of ITU-T H.273. What is done with them is what Chromium does.
+
+Chromaticities = tuple[float, ...]  # x and y of white, red, green and blue
+
+_D65, _C = (0.3127, 0.3290), (0.310, 0.316)
+_SRGB = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+_PRIMARIES: Mapping[int, Chromaticities] = {
+    1: _SRGB,
+    4: (*_C, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
+    5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    8: (*_C, 0.681, 0.319, 0.243, 0.692, 0.145, 0.049),
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+    22: (*_D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
+}
+_SRGB_TRANSFER, _VIDEO_TRANSFERS = 13, {1, 6, 11, 14, 15}
+_ABOUT_SRGB = 0.05  # the share by which an exponent may differ from 2.2
+_D50 = (0.9642, 1.0, 0.8249)
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+def profile_of_png(data: bytes, info: Mapping[Any, Any], *, grey: bool) -> bytes | None:
+    """The profile of a PNG: by its cICP, else the embedded one, else by gAMA and cHRM. None for sRGB.
+
+    ``info`` is what Pillow read of the file.
+    """
+    at = data.find(b"cICP", 0, max(data.find(b"IDAT"), 0))
+    if at >= 0 and data[at + 6 : at + 8] == b"\0\1":  # RGB, of the full range
+        return _by_code(data[at + 4], data[at + 5], grey=grey)
+    embedded, exponent = info.get("icc_profile"), info.get("gamma")
+    if isinstance(embedded, bytes):
+        return embedded
+    if "srgb" in info or not isinstance(exponent, float) or exponent <= 0:
+        return None
+    corners = info.get("chromaticity")
+    transfer = _SRGB_TRANSFER if abs(exponent * 2.2 - 1) < _ABOUT_SRGB else -1 / exponent
+    return _profile(corners if isinstance(corners, tuple) and len(corners) == 8 else _SRGB, transfer, grey=grey)
+
+
+def profile_of_heif(data: bytes) -> bytes | None:
+    """The profile of an AVIF or HEIC without an embedded one, by its nclx. None for sRGB."""
+    at = data.find(b"colrnclx")
+    if at < 0:
+        return None
+    primaries, transfer = struct.unpack(">HH", data[at + 8 : at + 12].ljust(4, b"\0"))
+    return _by_code(primaries, _SRGB_TRANSFER if transfer in _VIDEO_TRANSFERS else transfer, grey=False)
+
+
+def _by_code(primaries: int, transfer: int, *, grey: bool) -> bytes | None:
+    return _profile(_PRIMARIES.get(primaries, _SRGB), transfer, grey=grey)
+
+
+@lru_cache(maxsize=16)
+def _profile(corners: Chromaticities, transfer: float, *, grey: bool) -> bytes | None:
+    """ICC.1:2001-04, a matrix and a curve. None for sRGB, and where the numbers make no sense."""
+    if corners == _SRGB and transfer == _SRGB_TRANSFER:
+        return None
+    if grey:
+        return _icc(b"GRAY", {b"kTRC": _curve(transfer)})
+    try:
+        return _matrix_profile(corners, transfer)
+    except (np.linalg.LinAlgError, struct.error, ZeroDivisionError, ValueError):
+        return None
+
+
+def _matrix_profile(corners: Chromaticities, transfer: float) -> bytes:
+    matrix, curve = _to_xyz(corners), _curve(transfer)
+    columns = {name: _xyz(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), matrix.T, strict=True)}
+    return _icc(b"RGB ", {**columns, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)})
+
+
+def _to_xyz(corners: Chromaticities) -> NDArray[np.float64]:
+    """(3, 3), from linear RGB to XYZ under D50."""
+    white, *primaries = (
+        np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(corners[::2], corners[1::2], strict=True)
+    )
+    columns = np.stack(primaries, axis=1)
+    matrix = columns * np.linalg.solve(columns, white)
+    adapted = np.diag(_BRADFORD @ _D50 / (_BRADFORD @ white))
+    result: NDArray[np.float64] = np.linalg.solve(_BRADFORD, adapted @ _BRADFORD @ matrix)
+    return result
+
+
+def _curve(transfer: float) -> bytes:
+    """From what is stored to light, as a table; a negative number is that of an exponent."""
+    stored = np.linspace(0, 1, 1024)
+    light = np.clip(_light(stored, transfer), 0, 1)
+    return b"curv" + struct.pack(">II", 0, 1024) + np.rint(light * 65535).astype(">u2").tobytes()
+
+
+def _light(stored: NDArray[np.float64], transfer: float) -> NDArray[np.float64]:
+    if transfer == 7:
+        return np.where(stored < 0.0913, stored / 4, ((stored + 0.1115) / 1.1115) ** (1 / 0.45))
+    if transfer == 16:  # PQ: white is as bright as 1000 candelas, as most films have it
+        root = stored ** (32 / 2523)
+        return (np.maximum(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)) ** (16384 / 2610) * 10
+    if transfer == 18:  # HLG; its system gamma for each channel alone
+        scene = np.where(stored < 0.5, stored**2 / 3, (np.exp((stored - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+        return 2.46 * scene**1.2
+    if transfer == 17:
+        return 52.37 / 48 * stored**2.6
+    exponents = {4: 2.2, 5: 2.8, 8: 1.0, **dict.fromkeys(_VIDEO_TRANSFERS, 2.4)}
+    exponent = -transfer if transfer < 0 else exponents.get(int(transfer))
+    if exponent is not None:
+        return stored**exponent
+    return np.where(stored < 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+
+
+def _icc(space: bytes, tags: Mapping[bytes, bytes]) -> bytes:
+    tags = {b"wtpt": _xyz(_D50), b"cprt": b"text" + bytes(4) + b"none\0", **tags}
+    table, content = b"", b""
+    for name, tag in tags.items():
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(content), len(tag))
+        content += tag + bytes(-len(tag) % 4)
+    body = struct.pack(">I", len(tags)) + table + content
+    head = struct.pack(">I", 128 + len(body)) + b"none\2\x40\0\0mntr" + space + b"XYZ " + bytes(12) + b"acsp"
+    return head.ljust(68, b"\0") + _xyz(_D50)[8:] + bytes(48) + body
+
+
+def _xyz(values: Sequence[float]) -> bytes:
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(float(value) * 65536) for value in values))

@@ -19,7 +19,6 @@ from searchengine.images import depth
 from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.exif import exif_orientation
 from searchengine.images.formats import FORMATS, HEAD_BYTES, Format, sniff, why_not
-from searchengine.images.frames import frame_with_content
 from searchengine.images.isolation import (
     MAX_PIXELS,
     isolated,
@@ -31,7 +30,7 @@ from searchengine.images.isolation import (
 from searchengine.images.opening import open_image
 from searchengine.images.repair import repaired
 from searchengine.images.resizing import WHOLE, Part, Resizing, resized, shrink, within
-from searchengine.images.rgb import shows_nothing, swaps_sides, to_rgb, upright
+from searchengine.images.rgb import frame_with_content, shows_nothing, swaps_sides, to_rgb, upright
 
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
 # renditions are drawn again, and indexes made before say that they are older.

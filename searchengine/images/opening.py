@@ -24,7 +24,8 @@ from PIL import (
 )
 
 from searchengine.errors import NotAnImageError
-from searchengine.images import arrays, colour_numbers, containers, depth, tiff
+from searchengine.images import arrays, containers, depth, tiff
+from searchengine.images.colour import profile_of_heif, profile_of_png
 from searchengine.images.formats import NO_PREVIEW, sniff
 from searchengine.images.rgb import swaps_sides
 from searchengine.processes import is_worker
@@ -81,13 +82,13 @@ def _png(data: bytes) -> ImageFile.ImageFile:
     if file.tile and file.tile[0].args == "LA;16B":
         return arrays.grey_and_alpha(file)
     grey = file.mode in ("1", "L", "LA") or file.mode.startswith("I")
-    file.info["icc_profile"] = colour_numbers.of_png(data, file.info, grey=grey)
+    file.info["icc_profile"] = profile_of_png(data, file.info, grey=grey)
     return file
 
 
 def _avif(data: bytes) -> ImageFile.ImageFile:
     file = _avif_file(data)
-    file.info.setdefault("icc_profile", colour_numbers.of_heif(data))
+    file.info.setdefault("icc_profile", profile_of_heif(data))
     return file
 
 
@@ -123,7 +124,7 @@ def _heic(data: bytes) -> ImageFile.ImageFile:
         finally:
             options.DISABLE_SECURITY_LIMITS = False
     if not file.info.get("icc_profile"):
-        file.info["icc_profile"] = colour_numbers.of_heif(data)
+        file.info["icc_profile"] = profile_of_heif(data)
     return file
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.images import decode, frames, thumbnail
+from searchengine.images import decode, rgb, thumbnail
 from searchengine.images.opening import open_image
 from tests.images.pictures import corners, encoded, quadrants
 from tests.images.test_repair import chunk, photo
@@ -97,7 +97,7 @@ def test_the_default_image_of_an_animation_is_not_shown() -> None:
 
 
 def test_a_large_animation_of_which_the_first_frame_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "_PIXELS", 64 * 32 - 1)
+    monkeypatch.setattr(rgb, "_FRAME_PIXELS", 64 * 32 - 1)
     file = open_image(animation("GIF", plain(CLEAR), quadrants().convert("RGBA")), "GIF")
     file.load()
-    assert corners(np.asarray(frames.frame_with_content(file))) == "RGBW"
+    assert corners(np.asarray(rgb.frame_with_content(file))) == "RGBW"
