@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -224,10 +224,9 @@ class SearchEngine:
     def tags(self, image_id: int) -> list[Tag]:
         """What the network of the index sees in an image, right or wrong; empty where it knows no classes."""
         try:
-            found = tags_of(self.words(), self.index, [image_id])
+            return [tag for _, tags in tags_of(self.words(), self.index, [image_id]) for tag in tags]
         except (QueryError, MissingPackageError):
             return []
-        return [tag for _, tags in found for tag in tags]
 
     def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
         """By the distance from the example that the search starts from."""
@@ -250,15 +249,11 @@ class SearchEngine:
         contents = frozenset(content_hash(file).hex() for file in files if isinstance(file, bytes))
         liked, disliked = (self._features_of(examples, feature_of) for examples in (query.liked, query.disliked))
         vector = direction(
-            query.rule_used, liked, disliked, start, lambda: self._random_negatives(without=ids, newest=newest)
+            query.rule_used, liked, disliked, start, lambda: self.index.draw(RANDOM_NEGATIVES, newest, ids)
         )
         metric, normalized = self.index.metric, self.index.normalized
         metric = metric if rank_alike(metric, COSINE, normalized=normalized) else COSINE
         return Ranking(self.index, vector, metric, query.filter, ids=ids, contents=contents)
-
-    def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
-        """Features that stand for what was not asked for."""
-        return self.index.draw(RANDOM_NEGATIVES, newest, without)
 
     # -- features of examples ---------------------------------------------------------------------------------------
 

@@ -96,9 +96,7 @@ class Tables(Database):
 
     def known(self) -> dict[Place, IndexedImage]:
         """Every image that has a file, by root and path."""
-        labels: dict[int, tuple[str, ...]] = {}
-        for image, label in self.rows("SELECT image, label FROM labels ORDER BY image, position"):
-            labels[image] = (*labels.get(image, ()), label)
+        labels = self._labels("")
         return {
             (root, path): IndexedImage(
                 id_, row, digest, FileState(size, mtime, bool(settled), ctime), labels.get(id_, ()), bool(has_shot)
@@ -153,18 +151,20 @@ class Tables(Database):
     def records(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
         """(id, root, path, width, height, colour, size, format, content hash, labels) of those that exist."""
         wanted = (json.dumps(list(ids)),)
-        labels: dict[int, tuple[str, ...]] = {}
-        for image, label in self.rows(
-            "SELECT image, label FROM labels WHERE image IN (SELECT value FROM json_each(?)) ORDER BY image, position",
-            wanted,
-        ):
-            labels[image] = (*labels.get(image, ()), label)
+        labels = self._labels("WHERE image IN (SELECT value FROM json_each(?))", wanted)
         rows = self.rows(
             "SELECT id, root, path, width, height, colour, size, format, content_hash FROM images "
             "WHERE id IN (SELECT value FROM json_each(?))",
             wanted,
         )
         return [(*row, labels.get(row[0], ())) for row in rows]
+
+    def _labels(self, which: str, values: Sequence[object] = ()) -> dict[int, tuple[str, ...]]:
+        """The labels of images by id, in their order."""
+        labels: dict[int, tuple[str, ...]] = {}
+        for image, label in self.rows(f"SELECT image, label FROM labels {which} ORDER BY image, position", values):  # noqa: S608
+            labels[image] = (*labels.get(image, ()), label)
+        return labels
 
     def store(self, image: ImageRow, row: int, norm2: float, crc: int) -> None:
         """A new image, or the new content of a known one, whose feature is that row of the matrix."""

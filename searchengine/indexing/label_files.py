@@ -174,63 +174,92 @@ def plain(path: str) -> str:
 
 
 def _read_json(text: TextIO) -> LabelFile:
-    """COCO: file_name -> names of categories, the one that covers the largest area of the image first.
-
-    Else {file: label} or {file: [label, ...]}.
-    """
-    categories: dict[str, str] = {}
-    images: dict[str, list[str]] = {}
-    areas: dict[str, dict[str, float]] = defaultdict(dict)  # image -> category -> area
-    counts = {"categories": 0, "images": 0, "annotations": 0}
-    unusable = Unusable()
-    seen: set[str] = set()
-    captions = 0
+    """COCO annotations; else {file: label} or {file: [label, ...]}."""
+    coco = _Coco()
     mapping: dict[str, list[str | None]] = defaultdict(list)  # the strings of a file without tables of COCO
     json_text = JsonText(text)
     if json_text.next() != "{":
         raise ValueError(f"it is no JSON object. {_EXPECTED_JSON}")
-    for table, entry in members(json_text):
-        if table not in counts and not seen:
-            mapping[table] += [] if entry is None else [entry if isinstance(entry, str) else None]
-        if table not in counts:
-            continue
-        seen.add(table)
+    for name, entry in members(json_text):
+        if name in coco.counts:
+            coco.add(name, entry)
+        elif not coco.tables:
+            mapping[name] += [] if entry is None else [entry if isinstance(entry, str) else None]
+    return coco.labels() if coco.tables else _plain_mapping(mapping, whole=json_text.is_at_end())
+
+
+class _Coco:
+    """The tables of COCO annotations, as far as labels follow from them; their entries may come in any order."""
+
+    def __init__(self) -> None:
+        self.tables: set[str] = set()  # that the file has
+        self.counts = {"categories": 0, "images": 0, "annotations": 0}  # entries
+        self._categories: dict[str, str] = {}  # id -> name
+        self._images: dict[str, list[str]] = {}  # id -> names of files
+        self._areas: dict[str, dict[str, float]] = defaultdict(dict)  # id of an image -> id of a category -> area
+        self._captions = 0
+        self._unusable = Unusable()
+
+    def add(self, table: str, entry: Any) -> None:
+        """Take an entry of a table; None: the table begins."""
+        self.tables.add(table)
         if entry is None:
-            continue
-        counts[table] += 1
-        example = f"the {counts[table]}th of {table}"
+            return
+        self.counts[table] += 1
+        example = f"the {self.counts[table]}th of {table}"
         if not isinstance(entry, dict):
-            unusable.add(f"of {table} are no objects", example)
+            self._unusable.add(f"of {table} are no objects", example)
         elif table == "categories":
-            categories.update(_categories(entry))
+            self._categories.update(_categories(entry))
         elif table == "images":
             name = next((entry[key] for key in ("file_name", "coco_url", "path") if entry.get(key)), None)
             if name is None or entry.get("id") is None:
-                unusable.add("images have no file name or no id", example)
+                self._unusable.add("images have no file name or no id", example)
             else:
-                images.setdefault(_key(entry["id"]), []).append(plain(str(name)))
+                self._images.setdefault(_key(entry["id"]), []).append(plain(str(name)))
         else:
-            captions += "caption" in entry
+            self._captions += "caption" in entry
             parts = entry.get("segments_info")  # of panoptic annotations
             for part in parts if isinstance(parts, list) else [entry]:
-                if not isinstance(part, dict) or part.get("category_id") is None or entry.get("image_id") is None:
-                    unusable.add("annotations have no category or no image", example)
+                self._add_part(part, entry.get("image_id"), example)
+
+    def _add_part(self, part: Any, image: Any, example: str) -> None:
+        if not isinstance(part, dict) or part.get("category_id") is None or image is None:
+            self._unusable.add("annotations have no category or no image", example)
+            return
+        areas, category = self._areas[_key(image)], sys.intern(_key(part["category_id"]))
+        areas[category] = areas.get(category, 0.0) + _area(part)
+
+    def labels(self) -> LabelFile:
+        """file_name -> names of categories, the one that covers the largest area of the image first; ValueError."""
+        annotations = self.counts["annotations"]
+        if self.counts["images"] and not annotations:
+            raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
+        if self._captions and not self._areas:
+            raise ValueError("its annotations are captions, which are no labels. Give instances_*.json")
+        for table in self.counts:
+            if table not in self.tables:
+                raise ValueError(f"{table!r} is missing")
+        labels = self._labels_of_files()
+        if annotations and not any(labels.values()):
+            raise ValueError(f"none of its {annotations} annotations can be used: {self._unusable}")
+        return LabelFile(labels, self._unusable)
+
+    def _labels_of_files(self) -> dict[str, tuple[str, ...]]:
+        areas_of: dict[str, dict[str, float]] = {name: {} for names in self._images.values() for name in names}
+        for image, areas in self._areas.items():
+            if image not in self._images:
+                self._unusable.add("images are annotated but not listed", f"id {image}")
+            for category, area in areas.items():
+                label = self._categories.get(category)
+                if label is None:
+                    self._unusable.add("categories of images are not listed", f"id {category}")
                     continue
-                covered, category = areas[_key(entry["image_id"])], sys.intern(_key(part["category_id"]))
-                covered[category] = covered.get(category, 0.0) + _area(part)
-    if not seen:
-        return _plain_mapping(mapping, whole=json_text.is_at_end())
-    missing = [table for table in counts if table not in seen]
-    if counts["images"] and not counts["annotations"]:
-        raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
-    if captions and not areas:
-        raise ValueError("its annotations are captions, which are no labels. Give instances_*.json")
-    if missing:
-        raise ValueError(f"{missing[0]!r} is missing")
-    labels = _labels_of_images(images, areas, categories, unusable)
-    if counts["annotations"] and not any(labels.values()):
-        raise ValueError(f"none of its {counts['annotations']} annotations can be used: {unusable}")
-    return LabelFile(labels, unusable)
+                for name in self._images.get(image, ()):
+                    areas_of[name][label] = areas_of[name].get(label, 0.0) + area
+        return {
+            name: tuple(sorted(areas, key=lambda label: (-areas[label], label))) for name, areas in areas_of.items()
+        }
 
 
 def _plain_mapping(mapping: Mapping[str, list[str | None]], *, whole: bool) -> LabelFile:
@@ -260,23 +289,6 @@ def _categories(entry: dict[str, Any]) -> dict[str, str]:
         else:
             categories.update(_categories({"id": value, "name": key}))
     return categories
-
-
-def _labels_of_images(
-    images: dict[str, list[str]], areas: dict[str, dict[str, float]], categories: dict[str, str], unusable: Unusable
-) -> dict[str, tuple[str, ...]]:
-    covered: dict[str, dict[str, float]] = {name: {} for names in images.values() for name in names}
-    for image, of_image in areas.items():
-        if image not in images:
-            unusable.add("images are annotated but not listed", f"id {image}")
-        for category, area in of_image.items():
-            if category not in categories:
-                unusable.add("categories of images are not listed", f"id {category}")
-                continue
-            label = categories[category]
-            for name in images.get(image, ()):
-                covered[name][label] = covered[name].get(label, 0.0) + area
-    return {name: tuple(sorted(areas, key=lambda label: (-areas[label], label))) for name, areas in covered.items()}
 
 
 def _key(id_: Any) -> str:

@@ -191,6 +191,10 @@ class FakeIndex:
     def __len__(self) -> int:
         return len(self.images)
 
+    def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
+        ids = [record.id for record in self.sample(1000) if record.id not in without]
+        return np.stack([self.feature(id_) for id_ in ids])
+
     def _nearest(self, query: NDArray[np.float64], filter: Filter, metric: str) -> list[Hit]:
         distances = sorted(
             (DISTANCES[metric](self._features[record.id], query), record.id) for record in self._passing(filter)
@@ -262,10 +266,6 @@ class FakeEngine(SearchEngine):
         self.queries += pictures
         features = [self.index.feature_of(picture.reshape(-1, 3).mean(axis=0)) for picture in pictures]
         return np.stack(features).astype(np.float32)
-
-    def _random_negatives(self, without: Collection[int], newest: int) -> NDArray[np.floating]:
-        ids = [record.id for record in self.index.sample(1000) if record.id not in without]
-        return np.stack([self.index.feature(id_) for id_ in ids])
 
     knows_words = True
 
