@@ -11,7 +11,7 @@ from typing import TypeAlias
 from searchengine.errors import SearchEngineError
 
 SCHEME = "milvus://"
-PORT = 19530  # that Milvus listens on unless it is told otherwise
+PORT = 19530  # where Milvus listens by default
 _PLACE = re.compile(
     r"milvus://(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?/(?P<collection>[^/]*)/?"
 )
@@ -25,13 +25,13 @@ class AddressError(SearchEngineError):
 
 @dataclass(frozen=True, slots=True)
 class MilvusOptions:
-    """How a Milvus server is spoken to, and how a new collection is made.
+    """The connection to a Milvus server, and how a new collection is made.
 
     Attributes:
         token: ``user:password`` or an API key; empty where the server wants none.
         tls: whether the connection is encrypted.
-        timeout: seconds that a question may take.
-        consistency: "strong", "bounded", "session" or "eventually": how much older than the latest what is read may be.
+        timeout: seconds that a request may take.
+        consistency: "strong", "bounded", "session" or "eventually": how stale the data that is read may be.
         index_type: of a new collection: "HNSW", "IVF_FLAT", "IVF_SQ8", "DISKANN", "FLAT" or "AUTOINDEX".
         partitions: of a new collection, by image folder; 0 for none.
     """
@@ -94,7 +94,7 @@ def parse_address(text: AnyAddress) -> Address:
 
 
 def name_of(address: Address) -> str:
-    """The name of the folder, or of the collection."""
+    """The name of a folder or a collection."""
     return address.collection if isinstance(address, MilvusAddress) else address.resolve().name
 
 
@@ -106,5 +106,5 @@ def folder_of(address: Address, what: str) -> Path:
 
 
 def shown_address(text: object) -> str:
-    """A text that may be an address, without the user and password that somebody may have put there."""
+    """A text that may be an address, without a user and password in it."""
     return _USER.sub("***@", str(text))

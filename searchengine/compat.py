@@ -100,6 +100,6 @@ _LARGE_BYTES = 2**20
 
 
 def give_back_memory() -> None:
-    """From now on, have this process give memory of large images back when it is freed; only glibc needs to be told."""
+    """From now on, have this process give memory of large images back when it is freed; only glibc needs this."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

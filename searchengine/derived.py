@@ -1,7 +1,7 @@
 """Data that is computed from an index and kept in its folder: the map, the groups, the classifier, the evaluation.
 
 Each kind is one file, which the index can do without. This module is the only code that knows how such a file is
-written and read. What it was computed from stands in its sheet; whoever loads it compares that with the index of now::
+written and read. Its sheet records what it was computed from; the reader compares that with the current index::
 
     @dataclass(frozen=True, slots=True)
     class EvaluationSheet:                      # JSON, checked by Pydantic as it is read
@@ -13,7 +13,7 @@ written and read. What it was computed from stands in its sheet; whoever loads i
 
     EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
 
-    version = ...                               # before the computation begins: a change meanwhile makes it stale
+    version = ...                               # before the computation begins: a later change makes it stale
     EVALUATION.save(folder, EvaluationSheet(...))
     kept = EVALUATION.load(folder)              # None if missing; kept.sheet, kept.arrays
     stale = kept.sheet.version != version
@@ -166,8 +166,8 @@ class Cached(Generic[K, T]):
     Args:
         key: what the value depends on, e.g. ``(index.state().generation, MAP.identity(folder))``; asked for each time.
         compute: computes the value; its errors reach the caller of ``get``.
-        in_background: given the old key and the new one, whether the old value is served while a thread computes the
-            new one. By default it is not: the next caller computes it.
+        in_background: called with the old and the new key: whether to serve the old value while a thread computes the
+            new one. By default, the next caller computes it.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Cached(Generic[K, T]):
     def get(self) -> T:
         """The value for the key as it is now, or an older one while a thread computes it."""
         with self._lock:
-            key = self._key()  # while it is held: who waited for a newer value takes it
+            key = self._key()  # under the lock: whoever waited gets the value that was just computed
             if self._value is not None and self._value[0] != key and self._in_background(self._value[0], key):
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._refresh, args=(key,), daemon=True, name="derived")
@@ -203,7 +203,7 @@ class Cached(Generic[K, T]):
             value = (key, self._compute())
         except SearchEngineError as error:
             _log.warning("%s", error)
-            value = None  # whoever asks next gets the error
+            value = None  # the next caller gets the error
         with self._lock:
-            if self._value is before:  # else somebody computed a newer one meanwhile
+            if self._value is before:  # else a newer one has been computed in the meantime
                 self._value = value

@@ -1,8 +1,8 @@
-"""The HTTP client of the project: one file from a web server, whole or not at all.
+"""The HTTP client: downloads a file from a web server, completely or not at all.
 
-What has arrived lies in ``NAME.part``, and what the server said of the whole file (size, version, MD5) in
-``NAME.part.json``, so that another run resumes the download. A file gets its name once its size and, where one is
-known, its hash are right.
+The bytes that have arrived are in ``NAME.part``, and what the server said about the whole file (size, version, MD5) in
+``NAME.part.json``, so that another run resumes the download. A file gets its name once its size and, if known, its hash
+have been checked.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class _Version:
 class Client:
     """Downloads files over one pool of connections; may be shared by threads.
 
-    Requests that the server cannot answer now are repeated; ``pause`` is the number of seconds before the first
-    repetition, and each later pause is twice as long.
+    Requests that fail for the moment are retried; ``pause`` is the number of seconds before the first retry, and each
+    later pause is twice as long.
     """
 
     def __init__(self, pause: float = 1.0) -> None:
@@ -128,7 +128,7 @@ class Client:
             resource: what to download.
             folder: an existing folder.
             check_space: called with the number of bytes to come, once known; raises if the disk has no room for them.
-            progress: shows how far it is.
+            progress: of the download.
 
         Raises:
             DownloadError: the server cannot be reached, has no such file, or sent something else. What has arrived is
@@ -148,8 +148,8 @@ class Client:
     ) -> Iterator[tuple[Path, int]]:
         """Download a file as ``fetch`` does, and yield (``NAME.part``, size) as it grows, at last (``NAME``, size).
 
-        A caller that reads along and has seen enough stops iterating: the rest is not asked for. A smaller size than
-        before means that the file starts again, perhaps with another content.
+        A caller that has read enough stops iterating, and the rest is not requested. A smaller size than before means
+        that the download has started over, perhaps with other content.
         """
         target, part = folder / resource.name, folder / f"{resource.name}.part"
         if target.exists():
@@ -193,7 +193,7 @@ class Client:
     def _attempt(
         self, resource: Resource, part: Path, check_space: Callable[[int], None], progress: Progress
     ) -> Iterator[int]:
-        """Ask once for what is missing, and write what comes."""
+        """Request the missing bytes once, and write what arrives."""
         known, have = _read_version(part), _size(part)
         if known is None or known.url != resource.url or known.tag is None:
             known, have = None, 0

@@ -87,7 +87,7 @@ def open_index(
         exact: search exactly, even where there is a structure for approximate search.
 
     Raises:
-        IndexNotFoundError, IndexVersionError, IndexDamagedError; one in Milvus raises what is wrong when it is asked.
+        IndexNotFoundError, IndexVersionError, IndexDamagedError; an index in Milvus raises when it is first used.
     """
     return storage_of(index_dir).read(None if images_dir is None else Path(images_dir), exact=exact)
 
@@ -179,12 +179,12 @@ class SearchEngine:
         results = replace(
             _results(query, ranking, ranked_by, start, newest), remark=self.index.search_remark(ranking.metric)
         )
-        if query.text is None or query.examples or ranking.first:  # what is called so is no matter of doubt
+        if query.text is None or query.examples or ranking.first:  # images that have the words as a name leave no doubt
             return results
         return self._with_doubt(query.text, results)
 
     def _by_words(self, query: Query, pictures: Ranking | None) -> Ranking:
-        """By what the words of a query mean and, halfway, by its pictures. What is called so comes first."""
+        """By the words of a query and, in equal parts, by its pictures. Images of that name come first."""
         assert query.text is not None
         vector = self.words().feature(query.text)
         if pictures is None:
@@ -195,24 +195,24 @@ class SearchEngine:
         return replace(pictures, vector=both, metric=COSINE, itself=None)
 
     def _with_doubt(self, text: str, results: Results) -> Results:
-        """Say where the best of all images hardly shows what a text means."""
+        """Add a remark where even the best image hardly shows what a text means."""
         if not results or results[0].rank > 1:
             return results
         return replace(results, doubt=self.words().doubt(text, self.index.feature(results[0].id)))
 
     def words(self) -> TextSearch:
-        """What knows words for the index; QueryError says why nothing knows any, MissingPackageError."""
+        """The search by words for this index. QueryError if its model knows none; MissingPackageError."""
         fingerprint = self.index.fingerprint
         if self._words is None or self._words[0] != fingerprint:
             try:
-                self._words = (fingerprint, text_search(self.index))  # two threads may both make one: either will do
+                self._words = (fingerprint, text_search(self.index))  # if two threads make one, either will do
             except ExtractorError as error:
                 raise QueryError(str(error)) from error
         return self._words[1]
 
     @property
     def knows_words(self) -> bool:
-        """Whether the index can be searched by words, if need be after a package was installed."""
+        """Whether the index can be searched by words, perhaps once a package is installed."""
         try:
             self.words()
         except MissingPackageError:
@@ -314,12 +314,12 @@ class SearchEngine:
                     runtime=self._runtime,
                 )
                 cache.note_use(extractor.spec, self.index.folder)
-                # a rebuild may put another model's features in place meanwhile
+                # a rebuild may have put the features of another model in place
                 self._extractor = (spec.fingerprint, extractor)
             return self._extractor[1]
 
     def warm(self) -> None:
-        """Load the extractor and embed once, so that the first query need not wait; imported features have none."""
+        """Load the extractor and embed once, so that the first query need not wait; nothing for imported features."""
         if not self.spec.embeds:
             return
         extractor = self.extractor()
@@ -327,7 +327,7 @@ class SearchEngine:
         extractor.embed(np.zeros((1, height, width, 3), dtype=np.uint8))
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Close the index."""
         self.index.close()
 
 
@@ -339,7 +339,7 @@ def _spec_of(text: str) -> ExtractorSpec:
 def _results(
     query: Query, ranking: Ranking, ranked_by: str, start: NDArray[np.float32] | None, newest: int | None
 ) -> Results:
-    """The page of a ranking that a query asks for."""
+    """The requested page of a ranking."""
     before = query.cursor
     after = None if before is None else (before.distance, before.id)
     hits, place = ranking.page(query.k, after, distinct=query.distinct, copies=query.copies)

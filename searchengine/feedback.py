@@ -39,14 +39,14 @@ def rule_title(rule: str) -> str:
 
 
 def direction(rule: str, liked: Rows, disliked: Rows, start: Rows | None, negatives: Callable[[], Rows]) -> Direction:
-    """What to search along, by a rule of ``query.RULES``: (d,) float32 of length 1.
+    """The direction to search along, by a rule of ``query.RULES``: (d,) float32 of length 1.
 
     Args:
         rule: its name.
         liked: (p, d); at least one, unless there is a start.
         disliked: (m, d); may be none.
-        start: the (1, d) feature with which the search began, if there is one.
-        negatives: gives (r, d) random images to the rule that wants them.
+        start: the (1, d) feature that the search started from, if there is one.
+        negatives: gives (r, d) features of random images to the rule that needs them.
 
     Raises:
         QueryError: nothing is liked, or likes and dislikes cancel out.

@@ -99,7 +99,7 @@ def path_to_text(file: Path) -> str:
 
 
 def path_from_text(text: str) -> Path:
-    """What ``path_to_text`` was given; or what a person has named."""
+    """The inverse of ``path_to_text``; also reads what a person typed."""
     if text.startswith("file:///"):
         return Path(os.fsdecode(unquote_to_bytes(urlsplit(text).path)))
     try:
@@ -112,7 +112,7 @@ def path_from_text(text: str) -> Path:
 # -- files that may have become something else ------------------------------------------------------------------------
 
 MAX_PHOTO_BYTES = 512 * 2**20
-_WITHOUT_WAITING = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))  # as far as there are
+_WITHOUT_WAITING = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))  # where they exist
 
 
 def open_regular(file: str | bytes | os.PathLike[str]) -> BinaryIO:
@@ -275,7 +275,7 @@ def locked(file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator
         yield
     finally:
         with suppress(OSError):
-            file.unlink()  # while it is held: whoever waits for it sees that it has gone, and makes another
+            file.unlink()  # while it is held: whoever waits for it sees that it is gone, and makes another
         lock.release()
 
 

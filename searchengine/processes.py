@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_START_SECONDS = 120  # until a new worker has taken its first call, on a machine that has much else to do
-_WALL_FACTOR = 10  # how much longer than its processor time a call may take, on a machine that has much else to do
-_ASK_SECONDS = 0.2  # between two questions whether to give up
+_START_SECONDS = 120  # until a new worker has taken its first call, on a busy machine
+_WALL_FACTOR = 10  # how much longer than its processor time a call may take, on a busy machine
+_ASK_SECONDS = 0.2  # between two calls of ``give_up``
 
 _TAKEN = b"\1"  # what a worker sends when it has read a request
 
@@ -116,14 +116,14 @@ class Pool:
     ) -> Result:
         """``function(*args, **kwargs)``, called in a worker; what it raises is raised here.
 
-        The function is one of a module; arguments, result and errors are pickled. ``give_up`` is asked now and then
-        whether the call is to be stopped, and told for how many seconds it has gone on.
+        The function is one of a module; arguments, result and errors are pickled. ``give_up`` is called now and then
+        with the seconds that have passed, and says whether to stop the call.
 
         Raises:
             CallStoppedError: ``give_up`` said so.
             CallTimedOutError: it took longer than the limit, and was stopped.
-            CallKilledError: the worker was killed while it was at it.
-            CallFailedError: the worker ended while it was at it: a crash.
+            CallKilledError: the worker was killed during the call.
+            CallFailedError: the worker crashed during the call.
             NoWorkerError: no worker can be started.
         """
         request = pickle.dumps((function, args, kwargs, limits), protocol=5)
@@ -156,7 +156,7 @@ class Pool:
             worker.end()
 
     def _forget(self) -> None:
-        """In a forked child: the workers are the parent's, and end with it although the child has its pipes."""
+        """In a forked child: leave the workers to the parent; they end with it although the child has their pipes."""
         for worker in self._all:
             worker.disconnect()
         self._idle, self._all = [], set()
@@ -235,7 +235,7 @@ class _Worker:
         self._process.wait()
 
     def disconnect(self) -> None:
-        """In a forked child: let go of the pipes, in which there may be half a request."""
+        """In a forked child: drop the pipes, which may hold half a request."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for pipe in (self._requests, self._answers):
             os.dup2(nowhere, pipe.fileno(), inheritable=False)
@@ -244,7 +244,7 @@ class _Worker:
 
 
 def _readable(descriptor: int, seconds: float | None) -> bool:
-    """Wait until there is something to read, or nothing more to come; None: for ever."""
+    """Wait until there is something to read or the other end is closed; None waits forever."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
@@ -254,9 +254,9 @@ def _readable(descriptor: int, seconds: float | None) -> bool:
 
 
 def serve(idle_seconds: float) -> None:
-    """The worker: answer calls from stdin on stdout, one after the other, until there are none for a while.
+    """The worker: answer calls from stdin on stdout, one after the other, until it has been idle for a while.
 
-    Before the first one it waits as long as its parent needs.
+    It waits for the first call as long as it takes.
     """
     global _is_worker
     _is_worker = True
@@ -294,11 +294,11 @@ def _end_with_parent() -> None:
 
 
 def _limit(limits: Limits) -> None:
-    """Of this process from now on: at the end of its time it is killed, beyond its memory there is a MemoryError."""
+    """Limit this process from now on: past its time it is killed, past its memory it gets a MemoryError."""
     import resource
 
     seconds = ceil(time.process_time()) + limits.seconds
-    # Data, not addresses, among which the libraries count too. No core of what is killed.
+    # RLIMIT_DATA, not RLIMIT_AS, which would count the libraries too. A killed process leaves no core.
     for kind, limit in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_DATA, limits.memory),

@@ -23,7 +23,7 @@ _MAX_SKIPPED_SHOWN = 20
 
 
 class Progress(Protocol):
-    """What long work reports while it runs."""
+    """Receives what long work reports while it runs."""
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
         """A step of ``total`` units begins, ``done`` of them finished before; None where the total is unknown."""
@@ -39,7 +39,7 @@ class Progress(Protocol):
 
 
 class Quiet:
-    """Progress that nobody watches; also a base for watchers that need only some of the methods."""
+    """Progress that is not shown; also a base class for those that need only some of the methods."""
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""What is asked, as one value: examples and their parts, words, a filter, a metric, a cursor.
+"""A query as one value: examples and parts of them, words, a filter, a metric, a cursor.
 
 ``spelling`` reads and writes it in an address and in JSON, ``cli.query`` on the command line.
 """
@@ -90,7 +90,7 @@ WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture that is asked by.
+    """A picture to search by.
 
     Attributes:
         source: the id of an image of the index, the bytes of an image file, its path, a PIL image, (h, w, 3) uint8 RGB
@@ -132,21 +132,21 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked.
+    """One search.
 
     Attributes:
         examples: at most one to start from, and any number liked or disliked; one that is named twice counts once.
         text: words to rank by.
-        filter: which images may be answered.
+        filter: which images may be found.
         metric: None for that of the index.
         k: how many hits are wanted.
-        cursor: the last hit that was shown already; the answer continues after it.
+        cursor: the last hit that was shown; the results continue after it.
         distinct: show one picture only of those that are near-duplicates.
-        copies: show files of the same content one by one; else one stands for all.
+        copies: show files with the same content one by one; by default one stands for all.
         rule: one of ``RULES``, by which likes and dislikes rank; None for the default.
 
     Raises:
-        QueryError: it contradicts itself.
+        QueryError: the parts contradict each other.
         UnknownNameError: there is no such metric.
     """
 
@@ -203,7 +203,7 @@ class Query:
 
     @property
     def start(self) -> Example | None:
-        """The example that the search starts from."""
+        """The example to start from, if there is one."""
         return next((example for example in self.examples if example.sign == START), None)
 
     @property
@@ -227,28 +227,28 @@ class Query:
         return self.rule or DEFAULT_RULE
 
     def judging(self, image_id: int, sign: Sign) -> Self:
-        """The query in which one image is liked or disliked, whatever it was before, from the first hit on."""
+        """This query with one image liked or disliked, whatever it was before; from the first hit."""
         examples = (*self.without(image_id).examples, Example(image_id, sign=sign))
         return replace(self, examples=examples, cursor=None)
 
     def without(self, image_id: int) -> Self:
-        """The query in which the judgement of one image is taken back."""
+        """This query without the judgement of one image."""
         return self.among(lambda example: example.id != image_id)
 
     def without_start(self) -> Self:
-        """The query in which no picture is started from."""
+        """This query without a picture to start from."""
         return replace(self, examples=self.judged, cursor=None)
 
     def without_judgements(self) -> Self:
-        """The query in which nothing is liked or disliked."""
+        """This query without likes and dislikes."""
         return self.among(lambda example: False)
 
     def among(self, keep: Any) -> Self:
-        """The query with those judgements only for which ``keep(example)`` holds."""
+        """This query with only those judgements for which ``keep(example)`` is true."""
         kept = tuple(example for example in self.examples if example.sign == START or keep(example))
         return replace(self, examples=kept, cursor=None if len(kept) < len(self.examples) else self.cursor)
 
     def in_words(self) -> str:
-        """What is liked and disliked, e.g. "2 liked, 1 disliked"."""
+        """The likes and dislikes in words, such as "2 liked, 1 disliked"."""
         counts = ((len(self.liked), "liked"), (len(self.disliked), "disliked"))
         return ", ".join(f"{count} {word}" for count, word in counts if count)

@@ -1,8 +1,8 @@
-"""A ranking is read in portions, one picture stands for its copies, and the next page continues where one ended.
+"""Pages of a ranking: each continues where the last one ended, and one picture stands for its copies.
 
-The order is that of the index, by (distance, id), but for the image that is searched by: it comes before all that are
-no nearer. A ``Place`` is where a hit stands in that order. Whatever has been added to the index meanwhile has a place
-before or after the last hit of a page, so that the next one repeats nothing and leaves nothing out.
+The order is that of the index, by (distance, id), except that the image that is searched by comes before all that are
+no nearer. A ``Place`` is the position of a hit in that order. An image that is added to the index later has a place
+before or after the last hit of a page, so the next page repeats nothing and leaves nothing out.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Place = tuple[float, int]
 Ranked = tuple[Place, Hit]
 
 _LAST_ID = 2**63 - 1
-_AHEAD = 8  # hits beyond those wanted: most often they show that there is nothing more to fold
+_AHEAD = 8  # hits read beyond those wanted: they usually show that no copies are left
 _NEIGHBOURS = 16
-_AHEAD_OF_ALL = 8.0  # what the places of the first images are ahead of the others
+_AHEAD_OF_ALL = 8.0  # subtracted from the distances of images that come first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Ranking:
         vector: (d,) or (1, d) float32.
         metric: one of ``metrics.METRICS``.
         filter: which images are ranked.
-        order: what ranks them, where that is not their distance from the vector.
+        order: the ranking, where it is not by the distance from the vector.
         itself: the id of the image that is searched by, which comes before its copies.
         first: ids of images that come before all others, ordered like them; only where distances are at most 2.
         ids: of images that are left out.
@@ -73,18 +73,18 @@ class Ranking:
             return _page(self._distinct(self._hits(after, k + _AHEAD), k + _AHEAD), k, after, fold=False)
         if copies:
             return _page(self._hits(after, k + 1), k, after, fold=False)
-        # What is as near as the last hit may be copies of it: they are read again.
+        # Hits as near as the last one may be copies of it, so they are read again.
         begin = None if after is None else (_below(_below(after[0])), _LAST_ID)
         return _page(self._hits(begin, k + _AHEAD), k, after, fold=True)
 
     def total(self) -> int:
-        """How many images are ranked; those that are left out for their content still count."""
+        """How many images are ranked; those left out because of their content still count."""
         if not self.filter:
             return len(self.index) - len(self.ids)
         return self.index.count(self.filter) - len(self._places(sorted(self.ids), of_left_out=True))
 
     def _hits(self, after: Place | None, portion: int) -> Iterator[Ranked]:
-        """All hits after a place; they are searched for as they are asked for."""
+        """All hits after a place, searched for lazily."""
         hits = self._found(after, portion + len(self.ids))
         if self.itself is not None and (not self.filter or self._places([self.itself])):
             hits = self._with_itself(hits, after)
@@ -109,7 +109,7 @@ class Ranking:
                 yield place, hit
 
     def _searched(self, filter: Filter, after: Place | None, portion: int) -> Iterator[Ranked]:
-        """What passes a filter, searched for in portions, each twice as large as the one before."""
+        """Images that pass a filter, searched for in portions, each twice as large as the last."""
         while True:
             cursor = None if after is None else Cursor(*after)
             hits = self._nearest(portion, filter, cursor)
@@ -137,7 +137,7 @@ class Ranking:
             yield place, itself
 
     def _itself(self) -> Ranked:
-        """The image that is searched by: before all others that are no nearer, but for rounding."""
+        """The image that is searched by, before all others that are no nearer, up to rounding."""
         assert self.itself is not None
         feature, record = self.index.feature(self.itself)[None], self.index.records([self.itself])[0]
         distance = float(Searcher.of_rows(feature, self.metric).nearest(feature, 1)[0].distances[0])
@@ -147,7 +147,7 @@ class Ranking:
     # -- near-duplicates ----------------------------------------------------------------------------------------------
 
     def _distinct(self, hits: Iterator[Ranked], portion: int) -> Iterator[Ranked]:
-        """Only those hits of which nothing that ranks before them is a near-duplicate, each with how many it is."""
+        """The hits without near-duplicates of any that rank before them, each with how many images it stands for."""
         metric, limit = near_duplicate(self.index)
         near_earlier: set[int] = set()  # ids of near-duplicates of what was ranked so far
         while portion_ := list(itertools.islice(hits, portion)):
@@ -188,7 +188,7 @@ class Ranking:
         return near
 
     def _places(self, ids: Sequence[int], *, of_left_out: bool = False) -> dict[int, Place]:
-        """Where those of some images stand that are ranked."""
+        """The places of those images that are ranked."""
         wanted = [id_ for id_ in ids if of_left_out or id_ not in self.ids]
         if self.filter.ids is not None:
             wanted = [id_ for id_ in wanted if id_ in self.filter.ids]
@@ -214,7 +214,7 @@ def near_duplicate(index: Index) -> tuple[str, float]:
 
 
 def _below(distance: float) -> float:
-    """Less than any distance that is the same but for rounding."""
+    """Less than any distance that is equal up to rounding."""
     return math.nextafter(distance - 1e-8 - 1e-5 * abs(distance), -math.inf)
 
 

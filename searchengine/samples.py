@@ -1,10 +1,10 @@
 """Sample images for the demo: crops of the photographs that come with scikit-image and scikit-learn.
 
-171 JPEGs in 18 folders, one for each subject, so that the folder's name is the label and "the same photo" is the right
-answer to each of them. Any two crops of a photo overlap.
+171 JPEGs in 18 folders, one for each subject, so that the name of the folder is the label, and the crops of the same
+photo are the right answers. Any two crops of a photo overlap.
 
-Where each comes from, and its licence, is said in ``skimage.data`` and in ``sklearn/datasets/images/README.txt`` (the
-pagoda by danielbuechele and the flower by vultilion, both CC BY 2.0).
+``skimage.data`` and ``sklearn/datasets/images/README.txt`` name the sources and licences (the pagoda by danielbuechele
+and the flower by vultilion, both CC BY 2.0).
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ _PARTS = re.compile(rf"milvus://[^/]*(?:/[^{os.pathsep}]*)?|[^{os.pathsep}]+", r
 
 
 def _addresses(value: object) -> object:
-    """What text names, separated as in PATH; a folder that exists may have the separator in its name."""
+    """The places in a text, separated as in PATH; an existing folder may have the separator in its name."""
     if isinstance(value, str):
         value = [value] if _exists(Path(value).expanduser()) else _PARTS.findall(value)
     parts = [value] if isinstance(value, Path | MilvusAddress) else value
@@ -89,7 +89,7 @@ class Settings(BaseModel):
     # the indexes, and where the photos are if they have moved since they were indexed
     index_dir: Annotated[tuple[Address, ...], BeforeValidator(_addresses), AfterValidator(_distinct)] = (Path("index"),)
     images_dir: _Folder | None = None
-    # how Milvus is spoken to, and how a new collection is made there: see address.MilvusOptions
+    # the connection to Milvus, and how a new collection is made there: see address.MilvusOptions
     milvus_token: SecretStr | None = None
     milvus_tls: bool = False
     milvus_timeout: float = Field(10.0, ge=0.1, le=3600)
@@ -131,7 +131,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _reach_milvus(self) -> Self:
-        """Addresses in Milvus say how it is spoken to."""
+        """Give addresses in Milvus the settings of the connection."""
         options = MilvusOptions(
             token=self.milvus_token.get_secret_value() if self.milvus_token else "",
             tls=self.milvus_tls,
@@ -143,7 +143,7 @@ class Settings(BaseModel):
         addresses = (
             replace(each, options=options) if isinstance(each, MilvusAddress) else each for each in self.index_dir
         )
-        object.__setattr__(self, "index_dir", tuple(addresses))  # it is frozen, and not handed out yet
+        object.__setattr__(self, "index_dir", tuple(addresses))  # the model is frozen, and nobody has seen it yet
         return self
 
     @property
@@ -158,7 +158,7 @@ class Settings(BaseModel):
 
     @property
     def cache_root(self) -> Path:
-        """The folder of everything that can be made again; not created here."""
+        """The folder of everything that can be recomputed; not created here."""
         if self.cache_dir is not None:
             return self.cache_dir
         import platformdirs

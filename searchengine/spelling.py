@@ -45,8 +45,8 @@ def query_from_url(
 
     Args:
         values: the texts of each field.
-        upload: the picture that came with a form, to start from.
-        default_k: where no ``k`` is given.
+        upload: a picture sent with the form, to start from.
+        default_k: the value if no ``k`` is given.
         max_k: the largest ``k`` that is allowed.
 
     Raises:
@@ -162,7 +162,7 @@ def parse_id(text: str | None) -> int | None:
 
 
 def parse_k(text: str | None, default: int, most: int | None = None) -> int:
-    """How many images are wanted, at least 1; QueryError."""
+    """The number of results, at least 1; QueryError."""
     if not text:
         return default
     number = parse_id(text)
