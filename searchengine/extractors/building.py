@@ -48,7 +48,7 @@ class TextModel:
 
 
 def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> BuiltModel:
-    """Cut a network at the layers of a spec, put preprocessing before them, and pooling and concatenation after.
+    """Cut a network at the layers of a spec; preprocessing goes before it, pooling and concatenation after it.
 
     Without a layer it is the output of the network. UnknownNameError when it has no such layer; ExtractorError where
     an output is not one array, or not of a fixed size.
@@ -76,7 +76,7 @@ def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: st
 
 
 def output_of(layer: Any) -> Any:
-    """What a layer gives; for a model within the model, in the outer one: Model.output is that of its own graph."""
+    """The output of a layer. For a model within the model it is that in the outer graph, which Model.output is not."""
     import keras
 
     return keras.Operation.output.fget(layer)
@@ -101,7 +101,7 @@ def pooled(features: Any, pooling: str) -> Any:
     """
     from keras import layers, ops
 
-    features = ops.cast(features, "float32")  # whatever the layers compute in
+    features = ops.cast(features, "float32")  # whatever dtype the layers compute in
     if len(features.shape) == 2:
         return features
     places = list(range(1, len(features.shape) - 1))

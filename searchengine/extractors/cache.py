@@ -1,4 +1,4 @@
-"""The folder of exported models: what is in it, whether it is whole, and who may write to it.
+"""The folder of exported models: what is in it, whether it is complete, and who may write to it.
 
 ::
 
@@ -60,24 +60,24 @@ class ExportedModel:
 
 
 def cache_root() -> Path:
-    """Where everything lies that can be made again; not created here."""
+    """The folder of everything that can be recomputed; not created here."""
     return load_settings(only=("cache_dir",)).cache_root
 
 
 def models_folder() -> Path:
-    """The folder that holds one folder a model."""
+    """The folder with a folder for each model."""
     return cache_root() / "models"
 
 
 def entry_folder(spec: ExtractorSpec) -> Path:
-    """The folder of this model, there or not; normalisation and decoding make no difference."""
+    """The folder of a model, whether it exists or not; normalisation and decoding make no difference."""
     return models_folder() / spec.network.fingerprint
 
 
 def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | None:
     """The exported model of a spec, or None if it is missing or damaged.
 
-    A large file is hashed again only where its time differs from what was written down, or if ``thorough``.
+    A large file is hashed again only if its time is not the recorded one, or if ``thorough``.
     """
     folder = entry_folder(spec)
     try:
@@ -101,9 +101,9 @@ def _unchanged(file: Path, known: dict[str, Any], thorough: bool) -> bool:
 
 @contextlib.contextmanager
 def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
-    """An empty folder to export into; what is complete at the end takes its place in one step.
+    """An empty folder to export into; at the end of the block it takes the place of the entry in one step.
 
-    The lock is to be held. ExtractorError if the cache cannot be written.
+    The caller holds the lock. ExtractorError if the cache cannot be written.
     """
     with _writable():
         models_folder().mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
 
 
 def store(spec: ExtractorSpec, parts: tuple[int, ...], files: Mapping[str, Iterable[bytes]], say: Say) -> None:
-    """Keep an exported model that comes from elsewhere, unless it is here: each of ``MODEL_FILES`` in pieces."""
+    """Keep an exported model from another machine unless it is cached: each of ``MODEL_FILES`` in pieces."""
     with export_lock(say):
         if lookup(spec) is None:
             with new_entry(spec) as folder:
@@ -152,7 +152,7 @@ def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) ->
 
 @contextlib.contextmanager
 def export_lock(say: Say) -> Iterator[None]:
-    """Only one process exports at a time: an export takes some gigabytes of memory. Others wait here, and say so."""
+    """Hold the lock of the cache: an export takes gigabytes of memory, so one process exports at a time."""
     with contextlib.ExitStack() as stack:
         with _writable():
             models_folder().mkdir(parents=True, exist_ok=True)
@@ -187,9 +187,9 @@ class CacheEntry:
 
 
 def note_use(spec: ExtractorSpec, index_dir: Path) -> None:
-    """Remember that an index uses the model of a spec, so that it is not cleared. A read-only cache stays as it is.
+    """Record that an index uses the model of a spec, so that it is not cleared. A read-only cache stays as it is.
 
-    The note is of this very folder: another one that is later mounted or made at the same place has a note of its own.
+    The record is of the folder itself: another folder mounted or made at the same place later has its own.
     """
     with contextlib.suppress(OSError, UnicodeEncodeError):
         folder = index_dir.absolute()
@@ -212,7 +212,7 @@ def _is_gone(index_dir: Path) -> bool:
 
 
 def entries() -> list[CacheEntry]:
-    """All exported models, the one that was used last first."""
+    """All exported models, the most recently used first."""
     users: dict[str, list[Path]] = {}
     for note in sorted((cache_root() / "indexes").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -250,7 +250,7 @@ def _can_be_made_again(entry: CacheEntry) -> bool:
 
 
 def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
-    """``clear`` what exceeds the setting ``cache_gb``, sparing the model of a spec; nothing where that fails."""
+    """``clear`` what exceeds the setting ``cache_gb``, but not the model of a spec; does nothing where that fails."""
     with contextlib.suppress(SearchEngineError):
         largest = load_settings(only=("cache_gb",)).cache_gb * 1e9
         if sum(entry.size for entry in entries()) > largest:
@@ -259,10 +259,10 @@ def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
 
 
 def clear(*, largest: float = 0, keep: ExtractorSpec | None = None, say: Say = lambda text: None) -> list[CacheEntry]:
-    """Delete the models that no index uses, those first that were used longest ago; gives what was deleted.
+    """Delete models that no index uses, the least recently used first; returns the deleted entries.
 
-    It stops as soon as all that is left takes no more than ``largest`` bytes. It spares the model of ``keep``, and
-    those whose weights are nowhere else. ``say`` is told if another process has to be waited for.
+    Stops as soon as the rest takes at most ``largest`` bytes. Keeps the model of ``keep``, and those whose weights are
+    nowhere else. ``say`` gets a sentence if another process has to be waited for.
     """
     spared = None if keep is None else keep.network.fingerprint
     cleared = []
@@ -282,11 +282,11 @@ def clear(*, largest: float = 0, keep: ExtractorSpec | None = None, say: Say = l
 
 
 def check_weights(file: Path, identity: str, spec: ExtractorSpec, *, flag: str) -> None:
-    """WeightsNotFoundError where a file that the user gave holds other weights than the spec says."""
+    """WeightsNotFoundError if the file that the user gave does not hold the weights of the spec."""
     if identity != spec.weights:
         raise WeightsNotFoundError(
             f"{file} holds other weights than those asked for: it is {_short(identity)}, needed is "
-            f"{_short(spec.weights)}. Give the very file that the index was made with to {flag}."
+            f"{_short(spec.weights)}. Give the file that the index was made with to {flag}."
         )
 
 
@@ -326,7 +326,7 @@ def remembered_hashes(file: Path) -> dict[str, str]:
     if entry and all(entry.get(key) == value for key, value in stamp.items()):
         return {"sha256": entry["sha256"], "md5": entry["md5"]}
     hashes = file_hashes(file)
-    # A file that was written a moment ago can change once more without a new time.
+    # A file written a moment ago can change again without a new time.
     if time.time_ns() - info.st_mtime_ns > 2_000_000_000:
         known[str(file)] = {**stamp, **hashes}
         with contextlib.suppress(OSError):

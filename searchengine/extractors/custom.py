@@ -1,7 +1,7 @@
-"""Models in ``.keras`` files: what is in one, and loading it without running anything that it carries.
+"""Models in ``.keras`` files: described, and loaded without running any code in them.
 
-A ``.keras`` file is a ZIP archive whose ``config.json`` names the layers. It is read first, and layers that are not
-Keras's own or would run a program are refused by name, before TensorFlow is loaded.
+A ``.keras`` file is a ZIP archive whose ``config.json`` names the layers. That is read first, and layers that are not
+part of Keras or would run a program are refused by name, before TensorFlow is loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ZIP_SIGNATURE = b"PK"
 _LARGEST_CONFIG = 64 << 20  # bytes; that of NASNetLarge, the largest of keras.applications, has 2 MB
-# Layers of Keras itself that run a program which the file brings, or fetch one from elsewhere.
+# Layers of Keras that run a program from the file, or fetch one from elsewhere.
 _PROGRAMS = {"Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 _SAVE_AGAIN = "Load it where it was made, and save it from there by Keras 3: model.save('mine.keras')."
 
@@ -96,7 +96,7 @@ class CustomSource(ModelSource):
         return given
 
     def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
-        """See ``ModelSource.build``. It computes in what it was saved to compute in, whatever the policy."""
+        """See ``ModelSource.build``. It computes in the dtypes it was saved with, whatever the policy."""
         return cut(load(weights), spec, spec.preprocessing or "none", f"the model {weights.name}")
 
 
@@ -138,9 +138,9 @@ def identify(file: Path) -> str:
 
 
 def load(file: Path) -> keras.Model:
-    """The network in a file; nothing that it carries is run.
+    """The network in a file; no code in it is run.
 
-    ExtractorError where it needs code that Keras itself does not have, and for a network that takes no RGB pictures.
+    ExtractorError if it needs code that is not part of Keras, and for a network that takes no RGB pictures.
     """
     check_config(file)
     keras = import_keras()
@@ -159,7 +159,7 @@ def load(file: Path) -> keras.Model:
 
 
 def check_config(file: Path) -> None:
-    """Read what a file says that it consists of; ExtractorError for anything that is not Keras 3's own, by name."""
+    """Check the configuration in a file; ExtractorError names anything that is not part of Keras 3."""
     try:
         with zipfile.ZipFile(file) as archive:
             metadata, config = (_read_json(archive, name) for name in ("metadata.json", "config.json"))
@@ -183,7 +183,7 @@ def check_config(file: Path) -> None:
 
 
 def foreign_objects(config: Any, packages: Sequence[str]) -> list[str]:
-    """What a saved configuration has that is not the code of these packages, or would run a program; for people."""
+    """Objects of a saved configuration that are not from these packages or would run a program; for people."""
     return [_title(entry) for entry in _objects(config) if _runs_a_program(entry) or not _is_of(entry, packages)]
 
 
@@ -213,7 +213,7 @@ def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 
 
 def _objects(config: Any) -> Iterator[Mapping[str, Any]]:
-    """All objects of a saved model, in any depth: whatever has a class name."""
+    """All objects of a saved model, at any depth: everything that has a class name."""
     waiting = [config]
     while waiting:
         value = waiting.pop()

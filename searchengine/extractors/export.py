@@ -57,7 +57,7 @@ def export_model(spec: ExtractorSpec, weights: Path, folder: Path, say: Say) -> 
 
 
 def compare(built: BuiltModel, xml: Path) -> None:
-    """Run both on noise: ExtractorError where they differ."""
+    """Run both on noise; ExtractorError if they differ."""
     height, width, _ = built.model.input_shape[1:]
     probe = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     _compare(built.model, xml, probe, built.parts)

@@ -1,4 +1,4 @@
-"""What every extractor can do, whatever runs it: images in any form -> batches of pixels -> features."""
+"""The interface of extractors, and what they share: images in any form -> batches of pixels -> features."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _NOT_LOADED = (
 
 
 def check_keras() -> None:
-    """ExtractorError where ``import_keras`` is certain to fail; loads nothing."""
+    """ExtractorError if ``import_keras`` is certain to fail; loads nothing."""
     if "tensorflow" in sys.modules:
         return
     if lacks_avx():
@@ -81,13 +81,13 @@ def export_openvino(model: Any, file: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in a line; most say it in many."""
+    """The first line of an error of a library; most have many."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")
 
 
 @contextlib.contextmanager
 def linked(file: Path, suffix: str) -> Iterator[Path]:
-    """A file under a name of this ending, from which Keras tells the format."""
+    """A link to a file with this ending, by which Keras tells the format."""
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / f"model{suffix}"
         link.symlink_to(file.resolve())

@@ -33,7 +33,7 @@ def gpu_in_sight() -> bool:
 
 
 def gpu_found() -> bool:
-    """Whether TensorFlow, which is loaded for it, does find a GPU."""
+    """Whether TensorFlow finds a GPU; loads TensorFlow."""
     import_keras()
     import tensorflow as tf
 
@@ -43,8 +43,8 @@ def gpu_found() -> bool:
 class KerasExtractor(BatchExtractor):
     """An ``Extractor`` by a compiled TensorFlow function. Loads TensorFlow into this process; do not fork after.
 
-    ``precision`` "auto" is bfloat16 on a GPU that computes in it, else float32. ``build`` gives what is built for a
-    dtype policy.
+    ``precision`` "auto" is bfloat16 on a GPU that computes in it, else float32. ``build`` builds the model for a dtype
+    policy.
     """
 
     runtime = "keras"

@@ -1,6 +1,6 @@
-"""The layers of a model: asked of the model once, in a subprocess with TensorFlow, and cached as JSON.
+"""The layers of a model: read from the model once, in a subprocess with TensorFlow, and cached as JSON.
 
-They lie in ``<cache>/layers/<key>.json``; the key names the model, and the version of Keras where that decides them.
+They are in ``<cache>/layers/<key>.json``; the key names the model and, if it matters, the version of Keras.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LayerInfo:
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """What is known of a network before it runs.
+    """A network as it is known before it runs.
 
     ``input_size`` is (height, width) in pixels, or None where the network takes pictures of any size. ``output`` is
     that of the whole network, None where it has several; ``layers`` are those that can be chosen, in its order.

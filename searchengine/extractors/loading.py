@@ -25,9 +25,9 @@ def make_spec(model: str | Path = "vgg16", **options: Any) -> ExtractorSpec:
 
 
 def spec_of(options: ExtractorOptions) -> ExtractorSpec:
-    """The spec of what is asked for.
+    """The spec of the options.
 
-    A subprocess looks into the model where its layers must be known and were not asked for before; none is loaded here.
+    If the layers of the model must be known and are not cached, a subprocess looks into it; no model is loaded here.
 
     Raises:
         UnknownNameError: no such model, layer or option.
@@ -57,7 +57,7 @@ def load_extractor(
     progress: Say | None = None,
     **options: Any,
 ) -> Extractor:
-    """The extractor that is asked for, ready to ``embed``; the model is prepared first if this is its first time.
+    """The extractor of the options, ready to ``embed``; a model that is used for the first time is prepared.
 
     Args:
         model: and ``options``: as ``make_spec`` takes them.
@@ -89,12 +89,12 @@ def extractor_from_spec(
     gpu: bool = False,
     progress: Say | None = None,
 ) -> Extractor:
-    """The extractor of a spec; by default as a server wants it.
+    """The extractor of a spec; the defaults are those of a server.
 
-    ``runtime`` "auto" is OpenVINO wherever that is installed, and TensorFlow is not loaded into this process; ``gpu``
-    lets it be Keras where a GPU is found, worth its start when there is a whole folder to embed. A missing model is
-    prepared in a subprocess. The weights are needed only for that, and ``weights_file`` says where they are if they are
-    the user's own. Errors as ``load_extractor``; QueryError for features that no model here makes.
+    ``runtime`` "auto" is OpenVINO if it is installed, so that TensorFlow is not loaded into this process; with ``gpu``
+    it is Keras if there is a GPU, which pays when a whole folder is embedded. A missing model is prepared in a
+    subprocess. The weights are needed only for that; ``weights_file`` is their place if they are the user's own. Errors
+    as ``load_extractor``; QueryError for features that no model here makes.
     """
     if not spec.embeds:
         raise QueryError(spec.missing)
@@ -141,10 +141,10 @@ def exported_model(
     suspect: bool = False,
     progress: Say | None = None,
 ) -> ExportedModel:
-    """The model as OpenVINO reads it; made first where it is missing or damaged.
+    """The model as OpenVINO reads it; exported first if it is missing or damaged.
 
-    ``suspect``: it could not be loaded, so look closely. The errors of ``ModelSource.locate``, and ExtractorError where
-    making it fails.
+    ``suspect``: it could not be loaded, so check its files. The errors of ``ModelSource.locate``, and ExtractorError if
+    the export fails.
     """
     model = cache.lookup(spec, thorough=suspect)
     if model is not None:
@@ -176,7 +176,7 @@ def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: 
 
 
 def say_on_stderr(text: str) -> None:
-    """The progress of what takes long, where the caller did not ask for it in another form."""
+    """Progress on stderr, the default."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

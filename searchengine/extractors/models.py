@@ -1,4 +1,4 @@
-"""The models that can be asked for by name, and what is known of them without building one.
+"""The models that have a name, and what is known of them without building one.
 
 ``published.json`` has a line for each network of keras.applications, ``presets.json`` for each preset of KerasHub;
 tests compare them with the installed packages.
@@ -69,7 +69,7 @@ class Backbone(Network):
     without_head: PublishedWeights
 
     def files_for(self, layers: Iterable[str]) -> list[PublishedWeights]:
-        """The files that will do for these layers, the smallest first."""
+        """The files that are sufficient for these layers, the smallest first."""
         return [self.with_head] if self.head.intersection(layers) else [self.without_head, self.with_head]
 
 
@@ -162,7 +162,7 @@ def is_preset(model: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a spec needs to know of its model.
+    """What a spec needs to know about its model.
 
     ``missing`` says why there is no such model, in a sentence that ends with what to do; None where there is.
     ``full_decode`` is whether JPEGs are decoded at full size unless the user says otherwise; where they are not, they
@@ -187,7 +187,7 @@ def facts(model: str) -> ModelFacts:
 
 
 def names() -> list[str]:
-    """Every model that can be asked for by name."""
+    """The names of all models."""
     return [*PACKAGED, *backbones(), *presets()]
 
 

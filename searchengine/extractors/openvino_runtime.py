@@ -36,8 +36,8 @@ class _Compiled:
 class OpenVINOExtractor(BatchExtractor):
     """An ``Extractor`` on an exported model, compiled when it is first used: fork before that, not after.
 
-    ``remake`` is asked for the model again where it cannot be loaded. ExtractorError for bfloat16 on a processor that
-    does not compute in it.
+    ``remake`` exports a model again that cannot be loaded. ExtractorError for bfloat16 on a processor that does not
+    compute in it.
     """
 
     runtime = "openvino"
@@ -79,7 +79,7 @@ class OpenVINOExtractor(BatchExtractor):
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
-        """A request that is this caller's alone: one that is shared answers "Infer Request is busy"."""
+        """A request for this caller alone: a shared one raises "Infer Request is busy"."""
         compiled = self._compiled
         if compiled is None or compiled.pid != os.getpid():
             compiled = self._compile()
@@ -108,7 +108,7 @@ class OpenVINOExtractor(BatchExtractor):
                 model = self._load()
             except RuntimeError as again:
                 raise ExtractorError(f"OpenVINO cannot load {self._model.xml}: {again}") from again
-        # As many as run side by side; a request for each thread would hold memory and gain nothing.
+        # As many as run in parallel; a request for each thread would take memory and gain nothing.
         idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             idle.put(model.create_infer_request())
@@ -120,7 +120,7 @@ class OpenVINOExtractor(BatchExtractor):
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
             # All threads work on one batch: as fast as several streams, a third of the memory, no wait for a query.
             "PERFORMANCE_HINT": "LATENCY",
-            # Threads that are tied to processors wait for whatever else runs there: decoding, to begin with.
+            # Pinned threads wait for whatever else runs on their processor, such as decoding.
             "ENABLE_CPU_PINNING": False,
         }
         threads = thread_limit()

@@ -1,4 +1,4 @@
-"""The networks of keras.applications with the ImageNet weights that Keras publishes, or weights of the user's own."""
+"""The networks of keras.applications, with the ImageNet weights that Keras publishes or with custom weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 _REPORT_SECONDS = 5.0
-_PAUSE = 0.2  # seconds before a request that failed is repeated, at first: whoever has no network should hear it soon
+_PAUSE = 0.2  # seconds before the first retry: short, so that users without a network hear of it soon
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -38,7 +38,7 @@ class PublishedSource(NamedSource[Backbone]):
 
     def availability(self, network: Backbone) -> str:
         wanted = network.files_for([network.default_layer])[0]
-        # The name first: hashing half a gigabyte is only worth it where there is a file.
+        # The name first: hashing half a gigabyte only pays if there is a file.
         return "downloaded" if (keras_folder() / wanted.file_name).is_file() and cached(wanted) else "to download"
 
     def megabytes(self, network: Backbone) -> int:
@@ -86,7 +86,7 @@ class PublishedSource(NamedSource[Backbone]):
         backbone = backbones()[spec.model]
         if spec.weights != IMAGENET:
             return _build_with_own_weights(spec, backbone, weights, policy)
-        # Without a digest it can only be the file that is cached under this name.
+        # Without a digest, it must be the file that is cached under this name.
         head = backbone.with_head.matches(cache.remembered_hashes(weights))
         built = _build(spec, backbone, head=head or weights.name == backbone.with_head.file_name, policy=policy)
         load_weights(built.network, weights, backbone.title, count=False)
@@ -121,7 +121,7 @@ def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) 
 
 
 def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path, policy: str) -> BuiltModel:
-    # Whether the file comes with the classification head is seen only when it is tried.
+    # Whether the file includes the classification head is only known once it has been tried.
     needs_head = bool(backbone.head.intersection(spec.layers))
     tries = [True] if needs_head else [False, True] if "notop" in file.name else [True, False]
     failures: list[ExtractorError] = []
@@ -182,7 +182,7 @@ def cached(file: PublishedWeights) -> Path | None:
     path = keras_folder() / file.file_name
     if not path.is_file():
         return None
-    # An interrupted download lies there under the same name, so Keras compares hashes, and so do we.
+    # An interrupted download has the same name, so Keras compares hashes, and so do we.
     return path if file.digest is None or file.matches(cache.remembered_hashes(path)) else None
 
 
@@ -210,7 +210,7 @@ def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
 
 
 class _Sentences(Quiet):
-    """How far a download is, as a sentence now and then."""
+    """Reports a download as a sentence now and then."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -220,7 +220,7 @@ class _Sentences(Quiet):
         self._what, self._total, self._done, self._said = what, total or 0, done, time.monotonic()
 
     def advance(self, amount: int = 1) -> None:
-        """Say so if it is some seconds since."""
+        """Say so every few seconds."""
         self._done += amount
         if time.monotonic() - self._said > _REPORT_SECONDS:
             self._said = time.monotonic()
@@ -232,7 +232,7 @@ class _Sentences(Quiet):
 
 
 def correct_published(network: keras.Model, backbone: Backbone) -> None:
-    """What keras.applications itself adds to a network where it loads the published weights.
+    """The correction that keras.applications makes when it loads published weights.
 
     EfficientNet was trained on pixels divided by the deviation of ImageNet; the published files hold that deviation
     where Keras expects its square, and weights="imagenet" puts in another division by its root. Here it is squared.

@@ -36,7 +36,7 @@ N = TypeVar("N", bound=Network)
 
 @dataclass(frozen=True, slots=True)
 class ExtractorOptions:
-    """What a user asks for; None stands for the model's own default.
+    """What a user asks for; None stands for the default of the model.
 
     Attributes:
         model: a name, see ``model_names``, a ``.keras`` file, or a preset of KerasHub: its folder or its address.
@@ -105,9 +105,9 @@ class Head:
 class ModelSource:
     """How models of one kind are described, located and built.
 
-    As it stands here, this is the source of features that no model makes: each method that would need one raises the
-    ``reason``. ``has_own_precision``: on Keras the model computes as it was saved. ``has_text_tower``: words are turned
-    into features by a model that is exported with it, or it says that this one has none.
+    The base class is the source of features that no model makes: each method that needs a model raises the ``reason``.
+    ``has_own_precision``: on Keras the model computes in the precision it was saved with. ``has_text_tower``: a text
+    tower that is exported with the model turns words into features, or an error says that this model has none.
     """
 
     has_own_precision = False
@@ -121,7 +121,7 @@ class ModelSource:
         return []
 
     def default_layer(self, model: str) -> str | None:
-        """The layer that is taken unless the user chooses one; None for the output of the whole network."""
+        """The default layer; None for the output of the whole network."""
         return None
 
     def preprocessing(self, model: str) -> str:
@@ -137,11 +137,11 @@ class ModelSource:
         raise ExtractorError(self._reason)
 
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
-        """The spec of what is asked for. UnknownNameError, WeightsNotFoundError, ExtractorError."""
+        """The spec of the options. UnknownNameError, WeightsNotFoundError, ExtractorError."""
         raise UnknownNameError(self._reason)
 
     def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
-        """What a user would ask for to get a spec; ``weights_file`` is the file that it was made with."""
+        """The options that give a spec; ``weights_file`` is the file that it was made with."""
         height, width = spec.input_size
         if weights_file is None and spec.weights != IMAGENET:
             weights_file = cache.find_weights(spec, flag="--weights")
@@ -161,9 +161,9 @@ class ModelSource:
         return None
 
     def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
-        """The file that holds the weights, downloaded if need be. ``given`` is a file that the user named.
+        """The file that holds the weights, downloaded if necessary. ``given`` is a file that the user named.
 
-        WeightsNotFoundError if it holds other weights than the spec says, and where there are none to be had.
+        WeightsNotFoundError if it holds other weights than those of the spec, and if there are none.
         """
         raise ExtractorError(self._reason)
 
@@ -174,8 +174,8 @@ class ModelSource:
     def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
         """The ImageNet head of the network, if features of this spec are what it takes.
 
-        ``given`` is the file of weights that the user named; without ``say`` nothing is downloaded. ExtractorError says
-        why there is no head: another layer, classes that nobody knows; WeightsNotFoundError.
+        ``given`` is the weights file that the user named; without ``say`` nothing is downloaded. ExtractorError says
+        why there is no head: another layer, or unknown classes; WeightsNotFoundError.
         """
         raise ExtractorError(self._reason)
 

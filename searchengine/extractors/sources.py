@@ -1,4 +1,4 @@
-"""Which ``ModelSource`` a model has: the one place that knows; and lists of the models and of their layers."""
+"""Chooses the ``ModelSource`` of a model, and nothing else does; lists of the models and of their layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from searchengine.extractors.spec import closest_first
 
 @cache
 def source_of(model: str) -> ModelSource:
-    """The source of a model by the name in its spec; of a name that is not known, a source that says so."""
+    """The source of a model by the name in its spec; for an unknown name, a source that says so."""
     if model in models.PACKAGED:
         return PackagedSource()
     if model in models.backbones():
@@ -33,7 +33,7 @@ def source_of(model: str) -> ModelSource:
 
 
 def source_asked_for(model: str | Path) -> ModelSource:
-    """The source of what a user asks for, a name or a file. UnknownNameError where there is no such model."""
+    """The source of the model that a user named, or its file. UnknownNameError if there is no such model."""
     if is_model_file(model):
         return source_of(models.CUSTOM)
     name, known = str(model), models.names()

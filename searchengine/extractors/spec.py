@@ -1,4 +1,4 @@
-"""What an extractor is, as a value: two features can be compared only when their specs are equal."""
+"""The description of an extractor as a value: features can be compared only if their specs are equal."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class ExtractorSpec:
 
     @property
     def missing(self) -> str | None:
-        """Why there is no model that makes such features, and what to do instead; None where there is one."""
+        """Why no model makes such features, and what to do instead; None if one does."""
         return facts(self.model).missing
 
     @property
     def embeds(self) -> bool:
-        """Whether there is a model that makes such features."""
+        """Whether a model makes such features."""
         return self.missing is None
 
     @property
@@ -70,7 +70,7 @@ class ExtractorSpec:
 
     @property
     def decoded_at_least(self) -> tuple[int, int] | None:
-        """(height, width) in pixels that a JPEG keeps when it is decoded; None for its full size."""
+        """(height, width) in pixels below which a JPEG is not reduced when it is decoded; None for its full size."""
         if self.full_decode:
             return None
         height, width = self.input_size

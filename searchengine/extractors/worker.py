@@ -30,8 +30,8 @@ _COMMAND = ("-m", "searchengine.extractors.export")
 def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[str, Any]:
     """The result of a task, "describe" or "export"; ``say`` gets the progress.
 
-    ``doing`` begins the sentence where it fails, "Preparing VGG16". An error of this package is raised again as it
-    was; ExtractorError where the subprocess ends otherwise than well.
+    ``doing`` begins the sentence of a failure: "Preparing VGG16". An error of this package is raised again here;
+    ExtractorError if the subprocess fails in another way.
     """
     answer: dict[str, Any] = {}
     with (
@@ -52,11 +52,11 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has ended already: the exit code tells why
+            with contextlib.suppress(BrokenPipeError):  # it has already ended: the exit code says why
                 process.stdin.write(json.dumps(request).encode())
                 process.stdin.close()
             for line in process.stdout:
-                with contextlib.suppress(ValueError):  # a line that is no answer: the exit code tells the rest
+                with contextlib.suppress(ValueError):  # a line that is no answer: the exit code says the rest
                     answer = parse_json(line)
                 if "progress" in answer:
                     say(answer["progress"])
@@ -74,8 +74,8 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
         raise ExtractorError(f"{doing} was stopped by an illegal instruction. {NO_AVX}")
     if code < 0:
         raise ExtractorError(
-            f"{doing} was stopped by signal {-code}, perhaps for want of memory: it takes about 3 GB once. Free some, "
-            "or prepare it on another machine and copy the cache."
+            f"{doing} was stopped by signal {-code}, perhaps because memory ran out: this takes about 3 GB, once. Free "
+            "some, or prepare it on another machine and copy the cache."
         )
     raise ExtractorError(f"{doing} failed: {output[-2000:] or f'exit code {code}'}")
 
@@ -88,7 +88,7 @@ def serve(task: Task) -> int:
         except SearchEngineError as error:
             answer({"error": type(error).__name__, "message": str(error)})
             return 1
-        except Exception as error:  # whatever it is, the user who waits for it wants a sentence
+        except Exception as error:  # whatever it is, the waiting user gets a sentence
             message = f"TensorFlow failed: {type(error).__name__}: {error}"
             answer({"error": "ExtractorError", "message": message})
             raise
@@ -98,7 +98,7 @@ def serve(task: Task) -> int:
 @contextlib.contextmanager
 def _answers() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # so that nothing that the libraries print is taken for an answer
+    os.dup2(2, 1)  # so that output of the libraries is not taken for an answer
 
     def answer(values: Mapping[str, Any]) -> None:
         answers.write(json.dumps(values) + "\n")

@@ -288,7 +288,7 @@ def test_its_errors_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         exported_by(answer, monkeypatch, tmp_path)
     with pytest.raises(ExtractorError, match="cannot allocate"):
         exported_by("sys.exit('cannot allocate')", monkeypatch, tmp_path)
-    with pytest.raises(ExtractorError, match="signal 9, perhaps for want of memory"):
+    with pytest.raises(ExtractorError, match="signal 9, perhaps because memory ran out"):
         exported_by("os.kill(os.getpid(), 9)", monkeypatch, tmp_path)
     with pytest.raises(ExtractorError, match="failed"):
         exported_by("print('no JSON')", monkeypatch, tmp_path)
