@@ -1,4 +1,4 @@
-"""What a run changes: each file that was read becomes a change of the index, and changes are committed in batches."""
+"""Changes of the index: each file that is read becomes one, and they are committed in batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from searchengine.progress import QUIET, Say
 
 
 class RunIndex:
-    """The index of a run. It is created with its first batch, so that an empty run leaves no index."""
+    """The index that a run writes. It is created with the first batch, so an empty run leaves no index."""
 
     def __init__(
         self, storage: Storage, writer: Writer | None, old_ids: OldIds | None = None, say: Say = QUIET.say
@@ -37,7 +37,7 @@ class RunIndex:
         self._manifest: Callable[[], dict[str, str]] | None = None
 
     def known(self) -> dict[Place, IndexedImage]:
-        """What the index holds so far."""
+        """The images of the index so far."""
         known = self.writer.known() if self.writer else {}
         self.known_content = {image.content_hash for image in known.values()}
         if self.old_ids is not None:
@@ -45,7 +45,7 @@ class RunIndex:
         return known
 
     def skipped(self) -> dict[Place, Skipped]:
-        """What was skipped so far."""
+        """The skipped files so far."""
         return self.writer.skipped() if self.writer else {}
 
     def roots(self) -> list[tuple[int, bytes, str]]:
@@ -61,7 +61,7 @@ class RunIndex:
         return self.writer.count() if self.writer else 0
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image of that very content, if the index has one."""
+        """An image with that content, if there is one."""
         return self.writer.twin(content_hash) if self.writer and content_hash in self.known_content else None
 
     def old_id(self, file: bytes, content_hash: bytes) -> int | None:
@@ -69,12 +69,12 @@ class RunIndex:
         return None if self.old_ids is None else self.old_ids.claim(file, content_hash)
 
     def begin(self, roots: list[Root], choices: dict[str, str], made_by: Callable[[], dict[str, str]]) -> None:
-        """Record what the run is about.
+        """Record the image folders and the choices of the run.
 
         Args:
             roots: the image folders.
-            choices: entries of the manifest that a run may change, without a change of any feature.
-            made_by: the other entries, called only when a new index is made.
+            choices: entries of the manifest that a run may change without changing features.
+            made_by: gives the other entries; called only for a new index.
         """
         self._roots = [(root.id, bytes(root.folder), root.name) for root in roots]
         self._manifest = lambda: {**made_by(), **choices}
@@ -88,7 +88,7 @@ class RunIndex:
             writer.set_roots(self._roots)
 
     def commit(self, batch: Batch, done: int, total: int) -> None:
-        """Make a batch part of the index; ``done`` of ``total`` files have been looked at."""
+        """Add a batch to the index; ``done`` of ``total`` files have been read."""
         if self.writer is None:
             if not batch.stored:
                 self._held += batch.skipped
@@ -111,12 +111,12 @@ class RunIndex:
         return writer
 
     def set(self, key: str, value: str) -> None:
-        """Write one entry of the manifest, if there is an index and it says something else."""
+        """Write one entry of the manifest, if there is an index and the entry differs."""
         if self.writer is not None and self.manifest(key) != value:
             self.writer.set({key: value})
 
     def remove(self, ids: list[int]) -> None:
-        """Take images out."""
+        """Remove images."""
         if self.writer is not None:
             self.writer.commit(Batch(removed=ids))
 
@@ -133,7 +133,7 @@ class RunIndex:
             self.writer.set({"run": None})
 
     def back_up(self) -> None:
-        """What is due once, at the end of a run: see ``Writer.back_up``."""
+        """See ``Writer.back_up``."""
         if self.writer is not None:
             self.writer.back_up()
 
@@ -145,11 +145,11 @@ class RunIndex:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one reading means for the index.
+    """The consequence of one reading for the index.
 
-    ``counted`` is the field of ``Summary`` that it adds to. A new or changed image has a ``change`` without a feature
-    yet; ``lost``: the image that the file was known as is missing now; ``moved_from``: the file is an image that was
-    missing at that place.
+    ``counted`` is the field of ``Summary`` to increment. The ``change`` of a new or changed image has no feature yet.
+    ``lost``: the image that the file was known as is missing now; ``moved_from``: the file is an image that was missing
+    at that place.
     """
 
     counted: str
@@ -159,7 +159,7 @@ class Outcome:
 
 
 class Changes:
-    """The changes that a run gathers: a batch, and the pixels of content that waits for the model."""
+    """The changes that a run collects: a batch, and pictures that wait for the model."""
 
     def __init__(self, store: RunIndex, plan: Plan) -> None:
         self.missing = dict(plan.missing)
@@ -179,14 +179,14 @@ class Changes:
     # -- one reading --------------------------------------------------------------------------------------------------
 
     def has_lost(self, reading: Reading) -> bool:
-        """Whether its content was known when it was read, and has been overwritten since by a batch."""
+        """Whether the content was known when the file was read, and a batch has replaced it since."""
         digest = reading.content_hash
         if digest is None or reading.reason is not None or reading.picture is not None or digest in self._pictures:
             return False
         return self._store.twin(digest) is None
 
     def take(self, reading: Reading) -> Outcome:
-        """Decide what a reading means, and gather it."""
+        """Decide what a reading means, and add the change to the batch."""
         outcome = self._decide(reading)
         self._gather(outcome, reading)
         return outcome
@@ -196,7 +196,7 @@ class Changes:
         if reading.vanished:
             return Outcome("vanished") if known is None else Outcome("", lost=known)
         if reading.reason is not None:
-            # what a passing fault kept from us is read again by the next run, and its image stays
+            # after a temporary fault, the next run reads the file again, and its image stays
             state = None if reading.lost else reading.state
             times = (state.size, state.mtime_ns, state.ctime_ns) if state else (None, None, None)
             refused = Skipped(*candidate.place, reading.reason, *times)
@@ -233,7 +233,7 @@ class Changes:
         )
 
     def _gather(self, outcome: Outcome, reading: Reading) -> None:
-        """The only place where a reading changes anything."""
+        """Add an outcome to the batch; the only place that changes anything."""
         change = outcome.change
         if isinstance(change, Skipped):
             self.batch.skipped.append(change)
@@ -251,7 +251,7 @@ class Changes:
             del self.missing[outcome.moved_from]
 
     def _feature(self, digest: bytes, picture: Picture | None) -> NDArray[np.float32]:
-        """Of content that is known already; else an empty one, which ``embed`` replaces."""
+        """The feature of known content; else an empty array, which ``embed`` replaces."""
         twin = self._store.twin(digest)
         if twin is not None:
             return twin.feature
@@ -268,11 +268,11 @@ class Changes:
 
     @property
     def waiting(self) -> int:
-        """How many pictures wait for the model."""
+        """The number of pictures that wait for the model."""
         return len(self._waiting)
 
     def embed(self, model: Callable[[list[Picture]], NDArray[np.float32]]) -> int:
-        """Embed the pictures that wait, n of them -> (n, d) float32; returns how many they were."""
+        """Embed the waiting pictures, n of them -> (n, d) float32; returns n."""
         features = model([self._pictures[digest] for digest in self._waiting])
         for (digest, places), feature in zip(self._waiting.items(), features, strict=True):
             self._features[digest] = feature
@@ -283,7 +283,7 @@ class Changes:
         return count
 
     def commit(self, done: int, total: int) -> None:
-        """Make the batch part of the index, and begin another."""
+        """Commit the batch and begin another."""
         if len(self.batch):
             self._store.commit(self.batch, done, total)
         self.batch = Batch()

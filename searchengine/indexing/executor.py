@@ -1,4 +1,4 @@
-"""Who reads and embeds the files of a run: the threads of this process, or actors of Ray (``on_ray``)."""
+"""Reads and embeds the files of a run: by threads of this process, or by Ray actors (``on_ray``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from searchengine.processors import processors
 
 
 class Executor(Protocol):
-    """Candidates -> readings -> features. Planning and committing stay with the run, whoever executes it."""
+    """Candidates -> readings -> features. Planning and committing are done by the run."""
 
     def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
         """Read files, in the order of the candidates and a bounded number of them ahead.
@@ -30,11 +30,11 @@ class Executor(Protocol):
         ...
 
     def computed(self) -> Computed:
-        """What computes the features, for the manifest."""
+        """How features are computed, for the manifest."""
         ...
 
     def close(self) -> None:
-        """End what was started."""
+        """Release everything that was started."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""Reads label files as people have them: CSV of any spreadsheet, and COCO annotations of any size, a piece at a time.
+"""Reads label files: CSV from any spreadsheet, and COCO annotations of any size, piece by piece.
 
-What can be used is used. What cannot is counted, with a few examples: one bad row never costs the whole file.
+Rows that cannot be used are counted, with a few examples; they never cost the whole file.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """What a file says: the labels of each path, as it spells it, the most important first."""
+    """The labels in a file by path, as the file spells it; the most important label first."""
 
     labels: Mapping[str, tuple[str, ...]]
     unusable: Unusable
@@ -77,7 +77,7 @@ def read_label_file(file: Path) -> LabelFile:
     """Read a CSV file with the columns path and label, COCO annotations, or {path: label} in JSON.
 
     Raises:
-        IndexingError: it is missing, cannot be read, is neither, or nothing in it can be used.
+        IndexingError: it is missing, cannot be read, has another format, or nothing in it can be used.
     """
     if not file.is_file():
         raise IndexingError(
@@ -99,7 +99,7 @@ def read_label_file(file: Path) -> LabelFile:
 
 
 def _encoding(start: bytes) -> str:
-    """By the first bytes of a file; ValueError where they are not text."""
+    """The encoding, by the first bytes of a file; ValueError if they are not text."""
     for magics, remark in _NOT_TEXT.items():
         if start.startswith(magics):
             raise ValueError(remark)
@@ -153,14 +153,14 @@ def _read_csv(text: TextIO) -> LabelFile:
 
 
 def as_text(text: str) -> str:
-    """Text whose bytes are not UTF-8 comes from a spreadsheet on Windows."""
+    """The text; bytes that are not UTF-8 are read as cp1252, because spreadsheets on Windows write that."""
     return _NO_TEXT.sub(lambda byte: bytes([ord(byte[0]) & 0xFF]).decode("cp1252", "replace"), text)
 
 
 def plain(path: str) -> str:
     """A path as it would stand in a folder: ``./a//b.jpg`` -> ``a/b.jpg``, ``http://host/a%20b.jpg`` -> ``a b.jpg``.
 
-    Backslashes stay where slashes stand too: a name may have one.
+    Backslashes stay in a path that has slashes too: they may be part of a name.
     """
     path = path.strip()
     if "://" in path or "?d=" in path:  # the latter: how Label Studio names files of its own machine

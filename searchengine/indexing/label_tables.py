@@ -1,4 +1,4 @@
-"""Tables of labels as people have them: their rows, whatever the delimiter, and which columns are path and label."""
+"""Tables of labels: their rows, whatever the delimiter, and which columns are the path and the label."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ROW_LINES = 20  # a row of more lines has a quote that is never closed
 
 
 def named_columns(head: Sequence[str]) -> tuple[int, int] | None:
-    """Which column is the path and which the label, by their names; of two columns, one name is enough."""
+    """The columns of the path and the label, by their names; if there are two columns, one name is enough."""
     names = [*map(_name, head)]
     if any(map(_is_file, head)):
         return None
@@ -43,7 +43,7 @@ def named_columns(head: Sequence[str]) -> tuple[int, int] | None:
 
 
 def columns_by_content(rows: Sequence[Sequence[str]]) -> tuple[int, int] | None:
-    """Which column is the path and which the label, of rows without names; numbers beside them are boxes."""
+    """The columns of the path and the label in rows without names; further columns of numbers are boxes."""
     columns = [*zip(*(row for row in rows if len(row) == len(rows[0])), strict=True)]
     files = [sum(map(_is_file, cells)) for cells in columns]
     at_path = files.index(max(files)) if any(files) else 0
@@ -59,7 +59,7 @@ def _is_file(cell: str) -> bool:
 
 
 def _is_comment(line: str) -> bool:
-    """Whether a line of a table is a remark: "#" may also begin its names, or the name of a file."""
+    """Whether a line of a table is a comment: "#" may also begin the header, or the name of a file."""
     if not line.lstrip().startswith("#"):
         return False
     cells = re.split(f"[{_DELIMITERS}]", line)
@@ -73,7 +73,7 @@ def _name(cell: str) -> str:
 
 
 def table_rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is neither empty nor a remark, and the number of the line that it ends in."""
+    """Each row that is neither empty nor a comment, with the number of its last line."""
     first = next((line for line in text if line.strip() and not _is_comment(line)), "")
     text.seek(0)
     number = 0
@@ -101,7 +101,7 @@ def table_rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def _first_row(lines: Collection[str], delimiter: str) -> tuple[list[str], int]:
-    """The first row, and how many lines it takes: one, ignoring its quotes, where a quote is not closed properly."""
+    """The first row, and its number of lines: one, ignoring quotes, if a quote is not closed properly."""
     with contextlib.suppress(csv.Error):
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         row = next(reader, [])
@@ -120,13 +120,14 @@ def _first_row(lines: Collection[str], delimiter: str) -> tuple[list[str], int]:
 
 
 def _likelihood(line: str, delimiter: str) -> tuple[bool, bool]:
-    """How well a delimiter explains the first line; where several do equally, the first of them counts."""
+    """How well a delimiter fits the first line; of equal ones, the first is taken."""
     cells = _first_row([line], delimiter)[0]
     names = {*map(_name, cells)}
     return bool(names & {*_PATHS} and names & {*_LABELS}), len(cells) > 1
 
 
 def number_of(value: Any) -> float | None:
+    """A finite number; None for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Where the labels of images come from: their folders, a CSV file, COCO annotations, or nowhere."""
+"""Sources of labels: the folders of images, a CSV file, COCO annotations, or none."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _UPLOADED = re.compile("^[0-9a-f]{8}-")  # what Label Studio puts before the nam
 
 
 def how_to_label(spec: ExtractorSpec) -> str:
-    """What to do about an index without labels, for a person: of photos, or of ready-made features."""
+    """What the user can do about an index without labels: of photos, or of ready-made features."""
     return _LABEL_FEATURES if spec.is_imported else _LABEL_PHOTOS
 
 
 class Labels(Protocol):
-    """Says which labels an image has."""
+    """A source of labels."""
 
     @property
     def recorded(self) -> str:
-        """What the manifest keeps, and ``labels_from`` takes."""
+        """What is stored in the manifest; ``labels_from`` reads it."""
         ...
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
@@ -80,11 +80,11 @@ class NoLabels(Labels):
 
 
 class FileLabels(Labels):
-    """What a file says, by path: relative to the image folder, with that folder's name before it, or absolute.
+    """The labels in a file, by path: relative to the image folder, with the name of that folder, or absolute.
 
-    A name without a folder stands for every file of that name, as COCO's annotations have it. Where a path is spelt
-    otherwise, it counts if it can mean one file only: other case, composed or decomposed accents, backslashes, no
-    ending, or other folders before it.
+    A name without a folder means every file of that name, as in COCO annotations. A path that is spelt differently
+    counts if it can only mean one file: other case, composed or decomposed accents, backslashes, no extension, or other
+    parent folders.
     """
 
     def __init__(self, file: Path, content: LabelFile) -> None:
@@ -103,7 +103,7 @@ class FileLabels(Labels):
         return path_to_text(self.file)
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """The labels that the file names, or none."""
+        """The labels of the files, empty for those that are not named."""
         names = [self._name_of(root, _text(path)) for root, path in files]
         self._used.update(name for name in names if name is not None)
         unnamed = [i for i, name in enumerate(names) if name is None]
@@ -118,7 +118,7 @@ class FileLabels(Labels):
         return [() if name is None else self._labels[name] for name in names]
 
     def _name_of(self, root: Root, relative: str) -> str | None:
-        """How the label file names a file, if it does."""
+        """The name of a file in the label file, if it is there."""
         spellings = (relative, f"{root.name}/{relative}", f"{_text(bytes(root.folder))}/{relative}")
         for spelling in spellings:
             if spelling in self._labels:
@@ -133,7 +133,7 @@ class FileLabels(Labels):
         return None
 
     def _names_with_other_folders(self, paths: list[str]) -> list[str | None]:
-        """For files that are not named: a name with other folders before it, if no other name or file ends so."""
+        """For files that are not named: a name with other parent folders, if no other name or file ends the same."""
         ends = [
             (end, name)
             for name in self._labels
@@ -149,7 +149,7 @@ class FileLabels(Labels):
         return names
 
     def remark(self) -> str | None:
-        """What the images or the labels file lack."""
+        """Images without a label, labels without an image, and rows that were not used."""
         unused = len(self._labels) - len(self._used)
         remarks = []
         if self._without:

@@ -1,7 +1,7 @@
-"""What becomes of images that are not found any more: removed, or kept where that is hardly meant.
+"""Images whose files are missing: they are removed, unless that is probably not intended.
 
-Three things speak against it: many are missing at once; most of one folder are, or its disk is not mounted; or they
-were not deleted, but are left out by default now.
+Three things suggest so: many are missing at once; most of one folder are, or its disk is not mounted; or the files
+exist, but are left out by default now.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """Absolute paths, by what speaks for or against that they are gone."""
+    """Absolute paths of missing files, by why they may be missing."""
 
-    gone: frozenset[bytes]  # nothing against it
+    gone: frozenset[bytes]  # probably deleted
     excluded: frozenset[bytes]  # by --exclude
     left_out: frozenset[bytes]  # by default
     absent: Mapping[bytes, frozenset[bytes]]  # folder that looks as if it were not mounted -> files
@@ -39,10 +39,10 @@ class _Missing:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """How a run ends for images that were not found.
+    """What to do about missing images at the end of a run.
 
-    The ids of those to remove, what the user should know about the others, and for the manifest the folders where other
-    file systems begin, or did before.
+    The ids to remove, remarks for the user about the others, and, for the manifest, the folders where other file
+    systems begin or did before.
     """
 
     ids: list[int]
@@ -51,7 +51,7 @@ class Removal:
 
 
 class Absence:
-    """What speaks against removing what was not found.
+    """Decides which missing images are removed.
 
     Args:
         plan: of the run, all of whose walks have ended.
@@ -99,7 +99,7 @@ class Absence:
         return _Missing(frozenset(gone), frozenset(excluded), frozenset(left_out), absent)
 
     def check_folders(self) -> None:
-        """IndexingError for an image folder in which nothing is found, though the index has images of it."""
+        """IndexingError for an image folder without any image, if the index has images of it."""
         plan, known = self._plan, self._known
         if self._options.prune_all or not plan.missing:
             return
@@ -116,7 +116,7 @@ class Absence:
                 )
 
     def removal(self, missing: Mapping[Place, IndexedImage], total: int) -> Removal:
-        """What to do about those of the known images that are missing after the run, of ``total`` images."""
+        """What to do about the known images that are missing after the run; the index has ``total`` images."""
         if not missing:
             return Removal([], [], mounts_to_json(self._mounts))
         ids = dict(zip(self._files(missing), (image.id for image in missing.values()), strict=True))
@@ -149,7 +149,7 @@ class Absence:
         return Removal([id_ for file, id_ in ids.items() if file not in kept], remarks, mounts)
 
     def check_rebuild(self, old: OldIds) -> None:
-        """IndexingError where a rebuild would drop images that are hardly meant to go."""
+        """IndexingError if a rebuild would drop images that were probably not meant to go."""
         if self._options.prune_all:
             return
         missing = self._sort(old.files, old.missing)
@@ -173,7 +173,7 @@ class Absence:
             )
 
     def _doubt(self, folder: bytes, files: Collection[bytes]) -> str:
-        """Why the missing files of a folder may not be gone, as the beginning of a sentence."""
+        """Why the missing files of a folder may still exist; the beginning of a sentence."""
         unmounted = folder in self._mounts_before and folder not in self._mounts
         cause = "It was a mount point and is none now: its disk" if unmounted else "Its disk"
         return f"{len(files)} indexed images of {shown(folder)} were not found. {cause} may not be mounted"
@@ -194,7 +194,7 @@ def check_whole(old: OldIds) -> None:
 
 
 def left_out_remarks(plan: Plan) -> list[str]:
-    """What is left out by default: of each kind how many folders, unread, and files, with examples, and the flag."""
+    """Sentences about what is left out by default: for each kind the numbers, examples, and the flag."""
     items = [item for _, walk in plan.walks for item in walk.left_out]
     remarks = []
     for flag, chosen in (
@@ -226,7 +226,7 @@ def mounts_to_json(mounts: Iterable[bytes]) -> str:
 
 
 def mounts_from_json(text: str | None) -> set[bytes]:
-    """What ``mounts_to_json`` wrote; nothing where an older format has none, or it is damaged."""
+    """The inverse of ``mounts_to_json``; empty if the entry is missing or damaged."""
     try:
         return {bytes(path_from_text(str(folder))) for folder in parse_json(text or "[]")}
     except (ValueError, TypeError):

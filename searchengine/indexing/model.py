@@ -1,4 +1,4 @@
-"""The extractor of a run: which one, loaded when it is first needed, and what the index records about it."""
+"""The extractor of a run: how it is chosen, loaded when first needed, and recorded in the index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", 
 
 
 def choose_spec(options: IndexingOptions, storage: Storage) -> tuple[ExtractorSpec, Path | None]:
-    """The extractor that the options name or, where they are silent, that made the index; and its weights file.
+    """The extractor that the options name, by default the one that made the index; and its weights file.
 
     Raises:
         ExtractorError: there is no such model, layer or file, or the options contradict each other.
@@ -60,9 +60,9 @@ def choose_spec(options: IndexingOptions, storage: Storage) -> tuple[ExtractorSp
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How an extractor is loaded, in this process or, pickled, in another one.
+    """How to load an extractor, in this process or, pickled, in another.
 
-    ``gpu`` lets the runtime "auto" be Keras where a GPU is found.
+    With ``gpu``, the runtime "auto" is Keras if there is a GPU.
     """
 
     spec: ExtractorSpec
@@ -73,11 +73,11 @@ class Recipe:
 
     @property
     def needs_export(self) -> bool:
-        """Whether OpenVINO runs it for sure, which needs the exported model."""
+        """Whether OpenVINO certainly runs it, which needs the exported model."""
         return self.runtime != "keras" and not self.gpu
 
     def load(self, say: Say) -> Extractor:
-        """The extractor; ``say`` gets what takes long. The errors of ``load_extractor``."""
+        """The extractor; ``say`` gets the progress. The errors of ``load_extractor``."""
         return extractor_from_spec(
             self.spec,
             weights_file=self.weights_file,
@@ -90,7 +90,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What computes the features of a run, as the manifest names it."""
+    """How the features of a run are computed, as the manifest records it."""
 
     precision: str
     runtime: str
@@ -98,12 +98,12 @@ class Computed:
 
     @classmethod
     def by(cls, extractor: Extractor) -> Computed:
-        """What an extractor says of itself."""
+        """By an extractor."""
         return cls(extractor.precision, extractor.runtime, extractor.device)
 
 
 class RunExtractor:
-    """An extractor that a run without new content never loads; whichever thread needs it first does."""
+    """An extractor that is loaded by the first thread that needs it, so not at all by a run without new content."""
 
     def __init__(self, recipe: Recipe, say: Say, extractor: Extractor | None = None) -> None:
         self.recipe = recipe
@@ -115,18 +115,18 @@ class RunExtractor:
 
     @classmethod
     def of(cls, extractor: Extractor) -> RunExtractor:
-        """One that is loaded already."""
+        """From one that is already loaded."""
         recipe = Recipe(extractor.spec, None, extractor.precision, extractor.runtime)
         return cls(recipe, say_on_stderr, extractor)
 
     @classmethod
     def chosen(cls, options: IndexingOptions, storage: Storage, progress: Progress) -> RunExtractor:
-        """The one that the options or the index name; the errors of ``choose_spec``."""
+        """The extractor that the options or the index name; the errors of ``choose_spec``."""
         spec, weights_file = choose_spec(options, storage)
         return cls(Recipe(spec, weights_file, options.precision, options.runtime), progress.say)
 
     def get(self) -> Extractor:
-        """The extractor itself; ExtractorError and whatever else loading raises, the same at each call."""
+        """The extractor itself; raises ExtractorError and other errors of loading, the same at each call."""
         with self._loading:
             if self._failure is not None:
                 raise self._failure
@@ -143,11 +143,11 @@ class RunExtractor:
             return self._extractor
 
     def preprocess(self, data: bytes) -> DecodedImage:
-        """One image file -> what is known of it, and its pixels as the model takes them, (h, w, 3) uint8."""
+        """One image file -> its properties, and its pixels as the model takes them, (h, w, 3) uint8."""
         return self.get().preprocess(data)
 
     def embed(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """n of (h, w, 3) uint8 -> (n, d) float32; IndexingError where the model gives NaN or infinity."""
+        """n of (h, w, 3) uint8 -> (n, d) float32; IndexingError if the model gives NaN or infinity."""
         return check_finite(self.get().embed(np.stack(pixels)), self.spec)
 
     def check_made(self, index: Writer) -> None:
@@ -165,11 +165,11 @@ class RunExtractor:
         )
 
     def keep_words(self, folder: Path) -> None:
-        """Have the folder of an index keep what words need of the network, and the tags of its images."""
+        """Keep what words need of the network, and the tags of the images, in the folder of an index."""
         keep_words(folder, self.spec, self.recipe.weights_file)
 
     def manifest(self, computed: Computed) -> dict[str, str]:
-        """What a new index records about it, and about what computes the features."""
+        """What a new index records about the extractor and the computation."""
         weights_file = self.recipe.weights_file
         return {
             "spec": self.spec.to_json(),
@@ -184,7 +184,7 @@ class RunExtractor:
 
 
 def check_finite(features: NDArray[np.float32], spec: ExtractorSpec) -> NDArray[np.float32]:
-    """Features as they are; IndexingError where there is NaN or infinity among them."""
+    """The features unchanged; IndexingError if they contain NaN or infinity."""
     if not np.isfinite(features).all():
         raise IndexingError(
             f"The model {spec.title} gave NaN or infinity, so its weights or its precision cannot be right. Try "
@@ -194,12 +194,12 @@ def check_finite(features: NDArray[np.float32], spec: ExtractorSpec) -> NDArray[
 
 
 def is_current(decoding: str | None) -> bool:
-    """Whether an entry of the manifest names today's way to decode images; before there was one, there was no entry."""
+    """Whether images were decoded as today, by an entry of the manifest; old indexes have none."""
     return decoding is not None and decoding.isdecimal() and int(decoding) >= DECODING
 
 
 def decoding_remark(decoding: str | None) -> str | None:
-    """What to know about an index whose images were decoded in another way, by that entry of its manifest."""
+    """A remark about an index whose images were decoded differently, by that entry; None if there is nothing to say."""
     if is_current(decoding):
         return None
     return (
@@ -209,7 +209,7 @@ def decoding_remark(decoding: str | None) -> str | None:
 
 
 def size_remark(spec: ExtractorSpec, images: int, index_dir: Path) -> str | None:
-    """How much room a convolutional layer without pooling will take on the disk; None for any other."""
+    """A remark about the disk space of a convolutional layer without pooling; None for other layers."""
     if spec.pooling != "none" or not images:
         return None
     flat, pooled = feature_size(spec), feature_size(replace(spec, pooling="avg"))

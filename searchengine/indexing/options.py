@@ -1,4 +1,4 @@
-"""How an indexing run is done, and what it did."""
+"""The options of an indexing run, and its summary."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class IndexingOptions:
         relocate: the image folders of the index are now at the places given.
         ann: "auto", "on" or "off": whether a structure for approximate search is built; see ``index.building.keep_up``.
         threads: that read and decode files; None: as many as there are processors.
-        commit_seconds: how long work is gathered before it becomes part of the index; up to five times as long while
-            a batch for the model is not full. A killed run loses no more than that.
+        commit_seconds: the time between commits; up to five times as long while a batch for the model is not full. A
+            killed run loses no more than that.
         ray: None: this process reads and embeds; "auto" or the address of a Ray cluster: actors do.
         ray_actors: how many; None: as many as the machines have processors for.
         ray_cpus: processors of an actor.
@@ -79,7 +79,7 @@ class IndexingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did, in files.
+    """The numbers of files by what a run did with them.
 
     ``missing``: indexed before, not found, but kept; ``vanished``: found, but gone before it was read; ``dated``: of an
     older index, read again for when and with what they were taken; ``embedded``: put through the model.

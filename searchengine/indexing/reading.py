@@ -21,7 +21,7 @@ from searchengine.images.exif import Shot, read_shot
 from searchengine.index.types import FileState, content_hash
 from searchengine.indexing.scan import Candidate
 
-_SHOTS_AHEAD = 256  # photos of which metadata are read at a time
+_SHOTS_AHEAD = 256  # photos whose metadata are read at a time
 _RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same times
 
 Preprocess = Callable[[bytes], DecodedImage]
@@ -57,7 +57,7 @@ class Reading:
     shot: Shot | None = None
     reason: str | None = None
     vanished: bool = False  # it existed when the folder was walked
-    lost: bool = False  # it could not be read or decoded for now, which says nothing about its content
+    lost: bool = False  # a temporary fault: it could not be read or decoded this time
 
 
 def read_ahead(
@@ -68,7 +68,7 @@ def read_ahead(
     threads: int,
     ahead: int,
 ) -> Iterator[Reading]:
-    """Read the candidates in their order, at most ``ahead`` of them at a time, so that memory stays flat."""
+    """Read the candidates in order, at most ``ahead`` at a time, so that memory stays bounded."""
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Reading]] = deque()
         try:
@@ -84,7 +84,7 @@ def read_ahead(
 
 
 def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[bytes]) -> Reading:
-    """Read one file, and decode it unless the content is known; DecoderUnavailableError."""
+    """Read one file, and decode it unless its content is known; DecoderUnavailableError."""
     state: FileState | None = None
     try:
         with open_regular(candidate.file) as opened:

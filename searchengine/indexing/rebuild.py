@@ -1,4 +1,4 @@
-"""A rebuild makes an index in a folder within the old one, which answers until the new one is complete."""
+"""Rebuilds: a new index is made in a folder within the old one, which answers until the new one is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEPT = "damaged-"
 
 @dataclass(slots=True)
 class OldIds:
-    """The ids that images had, by where they lay and by what they held."""
+    """The ids that images had, by path and by content."""
 
     by_file: dict[bytes, int] = field(default_factory=dict)  # absolute path -> id
     by_content: dict[bytes, list[bytes]] = field(default_factory=dict)  # content hash -> absolute paths
@@ -37,9 +37,9 @@ class OldIds:
 
     @classmethod
     def read(cls, folder: Path) -> OldIds:
-        """Read them from the catalog of an index, as far as that can be read, then from the copy of the catalog.
+        """Read them from the catalog of an index, from its copy, and from what was set aside of a damaged index.
 
-        And from what was set aside of a damaged index: a rebuild of it may have been killed half way.
+        Each as far as it can be read. The last because a rebuild of that index may have been killed half way.
         """
         places = [folder, folder, *sorted(folder.glob(f"{_KEPT}*"), reverse=True)]
         catalogs = []
@@ -48,7 +48,7 @@ class OldIds:
                 catalogs.append(Catalog.open_backup(place) if i == 1 else Catalog.open(place))
         old = cls()
         try:
-            for catalog in sorted(catalogs, key=_is_damaged):  # those that are whole come first
+            for catalog in sorted(catalogs, key=_is_damaged):  # intact ones first
                 old._add(catalog)
         finally:
             for catalog in catalogs:
@@ -57,7 +57,9 @@ class OldIds:
 
     def _add(self, catalog: Catalog) -> None:
         known = set(self.by_file.values())
-        with suppress(IndexError_, IndexingError, TypeError, ValueError):  # damaged: what was read so far keeps its ids
+        with suppress(
+            IndexError_, IndexingError, TypeError, ValueError
+        ):  # damaged: keep what was read so far
             self.last = max(self.last, catalog.last_id())
             for id_, folder, path, digest in catalog.files():
                 file = joined(folder, path)
@@ -69,7 +71,7 @@ class OldIds:
         self.last = max([self.last, *self.by_file.values()])
 
     def claim(self, file: bytes, content_hash: bytes) -> int | None:
-        """The id that a file had, or a missing file of the same content, each given once; None: it is new."""
+        """The id of a file, or of a missing file with the same content; each is given once. None for a new file."""
         id_ = self.by_file.get(file)
         if id_ is None or id_ in self.used:
             missing = (other for other in self.by_content.get(content_hash, ()) if other not in self.found)
@@ -85,7 +87,7 @@ class OldIds:
 
     @property
     def unclaimed(self) -> int:
-        """How many of the old images no file has taken the place of."""
+        """The number of old images that no file has claimed."""
         return sum(self.by_file[file] not in self.used for file in self.files)
 
 
@@ -98,15 +100,15 @@ def _is_damaged(catalog: Catalog) -> bool:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a rebuild that was not finished has left something."""
+    """Whether an unfinished rebuild has left its folder."""
     return (folder / _STAGING).exists()
 
 
 def staging(folder: Path, fingerprint: str) -> Path:
-    """Where the new index is made.
+    """The folder of the new index.
 
-    What a killed run left there is deleted if it was made for another extractor, is damaged, or was adopted by a run
-    that was killed right then: its matrix is the live one under another name, and must not be written to.
+    What a killed run left in it is deleted if it is of another extractor, is damaged, or was adopted by a run that was
+    killed at that moment: its matrix is the live one under another name, and must not be written to.
     """
     staged = folder / _STAGING
     if _is_adopted(staged, folder):
@@ -132,7 +134,7 @@ def _is_adopted(staged: Path, folder: Path) -> bool:
 
 
 def open_staged(staged: Path, last_id: int) -> IndexWriter | None:
-    """The index that a killed run has left there, if it left one; ids up to ``last_id`` have been given since."""
+    """The index that a killed run left there, if any; ids up to ``last_id`` have been given since."""
     try:
         writer = IndexWriter.open(staged)
     except IndexNotFoundError:
@@ -147,19 +149,19 @@ def discard(staged: Path) -> None:
 
 
 def discard_empty(staged: Path) -> None:
-    """Delete the staging folder if nothing was put there, for example by a run that was refused."""
+    """Delete the staging folder if it is empty, as after a run that was refused."""
     with suppress(OSError):
         staged.rmdir()
 
 
 def empty_like(staged: Path, folder: Path, last_id: int) -> IndexWriter:
-    """An empty index in the folder, to adopt the one that was rebuilt; ids up to ``last_id`` are taken."""
+    """An empty index in the folder, which will adopt the rebuilt one; ids up to ``last_id`` are taken."""
     with IndexWriter.open(staged) as made:
         return IndexWriter.create(folder, made.catalog.manifest(), dimension=made.dimension, last_id=last_id)
 
 
 def set_aside(folder: Path) -> Path:
-    """Move the files of a damaged index into a folder of their own: nothing is deleted that might be read again."""
+    """Move the files of a damaged index into a new folder: they might be readable, so nothing is deleted."""
     kept = folder / f"{_KEPT}{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with writable(folder):
         kept.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The image folders of an index. Another folder than it was made from stops the run: nothing is "deleted"."""
+"""The image folders of an index. If others are given, the run stops, and no image counts as deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The image folders as absolute paths.
 
     Raises:
-        IndexingError: there is none, or one is missing, no folder, unreadable, or inside another.
+        IndexingError: none is given, or one is missing, not a folder, unreadable, or inside another.
     """
     if not images:
         raise IndexingError("No image folder is given.")
@@ -48,7 +48,7 @@ def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """IndexingError unless it is a folder that can be listed."""
+    """IndexingError unless the folder can be listed."""
     try:
         with os.scandir(folder):
             return
@@ -107,10 +107,9 @@ def assign_roots(
 def matching_order(
     recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
 ) -> list[Path]:
-    """The folders in the order of the recorded ones, by a sample of the images that each is known to hold.
+    """The folders in the order of the recorded ones, matched by a sample of their images.
 
-    The order that was given stays unless another matches more files. Raises IndexingError where a folder has none of
-    the files that were looked for.
+    The given order stays unless another matches more files. IndexingError if a folder has none of the sampled files.
     """
     samples = _samples(recorded, known)
     present, order = _best_order(samples, folders, known)
@@ -126,9 +125,9 @@ def matching_order(
 def after_exchange(
     recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]
 ) -> list[Path] | None:
-    """The recorded folders in the order of what they hold now, if they have exchanged their places.
+    """The recorded folders in the order of their present content, if they have been swapped; else None.
 
-    They are read only if most of a sample of the files of one have gone, or have other times.
+    They are read only if most of the sampled files of one are gone or have other times.
     """
     folders, samples = [Path(os.fsdecode(path)) for _, path, _ in recorded], _samples(recorded, known)
     if len(recorded) < 2 or not any(
@@ -149,7 +148,7 @@ def _samples(recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, I
 def _best_order(
     samples: Sequence[Sequence[Place]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
 ) -> tuple[NDArray[np.int64], list[int]]:
-    """How many files of each sample (n) are in each folder (m), (n, m), and which folder is most like each sample."""
+    """(n, m) how many files of each of n samples are in each of m folders; and the best folder for each sample."""
     present = np.zeros((len(samples), len(folders)), dtype=int)  # sampled files of each that a folder has, at all
     same = np.zeros_like(present)  # and with the same content
     for i, sample in enumerate(samples):
@@ -168,7 +167,7 @@ def _best_order(
 
 
 def _has_changed(folder: Path, known: Mapping[Place, IndexedImage], place: Place) -> bool:
-    """Whether a file has gone, or other times or another size than when it was indexed."""
+    """Whether a file is gone, or its times or size differ from those in the index."""
     try:
         info = os.stat(joined(bytes(folder), place[1]))  # noqa: PTH116  (bytes)
     except OSError:
@@ -180,7 +179,7 @@ def _has_changed(folder: Path, known: Mapping[Place, IndexedImage], place: Place
 
 
 def _digest(file: bytes, size: int) -> bytes | None:
-    """The content hash of a file, b"" if it has another size, so that it need not be read; None if it is not there."""
+    """The content hash of a file; b"" if its size differs, without reading it; None if it does not exist."""
     try:
         with open(file, "rb") as opened:  # noqa: PTH123  (a path of bytes)
             return content_hash(opened.read()) if os.fstat(opened.fileno()).st_size == size else b""
@@ -189,7 +188,7 @@ def _digest(file: bytes, size: int) -> bytes | None:
 
 
 def _free_name(folder: Path, roots: Sequence[Root]) -> str:
-    """The folder's own name as people can read it, with a number if another folder has it too."""
+    """The readable name of a folder, with a number if another folder has the same."""
     taken = {root.name for root in roots}
     name = readable(folder.name) or "images"
     number, free = 2, name
@@ -204,12 +203,12 @@ def joined(folder: bytes, path: bytes) -> bytes:
 
 
 def readable(name: str) -> str:
-    """A name as people can read it, whatever its bytes."""
+    """A readable name, whatever its bytes."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def label_of(root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
-    """The name of the folder that a file lies in; a file right in the only image folder has no label."""
+    """The name of the folder of a file; a file at the top of the only image folder has no label."""
     parent = os.path.dirname(path)  # noqa: PTH120  (bytes)
     if parent:
         return (os.path.basename(parent).decode("utf-8", "replace"),)  # noqa: PTH119

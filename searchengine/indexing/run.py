@@ -106,11 +106,11 @@ def update_with(
         raise IndexingError(storage.no_rebuild)
     folders = check_roots(images)
     if options.ann == "on":
-        load_faiss()  # before the run, not after hours
+        load_faiss()  # fails now rather than after hours
     with storage.writing(timestamp()):
         if storage.remark:
             progress.say(storage.remark)
-        cache.note_use(extractor.spec, storage.folder)  # before the run, so that nobody clears the model meanwhile
+        cache.note_use(extractor.spec, storage.folder)  # before the run, so that no other process clears the model
         run = _Run(folders, storage, extractor, options, progress)
         if options.rebuild:
             run.rebuild()
@@ -134,17 +134,17 @@ class _Run:
     ) -> None:
         self.folders = folders
         self.storage = storage
-        self.index_dir = storage.folder  # of the files that only an index in a folder has
+        self.index_dir = storage.folder  # for what only an index in a folder has
         self.extractor = extractor
         self.options = options
         self.progress = progress
         self.counts: Counter[str] = Counter()  # by the fields of Summary
-        self.replaced: verify.Recorded | None = None  # what is known of the index that a rebuild takes the place of
+        self.replaced: verify.Recorded | None = None  # about the index that a rebuild replaces
 
     # -- the two ways -----------------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Bring the index up to date where it lies; where only the copy of a catalog is left, ids are taken from it."""
+        """Update the index in place. If only the copy of its catalog is left, ids are taken from that."""
         writer: Writer | None
         try:
             writer = self.storage.write(self.progress.say)
@@ -159,7 +159,7 @@ class _Run:
             store.back_up()
 
     def rebuild(self) -> None:
-        """Make it again beside the old one, which answers until the new one takes its place; ids are kept."""
+        """Make a new index beside the old one, which answers until it is replaced; ids are kept."""
         old_ids = OldIds.read(self.index_dir)
         if old_ids.count and self.options.limit is not None:
             raise IndexingError(
@@ -183,14 +183,14 @@ class _Run:
     def _open_checked(self) -> IndexWriter:
         writer = IndexWriter.open(self.index_dir)
         try:
-            writer.catalog.check()  # one that is damaged could not be written to in the end
+            writer.catalog.check()  # a damaged one could not be written to at the end
         except BaseException:
             writer.close()
             raise
         return writer
 
     def _replace_damaged(self, old_ids: OldIds, damage: IndexError_ | None = None) -> None:
-        """Make an index in place of one that cannot be used, whose files are kept."""
+        """Replace an index that cannot be used; its files are kept."""
 
         def put_in_place(staged: Path) -> None:
             if damage is not None:
@@ -207,7 +207,7 @@ class _Run:
         writer.back_up()
 
     def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> None:
-        """Fill an index in a folder within this one, and put it in place unless too much is missing from it."""
+        """Fill an index in a folder within this one, and put it in place unless it lacks too many images."""
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
         store = RunIndex(storage_of(staged), rebuild.open_staged(staged, old_ids.last), old_ids)
         try:
@@ -233,7 +233,7 @@ class _Run:
         self._finish(store, plan, changes.missing, absence)
 
     def _executor(self, store: RunIndex) -> Executor:
-        """Who reads and embeds."""
+        """What reads and embeds the files."""
         if self.options.ray is None:
             return LocalExecutor(self.extractor, self.options)
         from searchengine.indexing.on_ray.executor import RayExecutor
@@ -241,7 +241,7 @@ class _Run:
         return RayExecutor(self.extractor, self.options, store.manifest("precision"), self.progress)
 
     def _plan(self, store: RunIndex, executor: Executor) -> tuple[Plan, Absence]:
-        """Compare the image folders with the index, and say what a person should know before the work begins."""
+        """Compare the image folders with the index, and say what the user should know before the work begins."""
         options, replaced = self.options, self.replaced
         labels = labels_from(options.labels or store.manifest("labels") or (replaced and replaced.labels) or FOLDER)
         metric = check_metric(
@@ -249,7 +249,7 @@ class _Run:
         )
         known = store.known()
         roots = self._roots(store, known)
-        if options.relocate:  # on another disk, times of its own say nothing
+        if options.relocate:  # files on another disk have other ctimes
             known = {place: image.without_ctime() for place, image in known.items()}
         plan = make_plan(
             [(root, self._find(root.folder)) for root in roots],
@@ -286,7 +286,7 @@ class _Run:
         return plan, absence
 
     def _roots(self, store: RunIndex, known: dict[Place, IndexedImage]) -> list[Root]:
-        """The image folders; those that have moved are recognised by what they hold, in any order."""
+        """The image folders; those that have moved are recognised by their content, in any order."""
         recorded, given = store.roots(), self.folders
         folders: list[Path] | None = None
         if self.options.relocate and len(recorded) == len(given):
@@ -325,7 +325,7 @@ class _Run:
             done += 1
             self.progress.advance()
             waited, full = time.monotonic() - committed, len(changes.batch) >= _COMMIT_ROWS
-            # among many files that need no model, few pictures wait, and no longer than this
+            # pictures do not wait too long for others while most files need no model
             if changes.waiting >= size or (
                 changes.waiting and (full or waited > _OVERDUE * self.options.commit_seconds)
             ):
@@ -338,7 +338,7 @@ class _Run:
         changes.commit(done, plan.total)
 
     def _read_shots(self, store: RunIndex, plan: Plan) -> None:
-        """Of unchanged photos of an index of an older format: when and with what they were taken; no pixels."""
+        """Read the date and the camera of unchanged photos, if the index is of an older format that has none."""
         if not plan.without_shot:
             return
         self.progress.start(len(plan.without_shot), what="Dates")

@@ -14,7 +14,7 @@ from searchengine.indexing.roots import Root, joined
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that must be read: it is new, or does not look as it did; ``renamed``: it was known by another name."""
+    """A file that must be read: it is new or seems changed; ``renamed``: it was known by another name."""
 
     root: int
     path: bytes
@@ -31,7 +31,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Plan:
-    """What a run has to do."""
+    """The work of a run."""
 
     walks: list[tuple[Root, Walk]] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
@@ -64,8 +64,8 @@ def make_plan(
         known: the images of the index.
         skipped: the files that could not be used before.
         labels: says which labels each file has.
-        limit: look at so many files only; then none counts as missing.
-        check_content: read every file, also those that look as they did.
+        limit: consider only so many files; then none counts as missing.
+        check_content: read every file, even if it seems unchanged.
         retry: read every file that could not be used before.
     """
     plan = Plan(walks=[*walks])
@@ -119,7 +119,7 @@ def _is_as_refused(refused: Skipped, file: FoundFile) -> bool:
 
 
 def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, IndexedImage]) -> None:
-    """A new file whose name differs from a missing one in case or in the form of accents only is that image."""
+    """Treat a new file as a missing one if their names differ only in case or in the form of accents."""
     by_name = {(root, _folded(path)): (root, path) for root, path in missing}
     for i, candidate in enumerate(candidates):
         if candidate.known is None and by_name:
@@ -133,7 +133,7 @@ def _folded(path: bytes) -> str:
 
 
 def _lies_in(place: Place, folders: Container[Place]) -> bool:
-    """Whether a file is, or lies in, one of them: of what could not be read, it may well be there."""
+    """Whether a file is one of them or in one of them: it may exist, as they could not be read."""
     root, path = place
     return any((root, folder) in folders for folder in with_parents(path))
 

@@ -1,5 +1,4 @@
-"""Checks a whole index: every page of the catalog, every row of the matrix, and that they agree; and names the command
-that repairs it."""
+"""Checks every page of the catalog and every row of the matrix of an index, and names the command that repairs it."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ _DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a check found. ``problems`` and ``repair`` are sentences; ``missing_files`` are no damage."""
+    """The result of a check. ``problems`` and ``repair`` are sentences; ``missing_files`` are no damage."""
 
     images: int
     problems: tuple[str, ...]
@@ -51,7 +50,7 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether every answer of this index can be trusted."""
+        """Whether the index can be trusted."""
         return not self.problems
 
 
@@ -101,7 +100,7 @@ def _missing_files(catalog: Catalog) -> int:
 
 
 def _check_catalog(catalog: Catalog) -> Iterator[str]:
-    """Whether every entry can be what was written; IndexDamagedError if one cannot even be read."""
+    """Problems of entries that cannot be what was written; IndexDamagedError if one cannot be read."""
     for _ in catalog.everything():
         pass  # SQLite itself does not look whether text is text
     for table, other in catalog.contradictions():
@@ -122,7 +121,7 @@ def _check_catalog(catalog: Catalog) -> Iterator[str]:
 
 
 def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[str]:
-    """Every row must be there, with the CRC-32 and the norm that were recorded when it was written."""
+    """Problems of the matrix: each row must exist, with the CRC-32 and the norm that were recorded for it."""
     file = folder / catalog.need("features_file")
     rows, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
     stored = catalog.checksums()
@@ -154,7 +153,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[st
 
 
 def _header_fits(file: Path, rows: int, dimension: int) -> bool:
-    """Of a run that was killed, the header may tell of fewer rows than count; NumPy alone would see those."""
+    """Whether the header is sound. After a killed run it may name fewer rows than there are."""
     with file.open("rb") as opened:
         start = opened.read(HEADER_BYTES)
     shape = _SHAPE.search(start)
@@ -162,7 +161,7 @@ def _header_fits(file: Path, rows: int, dimension: int) -> bool:
 
 
 def _check_copy(folder: Path, catalog: Catalog) -> str | None:
-    """What is wrong with the copy of the catalog, or of the catalog as the copy shows it; None if nothing."""
+    """A problem of the copy of the catalog, or of the catalog compared with it; None if there is none."""
     try:
         with closing(Catalog.open_backup(folder)) as copy:
             copy.check()
@@ -187,7 +186,7 @@ def _examples(ids: list[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an index was made of, and how: what a rebuild without further words keeps.
+    """What an index was made from, which a rebuild keeps by default.
 
     The extractor, its weights file or "", the image folders, the choice of labels, the metric and the mount points
     (None: unknown).
@@ -202,9 +201,9 @@ class Recorded:
 
 
 def recorded(place: Address) -> Recorded | None:
-    """Read off the catalog, whatever its format, or else off its copy; None where neither can be read.
+    """From the catalog, whatever its format, or else from its copy; None if neither can be read.
 
-    IndexUnavailableError where the index lies on a server that does not answer.
+    IndexUnavailableError if the server of the index does not answer.
     """
     if isinstance(place, MilvusAddress):
         with suppress(IndexNotFoundError), closing(storage_of(place).read()) as index:
@@ -225,7 +224,7 @@ def recorded(place: Address) -> Recorded | None:
 
 
 def repair_command(folder: Path, *, rebuild: bool = True) -> str:
-    """What to type, names quoted as a shell wants them; words in capitals are for the person to fill in."""
+    """The command to type, quoted for a shell; words in capitals are to be filled in."""
     known = recorded(folder)
     if known is not None and known.spec.is_imported:
         return with_index_dir("searchengine import FEATURES", folder.with_name(f"{folder.name}-2"))
