@@ -1,8 +1,8 @@
 """The catalog: an SQLite file that says which rows of the feature matrix count, and what stands behind each.
 
 It is the only truth about an index. Whatever it does not mention (rows past the published count, an older feature
-file) does not exist. Every change is one transaction. Here is the file itself: how it is opened, copied and checked,
-and its manifest; what it says of images, folders and skipped files is in ``tables.py``.
+file) does not exist. Every change is one transaction. This module opens, copies and checks the file, and has its
+manifest; images, folders and skipped files are in ``tables.py``.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Catalog(Tables):
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, last_id: int = 0) -> Catalog:
-        """Make a new, empty catalog in the folder; ids up to ``last_id`` are taken. It exists whole or not at all."""
+        """Make a new, empty catalog in one step; ids up to ``last_id`` are taken."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE_NAME
         part = file.with_name(f"{FILE_NAME}.part")
-        for stray in folder.glob(f"{FILE_NAME}*"):  # of a run that was killed right here: no log must meet another file
+        for stray in folder.glob(f"{FILE_NAME}*"):  # of a run killed here: a log must not be applied to another file
             stray.unlink()
         with translated(folder), writable(folder):
             catalog = cls(connect(f"{part.absolute().as_uri()}?mode=rwc"), part)
@@ -78,13 +78,13 @@ class Catalog(Tables):
         Args:
             folder: the index folder.
             write: open it for writing too.
-            any_format: open also one of a newer format, as far as it can be understood.
+            any_format: also open one of a newer format, as far as it can be understood.
 
         Raises:
             IndexNotFoundError, IndexVersionError, IndexDamagedError, IndexError_: each names the folder and the remedy.
         """
         file = folder / FILE_NAME
-        # The matrix is looked for first: a run that begins just now makes the catalog before it.
+        # The matrix first: a run that begins at this moment makes the catalog before it.
         matrix = matrices(folder)
         if not _has_content(file):
             if matrix:
@@ -112,7 +112,7 @@ class Catalog(Tables):
         return cls(connection, file, frozen=True)._checked(write=False, any_format=any_format)
 
     def _checked(self, *, write: bool, any_format: bool) -> Catalog:
-        """This catalog or, of an older format, one that is up to date."""
+        """This catalog, or a current copy of one of an older format."""
         folder = self.file.parent
         try:
             version = int(self.value("PRAGMA user_version"))
@@ -151,7 +151,7 @@ class Catalog(Tables):
                 raise self.damaged(str(error)) from error
 
     def back_up(self) -> None:
-        """Copy all of it to a file beside it, which takes the place of the last such copy when it is whole."""
+        """Copy it to a file beside it, which replaces the last copy in one step."""
         folder = self.file.parent
         with writable(folder), replacing(folder / BACKUP_NAME) as part:
             self.copy_to(part)
@@ -164,14 +164,14 @@ class Catalog(Tables):
         return None if value is None else str(value)
 
     def need(self, key: str) -> str:
-        """One entry of the manifest that must exist; IndexDamagedError."""
+        """One entry of the manifest, which must exist; IndexDamagedError."""
         value = self.get(key)
         if value is None:
             raise self.damaged(f"its manifest lacks {key!r}")
         return value
 
     def need_number(self, key: str) -> int:
-        """One entry of the manifest that is a whole number of 0 or more; IndexDamagedError."""
+        """One entry of the manifest, which must be a whole number of at least 0; IndexDamagedError."""
         value = self.need(key)
         if not (value.isascii() and value.isdecimal()):
             raise self.damaged(f"its manifest says {key} is {value!r}")
@@ -182,7 +182,7 @@ class Catalog(Tables):
         return dict(self.rows("SELECT key, value FROM manifest"))
 
     def run(self) -> tuple[int, int] | None:
-        """How many files the run that is active, or was killed, has done, and of how many; None if none is."""
+        """The files that an unfinished run has read, and their total; None if there is no such run."""
         note = self.get("run")
         try:
             return run_of(note)
@@ -198,27 +198,27 @@ class Catalog(Tables):
                 self.change("INSERT OR REPLACE INTO manifest VALUES (?, ?)", (key, value))
 
     def count_edit(self) -> None:
-        """Rows that readers have seen changed, so that they must read all of them again."""
+        """Note that existing rows changed: readers must read all rows again."""
         self.set_all({"edits": str(self.need_number("edits") + 1)})
 
     def count_detail(self) -> None:
-        """Rows that readers have seen stay, but of their images something else is known: a label, a folder, a date."""
+        """Note that labels, folders or dates of existing rows changed."""
         self.set_all({"details": str(int(self.get("details") or 0) + 1)})
 
     def mark_revision(self) -> None:
-        """Part of each transaction: two catalogs with the same revision say the same."""
+        """Called in each transaction: two catalogs with the same revision have the same content."""
         self.set_all({"revision": uuid4().hex, "updated": timestamp()})
 
     @property
     def revision(self) -> bytes | None:
-        """See ``mark_revision``; as bytes, because damaged ones are no text."""
+        """See ``mark_revision``; bytes, because a damaged one may not be text."""
         value = self.value("SELECT CAST(value AS BLOB) FROM manifest WHERE key = 'revision'")
         return None if value is None else bytes(value)
 
     # -- checks -----------------------------------------------------------------------------------------------------
 
     def damaged(self, why: str) -> IndexDamagedError:
-        """The error for a catalog that cannot be true."""
+        """The error for a catalog with impossible content."""
         return damaged(self.file, why, self.file.parent)
 
     def check(self) -> None:
@@ -227,7 +227,7 @@ class Catalog(Tables):
             raise self.damaged(problem)
 
     def problems(self) -> Iterator[str]:
-        """What is wrong with its pages and its tables, at most a few lines."""
+        """Problems of its pages and tables, at most a few lines."""
         pages = [row[0] for row in self.rows("PRAGMA integrity_check(5)")]
         if pages != ["ok"]:
             yield from pages
@@ -235,11 +235,11 @@ class Catalog(Tables):
             yield "its tables are not those of this program"
 
     def contradictions(self) -> list[tuple[str, str]]:
-        """Rows that refer to one that is missing: the tables of both."""
+        """Rows that refer to a missing one: the tables of both."""
         return [(row[0], row[2]) for row in self.rows("PRAGMA foreign_key_check")]
 
     def everything(self) -> Generator[object, None, None]:
-        """Every row of every table, one by one, to be compared with those of a copy."""
+        """Every row of every table, one by one, to compare with a copy."""
         for table in (*schema.TABLES, "sqlite_sequence"):
             yield from self.each_row(f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608
             yield table
@@ -247,7 +247,7 @@ class Catalog(Tables):
     # -- another catalog --------------------------------------------------------------------------------------------
 
     def take_over(self, other: Path, within: Callable[[], None]) -> None:
-        """Replace all that this catalog holds by what another file holds, in one transaction with ``within``."""
+        """Replace the content by that of another file, in one transaction with ``within``."""
         self.change("ATTACH DATABASE ? AS other", (str(other),))
         with self.transaction():
             for table in reversed(schema.TABLES):

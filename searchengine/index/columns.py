@@ -1,7 +1,7 @@
-"""What filters and facets look at: columns of a catalog as arrays, by the row of the feature matrix.
+"""Columns of the catalog as arrays, by row of the feature matrix, for filters and facets.
 
-They are read at the first filter, and then only what has been added. A text is a number into a list of values, so that
-counting is one pass of ``bincount``. Of a million images they take about 40 MB.
+They are read at the first filter; later only new rows are read. A text is stored as its number in a list of texts, so
+counting is one pass of ``bincount``. For a million images they take about 40 MB.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TagSheet:
-    """What is known of the tags of an index: the names of the classes that the network sees in some of its images.
+    """The tags of an index: the names of the classes that the network sees in its images.
 
     They were computed for the first ``rows`` of the matrix.
     """
@@ -48,7 +48,7 @@ class TagSheet:
 
     @property
     def computed_from(self) -> tuple[str, str]:
-        """Of the same, rows are only added."""
+        """As long as it is the same, rows are only added."""
         return self.fingerprint, self.features_file
 
 
@@ -68,7 +68,7 @@ _FACETS_KEPT = 4  # about 100 bytes for each label and folder
 
 
 class Texts:
-    """Different texts, numbered as they come."""
+    """Distinct texts, numbered in the order of their arrival."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self.texts = [*texts]
@@ -78,7 +78,7 @@ class Texts:
         return len(self.texts)
 
     def number(self, text: str | None) -> int:
-        """The number of a text, which gets one if it has none; that of no text for "" and None."""
+        """The number of a text, new if it has none; -1 for "" and None."""
         if not text:
             return _NONE
         number = self._numbers.setdefault(text, len(self.texts))
@@ -87,7 +87,7 @@ class Texts:
         return number
 
     def among(self, chosen: Sequence[str]) -> Mask:
-        """By number, which texts are among those chosen; one more, False, for no text."""
+        """By number, which texts are chosen; with one more entry, False, for -1."""
         mask = np.zeros(len(self.texts) + 1, dtype=np.bool_)
         mask[[self._numbers[text] for text in chosen if text in self._numbers]] = True
         return mask
@@ -99,13 +99,13 @@ def _no_numbers() -> Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """What images have of one kind: labels, tags, folders, formats or cameras.
+    """One kind of texts that images have: labels, tags, folders, formats or cameras.
 
     Attributes:
-        texts: all that there are.
-        numbers: (p,) numbers of texts: of row after row or, where an image may have several, of ``rows``.
-        rows: (p,); None where each row has one text or none.
-        above: (f, 2), of folders: the number of each, and that of the same or of one above it.
+        texts: all of them.
+        numbers: (p,) numbers of texts, one for each row or, if an image may have several, for each of ``rows``.
+        rows: (p,); None if each row has one text or none.
+        above: of folders, (f, 2): the number of a folder, and that of itself or a parent.
     """
 
     texts: Texts = field(default_factory=Texts)
@@ -139,10 +139,10 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is known of the images of one state; each array is by row, (r,), unless it says otherwise."""
+    """The columns of the images of one state; arrays are by row, (r,)."""
 
     generation: int  # of the state
-    version: tuple[object, ...]  # while it is the same, rows only come and go
+    version: tuple[object, ...]  # as long as it is the same, rows are only added and removed
     ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     label: Category = field(default_factory=lambda: Category(rows=_no_numbers()))
     tag: Category = field(default_factory=lambda: Category(rows=_no_numbers()))
@@ -153,13 +153,13 @@ class Columns:
     year: Numbers = field(default_factory=_no_numbers)
     width: Numbers = field(default_factory=_no_numbers)  # 0: not known
     height: Numbers = field(default_factory=_no_numbers)
-    tags_file: tuple[object, ...] | None = None  # what the tags were read from, and for how many rows
+    tags_file: tuple[object, ...] | None = None  # identifies the file of the tags, and the state
     _passing: dict[Filter, Mask] = field(default_factory=dict)
     _facets: dict[Filter, Facets] = field(default_factory=dict)
 
     def passing(self, filter: Filter) -> Mask:
-        """Which rows pass a filter; not to be changed."""
-        if filter.ids is not None:  # there are as many of these as questions, and they may be long: none is kept
+        """(r,) which rows pass a filter; must not be changed."""
+        if filter.ids is not None:  # ids differ from query to query and may be many: not cached
             return self.passing(replace(filter, ids=None)) & np.isin(self.ids, np.array(filter.ids, dtype=np.int64))
         mask = self._passing.get(filter)
         if mask is None:
@@ -168,7 +168,7 @@ class Columns:
         return mask
 
     def facets(self, filter: Filter) -> Facets:
-        """What the images that pass a filter have, with counts."""
+        """The facets of the images that pass a filter."""
         facets = self._facets.get(filter)
         if facets is None:
             facets = self._counted(self._choices(filter))
@@ -212,7 +212,7 @@ class Columns:
 
 
 def _keep(answers: dict[Filter, T], filter: Filter, answer: T, most: int) -> None:
-    """Keep an answer, and at most so many; other threads may do the same at any moment."""
+    """Cache an answer, at most ``most`` of them; other threads may do the same at any moment."""
     if len(answers) >= most:
         answers.clear()
     answers[filter] = answer
@@ -229,9 +229,9 @@ def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:
 
 
 def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
-    """The columns of a state; where no more than rows have come and gone since ``old``, only the new ones are read.
+    """The columns of a state; only new rows are read if rows were only added and removed since ``old``.
 
-    None: the catalog has moved on, and rows that the state has are others now. IndexDamagedError.
+    None if the catalog has changed, and with it rows of the state. IndexDamagedError.
     """
     with catalog.snapshot():
         if (catalog.need("edits"), catalog.need("features_file")) != (state.edits, state.features_file):
@@ -255,7 +255,7 @@ def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
 
 
 def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
-    """With the tags that lie in the folder of the index now; without any where they cannot be used."""
+    """With the tags in the folder of the index; without any if they cannot be used."""
     file = (TAGS.identity(folder), known.generation)
     if known.tags_file == file:
         return known
@@ -274,7 +274,7 @@ def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
 
 
 def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], Mask]:
-    """The rows of those wanted ids that there are, and which of the wanted these are."""
+    """The rows of the wanted ids that exist, and which of the wanted those are."""
     if not len(ids):
         return np.empty(0, dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(ids, kind="stable")
@@ -293,7 +293,7 @@ def of_rows(
 def _grown(
     old: Columns, ids: NDArray[np.int64], roots: Roots, rows: Iterator[tuple[Any, ...]], labelled: Iterator[Label]
 ) -> Columns:
-    """With the rows that have been added: ``ids`` of all rows, the rest of the new ones only."""
+    """The columns with new rows added; ``ids`` are of all rows, the rest of the new ones."""
     folders = _Folders(old.folder, roots)
     formats, cameras, labels = (Texts(each.texts.texts) for each in (old.format, old.camera, old.label))
     end = len(ids)
@@ -336,20 +336,20 @@ def _longer(numbers: Numbers, count: int, missing: int) -> Numbers:
 
 
 def _columns_of(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Rows -> columns, of some rows at a time."""
+    """Rows -> columns, for some rows at a time."""
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         yield tuple(zip(*some, strict=True))
 
 
 def _distinct(pairs: Numbers) -> Numbers:
-    """(p, 2): each pair of a row and a label once; label files may name one twice."""
+    """(p, 2): each pair of a row and a label once; a label file may name one twice."""
     _, first = np.unique(pairs.astype(np.int64) @ np.array([2**31, 1]), return_index=True)
     distinct: Numbers = pairs[first[pairs[first, 1] != _NONE]]
     return distinct
 
 
 class _Folders:
-    """The folders of images, as their paths are shown, and those above them."""
+    """The folders of images, as their paths are shown, and the parents of these."""
 
     def __init__(self, old: Category, roots: Roots) -> None:
         assert old.above is not None

@@ -1,4 +1,4 @@
-"""One SQLite file: opened also where nothing can be written, read and written, its errors translated into ours."""
+"""One SQLite file: reading and writing it, also opening it in read-only places; errors become those of this package."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ class Database:
 
     @property
     def outdated(self) -> bool:
-        """Whether it must be opened again: another file has its name, or it was opened without locks and has changed.
+        """Whether it must be opened again: it was replaced, or it was opened without locks and has changed.
 
-        A damaged catalog is set aside, and a new one made. In a read-only folder there is no lock to hold the file
-        still, and no shared memory to tell: another machine, or a process that sees the folder under another mount,
-        may write to it.
+        A damaged catalog is set aside and a new one made. In a read-only folder there are no locks and no shared
+        memory, but another machine, or a process that sees the folder under another mount, may write to the file.
         """
         if self._frozen is not None:
             return self._frozen != stamp(self.file)
@@ -47,7 +46,7 @@ class Database:
 
     @property
     def data_version(self) -> int:
-        """Changes when another connection has committed."""
+        """A number that changes when another connection has committed."""
         return int(self.rows("PRAGMA data_version")[0][0])
 
     # -- statements -------------------------------------------------------------------------------------------------
@@ -63,12 +62,12 @@ class Database:
         return rows[0][0] if rows else None
 
     def each_row(self, query: str, values: Sequence[object] = ()) -> Generator[Any, None, None]:
-        """The rows one by one, for tables that are not to be held in memory."""
+        """The rows one by one, for tables too large for memory."""
         with translated(self.file.parent):
             yield from self._connection.execute(query, values)
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
-        """Run one statement; returns the id of the row that it inserted."""
+        """Run one statement; returns the id of an inserted row."""
         with translated(self.file.parent):
             return self._connection.execute(statement, values).lastrowid or 0
 
@@ -90,7 +89,7 @@ class Database:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Several reads that see one and the same state."""
+        """Several reads that see the same state."""
         self.change("BEGIN")
         try:
             yield
@@ -98,13 +97,13 @@ class Database:
             self._roll_back()
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:  # some errors, a full disk among them, have rolled it back already
+        if self._connection.in_transaction:  # some errors, such as a full disk, have already rolled it back
             self._connection.execute("ROLLBACK")
 
     # -- the whole file ---------------------------------------------------------------------------------------------
 
     def in_memory(self) -> Self:
-        """A copy in memory, which is outdated as soon as the file changes."""
+        """A copy in memory; it is outdated once the file changes."""
         copy = type(self)(connect(":memory:"), self.file, frozen=True)
         with translated(self.file.parent):
             self._connection.backup(copy._connection)
@@ -116,7 +115,7 @@ class Database:
             self._connection.backup(copy)
 
     def fold_log(self) -> None:
-        """Write the log back into the file, where no reader is in the way."""
+        """Write the log back into the file, if no reader prevents it."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -126,7 +125,7 @@ class Database:
 
 
 def connect(uri: str) -> sqlite3.Connection:
-    """A connection as this program uses it: transactions are spelt out, and threads share it under a lock."""
+    """A connection with explicit transactions, which threads share under a lock."""
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
@@ -138,7 +137,7 @@ def connect(uri: str) -> sqlite3.Connection:
 
 
 def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
-    """A connection that only reads, and whether the file had to be opened without locks."""
+    """A read-only connection, and whether the file had to be opened without locks."""
     uri = file.absolute().as_uri()
     try:
         return _that_answers(connect(f"{uri}?mode=ro")), False
@@ -147,7 +146,7 @@ def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
         if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
             raise
         _, log, journal = stamp(file)
-        if journal is not None:  # a killed run has left it: whoever may write takes its half batch back
+        if journal is not None:  # left by a killed run: a process that may write rolls its batch back
             _that_answers(connect(f"{uri}?mode=rw")).close()
             return _that_answers(connect(f"{uri}?mode=ro")), False
         if log is not None:
@@ -157,7 +156,7 @@ def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
 
 
 def connect_to_write(file: Path) -> sqlite3.Connection:
-    """A connection that reads and writes; a file with a write-ahead log that cannot be used here gets a journal."""
+    """A connection that writes; a file with a write-ahead log that cannot be used here is given a journal."""
     if _has_log(file) and not shares_memory(file.parent):
         with contextlib.suppress(sqlite3.OperationalError):  # another program has it open, and can use the log
             _use_journal(file)
@@ -165,7 +164,7 @@ def connect_to_write(file: Path) -> sqlite3.Connection:
 
 
 def use_log(file: Path) -> None:
-    """Give a file a write-ahead log, so that readers never wait, unless the file system cannot carry one."""
+    """Give a file a write-ahead log, so that readers never wait, unless the file system does not support it."""
     if shares_memory(file.parent):
         with contextlib.closing(connect(f"{file.absolute().as_uri()}?mode=rw")) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -179,7 +178,7 @@ def _has_log(file: Path) -> bool:
 def _use_journal(file: Path) -> None:
     connection = sqlite3.connect(file, isolation_level=None, timeout=1)
     with contextlib.closing(connection):
-        # Needs no shared memory, also to read a log that was left.
+        # Without shared memory, even to read a log that was left.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = DELETE")
 
@@ -189,9 +188,9 @@ _CANNOT_MAP = (errno.ENODEV, errno.EINVAL, errno.EACCES, errno.ENOTSUP)
 
 
 def shares_memory(folder: Path) -> bool:
-    """Whether programs can share memory through a file in a folder, as those do that use a write-ahead log.
+    """Whether processes can share memory through a file in a folder, which a write-ahead log needs.
 
-    Some file systems cannot (FUSE with direct I/O), and others only within one machine (NFS, SMB).
+    Some file systems do not support it (FUSE with direct I/O), others only within one machine (NFS, SMB).
     """
     if _file_system(folder) in _NETWORK:
         return False
@@ -205,7 +204,7 @@ def shares_memory(folder: Path) -> bool:
 
 
 def _file_system(folder: Path) -> str:
-    """The name that Linux has for the file system of a folder; "" elsewhere."""
+    """The type of the file system of a folder, on Linux; "" elsewhere."""
     try:
         return _file_system_in(Path("/proc/self/mountinfo").read_bytes(), os.fsencode(folder.resolve()))
     except OSError:
@@ -213,7 +212,7 @@ def _file_system(folder: Path) -> str:
 
 
 def _file_system_in(mounts: bytes, place: bytes) -> str:
-    """The same of an absolute path, by the text of mountinfo: see proc(5). Of two at one point, the later covers it."""
+    """The same for an absolute path, by the text of mountinfo, see proc(5); a later mount covers an earlier one."""
     name, longest = "", 0
     for line in mounts.splitlines():
         before, _, after = line.partition(b" - ")
@@ -234,7 +233,7 @@ def _that_answers(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def stamp(file: Path) -> Stamp:
-    """What changes when a database is written to: itself, its log and its journal, None where there is none."""
+    """Changes whenever a database is written to: of the file, its log and its journal; None for a missing one."""
     return tuple(_stamp(file.with_name(file.name + ending)) for ending in ("", "-wal", "-journal"))
 
 
@@ -259,7 +258,7 @@ def _place(file: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """Turn what SQLite says into the errors of this package."""
+    """Translate errors of SQLite into those of this package."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -267,7 +266,7 @@ def translated(folder: Path) -> Iterator[None]:
 
 
 def translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError:
-    """Our error for one of SQLite's."""
+    """The error of this package for one of SQLite."""
     text, code = str(error), getattr(error, "sqlite_errorname", "")
     if code == "SQLITE_FULL" or (code.startswith("SQLITE_IOERR") and shutil.disk_usage(folder).free < _ROOM):
         return _disk_full(folder)  # without room for its log or its shared memory, SQLite speaks of the latter
@@ -289,7 +288,7 @@ def translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Turn what the file system says of a write into an IndexingError."""
+    """Translate an OSError of a write into an IndexingError."""
     try:
         yield
     except OSError as error:
@@ -310,7 +309,7 @@ def _not_writable(folder: Path, why: str) -> IndexingError:
 
 
 def rebuild_hint(folder: Path) -> str:
-    """The end of a sentence about an index that cannot be used: the command that makes it again."""
+    """The end of a sentence about an unusable index: the command that makes it again."""
     return (
         f"make it again with: {with_index_dir('searchengine index IMAGES', folder)} --rebuild "
         f"({with_index_dir('searchengine verify', folder)} gives the command in full)"
@@ -318,5 +317,5 @@ def rebuild_hint(folder: Path) -> str:
 
 
 def damaged(what: str | Path, why: str, folder: Path) -> IndexDamagedError:
-    """The error for a file of an index that cannot be true."""
+    """The error for a damaged file of an index."""
     return IndexDamagedError(f"{what} is damaged: {why}. To repair it, {rebuild_hint(folder)}")

@@ -1,4 +1,4 @@
-"""How each metric is measured twice: all rows roughly, by BLAS where that is possible, and a few of them exactly.
+"""The distances of each metric, computed twice: roughly for all rows, by BLAS where possible, and exactly for a few.
 
 The rough values of a query, (n,) float32, order the rows as the distance does, up to an error with a proven bound. So
 every row that may be among the nearest is below a limit that ``limit`` gives, and only those are measured exactly, in
@@ -45,14 +45,14 @@ class Measure(Protocol):
         ...
 
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
-        """No row among the k nearest has a rough value above this, if k rows have one of at most ``kth``.
+        """An upper bound of the rough values of the k nearest rows, if k rows have one of at most ``kth``.
 
-        Infinite or NaN where the rough values say nothing.
+        Infinite or NaN if the rough values say nothing.
         """
         ...
 
     def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
-        """The rough value that a row at that distance would have, were it not for rounding."""
+        """The rough value of a row at that distance, up to rounding."""
         ...
 
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -68,7 +68,7 @@ class Measure(Protocol):
 
 
 class _Products:
-    """What the metrics that rest on inner products share."""
+    """Shared by the metrics that are computed from inner products."""
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
         self.rows = rows
@@ -307,12 +307,11 @@ def _rows_of(size: int, dimension: int) -> int:
 
 
 def share(work: Callable[[slice], None], count: int, step: int) -> None:
-    """Does ``work`` for every slice of ``step`` out of ``count``: in this thread, and in others as they come to it.
+    """Do ``work`` for every slice of ``step`` out of ``count``, in this thread and in others that are idle.
 
-    Each thread takes the next slice when it is done with one. A thread that has not begun when all slices are taken is
-    no longer waited for, so a busy machine costs no more than the work itself; BLAS, which gives each of its threads a
-    fixed part, waits for the last of them to be given a processor. ``work`` must let go of the interpreter's lock, as
-    NumPy does.
+    Each thread takes the next slice when it has finished one. Threads that have not begun when all slices are taken are
+    not waited for, so on a busy machine this takes no longer than the work itself; BLAS gives each of its threads a
+    fixed part, and waits until the last of them has had a processor. ``work`` must release the GIL, as NumPy does.
     """
     starts = iter(range(0, count, step))  # its next() is one step of the interpreter: no slice is taken twice
 

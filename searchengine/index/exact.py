@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: every row is measured roughly, by BLAS, and the best of them exactly.
+"""Exact nearest neighbours: rough distances of all rows by BLAS, then exact ones of the best.
 
 ``|x|^2 - 2 q.x`` costs one pass over memory but is noisy near zero, and differs in the last digits between one query
 and many. So such values only choose candidates, with a margin that covers their error; the candidates' distances are
@@ -88,7 +88,7 @@ class Searcher:
         if k == 0:
             none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
             return [none for _ in range(len(queries))]
-        # Equal queries are answered once: of n equal rows, each would measure all others exactly.
+        # Equal queries are answered once: otherwise n equal rows would each measure all others exactly.
         first: dict[bytes, int] = {}
         answers = [first.setdefault(query.tobytes(), len(first)) for query in queries + np.float32(0.0)]  # -0.0 is 0.0
         if len(first) < len(queries):

@@ -39,7 +39,7 @@ def next_name(name: str) -> str:
 
 
 def matrices(folder: Path) -> list[Path]:
-    """The feature files of an index, those among them that its catalog does not name too; nobody else's."""
+    """All feature files in an index folder, including those that the catalog does not name."""
     return [file for file in folder.glob("features*.npy") if _NAME.fullmatch(file.name)]
 
 
@@ -76,32 +76,32 @@ def _mapped(opened: BinaryIO, shape: tuple[int, int]) -> NDArray[np.float32]:
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise
-        # a file system without shared memory: mapped for this process alone, which shows the same, as no row changes
+        # a file system without shared memory: a private map shows the same, because rows never change
         rows = np.memmap(opened, dtype=_FLOAT, mode="c", offset=HEADER_BYTES, shape=shape)
         rows.flags.writeable = False
         return rows
 
 
 def is_whole(rows: NDArray[np.float32]) -> bool:
-    """Whether the file behind mapped rows still holds them all: to read beyond its end would end this process."""
+    """Whether the file of mapped rows still holds all of them: reading beyond its end would kill this process."""
     mapped = getattr(rows, "_mmap", None)
     return mapped is None or mapped.size() >= HEADER_BYTES + rows.nbytes
 
 
 class FeatureWriter:
-    """Appends rows behind the published ones. One writer at a time: the lock of the index sees to that."""
+    """Appends rows after the published ones. The lock of the index ensures that there is one writer."""
 
     def __init__(self, file: Path, rows: int, dimension: int) -> None:
         self.file = file
         self.rows = rows
         self.dimension = dimension
-        if rows == 0:  # new, or killed before its first batch: nobody maps it yet
+        if rows == 0:  # new, or the run was killed before its first batch: nobody has mapped it
             with file.open("wb") as opened:
                 opened.write(header(0, dimension))
                 opened.flush()
                 os.fsync(opened.fileno())
         else:
-            map_rows(file, rows, dimension)  # refuses what is not this matrix before anything is written
+            map_rows(file, rows, dimension)  # refuses another file before anything is written
         self._file = file.open("r+b", buffering=0)
 
     def append(self, features: NDArray[np.float32]) -> int:

@@ -1,4 +1,4 @@
-"""Which images may be answered, and where an answer goes on: plain values with one spelling each.
+"""Filters and cursors: which images may be found, and where the results continue. Each value has one spelling.
 
 A filter is spelt by the names in ``FIELDS``, in an address as ``label=dog&folder=trips&after=2024-01-01``, on the
 command line as ``--label dog --folder trips --after 2024-01-01`` and in JSON as ``{"label": ["dog"], ...}``. Several
@@ -42,18 +42,18 @@ _LARGEST = 2**63 - 1  # that SQLite and NumPy can hold
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which images may be answered; one without any choice is false, and lets all of them pass.
+    """Which images may be found; a filter without any choice is false, and all images pass it.
 
     Attributes:
-        labels: an image has any of these.
-        folders: it lies below one of these, as paths are shown; without slashes at the ends.
+        labels: an image has one of these.
+        folders: it is in or below one of these, as paths are shown; without slashes at the ends.
         after: it was taken on this day or later, by its EXIF data, else by the time of its file.
         before: it was taken on this day or earlier.
         formats: "JPEG", "PNG", ...; in capital letters.
         cameras: as EXIF data names them.
         min_width, max_width, min_height, max_height: of the upright picture, in pixels.
         ids: its id is among these; None for any.
-        tags: the network sees any of these in it, see ``columns.TAGS``.
+        tags: the network sees one of these in it, see ``columns.TAGS``.
 
     Raises:
         QueryError: a value that no image can have.
@@ -92,9 +92,9 @@ class Filter:
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Sequence[str]]) -> Self:
-        """Read it from the texts of each field in ``FIELDS``, as an address or a form has them; others are ignored.
+        """Read it from the texts of each field in ``FIELDS``, as in an address or a form; other fields are ignored.
 
-        Empty texts, which a form sends for what was not filled in, do not count, except for ``ids``: no image at all.
+        Empty texts, which a form sends for empty fields, are ignored, except for ``ids``: no image at all.
 
         Raises:
             QueryError: a text that cannot be read, or too many of them.
@@ -154,7 +154,7 @@ EVERYTHING = Filter()
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last hit that was shown: an answer goes on with what comes after it by (distance, id).
+    """The last hit that was shown: the results continue after it, by (distance, id).
 
     Spelt ``<distance>:<id>:<rank>:<newest>``, with every digit of the distance; the last two are left out where they
     are not needed.
@@ -163,7 +163,7 @@ class Cursor:
         distance: of the hit.
         id: of its image.
         rank: how many hits were shown up to it.
-        newest: the largest id when the first page was made, where the ranking depends on what there was then.
+        newest: the largest id at the time of the first page, if the ranking depends on it.
     """
 
     distance: float
@@ -195,7 +195,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """One value of a facet, and how many images have it."""
+    """A value of a facet, and the number of images that have it."""
 
     value: str
     count: int
@@ -203,11 +203,11 @@ class FacetValue:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What the images that pass a filter have, by count and then by value, the most frequent first.
+    """The values of the images that pass a filter, by count and then by value, the most frequent first.
 
-    Each facet leaves its own choice out, so that another value can be chosen. ``folder`` has every folder, with all
-    that lies below it; ``year`` is the one in which an image was taken. Not ``offered``: there are too many images to
-    count.
+    Each facet ignores the choice of its own field, so that another value can be chosen. The count of a ``folder``
+    includes all folders below it; ``year`` is that in which an image was taken. If not ``offered``, there are too many
+    images to count.
     """
 
     label: tuple[FacetValue, ...] = ()

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FILE_NAME = "writer.lock"
-_HOLDER_NAME = "writer.json"  # apart from the lock, which Windows lets nobody read
-_PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that asks whether a run is active holds the lock for an instant
-_TRIES = 1000  # to make the folder, while others remove it; there are places where none can ever be made
+_HOLDER_NAME = "writer.json"  # apart from the lock, which cannot be read on Windows
+_PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that checks for an active run holds the lock for an instant
+_TRIES = 1000  # to make the folder while others remove it; in some places it can never be made
 
 
 @contextmanager
 def writing(folder: Path, started: str) -> Iterator[None]:
-    """Hold the lock of an index folder, which is made if it is missing; if nothing was put into it, it is removed.
+    """Hold the lock of an index folder, which is made if it is missing, and removed if it stays empty.
 
-    The lock is released in child processes that are executed (PEP 446), so none that outlives a killed run holds it.
+    Child processes do not inherit the lock (PEP 446), so none that outlives a killed run holds it.
 
     Raises:
         IndexLockedError: another run holds it; the message says which.
@@ -37,13 +37,13 @@ def writing(folder: Path, started: str) -> Iterator[None]:
     lock = _acquire(folder)
     try:
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
-        with suppress(OSError):  # a full disk: the message of another run says no more than that there is one
+        with suppress(OSError):  # a full disk: then the message of another run does not name this one
             (folder / _HOLDER_NAME).write_text(json.dumps(holder))
         yield
     finally:
         for name in (_HOLDER_NAME, FILE_NAME):
             with suppress(OSError):
-                (folder / name).unlink()  # while it is held: whoever waits sees that it has gone, and makes another
+                (folder / name).unlink()  # while it is held: whoever waits sees that it is gone, and makes another
         lock.release()
         with suppress(OSError):  # not empty: there is an index now
             for place in new_folders:
@@ -87,7 +87,7 @@ def _try_to_acquire(folder: Path, lock: BaseFileLock) -> BaseFileLock:
 
 
 def _has_vanished(folder: Path, error: OSError) -> bool:
-    """Whether the folder, or one above it, went while it was made: mkdir says that it exists, and then it does not."""
+    """Whether the folder or a parent was removed while it was made: mkdir says that it exists, but it does not."""
     if isinstance(error, FileNotFoundError):
         return True
     return isinstance(error, FileExistsError) and all(

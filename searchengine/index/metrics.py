@@ -49,7 +49,7 @@ def metric_title(metric: str) -> str:
 
 
 def score(metric: str, distance: float, *, normalized: bool) -> float:
-    """What a distance is worth, larger is better; ``normalized``: the features have length 1, and so has the query."""
+    """The score of a distance, larger is better; ``normalized``: the features and the query have length 1."""
     if metric == EUCLIDEAN and normalized:
         return 1.0 - distance * distance / 2.0  # d^2 = 2 - 2 cos
     if metric == COSINE:
@@ -71,12 +71,12 @@ def rank_alike(metric: str, other: str, *, normalized: bool) -> bool:
 
 
 def alike(metric: str, *, normalized: bool) -> tuple[str, ...]:
-    """The other metrics that rank as this one does."""
+    """The other metrics that give the same order."""
     return tuple(other for other in METRICS if other != metric and rank_alike(metric, other, normalized=normalized))
 
 
 def alike_sentence(metric: str, *, normalized: bool) -> str:
-    """The same for people, e.g. for the page; empty where no other metric ranks alike."""
+    """The same as a sentence for the page; empty if no other metric ranks alike."""
     others = [metric_title(other) for other in alike(metric, normalized=normalized)]
     if not others:
         return ""

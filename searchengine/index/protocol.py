@@ -1,9 +1,9 @@
-"""What every index can do, whatever holds it: the seam between the pages and the storage.
+"""The interfaces of an index, for reading and for writing: the seam between the storage and everything else.
 
 ``LocalIndex`` and ``IndexWriter`` implement it in a folder, ``MilvusIndex`` and ``MilvusWriter`` in a collection of a
-Milvus server; ``tests/index/contract`` holds for every implementation. ``storage`` opens an index, wherever it lies.
-What needs all features takes the ``state`` of an index; what it computes is kept in ``folder``. Only imports, rebuilds
-and checks of the files take an ``IndexWriter`` itself.
+Milvus server; the tests in ``tests/index/contract`` run on every implementation. ``storage`` opens an index. Code that
+needs all features takes the ``state`` of an index, and keeps results in its ``folder``. Only imports, rebuilds and
+checks of the files use an ``IndexWriter`` directly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Index(Protocol):
     """A collection, open for reading; safe to share between threads. It sees what a running writer commits.
 
     Attributes:
-        address: where it lies, for messages and commands.
-        folder: where this machine keeps what is computed from it; it may be missing.
+        address: its place, for messages and commands.
+        folder: where this machine keeps data computed from it; it may be missing.
     """
 
     address: Address
@@ -52,11 +52,11 @@ class Index(Protocol):
         ...
 
     def approximation(self, metric: str | None = None) -> StructureSheet | None:
-        """What is known of the structure beside it that searches by a metric use; None where they use none."""
+        """The sheet of the structure that searches by a metric use; None if they use none."""
         ...
 
     def search_remark(self, metric: str) -> str | None:
-        """For people, where searches by a metric are approximate, or take long; None where they are as usual."""
+        """A sentence for people if searches by a metric are approximate or slow; else None."""
         return None
 
     def count(self, filter: Filter = EVERYTHING) -> int:
@@ -64,11 +64,11 @@ class Index(Protocol):
         ...
 
     def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
-        """The first n images that pass a filter, by id, from that id on, which is left out."""
+        """The first n images that pass a filter and have a larger id, by id."""
         ...
 
     def facets(self, filter: Filter = EVERYTHING) -> Facets:
-        """What the images that pass a filter have, with counts."""
+        """The labels, tags, folders, formats, cameras and years of the images that pass a filter, with counts."""
         ...
 
     @property
@@ -77,18 +77,18 @@ class Index(Protocol):
         ...
 
     def state(self) -> State:
-        """All features as they stand now; QueryError where they are too many to be brought here."""
+        """All features at this moment; QueryError if they are too many to be loaded."""
         ...
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
-        """(at most n, d) features of random images with ids up to ``newest``, but for some.
+        """(at most n, d) features of random images with ids up to ``newest``, except some.
 
-        The same each time, whatever is added to the index meanwhile, so that the pages of one ranking fit together.
+        The same each time, even if images are added, so that the pages of one ranking fit together.
         """
         ...
 
     def named(self, text: str, /) -> list[int]:
-        """The ids of images that are called by a text, ascending: see the implementations."""
+        """The ids of images with a text as their name, ascending: see the implementations."""
         ...
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
@@ -96,11 +96,11 @@ class Index(Protocol):
         ...
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """What is known of each image, in the order of the ids; UnknownImageError."""
+        """The records of images, in the order of the ids; UnknownImageError."""
         ...
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """The same of those that exist."""
+        """The same, without the images that do not exist."""
         ...
 
     def find(self, other: ImageRecord) -> int | None:
@@ -172,7 +172,7 @@ class Writer(Protocol):
     """A collection, open for one run that changes it.
 
     Attributes:
-        address: where it lies, for messages and commands.
+        address: its place, for messages and commands.
     """
 
     address: Address
@@ -198,7 +198,7 @@ class Writer(Protocol):
         ...
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image of that very content, if there is one."""
+        """An image with that content, if there is one."""
         ...
 
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
@@ -210,19 +210,19 @@ class Writer(Protocol):
         ...
 
     def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
-        """Make one batch part of the index: all of it or, if anything fails, nothing; IndexingError."""
+        """Add a batch to the index: all of it or, if anything fails, nothing; IndexingError."""
         ...
 
     def forget_skipped(self, files: Iterable[Place]) -> None:
-        """Remove skipped files that are gone from the list."""
+        """Remove files that are gone from the list of skipped files."""
         ...
 
     def compact_if_sparse(self) -> bool:
-        """Give back the room of what was removed, where that pays; IndexingError."""
+        """Free the space of removed images, if that pays; IndexingError."""
         ...
 
     def back_up(self) -> None:
-        """What is due once, at the end of a run."""
+        """Called once, at the end of a run."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The tables of a catalog, and the steps that bring an older format up to date.
 
-A change of the format adds a step to ``_STEPS`` and changes ``_TABLES`` to what the step leads to. Steps stay for
-ever: indexes of every format open.
+A change of the format adds a step to ``_STEPS``, and changes ``_TABLES`` to its result. Steps are never removed, so
+indexes of every format can be opened.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Whether just these tables are there, every column of them."""
+    """Whether the catalog has exactly these tables and columns."""
     empty = sqlite3.connect(":memory:")
     try:
         create_tables(empty)
@@ -79,7 +79,7 @@ def upgrade(connection: sqlite3.Connection, version: int) -> None:
     """Bring a catalog of an older format up to date, within the transaction that is open.
 
     Raises:
-        ValueError: it does not hold what its format wants; the message says what is missing.
+        ValueError: it lacks something that its format requires; the message says what.
     """
     for step in _STEPS[version - 1 :]:
         step(connection)
@@ -101,7 +101,7 @@ def _to_2(connection: sqlite3.Connection) -> None:
 
 
 def _to_3(connection: sqlite3.Connection) -> None:
-    """The ctime of a file tells that its content changed where size and mtime were kept."""
+    """The ctime of a file shows that its content has changed even if size and mtime have not."""
     connection.execute("ALTER TABLE images ADD COLUMN ctime_ns INTEGER")
     connection.execute("ALTER TABLE skipped ADD COLUMN ctime_ns INTEGER")
 

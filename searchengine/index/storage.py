@@ -1,4 +1,4 @@
-"""Opens an index for reading or writing, wherever it lies: the only place that knows a folder from a server."""
+"""Opens an index for reading or writing; the only module that distinguishes folders from servers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NOTE = "address.txt"
 
 
 class Storage(ABC):
-    """Where an index lies, or will.
+    """The place of an index, which may not exist yet.
 
     Attributes:
         address: for messages and commands.
-        folder: where this machine keeps what is computed from the index.
-        no_rebuild: why an index cannot be made again while the old one answers; empty if it can.
+        folder: where this machine keeps data computed from the index.
+        no_rebuild: why an index cannot be rebuilt; empty if it can.
     """
 
     address: Address
@@ -35,7 +35,7 @@ class Storage(ABC):
 
     @property
     def remark(self) -> str:
-        """What a run should say of the place; or empty."""
+        """A remark for the user about the place; or empty."""
         return ""
 
     @contextlib.contextmanager
@@ -50,10 +50,10 @@ class Storage(ABC):
 
     @abstractmethod
     def write(self, say: Say) -> Writer:
-        """Open it to be changed; the caller holds the lock. The errors of ``read``."""
+        """Open it for writing; the caller holds the lock. The errors of ``read``."""
 
     def keep_up(self, ann: str, progress: Progress) -> None:
-        """Bring the structure for approximate search up to date, where it is kept beside the index."""
+        """Update the structure for approximate search, if it is kept beside the index."""
         return
 
     @abstractmethod
@@ -88,7 +88,7 @@ class _Folder(Storage):
 
 
 class _Milvus(Storage):
-    """Its folder is in the cache folder, with a note of what it belongs to."""
+    """Its folder is in the cache folder, with a note that names the collection."""
 
     no_rebuild = (
         "--rebuild is not offered for an index in Milvus. Index into another collection, then serve that one and drop "

@@ -1,4 +1,4 @@
-"""What a catalog says of images, image folders and skipped files: a method for each question and each change."""
+"""Images, image folders and skipped files in a catalog: a method for each query and each change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = (
 _INSERT = f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"  # noqa: S608
 
-# Each column of a sound row is what the writer puts there; NULL where there is no file.
+# Each column of a valid row has a value that the writer can have written; NULL if there is no file.
 _IMPOSSIBLE = """
 SELECT id FROM images WHERE NOT (
     typeof(row) = 'integer' AND typeof(norm2) = 'real' AND typeof(crc) = 'integer'
@@ -54,25 +54,25 @@ class Tables(Database):
         return {row[0] for row in self.rows("SELECT id FROM images")}
 
     def last_id(self) -> int:
-        """The largest id that was ever given; none is given twice."""
+        """The largest id ever given; none is given twice."""
         return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = 'images'") or 0)
 
     def reserve_ids(self, last_id: int) -> None:
-        """Ids up to that one are taken."""
+        """Mark ids up to that one as taken."""
         self.change("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last_id,))
 
     def rows_from(self, first: int | None) -> Iterator[tuple[int, int, float]]:
         """(row, id, squared norm) of each image whose row is at least ``first``; of all for None."""
-        if first is None:  # of a damaged catalog, rows below 0 are to be seen too
+        if first is None:  # so that negative rows of a damaged catalog are seen too
             return self.each_row("SELECT row, id, norm2 FROM images")
         return self.each_row("SELECT row, id, norm2 FROM images WHERE row >= ?", (first,))
 
     def count_by_rows(self, end: int, size: int) -> list[tuple[int, int]]:
-        """Of the rows before ``end``, in blocks of that size: the number of a block, and of how many images it has."""
+        """(number of a block, images in it) of the rows before ``end``, in blocks of that size."""
         return self.rows("SELECT row / ?, count(*) FROM images WHERE row < ? GROUP BY 1", (size, end))
 
     def rows_between(self, first: int, end: int) -> list[int]:
-        """Which of those rows have an image."""
+        """Those of the rows that have an image."""
         return [row[0] for row in self.rows("SELECT row FROM images WHERE row >= ? AND row < ?", (first, end))]
 
     def what_is_filtered(self, first: int, end: int) -> Iterator[tuple[Any, ...]]:
@@ -119,7 +119,7 @@ class Tables(Database):
         )
 
     def of_content(self, content_hash: bytes) -> tuple[Any, ...] | None:
-        """(id, row, width, height, colour, format) of the first image of that content."""
+        """(id, row, width, height, colour, format) of the first image with that content."""
         rows = self.rows(
             "SELECT id, row, width, height, colour, format FROM images WHERE content_hash = ? ORDER BY id LIMIT 1",
             (content_hash,),
@@ -132,15 +132,15 @@ class Tables(Database):
         return [row[0] for row in self.rows(f"SELECT id FROM images WHERE path IN ({marks}) ORDER BY id", paths)]  # noqa: S608
 
     def named(self, text: str) -> list[int]:
-        """The ids of images that have a text as a label, or whose file or folder is called by it, ascending.
+        """The ids of images with a text as a label or as the name of the file or a folder, ascending.
 
-        Case does not matter, nor what stands between words.
+        Case and the characters between words do not matter.
         """
         wanted = _spoken(text)
         if not wanted:
             return []
-        # what is neither a letter nor a digit of ASCII may be written in several ways, as may ss, which ß is folded to;
-        # it is compared below
+        # characters other than ASCII letters and digits have several spellings, as has ss, which ß is folded to: they
+        # are compared below
         pattern = re.sub("[^a-z0-9]+|ss", "%", wanted)
         names: list[tuple[int, str]] = self.rows("SELECT image, label FROM labels WHERE label LIKE ?", (pattern,))
         for id_, path in self.rows("SELECT id, path FROM images WHERE CAST(path AS TEXT) LIKE ?", (f"%{pattern}%",)):
@@ -167,7 +167,7 @@ class Tables(Database):
         return labels
 
     def store(self, image: ImageRow, row: int, norm2: float, crc: int) -> None:
-        """A new image, or the new content of a known one, whose feature is that row of the matrix."""
+        """Store a new image, or the new content of a known one, with its row of the matrix."""
         state = image.state
         values = (
             image.root, image.path, row, norm2, crc, image.content_hash, state and state.size, state and state.mtime_ns,
@@ -182,7 +182,7 @@ class Tables(Database):
             self._add_labels(self.change(_INSERT, values), image.labels)
 
     def set_labels(self, image: int, labels: Sequence[str]) -> None:
-        """The labels of an image, in place of those that it had."""
+        """Replace the labels of an image."""
         self.change("DELETE FROM labels WHERE image = ?", (image,))
         self._add_labels(image, labels)
 
@@ -190,8 +190,8 @@ class Tables(Database):
         self.change_many("INSERT INTO labels VALUES (?, ?, ?)", ((image, i, label) for i, label in enumerate(labels)))
 
     def move(self, seen: Sequence[ImageUpdate]) -> None:
-        """Known images that were found again, perhaps at another place or with other labels."""
-        # First all paths are cleared: two files may have swapped names, and each path is unique.
+        """Update known images that were found again, perhaps at another place or with other labels."""
+        # All paths are cleared first: two files may have swapped names, and paths are unique.
         self.change_many("UPDATE images SET path = NULL WHERE id = ?", ((image.id,) for image in seen))
         for image in seen:
             state = image.state
@@ -203,23 +203,23 @@ class Tables(Database):
         self.set_shots((image.id, image.shot) for image in seen if image.shot is not None)
 
     def set_shots(self, shots: Iterable[tuple[int, Shot]]) -> None:
-        """When and with what known images were taken, by id."""
+        """Set when and with what known images were taken, by id."""
         self.change_many(
             "UPDATE images SET taken = ?, camera = ? WHERE id = ?",
             ((shot.taken, shot.camera, id_) for id_, shot in shots),
         )
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Images go, and their labels with them; their rows of the matrix are dead from now on."""
+        """Delete images and their labels; their rows of the matrix are dead from now on."""
         self.change_many("DELETE FROM images WHERE id = ?", ((id_,) for id_ in ids))
 
     def renumber(self, ids: Sequence[int]) -> None:
-        """Row 0, 1, ... for those images, which were in the order of their rows."""
-        # ascending, so that no row number is taken by two at any time
+        """Give images the rows 0, 1, ...; they are in the order of their old rows."""
+        # ascending, so that no two images have the same row at any time
         self.change_many("UPDATE images SET row = ? WHERE id = ?", enumerate(ids))
 
     def impossible_images(self) -> list[int]:
-        """The ids of images of which the catalog says what cannot be."""
+        """The ids of images with impossible values."""
         return [row[0] for row in self.rows(_IMPOSSIBLE)]
 
     # -- image folders ----------------------------------------------------------------------------------------------
@@ -229,8 +229,8 @@ class Tables(Database):
         return self.rows("SELECT id, path, name FROM roots ORDER BY id")
 
     def set_roots(self, roots: Sequence[tuple[int, bytes, str]]) -> None:
-        """The image folders: id, path, name; ids that are in use keep their meaning."""
-        # two may have changed places, and no two may have the same, not even for a moment
+        """Set the image folders: id, path, name; ids that are in use keep their meaning."""
+        # two may have been swapped, and no two may have the same path, even for a moment
         self.change_many("UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots))
         self.change_many(
             "INSERT INTO roots VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path, "
@@ -245,22 +245,22 @@ class Tables(Database):
         return [Skipped(*row) for row in self.rows("SELECT * FROM skipped ORDER BY root, path")]
 
     def count_skipped(self) -> int:
-        """How many they are."""
+        """Their number."""
         return int(self.value("SELECT count(*) FROM skipped"))
 
     def add_skipped(self, files: Iterable[Skipped]) -> None:
-        """Files that could not be used."""
+        """Add files that could not be used."""
         self.change_many(
             "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?, ?)",
             ((file.root, file.path, file.reason, file.size, file.mtime_ns, file.ctime_ns) for file in files),
         )
 
     def forget_skipped(self, files: Iterable[tuple[int | None, bytes | None]]) -> None:
-        """Files that are images now, or gone."""
+        """Remove files that are images now, or gone."""
         self.change_many("DELETE FROM skipped WHERE root = ? AND path = ?", files)
 
 
 @lru_cache(maxsize=4096)
 def _spoken(name: str) -> str:
-    """A name in small letters, with single spaces for underscores, hyphens and the like."""
+    """A name in lower case, with single spaces between words."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))

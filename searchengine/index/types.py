@@ -1,4 +1,4 @@
-"""What an index answers with, and what a run changes it by."""
+"""The results of an index, and the changes of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path
 
 
 def content_hash(data: bytes) -> bytes:
-    """What tells the content of a file from any other: BLAKE2b, 128 bits."""
+    """Identifies the content of a file: BLAKE2b, 128 bits."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -33,8 +33,8 @@ class Hit:
     """One neighbour of a query.
 
     ``distance`` is smaller-is-better, in the metric of the search; ``score`` is larger-is-better, see
-    ``metrics.score``. ``rank`` starts at 1. ``record`` is what was known of the image at that moment. ``stands_for``
-    is the number of images that this one is shown for, itself included: copies or near-duplicates of it.
+    ``metrics.score``. ``rank`` starts at 1. ``record`` is the record of the image at that moment. ``stands_for`` is the
+    number of images that this one represents, including itself: copies or near-duplicates of it.
     """
 
     rank: int
@@ -53,7 +53,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What the catalog knows of one image.
+    """The record of one image in the catalog.
 
     ``path`` is for people (relative to the image folder, ``/``-separated, undecodable bytes replaced); ``file`` opens.
     ``width`` and ``height`` are in pixels, upright; ``colour`` is the average, ``#rrggbb``; ``size`` is in bytes;
@@ -78,12 +78,12 @@ class ImageRecord:
 
     @property
     def has_picture(self) -> bool:
-        """Whether there ever was an image: rows of imported features may have none, or only the path of one."""
+        """Whether it was made from an image file: rows of imported features have none, or only a path."""
         return self.file is not None and self.content_hash is not None
 
     @property
     def has_file(self) -> bool:
-        """Whether it has a regular file that can be read."""
+        """Whether its file exists and can be read."""
         if self.file is None:
             return False
         try:
@@ -114,13 +114,13 @@ class ImageRecord:
 
     @classmethod
     def removed(cls, id_: int) -> ImageRecord:
-        """Of an image that was removed a moment ago, and whose row still stands in the state that is searched."""
+        """For an image that was removed a moment ago, but is still in the state that is searched."""
         return cls(id_, f"#{id_}", None, (), None, None, None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """A run that has not finished: it has looked at ``done`` of ``total`` files."""
+    """An unfinished run, which has read ``done`` of ``total`` files."""
 
     done: int
     total: int
@@ -128,12 +128,12 @@ class RunProgress:
 
 
 def run_note(done: int, total: int, started: str) -> str:
-    """What the manifest says under ``run`` while a run is active."""
+    """The entry ``run`` of the manifest while a run is active."""
     return json.dumps({"done": done, "total": total, "started": started})
 
 
 def run_of(note: str | None) -> tuple[int, int] | None:
-    """How many files the run that is active, or was killed, has done, and of how many; None if none is. ValueError."""
+    """The files that an unfinished run has read, and their total, by that entry; None without one. ValueError."""
     if note is None:
         return None
     try:
@@ -162,9 +162,9 @@ class IndexStatus:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What the file system said of a file when it was read.
+    """The size and times of a file when it was read.
 
-    ``settled``: its times can be trusted next time; ``ctime_ns`` None: not known, as in an index of an older format.
+    ``settled``: the times can be trusted by the next run; ``ctime_ns`` is None in an index of an older format.
     """
 
     size: int
@@ -191,10 +191,10 @@ class IndexedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image to be stored, new unless it ``replaces`` the content of a known one.
+    """An image to store, new unless it ``replaces`` the content of a known one.
 
-    ``id`` None: the next one. A ready-made feature need not have a file, and then ``path`` is no more than a name; all
-    that follows from a file is None where none was read.
+    ``id`` None: the next one. An imported feature need not have a file; then ``path`` is only a name, and what is read
+    from a file is None.
     """
 
     id: int | None
@@ -213,7 +213,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """What is known of an image's content, and so of every file with the same: ``feature`` is (d,) float32."""
+    """The properties of the content of an image, and of every file with the same; ``feature`` is (d,) float32."""
 
     feature: NDArray[np.float32]
     width: int
@@ -224,7 +224,7 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class ImageUpdate:
-    """A known image that was found again, at another place, with another mtime or other labels; its feature is kept."""
+    """A known image with another place, mtime or labels; its feature is kept."""
 
     id: int
     root: int
@@ -248,9 +248,9 @@ class Skipped:
 
 @dataclass(slots=True)
 class Batch:
-    """What is committed together.
+    """Changes that are committed together.
 
-    ``features`` holds one (d,) float32 row for each of ``stored``; ``shots`` are of known images, by id.
+    ``features`` has a (d,) float32 row for each of ``stored``; ``shots`` are of known images, by id.
     """
 
     stored: list[ImageRow] = field(default_factory=list)

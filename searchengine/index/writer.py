@@ -21,7 +21,7 @@ from searchengine.index.features import FeatureWriter, map_rows, matrices, next_
 from searchengine.index.protocol import Writer
 from searchengine.index.types import Batch, ImageRow, IndexedImage, Place, Skipped, Twin
 
-_COMPACT_ABOVE = 0.25  # of all rows are dead: searches read them for nothing
+_COMPACT_ABOVE = 0.25  # the share of dead rows, which searches still read
 _COPY_ROWS = 4096
 
 
@@ -44,14 +44,14 @@ class IndexWriter(Writer):
     def create(cls, folder: Path, manifest: dict[str, str], *, dimension: int, last_id: int = 0) -> IndexWriter:
         """A new, empty index. ``manifest`` says what made its features; ids up to ``last_id`` are taken."""
         with writable(folder):
-            # left over from a run that was killed before its catalog stood; nothing counts on it
+            # left by a run that was killed before it made the catalog; nothing refers to it
             (folder / "features.npy").unlink(missing_ok=True)
             own = {"dimension": str(dimension), "rows": "0", "edits": "0", "features_file": "features.npy"}
             return cls(folder, Catalog.create(folder, {**manifest, **own}, last_id=last_id))
 
     @classmethod
     def open(cls, folder: Path) -> IndexWriter:
-        """An index that is there already; the errors of ``Catalog.open``."""
+        """An existing index; the errors of ``Catalog.open``."""
         writer = cls(folder, Catalog.open(folder, write=True))
         try:
             if writer.catalog.impossible_images():
@@ -63,7 +63,7 @@ class IndexWriter(Writer):
         return writer
 
     def _feature_writer(self) -> FeatureWriter:
-        """Of the matrix that the catalog names."""
+        """A writer of the matrix that the catalog names."""
         catalog = self.catalog
         with writable(self.folder):
             return FeatureWriter(
@@ -100,7 +100,7 @@ class IndexWriter(Writer):
         return self.catalog.count()
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image of that very content, if there is one."""
+        """An image with that content, if there is one."""
         row = self.catalog.of_content(content_hash)
         if row is None:
             return None
@@ -112,7 +112,7 @@ class IndexWriter(Writer):
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def reserve_ids(self, last_id: int) -> None:
-        """Ids up to that one are taken."""
+        """Mark ids up to that one as taken."""
         with self._committed():
             self.catalog.reserve_ids(last_id)
 
@@ -127,7 +127,7 @@ class IndexWriter(Writer):
             self.catalog.set_all(values)
 
     def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
-        """Make one batch part of the index: all of it or, if anything fails, nothing."""
+        """Add a batch to the index: all of it or, if anything fails, nothing."""
         blocks = [np.stack(batch.features)] if batch.stored else []  # n of (d,) -> (n, d)
         with self._appended(blocks) as rows:
             self.catalog.remove(batch.removed)
@@ -150,7 +150,7 @@ class IndexWriter(Writer):
         images: Sequence[ImageRow],
         roots: Sequence[tuple[int, bytes, str]] = (),
     ) -> None:
-        """Make ready-made features part of the index in one transaction: all of them or, if anything fails, none.
+        """Add imported features to the index in one transaction: all of them or, if anything fails, none.
 
         ``blocks`` are (n, d) float32, together one row for each of ``images``; ``roots``: as for ``set_roots``.
         """
@@ -161,9 +161,9 @@ class IndexWriter(Writer):
 
     @contextlib.contextmanager
     def _appended(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[list[tuple[int, float, int]]]:
-        """Rows behind the published ones, and a transaction that makes them count.
+        """Append rows, and open a transaction that publishes them; gives (row, squared norm, CRC-32) of each.
 
-        Gives (row, squared norm, CRC-32) of each.
+        If the block fails, the rows do not count.
         """
         before = self._features.rows
         rows: list[tuple[int, float, int]] = []
@@ -192,7 +192,7 @@ class IndexWriter(Writer):
             self.catalog.mark_revision()
 
     def forget_skipped(self, files: Iterable[Place]) -> None:
-        """Remove skipped files that are gone from the list."""
+        """Remove files that are gone from the list of skipped files."""
         with self._committed():
             self.catalog.forget_skipped(files)
 
@@ -209,7 +209,7 @@ class IndexWriter(Writer):
         return True
 
     def compact(self) -> None:
-        """Copy the rows that count into a new file, and name it in the same transaction. Ids stay."""
+        """Copy the live rows into a new file, and publish it in one transaction. Ids stay."""
         old, file = self._features, self._next_file()
         live = self.catalog.checksums()
         try:
@@ -226,7 +226,7 @@ class IndexWriter(Writer):
         self._remove_strays()
 
     def empty(self, manifest: dict[str, str], dimension: int) -> None:
-        """Make an index without images one of other features; ids that were given stay taken."""
+        """Turn an index without images into one of other features; ids that were given stay taken."""
         file = self._next_file()
         with self._committed():
             self.catalog.set_all({**manifest, "dimension": str(dimension)})
@@ -236,13 +236,13 @@ class IndexWriter(Writer):
         self._remove_strays()
 
     def adopt(self, staged: Path) -> None:
-        """Take over all of another index, made in a folder within this one, in one transaction."""
+        """Replace the content by that of another index in a folder within this one, in one transaction."""
         file = self._next_file()
         with contextlib.closing(Catalog.open(staged)) as source:
             matrix, rows = staged / source.need("features_file"), source.need_number("rows")
         with writable(self.folder):
             _bring_over(matrix, file)
-        # counted on from here, or a reader would take the index for what it has seen
+        # counting continues, or a reader might take the new content for the old
         kept: dict[str, str | None] = {key: self.catalog.need(key) for key in ("edits", "created")}
 
         def name_it() -> None:
@@ -259,12 +259,12 @@ class IndexWriter(Writer):
         return self.folder / next_name(self._features.file.name)
 
     def _use(self, file: Path, rows: int) -> None:
-        """Within a transaction: that matrix counts from now on, and readers must read all of it again."""
+        """Within a transaction: publish that matrix; readers must read all of it again."""
         self.catalog.set_all({"features_file": file.name, "rows": str(rows)})
         self.catalog.count_edit()
 
     def _remove_strays(self) -> None:
-        """Delete feature files that the catalog does not name; readers that map one keep it until they let go."""
+        """Delete feature files that the catalog does not name; readers that have mapped one keep it."""
         for file in matrices(self.folder):
             if file.name != self._features.file.name:
                 with contextlib.suppress(OSError):
@@ -273,9 +273,9 @@ class IndexWriter(Writer):
     # -- the end of a run ---------------------------------------------------------------------------------------------
 
     def back_up(self) -> None:
-        """Keep a copy of the catalog, of which a damaged index keeps its ids; nothing is done where one is up to date.
+        """Update the copy of the catalog, from which a damaged index takes its ids.
 
-        Where there is no room for it, the index does without.
+        If there is no room for it, the index does without.
         """
         with contextlib.suppress(IndexingError):
             if self.catalog.revision != self._revision_of_copy():
@@ -291,7 +291,7 @@ class IndexWriter(Writer):
         return None
 
     def close(self) -> None:
-        """Close both files, the write-ahead log written back where no reader is in the way."""
+        """Close both files; the write-ahead log is written back, if no reader prevents it."""
         self.catalog.fold_log()
         self._features.close()
         self.catalog.close()
@@ -306,7 +306,7 @@ class IndexWriter(Writer):
 
 
 def _copy_rows(old: FeatureWriter, rows: list[int], file: Path) -> FeatureWriter:
-    """Those rows of a matrix in a new file, flushed."""
+    """Copy rows of a matrix into a new file, flushed."""
     source = map_rows(old.file, old.rows, old.dimension)
     file.unlink(missing_ok=True)
     new = FeatureWriter(file, 0, old.dimension)
@@ -318,7 +318,7 @@ def _copy_rows(old: FeatureWriter, rows: list[int], file: Path) -> FeatureWriter
 
 
 def _bring_over(made: Path, file: Path) -> None:
-    """Put a finished matrix from another folder under a new name, flushed."""
+    """Link or copy a finished matrix from another folder, flushed."""
     file.unlink(missing_ok=True)
     try:
         file.hardlink_to(made)

@@ -57,9 +57,7 @@ class OldIds:
 
     def _add(self, catalog: Catalog) -> None:
         known = set(self.by_file.values())
-        with suppress(
-            IndexError_, IndexingError, TypeError, ValueError
-        ):  # damaged: keep what was read so far
+        with suppress(IndexError_, IndexingError, TypeError, ValueError):  # damaged: keep what was read so far
             self.last = max(self.last, catalog.last_id())
             for id_, folder, path, digest in catalog.files():
                 file = joined(folder, path)
