@@ -56,17 +56,9 @@ def direction(rule: str, liked: Rows, disliked: Rows, start: Rows | None, negati
     return exemplar_svm(liked if start is None else np.concatenate([start, liked]), disliked, negatives())
 
 
-def rocchio(
-    liked: Rows,
-    disliked: Rows,
-    query: Rows | None = None,
-    *,
-    alpha: float = ALPHA,
-    beta: float = BETA,
-    gamma: float = GAMMA,
-) -> Direction:
+def rocchio(liked: Rows, disliked: Rows, query: Rows | None = None) -> Direction:
     """(p, d) liked, (m, d) disliked, perhaps a (1, d) query -> the direction, (d,) float32 of length 1; QueryError."""
-    parts = [(alpha, query), (beta, liked), (-gamma, disliked)]
+    parts = [(ALPHA, query), (BETA, liked), (-GAMMA, disliked)]
     given = [(weight, unit(rows)) for weight, rows in parts if rows is not None and len(rows)]
     if not any(weight > 0 for weight, _ in given):
         raise QueryError("Name at least one liked image: nothing can be recommended from dislikes alone.")

@@ -58,11 +58,8 @@ def _multiple_of_8(channels: float) -> int:
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
-def build(input_size: int, width: float, depth: float, *, activation: str | None = "softmax") -> keras.Model:
-    """The network with random weights: (n, input_size, input_size, 3) RGB of 0 to 255 -> (n, 1000) float32.
-
-    ``activation`` of the last layer: "softmax" for probabilities, None for logits.
-    """
+def build(input_size: int, width: float, depth: float) -> keras.Model:
+    """The network with random weights: (n, input_size, input_size, 3) RGB of 0 to 255 -> (n, 1000) probabilities."""
     import keras
     from keras import layers
 
@@ -92,7 +89,7 @@ def build(input_size: int, width: float, depth: float, *, activation: str | None
     # (n, s / 32, s / 32, c) -> (n, s / 32, s / 32, 1280) -> (n, 1280) -> (n, 1000)
     x = convolution(x, 1, 1, _TOP, ("top_conv", "top_bn", "top_activation"))
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    return keras.Model(pixels, layers.Dense(_CLASSES, activation, dtype="float32", name="predictions")(x))
+    return keras.Model(pixels, layers.Dense(_CLASSES, "softmax", dtype="float32", name="predictions")(x))
 
 
 def set_weights(network: keras.Model, width: float, depth: float, tensors: Mapping[str, NDArray[Any]]) -> None:

@@ -112,15 +112,15 @@ def pages(data: bytes) -> list[Page]:
     return list(walk(first, 0))
 
 
-def main_page(all_pages: list[Page], max_pixels: int = MAX_PIXELS) -> Page:
+def main_page(all_pages: list[Page]) -> Page:
     """The page that is meant: not a smaller copy of another page, which some programs write first.
 
-    Of a picture that has more than ``max_pixels``, such as a scanned slide, the largest copy within the limit.
+    Of a picture that has more than ``MAX_PIXELS``, such as a scanned slide, the largest copy within the limit.
     """
     page = _full_page(all_pages)
-    if page.area <= max_pixels:
+    if page.area <= MAX_PIXELS:
         return page
-    copies = [copy for copy in all_pages if copy.area <= max_pixels and _same_shape(copy, page)]
+    copies = [copy for copy in all_pages if copy.area <= MAX_PIXELS and _same_shape(copy, page)]
     return max(copies, key=lambda copy: copy.area, default=page)
 
 

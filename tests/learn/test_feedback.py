@@ -29,7 +29,7 @@ def test_rocchio_by_hand() -> None:
     with pytest.raises(QueryError, match="at least one liked"):
         rocchio(liked[:0], disliked)
     with pytest.raises(QueryError, match="cancel out"):
-        rocchio(liked[:1], liked[:1], beta=1.0, gamma=1.0)
+        rocchio(np.concatenate([liked[:1], -liked[:1]]), liked[:0])
 
 
 @pytest.mark.parametrize("rule", RULES)
