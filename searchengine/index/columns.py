@@ -1,7 +1,7 @@
-"""Columns of the catalog as arrays, by row of the feature matrix, for filters and facets.
+"""What filters and facets look at: columns of a catalog as arrays, by the row of the feature matrix.
 
-They are read at the first filter; later only new rows are read. A text is stored as its number in a list of texts, so
-counting is one pass of ``bincount``. For a million images they take about 40 MB.
+They are read at the first filter, and then only what has been added. A text is a number into a list of values, so that
+counting is one pass of ``bincount``. Of a million images they take about 40 MB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from searchengine.derived import Derived
 from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
-from searchengine.index.filters import FIELDS, Facets, FacetValue, Filter
+from searchengine.index.filters import Facets, FacetValue, Filter
 from searchengine.index.state import NO_IMAGE, State
 
 Mask = NDArray[np.bool_]
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TagSheet:
-    """The tags of an index: the names of the classes that the network sees in its images.
+    """What is known of the tags of an index: the names of the classes that the network sees in some of its images.
 
     They were computed for the first ``rows`` of the matrix.
     """
@@ -48,7 +48,7 @@ class TagSheet:
 
     @property
     def computed_from(self) -> tuple[str, str]:
-        """As long as it is the same, rows are only added."""
+        """Of the same, rows are only added."""
         return self.fingerprint, self.features_file
 
 
@@ -60,7 +60,6 @@ _NONE = -1  # the number of no text
 _NO_DAY = int(np.iinfo(np.int32).min)
 _NO_YEAR = 0
 _ROWS_AT_ONCE = 10_000
-_CATEGORIES = ("label", "tag", "folder", "format", "camera")
 _QUARTER = 900  # s; clocks differ from UTC by whole quarters of an hour
 _EPOCH = date(1970, 1, 1)
 _MASKS_KEPT = 32  # a byte for each row
@@ -68,7 +67,7 @@ _FACETS_KEPT = 4  # about 100 bytes for each label and folder
 
 
 class Texts:
-    """Distinct texts, numbered in the order of their arrival."""
+    """Different texts, numbered as they come."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self.texts = [*texts]
@@ -78,7 +77,7 @@ class Texts:
         return len(self.texts)
 
     def number(self, text: str | None) -> int:
-        """The number of a text, new if it has none; -1 for "" and None."""
+        """The number of a text, which gets one if it has none; that of no text for "" and None."""
         if not text:
             return _NONE
         number = self._numbers.setdefault(text, len(self.texts))
@@ -87,79 +86,49 @@ class Texts:
         return number
 
     def among(self, chosen: Sequence[str]) -> Mask:
-        """By number, which texts are chosen; with one more entry, False, for -1."""
+        """By number, which texts are among those chosen; one more, False, for no text."""
         mask = np.zeros(len(self.texts) + 1, dtype=np.bool_)
         mask[[self._numbers[text] for text in chosen if text in self._numbers]] = True
         return mask
 
+    def counted(self, numbers: Numbers) -> NDArray[np.int64]:
+        """How often each number occurs."""
+        return np.bincount(numbers + 1, minlength=len(self.texts) + 1)[1:]
 
-def _no_numbers() -> Numbers:
-    return np.empty(0, dtype=np.int32)
-
-
-@dataclass(frozen=True, slots=True)
-class Category:
-    """One kind of texts that images have: labels, tags, folders, formats or cameras.
-
-    Attributes:
-        texts: all of them.
-        numbers: (p,) numbers of texts, one for each row or, if an image may have several, for each of ``rows``.
-        rows: (p,); None if each row has one text or none.
-        above: of folders, (f, 2): the number of a folder, and that of itself or a parent.
-    """
-
-    texts: Texts = field(default_factory=Texts)
-    numbers: Numbers = field(default_factory=_no_numbers)
-    rows: Numbers | None = None
-    above: Numbers | None = None
-
-    def passing(self, chosen: Sequence[str], count: int) -> Mask:
-        """Which of ``count`` rows have one of the texts; those in a folder, or in one below it."""
-        is_chosen = self.texts.among(chosen)
-        if self.above is not None:
-            below = self.above[is_chosen[self.above[:, 1]], 0]
-            is_chosen = np.zeros_like(is_chosen)
-            is_chosen[below] = True
-        has_chosen = is_chosen[self.numbers]
-        if self.rows is None:
-            return has_chosen
-        passing = np.zeros(count, dtype=np.bool_)
-        passing[self.rows[has_chosen]] = True
-        return passing
-
-    def facet(self, passing: Mask) -> tuple[FacetValue, ...]:
-        """The texts of the rows that pass, with counts; of folders, with all that lies below them."""
-        numbers = self.numbers[passing if self.rows is None else passing[self.rows]]
-        counts = np.bincount(numbers + 1, minlength=len(self.texts) + 1)[1:]
-        if self.above is not None:
-            in_folder, counts = counts, np.zeros_like(counts)
-            np.add.at(counts, self.above[:, 1], in_folder[self.above[:, 0]])
-        return facet({self.texts.texts[number]: int(counts[number]) for number in np.flatnonzero(counts)})
+    def facet(self, counts: NDArray[np.int64]) -> tuple[FacetValue, ...]:
+        """The texts that occur, by count and then by text."""
+        return facet({self.texts[number]: int(counts[number]) for number in np.flatnonzero(counts)})
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of the images of one state; arrays are by row, (r,)."""
+    """What is known of the images of one state; each array is by row, (r,), unless it says otherwise."""
 
     generation: int  # of the state
-    version: tuple[object, ...]  # as long as it is the same, rows are only added and removed
-    ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    label: Category = field(default_factory=lambda: Category(rows=_no_numbers()))
-    tag: Category = field(default_factory=lambda: Category(rows=_no_numbers()))
-    folder: Category = field(default_factory=lambda: Category(above=np.empty((0, 2), dtype=np.int32)))
-    format: Category = field(default_factory=Category)
-    camera: Category = field(default_factory=Category)
-    day: Numbers = field(default_factory=_no_numbers)  # in which it was taken, since 1970
-    year: Numbers = field(default_factory=_no_numbers)
-    width: Numbers = field(default_factory=_no_numbers)  # 0: not known
-    height: Numbers = field(default_factory=_no_numbers)
-    tags_file: tuple[object, ...] | None = None  # identifies the file of the tags, and the state
+    version: tuple[object, ...]  # while it is the same, rows only come and go
+    ids: NDArray[np.int64]
+    labels: Texts
+    label_of: Numbers  # (p, 2): row, number of a label; a row may have several
+    folders: Texts
+    below: Numbers  # (f, 2): number of a folder, number of the same or of one above it
+    folder: Numbers
+    formats: Texts
+    format: Numbers
+    cameras: Texts
+    camera: Numbers
+    day: Numbers  # in which it was taken, since 1970
+    year: Numbers
+    width: Numbers  # 0: not known
+    height: Numbers
+    tags: Texts = field(default_factory=Texts)
+    tag_of: Numbers = field(default_factory=lambda: np.empty((0, 2), dtype=np.int32))  # (t, 2): row, number of a tag
+    tags_file: tuple[object, ...] | None = None  # what the tags were read from, and for how many rows
     _passing: dict[Filter, Mask] = field(default_factory=dict)
     _facets: dict[Filter, Facets] = field(default_factory=dict)
 
     def passing(self, filter: Filter) -> Mask:
-        """(r,) which rows pass a filter; must not be changed."""
-        if filter.ids is not None:  # ids differ from query to query and may be many: not cached
+        """Which rows pass a filter; not to be changed."""
+        if filter.ids is not None:  # there are as many of these as questions, and they may be long: none is kept
             return self.passing(replace(filter, ids=None)) & np.isin(self.ids, np.array(filter.ids, dtype=np.int64))
         mask = self._passing.get(filter)
         if mask is None:
@@ -168,7 +137,7 @@ class Columns:
         return mask
 
     def facets(self, filter: Filter) -> Facets:
-        """The facets of the images that pass a filter."""
+        """What the images that pass a filter have, with counts."""
         facets = self._facets.get(filter)
         if facets is None:
             facets = self._counted(self._choices(filter))
@@ -179,10 +148,22 @@ class Columns:
     def _choices(self, filter: Filter) -> dict[str, Mask]:
         """Which rows pass each of the choices that a filter makes; those of a facet under its name."""
         choices: dict[str, Mask] = {}
-        for name in _CATEGORIES:
-            category: Category = getattr(self, name)
-            if chosen := getattr(filter, FIELDS[name]):
-                choices[name] = category.passing(chosen, len(self.ids))
+        if filter.labels:
+            chosen = self.labels.among(filter.labels)[self.label_of[:, 1]]
+            choices["label"] = np.zeros(len(self.ids), dtype=np.bool_)
+            choices["label"][self.label_of[chosen, 0]] = True
+        if filter.tags:
+            chosen = self.tags.among(filter.tags)[self.tag_of[:, 1]]
+            choices["tag"] = np.zeros(len(self.ids), dtype=np.bool_)
+            choices["tag"][self.tag_of[chosen, 0]] = True
+        if filter.folders:
+            chosen = np.zeros(len(self.folders) + 1, dtype=np.bool_)
+            chosen[self.below[self.folders.among(filter.folders)[self.below[:, 1]], 0]] = True
+            choices["folder"] = chosen[self.folder]
+        if filter.formats:
+            choices["format"] = self.formats.among(filter.formats)[self.format]
+        if filter.cameras:
+            choices["camera"] = self.cameras.among(filter.cameras)[self.camera]
         if filter.after is not None or filter.before is not None:
             first = _day(filter.after) if filter.after else _NO_DAY + 1
             last = _day(filter.before) if filter.before else np.iinfo(np.int32).max
@@ -204,15 +185,24 @@ class Columns:
                 np.logical_and, (mask for name, mask in choices.items() if name != facet), self.ids != NO_IMAGE
             )
 
+        labelled = self.label_of[others("label")[self.label_of[:, 0]], 1]
+        tagged = self.tag_of[others("tag")[self.tag_of[:, 0]], 1]
+        in_folder = self.folders.counted(self.folder[others("folder")])
+        in_or_below = np.zeros(len(self.folders), dtype=np.int64)
+        np.add.at(in_or_below, self.below[:, 1], in_folder[self.below[:, 0]])
         years = np.bincount(self.year[others("year")])
         return Facets(
-            **{name: getattr(self, name).facet(others(name)) for name in _CATEGORIES},
+            label=self.labels.facet(self.labels.counted(labelled)),
+            tag=self.tags.facet(self.tags.counted(tagged)),
+            folder=self.folders.facet(in_or_below),
+            format=self.formats.facet(self.formats.counted(self.format[others("format")])),
+            camera=self.cameras.facet(self.cameras.counted(self.camera[others("camera")])),
             year=facet({f"{year:04}": int(years[year]) for year in np.flatnonzero(years) if year != _NO_YEAR}),
         )
 
 
 def _keep(answers: dict[Filter, T], filter: Filter, answer: T, most: int) -> None:
-    """Cache an answer, at most ``most`` of them; other threads may do the same at any moment."""
+    """Keep an answer, and at most so many; other threads may do the same at any moment."""
     if len(answers) >= most:
         answers.clear()
     answers[filter] = answer
@@ -229,16 +219,16 @@ def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:
 
 
 def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
-    """The columns of a state; only new rows are read if rows were only added and removed since ``old``.
+    """The columns of a state; where no more than rows have come and gone since ``old``, only the new ones are read.
 
-    None if the catalog has changed, and with it rows of the state. IndexDamagedError.
+    None: the catalog has moved on, and rows that the state has are others now. IndexDamagedError.
     """
     with catalog.snapshot():
         if (catalog.need("edits"), catalog.need("features_file")) != (state.edits, state.features_file):
             return None
         version = (state.features_file, catalog.get("details"), state.roots)
         if old is None or old.version != version:
-            old = Columns(_NONE, version)
+            old = _empty(version)
         first, end = len(old.ids), len(state.ids)
         if first == end and first:
             return replace(old, generation=state.generation, ids=state.ids, _passing={}, _facets={})
@@ -255,26 +245,27 @@ def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
 
 
 def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
-    """With the tags in the folder of the index; without any if they cannot be used."""
+    """With the tags that lie in the folder of the index now; without any where they cannot be used."""
     file = (TAGS.identity(folder), known.generation)
     if known.tags_file == file:
         return known
-    tag = Category(rows=_no_numbers())
+    tags, tag_of = Texts(), known.tag_of[:0]
     try:
         kept = TAGS.load(folder)
         if kept is not None and kept.sheet.fingerprint == fingerprint:
+            tags = Texts(kept.sheet.names)
             rows, found = _rows_of(kept.arrays["ids"], known.ids)
-            numbers = kept.arrays["tags"][found].astype(np.int32)
-            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(kept.sheet.names):
+            tag_of = np.stack([rows, kept.arrays["tags"][found]], axis=1).astype(np.int32)
+            if len(tag_of) and not 0 <= tag_of[:, 1].min() <= tag_of[:, 1].max() < len(tags):
                 raise IndexDamagedError(f"{TAGS.path(folder)} has tags without a name. Delete it.")
-            tag = Category(Texts(kept.sheet.names), numbers, rows.astype(np.int32))
     except IndexDamagedError as error:
         _log.warning("%s", error)
-    return replace(known, tag=tag, tags_file=file, _passing={}, _facets={})
+        tags, tag_of = Texts(), known.tag_of[:0]
+    return replace(known, tags=tags, tag_of=tag_of, tags_file=file, _passing={}, _facets={})
 
 
 def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], Mask]:
-    """The rows of the wanted ids that exist, and which of the wanted those are."""
+    """The rows of those wanted ids that there are, and which of the wanted these are."""
     if not len(ids):
         return np.empty(0, dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(ids, kind="stable")
@@ -283,46 +274,57 @@ def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray
     return rows[found], found
 
 
+def _empty(version: tuple[object, ...]) -> Columns:
+    none, pairs = np.empty(0, dtype=np.int32), np.empty((0, 2), dtype=np.int32)
+    ids = np.empty(0, dtype=np.int64)
+    return Columns(
+        _NONE, version, ids, Texts(), pairs, Texts(), pairs, none, Texts(), none, Texts(), none, none, none, none, none
+    )  # fmt: skip
+
+
 def of_rows(
     generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
 ) -> Columns:
     """The columns of all rows, as ``Tables.what_is_filtered`` and ``labelled_rows`` give them."""
-    return _grown(Columns(generation, ()), ids, roots, iter(rows), iter(labels))
+    return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))
 
 
 def _grown(
     old: Columns, ids: NDArray[np.int64], roots: Roots, rows: Iterator[tuple[Any, ...]], labelled: Iterator[Label]
 ) -> Columns:
-    """The columns with new rows added; ``ids`` are of all rows, the rest of the new ones."""
-    folders = _Folders(old.folder, roots)
-    formats, cameras, labels = (Texts(each.texts.texts) for each in (old.format, old.camera, old.label))
-    end = len(ids)
-    folder, format_, camera = (_longer(each.numbers, end, _NONE) for each in (old.folder, old.format, old.camera))
-    day, width, height = _longer(old.day, end, _NO_DAY), _longer(old.width, end, 0), _longer(old.height, end, 0)
-    for row, root, path, widths, heights, names, taken, models, mtimes in _columns_of(rows):
+    """With the rows that have been added: ``ids`` of all rows, the rest of the new ones only."""
+    first, end = len(old.ids), len(ids)
+    folders, formats, cameras = _Folders(old, roots), Texts(old.formats.texts), Texts(old.cameras.texts)
+    folder, format_, camera = (np.full(end, _NONE, dtype=np.int32) for _ in range(3))
+    day, width, height = (np.full(end, value, dtype=np.int32) for value in (_NO_DAY, 0, 0))
+    kept = (old.folder, old.format, old.camera, old.day, old.width, old.height)
+    for new, values in zip((folder, format_, camera, day, width, height), kept, strict=True):
+        new[:first] = values
+    for some in _some(rows):
+        row, root, path, widths, heights, names, taken, models, mtimes = some
         at = np.array(row, dtype=np.int64)
         folder[at] = [folders.number(*place) for place in zip(root, path, strict=True)]
         format_[at] = [formats.number(name and name.upper()) for name in names]
         camera[at] = [cameras.number(model) for model in models]
         width[at], height[at] = ([side or 0 for side in sides] for sides in (widths, heights))
         day[at] = _days(taken, mtimes)
-    pairs = [np.empty((0, 2), dtype=np.int32)]  # a row, and the number of a label of it
-    for row, names in _columns_of(labelled):
-        pairs.append(np.array([row, [labels.number(name) for name in names]], dtype=np.int32).T)
-    label_rows, label_numbers = _distinct(np.concatenate(pairs)).T
-    assert old.label.rows is not None
+    labels = Texts(old.labels.texts)
+    label_of = [
+        np.array([some[0], [labels.number(label) for label in some[1]]], dtype=np.int32).T for some in _some(labelled)
+    ]
     return Columns(
         generation=old.generation,
         version=old.version,
         ids=ids,
-        label=Category(
-            labels,
-            np.concatenate([old.label.numbers, label_numbers]),
-            np.concatenate([old.label.rows, label_rows]),
-        ),
-        folder=Category(folders.texts, folder, above=np.array(folders.above, dtype=np.int32).reshape(-1, 2)),
-        format=Category(formats, format_),
-        camera=Category(cameras, camera),
+        labels=labels,
+        label_of=np.concatenate([old.label_of, _distinct(np.concatenate([old.label_of[:0], *label_of]))]),
+        folders=folders.texts,
+        below=np.concatenate([old.below, np.array(folders.below, dtype=np.int32).reshape(-1, 2)]),
+        folder=folder,
+        formats=formats,
+        format=format_,
+        cameras=cameras,
+        camera=camera,
         day=day,
         year=_years(day),
         width=width,
@@ -330,31 +332,25 @@ def _grown(
     )
 
 
-def _longer(numbers: Numbers, count: int, missing: int) -> Numbers:
-    """With as many entries as that."""
-    return np.concatenate([numbers, np.full(count - len(numbers), missing, dtype=np.int32)])
-
-
-def _columns_of(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Rows -> columns, for some rows at a time."""
+def _some(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """Rows -> columns, of some rows at a time."""
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         yield tuple(zip(*some, strict=True))
 
 
 def _distinct(pairs: Numbers) -> Numbers:
-    """(p, 2): each pair of a row and a label once; a label file may name one twice."""
+    """(p, 2): each pair of a row and a label once; label files may name one twice."""
     _, first = np.unique(pairs.astype(np.int64) @ np.array([2**31, 1]), return_index=True)
     distinct: Numbers = pairs[first[pairs[first, 1] != _NONE]]
     return distinct
 
 
 class _Folders:
-    """The folders of images, as their paths are shown, and the parents of these."""
+    """The folders of images, as their paths are shown, and those above them."""
 
-    def __init__(self, old: Category, roots: Roots) -> None:
-        assert old.above is not None
-        self.texts = Texts(old.texts.texts)
-        self.above: list[tuple[int, int]] = [*map(tuple, old.above.tolist())]
+    def __init__(self, old: Columns, roots: Roots) -> None:
+        self.texts = Texts(old.folders.texts)
+        self.below: list[tuple[int, int]] = []  # what has been added: see Columns
         self._roots = roots
         self._numbers: dict[tuple[int | None, bytes], int] = {}
 
@@ -372,7 +368,7 @@ class _Folders:
             known = len(self.texts)
             numbers.append(self.texts.number(folder[:end]))
             if numbers[-1] == known:
-                self.above += [(known, above) for above in numbers]
+                self.below += [(known, above) for above in numbers]
         return numbers[-1]
 
 

@@ -1,4 +1,4 @@
-"""An index at one moment, as a reader holds it: it never changes, and is replaced when the writer has committed."""
+"""What a reader holds of an index at one moment: it never changes, and is replaced when the writer has committed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class State:
         UnknownNameError.
         """
         key = (metric or self.metric, first)
-        if key not in self._searchers:  # if two threads make one, either will do
+        if key not in self._searchers:  # two threads may both make one: either will do
             positions = np.arange(first, len(self.ids)) if first else None
             self._searchers[key] = Searcher(
                 key[0], self.rows[first:], self.squared_norms[first:], self.ids[first:], positions
@@ -74,9 +74,9 @@ class State:
 
 
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
-    """The state by the catalog; if ``old`` has the same matrix, only new and removed rows are read.
+    """The state as the catalog has it; of the matrix that ``old`` has, only new rows are read, and what has gone.
 
-    ``folders`` maps the recorded image folders (path, name) to their present places. IndexDamagedError.
+    ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
     """
     with catalog.snapshot():
         edits, file = catalog.need("edits"), catalog.need("features_file")
@@ -119,7 +119,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
 
 
 def _rows_gone(catalog: Catalog, old: State) -> list[int]:
-    """The rows of ``old`` that have been removed; a row never gets another image."""
+    """The rows that counted in ``old`` and do no more; a row of a matrix never gets another image."""
     live = old.live
     counts = np.bincount(live // _BLOCK, minlength=-(-len(old.ids) // _BLOCK))
     for block, count in catalog.count_by_rows(len(old.ids), _BLOCK):
@@ -132,7 +132,7 @@ def _rows_gone(catalog: Catalog, old: State) -> list[int]:
 
 
 def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) -> dict[int, tuple[Path, str]]:
-    """The place of each image folder, and its name if there are several."""
+    """Where each image folder is, and the name that distinguishes it where there are several."""
     several = len(roots) > 1
     folders = {}
     for id_, (path, name) in roots.items():
