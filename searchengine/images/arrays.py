@@ -1,4 +1,4 @@
-"""Pictures whose samples NumPy reads, where Pillow cannot: unusual TIFF, BMP, Netpbm and PNG."""
+"""Pictures that Pillow cannot read, and NumPy does: unusual TIFF, BMP, Netpbm and PNG files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from searchengine.images.rgb import swaps_sides, upright
 
 
 class ArrayFile(ImageFile.ImageFile):
-    """Like a file of Pillow's: its size is known, and its pixels are read when it is loaded.
+    """Like an image file of Pillow: its size is known at once, and its pixels are read when it is loaded.
 
-    ``read`` gives (h, w, 1 to 4) samples of any type, of grey or RGB, with or without alpha, and the one that is white;
-    None leaves that to ``depth.image_of``.
+    ``read`` gives (h, w, 1 to 4) samples of any type, grey or RGB, with or without alpha, and the value of white; None
+    leaves that to ``depth.image_of``.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class ArrayFile(ImageFile.ImageFile):
 # -- TIFF -------------------------------------------------------------------------------------------------------------
 
 _COMPLEX = "c"
-_GREYS = 1  # photometric interpretation; 0: white is zero
+_BLACK_IS_ZERO, _WHITE_IS_ZERO = 1, 0  # photometric interpretations of grey
 
 
 def tiff(data: bytes, description: str, orientation: int) -> ArrayFile:
-    """The first page of a TIFF of any numbers and bands: of more than four bands the first three are red to blue.
+    """The first page of a TIFF with any kind of samples; of more than four bands, the first three are RGB.
 
     Needs the package tifffile, and for most kinds of compression imagecodecs.
     """
@@ -77,9 +77,9 @@ def tiff(data: bytes, description: str, orientation: int) -> ArrayFile:
             samples = np.moveaxis(samples, 0, -1)
         samples = samples.reshape(height, width, -1)
         bands = samples.shape[2]
-        if page.photometric in (0, _GREYS) and bands == 2 and not page.extrasamples:
+        if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and bands == 2 and not page.extrasamples:
             bands = 1
-        if page.photometric == 0 and samples.dtype.kind == "u":
+        if page.photometric == _WHITE_IS_ZERO and samples.dtype.kind == "u":
             samples = np.iinfo(samples.dtype).max - samples
         return samples[..., : bands if bands <= 2 else 3], None
 
@@ -93,7 +93,7 @@ _PAM_HEADER = re.compile(rb"P7\s.*?ENDHDR[^\n]*\n", re.DOTALL)
 
 
 def netpbm(data: bytes) -> ArrayFile | None:
-    """None where Pillow reads it as well."""
+    """A file that Pillow does not read well; None for others."""
     if data.startswith(b"P7"):
         return _pam(data)
     header, at = [], 0
@@ -135,7 +135,7 @@ def _samples(
     *,
     upside_down: bool = False,
 ) -> ArrayFile:
-    """(width, height, bands) samples in a row; where they may use all 16 bits, white is chosen by the samples."""
+    """Samples in a row, of a shape (width, height, bands); if they may use all 16 bits, white is chosen by them."""
     width, height, bands = shape
     if min(shape) < 1:
         raise ValueError("its header makes no sense")
@@ -154,7 +154,7 @@ _BIT_FIELDS, _ALPHA_BIT_FIELDS = 3, 6
 
 
 def bmp(data: bytes) -> ArrayFile | None:
-    """A BMP of 16 or 32 bits that says which of them are red, green and blue; None where there are none."""
+    """A BMP of 16 or 32 bits with masks for red, green and blue; None for others."""
 
     def number(at: int, size: int = 4, *, signed: bool = False) -> int:
         return int.from_bytes(data[at : at + size], "little", signed=signed)
@@ -187,7 +187,7 @@ def _under_mask(values: NDArray[Any], mask: int) -> NDArray[np.uint8]:
 
 
 def grey_and_alpha(file: ImageFile.ImageFile) -> ArrayFile:
-    """A PNG of which Pillow would keep the high bytes: read as one of four bytes a pixel."""
+    """A PNG of which Pillow would keep only the high bytes; it is read as four bytes a pixel."""
     file._mode = "RGBA"
     file.tile = [tile._replace(args="RGBA") for tile in file.tile]
 

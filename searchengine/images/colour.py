@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 
 _PROFILE_BYTES = 4 * 2**20  # those of printing presses have 3 MB
-_ALIKE = 4  # steps of 255: no one sees such a difference, and the pixels stay as they are
+_ALIKE = 4  # steps of 255: a difference that nobody sees, so the pixels are left unchanged
 _SPACES = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}
 _INTENT = ImageCms.Intent.PERCEPTUAL  # as in browsers; of a profile without tables it is relative colorimetric
 
 
 def profile_of(image: Image.Image, mode: str) -> bytes | None:
-    """The embedded profile of an image if it is one for ``mode``, "L", "RGB" or "CMYK", and changes its colours."""
+    """The embedded profile of an image, if it is for ``mode``, "L", "RGB" or "CMYK", and changes its colours."""
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or profile[16:20] != _SPACES[mode] or len(profile) > _PROFILE_BYTES:
         return None
@@ -31,9 +31,9 @@ def profile_of(image: Image.Image, mode: str) -> bytes | None:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An image by its profile -> sRGB: of mode L, RGB or CMYK -> RGB, of mode LA -> LA.
+    """Convert an image from its profile to sRGB: L, RGB or CMYK -> RGB, LA -> LA.
 
-    Without a profile, it is returned as it is.
+    Without a profile, it is returned unchanged.
     """
     transform = None if profile is None else _transform(profile, image.mode.removesuffix("A"))
     if transform is None:
@@ -45,7 +45,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _without_black(image: Image.Image) -> Image.Image:
-    """CMYK whose black is mixed from the other inks before the profile is asked, as browsers do it."""
+    """CMYK with black mixed from the other inks, as browsers do before they apply a profile."""
     *inks, black = image.split()
     mixed = [ImageChops.screen(ink, black) for ink in inks]
     return Image.merge("CMYK", (*mixed, Image.new("L", image.size)))
@@ -53,7 +53,7 @@ def _without_black(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """None of a profile that is broken, or that hardly differs from sRGB."""
+    """None for a profile that is broken or hardly differs from sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         # of version 2: into one of version 4, littlecms deepens black by itself, and browsers do not

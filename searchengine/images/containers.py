@@ -1,4 +1,4 @@
-"""Files that hold several pictures, each a file of its own: icons and camera raw files. The largest is meant."""
+"""Files that contain several picture files: icons and camera raw files. The largest is taken."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from searchengine.images.formats import sniff
 
 _CANDIDATES = 1000  # looked at in a file
 _SEGMENTS = 200  # before the header of a JPEG
-_LARGE = 512  # pixels of the longer side from which a preview stands for the photo, as does a third of the photo's
+_LARGE = 512  # pixels of the longer side from which a preview is taken for the photo, or a third of the photo's
 _LARGER_THAN_A_THUMBNAIL = 321
 _MASK_BYTES = 2**20  # of an icon: more than any has
 
 
 def largest_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
-    """Where the largest JPEG in a camera raw file begins, and its (width, height); (0, 0) if there is none."""
+    """The offset of the largest JPEG in a camera raw file, and its (width, height); (0, 0) if there is none."""
     return max(_jpegs(data), key=lambda jpeg: jpeg[1], default=(0, (0, 0)))
 
 
 def is_thumbnail(size: tuple[int, int], raw_side: int) -> bool:
-    """Whether a preview is too small to stand for the photo, which has ``raw_side`` pixels in a row (0: unknown)."""
+    """Whether a preview is too small to be taken for the photo, whose longer side is ``raw_side`` (0: unknown)."""
     return max(size) < (min(_LARGE, raw_side / 3) if raw_side else _LARGER_THAN_A_THUMBNAIL)
 
 
 def _jpegs(data: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Where each JPEG begins, and its size."""
+    """The offset and the size of each JPEG."""
     start = -1
     for _ in range(_CANDIDATES):
         start = data.find(b"\xff\xd8\xff", start + 1)
@@ -40,7 +40,7 @@ def _jpegs(data: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
 
 
 def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
-    """(width, height), None of a lossless one, which holds the raw data themselves, and of what is no JPEG."""
+    """(width, height); None for a lossless JPEG, which holds the raw data, and for anything else."""
     at = start + 2
     for _ in range(_SEGMENTS):
         marker, kind, length = data[at : at + 1], data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -56,10 +56,10 @@ def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
 
 
 def picture_in_ico(data: bytes) -> bytes:
-    """The largest picture of a Windows icon or cursor, of several that are equally large the one of most colours.
+    """The largest picture of a Windows icon or cursor; of equally large ones, that with the most colours.
 
-    Either a PNG or an icon with that picture alone. Its bits a pixel are those of its bitmap: a cursor tells where it
-    points instead, and some icons tell nothing.
+    The result is a PNG, or an icon with only that picture. The bits per pixel are those of its bitmap, because the list
+    of a cursor has the hot spot instead, and some icons have nothing.
     """
 
     def bits(entry: bytes) -> int:
@@ -81,9 +81,9 @@ def picture_in_ico(data: bytes) -> bytes:
 
 
 def _with_masks(bitmap: bytes) -> bytes:
-    """The bitmap of an icon with all of the mask behind its pixels; of 32 bits without alpha, with that of the mask.
+    """The bitmap of an icon with a complete mask; one of 32 bits without alpha takes that of the mask.
 
-    What is missing of the mask is opaque.
+    The missing part of a mask is opaque.
     """
     header, width, height, _, bits = struct.unpack("<IiiHH", bitmap[:16].ljust(16, b"\0"))
     height = abs(height) // 2  # it counts the mask too
@@ -104,7 +104,7 @@ def _with_masks(bitmap: bytes) -> bytes:
 
 
 def picture_in_icns(data: bytes) -> bytes | None:
-    """The largest PNG or JPEG 2000 of a macOS icon; None if it has only pictures in the formats of old."""
+    """The largest PNG or JPEG 2000 in a macOS icon; None if all its pictures are in older formats."""
     pictures = []
     at, entries = 8, 0
     while at + 8 <= len(data):

@@ -1,4 +1,4 @@
-"""Samples of more than 8 bits -> 8 bits. Files seldom say which value is white, so that is chosen by the data."""
+"""Samples of more than 8 bits -> 8 bits. Few files say which value is white, so it is chosen by the data."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image, ImageFile
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO, _GDAL_NODATA = 258, 262, 0, 42113
 
 _MOST = 0.9
-_NEARLY_ALL = 0.999  # of the values are no lighter than white: a hot pixel says nothing about the picture
+_NEARLY_ALL = 0.999  # of the values are not above white: a hot pixel says nothing about the picture
 _LOOKED_AT = 2**20  # pixels, spread evenly
-_STRIP_PIXELS = 2**20  # converted at a time: several numbers for each pixel of a large image would not fit
+_STRIP_PIXELS = 2**20  # converted at a time: float64 copies of a large image would not fit into memory
 _WHOLE_WHITES = [2.0**bits - 1 for bits in range(8, 17)]  # of 8 to 16 bits
 
 
@@ -56,19 +56,19 @@ def grey_of_8_bits(image: Image.Image) -> Image.Image:
 
 
 def white_of(values: NDArray[np.uint16]) -> float:
-    """The first of 255, 511, ..., 65535 that hardly any of the values exceeds."""
+    """The first of 255, 511, ..., 65535 that hardly any value exceeds."""
     bright = _order(values, _NEARLY_ALL)
     return next(white for white in _WHOLE_WHITES if bright <= white)
 
 
 def scaled(values: NDArray[np.uint16], white: float) -> NDArray[np.uint8]:
-    """uint16 -> uint8, rounded; ``white`` and what is beyond it become 255."""
+    """uint16 -> uint8, rounded; ``white`` and larger values become 255."""
     return _scale(int(white))[values]
 
 
 @cache
 def _scale(white: int) -> NDArray[np.uint8]:
-    """(65536,) uint8: what each value becomes."""
+    """(65536,) uint8: the result for each value."""
     wide = np.minimum(np.arange(2**16), white)
     return ((wide * 255 + white // 2) // white).astype(np.uint8)
 
@@ -96,7 +96,7 @@ def image_of(samples: NDArray[Any], white: float | None = None) -> Image.Image:
 
 
 def _white_of_array(samples: NDArray[Any]) -> tuple[float, float]:
-    """The numbers of (h, w, bands) samples that become black and white."""
+    """The values of (h, w, bands) samples that become black and white."""
     if samples.dtype == np.uint8:
         return 0.0, 255.0
     floats, finite = samples.dtype.kind == "f", samples[np.isfinite(samples)]
@@ -108,7 +108,7 @@ def _white_of_array(samples: NDArray[Any]) -> tuple[float, float]:
 
 
 def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
-    """The numbers of an image of mode I or F that become black and white."""
+    """The values of an image of mode I or F that become black and white."""
     low, high = np.inf, -np.inf
     for _, strip in strips(image):
         finite = _finite(_numbers(np.asarray(strip), nodata))
@@ -118,7 +118,7 @@ def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
 
 
 def _black_and_white(low: float, high: float, sample: NDArray[Any], *, floats: bool) -> tuple[float, float]:
-    """By the least and the greatest number, and a sample of all."""
+    """The same, by the least and the greatest value, and a sample of all values."""
     if low > high:
         return 0.0, 1.0
     whites = [1.0, *_WHOLE_WHITES] if floats else _WHOLE_WHITES
@@ -129,7 +129,7 @@ def _black_and_white(low: float, high: float, sample: NDArray[Any], *, floats: b
 
 
 def _numbers(values: NDArray[Any], nodata: float) -> NDArray[np.float64]:
-    """Fresh float64, NaN where nothing was measured."""
+    """A float64 copy; NaN where nothing was measured."""
     numbers = values.astype(np.float64)
     numbers[numbers == nodata] = np.nan
     return numbers
@@ -140,7 +140,7 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
-    """Numbers of any range -> uint8: ``low`` becomes 0 and ``high`` 255."""
+    """Values of any range -> uint8: ``low`` becomes 0 and ``high`` 255."""
     numbers = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
     grey: NDArray[np.uint8] = np.rint((numbers - low) * 255 / (high - low or 1.0)).astype(np.uint8)
     return grey
@@ -158,7 +158,7 @@ def _sample(image: Image.Image) -> NDArray[Any]:
 
 
 def _order(values: NDArray[np.generic], share: float) -> float:
-    """The least value that is no less than that share of the values."""
+    """A quantile: the least value that is not below that share of the values."""
     flat = values.ravel()
     rank = min(flat.size - 1, int(np.ceil(share * flat.size)))
     return float(np.partition(flat, rank)[rank])
@@ -173,7 +173,7 @@ def _nodata(tags: object) -> float:
 
 # -- colour of 16 bits ------------------------------------------------------------------------------------------------
 #
-# Pillow keeps the high byte of each sample. Told that the samples are of the other byte order, it keeps the low one.
+# Pillow keeps the high byte of each sample; with the other byte order in the raw mode, it keeps the low one.
 
 _OTHER_BYTE = {
     "RGB;16B": "RGB;16L",
@@ -193,7 +193,7 @@ def has_16_bit_colour(file: ImageFile.ImageFile) -> bool:
 
 
 def needs_low_bytes(high: Image.Image) -> bool:
-    """Whether the high bytes of a loaded image do not show all: they are dark, or a colour counts as transparent."""
+    """Whether the high bytes of a loaded image are not enough: they are dark, or a colour counts as transparent."""
     counts = np.array(high.histogram()[: 3 * 256]).reshape(3, 256).sum(axis=0)
     return isinstance(high.info.get("transparency"), tuple) or bool(
         counts[128:].sum() <= (1 - _NEARLY_ALL) * counts.sum()

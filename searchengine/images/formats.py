@@ -1,4 +1,4 @@
-"""The format of a file, recognised by its content; file names are not trusted."""
+"""The format of a file, by its content; file names are not trusted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ NO_PREVIEW = "This is a camera raw file without a large preview, which cannot be
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What is to be known of a format; the function that opens its files stands in ``opening.OPENERS``.
+    """An image format; the function that opens its files is in ``opening.OPENERS``.
 
-    ``start`` is a pattern that its files begin with; ``brands`` are those of its files that are ISO media, one of which
-    is enough. ``media_type`` is that of files that are sent to browsers as they are: most browsers show them.
+    ``start`` is a pattern that its files begin with; ``brands`` are those of ISO media files, one of which is enough.
+    ``media_type`` is set if most browsers show the format, so that files are sent unchanged.
     """
 
     title: str  # for people
@@ -22,8 +22,8 @@ class Format:
     brands: frozenset[bytes] = frozenset()
     media_type: str | None = None
     is_animated: bool = False  # may have several frames, of which the first with content is taken
-    is_turned_by_exif: bool = False  # as browsers do it; others are turned in a way of their own, by their decoders
-    has_false_alpha: bool = False  # what is transparent everywhere has no alpha in fact
+    is_turned_by_exif: bool = False  # as in browsers; other formats are turned by their decoders
+    has_false_alpha: bool = False  # a picture that is transparent everywhere has no alpha in fact
 
 
 # By name; the first that fits counts.
@@ -33,10 +33,10 @@ FORMATS = {
     "PNG": Format("PNG", rb"\x89PNG\r\n\x1a\n", media_type="image/png", is_animated=True, is_turned_by_exif=True),
     "WEBP": Format("WebP", rb"RIFF....WEBP", media_type="image/webp", is_animated=True),
     "GIF": Format("GIF", rb"GIF8[79]a", media_type="image/gif", is_animated=True),
-    # Browsers show nothing of one that says it is transparent everywhere, and every viewer shows the picture. Two
-    # letters are too few to trust, for a text may begin with "BM": the size of the header stands at byte 14.
+    # Browsers show nothing of one that is transparent everywhere, but every viewer shows the picture. A text may begin
+    # with "BM" too, so the size of the header, at byte 14, is checked as well.
     "BMP": Format("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", has_false_alpha=True),
-    # And those camera raw files that are TIFF inside: NEF, CR2, ARW, DNG, PEF, ...; and BigTIFF.
+    # Including BigTIFF, and camera raw files that are TIFF inside: NEF, CR2, ARW, DNG, PEF, ...
     "TIFF": Format("TIFF", rb"II[*+]\0|MM\0[*+]"),
     "RAW": Format(
         "camera raw", rb"FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR", frozenset({b"crx "})

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> Pillow's image of it, of which only the header has been read: how each format is opened."""
+"""Opens each format: bytes of an image file -> an image of Pillow, of which only the header has been read."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def open_image(data: bytes, format_: str) -> ImageFile.ImageFile:
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """Without Pillow's parsing of all EXIF data for the dots per inch, which is not used here."""
+    """Skips the parsing of all EXIF data for the resolution, which is not needed here."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 class _WebPFile(WebPImagePlugin.WebPImageFile):
-    """Lets go of libwebp's decoder, which holds the canvas twice, before Pillow makes a copy of its own."""
+    """Releases the decoder of libwebp, which holds the canvas twice, before Pillow makes its own copy."""
 
     _decoder: Any
 
@@ -56,7 +56,7 @@ class _WebPFile(WebPImagePlugin.WebPImageFile):
 
 
 class _GifFile(GifImagePlugin.GifImageFile):
-    """Transparent where its first frame does not reach, as in browsers; Pillow takes the palette's first colour."""
+    """Transparent outside the first frame, as in browsers; Pillow fills with the first colour of the palette."""
 
     def load_end(self) -> None:
         super().load_end()
@@ -96,7 +96,7 @@ def _avif_file(data: bytes) -> ImageFile.ImageFile:
     try:
         return AvifImagePlugin.AvifImageFile(io.BytesIO(data))
     except ValueError:
-        # libavif rejects an image for a broken EXIF block. Under another name the block is ignored.
+        # libavif rejects an image with a broken EXIF block; under another name the block is ignored.
         if b"Exif" not in data:
             raise
         return AvifImagePlugin.AvifImageFile(io.BytesIO(data.replace(b"Exif", b"skip")))
@@ -132,7 +132,7 @@ def _tiff(data: bytes) -> ImageFile.ImageFile:
     pages = tiff.pages(data)
     page = tiff.main_page(pages) if pages else None
     if page is None or not page.area:
-        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # which says what is wrong
+        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # which raises what is wrong
     if tiff.is_raw(data, pages):
         side, preview = max(max(each.size) for each in pages), tiff.preview(pages)
         if preview is None or preview.size < containers.largest_jpeg(data)[1]:

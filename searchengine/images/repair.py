@@ -1,6 +1,6 @@
-"""Files that browsers show although they bend or break their format's rules -> files that Pillow reads.
+"""Repairs files that browsers show although they violate their format, so that Pillow reads them.
 
-Tried only where a file could not be read as it is.
+Tried only if a file could not be read.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import GifImagePlugin, Image, ImageChops, JpegImagePlugin
 
-_LOST = 0.05  # the share of a picture that may be missing at its end
+_LOST = 0.05  # the share of a picture that may be missing, at its end
 _DIFFERENT = 24  # steps of 255 by which a pixel must differ to be called another
 _PROFILE_BYTES = 2**20  # Pillow reads no larger one
 _END_OF_IMAGE = b"\xff\xd9"
 
 
 def repaired(data: bytes, format_: str, max_pixels: int, *, pixels: bool) -> bytes | None:
-    """A file that holds the same picture, or nearly all of it, in regular form; None if it cannot be had.
+    """A valid file with the same picture, or nearly all of it; None if that is impossible.
 
-    ``pixels``: whether it is these that could not be read, and not what stands before them.
+    ``pixels``: the pixels could not be read, and not what comes before them.
     """
     if format_ == "PNG":
         return _png(data, max_pixels, pixels=pixels)
@@ -42,7 +42,7 @@ _NO_MARKER = re.compile(rb"\xff(?![\0\xd0-\xd7])")  # amid pixels: neither a byt
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    """With an end. Decoders make up what is missing: what depends on how it is made up is not in the file."""
+    """With an end. Decoders make up what is missing; pixels that depend on what follows are not in the file."""
     end = data.rfind(_END_OF_IMAGE)
     start = data.find(b"\xff\xda")
     if b"\xff\xc0" in data[:start] and start < end and data.count(b"\xff\xda", start, end) == 1:
@@ -60,7 +60,7 @@ def _jpeg(data: bytes) -> bytes | None:
 
 
 def _noise(data: bytes) -> bytes:
-    """Bytes that a JPEG might go on with, enough for half as much again; with restarts, if it has some."""
+    """Bytes that could continue a JPEG, for half of its length; with restart markers if it has some."""
     noise = bytes(7 + 37 * i % 241 for i in range(241)) * 8  # no 255 among them
     restarts = [bytes([0xFF, 0xD0 + i]) for i in range(8)]
     last = max(range(8), key=lambda i: data.rfind(restarts[i]))
@@ -71,7 +71,7 @@ def _noise(data: bytes) -> bytes:
 
 
 def _is_in_last_scan(data: bytes) -> bool:
-    """Whether a progressive JPEG ends in the scan that adds the last bits of the last coefficients."""
+    """Whether a progressive JPEG ends within the scan with the last bits of the last coefficients."""
     to_come = set()
     for start in _positions(data, b"\xff\xc2"):
         to_come = {(data[at], end) for at in range(start + 10, start + 10 + 3 * data[start + 9], 3) for end in (0, 63)}
@@ -100,7 +100,7 @@ def _small_jpeg(data: bytes) -> Image.Image:
 # -- PNG: chunks that do not matter, and a missing end ----------------------------------------------------------------
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What bears on the pixels, if it is intact. All else is dropped: texts, times, resolutions, thumbnails.
+# What affects the pixels, kept if it is intact. Others are dropped: texts, times, resolutions, thumbnails.
 _OPTIONAL = {b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
 _TRANSPARENT_BYTES = {b"\0": 2, b"\2": 6}  # of grey and RGB
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -157,7 +157,7 @@ def _is_usable(kind: bytes, body: bytes, header: bytes) -> bool:
 
 
 def _filled(header: bytes, compressed: bytes, max_pixels: int) -> bytes | None:
-    """The pixels of a PNG with the right checksum; of one that is cut short, the last row repeated to its end."""
+    """The pixels of a PNG with the right checksum; if it is cut short, the last row is repeated to the end."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if kind not in _CHANNELS or width * height > max_pixels:
         return None
@@ -186,7 +186,7 @@ _RLE8, _RLE4 = 1, 2
 
 
 def _bmp(data: bytes) -> bytes | None:
-    """With the first colour in place of what is missing; the rows of most begin at the bottom."""
+    """With zeros, the first colour, for the missing pixels; in most files the first row is at the bottom."""
     start = int.from_bytes(data[10:14], "little")
     width, height, bits, compression = struct.unpack("<ii2xHI", data[18:34].ljust(16, b"\0"))
     if compression in (_RLE8, _RLE4):
@@ -197,7 +197,7 @@ def _bmp(data: bytes) -> bytes | None:
 
 
 def _run_lengths(data: bytes, start: int, width: int, height: int, *, nibbles: bool) -> bytes | None:
-    """The same for a BMP of run lengths; one that says where it ends may leave out as much as it likes."""
+    """The same for a run-length encoded BMP; one with an end marker may leave out any number of pixels."""
     at, y, ended = start, 0, False
     while y < height and at + 1 < len(data):
         count, code = data[at : at + 2]
@@ -227,7 +227,7 @@ def _run_lengths(data: bytes, start: int, width: int, height: int, *, nibbles: b
 
 
 def _gif(data: bytes) -> bytes | None:
-    """With the first colour of the palette in place of what is missing: a code of zeros, however many bits it has."""
+    """With the first colour of the palette for the missing pixels: its code is zero, with any number of bits."""
     tile = GifImagePlugin.GifImageFile(io.BytesIO(data)).tile[0]
     left, top, right, bottom = tile.extents or (0, 0, 0, 0)
     block = at = tile.offset  # blocks of data, each behind its length; an empty one is the last

@@ -21,10 +21,10 @@ _PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 @dataclass(frozen=True, slots=True)
 class Resizing:
-    """How a picture is brought to the size that a network takes, and to its proportions.
+    """How a picture is brought to the size and the proportions that a network takes.
 
-    ``crop`` cuts off what exceeds the proportions, on both sides alike; else the picture is distorted. Without
-    ``antialias`` a large picture is not smoothed before it is sampled, as some models were published.
+    ``crop`` cuts both sides to the proportions; otherwise the picture is distorted. Without ``antialias`` a large
+    picture is not smoothed before it is sampled, as for some published models.
     """
 
     filter: Filter = "bicubic"
@@ -61,7 +61,7 @@ def resize(
 
 
 def resized(image: Image.Image, size: tuple[int, int], part: Part | None, how: Resizing = WHOLE) -> Image.Image:
-    """As ``resize``; QueryError where the part is less than a pixel."""
+    """As ``resize``; QueryError if the part is less than a pixel."""
     box: Box = (0, 0, image.width, image.height)
     if part is not None:
         left, top, width, height = part
@@ -78,7 +78,7 @@ def resized(image: Image.Image, size: tuple[int, int], part: Part | None, how: R
 
 
 def _middle(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """That of a box in the proportions of (height, width), in whole pixels, as Keras's ``Resizing`` takes it."""
+    """The middle of a box in the proportions of (height, width), in whole pixels, as in ``keras.layers.Resizing``."""
     left, top, right, bottom = map(round, box)
     width, height = right - left, bottom - top
     crop_width = max(1, min(width, int(height * size[1] / size[0])))
@@ -137,7 +137,7 @@ def within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An image for people to look at, of a smaller (width, height)."""
+    """A smaller copy, (width, height), for people."""
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 

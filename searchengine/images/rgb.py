@@ -14,7 +14,7 @@ _MOSTLY = 0.95
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image to mode RGB; an RGB image is returned as it is.
+    """Convert a loaded image to mode RGB; an RGB image is returned unchanged.
 
     Transparent parts are laid over white, or over black where nearly all that is not transparent is light: white line
     art would be lost on white. Grey with more than 8 bits is scaled, not clipped. Inks (CMYK) are multiplied.
@@ -29,7 +29,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_a_page(image: Image.Image) -> Image.Image:
-    """Lay an image with transparent parts over the colour on which it is seen -> RGB."""
+    """Lay an image with transparent parts over white or black -> RGB."""
     ground, result = _ground(image), Image.new("RGB", image.size)
     for top, strip in strips(image):
         page = Image.new("RGBA", strip.size, ground)
@@ -38,7 +38,7 @@ def _on_a_page(image: Image.Image) -> Image.Image:
 
 
 def _ground(image: Image.Image) -> str:
-    """The colour of the page on which a person would see what an image with transparent parts shows."""
+    """The background on which a person sees an image with transparent parts."""
     opaque, lumas = True, np.zeros(256, dtype=np.int64)
     for _, strip in strips(image):
         layer = strip.convert("RGBA")
@@ -71,7 +71,7 @@ _TO_UPRIGHT = {
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn an image to how it was seen through the viewfinder; one that is upright is returned as it is."""
+    """Turn an image as it was seen through the viewfinder; an upright one is returned unchanged."""
     method = _TO_UPRIGHT.get(orientation)
     return image if method is None else image.transpose(method)
 
@@ -119,7 +119,7 @@ def frame_with_content(file: ImageFile.ImageFile) -> Image.Image:
 
 
 def _load_what_there_is(file: ImageFile.ImageFile) -> None:
-    """Load a frame that may be cut short: it is the first that shows something."""
+    """Load a frame, even if it is cut short."""
     ImageFile.LOAD_TRUNCATED_IMAGES = is_worker()  # a process with one thread that decodes
     try:
         file.load()
@@ -128,7 +128,7 @@ def _load_what_there_is(file: ImageFile.ImageFile) -> None:
 
 
 def _pass_over_default_image(file: ImageFile.ImageFile) -> None:
-    """Go to the first frame of a loaded PNG whose pixels proper are only for programs that know no animations."""
+    """Go to the first frame of a loaded PNG whose default image is not part of the animation."""
     default = file.im.copy()
     file.paste(0, (0, 0, *file.size))  # or Pillow would draw the frame on it
     try:

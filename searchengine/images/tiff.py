@@ -1,4 +1,4 @@
-"""The pages of a TIFF: which one is the picture that is meant, and whether the file is a camera raw file."""
+"""The pages of a TIFF: which one is the main picture, and whether the file is a camera raw file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PYRAMID = 3.9  # times the area, about twice the width: the same picture at ano
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One image file directory: where it begins, and the whole numbers of its tags."""
+    """One image file directory: its offset, and the integers of its tags."""
 
     offset: int
     tags: dict[int, tuple[int, ...]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Page:
 
     @property
     def is_reduced(self) -> bool:
-        """Whether it calls itself a smaller copy of another page, or a mask."""
+        """Whether it is marked as a smaller copy of another page, or as a mask."""
         return bool(self.get(NEW_SUBFILE_TYPE) & (_REDUCED | _MASK)) or self.get(SUBFILE_TYPE) == _REDUCED_OF_OLD
 
     @property
@@ -74,7 +74,7 @@ class Page:
 
 
 def pages(data: bytes) -> list[Page]:
-    """The pages of a TIFF or BigTIFF in their order, each followed by those below it; what is broken is left out."""
+    """The pages of a TIFF or BigTIFF in order, each followed by its sub-pages; broken ones are left out."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     wide = data[2:4] in (b"+\0", b"\0+")
 
@@ -113,7 +113,7 @@ def pages(data: bytes) -> list[Page]:
 
 
 def main_page(all_pages: list[Page]) -> Page:
-    """The page that is meant: not a smaller copy of another page, which some programs write first.
+    """The main page: not a smaller copy of another page, which some programs write first.
 
     Of a picture that has more than ``MAX_PIXELS``, such as a scanned slide, the largest copy within the limit.
     """
@@ -134,7 +134,7 @@ def _full_page(all_pages: list[Page]) -> Page:
 
 
 def _same_shape(a: Page, b: Page) -> bool:
-    """Whether two pages have the same proportions, but for rounding."""
+    """Whether two pages have the same proportions, up to rounding."""
     (width, height), (other_width, other_height) = a.size, b.size
     return abs(width * other_height - other_width * height) <= max(width, height, 0.02 * width * other_height)
 
@@ -152,7 +152,7 @@ def is_raw(data: bytes, all_pages: list[Page]) -> bool:
 
 
 def preview(all_pages: list[Page]) -> Page | None:
-    """The largest page of a camera raw file that is an ordinary picture, and no JPEG."""
+    """The largest page of a camera raw file that is an ordinary picture and not a JPEG."""
     ordinary = [
         page
         for page in all_pages
@@ -162,7 +162,7 @@ def preview(all_pages: list[Page]) -> Page | None:
 
 
 def as_exif(data: bytes) -> bytes:
-    """The directory that a camera raw file begins with, as EXIF data: it gives the orientation of the photo."""
+    """The first directory of a camera raw file as EXIF data, for the orientation of the photo."""
     start = data.find(b"CMT1") + 4 if data[4:8] == b"ftyp" else 0  # where a CR3 keeps it
     order = data[start : start + 2]
     return order + (b"*\0" if order == b"II" else b"\0*") + data[start + 4 : start + 2**20]
