@@ -107,10 +107,11 @@ def netpbm(data: bytes) -> ArrayFile | None:
     if header[0] == b"PF":
         scale = float(header[3])
         dtype = np.dtype("<f4" if scale < 0 else ">f4")
-        return _samples(data, at, (int(header[1]), int(header[2]), 3), dtype, None, upside_down=True)
+        return _samples(memoryview(data)[at:], (int(header[1]), int(header[2]), 3), dtype, None, upside_down=True)
     if header[0] in (b"P5", b"P6") and int(header[3]) > 255:
         bands = 1 if header[0] == b"P5" else 3
-        return _samples(data, at, (int(header[1]), int(header[2]), bands), np.dtype(">u2"), int(header[3]))
+        shape = (int(header[1]), int(header[2]), bands)
+        return _samples(memoryview(data)[at:], shape, np.dtype(">u2"), int(header[3]))
     return None
 
 
@@ -123,17 +124,12 @@ def _pam(data: bytes) -> ArrayFile:
     width, height, bands, white = (int(values[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
     if not (bands > 0 and 0 < white < 2**16):
         raise ValueError("its header makes no sense")
-    return _samples(data, header.end(), (width, height, bands), np.dtype("u1" if white < 256 else ">u2"), white)
+    dtype = np.dtype("u1" if white < 256 else ">u2")
+    return _samples(memoryview(data)[header.end() :], (width, height, bands), dtype, white)
 
 
 def _samples(
-    data: bytes,
-    start: int,
-    shape: tuple[int, int, int],
-    dtype: np.dtype[Any],
-    white: int | None,
-    *,
-    upside_down: bool = False,
+    data: memoryview, shape: tuple[int, int, int], dtype: np.dtype[Any], white: int | None, *, upside_down: bool = False
 ) -> ArrayFile:
     """Samples in a row, of a shape (width, height, bands); if they may use all 16 bits, white is chosen by them."""
     width, height, bands = shape
@@ -141,7 +137,7 @@ def _samples(
         raise ValueError("its header makes no sense")
 
     def read() -> tuple[NDArray[Any], float | None]:
-        samples = np.frombuffer(data, dtype, width * height * bands, start).reshape(height, width, bands)
+        samples = np.frombuffer(data, dtype, width * height * bands).reshape(height, width, bands)
         samples = samples[::-1] if upside_down else samples
         return samples[..., :4], None if white in (255, 2**16 - 1) else white
 

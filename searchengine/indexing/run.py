@@ -256,8 +256,7 @@ class _Run:
             known,
             store.skipped(),
             labels=labels,
-            limit=options.limit,
-            check_content=options.check_content,
+            options=options,
             retry=not is_current(store.manifest("refused_by")),
         )
         mounts = store.manifest("mounts") or (replaced and replaced.mounts) or None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from searchengine.images import FoundFile, Walk
 from searchengine.index.types import ImageUpdate, IndexedImage, Place, Skipped
 from searchengine.indexing.labels import Labels
+from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.roots import Root, joined
 
 
@@ -53,8 +54,7 @@ def make_plan(
     skipped: dict[Place, Skipped],
     *,
     labels: Labels,
-    limit: int | None = None,
-    check_content: bool = False,
+    options: IndexingOptions | None = None,
     retry: bool = False,
 ) -> Plan:
     """Walk the folders and sort the files.
@@ -64,11 +64,12 @@ def make_plan(
         known: the images of the index.
         skipped: the files that could not be used before.
         labels: says which labels each file has.
-        limit: consider only so many files; then none counts as missing.
-        check_content: read every file, even if it seems unchanged.
+        options: of the run; with a ``limit``, no file counts as missing.
         retry: read every file that could not be used before.
     """
+    options = options or IndexingOptions()
     plan = Plan(walks=[*walks])
+    read_refused = options.check_content or retry
     missing = dict(known)
     gone = dict(skipped)
     files: list[tuple[Root, FoundFile]] = []
@@ -77,7 +78,7 @@ def make_plan(
             if not isinstance(file, FoundFile):
                 plan.unreadable.append(Skipped(root.id, file.path, file.reason, None, None))
                 continue
-            if limit is not None and len(files) >= limit:
+            if options.limit is not None and len(files) >= options.limit:
                 break
             files.append((root, file))
     plan.total = len(files)
@@ -85,18 +86,18 @@ def make_plan(
     for (root, file), wanted in zip(files, labels_of, strict=True):
         place = (root.id, file.path)
         image, refused = missing.pop(place, None), gone.pop(place, None)
-        if image is not None and not check_content and _is_unchanged(image, file):
+        if image is not None and not options.check_content and _is_unchanged(image, file):
             plan.unchanged += 1
             if not image.has_shot:
                 plan.without_shot.append((image.id, joined(bytes(root.folder), file.path)))
             if image.labels != wanted or image.state.ctime_ns is None:
                 plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
-        elif image is None and refused is not None and not (check_content or retry) and _is_as_refused(refused, file):
+        elif image is None and refused is not None and not read_refused and _is_as_refused(refused, file):
             plan.skipped.append(refused)
         else:
             absolute = joined(bytes(root.folder), file.path)
             plan.candidates.append(Candidate(*place, absolute, image, wanted))
-    if limit is None:
+    if options.limit is None:
         _recognise_renamed(plan.candidates, missing)
         blocked = {(file.root, file.path) for file in plan.unreadable}
         plan.missing = {place: image for place, image in missing.items() if not _lies_in(place, blocked)}
