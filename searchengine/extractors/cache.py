@@ -281,6 +281,17 @@ def clear(*, largest: float = 0, keep: ExtractorSpec | None = None, say: Say = l
 # -- weights files by their hash --------------------------------------------------------------------------------------
 
 
+def read_signature(file: Path, *, flag: str) -> bytes:
+    """The first 8 bytes of a file that the user named; WeightsNotFoundError if it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(8)
+    except OSError as error:
+        raise WeightsNotFoundError(
+            f"The file {file} cannot be read: {error.strerror}. Check the path given to {flag}."
+        ) from error
+
+
 def check_weights(file: Path, identity: str, spec: ExtractorSpec, *, flag: str) -> None:
     """WeightsNotFoundError if the file that the user gave does not hold the weights of the spec."""
     if identity != spec.weights:

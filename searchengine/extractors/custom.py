@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searchengine.errors import ExtractorError, WeightsNotFoundError
+from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, layers
 from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
 from searchengine.extractors.frameworks import first_line, import_keras, linked
@@ -116,13 +116,7 @@ def _input_size(file: Path, network: NetworkInfo, side: int | None) -> tuple[int
 
 def identify(file: Path) -> str:
     """Its SHA-256. WeightsNotFoundError if there is no such file, ExtractorError if it is no ``.keras`` file."""
-    try:
-        with file.open("rb") as stream:
-            signature = stream.read(len(HDF5_SIGNATURE))
-    except OSError as error:
-        raise WeightsNotFoundError(
-            f"The model file {file} cannot be read: {error.strerror}. Check the path given to --model."
-        ) from error
+    signature = cache.read_signature(file, flag="--model")
     if signature == HDF5_SIGNATURE:
         raise ExtractorError(
             f"{file} is HDF5 (.h5). If it is a whole model, it was saved in the format of Keras 2, which can hold "

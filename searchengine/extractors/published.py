@@ -149,16 +149,7 @@ def identify(file: Path, backbone: Backbone) -> str:
 
     WeightsNotFoundError if there is no such file, ExtractorError if it is no weights file.
     """
-    try:
-        with file.open("rb") as stream:
-            signature = stream.read(len(HDF5_SIGNATURE))
-    except FileNotFoundError as error:
-        raise WeightsNotFoundError(f"There is no weights file {file}. Check the path given to --weights.") from error
-    except OSError as error:
-        raise WeightsNotFoundError(
-            f"The weights file {file} cannot be read: {error.strerror}. Check the path given to --weights."
-        ) from error
-    if signature != HDF5_SIGNATURE:
+    if cache.read_signature(file, flag="--weights") != HDF5_SIGNATURE:
         raise ExtractorError(
             f"{file} is not a weights file: it is not HDF5. --weights takes a file as Keras saves it, .weights.h5 "
             "or .h5."

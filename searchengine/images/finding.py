@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,17 +109,26 @@ def find(
     at once if ``root`` is missing, not a folder, or cannot be read.
     """
     top = os.fsencode(root)
-    try:
+    with folder_errors(root):
         entries = _entries(top)
         place = _place(root.stat())
-    except FileNotFoundError as error:
-        raise IndexingError(f"There is no folder {root}. Is the disk connected, and the name right?") from error
-    except NotADirectoryError as error:
-        raise IndexingError(f"{root} is not a folder. Name the folder that holds the images.") from error
-    except OSError as error:
-        raise IndexingError(f"The folder {root} cannot be read: {_why(error)}. Check its permissions.") from error
     rules = _Rules(exclude, skip, default_excludes=default_excludes, follow_links=follow_links)
     return Walk(top, place, entries, rules)
+
+
+@contextmanager
+def folder_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError about an image folder into an IndexingError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise IndexingError(
+            f"The image folder {folder} does not exist. Is its disk mounted, and the name right? Nothing was changed."
+        ) from error
+    except NotADirectoryError as error:
+        raise IndexingError(f"{folder} is not a folder. Give the folder that holds the images.") from error
+    except OSError as error:
+        raise IndexingError(f"The image folder {folder} cannot be read: {error.strerror}.") from error
 
 
 class _Rules:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError
+from searchengine.images.finding import folder_errors
 from searchengine.index.types import IndexedImage, Place, content_hash
 
 _SAMPLE = 20  # images of each folder that are looked for in its new place
@@ -49,17 +50,8 @@ def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 def check_folder(folder: Path) -> None:
     """IndexingError unless the folder can be listed."""
-    try:
-        with os.scandir(folder):
-            return
-    except FileNotFoundError as error:
-        raise IndexingError(
-            f"The image folder {folder} does not exist. Is its disk mounted, and the name right? Nothing was changed."
-        ) from error
-    except NotADirectoryError as error:
-        raise IndexingError(f"{folder} is not a folder. Give the folder that holds the images.") from error
-    except OSError as error:
-        raise IndexingError(f"The image folder {folder} cannot be read: {error.strerror}.") from error
+    with folder_errors(folder), os.scandir(folder):
+        pass
 
 
 def assign_roots(

@@ -271,7 +271,7 @@ def test_folders_nest_deeper_than_calls_may(tmp_path: Path) -> None:
 
 def test_a_root_that_cannot_be_searched_is_an_error_at_once(tmp_path: Path) -> None:
     make(tmp_path, "file.jpg")
-    with pytest.raises(IndexingError, match="There is no folder"):
+    with pytest.raises(IndexingError, match="does not exist"):
         find(tmp_path / "missing")
     with pytest.raises(IndexingError, match="is not a folder"):
         find(tmp_path / "file.jpg")
