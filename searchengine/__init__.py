@@ -8,7 +8,7 @@
     >>> engine.search("holiday.jpg", k=5)                             # doctest: +SKIP
     >>> engine.search(searchengine.Query.of(7, liked=[12, 40]))       # doctest: +SKIP
 
-Importing it loads neither TensorFlow nor OpenVINO; they come in where they are first used.
+Importing it loads neither TensorFlow nor OpenVINO; they are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -27,21 +27,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "Box": "searchengine.query",
-    "Cursor": "searchengine.index.filters",
-    "Example": "searchengine.query",
-    "Filter": "searchengine.index.filters",
-    "Hit": "searchengine.index.types",
-    "ImageRecord": "searchengine.index.types",
-    "IndexStatus": "searchengine.index.types",
-    "Query": "searchengine.query",
-    "Results": "searchengine.engine",
-    "SearchEngine": "searchengine.engine",
-    "SearchEngineError": "searchengine.errors",
-    "load_extractor": "searchengine.extractors",
-    "open_index": "searchengine.engine",
-    "update_index": "searchengine.indexing",
+_MODULES = {
+    "searchengine.engine": ("Results", "SearchEngine", "open_index"),
+    "searchengine.errors": ("SearchEngineError",),
+    "searchengine.extractors": ("load_extractor",),
+    "searchengine.index.filters": ("Cursor", "Filter"),
+    "searchengine.index.types": ("Hit", "ImageRecord", "IndexStatus"),
+    "searchengine.indexing": ("update_index",),
+    "searchengine.query": ("Box", "Example", "Query"),
 }
 
 __all__ = [
@@ -63,7 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for when it is asked for (PEP 562)."""
-    if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
+    """Import a name when it is first used (PEP 562)."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
