@@ -1,4 +1,4 @@
-"""Templates, styles and scripts: where they lie, and addresses that change when they do."""
+"""Templates, styles and scripts: their folders, and addresses that change with their content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask import Response, abort, request
 from searchengine.web.indexes import IndexBlueprint
 from searchengine.web.security import ASK_AGAIN, FOREVER
 
-# Styles that every page has come in one piece: over a slow network each further file costs a round trip.
+# The styles of every page are one file: on a slow network each further file costs a round trip.
 BUNDLES = {"all.css": ("base.css", "top.css", "workspace.css", "grid.css")}
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _IMPORT = re.compile(r'^import [^;]*"\./([\w-]+\.js)";', re.MULTILINE)
@@ -21,7 +21,7 @@ assets = IndexBlueprint("assets", __name__)
 
 
 def folder(name: str) -> Path:
-    """``templates`` or ``static``: beside this package where it was installed, at the top of the project otherwise."""
+    """``templates`` or ``static``: in this package if it is installed, else at the top of the project."""
     package = Path(__file__).resolve().parent
     installed = package / name
     return installed if installed.is_dir() else package.parents[1] / name
@@ -29,7 +29,7 @@ def folder(name: str) -> Path:
 
 @cache
 def files() -> list[Path]:
-    """The styles, scripts and icons, in a fixed order; not what vendor/ says about its own."""
+    """The styles, scripts and icons, in a fixed order; without the notes in vendor/."""
     return sorted(file for file in folder("static").rglob("*") if file.suffix in _TYPES)
 
 
@@ -37,15 +37,15 @@ def files() -> list[Path]:
 def static(version: str, filename: str) -> Response:
     """A file or a bundle.
 
-    The version stands in the path, so a script that imports another by a relative name gets the same version, and
-    browsers may keep every file for good.
+    The version is part of the path, so a script that imports another by a relative name gets the same version, and
+    browsers may keep every file forever.
     """
     if filename not in BUNDLES and folder("static") / filename not in files():
         abort(404)
     text = "\n".join(_text(name) for name in BUNDLES.get(filename, (filename,)))
     response = Response(text, mimetype=_TYPES[Path(filename).suffix])
     response.set_etag(f"{_version()}-{filename}", weak=True)  # the same for every compression
-    # Another version's address must not keep these files.
+    # Browsers must not keep these files under the address of another version.
     response.headers["Cache-Control"] = FOREVER if version == _version() else ASK_AGAIN
     response.make_conditional(request)
     return response
@@ -53,7 +53,7 @@ def static(version: str, filename: str) -> Response:
 
 @assets.get("/favicon.ico")
 def favicon() -> Response:
-    """Asked for by browsers that show an image or JSON by itself."""
+    """Requested by browsers that show an image or JSON by itself."""
     return static("", "favicon.svg")
 
 

@@ -1,4 +1,4 @@
-"""Builds the web application."""
+"""The application factory."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def create_app(
         config: overrides the environment (see ``searchengine.settings``); keys that Flask knows, such as TESTING,
             reach Flask.
         engine: the search engine of the only index.
-        engines: several search engines by name. Without any, the indexes at SEARCHENGINE_INDEX_DIR are opened here:
-            in a gunicorn worker, after the fork.
+        engines: several search engines by name. By default, the indexes at SEARCHENGINE_INDEX_DIR are opened here; in a
+            gunicorn worker that is after the fork.
 
     Raises:
         IndexError_, SettingsError
@@ -95,10 +95,10 @@ def create_app(
 
 
 def _compress(app: Flask) -> None:
-    """Compress text and the map for clients that accept it; never what is streamed, such as an original.
+    """Compress text and the map for clients that accept it, but no streams, such as original files.
 
-    Compressed pages can be guessed at from outside (BREACH) where each holds the same secret. These hold none: no
-    session, no cookie, and the nonce of the policy is another in every answer.
+    Secrets in compressed pages can be guessed from outside (BREACH) if they are the same in each response. There are
+    none here: no session, no cookie, and the nonce of the policy differs in every response.
     """
     app.config.from_mapping(
         COMPRESS_ALGORITHM=["zstd", "br", "gzip"],
