@@ -80,6 +80,7 @@ class Derived(Generic[S]):
         command: what a person runs to compute it again; ``--index-dir`` is added.
         columns: the arrays that an .npz file must have with an entry for each image.
         arrays: the others that it must have.
+        compressed: whether its arrays are; those of a large index, which are to be read at once, are not.
     """
 
     file: str
@@ -87,6 +88,7 @@ class Derived(Generic[S]):
     command: str = field(kw_only=True)
     columns: tuple[str, ...] = field(default=(), kw_only=True)
     arrays: tuple[str, ...] = field(default=(), kw_only=True)
+    compressed: bool = field(default=True, kw_only=True)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[S]:
@@ -104,7 +106,7 @@ class Derived(Generic[S]):
         if self.file.endswith(".npz"):
             packed = io.BytesIO()
             content: dict[str, Any] = {_SHEET: np.array(data.decode("utf-8")), **(arrays or {})}
-            np.savez_compressed(packed, **content)
+            (np.savez_compressed if self.compressed else np.savez)(packed, **content)
             data = packed.getvalue()
         with output_file(self.path(folder)) as part:
             part.write_bytes(data)

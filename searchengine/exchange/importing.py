@@ -21,7 +21,7 @@ from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.extractor import normalized
 from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
 from searchengine.images import decode
-from searchengine.index import lock, metrics
+from searchengine.index import column_reader, lock, metrics
 from searchengine.index.features import matrices
 from searchengine.index.types import ImageRow
 from searchengine.index.writer import IndexWriter
@@ -116,6 +116,7 @@ def import_features(
         _check_same_kind(writer, dimension, unit)
         rows = _add(writer, table, options, progress)
         writer.back_up()
+        column_reader.keep(index_dir)
         return Imported(
             added=len(rows),
             dimension=dimension,

@@ -7,16 +7,20 @@ and whatever lies so deep in the ranking that a pass over all rows costs no more
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.compat import processors
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor
 from searchengine.index.state import State
 from searchengine.index.structure import Structure
 
+_MANY = 16  # queries, from which several threads answer them
 _FEW_VALUES = 2**22  # of rows that pass a filter, which exact search reads as quickly as FAISS passes over the others
 
 
@@ -29,6 +33,10 @@ class ApproximateSearcher:
     metric: str
     passing: NDArray[np.bool_] | None = None
 
+    def among(self, passing: NDArray[np.bool_]) -> ApproximateSearcher:
+        """Over those of the same rows that pass, by an (r,) mask."""
+        return replace(self, passing=passing if self.passing is None else self.passing & passing)
+
     def nearest(self, queries: NDArray[np.float32], k: int, after: Cursor | None = None) -> list[Neighbours]:
         """(m, d) float32 -> m results of at most k neighbours, ordered by (distance, id), as ``Searcher.nearest``."""
         sheet, allowed = self.structure.sheet, None
@@ -36,7 +44,11 @@ class ApproximateSearcher:
             allowed = self.passing[: sheet.rows]
             if np.count_nonzero(allowed) <= min(sheet.deepest, _FEW_VALUES // queries.shape[1]):
                 return self._exact().nearest(queries, k, after)
-        return [self._nearest(query, k, after, allowed) for query in queries]
+        answer = partial(self._nearest, k=k, after=after, allowed=allowed)
+        if len(queries) < _MANY:
+            return [answer(query) for query in queries]
+        with ThreadPoolExecutor(processors(), thread_name_prefix="nearest") as pool:
+            return list(pool.map(answer, queries))
 
     def _nearest(
         self, query: NDArray[np.float32], k: int, after: Cursor | None, allowed: NDArray[np.bool_] | None

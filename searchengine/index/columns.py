@@ -1,34 +1,29 @@
 """What filters and facets look at: columns of a catalog as arrays, by the row of the feature matrix.
 
-They are read at the first filter, and then only what has been added. A text is a number into a list of values, so that
-counting is one pass of ``bincount``. Of a million images they take about 40 MB.
+A text is a number into a list of values, so that counting is one pass of ``bincount``. Of a million images they take
+about 40 MB. ``column_reader`` gets them from a catalog.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import reduce
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Derived
 from searchengine.errors import IndexDamagedError
-from searchengine.index.catalog import Catalog
 from searchengine.index.filters import Facets, FacetValue, Filter
-from searchengine.index.state import NO_IMAGE, State
+from searchengine.index.state import NO_IMAGE
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int32]
-Roots = dict[int, tuple[Path, str]]  # id -> folder, name
-Label = tuple[int, str]  # row, label
 T = TypeVar("T")
 
 
@@ -56,11 +51,9 @@ class TagSheet:
 TAGS = Derived("tags.npz", TagSheet, command="searchengine words", columns=("ids", "tags"))
 
 _log = logging.getLogger(__name__)
-_NONE = -1  # the number of no text
-_NO_DAY = int(np.iinfo(np.int32).min)
-_NO_YEAR = 0
-_ROWS_AT_ONCE = 10_000
-_QUARTER = 900  # s; clocks differ from UTC by whole quarters of an hour
+NO_TEXT = -1  # the number of no text
+NO_DAY = int(np.iinfo(np.int32).min)
+NO_YEAR = 0
 _EPOCH = date(1970, 1, 1)
 _MASKS_KEPT = 32  # a byte for each row
 _FACETS_KEPT = 4  # about 100 bytes for each label and folder
@@ -79,7 +72,7 @@ class Texts:
     def number(self, text: str | None) -> int:
         """The number of a text, which gets one if it has none; that of no text for "" and None."""
         if not text:
-            return _NONE
+            return NO_TEXT
         number = self._numbers.setdefault(text, len(self.texts))
         if number == len(self.texts):
             self.texts.append(text)
@@ -165,7 +158,7 @@ class Columns:
         if filter.cameras:
             choices["camera"] = self.cameras.among(filter.cameras)[self.camera]
         if filter.after is not None or filter.before is not None:
-            first = _day(filter.after) if filter.after else _NO_DAY + 1
+            first = _day(filter.after) if filter.after else NO_DAY + 1
             last = _day(filter.before) if filter.before else np.iinfo(np.int32).max
             choices["year"] = (self.day >= first) & (self.day <= last)
         for name, sides, least, most in (
@@ -197,7 +190,7 @@ class Columns:
             folder=self.folders.facet(in_or_below),
             format=self.formats.facet(self.formats.counted(self.format[others("format")])),
             camera=self.cameras.facet(self.cameras.counted(self.camera[others("camera")])),
-            year=facet({f"{year:04}": int(years[year]) for year in np.flatnonzero(years) if year != _NO_YEAR}),
+            year=facet({f"{year:04}": int(years[year]) for year in np.flatnonzero(years) if year != NO_YEAR}),
         )
 
 
@@ -215,33 +208,7 @@ def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:
     )
 
 
-# -- from the catalog -------------------------------------------------------------------------------------------------
-
-
-def load(catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
-    """The columns of a state; where no more than rows have come and gone since ``old``, only the new ones are read.
-
-    None: the catalog has moved on, and rows that the state has are others now. IndexDamagedError.
-    """
-    with catalog.snapshot():
-        if (catalog.need("edits"), catalog.need("features_file")) != (state.edits, state.features_file):
-            return None
-        version = (state.features_file, catalog.get("details"), state.roots)
-        if old is None or old.version != version:
-            old = _empty(version)
-        first, end = len(old.ids), len(state.ids)
-        if first == end and first:
-            return replace(old, generation=state.generation, ids=state.ids, _passing={}, _facets={})
-        try:
-            return _grown(
-                replace(old, generation=state.generation),
-                state.ids,
-                state.roots,
-                catalog.what_is_filtered(first, end),
-                catalog.labelled_rows(first, end),
-            )
-        except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise catalog.damaged(f"what it says of some images cannot be true ({error})") from error
+# -- tags --------------------------------------------------------------------------------------------------------------
 
 
 def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
@@ -274,126 +241,5 @@ def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray
     return rows[found], found
 
 
-def _empty(version: tuple[object, ...]) -> Columns:
-    none, pairs = np.empty(0, dtype=np.int32), np.empty((0, 2), dtype=np.int32)
-    ids = np.empty(0, dtype=np.int64)
-    return Columns(
-        _NONE, version, ids, Texts(), pairs, Texts(), pairs, none, Texts(), none, Texts(), none, none, none, none, none
-    )  # fmt: skip
-
-
-def of_rows(
-    generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
-) -> Columns:
-    """The columns of all rows, as ``Tables.what_is_filtered`` and ``labelled_rows`` give them."""
-    return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))
-
-
-def _grown(
-    old: Columns, ids: NDArray[np.int64], roots: Roots, rows: Iterator[tuple[Any, ...]], labelled: Iterator[Label]
-) -> Columns:
-    """With the rows that have been added: ``ids`` of all rows, the rest of the new ones only."""
-    first, end = len(old.ids), len(ids)
-    folders, formats, cameras = _Folders(old, roots), Texts(old.formats.texts), Texts(old.cameras.texts)
-    folder, format_, camera = (np.full(end, _NONE, dtype=np.int32) for _ in range(3))
-    day, width, height = (np.full(end, value, dtype=np.int32) for value in (_NO_DAY, 0, 0))
-    kept = (old.folder, old.format, old.camera, old.day, old.width, old.height)
-    for new, values in zip((folder, format_, camera, day, width, height), kept, strict=True):
-        new[:first] = values
-    for some in _some(rows):
-        row, root, path, widths, heights, names, taken, models, mtimes = some
-        at = np.array(row, dtype=np.int64)
-        folder[at] = [folders.number(*place) for place in zip(root, path, strict=True)]
-        format_[at] = [formats.number(name and name.upper()) for name in names]
-        camera[at] = [cameras.number(model) for model in models]
-        width[at], height[at] = ([side or 0 for side in sides] for sides in (widths, heights))
-        day[at] = _days(taken, mtimes)
-    labels = Texts(old.labels.texts)
-    label_of = [
-        np.array([some[0], [labels.number(label) for label in some[1]]], dtype=np.int32).T for some in _some(labelled)
-    ]
-    return Columns(
-        generation=old.generation,
-        version=old.version,
-        ids=ids,
-        labels=labels,
-        label_of=np.concatenate([old.label_of, _distinct(np.concatenate([old.label_of[:0], *label_of]))]),
-        folders=folders.texts,
-        below=np.concatenate([old.below, np.array(folders.below, dtype=np.int32).reshape(-1, 2)]),
-        folder=folder,
-        formats=formats,
-        format=format_,
-        cameras=cameras,
-        camera=camera,
-        day=day,
-        year=_years(day),
-        width=width,
-        height=height,
-    )
-
-
-def _some(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Rows -> columns, of some rows at a time."""
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        yield tuple(zip(*some, strict=True))
-
-
-def _distinct(pairs: Numbers) -> Numbers:
-    """(p, 2): each pair of a row and a label once; label files may name one twice."""
-    _, first = np.unique(pairs.astype(np.int64) @ np.array([2**31, 1]), return_index=True)
-    distinct: Numbers = pairs[first[pairs[first, 1] != _NONE]]
-    return distinct
-
-
-class _Folders:
-    """The folders of images, as their paths are shown, and those above them."""
-
-    def __init__(self, old: Columns, roots: Roots) -> None:
-        self.texts = Texts(old.folders.texts)
-        self.below: list[tuple[int, int]] = []  # what has been added: see Columns
-        self._roots = roots
-        self._numbers: dict[tuple[int | None, bytes], int] = {}
-
-    def number(self, root: int | None, path: bytes | None) -> int:
-        """The number of the folder in which a file lies."""
-        place = (root, b"" if path is None else path.rpartition(b"/")[0])
-        if place not in self._numbers:
-            name = self._roots[root][1] if root is not None and root in self._roots else ""
-            self._numbers[place] = self._number(f"{name}/{place[1].decode('utf-8', 'replace')}".strip("/"))
-        return self._numbers[place]
-
-    def _number(self, folder: str) -> int:
-        numbers: list[int] = []  # of the folders above it, from the top, and its own
-        for end in [*(i for i, letter in enumerate(folder) if letter == "/" and folder[i - 1] != "/"), len(folder)]:
-            known = len(self.texts)
-            numbers.append(self.texts.number(folder[:end]))
-            if numbers[-1] == known:
-                self.below += [(known, above) for above in numbers]
-        return numbers[-1]
-
-
 def _day(day: date) -> int:
     return (day - _EPOCH).days
-
-
-def _days(taken: Sequence[str | None], mtimes_ns: Sequence[int | None]) -> NDArray[np.int64]:
-    """The local day of each image, since 1970: by its EXIF data, else by the time of its file."""
-    by_exif = np.array(["NaT" if text is None else text[:10] for text in taken], dtype="datetime64[D]")
-    seconds = np.array([0 if mtime is None else mtime // 10**9 for mtime in mtimes_ns], dtype=np.int64)
-    quarters, quarter = np.unique(seconds // _QUARTER, return_inverse=True)
-    offsets = np.array([_utc_offset(int(each) * _QUARTER) for each in quarters], dtype=np.int64)
-    by_file = (seconds + offsets[quarter]) // 86_400
-    by_file[[mtime is None for mtime in mtimes_ns]] = _NO_DAY
-    return np.where(np.isnat(by_exif), by_file, by_exif.astype(np.int64))
-
-
-def _utc_offset(seconds: int) -> int:
-    try:
-        return time.localtime(seconds).tm_gmtoff
-    except (OverflowError, OSError, ValueError):
-        return 0
-
-
-def _years(day: Numbers) -> Numbers:
-    years = day.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
-    return np.where(day == _NO_DAY, _NO_YEAR, years).astype(np.int32)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import IndexDamagedError, UnknownImageError
-from searchengine.index import columns, lock, state
+from searchengine.index import column_reader, columns, lock, state
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import Columns, Mask
@@ -99,15 +99,16 @@ class LocalIndex(Index):
         now, passing = self.passing(filter) if filter else (self.state(), None)
         metric = check_metric(metric or now.metric)
         block = checked_queries(queries, now.rows.shape[1], k, after)
-        neighbours = self._searcher(now, metric, passing).nearest(block, int(k), after)
+        searcher = self.searcher(now, metric)
+        if passing is not None:
+            searcher = searcher.among(passing)
+        neighbours = searcher.nearest(block, int(k), after)
         return [self.hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
-    def _searcher(self, now: State, metric: str, passing: Mask | None) -> Searcher | ApproximateSearcher:
+    def searcher(self, now: State, metric: str) -> Searcher | ApproximateSearcher:
+        """What finds the nearest rows of a state, as ``search`` does: exact where there is no structure for that."""
         structure = self._structure.serving(now, metric)
-        if structure is not None:
-            return ApproximateSearcher(structure, now, metric, passing)
-        searcher = now.searcher(metric)
-        return searcher if passing is None else searcher.among(passing)
+        return now.searcher(metric) if structure is None else ApproximateSearcher(structure, now, metric)
 
     def approximation(self, metric: str | None = None) -> StructureSheet | None:
         """What is known of the structure that searches by a metric use; None where they are exact."""
@@ -394,7 +395,7 @@ class LocalIndex(Index):
                 if known is None or known.generation != now.generation:
                     # By a connection of its own, so that other searches need not wait: all columns take seconds.
                     with closing(Catalog.open(self.folder)) as another:
-                        known = columns.load(another, now, known)
+                        known = column_reader.load(self.folder, another, now, known)
                 if known is not None:
                     known = columns.with_tags(known, self.folder, now.fingerprint)
                 with self._lock:

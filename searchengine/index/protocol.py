@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.address import Address
+from searchengine.index.approximate import ApproximateSearcher
+from searchengine.index.exact import Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.state import State
 from searchengine.index.structure import StructureSheet
@@ -79,6 +81,10 @@ class Index(Protocol):
     def state(self) -> State:
         """All features at this moment; QueryError if they are too many to be loaded."""
         ...
+
+    def searcher(self, now: State, metric: str) -> Searcher | ApproximateSearcher:
+        """What finds the nearest rows of a state by a metric, as ``search`` does."""
+        return now.searcher(metric)
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
         """(at most n, d) features of random images with ids up to ``newest``, except some.

@@ -7,10 +7,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.derived import Derived
+from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
 from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
@@ -21,6 +24,18 @@ NO_IMAGE = -1  # an id that no image has
 _ROW = np.dtype([("row", np.int64), ("id", np.int64), ("norm2", np.float64)])
 _BLOCK = 4096  # rows whose images are counted together
 _GENERATIONS = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class RowsSheet:
+    """``revision``: of the catalog of which the rows were read; of any other they are not true."""
+
+    format: Literal[1]
+    revision: str
+
+
+# (r,) each: the ids and squared norms of a State, which of a million rows SQLite gives in more than a second
+ROWS = Derived("rows.npz", RowsSheet, command="searchengine index", columns=("ids", "squared_norms"), compressed=False)
 
 Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
 
@@ -41,6 +56,7 @@ class State:
     squared_norms: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
     ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
     roots: dict[int, tuple[Path, str]]  # id -> folder, name
+    revision: str = ""  # of the catalog; of one that another process keeps, none
     _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict)
 
     @property
@@ -76,16 +92,19 @@ class State:
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
     """The state as the catalog has it; of the matrix that ``old`` has, only new rows are read, and what has gone.
 
+    Without an old one, rows are taken from ``ROWS``, if it is of this revision of the catalog.
+
     ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
     """
     with catalog.snapshot():
-        edits, file = catalog.need("edits"), catalog.need("features_file")
+        edits, file, revision = catalog.need("edits"), catalog.need("features_file"), (catalog.revision or b"").hex()
         total, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
         version = catalog.data_version
         if old is not None and (old.features_file != file or len(old.ids) > total):
             old = None  # another matrix
-        known = 0 if old is None else len(old.ids)  # rows are appended; ids may come in any order
         gone = _rows_gone(catalog, old) if old is not None and old.edits != edits else []
+        kept = _kept_rows(folder, revision, total) if old is None else (old.ids, old.squared_norms)
+        known = 0 if kept is None else len(kept[0])  # rows are appended; ids may come in any order
         try:
             new = np.fromiter(catalog.rows_from(known or None), _ROW)
         except (TypeError, ValueError, OverflowError) as error:
@@ -95,8 +114,8 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         roots = {id_: (path, name) for id_, path, name in catalog.roots()}
     squared_norms = np.full(total, np.inf)
     ids = np.full(total, NO_IMAGE, dtype=np.int64)
-    if old is not None:
-        squared_norms[:known], ids[:known] = old.squared_norms, old.ids
+    if kept is not None:
+        ids[:known], squared_norms[:known] = kept
         squared_norms[gone], ids[gone] = np.inf, NO_IMAGE
     if len(new):
         if new["row"].max() >= total or new["row"].min() < 0:
@@ -115,7 +134,23 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         squared_norms=squared_norms,
         ids=ids,
         roots=folders(roots),
+        revision=revision,
     )
+
+
+def _kept_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """The ids and squared norms that are kept in the folder, if they are of a revision."""
+    try:
+        kept = ROWS.load(folder)
+    except IndexDamagedError:
+        return None  # the next run replaces it
+    if kept is None or kept.sheet.revision != revision:
+        return None
+    ids, squared_norms = kept.arrays["ids"], kept.arrays["squared_norms"]
+    fits = (ids.dtype, squared_norms.dtype, ids.shape, squared_norms.shape) == (
+        np.dtype(np.int64), np.dtype(np.float64), (total,), (total,),
+    )  # fmt: skip
+    return (ids, squared_norms) if fits else None
 
 
 def _rows_gone(catalog: Catalog, old: State) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from searchengine.address import Address, AnyAddress, MilvusAddress, parse_address
-from searchengine.index import building, lock
+from searchengine.index import building, column_reader, lock
 from searchengine.index.database import shares_memory
 from searchengine.index.local import LocalIndex
 from searchengine.index.milvus import MilvusIndex, MilvusWriter
@@ -53,7 +53,7 @@ class Storage(ABC):
         """Open it for writing; the caller holds the lock. The errors of ``read``."""
 
     def keep_up(self, ann: str, progress: Progress) -> None:
-        """Update the structure for approximate search, if it is kept beside the index."""
+        """Update what is kept beside an index so that searches are quick; see ``building.keep_up``."""
         return
 
     @abstractmethod
@@ -78,6 +78,7 @@ class _Folder(Storage):
         return LocalIndex.open(self.folder, images_dir=images_dir, exact=exact)
 
     def keep_up(self, ann: str, progress: Progress) -> None:
+        column_reader.keep(self.folder)
         building.keep_up(self.folder, ann, progress)
 
     def write(self, say: Say) -> IndexWriter:

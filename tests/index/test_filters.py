@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -20,9 +21,11 @@ from hypothesis import strategies as st
 from searchengine.engine import open_index
 from searchengine.errors import QueryError
 from searchengine.exchange import import_features
-from searchengine.index import columns, state
+from searchengine.index import column_reader, state
 from searchengine.index.catalog import Catalog
+from searchengine.index.column_reader import COLUMNS
 from searchengine.index.filters import EVERYTHING, FIELDS, Cursor, Facets, FacetValue, Filter, unknown_choices
+from searchengine.index.state import ROWS
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 
@@ -185,7 +188,7 @@ def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
 ) -> None:
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
-    load, removed = columns.load, iter(range(1, 9))
+    load, removed = column_reader.load, iter(range(1, 9))
     with closing(open_index(tmp_path / "index")) as index, closing(IndexWriter.open(tmp_path / "index")) as writer:
 
         def overtaken(*args: Any) -> Any:
@@ -193,7 +196,7 @@ def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
             writer.commit(Batch(removed=[next(removed)]))
             return loaded
 
-        monkeypatch.setattr(columns, "load", overtaken)
+        monkeypatch.setattr(column_reader, "load", overtaken)
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 40
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 39
 
@@ -201,14 +204,14 @@ def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
 def test_searches_go_on_while_columns_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
-    load, begun, go_on = columns.load, threading.Event(), threading.Event()
+    load, begun, go_on = column_reader.load, threading.Event(), threading.Event()
 
     def slow(*args: Any) -> Any:
         begun.set()
         assert go_on.wait(60)
         return load(*args)
 
-    monkeypatch.setattr(columns, "load", slow)
+    monkeypatch.setattr(column_reader, "load", slow)
     with closing(open_index(tmp_path / "index")) as index, ThreadPoolExecutor(2) as pool:
         counted = pool.submit(index.count, Filter(max_width=5))
         try:
@@ -242,3 +245,85 @@ def test_many_values_are_not_all_named() -> None:
     facets = Facets(label=tuple(FacetValue(f"label{number}", 1) for number in range(14)))
     (sentence,) = unknown_choices(facets, Filter(labels=("unicorn",)))
     assert sentence.endswith("label10, label11 and 2 more.")
+
+
+# -- the copies that a large index opens with -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index of 40 images with labels, which counts as large."""
+    monkeypatch.setattr(column_reader, "_LARGE", 1)
+    labels = [str(number % 3) for number in range(40)]
+    np.savez(tmp_path / "features.npz", features=np.eye(40, dtype=np.float32), labels=np.array(labels))
+    import_features(tmp_path / "features.npz", tmp_path / "index")
+    assert ROWS.identity(tmp_path / "index")
+    assert COLUMNS.identity(tmp_path / "index")
+    return tmp_path / "index"
+
+
+def answers(folder: Path) -> tuple[Facets, Facets, list[int]]:
+    with closing(open_index(folder)) as index:
+        hits = index.search(np.ones(40, dtype=np.float32), 60, filter=Filter(labels=("1", "new")))[0]
+        return index.facets(), index.facets(Filter(labels=("1",))), [hit.id for hit in hits]
+
+
+def test_a_large_index_opens_without_reading_its_rows(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    for name in ("rows_from", "what_is_filtered", "labelled_rows"):
+        method = getattr(Catalog, name)
+        monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
+    opened = answers(kept)
+    assert read == [(40,)]  # whether there are more than those that were kept
+    assert opened[2] == [*range(2, 41, 3)]
+    ROWS.path(kept).unlink()
+    COLUMNS.path(kept).unlink()
+    assert answers(kept) == opened
+    assert read[1:] == [(None,), (0, 40), (0, 40)]
+
+
+def changed_since(folder: Path) -> None:
+    with closing(IndexWriter.open(folder)) as writer, writer._committed():
+        writer.catalog.set_labels(7, ("new",))
+        writer.catalog.remove([2])
+        writer.catalog.count_edit()
+
+
+def cut_short(folder: Path) -> None:
+    for kind in (ROWS, COLUMNS):
+        kind.path(folder).write_bytes(kind.path(folder).read_bytes()[:-100])
+
+
+def of_fewer_rows(folder: Path) -> None:
+    for kind, names in ((ROWS, ("ids", "squared_norms")), (COLUMNS, column_reader._BY_ROW)):
+        stored = kind.load(folder)  # type: ignore[attr-defined]
+        assert stored is not None
+        arrays = {name: array[:-1] if name in names else array for name, array in stored.arrays.items()}
+        kind.save(folder, stored.sheet, arrays)  # type: ignore[attr-defined]
+
+
+def of_texts_that_are_missing(folder: Path) -> None:
+    stored = COLUMNS.load(folder)
+    assert stored is not None
+    COLUMNS.save(folder, replace(stored.sheet, labels=["0"]), stored.arrays)
+
+
+def of_another_time_zone(folder: Path) -> None:
+    stored = COLUMNS.load(folder)
+    assert stored is not None
+    days = {"day": stored.arrays["day"] + 1, "year": np.full(40, 1999, dtype=np.int32)}
+    COLUMNS.save(folder, replace(stored.sheet, zone=1), {**stored.arrays, **days})
+
+
+@pytest.mark.parametrize(
+    "spoil", [changed_since, cut_short, of_fewer_rows, of_texts_that_are_missing, of_another_time_zone]
+)
+def test_copies_that_are_not_true_are_not_looked_at(kept: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(kept)
+    opened = answers(kept)
+    column_reader.keep(kept)
+    assert answers(kept) == opened
+    ROWS.path(kept).unlink()
+    COLUMNS.path(kept).unlink()
+    assert answers(kept) == opened
+    assert (opened[2][:3] == [5, 7, 8]) == (spoil is changed_since)

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from searchengine.address import MilvusAddress
 from searchengine.errors import QueryError, UnknownImageError
-from searchengine.index import columns
+from searchengine.index import column_reader
+from searchengine.index.columns import Columns
 from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike, score
@@ -53,7 +54,7 @@ class MilvusIndex(Index):
         self.images_dir = images_dir
         self._connection = Connection(address)
         self._lock = threading.Lock()
-        self._counted: columns.Columns | None = None
+        self._counted: Columns | None = None
         self._state: State | None = None
         self._latest_about: tuple[float, About] | None = None
         self._seen: dict[tuple[str, int, object], int] = {}
@@ -177,7 +178,7 @@ class MilvusIndex(Index):
             generation = self._number(about)
             if self._counted is None or self._counted.generation != generation:
                 rows = list(self._all(about, schema.EVERYTHING_BUT_FEATURE))
-                self._counted = columns.of_rows(
+                self._counted = column_reader.of_rows(
                     generation,
                     np.array([row["id"] for row in rows], dtype=np.int64),
                     about.folders(self.images_dir),

@@ -1,0 +1,271 @@
+"""Reads the columns that filters look at: from the catalog, or from the copy of them that is kept beside it.
+
+They are read at the first filter, and then only what has been added. Of a million images that takes ten seconds of a
+processor, so a run that ends keeps them in the folder of a large index (``keep``), with what searches read at first.
+The copy is true of one revision of the catalog, and not looked at for any other.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.derived import Derived
+from searchengine.errors import IndexDamagedError, SearchEngineError
+from searchengine.index import state as states
+from searchengine.index.catalog import Catalog
+from searchengine.index.columns import NO_DAY, NO_TEXT, NO_YEAR, Columns, Numbers, Texts
+from searchengine.index.state import ROWS, RowsSheet, State
+
+Roots = dict[int, tuple[Path, str]]  # id -> folder, name
+Label = tuple[int, str]  # row, label
+
+_LARGE = 50_000  # rows, of which SQLite gives all in half a second
+_ROWS_AT_ONCE = 10_000
+_QUARTER = 900  # s; clocks differ from UTC by whole quarters of an hour
+_MONTH = 30 * 86_400  # s
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnsSheet:
+    """Of the copy: of which ``revision`` of the catalog, the ``zone`` of its days, and the texts of the columns."""
+
+    format: Literal[1]
+    revision: str
+    zone: int
+    labels: list[str]
+    folders: list[str]
+    formats: list[str]
+    cameras: list[str]
+
+
+_BY_ROW = ("folder", "format", "camera", "day", "year", "width", "height")
+_PAIRS = ("label_of", "below")
+_TEXTS = ("labels", "folders", "formats", "cameras")
+COLUMNS = Derived(
+    "columns.npz", ColumnsSheet, command="searchengine index", columns=_BY_ROW, arrays=_PAIRS, compressed=False
+)
+
+
+def load(folder: Path, catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
+    """The columns of a state; where no more than rows have come and gone since ``old``, only the new ones are read.
+
+    None: the catalog has moved on, and rows that the state has are others now. IndexDamagedError.
+    """
+    with catalog.snapshot():
+        if (catalog.need("edits"), catalog.need("features_file")) != (state.edits, state.features_file):
+            return None
+        names = tuple((id_, name) for id_, (_, name) in sorted(state.roots.items()))
+        version = (state.features_file, catalog.get("details"), names)
+        if old is None or old.version != version:
+            old = _kept(folder, (catalog.revision or b"").hex(), state, version) or _empty(version)
+        first, end = len(old.ids), len(state.ids)
+        if first == end and first:
+            return replace(old, generation=state.generation, ids=state.ids, _passing={}, _facets={})
+        try:
+            return _grown(
+                replace(old, generation=state.generation),
+                state.ids,
+                state.roots,
+                catalog.what_is_filtered(first, end),
+                catalog.labelled_rows(first, end),
+            )
+        except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise catalog.damaged(f"what it says of some images cannot be true ({error})") from error
+
+
+# -- the copy beside the catalog --------------------------------------------------------------------------------------
+
+
+def keep(folder: Path) -> None:
+    """Keep what a reader of a large index would have to read of each row; the caller holds the lock.
+
+    The index can do without, so nothing is said if that fails.
+    """
+    with suppress(SearchEngineError), closing(Catalog.open(folder)) as catalog:
+        if catalog.need_number("rows") < _LARGE:
+            for kind in (ROWS, COLUMNS):
+                kind.path(folder).unlink(missing_ok=True)
+            return
+        now = states.load(folder, catalog, None, lambda roots: states.folders_now(roots, None))
+        if _revision_of(ROWS, folder) != now.revision:
+            ROWS.save(folder, RowsSheet(1, now.revision), {"ids": now.ids, "squared_norms": now.squared_norms})
+        if _revision_of(COLUMNS, folder) != now.revision and (known := load(folder, catalog, now, None)) is not None:
+            sheet = ColumnsSheet(1, now.revision, _zone(), *(getattr(known, name).texts for name in _TEXTS))
+            COLUMNS.save(folder, sheet, {name: getattr(known, name) for name in (*_BY_ROW, *_PAIRS)})
+
+
+def _revision_of(kind: Derived[RowsSheet] | Derived[ColumnsSheet], folder: Path) -> str | None:
+    with suppress(IndexDamagedError):
+        kept = kind.load(folder)
+        return None if kept is None else kept.sheet.revision
+    return None
+
+
+def _kept(folder: Path, revision: str, state: State, version: tuple[object, ...]) -> Columns | None:
+    """The columns that are kept in the folder, if they are those of a revision, by the days of this time zone."""
+    try:
+        kept = COLUMNS.load(folder)
+    except IndexDamagedError:
+        return None  # the next run replaces it
+    if kept is None or (kept.sheet.revision, kept.sheet.zone) != (revision, _zone()):
+        return None
+    sheet, arrays, rows = kept.sheet, kept.arrays, len(state.ids)
+    texts = {name: Texts(getattr(sheet, name)) for name in _TEXTS}
+    fits = (
+        all(arrays[name].dtype == np.int32 for name in (*_BY_ROW, *_PAIRS))
+        and all(arrays[name].shape == (rows,) for name in _BY_ROW)
+        and all(arrays[name].ndim == 2 and arrays[name].shape[1] == 2 for name in _PAIRS)
+        and _within(arrays["label_of"][:, 0], 0, rows)
+        and _within(arrays["label_of"][:, 1], 0, len(texts["labels"]))
+        and _within(arrays["below"], 0, len(texts["folders"]))
+        and all(_within(arrays[name], NO_TEXT, len(texts[f"{name}s"])) for name in ("folder", "format", "camera"))
+        and _within(arrays["year"], NO_YEAR, 10_000)
+    )
+    if not fits:
+        return None
+    values: dict[str, Any] = {**texts, **{name: arrays[name] for name in (*_BY_ROW, *_PAIRS)}}
+    return replace(_empty(version), ids=state.ids, **values)
+
+
+def _within(numbers: NDArray[np.int32], first: int, end: int) -> bool:
+    return not numbers.size or (int(numbers.min()) >= first and int(numbers.max()) < end)
+
+
+@cache
+def _zone() -> int:
+    """A checksum of the local time zone: its offsets from UTC, month by month."""
+    return zlib.crc32(repr([_utc_offset(month * _MONTH) for month in range(1000)]).encode())
+
+
+# -- the catalog ------------------------------------------------------------------------------------------------------
+
+
+def _empty(version: tuple[object, ...]) -> Columns:
+    pairs = np.empty((0, 2), dtype=np.int32)
+    values: dict[str, Any] = {name: Texts() for name in _TEXTS}
+    values |= {name: np.empty(0, dtype=np.int32) for name in _BY_ROW}
+    return Columns(NO_TEXT, version, np.empty(0, dtype=np.int64), label_of=pairs, below=pairs, **values)
+
+
+def of_rows(
+    generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
+) -> Columns:
+    """The columns of all rows, as ``Tables.what_is_filtered`` and ``labelled_rows`` give them."""
+    return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))
+
+
+def _grown(
+    old: Columns, ids: NDArray[np.int64], roots: Roots, rows: Iterator[tuple[Any, ...]], labelled: Iterator[Label]
+) -> Columns:
+    """With the rows that have been added: ``ids`` of all rows, the rest of the new ones only."""
+    first, end = len(old.ids), len(ids)
+    folders, formats, cameras = _Folders(old, roots), Texts(old.formats.texts), Texts(old.cameras.texts)
+    folder, format_, camera = (np.full(end, NO_TEXT, dtype=np.int32) for _ in range(3))
+    day, width, height = (np.full(end, value, dtype=np.int32) for value in (NO_DAY, 0, 0))
+    kept = (old.folder, old.format, old.camera, old.day, old.width, old.height)
+    for new, values in zip((folder, format_, camera, day, width, height), kept, strict=True):
+        new[:first] = values
+    for some in _some(rows):
+        row, root, path, widths, heights, names, taken, models, mtimes = some
+        at = np.array(row, dtype=np.int64)
+        folder[at] = [folders.number(*place) for place in zip(root, path, strict=True)]
+        format_[at] = [formats.number(name and name.upper()) for name in names]
+        camera[at] = [cameras.number(model) for model in models]
+        width[at], height[at] = ([side or 0 for side in sides] for sides in (widths, heights))
+        day[at] = _days(taken, mtimes)
+    labels = Texts(old.labels.texts)
+    label_of = [
+        np.array([some[0], [labels.number(label) for label in some[1]]], dtype=np.int32).T for some in _some(labelled)
+    ]
+    return Columns(
+        generation=old.generation,
+        version=old.version,
+        ids=ids,
+        labels=labels,
+        label_of=np.concatenate([old.label_of, _distinct(np.concatenate([old.label_of[:0], *label_of]))]),
+        folders=folders.texts,
+        below=np.concatenate([old.below, np.array(folders.below, dtype=np.int32).reshape(-1, 2)]),
+        folder=folder,
+        formats=formats,
+        format=format_,
+        cameras=cameras,
+        camera=camera,
+        day=day,
+        year=_years(day),
+        width=width,
+        height=height,
+    )
+
+
+def _some(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """Rows -> columns, of some rows at a time."""
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        yield tuple(zip(*some, strict=True))
+
+
+def _distinct(pairs: Numbers) -> Numbers:
+    """(p, 2): each pair of a row and a label once; label files may name one twice."""
+    _, first = np.unique(pairs.astype(np.int64) @ np.array([2**31, 1]), return_index=True)
+    distinct: Numbers = pairs[first[pairs[first, 1] != NO_TEXT]]
+    return distinct
+
+
+class _Folders:
+    """The folders of images, as their paths are shown, and those above them."""
+
+    def __init__(self, old: Columns, roots: Roots) -> None:
+        self.texts = Texts(old.folders.texts)
+        self.below: list[tuple[int, int]] = []  # what has been added: see Columns
+        self._roots = roots
+        self._numbers: dict[tuple[int | None, bytes], int] = {}
+
+    def number(self, root: int | None, path: bytes | None) -> int:
+        """The number of the folder in which a file lies."""
+        place = (root, b"" if path is None else path.rpartition(b"/")[0])
+        if place not in self._numbers:
+            name = self._roots[root][1] if root is not None and root in self._roots else ""
+            self._numbers[place] = self._number(f"{name}/{place[1].decode('utf-8', 'replace')}".strip("/"))
+        return self._numbers[place]
+
+    def _number(self, folder: str) -> int:
+        numbers: list[int] = []  # of the folders above it, from the top, and its own
+        for end in [*(i for i, letter in enumerate(folder) if letter == "/" and folder[i - 1] != "/"), len(folder)]:
+            known = len(self.texts)
+            numbers.append(self.texts.number(folder[:end]))
+            if numbers[-1] == known:
+                self.below += [(known, above) for above in numbers]
+        return numbers[-1]
+
+
+def _days(taken: Sequence[str | None], mtimes_ns: Sequence[int | None]) -> NDArray[np.int64]:
+    """The local day of each image, since 1970: by its EXIF data, else by the time of its file."""
+    by_exif = np.array(["NaT" if text is None else text[:10] for text in taken], dtype="datetime64[D]")
+    seconds = np.array([0 if mtime is None else mtime // 10**9 for mtime in mtimes_ns], dtype=np.int64)
+    quarters, quarter = np.unique(seconds // _QUARTER, return_inverse=True)
+    offsets = np.array([_utc_offset(int(each) * _QUARTER) for each in quarters], dtype=np.int64)
+    by_file = (seconds + offsets[quarter]) // 86_400
+    by_file[[mtime is None for mtime in mtimes_ns]] = NO_DAY
+    return np.where(np.isnat(by_exif), by_file, by_exif.astype(np.int64))
+
+
+def _utc_offset(seconds: int) -> int:
+    try:
+        return time.localtime(seconds).tm_gmtoff
+    except (OverflowError, OSError, ValueError):
+        return 0
+
+
+def _years(day: Numbers) -> Numbers:
+    years = day.astype("datetime64[D]").astype("datetime64[Y]").astype(np.int64) + 1970
+    return np.where(day == NO_DAY, NO_YEAR, years).astype(np.int32)
