@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError, SearchEngineError
 from searchengine.files import output_file
+from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.exact import Searcher
 from searchengine.index.features import matrices
 from searchengine.index.local import LocalIndex
@@ -314,15 +315,14 @@ def _calibrated(folder: Path, state: State, sample: _Sample, sheet: StructureShe
 
 
 def _recall(structure: Structure, state: State, sample: _Sample) -> float:
-    """The share of the nearest that are found; the lower one, of images and of pictures from outside."""
+    """The share of the nearest that searches find; the lower one, of images and of pictures from outside."""
     if not sample.wanted:
         return 1.0
-    searcher, images = state.searcher(EUCLIDEAN), len(sample.rows)
+    searcher, images = ApproximateSearcher(structure, state, EUCLIDEAN), len(sample.rows)
     shares = np.zeros(2 * images)
     for i, (query, limit) in enumerate(zip(sample.queries, sample.limits, strict=True)):
-        candidates = structure.nearest(query, structure.sheet.depth * RECALL_AT)
-        assert candidates is not None
-        others = candidates[candidates != sample.rows[i]] if i < images else candidates
-        distances = searcher.ranked(query, others).distances[: sample.wanted]
-        shares[i] = np.count_nonzero(distances <= limit) / sample.wanted
+        is_image = i < images  # which is not counted among its own neighbours
+        (nearest,) = searcher.nearest(query[None], sample.wanted + is_image)
+        near = nearest.distances <= limit
+        shares[i] = np.count_nonzero(near & (nearest.positions != sample.rows[i]) if is_image else near) / sample.wanted
     return float(min(shares[:images].mean(), shares[images:].mean()))
