@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
 from searchengine.errors import QueryError
 from searchengine.files import csv_writer, output_file
+from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.exact import Searcher
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
@@ -106,44 +107,45 @@ def write_neighbours(
     k = min(options.k, state.count - 1)
     if k < options.k:
         progress.say(f"The index holds {state.count} images, so each has {k} neighbours, not {options.k}.")
-    records = _records(index, state.ids[state.live].tolist())
+    searcher = index.searcher(state, metric)
+    sheet = index.approximation(metric)
+    if sheet is not None:
+        progress.say(f"By quick search, which finds {sheet.found} of the nearest.")
     table = out / f"neighbours.{options.format}"
     progress.start(state.count)
     with output_file(table) as part, ExitStack() as stack:
         write_table = _csv_table if options.format == "csv" else _parquet_table
-        write = stack.enter_context(write_table(part, records, partial(score, metric, normalized=state.normalized)))
-        sheets = stack.enter_context(_Sheets(out / "pictures", records, progress)) if options.pictures else None
-        for block in whole_set(state, k, metric):
-            write(block)
+        write = stack.enter_context(write_table(part, partial(score, metric, normalized=state.normalized)))
+        sheets = stack.enter_context(_Sheets(out / "pictures", progress)) if options.pictures else None
+        for block in whole_set(state, k, searcher):
+            records = _records(index, block)
+            write(block, records)
             if sheets is None:
                 progress.advance(len(block.ids))
             else:
-                sheets.draw(block)
+                sheets.draw(block, records)
         if sheets is not None:
-            sheets.remove_others()
+            sheets.remove_others(state.ids[state.live].tolist())
     if sheets is None:
         return NeighboursSummary(str(table), state.count, k, metric, 0)
     if sheets.missing:
-        progress.say(_without_pictures(records, sheets.missing))
+        progress.say(sheets.remark(state.count))
     return NeighboursSummary(str(table), state.count, k, metric, sheets.drawn, len(sheets.missing), sheets.removed)
 
 
-def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block]:
-    """The k nearest others of every image, exactly, ties in the order of ids; an image is no neighbour of itself.
+def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | None = None) -> Iterator[Block]:
+    """The k nearest others of every image, ties in the order of ids; an image is no neighbour of itself.
 
-    Memory grows with the number of rows, never with its square.
+    Memory grows with the number of rows, never with its square; time does so too where the searcher is approximate.
 
     Args:
         state: the rows, as ``Index.state`` gives them.
         k: at least 1; at most as many neighbours as there are other images.
-        metric: None for the one of the index.
-
-    Raises:
-        UnknownNameError: no such metric.
+        searcher: over these rows, as ``Index.searcher`` gives it; None: exact, by the metric of the index.
     """
     live = state.live_by_id
     k = min(k, len(live) - 1)
-    searcher = _without_surplus_copies(state, state.searcher(metric), k + 1)
+    searcher = _without_surplus_copies(state, searcher or state.searcher(), k + 1)
     for start in range(0, len(live), _QUERIES):
         rows = live[start : start + _QUERIES]
         # (b, d) against (n, d) -> b of k + 1, usually with the query itself
@@ -157,7 +159,9 @@ def whole_set(state: State, k: int, metric: str | None = None) -> Iterator[Block
         yield Block(state.ids[rows], neighbours, distances)
 
 
-def _without_surplus_copies(state: State, searcher: Searcher, count: int) -> Searcher:
+def _without_surplus_copies(
+    state: State, searcher: Searcher | ApproximateSearcher, count: int
+) -> Searcher | ApproximateSearcher:
     """The same ``count`` nearest of any query, found sooner where thousands of rows are equal.
 
     Equal rows are at the same distance, so no more than the first ``count`` of them, by id, are ever among the nearest.
@@ -171,7 +175,9 @@ def _without_surplus_copies(state: State, searcher: Searcher, count: int) -> Sea
     return searcher.among(kept) if max(copies.values()) > count else searcher
 
 
-def _records(index: Index, ids: list[int]) -> dict[int, ImageRecord]:
+def _records(index: Index, block: Block) -> dict[int, ImageRecord]:
+    """What is known of all images of a block, by id."""
+    ids = np.union1d(block.ids, block.neighbours).tolist()
     known = {record.id: record for record in index.known(ids)}
     return {id_: known.get(id_) or ImageRecord.removed(id_) for id_ in ids}
 
@@ -199,13 +205,13 @@ def _columns(block: Block, records: Records, score_of: Score) -> tuple[list[Any]
 
 
 @contextmanager
-def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
+def _csv_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records], None]]:
     """Write blocks to a CSV file, a row for each pair; distances and scores with all their digits."""
     with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
         write_row = csv_writer(opened)
         write_row(COLUMNS)
 
-        def write(block: Block) -> None:
+        def write(block: Block, records: Records) -> None:
             for row in zip(*_columns(block, records, score_of), strict=True):
                 write_row(row)
 
@@ -213,7 +219,7 @@ def _csv_table(file: Path, records: Records, score_of: Score) -> Iterator[Callab
 
 
 @contextmanager
-def _parquet_table(file: Path, records: Records, score_of: Score) -> Iterator[Callable[[Block], None]]:
+def _parquet_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records], None]]:
     """Write blocks to a Parquet file, a row for each pair; IndexingError without PyArrow."""
     from searchengine.exchange.parquet_files import pyarrow
 
@@ -223,7 +229,7 @@ def _parquet_table(file: Path, records: Records, score_of: Score) -> Iterator[Ca
     schema = arrow.schema(list(zip(COLUMNS, types, strict=True)))
     with arrow.parquet.ParquetWriter(file, schema) as writer:
 
-        def write(block: Block) -> None:
+        def write(block: Block, records: Records) -> None:
             arrays = [
                 arrow.array(values, arrow.string()).dictionary_encode() if kind == text else arrow.array(values, kind)
                 for values, kind in zip(_columns(block, records, score_of), types, strict=True)
@@ -239,36 +245,52 @@ def _parquet_table(file: Path, records: Records, score_of: Score) -> Iterator[Ca
 class _Sheets:
     """A contact sheet for each image, drawn by several threads; those that are there already are not drawn again."""
 
-    def __init__(self, folder: Path, records: Records, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: Progress) -> None:
         self._folder = SheetFolder(folder)
-        self._records = records
         self._progress = progress
-        self._unreadable = frozenset(id_ for id_, record in records.items() if not _is_file(record.file))
+        self._is_file: dict[int, bool] = {}  # of the images so far, whether their pictures are there
+        self._without_file = True  # so are all pictures that are missing
         self._pool = ThreadPoolExecutor(processors(), thread_name_prefix="sheet")
         self.drawn = 0
         self.removed = 0
         self.missing: set[int] = set()
 
-    def draw(self, block: Block) -> None:
+    def draw(self, block: Block, records: Records) -> None:
         """The sheets of a block, and what they show in ``sheets.json``."""
-        for drawn, missing in self._pool.map(self._draw, block.lines()):
+        for id_ in records.keys() - self._is_file.keys():
+            self._is_file[id_] = _is_file(records[id_].file)
+        for drawn, missing in self._pool.map(partial(self._draw, records=records), block.lines()):
             self.drawn += drawn
             self.missing |= missing
+            self._without_file &= all(records[id_].file is None for id_ in missing)
             self._progress.advance()
         self._folder.save()
 
-    def remove_others(self) -> None:
+    def remove_others(self, ids: Collection[int]) -> None:
         """Delete the sheets of images that are not in the index."""
-        self.removed = self._folder.remove_others({f"{id_}.jpg" for id_ in self._records})
+        self.removed = self._folder.remove_others({f"{id_}.jpg" for id_ in ids})
         self._folder.save()
 
-    def _draw(self, line: tuple[int, list[int], list[float]]) -> tuple[bool, frozenset[int]]:
+    def remark(self, images: int) -> str:
+        """Why places are empty, where pictures are missing."""
+        if self._without_file:
+            return (
+                f"{len(self.missing)} images have no picture, only features, so their places are empty. Import the "
+                "features with --paths and --images to see them."
+            )
+        return (
+            f"{len(self.missing)} of {images} pictures were not found or cannot be read. Their places are empty, "
+            "except on sheets that were drawn before, which are kept. If the photos have moved, say where they are "
+            "with --images-dir, or with searchengine index --relocate, and run this command again."
+        )
+
+    def _draw(self, line: tuple[int, list[int], list[float]], records: Records) -> tuple[bool, frozenset[int]]:
         """Whether the sheet was drawn, and the ids of the images whose pictures it lacks."""
         id_, neighbours, distances = line
-        query, name = self._records[id_], f"{id_}.jpg"
-        pairs = [(self._records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
+        query, name = records[id_], f"{id_}.jpg"
+        pairs = [(records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
         key = _key([(query, 0.0), *pairs])
-        absent = self._unreadable.intersection((id_, *neighbours))
+        absent = frozenset(image for image in (id_, *neighbours) if not self._is_file[image])
         if self._folder.holds(name, key, absent):
             return False, absent
         entries = [Entry(query, ("query", _name(query)), framed=True)]
@@ -304,16 +326,3 @@ def _name(record: ImageRecord) -> str:
 
 def _number(distance: float) -> str:
     return f"{distance:.4f}" if abs(distance) < 1000 else f"{distance:.4g}"
-
-
-def _without_pictures(records: Records, missing: Collection[int]) -> str:
-    if not any(records[id_].file is not None for id_ in missing):
-        return (
-            f"{len(missing)} images have no picture, only features, so their places are empty. Import the features "
-            "with --paths and --images to see them."
-        )
-    return (
-        f"{len(missing)} of {len(records)} pictures were not found or cannot be read. Their places are empty, except "
-        "on sheets that were drawn before, which are kept. If the photos have moved, say where they are with "
-        "--images-dir, or with searchengine index --relocate, and run this command again."
-    )

@@ -50,7 +50,7 @@ def test_equals_the_naive_loop(metric: str, tmp_path: Path) -> None:
     with IndexWriter.open(tmp_path / "index") as writer:
         writer.commit(Batch(removed=[int(ids[11]), int(ids[30])]))
     alive = [i for i in range(60) if i not in (11, 30)]
-    blocks = list(whole_set(index.state(), 6, metric))
+    blocks = list(whole_set(index.state(), 6, index.state().searcher(metric)))
     assert [id_ for block in blocks for id_ in block.ids.tolist()] == sorted(ids[alive].tolist())
     place = {int(id_): i for i, id_ in enumerate(ids)}
     for block in blocks:
@@ -102,7 +102,7 @@ def test_equal_rows_are_measured_as_often_as_neighbours_can_be(
 
     monkeypatch.setattr(measure, "distances", counted)
     state = index.state()
-    blocks = list(whole_set(state, 5, metric))
+    blocks = list(whole_set(state, 5, state.searcher(metric)))
     assert sum(measured) < 300 * 20
     alone = state.searcher(metric)
     row_of = {int(id_): row for row, id_ in enumerate(state.ids)}

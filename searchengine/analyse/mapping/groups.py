@@ -220,8 +220,7 @@ def clusters_of(
         IndexingError: scikit-learn is missing.
     """
     import_extra("sklearn.cluster", "scikit-learn")
-    different = len(np.unique(reduced, axis=0))
-    if k is not None and not 1 <= k <= different:
+    if k is not None and not 1 <= k <= (different := len(np.unique(reduced, axis=0))):
         raise QueryError(
             f"The number of clusters must be from 1 to {different}, the number of different images, not {k}."
         )

@@ -23,6 +23,7 @@ from searchengine.index.state import State
 from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 32 * 2**20
+_RECORDS = 10_000  # held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,14 @@ class Rows:
 def stamps_of(index: Index, rows: Rows) -> NDArray[np.uint64]:
     """(n,) numbers that differ where the content of images does; of the feature itself where there is no file."""
     stamps = np.zeros(len(rows), dtype=np.uint64)
-    hashes = {record.id: record.content_hash for record in index.known(rows.ids.tolist())}
-    for at, id_ in enumerate(rows.ids.tolist()):
-        digest = hashes.get(id_)
-        stamps[at] = int(digest[:16], 16) if digest else zlib.crc32(np.asarray(rows.matrix[rows.positions[at]]).data)
+    for start in range(0, len(rows), _RECORDS):
+        ids = rows.ids[start : start + _RECORDS].tolist()
+        hashes = {record.id: record.content_hash for record in index.known(ids)}
+        for at, id_ in enumerate(ids, start):
+            digest = hashes.get(id_)
+            stamps[at] = (
+                int(digest[:16], 16) if digest else zlib.crc32(np.asarray(rows.matrix[rows.positions[at]]).data)
+            )
     return stamps
 
 

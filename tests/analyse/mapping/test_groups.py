@@ -70,9 +70,12 @@ def test_few_and_equal_images_are_one_cluster() -> None:
 
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("dimension", [3, 120])
-@pytest.mark.parametrize("held", [2**22, 1000])
-def test_duplicates_equal_a_naive_loop(dimension: int, unit: bool, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("held", "whole"), [(2**22, 8192), (1000, 100)])
+def test_duplicates_equal_a_naive_loop(
+    dimension: int, unit: bool, held: int, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(duplicates, "_PRODUCTS", held)
+    monkeypatch.setattr(duplicates, "_WHOLE", whole)  # above it, rows are sorted into cells
     random = np.random.default_rng(dimension)
     count = 540  # more than one block
     features = random.normal(size=(count, dimension)).astype(np.float32)
