@@ -21,7 +21,6 @@ from searchengine.progress import QUIET, Progress
 THRESHOLD = NEAR_DUPLICATE
 _PRODUCTS = 2**22  # distances, or numbers of rows, that are held at a time
 _WHOLE = 8192  # rows, up to which all are compared with all
-_SEVERAL = 1000  # blocks of pairs that are joined before groups are
 _SAMPLE = 32  # rows for each centre, by which the centres are chosen
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -75,6 +74,7 @@ def _candidates(reduced: NDArray[np.float32], limit: float, slack: float, progre
         own[start : start + step] = _squares(reduced[start : start + step], centres).argmin(axis=1)
     cells = np.split(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own, minlength=len(centres)))[:-1])
     pairs: list[Pairs] = []
+    held = 0
     progress.start(len(reduced), what="Near-duplicates")
     for number, cell in enumerate(cells):
         gaps = np.sqrt(_squares(centres[[number]], centres)[0].clip(0.0))
@@ -87,9 +87,10 @@ def _candidates(reduced: NDArray[np.float32], limit: float, slack: float, progre
                 for first, second in _near(reduced, part[near[:, other]], cells[other], limit**2 + slack):
                     ahead = np.ones(len(first), dtype=np.bool_) if other > number else first < second
                     pairs.append((first[ahead], second[ahead]))
-                    if sum(len(ends[0]) for ends in pairs) > _PRODUCTS // 16 or len(pairs) == _SEVERAL:
+                    held += len(first)
+                    if held > _PRODUCTS // 16:
                         yield _together(pairs)
-                        pairs = []
+                        pairs, held = [], 0
             progress.advance(len(part))
     yield _together(pairs)
 
@@ -105,7 +106,8 @@ def _near(
         left = reduced[some[start : start + step]]
         excess = np.einsum("ij,ij->i", left, left)[:, None] + norms - 2.0 * (left @ right.T)  # (b, o)
         first, second = np.nonzero(excess <= 0)
-        yield some[start : start + step][first], others[second]
+        if len(first):
+            yield some[start : start + step][first], others[second]
 
 
 def _together(pairs: list[Pairs]) -> Pairs:
