@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
 from searchengine.cli import main
 from searchengine.errors import MissingPackageError, SearchEngineError
 from searchengine.index import building
@@ -182,6 +184,19 @@ def test_rows_come_go_and_change(small: Path) -> None:
         writer.compact()  # another matrix
     assert approximate.approximation() is None
     assert places(approximate.search(query, 60)[0]) == places(hits)
+
+
+def test_neighbours_of_the_whole_set_are_those_of_searches(small: Path, tmp_path: Path) -> None:
+    says, tables = Sentences(), []
+    for name, exact in (("quick", False), ("exact", True)):
+        with closing(LocalIndex.open(small, exact=exact)) as index:
+            write_neighbours(index, tmp_path / name, NeighboursOptions(k=5), says)
+        with (tmp_path / name / "neighbours.csv").open() as opened:
+            tables.append({(row["id"], row["neighbour"], row["distance"]) for row in csv.DictReader(opened)})
+    assert len(says.said) == 1
+    assert says.said[0].startswith("By quick search, which finds ")
+    assert len(tables[0]) == len(tables[1]) == 300 * 5
+    assert len(tables[0] & tables[1]) >= 0.9 * 300 * 5  # to the last digit
 
 
 def test_the_metrics_that_rank_otherwise_stay_exact_and_say_what_they_cost(large: Path) -> None:

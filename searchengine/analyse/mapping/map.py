@@ -8,6 +8,7 @@ nothing that was placed before moves, and a place does not depend on what else c
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -26,8 +27,9 @@ from searchengine.analyse.mapping.rows import (
     unchanged_images,
 )
 from searchengine.derived import Arrays, Derived, StoredData, timestamp
-from searchengine.errors import IndexDamagedError, QueryError
+from searchengine.errors import IndexDamagedError, MissingPackageError, QueryError
 from searchengine.index.protocol import Index
+from searchengine.index.structure import load_faiss
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
@@ -209,6 +211,8 @@ def _projected(rows: Rows, chosen: NDArray[np.int64], reduction: Reduction) -> N
 _EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form
 _TOO_FEW = 5  # images for which there is no t-SNE
 _QUERIES_A_THREAD = 2048
+_EXACT = 30_000  # rows, up to which each is compared with all others
+_LISTS, _ROWS_A_LIST = 32, 64  # that are searched, and that k-means sees for each list
 _PLACING_NEIGHBOURS = 25
 _PLACING_PERPLEXITY = 5.0
 _PLACING_ITERATIONS = 100
@@ -306,14 +310,47 @@ def _neighbours(
     rows: NDArray[np.float32], k: int, progress: Progress, *, of: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The k nearest (n, c) rows of each other row, or of each of the (m, c) ``of``: positions and distances, (m, k)."""
-    library = import_extra("sklearn.neighbors", "scikit-learn")
     progress.start(1, what="Neighbours", unit="steps")
-    # With less for each thread, scikit-learn shares out the rows, and which of equal ones it takes depends on threads.
-    threads = max(1, min(processors(), len(rows if of is None else of) // _QUERIES_A_THREAD))
-    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(threads):
-        distances, positions = library.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors(of)
+    nearest = _nearly_all_neighbours(rows, k, of) if len(rows) > _EXACT else None
+    if nearest is None:
+        library = import_extra("sklearn.neighbors", "scikit-learn")
+        # With less for each thread, scikit-learn shares out the rows; which of equal ones it takes depends on that.
+        threads = max(1, min(processors(), len(rows if of is None else of) // _QUERIES_A_THREAD))
+        with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(threads):
+            distances, positions = library.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors(of)
+        nearest = positions, distances
     progress.advance()
-    return positions, distances
+    return nearest
+
+
+def _nearly_all_neighbours(
+    rows: NDArray[np.float32], k: int, of: NDArray[np.float32] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """The same of many rows, in a time that grows nearly as they do: 99 % of them, by FAISS; None without FAISS.
+
+    A missing neighbour is hardly nearer than the one that takes its place, and openTSNE itself chooses approximate
+    ones (by Annoy) for fewer rows than these.
+    """
+    try:
+        faiss = load_faiss()
+    except MissingPackageError:
+        return None
+    count = 2 ** round(math.log2(2 * math.sqrt(len(rows))))
+    lists = faiss.index_factory(rows.shape[1], f"IVF{count},Flat")
+    sample = np.random.default_rng(0).choice(len(rows), min(len(rows), _ROWS_A_LIST * count), replace=False)
+    lists.train(rows[np.sort(sample)])  # by one thread, so that sums are made in one order on every machine
+    lists.add(rows)
+    lists.nprobe = _LISTS
+    faiss.omp_set_num_threads(processors())
+    try:
+        squares, positions = lists.search(rows if of is None else of, k if of is not None else k + 1)
+    finally:
+        faiss.omp_set_num_threads(1)
+    if of is None:  # a row is no neighbour of itself; where it is not among its neighbours, the last of them goes
+        itself = positions == np.arange(len(rows))[:, None]
+        itself[~itself.any(axis=1), -1] = True
+        squares, positions = (array[~itself].reshape(len(rows), k) for array in (squares, positions))
+    return None if positions.min() < 0 else (positions, np.sqrt(squares.astype(np.float64).clip(0.0)))
 
 
 def _centred(places: NDArray[np.float64]) -> Places:

@@ -102,6 +102,23 @@ def test_neighbours_equal_a_naive_loop_whatever_the_threads(
     np.testing.assert_array_equal(positions, _neighbours(rows, 4, QUIET, of=of)[0])
 
 
+def test_of_many_rows_nearly_all_neighbours_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchengine.analyse.mapping.map._EXACT", 0)
+    random = np.random.default_rng(0)
+    rows, of = (random.standard_normal((count, 6)).astype(np.float32) for count in (12_000, 40))
+    for queries in (None, of):
+        positions, distances = _neighbours(rows, 9, QUIET, of=queries)
+        shares = []
+        for i in range(0, len(positions), 1 + len(positions) // 50):
+            everything = np.linalg.norm(rows - (rows[i] if queries is None else of[i]), axis=1)
+            assert distances[i].tolist() == pytest.approx(everything[positions[i]].tolist(), abs=1e-3)
+            if queries is None:
+                assert i not in positions[i]
+                everything[i] = np.inf
+            shares.append(len({*np.argsort(everything)[:9]} & {*positions[i]}) / 9)
+        assert np.mean(shares) >= 0.97
+
+
 def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     features = blobs(60)
     index = fill(tmp_path / "index", features)
