@@ -18,7 +18,7 @@ from searchengine.compat import processors
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor
 from searchengine.index.state import State
-from searchengine.index.structure import Structure
+from searchengine.index.structure import RECALL_AT, Structure
 
 _MANY = 16  # queries, from which several threads answer them
 _FEW_VALUES = 2**22  # of rows that pass a filter, which exact search reads as quickly as FAISS passes over the others
@@ -56,7 +56,7 @@ class ApproximateSearcher:
         sheet, searcher = self.structure.sheet, self.state.searcher(self.metric)
         # The length of a query changes no order among features of length 1; lists are found better without.
         direction = _direction(query) if self.state.normalized else query
-        count = sheet.depth * k
+        count = sheet.depth * max(k, RECALL_AT)  # fewer than were measured would find less
         while count <= sheet.deepest and direction.any():
             candidates = self.structure.nearest(direction, count, allowed)
             if candidates is None:

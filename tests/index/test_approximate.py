@@ -196,7 +196,7 @@ def test_neighbours_of_the_whole_set_are_those_of_searches(small: Path, tmp_path
     assert len(says.said) == 1
     assert says.said[0].startswith("By quick search, which finds ")
     assert len(tables[0]) == len(tables[1]) == 300 * 5
-    assert len(tables[0] & tables[1]) >= 0.9 * 300 * 5  # to the last digit
+    assert len(tables[0] & tables[1]) >= 0.98 * 300 * 5  # to the last digit
 
 
 def test_the_metrics_that_rank_otherwise_stay_exact_and_say_what_they_cost(large: Path) -> None:
