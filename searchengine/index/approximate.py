@@ -14,11 +14,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.compat import processors
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor
 from searchengine.index.state import State
 from searchengine.index.structure import RECALL_AT, Structure
+from searchengine.processors import processors
 
 _MANY = 16  # queries, from which several threads answer them
 _FEW_VALUES = 2**22  # of rows that pass a filter, which exact search reads as quickly as FAISS passes over the others
