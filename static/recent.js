@@ -58,6 +58,7 @@ function linkTo({ key, name, picture, words }, action) {
 function clearButton(field) {
   const button = document.createElement("button");
   button.type = "button";
+  button.className = "quiet";
   button.textContent = "Clear";
   button.addEventListener("click", async () => {
     await clear();

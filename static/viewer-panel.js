@@ -13,6 +13,8 @@ export function makePanel() {
     <p class="facts"></p>
     <p class="photo-actions">
       <a class="button primary" data-do="similar" title="Find similar (f)">${icon("search")}<span>Find similar</span></a>
+      <button type="button" class="button" data-do="dislike" title="Less like this (-)">${icon("minus")}<span>Less like this</span></button>
+      <button type="button" class="button" data-do="like" title="More like this (+)">${icon("plus")}<span>More like this</span></button>
       <button type="button" class="button" data-do="crop" title="Search by a part of it (x)">${icon("crop")}<span>Crop</span></button>
       <a class="button" data-do="download" download title="Download (d)">${icon("download")}<span>Download</span></a>
       <button type="button" class="button" data-do="copy" data-action="copy" title="Copy the path (c)">${icon("copy")}<span>Copy path</span></button>
@@ -31,6 +33,7 @@ export function makePanel() {
     part("h2").textContent = slide.alt;
     part(".facts").textContent = slide.tile?.querySelector(".score")?.textContent ?? "";
     part("[data-do=similar]").href = slide.search;
+    for (const word of ["like", "dislike"]) part(`[data-do=${word}]`).hidden = !judgeOf(slide, word);
     part("[data-do=open]").href = slide.original;
     part("[data-do=download]").href = `${slide.original}?download=1`;
     if (!known.has(slide.details)) known.set(slide.details, await fetchDetails(slide.details));
@@ -42,6 +45,9 @@ export function makePanel() {
   };
   return { element, show };
 }
+
+/** The link of its tile that asks for more or less like a photo. */
+export const judgeOf = ({ tile }, word) => tile?.querySelector(`[data-judge=${word}]`);
 
 async function fetchDetails(address) {
   try {

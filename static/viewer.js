@@ -3,7 +3,7 @@
 import { crop } from "./crop.js";
 import { addStyle } from "./photos.js";
 import PhotoSwipe from "./vendor/photoswipe/photoswipe.esm.min.js";
-import { makePanel } from "./viewer-panel.js";
+import { judgeOf, makePanel } from "./viewer-panel.js";
 
 const PREVIEW_SIDE = 2048; // px, as of the server
 const NEAR_THE_END = 3; // photos before the last one, the grid is asked for more
@@ -11,7 +11,7 @@ const PANEL = 320; // px
 const SHEET = 128; // px of it that always show
 const wide = matchMedia("(min-width: 900px) or ((min-width: 600px) and (max-height: 500px))");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const KEYS = { f: "similar", x: "crop", d: "download", c: "copy", o: "open", i: "about" };
+const KEYS = { f: "similar", "+": "like", "=": "like", "-": "dislike", x: "crop", d: "download", c: "copy", o: "open", i: "about" };
 const ABOUT =
   '<svg aria-hidden="true" class="pswp__icn" viewBox="0 0 32 32"><circle cx="16" cy="16" r="9.5"/><path d="M16 11.5h.01M16 15.5v5"/></svg>';
 
@@ -57,7 +57,7 @@ class Viewer {
     this.pswp.on("change", () => this.turned());
     this.pswp.on("keydown", ({ originalEvent: event }) => {
       const action = event.metaKey || event.ctrlKey || event.altKey ? undefined : KEYS[event.key];
-      if (action) this.pswp.element.querySelector(`[data-do=${action}]`).click();
+      if (action) this.pswp.element.querySelector(`[data-do=${action}]:not([hidden])`)?.click();
     });
     // Loaded, it may be in its place or still be put there.
     const loaded = ({ content }) => content.element.classList.toggle("is-loaded", content.state === "loaded");
@@ -110,9 +110,9 @@ class Viewer {
   clicked(event) {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;
     const action = event.target.closest("[data-do]")?.dataset.do;
-    if (["similar", "crop", "about"].includes(action)) {
+    if (["similar", "like", "dislike", "crop", "about"].includes(action)) {
       event.preventDefault();
-      this[action]();
+      this[action](action);
     } else if (event.target.closest("a[href]:not([target], [download])")) {
       this.leave(); // for the pictures with a label
     }
@@ -122,6 +122,16 @@ class Viewer {
     const { search } = this.slide;
     this.leave();
     visit(search);
+  }
+
+  like(word) {
+    const link = judgeOf(this.slide, word);
+    this.leave();
+    link.click();
+  }
+
+  dislike(word) {
+    this.like(word);
   }
 
   async crop() {

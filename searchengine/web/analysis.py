@@ -16,11 +16,13 @@ from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError, with_index_dir
 from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.query import Query
 from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, card_of
+from searchengine.web.choices import FeedbackChoices
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
 from searchengine.web.overview import Group, Overview
-from searchengine.web.pages import Page
+from searchengine.web.pages import Page, first_likes
 from searchengine.web.queries import RequestError
 from searchengine.web.security import ASK_AGAIN, is_asked_from_here
 
@@ -69,6 +71,7 @@ class GroupPage(Page):
     kind: str
     group: Group
     cards: list[Card]
+    likes: FeedbackChoices
     more: int | None
 
 
@@ -167,7 +170,9 @@ def _group_page(kind: str, candidates: Sequence[Group]) -> GroupPage:
     start = _start()
     end = start + this_site().settings.sample
     cards = [card_of(record) for record in _known(group.ids[start:end]).values()]
-    return GroupPage(kind, group, cards, end if end < group.size else None)
+    return GroupPage(
+        kind, group, cards, first_likes(Query(k=this_site().settings.default_k)), end if end < group.size else None
+    )
 
 
 def _start() -> int:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote
 
-from searchengine.index.metrics import COSINE, INNER_PRODUCT, rank_alike
+from searchengine.index.metrics import COSINE, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.indexes import ServedIndex, url_in
 
@@ -25,11 +25,11 @@ _COLOUR = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 class Card:
     """One image on a page; ``rank`` and what follows is None where it does not answer a query.
 
-    ``closeness`` is the length of the bar, 0..1, and ``alike`` the share that stands beside it: None where scores only
-    tell an order. ``version`` is the start of the content hash, and part of the thumbnail's address, so that a changed
-    image has a new one. ``blank``: a row of imported features without an image. ``whole``: its shape does not fill its
-    tile; ``small``: its size does not. ``anchor`` is the card's id on its page; ``other`` is its rank on the other of
-    two sides; ``copies`` is how many other images it stands for.
+    ``alike`` is its score as a share, 0..1: None where scores only tell an order. ``version`` is the start of the
+    content hash, and part of the thumbnail's address, so that a changed image has a new one. ``blank``: a row of
+    imported features without an image. ``whole``: its shape does not fill its tile; ``small``: its size does not.
+    ``anchor`` is the card's id on its page; ``other`` is its rank on the other of two sides; ``copies`` is how many
+    other images it stands for.
     """
 
     id: int
@@ -48,24 +48,21 @@ class Card:
     rank: int | None = None
     distance: float | None = None
     score: float | None = None
-    closeness: float | None = None
     alike: float | None = None
     other: int | None = None
     copies: int = 0
 
     @property
     def style(self) -> str:
-        """The proportions, the tint and the bar of this card, for the style element of its page."""
-        bar = "" if self.closeness is None else f";--close:{self.closeness:.3f}"
-        return f"#{self.anchor}{{--ratio:{self.ratio:.4f};--tint:{self.colour}{bar}}}"
+        """The proportions and the tint of this card, for the style element of its page."""
+        return f"#{self.anchor}{{--ratio:{self.ratio:.4f};--tint:{self.colour}}}"
 
 
-def card_of(record: ImageRecord, hit: Hit | None = None, scale: Scale | None = None) -> Card:
-    """An image of the collection; as an answer to a query, it comes with its hit and the scale of the ranking."""
+def card_of(record: ImageRecord, hit: Hit | None = None, *, as_share: bool = False) -> Card:
+    """An image of the collection; as an answer to a query, it comes with its hit, whose score may be a share."""
     blank = not record.has_picture
     width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
     ratio = min(max(width / height, _NARROWEST), _WIDEST)
-    closeness = None if hit is None or scale is None else scale.closeness(hit)
     return Card(
         id=record.id,
         path=record.path,
@@ -83,15 +80,14 @@ def card_of(record: ImageRecord, hit: Hit | None = None, scale: Scale | None = N
         rank=None if hit is None else hit.rank,
         distance=None if hit is None else hit.distance,
         score=None if hit is None else hit.score,
-        closeness=closeness,
-        alike=closeness if scale is not None and scale.is_absolute else None,
+        alike=min(max(hit.score, 0.0), 1.0) if hit is not None and as_share else None,
         copies=0 if hit is None else hit.stands_for - 1,
     )
 
 
-def cards_of(hits: Sequence[Hit], scale: Scale) -> list[Card]:
-    """The images of a ranking, in its order."""
-    return [card_of(hit.record, hit, scale) for hit in hits]
+def cards_of(hits: Sequence[Hit], *, as_shares: bool) -> list[Card]:
+    """The images of a ranking, in its order; ``as_shares``: their scores are cosines, which compare everywhere."""
+    return [card_of(hit.record, hit, as_share=as_shares) for hit in hits]
 
 
 def cosine_is_score(metric: str, *, normalized: bool) -> bool:
@@ -99,43 +95,9 @@ def cosine_is_score(metric: str, *, normalized: bool) -> bool:
     return rank_alike(metric, COSINE, normalized=normalized)
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How close a hit is, 0..1.
-
-    A cosine of two pictures is shown as it is. Other scores only compare with each other: with the best one, which
-    later pages of a ranking are told of. ``best`` is that score or, ``by_distance``, the least distance; None for
-    cosines.
-    """
-
-    best: float | None = None
-    by_distance: bool = False
-
-    @property
-    def is_absolute(self) -> bool:
-        """Whether closeness means the same in every ranking."""
-        return self.best is None
-
-    @classmethod
-    def of(
-        cls, hits: Sequence[Hit], metric: str, *, normalized: bool, relative: bool = False, best: float | None = None
-    ) -> Scale:
-        """The scale of a ranking; ``relative``: its scores are not those of one picture beside another."""
-        if not relative and cosine_is_score(metric, normalized=normalized):
-            return cls()
-        by_distance = not relative and metric != INNER_PRODUCT
-        if best is None and by_distance:
-            best = min((hit.distance for hit in hits if hit.distance > 0), default=0.0)
-        elif best is None:
-            best = max((hit.score for hit in hits), default=0.0)
-        return cls(best, by_distance)
-
-    def closeness(self, hit: Hit) -> float:
-        """Of one hit."""
-        best = 1.0 if self.best is None else self.best
-        if self.by_distance:  # one that is twice as far as the nearest is half as close
-            return min(best / hit.distance, 1.0) if hit.distance > 0 else 1.0
-        return min(max(hit.score / best, 0.0), 1.0) if best > 0 else 0.0
+def spaced(name: str) -> str:
+    """``car_side`` as "car side", for reading only."""
+    return name.replace("_", " ")
 
 
 def _safe(colour: str | None) -> str:

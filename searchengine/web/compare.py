@@ -18,7 +18,7 @@ from searchengine.index.metrics import COSINE, METRICS, check_metric, metric_tit
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import Query
 from searchengine.web.bar import Chip, QueryBar
-from searchengine.web.cards import Card, Scale, cards_of
+from searchengine.web.cards import Card, cards_of, cosine_is_score
 from searchengine.web.choices import index_choices, other_side, short_title
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
 from searchengine.web.pages import QueryPage, WaitingPage, next_k, query_json
@@ -209,7 +209,7 @@ def _side(name: str, rank: Rank, index: ServedIndex, metric: str | None) -> Side
         hits, self_id = rank(index, by)
     except (RequestError, ImageError) as error:
         problem, hits, self_id = str(error), [], None
-    cards = cards_of(hits, Scale.of(hits, metric, normalized=collection.normalized))
+    cards = cards_of(hits, as_shares=cosine_is_score(metric, normalized=collection.normalized))
     return Side(name, index, metric, by, hits, self_id, cards, len(collection), problem)
 
 

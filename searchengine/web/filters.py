@@ -9,6 +9,7 @@ from typing import Any
 
 from searchengine.index.filters import EVERYTHING, FIELDS, FacetValue, Filter, unknown_choices
 from searchengine.index.protocol import Index
+from searchengine.web.cards import spaced
 from searchengine.web.choices import Choice
 
 _SHOWN = 300  # values of a facet; others can be typed
@@ -92,17 +93,29 @@ def filter_panel(
     index: Index, filter: Filter, address: AddressOf, action: str, kept: Mapping[str, Sequence[str]]
 ) -> FilterPanel:
     """The panel of a page; ``address`` says where the same page with another filter is, see also ``FilterPanel``."""
-    facets = index.facets(filter)
+    facets, everything = index.facets(filter), index.facets(EVERYTHING)
+    hidden = {"folder"} if not filter.folders and _repeats(everything.folder, everything.label) else set()
     return FilterPanel(
         fields=filter.to_fields(),
         chosen=list(_chosen(filter, address)),
-        facets=[facet for name in FACETS if (facet := _facet(name, getattr(facets, name), filter)).options],
+        facets=[
+            facet
+            for name in FACETS
+            if name not in hidden and (facet := _facet(name, getattr(facets, name), filter)).options
+        ],
         years=_years(facets.year, filter, address),
-        unknown=unknown_choices(index.facets(EVERYTHING), filter) if filter else [],
+        unknown=unknown_choices(everything, filter) if filter else [],
         action=action,
         kept=kept,
         clear=address(EVERYTHING),
     )
+
+
+def _repeats(folders: Sequence[FacetValue], labels: Sequence[FacetValue]) -> bool:
+    """Whether each lowest folder is called as a label and holds what has it: labels were made from the folders."""
+    parents = {folder.value.rpartition("/")[0] for folder in folders}
+    lowest = {folder.value.rpartition("/")[2]: folder.count for folder in folders if folder.value not in parents}
+    return bool(lowest) and lowest == {label.value: label.count for label in labels}
 
 
 def _chosen(filter: Filter, address: AddressOf) -> Iterable[Choice]:
@@ -129,7 +142,7 @@ def _facet(name: str, values: Sequence[FacetValue], filter: Filter) -> Facet:
             if (parts := value.value.split("/"))
         ]
     else:
-        options = [Option(value.value, value.value, value.count, value.value in texts) for value in shown]
+        options = [Option(value.value, spaced(value.value), value.count, value.value in texts) for value in shown]
     return Facet(name, options, max(len(values) - len(shown), 0))
 
 

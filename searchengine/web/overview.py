@@ -33,11 +33,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``number`` starts at 1; ``ids``: the most typical first; ``label``: that of more than half of its images."""
+    """``number`` starts at 1; ``ids``: the most typical first; ``labels``: that of most images, or the two of most."""
 
     number: int
     ids: tuple[int, ...]
-    label: str | None
+    labels: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return ", ".join(self.labels) or f"Group {self.number}"
 
     @property
     def size(self) -> int:
@@ -140,8 +145,11 @@ def _groups(groups: StoredData[GroupSheet], kind: str, records: dict[int, ImageR
         existing = [id_ for id_ in ids.tolist() if id_ in records]
         if len(existing) < (1 if kind == "cluster" else 2):
             continue
-        label, count = Counter(records[id_].label for id_ in existing).most_common(1)[0]
-        result.append(Group(number + 1, tuple(existing), label if count * 2 > len(existing) else None))
+        counts = Counter(label for id_ in existing if (label := records[id_].label)).most_common(2)
+        is_mostly_one = counts and counts[0][1] * 2 > len(existing)
+        result.append(
+            Group(number + 1, tuple(existing), tuple(label for label, _ in counts[: 1 if is_mostly_one else 2]))
+        )
     return tuple(result)
 
 

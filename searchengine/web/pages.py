@@ -8,17 +8,15 @@ from typing import Any, ClassVar
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from searchengine.analyse.evaluation.report import interval_text
+from searchengine.analyse.evaluation.report import grouped, interval_text
 from searchengine.errors import SearchEngineError
-from searchengine.feedback import rule_title
-from searchengine.files import file_size
 from searchengine.index.filters import FIELDS, Filter
 from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.query import Box, Query
 from searchengine.settings import MAX_K
 from searchengine.spelling import parse_id, query_to_url
 from searchengine.web.bar import QueryBar, bar_of_request
-from searchengine.web.cards import Card, CardUrls, card_of
+from searchengine.web.cards import Card, CardUrls, card_of, spaced
 from searchengine.web.choices import Choice, FeedbackChoices, index_choices
 from searchengine.web.filters import FilterPanel, filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
@@ -123,11 +121,16 @@ def home() -> ResponseReturnValue:
         filter=filter_panel(index, filter, filtered, url_for("pages.home"), without_filter),
         bar=QueryBar(fields=kept),
         kept=kept,
-        likes=FeedbackChoices(query, lambda query: url_for("search.by_id", **url_values(query))),
+        likes=first_likes(query),
         more=more,
         whole=None if whole or more is None else address(all=1),
         mixed=None if filter or not whole else address(),
     ).render()
+
+
+def first_likes(query: Query) -> FeedbackChoices:
+    """To like a picture where nothing is searched by yet."""
+    return FeedbackChoices(query, lambda liked: url_for("search.by_id", **url_values(liked)))
 
 
 def url_values(query: Query) -> dict[str, Any]:
@@ -183,12 +186,6 @@ def query_json(
     return None if record is None else {"id": record.id, "path": record.path, **part}
 
 
-@pages.app_template_filter()
-def grouped(number: int) -> str:
-    """4000 -> "4 000"."""
-    return f"{number:,}".replace(",", " ")
-
-
 @pages.app_template_global()
 def counted(number: int, singular: str, plural: str) -> str:
     """1 -> "1 picture", 4000 -> "4 000 pictures"."""
@@ -212,7 +209,7 @@ def percent(share: float) -> str:
     return f"{rounded}\N{NO-BREAK SPACE}%"
 
 
-pages.add_app_template_filter(file_size)
-pages.add_app_template_filter(rule_title, "rule")
+pages.add_app_template_filter(grouped)
+pages.add_app_template_filter(spaced)
 pages.add_app_template_filter(rule_note)
 pages.add_app_template_filter(interval_text, "interval")

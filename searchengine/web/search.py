@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from numpy.typing import NDArray
 from werkzeug.datastructures import MultiDict
 
+from searchengine.analyse.evaluation.report import grouped
 from searchengine.engine import Results
 from searchengine.files import parse_json
 from searchengine.images import MAX_PIXELS
@@ -23,7 +23,7 @@ from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
 from searchengine.spelling import query_from_json
 from searchengine.web.bar import Chip, QueryBar, Sign
-from searchengine.web.cards import Card, Scale, cards_of
+from searchengine.web.cards import Card, cards_of, cosine_is_score
 from searchengine.web.choices import (
     Choice,
     FeedbackChoices,
@@ -35,7 +35,7 @@ from searchengine.web.choices import (
 from searchengine.web.filters import FilterPanel, filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.labels import PredictedLabels, predict_labels
-from searchengine.web.pages import QueryPage, WaitingPage, query_json, url_values
+from searchengine.web.pages import QueryPage, WaitingPage, counted, query_json, url_values
 from searchengine.web.queries import RequestError, asked, wants_json, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
@@ -46,11 +46,11 @@ search = IndexBlueprint("search", __name__)
 class ResultsPage(QueryPage):
     """A ranking, or the part of it that follows another page.
 
-    ``title`` names what is searched by, ``order`` says how it is ranked; ``kept`` are the arguments that a search by
-    another picture takes along; ``comparison`` shows another ranking beside this one; ``more`` leads to what follows,
-    ``first`` back to the beginning; ``doubt`` says that nothing looks like the query, ``remark`` that the search was
-    approximate; ``copies``: of the picture that is searched by, which is not shown among the results, and
-    ``with_copies`` shows them one by one.
+    ``title`` names what is searched by, ``order`` says how it is ranked, ``count`` how many there are; ``as_shares``:
+    scores are percentages; ``kept`` are the arguments that a search by another picture takes along; ``comparison``
+    shows another ranking beside this one; ``more`` leads to what follows, ``first`` back to the beginning; ``doubt``
+    says that nothing looks like the query, ``remark`` that the search was approximate; ``copies``: of the picture that
+    is searched by, which is not shown among the results, and ``with_copies`` shows them one by one.
     """
 
     template: ClassVar[str] = "results.html"
@@ -58,12 +58,13 @@ class ResultsPage(QueryPage):
     title: str
     order: str
     total: int
+    count: str
     cards: list[Card]
     doubt: str
     judged: str
     rule: str
     metric: str
-    scale: str
+    as_shares: bool
     alike: str
     extractor: str
     remark: str | None
@@ -223,13 +224,7 @@ def _answer(
     labels = None if results.start is None else predict_labels(index, query, results.start)
     if as_json or wants_json():
         return _results_json(search, results, labels)
-    return _results_page(search, results, labels, _best()).render()
-
-
-def _best() -> float | None:
-    """What the bars of the page before compare with."""
-    best = request.args.get("best", type=float)
-    return best if best is not None and math.isfinite(best) else None
+    return _results_page(search, results, labels).render()
 
 
 def _results_json(search: Search, results: Results, labels: PredictedLabels | None) -> Response:
@@ -258,24 +253,20 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
     )
 
 
-def _results_page(search: Search, results: Results, labels: PredictedLabels | None, best: float | None) -> ResultsPage:
-    """The page of some results; ``best`` is the scale of the page before."""
+def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> ResultsPage:
+    """The page of some results."""
     index, record, query, metric = search.index, search.record, search.query, search.metric
     images = index.engine.index
     itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
     hits = [hit for hit in results if hit is not itself]
     relative = bool(query.judged or query.text)
-    scale = Scale.of(hits, results.metric, normalized=images.normalized, relative=relative, best=best)
+    as_shares = not relative and cosine_is_score(results.metric, normalized=images.normalized)
     values = search.values(replace(query, text=None, cursor=None))
     k, kept = values.get("k"), url_values(replace(query, examples=(), text=None, cursor=None))
     elsewhere = {name: texts for name, texts in kept.items() if name not in ("ids", "k")}  # ids are those of this index
     doubt = results.doubt or ""
     if not relative and not query.cursor and not _is_close(index, results, hits):
         doubt = f"Nothing {'else ' if record else ''}here looks much like it. These come nearest."
-    more = None
-    if results.cursor is not None:
-        more = search.changed(cursor=results.cursor)
-        more += "" if scale.is_absolute else f"&best={scale.best!r}"
     return ResultsPage(
         record=record,
         bar=search.bar,
@@ -283,12 +274,13 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         title=_title(search),
         order=_order(query),
         total=results.total,
-        cards=cards_of(hits, scale),
+        count=_count(query, results),
+        cards=cards_of(hits, as_shares=as_shares),
         doubt=doubt,
         judged=query.in_words(),
         rule=query.rule_used,
         metric=metric_title(metric),
-        scale=_scale_in_words(query, scale),
+        as_shares=as_shares,
         alike="" if relative else alike_sentence(metric, normalized=images.normalized),
         extractor=images.status().extractor,
         remark=results.remark,
@@ -299,7 +291,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         metrics=[] if relative else metric_choices(metric, search.changed),
         comparison=_comparison(search),
         predicted=None if doubt or query.text else labels,
-        more=more,
+        more=None if results.cursor is None else search.changed(cursor=results.cursor),
         first=None if query.cursor is None else search.changed(),
         copies=0 if itself is None else itself.stands_for - 1,
         with_copies=search.changed(copies=True),
@@ -331,17 +323,14 @@ def _order(query: Query) -> str:
     return "Best match first" if query.text else "Closest first"
 
 
-def _scale_in_words(query: Query, scale: Scale) -> str:
-    """What the percentages and the bars mean."""
-    if query.judged or query.text:
-        return "The bars compare with the best match of this search, not with those of other searches."
-    if scale.is_absolute:
-        return "The percentage is the cosine of the two features: 100 % is the same picture."
-    return (
-        "The bars compare with the nearest picture: half a bar is twice as far away."
-        if scale.by_distance
-        else ("The bars compare with the largest inner product.")
-    )
+def _count(query: Query, results: Results) -> str:
+    """How many pictures there are; how many near-duplicates are hidden shows at the end only."""
+    if not query.distinct:
+        return counted(results.total, "picture", "pictures")
+    if results.cursor is None:
+        shown = len(results) + (query.cursor.rank if query.cursor else 0)
+        return f"{grouped(shown)} of {counted(results.total, 'picture', 'pictures')}"
+    return f"{counted(results.total, 'picture', 'pictures')}, without near-duplicates"
 
 
 def _is_close(index: ServedIndex, results: Results, hits: Sequence[Hit]) -> bool:

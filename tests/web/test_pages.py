@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from searchengine.index.types import Hit, RunProgress
-from searchengine.web.cards import Scale
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, FakeIndex, draw
 
@@ -185,22 +184,12 @@ def test_nothing_close_is_said(client: FlaskClient, engine: FakeEngine) -> None:
     assert "Nothing else here" not in client.get("/search?id=9").text
 
 
-def test_bars_of_raw_features_compare_with_the_nearest(collection: Path, tmp_path: Path) -> None:
-    engine = FakeEngine(collection, normalized=False)
-    (found,) = engine.index.search(engine.index.feature(1), 45)
-    hits = [hit for hit in found if hit.id != 1]
-    scale = Scale.of(hits, "euclidean", normalized=False)
-    bars = [scale.closeness(hit) for hit in hits]
-    nearest = next(hit.distance for hit in hits if hit.distance > 0)
-    assert bars == [nearest / hit.distance if hit.distance else 1.0 for hit in hits]
-    client = make_app(engine, tmp_path).test_client()
+def test_scores_that_only_tell_an_order_are_ranks(collection: Path, tmp_path: Path) -> None:
+    client = make_app(FakeEngine(collection, normalized=False), tmp_path).test_client()
     page = client.get("/search?id=1").text
-    assert "The bars compare with the nearest picture" in page
     assert 'class="score"' not in page  # a percentage would mean something else in every search
-    # So do those of the pages that follow.
-    more = re.search(r'href="([^"]*cursor[^"]*)"', client.get("/search?id=1&k=5").text)
-    assert more is not None
-    assert more[1].endswith(f"&amp;best={nearest!r}")
+    assert re.findall(r'class="rank">(\d+)<', page)[:2] == ["2", "3"]  # the query, which is first, is not repeated
+    assert "The number on a picture is its rank" in page
 
 
 def test_head_and_other_methods(client: FlaskClient) -> None:

@@ -194,7 +194,7 @@ def test_words_a_picture_likes_and_a_filter_combine(open_page: OpenPage, size: d
     expect(page).to_have_url(re.compile(r"/search\?label=orange&label=red&label=yellow&q=yellow$"))
     colours = "(tiles) => tiles.map((tile) => tile.querySelector('img').alt.split(' ')[0])"
     assert set(page.locator(".tile").evaluate_all(colours)[:5]) == {"yellow"}
-    expect(page.locator(".tile .bar").first).to_be_attached()
+    expect(page.locator(".tile .rank").first).to_be_visible()
     choose(page)  # red and yellow: orange
     expect(page.locator(".chip.query")).to_be_visible()
     expect(page.locator("#bar [name=q]")).to_have_value("yellow")
@@ -267,7 +267,7 @@ def test_rows_are_as_high_as_is_wanted_and_remembered(open_page: OpenPage) -> No
 
 @both_sizes
 def test_pictures_begin_at_once_and_show_their_scores(open_page: OpenPage, size: dict[str, Any]) -> None:
-    for address in ("/", "/search?id=3", "/search?id=3&like=5"):
+    for address in ("/", "/search?id=3", "/search?id=3&like=5&like=6&dislike=9"):
         page = open_page(address, **size)
         tile = page.locator(".tile").first
         box = tile.bounding_box()
@@ -275,10 +275,8 @@ def test_pictures_begin_at_once_and_show_their_scores(open_page: OpenPage, size:
         assert box["y"] <= 140
         if "id" in address:
             # What is liked gives an order: its scores are no shares.
-            if "like" not in address:
-                expect(tile.locator(".score")).to_be_visible()
-            expect(tile.locator(".bar")).to_have_count(1)
-            expect(tile.locator(".score")).to_have_count(0 if "like" in address else 1)
+            expect(tile.locator(".rank" if "like" in address else ".score")).to_be_visible()
+            expect(tile.locator(".rank, .score")).to_have_count(1)
         top = page.locator("header.top").bounding_box()
         assert top is not None
         assert top["height"] == (56 if size is PHONE else 64)

@@ -39,8 +39,8 @@ _THUMBNAIL = 192  # px: twice what is shown, for fine screens
 
 
 def grouped(number: int) -> str:
-    """4523 -> "4523", 100000 -> "100,000"."""
-    return str(number) if number < 10_000 else f"{number:,}"
+    """4523 -> "4 523"."""
+    return f"{number:,}".replace(",", " ")
 
 
 def protocol(evaluation: Evaluation) -> str:
