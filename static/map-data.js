@@ -15,7 +15,8 @@ export async function fetchMap(address) {
   for (const [name, [type, at, length]] of Object.entries(head.columns)) {
     columns[name] = new TYPES[type](bytes, 4 + size + at, length);
   }
-  return new MapData({ ...head, columns });
+  const labels = head.labels.map((label) => label.replaceAll("_", " ")); // for reading only
+  return new MapData({ ...head, labels, columns });
 }
 
 export class MapData {
@@ -36,7 +37,7 @@ export class MapData {
     this.side = Math.max(1, Math.ceil(Math.sqrt(this.count / PER_CELL)));
     this.cellWidth = Math.max(right - left, 1e-9) / this.side;
     this.cellHeight = Math.max(top - bottom, 1e-9) / this.side;
-    // Images sorted by cell; `starts` says where each cell begins.
+    // Images sorted by cell, in each of which no label comes first; `starts` says where each cell begins.
     this.starts = new Uint32Array(this.side ** 2 + 1);
     const cells = new Uint32Array(this.count);
     for (let i = 0; i < this.count; i += 1) {
@@ -46,7 +47,7 @@ export class MapData {
     for (let c = 0; c < this.side ** 2; c += 1) this.starts[c + 1] += this.starts[c];
     const next = this.starts.slice();
     this.sorted = new Uint32Array(this.count);
-    for (let i = 0; i < this.count; i += 1) this.sorted[next[cells[i]]++] = i;
+    for (const i of shuffled(this.count)) this.sorted[next[cells[i]]++] = i;
   }
 
   column(x) {
@@ -63,16 +64,25 @@ export class MapData {
     return ratio >= 1 ? [1, 1 / ratio] : [ratio, 1];
   }
 
-  /** Calls `use(i)` for all images within the rectangle. */
-  forEachIn({ left, right, bottom, top }, use) {
+  /** The parts of `sorted`, each from one place up to another, that have all images within the rectangle. */
+  *rangesIn({ left, right, bottom, top }) {
     const [from, to] = [this.column(left), this.column(right)];
     for (let row = this.row(bottom); row <= this.row(top); row += 1) {
-      const cells = row * this.side;
-      for (let at = this.starts[cells + from]; at < this.starts[cells + to + 1]; at += 1) {
+      yield [this.starts[row * this.side + from], this.starts[row * this.side + to + 1]];
+    }
+  }
+
+  /** Calls `use(i)` for the images within the rectangle until it returns true; returns whether it did. */
+  someIn(rectangle, use) {
+    const { left, right, bottom, top } = rectangle;
+    for (const [from, to] of this.rangesIn(rectangle)) {
+      for (let at = from; at < to; at += 1) {
         const i = this.sorted[at];
-        if (this.x[i] >= left && this.x[i] <= right && this.y[i] >= bottom && this.y[i] <= top) use(i);
+        const isIn = this.x[i] >= left && this.x[i] <= right && this.y[i] >= bottom && this.y[i] <= top;
+        if (isIn && use(i) === true) return true;
       }
     }
+    return false;
   }
 
   /** The image nearest to (x, y) within `reach`, or -1; `passes(i)` says which ones count. */
@@ -82,7 +92,7 @@ export class MapData {
     for (let within = Math.min(reach, Math.max(this.cellWidth, this.cellHeight)); ; within = Math.min(2 * within, reach)) {
       let best = -1;
       let least = within ** 2;
-      this.forEachIn({ left: x - within, right: x + within, bottom: y - within, top: y + within }, (i) => {
+      this.someIn({ left: x - within, right: x + within, bottom: y - within, top: y + within }, (i) => {
         const distance = (this.x[i] - x) ** 2 + (this.y[i] - y) ** 2;
         if (distance <= least && passes(i)) [best, least] = [i, distance];
       });
@@ -96,7 +106,7 @@ export class MapData {
     const ys = outline.map(([, y]) => y);
     const images = [];
     const around = { left: Math.min(...xs), right: Math.max(...xs), bottom: Math.min(...ys), top: Math.max(...ys) };
-    this.forEachIn(around, (i) => {
+    this.someIn(around, (i) => {
       if (inside(this.x[i], this.y[i], outline)) images.push(i);
     });
     return images;
@@ -123,4 +133,16 @@ function inside(x, y, outline) {
     if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) odd = !odd;
   }
   return odd;
+}
+
+/** An order in which no part of the map comes first, the same each time. */
+export function shuffled(count) {
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  let state = 1;
+  for (let i = count - 1; i > 0; i -= 1) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    const j = Math.floor((state / 2 ** 32) * (i + 1));
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
 }

@@ -2,7 +2,7 @@
 // crowd first. Each level is a zoom of the square root of two. What is shown stays while one comes nearer, and panning
 // changes nothing. Pictures grow more slowly than the distances between them, so they never touch.
 
-import { NONE } from "./map-data.js";
+import { NONE, shuffled } from "./map-data.js";
 
 const SMALLEST = [40, 56]; // px, the longer side of a picture with the whole map in view: on a phone, on a large window
 const LARGEST = 110;
@@ -55,14 +55,14 @@ export class Layout {
   }
 
   /** What is in view: {pictures, names, side}. Works for about `budget` ms; `behind` says that there is more to do. */
-  inView(view, budget = 6) {
+  inView(view, budget = 3) {
     this.wanted = levelOf(view.scale);
     const until = performance.now() + budget;
     do this.behind = !this.task.next().value;
     while (this.behind && performance.now() < until);
     const side = this.sideAt(view.scale);
     const pictures = [];
-    this.map.forEachIn(view.rectangle(1, side), (i) => {
+    this.map.someIn(view.rectangle(1, side), (i) => {
       if (this.pictures.level[i] <= this.wanted) pictures.push(i);
     });
     return { side, pictures, names: pictures.filter((i) => this.names.level[i] <= this.wanted) };
@@ -225,16 +225,4 @@ function crowds({ x, y, label, count, box }) {
     around.set(own, sum);
   }
   return Float32Array.from({ length: count }, (_, i) => around.get(key(cellOf(i), label[i])));
-}
-
-/** An order in which no part of the map comes first, the same each time. */
-export function shuffled(count) {
-  const order = Uint32Array.from({ length: count }, (_, i) => i);
-  let state = 1;
-  for (let i = count - 1; i > 0; i -= 1) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    const j = Math.floor((state / 2 ** 32) * (i + 1));
-    [order[i], order[j]] = [order[j], order[i]];
-  }
-  return order;
 }

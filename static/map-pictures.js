@@ -57,7 +57,7 @@ export class Pictures {
       const width = this.widthOf(context, text) - NAME.gap;
       const centred = Math.round(box.left + (box.width - width) / 2);
       const left = Math.min(Math.max(centred, Math.min(box.left, 4)), Math.max(box.left + box.width, view.width - 4) - width);
-      const middle = box.top + box.height + NAME.height / 4;
+      const middle = box.top + box.height + 4 + NAME.height / 2;
       context.beginPath();
       context.roundRect(left, middle - NAME.height / 2, width, NAME.height, NAME.height / 2);
       context.fillStyle = paper;

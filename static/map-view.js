@@ -47,9 +47,7 @@ export class View {
       [this.x, this.y] = [(left + right) / 2, (bottom + top) / 2];
       return;
     }
-    let empty = true;
-    this.map.forEachIn(this.rectangle(INSIDE), () => (empty = false));
-    if (!empty) return;
+    if (this.map.someIn(this.rectangle(INSIDE), () => true)) return;
     const i = this.map.nearest(x, y);
     const reach = { x: (INSIDE * this.width) / 2 / this.scale, y: (INSIDE * this.height) / 2 / this.scale };
     this.x = Math.min(Math.max(x, this.map.x[i] - reach.x), this.map.x[i] + reach.x);

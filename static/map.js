@@ -188,9 +188,7 @@ function start(atlas, map) {
     const isPressed = part("legend").querySelector(`[data-number="${number}"][aria-pressed=true]`);
     const images = isPressed ? [] : [...way.column.keys()].filter((i) => way.column[i] === number);
     select(images, `${name}, ${counted(images.length)}`, number);
-    let inView = images.length === 0;
-    map.forEachIn(view.rectangle(), (i) => (inView ||= chosen.has(i)));
-    if (!inView) view.fit();
+    if (images.length && !map.someIn(view.rectangle(), (i) => chosen.has(i))) view.fit();
     moved();
   }
 
