@@ -318,8 +318,9 @@ def _title(search: Search) -> str:
 def _order(query: Query) -> str:
     """How the results are ranked, in plain words."""
     if query.judged:
-        words = "your words and " if query.text else ""
-        return f"Ranked by {words}what you {'liked' if query.liked else 'did not like'}"
+        if query.text:
+            return f"Ranked by your words and {'likes' if query.liked else 'dislikes'}"
+        return f"Ranked by what you {'liked' if query.liked else 'did not like'}"
     return "Best match first" if query.text else "Closest first"
 
 

@@ -164,7 +164,7 @@ def test_the_page(client: FlaskClient) -> None:
     more = client.get("/search?q=laptop&k=1")
     assert "q=laptop" in more.text
     judged = client.get("/search?q=laptop&like=1")
-    assert "Ranked by your words and what you liked" in judged.text
+    assert "Ranked by your words and likes" in judged.text
     assert judged.status_code == 200
     assert "“laptop”" in judged.text
     hostile = client.get("/search", query_string={"q": "<script>alert(1)</script>"})
