@@ -2,14 +2,12 @@
 
 import { copy } from "./copy.js";
 import { append } from "./grid.js";
-import { say, sayError } from "./notices.js";
+import { counted, say, sayError } from "./notices.js";
 import { load } from "./pages.js";
 
 const AT_ONCE = 60;
 const IN_ADDRESS = 500; // ids; a longer address would not be taken everywhere
 const LIKED = 20; // of them, to search by
-
-export const counted = (n) => `${String(n).replace(/\B(?=(\d{3})+$)/g, "\u00a0")} ${n === 1 ? "picture" : "pictures"}`;
 
 export class Selection {
   constructor(panel, { grid, search, paths }) {

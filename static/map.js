@@ -6,9 +6,9 @@ import { listenForGestures, listenForKeys } from "./map-gestures.js";
 import { Layout } from "./map-layout.js";
 import { Pictures } from "./map-pictures.js";
 import { Points } from "./map-points.js";
-import { counted, Selection } from "./map-selection.js";
+import { Selection } from "./map-selection.js";
 import { View } from "./map-view.js";
-import { sayError, setBusy } from "./notices.js";
+import { counted, sayError, setBusy } from "./notices.js";
 import { go } from "./pages.js";
 
 const MIDDLE = 40; // px around the middle in which Enter looks

@@ -50,3 +50,7 @@ export function busyWhileLeaving() {
   addEventListener("pagehide", () => setBusy(true));
   addEventListener("pageshow", () => setBusy(false));
 }
+
+export const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
+
+export const counted = (number) => `${grouped(number)} ${number === 1 ? "picture" : "pictures"}`;

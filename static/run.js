@@ -1,5 +1,7 @@
 // While a first run goes on, says how far it has come.
 
+import { counted, grouped } from "./notices.js";
+
 const EVERY = 3000; // ms
 
 export function watchRun() {
@@ -14,7 +16,7 @@ export function watchRun() {
     }
     const count = document.querySelector("[data-images]");
     if (count && health.images !== undefined) {
-      count.textContent = `${grouped(health.images)} ${health.images === 1 ? "picture" : "pictures"}`;
+      count.textContent = counted(health.images);
     }
     if (health.run?.active) {
       note.textContent = `${grouped(health.run.done)} of ${grouped(health.run.total)} so far`;
@@ -25,5 +27,3 @@ export function watchRun() {
   }, EVERY);
   if (!document.querySelector(".run")) clearInterval(timer);
 }
-
-const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, " ");

@@ -16,13 +16,6 @@ from searchengine.web.cards import ANY_ID, url_by_id
 from searchengine.web.indexes import ServedIndex, this_index, this_site, url_in
 from searchengine.web.queries import rules
 
-_SHORT_TITLES = {
-    "euclidean": "Euclidean",
-    "cosine": "cosine",
-    "manhattan": "Manhattan",
-    "inner-product": "inner product",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -75,33 +68,26 @@ def _index_choice(index: ServedIndex, record: ImageRecord | None, upload: str, v
 
 def short_title(metric: str) -> str:
     """A metric where there is little room, e.g. "Euclidean"."""
-    return _SHORT_TITLES.get(metric) or metric_title(metric)
+    return metric_title(metric).removesuffix(" distance")
 
 
 def metric_groups(*, normalized: bool) -> list[list[str]]:
     """All metrics, those that rank alike together."""
-    groups: list[list[str]] = []
+    groups: dict[str, list[str]] = {}  # by the first of each
     for metric in METRICS:
-        for group in groups:
-            if rank_alike(group[0], metric, normalized=normalized):
-                group.append(metric)
-                break
-        else:
-            groups.append([metric])
-    return groups
+        first = next((first for first in groups if rank_alike(first, metric, normalized=normalized)), metric)
+        groups.setdefault(first, []).append(metric)
+    return list(groups.values())
 
 
 def metric_choices(chosen: str, changed: Callable[..., str]) -> list[list[Choice]]:
     """Every metric, those that rank alike together; ``changed(metric=...)`` is its page, None the index's own."""
     index = this_index().engine.index
-    groups = []
-    for group in metric_groups(normalized=index.normalized):
-        choices = []
-        for metric in group:
-            href = changed(metric=None if metric == index.metric else metric)
-            choices.append(Choice(short_title(metric), href, metric == chosen))
-        groups.append(choices)
-    return groups
+
+    def choice(metric: str) -> Choice:
+        return Choice(short_title(metric), changed(metric=None if metric == index.metric else metric), metric == chosen)
+
+    return [[choice(metric) for metric in group] for group in metric_groups(normalized=index.normalized)]
 
 
 def rule_choices(query: Query, changed: Callable[..., str]) -> list[Choice]:

@@ -112,10 +112,19 @@ def filter_panel(
 
 
 def _repeats(folders: Sequence[FacetValue], labels: Sequence[FacetValue]) -> bool:
-    """Whether each lowest folder is called as a label and holds what has it: labels were made from the folders."""
+    """Whether folders say what labels say, which were made from them: each lowest folder holds what has its name.
+
+    Those above them hold everything.
+    """
     parents = {folder.value.rpartition("/")[0] for folder in folders}
     lowest = {folder.value.rpartition("/")[2]: folder.count for folder in folders if folder.value not in parents}
-    return bool(lowest) and lowest == {label.value: label.count for label in labels}
+    everything = sum(lowest.values())
+    above = [folder for folder in folders if folder.value in parents]
+    return (
+        bool(lowest)
+        and lowest == {label.value: label.count for label in labels}
+        and all(folder.count == everything for folder in above)
+    )
 
 
 def _chosen(filter: Filter, address: AddressOf) -> Iterable[Choice]:

@@ -66,6 +66,8 @@ def options(page: str, name: str) -> list[str]:
 def test_facets_choose_and_chips_remove(client: FlaskClient) -> None:
     page = client.get("/").text
     assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]
+    assert not options(page, "folder")  # they would say again what the labels say, which were made from them
+    page = client.get("/?folder=trips").text
     assert options(page, "folder") == ["trips 8", "trips/a&b 1", "trips/cat 4", "trips/dog 3"]
     page = client.get("/?label=cat").text
     assert options(page, "label") == ["cat 4", "dog 3", "a&b 1"]  # any other may be added
