@@ -257,7 +257,7 @@ def test_rows_are_as_high_as_is_wanted_and_remembered(open_page: OpenPage) -> No
     page = open_page("/search?id=3", **DESK)
     heights = "[...document.querySelectorAll('.photo')].slice(0, 4).map((photo) => photo.offsetHeight)"
     before = page.evaluate(heights)
-    page.locator(".size input").fill("96")
+    page.locator(".head .size input").fill("96")
     assert max(page.evaluate(heights)) < min(before)
     assert len(set(page.evaluate(heights))) <= 2
     small = page.evaluate(heights)
