@@ -45,7 +45,9 @@ def main(address: str, photo: Path) -> None:
         for size in SIZES:
             for path in PAGES:
                 row(f"LCP of {path}", size[0], [lcp(open_page(browser, size), address + path) for _ in range(RUNS)])
-            row("drop to first result", size[0], [drop(open_page(browser, size), address, picture) for _ in range(RUNS)])
+            row(
+                "drop to first result", size[0], [drop(open_page(browser, size), address, picture) for _ in range(RUNS)]
+            )
         browser.close()
 
 
