@@ -1,10 +1,11 @@
 """An index in Milvus beside one in a folder: rows written a second, a query, and how many of the nearest are found.
 
     milvus-server --data /tmp/milvus --proxy-port 19530          # in another terminal
-    python benchmarks/milvus_index.py --rows 100000
+    python benchmarks/milvus_index.py --rows 100000 --index DIR
 
-Features are random, in clusters, of length 1. Both indexes hold the same, and are asked the same in turn; the index in
-the folder compares every row, so that its answers are the truth.
+Features have the structure of those of the photos in an index (``structured.py``), or of made-up ones; held-out photos
+are the queries. Both indexes hold the same, and are asked the same in turn; the index in the folder compares every row,
+so that its answers are the truth.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import argparse
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from measuring import load_average, percentile, say, table
 from numpy.typing import NDArray
+from structured import Source
 
-from searchengine.address import MilvusAddress, parse_address
+from searchengine.address import MilvusAddress, MilvusOptions, parse_address
 from searchengine.extractors import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.milvus import MilvusIndex, MilvusWriter
+from searchengine.index.milvus.connection import Connection
 from searchengine.index.protocol import Index, Writer
 from searchengine.index.types import Batch, FileState, ImageRow
 from searchengine.index.writer import IndexWriter
@@ -38,9 +42,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=1280)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--index", type=Path, help="an index of real photos, as the source of the structure")
+    parser.add_argument("--index-type", default=MilvusOptions().index_type)
     options = parser.parse_args()
     address = parse_address(options.address)
     assert isinstance(address, MilvusAddress)
+    address = replace(address, options=MilvusOptions(index_type=options.index_type))
     manifest = {
         "spec": _SPEC.to_json(),
         "fingerprint": _SPEC.fingerprint,
@@ -48,13 +55,7 @@ def main() -> None:
         "metric": "euclidean",
         "normalized": "1",
     }
-    random = np.random.default_rng(0)
-    centres = random.standard_normal((1000, options.dimension), dtype=np.float32)
-
-    def features(count: int) -> NDArray[np.float32]:
-        rows = centres[random.integers(0, len(centres), count)]
-        rows = rows + random.standard_normal(rows.shape, dtype=np.float32)
-        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+    source = Source.of(options.index, options.dimension)
 
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name) / "index"
@@ -65,15 +66,19 @@ def main() -> None:
         ):
             for writer in (local, milvus):
                 writer.set_roots([(1, b"/photos", "photos")])
-            for start in range(0, options.rows, _COMMIT_ROWS):
-                block = features(min(_COMMIT_ROWS, options.rows - start))
-                seconds["folder"] += write(local, block, start)
-                seconds["Milvus"] += write(milvus, block, start)
-                say(f"{start + len(block)} rows")
+            start = 0
+            for block in source.blocks(options.rows):
+                for at in range(0, len(block), _COMMIT_ROWS):
+                    part = block[at : at + _COMMIT_ROWS]
+                    seconds["folder"] += write(local, part, start)
+                    seconds["Milvus"] += write(milvus, part, start)
+                    start += len(part)
+                say(f"{start} rows")
             started = time.perf_counter()
             milvus.back_up()
-            say(f"Milvus builds its index: {time.perf_counter() - started:.1f} s until it has begun")
-        queries = features(options.queries)
+            wait_for_index(address)
+            say(f"Milvus has built its index: {time.perf_counter() - started:.1f} s")
+        queries = source.queries[: options.queries]
         with closing(LocalIndex.open(folder, exact=True)) as exact, closing(MilvusIndex(address, folder)) as served:
             measured = ask({"folder": exact, "Milvus": served}, queries)
     rows = [
@@ -87,8 +92,16 @@ def main() -> None:
         )
         for where, (times, recall) in measured.items()
     ]
-    print(f"{options.rows} x {options.dimension}, k {_K}")
+    print(f"{options.rows} x {options.dimension}, k {_K}, {options.index_type}")
     print(table(("index", "rows written/s", "query, p50", "p95", f"recall@{_K}", "load"), rows))
+
+
+def wait_for_index(address: MilvusAddress) -> None:
+    """Until Milvus has built its index of all that was written."""
+    with closing(Connection(address)) as connection:
+        while connection.ask(lambda client: client.describe_index(address.collection, "feature"))["pending_index_rows"]:
+            time.sleep(1)
+    time.sleep(5)  # until the index is loaded
 
 
 def write(writer: Writer, block: NDArray[np.float32], start: int) -> float:

@@ -32,7 +32,7 @@ class MilvusOptions:
         tls: whether the connection is encrypted.
         timeout: seconds that a request may take.
         consistency: "strong", "bounded", "session" or "eventually": how stale the data that is read may be.
-        index_type: of a new collection: "HNSW", "IVF_FLAT", "IVF_SQ8", "DISKANN", "FLAT" or "AUTOINDEX".
+        index_type: of a new collection: "FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN" or "AUTOINDEX".
         partitions: of a new collection, by image folder; 0 for none.
     """
 
@@ -40,7 +40,7 @@ class MilvusOptions:
     tls: bool = False
     timeout: float = 10.0
     consistency: str = "bounded"
-    index_type: str = "HNSW"
+    index_type: str = "FLAT"
     partitions: int = 0
 
 

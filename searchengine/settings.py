@@ -39,7 +39,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Runtime = Literal["auto", "openvino", "keras"]
 Approximate = Literal["auto", "off", "on"]
 Consistency = Literal["strong", "bounded", "session", "eventually"]
-VectorIndex = Literal["HNSW", "IVF_FLAT", "IVF_SQ8", "DISKANN", "FLAT", "AUTOINDEX"]
+VectorIndex = Literal["FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN", "AUTOINDEX"]
 
 _FILE = "searchengine.toml"
 _FILE_VARIABLE = "SEARCHENGINE_CONFIG"
@@ -94,7 +94,7 @@ class Settings(BaseModel):
     milvus_tls: bool = False
     milvus_timeout: float = Field(10.0, ge=0.1, le=3600)
     milvus_consistency: Consistency = "bounded"
-    milvus_index_type: VectorIndex = "HNSW"
+    milvus_index_type: VectorIndex = "FLAT"
     milvus_partitions: int = Field(0, ge=0, le=1024)
     # thumbnails and exported models; None: the user's cache folder
     cache_dir: _Folder | None = None

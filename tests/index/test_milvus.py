@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
 import pytest
 
-from searchengine.address import AddressError, MilvusAddress, parse_address
+from searchengine.address import AddressError, MilvusAddress, MilvusOptions, parse_address
 from searchengine.engine import open_index
 from searchengine.errors import IndexUnavailableError
 from searchengine.index.filters import Filter
+from searchengine.index.milvus.connection import Connection
 from searchengine.index.milvus.expressions import expression
 from searchengine.settings import load_settings
 from searchengine.web import create_app
@@ -83,3 +87,35 @@ def test_a_server_that_is_away(nowhere: MilvusAddress) -> None:
     away = client.get("/search?id=7", headers={"Accept": "application/json"})
     assert (away.status_code, away.headers["Retry-After"]) == (503, "10")
     assert "does not answer" in away.json["error"]
+
+
+def test_threads_do_not_wait_for_a_silent_server_one_after_the_other() -> None:
+    """They share the failure of the one that tries to connect: a page is answered within one timeout."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(100)
+        address = MilvusAddress("127.0.0.1", silent.getsockname()[1], "photos", MilvusOptions(timeout=0.5))
+        connection = Connection(address)
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: error_of(connection.about), range(8)))
+        assert {type(answer) for answer in answers} == {IndexUnavailableError}
+        silent.setblocking(False)
+        assert 0 < accepted(silent) < 8
+
+
+def error_of(question: Callable[[], object]) -> Exception | None:
+    try:
+        question()
+    except Exception as error:
+        return error
+    return None
+
+
+def accepted(listening: socket.socket) -> int:
+    """How many connections wait to be accepted."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            count += 1
+    return count

@@ -46,7 +46,7 @@ class Watched(Server):
 
 
 @contextmanager
-def served(images: Path, index: Path, log: Path, **environ: str) -> Iterator[Watched]:
+def served(images: Path, index: Path | str, log: Path, **environ: str) -> Iterator[Watched]:
     """The server, up; when it comes down it must have kept its worker, and have nothing to complain of."""
     port = free_port()
     with log.open("w") as said:
@@ -77,7 +77,7 @@ def served(images: Path, index: Path, log: Path, **environ: str) -> Iterator[Wat
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def offline(images: Path, index: Path, *flags: str) -> subprocess.Popen[str]:
+def offline(images: Path, index: Path | str, *flags: str) -> subprocess.Popen[str]:
     """The offline script with the model that ships, begun."""
     command = [sys.executable, str(ROOT / "offline_index.py"), str(images), "--index-dir", str(index)]
     return subprocess.Popen(

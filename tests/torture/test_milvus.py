@@ -1,7 +1,8 @@
-"""Milvus: a real server is killed and started again in the middle of a run and of serving; runs are killed, too."""
+"""A real Milvus server: used as people use it, killed and started again in the middle of a run and of serving."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.address import AnyAddress
+from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexLockedError
 from searchengine.index.filters import Filter
@@ -28,15 +31,43 @@ from searchengine.web import create_app
 from tests.fakes import FakeExtractor
 from tests.milvus import MilvusServer, server, stop_server
 from tests.torture.photographs import png, write
+from tests.torture.served import offline, served
 from tests.waiting import wait_until
+from tests.web.fake import draw_collection
 
-pytestmark = pytest.mark.longest  # a server takes a minute where much else is to do
+longest = pytest.mark.longest  # a server takes a minute where much else is to do
 
 
 @pytest.fixture(scope="module")
 def milvus() -> Iterator[MilvusServer]:
     yield server()
     stop_server()
+
+
+@pytest.mark.torture
+def test_pictures_are_indexed_found_and_served(
+    milvus: MilvusServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, address = draw_collection(tmp_path / "images", 12), str(milvus.address("smoke"))
+    assert offline(images, address).wait(300) == 0
+    with closing(open_index(address)) as index:
+        np.savetxt(tmp_path / "vector.txt", index.feature(3)[None])
+
+    def found(*query: str) -> list[str]:
+        capsys.readouterr()
+        assert main(["search", *query, "--index-dir", address, "--json", "--k", "4"]) == 0, capsys.readouterr().err
+        return [hit["path"] for hit in json.loads(capsys.readouterr().out)["hits"]]
+
+    by_vector, by_id = found("--vector", str(tmp_path / "vector.txt")), found("--id", "3")
+    assert len(by_id) == len(by_vector) == 4
+    assert by_vector[1:] == by_id[:3]  # an image is not among its own neighbours
+    label = by_vector[0].partition("/")[0]
+    assert {path.partition("/")[0] for path in found("--id", "5", "--label", label)} == {label}
+
+    with served(images, address, tmp_path / "log") as server:
+        status, _, page = server.ask("GET", "/search?id=3")
+        assert status == 200, page
+        assert by_id[0].rpartition("/")[2] in page.decode()
 
 
 class Interrupting(FakeExtractor):
@@ -80,6 +111,7 @@ def nearest(address: AnyAddress, path: str, **choices: Any) -> list[tuple[str, f
         index.close()
 
 
+@longest
 def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: Path) -> None:
     photos, local = write(tmp_path / "photos", range(60)), tmp_path / "local"
     address = milvus.address("killed", timeout=2.0)
@@ -118,6 +150,7 @@ def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: P
     assert client.get("/search?id=7").status_code == 200
 
 
+@longest
 @pytest.mark.parametrize("kills", [int(os.environ.get("TORTURE_MILVUS_KILLS", "10"))])
 def test_runs_that_are_killed_are_resumed(milvus: MilvusServer, tmp_path: Path, kills: int) -> None:
     photos, local, address = write(tmp_path / "photos", range(200)), tmp_path / "local", milvus.address("resumed")
@@ -139,6 +172,7 @@ def test_runs_that_are_killed_are_resumed(milvus: MilvusServer, tmp_path: Path, 
     assert contents(address) == contents(local)
 
 
+@longest
 def test_two_runs_do_not_write_at_once(milvus: MilvusServer, tmp_path: Path) -> None:
     photos, address = write(tmp_path / "photos", range(20)), milvus.address("twice")
     update_index(photos, address, extractor=FakeExtractor())

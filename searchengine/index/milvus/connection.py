@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +60,8 @@ class Connection:
         self._say = say
         self._lock = threading.Lock()
         self._client: Any = None
+        self._retired: Any = None  # the client before, which other threads may still wait for
+        self._refused = 0.0  # when the server could not be reached
 
     # -- images -----------------------------------------------------------------------------------------------------
 
@@ -160,24 +164,41 @@ class Connection:
             IndexError_: it refuses the token.
         """
         deadline = time.monotonic() + self._patience
-        for tried in range(10**6):
+        for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
+            client = None
             try:
                 with self._translated():
-                    return question(self._connected())
+                    client = self._connected()
+                    return question(client)
             except IndexUnavailableError:
-                pause = _PAUSES[min(tried, len(_PAUSES) - 1)]
+                self._retire(client)
                 if time.monotonic() + pause > deadline:
                     raise
-                if tried == 1 and self._say is not None:
+                if pause == _PAUSES[0] and self._say is not None:
                     self._say(f"{self.address.server} does not answer. Waiting for it; nothing is lost.")
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
     def _connected(self) -> Any:
+        """A client; threads that wait for the server to be reached fail together, not one after the other."""
+        asked = time.monotonic()
         with self._lock:
             if self._client is None:
-                self._client = _client(self.address)
+                if self._refused > asked:
+                    raise self._unavailable()
+                try:
+                    self._client = _client(self.address, self.timeout)
+                except Exception:
+                    self._refused = time.monotonic()
+                    raise
             return self._client
+
+    def _retire(self, client: Any) -> None:
+        """Have the next question open another connection: one that has failed may never work again."""
+        with self._lock:
+            if client is not None and client is self._client:
+                _close(self._retired)
+                self._client, self._retired = None, client
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -187,7 +208,7 @@ class Connection:
         try:
             yield
         except MilvusException as error:
-            code, message = int(error.code), str(error.message).lower()
+            code, message = error.code, str(error.message).lower()  # the code may be one of gRPC
             if code in _NO_COLLECTION and "not found" in message:
                 raise self.missing() from error
             if any(word in message for word in _REFUSED) and "unavailable" not in message:
@@ -200,6 +221,10 @@ class Connection:
             raise self._unavailable() from error
         except (grpc.RpcError, OSError) as error:
             raise self._unavailable() from error
+        except ValueError as error:
+            if "closed" not in str(error):
+                raise
+            raise self._unavailable() from error  # another thread has closed the channel
 
     def missing(self) -> IndexNotFoundError:
         command = with_index_dir("searchengine index IMAGES", self.address)
@@ -212,24 +237,36 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
-        with self._lock, contextlib.suppress(Exception):
-            client, self._client = self._client, None
-            if client is not None:
-                client.close()
+        with self._lock:
+            _close(self._client)
+            _close(self._retired)
+            self._client = self._retired = None
 
 
-def _client(address: MilvusAddress) -> Any:
+def _client(address: MilvusAddress, timeout: float) -> Any:
     try:
         from pymilvus import MilvusClient
     except ModuleNotFoundError as error:
         raise missing_extra("pymilvus", "milvus") from error
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs errors that are raised as well
+    socket.create_connection((address.host.strip("[]"), address.port), timeout).close()  # pymilvus is slow to give up
     options = address.options
-    return MilvusClient(
+    client = MilvusClient(
         uri=f"{'https' if options.tls else 'http'}://{address.host}:{address.port}",
         token=options.token,
-        timeout=options.timeout,
+        timeout=timeout,
+        dedicated=True,
     )
+    # when a call fails, pymilvus has all threads connect again, one after the other; gRPC does so by itself
+    if (handler := getattr(client, "_handler", None)) is not None:
+        handler._on_rpc_error = lambda _: False
+    return client
+
+
+def _close(client: Any) -> None:
+    if client is not None:
+        with contextlib.suppress(Exception):
+            client.close()
 
 
 def _short(message: object) -> str:

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from searchengine.errors import IndexLockedError, SearchEngineError
 from searchengine.files import parse_json
@@ -23,6 +23,7 @@ from searchengine.index.milvus.schema import WRITER
 _RENEWED = 4.0  # seconds
 _EXPIRES = 15.0  # seconds without a renewal, and the run is taken to be dead
 _SETTLES = 0.6  # seconds in which another run would write its name over ours
+_TIMEOUT = 5.0  # seconds for a renewal
 
 
 class Lease:
@@ -34,35 +35,40 @@ class Lease:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._hasty = Connection(connection.address, consistency=STRONG, timeout=_TIMEOUT)  # waits for no server
         self._owner = uuid.uuid4().hex
         self._beats = 0
         self._released = threading.Event()
         self._wait_for_other()
-        self._renew()
+        self._renew(connection)
         time.sleep(_SETTLES)
-        self.check(STRONG)
+        self.check()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="milvus-lease")
         self._thread.start()
 
-    def check(self, consistency: str = "Bounded") -> None:
+    def check(self) -> None:
         """IndexLockedError where another run has taken over."""
-        text = self._connection.about(WRITER, consistency)
-        if text is None or parse_json(text)["owner"] != self._owner:
+        text = self._connection.about(WRITER)
+        if not self._is_ours(text):
             raise self._taken(text)
+
+    def _is_ours(self, text: str | None) -> bool:
+        return text is not None and parse_json(text)["owner"] == self._owner
 
     def _wait_for_other(self) -> None:
         """Until the run that is named has not renewed its row for long enough, or is certain to be dead."""
-        deadline = time.monotonic() + _EXPIRES
-        first = self._connection.about(WRITER, STRONG)
-        while first is not None and not _is_dead(first):
-            now = self._connection.about(WRITER, STRONG)
+        first = self._connection.about(WRITER)
+        since = time.monotonic()
+        while first is not None and not _is_dead(first) and time.monotonic() - since < _EXPIRES:
+            time.sleep(0.5)
+            asked = time.monotonic()
+            now = self._connection.about(WRITER)
             if now is None:
                 return
             if now != first:
                 raise self._taken(now)
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.5)
+            if time.monotonic() - asked > _RENEWED:
+                since = time.monotonic()  # the server was away, and the other run could not renew its row either
 
     def _taken(self, text: str | None) -> IndexLockedError:
         other = parse_json(text) if text else {}
@@ -72,24 +78,24 @@ class Lease:
             "Wait for it to end, then give the command again."
         )
 
-    def _renew(self) -> None:
+    def _renew(self, connection: Connection) -> None:
         self._beats += 1
         values = {"owner": self._owner, "host": socket.gethostname(), "pid": os.getpid(), "beat": self._beats}
-        self._connection.put_about({WRITER: json.dumps({**values, "at": time.time()})})
+        connection.put_about({WRITER: json.dumps({**values, "at": time.time()})})
 
     def _keep(self) -> None:
         while not self._released.wait(_RENEWED):
             with suppress(SearchEngineError):  # the run itself says that the server is away
-                if not self._released.is_set():
-                    self._renew()
+                if self._is_ours(self._hasty.about(WRITER)) and not self._released.is_set():
+                    self._renew(self._hasty)
 
     def release(self) -> None:
-        """Let others write; where the server is away, the row expires."""
+        """Let others write; where the server is away, the row expires. Takes seconds at most."""
         self._released.set()
         self._thread.join()
-        with suppress(SearchEngineError):
-            self.check()
-            self._connection.delete_about([WRITER])
+        with closing(self._hasty), suppress(SearchEngineError):
+            if self._is_ours(self._hasty.about(WRITER)):
+                self._hasty.delete_about([WRITER])
 
 
 def is_held(text: str | None) -> bool:

@@ -32,7 +32,12 @@ MARK = "images of searchengine"  # the description of our collections
 _TEXT_BYTES = 65_535  # that a VARCHAR can hold
 _NO_TIME = -(2**63)
 _METRICS = {COSINE: "COSINE", INNER_PRODUCT: "IP"}  # "L2" for the others
-_INDEX_PARAMETERS = {"HNSW": {"M": 16, "efConstruction": 200}, "IVF_FLAT": {"nlist": 1024}, "IVF_SQ8": {"nlist": 1024}}
+LISTS = 512  # of IVF, in a segment of a collection
+_INDEX_PARAMETERS = {
+    "HNSW": {"M": 30, "efConstruction": 360},
+    "IVF_FLAT": {"nlist": LISTS},
+    "IVF_SQ8": {"nlist": LISTS},
+}
 _NUMBERS = ("id", "born", "spread", "root", "mtime", "width", "height")
 _TEXTS = {"path": 3 * 4096, "raw": 2 * 4096, "content": 32, "format": 256, "camera": 1024, "taken": 32}
 

@@ -12,7 +12,13 @@ import numpy as np
 
 from searchengine.address import MilvusAddress
 from searchengine.derived import timestamp
-from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, IndexNotFoundError
+from searchengine.errors import (
+    IndexDamagedError,
+    IndexError_,
+    IndexingError,
+    IndexNotFoundError,
+    IndexUnavailableError,
+)
 from searchengine.index.metrics import EUCLIDEAN
 from searchengine.index.milvus import schema
 from searchengine.index.milvus.connection import STRONG, Connection, Row
@@ -23,7 +29,9 @@ from searchengine.index.types import Batch, IndexedImage, Place, Skipped, Twin
 from searchengine.progress import Say
 
 _PATIENCE = 600.0  # seconds that a run waits for a server that is away
-_TIMEOUT = 60.0  # seconds that a write may take
+_TIMEOUT = 30.0  # seconds that a write may take
+_FLUSH = 120.0  # seconds that Milvus may take to close its segments
+_TRIES = 5  # to write what is known of the whole
 _SETTLES = 0.25  # seconds; more than readers keep what they know of the whole
 _ROWS_AT_ONCE = 1000  # that are read to be written again
 
@@ -217,8 +225,10 @@ class MilvusWriter(Writer):
             self._check_paths(rows, batch.removed)
             self._connection.put(list(rows.values()), self._about.dimension)
             if self._connection.count(f"born == {generation}") != len(rows):
-                raise IndexingError(f"{self.address} does not hold what was written to it. Try again.")
-        except BaseException:
+                raise self._not_held()
+        except IndexUnavailableError:
+            raise  # the next run drops what was written
+        except Exception:
             self._drop_uncommitted()
             raise
         found = {(image.root, image.path) for image in batch.stored} | {(each.root, each.path) for each in batch.seen}
@@ -278,7 +288,7 @@ class MilvusWriter(Writer):
 
     def back_up(self) -> None:
         """Have Milvus build its index over what was written; copies of it are made by its own tools."""
-        self._connection.ask(lambda client: client.flush(self.address.collection, timeout=_PATIENCE))
+        self._connection.ask(lambda client: client.flush(self.address.collection, timeout=_FLUSH))
 
     def close(self) -> None:
         """Let others write."""
@@ -296,13 +306,17 @@ class MilvusWriter(Writer):
 
     def _write_about(self, about: About) -> None:
         """The one write that makes a commit; what comes after it sees it."""
-        self._lease.check()
         text = about.to_text()
-        self._connection.put_about({ABOUT: text})
-        while self._connection.about() != text:
+        for _ in range(_TRIES):
             self._lease.check()
             self._connection.put_about({ABOUT: text})
-        self._about = about
+            if self._connection.about() == text:
+                self._about = about
+                return
+        raise self._not_held()
+
+    def _not_held(self) -> IndexingError:
+        return IndexingError(f"{self.address} does not hold what was written to it. Try again.")
 
     def _drop_uncommitted(self) -> None:
         """Rows of a commit that came to nothing."""
@@ -339,9 +353,9 @@ def _connection(address: MilvusAddress, say: Say | None) -> Connection:
 def _drop_unfinished(connection: Connection) -> None:
     """Do away with what a run has left that was killed while it made the index; IndexError_ where it is not ours."""
     for name in (connection.address.collection, schema.about_name(connection.address.collection)):
-        if not connection.ask(lambda client: client.has_collection(name)):  # noqa: B023
+        if not connection.ask(lambda client: client.has_collection(name, timeout=_TIMEOUT)):  # noqa: B023
             continue
-        described = connection.ask(lambda client: client.describe_collection(name))  # noqa: B023
+        described = connection.ask(lambda client: client.describe_collection(name, timeout=_TIMEOUT))  # noqa: B023
         if described["description"] != schema.MARK:
             raise IndexError_(
                 f"{connection.address.server} has a collection {name} that this program has not made. Choose another "
@@ -354,4 +368,4 @@ def _drop_unfinished(connection: Connection) -> None:
                 text = None
             if text is not None:
                 raise IndexError_(f"There is an index at {connection.address} already.")
-        connection.ask(lambda client: client.drop_collection(name))  # noqa: B023
+        connection.ask(lambda client: client.drop_collection(name, timeout=_TIMEOUT))  # noqa: B023
