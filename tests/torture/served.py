@@ -77,7 +77,7 @@ def served(images: Path, index: Path | str, log: Path, **environ: str) -> Iterat
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
-def offline(images: Path, index: Path | str, *flags: str) -> subprocess.Popen[str]:
+def offline(images: Path, index: Path, *flags: str) -> subprocess.Popen[str]:
     """The offline script with the model that ships, begun."""
     command = [sys.executable, str(ROOT / "offline_index.py"), str(images), "--index-dir", str(index)]
     return subprocess.Popen(

@@ -56,7 +56,7 @@ class Collection:
         if not listed:
             return []
         where = f"place in {schema.in_list(listed)} and born <= {about.generation}"
-        return list(latest(self.connection.each_row(where, fields, at_once=len(listed))))
+        return list(latest(self.connection.each_row(where, fields, at_once=len(listed) + 1)))  # in one question
 
     def rows_of(self, ids: Sequence[int], fields: Sequence[str], about: About) -> Iterator[Row]:
         """The rows of those images that exist, in portions by id."""

@@ -90,7 +90,7 @@ class MilvusIndex(Index):
         where = self._collection.where(filter, about)
         if after_id is not None:
             where += f" and place > {2 * min(after_id, 2**61) + 1}"
-        rows = latest(self._collection.connection.each_row(where, RECORD, at_once=n))
+        rows = latest(self._collection.connection.each_row(where, RECORD, at_once=n + 1))
         return self._collection.records(itertools.islice(rows, n), about)
 
     def facets(self, filter: Filter = EVERYTHING) -> Facets:

@@ -274,7 +274,8 @@ class MilvusWriter(Writer):
             root, path = schema.root_of(row), schema.path_of(row)
             if root is None or path is None:
                 continue
-            if (root, path) in taken or self._at.get((root, path), -1) not in {-1, *gone}:
+            other = self._at.get((root, path))
+            if (root, path) in taken or (other is not None and other not in gone):
                 raise IndexingError(f"Two images would lie at {row['path']}.")
             taken.add((root, path))
 
