@@ -40,6 +40,7 @@ _NAMES = (
     "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 )
 COCO = _NAMES.split(",")
+EXAMPLES = 8  # pictures of a query that are tried beside its words
 FEWEST = 3  # pictures of a class of coco128, and of a broader word
 # Of a text, the names of classes of any of the collections that it means.
 BROADER = {
@@ -147,29 +148,63 @@ def conse(index: LocalIndex, encoder: TextEncoder) -> Scorer:
 
 
 def direction(index: LocalIndex) -> Scorer:
-    """By the cosine with one direction among the features, as the product ranks with pictures and in Milvus."""
+    """By the cosine with one direction among the features, as the product ranks in Milvus."""
     known, features = Words.of(index), np.asarray(index.features)
     return lambda text: np.asarray(features @ known.feature(text)[0])
 
 
-def ours(index: LocalIndex) -> Scorer:
-    """As the product ranks, at the breadth that is set."""
+def ours(index: LocalIndex, picture: int | None = None) -> Scorer:
+    """As the product ranks, with or without a picture of the index beside the words, at the breadth that is set."""
     known, ids = WordSearch(Words.of(index), index), index.ids
+    vector = None if picture is None else index.feature(picture)
 
     def score(text: str) -> npt.NDArray[np.float32]:
-        fits = {hit.id: -hit.distance for hit in known.order(text)(len(ids), EVERYTHING, None)}
+        fits = {hit.id: -hit.distance for hit in known.order(text, vector)(len(ids), EVERYTHING, None)}
         return np.array([fits[id_] for id_ in ids.tolist()], dtype=np.float32)
 
     return score
+
+
+def with_a_picture(collection: Collection) -> dict[str, Array]:
+    """Average precision by a picture of the class, by words, by both, and by one direction: (queries,) each.
+
+    Of each query, the mean over some random pictures, which are left out of the ranking.
+    """
+    index, random = collection.index, np.random.default_rng(0)
+    known, features = Words.of(index), np.asarray(index.features)
+    features = features / np.linalg.norm(features, axis=1, keepdims=True)
+    alone = ours(index)
+    rows: dict[str, list[float]] = {"picture": [], "words": [], "both": [], "one direction": []}
+    for text, relevant in collection.relevant.items():
+        fits, direction_of_text = alone(text), known.feature(text)[0]
+        precisions = []
+        for example in random.permutation(np.flatnonzero(relevant))[:EXAMPLES]:
+            picture = features[example]
+            scores = (
+                features @ picture,
+                fits,
+                ours(index, int(index.ids[example]))(text),
+                features @ (picture + direction_of_text),
+            )
+            others = np.arange(len(features)) != example
+            precisions.append([average_precision(places(score[others], relevant[others])) for score in scores])
+        for values, mean in zip(rows.values(), np.mean(precisions, axis=0), strict=True):
+            values.append(mean)
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def places(score: npt.NDArray[np.floating], relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Where the relevant pictures rank, from 1 on."""
+    return np.flatnonzero(relevant[np.argsort(-score, kind="stable")]) + 1
 
 
 def measure(collection: Collection, score: Scorer) -> tuple[Array, Array]:
     """Precision of the first 10 and average precision of each query: (q,) each."""
     tens, averages = [], []
     for text, relevant in collection.relevant.items():
-        places = np.flatnonzero(relevant[np.argsort(-score(text), kind="stable")]) + 1
-        tens.append(precision_at(places, 10))
-        averages.append(average_precision(places))
+        ranks = places(score(text), relevant)
+        tens.append(precision_at(ranks, 10))
+        averages.append(average_precision(ranks))
     return np.array(tens), np.array(averages)
 
 
@@ -274,6 +309,10 @@ def main() -> int:
                 rows[f"more than {name}"] = product[0] - rows[name][0], product[1] - rows[name][1]
             for name, (tens, averages) in rows.items():
                 print(f"    {name:15} {line('P@10', tens)}  {line('mAP', averages)}")
+            beside = with_a_picture(queries)
+            for name, averages in beside.items():
+                print(f"    beside a picture, {name:13} {line('mAP', averages)}")
+            print(f"    more than by one direction {line('mAP', beside['both'] - beside['one direction'])}")
         others = [text for other in collections for text in other.relevant if text not in collection.relevant]
         print(f"  {held_out(collection)}\n  {presence(collection, others)}")
         if collection.name != "coco128":

@@ -184,15 +184,14 @@ class SearchEngine:
         return self._with_doubt(query.text, results)
 
     def _by_words(self, query: Query, pictures: Ranking | None) -> Ranking:
-        """By the words of a query and, in equal parts, by its pictures. Images of that name come first."""
+        """By the words of a query and by its pictures. Without pictures, images of that name come first."""
         assert query.text is not None
-        vector = self.words().feature(query.text)
-        if pictures is None:
-            first = frozenset(self.index.named(query.text))
-            return Ranking(self.index, vector, COSINE, query.filter, order=self.words().order(query.text), first=first)
-        length = max(float(np.linalg.norm(pictures.vector)), 1e-12)
-        both = np.atleast_2d(np.asarray(pictures.vector, dtype=np.float32)) / np.float32(length) + vector
-        return replace(pictures, vector=both, metric=COSINE, itself=None)
+        vector = None if pictures is None or pictures.vector is None else pictures.vector.reshape(-1)
+        order = self.words().order(query.text, vector)
+        if pictures is not None:
+            return replace(pictures, order=order, metric=COSINE, itself=None)
+        first = frozenset(self.index.named(query.text))
+        return Ranking(self.index, None, COSINE, query.filter, order=order, first=first)
 
     def _with_doubt(self, text: str, results: Results) -> Results:
         """Add a remark where even the best image hardly shows what a text means."""

@@ -38,7 +38,7 @@ class Ranking:
 
     Attributes:
         index: what is ranked.
-        vector: (d,) or (1, d) float32.
+        vector: (d,) or (1, d) float32; may be None where something else ranks them.
         metric: one of ``metrics.METRICS``.
         filter: which images are ranked.
         order: the ranking, where it is not by the distance from the vector.
@@ -49,7 +49,7 @@ class Ranking:
     """
 
     index: Index
-    vector: NDArray[np.float32]
+    vector: NDArray[np.float32] | None
     metric: str
     filter: Filter = EVERYTHING
     order: Order | None = None
@@ -122,6 +122,7 @@ class Ranking:
     def _nearest(self, k: int, filter: Filter, after: Cursor | None = None) -> list[Hit]:
         if self.order is not None:
             return self.order(k, filter, after)
+        assert self.vector is not None
         return self.index.search(self.vector, k, self.metric, filter=filter, after=after)[0]
 
     def _with_itself(self, hits: Iterable[Ranked], after: Place | None) -> Iterator[Ranked]:

@@ -4,6 +4,9 @@ A picture shows its ten most probable classes, each by a weight; a text means ea
 is the better a match, the more of what it shows is meant. This is ConSE (Norouzi et al. 2014,
 https://arxiv.org/abs/1312.5650). Where a text means many classes, like "dog" or "vehicle", it finds pictures of any one
 of them, which no single direction among the features does.
+
+Where a query has words and a picture, an image is the better a match, the larger the product of its fit and
+exp(LIKENESS * cosine), as if the two were independent.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from searchengine.index.metrics import COSINE
 from searchengine.index.protocol import Index, Order
 from searchengine.index.state import State
 from searchengine.index.types import Hit
-from searchengine.text.words import CLASSES, SHOWN, Words
+from searchengine.text.words import CLASSES, LEAST_FIT, LIKENESS, SHOWN, Words, product
 
 _log = logging.getLogger(__name__)
 _ROWS = 4096  # pictures that are looked at together
@@ -57,12 +60,12 @@ class SeenClasses:
     def __len__(self) -> int:
         return int(self.classes.shape[1])
 
-    def distances(self, meant: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(1000,) float32, how far a text means each class -> (r,) float32, the smaller, the better a row fits."""
-        distances = np.ones(len(self), dtype=np.float32)
+    def fits(self, meant: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1000,) float32, how far a text means each class -> (r,) float32, how far each row shows what is meant."""
+        fits = np.zeros(len(self), dtype=np.float32)
         for classes, weights in zip(self.classes, self.weights, strict=True):
-            distances -= weights * meant[classes]
-        return distances
+            fits += weights * meant[classes]
+        return fits
 
 
 def keep_seen(words: Words, index: Index) -> None:
@@ -115,14 +118,27 @@ class WordSearch(Words):
         self._looking = threading.Lock()
         self._seen: SeenClasses | None = None
 
-    def order(self, text: str) -> Order:
-        """How a text ranks the images; QueryError."""
-        return partial(self._search, self.meant(text))
+    def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
+        """See ``TextSearch``."""
+        return partial(self._search, self.meant(text), pictures)
 
-    def _search(self, meant: NDArray[np.float32], k: int, filter: Filter, after: Cursor | None) -> list[Hit]:
+    def _search(
+        self,
+        meant: NDArray[np.float32],
+        pictures: NDArray[np.float32] | None,
+        k: int,
+        filter: Filter,
+        after: Cursor | None,
+    ) -> list[Hit]:
         now, passing = self._index.passing(filter)
         rows = np.flatnonzero(passing)
-        ids, distances = now.ids[rows], self._seen_in(now).distances(meant)[rows].astype(np.float64)
+        fits = self._seen_in(now).fits(meant)[rows]
+        if pictures is None:
+            distances = 1.0 - fits.astype(np.float64)
+        else:
+            doubts = -np.log((fits + LEAST_FIT) / (1 + LEAST_FIT)) / LIKENESS
+            distances = _cosine_distances(now, rows, pictures) + doubts
+        ids = now.ids[rows]
         if after is not None:
             later = (distances > after.distance) | ((distances == after.distance) & (ids > after.id))
             ids, distances = ids[later], distances[later]
@@ -144,3 +160,14 @@ class WordSearch(Words):
         if len(seen) > len(now.ids):  # another thread has seen more rows
             seen = SeenClasses(seen.matrix, seen.classes[:, : len(now.ids)], seen.weights[:, : len(now.ids)])
         return seen
+
+
+def _cosine_distances(now: State, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,) float64 of n rows of a state from a (d,) vector; 1 for a row of zeros."""
+    products = np.empty(len(rows), dtype=np.float64)
+    whole = len(rows) == len(now.rows)
+    for start in range(0, len(rows), _ROWS):
+        block = slice(start, start + _ROWS)
+        products[block] = product(now.rows[block] if whole else now.rows[rows[block]], vector)
+    lengths = np.sqrt(now.squared_norms[rows]) * float(np.linalg.norm(vector))
+    return np.asarray(1.0 - products / np.maximum(lengths, 1e-12))

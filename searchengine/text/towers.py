@@ -12,8 +12,11 @@ from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
 from searchengine.files import path_from_text
+from searchengine.index.filters import Cursor, Filter
 from searchengine.index.local import LocalIndex
+from searchengine.index.metrics import COSINE
 from searchengine.index.protocol import Index, Order
+from searchengine.index.types import Hit
 from searchengine.progress import Say
 from searchengine.text.packages import check_packages
 from searchengine.text.seen import WordSearch
@@ -21,14 +24,10 @@ from searchengine.text.words import Seen, Words, few_words
 
 
 class TextSearch(Protocol):
-    """Texts -> features of an index. Threads may share it."""
+    """What ranks the images of an index by words. Threads may share it."""
 
-    def feature(self, text: str) -> NDArray[np.float32]:
-        """A text -> (1, d) float32 of length 1, to be compared with features by the cosine; QueryError."""
-        ...
-
-    def order(self, text: str) -> Order | None:
-        """How a text ranks images, where that is not by the cosine of its ``feature``; QueryError."""
+    def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
+        """How a text ranks the images and, where a (d,) direction of pictures is given, both together; QueryError."""
         ...
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
@@ -40,19 +39,31 @@ class TextSearch(Protocol):
         ...
 
 
+class DirectionWords(Words):
+    """Classes of ImageNet, where what is seen in each picture is not kept: a text is one direction among the features.
+
+    So it is in Milvus, which searches by a vector.
+    """
+
+    def __init__(self, words: Words, index: Index) -> None:
+        super().__init__(words.head)
+        self._index = index
+
+    def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
+        """See ``TextSearch``."""
+        return _by_cosine(self._index, self.feature(text), pictures)
+
+
 class TowerWords:
     """The text tower of CLIP or SigLIP, which was trained together with the image tower of the index."""
 
-    def __init__(self, tower: TextTower) -> None:
+    def __init__(self, tower: TextTower, index: Index) -> None:
         self._tower = tower
+        self._index = index
 
-    def feature(self, text: str) -> NDArray[np.float32]:
+    def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
         """See ``TextSearch``."""
-        return self._tower.embed([few_words(text)])
-
-    def order(self, text: str) -> Order | None:
-        """See ``TextSearch``."""
-        return None
+        return _by_cosine(self._index, self._tower.embed([few_words(text)]), pictures)
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
         """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
@@ -64,6 +75,18 @@ class TowerWords:
         return none, none, np.empty(0, dtype=np.float32)
 
 
+def _by_cosine(index: Index, text: NDArray[np.float32], pictures: NDArray[np.float32] | None) -> Order:
+    """By the cosine with the (1, d) feature of a text, of length 1, or with what lies halfway to that of pictures."""
+    vector = text
+    if pictures is not None:
+        vector = text + pictures[None] / np.float32(max(float(np.linalg.norm(pictures)), 1e-12))
+
+    def order(k: int, filter: Filter, after: Cursor | None) -> list[Hit]:
+        return index.search(vector, k, COSINE, filter=filter, after=after)[0]
+
+    return order
+
+
 def text_search(index: Index, say: Say | None = None) -> TextSearch:
     """What knows words for an index; with ``say``, weights may be downloaded.
 
@@ -73,7 +96,7 @@ def text_search(index: Index, say: Say | None = None) -> TextSearch:
     if not source_of(spec.model).has_text_tower:
         check_packages()
         words = Words.of(index, say)
-        return WordSearch(words, index) if isinstance(index, LocalIndex) else words
+        return WordSearch(words, index) if isinstance(index, LocalIndex) else DirectionWords(words, index)
     weights = index.manifest("weights_file")
     model = exported_model(spec, weights_file=path_from_text(weights) if weights else None, progress=say)
-    return TowerWords(TextTower(model.xml.parent))
+    return TowerWords(TextTower(model.xml.parent), index)

@@ -25,7 +25,7 @@ from searchengine.extractors.source import Head
 from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text
-from searchengine.index.protocol import Index, Order
+from searchengine.index.protocol import Index
 from searchengine.progress import Say
 from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder
@@ -41,6 +41,8 @@ SPREAD = 0.8  # standard deviation over the classes of the logits of a picture o
 BREADTH = 0.1  # the same where pictures are ranked by what is seen in them, see ``WordSearch``
 FLATNESS = 0.5  # of the logits there: so much that classes beside the most probable one count
 SHOWN = 10  # classes that count there
+# Of a picture beside the words: how much its cosine counts, and the fit of what does not fit the words at all.
+LIKENESS, LEAST_FIT = 8.0, 0.01
 SEEN = 0.2  # probability from which a class is a tag
 MOST_TAGS = 3  # of a picture
 # A picture shows a text if it fits it by this, or is more like it than like classes on the whole by so many standard
@@ -144,10 +146,6 @@ class Words:
         """How far each class is meant by a text, (1000,) float32, 1 for the class that it is most like; QueryError."""
         likeness = _likeness(text)
         return np.asarray(np.exp((likeness - likeness.max()) / BREADTH), dtype=np.float32)
-
-    def order(self, text: str) -> Order | None:
-        """How a text ranks images, where that is not by the cosine of its ``feature``; QueryError."""
-        return None
 
     def shown(self, features: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """(n, d) float32 -> the classes that each picture shows most, (n, SHOWN), and their weights, (n, SHOWN).

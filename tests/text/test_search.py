@@ -84,7 +84,7 @@ def test_only_what_passes_a_filter(engine: SearchEngine) -> None:
     assert names(engine, Query(text="things", filter=Filter(ids=ids))) == ["computer"]
 
 
-def test_words_and_pictures_count_halfway(engine: SearchEngine) -> None:
+def test_words_and_pictures_both_count(engine: SearchEngine) -> None:
     fish = next(hit.id for hit in engine.search(Query(text="fish")))
     for sign in (START, LIKED):
         best = names(engine, Query((Example(fish, sign=sign),), text="a green apple"))[:2]

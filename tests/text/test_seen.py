@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from searchengine import update_index
 from searchengine.engine import SearchEngine
 from searchengine.extractors.source import Head
-from searchengine.query import Query
+from searchengine.index.filters import Filter
+from searchengine.query import LIKED, START, Example, Query
 from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.seen import SEEN
@@ -51,6 +53,21 @@ def test_a_picture_fits_a_text_as_far_as_what_it_shows_is_meant(engine: SearchEn
         length = np.linalg.norm(sum(probabilities[i] * class_vectors()[i] for i in best))
         fit = sum(probabilities[i] / length * np.exp((likeness[i] - likeness.max()) / BREADTH) for i in best)
         assert found[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are kept with 16 bits
+
+
+@pytest.mark.parametrize("sign", [START, LIKED])
+def test_words_and_a_picture_multiply(engine: SearchEngine, head: Head, sign: str) -> None:
+    ids = {Path(record.path).stem: record.id for record in engine.index.sample(9)}
+    fits = {stem: 1 - distance for stem, distance in ranked(engine, "a mountain")}
+    query = Query((Example(ids["fish"], sign=sign),), text="a mountain", rule="rocchio" if sign == LIKED else None)
+    found = {Path(hit.path).stem: hit.distance for hit in engine.search(query)}
+    assert len(found) == (4 if sign == START else 3)  # what is liked is left out
+    for stem, distance in found.items():
+        cosine = float(engine.index.feature(ids[stem]) @ ideal(head, 0))
+        assert distance == pytest.approx(1 - cosine - np.log((fits[stem] + 0.01) / 1.01) / 8, abs=1e-5)
+    assert list(found.values()) == sorted(found.values())
+    few = engine.search(replace(query, filter=Filter(ids=(ids["apple"], ids["computer"]))))
+    assert [hit.distance for hit in few] == [found[Path(hit.path).stem] for hit in few]
 
 
 def test_a_broad_word_finds_each_kind_that_it_means(tmp_path: Path) -> None:

@@ -224,8 +224,9 @@ class FakeWords:
             raise QueryError(f"“{text}” is no colour.")
         return self._index.feature_of(np.array(COLOURS[text], float)).astype(np.float32)[None]
 
-    def order(self, text: str) -> Order | None:
-        return None
+    def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
+        vector = self.feature(text) + (0 if pictures is None else pictures / np.linalg.norm(pictures))
+        return lambda k, filter, after: self._index.search(vector, k, "cosine", filter=filter, after=after)[0]
 
     def doubt(self, text: str, features: NDArray[np.float32]) -> str | None:
         return None if float((features @ self.feature(text).T).max()) > 0.9 else f"Nothing here seems to be {text}."
