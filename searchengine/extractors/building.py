@@ -29,8 +29,8 @@ _GEM_LEAST = 1e-6
 class BuiltModel:
     """``model`` turns pixels into features, ``network`` takes the weights; they share layers.
 
-    ``model`` maps (n, h, w, 3) uint8 RGB to (n, d) float32, not normalised. ``parts`` are the numbers that each layer
-    contributes, in order: they add up to d. ``text`` is the text tower, if there is one.
+    ``model`` maps (n, h, w, 3) RGB, see ``pixel_type``, to (n, d) float32, not normalised. ``parts`` are the numbers
+    that each layer contributes, in order: they add up to d. ``text`` is the text tower, if there is one.
     """
 
     model: keras.Model

@@ -60,7 +60,7 @@ def compare(built: BuiltModel, xml: Path) -> None:
     """Run both on noise; ExtractorError if they differ."""
     height, width, _ = built.model.input_shape[1:]
     probe = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    _compare(built.model, xml, probe, built.parts)
+    _compare(built.model, xml, probe.astype(built.model.inputs[0].dtype), built.parts)
 
 
 def export_text(text: TextModel, folder: Path) -> None:

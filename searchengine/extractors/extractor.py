@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,13 @@ from PIL import Image
 
 from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import MAX_PIXELS, WHOLE, DecodedImage, Part, Resizing, decode, read_image, resize
+from searchengine.images import MAX_PIXELS, WHOLE, DecodedImage, Part, Pixels, Resizing, decode, read_image, resize
 from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.exif import exif_orientation
 from searchengine.images.rgb import to_rgb, upright
 
-ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | bytes | str | os.PathLike[str]"
-Images: TypeAlias = "NDArray[np.uint8] | Iterable[ImageLike]"
+ImageLike: TypeAlias = "Pixels | Image.Image | bytes | str | os.PathLike[str]"
+Images: TypeAlias = "Pixels | Iterable[ImageLike]"
 PRECISIONS = ("auto", "float32", "bfloat16")
 RUNTIMES = ("auto", "openvino", "keras")
 
@@ -41,15 +41,16 @@ class Extractor(Protocol):
         """Features of several images, in their order: a fresh (n, d) float32; (0, d) for none.
 
         ``images`` is (n, h, w, 3) uint8 RGB, or any number of: (h, w, 3) uint8 arrays of any size, PIL images, bytes
-        of image files, paths. The whole image is resized as the spec says. Memory stays bounded however many there
-        are. Thread-safe. ImageError for a file that cannot be used, QueryError for arrays that are no pixels.
+        of image files, paths. The whole image is resized as the spec says; what ``preprocess`` gives stays as it is.
+        Memory stays bounded however many there are. Thread-safe. ImageError for a file that cannot be used, QueryError
+        for arrays that are no pixels.
         """
         ...
 
     def preprocess(
         self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None, part: Part | None = None
     ) -> DecodedImage:
-        """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB, as ``embed`` takes it.
+        """Decode one image file and bring it to the input size: (h, w, 3) RGB, as ``embed`` takes it.
 
         ``preview`` is the longest side of a small copy in proportion, for people, if one is wanted; ``part`` the part
         of the picture that the pixels are of, if it is not the whole.
@@ -84,8 +85,8 @@ class BatchExtractor:
         """See ``Extractor.preprocess``."""
         return preprocess(self.spec, data, max_pixels, preview, part)
 
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(m, h, w, 3) uint8 RGB -> (m, d) float32, fresh, not normalised. Thread-safe."""
+    def _run(self, batch: Pixels) -> NDArray[np.float32]:
+        """(m, h, w, 3) RGB, see ``pixel_type`` -> (m, d) float32, fresh, not normalised. Thread-safe."""
         raise NotImplementedError
 
 
@@ -99,7 +100,7 @@ def preprocess(
     preview: int | None = None,
     part: Part | None = None,
 ) -> DecodedImage:
-    """Decode one image file and bring it to the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``.
+    """Decode one image file and bring it to the input size: (h, w, 3) RGB. The errors of ``images.decode``.
 
     With ``full_decode`` colour profiles are not applied either, as Keras's ``load_img`` does not: features equal those
     that others compute with the same published model.
@@ -121,8 +122,13 @@ def resizing_of(spec: ExtractorSpec) -> Resizing:
     return WHOLE if spec.resizing is None else Resizing.parse(spec.resizing)
 
 
-def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[np.uint8]]:
-    """(m, h, w, 3) uint8 RGB of the input size, m <= size; one batch in memory at a time.
+def pixel_type(spec: ExtractorSpec) -> str:
+    """What the model of a spec takes: "uint8", or "float32" where pictures are resized exactly."""
+    return "float32" if resizing_of(spec).exact else "uint8"
+
+
+def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[Pixels]:
+    """(m, h, w, 3) RGB of the input size, as the model takes it, m <= size; one batch in memory at a time.
 
     ImageError for a file that cannot be used, QueryError for arrays that are no pixels.
     """
@@ -133,10 +139,11 @@ def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[
             raise QueryError(
                 f"An array of images is (n, h, w, 3) uint8; this one is {images.shape}. A single image is images[None]."
             )
-        if images.dtype == np.uint8 and images.shape[1:] == (*spec.input_size, 3):
-            yield from (np.ascontiguousarray(images[at : at + size]) for at in range(0, len(images), size))
+        if images.shape[1:] == (*spec.input_size, 3) and images.dtype in (np.uint8, pixel_type(spec)):
+            for at in range(0, len(images), size):
+                yield np.ascontiguousarray(images[at : at + size], dtype=pixel_type(spec))
             return
-    batch: list[NDArray[np.uint8]] = []
+    batch: list[Pixels] = []
     for image in images:
         batch.append(input_pixels(spec, image))
         if len(batch) == size:
@@ -148,9 +155,11 @@ def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[NDArray[
 
 def input_pixels(
     spec: ExtractorSpec, image: ImageLike, max_pixels: int = MAX_PIXELS, part: Part | None = None
-) -> NDArray[np.uint8]:
-    """An image, or a part of it, in the input size: (h, w, 3) uint8 RGB. The errors of ``images.decode``."""
+) -> Pixels:
+    """An image, or a part of it, in the input size: (h, w, 3) RGB, as the model takes it. The errors of ``decode``."""
     if isinstance(image, np.ndarray):
+        if part is None and image.shape == (*spec.input_size, 3) and image.dtype == pixel_type(spec):
+            return image
         return resize(_checked(image), spec.input_size, part, resizing_of(spec))
     if isinstance(image, Image.Image):
         pixels = _of_pillow(image, profiles=not spec.full_decode)
@@ -162,10 +171,10 @@ def input_pixels(
     raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
 
 
-def _checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _checked(pixels: Pixels) -> NDArray[np.uint8]:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise QueryError(f"Pixels are (h, w, 3) uint8 RGB; these are {pixels.shape} {pixels.dtype}.")
-    return pixels
+    return cast("NDArray[np.uint8]", pixels)
 
 
 def _of_pillow(image: Image.Image, *, profiles: bool) -> NDArray[np.uint8]:

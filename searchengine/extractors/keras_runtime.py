@@ -17,6 +17,7 @@ from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.extractor import BatchExtractor
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.images import Pixels
 
 _BATCH_ON_CPU = 8
 _BATCH_ON_GPU = 64
@@ -65,10 +66,10 @@ class KerasExtractor(BatchExtractor):
         self._lock = threading.Lock()
         self._function = tf.function(
             lambda batch: model(batch, training=False),
-            input_signature=[tf.TensorSpec((None, *spec.input_size, 3), tf.uint8)],
+            input_signature=[tf.TensorSpec((None, *spec.input_size, 3), model.inputs[0].dtype)],
         )
 
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, batch: Pixels) -> NDArray[np.float32]:
         # One at a time: a batch uses the whole device, and two at once need twice the memory.
         with self._lock:
             return np.array(self._function(batch), dtype=np.float32)

@@ -18,6 +18,7 @@ from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import BatchExtractor
 from searchengine.extractors.frameworks import import_openvino
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.images import Pixels
 from searchengine.processors import thread_limit
 
 # Eight images of 224 x 224. More are no faster and take memory: VGG16 holds some 30 MB an image while it runs.
@@ -71,9 +72,9 @@ class OpenVINOExtractor(BatchExtractor):
             self._precision = "bfloat16" if _has_bfloat16() else "float32"
         return self._precision
 
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, batch: Pixels) -> NDArray[np.float32]:
         with self._request() as request:
-            # (m, h, w, 3) uint8 -> (m, d) float32; the request keeps its output, so it is copied
+            # (m, h, w, 3) -> (m, d) float32; the request keeps its output, so it is copied
             request.infer({0: batch}, share_inputs=True)
             return np.array(request.get_output_tensor(0).data, dtype=np.float32)
 

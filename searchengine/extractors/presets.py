@@ -19,6 +19,7 @@ from searchengine.errors import ExtractorError, MissingPackageError, WeightsNotF
 from searchengine.extractors import cache, worker
 from searchengine.extractors.building import BuiltModel, TextModel, dtype_policy
 from searchengine.extractors.custom import foreign_objects
+from searchengine.extractors.extractor import pixel_type
 from searchengine.extractors.frameworks import first_line, import_keras
 from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import FAMILIES, presets
@@ -34,7 +35,7 @@ from searchengine.extractors.source import (
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.extractors.text_tower import read_rules
 from searchengine.files import parse_json, replace_text
-from searchengine.images import FILTERS, WHOLE, Resizing
+from searchengine.images import FILTERS, Resizing
 from searchengine.progress import Say
 
 _FAMILY = {"CLIPBackbone": "clip", "SigLIPBackbone": "siglip", "DINOV2Backbone": "dinov2"}
@@ -109,7 +110,7 @@ class PresetSource(ModelSource):
             f"sha256:{weights}",
             preset.input_size,
             options.full_decode is not False,
-            resizing=None if preset.resizing == WHOLE else str(preset.resizing),
+            resizing=str(preset.resizing),
         )
 
     def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
@@ -141,8 +142,8 @@ class PresetSource(ModelSource):
                     f"The preset in {preset.folder} cannot be loaded by KerasHub {keras_hub.__version__}: "
                     f"{first_line(error)}."
                 ) from error
-            pixels = keras.Input((*preset.input_size, 3), dtype="uint8", name="pixels")
-            # (n, h, w, 3) uint8 RGB -> (n, h, w, 3) float32 as the network was trained -> (n, d)
+            pixels = keras.Input((*preset.input_size, 3), dtype=pixel_type(spec), name="pixels")
+            # (n, h, w, 3) RGB of 0 to 255 -> (n, h, w, 3) float32 as the network was trained -> (n, d)
             images = keras.ops.cast(pixels, "float32") * keras.ops.array(preset.scale) + keras.ops.array(preset.offset)
             if preset.family == "dinov2":
                 feature, text = backbone({"images": images})[:, 0], None
@@ -212,7 +213,8 @@ def _resizing(folder: Path, config: Mapping[str, Any]) -> Resizing:
             f"The preset in {folder} resizes pictures in a way that is not supported: {config.get('interpolation')}, "
             f"padded: {bool(config.get('pad_to_aspect_ratio'))}. Supported are {' and '.join(FILTERS)}, not padded."
         )
-    return Resizing(filter, bool(config.get("antialias", False)), bool(config.get("crop_to_aspect_ratio", True)))
+    antialias, crop = config.get("antialias", False), config.get("crop_to_aspect_ratio", True)
+    return Resizing(filter, bool(antialias), bool(crop), exact=True)
 
 
 # -- downloads --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from searchengine.images.decoding import DECODING, DecodedImage, decode, read_im
 from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import MAX_PIXELS
-from searchengine.images.resizing import FILTERS, WHOLE, Part, Resizing, average_colour, resize
+from searchengine.images.resizing import FILTERS, WHOLE, Part, Pixels, Resizing, average_colour, resize
 
 __all__ = [
     "DECODING",
@@ -18,6 +18,7 @@ __all__ = [
     "FoundFile",
     "LeftOut",
     "Part",
+    "Pixels",
     "Resizing",
     "Unreadable",
     "Walk",

@@ -29,7 +29,7 @@ from searchengine.images.isolation import (
 )
 from searchengine.images.opening import open_image
 from searchengine.images.repair import repaired
-from searchengine.images.resizing import WHOLE, Part, Resizing, resized, shrink, within
+from searchengine.images.resizing import WHOLE, Part, Pixels, Resizing, resized, resized_exactly, shrink, within
 from searchengine.images.rgb import frame_with_content, shows_nothing, swaps_sides, to_rgb, upright
 
 # Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
@@ -43,12 +43,12 @@ _REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be
 class DecodedImage:
     """The pixels of one image, and what its file says about it.
 
-    ``pixels`` is (h, w, 3) uint8 RGB, upright, read-only, possibly at reduced size; ``width`` and ``height`` are the
-    upright size of the original in pixels; ``format`` is one of the names of ``sniff``: ``"JPEG"``, ``"PNG"``, ...;
-    ``preview`` is a small copy in proportion, like ``pixels``, if one was asked for.
+    ``pixels`` is (h, w, 3) RGB, uint8 unless resized exactly, upright, read-only, possibly at reduced size; ``width``
+    and ``height`` are the upright size of the original in pixels; ``format`` is one of the names of ``sniff``:
+    ``"JPEG"``, ``"PNG"``, ...; ``preview`` is a small copy in proportion, uint8, if one was asked for.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     width: int
     height: int
     format: str
@@ -87,11 +87,15 @@ def decode(
     small = None
     if preview is not None:
         small = np.asarray(to_srgb(shrink(image, within(image.size, preview)), source.profile))
+    width, height = source.size
+    if size is not None and how.exact:
+        exact = resized_exactly(to_srgb(image, source.profile) if profiles else image, size, part, how)
+        exact.setflags(write=False)
+        return DecodedImage(exact, width, height, source.format, small)
     if size is not None:
         image = resized(image, size, part, how)
     if profiles:
         image = to_srgb(image, source.profile)
-    width, height = source.size
     return DecodedImage(_as_array(image), width, height, source.format, small)
 
 

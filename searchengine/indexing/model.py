@@ -23,7 +23,7 @@ from searchengine.extractors import (
 from searchengine.extractors.loading import say_on_stderr
 from searchengine.extractors.sources import source_of
 from searchengine.files import file_size, path_from_text, path_to_text
-from searchengine.images import DECODING, DecodedImage
+from searchengine.images import DECODING, DecodedImage, Pixels
 from searchengine.index.protocol import Writer
 from searchengine.index.storage import Storage
 from searchengine.indexing.options import IndexingOptions
@@ -143,11 +143,11 @@ class RunExtractor:
             return self._extractor
 
     def preprocess(self, data: bytes) -> DecodedImage:
-        """One image file -> its properties, and its pixels as the model takes them, (h, w, 3) uint8."""
+        """One image file -> its properties, and its pixels as the model takes them, (h, w, 3)."""
         return self.get().preprocess(data)
 
-    def embed(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """n of (h, w, 3) uint8 -> (n, d) float32; IndexingError if the model gives NaN or infinity."""
+    def embed(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+        """n of (h, w, 3) RGB -> (n, d) float32; IndexingError if the model gives NaN or infinity."""
         return check_finite(self.get().embed(np.stack(pixels)), self.spec)
 
     def check_made(self, index: Writer) -> None:

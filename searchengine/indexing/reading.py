@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import DecodingKilledError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import MAX_PHOTO_BYTES, open_regular
-from searchengine.images import HEAD_BYTES, DecodedImage, average_colour, sniff, why_not
+from searchengine.images import HEAD_BYTES, DecodedImage, Pixels, average_colour, sniff, why_not
 from searchengine.images.exif import Shot, read_shot
 from searchengine.index.types import FileState, content_hash
 from searchengine.indexing.scan import Candidate
@@ -34,7 +34,7 @@ class Picture:
     One that was embedded where it was read has its ``feature``, (d,) float32, and no pixels: (0, 0, 3).
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     width: int
     height: int
     colour: str

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from searchengine.address import Address
 from searchengine.engine import FeatureOf, Results, SearchEngine, open_index
 from searchengine.extractors import Extractor, ExtractorSpec
-from searchengine.images import DecodedImage, Part
+from searchengine.images import DecodedImage, Part, Pixels
 from searchengine.index.protocol import Index
 from searchengine.learn import Classifier, latest_classifier
 from searchengine.query import Example, Query
@@ -29,7 +29,7 @@ class QueryReader(Protocol):
         """An image file, or a part -> pixels of the input size; with a preview of at most that side. ImageError."""
         ...
 
-    def embed(self, images: Sequence[NDArray[np.uint8]], /) -> NDArray[np.float32]:
+    def embed(self, images: Sequence[Pixels], /) -> NDArray[np.float32]:
         """n times (h, w, 3) uint8 RGB -> (n, d) float32; ExtractorError."""
         ...
 

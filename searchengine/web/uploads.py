@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ImageTooLargeError
 from searchengine.extractors import ExtractorSpec
+from searchengine.images import Pixels
 from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.query import Box, Example
 from searchengine.settings import variable
@@ -124,13 +125,13 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class DecodedUpload:
-    """``pixels``: (h, w, 3) uint8 RGB of the extractor's input size; ``preview``: a small copy, likewise, for a page.
+    """``pixels``: (h, w, 3) RGB as the extractor takes it; ``preview``: a small uint8 copy for a page.
 
     ``width`` and ``height`` are the original's. Of a part, the pixels are its own, and the rest is the whole picture's.
     """
 
     name: str
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     width: int
     height: int
     preview: NDArray[np.uint8] | None

@@ -2,7 +2,7 @@
 
 ``python presets_by_keras_hub.py FOLDER PICTURE...`` writes FOLDER/<name>/, a preset each, and FOLDER/<name>.npz with
 (n, d) ``features`` of the pictures and, where there is a text tower, the (m, length) ``tokens`` and (m, d) ``vectors``
-of ``TEXTS``. All but ``clip`` are exported into the cache, too, because TensorFlow and KerasHub are loaded here anyway.
+of ``TEXTS``. Two are exported into the cache, too, because TensorFlow and KerasHub are loaded here anyway.
 FOLDER/resized.npz has the pictures as Keras resizes them, by the way and the number of the picture, and
 FOLDER/known.json the presets that KerasHub itself knows, with their families and numbers of parameters.
 """
@@ -173,7 +173,7 @@ def main(folder: Path, pictures: list[Path]) -> None:
             arrays["tokens"] = np.asarray(tokens)
             arrays["vectors"] = np.asarray(backbone.get_text_embeddings(tokens))
         np.savez(folder / f"{name}.npz", **arrays)
-        if name != "clip":
+        if name in ("siglip2", "dinov2"):
             export(folder / name)
     arrays = {}
     for how in RESIZINGS:

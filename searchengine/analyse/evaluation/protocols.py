@@ -28,7 +28,7 @@ from searchengine.analyse.evaluation.results import (
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import FoundFile, find
+from searchengine.images import FoundFile, Pixels, find
 from searchengine.index.metrics import check_metric
 from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
@@ -96,7 +96,7 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress | None =
     progress.start(len(candidates), 0)
     kept: list[Reading] = []
 
-    def pictures() -> Iterator[NDArray[np.uint8]]:
+    def pictures() -> Iterator[Pixels]:
         for reading in read_ahead(candidates, extractor.preprocess, (), threads=processors(), ahead=_AHEAD):
             if reading.picture is None:
                 reason = reading.reason or "The file has gone."
@@ -106,7 +106,7 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress | None =
                 yield reading.picture.pixels
             progress.advance(1)
 
-    features = extractor.embed(pictures())  # n of (h, w, 3) uint8 -> (n, d) float32, a batch at a time
+    features = extractor.embed(pictures())  # n of (h, w, 3) -> (n, d) float32, a batch at a time
     if not kept:
         raise QueryError(f"None of the {len(candidates)} files in the query folder {folder} can be used as an image.")
     return QuerySet(

@@ -57,7 +57,7 @@ class Worker:
         pictures = [reading.picture for reading in readings if reading.picture is not None]
         if not pictures:
             return readings
-        # n of (h, w, 3) uint8 -> (n, d) float32
+        # n of (h, w, 3) -> (n, d) float32
         embedded = iter(self._extractor.embed(np.stack([picture.pixels for picture in pictures])))
         return [
             reading if reading.picture is None else replace(reading, picture=reading.picture.embedded(next(embedded)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
 from searchengine.extractors import Extractor
-from searchengine.images import DecodedImage, decode, find, resize
+from searchengine.images import DecodedImage, Pixels, decode, find, resize
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.reading import Preprocess, read_ahead
 from searchengine.indexing.roots import assign_roots, check_roots
@@ -129,7 +129,7 @@ def gather(
             pixels=extractor.spec.input_size if keep_pixels else None,
         )
         progress.start(len(files.images), 0)
-        pending: dict[bytes, NDArray[np.uint8]] = {}
+        pending: dict[bytes, Pixels] = {}
         candidates = [image.candidate for image in files.images]
         preprocess = _with_views(extractor, views, seed)
         readings = read_ahead(candidates, preprocess, records, threads=_THREADS, ahead=4 * _THREADS)
@@ -188,7 +188,7 @@ def _gathered(
     )
 
 
-def _embed(pending: dict[bytes, NDArray[np.uint8]], extractor: Extractor, records: Records) -> None:
+def _embed(pending: dict[bytes, Pixels], extractor: Extractor, records: Records) -> None:
     if not pending:
         return
     pixels = np.stack(list(pending.values()))  # (m, 1 + views, h, w, 3)
@@ -207,7 +207,8 @@ def _with_views(extractor: Extractor, views: int, seed: int) -> Preprocess:
         side = round(_VIEW_SOURCE * max(size))
         source = decode(data, at_least=extractor.spec.decoded_at_least, size=(side, side)).pixels
         random = np.random.default_rng([seed, *hashlib.blake2b(data, digest_size=16).digest()])
-        varied = Augmentation().batch([source] * views, max(size), random)
-        return replace(image, pixels=np.concatenate([image.pixels, *(resize(view, size) for view in varied)]))
+        varied = Augmentation().batch([source.astype(np.uint8, copy=False)] * views, max(size), random)
+        pixels: list[Pixels] = [image.pixels, *(resize(view, size) for view in varied)]
+        return replace(image, pixels=np.concatenate(pixels))
 
     return preprocess

@@ -110,15 +110,14 @@ class Records:
     def __contains__(self, content: object) -> bool:
         return content in self._places
 
-    def append(
-        self, contents: list[bytes], features: NDArray[np.float32], pixels: NDArray[np.uint8] | None = None
-    ) -> None:
+    def append(self, contents: list[bytes], features: NDArray[np.float32], pixels: NDArray[Any] | None = None) -> None:
         """Add a record for each content: features (m, views, d) and, where they are kept, pixels (m, h, w, 3)."""
         rows = np.empty(len(contents), self._dtype)
         rows["content"] = np.frombuffer(b"".join(contents), f"V{CONTENT_BYTES}")
         rows["features"] = features
         if "pixels" in (self._dtype.names or ()):
-            rows["pixels"] = pixels
+            assert pixels is not None
+            rows["pixels"] = np.clip(pixels, 0, 255)
         end = len(self._rows) * self._dtype.itemsize
         try:
             with self._file.open("ab") as stream:
