@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from word_classes import BROADER, COCO, IN_IMAGENET, numbers_of
 
 from searchengine import update_index
 from searchengine.analyse.evaluation.metrics import average_precision, precision_at
@@ -28,66 +29,11 @@ from searchengine.text import words
 from searchengine.text.classes import class_titles
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.seen import WordSearch
-from searchengine.text.tags import tags_of
 from searchengine.text.words import Words
 
-_NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
-    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-COCO = _NAMES.split(",")
 EXAMPLES = 8  # pictures of a query that are tried beside its words
 FEWEST = 3  # pictures of a class of coco128, and of a broader word
-# Of a text, the names of classes of any of the collections that it means.
-BROADER = {
-    "animal": "bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,ant,bass,cougar face,crayfish,crocodile head,"
-    "dalmatian,dolphin,emu,flamingo,hawksbill,hedgehog,ibis,lobster,octopus,pigeon,platypus,rooster,scorpion,tick,"
-    "wild cat",
-    "mammal": "cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,cougar face,dalmatian,dolphin,hedgehog,platypus,"
-    "wild cat",
-    "sea animal": "bass,crayfish,dolphin,hawksbill,lobster,octopus",
-    "bird": "emu,flamingo,ibis,pigeon,rooster",
-    "dog": "dalmatian",
-    "puppy": "dalmatian,dog",
-    "cat": "cougar face,wild cat",
-    "kitten": "cat,wild cat",
-    "pet": "cat,dog",
-    "insect": "ant",
-    "arachnid": "scorpion,tick",
-    "shellfish": "crayfish,lobster",
-    "fish": "bass",
-    "turtle": "hawksbill",
-    "vehicle": "bicycle,car,motorcycle,airplane,bus,train,truck,boat,airplanes,motorbikes,car side",
-    "boat": "ketch,schooner",
-    "ship": "ketch,schooner",
-    "plane": "airplanes,airplane",
-    "car": "car side",
-    "musical instrument": "electric guitar,mandolin",
-    "guitar": "electric guitar",
-    "weapon": "revolver",
-    "tool": "wrench,stapler",
-    "computer": "laptop",
-    "phone": "cellphone,cell phone",
-    "lamp": "chandelier",
-    "building": "minaret,pagoda",
-    "statue": "buddha",
-    "flower": "water lilly",
-    "plant": "joshua tree,water lilly,potted plant",
-    "fruit": "strawberry,banana,apple,orange",
-    "food": "banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,strawberry",
-    "furniture": "chair,couch,bed,dining table",
-    "kitchen appliance": "microwave,oven,toaster,refrigerator",
-    "sports equipment": "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,"
-    "tennis racket,frisbee",
-    "footwear": "shoes",
-    "trousers": "pants",
-    "jacket": "outwear",
-    "headwear": "hat",
-}
+TAGGED_FROM = (0.05, 0.1, 0.2, 0.3, 0.5)  # probabilities; the third is that of the product
 BREADTHS = (0.05, 0.07, 0.1, 0.15, 0.2)
 Array = npt.NDArray[np.float64]
 Scorer = Callable[[str], npt.NDArray[np.float32]]  # a text -> (n,) of each picture, larger is better
@@ -262,14 +208,31 @@ def presence(collection: Collection, others: list[str]) -> str:
 
 
 def tags(collection: Collection) -> str:
-    """Of pictures whose class is one of ImageNet by name: how often the first tag is right, by its probability."""
-    titles = {title.lower() for title in class_titles()}
-    names = [name for name in collection.relevant if name in titles]
-    truth = {int(id_): name for name in names for id_ in collection.index.ids[collection.relevant[name]]}
-    seen = {record.id: found[0] for record, found in tags_of(Words.of(collection.index), collection.index)}
-    right = [seen[id_].name.lower() == name for id_, name in truth.items() if id_ in seen]
-    share = np.mean(right) if right else float("nan")
-    return f"tags: {len(names)} classes, {len(truth)} pictures, {len(right)} with a tag, of which {share:.1%} are right"
+    """How right tags are, by the probability from which they are shown, in the classes that ImageNet has.
+
+    Precision: of the tags that are shown in pictures of these classes, how many are of a class of the picture. Where
+    pictures have several classes, tags of no class of the collection cannot be judged, and do not count. Recall: of the
+    pictures of each class, how many have a tag of it.
+    """
+    index, titles = collection.index, class_titles()
+    classes = {name: numbers_of(name, titles) for name in collection.relevant if name in IN_IMAGENET}
+    judged = set().union(*classes.values())
+    several = sum(rows.astype(int) for rows in collection.relevant.values()).max() > 1
+    shown = np.array([collection.relevant[name] for name in classes])  # (classes, pictures)
+    lines = []
+    for words.SEEN in TAGGED_FROM:
+        rows, numbers, _ = Words.of(index).seen(np.asarray(index.features))
+        counted = shown[:, rows].any(axis=0) & np.array([not several or number in judged for number in numbers])
+        right = np.zeros(len(rows), dtype=np.bool_)
+        found = []
+        for of_class, members in zip(shown, classes.values(), strict=True):
+            tagged = of_class[rows] & np.isin(numbers, list(members))
+            right |= tagged
+            found.append(len(np.unique(rows[tagged])))
+        precision, recall = right[counted].mean(), sum(found) / shown.sum()
+        lines.append(f"from {words.SEEN}: {counted.sum()} tags, {precision:.1%} right, recall {recall:.1%}")
+    words.SEEN = TAGGED_FROM[2]
+    return f"tags of {len(classes)} classes, {shown.any(axis=0).sum()} pictures; {'; '.join(lines)}"
 
 
 def timing(index: LocalIndex) -> str:
@@ -315,8 +278,7 @@ def main() -> int:
             print(f"    more than by one direction {line('mAP', beside['both'] - beside['one direction'])}")
         others = [text for other in collections for text in other.relevant if text not in collection.relevant]
         print(f"  {held_out(collection)}\n  {presence(collection, others)}")
-        if collection.name != "coco128":
-            print(f"  {tags(collection)}")
+        print(f"  {tags(collection)}")
         print(f"  {timing(collection.index)}", flush=True)
     return 0
 

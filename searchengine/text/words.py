@@ -164,7 +164,9 @@ class Words:
 
         Features of length 1 have lost how sure the network was, so the logits are scaled alike for every network.
         """
-        logits = flatness * self._scale * (_unit(features) @ self.head.weights.T) + self.head.bias
+        unit, weights = _unit(features), self.head.weights
+        products = product(weights, unit[0])[None] if len(unit) == 1 else unit @ weights.T
+        logits = flatness * self._scale * products + self.head.bias
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
 
