@@ -87,7 +87,8 @@ def test_pictures_are_resized_as_by_keras(made: Path, how: str) -> None:
         for number in range(len(SIZES)):
             pixels = np.asarray(Image.open(made / "pictures" / f"{number}.png"))
             exact = resize(pixels, (24, 32), how=Resizing.parse(f"{how} exact"))
-            assert np.abs(exact - theirs[f"{how} {number}"]).max() <= 1e-2
+            # without antialiasing, TensorFlow looks bicubic weights up in a table of 1024 places
+            assert np.abs(exact - theirs[f"{how} {number}"]).max() <= 0.2
             rounded = resize(pixels, (24, 32), how=Resizing.parse(how))  # by Pillow twice, and cut off in between
             assert np.median(np.abs(rounded - exact.clip(0, 255))) <= 0.5
 
