@@ -22,8 +22,9 @@ from gunicorn.workers.base import Worker
 from waitress.wasyncore import poll2
 
 from searchengine.errors import SearchEngineError, file_error
-from searchengine.web.buffering import Limits, Task, Threads, serve_socket
+from searchengine.web.buffering import Limits, Task, serve_socket
 from searchengine.web.indexes import site_of
+from searchengine.web.turns import Threads
 
 _MAX_OPEN_FILES = 8192
 _SPARE_FILES = 200  # of the index, the model and the program
@@ -87,7 +88,7 @@ class BufferingWorker(Worker):
         while any(server.busy for server in self.servers) and time.monotonic() < end:
             self.notify()
             poll2(0.1, sockets)
-        threads.shutdown()
+        threads.shutdown(timeout=1)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Stop gracefully, at once rather than after the poll."""

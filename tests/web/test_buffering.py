@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from waitress.wasyncore import close_all, poll2
 
-from searchengine.web.buffering import Channel, Limits, TcpServer, Threads, serve_socket
+from searchengine.web.buffering import Channel, Limits, TcpServer, serve_socket
+from searchengine.web.turns import Threads
 from tests.waiting import wait_until
 from tests.web.slow_clients import WAYS, slow_clients
 
