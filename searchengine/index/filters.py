@@ -34,7 +34,7 @@ FIELDS = {
 }  # how each field of a filter is spelt
 _TEXTS = ("label", "tag", "folder", "format", "camera")
 _MOST_TEXTS = 100  # values of a field
-_MOST_IDS = 10_000
+MAX_IDS = 10_000
 _NAMED = 12  # values, where one is asked for that does not exist
 _SIDES = ("min_width", "max_width", "min_height", "max_height")
 _LARGEST = 2**63 - 1  # that SQLite and NumPy can hold
@@ -110,7 +110,7 @@ class Filter:
             chosen["before"] = _period(given["before"][0])[1]
         if "ids" in values:
             parts = [part for part in ",".join(given["ids"]).split(",") if part.strip()]
-            _check_number(parts, "ids", _MOST_IDS)
+            _check_number(parts, "ids", MAX_IDS)
             chosen["ids"] = tuple(_whole(part.strip(), "ids") for part in parts)
         return cls(**chosen)
 

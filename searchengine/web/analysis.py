@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flask import Response, request
+from flask import Response, jsonify, request
 from markupsafe import Markup
 
 from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
@@ -15,6 +15,7 @@ from searchengine.analyse.evaluation.charts import curves
 from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError, with_index_dir
+from searchengine.index.filters import MAX_IDS
 from searchengine.index.types import ImageRecord, IndexStatus
 from searchengine.query import Query
 from searchengine.spelling import parse_id
@@ -28,6 +29,7 @@ from searchengine.web.security import ASK_AGAIN, is_asked_from_here
 
 _IMAGES_OF_A_GROUP = 5  # on the page of all groups
 _GROUPS_AT_ONCE = 60
+_PATHS_AT_ONCE = 500
 
 analysis = IndexBlueprint("analysis", __name__)
 
@@ -121,10 +123,14 @@ def points() -> Response:
 
 @analysis.post("/map/paths")
 def paths() -> Response:
-    """The paths of the images whose ids are posted, "7,12,40", one a line."""
-    ids = [parse_id(part) for part in request.get_data(as_text=True).split(",")]
-    records = _known([id_ for id_ in ids if id_ is not None])
-    return Response("".join(f"{record.path}\n" for record in records.values()), mimetype="text/plain")
+    """The paths of the images whose ids are posted, "7,12,40", as a JSON list: a path may hold any character."""
+    parts = request.get_data(as_text=True).split(",", MAX_IDS)
+    if len(parts) > MAX_IDS:
+        raise RequestError(f"At most {MAX_IDS} paths are sent at a time.")
+    ids = [id_ for id_ in map(parse_id, parts) if id_ is not None]
+    # A portion at a time: others wait while the catalog is asked.
+    portions = (_known(ids[at : at + _PATHS_AT_ONCE]) for at in range(0, len(ids), _PATHS_AT_ONCE))
+    return jsonify([record.path for portion in portions for record in portion.values()])
 
 
 @analysis.get("/groups")

@@ -62,6 +62,51 @@ MAPPED = [
     ("/groups?cluster=1", 200, HTML, HTML),
     ("/groups?duplicates=1&start=1", 200, HTML, HTML),
 ]
+# More than anybody needs of what comes from outside: a list, a number, a text. 200 where it is cut to what there is.
+HUGE = 2**63 - 1
+BOUNDED = [
+    ("/?n=501", 400),
+    (f"/?n={HUGE}", 400),
+    ("/?k=501", 400),
+    (f"/?seen={HUGE}", 200),
+    (f"/?cursor={HUGE}", 200),
+    (f"/?all=1&min_width={HUGE}", 200),
+    ("/?ids=" + "1," * 10_001, 400),
+    ("/?" + "label=x&" * 101, 400),
+    ("/?" + "folder=x&" * 101, 400),
+    ("/search?id=1&k=501", 400),
+    ("/search?id=1&k=" + "9" * 5000, 400),
+    (f"/search?id={HUGE}", 404),
+    ("/search?id=" + "9" * 5000, 400),
+    ("/search?" + "like=1&" * 101, 400),
+    ("/search?id=1&" + "dislike=1&" * 101, 400),
+    ("/search?" + "like=1@0,0,.5,.5&" * 21, 400),
+    ("/search?id=1&box=0,0,1e999,1", 400),
+    ("/search?id=1&box=" + "0," * 5000, 400),
+    (f"/search?id=1&cursor=1e308:{HUGE}:{HUGE}:{HUGE}", 200),
+    ("/search?id=1&cursor=1:1:1:1:1", 400),
+    ("/search?id=1&best=1e999", 200),
+    ("/search?q=" + "x" * 5000, 400),
+    (f"/compare?id=1&k={HUGE}", 400),
+    (f"/compare?id={HUGE}", 404),
+    (f"/groups?start={HUGE}", 200),
+    (f"/groups?cluster={HUGE}", 404),
+    (f"/images/{HUGE}", 404),
+    ("/images/" + "9" * 5000, 404),
+    (f"/previews/{HUGE}", 404),
+    (f"/thumbnails/{HUGE}", 404),
+    (f"/image/{HUGE}/details", 404),
+]
+TAKE_NOTHING = {
+    *("analysis.map_", "analysis.points", "analysis.evaluation", "assets.static", "assets.favicon", "indexes.healthz"),
+    *("search.by_upload", "compare.by_upload"),  # an upload and what an address says
+}
+BOUNDED_BODIES = [
+    ("/map/paths", "1," * 9_999 + "1", 200),
+    ("/map/paths", "1," * 10_000 + "1", 400),
+    ("/map/paths", "," * 1_000_000, 400),
+    ("/map/paths", "1" * 1_000_000, 200),
+]
 DRAWN = [("/map/points", 404, HTML, JSON)]  # has no map
 METHODS = {
     "/": "GET, HEAD, OPTIONS",
@@ -115,6 +160,18 @@ def test_what_is_found_there(clients: dict[str, FlaskClient], served: str, prefi
         for method in ("GET", "HEAD"):
             assert answered(client, prefix + address, "text/html,*/*;q=0.8", method) == (status, page), address
             assert answered(client, prefix + address, JSON, method) == (status, data), address
+
+
+def test_what_is_asked_for_is_bounded(clients: dict[str, FlaskClient]) -> None:
+    client = clients["one"]
+    for address, status in BOUNDED:
+        assert client.get(address, headers={"Accept": JSON}).status_code == status, address[:80]
+    for address, body, status in BOUNDED_BODIES:
+        assert client.post(address, data=body, headers={"Accept": JSON}).status_code == status, body[:80]
+    routes = client.application.url_map
+    tried = {routes.bind("").match(address.partition("?")[0], "GET")[0] for address, _ in BOUNDED}
+    tried |= {routes.bind("").match(address, "POST")[0] for address, _, _ in BOUNDED_BODIES}
+    assert {rule.endpoint for rule in routes.iter_rules()} - tried == TAKE_NOTHING
 
 
 @EACH

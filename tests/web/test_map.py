@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import struct
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,19 @@ def test_points_are_what_the_map_says(client: FlaskClient, index: LocalIndex) ->
 
 
 def test_paths_of_what_is_selected(client: FlaskClient) -> None:
-    answer = client.post("/map/paths", data="2,1,99,x")
-    assert answer.mimetype == "text/plain"
-    assert answer.text == "green 001.png\nred 000.png\n"
+    assert client.post("/map/paths", data="2,1,99,x").get_json() == ["green 001.png", "red 000.png"]
+    # In portions, of which the last one counts too.
+    assert client.post("/map/paths", data="99," * 1200 + "3").get_json() == ["blue 002.png"]
+
+
+def test_a_path_may_hold_a_line_break(tmp_path: Path) -> None:
+    index = fill_index(tmp_path, 3)
+    path = 'a\nb, "c".png'
+    with sqlite3.connect(index.folder / "catalog.sqlite") as catalog:
+        catalog.execute("UPDATE images SET path = ? WHERE id = 1", (path.encode(),))
+    catalog.close()
+    client = app_of(LocalIndex.open(index.folder), tmp_path / "cache").test_client()
+    assert client.post("/map/paths", data="1,2").get_json() == [path, "green 001.png"]
 
 
 def test_what_changed_since_is_said_of_a_read_only_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
