@@ -293,6 +293,12 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
+def limit_call(limits: Limits) -> None:
+    """In a worker, give the call that it is at other limits from now on; elsewhere, do nothing."""
+    if _is_worker:
+        _limit(limits)
+
+
 def _limit(limits: Limits) -> None:
     """Limit this process from now on: past its time it is killed, past its memory it gets a MemoryError."""
     import resource

@@ -22,6 +22,7 @@ from searchengine.images.formats import FORMATS, HEAD_BYTES, Format, sniff, why_
 from searchengine.images.isolation import (
     MAX_PIXELS,
     isolated,
+    limit_decoding,
     refuse_endless,
     refuse_shredded,
     too_large,
@@ -140,6 +141,7 @@ class ImageSource:
         self._data = without_fill_bytes(data) if format_ == "JPEG" else data
         self._max_pixels = max_pixels
         self._profiles = profiles
+        limit_decoding(len(data), max_pixels if FORMATS[format_].is_decoded_at_once else 0)
         with _translated_errors(self.format):
             try:
                 self._file = self._open()
@@ -181,6 +183,7 @@ class ImageSource:
             )
         if file.format == "JPEG":
             refuse_endless(self._data, width * height)
+        limit_decoding(len(self._data), min(width * height, self._max_pixels))
         return file
 
     def _repaired(self, *, pixels: bool) -> ImageFile.ImageFile:

@@ -23,6 +23,7 @@ class Format:
     media_type: str | None = None
     is_animated: bool = False  # may have several frames, of which the first with content is taken
     is_turned_by_exif: bool = False  # as in browsers; other formats are turned by their decoders
+    is_decoded_at_once: bool = False  # or memory taken for it, when the file is opened
     has_false_alpha: bool = False  # a picture that is transparent everywhere has no alpha in fact
 
 
@@ -31,7 +32,7 @@ FORMATS = {
     "JPEG": Format("JPEG", rb"\xff\xd8\xff", media_type="image/jpeg", is_turned_by_exif=True),
     # Turned only by EXIF data that stand before the pixels.
     "PNG": Format("PNG", rb"\x89PNG\r\n\x1a\n", media_type="image/png", is_animated=True, is_turned_by_exif=True),
-    "WEBP": Format("WebP", rb"RIFF....WEBP", media_type="image/webp", is_animated=True),
+    "WEBP": Format("WebP", rb"RIFF....WEBP", media_type="image/webp", is_animated=True, is_decoded_at_once=True),
     "GIF": Format("GIF", rb"GIF8[79]a", media_type="image/gif", is_animated=True),
     # Browsers show nothing of one that is transparent everywhere, but every viewer shows the picture. A text may begin
     # with "BM" too, so the size of the header, at byte 14, is checked as well.
@@ -48,14 +49,16 @@ FORMATS = {
         media_type="image/avif",
         is_animated=True,
         is_turned_by_exif=True,
+        is_decoded_at_once=True,
     ),
     "HEIC": Format(
         "HEIC",
         brands=frozenset(
             {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"avci"}
         ),
+        is_decoded_at_once=True,
     ),
-    "JXL": Format("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", is_turned_by_exif=True),
+    "JXL": Format("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", is_turned_by_exif=True, is_decoded_at_once=True),
     "JP2": Format("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
     # Icons and cursors of fewer than 256 pictures. The number of colours and the reserved byte are 0, or 255.
     "ICO": Format("ICO", rb"\0\0(\x01\0.|\x02\0[^\0])\0..[\0-\x10\xff][\0\xff]", has_false_alpha=True),

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import update_wrapper
 from itertools import islice, takewhile
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from searchengine.errors import DamagedImageError, DecoderUnavailableError, DecodingKilledError, ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, sniff
@@ -26,6 +26,7 @@ from searchengine.processes import (
     Pool,
     can_limit_calls,
     is_worker,
+    limit_call,
 )
 from searchengine.processors import processors
 
@@ -60,7 +61,8 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
 
     Where the system cannot limit processes (Windows), it is called in this one.
 
-    If it has an argument ``max_pixels``, the limits are those of images of so many pixels.
+    If it has an argument ``max_pixels``, the limits are those of images of so many pixels, until it knows how many
+    there are: see ``limit_decoding``.
 
     The decorated function raises ImageTooLargeError too where the image takes too long or too much memory, and
     DamagedImageError where it crashes its decoder; DecodingKilledError where the worker is killed from outside, and
@@ -72,7 +74,7 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
             return function(data, *args, **kwargs)
         format_ = sniff(data[:HEAD_BYTES])
         try:
-            limits = _limits(data, kwargs.get("max_pixels", MAX_PIXELS))
+            limits = _limits(len(data), cast("int", kwargs.get("max_pixels", MAX_PIXELS)))
             return _POOL.call(call, data, *args, limits=limits, give_up=_GIVE_UP.get(), **kwargs)
         except NoWorkerError as error:
             raise DecoderUnavailableError(
@@ -106,8 +108,14 @@ def too_large(format_: str | None) -> ImageTooLargeError:
     return ImageTooLargeError(f"This {format_} image is too large to be decoded here. Use a smaller copy.")
 
 
-def _limits(data: bytes, max_pixels: Any) -> Limits:
-    return Limits(seconds=10 + max_pixels // 4_000_000, memory=200 * 2**20 + 2 * len(data) + 12 * max_pixels)
+def limit_decoding(size: int, pixels: int) -> None:
+    """From now on a file of ``size`` bytes takes no more than an image of so many pixels may, where it is isolated."""
+    limit_call(_limits(size, pixels))
+
+
+def _limits(size: int, pixels: int) -> Limits:
+    """Several times what the slowest decoders need."""
+    return Limits(seconds=10 + pixels // 4_000_000, memory=200 * 2**20 + 2 * size + max(2 * size, 12 * pixels))
 
 
 # -- which images are ordinary -----------------------------------------------------------------------------------------

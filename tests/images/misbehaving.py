@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from searchengine.images.isolation import isolated
+from searchengine.processes import Limits, limit_call
 
 
 @isolated
@@ -16,6 +17,12 @@ def crash(data: bytes) -> None:
 def spin(data: bytes, *, max_pixels: int) -> None:
     while True:
         pass
+
+
+@isolated
+def spin_after_its_header(data: bytes) -> None:
+    limit_call(Limits(seconds=1, memory=2**30))
+    spin(data, max_pixels=1000)
 
 
 @isolated

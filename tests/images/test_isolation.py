@@ -110,6 +110,12 @@ def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         misbehaving.spin(TIFF, max_pixels=1000)
 
 
+def test_time_is_bounded_by_what_the_header_says() -> None:
+    with pytest.raises(ImageTooLargeError, match="takes too long to decode"):
+        misbehaving.spin_after_its_header(TIFF)
+    assert decode(TIFF).format == "TIFF"  # another call has its own time
+
+
 def test_what_takes_long_is_given_up_when_others_wait() -> None:
     with given_up_when(lambda seconds: seconds > 0), pytest.raises(DecodingKilledError, match="and others wait"):
         misbehaving.spin(TIFF, max_pixels=1000)
