@@ -1,6 +1,6 @@
 """Find, check and decode image files: RGB, upright, bounded."""
 
-from searchengine.images.browser import for_browser, thumbnail
+from searchengine.images.browser import full_jpeg, thumbnail
 from searchengine.images.decoding import DECODING, DecodedImage, decode, read_image
 from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
@@ -25,7 +25,7 @@ __all__ = [
     "average_colour",
     "decode",
     "find",
-    "for_browser",
+    "full_jpeg",
     "read_image",
     "resize",
     "sniff",

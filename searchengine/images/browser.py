@@ -6,10 +6,8 @@ import io
 
 from PIL import Image
 
-from searchengine.errors import NotAnImageError
 from searchengine.images.colour import to_srgb
 from searchengine.images.decoding import ImageSource
-from searchengine.images.formats import FORMATS, HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import isolated
 from searchengine.images.resizing import shrink, within
 
@@ -32,24 +30,9 @@ def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
     return _as_jpeg(small, THUMBNAIL_QUALITY, None)
 
 
-def for_browser(data: bytes) -> tuple[bytes, str]:
-    """The bytes to send for an image file, and their media type.
-
-    Files with a media type in ``FORMATS`` are sent as they are, undecoded; the others as a JPEG of the same size, with
-    the colour profile of the original. Raises NotAnImageError, and for those the other errors of ``decode``.
-    """
-    head = data[:HEAD_BYTES]
-    format_ = sniff(head)
-    if format_ is None:
-        raise NotAnImageError(why_not(head))
-    media_type = FORMATS[format_].media_type
-    if media_type is not None:
-        return data, media_type
-    return _full_jpeg(data), "image/jpeg"
-
-
 @isolated
-def _full_jpeg(data: bytes) -> bytes:
+def full_jpeg(data: bytes) -> bytes:
+    """A JPEG of the same size, upright, with the colour profile of the original. Raises the errors of ``decode``."""
     source = ImageSource(data)
     image = source.load()
     if max(image.size) > _JPEG_MAX_SIDE:

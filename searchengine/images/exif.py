@@ -23,6 +23,7 @@ from searchengine.images.location import png_chunks, start_of_scan
 _MAKE, _MODEL, _ORIENTATION, _EXIF_DIRECTORY, _TAKEN = 0x010F, 0x0110, 0x0112, 0x8769, 0x9003
 _ASCII, _SHORT, _LONG, _IFD = 2, 3, 4, 13  # types of a value
 _MOST_BLOCKS = 16  # of EXIF data; a photo has one or two
+_MOST_CHUNKS = 100_000  # of a PNG
 _MOST_TAGS = 1024
 _MOST_TEXT = 200  # bytes
 
@@ -122,7 +123,8 @@ def _blocks(file: BinaryIO) -> Iterator[int]:
     if format_ in ("TIFF", "RAW") and head[:2] in (b"II", b"MM"):
         yield 0
     elif format_ == "PNG":
-        yield from (offset + 8 for offset, kind, _ in png_chunks(file) if kind == b"eXIf")
+        chunks = islice(png_chunks(file), _MOST_CHUNKS)
+        yield from (offset + 8 for offset, kind, _ in chunks if kind == b"eXIf")
     elif format_ in ("JPEG", "WEBP", "HEIC", "AVIF", "JXL", "RAW"):
         end = start_of_scan(file) if format_ == "JPEG" else _HEAD_OF_RAW if format_ == "RAW" else None
         yield from _occurrences(file, end)

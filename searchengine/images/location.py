@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
+from searchengine.errors import ImageTooLargeError
+
 Patch = tuple[int, bytes]  # an offset in the file, and the bytes to send from there
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -36,11 +38,35 @@ _CHUNK = 2**20  # bytes read at a time
 _OVERLAP = 2048  # bytes, longer than what _XMP matches
 _MAX_TEXT = 2**26  # bytes of a PNG's chunk of text; none is longer
 
+# What looking through one file may cost: 100 000 chunks or segments, 1 000 patches, 64 MB of inflated text, ...
+_BUDGET = 100_000
+_PIECE, _NAME, _DIRECTORY, _PATCH = 1, 1, 50, 100
+_INFLATED = 2**26 // _BUDGET  # bytes for 1
+
 
 def location_patches(file: BinaryIO) -> tuple[Patch, ...]:
-    """What to send in place of some bytes of an image file so that it does not say where it was taken."""
+    """What to send in place of some bytes of an image file so that it does not say where it was taken.
+
+    ImageTooLargeError where its metadata are in far more pieces than any program writes.
+    """
     file.seek(0)
-    return tuple(_png_patches(file) if file.read(len(_PNG)) == _PNG else _patches(file, start_of_scan(file)))
+    budget = _Budget()
+    if file.read(len(_PNG)) == _PNG:
+        return tuple(_png_patches(file, budget))
+    return tuple(_patches(file, budget, start_of_scan(file)))
+
+
+class _Budget:
+    """What is left of it; ImageTooLargeError when it is used up."""
+
+    def __init__(self) -> None:
+        self._left = _BUDGET
+
+    def spend(self, cost: int) -> None:
+        """Take a part of it."""
+        self._left -= cost
+        if self._left < 0:
+            raise ImageTooLargeError("The metadata of this image are in too many pieces to be looked through.")
 
 
 class PatchedFile(io.RawIOBase):
@@ -89,7 +115,10 @@ def start_of_scan(file: BinaryIO) -> int | None:
     file.seek(0)
     if file.read(2) != b"\xff\xd8":
         return None
-    while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xFF:
+    for _ in range(_BUDGET):
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xFF:
+            return None
         if head[1] == 0xDA:
             return file.tell()
         after = file.tell() + int.from_bytes(head[2:]) - 2
@@ -99,7 +128,7 @@ def start_of_scan(file: BinaryIO) -> int | None:
     return None
 
 
-def _patches(file: BinaryIO, end: int | None = None) -> list[Patch]:
+def _patches(file: BinaryIO, budget: _Budget, end: int | None = None) -> list[Patch]:
     """The position in EXIF and XMP, anywhere in a file before ``end``."""
     patches: set[Patch] = set()
     headers: set[int] = set()
@@ -110,14 +139,20 @@ def _patches(file: BinaryIO, end: int | None = None) -> list[Patch]:
         start = at + len(more) - len(data)
         at += len(more)
         for header in _TIFF_HEADERS:
-            headers.update(start + offset for offset in _occurrences(data, header))
+            for offset in _occurrences(data, header):
+                budget.spend(_DIRECTORY)
+                headers.add(start + offset)
         has_xmp = has_xmp or _XMP_WORD in data
         if has_xmp:
+            budget.spend(sum(map(data.count, (b":GPS", b":Gps", b":gps"))) * _NAME)
             for match in _XMP.finditer(data):
+                budget.spend(_PATCH)
                 first, last = match.span(match.lastindex or 0)
                 patches.add((start + first, b" " * (last - first)))
     for offset in headers:
-        patches.update(_exif_patches(file, offset))
+        for patch in _exif_patches(file, offset, budget):
+            budget.spend(_PATCH)
+            patches.add(patch)
     return sorted(patches)
 
 
@@ -128,7 +163,7 @@ def _occurrences(data: bytes, word: bytes) -> Iterator[int]:
         offset = data.find(word, offset + 1)
 
 
-def _exif_patches(file: BinaryIO, start: int) -> Iterator[Patch]:
+def _exif_patches(file: BinaryIO, start: int, budget: _Budget) -> Iterator[Patch]:
     """The position in the TIFF structure whose header is at ``start``, if it is one."""
     file.seek(start)
     header = file.read(8)
@@ -139,9 +174,11 @@ def _exif_patches(file: BinaryIO, start: int) -> Iterator[Patch]:
     seen: set[int] = set()
     while offset and offset not in seen and len(seen) < _MAX_IFDS:
         seen.add(offset)
+        budget.spend(_DIRECTORY)
         entries, following = _read_ifd(file, start + offset, order, _MAX_TAGS)
         for tag, kind, count, value in entries:
             if tag == _GPS_IFD and kind in (_LONG, _IFD) and count == 1:
+                budget.spend(_DIRECTORY)
                 yield from _gps_patches(file, start, value, order)
         offset = following
 
@@ -184,22 +221,26 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
         offset += 12 + length
 
 
-def _png_patches(file: BinaryIO) -> Iterator[Patch]:
+def _png_patches(file: BinaryIO, budget: _Budget) -> Iterator[Patch]:
     """The position in the chunks of a PNG, and the checksums of these."""
     for offset, kind, length in png_chunks(file):
+        budget.spend(_PIECE)
         if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= _MAX_TEXT:
-            blanked = _blanked(kind, file.read(length))
+            blanked = _blanked(kind, file.read(length), budget)
             if blanked is not None:
+                budget.spend(_PATCH)
                 yield offset + 4, blanked + struct.pack(">I", zlib.crc32(blanked))
 
 
-def _blanked(kind: bytes, data: bytes) -> bytes | None:
+def _blanked(kind: bytes, data: bytes, budget: _Budget) -> bytes | None:
     """The type and content of a PNG's chunk without the position; None where it has none."""
     keyword, _, rest = data.partition(b"\0")
     if keyword.startswith(b"Raw profile type") or kind == b"zTXt" or (kind == b"iTXt" and rest[:1] == b"\1"):
         # Compressed or in hexadecimal digits: a chunk that no reader knows takes its place.
-        return b"noTe" + bytes(len(data)) if _patches(io.BytesIO(_text(kind, rest))) else None
-    patches = _patches(io.BytesIO(data))
+        text = _text(kind, rest)
+        budget.spend(len(text) // _INFLATED)
+        return b"noTe" + bytes(len(data)) if _patches(io.BytesIO(text), budget) else None
+    patches = _patches(io.BytesIO(data), budget)
     return kind + PatchedFile(io.BytesIO(data), patches).read() if patches else None
 
 

@@ -20,7 +20,7 @@ from flask import Flask, Response, current_app, jsonify, render_template, reques
 from werkzeug.wsgi import wrap_file
 
 from searchengine import images as decoding
-from searchengine.errors import FileGoneError, ImageError, NotAnImageError, UnknownImageError
+from searchengine.errors import FileGoneError, ImageError, ImageTooLargeError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular, replace_bytes
 from searchengine.images.exif import Shot, read_shot
 from searchengine.images.formats import FORMATS, HEAD_BYTES
@@ -57,7 +57,7 @@ class Renditions:
         self._decoding = BoundedSemaphore(at_once)
 
     def get(self, record: ImageRecord, kind: Kind) -> Rendition:
-        """A JPEG of one of ``SIDES``, or "full" of a format that browsers do not show; FileGoneError, ImageError."""
+        """A JPEG of one of ``SIDES``, or "full" of one that cannot be sent as it is; FileGoneError, ImageError."""
         path = self._path(record.content_hash, kind)
         if path is not None:
             with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ class Renditions:
         current = content_hash(data).hex() == record.content_hash
         with self._decoding:
             side = SIDES.get(kind)
-            rendered = decoding.for_browser(data)[0] if side is None else decoding.thumbnail(data, max_side=side)
+            rendered = decoding.full_jpeg(data) if side is None else decoding.thumbnail(data, max_side=side)
         if path is not None and current:
             _write(path, rendered)
         return Rendition(rendered, current)
@@ -89,7 +89,7 @@ def _renditions() -> Renditions:
 
 @images.get("/images/<image_id>")
 def original(image_id: str) -> Response:
-    """The file as it is, or as JPEG where browsers do not show its format."""
+    """The file as it is, or as JPEG where browsers do not show its format or nobody can say what its metadata tell."""
     record = _record(image_id)
     file = record.existing_file()
     with open_regular(file) as opened:
@@ -97,11 +97,10 @@ def original(image_id: str) -> Response:
     if format_ is None:
         # The file was an image when it was indexed. Whatever it is now, it is not handed out.
         raise NotAnImageError(f"“{record.path}” is no longer an image. Index the folder again to leave it out.")
-    media_type = FORMATS[format_].media_type
-    if "download" in request.args:
-        return _send_file(file, record, media_type or f"image/{format_.lower()}", as_attachment=True)
-    if media_type is not None:
-        return _send_file(file, record, media_type)
+    media_type, as_attachment = FORMATS[format_].media_type, "download" in request.args
+    if media_type is not None or as_attachment:
+        with contextlib.suppress(ImageTooLargeError):
+            return _send_file(file, record, media_type or f"image/{format_.lower()}", as_attachment=as_attachment)
     return _send_rendition(record, "full")
 
 
@@ -184,11 +183,15 @@ def _send_rendition(record: ImageRecord, kind: Kind) -> Response:
 
 
 def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment: bool = False) -> Response:
-    """The bytes of the file; where it was taken is blanked unless the settings keep it."""
+    """The bytes of the file; where it was taken is blanked unless the settings keep it. ImageTooLargeError."""
     keep_location = this_site().settings.keep_location
     opened = open_regular(path)
     status = os.fstat(opened.fileno())
-    file = PatchedFile(opened)
+    try:
+        file = PatchedFile(opened, () if keep_location else _patches_of(opened, status))
+    except ImageTooLargeError:
+        opened.close()
+        raise
     response = send_file(
         file,  # type: ignore[arg-type]
         mimetype=mimetype,
@@ -200,8 +203,6 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
     )
     response.content_length = status.st_size
     response.make_conditional(request, accept_ranges=True, complete_length=status.st_size)
-    if response.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) and not keep_location:
-        file.patches = _patches_of(opened, status)
     file.seek(0)
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
         # The server sends a part of a file by itself, too, and needs no thread to hand it the pieces.
@@ -210,6 +211,8 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
         response.response = wrap_file(request.environ, file)  # type: ignore[arg-type]
     # Another image may have this address tomorrow: browsers keep it, and ask whether it is still the same.
     response.headers["Cache-Control"] = ASK_AGAIN
+    # Or nginx takes the whole file at once and writes it to a disk, for each client that is slow to read it.
+    response.headers["X-Accel-Buffering"] = "no"
     return response
 
 

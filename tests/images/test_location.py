@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import zlib
 from collections.abc import Callable
 
 import pytest
 from PIL import Image, PngImagePlugin
 
+from searchengine.errors import ImageTooLargeError
 from searchengine.images.location import PatchedFile, location_patches
 
 LATITUDE = (48.0, 51.0, 29.5)
@@ -20,6 +22,9 @@ XMP = (
     b"<exif:GPSAltitude>33/1</exif:GPSAltitude></rdf:Description></rdf:RDF></x:xmpmeta>"
 )
 SECRETS = (b"48,51", b"2,17", b"33/1", b"+48", b"\0\0\0\x33\0\0\0\1", b"\x33\0\0\0\1\0\0\0")
+
+
+ZEROS = zlib.compress(bytes(2**24))
 
 
 def exif(*, gps: bool = True) -> Image.Exif:
@@ -142,6 +147,25 @@ def test_any_part_can_be_read() -> None:
             file.seek(start)
             assert file.read(101) == whole[start : start + 101]
             assert file.tell() == min(start + 101, len(data))
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        b"II*\0\x08\0\0\0" * 500_000,
+        b"<RDF " + b':GPSa="b"' * 500_000,
+        b"<RDF " + b":GPS" * 1_000_000,
+        # Directories of pointers to positions, each of which leads to the same place.
+        b"II*\0\x08\0\0\0\0\2" + struct.pack("<HHII", 0x8825, 4, 1, 8) * 512 + bytes(4) + b"II*\0\x08\0\0\0" * 60,
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0noTe\0\0\0\0" * 200_000,
+        b"\x89PNG\r\n\x1a\n" + (struct.pack(">I", 3 + len(ZEROS)) + b"zTXta\0\0" + ZEROS + bytes(4)) * 10,
+    ],
+    ids=["EXIF", "XMP", "XMP in part", "pointers", "chunks", "inflated"],
+)
+def test_endless_metadata_are_not_looked_through(pieces: bytes) -> None:
+    """Or it would take minutes, and each patch is looked at whenever a part of the file is sent."""
+    with pytest.raises(ImageTooLargeError):
+        location_patches(io.BytesIO(pieces))
 
 
 def test_mutated_metadata_raises_nothing() -> None:

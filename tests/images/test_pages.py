@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from searchengine.errors import DamagedImageError, ImageTooLargeError, NotAnImageError
-from searchengine.images import decode, for_browser, sniff, thumbnail
+from searchengine.images import decode, full_jpeg, sniff, thumbnail
 from searchengine.images.opening import open_image
 from tests.images.pictures import HEIC, corners, encoded, orientation_exif, quadrants
 
@@ -172,7 +172,7 @@ def test_camera_raw_is_its_large_preview(name: str) -> None:
     assert (decoded.width, decoded.height) == ((640, 320) if upright else (320, 640))
     assert corners(decoded.pixels) == ("RGBW" if upright else "BRWG")
     assert decode(data, at_least=(80, 80)).pixels.shape[0] < 400
-    assert corners(decode(thumbnail(data)).pixels) == corners(decode(for_browser(data)[0]).pixels)
+    assert corners(decode(thumbnail(data)).pixels) == corners(decode(full_jpeg(data)).pixels)
 
 
 def test_an_uncompressed_preview_is_turned_as_its_file_says() -> None:
@@ -201,7 +201,7 @@ def test_the_largest_picture_of_an_icon(bitmap_format: str) -> None:
     assert sniff(data) == "ICO"
     decoded = decode(data)
     assert (decoded.format, decoded.width, decoded.height, corners(decoded.pixels)) == ("ICO", 64, 64, "RGBW")
-    assert for_browser(data)[1] == "image/jpeg"
+    assert full_jpeg(data).startswith(b"\xff\xd8")
 
 
 @pytest.mark.parametrize("bitmap_format", ["png", "bmp"])
@@ -256,7 +256,7 @@ def test_a_macos_icon() -> None:
 def test_jpeg_2000(no_jp2: bool) -> None:
     data = encoded(quadrants(), "JPEG2000", no_jp2=no_jp2)
     assert (decode(data).format, corners(decode(data).pixels)) == ("JP2", "RGBW")
-    assert for_browser(data)[1] == "image/jpeg"
+    assert full_jpeg(data).startswith(b"\xff\xd8")
 
 
 def test_jpeg_xl(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_jpeg_xl(tmp_path: Path) -> None:
     (tmp_path / "turned.jpg").write_bytes(encoded(quadrants(), "JPEG", exif=orientation_exif(6)))
     with Image.open(tmp_path / "turned.jpg") as photo:
         assert corners(decode(encoded(photo, "JXL", lossless_jpeg=True)).pixels) == "BRWG"
-    assert for_browser(lossless)[1] == "image/jpeg"
+    assert full_jpeg(lossless).startswith(b"\xff\xd8")
     with pytest.raises(DamagedImageError):
         decode(lossless[:30])
 

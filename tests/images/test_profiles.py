@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from searchengine.extractors import make_spec
 from searchengine.extractors.extractor import batches, preprocess
-from searchengine.images import decode, for_browser, thumbnail
+from searchengine.images import decode, full_jpeg, thumbnail
 from tests.fakes import SPEC
 from tests.images.pictures import HEIC, corners, encoded, quadrants
 from tests.images.test_repair import chunk
@@ -145,7 +145,7 @@ def test_a_wide_space_gives_the_pixels_of_srgb(format_: str, space: tuple[Sequen
     assert "icc_profile" not in Image.open(io.BytesIO(shown)).info
     assert np.abs(decode(shown).pixels.astype(int) - expected).mean() < 4
     if format_ == "TIFF":
-        assert np.abs(decode(for_browser(data)[0]).pixels.astype(int) - expected).mean() < 4
+        assert np.abs(decode(full_jpeg(data)).pixels.astype(int) - expected).mean() < 4
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
