@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,41 +171,39 @@ def test_an_index_that_breaks_is_a_sentence_until_it_is_back(server: Server) -> 
     wait_until(lambda: server.ask("GET", "/healthz")[0] == 200)
 
 
-def test_a_missing_index_is_told_in_a_sentence(tmp_path: Path) -> None:
-    process = start(tmp_path / "none", free_port())
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"There is no index in {tmp_path / 'none'}" in said
-    assert "Traceback" not in said
-    assert "Listening" not in said
+def serve_command(port: int, *indexes: Path) -> list[str]:
+    options = [option for index_dir in indexes for option in ("--index-dir", str(index_dir))]
+    return [sys.executable, "-m", "searchengine", "serve", "--port", str(port), *options]
 
 
-def test_several_indexes(tmp_path: Path) -> None:
-    images = draw_collection(tmp_path / "images", 4)
-    index(images, tmp_path / "one")
-    index(images / "red", tmp_path / "other")
+def test_a_missing_index_is_told_in_a_sentence(server: Server, tmp_path: Path) -> None:
+    command = serve_command(free_port(), server.index_dir, tmp_path / "none")
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 1
+    assert f"There is no index in {tmp_path / 'none'}" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "Listening" not in run.stderr
+
+
+def test_several_indexes(server: Server, tmp_path: Path) -> None:
+    images = draw_collection(tmp_path / "images", 1)
+    index(images, tmp_path / "other")
     port = free_port()
-    command = [sys.executable, "-m", "searchengine", "serve", "--port", str(port)]
-    command += ["--index-dir", str(tmp_path / "one"), "--index-dir", str(tmp_path / "other")]
+    command = serve_command(port, shutil.copytree(server.index_dir, tmp_path / "one"), tmp_path / "other")
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     served = Server(process, port, images, tmp_path / "one")
     try:
         wait_until_up(served)
         health = json.loads(served.ask("GET", "/healthz")[2])
-        assert [(one["name"], one["images"]) for one in health["indexes"]] == [("one", 4), ("other", 1)]
+        counts = {index["name"]: index["images"] for index in health["indexes"]}
+        assert counts == {"one": len(list(server.images.rglob("*.png"))), "other": 1}
         headers = {"Content-Type": "multipart/form-data; boundary=b", "Accept": "application/json"}
-        file = next((images / "red").iterdir())
+        file = next(server.images.rglob("*.png"))
         body = form(("image", file.read_bytes(), "mine.png"))
         sides = json.loads(served.ask("POST", "/compare", body, headers)[2])["sides"]
-        assert [(side["index"], side["hits"][0]["path"].rsplit("/", 1)[-1]) for side in sides] == [
-            ("one", file.name),
-            ("other", file.name),
-        ]
+        assert [(side["index"], len(side["hits"])) for side in sides] == list(counts.items())
+        assert sides[0]["hits"][0]["path"].endswith(file.name)
     finally:
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    command[-1] = str(tmp_path / "none")
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert f"There is no index in {tmp_path / 'none'}" in run.stderr
