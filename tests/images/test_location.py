@@ -155,8 +155,11 @@ def test_any_part_can_be_read() -> None:
         b"II*\0\x08\0\0\0" * 500_000,
         b"<RDF " + b':GPSa="b"' * 500_000,
         b"<RDF " + b":GPS" * 1_000_000,
-        # Directories of pointers to positions, each of which leads to the same place.
-        b"II*\0\x08\0\0\0\0\2" + struct.pack("<HHII", 0x8825, 4, 1, 8) * 512 + bytes(4) + b"II*\0\x08\0\0\0" * 60,
+        # Sixty headers, all of one directory of 512 pointers to a position.
+        b"".join(b"II*\0" + struct.pack("<I", 480 - at) for at in range(0, 480, 8))
+        + struct.pack("<H", 512)
+        + struct.pack("<HHII", 0x8825, 4, 1, 8) * 512
+        + bytes(4),
         b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0noTe\0\0\0\0" * 200_000,
         b"\x89PNG\r\n\x1a\n" + (struct.pack(">I", 3 + len(ZEROS)) + b"zTXta\0\0" + ZEROS + bytes(4)) * 10,
     ],
