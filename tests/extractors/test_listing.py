@@ -53,6 +53,7 @@ def test_what_is_at_hand(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("described_in_process")
 def test_layers_of_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "VGG19"]) == 0
     said = capsys.readouterr().out.splitlines()
@@ -66,11 +67,12 @@ def test_layers_of_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("described_in_process")
 def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     lines = json.loads(capsys.readouterr().out)
     assert lines[0]["name"] == "efficientnet-lite0"
-    assert main(["models", "vgg16", "--json"]) == 0
+    assert main(["models", "VGG19", "--json"]) == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert layers[0] == {"name": "block1_conv1", "kind": "Conv2D", "shape": [224, 224, 64]}
     assert main(["models", "nothing"]) == 1

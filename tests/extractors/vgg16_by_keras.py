@@ -2,7 +2,7 @@
 
 ``python vgg16_by_keras.py FOLDER IMAGE...`` writes into FOLDER:
 
-- ``vgg16.weights.h5``, as Keras 3 saves it; ``vgg16.h5`` and ``vgg16_notop.h5``, laid out as the published files are;
+- ``vgg16.weights.h5``, as Keras 3 saves it, and ``vgg16_notop.h5``, laid out as the published file is;
 - ``fc2.npy`` (n, 4096) and ``block5_pool.npy`` (n, 512, averaged over the picture), one row an image, not normalised.
 """
 
@@ -45,7 +45,6 @@ def main(folder: Path, images: list[str]) -> None:
     model = VGG16(weights=None)
     random_weights(model)
     model.save_weights(folder / "vgg16.weights.h5")
-    save_as_published(model.layers, folder / "vgg16.h5")
     save_as_published(model.layers[:-4], folder / "vgg16_notop.h5")
 
     pictures = [keras.utils.load_img(path).resize((224, 224), Resampling.BICUBIC) for path in images]

@@ -212,7 +212,7 @@ def test_a_few_flipped_bytes(name: str, fake: Path, quick: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize(("name", "part"), [("catalog.sqlite", 1.0), ("features.npy", 0.25), ("backup.sqlite", 0.25)])
-@pytest.mark.parametrize("flips", sizes("TORTURE_FLIPS", 80, 300))
+@pytest.mark.parametrize("flips", sizes("TORTURE_FLIPS", 40, 300))
 def test_many_flipped_bytes(name: str, part: float, flips: int, fake: Path, quick: Path) -> None:
     times = round(flips * part)
     told = flipped_bytes_are_told_and_mended(fake, quick, name, times)

@@ -21,7 +21,7 @@ _BATCH, _LIMITS = 200, Limits(seconds=10, memory=212 * 2**20)
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("inputs", sizes("TORTURE_IMAGES_MUTATED", 20_000, 500_000))
+@pytest.mark.parametrize("inputs", sizes("TORTURE_IMAGES_MUTATED", 6_000, 500_000))
 def test_mutated_files_of_every_kind(inputs: int) -> None:
     """What is ordinary in this process, all else in workers, which have no workers of their own."""
     files, seen, workers = list(seeds().values()), Counter[str](), Pool(_THREADS)

@@ -187,10 +187,7 @@ SCENES: dict[str, Make] = {
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in ("busy day", "import") else pytest.mark.torture)
-        for name in SCENES
-    ],
+    [pytest.param(name, marks=pytest.mark.slow if name == "import" else pytest.mark.torture) for name in SCENES],
 )
 def test_crashed_at_each_step(name: str, forks: Forks, quick: Path) -> None:
     scene = SCENES[name](quick / "scene", forks, 8 if "import" in name else 6)  # type: ignore[call-arg]
@@ -210,7 +207,7 @@ def test_crashed_at_each_step(name: str, forks: Forks, quick: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize(("name", "part"), [("first run", 1.0), ("busy day", 0.3), ("rebuild", 0.3), ("import", 0.2)])
-@pytest.mark.parametrize("kills", sizes("TORTURE_KILLS", 30, 100))
+@pytest.mark.parametrize("kills", sizes("TORTURE_KILLS", 15, 100))
 def test_killed_at_random_moments(name: str, part: float, kills: int, forks: Forks, quick: Path) -> None:
     chance = random.Random(name)
     scene = SCENES[name](quick / "scene", forks)  # type: ignore[call-arg]

@@ -48,10 +48,10 @@ def serve_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(cache_dir_of_the_run: Path) -> dict[str, str]:
     """One cache of models for both environments, and nothing that would show this one to the other."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SEARCHENGINE"))}
-    return {**kept, "SEARCHENGINE_CACHE_DIR": str(tmp_path_factory.mktemp("models"))}
+    return {**kept, "SEARCHENGINE_CACHE_DIR": str(cache_dir_of_the_run)}
 
 
 @pytest.fixture(scope="module")

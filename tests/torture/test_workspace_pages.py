@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("forced", ["none", "active"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 800, 1440])
+LOOKS = list(product([360, 800, 1440], ["light", "dark"], ["none", "active"]))
+USUAL = [(360, "light", "none"), (800, "dark", "active"), (1440, "light", "none")]
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "forced"),
+    [look if look in USUAL else pytest.param(*look, marks=pytest.mark.longest) for look in LOOKS],
+)
 def test_every_page_at_every_size(browser: Browser, base: str, width: int, scheme: str, forced: str) -> None:
     with pages_at(browser, base) as open_:
         for name, address in PAGES.items():

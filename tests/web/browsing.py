@@ -66,6 +66,10 @@ TRANSFER = """([name, type, data]) => {
   return transfer;
 }"""
 
+PHONE = {"width": 360, "height": 740, "has_touch": True, "is_mobile": True}
+DESK = {"width": 1440, "height": 900}
+both_sizes = pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+
 PATIENCE = 30_000  # ms; a machine may be busy with other things
 expect.set_options(timeout=PATIENCE)
 
@@ -166,6 +170,14 @@ def pages_at(browser: Browser, base: str) -> Iterator[OpenPage]:
 
 def choose(page: Page, file: dict[str, Any] = RED) -> None:
     page.set_input_files("input[name=image]", file)
+
+
+def judge(page: Page, at: int, word: str) -> None:
+    page.locator(".grid > .tile").nth(at).locator(f"[data-judge={word}]").click()
+
+
+def facts(page: Page) -> Any:
+    return expect(page.locator("#main .facts"))
 
 
 def ids(page: Page) -> list[int]:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from flask import Flask
@@ -16,7 +17,12 @@ from jinja2.bccache import Bucket
 from PIL import Image
 
 from searchengine.web import create_app
-from tests.web.fake import FakeEngine, draw_collection
+from tests.web.fake import FakeEngine, colour_classifier, draw_collection
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.web.browsing import OpenPage
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +66,25 @@ def app(engine: FakeEngine, tmp_path: Path) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def workspace(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FakeEngine]]:
+    """A server of the collection for the browser: its address and its engine."""
+    from tests.web.browsing import serving
+
+    engine = FakeEngine(collection)
+    engine.classified_by = colour_classifier()
+    with serving(make_app(engine, tmp_path_factory.mktemp("app"), SAMPLE=20, DEFAULT_K=11)) as base:
+        yield base, engine
+
+
+@pytest.fixture
+def open_page(browser: Browser, workspace: tuple[str, FakeEngine]) -> Iterator[OpenPage]:
+    from tests.web.browsing import pages_at
+
+    with pages_at(browser, workspace[0]) as open_:
+        yield open_
 
 
 def make_app(engine: FakeEngine, tmp_path: Path, **config: object) -> Flask:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
-from tests.web.browsing import OpenPage, in_browser, pages_at, serving
-from tests.web.conftest import make_app
-from tests.web.fake import FakeEngine, colour_classifier
+from tests.web.browsing import OpenPage, in_browser
 
 pytestmark = in_browser
 
@@ -43,20 +39,6 @@ PAGES = {
     "side by side": "/compare?id=3",
     "a lost upload": "/search?upload=0123456789abcdef",
 }
-
-
-@pytest.fixture(scope="module")
-def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    engine = FakeEngine(collection)
-    engine.classified_by = colour_classifier()
-    with serving(make_app(engine, tmp_path_factory.mktemp("app"), SAMPLE=20, DEFAULT_K=11)) as address:
-        yield address
-
-
-@pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    with pages_at(browser, base) as open_:
-        yield open_
 
 
 def test_a_first_visit_is_small_and_nothing_jumps(open_page: OpenPage) -> None:
@@ -94,13 +76,15 @@ def axe(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("width", [360, 1440])
 def test_axe_objects_to_nothing(open_page: OpenPage, width: int) -> None:
+    """All pages on a phone, at night; at a desk those that are laid out otherwise."""
+    phone = width == 360
     objections = {}
-    page = open_page("about:blank", width=width, color_scheme="dark" if width == 360 else "light")
-    for name, address in PAGES.items():
-        page.goto(address)
+    page = open_page("about:blank", width=width, color_scheme="dark" if phone else "light")
+    for name in PAGES if phone else ("the collection", "side by side"):
+        page.goto(PAGES[name])
         objections[name] = axe(page)
     page.goto(PAGES["results"])
-    if width == 360:
+    if phone:
         page.get_by_role("button", name="Filters").click()
     page.locator(".ranking summary").click(force=True)
     objections["open"] = axe(page)

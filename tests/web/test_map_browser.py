@@ -116,12 +116,8 @@ def pinch(page: Page) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
 
 
-WIDTHS = pytest.mark.parametrize("width", [360, 1440])
-
-
-@WIDTHS
-def test_pictures_and_names_at_each_level_of_zoom(open_map: OpenPage, width: int) -> None:
-    page = open_map(width=width)
+def test_pictures_and_names_at_each_level_of_zoom(open_map: OpenPage) -> None:
+    page = open_map(width=1440)
     assert fits(page)
     assert zoom(page) == 1
     seen = []
@@ -177,13 +173,12 @@ def test_back_from_a_result_returns_to_the_view(open_map: OpenPage) -> None:
     page.wait_for_url("**/map")
 
 
-@WIDTHS
-def test_lasso_feeds_the_grid(browser: Browser, served: str, width: int) -> None:
+def test_lasso_feeds_the_grid(browser: Browser, served: str) -> None:
     with pages_at(browser, served) as open_:
-        page = open_("/map", width=width, permissions=["clipboard-read", "clipboard-write"])
+        page = open_("/map", width=360, permissions=["clipboard-read", "clipboard-write"])
         page.wait_for_selector("canvas[data-ready=true]")
         page.get_by_role("button", name="Select").click()
-        circle(page, *spots(page)["middle"], 150 if width > 400 else 55)
+        circle(page, *spots(page)["middle"], 55)
         expect(page.get_by_role("heading", name="80 pictures selected")).to_be_visible()
         tiles = page.locator(".map-selection .grid > li")
         expect(tiles).to_have_count(60)

@@ -14,7 +14,6 @@ from tests.web.fake import COLOURS, FakeEngine, draw, draw_collection
 
 pytestmark = in_browser
 
-SIZES = pytest.mark.parametrize(("width", "height"), [(360, 740), (1440, 900)])
 LARGE, SCAN = 1, 2  # ids
 SHOWN = "document.querySelector('.pswp__item[aria-hidden=false] .pswp__img:not(.pswp__img--placeholder)')"
 GROUND = f"getComputedStyle({SHOWN}).backgroundImage"
@@ -64,7 +63,7 @@ def box_of(page: Page) -> list[float]:
     return [float(side) for side in page.url.split("box=")[1].split("&")[0].replace("%2C", ",").split(",")]
 
 
-@SIZES
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (1440, 900)])
 def test_a_photo_is_opened_looked_at_and_closed(open_page: OpenPage, width: int, height: int) -> None:
     page = open_page("/search?id=3", width=width, height=height)
     tile, other = page.locator(".tile").nth(1), page.locator(".tile").nth(2)
@@ -173,9 +172,8 @@ def test_a_phone_loads_a_large_original_only_to_zoom_in(open_page: OpenPage, ima
     expect(viewer).to_have_count(0)
 
 
-@SIZES
-def test_a_part_of_the_query(open_page: OpenPage, width: int, height: int) -> None:
-    page = open_page("/search?id=3&like=5", width=width, height=height)
+def test_a_part_of_the_query(open_page: OpenPage) -> None:
+    page = open_page("/search?id=3&like=5", width=1440, height=900)
     crop = page.get_by_role("dialog", name="Search by a part")
     page.locator(".chip.query [data-crop]").click()
     expect(crop.get_by_role("button", name="Search this part")).to_be_disabled()

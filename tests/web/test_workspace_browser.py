@@ -1,49 +1,29 @@
-"""The workspace in a real browser, at the sizes of a phone and of a desk: every flow, and what it must not lose."""
+"""Queries in a real browser, on a phone and at a desk: by a picture, by words, by what is liked, and by filters."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from searchengine.index.types import RunProgress
-from tests.web.browsing import RED, TEXT, TRANSFER, OpenPage, choose, fits, ids, in_browser, pages_at, serving, until
-from tests.web.conftest import make_app
-from tests.web.fake import FakeEngine, colour_classifier
+from tests.web.browsing import (
+    PHONE,
+    RED,
+    TEXT,
+    TRANSFER,
+    OpenPage,
+    both_sizes,
+    choose,
+    facts,
+    fits,
+    ids,
+    in_browser,
+    judge,
+)
 
 pytestmark = in_browser
-
-PHONE = {"width": 360, "height": 740, "has_touch": True, "is_mobile": True}
-DESK = {"width": 1440, "height": 900}
-both_sizes = pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-
-
-@pytest.fixture(scope="module")
-def served(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FakeEngine]]:
-    engine = FakeEngine(collection)
-    engine.classified_by = colour_classifier()
-    with serving(make_app(engine, tmp_path_factory.mktemp("app"), SAMPLE=20, DEFAULT_K=11)) as base:
-        yield base, engine
-
-
-@pytest.fixture
-def open_page(browser: Browser, served: tuple[str, FakeEngine]) -> Iterator[OpenPage]:
-    with pages_at(browser, served[0]) as open_:
-        yield open_
-    served[1].index.run = None
-
-
-def judge(page: Page, at: int, word: str) -> None:
-    page.locator(".grid > .tile").nth(at).locator(f"[data-judge={word}]").click()
-
-
-def facts(page: Page) -> Any:
-    return expect(page.locator("#main .facts"))
 
 
 def search_by_words(page: Page, words: str) -> None:
@@ -110,9 +90,8 @@ def test_an_upload_that_this_browser_does_not_have(open_page: OpenPage) -> None:
 # -- what is liked --------------------------------------------------------------------------------------------------
 
 
-@both_sizes
-def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage, size: dict[str, Any]) -> None:
-    page = open_page("/search?id=26&k=30", **size)
+def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage) -> None:
+    page = open_page("/search?id=26&k=30", **PHONE)
     page.evaluate("window.same = true")  # the document stays
     before = ids(page)[:29]
     judge(page, 1, "dislike")
@@ -131,7 +110,7 @@ def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage, size
     ]
     shown = ids(page)[:28]
     assert page.evaluate("window.same") is True
-    assert ids(open_page(page.url, **size))[:28] == shown  # the address alone gives the same ranking, to anyone
+    assert ids(open_page(page.url, **PHONE))[:28] == shown  # the address alone gives the same ranking, to anyone
     page.go_back()  # and steps through what was said
     facts(page).not_to_contain_text("1 liked")
     page.go_back()
@@ -176,9 +155,8 @@ def test_more_that_a_word_has_overtaken_can_be_asked_for_again(open_page: OpenPa
 # -- words, filters -------------------------------------------------------------------------------------------------
 
 
-@both_sizes
-def test_an_error_keeps_what_was_typed(open_page: OpenPage, size: dict[str, Any]) -> None:
-    page = open_page("/search?id=3&label=blue", **size)
+def test_an_error_keeps_what_was_typed(open_page: OpenPage) -> None:
+    page = open_page("/search?id=3&label=blue")
     search_by_words(page, "a red thing")
     expect(page.get_by_role("alert")).to_contain_text("is no colour")
     expect(page.locator("#bar [name=q]")).to_have_value("a red thing")
@@ -186,9 +164,8 @@ def test_an_error_keeps_what_was_typed(open_page: OpenPage, size: dict[str, Any]
     assert ids(page)
 
 
-@both_sizes
-def test_words_a_picture_likes_and_a_filter_combine(open_page: OpenPage, size: dict[str, Any]) -> None:
-    page = open_page("/?label=orange&label=red&label=yellow", **size)
+def test_words_a_picture_likes_and_a_filter_combine(open_page: OpenPage) -> None:
+    page = open_page("/?label=orange&label=red&label=yellow")
     search_by_words(page, "yellow")
     expect(page.get_by_role("heading", name="Best match first")).to_be_visible()
     expect(page).to_have_url(re.compile(r"/search\?label=orange&label=red&label=yellow&q=yellow$"))
@@ -234,120 +211,7 @@ def test_filters(open_page: OpenPage, size: dict[str, Any]) -> None:
     assert fits(page)
 
 
-# -- the grid -------------------------------------------------------------------------------------------------------
-
-
-@both_sizes
-@pytest.mark.parametrize("address", ["/", "/search?id=3", "/?all=1", "/search?id=3&like=5"])
-def test_the_grid_goes_on_to_the_end(open_page: OpenPage, address: str, size: dict[str, Any]) -> None:
-    page = open_page(address, **size)
-    all_of_them = 45 - address.count("id=") - address.count("like=")
-    for _ in range(8):
-        if page.locator(".tile").count() == all_of_them:
-            break
-        page.locator(".tile").last.scroll_into_view_if_needed()
-        page.wait_for_timeout(100)
-    expect(page.locator(".tile")).to_have_count(all_of_them)
-    expect(page.locator(".more")).to_have_count(0)
-    assert len(set(ids(page))) == all_of_them
-    assert fits(page)
-
-
-def test_rows_are_as_high_as_is_wanted_and_remembered(open_page: OpenPage) -> None:
-    page = open_page("/search?id=3", **DESK)
-    heights = "[...document.querySelectorAll('.photo')].slice(0, 4).map((photo) => photo.offsetHeight)"
-    before = page.evaluate(heights)
-    page.locator(".head .size input").fill("96")
-    assert max(page.evaluate(heights)) < min(before)
-    assert len(set(page.evaluate(heights))) <= 2
-    small = page.evaluate(heights)
-    page.reload()
-    assert page.evaluate(heights) == small
-
-
-@both_sizes
-def test_pictures_begin_at_once_and_show_their_scores(open_page: OpenPage, size: dict[str, Any]) -> None:
-    for address in ("/", "/search?id=3", "/search?id=3&like=5&like=6&dislike=9"):
-        page = open_page(address, **size)
-        tile = page.locator(".tile").first
-        box = tile.bounding_box()
-        assert box is not None
-        assert box["y"] <= 140
-        if "id" in address:
-            # What is liked gives an order: its scores are no shares.
-            expect(tile.locator(".rank" if "like" in address else ".score")).to_be_visible()
-            expect(tile.locator(".rank, .score")).to_have_count(1)
-        top = page.locator("header.top").bounding_box()
-        assert top is not None
-        assert top["height"] == (56 if size is PHONE else 64)
-
-
-# -- keys -----------------------------------------------------------------------------------------------------------
-
-
-def test_keyboard(open_page: OpenPage) -> None:
-    page = open_page("/search?id=3&k=31")
-    focused = "[...document.querySelectorAll('.tile')].indexOf(document.activeElement.closest('.tile'))"
-    page.keyboard.press("j")
-    assert page.evaluate(focused) == 0
-    page.keyboard.press("ArrowRight")
-    assert page.evaluate(focused) == 1
-    page.keyboard.press("k")
-    assert page.evaluate(focused) == 0
-    page.keyboard.press("ArrowDown")
-    assert page.evaluate(focused) > 1
-    page.keyboard.press("ArrowUp")
-    assert page.evaluate(focused) == 0
-    page.keyboard.press("+")
-    facts(page).to_contain_text("1 liked")
-    assert page.evaluate(focused) == 0  # on the one that has moved up
-    page.keyboard.press("-")
-    facts(page).to_contain_text("1 liked, 1 disliked")
-    page.keyboard.press("?")
-    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("heading", name="Keys")).to_be_hidden()
-    page.keyboard.press("r")
-    expect(page.get_by_role("link", name="Rocchio")).to_be_visible()
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.name") == "q"
-    page.locator(".tile .photo").first.focus()
-    page.keyboard.press("u")
-    assert page.evaluate("document.activeElement.name") == "image"
-    page.locator(".tile .photo").nth(1).focus()
-    second = ids(page)[1]
-    page.keyboard.press("f")
-    page.wait_for_url(f"**/search?id={second}*")
-    page.keyboard.press("g")
-    expect(page.get_by_role("heading", name="All pictures")).to_be_visible()
-
-
-def test_tab_reaches_every_action_and_the_focus_is_never_lost(open_page: OpenPage) -> None:
-    page = open_page("/search?id=3&like=5&k=6&label=red&label=blue")
-    wanted = page.evaluate(
-        """() => [...document.querySelectorAll('a[href], button, input:not([type=hidden]), summary')]
-          .filter((one) => one.checkVisibility({ visibilityProperty: true })).length"""
-    )
-    reached = set()
-    for _ in range(3 * wanted):
-        page.keyboard.press("Tab")
-        where = page.evaluate(
-            """() => {
-              const one = document.activeElement;
-              if (one === document.body) return null;
-              one.dataset.number ??= String(document.querySelectorAll('[data-number]').length);
-              const { width, height } = one.getBoundingClientRect();
-              return [one.dataset.number, Math.min(width, height)];
-            }"""
-        )
-        if where is None or where[0] in reached:
-            break
-        reached.add(where[0])
-        assert where[1] > 0
-    assert len(reached) >= wanted
-
-
-# -- and else -------------------------------------------------------------------------------------------------------
+# -- errors, and no scripts ------------------------------------------------------------------------------------------
 
 
 def test_errors_come_in_words(open_page: OpenPage) -> None:
@@ -383,46 +247,8 @@ def test_a_search_can_be_stopped(open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", name="All pictures")).to_be_visible()
 
 
-def test_back_to_views_that_are_no_longer_held(open_page: OpenPage) -> None:
-    page = open_page("/search?id=3")
-    page.evaluate("window.same = true")
-    for id_ in range(4, 34):
-        page.evaluate(
-            """async (address) => {
-              const { go } = await import(document.querySelector("link[href$='/pages.js']").href);
-              await go(address);
-            }""",
-            f"/search?id={id_}&k=2",
-        )
-    page.evaluate("history.go(-30)")
-    until(page, "location.search === '?id=3' && document.querySelector('.chip.query').dataset.id === '3'")
-    assert page.evaluate("window.same") is True
-
-
-def test_back_after_skipping_to_the_pictures(open_page: OpenPage) -> None:
-    page = open_page("/search?id=26")
-    judge(page, 1, "like")
-    facts(page).to_contain_text("1 liked")
-    page.locator(".skip").focus()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**#title")
-    for _ in ("Clear", "Size", "Ranking", "photo"):
-        page.keyboard.press("Tab")
-    expect(page.locator("a.photo").first).to_be_focused()  # not the filters, which come before
-    judge(page, 1, "like")
-    facts(page).to_contain_text("2 liked")
-    page.go_back()
-    page.wait_for_url("**#title")
-    facts(page).to_contain_text("1 liked")
-    page.go_back()  # the step that the link made
-    facts(page).to_contain_text("1 liked")
-    page.go_back()
-    facts(page).not_to_contain_text("liked")
-
-
-@both_sizes
-def test_without_scripts(open_page: OpenPage, size: dict[str, Any]) -> None:
-    page = open_page("/?label=red&label=orange", java_script_enabled=False, **size)
+def test_without_scripts(open_page: OpenPage) -> None:
+    page = open_page("/?label=red&label=orange", java_script_enabled=False, **PHONE)
     assert fits(page)
     choose(page)
     page.get_by_role("button", name="By this picture").click()
@@ -435,8 +261,7 @@ def test_without_scripts(open_page: OpenPage, size: dict[str, Any]) -> None:
     facts(page).to_contain_text("1 liked")
     page.locator("#bar a.chip").click()
     facts(page).not_to_contain_text("liked")
-    if size is PHONE:
-        page.get_by_role("button", name="Filters").click()
+    page.get_by_role("button", name="Filters").click()
     page.locator("#filters").get_by_role("checkbox", name="red").uncheck()
     page.get_by_role("button", name="Show pictures").click()
     expect(page.locator(".chips .chip")).to_have_text(["orange"])
@@ -449,19 +274,3 @@ def test_without_scripts(open_page: OpenPage, size: dict[str, Any]) -> None:
     choose(page, TEXT)
     page.get_by_role("button", name="By this picture").click()
     expect(page.get_by_text("not an image")).to_be_visible()
-
-
-def test_a_first_run_is_followed(open_page: OpenPage, served: tuple[str, FakeEngine]) -> None:
-    engine = served[1]
-    engine.index.run = RunProgress(4000, 20000, active=True)
-    page = open_page("/")
-    expect(page.get_by_text("4 000 of 20 000 so far")).to_be_visible()
-    engine.index.run = RunProgress(4500, 20000, active=True)
-    expect(page.get_by_text("4 500 of 20 000 so far")).to_be_visible()
-
-
-def test_dark_and_light_follow_the_system(open_page: OpenPage) -> None:
-    background = "getComputedStyle(document.body).backgroundColor"
-    light = open_page("/", color_scheme="light").evaluate(background)
-    dark = open_page("/", color_scheme="dark").evaluate(background)
-    assert (light, dark) == ("rgb(252, 252, 251)", "rgb(18, 18, 18)")
