@@ -56,8 +56,10 @@ def duplicates_of(
     # What rounding may add in the products of float32, so that no pair is missed.
     slack = 128 * float(np.finfo(np.float32).eps) * (longest + 1e-30) ** 2
     groups = np.arange(len(rows))
-    for first, second in _candidates(reduced, limit, slack, progress):
-        groups = _connect(rows, groups, first, second, limit)
+    # One thread: the blocks are small, and on a busy machine several would mostly wait for each other.
+    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(1):
+        for first, second in _candidates(reduced, limit, slack, progress):
+            groups = _connect(rows, groups, first, second, limit)
     return Duplicates(_numbered(groups), float(limit))
 
 
@@ -130,7 +132,7 @@ def _centres(reduced: NDArray[np.float32]) -> NDArray[np.float32]:
     library = import_extra("sklearn.cluster", "scikit-learn")
     count = math.isqrt(len(reduced))
     sample = np.random.default_rng(0).choice(len(reduced), min(len(reduced), _SAMPLE * count), replace=False)
-    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(1), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # equal rows have fewer centres
         model = library.KMeans(count, n_init=1, max_iter=5, random_state=0).fit(reduced[sample])
     return np.asarray(np.unique(model.cluster_centers_, axis=0), dtype=np.float32)
