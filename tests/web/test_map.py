@@ -139,6 +139,7 @@ def test_groups_open(client: FlaskClient, index: LocalIndex) -> None:
     # The most typical first, and only those of the group.
     assert re.findall(r'<li class="tile[^"]*" id="i(\d+)"', one) == [str(number) for number in range(2, 31, 3)]
     assert "mostly green" in one
+    assert one.count('data-judge="like"') == 10
     assert re.findall(r'<li class="tile[^"]*" id="i(\d+)"', client.get("/groups?duplicates=2").text) == ["2", "5"]
     assert re.findall(r'id="i(\d+)"', client.get("/groups?cluster=2&start=8").text) == ["26", "29"]
     for address in ("/groups?cluster=9", "/groups?cluster=x", "/groups?duplicates=0"):

@@ -44,6 +44,7 @@ def test_the_part_of_an_upload_is_what_is_searched_by(client: FlaskClient) -> No
         assert answer["query"]["box"] == [float(side) for side in box.split(",")]
     page = client.post("/search", data={"image": (io.BytesIO(halves()), "halves.png"), "box": "0,0,.5,1"}).text
     assert 'data-box="0.0,0.0,0.5,1.0"' in page
+    assert "#part{--left:0.0;--top:0.0;--wide:0.5;--high:1.0}" in page  # the chip shows the part
     key = hashlib.sha256(halves()).hexdigest()[:16]
     assert f'href="/search?upload={key}&amp;box=0.0,0.0,0.5,1.0&amp;metric=manhattan"' in page
     # Another picture in place of one of the index: the part of that one is not its part.

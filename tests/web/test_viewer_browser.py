@@ -107,6 +107,12 @@ def test_a_photo_is_opened_looked_at_and_closed(open_page: OpenPage, width: int,
     expect(viewer).to_have_count(0)
     expect(other.locator(".photo")).to_be_focused()
     until(page, f"location.href === {address!r}")
+
+    liked = f"{address}&like={other.get_attribute('data-id')}"
+    page.keyboard.press("Enter")
+    viewer_of(page).get_by_role("button", name="More like this").click()
+    expect(page).to_have_url(liked)
+    expect(viewer).to_have_count(0)
     expect(page.locator("main")).not_to_have_attribute("inert", "")
 
 

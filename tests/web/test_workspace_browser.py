@@ -200,6 +200,7 @@ def test_filters(open_page: OpenPage, size: dict[str, Any]) -> None:
         panel.get_by_role("button", name="Show pictures").click()
         expect(page).to_have_url(re.compile(r"/search\?id=3&distinct=1&label=red$"))
         expect(panel).to_be_hidden()
+        facts(page).to_contain_text(re.compile(r"\d+ of \d+ pictures"))
     else:
         expect(page).to_have_url(re.compile(r"/search\?id=3&label=red$"))
         expect(panel.get_by_role("checkbox", name="red")).to_be_focused()
