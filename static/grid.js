@@ -1,19 +1,12 @@
-// The grid of pictures: filled and added to by whoever has the HTML of a page; endless; as large as is wanted.
+// The grid of pictures: added to from another page; endless; as large as is wanted.
 
 import { clearError, sayError, setBusy } from "./notices.js";
-import { load, onLeave, parse, Refusal } from "./pages.js";
+import { load, onLeave, Refusal } from "./pages.js";
 
 const AHEAD = "1200px"; // before it is scrolled to, more is asked for
 
-/** Shows the tiles of a page, given as its text or as a document, in place of those of `grid`. */
-export function fill(grid, html) {
-  grid.replaceChildren();
-  return append(grid, html);
-}
-
 /** Adds the tiles of a page that are not there yet; returns them. */
-export function append(grid, html) {
-  const page = typeof html === "string" ? parse(html) : html;
+export function append(grid, page) {
   const known = new Set([...grid.children].map((tile) => tile.id));
   const fresh = [...page.querySelectorAll(".grid > .tile")].filter((tile) => !known.has(tile.id));
   grid.append(...fresh);
@@ -51,7 +44,7 @@ export function growGrids() {
   watch();
 }
 
-const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
+const rowHeight = () => document.querySelector(".photo")?.offsetHeight;
 
 async function grow(link) {
   if (link.getAttribute("aria-busy")) return;

@@ -64,7 +64,7 @@ function withoutSentence(status) {
 
 /** A page from its text. The style element that gives each picture its place has the word of another page, which this
  * one's policy does not know: its rules, `#i7{--ratio:1.5;--tint:#aabbcc}`, are set on the pictures themselves. */
-export function parse(text) {
+function parse(text) {
   let rules = "";
   const html = text.replace(/<style [^>]*class="places">([^<]*)<\/style>/g, (_, found) => {
     rules += found;
