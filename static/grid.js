@@ -44,7 +44,8 @@ export function growGrids() {
   watch();
 }
 
-const rowHeight = () => document.querySelector(".photo")?.offsetHeight;
+// On a phone it is reckoned from the width of the window until a size was chosen.
+const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) || innerWidth / 3.4;
 
 async function grow(link) {
   if (link.getAttribute("aria-busy")) return;
