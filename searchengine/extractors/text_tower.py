@@ -138,7 +138,11 @@ class TextTower:
     def _load(self) -> tuple[Tokenizer, Any]:
         try:
             tokenizer = Tokenizer(TokenRules.from_json(self._rules.read_text(encoding="utf-8")))
-            settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+            settings = {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "ENABLE_CPU_PINNING": False,
+            }
             model = import_openvino().Core().compile_model(str(self._xml), "CPU", settings)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ExtractorError(

@@ -49,7 +49,13 @@ class TextEncoder:
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MOST_TOKENS)
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            # A few tokens are soon computed: threads that wait for each other take longer where others work, too.
+            "INFERENCE_NUM_THREADS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
         model = build(read_tensors(folder / "model.safetensors"))
         self._request = import_openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
         self._lock = threading.Lock()  # a request runs one batch at a time
