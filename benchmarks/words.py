@@ -36,7 +36,7 @@ FEWEST = 3  # pictures of a class of coco128, and of a broader word
 TAGGED_FROM = (0.05, 0.1, 0.2, 0.3, 0.5)  # probabilities; the third is that of the product
 BREADTHS = (0.05, 0.07, 0.1, 0.15, 0.2)
 Array = npt.NDArray[np.float64]
-Scorer = Callable[[str], npt.NDArray[np.float32]]  # a text -> (n,) of each picture, larger is better
+Scorer = Callable[[str], npt.NDArray[np.floating]]  # a text -> (n,) of each picture, larger is better
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,9 @@ def direction(index: LocalIndex) -> Scorer:
 
 def ours(index: LocalIndex, picture: int | None = None) -> Scorer:
     """As the product ranks, with or without a picture of the index beside the words, at the breadth that is set."""
-    known, ids = WordSearch(Words.of(index), index), index.ids
+    known, now = WordSearch(Words.of(index), index), index.state()
     vector = None if picture is None else index.feature(picture)
-
-    def score(text: str) -> npt.NDArray[np.float32]:
-        fits = {hit.id: -hit.distance for hit in known.order(text, vector)(len(ids), EVERYTHING, None)}
-        return np.array([fits[id_] for id_ in ids.tolist()], dtype=np.float32)
-
-    return score
+    return lambda text: -known.distances(now, now.live, known.meant(text), vector)
 
 
 def with_a_picture(collection: Collection) -> dict[str, Array]:

@@ -132,13 +132,7 @@ class WordSearch(Words):
     ) -> list[Hit]:
         now, passing = self._index.passing(filter)
         rows = np.flatnonzero(passing)
-        fits = self._seen_in(now).fits(meant)[rows]
-        if pictures is None:
-            distances = 1.0 - fits.astype(np.float64)
-        else:
-            doubts = -np.log((fits + LEAST_FIT) / (1 + LEAST_FIT)) / LIKENESS
-            distances = _cosine_distances(now, rows, pictures) + doubts
-        ids = now.ids[rows]
+        ids, distances = now.ids[rows], self.distances(now, rows, meant, pictures)
         if after is not None:
             later = (distances > after.distance) | ((distances == after.distance) & (ids > after.id))
             ids, distances = ids[later], distances[later]
@@ -147,6 +141,15 @@ class WordSearch(Words):
             ids, distances = ids[among], distances[among]
         order = np.lexsort((ids, distances))[:k]
         return self._index.hits(now, ids[order], distances[order], COSINE)
+
+    def distances(
+        self, now: State, rows: NDArray[np.intp], meant: NDArray[np.float32], pictures: NDArray[np.float32] | None
+    ) -> NDArray[np.float64]:
+        """How far n rows of a state are from what a text means and, if they are given, from pictures: (n,) float64."""
+        fits = self._seen_in(now).fits(meant)[rows].astype(np.float64)
+        if pictures is None:
+            return 1.0 - fits
+        return _cosine_distances(now, rows, pictures) - np.log((fits + LEAST_FIT) / (1 + LEAST_FIT)) / LIKENESS
 
     def _seen_in(self, now: State) -> SeenClasses:
         """What is seen in the rows of a state; those that nobody has looked at are looked at now."""
