@@ -2,7 +2,8 @@
 
 ``python presets_by_keras_hub.py FOLDER PICTURE...`` writes FOLDER/<name>/, a preset each, and FOLDER/<name>.npz with
 (n, d) ``features`` of the pictures and, where there is a text tower, the (m, length) ``tokens`` and (m, d) ``vectors``
-of ``TEXTS``. Two are exported into the cache, too, because TensorFlow and KerasHub are loaded here anyway.
+of ``TEXTS``. All but ``siglip`` are exported into the cache, as the subprocess of the program would do it, because
+TensorFlow and KerasHub are loaded here anyway.
 FOLDER/resized.npz has the pictures as Keras resizes them, by the way and the number of the picture, and
 FOLDER/known.json the presets that KerasHub itself knows, with their families and numbers of parameters.
 """
@@ -173,8 +174,8 @@ def main(folder: Path, pictures: list[Path]) -> None:
             arrays["tokens"] = np.asarray(tokens)
             arrays["vectors"] = np.asarray(backbone.get_text_embeddings(tokens))
         np.savez(folder / f"{name}.npz", **arrays)
-        if name in ("siglip2", "dinov2"):
-            export(folder / name)
+        if name != "siglip":
+            export_preset(folder / name)
     arrays = {}
     for how in RESIZINGS:
         filter, *options = how.split()
@@ -191,13 +192,13 @@ def main(folder: Path, pictures: list[Path]) -> None:
     (folder / "known.json").write_text(json.dumps(known))
 
 
-def export(preset: Path) -> None:
+def export_preset(preset: Path) -> None:
     from searchengine.extractors import cache, make_spec
-    from searchengine.extractors.export import export_model
+    from searchengine.extractors.export import export
 
     spec = make_spec(preset)
     with cache.new_entry(spec) as entry:
-        export_model(spec, preset / "model.weights.h5", entry, print)
+        export({"spec": spec.to_json(), "folder": str(entry), "file": str(preset / "model.weights.h5")}, print)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def exported(made: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(scope="module")
 def index(made: Path) -> Path:
-    """Of the pictures, by the whole program: the subprocess exports both towers."""
+    """Of the pictures, by the command line, with the exported models."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SEARCHENGINE_CACHE_DIR", str(made / "cache"))
         options = ["--index-dir", str(made / "index"), "--precision", "float32"]
