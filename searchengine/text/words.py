@@ -6,6 +6,8 @@ sentence encoder; the weights of the classes that it is most like, averaged, are
 pictures lie that show what the text says. This is ConSE (Norouzi et al. 2014, https://arxiv.org/abs/1312.5650) the
 other way round: it brings pictures among the texts, a vector for each, and this brings one text among the features. So
 nothing is computed for a picture, and new ones are found at once; filters, cursors and every index work as they do.
+
+Indexes in Milvus are searched so. In a folder, what is seen in each picture is kept, and ranks it better: see ``seen``.
 """
 
 from __future__ import annotations
