@@ -62,7 +62,7 @@ class TextEncoder:
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, with [CLS] before and [SEP] after them."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [self._tokenizer.encode(text).ids for text in texts]
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """n texts -> (n, 384) float32, each of length 1."""
