@@ -101,9 +101,9 @@ class Connection:
         """The name of the second collection."""
         return schema.about_name(self.address.collection)
 
-    def about(self, key: str = schema.ABOUT, consistency: str | None = None) -> str | None:
+    def about(self, key: str = schema.ABOUT) -> str | None:
         """What a row of the second collection says; None where there is none."""
-        rows = self._query(self.whole, f"key == {quoted(key)}", ["text"], consistency=consistency)
+        rows = self._query(self.whole, f"key == {quoted(key)}", ["text"])
         return str(rows[0]["text"]) if rows else None
 
     def skipped(self) -> Iterator[str]:
@@ -128,9 +128,7 @@ class Connection:
 
     # -- questions ----------------------------------------------------------------------------------------------------
 
-    def _query(
-        self, name: str, where: str, fields: list[str], *, limit: int | None = None, consistency: str | None = None
-    ) -> list[Row]:
+    def _query(self, name: str, where: str, fields: list[str], *, limit: int | None = None) -> list[Row]:
         limits = {} if limit is None else {"limit": limit}
         return self.ask(
             lambda client: list(
@@ -138,7 +136,7 @@ class Connection:
                     name,
                     filter=where,
                     output_fields=fields,
-                    consistency_level=consistency or self.consistency,
+                    consistency_level=self.consistency,
                     timeout=self.timeout,
                     **limits,
                 )
