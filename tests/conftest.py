@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,17 @@ from searchengine.settings import Settings, variable
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+
+# The same examples in every run, however slow the machine: what fails here fails everywhere.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

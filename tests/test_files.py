@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from searchengine import files
@@ -197,7 +197,6 @@ def test_no_cell_is_a_formula_and_each_comes_back_as_it_was(text: str, guarded: 
     assert numbers == ["-0.5", "7"]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.text(st.sampled_from("a;\t\r\n|'\"=- ,"), max_size=12))
 def test_no_separator_makes_a_formula_of_a_part_of_a_cell(text: str) -> None:
     opened = io.StringIO(newline="")

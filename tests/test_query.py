@@ -77,19 +77,19 @@ def queries(sources: st.SearchStrategy[Any]) -> st.SearchStrategy[Query]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(queries(ids), st.sampled_from([20, 30]))
 def test_an_address_is_read_back(query: Query, default_k: int) -> None:
     assert query_from_url(query_to_url(query, default_k=default_k), default_k=default_k) == query
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(queries(ids | st.binary(max_size=20)), st.sampled_from([20, 30]))
 def test_json_is_read_back(query: Query, default_k: int) -> None:
     assert query_from_json(query_to_json(query, default_k=default_k), default_k=default_k) == query
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(queries(ids | names.map(Path)))
 def test_a_command_line_is_read_back(query: Query) -> None:
     assert parsed(query_to(query)) == query

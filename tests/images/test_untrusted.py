@@ -26,7 +26,7 @@ def decodes_or_says_why(data: bytes) -> None:
         assert len(message) < 400
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_mutated_files(data: st.DataObject) -> None:
     file = bytearray(data.draw(st.sampled_from(list(FILES.values()))))
@@ -38,7 +38,7 @@ def test_mutated_files(data: st.DataObject) -> None:
     decodes_or_says_why(bytes(file))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(head=st.sampled_from([b"", *HEADS]), rest=st.binary(max_size=300))
 def test_random_bytes(head: bytes, rest: bytes) -> None:
     decodes_or_says_why(head + rest)

@@ -42,7 +42,7 @@ def search(
     k=st.integers(1, 60),
     values=st.sampled_from([1, 2, 3, 1000]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_naive_loop_with_ties_dead_rows_and_k_beyond(
     seed: int, n: int, d: int, m: int, k: int, values: int
 ) -> None:

@@ -47,7 +47,7 @@ FILTERS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FILTERS)
 def test_a_filter_is_read_back(filter: Filter) -> None:
     assert Filter.from_fields(filter.to_fields()) == filter
@@ -58,7 +58,7 @@ def test_a_filter_is_read_back(filter: Filter) -> None:
     assert bool(filter) == (filter != EVERYTHING)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 2**63 - 1))
 def test_a_cursor_is_read_back(distance: float, id_: int) -> None:
     cursor = Cursor(distance, id_)

@@ -46,7 +46,7 @@ def norms_of(rows: Rows) -> NDArray[np.float64]:
     k=st.integers(1, 60),
     values=st.sampled_from([2, 3, 1000]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_the_naive_loop(metric: str, seed: int, n: int, d: int, k: int, values: int) -> None:
     random = np.random.default_rng(seed)
     # whole numbers, so that sums are exact; few of them, so that many are tied; zero vectors among them

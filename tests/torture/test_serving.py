@@ -32,7 +32,7 @@ from tests.web.test_uploads import form
 
 pytestmark = pytest.mark.torture
 
-COMMON = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+COMMON = settings(suppress_health_check=list(HealthCheck))
 FILES = list(every_format().values())
 
 

@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from searchengine.analyse.evaluation import metrics
@@ -31,7 +31,6 @@ EXPECTED = {
 }
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, GROUPS - 1)), min_size=1, max_size=60))
 def test_equals_a_ranking_without_them(images: list[tuple[int, int]]) -> None:
     gains = np.array([gain for gain, _ in images], dtype=np.float64)
@@ -60,7 +59,6 @@ def test_the_spread_of_a_plain_mean_is_its_standard_error() -> None:
     assert spread(np.full((50, GROUPS, 2), 0.5), np.arange(50) % GROUPS).tolist() == [0.0, 0.0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=GROUPS), st.randoms(use_true_random=False))
 def test_few_photos_are_as_many_groups(values: list[float], random: Random) -> None:
     groups = np.array(random.sample(range(GROUPS), len(values)))  # each photo in one of its own

@@ -34,7 +34,6 @@ def naive(gains: list[int], k: int) -> tuple[float, float, float, float]:
     return first / k, first / found, sum(precisions) / found, gained / best
 
 
-@settings(deadline=None)
 @given(GAINS.filter(any), st.integers(1, 50))
 def test_equal_the_naive_loop(gains: list[int], k: int) -> None:
     places, worth = places_of(gains)
@@ -47,7 +46,7 @@ def test_equal_the_naive_loop(gains: list[int], k: int) -> None:
     assert found == pytest.approx(naive(gains, k), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=50)  # the first call imports scikit-learn
+@settings(max_examples=50)  # the first call imports scikit-learn
 @given(GAINS.filter(any), st.integers(1, 12))
 def test_equal_scikit_learn(gains: list[int], k: int) -> None:
     scores = pytest.importorskip("sklearn.metrics")

@@ -110,7 +110,7 @@ def naive_evaluation(rows: Rows, labels: list[tuple[str, ...]]) -> dict[str, flo
     return dict(zip(metrics.names(), np.mean(lines, axis=0).tolist(), strict=True))
 
 
-@settings(deadline=None, max_examples=40)  # threads
+@settings(max_examples=40)  # threads
 @given(st.data())
 def test_leave_one_out_equals_the_naive_loop(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 14))

@@ -153,7 +153,7 @@ def folders_of(folder: str) -> list[str]:
 
 
 def test_all_answers_equal_naive_loops(implementation: Implementation) -> None:
-    @settings(max_examples=implementation.examples, deadline=None)
+    @settings(max_examples=implementation.examples)
     @given(st.lists(PHOTOS, max_size=25), st.lists(FILTERS, min_size=1, max_size=4), st.data())
     def equal(photos: list[Photo], filters: list[Filter], data: st.DataObject) -> None:
         with ExitStack() as stack:

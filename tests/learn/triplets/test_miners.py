@@ -52,7 +52,7 @@ BATCHES = st.integers(0, 12).flatmap(
 
 
 @given(BATCHES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_against_naive_loops(batch: tuple[list[tuple[int, int]], list[int]]) -> None:
     points = np.array(batch[0], dtype=np.float32).reshape(-1, 2)
     labels = np.array(batch[1], dtype=np.int64)
