@@ -100,11 +100,16 @@ def direction(index: LocalIndex) -> Scorer:
     return lambda text: np.asarray(features @ known.feature(text)[0])
 
 
-def ours(index: LocalIndex, picture: int | None = None) -> Scorer:
-    """As the product ranks, with or without a picture of the index beside the words, at the breadth that is set."""
-    known, now = WordSearch(Words.of(index), index), index.state()
-    vector = None if picture is None else index.feature(picture)
-    return lambda text: -known.distances(now, now.live, known.meant(text), vector)
+class Ours:
+    """As the product ranks, with or without the (d,) feature of a picture beside the words."""
+
+    def __init__(self, index: LocalIndex) -> None:
+        self.words = WordSearch(Words.of(index), index)
+        self._now = index.state()
+
+    def __call__(self, text: str, picture: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.floating]:
+        """Of each image, larger is better."""
+        return -self.words.distances(self._now, self._now.live, self.words.meant(text), picture)
 
 
 def with_a_picture(collection: Collection) -> dict[str, Array]:
@@ -112,24 +117,23 @@ def with_a_picture(collection: Collection) -> dict[str, Array]:
 
     Of each query, the mean over some random pictures, which are left out of the ranking.
     """
-    index, random = collection.index, np.random.default_rng(0)
-    known, features = Words.of(index), np.asarray(index.features)
+    random, score = np.random.default_rng(0), Ours(collection.index)
+    features = np.asarray(collection.index.features)
     features = features / np.linalg.norm(features, axis=1, keepdims=True)
-    alone = ours(index)
     rows: dict[str, list[float]] = {"picture": [], "words": [], "both": [], "one direction": []}
     for text, relevant in collection.relevant.items():
-        fits, direction_of_text = alone(text), known.feature(text)[0]
+        fits, direction_of_text = score(text), score.words.feature(text)[0]
         precisions = []
         for example in random.permutation(np.flatnonzero(relevant))[:EXAMPLES]:
             picture = features[example]
             scores = (
                 features @ picture,
                 fits,
-                ours(index, int(index.ids[example]))(text),
+                score(text, picture),
                 features @ (picture + direction_of_text),
             )
             others = np.arange(len(features)) != example
-            precisions.append([average_precision(places(score[others], relevant[others])) for score in scores])
+            precisions.append([average_precision(places(each[others], relevant[others])) for each in scores])
         for values, mean in zip(rows.values(), np.mean(precisions, axis=0), strict=True):
             values.append(mean)
     return {name: np.array(values) for name, values in rows.items()}
@@ -160,7 +164,7 @@ def held_out(collection: Collection) -> str:
     """mAP where the breadth is chosen on every other class and judged on the rest, and the other way round."""
     by_breadth = []
     for words.BREADTH in BREADTHS:
-        by_breadth.append(measure(collection, ours(collection.index))[1])
+        by_breadth.append(measure(collection, Ours(collection.index))[1])
     words.BREADTH = 0.1
     table = np.array(by_breadth)  # (breadths, queries)
     judged, chosen = [], []
@@ -177,7 +181,7 @@ def presence(collection: Collection, others: list[str]) -> str:
     many that is said (recall). In random draws, what no picture of the draw shows; in the whole, the others' classes.
     """
     known, features = Words.of(collection.index), np.asarray(collection.index.features)
-    ranked = ours(collection.index)
+    ranked = Ours(collection.index)
     score = {text: ranked(text) for text in [*collection.relevant, *others]}
     random = np.random.default_rng(0)
 
@@ -265,7 +269,7 @@ def main() -> int:
         scores = {"ConSE": conse(collection.index, encoder), "one": direction(collection.index)}
         for queries, title in ((collection, "names"), (collection.broader(), "broader words")):
             print(f"  {len(queries.relevant)} {title}")
-            product = measure(queries, ours(collection.index))
+            product = measure(queries, Ours(collection.index))
             rows = {"ours": product}
             for name, score in scores.items():
                 rows[name] = measure(queries, score)
