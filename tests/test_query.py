@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchengine.cli.query import query_from, query_to
+from searchengine.cli.query import query_from
 from searchengine.cli.search import search
 from searchengine.errors import QueryError, SearchEngineError
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import METRICS
 from searchengine.query import DISLIKED, LIKED, RULES, START, WHOLE, Box, Example, Query
 from searchengine.spelling import (
+    parse_id,
     query_from_json,
     query_from_url,
     query_to_json,
@@ -92,7 +93,29 @@ def test_json_is_read_back(query: Query, default_k: int) -> None:
 @settings(max_examples=60)
 @given(queries(ids | names.map(Path)))
 def test_a_command_line_is_read_back(query: Query) -> None:
-    assert parsed(query_to(query)) == query
+    assert parsed(arguments_of(query)) == query
+
+
+def arguments_of(query: Query) -> list[str]:
+    """The arguments of ``search`` that spell a query."""
+    arguments = ["-k", str(query.k)]
+    given = {"metric": query.metric, "rule": query.rule, "text": query.text, "cursor": query.cursor}
+    arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    arguments += [f"--{name}" for name in ("distinct", "copies") if getattr(query, name)]
+    for name, texts in query.filter.to_fields().items():
+        arguments += [f"--{name.replace('_', '-')}={text}" for text in texts]
+    for examples, name in ((query.liked, "like"), (query.disliked, "dislike")):
+        arguments += [f"--{name}={with_box(spelt(example), example.box)}" for example in examples]
+    if query.start is not None:
+        arguments += [] if query.start.box is None else [f"--box={query.start.box}"]
+        arguments += ["--", spelt(query.start)] if query.start.id is None else [f"--id={query.start.id}"]
+    return arguments
+
+
+def spelt(example: Example) -> str:
+    """An id, or a path; a file whose name is a number is given as ./42."""
+    name = str(example.source)
+    return name if example.id is not None or parse_id(name) is None else f"./{name}"
 
 
 def parsed(arguments: list[str]) -> Query:

@@ -24,21 +24,21 @@ _CLUSTER = "example:\n  searchengine cluster --index-dir coco --out coco-groups"
 
 @verb("neighbours", "find the nearest images of every image", _NEIGHBOURS)
 @settings_options(*INDEX)
-@option("--out", metavar="DIR", type=PATH, required=True, help="the folder to write to")
-@option("-k", metavar="K", type=COUNT, default=10, help="how many (default: 10)")
+@option("--out DIR", "the folder to write to", PATH, required=True)
+@option("-k K", "how many (default: 10)", COUNT, default=10)
 @metric_option("that of the index")
 @option(
     "--format",
-    "table_format",
-    type=choice("csv", "parquet"),
+    "of the table (default: csv; parquet needs PyArrow)",
+    choice("csv", "parquet"),
+    name="table_format",
     default="csv",
-    help="of the table (default: csv; parquet needs PyArrow)",
 )
-@flag("--pictures", help="draw a contact sheet for each image")
+@flag("--pictures", "draw a contact sheet for each image")
 @json_flag
 def neighbours(
     settings: Settings, out: Path, k: int, metric: str | None, table_format: str, pictures: bool, as_json: bool
-) -> int:
+) -> None:
     """Find the k nearest others of every image of an index, exactly, and write them as a table.
 
     The table is DIR/neighbours.csv with the columns id, path, label, rank, neighbour, neighbour_path, neighbour_label,
@@ -54,27 +54,23 @@ def neighbours(
         written = write_neighbours(index, out.expanduser(), wanted, bar)
     if as_json:
         print_json(asdict(written))
-        return 0
+        return
     sheets = f"; {written.pictures} sheets drawn" if pictures else ""
     sheets += f", {written.removed} of removed images deleted" if written.removed else ""
     print_result(
         f"{written.table}: {written.neighbours} neighbours of {written.images} images by {written.metric}{sheets}"
     )
-    return 0
 
 
 @verb("map", "make the map that the page /map shows", _MAP)
 @settings_options(*INDEX)
 @option(
-    "--perplexity",
-    metavar="P",
-    type=click.FLOAT,
-    help="about how many neighbours each image should keep (default: as before, at first 30)",
+    "--perplexity P", "about how many neighbours each image should keep (default: as before, at first 30)", click.FLOAT
 )
-@option("--iterations", metavar="N", type=COUNT, help="of t-SNE (default: as before, at first 750)")
-@option("--seed", metavar="S", type=click.INT, help="of everything random (default: as before, at first 0)")
-@flag("--rebuild", help="make the whole map again")
-@option("--png", metavar="FILE", type=PATH, help="draw the map, made of the images, to this file")
+@option("--iterations N", "of t-SNE (default: as before, at first 750)", COUNT)
+@option("--seed S", "of everything random (default: as before, at first 0)", click.INT)
+@flag("--rebuild", "make the whole map again")
+@option("--png FILE", "draw the map, made of the images, to this file", PATH)
 @json_flag
 def map_(
     settings: Settings,
@@ -84,7 +80,7 @@ def map_(
     rebuild: bool,
     png: Path | None,
     as_json: bool,
-) -> int:
+) -> None:
     """Give every image of an index a place in the plane, so that what looks alike lies close together, by t-SNE.
 
     The map is stored in the index folder and shown by the page /map. Where there is a map already, images that are new
@@ -101,7 +97,7 @@ def map_(
         drawn = None if png is None else write_png(index, png.expanduser(), bar)
     if as_json:
         print_json({**asdict(summary), "png": None if drawn is None else asdict(drawn)})
-        return 0
+        return
     if summary.kept:
         what = "nothing new, so the map is as it was"
     else:
@@ -121,22 +117,16 @@ def map_(
             "Most of the images came after the map was made. Make it as a whole: "
             f"{with_index_dir('searchengine map --rebuild', settings.index_dir[0])}"
         )
-    return 0
 
 
 @verb("cluster", "group what looks alike, and find near-duplicates", _CLUSTER)
 @settings_options(*INDEX)
-@option("-k", metavar="K", type=COUNT, help="how many clusters (default: chosen by the silhouette of a sample)")
-@option("--threshold", metavar="T", type=click.FLOAT, default=0.2, help="of near-duplicates, see above (default: 0.2)")
-@option("--seed", metavar="S", type=click.INT, default=0, help="of everything random (default: 0)")
-@option(
-    "--out",
-    metavar="DIR",
-    type=PATH,
-    help="write a contact sheet of each group to this folder; those of an earlier run are deleted",
-)
+@option("-k K", "how many clusters (default: chosen by the silhouette of a sample)", COUNT)
+@option("--threshold T", "of near-duplicates, see above (default: 0.2)", click.FLOAT, default=0.2)
+@option("--seed S", "of everything random (default: 0)", click.INT, default=0)
+@option("--out DIR", "write a contact sheet of each group to this folder; those of an earlier run are deleted", PATH)
 @json_flag
-def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out: Path | None, as_json: bool) -> int:
+def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out: Path | None, as_json: bool) -> None:
     """Group the images of an index: clusters of what looks alike, by k-means, and near-duplicates.
 
     The groups are stored in the index folder and shown by the page /groups. Near-duplicates are images that are
@@ -153,7 +143,7 @@ def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out:
         summary = make_groups(index, GroupOptions(k, threshold, seed, sheets), bar)
     if as_json:
         print_json(asdict(summary))
-        return 0
+        return
     silhouette = "" if summary.silhouette is None else f" (silhouette {summary.silhouette:.2f})"
     print_result(
         f"{summary.file}: {_counted(summary.images, 'image')} in {_counted(summary.clusters, 'cluster')}{silhouette}; "
@@ -164,7 +154,6 @@ def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out:
         print_result(f"{out}: {_counted(summary.sheets, 'contact sheet')}")
     if summary.remark:
         print_note(summary.remark)
-    return 0
 
 
 def _counted(number: int, noun: str) -> str:

@@ -36,15 +36,12 @@ _CONFUSIONS = 10
 
 @verb("classify", "say which label an image should have", _EXAMPLES)
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=PATH)
-@options("--id", "ids", metavar="ID", type=ID, help="the id of an image of the index; may be repeated")
-@flag("--fit", help="fit the classifier again, and report how good it is")
+@options("--id ID", "the id of an image of the index; may be repeated", ID, name="ids")
+@flag("--fit", "fit the classifier again, and report how good it is")
 @option(
-    "--method",
-    type=choice("both", "logistic", "vote"),
-    default="both",
-    help="the vote alone needs no fitting (default: both)",
+    "--method", "the vote alone needs no fitting (default: both)", choice("both", "logistic", "vote"), default="both"
 )
-@option("-k", metavar="K", type=COUNT, default=10, help="how many neighbours vote (default: 10)")
+@option("-k K", "how many neighbours vote (default: 10)", COUNT, default=10)
 @settings_options(*ENGINE)
 @json_flag
 def classify(

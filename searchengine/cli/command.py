@@ -61,9 +61,10 @@ COUNT, ID, FRACTION = click.IntRange(min=1), click.IntRange(min=0), click.FloatR
 class _Option(click.Option):
     """An option with its section in --help; ``greedy`` ones take all values that follow, up to the next option."""
 
-    def __init__(self, *names: Any, section: str = "Options", greedy: bool = False, **settings: Any) -> None:
+    section = "Options"
+
+    def __init__(self, *names: Any, greedy: bool = False, **settings: Any) -> None:
         super().__init__(*names, **settings)
-        self.section = section
         self.greedy = greedy
 
 
@@ -127,19 +128,22 @@ def _spread(arguments: Sequence[str], greedy: set[str]) -> list[str]:
     return spread
 
 
-def verb(name: str, summary: str, examples: str = "") -> Callable[[Callable[..., int]], click.Command]:
-    """Make a function a verb: its docstring is the description, its result the exit status."""
+def verb(name: str, summary: str, examples: str = "") -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a function a verb: its docstring is the description, its result the exit status; None is 0."""
     return click.command(name, cls=Verb, short_help=summary, epilog=examples, context_settings=_CONTEXT)
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
 
 
-def option(*names: str, type: Any = TEXT, default: Any = None, **settings: Any) -> Decorator[Any]:  # noqa: A002
-    """An option with one value; it is refused when it is given twice. ``-k`` is also ``--k``."""
-    names = ("-k", "--k") if names == ("-k",) else names
-    defaults = () if default is None else (default,)
-    return click.option(*names, cls=_Option, type=type, multiple=True, default=defaults, callback=_once, **settings)
+def option(spelling: str, help: str | None = None, type: Any = TEXT, **settings: Any) -> Decorator[Any]:  # noqa: A002
+    """An option with one value, spelt as in --help: "--out DIR". It is refused when it is given twice.
+
+    ``name`` is that of the function's parameter, where it differs. "-k K" is also "--k K".
+    """
+    default = settings.pop("default", None)
+    settings["default"] = () if default is None else (default,)
+    return options(spelling.replace("-k ", "-k --k "), help, type, callback=_once, **settings)
 
 
 def _once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
@@ -148,14 +152,35 @@ def _once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -
     return values[0] if values else None
 
 
-def options(*names: str, type: Any = TEXT, **settings: Any) -> Decorator[Any]:  # noqa: A002
+def options(spelling: str, help: str | None = None, type: Any = TEXT, **settings: Any) -> Decorator[Any]:  # noqa: A002
     """An option that may be repeated; with ``greedy=True`` it also takes several values in a row."""
-    return click.option(*names, cls=_Option, type=type, multiple=True, **settings)
+    return _declared(spelling, help=help, type=type, multiple=True, **settings)
 
 
-def flag(*names: str, **settings: Any) -> Decorator[Any]:
+def flag(spelling: str, help: str, **settings: Any) -> Decorator[Any]:  # noqa: A002
     """An option without a value."""
-    return click.option(*names, cls=_Option, is_flag=True, **settings)
+    return _declared(spelling, help=help, is_flag=True, **settings)
+
+
+def _declared(spelling: str, *, name: str | None = None, **settings: Any) -> Decorator[Any]:
+    words = spelling.split()
+    names = [word for word in words if word.startswith("-")]
+    metavar = words[-1] if len(words) > len(names) else None
+    return click.option(*names, *([name] if name else []), cls=_Option, metavar=metavar, **settings)
+
+
+def section(title: str, *declared: Decorator[Any]) -> Decorator[Any]:
+    """Options that stand together in --help, under a title."""
+
+    def decorate(function: Function) -> Function:
+        before = len(getattr(function, "__click_params__", ()))
+        for declare in reversed(declared):
+            function = declare(function)
+        for parameter in function.__click_params__[before:]:  # type: ignore[attr-defined]
+            parameter.section = title
+        return function
+
+    return decorate
 
 
 def choice(*values: str) -> click.Choice[str]:
@@ -163,4 +188,4 @@ def choice(*values: str) -> click.Choice[str]:
     return click.Choice(values)
 
 
-json_flag = flag("--json", "as_json", help="print JSON, for machines")
+json_flag = flag("--json", "print JSON, for machines", name="as_json")

@@ -37,23 +37,17 @@ docs/EVALUATION.md says what each number means.
 
 @verb("evaluate", "measure how good the answers are, by labels", _EXAMPLES)
 @settings_options(*ENGINE, *MILVUS, several=True)
-@option("--queries", metavar="DIR", type=PATH, help="use these images as queries, in a folder for each label")
+@option("--queries DIR", "use these images as queries, in a folder for each label", PATH)
 @options(
     "--metric",
-    "metrics",
-    type=choice(*METRICS),
+    "the metric of distances, or several to compare (default: that of the index)",
+    choice(*METRICS),
+    name="metrics",
     greedy=True,
-    help="the metric of distances, or several to compare (default: that of the index)",
 )
-@options("--recall-at", metavar="K", type=COUNT, greedy=True, help="each k of recall@k (default: 10 100)")
-@option("--report", metavar="FILE.html", type=PATH, help="write a report with plots and pictures, in one file")
-@option(
-    "--seed",
-    metavar="N",
-    type=click.INT,
-    default=0,
-    help="of the random resampling; the same seed gives the same figures (default: 0)",
-)
+@options("--recall-at K", "each k of recall@k (default: 10 100)", COUNT, greedy=True)
+@option("--report FILE.html", "write a report with plots and pictures, in one file", PATH)
+@option("--seed N", "of the random resampling; the same seed gives the same figures (default: 0)", click.INT, default=0)
 @json_flag
 def evaluate(
     settings: Settings,
@@ -63,7 +57,7 @@ def evaluate(
     report: Path | None,
     seed: int,
     as_json: bool,
-) -> int:
+) -> None:
     """Measure how good the answers of an index are, by its labels.
 
     Each labelled image is a query for the others, itself left out (leave-one-out), and an answer is right if it shares
@@ -103,7 +97,6 @@ def evaluate(
     if report is not None:
         size = write_report(report, evaluations, comparisons)
         print_note(f"{report}: the report, {file_size(size)}; it stands alone.")
-    return 0
 
 
 def _evaluate(

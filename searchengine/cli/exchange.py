@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import INDEX, MILVUS, metric_option, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
@@ -25,33 +25,28 @@ examples:
   searchengine import image_train_data.csv --features deep_features --index-dir cifar10
   searchengine import vectors.npy --labels labels.txt --paths names.txt --images ~/photos
 """
-_COLUMNS = "What is what in the file"
 _FILE = "a column, a file (.npy, or text with one per line), or none to leave them out"
 
 
 @verb("import", "make an index of ready-made features", _IMPORT)
 @click.argument("file", metavar="FEATURES", type=PATH)
-@option("--features", section=_COLUMNS, metavar="NAME", help="the array, or the column of vectors")
-@option(
-    "--ids",
-    section=_COLUMNS,
-    metavar="NAME|FILE|none",
-    help=f"whole numbers from 0 up, all different (default: the rows are numbered): {_FILE}",
+@section(
+    "What is what in the file",
+    option("--features NAME", "the array, or the column of vectors"),
+    option("--ids NAME|FILE|none", f"whole numbers from 0 up, all different (default: the rows are numbered): {_FILE}"),
+    option("--labels NAME|FILE|none", f"a label, or a list of labels, for each row: {_FILE}"),
+    option("--paths NAME|FILE|none", f"the image files, relative to --images: {_FILE}"),
 )
-@option(
-    "--labels", section=_COLUMNS, metavar="NAME|FILE|none", help=f"a label, or a list of labels, for each row: {_FILE}"
-)
-@option("--paths", section=_COLUMNS, metavar="NAME|FILE|none", help=f"the image files, relative to --images: {_FILE}")
-@option("--images", metavar="DIR", type=PATH, help="the folder of the images, if you have them")
-@option("--name", metavar="TEXT", help="a description of the features (default: the file's name)")
+@option("--images DIR", "the folder of the images, if you have them", PATH)
+@option("--name TEXT", "a description of the features (default: the file's name)")
 @option(
     "--normalize",
-    type=choice("none", "l2"),
+    "keep every number as it is (default), or scale each feature to length 1",
+    choice("none", "l2"),
     default="none",
-    help="keep every number as it is (default), or scale each feature to length 1",
 )
 @metric_option("that of the index which the file was exported from, else euclidean")
-@flag("--append", help="add to an index that was imported before")
+@flag("--append", "add to an index that was imported before")
 @settings_options("index_dir")
 @json_flag
 def import_(
@@ -63,7 +58,7 @@ def import_(
     paths: str | None,
     as_json: bool,
     **wanted: Any,
-) -> int:
+) -> None:
     """Make an index of features that another program has made.
 
     No model is needed: search by --id or --vector.
@@ -89,22 +84,21 @@ def import_(
         print_note(f"Columns that were not used: {names}.")
     if as_json:
         print_json(asdict(imported))
-        return 0
+        return
     counts = f"{imported.added} features of {imported.dimension} numbers imported, {imported.labelled} with a label"
     if wanted["images"] is not None:
         counts += f", {imported.pictures} with a picture"
     length = "; they have length 1, so euclidean, cosine and inner-product rank alike" if imported.normalized else ""
     print_result(f"{folder}: {counts}{length} ({imported.seconds:.1f} s)")
-    return 0
 
 
 @verb(
     "export", "write the features of an index to a file", "`searchengine import` reads each format back, bit for bit."
 )
 @settings_options(*INDEX, *MILVUS)
-@option("--out", metavar="FILE", type=PATH, required=True, help="FILE.npz, FILE.parquet or FILE.csv")
+@option("--out FILE", "FILE.npz, FILE.parquet or FILE.csv", PATH, required=True)
 @json_flag
-def export(settings: Settings, out: Path, as_json: bool) -> int:
+def export(settings: Settings, out: Path, as_json: bool) -> None:
     """Write features, ids, paths and labels to one file, every number as the index has it."""
     from searchengine.exchange import export_index
     from searchengine.progress import Bar
@@ -116,7 +110,6 @@ def export(settings: Settings, out: Path, as_json: bool) -> int:
     else:
         size = file_size(exported.bytes)
         print_result(f"{exported.file}: {exported.rows} features of {exported.dimension} numbers, {size}")
-    return 0
 
 
 COLLECTIONS = ("coco-val2017", "coco-train2017", "cifar10", "open-images")
@@ -141,34 +134,27 @@ Its photographs are the work of many people, most under CC BY 2.0: https://stora
 
 @verb("download", "download a published collection of pictures", _DOWNLOAD)
 @click.argument("name", metavar="NAME", type=choice(*COLLECTIONS))
-@option("--to", metavar="DIR", type=PATH, required=True, help="the folder to put it into")
-@flag("--no-labels", help="leave out archives that hold labels only (COCO)")
+@option("--to DIR", "the folder to put it into", PATH, required=True)
+@flag("--no-labels", "leave out archives that hold labels only (COCO)")
 @options(
-    "--archive",
-    "archives",
-    metavar="FILE",
-    type=PATH,
+    "--archive FILE",
+    "a copy of a COCO or CIFAR-10 archive to use in place of a download",
+    PATH,
+    name="archives",
     greedy=True,
-    help="a copy of a COCO or CIFAR-10 archive to use in place of a download",
 )
-@flag("--keep", help="keep the downloaded archives, in DIR/.download")
-@options(
-    "--classes",
-    section=_BY_CLASS,
-    metavar="CLASS",
-    greedy=True,
-    help="what the photographs show; in any case",
-)
-@option(
-    "--images", section=_BY_CLASS, metavar="N", type=COUNT, help="how many photographs of each class (default: 100)"
-)
-@options(
-    "--split",
-    "splits",
-    section=_BY_CLASS,
-    type=choice(*SPLITS),
-    greedy=True,
-    help="where to search, in this order (default: validation, then test, then train)",
+@flag("--keep", "keep the downloaded archives, in DIR/.download")
+@section(
+    _BY_CLASS,
+    options("--classes CLASS", "what the photographs show; in any case", greedy=True),
+    option("--images N", "how many photographs of each class (default: 100)", COUNT),
+    options(
+        "--split",
+        "where to search, in this order (default: validation, then test, then train)",
+        choice(*SPLITS),
+        name="splits",
+        greedy=True,
+    ),
 )
 @json_flag
 def download(
@@ -181,7 +167,7 @@ def download(
     images: int | None,
     splits: tuple[str, ...],
     as_json: bool,
-) -> int:
+) -> None:
     """Download a collection from its publisher, check it, and unpack it into a folder to index.
 
     \b
@@ -217,11 +203,10 @@ def download(
     if as_json:
         label_file = None if done.label_file is None else str(done.label_file)
         print_json({"pictures": str(done.pictures), "labels": label_file, "files": done.files})
-        return 0
+        return
     if done.files == 0:
         print_note("Everything is there already.")
     command = ["searchengine", "index", str(done.pictures), "--index-dir", name]
     command += [] if done.label_file is None else ["--labels", str(done.label_file)]
     print_note("Index it with:")
     print_result(shlex.join(command))
-    return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import MILVUS, NEW_IN_MILVUS, RAY, extractor_options, metric_option, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 
@@ -32,81 +32,64 @@ examples:
 
 exit status: 0 done; 1 nothing could be indexed, or anything was skipped under --strict; 2 wrong usage
 """
-_WHICH, _MODEL, _RUN = "Which images", "The extractor (default: VGG16 fc2, or what the index was made with)", "The run"
 
 
 @verb("index", "make an index of folders of images, or bring it up to date", _EXAMPLES)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
-@options("--exclude", section=_WHICH, metavar="PATTERN", help="leave out what matches; may be repeated")
-@flag(
-    "--no-default-excludes",
-    "default_excludes",
-    flag_value=False,
-    default=True,
-    section=_WHICH,
-    help="take also what is left out by default: hidden files, recycle bins, snapshots, thumbnails and previews that "
-    "other programs keep, folders with a .nomedia file",
+@section(
+    "Which images",
+    options("--exclude PATTERN", "leave out what matches; may be repeated"),
+    flag(
+        "--no-default-excludes",
+        "take also what is left out by default: hidden files, recycle bins, snapshots, thumbnails and previews that "
+        "other programs keep, folders with a .nomedia file",
+        name="default_excludes",
+        flag_value=False,
+        default=True,
+    ),
+    flag("--follow-links", "take also what links lead to that lead out of the image folder"),
+    option(
+        "--limit N",
+        "look at the first N files only; removes nothing (so it cannot be combined with --rebuild of an index)",
+        COUNT,
+    ),
+    option(
+        "--labels folder|none|FILE",
+        "where labels come from: the name of the folder of an image, or a file: CSV with the columns path and label "
+        "(a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
+    ),
 )
-@flag("--follow-links", section=_WHICH, help="take also what links lead to that lead out of the image folder")
-@option(
-    "--limit",
-    section=_WHICH,
-    metavar="N",
-    type=COUNT,
-    help="look at the first N files only; removes nothing (so it cannot be combined with --rebuild of an index)",
+@section(
+    "The extractor (default: VGG16 fc2, or what the index was made with)",
+    option(
+        "--model NAME|FILE",
+        "vgg16; efficientnet-lite0: small, fast, and installed with the program; any that `searchengine models` "
+        "lists, CLIP, SigLIP and DINOv2 among them; a .keras file of your own; or the folder or address (hf://...) of "
+        "a preset of KerasHub",
+    ),
+    *extractor_options("for vgg16 fc2"),
+    option("--normalize", "features of length 1 (default), or raw activations", choice("l2", "none")),
+    flag(
+        "--scaled-decoding",
+        "decode large JPEGs at a half, a quarter or an eighth, but at least twice the model's input size: much faster "
+        "for photos of many megapixels; features differ slightly, so it is recorded in the index (EfficientNet-Lite "
+        "always does it)",
+    ),
+    metric_option("euclidean, or as the index was made"),
+    option("--batch-size N", "images that the model embeds at a time (default: 32)", COUNT, default=32),
 )
-@option(
-    "--labels",
-    section=_WHICH,
-    metavar="folder|none|FILE",
-    help="where labels come from: the name of the folder of an image, or a file: CSV with the columns path and label "
-    "(a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
+@section(
+    "The run",
+    flag("--rebuild", "embed everything again; the old index answers meanwhile"),
+    flag("--prune", "remove missing images even if they are more than a fifth"),
+    flag(
+        "--prune-all",
+        "also if an image folder is empty or has lost most of its images, as when its disk is not mounted",
+    ),
+    flag("--check-content", "read every file again, to find those that changed while their size and times were kept"),
+    flag("--relocate", "the folders of the index have moved to these places"),
+    flag("--strict", "exit with 1 if any file had to be skipped"),
 )
-@option(
-    "--model",
-    section=_MODEL,
-    metavar="NAME|FILE",
-    help="vgg16; efficientnet-lite0: small, fast, and installed with the program; any that `searchengine models` "
-    "lists, CLIP, SigLIP and DINOv2 among them; a .keras file of your own; or the folder or address (hf://...) of a "
-    "preset of KerasHub",
-)
-@extractor_options(_MODEL, layer="for vgg16 fc2")
-@option(
-    "--normalize",
-    section=_MODEL,
-    type=choice("l2", "none"),
-    help="features of length 1 (default), or raw activations",
-)
-@flag(
-    "--scaled-decoding",
-    section=_MODEL,
-    help="decode large JPEGs at a half, a quarter or an eighth, but at least twice the model's input size: much faster "
-    "for photos of many megapixels; features differ slightly, so it is recorded in the index (EfficientNet-Lite "
-    "always does it)",
-)
-@metric_option("euclidean, or as the index was made", section=_MODEL)
-@option(
-    "--batch-size",
-    section=_MODEL,
-    metavar="N",
-    type=COUNT,
-    default=32,
-    help="images that the model embeds at a time (default: 32)",
-)
-@flag("--rebuild", section=_RUN, help="embed everything again; the old index answers meanwhile")
-@flag("--prune", section=_RUN, help="remove missing images even if they are more than a fifth")
-@flag(
-    "--prune-all",
-    section=_RUN,
-    help="also if an image folder is empty or has lost most of its images, as when its disk is not mounted",
-)
-@flag(
-    "--check-content",
-    section=_RUN,
-    help="read every file again, to find those that changed while their size and times were kept",
-)
-@flag("--relocate", section=_RUN, help="the folders of the index have moved to these places")
-@flag("--strict", section=_RUN, help="exit with 1 if any file had to be skipped")
 @settings_options(*RAY, *MILVUS, *NEW_IN_MILVUS, "index_dir", "precision", "runtime", "ann")
 @json_flag
 def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: bool, **flags: Any) -> int:
@@ -150,10 +133,10 @@ examples:
 
 
 @verb("ann", "build what makes searches of a large index quick", _ANN)
-@flag("--remove", help="delete it: searches are exact again")
+@flag("--remove", "delete it: searches are exact again")
 @settings_options("index_dir")
 @json_flag
-def ann(settings: Settings, remove: bool, as_json: bool) -> int:
+def ann(settings: Settings, remove: bool, as_json: bool) -> None:
     """Build the structure for approximate search of an index, whatever its size, and measure how much it finds.
 
     `searchengine index` does so by itself where an exact search takes longer than 50 ms, unless --ann off is given.
@@ -176,4 +159,3 @@ def ann(settings: Settings, remove: bool, as_json: bool) -> int:
         print_result(f"{folder}: searches are exact")
     else:
         print_result(f"{folder}: quick search finds {sheet.found} of what exact search finds ({sheet.factory})")
-    return 0

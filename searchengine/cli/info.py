@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @verb("info", "describe an index")
 @settings_options("index_dir", *MILVUS)
-@flag("--skipped", "show_skipped", help="list the files that could not be used, and why")
+@flag("--skipped", "list the files that could not be used, and why", name="show_skipped")
 @json_flag
-def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
+def info(settings: Settings, show_skipped: bool, as_json: bool) -> None:
     """Describe an index: images, extractor, size."""
     from searchengine.engine import open_index
     from searchengine.extractors import ExtractorSpec
@@ -39,7 +39,7 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
         if show_skipped:
             facts["skipped_files"] = [{"path": path, "reason": reason} for path, reason in skipped]
         print_json(facts)
-        return 0
+        return
     print_result(f"images     {status.images}")
     print_result(f"skipped    {status.skipped}")
     print_result(f"extractor  {status.extractor}")
@@ -58,7 +58,6 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> int:
         print_result(f"skipped    {path!r}: {reason}")
     if not ExtractorSpec.from_json(index.spec).is_imported and (remark := decoding_remark(index.manifest("decoding"))):
         print_note(remark)
-    return 0
 
 
 @verb("verify", "check an index for damage", "exit status: 0 sound; 1 damaged")
@@ -88,7 +87,7 @@ def verify(settings: Settings, as_json: bool) -> int:
 
 @verb("config", "print every setting")
 @json_flag
-def config(as_json: bool) -> int:
+def config(as_json: bool) -> None:
     """Print every setting with its value and where it comes from: defaults < file < environment < flags.
 
     Each line begins with the environment variable of the setting. The file is searchengine.toml in the working folder,
@@ -106,10 +105,9 @@ def config(as_json: bool) -> int:
                 for name, value in values.items()
             }
         )
-        return 0
+        return
     for name, origin in origins().items():
         print_result(f"{f'{variable(name)}={texts.get(variable(name), str())}':<50} {origin}")
-    return 0
 
 
 _CACHE = """\
@@ -120,16 +118,16 @@ examples:
 
 
 @verb("cache", "list the exported models, or delete those that no index uses", _CACHE)
-@flag("--clear", help="delete the models that no index uses; they are exported again when they are needed")
+@flag("--clear", "delete the models that no index uses; they are exported again when they are needed")
 @json_flag
-def cache(clear: bool, as_json: bool) -> int:
+def cache(clear: bool, as_json: bool) -> None:
     """List the models that were exported for OpenVINO: their size, their last use, and the indexes that use them."""
     from searchengine.extractors import cache as models_cache
 
     entries = models_cache.clear(say=print_note) if clear else models_cache.entries()
     if as_json:
         print_json([{**asdict(entry), "indexes": [str(index) for index in entry.indexes]} for entry in entries])
-        return 0
+        return
     rows = [
         (
             entry.title,
@@ -144,7 +142,6 @@ def cache(clear: bool, as_json: bool) -> int:
         print_result(_columns(("model", "size", "last used", "used by"), rows))
     count = "1 model" if len(entries) == 1 else f"{len(entries)} models"
     print_note(f"{count}, {total}, {'deleted from' if clear else 'in'} {models_cache.models_folder()}")
-    return 0
 
 
 _MODELS = """\
@@ -158,7 +155,7 @@ examples:
 @verb("models", "list the models, or the layers of one", _MODELS)
 @click.argument("model", metavar="[MODEL]", required=False, type=TEXT)
 @json_flag
-def models(model: str | None, as_json: bool) -> int:
+def models(model: str | None, as_json: bool) -> None:
     """List the models that features can be taken from.
 
     Each is listed with its default layer, the numbers in a feature, the input size, parameters, the size of its
@@ -169,7 +166,6 @@ def models(model: str | None, as_json: bool) -> int:
         _list_models(as_json=as_json)
     else:
         _list_layers(model, as_json=as_json)
-    return 0
 
 
 def _list_models(*, as_json: bool) -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searchengine.cli.command import COUNT, choice, flag, option, options
-from searchengine.cli.options import filter_options, metric_option
+from searchengine.cli.command import COUNT, Decorator, choice, flag, option, options, section
+from searchengine.cli.options import metric_option
 from searchengine.errors import ImageError, QueryError
 from searchengine.files import read_regular
 from searchengine.index.filters import FIELDS, Cursor, Filter
 from searchengine.query import DEFAULT_RULE, DISLIKED, LIKED, RULES, Box, Example, Query, Sign
-from searchengine.spelling import parse_id, split_box, with_box
+from searchengine.spelling import parse_id, split_box
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,34 +29,27 @@ if TYPE_CHECKING:
 # -- a query as it is spelt -------------------------------------------------------------------------------------------
 
 
-def query_options(default_k: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """The options of a query, but for those that name what it starts from."""
-    declared = [
-        option("--text", metavar="WORDS", help="what the images are to show, in words"),
-        option("--box", metavar="L,T,W,H", help="the part of the picture that counts, as fractions: 0.1,0.2,0.5,0.5"),
-        options("--like", metavar="IMAGE", help="a liked image, an id or a file; 12@0.1,0.2,0.5,0.5 for a part of it"),
-        options("--dislike", metavar="IMAGE", help="a disliked image, likewise"),
+def query_options(default_k: int) -> Decorator[Any]:
+    """The options of a query, but for its filter and those that name what it starts from."""
+    return section(
+        "Options",
+        option("--text WORDS", "what the images are to show, in words"),
+        option("--box L,T,W,H", "the part of the picture that counts, as fractions: 0.1,0.2,0.5,0.5"),
+        options("--like IMAGE", "a liked image, an id or a file; 12@0.1,0.2,0.5,0.5 for a part of it"),
+        options("--dislike IMAGE", "a disliked image, likewise"),
         option(
             "--rule",
-            type=choice(*RULES),
-            help="Rocchio (1971) moves the query towards the mean of the liked images and away from that of the "
+            "Rocchio (1971) moves the query towards the mean of the liked images and away from that of the "
             "disliked ones; the exemplar SVM (Malisiewicz et al. 2011) separates them by a support vector machine "
             f"(default: {DEFAULT_RULE}, the better one in our measurements: docs/CLASSIFY.md)",
+            choice(*RULES),
         ),
-        option("-k", metavar="K", type=COUNT, default=default_k, help=f"how many (default: {default_k})"),
-        option("--cursor", metavar="CURSOR", help="continue after an answer, by the cursor that --json gave"),
-        flag("--distinct", help="show one image only of those that are near-duplicates"),
-        flag("--copies", help="show files of the same content one by one; else one stands for all"),
+        option("-k K", f"how many (default: {default_k})", COUNT, default=default_k),
+        option("--cursor CURSOR", "continue after an answer, by the cursor that --json gave"),
+        flag("--distinct", "show one image only of those that are near-duplicates"),
+        flag("--copies", "show files of the same content one by one; else one stands for all"),
         metric_option("that of the index"),
-        filter_options,
-    ]
-
-    def decorate(function: Callable[..., int]) -> Callable[..., int]:
-        for each in reversed(declared):
-            function = each(function)
-        return function
-
-    return decorate
+    )
 
 
 def query_from(values: Mapping[str, Any]) -> Query:
@@ -92,23 +85,6 @@ def query_from(values: Mapping[str, Any]) -> Query:
     )
 
 
-def query_to(query: Query) -> list[str]:
-    """The arguments of ``search`` that spell a query; QueryError where an example is neither an id nor a path."""
-    arguments = ["-k", str(query.k)]
-    given = {"metric": query.metric, "rule": query.rule, "text": query.text, "cursor": query.cursor}
-    arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
-    arguments += [f"--{name}" for name in ("distinct", "copies") if getattr(query, name)]
-    for name, texts in query.filter.to_fields().items():
-        arguments += [f"--{name.replace('_', '-')}={text}" for text in texts]
-    for examples, name in ((query.liked, "like"), (query.disliked, "dislike")):
-        arguments += [f"--{name}={with_box(_named(example), example.box)}" for example in examples]
-    start = query.start
-    if start is not None:
-        arguments += [] if start.box is None else [f"--box={start.box}"]
-        arguments += ["--", _named(start)] if start.id is None else [f"--id={start.id}"]
-    return arguments
-
-
 def _source(text: str) -> int | Path:
     image_id = parse_id(text)
     return Path(text) if image_id is None else image_id
@@ -121,16 +97,6 @@ def _vector(source: str) -> NDArray[np.float32]:
     if vectors.shape[0] != 1:
         raise QueryError(f"{source} holds {vectors.shape[0]} vectors, and one can be searched by at a time.")
     return vectors
-
-
-def _named(example: Example) -> str:
-    """An id, or a path; a file whose name is a number is given as ./42."""
-    if example.id is not None:
-        return str(example.id)
-    if not isinstance(example.source, Path):
-        raise QueryError("Only ids and paths can be spelt on the command line.")
-    name = os.fspath(example.source)
-    return f".{os.sep}{name}" if parse_id(name) is not None else name
 
 
 # -- what it names ----------------------------------------------------------------------------------------------------

@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.cli.command import ID, PATH, flag, json_flag, option, verb
-from searchengine.cli.options import ENGINE, MILVUS, open_engine, settings_options
+from searchengine.cli.options import ENGINE, MILVUS, filter_options, open_engine, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.cli.query import naming, query_from, query_options, read_picture, same_file
 from searchengine.errors import ImageError, QueryError
 from searchengine.index.filters import unknown_choices
-from searchengine.query import (
-    DISLIKED,
-    LIKED,
-    Example,
-    Query,
-)
+from searchengine.query import DISLIKED, LIKED, Example, Query
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,24 +73,19 @@ examples:
 
 @verb("search", "find the images that look like a given one", _SEARCH)
 @click.argument("image", metavar="[IMAGE]", required=False, type=PATH)
-@option("--id", "id_", metavar="ID", type=ID, help="the id of an image of the index")
-@option(
-    "--vector",
-    metavar="FILE",
-    help="a feature: a .npy file, or text with the numbers in a line; - reads standard input",
-)
+@option("--id ID", "the id of an image of the index", ID, name="id_")
+@option("--vector FILE", "a feature: a .npy file, or text with the numbers in a line; - reads standard input")
 @query_options(10)
-@flag(
-    "--vote", help="let the labels of the k nearest images vote, the query itself left out: each label with its share"
-)
+@filter_options
+@flag("--vote", "let the labels of the k nearest images vote, the query itself left out: each label with its share")
 @settings_options(*ENGINE, *MILVUS)
 @json_flag
-def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> int:
+def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> None:
     """Find the images of an index that look like a given one, or that show what words say."""
     query = query_from(values)
     if not query.examples and query.text is None:
         raise click.UsageError("Name one query: an IMAGE, or --id, or --vector, or --text.")
-    return _answer(settings, query, values["vector"], vote=vote, as_json=as_json)
+    _answer(settings, query, values["vector"], vote=vote, as_json=as_json)
 
 
 _RECOMMEND = """\
@@ -108,17 +98,18 @@ examples:
 
 
 @verb("recommend", "find images by several liked and disliked ones", _RECOMMEND)
-@option("--query", metavar="IMAGE", help="the image with which the search began")
+@option("--query IMAGE", "the image with which the search began")
 @query_options(20)
+@filter_options
 @settings_options(*ENGINE)
 @json_flag
-def recommend(settings: Settings, as_json: bool, **values: Any) -> int:
+def recommend(settings: Settings, as_json: bool, **values: Any) -> None:
     """Find images that are like those you like and unlike those you dislike.
 
     Each is an id of the index or an image file; a file whose name is a number is given as ./42. Those that you name are
     left out of the results.
     """
-    return _answer(settings, query_from(values), as_json=as_json)
+    _answer(settings, query_from(values), as_json=as_json)
 
 
 # -- the answer -------------------------------------------------------------------------------------------------------
@@ -126,7 +117,7 @@ def recommend(settings: Settings, as_json: bool, **values: Any) -> int:
 
 def _answer(
     settings: Settings, query: Query, vector: str | None = None, *, vote: bool = False, as_json: bool = False
-) -> int:
+) -> None:
     from searchengine.index.metrics import alike, metric_title
 
     with closing(open_engine(settings)) as engine:
@@ -143,7 +134,7 @@ def _answer(
         print_note(note)
     if as_json:
         print_json(_to_json(query, results, labels, votes if vote else None, vector))
-        return 0
+        return
     print_result("rank  distance  score  id  path")
     for hit in results:
         notes = f"  [{shown(', '.join(labels[hit.id]))}]" if labels.get(hit.id) else ""
@@ -154,7 +145,6 @@ def _answer(
         print_result(f"{share.share:6.1%}  {shown(share.label)}")
     if vote and not votes:
         print_note("None of them has a label, so there is nothing to vote for.")
-    return 0
 
 
 def _search(engine: SearchEngine, query: Query, ready: Query) -> Results:

@@ -92,8 +92,8 @@ def check_free(host: str, port: int) -> None:
 
 @verb("prepare", "make the model of an index ready, so that serving starts at once")
 @settings_options("index_dir", "precision", "runtime", several=True)
-@option("--weights", metavar="FILE", type=PATH, help="the weights file, if it has moved")
-def prepare(settings: Settings, weights: Path | None) -> int:
+@option("--weights FILE", "the weights file, if it has moved", PATH)
+def prepare(settings: Settings, weights: Path | None) -> None:
     """Make the exported model of an index on this machine, if it is not in the cache yet."""
     from searchengine.extractors import ExtractorSpec, cache
     from searchengine.extractors import prepare as prepare_model
@@ -111,16 +111,13 @@ def prepare(settings: Settings, weights: Path | None) -> int:
         )
         cache.note_use(spec, folder)
         print_result(f"{spec.title}: ready in {place}")
-    return 0
 
 
 @verb("demo", "try it: index sample photos, or your own, and serve the page")
 @click.argument("images", metavar="[IMAGES]", required=False, type=PATH)
-@option(
-    "--dir", "folder", metavar="DIR", type=PATH, default=".demo", help="where to keep photos and index (default: .demo)"
-)
+@option("--dir DIR", "where to keep photos and index (default: .demo)", PATH, name="folder", default=".demo")
 @option("--host", default="127.0.0.1", hidden=True)
-@option("--port", metavar="PORT", type=COUNT, default=8000, help="port of the page (default: 8000)")
+@option("--port PORT", "port of the page (default: 8000)", COUNT, default=8000)
 def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
     """Index sample photos, or your own, with a model that comes with the program, and serve the page.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, verb
+from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import extractor_options, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 
@@ -31,118 +31,68 @@ then:
 
 docs/TRAINING.md says what each flag does, and what it is worth.
 """
-_BACKBONE, _RECIPE = "The backbone", "How it is learnt"
 
 
 @verb("train", "learn a metric from labelled images: a model of your own", _EXAMPLES)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
 @option(
-    "--out",
-    metavar="MODEL.keras",
-    type=PATH,
+    "--out MODEL.keras",
+    "the model to write; a table of its epochs comes beside it, and MODEL.training with the state of the run",
+    PATH,
     required=True,
-    help="the model to write; a table of its epochs comes beside it, and MODEL.training with the state of the run",
 )
-@option("--labels", metavar="folder|FILE", default="folder", help="as for an index: a CSV with path and label, or COCO")
-@options("--exclude", metavar="PATTERN", help="leave out what matches; may be repeated")
-@option(
-    "--backbone",
-    "--model",
-    "model",
-    section=_BACKBONE,
-    metavar="NAME|FILE",
-    default="resnet50",
-    help="resnet50 (default); efficientnet-lite0: small, and installed with the program; any that `searchengine "
-    "models` lists; or a .keras file",
+@option("--labels folder|FILE", "as for an index: a CSV with path and label, or COCO", default="folder")
+@options("--exclude PATTERN", "leave out what matches; may be repeated")
+@section(
+    "The backbone",
+    option(
+        "--backbone --model NAME|FILE",
+        "resnet50 (default); efficientnet-lite0: small, and installed with the program; any that `searchengine "
+        "models` lists; or a .keras file",
+        name="model",
+        default="resnet50",
+    ),
+    *extractor_options("the one before the classification; of a .keras file the one before its last dense layer"),
+    option("--thaw LAYER", "train the backbone too, from this layer on (default: it is frozen)"),
 )
-@extractor_options(
-    _BACKBONE, layer="the one before the classification; of a .keras file the one before its last dense layer"
+@section(
+    "How it is learnt",
+    option("--dim N", "numbers in an embedding (default: 384)", COUNT),
+    option("--margin M", "how much farther a negative should be than a positive (default: 0.2)", click.FLOAT),
+    option(
+        "--triplets",
+        "random ones; or mined in batches of a few classes with a few images each: the nearest negative that is "
+        "farther than the positive, or the hardest of the batch (default: semihard)",
+        choice("random", "semihard", "hard"),
+    ),
+    option("--batch N", "triplets per batch; if they are mined, images per batch (default: 32)", COUNT),
+    option("--images-a-class K", "images of each class in a mined batch (default: 4)", COUNT),
+    option("--learning-rate R", "(default: 0.001)", click.FLOAT),
+    option("--weight-decay W", "pulls weights back to their start at each step (default: 1.0)", click.FLOAT),
+    option(
+        "--blend SHARE",
+        "how far the model goes from the backbone (0) to what was learnt (1): 1 is best for the classes in the "
+        "folder, less for searching other classes too (default: 0.4)",
+        click.FLOAT,
+    ),
+    option("--dropout P", "share of the numbers in a feature that each step leaves out (default: 0.0)", click.FLOAT),
+    option(
+        "--views N",
+        "augmentation: so many variants of each image (crops, flips, colours), embedded once and drawn at random; "
+        "with --thaw, any number above 0 draws a fresh one at each step (default: 0)",
+        click.INT,
+    ),
+    option(
+        "--split",
+        "hold back some images of each class, or all images of some classes (default: image)",
+        choice("image", "class"),
+    ),
+    option("--validation SHARE", "share that is held back (default: 0.2)", click.FLOAT),
+    option("--epochs N", "at most (default: 60)", COUNT),
+    option("--patience N", "stop after so many epochs without a better mAP (default: 10)", COUNT),
+    option("--seed N", "same seed, same run (default: 0)", click.INT),
 )
-@option(
-    "--thaw",
-    section=_BACKBONE,
-    metavar="LAYER",
-    help="train the backbone too, from this layer on (default: it is frozen)",
-)
-@option("--dim", section=_RECIPE, metavar="N", type=COUNT, help="numbers in an embedding (default: 384)")
-@option(
-    "--margin",
-    section=_RECIPE,
-    metavar="M",
-    type=click.FLOAT,
-    help="how much farther a negative should be than a positive (default: 0.2)",
-)
-@option(
-    "--triplets",
-    section=_RECIPE,
-    type=choice("random", "semihard", "hard"),
-    help="random ones; or mined in batches of a few classes with a few images each: the nearest negative that is "
-    "farther than the positive, or the hardest of the batch (default: semihard)",
-)
-@option(
-    "--batch",
-    section=_RECIPE,
-    metavar="N",
-    type=COUNT,
-    help="triplets per batch; if they are mined, images per batch (default: 32)",
-)
-@option(
-    "--images-a-class",
-    section=_RECIPE,
-    metavar="K",
-    type=COUNT,
-    help="images of each class in a mined batch (default: 4)",
-)
-@option("--learning-rate", section=_RECIPE, metavar="R", type=click.FLOAT, help="(default: 0.001)")
-@option(
-    "--weight-decay",
-    section=_RECIPE,
-    metavar="W",
-    type=click.FLOAT,
-    help="pulls weights back to their start at each step (default: 1.0)",
-)
-@option(
-    "--blend",
-    section=_RECIPE,
-    metavar="SHARE",
-    type=click.FLOAT,
-    help="how far the model goes from the backbone (0) to what was learnt (1): 1 is best for the classes in the "
-    "folder, less for searching other classes too (default: 0.4)",
-)
-@option(
-    "--dropout",
-    section=_RECIPE,
-    metavar="P",
-    type=click.FLOAT,
-    help="share of the numbers in a feature that each step leaves out (default: 0.0)",
-)
-@option(
-    "--views",
-    section=_RECIPE,
-    metavar="N",
-    type=click.INT,
-    help="augmentation: so many variants of each image (crops, flips, colours), embedded once and drawn at random; "
-    "with --thaw, any number above 0 draws a fresh one at each step (default: 0)",
-)
-@option(
-    "--split",
-    section=_RECIPE,
-    type=choice("image", "class"),
-    help="hold back some images of each class, or all images of some classes (default: image)",
-)
-@option(
-    "--validation", section=_RECIPE, metavar="SHARE", type=click.FLOAT, help="share that is held back (default: 0.2)"
-)
-@option("--epochs", section=_RECIPE, metavar="N", type=COUNT, help="at most (default: 60)")
-@option(
-    "--patience",
-    section=_RECIPE,
-    metavar="N",
-    type=COUNT,
-    help="stop after so many epochs without a better mAP (default: 10)",
-)
-@option("--seed", section=_RECIPE, metavar="N", type=click.INT, help="same seed, same run (default: 0)")
-@flag("--restart", help="begin again where a run with this --out was begun")
+@flag("--restart", "begin again where a run with this --out was begun")
 @settings_options("precision", "runtime")
 @json_flag
 def train(
@@ -160,7 +110,7 @@ def train(
     restart: bool,
     as_json: bool,
     **recipe: Any,
-) -> int:
+) -> None:
     """Learn a metric from labelled images.
 
     The model is a backbone whose last layer is replaced by a dense layer and L2 normalisation, so that images of one
@@ -209,7 +159,6 @@ def train(
         following = ["searchengine", "index", *map(str, images), "--model", str(out)]
         following += ["--labels", labels] if labels != "folder" else []
         print_note(f"next:\n  {shlex.join([*following, '--index-dir', f'{out.stem}-index'])}")
-    return 0
 
 
 def _report(trained: Trained) -> list[str]:

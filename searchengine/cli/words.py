@@ -24,10 +24,10 @@ examples:
 
 
 @verb("words", "make an index ready to be searched by words", _WORDS)
-@flag("--install", help="install the packages that words need, if any is missing (90 MB)")
+@flag("--install", "install the packages that words need, if any is missing (90 MB)")
 @settings_options(*INDEX)
 @json_flag
-def words(settings: Settings, install: bool, as_json: bool) -> int:
+def words(settings: Settings, install: bool, as_json: bool) -> None:
     """Make an index ready to be searched by words, or say what is missing.
 
     An index made with CLIP or SigLIP has words of its own. Others need the classes of ImageNet as the network of the
@@ -54,7 +54,6 @@ def words(settings: Settings, install: bool, as_json: bool) -> int:
         print_json({"images": images, "ready": True})
     else:
         print_result(f'{settings.index_dir[0]}: {images} images can be searched: searchengine search --text "a dog"')
-    return 0
 
 
 _TAGS = """\
@@ -68,7 +67,7 @@ examples:
 @click.argument("ids", metavar="[ID...]", nargs=-1, type=ID)
 @settings_options(*INDEX)
 @json_flag
-def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> int:
+def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> None:
     """Say which classes of ImageNet the network of an index sees in its images, with the probability of each.
 
     Without an ID, of all images. What the network sees need not be there: of a hundred tags some five are wrong where
@@ -81,10 +80,9 @@ def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> int:
         found = tags_of(Words.of(index), index, ids or None)
     if as_json:
         print_json([{"id": record.id, "path": record.path, "tags": list(map(asdict, seen))} for record, seen in found])
-        return 0
+        return
     for record, seen in found:
         names = ", ".join(f"{tag.name} ({tag.probability:.0%})" for tag in seen)
         print_result(f"{record.id}  {shown(record.path)}  {names}")
     if not found:
         print_note("The network is sure of nothing in these images.")
-    return 0
