@@ -13,6 +13,7 @@ from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, optio
 from searchengine.cli.options import INDEX, metric_option, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.errors import with_index_dir
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -47,7 +48,6 @@ def neighbours(
     there now. Sheets of images that are no longer in the index are deleted.
     """
     from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
-    from searchengine.progress import Bar
 
     with closing(open_index(settings)) as index, Bar() as bar:
         wanted = NeighboursOptions(k, metric, table_format, pictures)
@@ -90,7 +90,6 @@ def map_(
     """
     from searchengine.analyse.mapping import MapOptions, make_map
     from searchengine.analyse.mapping.picture import write_png
-    from searchengine.progress import Bar
 
     with closing(open_index(settings)) as index, Bar() as bar:
         summary = make_map(index, MapOptions(perplexity, iterations, seed, rebuild), bar)
@@ -136,7 +135,6 @@ def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out:
     whatever --metric the index has.
     """
     from searchengine.analyse.mapping import GroupOptions, make_groups
-    from searchengine.progress import Bar
 
     sheets = None if out is None else out.expanduser()
     with closing(open_index(settings)) as index, Bar() as bar:

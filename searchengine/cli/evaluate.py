@@ -15,8 +15,10 @@ from searchengine.address import Address, name_of
 from searchengine.cli.command import COUNT, PATH, choice, json_flag, option, options, verb
 from searchengine.cli.options import ENGINE, MILVUS, open_engine, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.errors import IndexingError, QueryError
 from searchengine.files import file_size
-from searchengine.index.metrics import METRICS
+from searchengine.index.metrics import METRICS, rank_alike
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.analyse.evaluation import Evaluation, EvaluationOptions
@@ -69,7 +71,6 @@ def evaluate(
     from searchengine.analyse.evaluation import EvaluationOptions, compare, find_queries, to_json
     from searchengine.analyse.evaluation.metrics import RECALL_AT
     from searchengine.analyse.evaluation.report import as_text, check_report, write_report
-    from searchengine.errors import QueryError
 
     if seed < 0:
         raise QueryError(f"--seed must be a whole number of at least 0, not {seed}.")
@@ -104,7 +105,6 @@ def _evaluate(
 ) -> list[Evaluation]:
     """One index, by each metric that is asked for."""
     from searchengine.analyse.evaluation import evaluation_source, leave_one_out, query_folder, read_queries
-    from searchengine.progress import Bar
 
     name = wanted.name or name_of(engine.index.address)
     metrics = metrics or (engine.index.metric,)
@@ -130,7 +130,6 @@ def _evaluate(
 def _keep(engine: SearchEngine, evaluation: Evaluation, source: Source) -> None:
     """Keep it with the index, for the page, unless the index cannot be written to."""
     from searchengine.analyse.evaluation import keep_evaluation
-    from searchengine.errors import IndexingError
 
     try:
         keep_evaluation(engine.index, evaluation, source)
@@ -141,8 +140,6 @@ def _keep(engine: SearchEngine, evaluation: Evaluation, source: Source) -> None:
 
 
 def _note_alike(engine: SearchEngine, metrics: tuple[str, ...], name: str) -> None:
-    from searchengine.index.metrics import rank_alike
-
     normalized = engine.index.normalized
     for first, second in combinations(metrics, 2):
         if rank_alike(first, second, normalized=normalized):

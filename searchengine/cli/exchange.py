@@ -15,6 +15,7 @@ from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, optio
 from searchengine.cli.options import INDEX, MILVUS, metric_option, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -73,7 +74,6 @@ def import_(
     filename, ...); name them if they are called otherwise. If any row is wrong, nothing is imported.
     """
     from searchengine.exchange import Columns, ImportOptions, import_features
-    from searchengine.progress import Bar
 
     folder = folder_of(settings.index_dir[0], "import")
     columns = Columns(features, ids, labels, paths)
@@ -101,7 +101,6 @@ def import_(
 def export(settings: Settings, out: Path, as_json: bool) -> None:
     """Write features, ids, paths and labels to one file, every number as the index has it."""
     from searchengine.exchange import export_index
-    from searchengine.progress import Bar
 
     with closing(open_index(settings)) as index, Bar() as bar:
         exported = export_index(index, out.expanduser(), bar)
@@ -183,7 +182,6 @@ def download(
         download_dataset,
         download_open_images,
     )
-    from searchengine.progress import Bar
 
     by_class = name == _BY_CLASS
     if by_class and not classes:

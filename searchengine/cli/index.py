@@ -13,6 +13,7 @@ from searchengine.address import folder_of
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import MILVUS, NEW_IN_MILVUS, RAY, extractor_options, metric_option, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.indexing import Summary
@@ -99,7 +100,6 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
     files that are gone are removed. A run that was stopped resumes with the same command.
     """
     from searchengine.indexing import update_index
-    from searchengine.progress import Bar
 
     address = settings.index_dir[0]
     flags |= {name: getattr(settings, name) for name in ("precision", "runtime", "ann", *RAY)}
@@ -144,7 +144,6 @@ def ann(settings: Settings, remove: bool, as_json: bool) -> None:
     from searchengine.derived import timestamp
     from searchengine.index import building, lock
     from searchengine.index.local import LocalIndex
-    from searchengine.progress import Bar
 
     folder = folder_of(settings.index_dir[0], "ann")
     with closing(LocalIndex.open(folder, exact=True)) as index, lock.writing(folder, timestamp()), Bar() as bar:

@@ -15,6 +15,7 @@ from searchengine.cli.command import TEXT, flag, json_flag, verb
 from searchengine.cli.options import MILVUS, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.files import file_size
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -66,7 +67,6 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> None:
 def verify(settings: Settings, as_json: bool) -> int:
     """Check every page of the catalog and every row of the features, and say how to repair it."""
     from searchengine.indexing import verify as verifying
-    from searchengine.progress import Bar
 
     folder = folder_of(settings.index_dir[0], "verify")
     with Bar() as bar:

@@ -34,8 +34,8 @@ _COMPLETE = "_SEARCHENGINE_COMPLETE"
 VERBS = {
     "index": ("index", "index"),
     "search": ("search", "search"),
-    "words": ("words", "words"),
-    "tags": ("words", "tags"),
+    "words": ("search", "words"),
+    "tags": ("search", "tags"),
     "neighbours": ("analyse", "neighbours"),
     "evaluate": ("evaluate", "evaluate"),
     "classify": ("classify", "classify"),

@@ -1,9 +1,9 @@
-"""``searchengine search`` and ``recommend``: a query, and its answer."""
+"""``searchengine search``, ``recommend``, ``words`` and ``tags``: a query and its answer, and what words need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchengine.cli.command import ID, PATH, flag, json_flag, option, verb
-from searchengine.cli.options import ENGINE, MILVUS, filter_options, open_engine, settings_options
+from searchengine.cli.options import ENGINE, INDEX, MILVUS, filter_options, open_engine, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.cli.query import naming, query_from, query_options, read_picture, same_file
-from searchengine.errors import ImageError, QueryError
+from searchengine.errors import ImageError, QueryError, SearchEngineError
 from searchengine.index.filters import unknown_choices
+from searchengine.index.metrics import alike, metric_title
 from searchengine.query import DISLIKED, LIKED, Example, Query
 
 if TYPE_CHECKING:
@@ -118,8 +119,6 @@ def recommend(settings: Settings, as_json: bool, **values: Any) -> None:
 def _answer(
     settings: Settings, query: Query, vector: str | None = None, *, vote: bool = False, as_json: bool = False
 ) -> None:
-    from searchengine.index.metrics import alike, metric_title
-
     with closing(open_engine(settings)) as engine:
         index = engine.index
         ready = _ready(query, engine)
@@ -218,3 +217,76 @@ def _matches(engine: SearchEngine, start: Example) -> Callable[[Hit], bool]:
     if isinstance(start.source, bytes):
         return same_file(start.source)
     return lambda hit: np.allclose(engine.index.feature(hit.id), start.source, rtol=1e-5, atol=1e-7)  # type: ignore[arg-type]
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+_WORDS = """\
+examples:
+  searchengine words --install
+  searchengine search --text "a dog on a beach"
+"""
+
+
+@verb("words", "make an index ready to be searched by words", _WORDS)
+@flag("--install", "install the packages that words need, if any is missing (90 MB)")
+@settings_options(*INDEX)
+@json_flag
+def words(settings: Settings, install: bool, as_json: bool) -> None:
+    """Make an index ready to be searched by words, or say what is missing.
+
+    An index made with CLIP or SigLIP has words of its own. Others need the classes of ImageNet as the network of the
+    index knows them, and a sentence encoder, which comes in a package. What the network sees in the images is kept for
+    searching and for the filter (`--tag`). No picture is read. An indexing run does the same where it can, so this is
+    for indexes that were made before, and for networks whose weights have to be downloaded for it.
+    """
+    from searchengine.text.packages import install_packages
+    from searchengine.text.seen import keep_seen
+    from searchengine.text.tags import keep_tags
+    from searchengine.text.towers import text_search
+    from searchengine.text.words import Words
+
+    if install:
+        install_packages(print_note)
+    with closing(open_index(settings)) as index:
+        text_search(index, print_note)
+        with suppress(SearchEngineError):  # a folder that is only read, or a model that has none
+            keep_tags(known := Words.of(index), index)
+            keep_seen(known, index)
+        images = len(index)
+    if as_json:
+        print_json({"images": images, "ready": True})
+    else:
+        print_result(f'{settings.index_dir[0]}: {images} images can be searched: searchengine search --text "a dog"')
+
+
+_TAGS = """\
+examples:
+  searchengine tags 7 12
+  searchengine tags --json > tags.json
+"""
+
+
+@verb("tags", "say what the network sees in images of an index", _TAGS)
+@click.argument("ids", metavar="[ID...]", nargs=-1, type=ID)
+@settings_options(*INDEX)
+@json_flag
+def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> None:
+    """Say which classes of ImageNet the network of an index sees in its images, with the probability of each.
+
+    Without an ID, of all images. What the network sees need not be there: of a hundred tags some five are wrong where
+    the picture shows one of its classes, and more where it shows none. Images without a tag are left out.
+    """
+    from searchengine.text.tags import tags_of
+    from searchengine.text.words import Words
+
+    with closing(open_index(settings)) as index:
+        tagged = tags_of(Words.of(index), index, ids or None)
+    if as_json:
+        print_json([{"id": record.id, "path": record.path, "tags": list(map(asdict, seen))} for record, seen in tagged])
+        return
+    for record, seen in tagged:
+        names = ", ".join(f"{tag.name} ({tag.probability:.0%})" for tag in seen)
+        print_result(f"{record.id}  {shown(record.path)}  {names}")
+    if not tagged:
+        print_note("The network is sure of nothing in these images.")

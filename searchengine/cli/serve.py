@@ -19,6 +19,8 @@ from searchengine.cli.index import summarize
 from searchengine.cli.options import MILVUS, settings_options
 from searchengine.cli.output import print_note, print_result
 from searchengine.errors import IndexingError, IndexNotFoundError, SearchEngineError
+from searchengine.files import path_from_text
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.settings import Settings
@@ -97,7 +99,6 @@ def prepare(settings: Settings, weights: Path | None) -> None:
     """Make the exported model of an index on this machine, if it is not in the cache yet."""
     from searchengine.extractors import ExtractorSpec, cache
     from searchengine.extractors import prepare as prepare_model
-    from searchengine.files import path_from_text
     from searchengine.index.storage import storage_of
 
     for address in settings.index_dir:
@@ -124,7 +125,6 @@ def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
     No download is needed. A second start takes seconds.
     """
     from searchengine.indexing import update_index
-    from searchengine.progress import Bar
     from searchengine.samples import write_samples
     from searchengine.settings import load_settings
 

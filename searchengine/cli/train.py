@@ -12,6 +12,7 @@ import click
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
 from searchengine.cli.options import extractor_options, settings_options
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.learn.triplets.recipe import Recipe
@@ -125,7 +126,6 @@ def train(
     from searchengine.learn.triplets.network import layer_before_last_dense
     from searchengine.learn.triplets.recipe import Recipe
     from searchengine.learn.triplets.run import TrainingOptions, check_out, train_metric
-    from searchengine.progress import Bar
 
     if labels == "none":
         raise click.UsageError("--labels none leaves nothing to learn from.")
