@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from array import array
 from collections import Counter
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from searchengine.errors import IndexingError
-from searchengine.exchange.table import ALL_LABELS, ROW_NUMBERS, ColumnRoles, Columns, FeatureTable, Kind, Values
+from searchengine.exchange.table import ROW_NUMBERS, ColumnRoles, Columns, FeatureTable, Kind, Values
 from searchengine.files import csv_writer, unguarded
 from searchengine.progress import QUIET, Progress
 
@@ -149,19 +148,13 @@ def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> No
     All labels and tags are JSON lists. Numbers have as many digits as float32 needs. The metric of the index has no
     place in the file.
     """
-    ids, paths, labels = table.columns()
-    several = any(len(row_labels) > 1 for row_labels in labels)
+    columns = table.columns()
     with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
         write = csv_writer(opened)
-        write(
-            ["id", "path", "label", *([ALL_LABELS] if several else []), *(["tags"] if table.tags else []), "features"]
-        )
+        write([*columns, "features"])
         for part, block in table.blocks():
-            tags = (table.tags or [[]] * len(ids))[part]
-            for id_, path, row_labels, seen, row in zip(ids[part], paths[part], labels[part], tags, block, strict=True):
-                lists = [json.dumps(row_labels, ensure_ascii=False)] if several else []
-                lists += [json.dumps(seen)] if table.tags else []
-                write([id_, path, row_labels[0] if row_labels else "", *lists, f"[{' '.join(map(str, row))}]"])
+            for *values, row in zip(*(column[part] for column in columns.values()), block, strict=True):
+                write([*values, f"[{' '.join(map(str, row))}]"])
             progress.advance(len(block))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from searchengine.errors import IndexingError
 from searchengine.exchange.table import ALL_LABELS, ROLES, ColumnRoles, Columns, FeatureTable
 from searchengine.progress import QUIET, Progress
 
+_EXPORTED = {"id": "ids", "path": "paths", "label": "labels"}  # column -> array
 _WORDS = ("extractor", "metric")  # in an export, one value each for all rows
 
 
@@ -107,18 +107,11 @@ def write_npz(file: Path, table: FeatureTable, progress: Progress = QUIET) -> No
 
     ``all_labels`` (JSON lists) is there if an image has several, and ``tags`` (JSON lists) if the index has any.
     """
-    ids, paths, labels = table.columns()
     arrays = {
-        "ids": np.array(ids, dtype=np.int64),
-        "paths": np.array(paths, dtype=np.str_),
-        "labels": np.array([row_labels[0] if row_labels else "" for row_labels in labels], dtype=np.str_),
-        "extractor": np.array(table.extractor, dtype=np.str_),
-        "metric": np.array(table.metric or "", dtype=np.str_),
+        _EXPORTED.get(name, name): np.array(values, dtype=np.int64 if name == "id" else np.str_)
+        for name, values in table.columns().items()
     }
-    if any(len(row_labels) > 1 for row_labels in labels):
-        arrays[ALL_LABELS] = np.array([json.dumps(names, ensure_ascii=False) for names in labels], dtype=np.str_)
-    if table.tags:
-        arrays["tags"] = np.array([json.dumps(names) for names in table.tags], dtype=np.str_)
+    arrays |= {"extractor": np.array(table.extractor), "metric": np.array(table.metric or "")}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         with archive.open("features.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(table), table.dimension)}

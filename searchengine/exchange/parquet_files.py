@@ -108,16 +108,17 @@ def write_parquet(file: Path, table: FeatureTable, progress: Progress = QUIET) -
         ],
         metadata={"searchengine.extractor": table.extractor, "searchengine.metric": table.metric or ""},
     )
-    ids, paths, labels = table.columns()
+    columns = table.columns()
+    labels = table.labels or [()] * len(table)
     with arrow.parquet.ParquetWriter(file, schema) as writer:
         for part, block in table.blocks():
             numbers = arrow.array(np.ascontiguousarray(block).reshape(-1), arrow.float32())  # (b, d) -> (b * d,)
-            columns = [
-                arrow.array(ids[part]),
-                arrow.array([path or None for path in paths[part]], text),
+            arrays = [
+                arrow.array(columns["id"][part]),
+                arrow.array([path or None for path in columns["path"][part]], text),
                 arrow.array(map(list, labels[part]), arrow.list_(text)),
                 *([arrow.array(table.tags[part], arrow.list_(text))] if table.tags else []),
                 arrow.FixedSizeListArray.from_arrays(numbers, dimension),
             ]
-            writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
+            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
             progress.advance(len(block))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,23 @@ class FeatureTable:
                 block = self.features[part if self.rows is None else self.rows[part]]
                 yield part, np.asarray(block).astype(np.float32, copy=False)
 
-    def columns(self) -> tuple[list[int], list[str], Sequence[tuple[str, ...]]]:
-        """The id, the path ("" for none) and the labels of each row, as an index has them."""
+    def columns(self) -> dict[str, list[Any]]:
+        """What is exported beside the features: id, path, label (both may be "") and, where there are any, more.
+
+        ``all_labels``, if a row has several, and ``tags`` are JSON lists.
+        """
         count = len(self)
-        ids = range(count) if self.ids is None else self.ids.tolist()
-        return list(ids), [path or "" for path in self.paths or [""] * count], self.labels or [()] * count
+        labels = self.labels or [()] * count
+        columns: dict[str, list[Any]] = {
+            "id": list(range(count)) if self.ids is None else self.ids.tolist(),
+            "path": [path or "" for path in self.paths or [""] * count],
+            "label": [names[0] if names else "" for names in labels],
+        }
+        if any(len(names) > 1 for names in labels):
+            columns[ALL_LABELS] = [json.dumps(names, ensure_ascii=False) for names in labels]
+        if self.tags:
+            columns["tags"] = [json.dumps(names) for names in self.tags]
+        return columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int
             "Index images with another label too."
         )
     _check_scikit_learn()
-    number = {name: i for i, name in enumerate(classes)}
+    number = {label: i for i, label in enumerate(classes)}
     truth = np.array([number[label] for label in data.labels], dtype=np.int64)  # (n,)
     features = data.features.astype(np.float64 if data.features.size <= _MAX_DOUBLE else np.float32)
     sample = _sample(len(truth), data.features.shape[1], seed)
@@ -86,9 +86,9 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int
         tested = folds != NEVER_HELD_OUT
         if tested.any():
             c, probabilities = _cross_validate(cross, len(classes), notes)
-            logistic = held_out(truth[sample][tested], probabilities[tested], classes)
-            shares = held_out_shares(data, truth, sample, folds, len(classes), neighbours)
-            vote = held_out(truth[sample][tested], shares[tested], classes)
+            logistic = held_out(cross.truth[tested], probabilities[tested], classes)
+            shares = held_out_shares(data.take(sample), folds, classes, neighbours)
+            vote = held_out(cross.truth[tested], shares[tested], classes)
         else:
             notes.append(f"No label has two different images, so nothing was held out, and C is {c:g}.")
         scaler, model = _pipeline(c).fit(features, truth)

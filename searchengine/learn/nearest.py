@@ -56,38 +56,27 @@ def predict_by_vote(
     return [Prediction(result.label, result.share) for result in vote([(data.labels[i],) for i in positions.tolist()])]
 
 
-def held_out_shares(
-    data: TrainingSet,
-    truth: NDArray[np.int64],
-    sample: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    classes: int,
-    k: int,
-) -> NDArray[np.float64]:
+def held_out_shares(data: TrainingSet, folds: NDArray[np.int64], classes: Sequence[str], k: int) -> NDArray[np.float64]:
     """Shares of the vote for the images of each fold, by those of the others.
 
     Args:
-        data: all labelled images.
-        truth: (n,) int64, their class numbers.
-        sample: (u,) int64, the images that may vote: among the rest there may be copies of a held-out one.
-        folds: (u,) int64, their folds; negative for an image that is never held out.
-        classes: how many.
+        data: the n images that may vote.
+        folds: (n,) int64, their folds; negative for an image that is never held out.
+        classes: every label of the images.
         k: how many vote.
 
     Returns:
-        (u, classes) float64, zero where not held out. Equal shares are decided as by ``vote``, for the nearer
+        (n, classes) float64, zero where not held out. Equal shares are decided as by ``vote``, for the nearer
         neighbour: the share of the winner is raised by next to nothing.
     """
-    shares = np.zeros((len(sample), classes))
+    numbers = {label: number for number, label in enumerate(classes)}
+    shares = np.zeros((len(folds), len(classes)))
     for fold in range(int(folds.max()) + 1):
         tested = np.flatnonzero(folds == fold)
-        squared_norms = np.full(len(truth), np.inf)  # no vote
-        squared_norms[sample[folds != fold]] = data.squared_norms[sample[folds != fold]]
+        squared_norms = np.where(folds == fold, np.inf, data.squared_norms)  # infinite: no vote
         searcher = Searcher(data.metric, data.features, squared_norms, data.ids)
-        for row, nearest in zip(tested.tolist(), searcher.nearest(data.features[sample[tested]], k), strict=True):
-            votes = vote([(str(truth[i]),) for i in nearest.positions.tolist()])
-            for result in votes:
-                shares[row, int(result.label)] = result.share
-            if votes:
-                shares[row, int(votes[0].label)] += 1e-12
+        for row, nearest in zip(tested.tolist(), searcher.nearest(data.features[tested], k), strict=True):
+            votes = vote([(data.labels[i],) for i in nearest.positions.tolist()])
+            for place, result in enumerate(votes):
+                shares[row, numbers[result.label]] = result.share + (0.0 if place else 1e-12)
     return shares

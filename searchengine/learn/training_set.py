@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,17 @@ class TrainingSet:
     version: str  # of all the rest
     unlabelled: int
     several: int  # images with more than one label
+
+    def take(self, rows: NDArray[np.int64]) -> TrainingSet:
+        """Some of the images."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=tuple(self.labels[row] for row in rows.tolist()),
+            groups=self.groups[rows],
+            features=self.features[rows],
+            squared_norms=self.squared_norms[rows],
+        )
 
 
 def training_set(index: Index) -> TrainingSet:

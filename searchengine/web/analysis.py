@@ -11,8 +11,7 @@ from flask import Response, jsonify, request
 from markupsafe import Markup
 
 from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
-from searchengine.analyse.evaluation.charts import curves
-from searchengine.analyse.evaluation.report import shown
+from searchengine.analyse.evaluation.report import curves, shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError, with_index_dir
 from searchengine.index.filters import MAX_IDS
