@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import statistics
-from searchengine.analyse.evaluation.metrics import MAIN
+from searchengine.analyse.evaluation.metrics import MAIN, members
 from searchengine.analyse.evaluation.results import ClassDifference, Comparison, Difference, Evaluation
-from searchengine.analyse.evaluation.summary import members
 from searchengine.errors import QueryError
 
 _ALPHA = 0.05

@@ -108,13 +108,9 @@ class Relevance:
 
     def __init__(self, labels: Sequence[Sequence[str]]) -> None:
         """``labels``: of each image of the collection, in its order; an empty label is none."""
-        members: dict[str, list[int]] = {}
-        for position, of_image in enumerate(labels):
-            for label in distinct(of_image):
-                members.setdefault(label, []).append(position)
         self.images = len(labels)
-        self.labelled = sum(1 for of_image in labels if distinct(of_image))
-        self._members = {label: np.array(members[label], dtype=np.int64) for label in sorted(members)}
+        self.labelled = sum(bool(distinct(image_labels)) for image_labels in labels)
+        self._members = members(labels)
 
     @property
     def labels(self) -> list[str]:
@@ -134,6 +130,15 @@ class Relevance:
                 shared[positions] += 1
         shared[left_out] = 0
         return shared
+
+
+def members(labels: Sequence[Iterable[str]]) -> dict[str, NDArray[np.int64]]:
+    """The labels of each image -> each label, sorted, with the (m,) int64 positions of the images that carry it."""
+    positions: dict[str, list[int]] = {}
+    for position, image_labels in enumerate(labels):
+        for label in distinct(image_labels):
+            positions.setdefault(label, []).append(position)
+    return {label: np.array(positions[label], dtype=np.int64) for label in sorted(positions)}
 
 
 def distinct(labels: Iterable[str]) -> tuple[str, ...]:

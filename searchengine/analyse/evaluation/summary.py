@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import statistics
-from searchengine.analyse.evaluation.metrics import MAIN, Relevance, distinct
+from searchengine.analyse.evaluation.metrics import MAIN, Relevance, distinct, members
 from searchengine.analyse.evaluation.ranking import QueryScores
 from searchengine.analyse.evaluation.results import ClassResult, Confusion, Example, Figure, HardClass, Picture, Place
 
@@ -77,15 +77,6 @@ def figures(
         for i, name in enumerate(measured.names)
     )
     return overall, means[:, measured.names.index(MAIN)]
-
-
-def members(labels: Sequence[Sequence[str]]) -> dict[str, NDArray[np.int64]]:
-    """label -> the numbers of the queries that carry it, by label."""
-    numbers: dict[str, list[int]] = {}
-    for number, of_query in enumerate(labels):
-        for label in of_query:
-            numbers.setdefault(label, []).append(number)
-    return {label: np.array(numbers[label], dtype=np.int64) for label in sorted(numbers)}
 
 
 def count_mistakes(subject: Subject) -> Mistakes:

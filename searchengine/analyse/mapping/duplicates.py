@@ -60,7 +60,7 @@ def duplicates_of(
     with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(1):
         for first, second in _candidates(reduced, limit, slack, progress):
             groups = _connect(rows, groups, first, second, limit)
-    return Duplicates(_numbered(groups), float(limit))
+    return Duplicates(largest_first(groups, smallest=2), float(limit))
 
 
 def _candidates(reduced: NDArray[np.float32], limit: float, slack: float, progress: Progress) -> Iterator[Pairs]:
@@ -163,11 +163,11 @@ def _connect(
         first, second = first[step:], second[step:]
 
 
-def _numbered(groups: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Groups of two and more, the largest first, equal ones by their first member; all others -1."""
+def largest_first(groups: NDArray[np.integer], smallest: int = 1) -> NDArray[np.int32]:
+    """(n,) groups, numbered anyhow -> from 0 by size, equal ones by their first member; -1 for smaller ones."""
     _, first, group, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    several = np.flatnonzero(sizes > 1)
-    order = several[np.lexsort((first[several], -sizes[several]))]
+    kept = np.flatnonzero(sizes >= smallest)
+    order = kept[np.lexsort((first[kept], -sizes[kept]))]
     rank = np.full(len(sizes), -1, dtype=np.int32)
     rank[order] = np.arange(len(order))
     return np.asarray(rank[group], dtype=np.int32)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of
+from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of, largest_first
 from searchengine.analyse.mapping.rows import (
     Rows,
     check_seed,
@@ -230,12 +230,8 @@ def clusters_of(
     progress.start(1, what="Clusters", unit="steps")
     numbers, centres = _k_means(reduced, k, seed)
     distances = np.linalg.norm(reduced - centres[numbers], axis=1).astype(np.float32)
-    sizes = np.bincount(numbers, minlength=k)
-    order = np.lexsort((_first_members(numbers, k), -sizes))  # the largest first, equal ones in the order of their ids
-    rank = np.empty(k, dtype=np.int32)
-    rank[order] = np.arange(k)
     progress.advance()
-    return Clusters(rank[numbers], distances, _silhouette(reduced[sample], numbers[sample]))
+    return Clusters(largest_first(numbers), distances, _silhouette(reduced[sample], numbers[sample]))
 
 
 def _best_k(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
@@ -282,9 +278,3 @@ def _sample(count: int, seed: int) -> NDArray[np.int64]:
     if count <= _SAMPLE:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, _SAMPLE, replace=False))
-
-
-def _first_members(numbers: NDArray[np.int32], k: int) -> NDArray[np.int64]:
-    first = np.full(k, len(numbers), dtype=np.int64)
-    np.minimum.at(first, numbers, np.arange(len(numbers)))
-    return first
