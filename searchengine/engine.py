@@ -247,6 +247,7 @@ class SearchEngine:
         files = [read_image(source) if isinstance(source, os.PathLike) else source for source in sources]
         contents = frozenset(content_hash(file).hex() for file in files if isinstance(file, bytes))
         liked, disliked = (self._features_of(examples, feature_of) for examples in (query.liked, query.disliked))
+        # Random images stand for what was not asked for.
         vector = direction(
             query.rule_used, liked, disliked, start, lambda: self.index.draw(RANDOM_NEGATIVES, newest, ids)
         )

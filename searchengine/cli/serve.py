@@ -162,13 +162,10 @@ def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
 def _is_outdated(index_dir: Path) -> bool:
     """Whether the index was made by another model than that of the demo."""
     from searchengine.extractors import make_spec
-    from searchengine.index.catalog import Catalog
+    from searchengine.index.storage import storage_of
 
     try:
-        catalog = Catalog.open(index_dir)
+        with closing(storage_of(index_dir).read()) as index:
+            return index.fingerprint != make_spec(_DEMO_MODEL).fingerprint
     except SearchEngineError:
         return False
-    try:
-        return catalog.get("fingerprint") != make_spec(_DEMO_MODEL).fingerprint
-    finally:
-        catalog.close()

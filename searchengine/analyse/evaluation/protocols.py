@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from searchengine.address import name_of
 from searchengine.analyse.evaluation import metrics, statistics, summary
 from searchengine.analyse.evaluation.metrics import Relevance, distinct
-from searchengine.analyse.evaluation.ranking import Collection, Positions, Queries, measure, with_something_relevant
+from searchengine.analyse.evaluation.ranking import Collection, Queries, measure
 from searchengine.analyse.evaluation.results import (
     LEAVE_ONE_OUT,
     QUERY_FOLDER,
@@ -149,8 +149,8 @@ def leave_one_out(index: Index, options: EvaluationOptions | None = None, progre
     options = options or EvaluationOptions()
     images = _read(index)
     labels, relevance = images.labels, images.relevance
-    itself: list[Positions] = [np.array([i], dtype=np.int64) for i in range(len(labels))]
-    chosen = np.flatnonzero(with_something_relevant(relevance, labels, itself))
+    queries = Queries.leave_one_out(images.collection, labels)
+    chosen = np.flatnonzero(queries.answerable(relevance))
     if not len(chosen):
         raise QueryError(
             f"No two images of {images.where} share a label, so no query has anything to find. "
@@ -165,11 +165,7 @@ def leave_one_out(index: Index, options: EvaluationOptions | None = None, progre
         )
     task = _Task(
         LEAVE_ONE_OUT,
-        Queries(
-            [labels[i] for i in chosen],
-            [itself[i] for i in chosen],
-            lambda part: images.collection.features(chosen[part]),
-        ),
+        queries.take(chosen),
         [images.picture(i) for i in chosen.tolist()],
         Counts(
             collection=len(labels),
@@ -201,13 +197,14 @@ def query_folder(
     images = _read(index)
     same = images.by_content()
     left_out = [np.array(same.get(digest, ()), dtype=np.int64) for digest in query_set.content]
-    labels = [distinct(of_query) for of_query in query_set.labels]
-    able = with_something_relevant(images.relevance, labels, left_out)
-    if not able.any():
+    labels = [distinct(query_labels) for query_labels in query_set.labels]
+    queries = Queries(labels, left_out, query_set.features.__getitem__)
+    answerable = queries.answerable(images.relevance)
+    if not answerable.any():
         raise QueryError(_nothing_relevant(query_set, images))
-    chosen = np.flatnonzero(able)
+    chosen = np.flatnonzero(answerable)
     copies = sum(1 for i in chosen if len(left_out[i]))
-    unknown = sorted({label for of_query in labels for label in of_query if not images.relevance.size(label)})
+    unknown = sorted({label for query_labels in labels for label in query_labels if not images.relevance.size(label)})
     notes = []
     if copies:
         notes.append(
@@ -218,18 +215,14 @@ def query_folder(
         notes.append(f"Labels of queries that the index does not have: {first_of(unknown)}.")
     task = _Task(
         QUERY_FOLDER,
-        Queries(
-            [labels[i] for i in chosen],
-            [left_out[i] for i in chosen],
-            lambda part: np.asarray(query_set.features[chosen[part]]),
-        ),
+        queries.take(chosen),
         [Picture(query_set.paths[i], labels[i], query_set.files[i]) for i in chosen],
         Counts(
             collection=len(images.labels),
             labels=len(images.relevance.labels),
             queries=len(chosen),
-            unlabelled=sum(1 for of_query in labels if not of_query),
-            irrelevant=sum(1 for of_query, is_able in zip(labels, able, strict=True) if of_query and not is_able),
+            unlabelled=sum(not query_labels for query_labels in labels),
+            irrelevant=sum(bool(labels[i]) for i in np.flatnonzero(~answerable)),
             alone=tuple(unknown),
             unreadable=query_set.unreadable,
             copies=copies,
@@ -357,7 +350,7 @@ def _nothing_relevant(query_set: QuerySet, images: _Images) -> str:
             f"The query images in {query_set.folder} lie in no subfolder, so they have no label. "
             "Put them in folders named as the labels of the index."
         )
-    counts = Counter(label for of_query in query_set.labels for label in of_query)
+    counts = Counter(label for labels in query_set.labels for label in labels)
     query_labels = [label for label, _ in counts.most_common()]
     shared = [label for label in query_labels if images.relevance.size(label)]
     if shared:

@@ -90,14 +90,14 @@ class Ranker:
 
     def rank(
         self,
-        features: Callable[[slice], NDArray[np.float32]],
+        features: Callable[[NDArray[np.int64]], NDArray[np.float32]],
         left_out: Sequence[Positions],
         take: Callable[[int, Ranking], T],
     ) -> Iterator[T]:
         """Rank the collection for every query and give each ranking to ``take``, by several threads.
 
         Args:
-            features: the (b, d) float32 features of a slice of the queries.
+            features: (b,) numbers of queries -> their (b, d) float32 features.
             left_out: of each query, the positions that have no place in its ranking.
             take: called with the number of the query; rankings are not kept.
 
@@ -111,10 +111,10 @@ class Ranker:
         size = min(_QUERIES, max(1, _BLOCK_BYTES // (4 * max(len(self._collection.rows), 1))))
         with ThreadPoolExecutor(processors(), thread_name_prefix="rank") as pool:
             for start in range(0, len(left_out), size):
-                numbers = range(start, min(start + size, len(left_out)))
-                block = features(slice(numbers.start, numbers.stop))
+                numbers = np.arange(start, min(start + size, len(left_out)))
+                block = features(numbers)
                 # (b, d) -> b of (r,) float32
-                yield from pool.map(ranked, numbers, block, self._measure.rough(block))
+                yield from pool.map(ranked, numbers.tolist(), block, self._measure.rough(block))
 
     def _order(self, query: NDArray[np.float32], rough: NDArray[np.float32], left_out: Positions) -> Ranking:
         exact = query.astype(np.float64)
@@ -184,13 +184,35 @@ def _equal_features(collection: Collection) -> tuple[Positions, Positions]:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The queries of an evaluation. ``features`` gives the (b, d) float32 features of a slice of them; ``left_out`` is,
-    of each, the positions in the collection that have no place in its ranking: in leave-one-out, its own.
+    """The q queries of an evaluation. ``features`` gives the (b, d) float32 features of some of them, by number;
+    ``left_out`` is, of each, the positions in the collection that have no place in its ranking.
     """
 
     labels: Sequence[tuple[str, ...]]
     left_out: Sequence[Positions]
-    features: Callable[[slice], NDArray[np.float32]]
+    features: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+    @classmethod
+    def leave_one_out(cls, collection: Collection, labels: Sequence[tuple[str, ...]]) -> Queries:
+        """Each image of a collection, itself left out."""
+        return cls(labels, [np.array([i], dtype=np.int64) for i in range(len(labels))], collection.features)
+
+    def answerable(self, relevance: Relevance) -> NDArray[np.bool_]:
+        """(q,) bool: whether anything in the collection, but for what is left out, shares a label with the query."""
+        answerable = np.zeros(len(self), dtype=np.bool_)
+        for number, (labels, left_out) in enumerate(zip(self.labels, self.left_out, strict=True)):
+            if labels:
+                certain = any(relevance.size(label) > len(left_out) for label in labels)
+                answerable[number] = certain or relevance.gains(labels, left_out).any()
+        return answerable
+
+    def take(self, numbers: NDArray[np.int64]) -> Queries:
+        """Some of them."""
+        return Queries(
+            [self.labels[i] for i in numbers],
+            [self.left_out[i] for i in numbers],
+            lambda chosen: self.features(numbers[chosen]),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -227,7 +249,7 @@ def measure(
 ) -> QueryScores:
     """Rank the collection for each query and measure the rankings.
 
-    Every query must have something relevant (see ``with_something_relevant``). With the (n,) ``groups`` of the
+    Every query must be ``answerable``. With the (n,) ``groups`` of the
     images, everything is also measured without each group. Raises UnknownNameError for an unknown metric.
     """
     names = metrics.names(recall_at)
@@ -255,23 +277,10 @@ def measure(
         return metrics.precision_by_recall(places)
 
     curve = np.zeros(metrics.LEVELS)
-    for of_query in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
-        curve += of_query
+    for precision in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
+        curve += precision
         advance(1)
     return QueryScores(names, values, ceilings, curve / max(count, 1), first, distances, relevant, replicates)
-
-
-def with_something_relevant(
-    relevance: Relevance, labels: Sequence[Sequence[str]], left_out: Sequence[Positions]
-) -> NDArray[np.bool_]:
-    """(q,) bool: whether anything in the collection, but for what is left out, shares a label with the query."""
-    able = np.zeros(len(labels), dtype=np.bool_)
-    for number, (of_query, away) in enumerate(zip(labels, left_out, strict=True)):
-        if of_query:
-            able[number] = any(relevance.size(label) > len(away) for label in of_query) or bool(
-                relevance.gains(of_query, away).any()
-            )
-    return able
 
 
 def evaluate_features(
@@ -292,16 +301,11 @@ def evaluate_features(
     Returns:
         name -> mean over the queries that have something relevant; NaN where there is none.
     """
-    of_rows = [(label,) if isinstance(label, str) else label for label in labels]
-    relevance, collection = Relevance(of_rows), Collection.of_features(features)
-    alone = [np.array([i], dtype=np.int64) for i in range(len(of_rows))]
-    asking = np.flatnonzero(with_something_relevant(relevance, of_rows, alone))
-    if not len(asking):
+    row_labels = [(label,) if isinstance(label, str) else label for label in labels]
+    relevance, collection = Relevance(row_labels), Collection.of_features(features)
+    queries = Queries.leave_one_out(collection, row_labels)
+    queries = queries.take(np.flatnonzero(queries.answerable(relevance)))
+    if not len(queries):
         return dict.fromkeys(metrics.names(recall_at), float("nan"))
-    queries = Queries(
-        [of_rows[i] for i in asking],
-        [alone[i] for i in asking],
-        lambda part: collection.features(asking[part]),
-    )
     measured = measure(collection, relevance, queries, metric, recall_at=recall_at)
     return dict(zip(measured.names, measured.values.mean(axis=0).tolist(), strict=True))

@@ -294,11 +294,8 @@ def _make_repeatable(file: Path) -> None:
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """One run at a time; the lock is released when the process ends."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(work_folder(out) / "lock"))
-        except BlockingIOError as error:
-            raise LearningError(
-                f"Another run is training {out}. Wait until it ends, or choose another --out."
-            ) from error
-        yield
+    try:
+        with locked(work_folder(out) / "lock"):
+            yield
+    except BlockingIOError as error:
+        raise LearningError(f"Another run is training {out}. Wait until it ends, or choose another --out.") from error
