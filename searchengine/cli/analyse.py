@@ -1,4 +1,4 @@
-"""``searchengine neighbours``, ``map`` and ``cluster``: a collection seen as a whole."""
+"""``searchengine neighbours``, ``map`` and ``cluster``: a whole collection at once."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def map_(
 
     The map is stored in the index folder and shown by the page /map. Where there is a map already, images that are new
     or changed are placed on it, and the others stay where they are; other settings, another extractor or metric, or
-    --rebuild make the whole map again. The same settings give the same map. It rests on Euclidean distances (on the
-    cosine where the index ranks by that).
+    --rebuild make the whole map again. The same settings give the same map. Distances are Euclidean, or cosine where
+    the index ranks by cosine.
     """
     from searchengine.analyse.mapping import MapOptions, make_map
     from searchengine.analyse.mapping.picture import write_png
@@ -98,9 +98,9 @@ def map_(
         print_json({**asdict(summary), "png": None if drawn is None else asdict(drawn)})
         return
     if summary.kept:
-        what = "nothing new, so the map is as it was"
+        what = "nothing new, so the map is unchanged"
     else:
-        what = "made as a whole" if summary.whole else f"{summary.placed} placed on the map there was"
+        what = "newly made" if summary.whole else f"{summary.placed} placed on the existing map"
     print_result(f"{summary.file}: {_counted(summary.images, 'image')}, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
@@ -113,7 +113,7 @@ def map_(
         print_note(summary.remark)
     if summary.of_those_fitted < summary.images / 2:
         print_note(
-            "Most of the images came after the map was made. Make it as a whole: "
+            "Most of the images were added after the map was made. Make it again: "
             f"{with_index_dir('searchengine map --rebuild', settings.index_dir[0])}"
         )
 

@@ -49,8 +49,8 @@ def classify(
 ) -> int:
     """Say which label an image should have, with a probability.
 
-    It is found by logistic regression on the features, and by the vote of the nearest labelled images. What is learnt
-    are the labels of the index (searchengine index --labels).
+    Two methods predict it: logistic regression on the features, and a vote of the nearest labelled images. Both learn
+    from the labels of the index (searchengine index --labels).
 
     The logistic regression is fitted at the first use and kept in the index folder; --fit fits it again, for instance
     when labels or images have changed, and reports how well it does on images that it has not seen.
@@ -81,7 +81,7 @@ def classify(
 
 
 def _kept(index: Index) -> Classifier | None:
-    """The classifier that is kept with the index."""
+    """The classifier stored with the index, or None."""
     from searchengine.learn import load_classifier
 
     classifier = load_classifier(index)
@@ -94,7 +94,7 @@ def _kept(index: Index) -> Classifier | None:
 
 
 def _fitted(index: Index, data: TrainingSet, k: int, *, required: bool, report: bool) -> Classifier | None:
-    """A new classifier, kept with the index; None if it cannot be fitted and is not ``required``."""
+    """A new classifier, stored with the index; None if it cannot be fitted and is not ``required``."""
     from searchengine.learn import fit_classifier, save_classifier
 
     start = time.perf_counter()
@@ -104,7 +104,7 @@ def _fitted(index: Index, data: TrainingSet, k: int, *, required: bool, report: 
     except (LearningError, MissingPackageError) as error:
         if required:
             raise
-        print_note(f"{error} Until then, the vote of the nearest images must do.")
+        print_note(f"{error} Until then, only the nearest images vote.")
         return None
     print_note(f"Fitted in {time.perf_counter() - start:.1f} s.")
     if not report and classifier.report.logistic is not None:
@@ -117,7 +117,7 @@ def _fitted(index: Index, data: TrainingSet, k: int, *, required: bool, report: 
     except IndexingError as error:
         if report:
             raise
-        print_note(f"It is used now, but could not be kept: {error}")
+        print_note(f"It was used, but could not be saved: {error}")
     return classifier
 
 

@@ -62,11 +62,10 @@ def evaluate(
 ) -> None:
     """Measure how good the answers of an index are, by its labels.
 
-    Each labelled image is a query for the others, itself left out (leave-one-out), and an answer is right if it shares
-    a label. Or the queries are images that stand apart: --queries. Means come with 95 % intervals. With several
-    indexes, or several metrics, the differences are tested over the queries that all have, so that "is fc1 better than
-    fc2 on my photos" has an answer. What is measured by the index's own metric, leave-one-out, is kept with the index,
-    and the page /evaluation shows it.
+    Each labelled image is a query for all others (leave-one-out), and an answer is right if it shares a label. With
+    --queries, other images are the queries. Means come with 95 % intervals. With several indexes, or several metrics,
+    the differences are tested over their common queries, so that "is fc1 better than fc2 on my photos" has an answer.
+    The leave-one-out result by the index's own metric is stored with the index and shown on the page /evaluation.
     """
     from searchengine.analyse.evaluation import EvaluationOptions, compare, find_queries, to_json
     from searchengine.analyse.evaluation.metrics import RECALL_AT
@@ -97,7 +96,7 @@ def evaluate(
             print_result(line)
     if report is not None:
         size = write_report(report, evaluations, comparisons)
-        print_note(f"{report}: the report, {file_size(size)}; it stands alone.")
+        print_note(f"{report}: the report, {file_size(size)}, in one file.")
 
 
 def _evaluate(

@@ -99,7 +99,7 @@ def import_(
 @option("--out FILE", "FILE.npz, FILE.parquet or FILE.csv", PATH, required=True)
 @json_flag
 def export(settings: Settings, out: Path, as_json: bool) -> None:
-    """Write features, ids, paths and labels to one file, every number as the index has it."""
+    """Write features, ids, paths and labels to one file; every number is exactly that of the index."""
     from searchengine.exchange import export_index
 
     with closing(open_index(settings)) as index, Bar() as bar:
@@ -203,7 +203,7 @@ def download(
         print_json({"pictures": str(done.pictures), "labels": label_file, "files": done.files})
         return
     if done.files == 0:
-        print_note("Everything is there already.")
+        print_note("Nothing to do: the collection is complete.")
     command = ["searchengine", "index", str(done.pictures), "--index-dir", name]
     command += [] if done.label_file is None else ["--labels", str(done.label_file)]
     print_note("Index it with:")

@@ -51,7 +51,7 @@ exit status: 0 done; 1 nothing could be indexed, or anything was skipped under -
     flag("--follow-links", "take also what links lead to that lead out of the image folder"),
     option(
         "--limit N",
-        "look at the first N files only; removes nothing (so it cannot be combined with --rebuild of an index)",
+        "take the first N files only; removes nothing (so it cannot be combined with --rebuild of an index)",
         COUNT,
     ),
     option(

@@ -33,7 +33,7 @@ _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
 
 
 def _ready(query: Query, engine: SearchEngine) -> Query:
-    """The query with the bytes of the files that it names, and with a vector as the index wants it."""
+    """The query with the bytes of the files that it names, and with a vector scaled as those of the index."""
     examples = []
     for example in query.examples:
         if isinstance(example.source, Path):
@@ -46,7 +46,7 @@ def _ready(query: Query, engine: SearchEngine) -> Query:
 
 
 def _fitted(vector: NDArray[np.float32], index: Index) -> NDArray[np.float32]:
-    """A (1, d) query as the features of an index are: of length 1 where they are; QueryError if it does not fit."""
+    """A (1, d) query, scaled to length 1 if the features of the index are; QueryError if it has another length."""
     import numpy as np
 
     if vector.shape[1] != index.dimension:
@@ -82,7 +82,7 @@ examples:
 @settings_options(*ENGINE, *MILVUS)
 @json_flag
 def search(settings: Settings, vote: bool, as_json: bool, **values: Any) -> None:
-    """Find the images of an index that look like a given one, or that show what words say."""
+    """Find the images of an index that look like a given image, or that match words."""
     query = query_from(values)
     if not query.examples and query.text is None:
         raise click.UsageError("Name one query: an IMAGE, or --id, or --vector, or --text.")
@@ -143,7 +143,7 @@ def _answer(
     for share in votes:
         print_result(f"{share.share:6.1%}  {shown(share.label)}")
     if vote and not votes:
-        print_note("None of them has a label, so there is nothing to vote for.")
+        print_note("None of them has a label, so there is no vote.")
 
 
 def _search(engine: SearchEngine, query: Query, ready: Query) -> Results:
@@ -203,7 +203,9 @@ def _vote(engine: SearchEngine, query: Query, feature: NDArray[np.float32] | Non
             break
         count += missing
     if same and query.start.id is None:
-        print_note(f"Without a vote, because it is the query itself: {', '.join(shown(hit.path) for hit in same)}")
+        print_note(
+            f"Not counted in the vote, because it is the query itself: {', '.join(shown(hit.path) for hit in same)}"
+        )
     voters = [hit.id for hit in hits if hit not in same][: query.k]
     return vote([record.labels for record in engine.index.known(voters)])
 
@@ -235,10 +237,10 @@ examples:
 def words(settings: Settings, install: bool, as_json: bool) -> None:
     """Make an index ready to be searched by words, or say what is missing.
 
-    An index made with CLIP or SigLIP has words of its own. Others need the classes of ImageNet as the network of the
-    index knows them, and a sentence encoder, which comes in a package. What the network sees in the images is kept for
-    searching and for the filter (`--tag`). No picture is read. An indexing run does the same where it can, so this is
-    for indexes that were made before, and for networks whose weights have to be downloaded for it.
+    An index made with CLIP or SigLIP understands words by itself. Others need a network that knows the classes of
+    ImageNet, and a sentence encoder, which comes in a package. What the network sees in the images is stored for
+    searching and for the filter --tag. No picture is read. An indexing run does the same where it can, so this is for
+    older indexes, and for networks whose weights have to be downloaded for it.
     """
     from searchengine.text.packages import install_packages
     from searchengine.text.seen import keep_seen
@@ -274,8 +276,8 @@ examples:
 def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> None:
     """Say which classes of ImageNet the network of an index sees in its images, with the probability of each.
 
-    Without an ID, of all images. What the network sees need not be there: of a hundred tags some five are wrong where
-    the picture shows one of its classes, and more where it shows none. Images without a tag are left out.
+    Without an ID, all images are listed. The network can be wrong: about five of a hundred tags are, where the picture
+    shows one of its classes, and more where it shows none. Images without a tag are left out.
     """
     from searchengine.text.tags import tags_of
     from searchengine.text.words import Words

@@ -75,7 +75,7 @@ def _serve_without_gunicorn(settings: Settings) -> NoReturn:
 
 
 def check_free(host: str, port: int) -> None:
-    """SettingsError unless a server can listen there."""
+    """SettingsError unless a server can listen at this address."""
     from searchengine.settings import SettingsError
 
     try:

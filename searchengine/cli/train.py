@@ -115,12 +115,12 @@ def train(
     """Learn a metric from labelled images.
 
     The model is a backbone whose last layer is replaced by a dense layer and L2 normalisation, so that images of one
-    class come to lie near each other. What is learnt from are triplets: an anchor, a positive of the same class, a
-    negative of another; the loss is max(0, D(a, p) - D(a, n) + margin), D the squared distance.
+    class come to lie near each other. It learns from triplets: an anchor, a positive of the same class, a negative of
+    another; the loss is max(0, D(a, p) - D(a, n) + margin), where D is the squared distance.
 
-    The backbone is frozen unless --thaw says otherwise: each image then goes through it once, and what learns is the
-    new layer, in seconds. A part of the images is held back; after each epoch it tells how good the metric is, and the
-    epoch with the best mAP is the model that is written. A run that was stopped resumes with the same command.
+    The backbone is frozen unless --thaw says otherwise: each image goes through it once, and training the new layer
+    takes seconds. Some of the images are held back to measure the metric after each epoch; the model of the epoch with
+    the best mAP is written. A run that was stopped resumes with the same command.
     """
     from searchengine.extractors import ExtractorOptions, spec_of
     from searchengine.learn.triplets.network import layer_before_last_dense
@@ -168,7 +168,7 @@ def _report(trained: Trained) -> list[str]:
         _row(f"after, epoch {trained.best} of {trained.epochs[-1].number}", trained.after),
     ]
     if trained.best == 0:
-        lines.append("Nothing that was learnt made it better: the model is the start, the backbone and a projection.")
+        lines.append("No epoch improved on the start, so the model is the backbone with a projection.")
     if trained.after.mean_average_precision < trained.before.mean_average_precision:
         lines.append(
             "The backbone alone finds more of the held-back images: index with it, or train with more images a label."
@@ -184,7 +184,7 @@ def _advice(recipe: Recipe, trained: Trained) -> str:
     if recipe.split == "image":
         return (
             "These scores are for the classes in the folder. Other classes may be found a little less well than by the "
-            "backbone alone: --split class measures it, and a smaller --blend keeps more of what the backbone knows."
+            "backbone alone: --split class measures that, and a smaller --blend keeps more of what the backbone knows."
         )
     if trained.after.mean_average_precision > trained.before.mean_average_precision:
         return "These scores are for classes that were not learnt: they are found better than by the backbone alone."

@@ -57,7 +57,7 @@ class Classifier:
         if block.ndim != 2 or block.shape[1] != len(self.mean):
             raise QueryError(f"Features have the shape {block.shape}; this classifier wants (n, {len(self.mean)}).")
         if not np.isfinite(block).all():
-            raise QueryError("A feature holds NaN or infinity, so nothing can be said of it.")
+            raise QueryError("A feature holds NaN or infinity, so it has no label.")
         return softmax(((block - self.mean) / self.scale) @ self.coefficients.T + self.intercepts)  # (n, d) -> (n, c)
 
     def predict(self, feature: ArrayLike) -> list[Prediction]:

@@ -35,8 +35,8 @@ class HeldOut:
     """Scores of predictions, each made by a model that had not seen the image.
 
     ``low`` and ``high`` bound the accuracy's 95 % interval (Wilson 1927). ``calibration_error`` is the expected
-    calibration error (Guo et al. 2017; 15 bins of the winner's probability): how far, on average, predictions
-    that claim 90 % are from being right nine times in ten. ``brier`` is the mean over images of the sum over classes of
+    calibration error (Guo et al. 2017; 15 bins of the winner's probability): how far, on average, the share of
+    right predictions is from their probability. ``brier`` is the mean over images of the sum over classes of
     (probability - truth)^2 (Brier 1950), from 0, perfect, to 2. ``by_class`` and ``confused`` together are the whole
     confusion matrix; the most frequent confusions come first.
     """

@@ -1,4 +1,4 @@
-"""Is one index better than another on these images? A paired test over the queries that both answered, in words."""
+"""Is one index better than another on these images? A paired test over their common queries, and what it means."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class _Pair:
                 f"{first.name} and {second.name} have no query in common, by path, so they cannot be compared query by "
                 "query. Index the same image folder with both extractors."
             )
-        without, without_too = first.per_query.replicates, second.per_query.replicates
-        if without is None or without_too is None:
+        without_before, without_after = first.per_query.replicates, second.per_query.replicates
+        if without_before is None or without_after is None:
             raise QueryError("Only evaluations that were made with comparable=True can be compared.")
         self.rows = np.array(common, dtype=np.int64)  # (c, 2)
         rows_before, rows_after = self.rows[:, 0], self.rows[:, 1]
@@ -66,7 +66,7 @@ class _Pair:
         self.low, self.high = statistics.interval(statistics.resampled_means(self.differences, resamples, random))
         self.p_here = statistics.sign_flip_p(self.differences, random)
         groups = statistics.groups_of([first.per_query.keys[row] for row in rows_before])
-        replicates = np.float64(1.0) * without_too[rows_after] - without[rows_before]  # (c, groups, m)
+        replicates = np.float64(1.0) * without_after[rows_after] - without_before[rows_before]  # (c, groups, m)
         self.error = statistics.spread(replicates, groups)  # (m,)
         self.groups = statistics.usable_groups(replicates, groups)
         means = self.differences.mean(axis=0)
@@ -111,12 +111,12 @@ class _Pair:
         before, after = self.first.name, self.second.name
         if bool((self.a == self.b).all()):
             return f"{before} and {after} are equally good on {on}: every measure of every query is the same."
-        sure = "too few photos for an interval"
+        interval = "too few photos for an interval"
         if main.low is not None and main.high is not None:
-            sure = f"95 % interval {signed(main.low)} to {signed(main.high)}, {p_text(main.p)}"
+            interval = f"95 % interval {signed(main.low)} to {signed(main.high)}, {p_text(main.p)}"
         figures = (
             f"{MAIN} {main.first:.3f} before ({before}), {main.second:.3f} after ({after}), "
-            f"a difference of {signed(main.difference)} ({sure})"
+            f"a difference of {signed(main.difference)} ({interval})"
         )
         better, worse = (after, before) if main.difference > 0 else (before, after)
         if max(main.p, main.p_here) < _ALPHA:
@@ -149,10 +149,10 @@ class _Pair:
     def _notes(self) -> list[str]:
         notes = []
         for evaluation in (self.first, self.second):
-            alone = evaluation.counts.queries - len(self.rows)
-            if alone:
-                queries = "query" if alone == 1 else "queries"
-                notes.append(f"{evaluation.name} has {alone} {queries} that the other lacks; not compared.")
+            unmatched = evaluation.counts.queries - len(self.rows)
+            if unmatched:
+                queries = "query" if unmatched == 1 else "queries"
+                notes.append(f"{evaluation.name} has {unmatched} {queries} that the other lacks; not compared.")
         if self.first.counts.collection != self.second.counts.collection:
             notes.append(
                 f"The collections differ: {self.first.counts.collection} images against "

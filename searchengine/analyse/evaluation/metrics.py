@@ -1,4 +1,4 @@
-"""What is relevant to a query, and what a ranking is worth: each measure from the places of what is relevant.
+"""What is relevant to a query, and how good a ranking is: each measure from the places of the relevant images.
 
 ``places`` are the ranks, from 1 up and ascending, at which the relevant images of one query stand; all of them are in
 the ranking, because the ranking holds the whole collection. ``gains`` says how relevant each of them is.
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 PRECISION_AT: Final = (1, 5, 10)
 RECALL_AT: Final = (10, 100)
 NDCG_AT: Final = 10
-MAIN: Final = "mAP"  # what is asked first: classes are ordered and indexes are compared by it
+MAIN: Final = "mAP"  # classes are ordered and indexes are compared by it
 LEVELS: Final = 21  # of recall, 0, 0.05, ... 1, at which a curve is drawn
 
 Places = NDArray[np.int64]

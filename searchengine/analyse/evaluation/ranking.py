@@ -1,4 +1,4 @@
-"""The whole collection in the order of (distance, id), for many queries, and what each ranking is worth.
+"""The whole collection in the order of (distance, id), for many queries, and the measures of each ranking.
 
 The order comes from the rough float32 values of ``index.distances``, products of blocks, so it never needs more than a
 block of distances. The first ``HEAD`` places are measured again in float64 and sorted by (distance, id), as a search

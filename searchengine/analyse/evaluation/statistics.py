@@ -1,7 +1,7 @@
-"""How sure a mean over queries is, and a difference of two means: bootstrap, permutation test, jackknife over photos.
+"""Uncertainty of a mean over queries, and of a difference of two: bootstrap, permutation test, jackknife over photos.
 
 A photo is a query and, for all other queries, a result, so queries are not independent of one another, and a test over
-queries is too sure of itself for other photos. In the jackknife the photos fall into groups; each group is taken out in
+queries is overconfident about other photos. In the jackknife the photos fall into groups; each group is taken out in
 turn, of the queries and of the collection alike, and everything is measured again. How much the figures move estimates
 how much they would with other photos of the same kind: the delete-a-group jackknife (Efron and Tibshirani 1993, chapter
 11; Kott 2001).
@@ -114,16 +114,16 @@ def without_each_group(
         (GROUPS, m) float64, as ``metrics.names`` has them; NaN where nothing relevant is left.
     """
     count = len(hits)
-    until = np.repeat(np.arange(count), np.diff(hits, prepend=-1))  # (last hit + 1,): which hit comes next
-    gone = np.bincount(until * GROUPS + groups[: len(until)], minlength=count * GROUPS)
-    gone = gone.reshape(count, GROUPS).cumsum(axis=0)  # (r, g): taken out at or before each hit
+    next_hit = np.repeat(np.arange(count), np.diff(hits, prepend=-1))  # (last hit + 1,)
+    removed = np.bincount(next_hit * GROUPS + groups[: len(next_hit)], minlength=count * GROUPS)
+    removed = removed.reshape(count, GROUPS).cumsum(axis=0)  # (r, g): taken out at or before each hit
     kept = groups[hits][:, None] != np.arange(GROUPS)
-    places = np.where(kept, (hits + 1)[:, None] - gone, np.iinfo(np.int64).max)  # (r, g), ranks from 1
+    places = np.where(kept, (hits + 1)[:, None] - removed, np.iinfo(np.int64).max)  # (r, g), ranks from 1
     left = kept.sum(axis=0)  # (g,)
-    worth = gains[:, None] * kept
-    best = -np.sort(-worth, axis=0)[:NDCG_AT]
+    kept_gains = gains[:, None] * kept
+    best = -np.sort(-kept_gains, axis=0)[:NDCG_AT]
     discount = np.log2(np.arange(2, len(best) + 2))[:, None]
-    gained = np.where(places <= NDCG_AT, worth / np.log2(places + 1.0), 0.0).sum(axis=0)
+    gained = np.where(places <= NDCG_AT, kept_gains / np.log2(places + 1.0), 0.0).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = [
             *((places <= k).sum(axis=0) / k for k in PRECISION_AT),
@@ -141,8 +141,8 @@ def usable_groups(replicates: Values, of_query: NDArray[np.int64]) -> int:
 
     Takes what ``spread`` takes. Few photos leave groups empty, and taking out an empty group changes nothing.
     """
-    able = np.flatnonzero(_remaining(replicates, of_query).any(axis=0))
-    return len(np.intersect1d(of_query, able))
+    usable = np.flatnonzero(_remaining(replicates, of_query).any(axis=0))
+    return len(np.intersect1d(of_query, usable))
 
 
 def spread(replicates: Values, of_query: NDArray[np.int64]) -> Values:

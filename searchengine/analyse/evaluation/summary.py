@@ -1,4 +1,4 @@
-"""Measured queries -> means with intervals, classes, and what is taken for what."""
+"""Measured queries -> means with intervals, figures of each class, and which classes are confused."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def figures(
     ceilings = measured.ceilings if chosen is None else measured.ceilings[chosen]
     means = statistics.resampled_means(values, resamples, random)
     low, high = statistics.interval(means)
-    sure = len(values) > 1
+    several = len(values) > 1
     overall = tuple(
         Figure(
             name,
             float(values[:, i].mean()),
-            float(low[i]) if sure else None,
-            float(high[i]) if sure else None,
+            float(low[i]) if several else None,
+            float(high[i]) if several else None,
             float(ceilings[:, i].mean()),
         )
         for i, name in enumerate(measured.names)
@@ -80,19 +80,19 @@ def figures(
 
 
 def count_mistakes(subject: Subject) -> Mistakes:
-    """What is taken for what. An image of several labels counts under each of them, and so does a query."""
+    """Which labels are taken for which. An image or a query of several labels counts under each of them."""
     measured = subject.measured
     known = set(subject.by_label())
     wrong: Counter[tuple[str, str]] = Counter()
     places: Counter[str] = Counter()
     for number, query_labels in enumerate(subject.query_labels):
-        of_query = [label for label in query_labels if label in known]
+        counted = [label for label in query_labels if label in known]
         positions = measured.first[number]
-        for label in of_query:
+        for label in counted:
             places[label] += int((positions >= 0).sum())
         for position in positions[(positions >= 0) & ~measured.relevant[number]].tolist():
             for other in distinct(subject.labels[position]) or (NO_LABEL,):
-                wrong.update((label, other) for label in of_query)
+                wrong.update((label, other) for label in counted)
     return Mistakes(dict(wrong), dict(places))
 
 
@@ -107,16 +107,18 @@ def classes(
     results: list[ClassResult] = []
     resampled = np.zeros(resamples)
     for label, numbers in subject.by_label().items():
-        of_class, means = figures(subject.measured, resamples, random, numbers)
+        class_figures, means = figures(subject.measured, resamples, random, numbers)
         resampled += means
         count, other = most.get(label, (0, ""))
         share = count / max(mistakes.places[label], 1)
-        results.append(ClassResult(label, subject.relevance.size(label), len(numbers), of_class, other or None, share))
+        results.append(
+            ClassResult(label, subject.relevance.size(label), len(numbers), class_figures, other or None, share)
+        )
     results.sort(key=lambda result: (result.figure(MAIN).value, result.label))
     low, high = np.quantile(resampled / len(results), (0.025, 0.975))  # resampled within each class
-    sure = any(result.queries > 1 for result in results)
+    several = any(result.queries > 1 for result in results)
     value = float(np.mean([result.figure(MAIN).value for result in results]))
-    mean = Figure(f"{MAIN} by class", value, float(low) if sure else None, float(high) if sure else None, 1.0)
+    mean = Figure(f"{MAIN} by class", value, float(low) if several else None, float(high) if several else None, 1.0)
     return tuple(results), mean
 
 

@@ -85,8 +85,8 @@ class Grid:
 def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
     """(n, 2) places -> cells of a grid that has the map's proportions; y grows upwards on a map, rows downwards.
 
-    All pictures ask for the nearest free cells; of those that ask for the same one the nearest gets it, and the others
-    ask again. The result depends on the places alone.
+    Each picture chooses the nearest free cell. Of several that choose the same cell, the nearest picture gets it, and
+    the others choose again. The result depends on the places alone.
     """
     from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
@@ -103,20 +103,20 @@ def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
     wanted[:, 1] = rows - 1 - wanted[:, 1]
     free = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     cells = np.empty((count, 2), dtype=np.int64)
-    left = np.arange(count)
-    while len(left):
+    remaining = np.arange(count)
+    while len(remaining):
         k = min(_CHOICES, len(free))
-        far, choice = cKDTree(free).query(wanted[left], k)
-        far, choice = far.reshape(len(left), k), choice.reshape(len(left), k)
+        distances, choices = cKDTree(free).query(wanted[remaining], k)
+        distances, choices = distances.reshape(-1, k), choices.reshape(-1, k)  # (n,) -> (n, 1) where k is 1
         taken = np.zeros(len(free), dtype=np.bool_)
-        settled = np.zeros(len(left), dtype=np.bool_)
+        settled = np.zeros(len(remaining), dtype=np.bool_)
         for rank in range(k):
-            asking = np.flatnonzero(~settled & ~taken[choice[:, rank]])
-            order = asking[np.lexsort((left[asking], far[asking, rank]))]
-            _, first = np.unique(choice[order, rank], return_index=True)
+            choosing = np.flatnonzero(~settled & ~taken[choices[:, rank]])
+            order = choosing[np.lexsort((remaining[choosing], distances[choosing, rank]))]
+            _, first = np.unique(choices[order, rank], return_index=True)
             winners = order[first]
-            cells[left[winners]] = free[choice[winners, rank]]
+            cells[remaining[winners]] = free[choices[winners, rank]]
             settled[winners] = True
-            taken[choice[winners, rank]] = True
-        left, free = left[~settled], free[~taken]
+            taken[choices[winners, rank]] = True
+        remaining, free = remaining[~settled], free[~taken]
     return Grid(cells, columns, rows)

@@ -231,7 +231,7 @@ def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
 
 
 def _learn(learner: Learner, task: _Task, state: Checkpoint, out: Path, progress: Progress) -> tuple[Checkpoint, bool]:
-    """Train from a state on, and keep what each epoch brought; see ``continue_training``."""
+    """Train from a state on, and save the state after each epoch; see ``continue_training``."""
 
     def keep(state: Checkpoint) -> None:
         save_checkpoint(_checkpoint_file(out), state)

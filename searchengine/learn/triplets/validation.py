@@ -1,4 +1,4 @@
-"""The images that are held back, and how good embeddings are on them."""
+"""The images that are held back for validation, and the scores of embeddings on them."""
 
 from __future__ import annotations
 
