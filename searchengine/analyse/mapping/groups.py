@@ -106,7 +106,7 @@ def make_groups(index: Index, options: GroupOptions | None = None, progress: Pro
         check_output_folder(options.out)
     stamps = stamps_of(index, rows)  # before the computation: a change meanwhile makes the groups stale
     reduction = principal_components(rows, progress=progress)
-    reduced = reduction.project_all(rows)
+    reduced = reduction.project(rows)
     clusters = clusters_of(reduced, options.k, seed=options.seed, progress=progress)
     duplicates = duplicates_of(rows, reduced, options.threshold, progress=progress)
     sheet = GroupSheet(

@@ -153,7 +153,7 @@ def whole_map(rows: Rows, settings: Settings | None = None, progress: Progress =
     settings = settings or Settings()
     import_extra("openTSNE", "openTSNE")
     reduction = principal_components(rows, seed=settings.seed, progress=progress)
-    return reduction, tsne(reduction.project_all(rows), **asdict(settings), progress=progress)
+    return reduction, tsne(reduction.project(rows), **asdict(settings), progress=progress)
 
 
 def _check(options: MapOptions) -> None:
@@ -197,15 +197,9 @@ def _extend(
     missing = np.setdiff1d(np.arange(len(rows)), now)
     if len(missing):
         known = np.flatnonzero(fitted)
-        reduced = _projected(rows, known, reduction)
-        places[missing] = place_new(_projected(rows, missing, reduction), reduced, places[known], progress)
+        new, placed = (reduction.project(rows.some(chosen)) for chosen in (missing, known))
+        places[missing] = place_new(new, placed, places[known], progress)
     return places, fitted, len(missing)
-
-
-def _projected(rows: Rows, chosen: NDArray[np.int64], reduction: Reduction) -> NDArray[np.float32]:
-    step = 4096
-    parts = [reduction.project(rows.take(chosen[i : i + step])) for i in range(0, len(chosen), step)]
-    return np.concatenate(parts)
 
 
 _EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,10 @@ class Rows:
         if self.unit:
             block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
         return block
+
+    def some(self, chosen: NDArray[np.int64]) -> Rows:
+        """The rows at some positions in ``ids``."""
+        return replace(self, ids=self.ids[chosen], positions=self.positions[chosen])
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """All rows, a block at a time, with the slice of ``ids`` that each block covers."""
@@ -175,15 +179,11 @@ class Reduction:
     mean: NDArray[np.float32]
     components: NDArray[np.float32]
 
-    def project(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(m, d) float32 -> (m, k) float32."""
-        return np.asarray((features - self.mean) @ self.components, dtype=np.float32)
-
-    def project_all(self, rows: Rows) -> NDArray[np.float32]:
+    def project(self, rows: Rows) -> NDArray[np.float32]:
         """(n, d) -> (n, k) float32."""
         reduced = np.empty((len(rows), self.components.shape[1]), dtype=np.float32)
         for place, block in rows.blocks():
-            reduced[place] = self.project(block)
+            reduced[place] = (block - self.mean) @ self.components
         return reduced
 
 

@@ -86,7 +86,7 @@ def test_duplicates_equal_a_naive_loop(
     scale = float(np.sqrt((compared.astype(np.float64) ** 2).sum(axis=1).mean()))
     for threshold in (0.0, 0.04, 0.3):
         reduction = principal_components(rows)
-        found = duplicates_of(rows, reduction.project_all(rows), threshold)
+        found = duplicates_of(rows, reduction.project(rows), threshold)
         assert found.limit == pytest.approx(threshold * scale)
         expected = naive_groups(compared.astype(np.float64), threshold * scale)
         groups = {frozenset(np.flatnonzero(found.numbers == number).tolist()) for number in range(found.count)}
@@ -99,7 +99,7 @@ def test_of_one_large_group_few_rows_are_held_at_a_time(monkeypatch: pytest.Monk
     monkeypatch.setattr(duplicates, "_PRODUCTS", 640)
     rows = rows_of(np.ones((700, 8), dtype=np.float32))
     reduction = principal_components(rows)
-    reduced = reduction.project_all(rows)
+    reduced = reduction.project(rows)
     taken: list[int] = []
     take = Rows.take
 

@@ -40,7 +40,7 @@ def test_neighbours_on_the_map_are_neighbours_of_the_digits() -> None:
     digits = load_digits().data.astype(np.float32)[:700]
     reduction, places = whole_map(rows_of(digits[:600]), Settings(iterations=300))
     assert trustworthiness(digits[:600], places, n_neighbors=10) >= 0.95
-    new = place_new(reduction.project(digits[600:]), reduction.project(digits[:600]), places)
+    new = place_new(reduction.project(rows_of(digits[600:])), reduction.project(rows_of(digits[:600])), places)
     assert trustworthiness(digits, np.vstack([places, new]), n_neighbors=10) >= 0.95
 
 
@@ -73,7 +73,8 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
         assert np.argmin(np.linalg.norm(middles - np.array(after[i + 1]), axis=1)) == i % 3
     reduction, places = whole_map(rows_of(features[:120]), Settings(iterations=60))
     alone, together = (
-        place_new(reduction.project(features[120:end]), reduction.project(features[:120]), places) for end in (121, 150)
+        place_new(reduction.project(rows_of(features[120:end])), reduction.project(rows_of(features[:120])), places)
+        for end in (121, 150)
     )
     assert np.allclose(alone[0], together[0], atol=1e-4)
 
@@ -185,7 +186,7 @@ def test_few_images(tmp_path: Path, count: int) -> None:
 
 def test_images_that_are_all_the_same() -> None:
     same = np.ones((40, 6), dtype=np.float32)
-    reduced = principal_components(rows_of(same)).project(same)
+    reduced = principal_components(rows_of(same)).project(rows_of(same))
     assert np.isfinite(tsne(reduced, perplexity=30, iterations=30, seed=0)).all()
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from searchengine import cli, download
 from searchengine.download import Client, DownloadError
-from searchengine.exchange.collections import Downloaded, Selection, download_open_images, open_images
-from searchengine.exchange.collections.open_images import PUBLISHER
+from searchengine.exchange.collections import open_images
+from searchengine.exchange.collections.catalogue import Downloaded
+from searchengine.exchange.collections.open_images import PUBLISHER, Selection, download_open_images
 from searchengine.exchange.collections.open_images import Publisher as Addresses
 from tests.exchange.collections.conftest import Publisher
 from tests.fakes import picture
