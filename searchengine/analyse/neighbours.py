@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
+from searchengine.analyse.sheets import Entry, Sheet, SheetFolder
 from searchengine.errors import QueryError
 from searchengine.files import csv_writer, output_file
 from searchengine.index.approximate import ApproximateSearcher
@@ -25,14 +23,12 @@ from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.index.types import ImageRecord
-from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 COLUMNS = ("id", "path", "label", "rank", "neighbour", "neighbour_path", "neighbour_label", "distance", "score")
 FORMATS = ("csv", "parquet")
 _QUERIES = 256  # a block against all rows: large enough for BLAS, small enough to show progress
 _SHEET_COLUMNS = 6
-_LAYOUT = 4  # raised when sheets look different, so that old ones are drawn again
 
 Records = Mapping[int, ImageRecord]
 Score = Callable[[float], float]
@@ -113,24 +109,25 @@ def write_neighbours(
         progress.say(f"By quick search, which finds {sheet.found} of the nearest.")
     table = out / f"neighbours.{options.format}"
     progress.start(state.count)
-    with output_file(table) as part, ExitStack() as stack:
+    drawn, missing, removed, have_files = 0, frozenset[int](), 0, False
+    with output_file(table) as part:
         write_table = _csv_table if options.format == "csv" else _parquet_table
-        write = stack.enter_context(write_table(part, partial(score, metric, normalized=state.normalized)))
-        sheets = stack.enter_context(_Sheets(out / "pictures", progress)) if options.pictures else None
-        for block in whole_set(state, k, searcher):
-            records = _records(index, block)
-            write(block, records)
-            if sheets is None:
-                progress.advance(len(block.ids))
-            else:
-                sheets.draw(block, records)
+        with write_table(part, partial(score, metric, normalized=state.normalized)) as write:
+            sheets = SheetFolder(out / "pictures") if options.pictures else None
+            for block in whole_set(state, k, searcher):
+                records = _records(index, block)
+                write(block, records)
+                if sheets is None:
+                    progress.advance(len(block.ids))
+                    continue
+                count, lacking = sheets.draw([_sheet(records, *line) for line in block.lines()], progress)
+                drawn, missing = drawn + count, missing | lacking
+                have_files |= any(records[id_].file is not None for id_ in lacking)
         if sheets is not None:
-            sheets.remove_others(state.ids[state.live].tolist())
-    if sheets is None:
-        return NeighboursSummary(str(table), state.count, k, metric, 0)
-    if sheets.missing:
-        progress.say(sheets.remark(state.count))
-    return NeighboursSummary(str(table), state.count, k, metric, sheets.drawn, len(sheets.missing), sheets.removed)
+            removed = sheets.remove_others({f"{id_}.jpg" for id_ in state.ids[state.live].tolist()})
+    if missing:
+        progress.say(_without_pictures(len(missing), state.count, have_files=have_files))
+    return NeighboursSummary(str(table), state.count, k, metric, drawn, len(missing), removed)
 
 
 def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | None = None) -> Iterator[Block]:
@@ -242,82 +239,14 @@ def _parquet_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Rec
 # -- contact sheets ---------------------------------------------------------------------------------------------------
 
 
-class _Sheets:
-    """A contact sheet for each image, drawn by several threads; those that are there already are not drawn again."""
-
-    def __init__(self, folder: Path, progress: Progress) -> None:
-        self._folder = SheetFolder(folder)
-        self._progress = progress
-        self._is_file: dict[int, bool] = {}  # of the images so far, whether their pictures are there
-        self._without_file = True  # so are all pictures that are missing
-        self._pool = ThreadPoolExecutor(processors(), thread_name_prefix="sheet")
-        self.drawn = 0
-        self.removed = 0
-        self.missing: set[int] = set()
-
-    def draw(self, block: Block, records: Records) -> None:
-        """The sheets of a block, and what they show in ``sheets.json``."""
-        for id_ in records.keys() - self._is_file.keys():
-            self._is_file[id_] = _is_file(records[id_].file)
-        for drawn, missing in self._pool.map(partial(self._draw, records=records), block.lines()):
-            self.drawn += drawn
-            self.missing |= missing
-            self._without_file &= all(records[id_].file is None for id_ in missing)
-            self._progress.advance()
-        self._folder.save()
-
-    def remove_others(self, ids: Collection[int]) -> None:
-        """Delete the sheets of images that are not in the index."""
-        self.removed = self._folder.remove_others({f"{id_}.jpg" for id_ in ids})
-        self._folder.save()
-
-    def remark(self, images: int) -> str:
-        """Why places are empty, where pictures are missing."""
-        if self._without_file:
-            return (
-                f"{len(self.missing)} images have no picture, only features, so their places are empty. Import the "
-                "features with --paths and --images to see them."
-            )
-        return (
-            f"{len(self.missing)} of {images} pictures were not found or cannot be read. Their places are empty, "
-            "except on sheets that were drawn before, which are kept. If the photos have moved, say where they are "
-            "with --images-dir, or with searchengine index --relocate, and run this command again."
-        )
-
-    def _draw(self, line: tuple[int, list[int], list[float]], records: Records) -> tuple[bool, frozenset[int]]:
-        """Whether the sheet was drawn, and the ids of the images whose pictures it lacks."""
-        id_, neighbours, distances = line
-        query, name = records[id_], f"{id_}.jpg"
-        pairs = [(records[other], distance) for other, distance in zip(neighbours, distances, strict=True)]
-        key = _key([(query, 0.0), *pairs])
-        absent = frozenset(image for image in (id_, *neighbours) if not self._is_file[image])
-        if self._folder.holds(name, key, absent):
-            return False, absent
-        entries = [Entry(query, ("query", _name(query)), framed=True)]
-        for rank, (record, distance) in enumerate(pairs, 1):
-            entries.append(Entry(record, (f"{rank} · {_number(distance)}", _name(record))))
-        sheet, missing = draw_sheet(entries, columns=_SHEET_COLUMNS)
-        self._folder.write(name, sheet, key, missing)
-        return True, missing
-
-    def __enter__(self) -> _Sheets:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _is_file(file: Path | None) -> bool:
-    try:
-        return file is not None and file.is_file()
-    except OSError:
-        return False
-
-
-def _key(pairs: list[tuple[ImageRecord, float]]) -> str:
-    """A hash of what a sheet shows."""
-    shown = [(record.id, record.path, record.content_hash, record.labels, distance) for record, distance in pairs]
-    return blake2b(json.dumps([_LAYOUT, shown]).encode(), digest_size=16).hexdigest()
+def _sheet(records: Records, id_: int, neighbours: list[int], distances: list[float]) -> Sheet:
+    """A query, framed, and its neighbours."""
+    query = records[id_]
+    entries = [Entry(query, ("query", _name(query)), framed=True)]
+    for rank, (neighbour, distance) in enumerate(zip(neighbours, distances, strict=True), 1):
+        record = records[neighbour]
+        entries.append(Entry(record, (f"{rank} · {_number(distance)}", _name(record))))
+    return Sheet(f"{id_}.jpg", entries, _SHEET_COLUMNS)
 
 
 def _name(record: ImageRecord) -> str:
@@ -326,3 +255,17 @@ def _name(record: ImageRecord) -> str:
 
 def _number(distance: float) -> str:
     return f"{distance:.4f}" if abs(distance) < 1000 else f"{distance:.4g}"
+
+
+def _without_pictures(missing: int, images: int, *, have_files: bool) -> str:
+    """Why places are empty on sheets."""
+    if not have_files:
+        return (
+            f"{missing} images have no picture, only features, so their places are empty. Import the features with "
+            "--paths and --images to see them."
+        )
+    return (
+        f"{missing} of {images} pictures were not found or cannot be read. Their places are empty, except on sheets "
+        "that were drawn before, which are kept. If the photos have moved, say where they are with --images-dir, or "
+        "with searchengine index --relocate, and run this command again."
+    )

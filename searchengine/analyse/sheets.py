@@ -6,12 +6,14 @@ is missing when it is repeated, and deletes outdated sheets of its own but no fi
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from searchengine.files import check_output_folder, output_errors, read_regular,
 from searchengine.images import decode
 from searchengine.index.types import ImageRecord
 from searchengine.processors import processors
+from searchengine.progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +37,7 @@ _TITLE = 24
 _PAPER, _INK, _PALE, _ACCENT = "#ffffff", "#1c1c1c", "#8a8a8a", "#0b66c3"
 _EMPTY = "#e8e8e8"
 _AHEAD = 64  # tiles that are decoded ahead
+_LAYOUT = 5  # raised when sheets look different, so that old ones are drawn again
 _CACHED = 2048  # tiles of sheets, 75 kB each
 
 
@@ -83,17 +87,38 @@ class Entry:
     framed: bool = False
 
 
-def draw_sheet(entries: Sequence[Entry], *, columns: int, title: str = "") -> tuple[Image, frozenset[int]]:
-    """A sheet, RGB, row by row; and the ids of the images whose pictures are missing or cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A contact sheet: the name of its file, and what it shows, row by row."""
+
+    name: str
+    entries: Sequence[Entry]
+    columns: int
+    title: str = ""
+
+    @property
+    def key(self) -> str:
+        """A hash of what it shows."""
+        shown = [
+            (entry.record.id, entry.record.path, entry.record.content_hash, entry.captions, entry.framed)
+            for entry in self.entries
+        ]
+        text = json.dumps([_LAYOUT, self.title, self.columns, shown])
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def draw_sheet(sheet: Sheet) -> tuple[Image, frozenset[int]]:
+    """The sheet as an RGB picture; and the ids of the images whose pictures are missing or cannot be read."""
     from PIL import Image, ImageDraw
 
-    columns = min(len(entries), columns)
+    entries, title = sheet.entries, sheet.title
+    columns = min(len(entries), sheet.columns)
     step = SIDE + _GAP
     line_step = step + _LINE * max(len(entry.captions) for entry in entries)
     top_of_all = _GAP + (_TITLE if title else 0)
     size = (_GAP + columns * step, top_of_all + -(-len(entries) // columns) * line_step)
-    sheet = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    picture = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(picture)
     if title:
         _write(draw, (_GAP, _GAP - 2), title, _INK, size[0] - 2 * _GAP)
     missing = set()
@@ -106,13 +131,13 @@ def draw_sheet(entries: Sequence[Entry], *, columns: int, title: str = "") -> tu
             draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), fill=_EMPTY)
             _write(draw, (left + 8, top + SIDE // 2 - 8), "no picture", _PALE, SIDE - 16)
         else:
-            sheet.paste(tile, (left + (SIDE - tile.width) // 2, top + (SIDE - tile.height) // 2))
+            picture.paste(tile, (left + (SIDE - tile.width) // 2, top + (SIDE - tile.height) // 2))
         if entry.framed:
             draw.rectangle((left - 4, top - 4, left + SIDE + 3, top + SIDE + 3), outline=_ACCENT, width=2)
         for line, caption in enumerate(entry.captions):
             colour = _PALE if line else _ACCENT if entry.framed else _INK
             _write(draw, (left, top + SIDE + 3 + line * _LINE), caption, colour, SIDE)
-    return sheet, frozenset(missing)
+    return picture, frozenset(missing)
 
 
 def _write(draw: ImageDraw, at: tuple[int, int], text: str, colour: str, width: int) -> None:
@@ -145,7 +170,7 @@ class DrawnSheet:
 
 
 class SheetFolder:
-    """Sheets as JPEG files, and ``sheets.json`` with what each of them shows. Threads may share it."""
+    """Sheets as JPEG files, and ``sheets.json`` with what each of them shows."""
 
     def __init__(self, folder: Path) -> None:
         """Make the folder if need be; IndexingError if it cannot be made."""
@@ -157,26 +182,47 @@ class SheetFolder:
         self._folder = folder
         self._lock = threading.Lock()
         self._drawn = self._read()
+        self._has_file: dict[int, bool] = {}  # of the images so far
 
-    def holds(self, name: str, key: str, missing: Container[int]) -> bool:
-        """Whether the sheet shows this already, and lacks no picture but those that are still missing."""
-        drawn = self._drawn.get(name)
-        return (
-            drawn is not None
-            and drawn.key == key
-            and all(id_ in missing for id_ in drawn.missing)
-            and self._size(name) == drawn.bytes
-        )
+    def draw(self, sheets: Iterable[Sheet], progress: Progress) -> tuple[int, frozenset[int]]:
+        """Draw sheets by several threads, but for those that are in the folder already; IndexingError.
 
-    def write(self, name: str, sheet: Image, key: str, missing: frozenset[int]) -> None:
-        """Write a sheet in one step; IndexingError."""
-        file = self._folder / name
+        Returns:
+            how many were drawn, and the ids of the images whose pictures are missing or cannot be read.
+        """
+        drawn, missing = 0, frozenset[int]()
+        with ThreadPoolExecutor(processors(), thread_name_prefix="sheet") as pool:
+            for is_new, lacking in pool.map(self._draw, sheets):
+                drawn += is_new
+                missing |= lacking
+                progress.advance()
+        self._save()
+        return drawn, missing
+
+    def _draw(self, sheet: Sheet) -> tuple[bool, frozenset[int]]:
+        key = sheet.key
+        absent = frozenset(entry.record.id for entry in sheet.entries if not self._is_there(entry.record))
+        drawn = self._drawn.get(sheet.name)
+        # A sheet that lacked a picture which exists now is drawn again.
+        if drawn and drawn.key == key and drawn.missing <= absent and self._size(sheet.name) == drawn.bytes:
+            return False, absent
+        picture, missing = draw_sheet(sheet)
+        file = self._folder / sheet.name
         with output_errors(file):
             with replacing(file, durable=False) as part:
-                sheet.save(part, "JPEG", quality=88)
+                picture.save(part, "JPEG", quality=88)
             size = file.stat().st_size
         with self._lock:
-            self._drawn[name] = DrawnSheet(key, size, missing)
+            self._drawn[sheet.name] = DrawnSheet(key, size, missing)
+        return True, missing
+
+    def _is_there(self, record: ImageRecord) -> bool:
+        if record.id not in self._has_file:
+            try:
+                self._has_file[record.id] = record.file is not None and record.file.is_file()
+            except OSError:
+                self._has_file[record.id] = False
+        return self._has_file[record.id]
 
     def remove_others(self, keep: Container[str]) -> int:
         """Delete the sheets of earlier runs but for those; returns how many. Other files stay. IndexingError."""
@@ -188,10 +234,10 @@ class SheetFolder:
                     (self._folder / name).unlink()
                     removed += 1
                 del self._drawn[name]
+        self._save()
         return removed
 
-    def save(self) -> None:
-        """Write ``sheets.json``; IndexingError."""
+    def _save(self) -> None:
         file = self._folder / "sheets.json"
         with self._lock:
             data = _adapter().dump_json(self._drawn)

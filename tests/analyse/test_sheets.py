@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet, tiles
+from searchengine.analyse.sheets import Entry, Sheet, SheetFolder, draw_sheet, tiles
 from searchengine.index.types import ImageRecord
+from searchengine.progress import QUIET
 from tests.fakes import picture
 
 NONE = frozenset[int]()
@@ -24,11 +25,11 @@ def test_a_sheet_has_its_pictures_in_rows_and_names_those_that_are_missing(tmp_p
     (tmp_path / "red.png").write_bytes(picture((250, 0, 0), (64, 32)))
     entries = [Entry(record(1, tmp_path / "red.png"), ("query", "a name " * 20), framed=True)]
     entries += [Entry(record(2, tmp_path / "none.png"), ("1 · 0.5", "none.png")), Entry(record(3))]
-    sheet, missing = draw_sheet(entries, columns=2, title="Three pictures")
+    sheet, missing = draw_sheet(Sheet("1.jpg", entries, 2, "Three pictures"))
     assert missing == {2, 3}
     assert sheet.size == (12 + 2 * 172, 12 + 24 + 2 * (172 + 32))
     assert np.abs(np.subtract(sheet.getpixel((12 + 80, 36 + 80)), (250, 0, 0))).max() < 12
-    sheet, missing = draw_sheet(entries[:1], columns=6)
+    sheet, missing = draw_sheet(Sheet("1.jpg", entries[:1], 6))
     assert (sheet.size, missing) == ((12 + 172, 12 + 172 + 32), NONE)
 
 
@@ -43,29 +44,34 @@ def test_tiles_come_in_order_and_an_unreadable_one_is_its_colour(tmp_path: Path)
 
 
 def test_a_folder_knows_what_its_sheets_show(tmp_path: Path) -> None:
-    folder, sheet = SheetFolder(tmp_path), Image.new("RGB", (8, 8))
-    folder.write("1.jpg", sheet, "a", frozenset({7}))
-    folder.write("2.jpg", sheet, "b", NONE)
-    folder.save()
-    again = SheetFolder(tmp_path)
-    assert again.holds("1.jpg", "a", {7})
-    assert not again.holds("1.jpg", "a", NONE)  # picture 7 is there now
-    assert not again.holds("1.jpg", "another", {7})
-    assert again.holds("2.jpg", "b", NONE)
-    (tmp_path / "2.jpg").write_bytes(b"cut short")
-    assert not again.holds("2.jpg", "b", NONE)
-    assert again.remove_others(()) == 1  # 2.jpg is another file by now
-    assert not (tmp_path / "1.jpg").exists()
-    assert (tmp_path / "2.jpg").exists()
+    red, out = tmp_path / "red.png", tmp_path / "out"
+    (tmp_path / "blue.png").write_bytes(picture((0, 0, 250), (64, 32)))
+    first = Sheet("1.jpg", [Entry(record(7, red))], 6)
+    second = Sheet("2.jpg", [Entry(record(8, tmp_path / "blue.png"))], 6)
+
+    def draw(*sheets: Sheet) -> tuple[int, frozenset[int]]:
+        return SheetFolder(out).draw(sheets, QUIET)
+
+    assert draw(first, second) == (2, {7})
+    assert draw(first, second) == (0, {7})
+    assert draw(replace(first, title="another"), second) == (1, {7})
+    red.write_bytes(picture((250, 0, 0), (64, 32)))
+    assert draw(replace(first, title="another"), second) == (1, NONE)  # picture 7 is there now
+    (out / "2.jpg").write_bytes(b"cut short")
+    assert draw(second) == (1, NONE)
+    (out / "2.jpg").write_bytes(b"cut short")
+    assert SheetFolder(out).remove_others(()) == 1  # 2.jpg is another file by now
+    assert not (out / "1.jpg").exists()
+    assert (out / "2.jpg").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"1.jpg": {"key": 1}}', '{"1.jpg"'])
 def test_of_a_damaged_list_every_sheet_is_drawn_again(text: str, tmp_path: Path) -> None:
     (tmp_path / "sheets.json").write_text(text)
     (tmp_path / "1.jpg").write_bytes(b"a sheet")
-    folder = SheetFolder(tmp_path)
-    assert not folder.holds("1.jpg", "a", NONE)
-    assert folder.remove_others(()) == 0
+    assert SheetFolder(tmp_path).remove_others(()) == 0
+    (tmp_path / "sheets.json").write_text(text)
+    assert SheetFolder(tmp_path).draw([Sheet("1.jpg", [Entry(record(1))], 6)], QUIET) == (1, {1})
 
 
 def test_nothing_outside_the_folder_is_deleted(tmp_path: Path) -> None:

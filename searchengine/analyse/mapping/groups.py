@@ -7,7 +7,6 @@ where it is not given, by the silhouette (Rousseeuw 1987) of a sample.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +23,11 @@ from searchengine.analyse.mapping.rows import (
     remark,
     stamps_of,
 )
-from searchengine.analyse.sheets import Entry, SheetFolder, draw_sheet
+from searchengine.analyse.sheets import Entry, Sheet, SheetFolder
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import QueryError
 from searchengine.files import check_output_folder
 from searchengine.index.protocol import Index
-from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _ON_SHEET = 80  # pictures; the title says how many there are in all
@@ -130,12 +128,9 @@ def make_groups(index: Index, options: GroupOptions | None = None, progress: Pro
     file = GROUPS.save(index.folder, sheet, arrays)
     sheets = 0
     if options.out is not None:
-        groups = {
-            **_titled("cluster", members(clusters.numbers, rows.ids, clusters.distances)),
-            **_titled("duplicates", members(duplicates.numbers, rows.ids)),
-        }
-        _write_sheets(index, options.out, groups, progress)
-        sheets = len(groups)
+        groups = [("cluster", members(clusters.numbers, rows.ids, clusters.distances))]
+        groups += [("duplicates", members(duplicates.numbers, rows.ids))]
+        sheets = _write_sheets(index, options.out, groups, progress)
     return GroupSummary(
         str(file),
         len(rows),
@@ -161,31 +156,22 @@ def members(
     return [(int(numbers[part[0]]), ids[part]) for part in np.split(order, bounds)]
 
 
-def _titled(kind: str, groups: list[tuple[int, NDArray[np.int64]]]) -> dict[str, tuple[str, list[int]]]:
-    """File name -> title and ids."""
-    return {
-        f"{kind}-{number + 1:04}.jpg": (f"{kind.capitalize()} {number + 1}: {len(ids)} images", ids.tolist())
-        for number, ids in groups
-    }
-
-
-def _write_sheets(index: Index, out: Path, groups: dict[str, tuple[str, list[int]]], progress: Progress) -> None:
-    """Write a sheet for each group, and delete those of an earlier run that are none of these."""
+def _write_sheets(
+    index: Index, out: Path, groups: list[tuple[str, list[tuple[int, NDArray[np.int64]]]]], progress: Progress
+) -> int:
+    """Write a sheet for each group of each kind, and delete those of an earlier run; returns how many there are."""
+    sheets = []
+    for kind, numbered in groups:
+        for number, ids in numbered:
+            entries = [Entry(record) for record in index.known(ids[:_ON_SHEET].tolist())]
+            title = f"{kind.capitalize()} {number + 1}: {len(ids)} images"
+            if entries:  # else all were removed a moment ago
+                sheets.append(Sheet(f"{kind}-{number + 1:04}.jpg", entries, _COLUMNS, title))
     folder = SheetFolder(out)
-
-    def draw(name: str) -> None:
-        title, ids = groups[name]
-        entries = [Entry(record) for record in index.known(ids[:_ON_SHEET])]
-        if entries:  # else all were removed a moment ago
-            sheet, missing = draw_sheet(entries, columns=_COLUMNS, title=title)
-            folder.write(name, sheet, title, missing)
-
-    progress.start(len(groups), what="Contact sheets", unit="sheets")
-    with ThreadPoolExecutor(processors(), thread_name_prefix="sheet") as pool:
-        for _ in pool.map(draw, groups):
-            progress.advance()
-    folder.remove_others(groups)
-    folder.save()
+    progress.start(len(sheets), what="Contact sheets", unit="sheets")
+    folder.draw(sheets, progress)
+    folder.remove_others({sheet.name for sheet in sheets})
+    return len(sheets)
 
 
 _MINI_BATCHES_ABOVE = 20_000  # rows
