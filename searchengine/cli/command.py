@@ -136,14 +136,20 @@ def verb(name: str, summary: str, examples: str = "") -> Callable[[Callable[...,
 # -- options ----------------------------------------------------------------------------------------------------------
 
 
-def option(spelling: str, help: str | None = None, type: Any = TEXT, **settings: Any) -> Decorator[Any]:  # noqa: A002
+def option(
+    spelling: str,
+    help: str | None = None,  # noqa: A002
+    type: Any = TEXT,  # noqa: A002
+    *,
+    default: Any = None,
+    **settings: Any,
+) -> Decorator[Any]:
     """An option with one value, spelt as in --help: "--out DIR". It is refused when it is given twice.
 
     ``name`` is that of the function's parameter, where it differs. "-k K" is also "--k K".
     """
-    default = settings.pop("default", None)
-    settings["default"] = () if default is None else (default,)
-    return options(spelling.replace("-k ", "-k --k "), help, type, callback=_once, **settings)
+    defaults = () if default is None else (default,)
+    return options(spelling.replace("-k ", "-k --k "), help, type, default=defaults, callback=_once, **settings)
 
 
 def _once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
