@@ -288,12 +288,3 @@ def test_a_sheet_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match=r"pictures/2\.jpg cannot be written: Is a directory"):
         write_neighbours(index, tmp_path / "out", NeighboursOptions(pictures=True))
     index.close()
-
-
-def test_a_file_in_place_of_the_folder_of_sheets(tmp_path: Path) -> None:
-    index = indexed(tmp_path, np.eye(3, dtype=np.float32))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "pictures").write_text("")
-    with pytest.raises(IndexingError, match=r"pictures is a file.* Name another folder"):
-        write_neighbours(index, tmp_path / "out", NeighboursOptions(pictures=True))
-    index.close()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from searchengine.cli import offline_index
 from searchengine.cli.main import main
 
 Said = pytest.CaptureFixture[str]
@@ -47,11 +46,6 @@ def test_an_empty_name_is_not_the_current_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_name_for_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert offline_index([""]) == 2
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -78,12 +72,6 @@ def test_what_may_be_repeated_and_what_was_given_before(index: Path, capsys: Sai
 def test_k_with_two_dashes(start: list[str], index: Path, capsys: Said) -> None:
     assert main([*start, "--k", "2", "--index-dir", str(index), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 2
-
-
-def test_every_k_has_two_dashes(capsys: Said) -> None:
-    for verb in ("search", "classify", "recommend", "neighbours", "cluster"):
-        assert main([verb, "--help"]) == 0
-        assert "--k K" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", [["search"], ["recommend", "--like"], ["classify"]])

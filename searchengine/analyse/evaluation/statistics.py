@@ -52,9 +52,9 @@ def resampled_means(values: Values, resamples: int, random: np.random.Generator)
     return means
 
 
-def interval(means: Values, level: float = LEVEL) -> tuple[Values, Values]:
-    """(resamples, m) -> the (m,) lower and (m,) upper ends of the percentile interval."""
-    tail = (1.0 - level) / 2.0
+def interval(means: Values) -> tuple[Values, Values]:
+    """(resamples, ...) -> the lower and the upper ends of the percentile interval, (...) each."""
+    tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(means, (tail, 1.0 - tail), axis=0)
     return low, high
 

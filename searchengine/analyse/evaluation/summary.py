@@ -115,7 +115,7 @@ def classes(
             ClassResult(label, subject.relevance.size(label), len(numbers), class_figures, other or None, share)
         )
     results.sort(key=lambda result: (result.figure(MAIN).value, result.label))
-    low, high = np.quantile(resampled / len(results), (0.025, 0.975))  # resampled within each class
+    low, high = statistics.interval(resampled / len(results))  # resampled within each class
     several = any(result.queries > 1 for result in results)
     value = float(np.mean([result.figure(MAIN).value for result in results]))
     mean = Figure(f"{MAIN} by class", value, float(low) if several else None, float(high) if several else None, 1.0)

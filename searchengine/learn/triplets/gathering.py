@@ -19,7 +19,7 @@ from searchengine.indexing.labels import labels_from
 from searchengine.indexing.reading import Preprocess, read_ahead
 from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.scan import Candidate, make_plan
-from searchengine.learn.triplets.inputs import Augmentation, Records
+from searchengine.learn.triplets.inputs import Records, varied
 from searchengine.learn.triplets.recipe import Recipe
 from searchengine.processors import processors
 from searchengine.progress import Progress
@@ -207,8 +207,8 @@ def _with_views(extractor: Extractor, views: int, seed: int) -> Preprocess:
         side = round(_VIEW_SOURCE * max(size))
         source = decode(data, at_least=extractor.spec.decoded_at_least, size=(side, side)).pixels
         random = np.random.default_rng([seed, *hashlib.blake2b(data, digest_size=16).digest()])
-        varied = Augmentation().batch([source.astype(np.uint8, copy=False)] * views, max(size), random)
-        pixels: list[Pixels] = [image.pixels, *(resize(view, size) for view in varied)]
+        variants = varied([source.astype(np.uint8, copy=False)] * views, max(size), random)
+        pixels: list[Pixels] = [image.pixels, *(resize(variant, size) for variant in variants)]
         return replace(image, pixels=np.concatenate(pixels))
 
     return preprocess

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +21,52 @@ Pixels = NDArray[np.uint8]
 # -- random variants of pictures, so that a small set teaches more ----------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Random variation of a picture: crop, stretch, flip, rotation, blur and colour.
+_LEAST_AREA = 0.4  # of a picture that a crop keeps
+_STRETCH = 4 / 3
+_FLIP, _ROTATE, _BLUR, _GREY = 0.5, 0.25, 0.15, 0.15  # probabilities
+_DEGREES = 15.0
+_BLUR_RADIUS = 0.02  # at most, of the side of a picture
+_COLOUR = 0.3  # strength
 
-    Each field is a probability, the bound of a range, or a strength.
-    """
 
-    least_area: float = 0.4
-    stretch: float = 4 / 3
-    flip: float = 0.5
-    rotate: float = 0.25
-    rotation_degrees: float = 15.0
-    blur: float = 0.15
-    blur_radius: float = 0.02  # at most this share of the side of the picture
-    grey: float = 0.15
-    colour: float = 0.3
+def varied(pictures: Sequence[Pixels] | Pixels, size: int, random: np.random.Generator) -> Pixels:
+    """A new variant of each picture: n of (s, s, 3) uint8 -> (n, size, size, 3) uint8."""
+    return _recoloured(np.stack([_cropped(picture, size, random) for picture in pictures]), random)
 
-    def crop(self, pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
-        """A random part of one picture: (s, s, 3) uint8 -> (size, size, 3) uint8."""
-        side = pixels.shape[0]
-        area = rng.uniform(self.least_area, 1.0)
-        stretch = np.exp(rng.uniform(-np.log(self.stretch), np.log(self.stretch)))
-        width = min(side, side * np.sqrt(area * stretch))
-        height = min(side, side * np.sqrt(area / stretch))
-        left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
-        picture = Image.fromarray(pixels)
-        if rng.random() < self.rotate:
-            angle = rng.uniform(-self.rotation_degrees, self.rotation_degrees)
-            corners = (0, 0, 0) if rng.random() < 0.5 else tuple(rng.integers(0, 256, 3).tolist())
-            picture = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=corners)
-        box = (left, top, left + width, top + height)
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        if rng.random() < self.blur:
-            picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 1) * self.blur_radius * size))
-        part = np.asarray(picture)
-        return part[:, ::-1] if rng.random() < self.flip else part
 
-    def recolour(self, batch: Pixels, rng: np.random.Generator) -> Pixels:
-        """Vary brightness, contrast and saturation, sometimes down to grey: (n, s, s, 3) uint8 -> the same shape."""
-        n = len(batch)
-        brightness, contrast, saturation = np.exp(rng.uniform(-self.colour, self.colour, (3, n, 1, 1, 1))).astype(
-            np.float32
-        )
-        saturation[rng.random(n) < self.grey] = 0
-        x = batch.astype(np.float32)
-        grey = x @ np.array([0.299, 0.587, 0.114], np.float32)  # (n, s, s, 3) -> (n, s, s)
-        x = grey[..., None] + (x - grey[..., None]) * saturation
-        middle = grey.mean(axis=(1, 2))[:, None, None, None]
-        recoloured: Pixels = np.clip((middle + (x - middle) * contrast) * brightness + 0.5, 0, 255).astype(np.uint8)
-        return recoloured
+def _cropped(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
+    """A random part of a picture, perhaps stretched, rotated, blurred and flipped: (s, s, 3) -> (size, size, 3)."""
+    side = pixels.shape[0]
+    area = random.uniform(_LEAST_AREA, 1.0)
+    stretch = np.exp(random.uniform(-np.log(_STRETCH), np.log(_STRETCH)))
+    width = min(side, side * np.sqrt(area * stretch))
+    height = min(side, side * np.sqrt(area / stretch))
+    left, top = random.uniform(0, side - width), random.uniform(0, side - height)
+    picture = Image.fromarray(pixels)
+    if random.random() < _ROTATE:
+        angle = random.uniform(-_DEGREES, _DEGREES)
+        corners = (0, 0, 0) if random.random() < 0.5 else tuple(random.integers(0, 256, 3).tolist())
+        picture = picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=corners)
+    box = (left, top, left + width, top + height)
+    picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    if random.random() < _BLUR:
+        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 1) * _BLUR_RADIUS * size))
+    part = np.asarray(picture)
+    return part[:, ::-1] if random.random() < _FLIP else part
 
-    def batch(self, pictures: Sequence[Pixels] | Pixels, size: int, rng: np.random.Generator) -> Pixels:
-        """A new variant of each picture: n x (s, s, 3) uint8 -> (n, size, size, 3) uint8."""
-        return self.recolour(np.stack([self.crop(picture, size, rng) for picture in pictures]), rng)
+
+def _recoloured(batch: Pixels, random: np.random.Generator) -> Pixels:
+    """Vary brightness, contrast and saturation, sometimes down to grey: (n, s, s, 3) uint8 -> the same shape."""
+    n = len(batch)
+    factors = np.exp(random.uniform(-_COLOUR, _COLOUR, (3, n, 1, 1, 1))).astype(np.float32)
+    brightness, contrast, saturation = factors
+    saturation[random.random(n) < _GREY] = 0
+    x = batch.astype(np.float32)
+    grey = x @ np.array([0.299, 0.587, 0.114], np.float32)  # (n, s, s, 3) -> (n, s, s)
+    x = grey[..., None] + (x - grey[..., None]) * saturation
+    middle = grey.mean(axis=(1, 2))[:, None, None, None]
+    recoloured: Pixels = np.clip((middle + (x - middle) * contrast) * brightness + 0.5, 0, 255).astype(np.uint8)
+    return recoloured
 
 
 # -- what the backbone computed ---------------------------------------------------------------------------------------
@@ -178,17 +169,17 @@ class Pictures:
     def __init__(self, records: Records, places: NDArray[np.int64], *, augmented: bool) -> None:
         """``places`` (n,) int64 are the records of the rows."""
         self._records, self._places = records, places
-        self._augmentation = Augmentation() if augmented else None
+        self._augmented = augmented
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.uint8]:
         """A new variant of each, if they are to be augmented."""
         pictures = self.plain(rows)
-        if self._augmentation is None:
+        if not self._augmented:
             return pictures
         height, width = pictures.shape[1:3]
         side = max(height, width)
         square = [resize(picture, (side, side)) for picture in pictures]
-        variants = self._augmentation.batch(square, side, random)
+        variants = varied(square, side, random)
         return np.stack([resize(variant, (height, width)) for variant in variants])
 
     def plain(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
