@@ -59,9 +59,10 @@ class _Pair:
             raise QueryError("Only evaluations that were made with comparable=True can be compared.")
         self.rows = np.array(common, dtype=np.int64)  # (c, 2)
         rows_before, rows_after = self.rows[:, 0], self.rows[:, 1]
-        self.a: NDArray[np.float64] = first.per_query.values[rows_before]  # (c, m)
-        self.b: NDArray[np.float64] = second.per_query.values[rows_after]
-        self.differences: NDArray[np.float64] = self.b - self.a  # after minus before: the one rule for every sign
+        self.values_before: NDArray[np.float64] = first.per_query.values[rows_before]  # (c, m)
+        self.values_after: NDArray[np.float64] = second.per_query.values[rows_after]
+        # After minus before: the one rule for every sign.
+        self.differences: NDArray[np.float64] = self.values_after - self.values_before
         random = np.random.default_rng(seed)
         self.low, self.high = statistics.interval(statistics.resampled_means(self.differences, resamples, random))
         self.p_here = statistics.sign_flip_p(self.differences, random)
@@ -80,8 +81,8 @@ class _Pair:
             differences.append(
                 Difference(
                     name,
-                    float(self.a[:, i].mean()),
-                    float(self.b[:, i].mean()),
+                    float(self.values_before[:, i].mean()),
+                    float(self.values_after[:, i].mean()),
                     mean,
                     mean - margin if self.groups > 1 else None,
                     mean + margin if self.groups > 1 else None,
@@ -109,7 +110,7 @@ class _Pair:
     def _sentence(self, main: Difference) -> str:
         on = f"these {len(self.rows)} queries" if len(self.rows) > 1 else "this one query"
         before, after = self.first.name, self.second.name
-        if bool((self.a == self.b).all()):
+        if bool((self.values_before == self.values_after).all()):
             return f"{before} and {after} are equally good on {on}: every measure of every query is the same."
         interval = "too few photos for an interval"
         if main.low is not None and main.high is not None:
@@ -131,7 +132,10 @@ class _Pair:
         labels = [self.first.per_query.labels[row] for row in self.rows[:, 0]]
         classes = [
             ClassDifference(
-                label, len(numbers), float(self.a[numbers, main].mean()), float(self.b[numbers, main].mean())
+                label,
+                len(numbers),
+                float(self.values_before[numbers, main].mean()),
+                float(self.values_after[numbers, main].mean()),
             )
             for label, numbers in members(labels).items()
         ]
