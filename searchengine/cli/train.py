@@ -184,7 +184,7 @@ def _advice(recipe: Recipe, trained: Trained) -> str:
     if recipe.split == "image":
         return (
             "These scores are for the classes in the folder. Other classes may be found a little less well than by the "
-            "backbone alone: --split class measures that, and a smaller --blend keeps more of what the backbone knows."
+            "backbone alone: --split class measures it, and a smaller --blend keeps more of what the backbone knows."
         )
     if trained.after.mean_average_precision > trained.before.mean_average_precision:
         return "These scores are for classes that were not learnt: they are found better than by the backbone alone."
