@@ -203,9 +203,7 @@ def _vote(engine: SearchEngine, query: Query, feature: NDArray[np.float32] | Non
             break
         count += missing
     if same and query.start.id is None:
-        print_note(
-            f"Without a vote, because it is the query itself: {', '.join(shown(hit.path) for hit in same)}"
-        )
+        print_note(f"Without a vote, because it is the query itself: {', '.join(shown(hit.path) for hit in same)}")
     voters = [hit.id for hit in hits if hit not in same][: query.k]
     return vote([record.labels for record in engine.index.known(voters)])
 

@@ -174,6 +174,8 @@ def _write_sheets(
     return len(sheets)
 
 
+# -- clusters, by k-means ----------------------------------------------------------------------------------------------
+
 _MINI_BATCHES_ABOVE = 20_000  # rows
 _SAMPLE = 2000
 _CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 42, 50, 60)

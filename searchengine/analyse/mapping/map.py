@@ -202,6 +202,8 @@ def _extend(
     return places, fitted, len(missing)
 
 
+# -- places, by t-SNE --------------------------------------------------------------------------------------------------
+
 _EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form
 _TOO_FEW = 5  # images for which there is no t-SNE
 _QUERIES_A_THREAD = 2048

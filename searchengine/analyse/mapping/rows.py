@@ -164,6 +164,8 @@ def import_extra(module: str, package: str) -> Any:
         raise missing_extra(package, "map") from error
 
 
+# -- principal components ----------------------------------------------------------------------------------------------
+
 DIMENSIONS = 50
 _OVERSAMPLED = 14  # more directions than wanted, so that the last of those wanted are good too
 _PASSES = 5
