@@ -116,8 +116,7 @@ def _usable(folder: Path, state: State, progress: Progress) -> StructureSheet | 
 def remove(folder: Path) -> None:
     """Delete the structure of an index, so that searches are exact."""
     STRUCTURE.path(folder).unlink(missing_ok=True)
-    for file in structures(folder):
-        file.unlink(missing_ok=True)
+    _remove_others(folder)
 
 
 def exact_seconds(state: State, metric: str) -> float:
@@ -157,10 +156,15 @@ def build(folder: Path, state: State, progress: Progress = QUIET) -> StructureSh
             break
     assert best is not None
     STRUCTURE.save(folder, best)
-    for other in structures(folder):  # also of builds that were killed
-        if other.name != best.file:
-            other.unlink(missing_ok=True)  # who has it mapped keeps it
+    _remove_others(folder, best.file)
     return best
+
+
+def _remove_others(folder: Path, kept: str | None = None) -> None:
+    """Delete all files of FAISS but one, also those of builds that were killed; who has one mapped keeps it."""
+    for file in (*structures(folder), *folder.glob(".approximate-*.faiss.*.part")):
+        if file.name != kept:
+            file.unlink(missing_ok=True)
 
 
 # -- what is built ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from searchengine.analyse.mapping.map import MapSheet
 from searchengine.engine import open_index
 from searchengine.errors import SearchEngineError
 from searchengine.exchange.importing import ImportOptions, import_features
+from searchengine.index import building
+from searchengine.index.local import LocalIndex
 from searchengine.indexing import IndexingOptions, update_index
 from searchengine.learn import Classifier, FitReport, save_classifier, training_set
 from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor
@@ -76,11 +78,18 @@ def place(index: str, seed: int) -> None:
     opened.close()
 
 
+def build(index: str) -> None:
+    """The structure for approximate search."""
+    opened = LocalIndex.open(index, exact=True)
+    building.build(Path(index), opened.state())
+
+
 OPERATIONS: dict[str, Callable[..., None]] = {
     "update": update,
     "import": take_in,
     "classify": classify,
     "place": place,
+    "build": build,
 }
 
 

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from searchengine.analyse.mapping import MAP
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
+from searchengine.index.local import LocalIndex
+from searchengine.index.structure import StructureSheet
 from searchengine.learn import load_classifier
 from tests.torture.conftest import sizes
 from tests.torture.forks import CRASHED, KILLED, REFUSED, Forks
@@ -284,3 +287,38 @@ def test_what_is_kept_beside_the_index_is_the_old_or_the_new(forks: Forks, quick
         assert now == step + 1
     assert not list(index.glob(".*.part"))
     assert [file.name for file in index.glob("classifier*")] == ["classifier.npz"]
+
+
+@pytest.mark.torture
+def test_a_structure_is_the_old_one_or_the_new(forks: Forks, quick: Path) -> None:
+    """A build that is ended at any step or moment; searches find all that they found, and the next build is whole."""
+    features = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
+    np.save(quick / "features.npy", features)
+    index, chance = quick / "index", random.Random(3)
+    assert forks.run("import", file=quick / "features.npy", index=index) == 0
+
+    def sheet() -> StructureSheet | None:
+        with closing(LocalIndex.open(index)) as opened:
+            hits = opened.search(features[:40], 5)
+            assert [each[0].id for each in hits] == [*range(1, 41)]
+            return opened.approximation()
+
+    old, seconds = sheet(), 1.0
+    assert old is None
+    for step in range(100):
+        status, seconds = forks.timed("build", index=index, crash_at=step)
+        assert status in (CRASHED, 0)
+        now = sheet()
+        assert old is None or now is not None  # none is lost
+        old = now
+        if status == 0:
+            break
+    assert step > 6
+    for _ in range(4):
+        status, _ = forks.timed("build", index=index, kill_after=chance.uniform(0.0, seconds))
+        assert status in (KILLED, 0)
+        assert sheet() is not None
+    assert forks.run("build", index=index) == 0
+    kept = sheet()
+    assert kept is not None
+    assert {file.name for file in index.glob("*approximate*")} == {"approximate.json", kept.file}
