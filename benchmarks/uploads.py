@@ -145,6 +145,13 @@ def _extensions_gif() -> bytes:
     return picture[:start] + b"\x21\xfe\0" * 8_000_000 + picture[start:]
 
 
+def _comments_gif() -> bytes:
+    """A comment in pieces of one byte."""
+    picture = _saved_small("GIF")
+    start = 13 + 3 * 2 ** (1 + (picture[10] & 7))
+    return picture[:start] + b"\x21\xfe" + b"\1a" * 12_000_000 + b"\0" + picture[start:]
+
+
 def _saved_small(format_: str) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (64, 64)).save(out, format_)
@@ -172,6 +179,10 @@ UPLOADS: dict[str, Callable[[], bytes]] = {
 SLOW: dict[str, Callable[[], bytes]] = {
     "TIFF of 1.5 million strips": _strips_tiff,
     "GIF of 8 million comments": _extensions_gif,
+    "GIF of a comment in 12 million pieces": _comments_gif,
+    "PPM of 12 million comments": lambda: b"P6\n" + b"#\n" * 12_000_000 + b"64 64\n255\n" + bytes(64 * 64 * 3),
+    "PPM of a long comment": lambda: b"P6\n#" + b"a" * 24_000_000 + b"\n64 64\n255\n" + bytes(64 * 64 * 3),
+    "PGM, plain": lambda: b"P2\n3500 3500\n255\n" + b"0 " * 3500**2,
     "PNG, interlaced": lambda: _png(8, 6, 4, interlaced=1),
 }
 

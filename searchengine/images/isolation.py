@@ -115,7 +115,8 @@ def limit_decoding(size: int, pixels: int) -> None:
 
 def _limits(size: int, pixels: int) -> Limits:
     """Several times what the slowest decoders need."""
-    return Limits(seconds=10 + pixels // 4_000_000, memory=200 * 2**20 + 2 * size + max(2 * size, 12 * pixels))
+    seconds = 10 + pixels // 4_000_000 + size // 2_500_000  # pixels that are written out in digits: a PPM can be
+    return Limits(seconds, memory=200 * 2**20 + 2 * size + max(2 * size, 12 * pixels))
 
 
 # -- which images are ordinary -----------------------------------------------------------------------------------------

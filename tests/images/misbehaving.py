@@ -26,6 +26,12 @@ def spin_after_its_header(data: bytes) -> None:
 
 
 @isolated
+def devour_after_its_header(data: bytes) -> None:
+    limit_call(Limits(seconds=60, memory=2**28))
+    bytes(2**29)
+
+
+@isolated
 def devour(data: bytes) -> None:
     bytes(2**32)
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from searchengine.errors import DamagedImageError, DecodingKilledError, ImageError, ImageTooLargeError
 from searchengine.images import decode, isolation, thumbnail
+from searchengine.images.decoding import ImageSource
 from searchengine.images.isolation import given_up_when, is_ordinary, without_fill_bytes
 from searchengine.processes import Limits
 from tests.images import misbehaving
@@ -110,10 +111,28 @@ def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         misbehaving.spin(TIFF, max_pixels=1000)
 
 
-def test_time_is_bounded_by_what_the_header_says() -> None:
+def test_limits_can_be_narrowed_in_a_call() -> None:
+    with pytest.raises(ImageTooLargeError, match="too large to be decoded here"):
+        misbehaving.devour_after_its_header(TIFF)
     with pytest.raises(ImageTooLargeError, match="takes too long to decode"):
         misbehaving.spin_after_its_header(TIFF)
-    assert decode(TIFF).format == "TIFF"  # another call has its own time
+    assert decode(TIFF).format == "TIFF"  # another call has limits of its own
+
+
+@pytest.mark.parametrize(
+    ("data", "megapixels"),
+    [
+        (jpeg_of_size(8000, 6000), [0, 48]),
+        (png(4, 4, 16, 2, b""), [0, 0]),
+        (FILES["WEBP"], [100, 0]),  # whose decoder makes room for the pixels as it opens the file
+    ],
+)
+def test_limits_follow_the_header(data: bytes, megapixels: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Limits] = []
+    monkeypatch.setattr(isolation, "limit_call", given.append)
+    ImageSource(data, max_pixels=100_000_000)
+    assert [limits.seconds for limits in given] == [10 + number // 4 for number in megapixels]
+    assert [limits.memory > 500 * 2**20 for limits in given] == [number > 40 for number in megapixels]
 
 
 def test_what_takes_long_is_given_up_when_others_wait() -> None:
