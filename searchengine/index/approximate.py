@@ -3,6 +3,9 @@
 FAISS names candidates; their distances are those that exact search computes, and so is the order among them. What it
 does not know of is searched exactly: rows that were added since it was built, the few rows that pass a narrow filter,
 and whatever lies so deep in the ranking that a pass over all rows costs no more.
+
+``structure`` opens what FAISS has built and asks it for candidates; ``building`` builds it, decides when that pays, and
+measures how much is found.
 """
 
 from __future__ import annotations

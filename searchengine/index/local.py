@@ -12,12 +12,11 @@ import weakref
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchengine.errors import IndexDamagedError, UnknownImageError
+from searchengine.errors import IndexDamagedError
 from searchengine.index import column_reader, columns, lock, state
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.catalog import Catalog
@@ -27,7 +26,7 @@ from searchengine.index.features import is_whole
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
-from searchengine.index.state import NO_IMAGE, State
+from searchengine.index.state import NO_IMAGE, State, record_of
 from searchengine.index.structure import OpenedStructure, StructureSheet, structures
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 
@@ -165,24 +164,18 @@ class LocalIndex(Index):
             position = np.flatnonzero(now.ids == image_id)
             if len(position):
                 return np.array(now.rows[position[0]], dtype=np.float32)
-        raise self._unknown(image_id)
+        raise now.unknown(image_id)
 
     # -- what is known of images ---------------------------------------------------------------------------------------
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of each image, in the order of the ids; UnknownImageError."""
-        self.state()
+        now = self.state()
         known = {record.id: record for record in self._fetch([i for i in ids if 0 <= i < 2**63])}
         for id_ in ids:
             if id_ not in known:
-                raise self._unknown(id_)
+                raise now.unknown(id_)
         return [known[id_] for id_ in ids]
-
-    def _unknown(self, image_id: int) -> UnknownImageError:
-        now = self.state()
-        ids = now.ids[now.live]
-        known = f"Its ids lie between {ids.min()} and {ids.max()}; searchengine export lists them." if len(ids) else ""
-        return UnknownImageError(f"The index holds no image {image_id}. {known}".rstrip())
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of those images that still exist, in the order of the ids."""
@@ -221,18 +214,9 @@ class LocalIndex(Index):
     def sample(self, n: int, skip: int = 0) -> list[ImageRecord]:
         """At most n images, spread evenly over the collection, by id; ``skip`` leaves out those of an earlier sample.
 
-        The same each time while the collection does not change. They are the first n, or those that follow, of its
-        positions in bit-reversed order (van der Corput, 1935).
+        The same each time while the collection does not change.
         """
-        now = self.state()
-        ids = np.sort(now.ids[now.live])
-        bits = max(len(ids) - 1, 0).bit_length()
-        counted = np.arange(min(2 * (skip + n), 1 << bits))  # at least every second of them lies within the collection
-        positions = np.zeros_like(counted)
-        for bit in range(bits):
-            positions |= (counted >> bit & 1) << (bits - 1 - bit)
-        chosen = positions[positions < len(ids)][skip : skip + n]
-        return self._fetch(np.sort(ids[chosen]).tolist())
+        return self._fetch(self.state().sample(n, skip))
 
     def _fetch(self, ids: list[int]) -> list[ImageRecord]:
         records: dict[int, ImageRecord] = {}
@@ -240,19 +224,14 @@ class LocalIndex(Index):
         with self._lock:
             for row in self._catalog.records(ids):
                 try:
-                    records[row[0]] = _record(row, roots)
+                    records[row[0]] = record_of(row, roots)
                 except (AttributeError, TypeError, ValueError) as error:
                     raise self._catalog.damaged(f"what it says of image {row[0]} cannot be true") from error
         return [records[id_] for id_ in ids if id_ in records]
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
         """At most (n, d) features of random images with ids up to ``newest``; see ``Index.draw``."""
-        now = self.state()
-        live = now.live_by_id
-        ids = now.ids[live]
-        live = live[(ids <= newest) & ~np.isin(ids, list(without))]
-        chosen = np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])
-        return np.asarray(now.rows[chosen])
+        return self.state().draw(n, newest, without)
 
     # -- the whole, row by row --------------------------------------------------------------------------------------
 
@@ -322,8 +301,7 @@ class LocalIndex(Index):
     @property
     def typical_length(self) -> float:
         """The root mean square of the lengths of all features."""
-        now = self.state()
-        return float(np.sqrt(now.squared_norms[now.live].mean())) if now.count else 0.0
+        return self.state().typical_length
 
     @property
     def newest(self) -> int:
@@ -417,17 +395,3 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:  # the writer has just done without it, or it may not be looked at any more
         return 0
-
-
-def _record(row: Sequence[Any], roots: dict[int, tuple[Path, str]]) -> ImageRecord:
-    id_, root, path, width, height, colour, size, format_, digest, labels = row
-    file: Path | None = None
-    shown = f"#{id_}"
-    if path is not None:  # of a ready-made feature, the path may be no more than a name
-        shown = path.decode("utf-8", "replace")
-        if root in roots:
-            folder, name = roots[root]
-            file = folder / os.fsdecode(path)
-            shown = f"{name}/{shown}" if name else shown
-    content_hash = None if digest is None else digest.hex()
-    return ImageRecord(id_, shown, file, labels, width, height, colour, size, format_, content_hash)

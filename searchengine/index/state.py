@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Derived
-from searchengine.errors import IndexDamagedError
+from searchengine.errors import IndexDamagedError, UnknownImageError
 from searchengine.index.catalog import Catalog
 from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
+from searchengine.index.types import ImageRecord
 
 NO_IMAGE = -1  # an id that no image has
 
@@ -74,6 +75,38 @@ class State:
     def count(self) -> int:
         """How many rows count."""
         return int(np.count_nonzero(self.ids != NO_IMAGE))
+
+    @property
+    def typical_length(self) -> float:
+        """The root mean square of the lengths of all features."""
+        return float(np.sqrt(self.squared_norms[self.live].mean())) if self.count else 0.0
+
+    def sample(self, n: int, skip: int = 0) -> list[int]:
+        """The ids of at most n images, spread evenly over the collection, ascending; see ``Index.sample``.
+
+        They are the first n, or those that follow, of its positions in bit-reversed order (van der Corput, 1935).
+        """
+        ids = np.sort(self.ids[self.live])
+        bits = max(len(ids) - 1, 0).bit_length()
+        counted = np.arange(min(2 * (skip + n), 1 << bits))  # at least every second of them lies within the collection
+        positions = np.zeros_like(counted)
+        for bit in range(bits):
+            positions |= (counted >> bit & 1) << (bits - 1 - bit)
+        chosen: list[int] = np.sort(ids[positions[positions < len(ids)][skip : skip + n]]).tolist()
+        return chosen
+
+    def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
+        """At most (n, d) features of random images with ids up to ``newest``; see ``Index.draw``."""
+        live = self.live_by_id
+        ids = self.ids[live]
+        live = live[(ids <= newest) & ~np.isin(ids, list(without))]
+        return np.asarray(self.rows[np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])])
+
+    def unknown(self, image_id: int) -> UnknownImageError:
+        """The error for an id that no image has; it names those between which ids lie."""
+        ids = self.ids[self.live]
+        known = f"Its ids lie between {ids.min()} and {ids.max()}; searchengine export lists them." if len(ids) else ""
+        return UnknownImageError(f"The index holds no image {image_id}. {known}".rstrip())
 
     def searcher(self, metric: str | None = None, first: int = 0) -> Searcher:
         """Exact search over the rows from ``first`` on, by the metric of the index unless another is named.
@@ -176,3 +209,18 @@ def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) ->
             folder = images_dir / name if several else images_dir
         folders[id_] = (folder, name if several else "")
     return folders
+
+
+def record_of(row: Sequence[Any], roots: dict[int, tuple[Path, str]]) -> ImageRecord:
+    """A row of ``Tables.records`` with its file, in the image folders as they are now."""
+    id_, root, path, width, height, colour, size, format_, digest, labels = row
+    file: Path | None = None
+    shown = f"#{id_}"
+    if path is not None:  # of a ready-made feature, the path may be no more than a name
+        shown = path.decode("utf-8", "replace")
+        if root in roots:
+            folder, name = roots[root]
+            file = folder / os.fsdecode(path)
+            shown = f"{name}/{shown}" if name else shown
+    content_hash = None if digest is None else digest.hex()
+    return ImageRecord(id_, shown, file, labels, width, height, colour, size, format_, content_hash)
