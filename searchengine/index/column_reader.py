@@ -92,7 +92,8 @@ def keep(folder: Path) -> None:
 
     The index can do without, so nothing is said if that fails.
     """
-    with suppress(SearchEngineError), closing(Catalog.open(folder)) as catalog:
+    # for writing: a connection that only reads, if it is the last, leaves the log of the catalog behind
+    with suppress(SearchEngineError), closing(Catalog.open(folder, write=True)) as catalog:
         if catalog.need_number("rows") < _LARGE:
             for kind in (ROWS, COLUMNS):
                 kind.path(folder).unlink(missing_ok=True)

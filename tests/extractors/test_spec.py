@@ -125,7 +125,7 @@ def test_weights_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(WeightsNotFoundError, match=r"no weights file .*nowhere\.h5.*--weights"):
+    with pytest.raises(WeightsNotFoundError, match=r"nowhere\.h5 cannot be read: No such file.*--weights"):
         make_spec(weights=tmp_path / "nowhere.h5")
     with pytest.raises(WeightsNotFoundError, match="cannot be read"):
         make_spec(weights=tmp_path)
