@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from searchengine.errors import ExtractorError, QueryError, SearchEngineError
 from searchengine.extractors import ExtractorSpec, make_spec
 from searchengine.extractors.models import PACKAGED
 from searchengine.extractors.source import Head
+from searchengine.index.filters import EVERYTHING, Cursor
 from searchengine.index.local import LocalIndex
 from searchengine.text import tags, words
 from searchengine.text.classes import class_names, class_titles, class_vectors, compute
 from searchengine.text.encoder import TextEncoder
+from searchengine.text.towers import DirectionWords
 from searchengine.text.words import HEAD, Words, head_of
 from tests.fakes import SPEC
 from tests.text.conftest import LITE, IdealExtractor, ideal
@@ -138,3 +141,17 @@ def test_the_shipped_vectors_are_those_of_the_names() -> None:
     assert class_vectors()[list(some)] == pytest.approx(expected, abs=1e-3)  # float16
     assert len(class_titles()) == 1000
     assert class_names()[388][0] == "giant panda"
+
+
+def test_an_index_that_searches_by_vectors_is_searched_by_one_direction(folder: Path, head: Head) -> None:
+    with closing(LocalIndex.open(folder)) as index:
+        words = DirectionWords(Words(head), index)
+        hits = words.order("laptop")(4, EVERYTHING, None)
+        assert Path(hits[0].path).stem == "computer"
+        rest = words.order("laptop")(4, EVERYTHING, Cursor(hits[1].distance, hits[1].id))
+        assert [hit.id for hit in rest] == [hit.id for hit in hits[2:]]
+        fish = ideal(head, 0)
+        both = words.order("laptop", 3 * fish)(4, EVERYTHING, None)
+        halfway = index.search(words.feature("laptop")[0] + fish, 4, "cosine")[0]
+        assert [hit.id for hit in both] == [hit.id for hit in halfway]
+        assert [hit.distance for hit in both] == pytest.approx([hit.distance for hit in halfway], abs=1e-6)
