@@ -61,6 +61,7 @@ def main() -> None:
 
 def make_index(folder: Path, source: Source, rows: int) -> None:
     """An index of so many rows, of which some have labels; nothing where it is there already."""
+    from searchengine.index import column_reader
     from searchengine.index.catalog import FILE_NAME
     from searchengine.index.types import FileState, ImageRow
     from searchengine.index.writer import IndexWriter
@@ -85,6 +86,7 @@ def make_index(folder: Path, source: Source, rows: int) -> None:
             ]  # fmt: skip
             number += len(block)
             writer.commit_ready([block], images)
+    column_reader.keep(folder)
 
 
 def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
