@@ -141,7 +141,7 @@ class ImageSource:
         self._data = without_fill_bytes(data) if format_ == "JPEG" else data
         self._max_pixels = max_pixels
         self._profiles = profiles
-        limit_decoding(len(data), max_pixels if FORMATS[format_].is_decoded_at_once else 0)
+        limit_decoding(len(data), max_pixels if FORMATS[format_].is_decoded_at_once else 0, max_pixels)
         with _translated_errors(self.format):
             try:
                 self._file = self._open()
@@ -183,7 +183,7 @@ class ImageSource:
             )
         if file.format == "JPEG":
             refuse_endless(self._data, width * height)
-        limit_decoding(len(self._data), min(width * height, self._max_pixels))
+        limit_decoding(len(self._data), min(width * height, self._max_pixels), self._max_pixels)
         return file
 
     def _repaired(self, *, pixels: bool) -> ImageFile.ImageFile:

@@ -74,7 +74,8 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
             return function(data, *args, **kwargs)
         format_ = sniff(data[:HEAD_BYTES])
         try:
-            limits = _limits(len(data), cast("int", kwargs.get("max_pixels", MAX_PIXELS)))
+            max_pixels = cast("int", kwargs.get("max_pixels", MAX_PIXELS))
+            limits = _limits(len(data), max_pixels, max_pixels)
             return _POOL.call(call, data, *args, limits=limits, give_up=_GIVE_UP.get(), **kwargs)
         except NoWorkerError as error:
             raise DecoderUnavailableError(
@@ -108,15 +109,17 @@ def too_large(format_: str | None) -> ImageTooLargeError:
     return ImageTooLargeError(f"This {format_} image is too large to be decoded here. Use a smaller copy.")
 
 
-def limit_decoding(size: int, pixels: int) -> None:
+def limit_decoding(size: int, pixels: int, max_pixels: int) -> None:
     """From now on a file of ``size`` bytes takes no more than an image of so many pixels may, where it is isolated."""
-    limit_call(_limits(size, pixels))
+    limit_call(_limits(size, pixels, max_pixels))
 
 
-def _limits(size: int, pixels: int) -> Limits:
+def _limits(size: int, pixels: int, max_pixels: int) -> Limits:
     """Several times what the slowest decoders need."""
     seconds = 10 + pixels // 4_000_000 + size // 2_500_000  # pixels that are written out in digits: a PPM can be
-    return Limits(seconds, memory=200 * 2**20 + 2 * size + max(2 * size, 12 * pixels))
+    # A JPEG 2000 takes up to 26 bytes a pixel, WebP and AVIF 12: the largest that are allowed stay below 1 GB.
+    room = min(32 * pixels, 12 * max_pixels)
+    return Limits(seconds, memory=200 * 2**20 + 2 * size + max(2 * size, room))
 
 
 # -- which images are ordinary -----------------------------------------------------------------------------------------

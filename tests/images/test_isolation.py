@@ -119,6 +119,12 @@ def test_limits_can_be_narrowed_in_a_call() -> None:
     assert decode(TIFF).format == "TIFF"  # another call has limits of its own
 
 
+def test_a_jpeg_2000_has_room_for_its_decoder() -> None:
+    """It takes twice as much as other decoders."""
+    flat = encoded(Image.new("RGBA", (5000, 5000)), "JPEG2000")
+    assert decode(flat, size=(8, 8), max_pixels=80_000_000).width == 5000
+
+
 @pytest.mark.parametrize(
     ("data", "megapixels"),
     [
