@@ -115,7 +115,7 @@ def compare(folder: Path, queries: NDArray[np.float32]) -> list[tuple[object, ..
 def faiss_index(faiss: Any, factory: str, rows: NDArray[np.float32]) -> Any:
     """What FAISS builds by itself, with all processors."""
     faiss.omp_set_num_threads(os.cpu_count())
-    index = faiss.downcast_index(faiss.index_factory(rows.shape[1], factory))
+    index = faiss.index_factory(rows.shape[1], factory)
     if hasattr(index, "cp"):
         index.cp.max_points_per_centroid = _PER_LIST  # of 256, k-means of 1280 numbers takes minutes
     index.train(rows)
