@@ -75,6 +75,17 @@ def described_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "run", describe_or_run)
 
 
+@pytest.fixture
+def exported_in_process(described_in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And models are exported by it; test_custom.py, test_presets.py and test_vgg16.py have them from a subprocess."""
+    run = worker.run
+
+    def export_or_run(task: str, request: dict[str, Any], say: worker.Say, *, doing: str) -> Mapping[str, Any]:
+        return export.export(request, say) if task == "export" else run(task, request, say, doing=doing)
+
+    monkeypatch.setattr(worker, "run", export_or_run)
+
+
 def draw(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
     """A smooth random picture of (width, height); another seed gives one that looks quite different."""
     random = np.random.default_rng(seed)

@@ -33,7 +33,7 @@ def gem(maps: NDArray[np.float32]) -> NDArray[np.float32]:
         pytest.param("VGG19", True, "fc2", "none", 4096, marks=pytest.mark.torture),  # half a gigabyte, twice
     ],
 )
-@pytest.mark.usefixtures("described_in_process")
+@pytest.mark.usefixtures("exported_in_process")
 def test_from_a_folder(
     title: str,
     head: bool,

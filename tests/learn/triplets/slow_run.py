@@ -1,6 +1,6 @@
-"""A run that can be killed: ``python -m tests.learn.triplets.slow_run PHOTOS BACKBONE OUT EPOCHS SECONDS``.
+"""A run that can be killed: ``python -m tests.learn.triplets.slow_run PHOTOS BACKBONE OUT EPOCHS LAST``.
 
-Prints a line an epoch, and rests that many seconds after each.
+Prints a line an epoch. After epoch LAST it waits for its end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from tests.learn.triplets.conftest import Setting
 
 def main() -> None:
     photos, backbone, out = (Path(one) for one in sys.argv[1:4])
-    epochs, seconds = int(sys.argv[4]), float(sys.argv[5])
+    epochs, last = int(sys.argv[4]), int(sys.argv[5])
 
     def after(epoch: int) -> None:
         print(epoch, flush=True)
-        time.sleep(seconds)
+        if epoch == last:
+            time.sleep(600)
 
     Setting(photos, backbone).train(out, tiny.Told(after), epochs=epochs, patience=epochs)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("described_in_process")
+@pytest.mark.usefixtures("exported_in_process")
 def test_packaged_backbone_to_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
