@@ -131,3 +131,12 @@ def test_the_head_is_read(vgg16: Vgg16) -> None:
         read_head(vgg16.folder / "vgg16_notop.h5", 4096)
     with pytest.raises(WeightsNotFoundError, match=r"weights file with the classification head \(553 MB\)"):
         source_of("vgg16").head(make_spec(), None, None)
+
+
+def test_weights_of_another_model(vgg16: Vgg16) -> None:
+    with pytest.raises(
+        ExtractorError, match="does not fit VGG19 without its head: it holds 26 arrays, and the model has 32"
+    ):
+        load_extractor(
+            "vgg19", layer="block5_pool", pooling="avg", weights=vgg16.folder / "vgg16_notop.h5", runtime="keras"
+        )
