@@ -13,7 +13,7 @@ from searchengine.web.indexes import IndexBlueprint
 from searchengine.web.security import ASK_AGAIN, FOREVER
 
 # The styles of every page are one file: on a slow network each further file costs a round trip.
-BUNDLES = {"all.css": ("base.css", "top.css", "workspace.css", "grid.css")}
+BUNDLES = {"all.css": ("base.css", "overlays.css", "top.css", "workspace.css", "grid.css")}
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _IMPORT = re.compile(r'^import [^;]*"\./([\w-]+\.js)";', re.MULTILINE)
 
