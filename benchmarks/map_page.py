@@ -1,15 +1,15 @@
 """What a frame of the map costs the processor while one moves over it, in Chromium without a graphics card.
 
-searchengine serve --index-dir INDEX --port 8000 &
-python benchmarks/map_page.py http://127.0.0.1:8000/map
+    searchengine serve --index-dir INDEX --port 8000 &
+    python benchmarks/map_page.py http://127.0.0.1:8000/map
 
 60 frames a second leave 16.7 ms for each. Times are those of the page's own thread, whatever else the machine does.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from collections.abc import Callable
 
 from playwright.sync_api import CDPSession, Page, sync_playwright
@@ -21,8 +21,11 @@ COUNT_FRAMES = """() => {
 }"""
 
 
-def main(address: str) -> None:
+def main() -> None:
     """Print a row for each way to move."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="of the map")
+    address = parser.parse_args().address
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -77,4 +80,4 @@ def drag(page: Page) -> None:
 zoom_in, zoom_out = _wheel(-60), _wheel(60)
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

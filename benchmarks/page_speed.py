@@ -6,10 +6,10 @@ python benchmarks/page_speed.py http://127.0.0.1:8000 photo.jpg
 
 from __future__ import annotations
 
+import argparse
 import base64
 import os
 import statistics
-import sys
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -34,9 +34,14 @@ DROP = """async ([name, data]) => {
 }"""
 
 
-def main(address: str, photo: Path) -> None:
+def main() -> None:
     """Print a row for each page and width: the median and the worst of some runs, each in a browser without a cache."""
-    picture = [photo.name, base64.b64encode(photo.read_bytes()).decode()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="of the server")
+    parser.add_argument("photo", type=Path, help="what is dropped")
+    options = parser.parse_args()
+    address = options.address.rstrip("/")
+    picture = [options.photo.name, base64.b64encode(options.photo.read_bytes()).decode()]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -79,4 +84,4 @@ def row(title: str, width: int, times: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rstrip("/"), Path(sys.argv[2]))
+    main()
