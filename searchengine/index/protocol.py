@@ -84,7 +84,7 @@ class Index(Protocol):
 
     def searcher(self, now: State, metric: str) -> Searcher | ApproximateSearcher:
         """What finds the nearest rows of a state by a metric, as ``search`` does."""
-        return now.searcher(metric)
+        ...
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
         """(at most n, d) features of random images with ids up to ``newest``, except some.

@@ -20,7 +20,7 @@ from searchengine.address import MilvusAddress
 from searchengine.errors import QueryError, UnknownImageError
 from searchengine.index import column_reader
 from searchengine.index.columns import Columns
-from searchengine.index.exact import checked_queries
+from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.milvus import schema
 from searchengine.index.milvus.collection import Collection, latest, metric_of, normalized_of
@@ -202,6 +202,10 @@ class MilvusIndex(Index):
             if self._state is None or self._state.generation != number:
                 self._state = self._brought(about, number)
             return self._state
+
+    def searcher(self, now: State, metric: str) -> Searcher:
+        """What compares features in memory with each other: exact, however Milvus searches."""
+        return now.searcher(metric)
 
     def _brought(self, about: About, number: int) -> State:
         rows = np.empty((about.images, about.dimension), dtype=np.float32)
