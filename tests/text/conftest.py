@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pictures(place / "images", apple=237, computer=155, things__fish=0, things__strawberry=245)
     update_index(place / "images", place / "index", extractor=IdealExtractor())
     return place / "index"
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """The index, with its pictures, to be changed."""
+    shutil.copytree(folder.parent, tmp_path / "all")
+    return tmp_path / "all"

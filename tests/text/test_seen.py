@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,13 +22,6 @@ from searchengine.text.seen import SEEN
 from searchengine.text.words import BREADTH, FLATNESS, SHOWN, Words
 from tests.fakes import write_pictures
 from tests.text.conftest import IdealExtractor, ideal
-
-
-@pytest.fixture
-def copy(folder: Path, tmp_path: Path) -> Path:
-    """The index, with its pictures, to be changed."""
-    shutil.copytree(folder.parent, tmp_path / "all")
-    return tmp_path / "all"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,13 +25,6 @@ from tests.fakes import FakeExtractor, write_pictures
 from tests.text.conftest import IdealExtractor
 
 SEEN = {"apple": "Granny Smith apple", "fish": "tench", "strawberry": "volcano"}
-
-
-@pytest.fixture
-def copy(folder: Path, tmp_path: Path) -> Path:
-    """The index, with its pictures, to be changed."""
-    shutil.copytree(folder.parent, tmp_path / "all")
-    return tmp_path / "all"
 
 
 @pytest.fixture

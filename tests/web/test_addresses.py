@@ -85,7 +85,6 @@ BOUNDED = [
     ("/search?id=1&box=" + "0," * 5000, 400),
     (f"/search?id=1&cursor=1e308:{HUGE}:{HUGE}:{HUGE}", 200),
     ("/search?id=1&cursor=1:1:1:1:1", 400),
-    ("/search?id=1&best=1e999", 200),
     ("/search?q=" + "x" * 5000, 400),
     (f"/compare?id=1&k={HUGE}", 400),
     (f"/compare?id={HUGE}", 404),
