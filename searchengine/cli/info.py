@@ -169,7 +169,7 @@ def models(model: str | None, as_json: bool) -> None:
 
 
 def _list_models(*, as_json: bool) -> None:
-    from searchengine.extractors.sources import listed_models
+    from searchengine.extractors.loading import listed_models
 
     lines = listed_models()
     if as_json:
@@ -191,7 +191,7 @@ def _list_models(*, as_json: bool) -> None:
 
 
 def _list_layers(model: str, *, as_json: bool) -> None:
-    from searchengine.extractors.sources import layers_of
+    from searchengine.extractors.loading import layers_of
 
     network = layers_of(model)
     if as_json:

@@ -6,7 +6,6 @@ Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on 
 from searchengine.extractors.extractor import Extractor
 from searchengine.extractors.loading import (
     extractor_from_spec,
-    feature_size,
     load_extractor,
     make_spec,
     prepare,
@@ -21,7 +20,6 @@ __all__ = [
     "ExtractorOptions",
     "ExtractorSpec",
     "extractor_from_spec",
-    "feature_size",
     "load_extractor",
     "make_spec",
     "model_names",

@@ -58,12 +58,6 @@ class CustomSource(ModelSource):
         file = weights_file or cache.find_weights(spec, flag="--model")
         return replace(super().options(spec, file), model=file, weights=IMAGENET)
 
-    def feature_size(self, spec: ExtractorSpec) -> int | None:
-        network = layers.described(f"custom-{spec.weights.partition(':')[2]}")
-        if network is None or network.input_size is None:
-            return None
-        return network.feature_size(spec.layers, spec.pooling)
-
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         file = Path(options.model).expanduser()
         if options.weights != IMAGENET:

@@ -59,32 +59,18 @@ class NetworkInfo:
     output: LayerInfo | None
     layers: dict[str, LayerInfo]
 
-    def feature_size(self, layers: Sequence[str], pooling: str) -> int | None:
-        """Numbers in a feature of these layers, of the output if there are none; None where the shape is open."""
-        chosen = [self.layers.get(name) for name in layers] if layers else [self.output]
-        sizes = [None if layer is None else layer.numbers(pooling) for layer in chosen]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
-
 
 def describe(key: str, request: Mapping[str, Any], *, title: str) -> NetworkInfo:
     """The cached description under a key; made by the subprocess from ``request`` where there is none yet.
 
     ``request`` names the model as ``export.describe`` takes it. ExtractorError where the model cannot be built.
     """
-    known = described(key)
-    if known is not None:
-        return known
+    with contextlib.suppress(OSError, ValueError):
+        return _adapter().validate_json(_note(key).read_bytes())
     answer = worker.run("describe", request, lambda text: None, doing=f"Listing the layers of {title}")
     with contextlib.suppress(OSError):
         replace_text(_note(key), json.dumps(answer))
     return _adapter().validate_python(answer)
-
-
-def described(key: str) -> NetworkInfo | None:
-    """The cached description under a key; None where there is none."""
-    with contextlib.suppress(OSError, ValueError):
-        return _adapter().validate_json(_note(key).read_bytes())
-    return None
 
 
 def _note(key: str) -> Path:

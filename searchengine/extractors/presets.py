@@ -117,9 +117,6 @@ class PresetSource(ModelSource):
         model = self.locate(spec, weights_file, lambda text: None).parent if spec.model in FAMILIES else spec.model
         return ExtractorOptions(model, normalize=spec.normalize, full_decode=spec.full_decode)
 
-    def feature_size(self, spec: ExtractorSpec) -> int | None:
-        return presets()[spec.model].dimension if spec.model in presets() else None
-
     def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         if given is None and spec.model not in FAMILIES:
             given = _folder_of(spec.model, say) / PRESET_WEIGHTS

@@ -156,10 +156,6 @@ class ModelSource:
             spec.full_decode,
         )
 
-    def feature_size(self, spec: ExtractorSpec) -> int | None:
-        """Numbers in a feature, without loading the model; None where only the built model tells."""
-        return None
-
     def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         """The file that holds the weights, downloaded if necessary. ``given`` is a file that the user named.
 
@@ -229,14 +225,6 @@ class NamedSource(ModelSource, Generic[N]):
         return layers.describe(
             self.key(network.name, side), {"model": network.name, "input_size": side}, title=network.title
         )
-
-    def feature_size(self, spec: ExtractorSpec) -> int | None:
-        """See ``ModelSource.feature_size``."""
-        network = self.networks()[spec.model]
-        if spec.layer == network.default_layer:
-            return network.dimension
-        described = layers.described(self.key(spec.model, spec.input_size[0]))
-        return None if described is None else described.feature_size(spec.layers, spec.pooling)
 
     def spec_of(self, options: ExtractorOptions, weights: str, input_size: tuple[int, int]) -> ExtractorSpec:
         """The spec of what is asked for, once the source has checked what it takes itself."""

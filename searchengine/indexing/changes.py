@@ -14,19 +14,18 @@ from searchengine.errors import IndexingError
 from searchengine.index.protocol import Writer
 from searchengine.index.storage import Storage
 from searchengine.index.types import Batch, ImageRow, ImageUpdate, IndexedImage, Place, Skipped, Twin, run_note
+from searchengine.indexing.model import size_remark
 from searchengine.indexing.reading import Picture, Reading
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import Root
 from searchengine.indexing.scan import Plan
-from searchengine.progress import QUIET, Say
+from searchengine.progress import Say
 
 
 class RunIndex:
     """The index that a run writes. It is created with the first batch, so an empty run leaves no index."""
 
-    def __init__(
-        self, storage: Storage, writer: Writer | None, old_ids: OldIds | None = None, say: Say = QUIET.say
-    ) -> None:
+    def __init__(self, storage: Storage, writer: Writer | None, old_ids: OldIds | None, say: Say) -> None:
         self.writer = writer
         self.old_ids = old_ids
         self.known_content: set[bytes] = set()
@@ -93,7 +92,10 @@ class RunIndex:
             if not batch.stored:
                 self._held += batch.skipped
                 return  # nothing but skipped files so far: no index yet
-            self.writer = self._created(len(batch.features[0]))
+            dimension = len(batch.features[0])
+            self.writer = self._created(dimension)
+            if remark := size_remark(dimension, total, self._storage.folder):
+                self._say(remark)
             batch.skipped[:0] = self._held
             self._held = []
         self.writer.commit(batch, {"run": run_note(done, total, self._started)})

@@ -17,11 +17,9 @@ from searchengine.extractors import (
     ExtractorOptions,
     ExtractorSpec,
     extractor_from_spec,
-    feature_size,
     spec_of,
 )
-from searchengine.extractors.loading import say_on_stderr
-from searchengine.extractors.sources import source_of
+from searchengine.extractors.loading import say_on_stderr, source_of
 from searchengine.files import file_size, path_from_text, path_to_text
 from searchengine.images import DECODING, DecodedImage, Pixels
 from searchengine.index.protocol import Writer
@@ -32,6 +30,7 @@ from searchengine.progress import Progress, Say
 from searchengine.text.tags import keep_words
 
 _FEATURE_BYTES = 4  # of a float32
+_LONG_FEATURE = 10_000  # numbers: more than a layer with pooling gives
 _ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
 
 
@@ -208,17 +207,13 @@ def decoding_remark(decoding: str | None) -> str | None:
     )
 
 
-def size_remark(spec: ExtractorSpec, images: int, index_dir: Path) -> str | None:
-    """A remark about the disk space of a convolutional layer without pooling; None for other layers."""
-    if spec.pooling != "none" or not images:
+def size_remark(dimension: int, images: int, index_dir: Path) -> str | None:
+    """A remark about the disk space of features that are long, or for which there is no room; None for others."""
+    needed, free = dimension * _FEATURE_BYTES * images, shutil.disk_usage(index_dir).free
+    if dimension <= _LONG_FEATURE and needed <= free:
         return None
-    flat, pooled = feature_size(spec), feature_size(replace(spec, pooling="avg"))
-    if flat is None or pooled is None or flat == pooled:
-        return None
-    needed = flat * _FEATURE_BYTES * images
-    free = shutil.disk_usage(next(folder for folder in (index_dir, *index_dir.absolute().parents) if folder.is_dir()))
     return (
-        f"{spec.layer or 'The output'} without pooling is {flat} numbers an image: {images} images take "
-        f"{file_size(needed)}, {'BUT ONLY ' if needed > free.free else ''}{file_size(free.free)} are free there. With "
-        f"--pooling avg or gem it is {pooled} numbers, {file_size(pooled * _FEATURE_BYTES * images)} together."
+        f"A feature has {dimension} numbers: {images} images take {file_size(needed)}, "
+        f"{'BUT ONLY ' if needed > free else ''}{file_size(free)} are free there. Convolutional layers give fewer "
+        "numbers with --pooling avg or gem."
     )

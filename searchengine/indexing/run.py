@@ -28,7 +28,7 @@ from searchengine.indexing.changes import Changes, RunIndex
 from searchengine.indexing.executor import Executor, LocalExecutor
 from searchengine.indexing.labels import FOLDER, labels_from
 from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
-from searchengine.indexing.model import RunExtractor, decoding_remark, is_current, size_remark
+from searchengine.indexing.model import RunExtractor, decoding_remark, is_current
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import read_shots
 from searchengine.indexing.rebuild import OldIds
@@ -209,7 +209,7 @@ class _Run:
     def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> None:
         """Fill an index in a folder within this one, and put it in place unless it lacks too many images."""
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
-        store = RunIndex(storage_of(staged), rebuild.open_staged(staged, old_ids.last), old_ids)
+        store = RunIndex(storage_of(staged), rebuild.open_staged(staged, old_ids.last), old_ids, self.progress.say)
         try:
             self._fill(store)
         finally:
@@ -271,7 +271,6 @@ class _Run:
         for remark in (
             *left_out_remarks(plan),
             labels.remark() if options.limit is None else None,
-            size_remark(self.extractor.spec, len(plan.candidates), self.index_dir),
             decoding_remark(store.manifest("decoding"))
             if known and not is_current(store.manifest("refused_by"))
             else None,

@@ -7,8 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.extractors.loading import exported_model
-from searchengine.extractors.sources import source_of
+from searchengine.extractors.loading import exported_model, source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
 from searchengine.files import path_from_text

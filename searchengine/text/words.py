@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import IndexingError, QueryError
+from searchengine.extractors.loading import source_of
 from searchengine.extractors.source import Head
-from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text
 from searchengine.index.protocol import Index

@@ -19,8 +19,6 @@ from searchengine.extractors import (
     ExtractorSpec,
     custom,
     extractor_from_spec,
-    feature_size,
-    layers,
     load_extractor,
     make_spec,
     prepare,
@@ -29,7 +27,7 @@ from searchengine.extractors import (
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import LayerInfo
-from searchengine.extractors.sources import source_of
+from searchengine.extractors.loading import source_of
 from tests.extractors.networks_by_keras import noise, relative_error
 
 # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
@@ -90,7 +88,7 @@ def test_end_to_end(mine: Own, cache_dir: Path) -> None:
     )
     spec = extractor.spec
     assert (spec.model, spec.layer, spec.input_size, spec.preprocessing) == ("own", "blocks+code", SIZE, "none")
-    assert extractor.dimension == feature_size(spec) == 8 + 5
+    assert extractor.dimension == 8 + 5
     pixels = noise(SIZE, 5)
     powers = np.maximum(mine.plain("blocks", pixels).astype(np.float64), 1e-6) ** 3
     expected = np.concatenate([powers.mean(axis=(1, 2)) ** (1 / 3), mine.plain("code", pixels)], axis=1)
@@ -121,11 +119,12 @@ def test_what_is_found_in_it(
 
     monkeypatch.setattr(worker, "run", None)  # it is cached
     key = f"custom-{file_hashes(mine.file)['sha256']}"
-    assert source.describe(mine.file) == layers.described(key) == found
+    assert source.describe(mine.file) == found
     note = cache_dir / "layers" / f"{key}.json"
     text = note.read_text()
     note.write_text("{}")
-    assert layers.described(key) is None
+    with pytest.raises(TypeError):  # it is asked for again
+        source.describe(mine.file)
     note.write_text(text)
 
 
@@ -142,8 +141,6 @@ def test_specs_of_it(mine: Own, described_in_process: None, tmp_path: Path) -> N
     tf = make_spec(mine.file, preprocessing="tf")
     assert tf.fingerprint != spec.fingerprint
     assert "tf preprocessing" in tf.title
-    assert feature_size(make_spec(mine.file, layer="blocks")) == 4 * 6 * 8
-    assert feature_size(make_spec(mine.file, layer="blocks", pooling="max")) == 8
 
     with pytest.raises(UnknownNameError, match=r"no layer of mine.keras 'block'. Choose one of: blocks"):
         make_spec(mine.file, layer="block")
@@ -351,4 +348,3 @@ def test_gone_since(tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError, match="other weights than those asked for"):
         prepare(spec, weights_file=other)
     assert json.loads(spec.to_json())["preprocessing"] == "none"
-    assert feature_size(spec) is None

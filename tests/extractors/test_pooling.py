@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import ExtractorSpec, extractor, feature_size, make_spec
+from searchengine.extractors import extractor, make_spec
 from searchengine.extractors.building import pooled
 from searchengine.extractors.frameworks import import_keras
 from searchengine.indexing.model import size_remark
-from tests.extractors.tiny import SPEC
 
 pytestmark = pytest.mark.usefixtures("described_in_process")
 
@@ -70,18 +69,12 @@ def test_several_parts_weigh_the_same() -> None:
 
 
 @pytest.mark.slow
-def test_numbers_are_known_ahead() -> None:
-    assert feature_size(make_spec()) == 4096
-    assert feature_size(make_spec("efficientnet-lite0")) == 1280
-    assert feature_size(make_spec(layer="block5_pool")) == 7 * 7 * 512
-    assert feature_size(make_spec(layer="block5_pool", pooling="gem")) == 512
+def test_several_layers() -> None:
     both = make_spec(layer=["block5_pool", "fc1"], pooling="avg")
     assert both.layer == "block5_pool+fc1"
     assert both.layers == ("block5_pool", "fc1")
     assert both.title == "VGG16 block5_pool+fc1 (avg pooling), ImageNet weights, L2-normalised"
-    assert feature_size(both) == 512 + 4096
     assert both.fingerprint != make_spec(layer=["fc1", "block5_pool"], pooling="avg").fingerprint
-    assert feature_size(ExtractorSpec("unknown", None, "none", "l2", "imagenet", (8, 8), True)) is None
 
 
 @pytest.mark.slow
@@ -113,15 +106,12 @@ def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
     np.testing.assert_array_equal(batch[0], expected)
 
 
-@pytest.mark.slow
 def test_the_size_is_named_before_it_fills_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=20e9))
-    folder = tmp_path / "not" / "yet"
-    assert size_remark(make_spec(layer="block1_conv1"), 5000, folder) == (
-        "block1_conv1 without pooling is 3211264 numbers an image: 5000 images take 64 GB, BUT ONLY 20 GB are free "
-        "there. With --pooling avg or gem it is 64 numbers, 1.3 MB together."
+    assert size_remark(3_211_264, 5000, tmp_path) == (
+        "A feature has 3211264 numbers: 5000 images take 64 GB, BUT ONLY 20 GB are free there. Convolutional layers "
+        "give fewer numbers with --pooling avg or gem."
     )
-    assert "100 images take 10 MB, 20 GB are free" in str(size_remark(make_spec(layer="block5_pool"), 100, folder))
-    for silent in (make_spec(), make_spec("efficientnet-lite0"), make_spec(layer="block5_pool", pooling="avg"), SPEC):
-        assert size_remark(silent, 5000, folder) is None
-    assert size_remark(make_spec(layer="block5_pool"), 0, folder) is None
+    assert "100 images take 10 MB, 20 GB are free" in str(size_remark(25_088, 100, tmp_path))
+    assert size_remark(4096, 1_000_000, tmp_path) is None
+    assert "BUT ONLY" in str(size_remark(4096, 2_000_000, tmp_path))

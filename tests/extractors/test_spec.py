@@ -12,8 +12,8 @@ from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoun
 from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
 from searchengine.extractors.cache import entry_folder
 from searchengine.extractors.extractor import preprocess
+from searchengine.extractors.loading import source_of
 from searchengine.extractors.models import backbones
-from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import closest_first
 from searchengine.images import decode
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError, WeightsNotFoundError
 from searchengine.extractors import Extractor, load_extractor, make_spec
 from searchengine.extractors.frameworks import import_openvino
+from searchengine.extractors.loading import source_of
 from searchengine.extractors.published import read_head
-from searchengine.extractors.sources import source_of
 from tests.extractors.conftest import Vgg16
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("described_in_process")]

@@ -18,7 +18,7 @@ from searchengine.errors import IndexingError
 from searchengine.images import sniff
 from searchengine.index.storage import storage_of
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing import IndexingOptions, reading, update_index
+from searchengine.indexing import IndexingOptions, model, reading, update_index
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
 from searchengine.indexing.verify import verify
@@ -246,6 +246,17 @@ class Remarks(Quiet):
 
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
+
+
+def test_long_features_are_told_when_the_index_is_made(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "_LONG_FEATURE", 0)
+    write_pictures(photos, a=1, b=2)
+    for rebuild, said in ((False, True), (False, False), (True, True)):
+        remarks = Remarks()
+        update_index(photos, tmp_path / "index", extractor=FakeExtractor(), progress=remarks, rebuild=rebuild)
+        assert any("numbers: 2 images take" in remark for remark in remarks.said) == said
 
 
 def test_an_index_made_before_images_were_decoded_as_today(

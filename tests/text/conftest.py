@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from searchengine import update_index
 from searchengine.extractors import make_spec
+from searchengine.extractors.loading import source_of
 from searchengine.extractors.source import Head
-from searchengine.extractors.sources import source_of
 from tests.fakes import FakeExtractor, write_pictures
 
 LITE = make_spec("efficientnet-lite0")

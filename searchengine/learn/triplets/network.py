@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
 from searchengine.extractors.building import BuiltModel
+from searchengine.extractors.loading import source_of
 from searchengine.extractors.models import is_preset
 from searchengine.extractors.source import is_model_file
-from searchengine.extractors.sources import source_of
 from searchengine.extractors.spec import ExtractorSpec, check_name
 from searchengine.progress import Say
 
