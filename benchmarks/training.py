@@ -35,9 +35,8 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.fitting import stratified_folds
 from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.checkpoint import best_of
-from searchengine.learn.triplets.learner import Learner, continue_training, start_training
+from searchengine.learn.triplets.learner import TRIPLETS, Learner, continue_training, start_training
 from searchengine.learn.triplets.network import new_head
-from searchengine.learn.triplets.recipe import TRIPLETS
 from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
 
 FOLDS = 5

@@ -15,7 +15,7 @@ from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.progress import Bar
 
 if TYPE_CHECKING:
-    from searchengine.learn.triplets.recipe import Recipe
+    from searchengine.learn.triplets.learner import Recipe
     from searchengine.learn.triplets.run import Trained
     from searchengine.learn.triplets.validation import Scores
     from searchengine.settings import Settings
@@ -123,8 +123,8 @@ def train(
     the best mAP is written. A run that was stopped resumes with the same command.
     """
     from searchengine.extractors import ExtractorOptions, spec_of
+    from searchengine.learn.triplets.learner import Recipe
     from searchengine.learn.triplets.network import layer_before_last_dense
-    from searchengine.learn.triplets.recipe import Recipe
     from searchengine.learn.triplets.run import TrainingOptions, check_out, train_metric
 
     if labels == "none":

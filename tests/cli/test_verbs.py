@@ -20,7 +20,7 @@ from searchengine.exchange.collections.catalogue import DATASETS
 from searchengine.extractors import building, spec
 from searchengine.indexing import IndexingOptions
 from searchengine.learn.triplets import Recipe
-from searchengine.learn.triplets.recipe import SPLITS, TRIPLETS
+from searchengine.learn.triplets.learner import SPLITS, TRIPLETS
 from searchengine.settings import Precision, Runtime
 
 Said = pytest.CaptureFixture[str]

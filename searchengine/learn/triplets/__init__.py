@@ -3,7 +3,7 @@
 Importing this loads no TensorFlow.
 """
 
-from searchengine.learn.triplets.recipe import Recipe
+from searchengine.learn.triplets.learner import Recipe
 from searchengine.learn.triplets.run import Trained, TrainingOptions, train_metric
 
 __all__ = ["Recipe", "Trained", "TrainingOptions", "train_metric"]

@@ -1,21 +1,189 @@
-"""Training inputs: what the backbone computed from the images, in a file that only grows, and random variants."""
+"""Folders of labelled images -> what a step learns from: features or pixels of the images, and random variants of them.
+
+The images are indexed as any others are, into the folder of the run: so each is decoded and embedded once, what cannot
+be read is reported, and a run that was stopped resumes.
+"""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from searchengine.images import resize
+from searchengine.errors import ImageError, LearningError
+from searchengine.files import output_file
+from searchengine.images import DecodedImage, Pixels, decode, find, resize
+from searchengine.index.local import LocalIndex
+from searchengine.index.storage import storage_of
+from searchengine.index.types import ImageRecord
+from searchengine.indexing.labels import labels_from
+from searchengine.indexing.model import Recipe as ExtractorRecipe
+from searchengine.indexing.model import RunExtractor
+from searchengine.indexing.options import IndexingOptions
+from searchengine.indexing.roots import assign_roots, check_roots
+from searchengine.indexing.run import update_with
+from searchengine.indexing.scan import make_plan
+from searchengine.learn.training_set import training_set
+from searchengine.processors import processors
+from searchengine.progress import Progress, Say
 
-CONTENT_BYTES = 16
+_BATCH = 32  # pictures, with their variants, that are embedded at a time
+_VIEW_SOURCE = 1.5  # augmented views are cut from a picture this many times larger than the input
 
-Pixels = NDArray[np.uint8]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingImages:
+    """Images to learn from, in the order of their ids in the index of the run.
+
+    ``labels`` (n,) int64 are positions in ``classes``; ``groups`` (n,) int64 are equal for equal content; ``features``
+    (n, 1 + views, d) float32 are those of each image, then of its augmented views; ``pixels`` (n, h, w, 3) uint8 are
+    kept for a backbone that learns.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    features: NDArray[np.float32]
+    pixels: Pixels | None
+    unlabelled: int
+    skipped: tuple[tuple[str, str], ...]
+    version: str  # 16 hexadecimal digits: of all contents and labels
+
+
+def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Sequence[str] = ()) -> None:
+    """LearningError unless the images carry two labels, before hours are spent on their features.
+
+    IndexingError for a missing folder or labels file.
+    """
+    roots = assign_roots([], check_roots(folders))
+    walks = [(root, find(root.folder, exclude=exclude)) for root in roots]
+    candidates = make_plan(walks, {}, {}, labels=labels_from(labels)).candidates
+    classes = sorted({candidate.labels[0] for candidate in candidates if candidate.labels})
+    if not classes:
+        raise LearningError(
+            f"No image in {', '.join(map(str, folders))} has a label, so there is nothing to learn from. Put the "
+            "images of each class into a folder of its own, or list them in a table with the columns path and label: "
+            "--labels FILE.csv."
+        )
+    if len(classes) < 2:
+        raise LearningError(
+            f"All images have the same label, {classes[0]!r}: learning needs at least two classes. Name the parent "
+            "folder, with a subfolder for each class."
+        )
+
+
+class TrainingExtractor(RunExtractor):
+    """The backbone of a run. The feature of an image is followed by those of its augmented views, d numbers each.
+
+    The views depend on the seed and on the content of the image alone.
+    """
+
+    def __init__(self, recipe: ExtractorRecipe, say: Say, *, views: int, seed: int) -> None:
+        super().__init__(recipe, say)
+        self.views, self.seed = views, seed
+
+    def preprocess(self, data: bytes) -> DecodedImage:
+        """The pixels of an image and of its views, one below the other: ((1 + views) * h, w, 3) uint8."""
+        image = super().preprocess(data)
+        if not self.views:
+            return image
+        size = self.spec.input_size
+        side = round(_VIEW_SOURCE * max(size))
+        source = decode(data, at_least=self.spec.decoded_at_least, size=(side, side)).pixels
+        random = np.random.default_rng([self.seed, *hashlib.blake2b(data, digest_size=16).digest()])
+        variants = varied([source.astype(np.uint8, copy=False)] * self.views, max(size), random)
+        return replace(image, pixels=np.concatenate([image.pixels, *(resize(variant, size) for variant in variants)]))
+
+    def embed(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+        """n of ((1 + views) * h, w, 3) -> (n, (1 + views) * d) float32; IndexingError for NaN or infinity."""
+        pictures = np.stack(pixels).reshape(-1, *self.spec.input_size, 3)
+        return super().embed(pictures).reshape(len(pixels), -1)  # type: ignore[arg-type]
+
+    def keep_words(self, folder: Path) -> None:
+        """Nothing: nobody searches these images by words."""
+
+
+def gather(
+    folders: Sequence[Path],
+    extractor: TrainingExtractor,
+    folder: Path,
+    options: IndexingOptions,
+    progress: Progress,
+    *,
+    keep_pixels: bool,
+) -> TrainingImages:
+    """Index the images of the folders, with their augmented views; what ``folder`` has from an earlier run stays.
+
+    Raises:
+        LearningError: fewer than two classes have images that can be read.
+        IndexingError: the disk is full, or the model gives NaN.
+    """
+    made_with = [asdict(extractor.recipe), extractor.views, extractor.views and extractor.seed]
+    text = json.dumps([*made_with, [str(path.absolute()) for path in folders]], default=str)
+    index_dir = folder / f"index-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    batch = max(1, _BATCH // (1 + extractor.views))
+    wanted = replace(options, prune_all=True, ann="off", batch_size=batch)
+    summary = update_with(extractor, folders, storage_of(index_dir), wanted, progress)
+    if not summary.images:
+        raise LearningError(f"None of the {summary.skipped} images can be used; the reasons stand above.")
+    with closing(LocalIndex.open(index_dir)) as index:
+        data = training_set(index)
+        skipped = tuple(index.skipped())
+        classes, numbers = np.unique(data.labels, return_inverse=True)
+        if len(classes) < 2:
+            raise LearningError(
+                f"Only images of {str(classes[0])!r} are left, and learning needs at least two classes: {len(skipped)} "
+                "images cannot be used."
+            )
+        pixels = None
+        if keep_pixels:
+            file = folder / f"pixels-{data.version}.npy"
+            pixels = _kept_pixels(file, index.records(data.ids.tolist()), extractor, progress)
+        return TrainingImages(
+            tuple(map(str, classes)),
+            numbers.astype(np.int64),
+            data.groups,
+            data.features.reshape(len(data.ids), 1 + extractor.views, -1),
+            pixels,
+            data.unlabelled,
+            skipped,
+            data.version,
+        )
+
+
+def _kept_pixels(file: Path, records: Sequence[ImageRecord], extractor: RunExtractor, progress: Progress) -> Pixels:
+    """The pixels of images as the backbone takes them, (n, h, w, 3) uint8, mapped from a file that is made once."""
+
+    def read(record: ImageRecord) -> Pixels:
+        try:
+            return np.clip(extractor.preprocess(record.read()).pixels, 0, 255).astype(np.uint8)
+        except ImageError as error:
+            raise LearningError(
+                f"{record.path} cannot be read any more: {error} Run the same command again."
+            ) from error
+
+    if not file.exists():
+        progress.start(len(records), what="decoding")
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(records), *extractor.spec.input_size, 3)}
+        with (
+            output_file(file) as part,
+            part.open("wb") as opened,
+            ThreadPoolExecutor(processors(), thread_name_prefix="decode") as pool,
+        ):
+            np.lib.format.write_array_header_1_0(opened, header)
+            for picture in pool.map(read, records):
+                opened.write(picture.tobytes())
+                progress.advance()
+    kept: Pixels = np.load(file, mmap_mode="r", allow_pickle=False)
+    return kept
 
 
 # -- random variants of pictures, so that a small set teaches more ----------------------------------------------------
@@ -69,90 +237,20 @@ def _recoloured(batch: Pixels, random: np.random.Generator) -> Pixels:
     return recoloured
 
 
-# -- what the backbone computed ---------------------------------------------------------------------------------------
-
-
-class Records:
-    """Records of fixed size, found by the content hash of the image.
-
-    Each batch is appended and flushed, so a run that was killed resumes after its last whole record: a torn record is
-    cut off, and of duplicates the first counts.
-    """
-
-    def __init__(self, file: Path, *, views: int, dimension: int, pixels: tuple[int, int] | None) -> None:
-        """A record holds ``views`` features of ``dimension`` numbers and, optionally, ``pixels``, (height, width).
-
-        OSError where the file cannot be read or written.
-        """
-        fields: list[tuple[Any, ...]] = [("content", f"V{CONTENT_BYTES}"), ("features", np.float32, (views, dimension))]
-        if pixels is not None:
-            fields.append(("pixels", np.uint8, (*pixels, 3)))
-        self._dtype = np.dtype(fields)
-        self._file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        whole = file.stat().st_size // self._dtype.itemsize
-        if file.stat().st_size != whole * self._dtype.itemsize:
-            os.truncate(file, whole * self._dtype.itemsize)
-        self._rows: NDArray[Any] = np.empty(0, self._dtype)
-        self._places: dict[bytes, int] = {}
-        self._map_file()
-
-    def __contains__(self, content: object) -> bool:
-        return content in self._places
-
-    def append(self, contents: list[bytes], features: NDArray[np.float32], pixels: NDArray[Any] | None = None) -> None:
-        """Add a record for each content: features (m, views, d) and, where they are kept, pixels (m, h, w, 3)."""
-        rows = np.empty(len(contents), self._dtype)
-        rows["content"] = np.frombuffer(b"".join(contents), f"V{CONTENT_BYTES}")
-        rows["features"] = features
-        if "pixels" in (self._dtype.names or ()):
-            assert pixels is not None
-            rows["pixels"] = np.clip(pixels, 0, 255)
-        end = len(self._rows) * self._dtype.itemsize
-        try:
-            with self._file.open("ab") as stream:
-                stream.write(rows.tobytes())
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError:
-            os.truncate(self._file, end)  # so that the next record begins where it should
-            raise
-        self._map_file()
-
-    def places(self, contents: list[bytes]) -> NDArray[np.int64]:
-        """(m,) int64: the positions of the records of these contents."""
-        return np.array([self._places[content] for content in contents], dtype=np.int64)
-
-    def features(self, places: NDArray[np.int64], view: int | NDArray[np.int64] = 0) -> NDArray[np.float32]:
-        """(m,) positions -> (m, d) float32: one view of each."""
-        return np.asarray(self._rows["features"][places, view], dtype=np.float32)  # fancy indexing: already a copy
-
-    def pixels(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(m,) positions -> (m, h, w, 3) uint8."""
-        return np.array(self._rows["pixels"][places], dtype=np.uint8)
-
-    def _map_file(self) -> None:
-        if not self._file.stat().st_size:
-            return
-        known = len(self._rows)
-        self._rows = np.memmap(self._file, self._dtype, mode="r")
-        for place, content in enumerate(self._rows["content"][known:].tolist(), known):
-            self._places.setdefault(bytes(content), place)
+# -- what a step takes ------------------------------------------------------------------------------------------------
 
 
 class Features:
     """Training inputs for a frozen backbone: (b,) rows -> (b, d) float32 features."""
 
-    def __init__(self, records: Records, places: NDArray[np.int64], *, views: int, dropout: float) -> None:
-        """``places`` (n,) int64 are the records of the rows; ``dropout`` is the share of numbers that is left out."""
-        self._records, self._places = records, places
-        self._views, self._dropout = views, dropout
+    def __init__(self, features: NDArray[np.float32], *, dropout: float) -> None:
+        """``features`` (n, 1 + views, d); ``dropout`` is the share of numbers that is left out."""
+        self._features, self._dropout = features, dropout
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.float32]:
         """A random view of each, with dropout; the numbers kept are scaled up, so that their mean stays
         (Srivastava et al. 2014)."""
-        features = self._records.features(self._places[rows], random.integers(0, 1 + self._views, len(rows)))
+        features = self._features[rows, random.integers(0, self._features.shape[1], len(rows))]
         if self._dropout:
             kept = random.random(features.shape, dtype=np.float32) >= self._dropout
             features = features * kept / np.float32(1.0 - self._dropout)
@@ -160,18 +258,17 @@ class Features:
 
     def plain(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The images as they are."""
-        return self._records.features(self._places[rows])
+        return np.asarray(self._features[rows, 0])
 
 
 class Pictures:
     """Training inputs for a backbone that learns: (b,) rows -> (b, h, w, 3) uint8 pixels."""
 
-    def __init__(self, records: Records, places: NDArray[np.int64], *, augmented: bool) -> None:
-        """``places`` (n,) int64 are the records of the rows."""
-        self._records, self._places = records, places
-        self._augmented = augmented
+    def __init__(self, pixels: Pixels, *, augmented: bool) -> None:
+        """``pixels`` (n, h, w, 3) uint8."""
+        self._pixels, self._augmented = pixels, augmented
 
-    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.uint8]:
+    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> Pixels:
         """A new variant of each, if they are to be augmented."""
         pictures = self.plain(rows)
         if not self._augmented:
@@ -182,6 +279,6 @@ class Pictures:
         variants = varied(square, side, random)
         return np.stack([resize(variant, (height, width)) for variant in variants])
 
-    def plain(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def plain(self, rows: NDArray[np.int64]) -> Pixels:
         """The images as they are."""
-        return self._records.pixels(self._places[rows])
+        return self._pixels[rows]

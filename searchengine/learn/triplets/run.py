@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors import Extractor, ExtractorSpec, extractor_from_spec
+from searchengine.extractors import ExtractorSpec
 from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
 from searchengine.files import flush, locked, parse_json
-from searchengine.learn.triplets import gathering, network
+from searchengine.indexing import IndexingOptions
+from searchengine.indexing.model import Recipe as ExtractorRecipe
+from searchengine.learn.triplets import network
 from searchengine.learn.triplets.checkpoint import (
     Checkpoint,
     Epoch,
@@ -30,10 +32,15 @@ from searchengine.learn.triplets.checkpoint import (
     save_checkpoint,
     write_history,
 )
-from searchengine.learn.triplets.gathering import LabelledFiles, TrainingImages
-from searchengine.learn.triplets.inputs import Features, Pictures
-from searchengine.learn.triplets.learner import Learner, continue_training, start_training
-from searchengine.learn.triplets.recipe import Recipe
+from searchengine.learn.triplets.inputs import (
+    Features,
+    Pictures,
+    TrainingExtractor,
+    TrainingImages,
+    check_labels,
+    gather,
+)
+from searchengine.learn.triplets.learner import Learner, Recipe, continue_training, start_training
 from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
 from searchengine.progress import QUIET, Progress
 
@@ -129,19 +136,11 @@ def train_metric(
     options = options or TrainingOptions()
     recipe = options.recipe
     check_out(out)
-    files = gathering.find_labelled(folders, labels=options.labels, exclude=options.exclude)
+    check_labels(folders, labels=options.labels, exclude=options.exclude)
     with _alone(out):
         raw = spec.unnormalized
-        extractor = extractor_from_spec(
-            raw,
-            weights_file=options.weights_file,
-            precision=options.precision,
-            runtime=options.runtime,
-            gpu=True,
-            progress=progress.say,
-        )
-        task = _prepare(files, extractor, out, progress, recipe)
-        _describe(task, files, progress)
+        task = _prepare(folders, out, raw, options, progress)
+        _describe(task, progress)
         built = network.load_backbone(raw, options.weights_file, progress.say)
         model, learner = _network(built, task, recipe)
         settings = {**asdict(recipe), "spec": raw.to_json(), "images": task.data.version}
@@ -171,7 +170,7 @@ def train_metric(
         len(task.data.classes),
         len(task.training),
         len(task.validation),
-        files.unlabelled,
+        task.data.unlabelled,
         task.data.skipped,
         time.monotonic() - began,
     )
@@ -189,22 +188,29 @@ def check_out(out: Path) -> None:
         raise LearningError(f"{work_folder(out)} cannot be made: {error.strerror}. Choose another --out.") from error
 
 
-def _prepare(files: LabelledFiles, extractor: Extractor, out: Path, progress: Progress, recipe: Recipe) -> _Task:
-    data = gathering.gather(files, extractor, work_folder(out), recipe, progress)
+def _prepare(
+    folders: Sequence[Path], out: Path, spec: ExtractorSpec, options: TrainingOptions, progress: Progress
+) -> _Task:
+    recipe = options.recipe
+    backbone = ExtractorRecipe(spec, options.weights_file, options.precision, options.runtime)
+    views = 0 if recipe.thaw is not None else recipe.views
+    extractor = TrainingExtractor(backbone, progress.say, views=views, seed=recipe.seed)
+    wanted = IndexingOptions(labels=options.labels, exclude=options.exclude)
+    data = gather(folders, extractor, work_folder(out), wanted, progress, keep_pixels=recipe.thaw is not None)
     training, validation = validation_part(
         data.labels, data.groups, split=recipe.split, share=recipe.validation, seed=recipe.seed
     )
     triplets = validation_triplets(data.labels[validation], recipe.seed)
-    features = normalized(data.records.features(data.places[validation]), "l2")
+    features = normalized(data.features[validation, 0], "l2")
     return _Task(data, training, validation, triplets, score(features, data.labels[validation], triplets))
 
 
-def _describe(task: _Task, files: LabelledFiles, progress: Progress) -> None:
+def _describe(task: _Task, progress: Progress) -> None:
     data = task.data
     class_sizes = np.bincount(data.labels[task.training], minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, class_sizes.tolist(), strict=True) if count == 1]
-    if files.unlabelled:
-        progress.say(f"{files.unlabelled} images have no label and are left out.")
+    if data.unlabelled:
+        progress.say(f"{data.unlabelled} images have no label and are left out.")
     if single:
         names = f"{', '.join(single[:5])}{' and others' if len(single) > 5 else ''}"
         progress.say(f"Classes with a single image serve as negatives only: {names}.")
@@ -218,15 +224,16 @@ def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
     """The whole model, and its learner: of the head on stored features, or of the head and more on pictures."""
     keras = import_keras()
     data = task.data
-    features = data.records.features(data.places[task.training])
+    features = data.features[task.training, 0]
     head = network.new_head(features, recipe.dim, recipe.seed)
     model = network.joined(built, head)
     if recipe.thaw is None:
         inputs = keras.Input((features.shape[1],))
-        source = Features(data.records, data.places, views=recipe.views, dropout=recipe.dropout)
+        source = Features(data.features, dropout=recipe.dropout)
         return model, Learner(keras.Model(inputs, head.on(inputs)), head.weights, source, data.labels, recipe)
+    assert data.pixels is not None
     variables = [*network.thawed(built, recipe.thaw), *head.weights]
-    pictures = Pictures(data.records, data.places, augmented=recipe.views > 0)
+    pictures = Pictures(data.pixels, augmented=recipe.views > 0)
     return model, Learner(model, variables, pictures, data.labels, recipe)
 
 

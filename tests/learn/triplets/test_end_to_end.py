@@ -111,7 +111,7 @@ def test_resnet50_with_weights_of_its_shape(tmp_path: Path, capsys: pytest.Captu
     files = (tmp_path / "frozen.keras", tmp_path / "thawed.training" / "last.keras")
     frozen, thawed = (keras.saving.load_model(file) for file in files)
     assert frozen.input_shape == (None, 224, 224, 3)
-    assert frozen.output_shape == (None, 128)
+    assert frozen.output_shape == (None, 384)
     features = np.asarray(frozen(np.zeros((1, 224, 224, 3), np.uint8)))
     assert np.linalg.norm(features) == pytest.approx(1.0, abs=1e-4)
     inner = next(layer for layer in thawed.layers if hasattr(layer, "get_layer"))

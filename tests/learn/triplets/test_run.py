@@ -18,7 +18,7 @@ from searchengine.errors import LearningError, UnknownNameError
 from searchengine.extractors import custom
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.triplets import Trained
-from searchengine.learn.triplets.recipe import TRIPLETS
+from searchengine.learn.triplets.learner import TRIPLETS
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 

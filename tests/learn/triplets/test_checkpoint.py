@@ -1,4 +1,4 @@
-"""Records survive what a kill and a full disk leave; so does the checkpoint."""
+"""The checkpoint survives what a kill and a full disk leave."""
 
 from __future__ import annotations
 
@@ -19,64 +19,6 @@ from searchengine.learn.triplets.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from searchengine.learn.triplets.inputs import Records
-
-
-def content(number: int) -> bytes:
-    return bytes([number]) * 15 + b"\0"  # of some kinds of bytes, NumPy drops a zero at the end
-
-
-def opened(file: Path) -> Records:
-    return Records(file, views=2, dimension=3, pixels=(1, 2))
-
-
-def append(records: Records, numbers: list[int]) -> None:
-    records.append(
-        [content(n) for n in numbers],
-        np.array([[[n, n, n], [n, n, -n]] for n in numbers], np.float32),
-        np.array([np.full((1, 2, 3), n) for n in numbers], np.uint8),
-    )
-
-
-def test_records_come_back(tmp_path: Path) -> None:
-    records = opened(tmp_path / "deep" / "records.bin")
-    append(records, [1, 2])
-    append(records, [3, 2])
-    for found in (records, opened(tmp_path / "deep" / "records.bin")):
-        assert content(3) in found
-        assert content(4) not in found
-        places = found.places([content(3), content(2)])
-        assert places.tolist() == [2, 1]
-        np.testing.assert_array_equal(found.features(places), [[3, 3, 3], [2, 2, 2]])
-        np.testing.assert_array_equal(found.features(places, np.array([0, 1])), [[3, 3, 3], [2, 2, -2]])
-        np.testing.assert_array_equal(found.pixels(places)[:, 0, 0, 0], [3, 2])
-
-
-@pytest.mark.parametrize("torn", [1, 20, 45])
-def test_a_torn_record_is_dropped(tmp_path: Path, torn: int) -> None:
-    file = tmp_path / "records.bin"
-    append(opened(file), [1, 2])
-    with file.open("r+b") as stream:
-        stream.truncate(file.stat().st_size - torn)
-    records = opened(file)
-    assert content(1) in records
-    assert content(2) not in records
-    append(records, [5])
-    np.testing.assert_array_equal(opened(file).features(np.array([1])), [[5, 5, 5]])
-
-
-def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "records.bin"
-    records = opened(file)
-    append(records, [1])
-    fill_disk(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
-        append(records, [2])
-    monkeypatch.undo()
-    append(records, [3])
-    found = opened(file)
-    assert content(2) not in found
-    np.testing.assert_array_equal(found.features(found.places([content(3)])), [[3, 3, 3]])
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
