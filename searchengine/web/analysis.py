@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
-from flask import Response, jsonify, request
-from markupsafe import Markup
+from flask import Response, jsonify, render_template, request
 
 from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
 from searchengine.analyse.evaluation.report import curves, shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError, with_index_dir
 from searchengine.index.filters import MAX_IDS
-from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.index.types import ImageRecord
 from searchengine.query import Query
 from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, card_of
-from searchengine.web.choices import FeedbackChoices
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site
-from searchengine.web.overview import Group, Overview
-from searchengine.web.pages import Page, first_likes
+from searchengine.web.overview import Group
+from searchengine.web.pages import first_likes
 from searchengine.web.queries import RequestError
 from searchengine.web.security import ASK_AGAIN, is_asked_from_here
 
@@ -33,62 +30,12 @@ _PATHS_AT_ONCE = 500
 analysis = IndexBlueprint("analysis", __name__)
 
 
-@dataclass(frozen=True)
-class MapPage(Page):
-    """The frame around the map; a script draws the map itself."""
-
-    template: ClassVar[str] = "map.html"
-
-    overview: Overview
-    status: IndexStatus
-
-
 @dataclass(frozen=True, slots=True)
 class Preview:
     """A group among others, with a few of its images."""
 
     group: Group
     cards: tuple[Card, ...]
-
-
-@dataclass(frozen=True)
-class GroupsPage(Page):
-    """All groups; ``more`` is where the next groups of near-duplicates start."""
-
-    template: ClassVar[str] = "groups.html"
-
-    overview: Overview
-    clusters: list[Preview]
-    duplicates: list[Preview]
-    more: int | None
-
-
-@dataclass(frozen=True)
-class GroupPage(Page):
-    """One group of a ``kind``, "cluster" or "duplicates"; ``more`` is where its next images start."""
-
-    template: ClassVar[str] = "groups.html"
-
-    kind: str
-    group: Group
-    cards: list[Card]
-    likes: FeedbackChoices
-    more: int | None
-
-
-@dataclass(frozen=True)
-class EvaluationPage(Page):
-    """The evaluation as ``report.shown`` has it, or none and why; ``cards``: the images that it names, by path."""
-
-    template: ClassVar[str] = "evaluation.html"
-
-    evaluation: dict[str, Any] | None
-    problem: str = ""
-    made: str = ""
-    stale: bool = False
-    curves: Markup = field(default_factory=Markup)
-    main: str = metrics.MAIN
-    cards: Mapping[str, Card] = field(default_factory=dict)
 
 
 @analysis.app_template_global()
@@ -102,9 +49,9 @@ def command_line(command: str) -> str:
 
 @analysis.get("/map")
 def map_() -> str:
-    """The page of the map."""
+    """The frame around the map; a script draws the map itself."""
     engine = this_index().engine
-    return MapPage(engine.overview(), engine.index.status()).render()
+    return render_template("map.html", overview=engine.overview(), status=engine.index.status())
 
 
 @analysis.get("/map/points")
@@ -138,15 +85,16 @@ def groups() -> str:
     overview = this_index().engine.overview()
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
-            return _group_page(kind, candidates).render()
+            return _group_page(kind, candidates)
     start = _start()
     end = start + _GROUPS_AT_ONCE
-    return GroupsPage(
+    return render_template(
+        "groups.html",
         overview=overview,
         clusters=[] if start else _previews(overview.clusters),
         duplicates=_previews(overview.duplicates[start:end]),
         more=end if end < len(overview.duplicates) else None,
-    ).render()
+    )
 
 
 @analysis.get("/evaluation")
@@ -154,18 +102,20 @@ def evaluation() -> str:
     """The evaluation, or how to make one."""
     latest = this_index().engine.evaluation()
     if latest.kept is None:
-        return EvaluationPage(None, latest.problem).render()
+        return render_template("evaluation.html", problem=latest.problem)
     evaluation = latest.kept.evaluation
-    return EvaluationPage(
+    return render_template(
+        "evaluation.html",
         evaluation=shown(evaluation),
         made=latest.kept.made[:10],
         stale=latest.kept.stale,
         curves=curves([(evaluation.name, evaluation.curve)]),
+        main=metrics.MAIN,
         cards=_cards_by_path(evaluation, latest.kept),
-    ).render()
+    )
 
 
-def _group_page(kind: str, candidates: Sequence[Group]) -> GroupPage:
+def _group_page(kind: str, candidates: Sequence[Group]) -> str:
     wanted = parse_id(request.args[kind])
     group = next((group for group in candidates if group.number == wanted), None)
     if group is None:
@@ -175,8 +125,13 @@ def _group_page(kind: str, candidates: Sequence[Group]) -> GroupPage:
     start = _start()
     end = start + this_site().settings.sample
     cards = [card_of(record) for record in _known(group.ids[start:end]).values()]
-    return GroupPage(
-        kind, group, cards, first_likes(Query(k=this_site().settings.default_k)), end if end < group.size else None
+    return render_template(
+        "groups.html",
+        kind=kind,
+        group=group,
+        cards=cards,
+        likes=first_likes(Query(k=this_site().settings.default_k)),
+        more=end if end < group.size else None,
     )
 
 

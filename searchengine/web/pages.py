@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -11,14 +10,13 @@ from flask.typing import ResponseReturnValue
 from searchengine.analyse.evaluation.report import grouped, interval_text
 from searchengine.errors import SearchEngineError
 from searchengine.index.filters import FIELDS, Filter
-from searchengine.index.types import ImageRecord, IndexStatus
+from searchengine.index.types import ImageRecord
 from searchengine.query import Box, Query
-from searchengine.settings import MAX_K
 from searchengine.spelling import parse_id, query_to_url
 from searchengine.web.bar import QueryBar, bar_of_request
-from searchengine.web.cards import Card, CardUrls, card_of, spaced
-from searchengine.web.choices import Choice, FeedbackChoices, index_choices
-from searchengine.web.filters import FilterPanel, filter_panel
+from searchengine.web.cards import CardUrls, card_of, spaced
+from searchengine.web.choices import FeedbackChoices, index_choices
+from searchengine.web.filters import filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.queries import how_many, rule_note, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
@@ -26,69 +24,9 @@ from searchengine.web.uploads import DecodedUpload, why_no_uploads
 pages = IndexBlueprint("pages", __name__)
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a template shows: each field is a variable of it."""
-
-    template: ClassVar[str]
-
-    def render(self) -> str:
-        """The page as HTML."""
-        return render_template(self.template, **vars(self))
-
-
-@dataclass(frozen=True)
-class HomePage(Page):
-    """Images of the collection, of which there are ``total`` that pass the filter.
-
-    They are a mixture, or all of them in the order of their ids, some at a time; ``more`` leads to what follows,
-    ``whole`` from the mixture to all, ``mixed`` back. ``kept`` are the arguments of a search by one of them.
-    """
-
-    template: ClassVar[str] = "home.html"
-
-    status: IndexStatus
-    cards: list[Card]
-    total: int
-    filter: FilterPanel
-    bar: QueryBar
-    kept: dict[str, list[str]]
-    likes: FeedbackChoices
-    more: str | None
-    whole: str | None
-    mixed: str | None
-
-
-@dataclass(frozen=True)
-class QueryPage(Page):
-    """What every page shows of its query; ``record`` is the image of the index that it starts from."""
-
-    record: ImageRecord | None
-    bar: QueryBar
-    indexes: list[Choice]
-
-    @property
-    def file_gone(self) -> bool:
-        """Whether the file of that image is no longer where it was indexed."""
-        return self.record is not None and self.record.has_picture and not self.record.has_file
-
-    def render(self) -> str:
-        """The page as HTML."""
-        return render_template(self.template, **vars(self), file_gone=self.file_gone)
-
-
-@dataclass(frozen=True)
-class WaitingPage(QueryPage):
-    """The page of an upload, before a script has sent the file: only the browser keeps it, under ``key``."""
-
-    template: ClassVar[str] = "waiting.html"
-
-    key: str
-
-
 @pages.get("/")
 def home() -> ResponseReturnValue:
-    """The first page: the collection."""
+    """The first page: a mixture of the collection, or all that passes the filter by id, some at a time."""
     if (filled := without_empty_fields()) is not None:
         return redirect(url_for("pages.home", **filled))
     index, settings = this_index().engine.index, this_site().settings
@@ -114,18 +52,19 @@ def home() -> ResponseReturnValue:
         return url_for("pages.home", **{**without_filter, **other.to_fields()})
 
     without_filter = {name: texts for name, texts in kept.items() if name not in FIELDS}
-    return HomePage(
+    return render_template(
+        "home.html",
         status=status,
         cards=[card_of(record) for record in shown],
         total=index.count(filter) if filter else status.images,
         filter=filter_panel(index, filter, filtered, url_for("pages.home"), without_filter),
         bar=QueryBar(fields=kept),
-        kept=kept,
+        kept=kept,  # what a search by one of them takes along
         likes=first_likes(query),
         more=more,
         whole=None if whole or more is None else address(all=1),
         mixed=None if filter or not whole else address(),
-    ).render()
+    )
 
 
 def first_likes(query: Query) -> FeedbackChoices:
@@ -168,12 +107,6 @@ def common() -> dict[str, Any]:
 def card_urls(index: ServedIndex | None = None, endpoint: str = "search.by_id", **values: Any) -> CardUrls:
     """The addresses of the images of an index; None is this one."""
     return CardUrls(index, endpoint, values)
-
-
-def next_k(shown: int, k: int, images: int) -> int | None:
-    """The next larger k, or None where nothing more can be shown on one page."""
-    step = max(k, 30) if k < 120 else 120
-    return min(k + step, MAX_K) if shown == k < min(images, MAX_K) else None
 
 
 def query_json(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from flask import Response, jsonify, redirect, request, url_for
+from flask import Response, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from numpy.typing import NDArray
 from werkzeug.datastructures import MultiDict
@@ -17,70 +17,28 @@ from searchengine.engine import Results
 from searchengine.files import parse_json
 from searchengine.images import MAX_PIXELS
 from searchengine.index.filters import EVERYTHING, unknown_choices
-from searchengine.index.metrics import alike_sentence, metric_title
+from searchengine.index.metrics import alike_sentence
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
 from searchengine.spelling import query_from_json
 from searchengine.web.bar import Chip, QueryBar, Sign
-from searchengine.web.cards import Card, cards_of, cosine_is_score
+from searchengine.web.cards import cards_of, cosine_is_score
 from searchengine.web.choices import (
-    Choice,
     FeedbackChoices,
     index_choices,
     metric_choices,
     other_side,
     rule_choices,
 )
-from searchengine.web.filters import FilterPanel, filter_panel
+from searchengine.web.filters import filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.labels import PredictedLabels, predict_labels
-from searchengine.web.pages import QueryPage, WaitingPage, counted, query_json, url_values
+from searchengine.web.pages import counted, query_json, url_values
 from searchengine.web.queries import RequestError, asked, wants_json, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
 search = IndexBlueprint("search", __name__)
-
-
-@dataclass(frozen=True)
-class ResultsPage(QueryPage):
-    """A ranking, or the part of it that follows another page.
-
-    ``title`` names what is searched by, ``order`` says how it is ranked, ``count`` how many there are; ``as_shares``:
-    scores are percentages; ``kept`` are the arguments that a search by another picture takes along; ``comparison``
-    shows another ranking beside this one; ``more`` leads to what follows, ``first`` back to the beginning; ``doubt``
-    says that nothing looks like the query, ``remark`` that the search was approximate; ``copies``: of the picture that
-    is searched by, which is not shown among the results, and ``with_copies`` shows them one by one.
-    """
-
-    template: ClassVar[str] = "results.html"
-
-    title: str
-    order: str
-    total: int
-    count: str
-    cards: list[Card]
-    doubt: str
-    judged: str
-    rule: str
-    metric: str
-    as_shares: bool
-    alike: str
-    extractor: str
-    remark: str | None
-    kept: dict[str, Any]
-    likes: FeedbackChoices
-    clear_likes: str
-    rules: list[Choice]
-    metrics: list[list[Choice]]
-    comparison: str | None
-    predicted: PredictedLabels | None
-    more: str | None
-    first: str | None
-    copies: int
-    with_copies: str
-    distinct: bool
-    filter: FilterPanel
 
 
 @dataclass(frozen=True)
@@ -148,7 +106,7 @@ def by_id() -> ResponseReturnValue:
     key = request.args.get("upload")
     if key and "id" not in request.args and not wants_json():
         query = asked(request.args, upload=b"")
-        return _waiting(Search(this_index(), query, _judged(query), key=key))
+        return waiting_page(Search(this_index(), query, _judged(query), key=key))
     if (filled := without_empty_fields()) is not None:
         searches = filled.keys() & {"id", "q", "like", "dislike"}
         return redirect(url_for("search.by_id" if searches else "pages.home", **filled))
@@ -197,8 +155,9 @@ def _judged(query: Query) -> dict[int, ImageRecord]:
     return {image.id: image for image in this_index().engine.index.known(ids)}
 
 
-def _waiting(search: Search) -> str:
-    return WaitingPage(None, search.bar, index_choices(upload=search.key), search.key).render()
+def waiting_page(search: Search) -> str:
+    """The page of an upload before a script has sent the file, which only the browser keeps."""
+    return render_template("waiting.html", bar=search.bar, indexes=index_choices(upload=search.key), key=search.key)
 
 
 def _answer(
@@ -224,7 +183,7 @@ def _answer(
     labels = None if results.start is None else predict_labels(index, query, results.start)
     if as_json or wants_json():
         return _results_json(search, results, labels)
-    return _results_page(search, results, labels).render()
+    return _results_page(search, results, labels)
 
 
 def _results_json(search: Search, results: Results, labels: PredictedLabels | None) -> Response:
@@ -253,8 +212,8 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
     )
 
 
-def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> ResultsPage:
-    """The page of some results."""
+def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> str:
+    """The page of a ranking, or of the part of it that follows another page."""
     index, record, query, metric = search.index, search.record, search.query, search.metric
     images = index.engine.index
     itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
@@ -267,8 +226,8 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     doubt = results.doubt or ""
     if not relative and not query.cursor and not _is_close(index, results, hits):
         doubt = f"Nothing {'else ' if record else ''}here looks much like it. These come nearest."
-    return ResultsPage(
-        record=record,
+    return render_template(
+        "results.html",
         bar=search.bar,
         indexes=index_choices(record=record, upload=search.key, k=k, box=search.box or None, **elsewhere),
         title=_title(search),
@@ -279,21 +238,21 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         doubt=doubt,
         judged=query.in_words(),
         rule=query.rule_used,
-        metric=metric_title(metric),
         as_shares=as_shares,
         alike="" if relative else alike_sentence(metric, normalized=images.normalized),
         extractor=images.status().extractor,
         remark=results.remark,
-        kept=kept,
+        kept=kept,  # what a search by another picture takes along
         likes=FeedbackChoices(query, search.address),
         clear_likes=search.address(query.without_judgements()),
         rules=rule_choices(query, search.changed),
         metrics=[] if relative else metric_choices(metric, search.changed),
-        comparison=_comparison(search),
+        compare_url=_compare_url(search),
         predicted=None if doubt or query.text else labels,
         more=None if results.cursor is None else search.changed(cursor=results.cursor),
         first=None if query.cursor is None else search.changed(),
-        copies=0 if itself is None else itself.stands_for - 1,
+        file_gone=record is not None and record.has_picture and not record.has_file,
+        copies=0 if itself is None else itself.stands_for - 1,  # of the picture searched by, which is not shown
         with_copies=search.changed(copies=True),
         distinct=query.distinct,
         filter=filter_panel(
@@ -340,7 +299,7 @@ def _is_close(index: ServedIndex, results: Results, hits: Sequence[Hit]) -> bool
     return not comparable or not hits or not index.nearness.is_far(hits[0].distance)
 
 
-def _comparison(search: Search) -> str | None:
+def _compare_url(search: Search) -> str | None:
     """The page that shows another ranking beside this one; it takes a picture."""
     if search.query.start is None:
         return None

@@ -22,7 +22,7 @@ from searchengine.indexing import update_index
 from searchengine.settings import load_settings
 from searchengine.web import create_app, engines
 from searchengine.web.choices import metric_groups
-from searchengine.web.compare import shared, why_alike
+from searchengine.web.compare import shared_ranks, why_alike
 from searchengine.web.indexes import names_of
 from tests.fakes import FakeExtractor, write_pictures
 from tests.web.conftest import encoded
@@ -302,12 +302,9 @@ def record(id_: int, path: str, content_hash: str | None) -> ImageRecord:
 def test_what_two_rankings_share() -> None:
     left = [record(1, "a", "aa"), record(2, "b", "bb"), record(3, "c", None), record(4, "b2", "bb")]
     right = [record(9, "b2", "bb"), record(8, "x", "aa"), record(7, "c", "cc"), record(6, "a", "zz")]
-    common = shared(left, right)
-    assert common.left == (2, None, 3, 1) or common.left == (2, 1, 3, None)
-    assert common.count == 3
-    assert not common.same_order
-    assert shared(left, left).same_order
-    assert shared([], []).count == 0
+    assert shared_ranks(left, right) == ([2, 1, 3, None], [2, 1, 3, None])
+    assert shared_ranks(left, left) == ([1, 2, 3, 4], [1, 2, 3, 4])
+    assert shared_ranks([], []) == ([], [])
 
 
 def test_what_ranks_alike() -> None:
