@@ -31,7 +31,7 @@ import vgg16
 from measuring import Timing, Way, Work, closing, load_average, say, table, time_ways
 from photos import write_photos
 
-from searchengine.extractors import Extractor, extractor_from_spec, make_spec
+from searchengine.extractors import Extractor, ExtractorRecipe, make_spec
 
 LITE = "efficientnet-lite0"
 _TIMES = {"vgg16": 1, LITE: 10}  # as many photos
@@ -158,7 +158,7 @@ def forward_alone(weights: Path, rounds: int) -> None:
 
 def load(model: str, weights: Path | None, scaled: bool = False) -> Extractor:
     spec = make_spec(model, weights=weights or "imagenet", full_decode=False if scaled else None)
-    return extractor_from_spec(spec, weights_file=weights)
+    return ExtractorRecipe(spec, weights_file=weights).load()
 
 
 def indexer(model: str, weights: Path | None, photos: Path, indexes: Path, scaled: bool) -> Work:
@@ -199,12 +199,11 @@ def keras_loop(weights: Path, photos: Path) -> Work:
 
 def forward(model: str, weights: Path | None, count: int, precision: str) -> Work:
     from searchengine.extractors.frameworks import import_openvino
-    from searchengine.extractors.loading import exported_model
 
     spec = make_spec(model, weights=weights or "imagenet")
     core = import_openvino().Core()
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    xml = exported_model(spec, weights_file=weights).xml
+    xml = ExtractorRecipe(spec, weights).export().xml
     compiled = core.compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": hint})
     request = compiled.create_infer_request()
     batch = np.random.default_rng(0).integers(0, 256, (_BATCH, *spec.input_size, 3), dtype=np.uint8)

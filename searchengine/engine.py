@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from searchengine.address import AnyAddress
 from searchengine.errors import ExtractorError, MissingPackageError, QueryError
-from searchengine.extractors import Extractor, ExtractorSpec, cache, extractor_from_spec
+from searchengine.extractors import Extractor, ExtractorRecipe, ExtractorSpec, cache
 from searchengine.extractors.extractor import input_pixels
 from searchengine.feedback import RANDOM_NEGATIVES, direction, rule_title
 from searchengine.files import path_from_text
@@ -307,12 +307,8 @@ class SearchEngine:
         with self._loading:
             if self._extractor is None or self._extractor[0] != fingerprint:
                 weights, spec = self.index.manifest("weights_file"), ExtractorSpec.from_json(self.index.spec)
-                extractor = extractor_from_spec(
-                    spec,
-                    weights_file=path_from_text(weights) if weights else None,
-                    precision=self._precision,
-                    runtime=self._runtime,
-                )
+                file = path_from_text(weights) if weights else None
+                extractor = ExtractorRecipe(spec, file, self._precision, self._runtime).load()
                 cache.note_use(extractor.spec, self.index.folder)
                 # a rebuild may have put the features of another model in place
                 self._extractor = (spec.fingerprint, extractor)

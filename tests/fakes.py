@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from searchengine.extractors import ExtractorSpec
+from searchengine.extractors import ExtractorRecipe, ExtractorSpec
 from searchengine.images import DecodedImage, decode, resize
-from searchengine.indexing.model import Recipe
 from searchengine.progress import Say
 
 SPEC = ExtractorSpec(
@@ -61,13 +60,13 @@ class FakeExtractor:
 
 
 @dataclass(frozen=True, slots=True)
-class FakeRecipe(Recipe):
+class FakeRecipe(ExtractorRecipe):
     """Loads a fake extractor: by default one as above."""
 
     spec: ExtractorSpec = SPEC
     loads: Callable[[], FakeExtractor] = FakeExtractor
 
-    def load(self, say: Say) -> FakeExtractor:
+    def load(self, say: Say | None = None) -> FakeExtractor:
         return self.loads()
 
 

@@ -5,7 +5,7 @@ Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on 
 
 from searchengine.extractors.extractor import Extractor
 from searchengine.extractors.loading import (
-    extractor_from_spec,
+    ExtractorRecipe,
     load_extractor,
     make_spec,
     prepare,
@@ -18,8 +18,8 @@ from searchengine.extractors.spec import ExtractorSpec
 __all__ = [
     "Extractor",
     "ExtractorOptions",
+    "ExtractorRecipe",
     "ExtractorSpec",
-    "extractor_from_spec",
     "load_extractor",
     "make_spec",
     "model_names",

@@ -139,8 +139,7 @@ def load_extractor(
 
     Args:
         model: and ``options``: as ``make_spec`` takes them.
-        precision: "float32", "bfloat16", or "auto" for what the device does best.
-        runtime: "openvino", "keras", or "auto": Keras where it finds a GPU, else OpenVINO.
+        precision: and ``runtime``: as ``ExtractorRecipe`` takes them; "auto" is Keras where it finds a GPU.
         progress: gets a line now and then while something takes long; None writes them to stderr.
 
     Raises:
@@ -148,109 +147,104 @@ def load_extractor(
         WeightsNotFoundError: the published weights are neither cached nor can be downloaded.
     """
     asked = ExtractorOptions(model, **options)
-    return extractor_from_spec(
-        spec_of(asked),
-        weights_file=asked.weights_file,
-        precision=precision,
-        runtime=runtime,
-        gpu=True,
-        progress=progress,
-    )
+    recipe = ExtractorRecipe(spec_of(asked), asked.weights_file, precision, runtime, gpu=True)
+    return recipe.load(progress)
 
 
-def extractor_from_spec(
-    spec: ExtractorSpec,
-    *,
-    weights_file: Path | None = None,
-    precision: str = "auto",
-    runtime: str = "auto",
-    gpu: bool = False,
-    progress: Say | None = None,
-) -> Extractor:
-    """The extractor of a spec; the defaults are those of a server.
+@dataclass(frozen=True, slots=True)
+class ExtractorRecipe:
+    """How to load an extractor, in this process or, pickled, in another.
 
-    ``runtime`` "auto" is OpenVINO if it is installed, so that TensorFlow is not loaded into this process; with ``gpu``
-    it is Keras if there is a GPU, which pays when a whole folder is embedded. A missing model is prepared in a
-    subprocess. The weights are needed only for that; ``weights_file`` is their place if they are the user's own. Errors
-    as ``load_extractor``; QueryError for features that no model here makes.
+    Attributes:
+        spec: what it is.
+        weights_file: where its weights are, if they are the user's own; needed only where it was not exported yet.
+        precision: "float32", "bfloat16", or "auto" for what the device does best.
+        runtime: "openvino", "keras", or "auto": OpenVINO if it is installed, so that TensorFlow is not loaded into this
+            process.
+        gpu: whether "auto" is Keras if there is a GPU, which pays when a whole folder is embedded.
     """
-    if not spec.embeds:
-        raise QueryError(spec.missing)
-    check_name("precision", precision, PRECISIONS)
-    check_name("runtime", runtime, RUNTIMES)
-    if runtime == "auto":
-        installed = importlib.util.find_spec("openvino") is not None
-        runtime = "openvino" if installed and not (gpu and _finds_gpu()) else "keras"
-    if runtime == "keras":
-        return _on_keras(spec, weights_file, precision, progress)
-    from searchengine.extractors.openvino_runtime import OpenVINOExtractor
 
-    def exported(*, suspect: bool = False) -> ExportedModel:
-        return exported_model(spec, weights_file=weights_file, suspect=suspect, progress=progress)
+    spec: ExtractorSpec
+    weights_file: Path | None = None
+    precision: str = "auto"
+    runtime: str = "auto"
+    gpu: bool = False
 
-    return OpenVINOExtractor(spec, exported(), precision=precision, remake=lambda: exported(suspect=True))
+    @property
+    def needs_export(self) -> bool:
+        """Whether OpenVINO certainly runs it, which needs the exported model."""
+        return self.runtime != "keras" and not self.gpu
 
+    def load(self, say: Say | None = None) -> Extractor:
+        """The extractor; a missing model is prepared in a subprocess. Without ``say``, progress is on stderr.
 
-def _finds_gpu() -> bool:
-    from searchengine.extractors import keras_runtime
+        Errors as ``load_extractor``; QueryError for features that no model here makes.
+        """
+        if not self.spec.embeds:
+            raise QueryError(self.spec.missing)
+        check_name("precision", self.precision, PRECISIONS)
+        check_name("runtime", self.runtime, RUNTIMES)
+        if self.runtime == "keras" or (self.runtime == "auto" and not self._prefers_openvino()):
+            return self._on_keras(say or say_on_stderr)
+        from searchengine.extractors.openvino_runtime import OpenVINOExtractor
 
-    return keras_runtime.gpu_in_sight() and keras_runtime.gpu_found()
+        remake = functools.partial(self.export, say, suspect=True)
+        return OpenVINOExtractor(self.spec, self.export(say), precision=self.precision, remake=remake)
 
+    def _prefers_openvino(self) -> bool:
+        from searchengine.extractors import keras_runtime
 
-def _on_keras(spec: ExtractorSpec, file: Path | None, precision: str, progress: Say | None) -> Extractor:
-    from searchengine.extractors.keras_runtime import KerasExtractor
+        has_gpu = self.gpu and keras_runtime.gpu_in_sight() and keras_runtime.gpu_found()
+        return importlib.util.find_spec("openvino") is not None and not has_gpu
 
-    source = source_of(spec.model)
-    if source.has_own_precision:
-        if precision == "bfloat16":
-            raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
-        precision = "float32"
-    weights = source.locate(spec, file, progress or say_on_stderr)  # before TensorFlow, which takes seconds to load
-    return KerasExtractor(spec, lambda policy: source.build(spec, weights, policy), precision=precision)
+    def _on_keras(self, say: Say) -> Extractor:
+        from searchengine.extractors.keras_runtime import KerasExtractor
 
+        source, precision = source_of(self.spec.model), self.precision
+        if source.has_own_precision:
+            if precision == "bfloat16":
+                raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
+            precision = "float32"
+        weights = source.locate(self.spec, self.weights_file, say)  # before TensorFlow, which takes seconds to load
+        return KerasExtractor(self.spec, lambda policy: source.build(self.spec, weights, policy), precision=precision)
 
-# -- exporting --------------------------------------------------------------------------------------------------------
+    def export(self, say: Say | None = None, *, suspect: bool = False) -> ExportedModel:
+        """The model as OpenVINO reads it; exported first if it is missing or damaged.
 
-
-def exported_model(
-    spec: ExtractorSpec,
-    *,
-    weights_file: Path | None = None,
-    suspect: bool = False,
-    progress: Say | None = None,
-) -> ExportedModel:
-    """The model as OpenVINO reads it; exported first if it is missing or damaged.
-
-    ``suspect``: it could not be loaded, so check its files. The errors of ``ModelSource.locate``, and ExtractorError if
-    the export fails.
-    """
-    model = cache.lookup(spec, thorough=suspect)
-    if model is not None:
-        return model
-    say = progress or say_on_stderr
-    file = source_of(spec.model).locate(spec, weights_file, say)
-    with cache.export_lock(say):
-        model = cache.lookup(spec, thorough=suspect)  # another process may have made it meanwhile
-        if model is None:
-            title = spec.network.title.rpartition(",")[0]
-            say(
-                f"preparing {title}: the first time only, about half a minute; it is kept in {cache.entry_folder(spec)}"
-            )
-            with cache.new_entry(spec) as folder:
-                _export_in_subprocess(spec, file, folder, say)
-            model = cache.lookup(spec)
+        ``suspect``: it could not be loaded, so check its files. The errors of ``ModelSource.locate``, and
+        ExtractorError if the export fails.
+        """
+        model = cache.lookup(self.spec, thorough=suspect)
+        if model is not None:
+            return model
+        say = say or say_on_stderr
+        file = source_of(self.spec.model).locate(self.spec, self.weights_file, say)
+        with cache.export_lock(say):
+            model = cache.lookup(self.spec, thorough=suspect)  # another process may have made it meanwhile
             if model is None:
-                raise ExtractorError(f"The model that was just written to {cache.entry_folder(spec)} is damaged.")
-            size = sum((model.xml.parent / name).stat().st_size for name in cache.MODEL_FILES)
-            say(f"prepared: {file_size(size)} on disk, {model.dimension} numbers a feature")
-    for entry in cache.shrink(spec):
-        say(f"cleared {entry.title} from the model cache, which no index uses ({file_size(entry.size)})")
+                model = _exported_now(self.spec, file, say)
+        for entry in cache.shrink(self.spec):
+            say(f"cleared {entry.title} from the model cache, which no index uses ({file_size(entry.size)})")
+        return model
+
+
+def _exported_now(spec: ExtractorSpec, file: Path, say: Say) -> ExportedModel:
+    """Export a model in a subprocess; the caller holds the lock."""
+    title, place = spec.network.title.rpartition(",")[0], cache.entry_folder(spec)
+    say(f"preparing {title}: the first time only, about half a minute; it is kept in {place}")
+    with cache.new_entry(spec) as folder:
+        _export_in_subprocess(spec, file, folder, say)
+    model = cache.lookup(spec)
+    if model is None:
+        raise ExtractorError(f"The model that was just written to {place} is damaged.")
+    size = sum((model.xml.parent / name).stat().st_size for name in cache.MODEL_FILES)
+    say(f"prepared: {file_size(size)} on disk, {model.dimension} numbers a feature")
     return model
 
 
 def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: Say | None = None) -> Path:
-    """Make the exported model of a spec ahead of its first use; gives its folder. Errors as ``exported_model``."""
-    return exported_model(spec, weights_file=weights_file, progress=progress).xml.parent
+    """Make the exported model of a spec ahead of its first use; gives its folder. Errors as of its ``export``."""
+    return ExtractorRecipe(spec, weights_file).export(progress).xml.parent
 
 
 def say_on_stderr(text: str) -> None:

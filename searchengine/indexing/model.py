@@ -15,8 +15,8 @@ from searchengine.errors import ExtractorError, ExtractorMismatchError, Indexing
 from searchengine.extractors import (
     Extractor,
     ExtractorOptions,
+    ExtractorRecipe,
     ExtractorSpec,
-    extractor_from_spec,
     spec_of,
 )
 from searchengine.extractors.loading import say_on_stderr, source_of
@@ -58,36 +58,6 @@ def choose_spec(options: IndexingOptions, storage: Storage) -> tuple[ExtractorSp
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to load an extractor, in this process or, pickled, in another.
-
-    With ``gpu``, the runtime "auto" is Keras if there is a GPU.
-    """
-
-    spec: ExtractorSpec
-    weights_file: Path | None = None
-    precision: str = "auto"
-    runtime: str = "auto"
-    gpu: bool = True
-
-    @property
-    def needs_export(self) -> bool:
-        """Whether OpenVINO certainly runs it, which needs the exported model."""
-        return self.runtime != "keras" and not self.gpu
-
-    def load(self, say: Say) -> Extractor:
-        """The extractor; ``say`` gets the progress. The errors of ``load_extractor``."""
-        return extractor_from_spec(
-            self.spec,
-            weights_file=self.weights_file,
-            precision=self.precision,
-            runtime=self.runtime,
-            gpu=self.gpu,
-            progress=say,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Computed:
     """How the features of a run are computed, as the manifest records it."""
 
@@ -104,7 +74,7 @@ class Computed:
 class RunExtractor:
     """An extractor that is loaded by the first thread that needs it, so not at all by a run without new content."""
 
-    def __init__(self, recipe: Recipe, say: Say, extractor: Extractor | None = None) -> None:
+    def __init__(self, recipe: ExtractorRecipe, say: Say, extractor: Extractor | None = None) -> None:
         self.recipe = recipe
         self.spec = recipe.spec
         self._say = say
@@ -115,14 +85,14 @@ class RunExtractor:
     @classmethod
     def of(cls, extractor: Extractor) -> RunExtractor:
         """From one that is already loaded."""
-        recipe = Recipe(extractor.spec, None, extractor.precision, extractor.runtime)
+        recipe = ExtractorRecipe(extractor.spec, None, extractor.precision, extractor.runtime, gpu=True)
         return cls(recipe, say_on_stderr, extractor)
 
     @classmethod
     def chosen(cls, options: IndexingOptions, storage: Storage, progress: Progress) -> RunExtractor:
         """The extractor that the options or the index name; the errors of ``choose_spec``."""
         spec, weights_file = choose_spec(options, storage)
-        return cls(Recipe(spec, weights_file, options.precision, options.runtime), progress.say)
+        return cls(ExtractorRecipe(spec, weights_file, options.precision, options.runtime, gpu=True), progress.say)
 
     def get(self) -> Extractor:
         """The extractor itself; raises ExtractorError and other errors of loading, the same at each call."""

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.extractors.loading import exported_model, source_of
+from searchengine.extractors.loading import ExtractorRecipe, source_of
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
 from searchengine.files import path_from_text
@@ -97,5 +97,5 @@ def text_search(index: Index, say: Say | None = None) -> TextSearch:
         words = Words.of(index, say)
         return WordSearch(words, index) if isinstance(index, LocalIndex) else DirectionWords(words, index)
     weights = index.manifest("weights_file")
-    model = exported_model(spec, weights_file=path_from_text(weights) if weights else None, progress=say)
-    return TowerWords(TextTower(model.xml.parent), index)
+    recipe = ExtractorRecipe(spec, path_from_text(weights) if weights else None)
+    return TowerWords(TextTower(recipe.export(say).xml.parent), index)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
 from searchengine.extractors import (
+    ExtractorRecipe,
     ExtractorSpec,
     custom,
-    extractor_from_spec,
     load_extractor,
     make_spec,
     prepare,
@@ -95,14 +95,14 @@ def test_end_to_end(mine: Own, cache_dir: Path) -> None:
     raw = extractor.embed(pixels)
     assert relative_error(raw, expected.astype(np.float32)) <= 1e-4
 
-    unit = extractor_from_spec(replace(spec, normalize="l2"), runtime="openvino", precision="float32")
+    unit = ExtractorRecipe(replace(spec, normalize="l2"), runtime="openvino", precision="float32").load()
     parts = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (expected[:, :8], expected[:, 8:])]
     assert relative_error(unit.embed(pixels), np.concatenate(parts, axis=1).astype(np.float32) / np.sqrt(2)) <= 1e-4
 
-    keras = extractor_from_spec(spec, weights_file=mine.file, runtime="keras")
+    keras = ExtractorRecipe(spec, weights_file=mine.file, runtime="keras").load()
     assert relative_error(keras.embed(pixels), raw) <= 1e-4
     with pytest.raises(ExtractorError, match="as it was saved"):
-        extractor_from_spec(spec, weights_file=mine.file, runtime="keras", precision="bfloat16")
+        ExtractorRecipe(spec, weights_file=mine.file, runtime="keras", precision="bfloat16").load()
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_specs_of_it(mine: Own, described_in_process: None, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_preprocessing(mine: Own, described_in_process: None) -> None:
     spec = make_spec(mine.file, preprocessing="unit", normalize="none")
-    extractor = extractor_from_spec(spec, weights_file=mine.file, runtime="keras")
+    extractor = ExtractorRecipe(spec, weights_file=mine.file, runtime="keras").load()
     pixels = noise(SIZE)
     assert relative_error(extractor.embed(pixels), np.asarray(mine.network(pixels / np.float32(255)))) <= 1e-4
 
@@ -169,7 +169,7 @@ def test_any_size(described_in_process: None, tmp_path: Path) -> None:
         make_spec(tmp_path / "any.keras")
     spec = make_spec(tmp_path / "any.keras", layer="mean", input_size=40)
     assert spec.input_size == (40, 40)
-    extractor = extractor_from_spec(spec, weights_file=tmp_path / "any.keras", runtime="keras")
+    extractor = ExtractorRecipe(spec, weights_file=tmp_path / "any.keras", runtime="keras").load()
     assert extractor.embed(noise((40, 40))).shape == (2, 8)
 
 

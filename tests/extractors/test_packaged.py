@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
-from searchengine.extractors import extractor_from_spec, load_extractor, make_spec, prepare
+from searchengine.extractors import ExtractorRecipe, load_extractor, make_spec, prepare
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.layers import layers_of
 from searchengine.extractors.models import PACKAGED as NETWORKS
@@ -144,8 +144,8 @@ def test_a_smaller_input_a_pooled_layer_and_the_probabilities(cache_dir: Path) -
     assert spec.input_size == (96, 96)
     assert ", 96 px, ImageNet weights" in spec.title
     assert spec.fingerprint != make_spec("efficientnet-lite0").fingerprint
-    mean = extractor_from_spec(make_spec("efficientnet-lite0", input_size=96), runtime="keras", precision="float32")
-    both = extractor_from_spec(replace(spec, normalize="none"), runtime="keras", precision="float32")
+    mean = ExtractorRecipe(make_spec("efficientnet-lite0", input_size=96), runtime="keras", precision="float32").load()
+    both = ExtractorRecipe(replace(spec, normalize="none"), runtime="keras", precision="float32").load()
     pixels = smooth((96, 96))
     rows = both.embed(pixels)
     np.testing.assert_allclose(rows[:, 1280:].sum(axis=1), 1, rtol=1e-5)

@@ -18,8 +18,8 @@ from PIL import Image
 from searchengine.errors import DamagedImageError, ExtractorError, ImageError, NotAnImageError, QueryError
 from searchengine.extractors import (
     Extractor,
+    ExtractorRecipe,
     cache,
-    extractor_from_spec,
     keras_runtime,
     loading,
     openvino_runtime,
@@ -31,7 +31,7 @@ from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
 @pytest.fixture
 def extractor(cache_dir: Path) -> Extractor:
     put_tiny_model()
-    return extractor_from_spec(SPEC, precision="float32")
+    return ExtractorRecipe(SPEC, precision="float32").load()
 
 
 def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -62,7 +62,7 @@ def test_none_at_all(extractor: Extractor) -> None:
 
 
 def test_l2_and_a_row_of_zeros(extractor: Extractor) -> None:
-    normalized = extractor_from_spec(replace(SPEC, normalize="l2"), precision="float32")
+    normalized = ExtractorRecipe(replace(SPEC, normalize="l2"), precision="float32").load()
     pixels = noise(3)
     pixels[1] = 0
     found = normalized.embed(pixels)
@@ -167,10 +167,10 @@ _EMBED = """
 import sys, numpy as np
 talk = []
 sys.addaudithook(lambda event, arguments: talk.append((event, arguments)) if event.startswith("socket.") else None)
-from searchengine.extractors import extractor_from_spec, load_extractor
+from searchengine.extractors import ExtractorRecipe, load_extractor
 assert not {"openvino", "tensorflow", "keras"} & sys.modules.keys()
 from tests.extractors.tiny import SPEC
-extractor = extractor_from_spec(SPEC)
+extractor = ExtractorRecipe(SPEC).load()
 """
 
 
@@ -209,16 +209,16 @@ print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
 def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: False)
     with pytest.raises(ExtractorError, match="natively"):
-        extractor_from_spec(SPEC, precision="bfloat16")
-    assert extractor_from_spec(SPEC).precision == "float32"
+        ExtractorRecipe(SPEC, precision="bfloat16").load()
+    assert ExtractorRecipe(SPEC).load().precision == "float32"
     monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: True)
-    assert extractor_from_spec(SPEC).precision == "bfloat16"
+    assert ExtractorRecipe(SPEC).load().precision == "bfloat16"
 
 
 def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("weights.h5"))
     monkeypatch.setattr(loading, "_export_in_subprocess", lambda spec, file, folder, say: write_tiny_model(folder))
-    mending = extractor_from_spec(SPEC, precision="float32", progress=lambda text: None)
+    mending = ExtractorRecipe(SPEC, precision="float32").load(lambda text: None)
     (cache.entry_folder(SPEC) / "model.xml").unlink()
     np.testing.assert_allclose(mending.embed(noise(2)), means(noise(2)), rtol=1e-5)
 
@@ -238,12 +238,12 @@ def test_which_runtime(
 ) -> None:
     monkeypatch.setattr(keras_runtime, "gpu_in_sight", lambda: visible)
     monkeypatch.setattr(keras_runtime, "gpu_found", lambda: usable)
-    monkeypatch.setattr(loading, "_on_keras", lambda *arguments: "keras")
+    monkeypatch.setattr(ExtractorRecipe, "_on_keras", lambda *arguments: "keras")
     monkeypatch.setattr(openvino_runtime, "OpenVINOExtractor", lambda *arguments, **options: "openvino")
-    found: object = extractor_from_spec(SPEC, runtime=asked, gpu=True)
+    found: object = ExtractorRecipe(SPEC, runtime=asked, gpu=True).load()
     assert found == chosen
     if asked == "auto":
-        served: object = extractor_from_spec(SPEC)
+        served: object = ExtractorRecipe(SPEC).load()
         assert served == "openvino"
 
 
@@ -255,4 +255,4 @@ def test_no_gpu_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_openvino(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ExtractorError, match="pip install openvino"):
-        extractor_from_spec(SPEC, runtime="openvino", precision="float32").embed(noise(1))
+        ExtractorRecipe(SPEC, runtime="openvino", precision="float32").load().embed(noise(1))

@@ -11,7 +11,7 @@ import pytest
 
 import searchengine
 from searchengine.errors import ExtractorMismatchError
-from searchengine.extractors import ExtractorSpec, make_spec
+from searchengine.extractors import ExtractorRecipe, ExtractorSpec, make_spec
 from searchengine.extractors.custom import CustomSource
 from searchengine.extractors.layers import LayerInfo, NetworkInfo
 from searchengine.index.storage import storage_of
@@ -55,22 +55,21 @@ def test_an_index_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("described_in_process")
 def test_the_documented_call_needs_no_more_than_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[tuple[ExtractorSpec, dict[str, Any]]] = []
+    loaded: list[ExtractorRecipe] = []
 
-    def build(spec: ExtractorSpec, **settings: Any) -> FakeExtractor:
-        built.append((spec, settings))
-        return FakeExtractor(spec)
+    def load(recipe: ExtractorRecipe, say: Any) -> FakeExtractor:
+        loaded.append(recipe)
+        return FakeExtractor(recipe.spec)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(model, "extractor_from_spec", build)
+    monkeypatch.setattr(ExtractorRecipe, "load", load)
     write_pictures(tmp_path / "photos", a=1, b=2, no=3)
     done = searchengine.update_index(
         "photos", "index", model="vgg16", layer="fc1", precision="float32", exclude="no.png", batch_size=1
     )
     assert (done.added, done.images) == (2, 2)
-    (spec, settings) = built[0]
-    assert spec == make_spec("vgg16", layer="fc1")
-    assert settings["precision"] == "float32"
+    assert loaded[0].spec == make_spec("vgg16", layer="fc1")
+    assert loaded[0].precision == "float32"
     again = searchengine.update_index(Path("photos"), exclude=["no.png"])  # what the index was made with
     assert (again.images, again.embedded) == (2, 0)
     with pytest.raises(ExtractorMismatchError, match="fc1"):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.address import Address
-from searchengine.extractors import Extractor, extractor_from_spec
+from searchengine.extractors import Extractor, ExtractorRecipe
 from searchengine.images import DecodedImage
 from searchengine.index.storage import storage_of
 from searchengine.indexing import IndexingOptions, Summary
-from searchengine.indexing.model import Recipe, RunExtractor
+from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
 from searchengine.progress import Bar, Progress, Quiet, Say
 from tests.extractors.tiny import SPEC
@@ -45,11 +45,11 @@ class Fragile:
 
 
 @dataclass(frozen=True, slots=True)
-class FragileRecipe(Recipe):
+class FragileRecipe(ExtractorRecipe):
     seconds: float = 0
 
-    def load(self, say: Say) -> Any:
-        return Fragile(extractor_from_spec(self.spec, precision=self.precision, progress=say), self.seconds)
+    def load(self, say: Say | None = None) -> Any:
+        return Fragile(ExtractorRecipe(self.spec, precision=self.precision).load(say), self.seconds)
 
 
 def run(photos: Path, index: Address, progress: Progress | None = None, seconds: float = 0, **options: Any) -> Summary:

@@ -21,7 +21,7 @@ import pytest
 from searchengine.address import Address
 from searchengine.engine import open_index
 from searchengine.errors import ExtractorError, IndexingError, IndexNotFoundError
-from searchengine.extractors import cache, extractor_from_spec
+from searchengine.extractors import ExtractorRecipe, cache
 from searchengine.index.storage import storage_of
 from searchengine.indexing import update_index
 from tests.conftest import draw
@@ -228,7 +228,7 @@ def test_two_runs_of_a_process(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.longest
 def test_a_worker_that_lacks_the_precision_is_refused(photos: Path, tmp_path: Path) -> None:
-    if extractor_from_spec(SPEC).precision == "bfloat16":
+    if ExtractorRecipe(SPEC).load().precision == "bfloat16":
         pytest.skip("this processor has bfloat16")
     with pytest.raises(ExtractorError, match=r"No worker of Ray is left.*does not compute in bfloat16"):
         run(photos, tmp_path / "index", ray="auto", precision="bfloat16")
@@ -238,7 +238,7 @@ def test_a_worker_that_lacks_the_precision_is_refused(photos: Path, tmp_path: Pa
 @pytest.mark.longest
 def test_a_cluster_that_does_not_answer_is_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(IndexingError, match=r"There is no Ray at 127\.0\.0\.1:1 for this run"):
-        update_index(photos, tmp_path / "index", extractor=extractor_from_spec(SPEC), ray="127.0.0.1:1")
+        update_index(photos, tmp_path / "index", extractor=ExtractorRecipe(SPEC).load(), ray="127.0.0.1:1")
 
 
 @pytest.mark.longest

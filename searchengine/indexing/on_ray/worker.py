@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import Extractor, ExtractorSpec, cache
+from searchengine.extractors import Extractor, ExtractorRecipe, ExtractorSpec, cache
 from searchengine.images import DECODING
-from searchengine.indexing.model import Computed, Recipe
+from searchengine.indexing.model import Computed
 from searchengine.indexing.reading import Reading, read_ahead
 from searchengine.indexing.scan import Candidate
 from searchengine.processors import share_processors
@@ -29,7 +29,7 @@ class Worker:
         self._threads = threads
         self._extractor: Extractor | None = None
 
-    def prepare(self, recipe: Recipe, decoding: int, model: SentModel | None = None) -> Computed | None:
+    def prepare(self, recipe: ExtractorRecipe, decoding: int, model: SentModel | None = None) -> Computed | None:
         """Load the model; None where its exported form is missing here, and must be sent.
 
         ExtractorError where it cannot run as the recipe says, or where images are decoded differently.

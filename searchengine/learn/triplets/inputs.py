@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from searchengine.errors import ImageError, LearningError
+from searchengine.extractors import ExtractorRecipe
 from searchengine.files import output_file
 from searchengine.images import DecodedImage, Pixels, decode, find, resize
 from searchengine.index.local import LocalIndex
 from searchengine.index.storage import storage_of
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import labels_from
-from searchengine.indexing.model import Recipe as ExtractorRecipe
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.roots import assign_roots, check_roots

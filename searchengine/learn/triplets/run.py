@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors import ExtractorSpec
+from searchengine.extractors import ExtractorRecipe, ExtractorSpec
 from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
 from searchengine.files import flush, locked, parse_json
 from searchengine.indexing import IndexingOptions
-from searchengine.indexing.model import Recipe as ExtractorRecipe
 from searchengine.learn.triplets import network
 from searchengine.learn.triplets.checkpoint import (
     Checkpoint,
@@ -192,7 +191,7 @@ def _prepare(
     folders: Sequence[Path], out: Path, spec: ExtractorSpec, options: TrainingOptions, progress: Progress
 ) -> _Task:
     recipe = options.recipe
-    backbone = ExtractorRecipe(spec, options.weights_file, options.precision, options.runtime)
+    backbone = ExtractorRecipe(spec, options.weights_file, options.precision, options.runtime, gpu=True)
     views = 0 if recipe.thaw is not None else recipe.views
     extractor = TrainingExtractor(backbone, progress.say, views=views, seed=recipe.seed)
     wanted = IndexingOptions(labels=options.labels, exclude=options.exclude)

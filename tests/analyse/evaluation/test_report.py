@@ -79,7 +79,7 @@ def test_several_indexes_and_metrics(imported: Make, tmp_path: Path, capsys: Sai
 
 
 def test_queries(colours: Path, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("searchengine.engine.extractor_from_spec", lambda *_, **__: FakeExtractor())
+    monkeypatch.setattr("searchengine.engine.ExtractorRecipe.load", lambda recipe: FakeExtractor())
     (tmp_path / "q" / "red").mkdir(parents=True)
     (tmp_path / "q" / "red" / "x.png").write_bytes(picture((240, 1, 0)))
     assert main(["evaluate", "--index-dir", str(colours), "--queries", str(tmp_path / "q"), "--recall-at", "2"]) == 0
