@@ -3,7 +3,7 @@
     ?id=7&box=0.1,0.2,0.5,0.5&like=12&dislike=40@0,0,0.5,1&rule=rocchio&label=dog&metric=cosine&k=30&distinct=1
     {"examples": [{"id": 7, "box": [0.1, 0.2, 0.5, 0.5]}, {"id": 12, "sign": 1}], "filter": {"label": ["dog"]}}
 
-Every parser gives the same ``Query``, and every spelling leaves out what is the default.
+Every parser gives the same ``Query``; an address leaves out what is the default.
 """
 
 from __future__ import annotations
@@ -134,22 +134,6 @@ def query_from_json(values: object, *, default_k: int = DEFAULT_K, max_k: int | 
     )
 
 
-def query_to_json(query: Query, *, default_k: int = DEFAULT_K) -> dict[str, Any]:
-    """An object for JSON; QueryError where an example is neither an id nor the bytes of a file."""
-    fields = {
-        "examples": [_example_to_json(example) for example in query.examples],
-        "text": query.text,
-        "filter": query.filter.to_json(),
-        "metric": query.metric,
-        "k": None if query.k == default_k else query.k,
-        "cursor": None if query.cursor is None else str(query.cursor),
-        "distinct": query.distinct or None,
-        "copies": query.copies or None,
-        "rule": query.rule,
-    }
-    return {name: value for name, value in fields.items() if value not in (None, [], {})}
-
-
 # -- parts of a spelling ----------------------------------------------------------------------------------------------
 
 
@@ -258,18 +242,3 @@ def _example_from_json(values: object) -> Example:
             Example(body["image"])  # says that it is not fetched
         raise QueryError("An image must be the bytes of its file, in base64.") from error
     return Example(data, box, sign)
-
-
-def _example_to_json(example: Example) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    if example.id is not None:
-        values["id"] = example.id
-    elif isinstance(example.source, bytes):
-        values["image"] = base64.b64encode(example.source).decode("ascii")
-    else:
-        raise QueryError("Only ids and the bytes of image files can be spelt in JSON.")
-    if example.box is not None:
-        values["box"] = list(example.box.part)
-    if example.sign != START:
-        values["sign"] = example.sign
-    return values

@@ -1,7 +1,6 @@
 """Find, check and decode image files: RGB, upright, bounded."""
 
-from searchengine.images.browser import full_jpeg, thumbnail
-from searchengine.images.decoding import DECODING, DecodedImage, decode, read_image
+from searchengine.images.decoding import DECODING, DecodedImage, decode, full_jpeg, read_image, thumbnail
 from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find
 from searchengine.images.formats import HEAD_BYTES, sniff, why_not
 from searchengine.images.isolation import MAX_PIXELS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -116,6 +117,45 @@ def read_image(file: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error
 
+
+# -- in a form that every browser shows --------------------------------------------------------------------------------
+
+THUMBNAIL_QUALITY = 82
+FULL_QUALITY = 90
+_JPEG_MAX_SIDE = 65_500  # libjpeg's own limit
+
+
+@isolated
+def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
+    """A small JPEG of an image file: upright, in proportion, no side above ``max_side`` pixels, never enlarged.
+
+    Raises the errors of ``decode``.
+    """
+    source = ImageSource(data)
+    width, height = within(source.size, max_side)
+    # Twice the size leaves the filter enough to work with, and is no slower to decode.
+    image = source.load(at_least=(2 * height, 2 * width))
+    small = to_srgb(shrink(image, within(source.size, max_side)), source.profile)
+    return _as_jpeg(small, THUMBNAIL_QUALITY, None)
+
+
+@isolated
+def full_jpeg(data: bytes) -> bytes:
+    """A JPEG of the same size, upright, with the colour profile of the original. Raises the errors of ``decode``."""
+    source = ImageSource(data)
+    image = source.load()
+    if max(image.size) > _JPEG_MAX_SIDE:
+        image = image.resize(within(image.size, _JPEG_MAX_SIDE), Image.Resampling.BICUBIC)
+    return _as_jpeg(image, FULL_QUALITY, source.profile)
+
+
+def _as_jpeg(image: Image.Image, quality: int, profile: bytes | None) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, icc_profile=profile)
+    return file.getvalue()
+
+
+# -- the source of pixels ----------------------------------------------------------------------------------------------
 
 # Modes of Pillow's whose profiles have to be applied before the conversion to RGB, and what the profiles are for.
 _INK_OR_GREY = {"L": "L", "LA": "L", "I;16": "L", "I;16B": "L", "CMYK": "CMYK"}

@@ -115,11 +115,15 @@ class Filter:
         return cls(**chosen)
 
     def to_fields(self) -> dict[str, list[str]]:
-        """The texts of each field that makes a choice; ``from_fields`` reads them back."""
-        values = self.to_json()
-        if self.ids is not None:
-            values["ids"] = [",".join(map(str, self.ids))]
-        return {name: list(map(str, value if isinstance(value, list) else [value])) for name, value in values.items()}
+        """The texts of each field that makes a choice; ``from_fields`` and ``from_json`` read them back."""
+        texts: dict[str, list[str]] = {}
+        for name, attribute in FIELDS.items():
+            value = getattr(self, attribute)
+            if name == "ids" and value is not None:
+                texts[name] = [",".join(map(str, value))]
+            elif value not in ((), None):
+                texts[name] = [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+        return texts
 
     @classmethod
     def from_json(cls, values: object) -> Self:
@@ -136,17 +140,6 @@ class Filter:
                     raise QueryError(f"{name} must be a text, a whole number, or a list of them, not {part!r}.")
                 texts[name].append(str(part))
         return cls.from_fields(texts)
-
-    def to_json(self) -> dict[str, Any]:
-        """An object for JSON with each field that makes a choice; ``from_json`` reads it back."""
-        values: dict[str, Any] = {}
-        for name, attribute in FIELDS.items():
-            value = getattr(self, attribute)
-            if value not in ((), None) or (name == "ids" and value == ()):
-                values[name] = (
-                    list(value) if isinstance(value, tuple) else str(value) if isinstance(value, date) else value
-                )
-        return values
 
 
 EVERYTHING = Filter()

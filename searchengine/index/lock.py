@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "writer.lock"
 _HOLDER_NAME = "writer.json"  # apart from the lock, which cannot be read on Windows
-_PAUSES = (0.05, 0.2, 0.5)  # seconds: a reader that checks for an active run holds the lock for an instant
+_PATIENCE = 0.75  # seconds: a reader that checks for an active run holds the lock for an instant
 _TRIES = 1000  # to make the folder while others remove it; in some places it can never be made
 
 
@@ -54,36 +53,24 @@ def _acquire(folder: Path) -> BaseFileLock:
     """The lock, held."""
     from filelock import FileLock, Timeout
 
-    for pause in (*_PAUSES, None):
-        try:
-            return _try_to_acquire(folder, FileLock(folder / FILE_NAME))
-        except Timeout as error:
-            if pause is None:
-                raise IndexLockedError(
-                    f"Another run is writing to {folder}{_holder(folder)}. "
-                    "Wait for it to end, then give the command again."
-                ) from error
-            time.sleep(pause)
-    raise AssertionError("unreachable")
-
-
-def _try_to_acquire(folder: Path, lock: BaseFileLock) -> BaseFileLock:
-    """The lock, held; Timeout where another holds it."""
+    lock = FileLock(folder / FILE_NAME)
     for tries_left in reversed(range(_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            if tries_left and _has_vanished(folder, error):
-                continue  # another run has just removed the folder, which was empty
-            raise IndexingError(
-                f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
-                "permissions."
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout as error:
+            raise IndexLockedError(
+                f"Another run is writing to {folder}{_holder(folder)}. Wait for it to end, then give the command again."
             ) from error
-        return lock
-    raise AssertionError("unreachable")
+        except OSError as error:
+            if not tries_left or not _has_vanished(folder, error):
+                raise IndexingError(
+                    f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
+                    "permissions."
+                ) from error
+        else:
+            break
+    return lock
 
 
 def _has_vanished(folder: Path, error: OSError) -> bool:

@@ -19,8 +19,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from searchengine.errors import IndexingError
 from searchengine.files import unguarded
-from searchengine.indexing.json_stream import JsonText, members
-from searchengine.indexing.label_tables import columns_by_content, named_columns, number_of, table_rows
+from searchengine.indexing.label_syntax import (
+    JsonText,
+    columns_by_content,
+    members,
+    named_columns,
+    number_of,
+    table_rows,
+)
 
 _ROWS_LOOKED_AT = 20  # to see what the columns of a file without names are
 _NO_TEXT = re.compile("[\ud800-\udfff]")

@@ -30,6 +30,7 @@ from searchengine.progress import Progress, Say
 from searchengine.text.tags import keep_words
 
 _FEATURE_BYTES = 4  # of a float32
+_LITTLE = 10**8  # bytes, for which there is room
 _LONG_FEATURE = 10_000  # numbers: more than a layer with pooling gives
 _ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
 
@@ -179,7 +180,10 @@ def decoding_remark(decoding: str | None) -> str | None:
 
 def size_remark(dimension: int, images: int, index_dir: Path) -> str | None:
     """A remark about the disk space of features that are long, or for which there is no room; None for others."""
-    needed, free = dimension * _FEATURE_BYTES * images, shutil.disk_usage(index_dir).free
+    needed = dimension * _FEATURE_BYTES * images
+    if dimension <= _LONG_FEATURE and needed <= _LITTLE:
+        return None
+    free = shutil.disk_usage(index_dir).free
     if dimension <= _LONG_FEATURE and needed <= free:
         return None
     return (

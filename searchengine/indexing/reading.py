@@ -1,4 +1,7 @@
-"""Files are read, hashed and decoded by threads, ahead of the model, so that decoding overlaps inference."""
+"""Files are read, hashed and decoded by threads, ahead of the model, so that decoding overlaps inference.
+
+An ``Executor`` does both for a run: this process (``LocalExecutor``), or Ray actors (``on_ray``).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import io
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +23,10 @@ from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, Pixels, average_colour, sniff, why_not
 from searchengine.images.exif import Shot, read_shot
 from searchengine.index.types import FileState, content_hash
+from searchengine.indexing.model import Computed, RunExtractor
+from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.scan import Candidate
+from searchengine.processors import processors
 
 _SHOTS_AHEAD = 256  # photos whose metadata are read at a time
 _RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same times
@@ -128,3 +135,54 @@ def read_shots(files: Sequence[tuple[int, bytes]], *, threads: int) -> Iterator[
     with ThreadPoolExecutor(threads, thread_name_prefix="shots") as pool:
         for start in range(0, len(files), _SHOTS_AHEAD):
             yield from pool.map(shot_of, files[start : start + _SHOTS_AHEAD])
+
+
+# -- who reads and embeds ----------------------------------------------------------------------------------------------
+
+
+class Executor(Protocol):
+    """Candidates -> readings -> features. Planning and committing are done by the run."""
+
+    def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
+        """Read files, in the order of the candidates and a bounded number of them ahead.
+
+        Content whose hash is among ``known_content`` need not be decoded. DecoderUnavailableError, ExtractorError.
+        """
+        ...
+
+    def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """The features of n pictures of its readings: (n, d) float32; IndexingError where the model gives NaN."""
+        ...
+
+    def computed(self) -> Computed:
+        """How features are computed, for the manifest."""
+        ...
+
+    def close(self) -> None:
+        """Release everything that was started."""
+        ...
+
+
+class LocalExecutor:
+    """An ``Executor`` in this process: threads read and decode ahead while the model embeds."""
+
+    def __init__(self, extractor: RunExtractor, options: IndexingOptions) -> None:
+        self._extractor = extractor
+        self._threads = options.threads or processors()
+        self._ahead = 2 * options.batch_size + self._threads
+
+    def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
+        """See ``Executor.readings``."""
+        preprocess = self._extractor.preprocess
+        return read_ahead(candidates, preprocess, known_content, threads=self._threads, ahead=self._ahead)
+
+    def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """See ``Executor.embed``."""
+        return self._extractor.embed([picture.pixels for picture in pictures])
+
+    def computed(self) -> Computed:
+        """See ``Executor.computed``."""
+        return Computed.by(self._extractor.get())
+
+    def close(self) -> None:
+        """Nothing to end: the threads end with the readings."""

@@ -25,12 +25,11 @@ from searchengine.index.types import Batch, IndexedImage, Place
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify
 from searchengine.indexing.changes import Changes, RunIndex
-from searchengine.indexing.executor import Executor, LocalExecutor
 from searchengine.indexing.labels import FOLDER, labels_from
 from searchengine.indexing.missing import Absence, check_whole, left_out_remarks, mounts_from_json
 from searchengine.indexing.model import RunExtractor, decoding_remark, is_current
 from searchengine.indexing.options import IndexingOptions, Summary
-from searchengine.indexing.reading import read_shots
+from searchengine.indexing.reading import Executor, LocalExecutor, read_shots
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.roots import (
     Root,

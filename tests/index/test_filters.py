@@ -53,8 +53,8 @@ def test_a_filter_is_read_back(filter: Filter) -> None:
     assert Filter.from_fields(filter.to_fields()) == filter
     address = urlencode(filter.to_fields(), doseq=True)
     assert Filter.from_fields(parse_qs(address, keep_blank_values=True)) == filter
-    assert Filter.from_json(json.loads(json.dumps(filter.to_json()))) == filter
-    assert set(filter.to_fields()) == set(filter.to_json()) <= set(FIELDS)
+    assert Filter.from_json(json.loads(json.dumps(filter.to_fields()))) == filter
+    assert set(filter.to_fields()) <= set(FIELDS)
     assert bool(filter) == (filter != EVERYTHING)
 
 
@@ -86,7 +86,7 @@ def test_how_it_is_spelt() -> None:
         )
         == filter
     )
-    assert filter.to_json()["ids"] == [7, 3]
+    assert filter.to_fields()["ids"] == ["7,3"]
     empty_form = {name: [""] for name in FIELDS if name != "ids"}
     assert Filter.from_fields(empty_form) == EVERYTHING
     assert Filter.from_fields({"ids": [""]}) == Filter(ids=())
