@@ -4,8 +4,8 @@
     python benchmarks/milvus_index.py --rows 100000 --index DIR
 
 Features have the structure of those of the photos in an index (``structured.py``), or of made-up ones; held-out photos
-are the queries. Both indexes hold the same, and are asked the same in turn; the index in the folder compares every row,
-so that its answers are the truth.
+are the queries. Both indexes hold the same, and are asked the same; the index in the folder compares every row, so that
+its answers are the truth. The collection is dropped at the end.
 """
 
 from __future__ import annotations
@@ -44,10 +44,37 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--index", type=Path, help="an index of real photos, as the source of the structure")
     parser.add_argument("--index-type", default=MilvusOptions().index_type)
+    parser.add_argument("--index-params", default="", help="such as nlist=1024")
+    parser.add_argument("--search-params", nargs="+", default=[""], help="such as ef=64 ef=512: one line for each")
     options = parser.parse_args()
     address = parse_address(options.address)
     assert isinstance(address, MilvusAddress)
-    address = replace(address, options=MilvusOptions(index_type=options.index_type))
+    address = replace(address, options=MilvusOptions(index_type=options.index_type, index_params=options.index_params))
+    source = Source.of(options.index, options.dimension)
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name) / "index"
+        seconds = fill(folder, address, source, options)
+        exact = LocalIndex.open(folder, exact=True)
+        truth, times = ask(exact, source.queries[: options.queries])
+        lines = [line("folder", options.rows / seconds["folder"], times, 1.0)]
+        for parameters in options.search_params:
+            place = replace(address, options=replace(address.options, search_params=parameters))
+            with closing(MilvusIndex(place, folder)) as served:
+                found, times = ask(served, source.queries[: options.queries])
+            recall = sum(len(ours & theirs) for ours, theirs in zip(found, truth, strict=True)) / sum(map(len, truth))
+            way = " ".join(["Milvus,", options.index_type, options.index_params, parameters]).rstrip()
+            lines.append(line(way, options.rows / seconds["Milvus"], times, recall))
+        exact.close()
+    print(f"{options.rows} x {options.dimension}, k {_K}; Milvus took {seconds['index']:.0f} s more to build its index")
+    print(table(("index", "rows written/s", "query, p50", "p95", f"recall@{_K}", "load"), lines))
+    with closing(Connection(address, timeout=60)) as connection:
+        for collection in (connection.images, connection.whole):
+            connection.ask(lambda client: client.drop_collection(collection))  # noqa: B023  (asked at once)
+
+
+def fill(folder: Path, address: MilvusAddress, source: Source, options: argparse.Namespace) -> dict[str, float]:
+    """Write the same to both; the seconds of each, and of Milvus after the last row."""
     manifest = {
         "spec": _SPEC.to_json(),
         "fingerprint": _SPEC.fingerprint,
@@ -55,45 +82,32 @@ def main() -> None:
         "metric": "euclidean",
         "normalized": "1",
     }
-    source = Source.of(options.index, options.dimension)
+    seconds = {"folder": 0.0, "Milvus": 0.0}
+    with (
+        closing(IndexWriter.create(folder, manifest, dimension=options.dimension)) as local,
+        closing(MilvusWriter.create(address, manifest, dimension=options.dimension)) as milvus,
+    ):
+        for writer in (local, milvus):
+            writer.set_roots([(1, b"/photos", "photos")])
+        start = 0
+        for block in source.blocks(options.rows):
+            for at in range(0, len(block), _COMMIT_ROWS):
+                part = block[at : at + _COMMIT_ROWS]
+                seconds["folder"] += write(local, part, start)
+                seconds["Milvus"] += write(milvus, part, start)
+                start += len(part)
+            say(f"{start} rows")
+        started = time.perf_counter()
+        milvus.back_up()
+        wait_for_index(address)
+        seconds["index"] = time.perf_counter() - started
+    return seconds
 
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name) / "index"
-        seconds = {"folder": 0.0, "Milvus": 0.0}
-        with (
-            closing(IndexWriter.create(folder, manifest, dimension=options.dimension)) as local,
-            closing(MilvusWriter.create(address, manifest, dimension=options.dimension)) as milvus,
-        ):
-            for writer in (local, milvus):
-                writer.set_roots([(1, b"/photos", "photos")])
-            start = 0
-            for block in source.blocks(options.rows):
-                for at in range(0, len(block), _COMMIT_ROWS):
-                    part = block[at : at + _COMMIT_ROWS]
-                    seconds["folder"] += write(local, part, start)
-                    seconds["Milvus"] += write(milvus, part, start)
-                    start += len(part)
-                say(f"{start} rows")
-            started = time.perf_counter()
-            milvus.back_up()
-            wait_for_index(address)
-            say(f"Milvus has built its index: {time.perf_counter() - started:.1f} s")
-        queries = source.queries[: options.queries]
-        with closing(LocalIndex.open(folder, exact=True)) as exact, closing(MilvusIndex(address, folder)) as served:
-            measured = ask({"folder": exact, "Milvus": served}, queries)
-    rows = [
-        (
-            where,
-            f"{options.rows / seconds[where]:.0f}",
-            f"{percentile(times, 0.5) * 1e3:.1f} ms",
-            f"{percentile(times, 0.95) * 1e3:.1f} ms",
-            f"{recall:.3f}",
-            load_average(),
-        )
-        for where, (times, recall) in measured.items()
-    ]
-    print(f"{options.rows} x {options.dimension}, k {_K}, {options.index_type}")
-    print(table(("index", "rows written/s", "query, p50", "p95", f"recall@{_K}", "load"), rows))
+
+def line(way: str, rate: float, times: list[float], recall: float) -> tuple[object, ...]:
+    """Of the table."""
+    p50, p95 = (f"{percentile(times, share) * 1e3:.1f} ms" for share in (0.5, 0.95))
+    return way, f"{rate:.0f}", p50, p95, f"{recall:.3f}", load_average()
 
 
 def wait_for_index(address: MilvusAddress) -> None:
@@ -101,7 +115,7 @@ def wait_for_index(address: MilvusAddress) -> None:
     with closing(Connection(address)) as connection:
         while connection.ask(lambda client: client.describe_index(address.collection, "feature"))["pending_index_rows"]:
             time.sleep(1)
-    time.sleep(5)  # until the index is loaded
+    time.sleep(10)  # until the index is loaded
 
 
 def write(writer: Writer, block: NDArray[np.float32], start: int) -> float:
@@ -116,21 +130,15 @@ def write(writer: Writer, block: NDArray[np.float32], start: int) -> float:
     return time.perf_counter() - started
 
 
-def ask(indexes: dict[str, Index], queries: NDArray[np.float32]) -> dict[str, tuple[list[float], float]]:
-    """The seconds of each query, and the share of the truly nearest that is found."""
-    times: dict[str, list[float]] = {where: [] for where in indexes}
-    found: dict[str, list[float]] = {where: [] for where in indexes}
-    for index in indexes.values():
-        index.search(queries[0], _K)  # opened by the first search
+def ask(index: Index, queries: NDArray[np.float32]) -> tuple[list[set[int]], list[float]]:
+    """What each query finds, and the seconds that it takes; asked one after the other."""
+    index.search(queries[0], _K)  # opened by the first search
+    found, times = [], []
     for query in queries:
-        truth: set[int] = set()
-        for where, index in indexes.items():
-            started = time.perf_counter()
-            ids = {hit.id for hit in index.search(query, _K)[0]}
-            times[where].append(time.perf_counter() - started)
-            truth = truth or ids
-            found[where].append(len(ids & truth) / len(truth))
-    return {where: (times[where], float(np.mean(found[where]))) for where in indexes}
+        started = time.perf_counter()
+        found.append({hit.id for hit in index.search(query, _K)[0]})
+        times.append(time.perf_counter() - started)
+    return found, times
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ _PLACE = re.compile(
     r"milvus://(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?/(?P<collection>[^/]*)/?"
 )
 _COLLECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}", re.ASCII)
+PARAMETERS = r"([A-Za-z_]+=[0-9]+(,[A-Za-z_]+=[0-9]+)*)?"  # of Milvus
 _USER = re.compile(r"(?<=//)[^/]*@")
 
 
@@ -33,6 +34,8 @@ class MilvusOptions:
         timeout: seconds that a request may take.
         consistency: "strong", "bounded", "session" or "eventually": how stale the data that is read may be.
         index_type: of a new collection: "FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN" or "AUTOINDEX".
+        index_params: of the index of a new collection, "nlist=1024" or "M=16,efConstruction=200"; empty for ours.
+        search_params: of each search, "nprobe=32", "ef=64" or "search_list=64"; empty for ours.
         partitions: of a new collection, by image folder; 0 for none.
     """
 
@@ -41,6 +44,8 @@ class MilvusOptions:
     timeout: float = 10.0
     consistency: str = "bounded"
     index_type: str = "FLAT"
+    index_params: str = ""
+    search_params: str = ""
     partitions: int = 0
 
 
@@ -64,6 +69,12 @@ class MilvusAddress:
 
 Address: TypeAlias = Path | MilvusAddress
 AnyAddress: TypeAlias = str | os.PathLike[str] | MilvusAddress
+
+
+def milvus_parameters(text: str) -> dict[str, int]:
+    """``nlist=1024`` or ``M=16,efConstruction=200``, as Milvus takes it."""
+    pairs = (part.partition("=") for part in text.split(",") if part)
+    return {name: int(value) for name, _, value in pairs}
 
 
 def is_milvus(text: object) -> bool:

@@ -30,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from searchengine.address import Address, MilvusAddress, MilvusOptions, parse_address, shown_address
+from searchengine.address import PARAMETERS, Address, MilvusAddress, MilvusOptions, parse_address, shown_address
 from searchengine.errors import SearchEngineError
 
 MAX_K = 500
@@ -95,6 +95,8 @@ class Settings(BaseModel):
     milvus_timeout: float = Field(10.0, ge=0.1, le=3600)
     milvus_consistency: Consistency = "bounded"
     milvus_index_type: VectorIndex = "FLAT"
+    milvus_index_params: str = Field("", pattern=f"^{PARAMETERS}$")
+    milvus_search_params: str = Field("", pattern=f"^{PARAMETERS}$")
     milvus_partitions: int = Field(0, ge=0, le=1024)
     # thumbnails and exported models; None: the user's cache folder
     cache_dir: _Folder | None = None
@@ -138,6 +140,8 @@ class Settings(BaseModel):
             timeout=self.milvus_timeout,
             consistency=self.milvus_consistency,
             index_type=self.milvus_index_type,
+            index_params=self.milvus_index_params,
+            search_params=self.milvus_search_params,
             partitions=self.milvus_partitions,
         )
         addresses = (

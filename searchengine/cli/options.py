@@ -161,6 +161,16 @@ _SETTINGS: dict[str, Decorator[Any]] = {
         "quicker, and misses some of the nearest; IVF_SQ8 takes a quarter of their memory)",
         choice(*VECTOR_INDEXES),
     ),
+    "milvus_index_params": option(
+        "--milvus-index-params NAME=N",
+        "of a new collection: nlist=1024 for IVF, M=16,efConstruction=200 for HNSW (default: nlist=512; "
+        "M=30,efConstruction=360)",
+    ),
+    "milvus_search_params": option(
+        "--milvus-search-params NAME=N",
+        "of each search: nprobe=32 for IVF, ef=64 for HNSW, search_list=64 for DISKANN; more finds more, and takes "
+        "longer (default: nprobe=64, all lists up to 50 000 images; ef=512; search_list=512)",
+    ),
     "milvus_partitions": option(
         "--milvus-partitions N",
         "of a new collection, by image folder: searches within one of several image folders read less (default: none)",
@@ -182,8 +192,14 @@ _INDEX_DIRS = options(
     INDEX_PLACE,
     greedy=True,
 )
-MILVUS = ("milvus_token", "milvus_tls", "milvus_timeout", "milvus_consistency")  # how it is spoken to
-NEW_IN_MILVUS = ("milvus_index_type", "milvus_partitions")
+MILVUS = (
+    "milvus_token",
+    "milvus_tls",
+    "milvus_timeout",
+    "milvus_consistency",
+    "milvus_search_params",
+)  # to speak to it
+NEW_IN_MILVUS = ("milvus_index_type", "milvus_index_params", "milvus_partitions")
 RAY = ("ray", "ray_actors", "ray_cpus", "ray_gpus", "ray_store_mb")
 _SECTIONS = {
     **dict.fromkeys(

@@ -47,11 +47,11 @@ class Nearness:
 
     def _key(self) -> tuple[str, int]:
         """What the limit holds for: an extractor, and the size of the collection by powers of two; 0 if too small."""
-        status = self._index.status()
-        return status.fingerprint, status.images.bit_length() if status.images >= _MIN_IMAGES else 0
+        images = len(self._index)
+        return self._index.fingerprint, images.bit_length() if images >= _MIN_IMAGES else 0
 
     def _measure(self) -> float:
-        if self._index.status().images < _MIN_IMAGES:
+        if len(self._index) < _MIN_IMAGES:
             return float("inf")  # nothing is far
         ids = [record.id for record in self._index.sample(_SAMPLE)]
         features = np.stack([self._index.feature(id_) for id_ in ids])  # (n, d) float32

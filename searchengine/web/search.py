@@ -240,7 +240,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         rule=query.rule_used,
         as_shares=as_shares,
         alike="" if relative else alike_sentence(metric, normalized=images.normalized),
-        extractor=images.status().extractor,
+        extractor=images.manifest("extractor") or "",
         remark=results.remark,
         kept=kept,  # what a search by another picture takes along
         likes=FeedbackChoices(query, search.address),

@@ -29,7 +29,7 @@ _FILTER = (
     "--label --folder --after --before --format --camera --tag --min-width --max-width --min-height --max-height --ids "
 )
 _QUERY = "--box --like --dislike --rule -k --k --cursor --distinct --copies --metric "
-_MILVUS = "--milvus-token --milvus-tls --milvus-timeout --milvus-consistency "
+_MILVUS = "--milvus-token --milvus-tls --milvus-timeout --milvus-consistency --milvus-search-params "
 _ENGINE = "--index-dir --images-dir --precision --runtime --json "
 PROMISED = {
     "index": "--exclude --limit --labels --model --layer --pooling --normalize --weights --preprocessing --input-size "
@@ -37,7 +37,7 @@ PROMISED = {
     "--no-default-excludes --follow-links --check-content "
     "--index-dir --precision --runtime --ann --ray --ray-actors --ray-cpus --ray-gpus --ray-store-mb --json "
     + _MILVUS
-    + "--milvus-index-type --milvus-partitions",
+    + "--milvus-index-type --milvus-index-params --milvus-partitions",
     "search": _ENGINE + _MILVUS + _QUERY + _FILTER + "--id --vector --text --vote",
     "words": "--index-dir --images-dir --install --json",
     "tags": "--index-dir --images-dir --json",

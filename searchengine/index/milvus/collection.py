@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from searchengine.address import MilvusAddress
@@ -13,12 +14,21 @@ from searchengine.index.metrics import EUCLIDEAN
 from searchengine.index.milvus import schema
 from searchengine.index.milvus.connection import STRONG, Connection, Row
 from searchengine.index.milvus.expressions import expression
-from searchengine.index.milvus.schema import RECORD, SPREAD_BITS, About, record_of
+from searchengine.index.milvus.schema import FEATURE, RECORD, SPREAD_BITS, About, record_of
 from searchengine.index.types import ImageRecord
 
 _KEPT = 0.1  # seconds for which what is known of the whole is not asked for again
 _IDS_AT_ONCE = 4096
 _EXTRA = 16  # rows beyond those wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """What is known for a moment: the whole, and rows of single images as of then."""
+
+    asked: float
+    about: About
+    rows: dict[int, Row | None] = field(default_factory=dict)
 
 
 class Collection:
@@ -27,18 +37,18 @@ class Collection:
     def __init__(self, address: MilvusAddress, images_dir: Path | None) -> None:
         self.connection = Connection(address)
         self.images_dir = images_dir
-        self._latest_about: tuple[float, About] | None = None
+        self._latest: _Latest | None = None
 
     def about(self) -> About:
         """The whole as it stands now, or did a moment ago; IndexNotFoundError."""
-        kept = self._latest_about
-        if kept is not None and time.monotonic() - kept[0] < _KEPT and self.connection.consistency != STRONG:
-            return kept[1]
+        latest = self._latest
+        if latest is not None and time.monotonic() - latest.asked < _KEPT and self.connection.consistency != STRONG:
+            return latest.about
         asked, text = time.monotonic(), self.connection.about()
         if text is None:
             raise self.connection.missing()
         about = About.from_text(text, self.connection.address)
-        self._latest_about = (asked, about)
+        self._latest = _Latest(asked, about)
         return about
 
     def where(self, filter: Filter, about: About) -> str:
@@ -65,6 +75,14 @@ class Collection:
             part = existing[start : start + _IDS_AT_ONCE]
             yield from self.rows_at([place for id_ in part for place in (2 * id_, 2 * id_ + 1)], fields, about)
 
+    def row(self, id_: int, about: About) -> Row | None:
+        """The row of one image with its feature, if it exists; not asked for twice for one answer to a person."""
+        latest = self._latest
+        known: dict[int, Row | None] = {} if latest is None or latest.about is not about else latest.rows
+        if id_ not in known:
+            known[id_] = next(self.rows_of([id_], (*RECORD, FEATURE), about), None)
+        return known[id_]
+
     def spread(self, n: int, about: About, condition: str = "") -> list[int]:
         """The places of the n images whose numbers are the smallest; these lie evenly among all ids."""
         if not n or not about.images:
@@ -85,7 +103,8 @@ class Collection:
 
     def records_of(self, ids: Sequence[int], about: About) -> dict[int, ImageRecord]:
         """What is known of those images that exist, by id."""
-        return {record.id: record for record in self.records(self.rows_of(ids, RECORD, about), about)}
+        rows = [self.row(ids[0], about)] if len(ids) == 1 else self.rows_of(ids, RECORD, about)
+        return {record.id: record for record in self.records((row for row in rows if row is not None), about)}
 
     def close(self) -> None:
         """Close the connection."""

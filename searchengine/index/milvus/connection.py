@@ -27,6 +27,7 @@ MOST_ROWS = 16_384  # that Milvus answers at once
 _NO_COLLECTION = {4, 100, 101}  # error codes
 _REFUSED = ("auth", "permission", "privilege")  # words of the messages to a wrong token
 _WRONG = {5, 1100}  # error codes of questions that will never be answered
+_SKIPPED = f'key like "{schema.SKIPPED}%"'
 _FEATURES_AT_ONCE = 4096  # in an answer
 _ROWS_AT_ONCE = 1000  # that are written
 _BYTES_AT_ONCE = 16 * 2**20  # of features
@@ -106,11 +107,15 @@ class Connection:
         rows = self._query(self.whole, f"key == {quoted(key)}", ["text"])
         return str(rows[0]["text"]) if rows else None
 
+    def count_skipped(self) -> int:
+        """How many files were skipped."""
+        return int(self._query(self.whole, _SKIPPED, ["count(*)"])[0]["count(*)"])
+
     def skipped(self) -> Iterator[str]:
         """What the rows of all skipped files say."""
-        last, end = schema.SKIPPED, schema.SKIPPED[:-1] + "0"  # the character after "/"
+        last = ""
         while True:
-            where = f"key > {quoted(last)} and key < {quoted(end)}"
+            where = f"{_SKIPPED} and key > {quoted(last)}"
             rows = self._query(self.whole, where, ["key", "text"], limit=MOST_ROWS)
             rows = sorted(rows, key=lambda row: str(row["key"]))
             yield from (str(row["text"]) for row in rows)
@@ -138,6 +143,7 @@ class Connection:
                     output_fields=fields,
                     consistency_level=self.consistency,
                     timeout=self.timeout,
+                    strict_float32=True,  # features are arrays, not lists
                     **limits,
                 )
             )

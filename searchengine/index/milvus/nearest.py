@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.address import milvus_parameters
 from searchengine.errors import QueryError
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor, Filter
@@ -21,9 +22,10 @@ from searchengine.index.types import Hit
 SCANNED = 20_000  # images that are compared one by one, where Milvus cannot rank them
 _ALL_LISTS = 50_000  # images up to which all lists of IVF are read
 _OURS = {"L2": EUCLIDEAN, "COSINE": COSINE, "IP": INNER_PRODUCT}
-_EXTRA = 16  # candidates beyond those wanted
-_EFFORT = 512  # of a search in HNSW or DISKANN, at least
-_READ_LISTS = 1 / 8  # of those of IVF, in a larger collection
+_EXTRA = 8  # candidates beyond those wanted
+_ANSWER_BYTES = 16 * 2**20  # of features, in the answer to a search
+_EFFORT = 512  # of a search in HNSW or DISKANN
+_READ_LISTS = 8  # one in so many of those of IVF is read in a larger collection
 _COARSE = frozenset({"IVF_SQ8", "DISKANN"})  # these measure by codes: more candidates are looked at
 _ERROR = 1e-5  # of a distance that Milvus computes in float32, relative to the squared lengths
 
@@ -77,51 +79,63 @@ class Search:
 
     def _near(self, block: NDArray[np.float32], k: int, after: Cursor | None) -> list[_Candidates]:
         """For each of the (m, d) queries what may be among its k nearest: more and more, until nothing else can be."""
-        rows: list[list[Row]] = [[] for _ in block]
+        rows: list[dict[int, Row]] = [{} for _ in block]  # by place
         done: dict[int, _Candidates] = {}
-        count = min((8 if self.about.index_type in _COARSE else 2) * k + _EXTRA, MOST_ROWS)
+        count = min((8 if self.about.index_type in _COARSE else 1) * k + _EXTRA, MOST_ROWS)
         while len(done) < len(block):
             waiting = [at for at in range(len(block)) if at not in done]
-            for at, near in zip(waiting, self._named(block[waiting], count), strict=True):
-                known = {row["place"] for row in rows[at]}
-                rows[at] += self.collection.rows_at(near.keys() - known, (*RECORD, FEATURE), self.about)
-                candidates = _Candidates.of(rows[at], self.metric)
+            is_small = 4 * len(waiting) * count * self.about.dimension <= _ANSWER_BYTES
+            fields = (*RECORD, FEATURE) if is_small else ()
+            for at, hits in zip(waiting, self._found(block[waiting], count, fields), strict=True):
+                near = {hit["place"]: self._sign * hit["distance"] for hit in hits}  # smaller is nearer
+                if is_small:
+                    rows[at] |= {hit["place"]: hit["entity"] for hit in hits}
+                else:
+                    missing = self.collection.rows_at(near.keys() - rows[at].keys(), (*RECORD, FEATURE), self.about)
+                    rows[at] |= {row["place"]: row for row in missing}
+                candidates = _Candidates.of(rows[at].values(), self.metric)
                 if len(near) < count or count == MOST_ROWS or candidates.hold(block[at], k, after, near):
                     done[at] = candidates
             count = min(4 * count, MOST_ROWS)
         return [done[at] for at in range(len(block))]
 
-    def _named(self, block: NDArray[np.float32], count: int) -> list[dict[int, float]]:
-        """For each of the (m, d) queries: place -> how far Milvus finds it, smaller is nearer."""
+    def _found(self, block: NDArray[np.float32], count: int, fields: Sequence[str]) -> list[list[Row]]:
+        """For each of the (m, d) queries what Milvus finds, the nearest first: id, distance, and fields as entity."""
         connection = self.collection.connection
-        sign = 1.0 if self.about.measured == "L2" else -1.0  # the others are larger for what is nearer
-        answers = connection.ask(
-            lambda client: client.search(
-                connection.images,
-                data=block.tolist(),
-                limit=count,
-                filter=self.where,
-                output_fields=["place"],
-                search_params={"metric_type": self.about.measured, "params": self._effort(count)},
-                anns_field=FEATURE,
-                consistency_level=connection.consistency,
-                timeout=connection.timeout,
+        return connection.ask(
+            lambda client: list(
+                client.search(
+                    connection.images,
+                    data=list(block),
+                    limit=count,
+                    filter=self.where,
+                    output_fields=["place", *fields],
+                    search_params={"metric_type": self.about.measured, "params": self._effort(count)},
+                    anns_field=FEATURE,
+                    consistency_level=connection.consistency,
+                    timeout=connection.timeout,
+                )
             )
         )
-        return [{int(hit["id"]): sign * float(hit["distance"]) for hit in hits} for hits in answers]
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.about.measured == "L2" else -1.0  # the others are larger for what is nearer
 
     def _effort(self, count: int) -> dict[str, int]:
         """How far Milvus's index is searched for so many candidates."""
+        chosen = milvus_parameters(self.collection.connection.address.options.search_params)
         match self.about.index_type:
             case "HNSW":
-                return {"ef": max(_EFFORT, 2 * count)}
-            case "IVF_FLAT" | "IVF_SQ8":
-                share = 1.0 if self.about.images <= _ALL_LISTS else _READ_LISTS
-                return {"nprobe": int(schema.LISTS * share)}
+                return {"ef": max(chosen.get("ef", _EFFORT), 2 * count)}
             case "DISKANN":
-                return {"search_list": max(_EFFORT, 2 * count)}
+                return {"search_list": max(chosen.get("search_list", _EFFORT), 2 * count)}
+            case "IVF_FLAT" | "IVF_SQ8":
+                lists = self.about.index_params.get("nlist", schema.LISTS)
+                read = lists if self.about.images <= _ALL_LISTS else max(1, lists // _READ_LISTS)
+                return {"nprobe": min(chosen.get("nprobe", read), lists)}
             case _:
-                return {}
+                return chosen
 
     def _ranked(self, candidates: _Candidates, query: NDArray[np.float32], k: int, after: Cursor | None) -> list[Hit]:
         nearest = candidates.nearest(query, k, after)
@@ -145,6 +159,7 @@ class _Candidates:
     """Rows of images with their features, to be ranked by exact distances."""
 
     rows: list[Row]
+    lengths: NDArray[np.float64]  # of their features
     searcher: Searcher
 
     @classmethod
@@ -153,7 +168,7 @@ class _Candidates:
         features = np.array([row[FEATURE] for row in rows] or np.empty((0, 1)), dtype=np.float32)  # (n, d)
         squared_norms = np.einsum("ij,ij->i", features, features, dtype=np.float64)
         ids = np.array([row["id"] for row in rows], dtype=np.int64)
-        return cls(rows, Searcher(metric, features, squared_norms, ids))
+        return cls(rows, np.sqrt(squared_norms), Searcher(metric, features, squared_norms, ids))
 
     def nearest(self, query: NDArray[np.float32], k: int, after: Cursor | None) -> Neighbours:
         """The k nearest rows, by (distance, id)."""
@@ -164,6 +179,5 @@ class _Candidates:
         nearest = self.nearest(query, k, after).positions.tolist()
         if len(nearest) < k:
             return False
-        lengths = [float(np.linalg.norm(query)), *(float(np.linalg.norm(self.rows[at][FEATURE])) for at in nearest)]
-        error = _ERROR * (lengths[0] + max(lengths[1:])) ** 2
+        error = _ERROR * (float(np.linalg.norm(query)) + float(self.lengths[nearest].max())) ** 2
         return max(near.get(self.rows[at]["place"], 0.0) for at in nearest) + error < max(near.values())

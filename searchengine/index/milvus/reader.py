@@ -121,9 +121,10 @@ class MilvusIndex(Index):
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
         """The feature of one image, (d,) float32; UnknownImageError."""
-        for row in self._collection.rows_of([image_id], ("id", "born", FEATURE), self._about()):
-            return np.array(row[FEATURE], dtype=np.float32)
-        raise self._unknown(image_id)
+        row = self._collection.row(image_id, self._about())
+        if row is None:
+            raise self._unknown(image_id)
+        return np.array(row[FEATURE], dtype=np.float32)
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of each image, in the order of the ids; UnknownImageError."""
@@ -286,7 +287,7 @@ class MilvusIndex(Index):
         run = run_of(about.entries.get("run"))
         return IndexStatus(
             images=about.images,
-            skipped=len(self.skipped()),
+            skipped=self._collection.connection.count_skipped(),
             dimension=about.dimension,
             extractor=about.entries["extractor"],
             fingerprint=about.entries["fingerprint"],

@@ -33,7 +33,7 @@ _TEXT_BYTES = 65_535  # that a VARCHAR can hold
 _NO_TIME = -(2**63)
 _METRICS = {COSINE: "COSINE", INNER_PRODUCT: "IP"}  # "L2" for the others
 LISTS = 512  # of IVF, in a segment of a collection
-_INDEX_PARAMETERS = {
+INDEX_PARAMETERS = {
     "HNSW": {"M": 30, "efConstruction": 360},
     "IVF_FLAT": {"nlist": LISTS},
     "IVF_SQ8": {"nlist": LISTS},
@@ -58,6 +58,7 @@ class About:
         updated: when the last commit was, ISO 8601 in UTC.
         measured: the metric of Milvus that its index is made for: "L2", "COSINE" or "IP".
         index_type: the kind of that index.
+        index_params: how it was made; empty where Milvus chooses.
         roots: the image folders: id, path in hexadecimal digits, name.
         entries: the manifest.
     """
@@ -72,6 +73,7 @@ class About:
     index_type: str
     roots: tuple[tuple[int, str, str], ...] = ()
     entries: Mapping[str, str] = field(default_factory=dict)
+    index_params: Mapping[str, int] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """JSON that fits into a row; IndexingError."""
@@ -130,7 +132,7 @@ def create_collections(client: Any, name: str, about: About, *, partitions: int,
         FEATURE,
         index_type=about.index_type,
         metric_type=about.measured,
-        params=_INDEX_PARAMETERS.get(about.index_type, {}),
+        params=dict(about.index_params),
     )
     split = {"num_partitions": partitions} if partitions else {}
     client.create_collection(name, schema=schema, index_params=parameters, timeout=timeout, **split)

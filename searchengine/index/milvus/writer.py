@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from searchengine.address import MilvusAddress
+from searchengine.address import MilvusAddress, milvus_parameters
 from searchengine.derived import timestamp
 from searchengine.errors import (
     IndexDamagedError,
@@ -84,7 +84,7 @@ class MilvusWriter(Writer):
         say: Say | None = None,
     ) -> MilvusWriter:
         """A new, empty index; IndexError_ where a collection of that name is somebody else's."""
-        connection = _connection(address, say)
+        connection, options = _connection(address, say), address.options
         about = About(
             generation=0,
             dimension=dimension,
@@ -93,13 +93,14 @@ class MilvusWriter(Writer):
             squared=0.0,
             updated=timestamp(),
             measured=schema.measured_by(manifest.get("metric") or EUCLIDEAN),
-            index_type=address.options.index_type,
+            index_type=options.index_type,
+            index_params=schema.INDEX_PARAMETERS.get(options.index_type, {}) | milvus_parameters(options.index_params),
             entries={**manifest, "created": timestamp()},
         )
         _drop_unfinished(connection)
         connection.ask(
             lambda client: schema.create_collections(
-                client, address.collection, about, partitions=address.options.partitions, timeout=_TIMEOUT
+                client, address.collection, about, partitions=options.partitions, timeout=_TIMEOUT
             )
         )
         connection.put_about({ABOUT: about.to_text()})
