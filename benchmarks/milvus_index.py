@@ -1,11 +1,11 @@
 """An index in Milvus beside one in a folder: rows written a second, a query, and how many of the nearest are found.
 
     milvus-server --data /tmp/milvus --proxy-port 19530          # in another terminal
-    python benchmarks/milvus_index.py --rows 100000 --index DIR
+    python benchmarks/milvus_index.py --rows 100000 --index DIR --into docs/SCALE.md
 
 Features have the structure of those of the photos in an index (``structured.py``), or of made-up ones; held-out photos
-are the queries. Both indexes hold the same, and are asked the same; the index in the folder compares every row, so that
-its answers are the truth. The collection is dropped at the end.
+are the queries. Both indexes hold the same, and are asked the same; the folder compares every row, so that its answers
+are the truth. Milvus makes one index after the other of the same rows; the collection is dropped at the end.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from every import splice
 from measuring import load_average, percentile, say, table
 from numpy.typing import NDArray
 from structured import Source
@@ -26,7 +28,8 @@ from searchengine.address import MilvusAddress, MilvusOptions, parse_address
 from searchengine.extractors import ExtractorSpec
 from searchengine.index.local import LocalIndex
 from searchengine.index.milvus import MilvusIndex, MilvusWriter
-from searchengine.index.milvus.connection import Connection
+from searchengine.index.milvus.connection import STRONG, Connection
+from searchengine.index.milvus.schema import ABOUT, FEATURE, INDEX_PARAMETERS, About
 from searchengine.index.protocol import Index, Writer
 from searchengine.index.types import Batch, FileState, ImageRow
 from searchengine.index.writer import IndexWriter
@@ -34,6 +37,12 @@ from searchengine.index.writer import IndexWriter
 _COMMIT_ROWS = 2048  # as in a run
 _K = 20
 _SPEC = ExtractorSpec("fake", None, "none", "l2", "none", (2, 2), full_decode=True)
+_SEARCHES = {  # index type -> how it is searched
+    "FLAT": [""],
+    "HNSW": ["ef=64", "ef=128", "ef=512"],
+    "IVF_FLAT": ["nprobe=8", "nprobe=32", "nprobe=64", "nprobe=128"],
+    "IVF_SQ8": ["nprobe=64"],
+}
 
 
 def main() -> None:
@@ -43,38 +52,45 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=1280)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--index", type=Path, help="an index of real photos, as the source of the structure")
-    parser.add_argument("--index-type", default=MilvusOptions().index_type)
-    parser.add_argument("--index-params", default="", help="such as nlist=1024")
-    parser.add_argument("--search-params", nargs="+", default=[""], help="such as ef=64 ef=512: one line for each")
+    parser.add_argument("--index-types", nargs="+", choices=list(_SEARCHES), default=list(_SEARCHES))
+    parser.add_argument("--into", type=Path, metavar="FILE.md", help="write the table there, between its marks")
     options = parser.parse_args()
     address = parse_address(options.address)
     assert isinstance(address, MilvusAddress)
-    address = replace(address, options=MilvusOptions(index_type=options.index_type, index_params=options.index_params))
     source = Source.of(options.index, options.dimension)
+    queries = source.queries[: options.queries]
 
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name) / "index"
         seconds = fill(folder, address, source, options)
-        exact = LocalIndex.open(folder, exact=True)
-        truth, times = ask(exact, source.queries[: options.queries])
-        lines = [line("folder", options.rows / seconds["folder"], times, 1.0)]
-        for parameters in options.search_params:
-            place = replace(address, options=replace(address.options, search_params=parameters))
-            with closing(MilvusIndex(place, folder)) as served:
-                found, times = ask(served, source.queries[: options.queries])
-            recall = sum(len(ours & theirs) for ours, theirs in zip(found, truth, strict=True)) / sum(map(len, truth))
-            way = " ".join(["Milvus,", options.index_type, options.index_params, parameters]).rstrip()
-            lines.append(line(way, options.rows / seconds["Milvus"], times, recall))
-        exact.close()
-    print(f"{options.rows} x {options.dimension}, k {_K}; Milvus took {seconds['index']:.0f} s more to build its index")
-    print(table(("index", "rows written/s", "query, p50", "p95", f"recall@{_K}", "load"), lines))
+        with closing(LocalIndex.open(folder, exact=True)) as exact:
+            truth, times = ask(exact, queries)
+        written = f"{options.rows / seconds['folder']:.0f}"
+        lines = [("folder", written, "", *figures(times), "1.000", load_average())]
+        written = f"{options.rows / seconds['Milvus']:.0f}"
+        for kind in options.index_types:
+            built = f"{build(address, kind):.0f} s"
+            for parameters in _SEARCHES[kind]:
+                place = replace(address, options=MilvusOptions(search_params=parameters))
+                with closing(MilvusIndex(place, folder)) as index:
+                    answers, times = ask(index, queries)
+                pairs = zip(answers, truth, strict=True)
+                recall = sum(len(ours & theirs) for ours, theirs in pairs) / sum(map(len, truth))
+                way = f"Milvus, {kind} {parameters}".rstrip()
+                lines.append((way, written, built, *figures(times), f"{recall:.3f}", load_average()))
+                written = built = ""
+    columns = ("index", "rows written/s", "index built in", "query, p50", "p95", f"recall@{_K}", "load")
+    section = f"{options.rows} x {options.dimension}, {len(queries)} queries:\n\n{table(columns, lines)}"
+    print(section)
+    if options.into:
+        splice(options.into, f"milvus_{options.rows}", section)
     with closing(Connection(address, timeout=60)) as connection:
         for collection in (connection.images, connection.whole):
             connection.ask(lambda client: client.drop_collection(collection))  # noqa: B023  (asked at once)
 
 
 def fill(folder: Path, address: MilvusAddress, source: Source, options: argparse.Namespace) -> dict[str, float]:
-    """Write the same to both; the seconds of each, and of Milvus after the last row."""
+    """Write the same to both; the seconds of each."""
     manifest = {
         "spec": _SPEC.to_json(),
         "fingerprint": _SPEC.fingerprint,
@@ -97,25 +113,38 @@ def fill(folder: Path, address: MilvusAddress, source: Source, options: argparse
                 seconds["Milvus"] += write(milvus, part, start)
                 start += len(part)
             say(f"{start} rows")
-        started = time.perf_counter()
         milvus.back_up()
-        wait_for_index(address)
-        seconds["index"] = time.perf_counter() - started
     return seconds
 
 
-def line(way: str, rate: float, times: list[float], recall: float) -> tuple[object, ...]:
-    """Of the table."""
-    p50, p95 = (f"{percentile(times, share) * 1e3:.1f} ms" for share in (0.5, 0.95))
-    return way, f"{rate:.0f}", p50, p95, f"{recall:.3f}", load_average()
+def build(address: MilvusAddress, kind: str) -> float:
+    """Have Milvus make another index of the same rows; the seconds that it takes."""
+    with closing(Connection(address, consistency=STRONG, timeout=1800)) as connection:
+        about = About.from_text(connection.about() or "", address)
+        about = replace(about, index_type=kind, index_params=INDEX_PARAMETERS.get(kind, {}))
+        started = time.perf_counter()
+        connection.ask(lambda client: make_index(client, address.collection, about))
+        seconds = time.perf_counter() - started
+        connection.put_about({ABOUT: about.to_text()})
+        connection.count("place >= 0")
+    return seconds
 
 
-def wait_for_index(address: MilvusAddress) -> None:
-    """Until Milvus has built its index of all that was written."""
-    with closing(Connection(address)) as connection:
-        while connection.ask(lambda client: client.describe_index(address.collection, "feature"))["pending_index_rows"]:
-            time.sleep(1)
-    time.sleep(10)  # until the index is loaded
+def make_index(client: Any, collection: str, about: About) -> None:
+    """Put an index in the place of the present one; returns when it is built and loaded."""
+    client.release_collection(collection)
+    client.drop_index(collection, FEATURE)
+    parameters = client.prepare_index_params()
+    parameters.add_index(
+        FEATURE, index_type=about.index_type, metric_type=about.measured, params=dict(about.index_params)
+    )
+    client.create_index(collection, parameters)
+    client.load_collection(collection)
+
+
+def figures(times: list[float]) -> tuple[str, str]:
+    """The median and the 95th percentile of some seconds."""
+    return f"{percentile(times, 0.5) * 1e3:.1f} ms", f"{percentile(times, 0.95) * 1e3:.1f} ms"
 
 
 def write(writer: Writer, block: NDArray[np.float32], start: int) -> float:

@@ -23,6 +23,7 @@ from searchengine.engine import open_index
 from searchengine.errors import ExtractorError, IndexingError, IndexNotFoundError
 from searchengine.extractors import ExtractorRecipe, cache
 from searchengine.index.storage import storage_of
+from searchengine.index.writer import IndexWriter
 from searchengine.indexing import update_index
 from tests.conftest import draw
 from tests.extractors.tiny import SPEC, put_tiny_model
@@ -227,12 +228,22 @@ def test_two_runs_of_a_process(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.longest
-def test_a_worker_that_lacks_the_precision_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_a_worker_that_lacks_the_precision_of_the_index_is_refused(photos: Path, tmp_path: Path) -> None:
     if ExtractorRecipe(SPEC).load().precision == "bfloat16":
         pytest.skip("this processor has bfloat16")
+    run(photos, tmp_path / "index")
+    with closing(IndexWriter.open(tmp_path / "index")) as writer:
+        writer.set({"precision": "bfloat16"})
+    draw(60).save(photos / "new.jpg")
     with pytest.raises(ExtractorError, match=r"No worker of Ray is left.*does not compute in bfloat16"):
-        run(photos, tmp_path / "index", ray="auto", precision="bfloat16")
-    assert not (tmp_path / "index" / "catalog.sqlite").exists()
+        run(photos, tmp_path / "index", ray="auto")
+    assert indexed(tmp_path / "index") == 61
+
+
+@pytest.mark.longest
+def test_more_than_a_machine_has_is_named(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexingError, match=r"No machine of the Ray cluster has .*--ray-cpus 1 --ray-gpus 1\. Ask"):
+        run(photos, tmp_path / "index", ray="auto", ray_gpus=1)
 
 
 @pytest.mark.longest

@@ -103,8 +103,10 @@ class Cluster:
                 room = min(room, free.get("GPU", 0) // options.ray_gpus)
             places += int(room)
         if not places:
-            wanted = f"{options.ray_cpus} processors" + (f" and {options.ray_gpus} GPUs" if options.ray_gpus else "")
-            raise IndexingError(f"No machine of the Ray cluster has {wanted} for a worker. Ask for fewer.")
+            raise IndexingError(
+                f"No machine of the Ray cluster has what a worker needs, --ray-cpus {options.ray_cpus} --ray-gpus "
+                f"{options.ray_gpus:g}. Ask for less."
+            )
         return places
 
     def close(self) -> None:
