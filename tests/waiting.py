@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-_PATIENCE = 60  # s, on a machine that has much else to do
+_PATIENCE = 120  # s, on a machine that has much else to do
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from searchengine.address import AnyAddress
 from searchengine.cli.main import main
-from searchengine.engine import open_index
+from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import IndexLockedError
 from searchengine.index.filters import Filter
-from searchengine.index.milvus import MilvusWriter
+from searchengine.index.milvus import MilvusWriter, collection
+from searchengine.index.milvus.connection import Connection
 from searchengine.indexing import update_index
 from searchengine.web import create_app
 from tests.fakes import FakeExtractor
@@ -46,12 +47,14 @@ def milvus() -> Iterator[MilvusServer]:
 
 @pytest.mark.torture
 def test_pictures_are_indexed_found_and_served(
-    milvus: MilvusServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    milvus: MilvusServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, address = draw_collection(tmp_path / "images", 12), str(milvus.address("smoke"))
     assert main(["index", str(images), "--index-dir", address, "--model", "efficientnet-lite0"]) == 0
-    with closing(open_index(address)) as index:
-        np.savetxt(tmp_path / "vector.txt", index.feature(3)[None])
+    with closing(SearchEngine.open(address)) as engine:
+        feature = engine.index.feature(3)
+        check_requests(engine, feature, monkeypatch)
+    np.savetxt(tmp_path / "vector.txt", feature[None])
 
     def found(*query: str) -> list[str]:
         capsys.readouterr()
@@ -68,6 +71,24 @@ def test_pictures_are_indexed_found_and_served(
         status, _, page = server.ask("GET", "/search?id=3")
         assert status == 200, page
         assert by_id[0].rpartition("/")[2] in page.decode()
+
+
+def check_requests(engine: SearchEngine, feature: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search by a vector is one request to the server, one by an id two, once the state of the whole is known."""
+    asked: list[object] = []
+    ask = Connection.ask
+
+    def counted(connection: Connection, question: Any) -> Any:
+        asked.append(question)
+        return ask(connection, question)
+
+    monkeypatch.setattr(Connection, "ask", counted)
+    with monkeypatch.context() as patched:
+        patched.setattr(collection, "_KEPT", 60.0)
+        for query, requests in ((feature, 1), (5, 2), (5, 1)):
+            asked.clear()
+            assert len(engine.search(query, k=4)) == 4
+            assert len(asked) == requests
 
 
 class Interrupting(FakeExtractor):

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from searchengine.address import MilvusAddress
 from searchengine.index.filters import EVERYTHING, Filter
-from searchengine.index.metrics import EUCLIDEAN
-from searchengine.index.milvus import schema
 from searchengine.index.milvus.connection import STRONG, Connection, Row
 from searchengine.index.milvus.expressions import expression
 from searchengine.index.milvus.schema import FEATURE, RECORD, SPREAD_BITS, About, record_of
@@ -65,7 +63,7 @@ class Collection:
         listed = sorted(places)
         if not listed:
             return []
-        where = f"place in {schema.in_list(listed)} and born <= {about.generation}"
+        where = f"place in {listed} and born <= {about.generation}"
         return list(latest(self.connection.each_row(where, fields, at_once=len(listed) + 1)))  # in one question
 
     def rows_of(self, ids: Sequence[int], fields: Sequence[str], about: About) -> Iterator[Row]:
@@ -115,13 +113,3 @@ def latest(rows: Iterable[Row]) -> Iterator[Row]:
     """Of rows in the order of their places, the latest of each image: for a moment, a changed one has two."""
     for _, of_image in itertools.groupby(rows, key=lambda row: row["place"] // 2):
         yield max(of_image, key=lambda row: int(row["born"]))
-
-
-def metric_of(about: About) -> str:
-    """What a distance is measured in, unless a search names another metric."""
-    return about.entries.get("metric") or EUCLIDEAN
-
-
-def normalized_of(about: About) -> bool:
-    """Whether the features have length 1."""
-    return about.entries.get("normalized") == "1"

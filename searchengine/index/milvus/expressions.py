@@ -39,7 +39,7 @@ def expression(filter: Filter, generation: int, names: Mapping[int, str]) -> str
             parts.append(f"{name} <= {most}")
     if filter.ids is not None:
         places = [place for id_ in filter.ids if id_ <= _LAST_ID for place in (2 * id_, 2 * id_ + 1)]
-        parts.append(f"place in [{', '.join(map(str, places))}]" if places else _NOTHING)
+        parts.append(f"place in {places}" if places else _NOTHING)
     return " and ".join(parts)
 
 
@@ -65,7 +65,7 @@ def _below(folder: str, names: Mapping[int, str]) -> str:
             parts.append(f"root == {root}")
         elif folder.startswith(f"{name}/"):
             parts.append(f"(root == {root} and {_begins(folder[len(name) + 1 :])})")
-    others = f"root not in [{', '.join(map(str, named))}] and " if named else ""
+    others = f"root not in {[*named]} and " if named else ""
     parts.append(f"({others}{_begins(folder)})")
     return _any(parts)
 

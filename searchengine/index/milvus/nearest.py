@@ -14,7 +14,7 @@ from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike, score
 from searchengine.index.milvus import schema
-from searchengine.index.milvus.collection import Collection, latest, metric_of, normalized_of
+from searchengine.index.milvus.collection import Collection, latest
 from searchengine.index.milvus.connection import MOST_ROWS, Row
 from searchengine.index.milvus.schema import FEATURE, RECORD, About
 from searchengine.index.types import Hit
@@ -50,12 +50,12 @@ class Search:
     def by(cls, metric: str | None, filter: Filter, collection: Collection) -> Search:
         """As of the last commit; UnknownNameError for the metric."""
         about = collection.about()
-        return cls(collection, about, check_metric(metric or metric_of(about)), collection.where(filter, about))
+        return cls(collection, about, check_metric(metric or about.metric), collection.where(filter, about))
 
     @property
     def is_ranked(self) -> bool:
         """Whether Milvus ranks by this metric; if not, all images are compared."""
-        return rank_alike(self.metric, _OURS[self.about.measured], normalized=normalized_of(self.about))
+        return rank_alike(self.metric, _OURS[self.about.measured], normalized=self.about.normalized)
 
     @property
     def is_exact(self) -> bool:
@@ -146,7 +146,7 @@ class Search:
                 image.id,
                 image.path,
                 distance,
-                score(self.metric, distance, normalized=normalized_of(self.about)),
+                score(self.metric, distance, normalized=self.about.normalized),
                 image.label,
                 image,
             )

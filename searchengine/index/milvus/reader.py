@@ -23,7 +23,7 @@ from searchengine.index.columns import Columns
 from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.milvus import schema
-from searchengine.index.milvus.collection import Collection, latest, metric_of, normalized_of
+from searchengine.index.milvus.collection import Collection, latest
 from searchengine.index.milvus.expressions import text
 from searchengine.index.milvus.lease import is_held
 from searchengine.index.milvus.nearest import Search
@@ -221,8 +221,8 @@ class MilvusIndex(Index):
             edits="",
             fingerprint=about.entries["fingerprint"],
             spec=about.entries["spec"],
-            normalized=normalized_of(about),
-            metric=metric_of(about),
+            normalized=about.normalized,
+            metric=about.metric,
             features_file="",
             rows=rows,
             squared_norms=np.einsum("ij,ij->i", rows, rows, dtype=np.float64),
@@ -262,12 +262,12 @@ class MilvusIndex(Index):
     @property
     def normalized(self) -> bool:
         """Whether the features have length 1."""
-        return normalized_of(self._about())
+        return self._about().normalized
 
     @property
     def metric(self) -> str:
         """What a distance is measured in, unless a search names another metric."""
-        return metric_of(self._about())
+        return self._about().metric
 
     @property
     def typical_length(self) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from searchengine.errors import IndexDamagedError, IndexingError
 from searchengine.files import parse_json
 from searchengine.images.exif import Shot
-from searchengine.index.metrics import COSINE, INNER_PRODUCT
+from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT
 from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
 
 FEATURE = "feature"
@@ -74,6 +74,16 @@ class About:
     roots: tuple[tuple[int, str, str], ...] = ()
     entries: Mapping[str, str] = field(default_factory=dict)
     index_params: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """What a distance is measured in, unless a search names another metric."""
+        return self.entries.get("metric") or EUCLIDEAN
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the features have length 1."""
+        return self.entries.get("normalized") == "1"
 
     def to_text(self) -> str:
         """JSON that fits into a row; IndexingError."""
@@ -297,8 +307,3 @@ def skipped_of(text: str) -> Skipped:
     """Read it from its row."""
     root, path, *others = parse_json(text)
     return Skipped(root, bytes.fromhex(path), *others)
-
-
-def in_list(values: Sequence[int]) -> str:
-    """A list in an expression."""
-    return f"[{', '.join(map(str, values))}]"

@@ -341,7 +341,7 @@ class MilvusWriter(Writer):
     def _rows(self, places: Sequence[int]) -> list[Row]:
         rows: list[Row] = []
         for start in range(0, len(places), _ROWS_AT_ONCE):
-            where = f"place in {schema.in_list(places[start : start + _ROWS_AT_ONCE])}"
+            where = f"place in {[*places[start : start + _ROWS_AT_ONCE]]}"
             rows += self._connection.each_row(where, (*EVERYTHING_BUT_FEATURE[1:], FEATURE))
         return rows
 

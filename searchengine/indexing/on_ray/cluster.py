@@ -47,7 +47,7 @@ class Cluster:
         self._options = options
         self._before: dict[str, str | None] = {}  # the environment variables that were set here, as they were
         self._is_ours = not _is_initialized()  # else it is the caller's, as are its settings
-        address = (os.environ.get(_ADDRESS_VARIABLE) or AUTO) if options.ray == AUTO else options.ray
+        address = (os.environ.get(_ADDRESS_VARIABLE) or AUTO) if options.ray == AUTO else str(options.ray)
         try:
             if self._is_ours:
                 self._set(_QUIET)
@@ -70,19 +70,17 @@ class Cluster:
             self._before[name] = os.environ.get(name)
             os.environ[name] = value
 
-    def _connect(self, address: str | None) -> None:
-        settings: dict[str, Any] = {"address": address}
-        if address == AUTO:
-            settings = {
-                "address": "local",
-                "num_cpus": processors(),
-                "object_store_memory": self._options.ray_store_mb * 10**6,
-                "include_dashboard": False,
-            }
+    def _connect(self, address: str) -> None:
         try:
             if address != AUTO:
-                _check_listens(str(address))
-            self.ray.init(**settings, log_to_driver=False, logging_level="CRITICAL")
+                _check_listens(address)
+                self._init(address=address)
+                return
+            try:
+                self._start()
+            except Exception:  # Ray gives its processes 30 seconds, which a busy machine may exceed
+                self.ray.shutdown()
+                self._start()
         except Exception as error:  # what Ray raises is of every kind
             lines = str(error).strip().splitlines() or [type(error).__name__]
             if address == AUTO:
@@ -91,6 +89,13 @@ class Cluster:
                 f"There is no Ray at {address} for this run ({lines[0]}). This machine must be one of the cluster "
                 "(`ray start --address ...`), with the same Ray and Python."
             ) from error
+
+    def _start(self) -> None:
+        store = self._options.ray_store_mb * 10**6
+        self._init(address="local", num_cpus=processors(), object_store_memory=store, include_dashboard=False)
+
+    def _init(self, **settings: Any) -> None:
+        self.ray.init(**settings, log_to_driver=False, logging_level="CRITICAL")
 
     def _places(self) -> int:
         """How many workers the machines have room for."""
