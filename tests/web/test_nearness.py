@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import UnknownImageError
-from searchengine.index.types import Hit, IndexStatus
+from searchengine.index.types import Hit
 from searchengine.web.nearness import Nearness
 from tests.web.fake import FakeIndex
 
@@ -31,8 +30,8 @@ class Counting(FakeIndex):
         self.passes += 1
         return super().search(queries, k, metric)
 
-    def status(self) -> IndexStatus:
-        return replace(super().status(), images=self.size)
+    def __len__(self) -> int:
+        return self.size
 
 
 @pytest.fixture
