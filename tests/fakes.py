@@ -14,7 +14,7 @@ from PIL import Image
 
 from searchengine.extractors import ExtractorRecipe, ExtractorSpec
 from searchengine.images import DecodedImage, decode, resize
-from searchengine.progress import Say
+from searchengine.progress import Quiet, Say
 
 SPEC = ExtractorSpec(
     model="fake",
@@ -68,6 +68,20 @@ class FakeRecipe(ExtractorRecipe):
 
     def load(self, say: Say | None = None) -> FakeExtractor:
         return self.loads()
+
+
+class Sentences(Quiet):
+    """A progress that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.said)
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
 def picture(colour: tuple[int, int, int], size: tuple[int, int] = (8, 6), kind: str = "PNG") -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
 from searchengine.errors import DamagedImageError
-from searchengine.images.formats import sniff
+from searchengine.images.formats import jpeg_segments, reader, sniff
 
 _CANDIDATES = 1000  # looked at in a file
 _SEGMENTS = 200  # before the header of a JPEG
@@ -41,17 +42,12 @@ def _jpegs(data: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
 
 def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
     """(width, height); None for a lossless JPEG, which holds the raw data, and for anything else."""
-    at = start + 2
-    for _ in range(_SEGMENTS):
-        marker, kind, length = data[at : at + 1], data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker != b"\xff" or length < 2 or not b"\xc0" <= kind < b"\xff":
+    for marker, at, _ in islice(jpeg_segments(reader(data), start), _SEGMENTS):
+        if marker in (0xC0, 0xC1, 0xC2):
+            height, width = int.from_bytes(data[at + 1 : at + 3]), int.from_bytes(data[at + 3 : at + 5])
+            return (width, height) if data[at : at + 1] == b"\x08" and width and height else None
+        if marker == 0xC3 or marker < 0xC0:
             return None
-        if kind in (b"\xc0", b"\xc1", b"\xc2"):
-            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-            return (width, height) if data[at + 4] == 8 and width and height else None
-        if kind in (b"\xc3", b"\xda"):
-            return None
-        at += 2 + length
     return None
 
 

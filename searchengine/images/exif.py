@@ -16,8 +16,8 @@ from datetime import datetime
 from itertools import islice
 from typing import BinaryIO
 
-from searchengine.images.formats import HEAD_BYTES, sniff
-from searchengine.images.location import png_chunks, start_of_scan
+from searchengine.images.formats import HEAD_BYTES, png_chunks, reader, sniff
+from searchengine.images.location import start_of_scan
 
 # EXIF 2.32, 4.6.3 to 4.6.5
 _MAKE, _MODEL, _ORIENTATION, _EXIF_DIRECTORY, _TAKEN = 0x010F, 0x0110, 0x0112, 0x8769, 0x9003
@@ -123,8 +123,8 @@ def _blocks(file: BinaryIO) -> Iterator[int]:
     if format_ in ("TIFF", "RAW") and head[:2] in (b"II", b"MM"):
         yield 0
     elif format_ == "PNG":
-        chunks = islice(png_chunks(file), _MOST_CHUNKS)
-        yield from (offset + 8 for offset, kind, _ in chunks if kind == b"eXIf")
+        chunks = islice(png_chunks(reader(file)), _MOST_CHUNKS)
+        yield from (offset for kind, offset, _ in chunks if kind == b"eXIf")
     elif format_ in ("JPEG", "WEBP", "HEIC", "AVIF", "JXL", "RAW"):
         end = start_of_scan(file) if format_ == "JPEG" else _HEAD_OF_RAW if format_ == "RAW" else None
         yield from _occurrences(file, end)

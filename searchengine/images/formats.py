@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 HEAD_BYTES = 512  # the part of a file that sniff() looks at
 NO_PREVIEW = "This is a camera raw file without a large preview, which cannot be read. Export it as JPEG."
@@ -129,3 +131,46 @@ def why_not(head: bytes) -> str:
         return f"This is {kind}, which cannot be read. {advice}"
     *titles, last = (format_.title for format_ in FORMATS.values())
     return f"This is not an image that can be read; {', '.join(titles)} and {last} files can."
+
+
+# -- the pieces of a JPEG and of a PNG --------------------------------------------------------------------------------
+
+Read = Callable[[int, int], bytes]  # an offset and a number of bytes -> these bytes, or what there is of them
+START_OF_SCAN = 0xDA
+_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}
+
+
+def reader(source: bytes | BinaryIO) -> Read:
+    """Reads from bytes, or from a file."""
+    if isinstance(source, bytes):
+        return lambda offset, size: source[offset : offset + size]
+
+    def read(offset: int, size: int) -> bytes:
+        source.seek(offset)
+        return source.read(size)
+
+    return read
+
+
+def jpeg_segments(read: Read, start: int = 0) -> Iterator[tuple[int, int, int]]:
+    """(marker, offset of the content, its length) of each segment of a JPEG up to its first scan, which is the last.
+
+    Ends before that where the file is not well-formed.
+    """
+    at, marker = start + 2, 0
+    while marker != START_OF_SCAN:
+        head = read(at, 4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] in _WITHOUT_LENGTH:
+            return
+        marker, length = head[1], max(int.from_bytes(head[2:]) - 2, 0)
+        yield marker, at + 4, length
+        at += 4 + length
+
+
+def png_chunks(read: Read) -> Iterator[tuple[bytes, int, int]]:
+    """(type, offset of the content, its length) of each chunk of a PNG, as far as the file goes."""
+    at = 8
+    while len(head := read(at, 8)) == 8:
+        kind, length = head[4:], int.from_bytes(head[:4])
+        yield kind, at + 8, length
+        at += 12 + length

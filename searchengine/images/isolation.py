@@ -15,7 +15,7 @@ from itertools import islice, takewhile
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from searchengine.errors import DamagedImageError, DecoderUnavailableError, DecodingKilledError, ImageTooLargeError
-from searchengine.images.formats import HEAD_BYTES, sniff
+from searchengine.images.formats import HEAD_BYTES, START_OF_SCAN, jpeg_segments, png_chunks, reader, sniff
 from searchengine.processes import (
     CallFailedError,
     CallKilledError,
@@ -140,11 +140,10 @@ _MAX_SCANS_X_MEGAPIXELS = 500
 
 _MAX_PIECES = 100_000  # segments of a JPEG, chunks of a PNG: 80 megapixels in pieces of 8 kB are 40 000
 
-_SOS, _EOI = 0xDA, 0xD9
+_EOI = 0xD9
 _HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 _PROGRESSIVE = {0xC2, 0xCA}  # the second one with arithmetic coding
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not: what has no length, stuffing, fill bytes
 _FILL, _FILL_BYTES, _USUAL_FILL = b"\xff" * 16, re.compile(rb"\xff{16,}"), 10_000
 
@@ -178,9 +177,9 @@ def refuse_shredded(data: bytes, format_: str) -> None:
     """Raise ImageTooLargeError for a JPEG or PNG of far more pieces than any encoder writes: each is read in Python."""
     pieces: Iterator[int | bytes] = iter(())
     if format_ == "JPEG":
-        pieces = takewhile(lambda marker: marker != _SOS, (data[at + 1] for at, _ in _segments(data, 2)))
+        pieces = takewhile(lambda marker: marker != START_OF_SCAN, (data[at + 1] for at, _ in _segments(data, 2)))
     elif format_ == "PNG":
-        pieces = _chunks(data)
+        pieces = (kind for kind in _chunks(data) if kind not in (b"fcTL", b"fdAT"))  # without those of an animation
     if next(islice(pieces, _MAX_PIECES, None), None) is not None:
         raise ImageTooLargeError(
             f"This {format_} image is stored in more than {_MAX_PIECES} pieces, which take too long to read. Save it "
@@ -195,7 +194,7 @@ def refuse_endless(data: bytes, pixels: int) -> None:
     if (header is not None and not header.several_scans) or data.count(b"\xff\xda", start) <= _USUAL_SCANS:
         return
     most = max(_USUAL_SCANS, _MAX_SCANS_X_MEGAPIXELS * 10**6 // max(pixels, 1))
-    scans = (at for at, _ in _segments(data, start) if data[at + 1] == _SOS)
+    scans = (at for at, _ in _segments(data, start) if data[at + 1] == START_OF_SCAN)
     if next(islice(scans, most, None), None) is not None:
         raise ImageTooLargeError(
             f"This JPEG image is stored in more than {most} scans, which take too long to decode. Save it again as "
@@ -211,17 +210,13 @@ def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
         if data[end - 1] == _EOI:
             yield marker.start(), end
             return
-        end += _segment_length(data, end)
+        end += int.from_bytes(data[end : end + 2])
         yield marker.start(), end
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
-    """The name of each chunk of a PNG up to its end, without those of the frames of an animation."""
-    at = 8
-    while (name := data[at + 4 : at + 8]) not in (b"IEND", b""):
-        if name not in (b"fcTL", b"fdAT"):
-            yield name
-        at += 12 + int.from_bytes(data[at : at + 4])
+    """The type of each chunk of a PNG up to its end."""
+    return takewhile(lambda kind: kind != b"IEND", (kind for kind, _, _ in png_chunks(reader(data))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,26 +231,18 @@ class _JpegHeader:
 
 def _jpeg_header(data: bytes) -> _JpegHeader | None:
     """None where it is longer than usual, or not well-formed."""
-    frame, pixels, components, at = 0, 0, 0, 2
-    for _ in range(_SEGMENTS):
-        if data[at : at + 1] != b"\xff" or at + 10 > len(data):
-            return None
-        marker, length = data[at + 1], _segment_length(data, at + 2)
-        if marker in _WITHOUT_LENGTH:
+    frame, pixels, components = 0, 0, 0
+    for marker, at, _ in islice(jpeg_segments(reader(data)), _SEGMENTS):
+        if at + 6 > len(data):
             return None
         if marker in _FRAMES:
-            frame, components = marker, data[at + 9]
-            pixels = int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
-        elif marker == _SOS:
+            frame, components = marker, data[at + 5]
+            pixels = int.from_bytes(data[at + 1 : at + 3]) * int.from_bytes(data[at + 3 : at + 5])
+        elif marker == START_OF_SCAN:
             # Where the first scan of a baseline JPEG holds all components, the decoder stops after it.
-            several = frame in _PROGRESSIVE or data[at + 4] < components
-            return _JpegHeader(frame, pixels, several, at)
-        at += 2 + length
+            several = frame in _PROGRESSIVE or data[at] < components
+            return _JpegHeader(frame, pixels, several, at - 4)
     return None
-
-
-def _segment_length(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 2])
 
 
 def _is_ordinary_jpeg(data: bytes) -> bool:
@@ -275,11 +262,6 @@ def _is_ordinary_png(data: bytes) -> bool:
         return False
     if width * height > _MEGAPIXELS["PNG"] * 10**6:
         return False
-    at, compressed = 8, 0
-    for _ in range(_CHUNKS):
-        name = data[at + 4 : at + 8]
-        compressed += name in (b"iCCP", b"zTXt", b"iTXt")
-        if name in (b"IEND", b""):
-            return compressed <= _COMPRESSED_CHUNKS
-        at += 12 + int.from_bytes(data[at : at + 4])
-    return False
+    kinds = list(islice(_chunks(data), _CHUNKS))
+    compressed = sum(kind in (b"iCCP", b"zTXt", b"iTXt") for kind in kinds)
+    return len(kinds) < _CHUNKS and compressed <= _COMPRESSED_CHUNKS

@@ -12,9 +12,11 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO
 
 from searchengine.errors import ImageTooLargeError
+from searchengine.images.formats import START_OF_SCAN, jpeg_segments, png_chunks, reader
 
 Patch = tuple[int, bytes]  # an offset in the file, and the bytes to send from there
 
@@ -112,19 +114,14 @@ class PatchedFile(io.RawIOBase):
 
 def start_of_scan(file: BinaryIO) -> int | None:
     """Where the metadata of a JPEG ends and its pixels begin; None for all else, and where another image may follow."""
-    file.seek(0)
-    if file.read(2) != b"\xff\xd8":
+    read = reader(file)
+    if read(0, 2) != b"\xff\xd8":
         return None
-    for _ in range(_BUDGET):
-        head = file.read(4)
-        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xFF:
+    for marker, at, _ in islice(jpeg_segments(read), _BUDGET):
+        if marker == START_OF_SCAN:
+            return at
+        if marker == 0xE2 and read(at, 4) == b"MPF\0":
             return None
-        if head[1] == 0xDA:
-            return file.tell()
-        after = file.tell() + int.from_bytes(head[2:]) - 2
-        if head[1] == 0xE2 and file.read(4) == b"MPF\0":
-            return None
-        file.seek(after)
     return None
 
 
@@ -208,28 +205,16 @@ def _read_ifd(file: BinaryIO, offset: int, order: str, most: int) -> tuple[list[
     return entries, struct.unpack(f"{order}I", rest)[0] if len(rest) == 4 else 0
 
 
-def png_chunks(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
-    """(offset, type, length) of each chunk of a PNG, with the file at its content, 8 bytes behind the offset."""
-    offset = len(_PNG)
-    while True:
-        file.seek(offset)
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        length, kind = struct.unpack(">I4s", head)
-        yield offset, kind, length
-        offset += 12 + length
-
-
 def _png_patches(file: BinaryIO, budget: _Budget) -> Iterator[Patch]:
     """The position in the chunks of a PNG, and the checksums of these."""
-    for offset, kind, length in png_chunks(file):
+    read = reader(file)
+    for kind, offset, length in png_chunks(read):
         budget.spend(_PIECE)
         if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= _MAX_TEXT:
-            blanked = _blanked(kind, file.read(length), budget)
+            blanked = _blanked(kind, read(offset, length), budget)
             if blanked is not None:
                 budget.spend(_PATCH)
-                yield offset + 4, blanked + struct.pack(">I", zlib.crc32(blanked))
+                yield offset - len(kind), blanked + struct.pack(">I", zlib.crc32(blanked))
 
 
 def _blanked(kind: bytes, data: bytes, budget: _Budget) -> bytes | None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import GifImagePlugin, Image, ImageChops, JpegImagePlugin
 
+from searchengine.images.formats import png_chunks, reader
+
 _LOST = 0.05  # the share of a picture that may be missing, at its end
 _DIFFERENT = 24  # steps of 255 by which a pixel must differ to be called another
 _PROFILE_BYTES = 2**20  # Pillow reads no larger one
@@ -135,12 +137,9 @@ def _png(data: bytes, max_pixels: int, *, pixels: bool) -> bytes | None:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
     """The type and content of each chunk, and whether its checksum is right; the last may be cut short."""
-    at = len(_SIGNATURE)
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        kind, body, checksum = data[at + 4 : at + 8], data[at + 8 : at + 8 + size], data[at + 8 + size : at + 12 + size]
+    for kind, at, size in png_chunks(reader(data)):
+        body, checksum = data[at : at + size], data[at + size : at + size + 4]
         yield kind, body, checksum == struct.pack(">I", zlib.crc32(kind + body))
-        at += 12 + size
 
 
 def _is_usable(kind: bytes, body: bytes, header: bytes) -> bool:

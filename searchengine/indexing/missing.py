@@ -38,6 +38,15 @@ class _Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Missing files that may not be meant to go, the start of a sentence about them, and the flag that drops them."""
+
+    files: frozenset[bytes]
+    sentence: str
+    flag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
     """What to do about missing images at the end of a run.
 
@@ -121,62 +130,50 @@ class Absence:
             return Removal([], [], mounts_to_json(self._mounts))
         ids = dict(zip(self._files(missing), (image.id for image in missing.values()), strict=True))
         sorted_ = self._sort(self._files(self._known), ids.keys())
-        kept: set[bytes] = set()
-        remarks = []
-        for folder, files in sorted_.absent.items():
-            if not self._options.prune_all:
-                kept |= files
-                remarks.append(
-                    f"{self._doubt(folder, files)}, so they were kept: if they are really gone, give the same command "
-                    "with --prune-all."
-                )
-        if sorted_.left_out and not self._options.may_prune:
-            kept |= sorted_.left_out
-            remarks.append(
-                f"{len(sorted_.left_out)} indexed images lie in what is left out now ({_examples(sorted_.left_out)}). "
-                "They were kept: give the same command with --prune to remove them."
-            )
-        others = sorted_.gone | sorted_.excluded
-        if len(others) > _MANY * total and not self._options.may_prune:
-            kept |= others
-            how = "were not found, or left out by --exclude" if sorted_.excluded else "were not found"
-            remarks.append(
-                f"{len(others)} of {total} indexed images {how}, more than a fifth. They were kept: if they are "
-                "really to go, give the same command with --prune."
-            )
+        doubts = self._doubts(sorted_, total)
+        kept = frozenset[bytes]().union(*(doubt.files for doubt in doubts))
+        remarks = [
+            f"{doubt.sentence}. They were kept: if they are really to go, give the same command with {doubt.flag}."
+            for doubt in doubts
+        ]
         unmounted = set() if self._options.prune_all else self._mounts_before & sorted_.absent.keys()
         mounts = mounts_to_json(self._mounts | unmounted)
         return Removal([id_ for file, id_ in ids.items() if file not in kept], remarks, mounts)
 
     def check_rebuild(self, old: OldIds) -> None:
         """IndexingError if a rebuild would drop images that were probably not meant to go."""
-        if self._options.prune_all:
-            return
-        missing = self._sort(old.files, old.missing)
-        for folder, files in missing.absent.items():
+        for doubt in self._doubts(self._sort(old.files, old.missing), old.count):
             raise IndexingError(
-                f"{self._doubt(folder, files)}, and a rebuild would drop them. Nothing was changed. If they are really "
-                "gone, add --prune-all."
-            )
-        if self._options.may_prune:
-            return
-        if len(old.missing) > _MANY * old.count:
-            raise IndexingError(
-                f"{len(old.missing)} of {old.count} indexed images are not in the folder any more, more than a fifth, "
-                "and a rebuild would drop them. Nothing was changed. If they are really gone, add --prune."
-            )
-        if missing.left_out:
-            raise IndexingError(
-                f"{len(missing.left_out)} indexed images lie in what is left out now ({_examples(missing.left_out)}), "
-                "and a rebuild would drop them. Nothing was changed. Keep them with --no-default-excludes or "
-                "--follow-links, or add --prune."
+                f"{doubt.sentence}, and a rebuild would drop them. Nothing was changed. If they are really to go, add "
+                f"{doubt.flag}."
             )
 
-    def _doubt(self, folder: bytes, files: Collection[bytes]) -> str:
-        """Why the missing files of a folder may still exist; the beginning of a sentence."""
-        unmounted = folder in self._mounts_before and folder not in self._mounts
-        cause = "It was a mount point and is none now: its disk" if unmounted else "Its disk"
-        return f"{len(files)} indexed images of {shown(folder)} were not found. {cause} may not be mounted"
+    def _doubts(self, missing: _Missing, total: int) -> list[_Doubt]:
+        """The missing files, of ``total`` images, that are probably not meant to go."""
+        doubts = []
+        if not self._options.prune_all:
+            for folder, files in missing.absent.items():
+                unmounted = folder in self._mounts_before and folder not in self._mounts
+                cause = "It was a mount point and is none now: its disk" if unmounted else "Its disk"
+                sentence = f"{len(files)} indexed images of {shown(folder)} were not found. {cause} may not be mounted"
+                doubts.append(_Doubt(files, sentence, "--prune-all"))
+        if self._options.may_prune:
+            return doubts
+        if missing.left_out:
+            doubts.append(
+                _Doubt(
+                    missing.left_out,
+                    f"{len(missing.left_out)} indexed images lie in what is left out now "
+                    f"({_examples(missing.left_out)}; see --no-default-excludes and --follow-links)",
+                    "--prune",
+                )
+            )
+        others = missing.gone | missing.excluded
+        if len(others) > _MANY * total:
+            how = "were not found, or left out by --exclude" if missing.excluded else "were not found"
+            sentence = f"{len(others)} of {total} indexed images {how}, more than a fifth"
+            doubts.append(_Doubt(others, sentence, "--prune"))
+        return doubts
 
     def _files(self, places: Iterable[Place]) -> list[bytes]:
         """Their absolute paths."""

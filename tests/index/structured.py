@@ -13,20 +13,9 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.structure import StructureSheet
 from searchengine.index.types import Batch, Hit
 from searchengine.index.writer import IndexWriter
-from searchengine.progress import Quiet
 from tests.index.contract.test_contract import MANIFEST, row
 
 DIMENSION = 96
-
-
-class Sentences(Quiet):
-    """What is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
 
 
 def features(count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -20,8 +20,9 @@ from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, MANHATT
 from searchengine.index.structure import Structure, StructureSheet
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
+from tests.fakes import Sentences
 from tests.index.contract.test_contract import row
-from tests.index.structured import DIMENSION, Sentences, added, both, built, features, filled, places
+from tests.index.structured import DIMENSION, added, both, built, features, filled, places
 
 ROWS = 6000
 

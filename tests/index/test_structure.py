@@ -16,8 +16,8 @@ from searchengine.index import building
 from searchengine.index.local import LocalIndex
 from searchengine.index.structure import STRUCTURE, structures
 from searchengine.indexing import update_index
-from tests.fakes import FakeExtractor, write_pictures
-from tests.index.structured import Sentences, added, both, built, features, filled, places
+from tests.fakes import FakeExtractor, Sentences, write_pictures
+from tests.index.structured import added, both, built, features, filled, places
 from tests.waiting import wait_until
 
 # -- what is kept -----------------------------------------------------------------------------------------------------

@@ -22,25 +22,14 @@ from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.label_files import read_label_file
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.roots import Root
-from searchengine.progress import Quiet
-from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, write_pictures
+from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, Sentences, write_pictures
 
 Update = Callable[..., Summary]
 
 
-class Told(Quiet):
-    """A progress that keeps what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
-
-
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def told() -> Sentences:
+    return Sentences()
 
 
 @pytest.fixture
@@ -54,7 +43,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def update(tmp_path: Path, photos: Path, told: Told) -> Update:
+def update(tmp_path: Path, photos: Path, told: Sentences) -> Update:
     def run(*folders: Path, spec: Any = SPEC, **options: Any) -> Summary:
         return update_index(
             folders or [photos],
@@ -75,7 +64,7 @@ def labels_of(folder: Path) -> dict[str, tuple[str, ...]]:
         index.close()
 
 
-def test_a_csv_file_is_followed_and_remembered(tmp_path: Path, update: Update, told: Told) -> None:
+def test_a_csv_file_is_followed_and_remembered(tmp_path: Path, update: Update, told: Sentences) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("path,label\na.png,cat\na.png,dog\n./sub/b.png,bird\ngone.png,x\n")
     update(labels=str(file))
@@ -274,7 +263,9 @@ def coco(*annotations: object, images: object = (IMAGE,), categories: object = (
         pytest.param('path,label\na.png,cat\n"b.png,dog\n' + "x" * 150_000, r"rows have .*\(line 4", id="open quote"),
     ],
 )
-def test_label_files_as_people_have_them(tmp_path: Path, update: Update, told: Told, text: str, remark: str) -> None:
+def test_label_files_as_people_have_them(
+    tmp_path: Path, update: Update, told: Sentences, text: str, remark: str
+) -> None:
     file = tmp_path / ("labels.json" if text.lstrip("\ufeff").startswith("{") else "labels.csv")
     file.write_text(text)
     update(labels=str(file))

@@ -12,23 +12,12 @@ from searchengine.errors import IndexingError
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.missing import mounts_from_json, mounts_to_json
-from searchengine.progress import Quiet
-from tests.fakes import FakeExtractor, picture, write_pictures
+from tests.fakes import FakeExtractor, Sentences, picture, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
 
-class Remarks(Quiet):
-    """What a run said, as one text."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def say(self, sentence: str) -> None:
-        self.text += sentence + "\n"
-
-
 def run(tmp_path: Path, *folders: Path, **options: object) -> tuple[Summary, str]:
-    remarks = Remarks()
+    remarks = Sentences()
     done = update_index(
         folders, tmp_path / "index", extractor=FakeExtractor(), progress=remarks, options=IndexingOptions(**options)
     )  # type: ignore[arg-type]

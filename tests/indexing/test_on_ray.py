@@ -17,8 +17,7 @@ from searchengine.indexing.on_ray.worker import KnownContent
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.reading import Reading
 from searchengine.indexing.scan import Candidate
-from searchengine.progress import Quiet
-from tests.fakes import FakeRecipe, write_pictures
+from tests.fakes import FakeRecipe, Sentences, write_pictures
 
 
 def test_hashes_are_known_whatever_their_last_bytes() -> None:
@@ -88,18 +87,10 @@ def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third(
     assert work.done
 
 
-class Said(Quiet):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
-
-
 def test_a_worker_that_does_not_see_a_file_is_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path, here=1)
     gone, here = (Candidate(0, name, bytes(tmp_path) + b"/" + name, None, ()) for name in (b"gone.png", b"here.png"))
-    progress = Said()
+    progress = Sentences()
     executor = RayExecutor(RunExtractor(FakeRecipe(), print), IndexingOptions(ray="auto"), "float32", progress)
     exceptions = SimpleNamespace(RayError=OSError)
     without_ray: Any = SimpleNamespace(ray=SimpleNamespace(kill=lambda handle: None, exceptions=exceptions))

@@ -22,8 +22,7 @@ from searchengine.indexing import IndexingOptions, model, reading, update_index
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.run import update_with
 from searchengine.indexing.verify import verify
-from searchengine.progress import Quiet
-from tests.fakes import FakeExtractor, FakeRecipe, picture, write_pictures
+from tests.fakes import FakeExtractor, FakeRecipe, Sentences, picture, write_pictures
 from tests.indexing.looking import Update, age, contents, ids
 
 
@@ -238,23 +237,13 @@ def test_unusable_files_are_skipped_by_name_and_retried_when_they_change(
     index.close()
 
 
-class Remarks(Quiet):
-    """Keeps what a run says."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
-
-
 def test_long_features_are_told_when_the_index_is_made(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "_LONG_FEATURE", 0)
     write_pictures(photos, a=1, b=2)
     for rebuild, said in ((False, True), (False, False), (True, True)):
-        remarks = Remarks()
+        remarks = Sentences()
         update_index(photos, tmp_path / "index", extractor=FakeExtractor(), progress=remarks, rebuild=rebuild)
         assert any("numbers: 2 images take" in remark for remark in remarks.said) == said
 
@@ -265,7 +254,7 @@ def test_an_index_made_before_images_were_decoded_as_today(
     index = tmp_path / "index"
 
     def run(**options: Any) -> tuple[dict[str, Any], list[str]]:
-        remarks = Remarks()
+        remarks = Sentences()
         return update_index(
             photos, index, extractor=FakeExtractor(), progress=remarks, **options
         ).to_dict(), remarks.said
