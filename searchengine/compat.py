@@ -95,11 +95,15 @@ def lacks_avx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 # was freed, glibc takes the next ones from the heap of the thread, and keeps them there (mallopt(3), M_MMAP_THRESHOLD):
 # with 32 threads, gigabytes. With a threshold that is set, they go back to the system.
 
-_M_MMAP_THRESHOLD = -3
-_LARGE_BYTES = 2**20
+# Names of <malloc.h>, and our values: bytes from which a block goes back at once, bytes that may lie free, arenas.
+_MALLOC = {"M_MMAP_THRESHOLD": (-3, 2**20), "M_TRIM_THRESHOLD": (-1, 8 * 2**20), "M_ARENA_MAX": (-8, 4)}
 
 
 def give_back_memory() -> None:
-    """From now on, have this process give memory of large images back when it is freed; only glibc needs this."""
+    """From now on, have this process give memory of large images back when it is freed; only glibc needs this.
+
+    To be called before there are threads, which get arenas of their own.
+    """
     with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        for name, value in _MALLOC.values():
+            ctypes.CDLL(None).mallopt(name, value)

@@ -41,8 +41,8 @@ class Preview:
 @analysis.app_template_global()
 def command_line(command: str) -> str:
     """A command for this index; only a browser on this machine gets to see where the index lies."""
-    address = this_index().engine.address
-    if address is None or not is_asked_from_here(request, this_site().settings):
+    address = this_index().engine.index.address
+    if not is_asked_from_here(request, this_site().settings):
         return f"{command} --index-dir DIR"
     return with_index_dir(command, address.absolute() if isinstance(address, Path) else address)
 

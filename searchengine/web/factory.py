@@ -15,7 +15,7 @@ from searchengine.compat import give_back_memory
 from searchengine.settings import load_settings
 from searchengine.spelling import MAX_EXAMPLES
 from searchengine.web import analysis, assets, compare, images, indexes, pages, search
-from searchengine.web.engines import Engine, open_engines
+from searchengine.web.engines import ServedEngine, open_engines
 from searchengine.web.error_pages import handle_errors
 from searchengine.web.indexes import ServedIndex, Site, names_of, serve_site
 from searchengine.web.security import nonce, secure
@@ -35,8 +35,8 @@ _COMPRESSED_TYPES = [
 def create_app(
     config: Mapping[str, Any] | None = None,
     *,
-    engine: Engine | None = None,
-    engines: Mapping[str, Engine] | None = None,
+    engine: ServedEngine | None = None,
+    engines: Mapping[str, ServedEngine] | None = None,
 ) -> Flask:
     """A Flask application over one index or several.
 

@@ -6,7 +6,6 @@ gunicorn keeps what it is good at: the listening sockets, signals, reloads, and 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import math
 import os
@@ -31,8 +30,6 @@ _SPARE_FILES = 200  # of the index, the model and the program
 _DO_NOT_RESTART = 3  # gunicorn ends, and starts no other worker, when one exits with this
 _RETRY_SECONDS = 2  # after which an index that could not be opened is tried again, by a new worker
 _MAX_BODY = 2**20  # while there is no application to say how much it takes
-# Names of glibc's <malloc.h>, and our values in bytes: large blocks go back to the system as soon as they are freed.
-_MALLOC = {"M_TRIM_THRESHOLD": (-1, 8 * 2**20), "M_MMAP_THRESHOLD": (-3, 2**20), "M_ARENA_MAX": (-8, 4)}
 
 
 class BufferingWorker(Worker):
@@ -41,11 +38,6 @@ class BufferingWorker(Worker):
     alive: bool
     wsgi: Any
     _end = math.inf  # when the worker makes room for another, on the monotonic clock
-
-    def init_process(self) -> None:
-        """Set up the process, then ``run``."""
-        _return_freed_memory()
-        super().init_process()
 
     def load_wsgi(self) -> None:
         """Open the indexes, and load the model of the first, so that the first search is not the slow one.
@@ -138,13 +130,3 @@ def _allow_open_files() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
     return max(wanted if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES, 64)
-
-
-def _return_freed_memory() -> None:
-    """Let glibc give freed memory back to the system, before threads make arenas of their own.
-
-    By default it keeps what each thread has freed of blocks up to 32 MB: gigabytes after some large photos.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        for name, value in _MALLOC.values():
-            ctypes.CDLL(None).mallopt(name, value)

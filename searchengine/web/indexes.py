@@ -17,7 +17,7 @@ from flask import Blueprint, Flask, Response, abort, current_app, g, jsonify, re
 from searchengine.address import Address, MilvusAddress
 from searchengine.errors import SearchEngineError, file_error
 from searchengine.settings import Settings
-from searchengine.web.engines import Engine
+from searchengine.web.engines import ServedEngine
 from searchengine.web.nearness import Nearness
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
@@ -29,11 +29,11 @@ class ServedIndex:
     """One of the indexes; ``name`` stands in its addresses and on the page."""
 
     name: str
-    engine: Engine
+    engine: ServedEngine
     nearness: Nearness
 
     @classmethod
-    def of(cls, name: str, engine: Engine) -> ServedIndex:
+    def of(cls, name: str, engine: ServedEngine) -> ServedIndex:
         """The index that ``engine`` searches."""
         return cls(name, engine, Nearness(engine.index))
 

@@ -18,12 +18,12 @@ from flask import Request
 from numpy.typing import NDArray
 
 from searchengine.errors import ImageTooLargeError
-from searchengine.extractors import ExtractorSpec
+from searchengine.extractors import Extractor, ExtractorSpec
 from searchengine.images import Pixels
 from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.query import Box, Example
 from searchengine.settings import variable
-from searchengine.web.engines import Engine, QueryReader
+from searchengine.web.engines import ServedEngine
 from searchengine.web.queries import RequestError
 
 # Room for the boundaries, headers and small fields of a form around the image.
@@ -161,7 +161,7 @@ class UploadReader:
         self._decoded: dict[str, DecodedUpload] = {}
         self._embedded: dict[str, NDArray[np.float32]] = {}
 
-    def decode(self, engine: Engine) -> DecodedUpload:
+    def decode(self, engine: ServedEngine) -> DecodedUpload:
         """The upload as the extractor of ``engine`` reads it; RequestError where it has none, ImageError."""
         spec = engine.spec
         if (reason := why_no_uploads(spec)) is not None:
@@ -170,14 +170,14 @@ class UploadReader:
             self._decoded[spec.fingerprint] = self._decode(engine.extractor())
         return self._decoded[spec.fingerprint]
 
-    def embed(self, engine: Engine) -> NDArray[np.float32]:
+    def embed(self, engine: ServedEngine) -> NDArray[np.float32]:
         """The feature of the upload, (1, d) float32; RequestError, ImageError, ExtractorError."""
         decoded, fingerprint = self.decode(engine), engine.spec.fingerprint
         if fingerprint not in self._embedded:
             self._embedded[fingerprint] = engine.extractor().embed([decoded.pixels])
         return self._embedded[fingerprint]
 
-    def _decode(self, reader: QueryReader) -> DecodedUpload:
+    def _decode(self, reader: Extractor) -> DecodedUpload:
         """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
         try:
             with _TURNS.turn(self._upload.data):

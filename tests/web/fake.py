@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from searchengine import images
-from searchengine.engine import SearchEngine
 from searchengine.errors import QueryError, SearchEngineError, UnknownImageError
 from searchengine.extractors import ExtractorSpec
 from searchengine.images import DecodedImage
@@ -30,6 +29,7 @@ from searchengine.index.protocol import Order
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
 from searchengine.text.tags import Tag
+from searchengine.web.engines import ServedEngine
 from searchengine.web.overview import LatestEvaluation, Overview
 
 INPUT_SIZE = (16, 16)
@@ -67,6 +67,7 @@ class FakeIndex:
     dimension = 3
 
     def __init__(self, folder: Path, *, normalized: bool = True) -> None:
+        self.address = folder
         self.normalized = normalized
         self.run: RunProgress | None = None
         self.images: dict[int, ImageRecord] = {}
@@ -236,7 +237,7 @@ class FakeWords:
         return [[Tag(name, 1.0) for name in COLOURS if likeness[name][i] > 0.99] for i in range(len(features))]
 
 
-class FakeEngine(SearchEngine):
+class FakeEngine(ServedEngine):
     """Searches a ``FakeIndex``; it is its own extractor, and has no map, no groups and no evaluation."""
 
     def __init__(self, folder: Path, *, normalized: bool = True) -> None:
@@ -245,14 +246,6 @@ class FakeEngine(SearchEngine):
         self.classified_by: Classifier | SearchEngineError | None = None
         self.queries: list[NDArray[np.uint8]] = []
         self.previews: list[int | None] = []  # that were asked for
-
-    @property
-    def address(self) -> None:
-        return None
-
-    @property
-    def spec(self) -> ExtractorSpec:
-        return ExtractorSpec.from_json(self.index.spec)
 
     def extractor(self) -> FakeEngine:
         return self

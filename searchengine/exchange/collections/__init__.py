@@ -1,1 +1,0 @@
-"""Published collections of pictures: downloaded, checked, and unpacked into folders to index."""
