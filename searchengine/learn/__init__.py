@@ -2,6 +2,8 @@
 
 from searchengine.learn.classifiers import (
     Classifier,
+    FitReport,
+    HeldOut,
     LatestClassifier,
     Prediction,
     latest_classifier,
@@ -10,7 +12,6 @@ from searchengine.learn.classifiers import (
 )
 from searchengine.learn.fitting import fit_classifier
 from searchengine.learn.nearest import predict_by_vote
-from searchengine.learn.scores import FitReport, HeldOut
 from searchengine.learn.training_set import TrainingSet, training_set
 
 __all__ = [

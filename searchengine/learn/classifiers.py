@@ -1,7 +1,8 @@
-"""A fitted classifier as plain arrays, and how it is kept with an index. NumPy is all that it needs."""
+"""A fitted classifier as plain arrays, how good it is, and how it is kept with an index. NumPy is all that it needs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -11,8 +12,75 @@ from numpy.typing import ArrayLike, NDArray
 from searchengine.derived import Arrays, Cached, Derived
 from searchengine.errors import ExtractorMismatchError, IndexDamagedError, QueryError, with_index_dir
 from searchengine.index.protocol import Index
-from searchengine.learn.scores import FitReport
 from searchengine.learn.training_set import labels_version
+
+# -- how good it is ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """Of ``images`` held-out images of a class, ``right`` were given its label."""
+
+    label: str
+    images: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How many images of one label were given another one."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Scores of predictions, each made by a model that had not seen the image.
+
+    ``low`` and ``high`` bound the accuracy's 95 % interval (Wilson 1927). ``calibration_error`` is the expected
+    calibration error (Guo et al. 2017; 15 bins of the winner's probability): how far, on average, the share of
+    right predictions is from their probability. ``brier`` is the mean over images of the sum over classes of
+    (probability - truth)^2 (Brier 1950), from 0, perfect, to 2. ``by_class`` and ``confused`` together are the whole
+    confusion matrix; the most frequent confusions come first.
+    """
+
+    images: int
+    accuracy: float
+    low: float
+    high: float
+    calibration_error: float
+    brier: float
+    by_class: tuple[ClassScore, ...]
+    confused: tuple[Confusion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """What a classifier was fitted on and how well it does; ``fitted`` is ISO 8601 in UTC.
+
+    ``regularization`` is C, the inverse strength of the L2 penalty. ``folds`` is 0, and ``logistic`` and ``vote`` are
+    None, where nothing could be held out. ``notes`` are sentences for a person.
+    """
+
+    fitted: str
+    images: int
+    unlabelled: int
+    regularization: float
+    folds: int
+    neighbours: int
+    logistic: HeldOut | None
+    vote: HeldOut | None
+    notes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Of the logistic regression on held-out images; NaN where nothing could be held out."""
+        return math.nan if self.logistic is None else self.logistic.accuracy
+
+
+# -- the classifier ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +145,9 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+# -- kept with an index -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

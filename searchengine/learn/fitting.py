@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
 from searchengine.errors import LearningError, missing_extra
-from searchengine.learn.classifiers import Classifier
+from searchengine.learn.classifiers import Classifier, ClassScore, Confusion, FitReport, HeldOut
 from searchengine.learn.nearest import NEIGHBOURS, held_out_shares
-from searchengine.learn.scores import FitReport, held_out
 from searchengine.learn.training_set import TrainingSet
 from searchengine.processors import processors
 
@@ -36,6 +35,7 @@ _MAX_NUMBERS = 2**25
 _MAX_DOUBLE = 2**26  # so many numbers are fitted as float64; more as float32
 _ITERATIONS = 1000
 _MIN_PROBABILITY = 1e-7  # lower ones count as this in the log loss
+_BINS = 15  # of the calibration error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,3 +246,63 @@ def _check_scikit_learn() -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise missing_extra("scikit-learn", "learn") from error
+
+
+# -- how good held-out predictions are --------------------------------------------------------------------------------
+
+
+def held_out(truth: NDArray[np.int64], probabilities: NDArray[np.float64], classes: tuple[str, ...]) -> HeldOut:
+    """Score predictions.
+
+    Args:
+        truth: (n,) int64, n at least 1; the place of the true class in ``classes``.
+        probabilities: (n, c) float64. Of equal probabilities the first one wins.
+        classes: c names.
+    """
+    count = len(truth)
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == truth
+    low, high = wilson(int(right.sum()), count)
+    pairs = Counter(zip(truth[~right].tolist(), predicted[~right].tolist(), strict=True))
+    present = np.unique(truth).tolist()
+    return HeldOut(
+        images=count,
+        accuracy=float(right.mean()),
+        low=low,
+        high=high,
+        calibration_error=expected_calibration_error(probabilities.max(axis=1), right),
+        brier=brier(truth, probabilities),
+        by_class=tuple(ClassScore(classes[c], int((truth == c).sum()), int(right[truth == c].sum())) for c in present),
+        confused=tuple(
+            Confusion(classes[a], classes[b], times)
+            for (a, b), times in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+        ),
+    )
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95 % score interval of a share, ``right`` of ``count`` (Wilson 1927); sound for few and for 0 % or 100 %."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
+    """Mean over images of |accuracy - confidence| of the bin they fall into; bins of equal width (Guo et al. 2017).
+
+    ``confidence``: (n,) the winner's probability; ``right``: (n,) whether the winner is the truth.
+    """
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)  # bins are (lower, upper]
+    gaps = np.bincount(place, weights=right.astype(np.float64) - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def brier(truth: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    """Mean over images of the sum over classes of (probability - truth)^2 (Brier 1950).
+
+    scikit-learn's demands rows that sum to 1, which those of a class that was not learnt do not.
+    """
+    errors = probabilities.copy()
+    errors[np.arange(len(truth)), truth] -= 1.0
+    return float((errors * errors).sum(axis=1).mean())

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from searchengine.learn.fitting import NEVER_HELD_OUT, stratified_folds
-from searchengine.learn.scores import ClassScore, Confusion, brier, expected_calibration_error, held_out, wilson
+from searchengine.learn.classifiers import ClassScore, Confusion
+from searchengine.learn.fitting import (
+    NEVER_HELD_OUT,
+    brier,
+    expected_calibration_error,
+    held_out,
+    stratified_folds,
+    wilson,
+)
 
 
 def test_worked_by_hand() -> None:
