@@ -175,8 +175,8 @@ def download(
       cifar10         CIFAR-10: 60 000 images of 32 x 32 in ten classes, 0.17 GB
       open-images     Open Images V7: photographs of the classes that you name, 0.3 MB each
     """
-    from searchengine.exchange.collections.catalogue import DATASETS, DownloadOptions, download_dataset
-    from searchengine.exchange.collections.open_images import Selection, download_open_images
+    from searchengine.exchange.collections import DATASETS, DownloadOptions, download_dataset
+    from searchengine.exchange.open_images import Selection, download_open_images
 
     by_class = name == _BY_CLASS
     if by_class and not classes:

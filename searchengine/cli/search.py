@@ -240,7 +240,7 @@ def words(settings: Settings, install: bool, as_json: bool) -> None:
     searching and for the filter --tag. No picture is read. An indexing run does the same where it can, so this is for
     older indexes, and for networks whose weights have to be downloaded for it.
     """
-    from searchengine.text.packages import install_packages
+    from searchengine.text.encoder import install_packages
     from searchengine.text.seen import keep_seen
     from searchengine.text.tags import keep_tags
     from searchengine.text.towers import text_search

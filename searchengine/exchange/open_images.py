@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
-from searchengine.exchange.collections.catalogue import WORK, Downloaded, exclusive
+from searchengine.exchange.collections import WORK, Downloaded, exclusive
 from searchengine.files import csv_writer, file_size, parse_json, replace_text, replacing
 from searchengine.progress import QUIET, Progress
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.text.encoder import DIMENSION, TextEncoder
-from searchengine.text.packages import check_packages
+from searchengine.text.encoder import DIMENSION, TextEncoder, check_packages
 
 _FILE = Path(__file__).with_name("classes.npy")
 

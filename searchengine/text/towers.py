@@ -17,7 +17,7 @@ from searchengine.index.metrics import COSINE
 from searchengine.index.protocol import Index, Order
 from searchengine.index.types import Hit
 from searchengine.progress import Say
-from searchengine.text.packages import check_packages
+from searchengine.text.encoder import check_packages
 from searchengine.text.seen import WordSearch
 from searchengine.text.words import Seen, Words, few_words
 

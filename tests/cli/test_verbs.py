@@ -15,8 +15,8 @@ import pytest
 from searchengine.analyse.neighbours import NeighboursOptions
 from searchengine.cli import exchange, main, offline_index, options
 from searchengine.cli.main import VERBS, load_verb
-from searchengine.exchange.collections import open_images
-from searchengine.exchange.collections.catalogue import DATASETS
+from searchengine.exchange import open_images
+from searchengine.exchange.collections import DATASETS
 from searchengine.extractors import building, spec
 from searchengine.indexing import IndexingOptions
 from searchengine.learn.triplets import Recipe

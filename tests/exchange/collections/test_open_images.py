@@ -12,10 +12,10 @@ import pytest
 
 from searchengine import cli, download
 from searchengine.download import Client, DownloadError
-from searchengine.exchange.collections import open_images
-from searchengine.exchange.collections.catalogue import Downloaded
-from searchengine.exchange.collections.open_images import PUBLISHER, Selection, download_open_images
-from searchengine.exchange.collections.open_images import Publisher as Addresses
+from searchengine.exchange import open_images
+from searchengine.exchange.collections import Downloaded
+from searchengine.exchange.open_images import PUBLISHER, Selection, download_open_images
+from searchengine.exchange.open_images import Publisher as Addresses
 from tests.exchange.collections.conftest import Publisher
 from tests.fakes import picture
 
