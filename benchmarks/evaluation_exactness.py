@@ -19,7 +19,6 @@ from measuring import say, table
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import metrics, ranking
-from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection
 
 
@@ -66,7 +65,7 @@ def measure(features: NDArray[np.float32], labels: Sequence[str], queries: Seque
         [np.array([i], dtype=np.int64) for i in queries],
         lambda part: features[np.asarray(queries)[part]],
     )
-    return ranking.measure(Collection.of_features(features), Relevance(of_rows), asked, "euclidean")
+    return ranking.measure(Collection.of_features(features, of_rows), asked, "euclidean")
 
 
 def in_float64(features: NDArray[np.float32], labels: Sequence[str], query: int) -> list[float]:

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import labelled_files
 
-from searchengine.analyse.evaluation.metrics import Relevance
 from searchengine.analyse.evaluation.ranking import Collection, Queries, measure
 from searchengine.extractors import load_extractor
 from searchengine.extractors.cache import file_hashes
@@ -117,8 +116,7 @@ def asked(labels: Numbers, features: Rows, queries: Numbers, database: Numbers) 
     of_rows = [(str(label),) for label in labels[database].tolist()]
     places = {row: place for place, row in enumerate(database.tolist())}
     measured = measure(
-        Collection.of_features(features[database]),
-        Relevance(of_rows),
+        Collection.of_features(features[database], of_rows),
         Queries(
             [(str(label),) for label in labels[queries].tolist()],
             [np.array([places[row]] if row in places else [], dtype=np.int64) for row in queries.tolist()],

@@ -27,8 +27,8 @@ from searchengine.index.storage import storage_of
 from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
+from searchengine.text.search import TextSearch, text_search
 from searchengine.text.tags import Tag, tags_of
-from searchengine.text.towers import TextSearch, text_search
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,8 +103,8 @@ class SearchEngine:
         self._precision = precision
         self._runtime = runtime
         self._loading = threading.Lock()
-        self._extractor: tuple[str, Extractor] | None = None  # with the fingerprint of the index it was loaded for
-        self._words: tuple[str, TextSearch] | None = None  # likewise
+        self._extractor: Extractor | None = None
+        self._words: tuple[str, TextSearch] | None = None  # with the fingerprint of the index that they were made for
 
     @classmethod
     def open(
@@ -301,18 +301,18 @@ class SearchEngine:
     def extractor(self) -> Extractor:
         """The extractor that made the index; loaded once, and again when the index was rebuilt with another."""
         fingerprint = self.index.fingerprint
-        loaded = self._extractor
-        if loaded is not None and loaded[0] == fingerprint:
-            return loaded[1]
-        with self._loading:
-            if self._extractor is None or self._extractor[0] != fingerprint:
-                weights, spec = self.index.manifest("weights_file"), ExtractorSpec.from_json(self.index.spec)
-                file = path_from_text(weights) if weights else None
-                extractor = ExtractorRecipe(spec, file, self._precision, self._runtime).load()
-                cache.note_use(extractor.spec, self.index.folder)
-                # a rebuild may have put the features of another model in place
-                self._extractor = (spec.fingerprint, extractor)
-            return self._extractor[1]
+        if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
+            with self._loading:
+                if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
+                    self._extractor = self._load()
+        return self._extractor
+
+    def _load(self) -> Extractor:
+        weights, spec = self.index.manifest("weights_file"), ExtractorSpec.from_json(self.index.spec)
+        file = path_from_text(weights) if weights else None
+        extractor = ExtractorRecipe(spec, file, self._precision, self._runtime).load()
+        cache.note_use(spec, self.index.folder)
+        return extractor
 
     def warm(self) -> None:
         """Load the extractor and embed once, so that the first query need not wait; nothing for imported features."""

@@ -138,7 +138,7 @@ def copies(folder: Path) -> SearchEngine:
         (folder / "in" / f"aa{number}.png").write_bytes(picture((10, 10, 10), size=(16, 12)))
     update_index([folder / "in"], folder / "index", extractor=FakeExtractor())
     engine = SearchEngine(open_index(folder / "index"))
-    engine._extractor = (engine.index.fingerprint, FakeExtractor())
+    engine._extractor = FakeExtractor()
     return engine
 
 
@@ -254,7 +254,7 @@ def halves(tmp_path: Path) -> SearchEngine:
     Image.fromarray(pixels).save(tmp_path / "in" / "halves.png")
     update_index([tmp_path / "in"], tmp_path / "index", extractor=FakeExtractor())
     engine = SearchEngine(open_index(tmp_path / "index"))
-    engine._extractor = (engine.index.fingerprint, FakeExtractor())
+    engine._extractor = FakeExtractor()
     return engine
 
 

@@ -37,7 +37,7 @@ VERBS = {
     "words": ("search", "words"),
     "tags": ("search", "tags"),
     "neighbours": ("analyse", "neighbours"),
-    "evaluate": ("evaluate", "evaluate"),
+    "evaluate": ("analyse", "evaluate"),
     "classify": ("classify", "classify"),
     "recommend": ("search", "recommend"),
     "train": ("train", "train"),

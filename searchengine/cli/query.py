@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import click
 from searchengine.cli.command import COUNT, Decorator, choice, flag, option, options, section
 from searchengine.cli.options import metric_option
 from searchengine.errors import ImageError, QueryError
-from searchengine.files import read_regular
 from searchengine.index.filters import FIELDS, Cursor, Filter
 from searchengine.query import DEFAULT_RULE, DISLIKED, LIKED, RULES, Box, Example, Query, Sign
 from searchengine.spelling import parse_id, split_box
@@ -102,27 +100,17 @@ def _vector(source: str) -> NDArray[np.float32]:
 # -- what it names ----------------------------------------------------------------------------------------------------
 
 
-def read_picture(file: Path, *, id_option: str = "") -> bytes:
-    """The bytes of an image file. A pipe is refused, because nobody may ever write to it.
+def read_picture(file: Path, *, id_option: str) -> bytes:
+    """The bytes of an image file; ImageError suggests the option that takes an id where the name is a number."""
+    from searchengine.images import read_image
 
-    Args:
-        file: as the user named it.
-        id_option: the option that takes an id, to suggest it where the name is a number.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
     name = os.fspath(file)
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise ImageError(f"{name} is not a file. Name an image file.")
-        return read_regular(file)
-    except FileNotFoundError as error:
-        if id_option and name.isascii() and name.isdigit():
+        return read_image(file)
+    except ImageError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and name.isascii() and name.isdigit():
             raise ImageError(f"There is no file {name}. For image {name} of the index: {id_option} {name}") from error
-        raise ImageError(f"{name} cannot be read: {error.strerror}.") from error
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise ImageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        raise
 
 
 @contextlib.contextmanager

@@ -241,9 +241,9 @@ def words(settings: Settings, install: bool, as_json: bool) -> None:
     older indexes, and for networks whose weights have to be downloaded for it.
     """
     from searchengine.text.encoder import install_packages
+    from searchengine.text.search import text_search
     from searchengine.text.seen import keep_seen
     from searchengine.text.tags import keep_tags
-    from searchengine.text.towers import text_search
     from searchengine.text.words import Words
 
     if install:

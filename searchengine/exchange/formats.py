@@ -17,7 +17,7 @@ from searchengine.exchange.numpy_files import load_array, read_npy, read_npz, wr
 from searchengine.exchange.parquet_files import read_parquet, write_parquet
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.files import output_file
-from searchengine.index.protocol import Index
+from searchengine.index.protocol import Index, images_by_row
 from searchengine.progress import QUIET, Progress
 from searchengine.text.tags import known_tags
 
@@ -92,11 +92,9 @@ def export_index(index: Index, file: Path, progress: Progress = QUIET) -> Export
 
 def _table_of(index: Index) -> FeatureTable:
     state = index.state()
-    rows = state.live_by_id
-    known = {record.id: record for record in index.known(state.ids[rows].tolist())}
-    rows = rows[[id_ in known for id_ in state.ids[rows].tolist()]]  # the others have just been removed
+    images = images_by_row(index, state)
+    rows, records = np.array(list(images), dtype=np.int64), list(images.values())
     ids = state.ids[rows]
-    records = [known[id_] for id_ in ids.tolist()]
     tags = known_tags(index)
     return FeatureTable(
         state.rows,

@@ -114,8 +114,8 @@ def read_image(file: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file, not decoded. Raises ImageError if it cannot be read."""
     try:
         return read_regular(file)
-    except OSError as error:
-        raise ImageError(f"{os.fspath(file)} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise ImageError(f"{os.fspath(file)} cannot be read: {getattr(error, 'strerror', error)}.") from error
 
 
 # -- in a form that every browser shows --------------------------------------------------------------------------------

@@ -174,6 +174,14 @@ class Index(Protocol):
         ...
 
 
+def images_by_row(index: Index, state: State) -> dict[int, ImageRecord]:
+    """The row of each image of a state -> its record, in the order of the ids; without those removed since."""
+    rows = state.live_by_id
+    ids = state.ids[rows].tolist()
+    known = {record.id: record for record in index.known(ids)}
+    return {row: known[id_] for row, id_ in zip(rows.tolist(), ids, strict=True) if id_ in known}
+
+
 class Writer(Protocol):
     """A collection, open for one run that changes it.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.index.protocol import Index
+from searchengine.index.protocol import Index, images_by_row
 from searchengine.index.state import State
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
@@ -85,10 +85,7 @@ def _version(state: State, labelled: dict[int, ImageRecord]) -> str:
 
 def _labelled(index: Index, state: State) -> dict[int, ImageRecord]:
     """The labelled images by their rows, in the order of their ids."""
-    live = state.live_by_id
-    known = {record.id: record for record in index.known(state.ids[live].tolist())}
-    records = zip(live.tolist(), map(known.get, state.ids[live].tolist()), strict=True)
-    return {row: record for row, record in records if record is not None and record.label}  # else removed a moment ago
+    return {row: record for row, record in images_by_row(index, state).items() if record.label}
 
 
 def _content(record: ImageRecord) -> str:

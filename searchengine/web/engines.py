@@ -40,6 +40,7 @@ class ServedEngine(SearchEngine):
     ) -> None:
         super().__init__(index, precision=precision, runtime=runtime)
         self._shared = shared or SharedExtractors()
+        self._loading = self._shared.lock
         self._classifier = latest_classifier(index)
         self._overview = cached_overview(index)
         self._evaluation = cached_evaluation(index)
@@ -56,20 +57,10 @@ class ServedEngine(SearchEngine):
         """The evaluation of the index, as it is now."""
         return self._evaluation.get()
 
-    def extractor(self) -> Extractor:
-        """The extractor that made the index; another index's, if that was made by the same."""
-        fingerprint = self.index.fingerprint
-        current = self._extractor
-        if current is not None and current[0] == fingerprint:
-            return current[1]
-        with self._shared.lock:
-            extractor = self._shared.loaded.get(fingerprint)
-            if extractor is None:
-                extractor = super().extractor()
-                fingerprint = extractor.spec.fingerprint  # the index may have been rebuilt just now
-                self._shared.loaded[fingerprint] = extractor
-            self._extractor = (fingerprint, extractor)
-            return extractor
+    def _load(self) -> Extractor:
+        extractor = self._shared.loaded.get(self.index.fingerprint) or super()._load()
+        self._shared.loaded[extractor.spec.fingerprint] = extractor
+        return extractor
 
 
 def open_engines(settings: Settings) -> list[ServedEngine]:

@@ -79,7 +79,7 @@ def test_a_pipe_is_not_waited_for(verb: list[str], index: Path, tmp_path: Path, 
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     assert main([*verb, str(pipe), "--index-dir", str(index)]) == 1
-    assert f"{pipe} is not a file. Name an image file." in capsys.readouterr().err
+    assert f"{pipe} cannot be read: Not a regular file." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [["search"], ["recommend", "--like", "1", "--like"], ["classify"]])

@@ -147,7 +147,7 @@ def test_contents_are_left_out_however_many_copies(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", black=0, grey=60, white=255)
     update_index([tmp_path / "in"], tmp_path / "index", extractor=FakeExtractor())
     engine = SearchEngine(open_index(tmp_path / "index"))
-    engine._extractor = (engine.index.fingerprint, FakeExtractor())
+    engine._extractor = FakeExtractor()
     for liked in (tmp_path / "in" / "copy00.png", (tmp_path / "in" / "copy00.png").read_bytes()):
         hits = engine.search(Query.of(liked=[liked], k=2, rule=EXEMPLAR_SVM))
         assert len(hits) == 2

@@ -278,10 +278,9 @@ def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytes
 
     def load(engine: SearchEngine) -> object:
         loaded.append(Held(engine))
-        engine._extractor = (engine.index.fingerprint, loaded[-1])  # type: ignore[assignment]
         return loaded[-1]
 
-    monkeypatch.setattr(SearchEngine, "extractor", load)
+    monkeypatch.setattr(SearchEngine, "_load", load)
     for name in ("a", "b"):
         write_pictures(tmp_path / "in", grey=100)
         indexed(tmp_path / "in", tmp_path / name).close()

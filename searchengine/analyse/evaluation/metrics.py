@@ -108,8 +108,8 @@ class Relevance:
 
     def __init__(self, labels: Sequence[Sequence[str]]) -> None:
         """``labels``: of each image of the collection, in its order; an empty label is none."""
-        self.images = len(labels)
-        self.labelled = sum(bool(distinct(image_labels)) for image_labels in labels)
+        self.of_images = [distinct(image_labels) for image_labels in labels]
+        self.labelled = sum(map(bool, self.of_images))
         self._members = members(labels)
 
     @property
@@ -123,7 +123,7 @@ class Relevance:
 
     def gains(self, labels: Iterable[str], left_out: NDArray[np.int64]) -> NDArray[np.uint16]:
         """(n,) uint16: how many of these labels each image of the collection carries; 0 for those that are left out."""
-        shared = np.zeros(self.images, dtype=np.uint16)
+        shared = np.zeros(len(self.of_images), dtype=np.uint16)
         for label in distinct(labels):
             positions = self._members.get(label)
             if positions is not None:

@@ -30,7 +30,7 @@ from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import FoundFile, Pixels, find
 from searchengine.index.metrics import check_metric
-from searchengine.index.protocol import Index
+from searchengine.index.protocol import Index, images_by_row
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
 from searchengine.indexing.reading import Reading, read_ahead
@@ -148,8 +148,9 @@ def leave_one_out(index: Index, options: EvaluationOptions | None = None, progre
     """
     options = options or EvaluationOptions()
     images = _read(index)
-    labels, relevance = images.labels, images.relevance
-    queries = Queries.leave_one_out(images.collection, labels)
+    relevance = images.collection.relevance
+    labels = relevance.of_images
+    queries = Queries.leave_one_out(images.collection)
     chosen = np.flatnonzero(queries.answerable(relevance))
     if not len(chosen):
         raise QueryError(
@@ -195,16 +196,17 @@ def query_folder(
     """
     options = options or EvaluationOptions()
     images = _read(index)
+    relevance = images.collection.relevance
     same = images.by_content()
     left_out = [np.array(same.get(digest, ()), dtype=np.int64) for digest in query_set.content]
     labels = [distinct(query_labels) for query_labels in query_set.labels]
     queries = Queries(labels, left_out, query_set.features.__getitem__)
-    answerable = queries.answerable(images.relevance)
+    answerable = queries.answerable(relevance)
     if not answerable.any():
         raise QueryError(_nothing_relevant(query_set, images))
     chosen = np.flatnonzero(answerable)
     copies = sum(1 for i in chosen if len(left_out[i]))
-    unknown = sorted({label for query_labels in labels for label in query_labels if not images.relevance.size(label)})
+    unknown = sorted({label for query_labels in labels for label in query_labels if not relevance.size(label)})
     notes = []
     if copies:
         notes.append(
@@ -218,8 +220,8 @@ def query_folder(
         queries.take(chosen),
         [Picture(query_set.paths[i], labels[i], query_set.files[i]) for i in chosen],
         Counts(
-            collection=len(images.labels),
-            labels=len(images.relevance.labels),
+            collection=len(images.records),
+            labels=len(relevance.labels),
             queries=len(chosen),
             unlabelled=sum(not query_labels for query_labels in labels),
             irrelevant=sum(bool(labels[i]) for i in np.flatnonzero(~answerable)),
@@ -242,12 +244,10 @@ class _Images:
     metric: str
     collection: Collection
     records: list[ImageRecord]
-    labels: list[tuple[str, ...]]
-    relevance: Relevance
 
     def picture(self, position: int) -> Picture:
         record = self.records[position]
-        return Picture(record.path, self.labels[position], record.file)
+        return Picture(record.path, self.collection.relevance.of_images[position], record.file)
 
     def by_content(self) -> dict[str, list[int]]:
         """Content hash -> positions."""
@@ -274,47 +274,36 @@ def _read(index: Index) -> _Images:
     started = time.monotonic()
     state = index.state()
     where = f"the index {index.address}"
-    rows = state.live_by_id
-    ids = state.ids[rows]
-    known = {record.id: record for record in index.known(ids.tolist())}
-    records = [known.get(id_) or ImageRecord.removed(id_) for id_ in ids.tolist()]
-    labels = [distinct(record.labels) for record in records]
-    relevance = Relevance(labels)
+    images = images_by_row(index, state)
+    rows, records = np.array(list(images), dtype=np.int64), list(images.values())
+    relevance = Relevance([record.labels for record in records])
     if not relevance.labels:
         raise QueryError(
             f"No image of {where} has a label, so nothing says what a right answer is. "
             f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
         )
-    if len(relevance.labels) == 1 and relevance.labelled == len(labels):
+    if len(relevance.labels) == 1 and relevance.labelled == len(records):
         raise QueryError(
             f"All images of {where} carry the one label {relevance.labels[0]!r}: whatever comes first is right, and "
             "there is nothing to measure. Index images of at least two classes together."
         )
-    collection = Collection(state.rows, state.squared_norms, rows, ids)
-    return _Images(started, where, state.metric, collection, records, labels, relevance)
+    collection = Collection(state.rows, state.squared_norms, rows, relevance)
+    return _Images(started, where, state.metric, collection, records)
 
 
 def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOptions, progress: Progress) -> Evaluation:
     """Rank, measure, summarise."""
     metric = check_metric(options.metric or images.metric)
-    queries = task.queries
-    progress.start(len(queries))
-    measured = measure(
-        images.collection,
-        images.relevance,
-        queries,
-        metric,
-        recall_at=options.recall_at,
-        groups=statistics.groups_of([record.path for record in images.records]) if options.comparable else None,
-        advance=progress.advance,
-    )
+    collection = images.collection
+    if options.comparable:
+        collection = replace(collection, groups=statistics.groups_of([record.path for record in images.records]))
+    progress.start(len(task.queries))
+    measured = measure(collection, task.queries, metric, recall_at=options.recall_at, advance=progress.advance)
     random = np.random.default_rng(options.seed)
     overall, _ = summary.figures(measured, options.resamples, random)
-    subject = summary.Subject(
-        measured, images.relevance, queries.labels, images.labels, task.pictures.__getitem__, images.picture
-    )
-    mistakes = summary.count_mistakes(subject)
-    classes, by_class = summary.classes(subject, mistakes, options.resamples, random)
+    pictures = summary.Pictures(task.pictures.__getitem__, images.picture)
+    mistakes = summary.count_mistakes(measured)
+    classes, by_class = summary.classes(measured, mistakes, options.resamples, random)
     return Evaluation(
         name=options.name or name_of(index.address),
         extractor=index.manifest("extractor") or "",
@@ -324,15 +313,15 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
         figures=overall,
         by_class=by_class,
         classes=classes,
-        hardest=summary.hardest(subject, classes),
-        confused=summary.confused(subject, mistakes),
+        hardest=summary.hardest(measured, pictures, classes),
+        confused=summary.confused(measured, pictures, mistakes),
         curve=tuple(measured.curve.tolist()),
         notes=tuple(task.notes),
         seconds=time.monotonic() - images.started,
         confusion=mistakes.shares(),
         per_query=PerQuery(
             tuple(picture.path for picture in task.pictures),
-            tuple(queries.labels),
+            tuple(task.queries.labels),
             _read_only(measured.values),
             measured.replicates,
         ),
@@ -352,7 +341,8 @@ def _nothing_relevant(query_set: QuerySet, images: _Images) -> str:
         )
     counts = Counter(label for labels in query_set.labels for label in labels)
     query_labels = [label for label, _ in counts.most_common()]
-    shared = [label for label in query_labels if images.relevance.size(label)]
+    relevance = images.collection.relevance
+    shared = [label for label in query_labels if relevance.size(label)]
     if shared:
         return (
             f"The index holds nothing of {first_of(shared)} but the query images themselves, byte for byte. "
@@ -360,5 +350,5 @@ def _nothing_relevant(query_set: QuerySet, images: _Images) -> str:
         )
     return (
         f"The index knows none of the labels of the query images. {query_set.folder} has {first_of(query_labels)}; "
-        f"the index has {first_of(images.relevance.labels)}. The name of the folder that an image lies in is its label."
+        f"the index has {first_of(relevance.labels)}. The name of the folder that an image lies in is its label."
     )

@@ -50,24 +50,25 @@ class Collection:
     """What is ranked. Its images are numbered by their position, 0 to n - 1, in the order of their ids.
 
     ``rows`` is (r, d) float32 and may be a memory map; ``columns`` (n,) int64 says which row is whose; rows that do not
-    count have an infinite ``squared_norms`` (r,) float64. ``ids`` is (n,) int64, ascending.
+    count have an infinite ``squared_norms`` (r,) float64. ``relevance`` knows the labels of the n images; ``groups``
+    (n,) int64 are those of a jackknife, where one is wanted.
     """
 
     rows: NDArray[np.float32]
     squared_norms: NDArray[np.float64]
     columns: Positions
-    ids: NDArray[np.int64]
+    relevance: Relevance
+    groups: NDArray[np.int64] | None = None
 
     @classmethod
-    def of_features(cls, features: NDArray[np.float32]) -> Collection:
-        """Plain (n, d) float32 features, numbered in their order."""
+    def of_features(cls, features: NDArray[np.float32], labels: Sequence[Sequence[str]] = ()) -> Collection:
+        """Plain (n, d) float32 features, numbered in their order, and the labels of each."""
         rows = np.ascontiguousarray(features, dtype=np.float32)
         norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        everything = np.arange(len(rows), dtype=np.int64)
-        return cls(rows, norms, everything, everything)
+        return cls(rows, norms, np.arange(len(rows), dtype=np.int64), Relevance(labels))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.columns)
 
     def features(self, positions: Positions) -> NDArray[np.float32]:
         """(b,) -> (b, d) float32, a copy."""
@@ -193,9 +194,10 @@ class Queries:
     features: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
     @classmethod
-    def leave_one_out(cls, collection: Collection, labels: Sequence[tuple[str, ...]]) -> Queries:
+    def leave_one_out(cls, collection: Collection) -> Queries:
         """Each image of a collection, itself left out."""
-        return cls(labels, [np.array([i], dtype=np.int64) for i in range(len(labels))], collection.features)
+        alone = [np.array([i], dtype=np.int64) for i in range(len(collection))]
+        return cls(collection.relevance.of_images, alone, collection.features)
 
     def answerable(self, relevance: Relevance) -> NDArray[np.bool_]:
         """(q,) bool: whether anything in the collection, but for what is left out, shares a label with the query."""
@@ -220,13 +222,15 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class QueryScores:
-    """A line for each of the q queries.
+    """The measures of the rankings, with a line for each of the q queries.
 
     ``values`` (q, m) float64 and ``ceilings`` (q, m) float64 as ``metrics.names`` has them; ``curve`` (levels,) float64
     mean precision by recall; ``first`` (q, 10) int64 positions of the nearest, -1 where there are no more, with
     ``distances`` (q, 10) float64 and ``relevant`` (q, 10) bool.
     """
 
+    collection: Collection
+    queries: Queries
     names: tuple[str, ...]
     values: NDArray[np.float64]
     ceilings: NDArray[np.float64]
@@ -236,23 +240,26 @@ class QueryScores:
     relevant: NDArray[np.bool_]
     replicates: NDArray[np.float32] | None = None  # (q, statistics.GROUPS, m)
 
+    def by_label(self) -> dict[str, NDArray[np.int64]]:
+        """Label of the collection -> the numbers of the queries that carry it."""
+        numbers = metrics.members(self.queries.labels)
+        return {label: numbers[label] for label in numbers if self.collection.relevance.size(label)}
+
 
 def measure(
     collection: Collection,
-    relevance: Relevance,
     queries: Queries,
     metric: str,
     *,
     recall_at: Sequence[int] = metrics.RECALL_AT,
-    groups: NDArray[np.int64] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> QueryScores:
     """Rank the collection for each query and measure the rankings.
 
-    Every query must be ``answerable``. With the (n,) ``groups`` of the
-    images, everything is also measured without each group. Raises UnknownNameError for an unknown metric.
+    Every query must be ``answerable``. Where the collection has groups, everything is also measured without each of
+    them. Raises UnknownNameError for an unknown metric.
     """
-    names = metrics.names(recall_at)
+    names, relevance, groups = metrics.names(recall_at), collection.relevance, collection.groups
     count = len(queries)
     values = np.empty((count, len(names)))
     ceilings = np.empty((count, len(names)))
@@ -280,7 +287,8 @@ def measure(
     for precision in Ranker(collection, metric).rank(queries.features, queries.left_out, take):
         curve += precision
         advance(1)
-    return QueryScores(names, values, ceilings, curve / max(count, 1), first, distances, relevant, replicates)
+    curve /= max(count, 1)
+    return QueryScores(collection, queries, names, values, ceilings, curve, first, distances, relevant, replicates)
 
 
 def evaluate_features(
@@ -302,10 +310,10 @@ def evaluate_features(
         name -> mean over the queries that have something relevant; NaN where there is none.
     """
     row_labels = [(label,) if isinstance(label, str) else label for label in labels]
-    relevance, collection = Relevance(row_labels), Collection.of_features(features)
-    queries = Queries.leave_one_out(collection, row_labels)
-    queries = queries.take(np.flatnonzero(queries.answerable(relevance)))
+    collection = Collection.of_features(features, row_labels)
+    queries = Queries.leave_one_out(collection)
+    queries = queries.take(np.flatnonzero(queries.answerable(collection.relevance)))
     if not len(queries):
         return dict.fromkeys(metrics.names(recall_at), float("nan"))
-    measured = measure(collection, relevance, queries, metric, recall_at=recall_at)
+    measured = measure(collection, queries, metric, recall_at=recall_at)
     return dict(zip(measured.names, measured.values.mean(axis=0).tolist(), strict=True))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation
 
 from searchengine.derived import Derived, timestamp
-from searchengine.index.protocol import Index
+from searchengine.index.protocol import Index, images_by_row
 
 LEAVE_ONE_OUT = "leave-one-out"
 QUERY_FOLDER = "query folder"
@@ -309,7 +309,7 @@ def _source_and_ids(index: Index) -> tuple[Source, dict[str, int]]:
     digest = hashlib.sha256()
     ids: dict[str, int] = {}
     state = index.state()
-    for record in index.known(state.ids[state.live_by_id].tolist()):
+    for record in images_by_row(index, state).values():
         ids.setdefault(record.path, record.id)
         digest.update(f"{record.id}\0{record.content_hash}\0{json.dumps(record.labels)}\n".encode())
     return Source(state.fingerprint, digest.hexdigest()[:16]), ids

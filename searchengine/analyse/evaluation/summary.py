@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import statistics
-from searchengine.analyse.evaluation.metrics import MAIN, Relevance, distinct, members
+from searchengine.analyse.evaluation.metrics import MAIN
 from searchengine.analyse.evaluation.ranking import QueryScores
 from searchengine.analyse.evaluation.results import ClassResult, Confusion, Example, Figure, HardClass, Picture, Place
 
@@ -21,24 +21,12 @@ _EXAMPLES = 2  # of each pair
 _SHOWN = 6  # places of an example
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """What is summarised: measured queries, with the labels and pictures of both sides.
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """``of_query`` takes the number of a query, ``at`` a position in the collection."""
 
-    ``query_picture`` takes the number of a query, ``picture`` a position in the collection.
-    """
-
-    measured: QueryScores
-    relevance: Relevance
-    query_labels: Sequence[tuple[str, ...]]
-    labels: Sequence[tuple[str, ...]]
-    query_picture: Callable[[int], Picture]
-    picture: Callable[[int], Picture]
-
-    def by_label(self) -> dict[str, NDArray[np.int64]]:
-        """Label of the collection -> the numbers of the queries that carry it."""
-        numbers = members(self.query_labels)
-        return {label: numbers[label] for label in numbers if self.relevance.size(label)}
+    of_query: Callable[[int], Picture]
+    at: Callable[[int], Picture]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +67,24 @@ def figures(
     return overall, means[:, measured.names.index(MAIN)]
 
 
-def count_mistakes(subject: Subject) -> Mistakes:
+def count_mistakes(measured: QueryScores) -> Mistakes:
     """Which labels are taken for which. An image or a query of several labels counts under each of them."""
-    measured = subject.measured
-    known = set(subject.by_label())
+    known, labels = set(measured.by_label()), measured.collection.relevance.of_images
     wrong: Counter[tuple[str, str]] = Counter()
     places: Counter[str] = Counter()
-    for number, query_labels in enumerate(subject.query_labels):
+    for number, query_labels in enumerate(measured.queries.labels):
         counted = [label for label in query_labels if label in known]
         positions = measured.first[number]
         for label in counted:
             places[label] += int((positions >= 0).sum())
         for position in positions[(positions >= 0) & ~measured.relevant[number]].tolist():
-            for other in distinct(subject.labels[position]) or (NO_LABEL,):
+            for other in labels[position] or (NO_LABEL,):
                 wrong.update((label, other) for label in counted)
     return Mistakes(dict(wrong), dict(places))
 
 
 def classes(
-    subject: Subject, mistakes: Mistakes, resamples: int, random: np.random.Generator
+    measured: QueryScores, mistakes: Mistakes, resamples: int, random: np.random.Generator
 ) -> tuple[tuple[ClassResult, ...], Figure]:
     """Every label with its own figures, hardest first; and the mean over labels, each counting alike."""
     most: dict[str, tuple[int, str]] = {}
@@ -106,14 +93,13 @@ def classes(
             most[label] = (count, other)
     results: list[ClassResult] = []
     resampled = np.zeros(resamples)
-    for label, numbers in subject.by_label().items():
-        class_figures, means = figures(subject.measured, resamples, random, numbers)
+    for label, numbers in measured.by_label().items():
+        class_figures, means = figures(measured, resamples, random, numbers)
         resampled += means
         count, other = most.get(label, (0, ""))
         share = count / max(mistakes.places[label], 1)
-        results.append(
-            ClassResult(label, subject.relevance.size(label), len(numbers), class_figures, other or None, share)
-        )
+        images = measured.collection.relevance.size(label)
+        results.append(ClassResult(label, images, len(numbers), class_figures, other or None, share))
     results.sort(key=lambda result: (result.figure(MAIN).value, result.label))
     low, high = statistics.interval(resampled / len(results))  # resampled within each class
     several = any(result.queries > 1 for result in results)
@@ -122,24 +108,24 @@ def classes(
     return tuple(results), mean
 
 
-def hardest(subject: Subject, ordered: Sequence[ClassResult]) -> tuple[HardClass, ...]:
+def hardest(measured: QueryScores, pictures: Pictures, ordered: Sequence[ClassResult]) -> tuple[HardClass, ...]:
     """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
-    by_label = subject.by_label()
-    main = subject.measured.names.index(MAIN)
+    by_label = measured.by_label()
+    main = measured.names.index(MAIN)
     hard = []
     for result in ordered[:HARDEST]:
         if result.figure(MAIN).value >= 1.0:
             break  # nothing is wrong in this class, nor in those that follow
         numbers = by_label[result.label]
-        values = subject.measured.values[numbers, main]
+        values = measured.values[numbers, main]
         middle = numbers[np.argsort(values, kind="stable")[(len(numbers) - 1) // 2]]
-        hard.append(HardClass(result.label, _example(subject, int(middle), range(_SHOWN))))
+        hard.append(HardClass(result.label, _example(measured, pictures, int(middle), range(_SHOWN))))
     return tuple(hard)
 
 
-def confused(subject: Subject, mistakes: Mistakes) -> tuple[Confusion, ...]:
+def confused(measured: QueryScores, pictures: Pictures, mistakes: Mistakes) -> tuple[Confusion, ...]:
     """The pairs with the greatest share of wrong places, each with the queries where it happens soonest."""
-    by_label = subject.by_label()
+    by_label = measured.by_label()
     pairs = [pair for pair in mistakes.wrong if pair[1] != NO_LABEL]
     pairs.sort(key=lambda pair: (-mistakes.share(*pair), pair))
     return tuple(
@@ -148,18 +134,18 @@ def confused(subject: Subject, mistakes: Mistakes) -> tuple[Confusion, ...]:
             other,
             mistakes.share(label, other),
             mistakes.wrong[label, other],
-            _soonest(subject, by_label[label], other),
+            _soonest(measured, pictures, by_label[label], other),
         )
         for label, other in pairs[:CONFUSED]
     )
 
 
-def _soonest(subject: Subject, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:
-    measured = subject.measured
+def _soonest(measured: QueryScores, pictures: Pictures, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:
+    labels = measured.collection.relevance.of_images
     wrong: list[tuple[int, float, int]] = []  # place, distance, number of the query
     for number in numbers.tolist():
         for place, position in enumerate(measured.first[number].tolist()):
-            if position >= 0 and not measured.relevant[number, place] and other in subject.labels[position]:
+            if position >= 0 and not measured.relevant[number, place] and other in labels[position]:
                 wrong.append((place, float(measured.distances[number, place]), number))
                 break
     examples: list[Example] = []
@@ -168,24 +154,23 @@ def _soonest(subject: Subject, numbers: NDArray[np.int64], other: str) -> tuple[
         position = int(measured.first[number, place])
         if position not in shown:  # otherwise one odd image could be in every example
             shown.add(position)
-            examples.append(_example(subject, number, [place]))
+            examples.append(_example(measured, pictures, number, [place]))
         if len(examples) == _EXAMPLES:
             break
     return tuple(examples)
 
 
-def _example(subject: Subject, number: int, places: Sequence[int]) -> Example:
-    measured = subject.measured
+def _example(measured: QueryScores, pictures: Pictures, number: int, places: Sequence[int]) -> Example:
     positions = measured.first[number]
     return Example(
-        subject.query_picture(number),
+        pictures.of_query(number),
         float(measured.values[number, measured.names.index(MAIN)]),
         tuple(
             Place(
                 place + 1,
                 float(measured.distances[number, place]),
                 bool(measured.relevant[number, place]),
-                subject.picture(int(positions[place])),
+                pictures.at(int(positions[place])),
             )
             for place in places
             if positions[place] >= 0

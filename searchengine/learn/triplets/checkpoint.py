@@ -17,7 +17,7 @@ from searchengine.derived import UNREADABLE
 from searchengine.errors import LearningError
 from searchengine.files import parse_json, replace_bytes, replace_text
 
-_SHEET = "told"  # the name of settings and epochs in the file
+_SHEET = "about"  # the name of settings and epochs in the file
 
 
 @dataclass(frozen=True, slots=True)

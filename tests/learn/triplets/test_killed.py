@@ -70,7 +70,7 @@ def test_killed_at_random_moments(setting: Setting, tmp_path: Path) -> None:
         run.communicate()
         file = tmp_path / "killed.training" / "checkpoint.npz"
         with np.load(file, allow_pickle=False) as stored:
-            assert "told" in stored.files
+            assert "about" in stored.files
         found = load_checkpoint(file, {}, free=frozenset(_settings(file)))
         assert found is not None
         assert found.epochs[-1].number >= done
@@ -81,4 +81,4 @@ def test_killed_at_random_moments(setting: Setting, tmp_path: Path) -> None:
 
 def _settings(file: Path) -> set[str]:
     with np.load(file, allow_pickle=False) as stored:
-        return set(json.loads(str(stored["told"]))["settings"])
+        return set(json.loads(str(stored["about"]))["settings"])

@@ -1,4 +1,4 @@
-"""What knows words for an index: the text tower of its own model, or else the classes that its network knows."""
+"""How an index is searched by words: by the text tower of its own model, or else by the classes its network knows."""
 
 from __future__ import annotations
 
