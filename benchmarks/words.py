@@ -220,8 +220,8 @@ def tags(collection: Collection) -> str:
     several = sum(rows.astype(int) for rows in collection.relevant.values()).max() > 1
     shown = np.array([collection.relevant[name] for name in classes])  # (classes, pictures)
     lines = []
-    for words.SEEN in TAGGED_FROM:
-        rows, numbers, _ = Words.of(index).seen(np.asarray(index.features))
+    for words.LEAST_TAG in TAGGED_FROM:
+        rows, numbers, _ = Words.of(index).recognised(np.asarray(index.features))
         counted = shown[:, rows].any(axis=0) & np.array([not several or number in judged for number in numbers])
         right = np.zeros(len(rows), dtype=np.bool_)
         found = []
@@ -230,8 +230,8 @@ def tags(collection: Collection) -> str:
             right |= tagged
             found.append(len(np.unique(rows[tagged])))
         precision, recall = right[counted].mean(), sum(found) / shown.sum()
-        lines.append(f"from {words.SEEN}: {counted.sum()} tags, {precision:.1%} right, recall {recall:.1%}")
-    words.SEEN = TAGGED_FROM[2]
+        lines.append(f"from {words.LEAST_TAG}: {counted.sum()} tags, {precision:.1%} right, recall {recall:.1%}")
+    words.LEAST_TAG = TAGGED_FROM[2]
     return f"tags of {len(classes)} classes, {shown.any(axis=0).sum()} pictures; {'; '.join(lines)}"
 
 

@@ -210,7 +210,7 @@ def evaluate(
     the differences are tested over their common queries, so that "is fc1 better than fc2 on my photos" has an answer.
     The leave-one-out result by the index's own metric is stored with the index and shown on the page /evaluation.
     """
-    from searchengine.analyse.evaluation import EvaluationOptions, compare, find_queries, to_json
+    from searchengine.analyse.evaluation import EvaluationOptions, check_queries, compare, to_json
     from searchengine.analyse.evaluation.metrics import RECALL_AT
     from searchengine.analyse.evaluation.report import as_text, check_report, write_report
 
@@ -219,7 +219,7 @@ def evaluate(
     if report is not None:
         check_report(report)  # refused before the work, not after
     if queries is not None:
-        find_queries(queries)
+        check_queries(queries)
     metrics = tuple(dict.fromkeys(metrics))
     addresses = settings.index_dir
     wanted = EvaluationOptions(

@@ -73,21 +73,27 @@ class Computed:
 
 
 class RunExtractor:
-    """An extractor that is loaded by the first thread that needs it, so not at all by a run without new content."""
+    """An extractor that is loaded by the first thread that needs it, so not at all by a run without new content.
 
-    def __init__(self, recipe: ExtractorRecipe, say: Say, extractor: Extractor | None = None) -> None:
+    ``words``: whether the index is to be searched by words.
+    """
+
+    def __init__(
+        self, recipe: ExtractorRecipe, say: Say, extractor: Extractor | None = None, *, words: bool = True
+    ) -> None:
         self.recipe = recipe
         self.spec = recipe.spec
         self._say = say
         self._extractor = extractor
+        self._words = words
         self._failure: SearchEngineError | None = None
         self._loading = threading.Lock()
 
     @classmethod
-    def of(cls, extractor: Extractor) -> RunExtractor:
+    def of(cls, extractor: Extractor, *, words: bool = True) -> RunExtractor:
         """From one that is already loaded."""
         recipe = ExtractorRecipe(extractor.spec, None, extractor.precision, extractor.runtime, gpu=True)
-        return cls(recipe, say_on_stderr, extractor)
+        return cls(recipe, say_on_stderr, extractor, words=words)
 
     @classmethod
     def chosen(cls, options: IndexingOptions, storage: Storage, progress: Progress) -> RunExtractor:
@@ -136,7 +142,8 @@ class RunExtractor:
 
     def keep_words(self, folder: Path) -> None:
         """Keep what words need of the network, and the tags of the images, in the folder of an index."""
-        keep_words(folder, self.spec, self.recipe.weights_file)
+        if self._words:
+            keep_words(folder, self.spec, self.recipe.weights_file)
 
     def manifest(self, computed: Computed) -> dict[str, str]:
         """What a new index records about the extractor and the computation."""

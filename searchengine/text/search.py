@@ -19,7 +19,7 @@ from searchengine.index.types import Hit
 from searchengine.progress import Say
 from searchengine.text.encoder import check_packages
 from searchengine.text.seen import WordSearch
-from searchengine.text.words import Seen, Words, few_words
+from searchengine.text.words import Recognised, Words, few_words
 
 
 class TextSearch(Protocol):
@@ -33,7 +33,7 @@ class TextSearch(Protocol):
         """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None."""
         ...
 
-    def seen(self, features: NDArray[np.float32]) -> Seen:
+    def recognised(self, features: NDArray[np.float32]) -> Recognised:
         """(n, d) float32 -> the classes of ImageNet that the network sees in each; none where it knows none."""
         ...
 
@@ -68,8 +68,8 @@ class TowerWords:
         """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
         return None
 
-    def seen(self, features: NDArray[np.float32]) -> Seen:
-        """See ``Words.seen``: nothing, because it knows no fixed classes."""
+    def recognised(self, features: NDArray[np.float32]) -> Recognised:
+        """See ``Words.recognised``: nothing, because it knows no fixed classes."""
         none = np.empty(0, dtype=np.intp)
         return none, none, np.empty(0, dtype=np.float32)
 

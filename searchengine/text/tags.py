@@ -25,15 +25,15 @@ from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
 from searchengine.text.classes import class_titles
 from searchengine.text.seen import keep_seen
-from searchengine.text.words import Seen, Words, head_of
+from searchengine.text.words import Recognised, Words, head_of
 
 _ROWS = 4096  # pictures whose tags are computed at once
 
 
-class Sees(Protocol):
-    """See ``Words.seen``."""
+class Recogniser(Protocol):
+    """See ``Words.recognised``."""
 
-    def seen(self, features: NDArray[np.float32], /) -> Seen: ...
+    def recognised(self, features: NDArray[np.float32], /) -> Recognised: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Tag:
     probability: float
 
 
-def tags_of(words: Sees, index: Index, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
+def tags_of(words: Recogniser, index: Index, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
     """The images in which the network sees something, each with its tags: of the ids, or of all; UnknownImageError."""
     now = index.state()
     rows = now.live
@@ -55,7 +55,7 @@ def tags_of(words: Sees, index: Index, ids: Sequence[int] | None = None) -> list
     tags: dict[int, list[Tag]] = {}
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS]
-        for row, number, probability in zip(*words.seen(np.asarray(now.rows[block])), strict=True):
+        for row, number, probability in zip(*words.recognised(np.asarray(now.rows[block])), strict=True):
             tags.setdefault(int(now.ids[block[row]]), []).append(Tag(titles[number], float(probability)))
     return [(record, tags[record.id]) for record in index.known(list(tags))]
 
@@ -85,7 +85,7 @@ def keep_tags(words: Words, index: Index) -> None:
         ids, tags = kept.arrays["ids"][same], np.array(kept.sheet.names, dtype=np.str_)[kept.arrays["tags"][same]]
     for start in range(first, len(now.ids), _ROWS):
         block = slice(start, min(start + _ROWS, len(now.ids)))
-        rows, classes, _ = words.seen(np.asarray(now.rows[block]))
+        rows, classes, _ = words.recognised(np.asarray(now.rows[block]))
         ids = np.concatenate([ids, now.ids[block][rows]])
         tags = np.concatenate([tags, titles[classes]])
     there = np.isin(ids, now.ids[now.live])

@@ -32,7 +32,7 @@ from searchengine.progress import Say
 from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder
 
-Seen: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
+Recognised: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 """Rows of pictures, numbers of classes that are seen in them, and their probabilities: (t,) each."""
 
 MAX_LENGTH = 500  # characters of a text
@@ -45,7 +45,7 @@ FLATNESS = 0.5  # of the logits there: so much that classes beside the most prob
 SHOWN = 10  # classes that count there
 # Of a picture beside the words: how much its cosine counts, and the fit of what does not fit the words at all.
 LIKENESS, LEAST_FIT = 8.0, 0.01
-SEEN = 0.2  # probability from which a class is a tag
+LEAST_TAG = 0.2  # probability from which a class is a tag
 MOST_TAGS = 3  # of a picture
 # A picture shows a text if it fits it by this, or is more like it than like classes on the whole by so many standard
 # deviations; chosen likewise.
@@ -172,13 +172,13 @@ class Words:
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
 
-    def seen(self, features: NDArray[np.float32]) -> Seen:
+    def recognised(self, features: NDArray[np.float32]) -> Recognised:
         """(n, d) float32 -> what the network sees.
 
         By row, the most probable class of each first, and no more than ``MOST_TAGS`` of one.
         """
         probabilities = self.probabilities(features)
-        rows, classes = np.nonzero(probabilities >= SEEN)
+        rows, classes = np.nonzero(probabilities >= LEAST_TAG)
         order = np.lexsort((classes, -probabilities[rows, classes], rows))
         rows, classes = rows[order], classes[order]
         rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # among those of the same row

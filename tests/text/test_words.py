@@ -100,18 +100,18 @@ def test_what_the_network_sees(head: Head) -> None:
     nothing = np.full(1280, 1 / math.sqrt(1280), dtype=np.float32)
     features = np.stack([ideal(head, 949), nothing, ideal(head, 0) + ideal(head, 620)])
     known = Words(head)
-    rows, classes, probabilities = known.seen(features)
+    rows, classes, probabilities = known.recognised(features)
     expected = [
         (row, number)
         for row, each in enumerate(known.probabilities(features))
         for number in np.argsort(-each, kind="stable")[: words.MOST_TAGS]
-        if each[number] >= words.SEEN
+        if each[number] >= words.LEAST_TAG
     ]
     assert list(zip(rows.tolist(), classes.tolist(), strict=True)) == expected
     assert expected[0] == (0, 949)
     assert 1 not in rows
     assert probabilities == pytest.approx([known.probabilities(features)[place] for place in expected])
-    assert [len(each) for each in known.seen(features[:0])] == [0, 0, 0]
+    assert [len(each) for each in known.recognised(features[:0])] == [0, 0, 0]
 
 
 def test_what_is_not_there_is_said(head: Head) -> None:

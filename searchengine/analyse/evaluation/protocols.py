@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,96 +28,71 @@ from searchengine.analyse.evaluation.results import (
 from searchengine.errors import QueryError
 from searchengine.extractors import Extractor
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.images import FoundFile, Pixels, find
+from searchengine.images import FoundFile, find
 from searchengine.index.metrics import check_metric
 from searchengine.index.protocol import Index, images_by_row
+from searchengine.index.storage import storage_of
 from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
-from searchengine.indexing.reading import Reading, read_ahead
-from searchengine.indexing.roots import Root, check_folder, label_of
-from searchengine.indexing.scan import Candidate
-from searchengine.processors import processors
+from searchengine.indexing.model import RunExtractor
+from searchengine.indexing.options import IndexingOptions
+from searchengine.indexing.roots import check_folder
+from searchengine.indexing.run import update_with
 from searchengine.progress import QUIET, Progress
-
-_AHEAD = 64  # files that are read before their features are computed
-
 
 # -- a folder of query images -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class QuerySet:
-    """Images that could be read, a line each: ``features`` (q, d) float32; ``content`` is the hex hash of the bytes.
-
-    ``paths`` are for people, relative to the folder; ``unreadable`` files could not be used.
+    """Images that could be read: ``records``, and their (q, d) float32 ``features``; ``unreadable`` files could not be
+    used.
     """
 
     folder: Path
-    paths: tuple[str, ...]
-    files: tuple[Path, ...]
-    labels: tuple[tuple[str, ...], ...]
-    content: tuple[str, ...]
+    records: list[ImageRecord]
     features: NDArray[np.float32]
     unreadable: int = 0
 
 
-def find_queries(folder: Path) -> list[Candidate]:
-    """The files to read in a folder of query images; the label of each is the name of the folder that it lies in.
+def check_queries(folder: Path) -> Path:
+    """A folder of query images, absolute. QueryError if it holds none or is missing; IndexingError if it is no folder.
 
-    QueryError if it holds nothing; IndexingError if there is no such folder.
+    The label of each is the name of the folder that it lies in.
     """
-    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100  (links stay links)
+    folder = folder.expanduser().absolute()
     if not folder.exists():
         raise QueryError(
             f"The query folder {folder} is not there. --queries takes a folder with a subfolder for each label."
         )
     check_folder(folder)
-    root = Root(0, folder, folder.name)
-    base = os.fsencode(folder)
-    candidates = [
-        Candidate(0, file.path, os.path.join(base, file.path), None, label_of(root, file.path, several=False))  # noqa: PTH118
-        for file in find(folder)
-        if isinstance(file, FoundFile)
-    ]
-    if not candidates:
+    if not any(isinstance(file, FoundFile) for file in find(folder)):
         raise QueryError(f"The query folder {folder} holds no image.")
-    return candidates
+    return folder
 
 
-def read_queries(folder: Path, extractor: Extractor, progress: Progress | None = None) -> QuerySet:
-    """Read and embed every image of a folder; what cannot be read is named and left out.
+def read_queries(folder: Path, extractor: Extractor, progress: Progress = QUIET) -> QuerySet:
+    """Read and embed every image of a folder, by way of an index that is thrown away; what cannot be read is named.
 
     Raises:
         QueryError: the folder holds no image that can be used.
         IndexingError: it cannot be listed.
     """
-    progress = progress or QUIET
-    candidates = find_queries(folder)
-    progress.start(len(candidates), 0)
-    kept: list[Reading] = []
-
-    def pictures() -> Iterator[Pixels]:
-        for reading in read_ahead(candidates, extractor.preprocess, (), threads=processors(), ahead=_AHEAD):
-            if reading.picture is None:
-                reason = reading.reason or "The file has gone."
-                progress.skipped(reading.candidate.path.decode("utf-8", "replace"), reason)
-            else:
-                kept.append(replace(reading, picture=None))
-                yield reading.picture.pixels
-            progress.advance(1)
-
-    features = extractor.embed(pictures())  # n of (h, w, 3) -> (n, d) float32, a batch at a time
-    if not kept:
-        raise QueryError(f"None of the {len(candidates)} files in the query folder {folder} can be used as an image.")
-    return QuerySet(
-        folder=folder,
-        paths=tuple(reading.candidate.path.decode("utf-8", "replace") for reading in kept),
-        files=tuple(Path(os.fsdecode(reading.candidate.file)) for reading in kept),
-        labels=tuple(reading.candidate.labels for reading in kept),
-        content=tuple((reading.content_hash or b"").hex() for reading in kept),
-        features=features,
-        unreadable=len(candidates) - len(kept),
-    )
+    folder = check_queries(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        storage = storage_of(Path(scratch, "queries"))
+        summary = update_with(
+            RunExtractor.of(extractor, words=False), [folder], storage, IndexingOptions(ann="off"), progress
+        )
+        if not summary.images:
+            raise QueryError(
+                f"None of the {summary.skipped} files in the query folder {folder} can be used as an image."
+            )
+        with closing(storage.read()) as index:
+            state = index.state()
+            images = images_by_row(index, state)
+            features = np.array(state.rows[list(images)])
+    return QuerySet(folder, list(images.values()), features, summary.skipped)
 
 
 # -- protocols --------------------------------------------------------------------------------------------------------
@@ -198,8 +173,9 @@ def query_folder(
     images = _read(index)
     relevance = images.collection.relevance
     same = images.by_content()
-    left_out = [np.array(same.get(digest, ()), dtype=np.int64) for digest in query_set.content]
-    labels = [distinct(query_labels) for query_labels in query_set.labels]
+    records = query_set.records
+    left_out = [np.array(same.get(record.content_hash or "", ()), dtype=np.int64) for record in records]
+    labels = [distinct(record.labels) for record in records]
     queries = Queries(labels, left_out, query_set.features.__getitem__)
     answerable = queries.answerable(relevance)
     if not answerable.any():
@@ -218,7 +194,7 @@ def query_folder(
     task = _Task(
         QUERY_FOLDER,
         queries.take(chosen),
-        [Picture(query_set.paths[i], labels[i], query_set.files[i]) for i in chosen],
+        [Picture(records[i].path, labels[i], records[i].file) for i in chosen],
         Counts(
             collection=len(images.records),
             labels=len(relevance.labels),
@@ -334,12 +310,12 @@ def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _nothing_relevant(query_set: QuerySet, images: _Images) -> str:
-    if not any(query_set.labels):
+    counts = Counter(label for record in query_set.records for label in record.labels)
+    if not counts:
         return (
             f"The query images in {query_set.folder} lie in no subfolder, so they have no label. "
             "Put them in folders named as the labels of the index."
         )
-    counts = Counter(label for labels in query_set.labels for label in labels)
     query_labels = [label for label, _ in counts.most_common()]
     relevance = images.collection.relevance
     shared = [label for label in query_labels if relevance.size(label)]

@@ -87,7 +87,7 @@ class TrainingExtractor(RunExtractor):
     """
 
     def __init__(self, recipe: ExtractorRecipe, say: Say, *, views: int, seed: int) -> None:
-        super().__init__(recipe, say)
+        super().__init__(recipe, say, words=False)
         self.views, self.seed = views, seed
 
     def preprocess(self, data: bytes) -> DecodedImage:
@@ -106,9 +106,6 @@ class TrainingExtractor(RunExtractor):
         """n of ((1 + views) * h, w, 3) -> (n, (1 + views) * d) float32; IndexingError for NaN or infinity."""
         pictures = np.stack(pixels).reshape(-1, *self.spec.input_size, 3)
         return super().embed(pictures).reshape(len(pixels), -1)  # type: ignore[arg-type]
-
-    def keep_words(self, folder: Path) -> None:
-        """Nothing: nobody searches these images by words."""
 
 
 def gather(
