@@ -54,10 +54,10 @@ def test_only_what_is_new_is_looked_at(copy: Path, monkeypatch: pytest.MonkeyPat
     index = LocalIndex.open(copy / "index")
     before = stems(index, "tench")
     rows = []
-    whole = "searchengine.text.words.Words.seen"
+    whole = "searchengine.text.words.Words.recognised"
     from searchengine.text.words import Words
 
-    seen = Words.seen
+    seen = Words.recognised
     monkeypatch.setattr(whole, lambda self, features: rows.append(len(features)) or seen(self, features))
     write_pictures(copy / "images", new=0)
     update_index(copy / "images", copy / "index", extractor=IdealExtractor(), relocate=True)
