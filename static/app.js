@@ -11,7 +11,6 @@ import { followLinks, stop } from "./pages.js";
 import { viewPhotos } from "./photos.js";
 import { showRecent } from "./recent.js";
 import { watchRun } from "./run.js";
-import { showTwins } from "./twins.js";
 
 viewPhotos();
 followLinks();
@@ -19,7 +18,6 @@ takePictures(fillBar());
 listenToFilters();
 growGrids();
 showRecent();
-showTwins();
 copyOnClick();
 listenForKeys({ escape: stop });
 busyWhileLeaving();

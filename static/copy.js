@@ -25,7 +25,7 @@ function copyBySelection(text) {
   const before = document.activeElement;
   box.value = text;
   box.setAttribute("readonly", "");
-  box.className = "offscreen";
+  box.className = "unseen";
   (before?.closest("[aria-modal]") ?? document.body).append(box); // beyond a dialog, nothing can be selected
   box.select();
   const done = document.execCommand("copy");

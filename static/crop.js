@@ -33,13 +33,13 @@ function makeDialog() {
   dialog.setAttribute("aria-labelledby", "crop-title");
   dialog.innerHTML = `
     <h2 id="crop-title">Search by a part</h2>
-    <p class="hint">Drag across what you want, or move a corner.</p>
+    <p class="facts">Drag across what you want, or move a corner.</p>
     <div class="stage"><div class="frame" hidden>
       <img alt="The whole picture" draggable="false"><div class="shade"></div>
       <button type="button" class="part" aria-label="The part: arrow keys move it"></button>
       ${corner("top", "left")}${corner("top", "right")}${corner("bottom", "left")}${corner("bottom", "right")}
     </div></div>
-    <output></output>
+    <output class="facts"></output>
     <form method="dialog">
       <button class="button" value="">Cancel</button>
       <button class="button" value="whole">Whole picture</button>

@@ -1,7 +1,7 @@
 // The grid of pictures: added to from another page; endless; as large as is wanted.
 
 import { clearError, sayError, setBusy } from "./notices.js";
-import { load, onLeave, Refusal } from "./pages.js";
+import { isPlain, load, onLeave, Refusal } from "./pages.js";
 
 const AHEAD = "1200px"; // before it is scrolled to, more is asked for
 
@@ -26,7 +26,7 @@ export function growGrids() {
   };
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-endless]");
-    if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    if (!link || !isPlain(event)) return;
     event.preventDefault();
     grow(link);
   }, { capture: true });

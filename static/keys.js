@@ -19,7 +19,7 @@ export function listenForKeys({ escape }) {
     "=": () => press("[data-judge=like]"), // the same key, without Shift
     "-": () => press("[data-judge=dislike]"),
     l: copyLink,
-    r: () => focus(document.querySelector(".ranking summary")) && document.querySelector(".ranking summary"),
+    r: () => document.querySelector("[popovertarget=ranking]"),
     s: () => document.querySelector("#main [aria-keyshortcuts=s]") ?? document.querySelector("#more-views [aria-keyshortcuts=s]"),
     i: () => next(document.querySelectorAll("#indexes a")),
     m: () => document.querySelector(".more a"),
@@ -70,27 +70,18 @@ function step(by) {
 
 /** The picture above or below the middle of the current one. */
 function line(by) {
-  const here = current();
-  if (!here) return false; // the page scrolls as ever
-  const from = here.getBoundingClientRect();
+  const from = current()?.getBoundingClientRect();
+  if (!from) return false; // the page scrolls as ever
   const middle = from.left + from.width / 2;
-  let best;
-  for (const card of cards()) {
-    const to = card.getBoundingClientRect();
-    const down = (to.top - from.top) * by;
-    if (down < 2) continue;
-    const aside = Math.max(to.left - middle, middle - to.right, 0);
-    const far = Math.abs(to.left + to.width / 2 - middle);
-    const cost = [Math.round(down), aside, far];
-    if (!best || less(cost, best.cost)) best = { card, cost };
-  }
+  const [best] = cards()
+    .map((card) => {
+      const { top, left, right } = card.getBoundingClientRect();
+      return { card, down: Math.round((top - from.top) * by), aside: Math.max(left - middle, middle - right, 0) };
+    })
+    .filter(({ down }) => down > 1)
+    .sort((a, b) => a.down - b.down || a.aside - b.aside);
   return best ? focusCard(best.card) : true;
 }
-
-const less = (a, b) => {
-  const at = a.findIndex((value, index) => value !== b[index]);
-  return at >= 0 && a[at] < b[at];
-};
 
 /** An action of the picture that has the focus. */
 const press = (action) => current()?.querySelector(action);

@@ -48,7 +48,6 @@ export function listenForGestures(canvas, view, { moved, picked, hovered, outlin
       path.push(now);
       if (far) drawing(path);
     } else if (far) {
-      canvas.classList.add("is-moving");
       view.pan(now[0] - before[0], now[1] - before[1]);
       moved();
     }
@@ -58,7 +57,6 @@ export function listenForGestures(canvas, view, { moved, picked, hovered, outlin
   const up = (event) => {
     if (!pointers.delete(event.pointerId)) return;
     if (pointers.size) return;
-    canvas.classList.remove("is-moving");
     drawing(null);
     if (event.type === "pointercancel") path = null;
     else if (!far) picked(...place(event), event);
@@ -106,7 +104,7 @@ export function listenForKeys(canvas, view, { moved, picked, actions }) {
     } else if (key === "Enter" && target === canvas) {
       picked(view.width / 2, view.height / 2, event);
     } else {
-      return actions[key]?.() ?? false;
+      return key in actions && actions[key]() !== false;
     }
     return true;
   };

@@ -41,21 +41,12 @@ export function fillLegend(list, way, choose) {
   const numbers = [...way.names.keys(), NONE].filter((number) => counts.has(number));
   for (const number of numbers) {
     const name = number === NONE ? way.rest : way.names[number];
-    const button = document.createElement("button");
-    const swatch = document.createElement("i");
-    const text = document.createElement("span");
-    const count = document.createElement("small");
-    swatch.style.setProperty("--swatch", css(categoryColour(number)));
-    text.textContent = name;
-    count.textContent = counts.get(number);
-    button.type = "button";
-    button.dataset.number = number;
-    button.setAttribute("aria-pressed", "false");
-    button.append(swatch, text, count);
-    button.addEventListener("click", () => choose(number, name));
-    const item = document.createElement("li");
-    item.append(button);
-    list.append(item);
+    const item = list.appendChild(document.createElement("li"));
+    item.innerHTML = `<button type="button" data-number="${number}" aria-pressed="false">
+      <i></i><span></span><small>${counts.get(number)}</small></button>`;
+    item.querySelector("i").style.setProperty("--swatch", css(categoryColour(number)));
+    item.querySelector("span").textContent = name;
+    item.querySelector("button").addEventListener("click", () => choose(number, name));
   }
 }
 

@@ -197,7 +197,7 @@ function start(atlas, map) {
   function setSelecting(on) {
     part("select").setAttribute("aria-pressed", String(on));
     part("move").setAttribute("aria-pressed", String(!on));
-    canvas.classList.toggle("is-selecting", on);
+    canvas.style.cursor = on ? "crosshair" : "";
   }
 
   function picked(px, py, event) {
@@ -216,7 +216,7 @@ function start(atlas, map) {
     picked,
     hovered: (px, py) => {
       const i = px < 0 ? -1 : imageAt(px, py, 10);
-      canvas.classList.toggle("is-over", i >= 0);
+      if (!selecting()) canvas.style.cursor = i >= 0 ? "pointer" : "";
       if (i !== hover) showCard(pictures.shown.includes(i) ? -1 : i);
     },
     outlined: (path) => selectWithin(path, "selected"),
@@ -242,17 +242,13 @@ function start(atlas, map) {
   };
   for (const [name, act] of Object.entries(actions)) part(name).addEventListener("click", act);
 
-  const done = (act) => () => {
-    act();
-    return true;
-  };
   listenForKeys(canvas, view, {
     moved,
     picked,
     actions: {
-      s: done(() => setSelecting(!selecting())),
-      v: done(selectInView),
-      Escape: () => chosen.size > 0 && done(() => select([]))(),
+      s: () => setSelecting(!selecting()),
+      v: selectInView,
+      Escape: () => chosen.size > 0 && select([]),
     },
   });
 

@@ -7,28 +7,16 @@ let fading;
 
 /** Shows an error at the top of the page, where screen readers hear it too. */
 export function sayError(message) {
-  let notice = document.querySelector("#main .notice");
-  if (!notice) {
-    notice = document.createElement("div");
-    notice.className = "notice";
-    notice.setAttribute("role", "alert");
-    document.getElementById("main").prepend(notice);
-  }
-  const words = document.createElement("p");
-  words.textContent = message;
-  const close = document.createElement("button");
-  close.type = "button";
-  close.textContent = "Close";
-  close.addEventListener("click", clearError);
-  notice.replaceChildren(words, close);
+  const notice = document.querySelector("#main .notice");
+  notice.querySelector("p").textContent = message;
+  notice.querySelector("button").onclick = clearError;
   notice.hidden = false;
   document.getElementById("recent")?.remove(); // which would cover it
   notice.scrollIntoView({ block: "nearest" });
 }
 
 export function clearError() {
-  const notice = document.querySelector("#main .notice");
-  if (notice) notice.hidden = true;
+  document.querySelector("#main .notice").hidden = true;
 }
 
 /** Confirms something in passing. */

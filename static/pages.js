@@ -171,7 +171,8 @@ export function onLeave(left) {
   document.getElementById("main").addEventListener("leave", left, { once: true });
 }
 
-const isPlain = (event) =>
+/** Whether a click means here and now: not a new tab, a download, or what another part has taken. */
+export const isPlain = (event) =>
   !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
 
 /** Links and forms that lead to pages of ours change this one; Back and Forward bring views again. */

@@ -1,13 +1,14 @@
 // A click on a photo opens it large; its address ends in #view=7, so that Back closes it, and a reload opens it again.
 // What shows it is loaded on first use.
 
+import { isPlain } from "./pages.js";
+
 let viewer; // a promise of its module
 
 export function viewPhotos() {
   document.addEventListener("click", (event) => {
     const photo = event.target.closest("a.photo");
-    const plain = !event.defaultPrevented && event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
-    if (!plain || !photo?.querySelector("img")) return;
+    if (!isPlain(event) || !photo?.querySelector("img")) return;
     event.preventDefault();
     viewer ??= import("./viewer.js");
     viewer.then(

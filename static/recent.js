@@ -40,26 +40,13 @@ async function open(field) {
 
 function linkTo({ key, name, picture, words }, action) {
   const link = document.createElement("a");
-  const address = new URL(action);
-  if (words) address.searchParams.set("q", words);
-  else address.searchParams.set("upload", key);
-  link.href = address;
-  if (words) {
-    link.textContent = words;
-  } else {
-    const image = new Image(48, 48);
-    image.alt = link.title = name;
-    image.src = picture;
-    link.append(image);
-  }
+  link.href = `${action}?${new URLSearchParams(words ? { q: words } : { upload: key })}`;
+  link.append(words ?? Object.assign(new Image(48, 48), { alt: name, title: name, src: picture }));
   return link;
 }
 
 function clearButton(field) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "quiet";
-  button.textContent = "Clear";
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: "Clear" });
   button.addEventListener("click", async () => {
     await clear();
     field.focus();

@@ -1,6 +1,7 @@
 // A photo large, with what is known of it: PhotoSwipe over the photos of a grid.
 
 import { crop } from "./crop.js";
+import { go } from "./pages.js";
 import { addStyle } from "./photos.js";
 import PhotoSwipe from "./vendor/photoswipe/photoswipe.esm.min.js";
 import { judgeOf, makePanel } from "./viewer-panel.js";
@@ -112,26 +113,24 @@ class Viewer {
     const action = event.target.closest("[data-do]")?.dataset.do;
     if (["similar", "like", "dislike", "crop", "about"].includes(action)) {
       event.preventDefault();
-      this[action](action);
+      this[action]();
     } else if (event.target.closest("a[href]:not([target], [download])")) {
       this.leave(); // for the pictures with a label
     }
   }
 
   similar() {
-    const { search } = this.slide;
-    this.leave();
-    visit(search);
+    this.visit(this.slide.search);
   }
 
-  like(word) {
+  like(word = "like") {
     const link = judgeOf(this.slide, word);
     this.leave();
     link.click();
   }
 
-  dislike(word) {
-    this.like(word);
+  dislike() {
+    this.like("dislike");
   }
 
   async crop() {
@@ -140,8 +139,7 @@ class Viewer {
     if (!box) return;
     const address = new URL(search, location);
     address.searchParams.set("box", box);
-    this.leave();
-    visit(address);
+    this.visit(address);
   }
 
   about() {
@@ -155,6 +153,11 @@ class Viewer {
     if (index >= 0) return this.pswp.goTo(index);
     viewer = undefined;
     this.pswp.close();
+  }
+
+  visit(address) {
+    this.leave();
+    go(address);
   }
 
   /** Makes way for another page. The address stays as it is, so that Back comes to this photo again. */
@@ -177,13 +180,6 @@ class Viewer {
     const rest = [...document.body.children].filter((part) => part !== this.pswp.element);
     for (const part of rest) if (part.id !== "toast") part.inert = inert; // what is said in passing can still be read
   }
-}
-
-/** As a link leads there. */
-function visit(address) {
-  const link = document.body.appendChild(Object.assign(document.createElement("a"), { href: address }));
-  link.click();
-  link.remove();
 }
 
 function options() {

@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from searchengine.errors import SearchEngineError
+from searchengine.feedback import rule_title
 from searchengine.index.metrics import METRICS, metric_title, rank_alike
 from searchengine.index.types import ImageRecord
-from searchengine.query import DISLIKED, LIKED, Query
+from searchengine.query import DISLIKED, LIKED, RULES, Query
 from searchengine.web.cards import ANY_ID, url_by_id
 from searchengine.web.indexes import ServedIndex, this_index, this_site, url_in
-from searchengine.web.queries import rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def rule_choices(query: Query, changed: Callable[..., str]) -> list[Choice]:
     """Every rule to rank feedback by; none where there is no feedback."""
     if not query.judged:
         return []
-    return [Choice(title, changed(rule=rule), rule == query.rule) for rule, title in rules()]
+    return [Choice(rule_title(rule), changed(rule=rule), rule == query.rule_used) for rule in RULES]
 
 
 class FeedbackChoices:

@@ -188,10 +188,7 @@ def pack(map_: StoredData[MapSheet], groups: StoredData[GroupSheet] | None, reco
 
 def _numbered(labels: list[str | None]) -> tuple[list[str], NDArray[np.uint16]]:
     """The most frequent labels, and the number of each image's label among them."""
-    counts: dict[str, int] = {}
-    for label in labels:
-        if label is not None:
-            counts[label] = counts.get(label, 0) + 1
+    counts = Counter(label for label in labels if label is not None)
     names = sorted(counts, key=lambda name: (-counts[name], name))[:_MAX_LABELS]
     numbers = {name: number for number, name in enumerate(names)}
     return names, np.array([_NONE if label is None else numbers.get(label, _NONE) for label in labels], dtype="<u2")
@@ -206,6 +203,5 @@ def _clusters_of(ids: NDArray[np.int64], groups: StoredData[GroupSheet] | None) 
     return clusters, int(groups.sheet.clusters)
 
 
-def _rgb(colour: str | None) -> tuple[int, int, int]:
-    text = colour or _GREY
-    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+def _rgb(colour: str | None) -> tuple[int, ...]:
+    return tuple(bytes.fromhex((colour or _GREY)[1:]))

@@ -18,7 +18,7 @@ from searchengine.web.cards import CardUrls, card_of, spaced
 from searchengine.web.choices import FeedbackChoices, index_choices
 from searchengine.web.filters import filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.queries import how_many, rule_note, without_empty_fields
+from searchengine.web.queries import how_many, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
 
 pages = IndexBlueprint("pages", __name__)
@@ -144,5 +144,4 @@ def percent(share: float) -> str:
 
 pages.add_app_template_filter(grouped)
 pages.add_app_template_filter(spaced)
-pages.add_app_template_filter(rule_note)
 pages.add_app_template_filter(interval_text, "interval")

@@ -9,14 +9,13 @@ from flask import request
 from werkzeug.datastructures import MultiDict
 
 from searchengine.errors import SearchEngineError
-from searchengine.feedback import rule_title
 from searchengine.index.filters import FIELDS
-from searchengine.query import DEFAULT_RULE, EXEMPLAR_SVM, ROCCHIO, RULES, Query, Source
+from searchengine.query import EXEMPLAR_SVM, ROCCHIO, Query, Source
 from searchengine.settings import MAX_K
 from searchengine.spelling import parse_k, query_from_url
 from searchengine.web.indexes import this_site
 
-_RULE_NOTES = {
+RULE_NOTES = {  # what each does, in a sentence
     ROCCHIO: "Rocchio's rule moves the query towards the mean of what is liked and away from that of what is disliked.",
     EXEMPLAR_SVM: "The exemplar SVM, a linear support vector machine, parts the query and what is liked from what is "
     "disliked and from pictures drawn at random.",
@@ -58,13 +57,3 @@ def without_empty_fields() -> dict[str, Any] | None:
 def how_many(name: str, default: int) -> int:
     """How many images an address asks for, 1..500; QueryError."""
     return parse_k(request.args.get(name), default, MAX_K)
-
-
-def rules() -> list[tuple[str | None, str]]:
-    """Every rule with its title. The default rule is None: addresses leave it out."""
-    return [(None if rule == DEFAULT_RULE else rule, rule_title(rule)) for rule in RULES]
-
-
-def rule_note(rule: str) -> str:
-    """What a rule does, in a sentence."""
-    return _RULE_NOTES[rule]

@@ -35,7 +35,7 @@ from searchengine.web.filters import filter_panel
 from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
 from searchengine.web.labels import PredictedLabels, predict_labels
 from searchengine.web.pages import counted, query_json, url_values
-from searchengine.web.queries import RequestError, asked, wants_json, without_empty_fields
+from searchengine.web.queries import RULE_NOTES, RequestError, asked, wants_json, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
 search = IndexBlueprint("search", __name__)
@@ -237,7 +237,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         cards=cards_of(hits, as_shares=as_shares),
         doubt=doubt,
         judged=query.in_words(),
-        rule=query.rule_used,
+        rule_note=RULE_NOTES[query.rule_used],
         as_shares=as_shares,
         alike="" if relative else alike_sentence(metric, normalized=images.normalized),
         extractor=images.manifest("extractor") or "",

@@ -45,7 +45,10 @@ def test_rows_are_as_high_as_is_wanted_and_remembered(open_page: OpenPage) -> No
 @both_sizes
 def test_pictures_begin_at_once_and_show_their_scores(open_page: OpenPage, size: dict[str, Any]) -> None:
     page = open_page("about:blank", **size)
-    for address in ("/", "/search?id=3", "/search?id=3&like=5&like=6&dislike=9"):
+    addresses = ["/", "/search?id=3", "/search?id=3&like=5&like=6&dislike=9"]
+    if size is PHONE:
+        addresses.append("/search?id=3&label=red&label=blue&min_width=10")  # what is chosen takes no line of its own
+    for address in addresses:
         page.goto(address)
         tile = page.locator(".tile").first
         box = tile.bounding_box()
@@ -87,6 +90,7 @@ def test_keyboard(open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", name="Keys")).to_be_hidden()
     page.keyboard.press("r")
     expect(page.get_by_role("link", name="Rocchio")).to_be_visible()
+    page.keyboard.press("Escape")
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.name") == "q"
     page.locator(".tile .photo").first.focus()

@@ -91,7 +91,7 @@ def over_something(page: Page, x: float, y: float) -> tuple[float, float]:
     for step in range(60):
         at = (x + 3 * step * math.cos(step), y + 3 * step * math.sin(step))
         page.mouse.move(*at)
-        if page.locator("canvas.is-over").count():
+        if page.locator("canvas[style*=pointer]").count():
             return at
     raise AssertionError("there is no picture")
 
