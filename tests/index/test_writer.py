@@ -20,45 +20,19 @@ from searchengine.errors import (
     IndexLockedError,
     IndexNotFoundError,
     IndexVersionError,
-    QueryError,
-    UnknownImageError,
 )
 from searchengine.index import lock
 from searchengine.index.catalog import Catalog
 from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
-from searchengine.index.types import Batch, FileState, ImageRow, ImageUpdate
+from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.verify import verify
-from tests.fakes import SPEC
-
-MANIFEST = {
-    "spec": SPEC.to_json(),
-    "fingerprint": SPEC.fingerprint,
-    "extractor": "Fake",
-    "metric": "euclidean",
-    "normalized": "0",
-}
-
-
-def an_image(path: str, *, id_: int | None = None, replaces: bool = False, label: str | None = None) -> ImageRow:
-    return ImageRow(
-        id=id_,
-        root=1,
-        path=path.encode(),
-        content_hash=path.encode().ljust(16, b"\0")[:16],
-        state=FileState(10, 1, True),
-        width=4,
-        height=3,
-        colour="#102030",
-        format="JPEG",
-        labels=(label,) if label else (),
-        replaces=replaces,
-    )
+from tests.index.contract.test_contract import MANIFEST, row
 
 
 def add(writer: IndexWriter, **vectors: list[float]) -> None:
-    images = [an_image(f"{name}.jpg") for name in vectors]
+    images = [row(f"{name}.jpg") for name in vectors]
     writer.commit(Batch(stored=images, features=[np.array(v, dtype=np.float32) for v in vectors.values()]))
 
 
@@ -115,7 +89,7 @@ def test_a_batch_that_fails_leaves_nothing(
 ) -> None:
     add(writer, a=[0, 0])
     bad = Batch(
-        stored=[an_image("b.jpg"), an_image("a.jpg")],  # the path a.jpg stands already
+        stored=[row("b.jpg"), row("a.jpg")],  # the path a.jpg stands already
         features=[np.ones(2, dtype=np.float32)] * 2,
     )
     with pytest.raises(IndexDamagedError):
@@ -156,35 +130,6 @@ def test_ids_survive_compaction_and_are_not_used_again(
     assert index.ids.tolist() == [2, 3, 5]
     assert index.paths == ["b.jpg", "c.jpg", "e.jpg"]
     assert verify(folder).sound
-
-
-def test_changed_content_keeps_its_id(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
-    index = reading()
-    add(writer, a=[0, 0], b=[1, 0])
-    new = np.array([7, 7], dtype=np.float32)
-    writer.commit(Batch(stored=[an_image("a.jpg", id_=1, replaces=True, label="cat")], features=[new]))
-    np.testing.assert_array_equal(index.feature(1), new)
-    assert index.labels == [None, "cat"]  # in the order of rows
-
-
-def test_files_that_swapped_names(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
-    add(writer, a=[0, 0], b=[1, 0])
-    state = FileState(1, 1, True)
-    writer.commit(Batch(seen=[ImageUpdate(1, 1, b"b.jpg", state, ()), ImageUpdate(2, 1, b"a.jpg", state, ())]))
-    assert [r.path for r in reading().records([1, 2])] == ["b.jpg", "a.jpg"]
-
-
-def test_bad_queries_are_refused_in_words(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
-    add(writer, a=[0, 0])
-    index = reading()
-    for query, k in (([0.0, 0.0, 0.0], 1), ([np.nan, 0.0], 1), ([0.0, np.inf], 1), ([0.0, 0.0], 0), ([0.0, 0.0], -1)):
-        with pytest.raises(QueryError):
-            index.search(query, k)
-    for bad in (0, -1, 2, 2**63, 2**64):
-        with pytest.raises(UnknownImageError, match=f"no image {bad}"):
-            index.feature(bad)
-        with pytest.raises(UnknownImageError):
-            index.records([bad])
 
 
 def test_what_is_wrong_with_an_index_is_said(
@@ -321,7 +266,7 @@ def test_a_reader_sees_ids_in_whatever_order_they_come(
     folder: Path, writer: IndexWriter, reading: Callable[[], LocalIndex]
 ) -> None:
     for id_, name in ((101, "a"), (7, "b")):
-        batch = Batch(stored=[an_image(f"{name}.jpg", id_=id_)], features=[np.ones(2, dtype=np.float32)])
+        batch = Batch(stored=[row(f"{name}.jpg", id_=id_)], features=[np.ones(2, dtype=np.float32)])
         writer.commit(batch)
         if id_ == 101:
             index = reading()

@@ -140,8 +140,10 @@ def test_an_empty_index(opened: tuple[Writer, Index]) -> None:
     [
         (np.zeros(DIMENSION + 1), 1, QueryError),
         (np.full(DIMENSION, np.nan), 1, QueryError),
+        (np.full(DIMENSION, np.inf), 1, QueryError),
         (np.full(DIMENSION, 1e300), 1, QueryError),
         (np.zeros(DIMENSION), 0, QueryError),
+        (np.zeros(DIMENSION), -1, QueryError),
         (np.zeros(DIMENSION), True, QueryError),
     ],
 )
@@ -168,7 +170,7 @@ def test_records_and_features(opened: tuple[Writer, Index]) -> None:
     for unknown in (0, 9, -1, 2**63):
         with pytest.raises(UnknownImageError):
             index.records([1, unknown])
-        with pytest.raises(UnknownImageError):
+        with pytest.raises(UnknownImageError, match=f"no image {unknown}"):
             index.feature(unknown)
 
 
