@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias, cast
@@ -134,22 +135,12 @@ def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[Pixels]:
     """
     if isinstance(images, (bytes, str, os.PathLike, Image.Image)):
         raise QueryError("embed() takes several images; put a single one into a list.")
-    if isinstance(images, np.ndarray):
-        if images.ndim != 4:
-            raise QueryError(
-                f"An array of images is (n, h, w, 3) uint8; this one is {images.shape}. A single image is images[None]."
-            )
-        if images.shape[1:] == (*spec.input_size, 3) and images.dtype in (np.uint8, pixel_type(spec)):
-            for at in range(0, len(images), size):
-                yield np.ascontiguousarray(images[at : at + size], dtype=pixel_type(spec))
-            return
-    batch: list[Pixels] = []
-    for image in images:
-        batch.append(input_pixels(spec, image))
-        if len(batch) == size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        raise QueryError(
+            f"An array of images is (n, h, w, 3) uint8; this one is {images.shape}. A single image is images[None]."
+        )
+    left = iter(images)
+    while batch := [input_pixels(spec, image) for image in itertools.islice(left, size)]:
         yield np.stack(batch)
 
 

@@ -124,7 +124,7 @@ class RunExtractor:
 
     def embed(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
         """n of (h, w, 3) RGB -> (n, d) float32; IndexingError if the model gives NaN or infinity."""
-        return check_finite(self.get().embed(np.stack(pixels)), self.spec)
+        return check_finite(self.get().embed(pixels), self.spec)
 
     def check_made(self, index: Writer) -> None:
         """ExtractorMismatchError unless an index was made by this extractor."""

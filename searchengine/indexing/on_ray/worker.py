@@ -58,7 +58,7 @@ class Worker:
         if not pictures:
             return readings
         # n of (h, w, 3) -> (n, d) float32
-        embedded = iter(self._extractor.embed(np.stack([picture.pixels for picture in pictures])))
+        embedded = iter(self._extractor.embed([picture.pixels for picture in pictures]))
         return [
             reading if reading.picture is None else replace(reading, picture=reading.picture.embedded(next(embedded)))
             for reading in readings
