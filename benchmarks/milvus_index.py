@@ -39,9 +39,9 @@ _K = 20
 _SPEC = ExtractorSpec("fake", None, "none", "l2", "none", (2, 2), full_decode=True)
 _SEARCHES = {  # index type -> how it is searched
     "FLAT": [""],
-    "HNSW": ["ef=64", "ef=128", "ef=512"],
     "IVF_FLAT": ["nprobe=8", "nprobe=32", "nprobe=64", "nprobe=128"],
     "IVF_SQ8": ["nprobe=64"],
+    "HNSW": ["ef=64", "ef=128", "ef=512"],
 }
 
 
@@ -78,6 +78,7 @@ def main() -> None:
                 recall = sum(len(ours & theirs) for ours, theirs in pairs) / sum(map(len, truth))
                 way = f"Milvus, {kind} {parameters}".rstrip()
                 lines.append((way, written, built, *figures(times), f"{recall:.3f}", load_average()))
+                say(f"  {way}: {lines[-1][2:]}")
                 written = built = ""
     columns = ("index", "rows written/s", "index built in", "query, p50", "p95", f"recall@{_K}", "load")
     section = f"{options.rows} x {options.dimension}, {len(queries)} queries:\n\n{table(columns, lines)}"

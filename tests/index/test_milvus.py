@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from searchengine.address import AddressError, MilvusAddress, MilvusOptions, parse_address
+from searchengine.address import AddressError, MilvusAddress, MilvusOptions, milvus_parameters, parse_address
 from searchengine.engine import open_index
 from searchengine.errors import IndexUnavailableError
 from searchengine.index.filters import Filter
 from searchengine.index.milvus.connection import Connection
 from searchengine.index.milvus.expressions import expression
-from searchengine.settings import load_settings
+from searchengine.settings import SettingsError, load_settings
 from searchengine.web import create_app
 
 
@@ -50,10 +50,13 @@ def test_settings_reach_the_address_and_the_token_stays_secret() -> None:
         "SEARCHENGINE_INDEX_DIR": "milvus://db:1/a:folder:milvus://db/b",
         "SEARCHENGINE_MILVUS_TOKEN": "root:secret",
     }
-    settings = load_settings({"milvus_consistency": "strong"}, environ=environ)
+    settings = load_settings({"milvus_consistency": "strong", "milvus_search_params": "ef=64,M=8"}, environ=environ)
     first, folder, second = settings.index_dir
     assert isinstance(first, MilvusAddress)
     assert (first.options.token, first.options.consistency) == ("root:secret", "strong")
+    assert milvus_parameters(first.options.search_params) == {"ef": 64, "M": 8}
+    with pytest.raises(SettingsError):
+        load_settings({"milvus_search_params": "ef=many"}, environ={})
     assert (str(first), folder, str(second)) == ("milvus://db:1/a", Path("folder"), "milvus://db:19530/b")
     assert "secret" not in f"{settings!r} {first!r} {settings.environment(secrets=False)}"
     assert load_settings(environ=settings.environment()).index_dir == settings.index_dir
