@@ -85,9 +85,10 @@ def test_the_index_is_that_of_a_run_without_ray(photos: Path, tmp_path: Path) ->
         out, errors = process.communicate(timeout=500)
     done = json.loads(out)
     assert (done["images"], done["added"], done["embedded"], done["skipped"]) == (61, 61, 60, 2)
-    first, second = sorted(errors.splitlines())  # and nothing else is said
-    assert first.startswith(f"skipped '{killer}': 3 processes of Ray died while they read it.")
-    assert second.startswith("skipped 'no image.jpg': ")
+    said = sorted(line for line in errors.splitlines() if not line.startswith("Waiting for Ray"))  # on a busy machine
+    assert len(said) == 2, errors
+    assert said[0].startswith(f"skipped '{killer}': 3 processes of Ray died while they read it.")
+    assert said[1].startswith("skipped 'no image.jpg': ")
     check_same(tmp_path / "ray", tmp_path / "local", skipped=frozenset({killer}))
 
 
