@@ -32,6 +32,7 @@ from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.run import update_with
 from searchengine.indexing.scan import make_plan
 from searchengine.learn.training_set import training_set
+from searchengine.learn.triplets.learner import Recipe
 from searchengine.processors import processors
 from searchengine.progress import Progress, Say
 
@@ -83,12 +84,14 @@ def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Se
 class TrainingExtractor(RunExtractor):
     """The backbone of a run. The feature of an image is followed by those of its augmented views, d numbers each.
 
-    The views depend on the seed and on the content of the image alone.
+    The views depend on the seed and on the content of the image alone. A backbone that learns has none: its views are
+    drawn again at each step, from the pixels.
     """
 
-    def __init__(self, recipe: ExtractorRecipe, say: Say, *, views: int, seed: int) -> None:
-        super().__init__(recipe, say, words=False)
-        self.views, self.seed = views, seed
+    def __init__(self, backbone: ExtractorRecipe, recipe: Recipe, say: Say) -> None:
+        super().__init__(backbone, say, words=False)
+        self.learns = recipe.thaw is not None
+        self.views, self.seed = 0 if self.learns else recipe.views, recipe.seed
 
     def preprocess(self, data: bytes) -> DecodedImage:
         """The pixels of an image and of its views, one below the other: ((1 + views) * h, w, 3) uint8."""
@@ -114,8 +117,6 @@ def gather(
     folder: Path,
     options: IndexingOptions,
     progress: Progress,
-    *,
-    keep_pixels: bool,
 ) -> TrainingImages:
     """Index the images of the folders, with their augmented views; what ``folder`` has from an earlier run stays.
 
@@ -141,8 +142,8 @@ def gather(
                 "images cannot be used."
             )
         pixels = None
-        if keep_pixels:
-            file = folder / f"pixels-{data.version}.npy"
+        if extractor.learns:
+            file = index_dir / f"pixels-{data.version}.npy"
             pixels = _kept_pixels(file, index.records(data.ids.tolist()), extractor, progress)
         return TrainingImages(
             tuple(map(str, classes)),
@@ -163,9 +164,7 @@ def _kept_pixels(file: Path, records: Sequence[ImageRecord], extractor: RunExtra
         try:
             return np.clip(extractor.preprocess(record.read()).pixels, 0, 255).astype(np.uint8)
         except ImageError as error:
-            raise LearningError(
-                f"{record.path} cannot be read any more: {error} Run the same command again."
-            ) from error
+            raise LearningError(f"{record.path} has changed: {error} Give the same command again.") from error
 
     if not file.exists():
         progress.start(len(records), what="decoding")

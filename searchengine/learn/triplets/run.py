@@ -192,10 +192,9 @@ def _prepare(
 ) -> _Task:
     recipe = options.recipe
     backbone = ExtractorRecipe(spec, options.weights_file, options.precision, options.runtime, gpu=True)
-    views = 0 if recipe.thaw is not None else recipe.views
-    extractor = TrainingExtractor(backbone, progress.say, views=views, seed=recipe.seed)
+    extractor = TrainingExtractor(backbone, recipe, progress.say)
     wanted = IndexingOptions(labels=options.labels, exclude=options.exclude)
-    data = gather(folders, extractor, work_folder(out), wanted, progress, keep_pixels=recipe.thaw is not None)
+    data = gather(folders, extractor, work_folder(out), wanted, progress)
     training, validation = validation_part(
         data.labels, data.groups, split=recipe.split, share=recipe.validation, seed=recipe.seed
     )

@@ -10,6 +10,7 @@ import pytest
 from searchengine.errors import LearningError
 from searchengine.indexing import IndexingOptions
 from searchengine.learn.triplets.inputs import Features, Pictures, TrainingExtractor, TrainingImages, gather
+from searchengine.learn.triplets.learner import Recipe
 from searchengine.progress import QUIET
 from tests.fakes import FakeExtractor, FakeRecipe, write_pictures
 
@@ -21,8 +22,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def gathered(photos: Path, to: Path, fake: FakeExtractor, *, views: int = 0, pixels: bool = False) -> TrainingImages:
-    extractor = TrainingExtractor(FakeRecipe(loads=lambda: fake), QUIET.say, views=views, seed=3)
-    return gather([photos], extractor, to, IndexingOptions(labels="folder"), QUIET, keep_pixels=pixels)
+    recipe = Recipe(views=views, thaw="a layer" if pixels else None)
+    extractor = TrainingExtractor(FakeRecipe(loads=lambda: fake), recipe, QUIET.say)
+    return gather([photos], extractor, to, IndexingOptions(labels="folder"), QUIET)
 
 
 def test_each_image_is_embedded_once_and_its_views_stand_behind_it(photos: Path, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_pixels_are_kept_for_a_backbone_that_learns(photos: Path, tmp_path: Path
     (photos / "dark" / "a.png").touch()
     again = gathered(photos, tmp_path / "run", fake, pixels=True)
     np.testing.assert_array_equal(data.pixels, again.pixels)
-    assert len(list((tmp_path / "run").glob("pixels-*.npy"))) == 1
+    assert len(list((tmp_path / "run").rglob("pixels-*.npy"))) == 1
 
 
 def test_one_class_that_can_be_read(photos: Path, tmp_path: Path) -> None:
