@@ -60,7 +60,6 @@ class Dataset:
     """A published collection: ``pictures`` is the subfolder to index, ``label_file`` what ``--labels`` takes."""
 
     name: str
-    title: str
     parts: tuple[Part, ...]
     pictures: str
     label_file: str | None = None
@@ -184,11 +183,10 @@ _COCO_LABELS = Part(
 )
 
 
-def _coco(split: str, files: int, md5: str, title: str) -> Dataset:
+def _coco(split: str, files: int, md5: str) -> Dataset:
     photos = partial(unpack_zip, names=re.compile(rf"{split}/[0-9]{{12}}\.jpg", re.ASCII))
     return Dataset(
         name=f"coco-{split}",
-        title=title,
         parts=(Part(Resource(f"{_COCO}/zips/{split}.zip", md5), photos, files), _COCO_LABELS),
         pictures=split,
         label_file=f"annotations/instances_{split}.json",
@@ -198,21 +196,10 @@ def _coco(split: str, files: int, md5: str, title: str) -> Dataset:
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        _coco(
-            "val2017",
-            5_000,
-            "442b8da7639aecaf257c1dceb8ba8c80",
-            "COCO 2017, validation: 5 000 photographs, 0.8 GB and 0.25 GB of labels",
-        ),
-        _coco(
-            "train2017",
-            118_287,
-            "cced6f7f71b7629ddf16f17bbcfab6b2",
-            "COCO 2017, training: 118 287 photographs, 19 GB and 0.25 GB of labels",
-        ),
+        _coco("val2017", 5_000, "442b8da7639aecaf257c1dceb8ba8c80"),
+        _coco("train2017", 118_287, "cced6f7f71b7629ddf16f17bbcfab6b2"),
         Dataset(  # Krizhevsky 2009
             name="cifar10",
-            title="CIFAR-10: 60 000 images of 32 x 32 in ten classes, 0.17 GB",
             parts=(
                 Part(
                     Resource(
