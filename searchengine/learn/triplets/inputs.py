@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,9 +124,14 @@ def gather(
         LearningError: fewer than two classes have images that can be read.
         IndexingError: the disk is full, or the model gives NaN.
     """
-    made_with = [asdict(extractor.recipe), extractor.views, extractor.views and extractor.seed]
-    text = json.dumps([*made_with, [str(path.absolute()) for path in folders]], default=str)
-    index_dir = folder / f"index-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    computed = (extractor.spec.to_json(), extractor.recipe.precision, extractor.recipe.runtime)
+    made_with = [
+        *computed,
+        extractor.views,
+        extractor.views and extractor.seed,
+        *(str(path.absolute()) for path in folders),
+    ]
+    index_dir = folder / f"index-{hashlib.sha256(json.dumps(made_with).encode()).hexdigest()[:16]}"
     batch = max(1, _BATCH // (1 + extractor.views))
     wanted = replace(options, prune_all=True, ann="off", batch_size=batch)
     summary = update_with(extractor, folders, storage_of(index_dir), wanted, progress)
