@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor
 from searchengine.index.state import State
-from searchengine.index.structure import RECALL_AT, Structure
+from searchengine.index.structure import MANY, RECALL_AT, Structure
 from searchengine.processors import processors
 
-_MANY = 16  # queries, from which several threads answer them
 _FEW_VALUES = 2**22  # of rows that pass a filter, which exact search reads as quickly as FAISS passes over the others
 
 
@@ -47,23 +46,37 @@ class ApproximateSearcher:
             allowed = self.passing[: sheet.rows]
             if np.count_nonzero(allowed) <= min(sheet.deepest, _FEW_VALUES // queries.shape[1]):
                 return self._exact().nearest(queries, k, after)
+        # The length of a query changes no order among features of length 1; lists are found better without.
+        directions = _directions(queries) if self.state.normalized else queries
+        candidates = self._candidates(directions, sheet.depth * max(k, RECALL_AT), allowed)
         answer = partial(self._nearest, k=k, after=after, allowed=allowed)
-        if len(queries) < _MANY:
-            return [answer(query) for query in queries]
+        if len(queries) < MANY:
+            return [*map(answer, queries, directions, candidates)]
         with ThreadPoolExecutor(processors(), thread_name_prefix="nearest") as pool:
-            return list(pool.map(answer, queries))
+            return list(pool.map(answer, queries, directions, candidates))
+
+    def _candidates(
+        self, directions: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None
+    ) -> list[NDArray[np.int64] | None]:
+        """As ``Structure.nearest`` gives them; None also where exact search takes no longer."""
+        if count > self.structure.sheet.deepest:
+            return [None] * len(directions)
+        return self.structure.nearest(directions, count, allowed)
 
     def _nearest(
-        self, query: NDArray[np.float32], k: int, after: Cursor | None, allowed: NDArray[np.bool_] | None
+        self,
+        query: NDArray[np.float32],
+        direction: NDArray[np.float32],
+        candidates: NDArray[np.int64] | None,
+        *,
+        k: int,
+        after: Cursor | None,
+        allowed: NDArray[np.bool_] | None,
     ) -> Neighbours:
+        """Of one query, measured among its candidates, or among more where these are too few to be sure."""
         sheet, searcher = self.structure.sheet, self.state.searcher(self.metric)
-        # The length of a query changes no order among features of length 1; lists are found better without.
-        direction = _direction(query) if self.state.normalized else query
         count = sheet.depth * max(k, RECALL_AT)  # fewer than were measured would find less
-        while count <= sheet.deepest and direction.any():
-            candidates = self.structure.nearest(direction, count, allowed)
-            if candidates is None:
-                break
+        while candidates is not None:
             is_all = len(candidates) < count
             candidates = candidates[np.isfinite(self.state.squared_norms[candidates])]  # others were removed
             ranked = searcher.ranked(query, candidates)
@@ -74,6 +87,7 @@ class ApproximateSearcher:
                 hits = Neighbours(ranked.positions[begin : begin + k], ranked.distances[begin : begin + k])
                 return self._with_new_rows(query, hits, k, after)
             count = max(2 * count, sheet.depth * (begin + k))
+            (candidates,) = self._candidates(direction[None], count, allowed)
         return self._exact().nearest(query[None], k, after)[0]
 
     def _begin(self, ranked: Neighbours, after: Cursor) -> int:
@@ -101,7 +115,7 @@ class ApproximateSearcher:
         return searcher if self.passing is None else searcher.among(self.passing)
 
 
-def _direction(query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """With length 1, like the features; zeros have none."""
-    length = np.linalg.norm(query.astype(np.float64))
-    return query if length == 0 else (query / length).astype(np.float32)
+def _directions(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(m, d), each with length 1, like the features; zeros have none."""
+    lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
+    return (queries / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)

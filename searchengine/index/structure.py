@@ -14,7 +14,7 @@ import re
 import weakref
 import zlib
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -25,15 +25,18 @@ from searchengine.derived import Cached, Derived
 from searchengine.errors import IndexDamagedError, MissingPackageError, missing_extra, with_index_dir
 from searchengine.files import open_regular
 from searchengine.index.metrics import EUCLIDEAN, metric_title, rank_alike
-from searchengine.index.state import State
+from searchengine.index.state import NO_IMAGE, State
+from searchengine.processors import processors
 
 COMMAND = "searchengine ann"
 TOO_LONG = 0.05  # s; an exact search that takes longer is worth a structure
 RECALL_AT = 20  # hits, among which recall is measured
+MANY = 16  # queries, from which several threads answer them
 _NAME = re.compile(r"approximate-[0-9a-f]{8}\.faiss", re.ASCII)
 _SAMPLE = 64  # rows that are compared with those that it was built from
 _LONGEST = 1e15  # a query whose square float32 still holds
 _AT_ONCE = 2**20  # bytes
+_ROWS_AT_ONCE = 8192
 _log = logging.getLogger(__name__)
 
 
@@ -161,43 +164,60 @@ class Structure:
             return None
         return f"By {metric_title(metric)}, every picture is compared, which takes about {seconds:.1f} s."
 
+    def covering(self, state: State) -> Structure:
+        """The same, of which all rows of a state can be found: in memory, where rows have been added since."""
+        first, end = self.sheet.rows, len(state.ids)
+        if first == end:
+            return self
+        with os.fdopen(os.dup(self._descriptor), "rb") as opened:
+            index = load_faiss().deserialize_index(np.memmap(opened, np.uint8, "r"))
+        for start in range(first, end, _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, end))
+            rows = rows[state.ids[rows] != NO_IMAGE]
+            index.add_with_ids(np.asarray(state.rows[rows]), rows)
+        return Structure(replace(self.sheet, rows=end), os.dup(self._descriptor), index)
+
     def nearest(
-        self, query: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.int64] | None:
+        self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[NDArray[np.int64] | None]:
         """About the ``count`` nearest of the rows that it covers, in about their order; fewer if these are all.
 
         Args:
-            query: (d,) float32.
+            queries: (m, d) float32; many are answered by all processors.
             count: at least 1.
             allowed: (rows,) mask of the rows that may be found; None: all.
 
         Returns:
-            (c,) int64 rows; None for a query that FAISS cannot answer.
+            m arrays of (c,) int64 rows; None for a query that FAISS cannot answer.
         """
         faiss = load_faiss()
-        if not np.linalg.norm(query.astype(np.float64)) < _LONGEST:
-            return None
         wider = math.sqrt(max(1.0, count / (self.sheet.depth * RECALL_AT)))
         selector, share = None, 1.0
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             share = max(int(np.count_nonzero(allowed)), 1) / len(allowed)
         enough = max(self.sheet.nprobe * wider, 2.0 * count * self._lists / self.sheet.rows)  # to hold that many
+        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+        asked = np.flatnonzero((norms > 0) & (norms < _LONGEST))
+        answers: list[NDArray[np.int64] | None] = [None] * len(queries)
         for lists in (min(self._lists, math.ceil(enough / share)), self._lists):
-            rows = self._search(faiss, query, count, lists, selector)
-            if len(rows) == count:
+            for i, rows in zip(asked, self._search(faiss, queries[asked], count, lists, selector), strict=True):
+                answers[i] = rows[(rows >= 0) & (rows < self.sheet.rows)]
+            asked = asked[[len(answers[i]) < count for i in asked]]  # type: ignore[arg-type]
+            if not len(asked):
                 break
-        return rows
+        return answers
 
     def _search(
-        self, faiss: Any, query: NDArray[np.float32], count: int, lists: int, selector: Any
+        self, faiss: Any, queries: NDArray[np.float32], count: int, lists: int, selector: Any
     ) -> NDArray[np.int64]:
+        """(m, d) -> (m, count) rows, -1 for none."""
         parameters = faiss.SearchParametersIVF(nprobe=lists, sel=selector)
         if isinstance(self._index, faiss.IndexPreTransform):
             parameters = faiss.SearchParametersPreTransform(index_params=parameters)
-        _, rows = self._index.search(query[None], count, params=parameters)  # (1, d) -> (1, count), -1 for none
-        known: NDArray[np.int64] = rows[0][(rows[0] >= 0) & (rows[0] < self.sheet.rows)]
-        return known
+        faiss.omp_set_num_threads(processors() if len(queries) >= MANY else 1)
+        rows: NDArray[np.int64] = self._index.search(queries, count, params=parameters)[1]
+        return rows
 
 
 class OpenedStructure:
