@@ -21,7 +21,7 @@ from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.exact import Searcher
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
-from searchengine.index.state import State
+from searchengine.index.state import NO_IMAGE, State
 from searchengine.index.types import ImageRecord
 from searchengine.progress import QUIET, Progress
 
@@ -103,10 +103,7 @@ def write_neighbours(
     k = min(options.k, state.count - 1)
     if k < options.k:
         progress.say(f"The index holds {state.count} images, so each has {k} neighbours, not {options.k}.")
-    searcher = index.searcher(state, metric)
-    sheet = index.approximation(metric)
-    if sheet is not None:
-        progress.say(f"By quick search, which finds {sheet.found} of the nearest.")
+    searcher = index.whole_set_searcher(state, metric, k, progress)
     table = out / f"neighbours.{options.format}"
     progress.start(state.count)
     drawn, missing, removed, have_files = 0, frozenset[int](), 0, False
@@ -138,7 +135,7 @@ def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | N
     Args:
         state: the rows, as ``Index.state`` gives them.
         k: at least 1; at most as many neighbours as there are other images.
-        searcher: over these rows, as ``Index.searcher`` gives it; None: exact, by the metric of the index.
+        searcher: over these rows, as ``Index.whole_set_searcher`` gives it; None: exact, by the metric of the index.
     """
     live = state.live_by_id
     k = min(k, len(live) - 1)
@@ -164,12 +161,13 @@ def _without_surplus_copies(
     Equal rows are at the same distance, so no more than the first ``count`` of them, by id, are ever among the nearest.
     """
     copies: Counter[bytes] = Counter()
-    kept = np.zeros(len(state.ids), dtype=np.bool_)
-    for row in state.live_by_id:
+    kept = state.ids != NO_IMAGE
+    _, group, sizes = np.unique(state.squared_norms, return_inverse=True, return_counts=True)  # equal rows are as long
+    for row in state.live_by_id[sizes[group[state.live_by_id]] > count]:
         key = blake2b((state.rows[row] + np.float32(0.0)).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
         copies[key] += 1
         kept[row] = copies[key] <= count
-    return searcher.among(kept) if max(copies.values()) > count else searcher
+    return searcher.among(kept) if max(copies.values(), default=0) > count else searcher
 
 
 def _records(index: Index, block: Block) -> dict[int, ImageRecord]:

@@ -1,17 +1,15 @@
-"""Building the structure for approximate search: when it pays, how it is made, and what it finds.
+"""Building the structure for approximate search: when it pays, and how it is made.
 
 FAISS reduces the features to their principal components, sorts them into lists by k-means, and keeps a byte for each
-component (PCA, IVF, SQ8). How many lists a search reads is measured: as few as find almost all that exact search finds.
+component (PCA, IVF, SQ8). How many of the lists a search reads is measured: see ``calibration``.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,14 +20,13 @@ from numpy.typing import NDArray
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError, SearchEngineError
 from searchengine.files import output_file
-from searchengine.index.approximate import ApproximateSearcher
+from searchengine.index.calibration import DEPTHS, RECALL, Sample, calibrated, spread
 from searchengine.index.exact import Searcher
 from searchengine.index.features import matrices
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import EUCLIDEAN, METRICS, metric_title, rank_alike
 from searchengine.index.state import State
 from searchengine.index.structure import (
-    RECALL_AT,
     STRUCTURE,
     TOO_LONG,
     Structure,
@@ -44,11 +41,6 @@ from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _NEW = 0.2  # of the rows, from which it is built again
-_RECALL = 0.99  # what is promised
-_AIM = 0.9965  # what is aimed at: of photos unlike all others, up to 0.003 less was found than of the sample
-_QUERIES = 128  # images, and as many pictures from outside
-_DEPTHS = (4, 8, 16, 32)  # candidates for each neighbour
-_CANDIDATE_COST = 4  # a byte of a candidate, read anywhere and measured in float64, costs as many of a list
 _COMPONENTS = (256, 512, 1024)  # from coarse to fine
 _FEWEST_COMPONENTS = 32
 _SMALLER = 0.75  # of the dimension; with more components, the features as they are do as well
@@ -62,7 +54,6 @@ _BLOCK_BYTES = 2**26
 _SMALL_BYTES = 2**27  # of a matrix, which any machine reads in less than TOO_LONG
 _TIMED_BYTES = 2**28  # of rows, by which the time of an exact search is measured
 _DEEPEST_SHARE, _DEEPEST = 64, 1000  # of the rows, or at least; see StructureSheet.deepest
-_FINEST_SHARE, _MOST_SHARE = 256, 4  # the first number of lists that is tried, and the last: lists / that
 
 
 def keep_up(folder: Path, wanted: str, progress: Progress = QUIET) -> None:
@@ -143,16 +134,17 @@ def build(folder: Path, state: State, progress: Progress = QUIET) -> StructureSh
     live = state.live
     if not len(live) or not math.sqrt(state.squared_norms[live].max()) < _LONGEST:
         raise QueryError("There are no features that approximate search could work with. Searches stay exact.")
-    sample = _Sample.of(state)
+    sample = Sample.of(state)
     best: StructureSheet | None = None
     choices = _choices(len(live), state.rows.shape[1])
     for components in choices:
         factory = _factory(len(live), components)
         progress.say(f"Building a structure for quick search ({factory}). The index can be searched meanwhile.")
         file = _write(folder, _trained_and_filled(state, sample, factory, progress))
-        sheet = _calibrated(folder, state, sample, _first_sheet(file, state, factory), widest=components == choices[-1])
+        structure = Structure.of_sheet(folder, _first_sheet(file, state, factory))
+        sheet = calibrated(structure, state, sample, widest=components == choices[-1])
         best = sheet if best is None or sheet.recall > best.recall else best
-        if best.recall >= _RECALL:
+        if best.recall >= RECALL:
             break
     assert best is not None
     STRUCTURE.save(folder, best)
@@ -191,7 +183,7 @@ def _factory(rows: int, components: int | None) -> str:
     return f"{'' if components is None else f'PCA{components},'}IVF{lists},SQ8"
 
 
-def _trained_and_filled(state: State, sample: _Sample, factory: str, progress: Progress) -> Any:
+def _trained_and_filled(state: State, sample: Sample, factory: str, progress: Progress) -> Any:
     """An index of FAISS with the rows that count, under their numbers.
 
     The lists are made without those of the sample, by which they will be judged.
@@ -205,10 +197,10 @@ def _trained_and_filled(state: State, sample: _Sample, factory: str, progress: P
     reduce: Callable[[Any], Any] = np.asarray
     if isinstance(index, faiss.IndexPreTransform):
         components, ivf = faiss.downcast_VectorTransform(index.chain.at(0)), faiss.downcast_index(index.index)
-        components.train(state.rows[_spread(seen, _TRAINING_VALUES // dimension)])
+        components.train(state.rows[spread(seen, _TRAINING_VALUES // dimension)])
         reduce = components.apply
     ivf.cp.min_points_per_centroid = 1  # or FAISS prints a warning for a small index
-    chosen = _spread(seen, min(_PER_LIST * ivf.nlist, _TRAINING_VALUES // ivf.d))
+    chosen = spread(seen, min(_PER_LIST * ivf.nlist, _TRAINING_VALUES // ivf.d))
     ivf.train(np.concatenate([reduce(state.rows[rows]) for rows in _blocks(chosen, dimension)]))
     index.is_trained = True
     progress.start(len(live), what="Quick search")
@@ -217,13 +209,6 @@ def _trained_and_filled(state: State, sample: _Sample, factory: str, progress: P
         progress.advance(len(rows))
     index.ntotal = ivf.ntotal
     return index
-
-
-def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most that many of the rows, ascending, drawn at random but the same each time."""
-    if len(rows) <= count:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
 
 
 def _blocks(rows: NDArray[np.int64], dimension: int) -> Iterator[NDArray[np.int64]]:
@@ -259,89 +244,9 @@ def _first_sheet(file: Path, state: State, factory: str) -> StructureSheet:
         rows=rows,
         sample=sample_checksum(state, rows),
         nprobe=1,
-        depth=_DEPTHS[-1],
+        depth=DEPTHS[-1],
         deepest=max(rows // _DEEPEST_SHARE, _DEEPEST),
         recall=0.0,
         queries=0,
         exact_seconds={metric: exact_seconds(state, metric) for metric in METRICS},
     )
-
-
-# -- what it finds ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Queries whose neighbours are known: images, then as many pictures from outside, which are found less easily.
-
-    A picture from outside lies as far beyond an image, seen from the last of its neighbours, as that lies before it.
-
-    ``rows`` are those of the images, (q,); ``queries`` (2q, d); ``limits`` (2q,) the distance of the last of the
-    neighbours that are ``wanted``. An image is none of its own neighbours.
-    """
-
-    rows: NDArray[np.int64]
-    queries: NDArray[np.float32]
-    limits: NDArray[np.float64]
-    wanted: int
-
-    @classmethod
-    def of(cls, state: State) -> _Sample:
-        rows, wanted = _spread(state.live, _QUERIES), min(RECALL_AT, state.count - 1)
-        images = np.asarray(state.rows[rows])
-        if not wanted:
-            return cls(rows, images, np.zeros(len(rows)), wanted)
-        searcher = state.searcher(EUCLIDEAN)
-        limits, last = [], []
-        for row, nearest in zip(rows, searcher.nearest(images, wanted + 1), strict=True):
-            others = np.flatnonzero(nearest.positions != row)
-            limits.append(nearest.distances[others[wanted - 1]])
-            last.append(nearest.positions[others[wanted - 1]])
-        outside = 2 * images - np.asarray(state.rows[last])
-        limits += [nearest.distances[-1] for nearest in searcher.nearest(outside, wanted)]
-        return cls(rows, np.concatenate([images, outside]), np.array(limits), wanted)
-
-
-def _calibrated(folder: Path, state: State, sample: _Sample, sheet: StructureSheet, *, widest: bool) -> StructureSheet:
-    """The sheet with lists and candidates that find almost all, the cheapest of them, else with those that find most.
-
-    ``widest``: all lists may be searched for that.
-    """
-    structure = Structure.of_sheet(folder, sheet)
-    best = sheet
-    for nprobe, depth in _by_cost(sheet, state.rows.shape[1], widest=widest):
-        tried = replace(sheet, nprobe=nprobe, depth=depth, queries=len(sample.queries))
-        tried = replace(tried, recall=_recall(structure.with_sheet(tried), state, sample))
-        best = tried if tried.recall > best.recall or not best.queries else best
-        if best.recall >= _AIM:
-            break
-    return best
-
-
-def _by_cost(sheet: StructureSheet, dimension: int, *, widest: bool) -> list[tuple[int, int]]:
-    """How many lists, and how many candidates for each neighbour, are worth a try: the cheapest first."""
-    lists, components = int(re.findall(r"IVF(\d+)", sheet.factory)[0]), re.findall(r"PCA(\d+)", sheet.factory)
-    most = lists if widest else max(1, lists // _MOST_SHARE)
-    first = max(1.0, lists / _FINEST_SHARE)
-    steps = math.ceil(2 * math.log2(max(1.0, most / first)))
-    nprobes = {most, *(min(most, math.ceil(first * 2 ** (step / 2))) for step in range(steps))}
-    list_bytes = sheet.rows / lists * int(components[0] if components else dimension)
-    candidate_bytes = _CANDIDATE_COST * 4 * dimension
-    return sorted(
-        ((nprobe, depth) for nprobe in nprobes for depth in _DEPTHS),
-        key=lambda each: each[0] * list_bytes + each[1] * RECALL_AT * candidate_bytes,
-    )
-
-
-def _recall(structure: Structure, state: State, sample: _Sample) -> float:
-    """The share of the nearest that searches find; the lower one, of images and of pictures from outside."""
-    if not sample.wanted:
-        return 1.0
-    searcher, images = ApproximateSearcher(structure, state, EUCLIDEAN), len(sample.rows)
-    shares = np.zeros(2 * images)
-    for i, (query, limit) in enumerate(zip(sample.queries, sample.limits, strict=True)):
-        is_image = i < images  # which is not counted among its own neighbours
-        (nearest,) = searcher.nearest(query[None], sample.wanted + is_image)
-        near = nearest.distances <= limit
-        shares[i] = np.count_nonzero(near & (nearest.positions != sample.rows[i]) if is_image else near) / sample.wanted
-    return float(min(shares[:images].mean(), shares[images:].mean()))

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from searchengine.errors import IndexDamagedError
 from searchengine.index import column_reader, columns, lock, state
 from searchengine.index.approximate import ApproximateSearcher
+from searchengine.index.calibration import whole_set_searcher
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import Columns, Mask
 from searchengine.index.exact import Searcher, checked_queries
@@ -29,6 +30,7 @@ from searchengine.index.protocol import Index
 from searchengine.index.state import NO_IMAGE, State, record_of
 from searchengine.index.structure import OpenedStructure, StructureSheet, structures
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
+from searchengine.progress import QUIET, Progress
 
 
 class LocalIndex(Index):
@@ -98,16 +100,21 @@ class LocalIndex(Index):
         now, passing = self.passing(filter) if filter else (self.state(), None)
         metric = check_metric(metric or now.metric)
         block = checked_queries(queries, now.rows.shape[1], k, after)
-        searcher = self.searcher(now, metric)
+        structure = self._structure.serving(now, metric)
+        searcher = now.searcher(metric) if structure is None else ApproximateSearcher(structure, now, metric)
         if passing is not None:
             searcher = searcher.among(passing)
         neighbours = searcher.nearest(block, int(k), after)
         return [self.hits(now, now.ids[each.positions], each.distances, metric) for each in neighbours]
 
-    def searcher(self, now: State, metric: str) -> Searcher | ApproximateSearcher:
-        """What finds the nearest rows of a state, as ``search`` does: exact where there is no structure for that."""
+    def whole_set_searcher(
+        self, now: State, metric: str, k: int, progress: Progress = QUIET
+    ) -> Searcher | ApproximateSearcher:
+        """What finds the k nearest rows of each row of a state: exact where there is no structure for that."""
         structure = self._structure.serving(now, metric)
-        return now.searcher(metric) if structure is None else ApproximateSearcher(structure, now, metric)
+        if structure is None:
+            return now.searcher(metric)
+        return whole_set_searcher(structure, now, metric, k, progress)
 
     def approximation(self, metric: str | None = None) -> StructureSheet | None:
         """What is known of the structure that searches by a metric use; None where they are exact."""

@@ -22,6 +22,7 @@ from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.state import State
 from searchengine.index.structure import StructureSheet
 from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
+from searchengine.progress import QUIET, Progress
 
 Order: TypeAlias = Callable[[int, Filter, Cursor | None], list[Hit]]
 """A ranking of the images of an index: how many, the filter that they pass, after which hit they come -> the hits."""
@@ -82,8 +83,10 @@ class Index(Protocol):
         """All features at this moment; QueryError if they are too many to be loaded."""
         ...
 
-    def searcher(self, now: State, metric: str) -> Searcher | ApproximateSearcher:
-        """What finds the nearest rows of a state by a metric, as ``search`` does."""
+    def whole_set_searcher(
+        self, now: State, metric: str, k: int, progress: Progress = QUIET
+    ) -> Searcher | ApproximateSearcher:
+        """What finds the k nearest rows of each row of a state by a metric; where that is not exact, it is said."""
         ...
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:

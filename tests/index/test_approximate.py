@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
 from searchengine.errors import SearchEngineError
-from searchengine.index import building
+from searchengine.index import building, calibration
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, MANHATTAN
@@ -67,12 +67,17 @@ def test_what_costs_less_is_tried_first() -> None:
         1, "", "PCA256,IVF4096,SQ8", "", 0, 0, "", 10**6, 0, nprobe=1, depth=1, deepest=1, recall=0, queries=0,
         exact_seconds={},
     )  # fmt: skip
-    tries = building._by_cost(sheet, 1280, widest=False)
+    tries = calibration.by_cost(sheet, 1280, widest=False)
     assert tries[:3] == [(16, 4), (23, 4), (32, 4)]
     assert tries.index((64, 16)) < tries.index((16, 32))  # to measure 320 rows costs more than 48 lists
     assert max(tries) == (1024, 32)
-    assert {nprobe for nprobe, _ in building._by_cost(sheet, 1280, widest=True)} >= {16, 4096}
-    assert building._by_cost(replace(sheet, factory="IVF1,SQ8"), 96, widest=True) == [(1, 4), (1, 8), (1, 16), (1, 32)]
+    assert {nprobe for nprobe, _ in calibration.by_cost(sheet, 1280, widest=True)} >= {16, 4096}
+    assert calibration.by_cost(replace(sheet, factory="IVF1,SQ8"), 96, widest=True) == [
+        (1, 4),
+        (1, 8),
+        (1, 16),
+        (1, 32),
+    ]
 
 
 def test_components_find_as_much(tmp_path: Path) -> None:

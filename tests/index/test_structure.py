@@ -131,7 +131,7 @@ def test_a_build_that_fails_leaves_the_old_one(small: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(building, "_calibrated", fail)  # its file is there, and no sheet names it
+        patched.setattr(building, "calibrated", fail)  # its file is there, and no sheet names it
         with pytest.raises(KeyboardInterrupt):
             built(small)
     assert len(structures(small)) == 2

@@ -31,6 +31,7 @@ from searchengine.index.milvus.schema import FEATURE, RECORD, About
 from searchengine.index.protocol import Index
 from searchengine.index.state import State
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress, run_of
+from searchengine.progress import QUIET, Progress
 
 COUNTED = 100_000  # images whose facets are counted
 STATE_BYTES = 4 * 10**9  # of features that are brought into memory
@@ -204,7 +205,7 @@ class MilvusIndex(Index):
                 self._state = self._brought(about, number)
             return self._state
 
-    def searcher(self, now: State, metric: str) -> Searcher:
+    def whole_set_searcher(self, now: State, metric: str, k: int, progress: Progress = QUIET) -> Searcher:
         """What compares features in memory with each other: exact, however Milvus searches."""
         return now.searcher(metric)
 
