@@ -119,7 +119,7 @@ def map_(
         )
     if summary.remark:
         print_note(summary.remark)
-    if summary.of_those_fitted < summary.images / 2:
+    if summary.outgrown:
         print_note(
             "Most of the images were added after the map was made. Make it again: "
             f"{with_index_dir('searchengine map --rebuild', settings.index_dir[0])}"

@@ -1,9 +1,10 @@
 """A map of a collection: each image has a place in the plane, and what looks alike lies close together.
 
 Principal components, then t-SNE (van der Maaten and Hinton 2008) by openTSNE (Policar, Strazar and Zupan 2024). The map
-is kept with the index. Images that came or changed since are placed on it by openTSNE's partial embedding (Policar,
-Strazar and Zupan 2021): each starts at the median of its nearest neighbours on the map and is moved by them alone, so
-nothing that was placed before moves, and a place does not depend on what else came.
+is kept with the index. Images that came or changed since, and in a large collection all but a sample, are placed on it
+by openTSNE's partial embedding (Policar, Strazar and Zupan 2021): each starts at the median of its nearest neighbours
+on the map and is moved by them alone, so nothing that was placed before moves, and a place does not depend on what else
+came.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class MapOptions:
 class MapSummary:
     """``placed``: images that were added to an existing map; ``of_those_fitted``: those that it was made from.
 
-    ``whole``: all of it rests on one computation. ``kept``: nothing had to be computed. ``remark``: see
-    ``rows.remark``. ``perplexity`` is what the map was made with, which may be less than what was asked for.
+    ``whole``: it was made in this run, or rests on one computation. ``kept``: nothing had to be computed. ``remark``:
+    see ``rows.remark``. ``perplexity`` is what the map was made with, which may be less than what was asked for.
     """
 
     file: str
@@ -92,6 +93,11 @@ class MapSummary:
     perplexity: float
     kept: bool = False
     remark: str | None = None
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether most of the images came after it was made."""
+        return self.of_those_fitted < min(self.images, MOST_FITTED) / 2
 
 
 def make_map(index: Index, options: MapOptions | None = None, progress: Progress = QUIET) -> MapSummary:
@@ -118,8 +124,15 @@ def make_map(index: Index, options: MapOptions | None = None, progress: Progress
     settings = _settings(options, old)
     extended = old is not None and not options.rebuild and _can_be_extended(old, settings, rows, stamps)
     if old is None or not extended:
-        reduction, places = whole_map(rows, settings, progress)
-        fitted = np.ones(len(rows), dtype=np.bool_)
+        chosen = np.arange(len(rows))
+        if len(rows) > MOST_FITTED:
+            progress.say(
+                f"{MOST_FITTED} of the {len(rows)} images are laid out, drawn at random. Each of the others is placed "
+                "next to those of them that it looks like."
+            )
+            chosen = np.sort(np.random.default_rng(settings.seed).choice(chosen, MOST_FITTED, replace=False))
+        reduction, fitted_places = whole_map(rows.some(chosen), settings, progress)
+        places, fitted = _all_placed(rows, reduction, chosen, fitted_places, progress)
         placed = 0
     else:
         reduction = Reduction(old.arrays["mean"], old.arrays["components"])
@@ -141,7 +154,7 @@ def make_map(index: Index, options: MapOptions | None = None, progress: Progress
         len(rows),
         placed,
         of_those_fitted=int(fitted.sum()),
-        whole=bool(fitted.all()) and not placed,
+        whole=not placed and (not extended or bool(fitted.all())),
         perplexity=bounded_perplexity(settings.perplexity, int(fitted.sum())),
         kept=extended and placed == 0,
         remark=remark(state),
@@ -191,19 +204,33 @@ def _extend(
 ) -> tuple[Places, NDArray[np.bool_], int]:
     """The old places of images that are as they were, and new ones for all others."""
     before, now = unchanged_images(old, rows, stamps)
+    places, fitted = _all_placed(rows, reduction, now, old["places"][before], progress, old["fitted"][before])
+    return places, fitted, len(rows) - len(now)
+
+
+def _all_placed(
+    rows: Rows,
+    reduction: Reduction,
+    chosen: NDArray[np.int64],
+    their_places: Places,
+    progress: Progress,
+    are_fitted: NDArray[np.bool_] | bool = True,
+) -> tuple[Places, NDArray[np.bool_]]:
+    """The places of all rows, some of which have theirs, and which were fitted; those give the others their places."""
     places = np.zeros((len(rows), 2), dtype=np.float32)
     fitted = np.zeros(len(rows), dtype=np.bool_)
-    places[now], fitted[now] = old["places"][before], old["fitted"][before]
-    missing = np.setdiff1d(np.arange(len(rows)), now)
+    places[chosen], fitted[chosen] = their_places, are_fitted
+    missing = np.setdiff1d(np.arange(len(rows)), chosen)
     if len(missing):
         known = np.flatnonzero(fitted)
-        new, placed = (reduction.project(rows.some(chosen)) for chosen in (missing, known))
+        new, placed = (reduction.project(rows.some(each)) for each in (missing, known))
         places[missing] = place_new(new, placed, places[known], progress)
-    return places, fitted, len(missing)
+    return places, fitted
 
 
 # -- places, by t-SNE --------------------------------------------------------------------------------------------------
 
+MOST_FITTED = 100_000  # images that t-SNE lays out: some ten minutes' work of one processor
 _EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form
 _TOO_FEW = 5  # images for which there is no t-SNE
 _QUERIES_A_THREAD = 2048
@@ -296,6 +323,8 @@ def place_new(
         momentum=0.8,
         max_grad_norm=0.25,
         negative_gradient_method="bh",  # the other method lays a grid over all of the new ones
+        # Unlike above, threads change nothing: a place depends on those of fitted rows alone.
+        n_jobs=max(1, min(processors(), len(new) // _QUERIES_A_THREAD)),
         callbacks=_OpenTSNEProgress(progress, _PLACING_ITERATIONS),
         callbacks_every_iters=10,
     )

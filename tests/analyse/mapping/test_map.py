@@ -21,6 +21,7 @@ from searchengine.index.writer import IndexWriter
 from searchengine.progress import QUIET
 from searchengine.web.overview import cached_overview
 from tests.analyse.mapping.filled import fill, rows_of
+from tests.index.structured import Sentences
 
 pytest.importorskip("openTSNE")
 QUICK = MapOptions(iterations=60)
@@ -118,6 +119,22 @@ def test_of_many_rows_nearly_all_neighbours_are_found(monkeypatch: pytest.Monkey
                 everything[i] = np.inf
             shares.append(len({*np.argsort(everything)[:9]} & {*positions[i]}) / 9)
         assert np.mean(shares) >= 0.97
+
+
+def test_of_a_large_collection_a_sample_is_laid_out_and_the_others_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("searchengine.analyse.mapping.map.MOST_FITTED", 100)
+    index, says = fill(tmp_path / "index", blobs(150)), Sentences()
+    made = make_map(index, QUICK, says)
+    assert (made.whole, made.kept, made.images, made.placed, made.of_those_fitted) == (True, False, 150, 0, 100)
+    assert says.said[0].startswith("100 of the 150 images are laid out")
+    assert not made.outgrown
+    places = np.array([place for _, place in sorted(there(index).items())])
+    middles = np.array([np.median(places[kind::3], axis=0) for kind in range(3)])
+    nearest = np.linalg.norm(places[:, None] - middles, axis=2).argmin(axis=1)
+    assert nearest.tolist() == [i % 3 for i in range(150)]
+    assert make_map(index).kept
 
 
 def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
