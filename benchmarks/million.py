@@ -6,7 +6,7 @@
 
 Needs 4 bytes for each number on the disk: 5 GB for a million x 1280. The structure is built as `searchengine index`
 builds it. Each query is searched twice, and the second time counts: its rows are in memory then. Under a filter, the
-images that pass are random ones.
+images that pass are random ones. Of whole-set work (`searchengine neighbours`, k = 10) some thousand rows are timed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from structured import Source
 
 K = 20
+WHOLE_SET_K, WHOLE_SET_ROWS = 10, 4096
 SHARES = {"even": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
 HEADER = (
     "features",
@@ -33,6 +34,15 @@ HEADER = (
     "file",
     "open to first answer",
     "private memory",
+)
+WHOLE_SET_HEADER = (
+    "features",
+    "lists, candidates",
+    "found",
+    "calibrated in",
+    "a row, of the processors",
+    "private memory",
+    "load",
 )
 SEARCH_HEADER = ("features", "search", "recall@20", "p50", "p95", "of a processor", "exact", "load")  # fmt: skip
 
@@ -46,7 +56,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the indexes there")
     options = parser.parse_args()
     print(describe_machine())
-    builds, searches = [], []
+    builds, searches, whole_sets = [], [], []
     for dimension in options.dimension:
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             folder = (options.folder or Path(name)) / f"{options.rows}x{dimension}"
@@ -55,8 +65,10 @@ def main() -> None:
             build, rows = measure(folder, source.queries[: options.queries])
             builds.append(build)
             searches += rows
+            whole_sets.append(whole_set_of(folder))
     print(table(HEADER, builds))
     print(table(SEARCH_HEADER, searches))
+    print(table(WHOLE_SET_HEADER, whole_sets))
 
 
 def make_index(folder: Path, source: Source, rows: int) -> None:
@@ -136,6 +148,30 @@ def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, .
         )  # fmt: skip
     structure = f"{sheet.factory}, {sheet.nprobe} lists, {sheet.depth * K} candidates"
     return (title, structure, *built, f"{sheet.size / 1e6:.0f} MB", f"{opened:.2f} s", f"{private:.0f} MiB"), rows
+
+
+def whole_set_of(folder: Path) -> tuple[object, ...]:
+    """The row of the table of whole sets."""
+    from searchengine.analyse.neighbours import whole_set
+    from searchengine.index.approximate import ApproximateSearcher
+    from searchengine.index.local import LocalIndex
+    from searchengine.index.structure import RECALL_AT
+
+    index = LocalIndex.open(folder)
+    state, processor = index.state(), time.process_time()
+    searcher = index.whole_set_searcher(state, state.metric, WHOLE_SET_K)
+    calibrated = time.process_time() - processor
+    assert isinstance(searcher, ApproximateSearcher)
+    sheet, blocks = searcher.structure.sheet, whole_set(state, WHOLE_SET_K, searcher)
+    next(blocks)
+    processor, rows = time.process_time(), 0
+    while rows < WHOLE_SET_ROWS and (block := next(blocks, None)) is not None:
+        rows += len(block.ids)
+    seconds = (time.process_time() - processor) / max(rows, 1)
+    return (
+        f"{len(index)} x {index.dimension}", f"{sheet.nprobe}, {sheet.depth * RECALL_AT}", f"**{sheet.recall:.4f}**",
+        f"{calibrated:.0f} s", f"{seconds * 1e3:.2f} ms", f"{private_mib():.0f} MiB", load_average(),
+    )  # fmt: skip
 
 
 def timed(
