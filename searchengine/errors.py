@@ -88,7 +88,7 @@ class FileGoneError(ImageError):
 
 
 class DecoderUnavailableError(SearchEngineError):
-    """No process can be started to decode images, which says nothing about the image: it is no ImageError."""
+    """No process can be started to decode images. That says nothing about the image, so it is not an ImageError."""
 
 
 class QueryError(SearchEngineError):

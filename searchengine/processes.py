@@ -1,7 +1,7 @@
 """Python processes of our own: kept-alive workers that call functions for us within limits of time and memory.
 
 A worker serves one call at a time, and ends by itself when it has nothing to do for a while, or when its parent has
-gone. It is no sandbox: it may do all that this process may do.
+gone. It is not a sandbox: it may do all that this process may do.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ QUIET = Quiet()
 
 
 class Bar:
-    """Progress as a tqdm bar on stderr. Where stderr is no terminal, only sentences and names of steps appear.
+    """Progress as a tqdm bar on stderr. If stderr is not a terminal, only sentences and names of steps appear.
 
     Args:
         all_skipped: where the user finds the whole list of skipped files; the bar names only the first 20.

@@ -138,7 +138,7 @@ class Ranking:
             yield place, itself
 
     def _itself(self) -> Ranked:
-        """The image that is searched by, before all others that are no nearer, up to rounding."""
+        """The image that is searched by, placed before all others that are as near, up to rounding."""
         assert self.itself is not None
         feature, record = self.index.feature(self.itself)[None], self.index.records([self.itself])[0]
         distance = float(Searcher.of_rows(feature, self.metric).nearest(feature, 1)[0].distances[0])

@@ -196,7 +196,7 @@ def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is too large")
     values = parse_json(archive.read(name))
     if not isinstance(values, dict):
-        raise ValueError(f"{name} is no object")
+        raise ValueError(f"{name} is not an object")
     return values
 
 

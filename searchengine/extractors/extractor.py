@@ -44,7 +44,7 @@ class Extractor(Protocol):
         ``images`` is (n, h, w, 3) uint8 RGB, or any number of: (h, w, 3) uint8 arrays of any size, PIL images, bytes
         of image files, paths. The whole image is resized as the spec says; what ``preprocess`` gives stays as it is.
         Memory stays bounded however many there are. Thread-safe. ImageError for a file that cannot be used, QueryError
-        for arrays that are no pixels.
+        for arrays that are not pixels.
         """
         ...
 
@@ -131,7 +131,7 @@ def pixel_type(spec: ExtractorSpec) -> str:
 def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[Pixels]:
     """(m, h, w, 3) RGB of the input size, as the model takes it, m <= size; one batch in memory at a time.
 
-    ImageError for a file that cannot be used, QueryError for arrays that are no pixels.
+    ImageError for a file that cannot be used, QueryError for arrays that are not pixels.
     """
     if isinstance(images, (bytes, str, os.PathLike, Image.Image)):
         raise QueryError("embed() takes several images; put a single one into a list.")

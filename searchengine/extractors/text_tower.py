@@ -175,7 +175,7 @@ def read_rules(folder: Path, most_tokens: int) -> TokenRules:
 def _read(file: Path) -> dict[str, Any]:
     values = parse_json(file.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
-        raise ValueError(f"{file} is no object")
+        raise ValueError(f"{file} is not an object")
     return values
 
 

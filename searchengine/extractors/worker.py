@@ -56,7 +56,7 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
                 process.stdin.write(json.dumps(request).encode())
                 process.stdin.close()
             for line in process.stdout:
-                with contextlib.suppress(ValueError):  # a line that is no answer: the exit code says the rest
+                with contextlib.suppress(ValueError):  # not an answer: the exit code says the rest
                     answer = parse_json(line)
                 if "progress" in answer:
                     say(answer["progress"])

@@ -69,7 +69,7 @@ def tiff(data: bytes, description: str, orientation: int) -> ArrayFile:
     page = TiffFile(io.BytesIO(data)).pages.first
     width, height = page.imagewidth, page.imagelength
     if page.dtype is None or page.dtype.kind == _COMPLEX or page.imagedepth != 1:
-        raise NotAnImageError(f"This TIFF image has {description}, which is no picture. Save it as grey or RGB.")
+        raise NotAnImageError(f"This TIFF image has {description}, which is not a picture. Save it as grey or RGB.")
 
     def read() -> tuple[NDArray[Any], float | None]:
         samples: NDArray[Any] = page.asarray()

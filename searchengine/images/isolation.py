@@ -152,7 +152,7 @@ def is_ordinary(data: bytes) -> bool:
     """Whether a glance at a file shows that it is decoded soon, in little memory: nearly all photos and screenshots.
 
     Only two formats allow that: JPEG in few scans, and PNG of 8 bits, of a size that cameras and screens have. The
-    decoders of the others have no such bound, and some crash. What is no image at all is ordinary too.
+    decoders of the others have no such bound, and some crash. A file that is not an image is ordinary too.
     """
     format_ = sniff(data[:HEAD_BYTES])
     if format_ == "JPEG":

@@ -47,7 +47,7 @@ class Resizing:
         for known in FILTERS:
             if known == first and set(others) <= set(_CHOICES):
                 return cls(known, **{word: word in others for word in _CHOICES})
-        raise ValueError(f"{text!r} is no way to resize a picture")
+        raise ValueError(f"{text!r} is not a way to resize a picture")
 
 
 WHOLE = Resizing()

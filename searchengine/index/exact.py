@@ -206,5 +206,5 @@ def checked_queries(queries: ArrayLike, dimension: int, k: int, after: Cursor | 
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
     if after is not None and len(block) != 1:
-        raise QueryError(f"A cursor goes on with the answer to one query, not to {len(block)}.")
+        raise QueryError(f"A cursor continues the answer to one query, not to {len(block)}.")
     return block

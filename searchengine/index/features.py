@@ -57,7 +57,7 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
             start = opened.read(HEADER_BYTES)
             size = os.fstat(opened.fileno()).st_size
             if start[: len(_MAGIC)] != _MAGIC or f", {dimension})".encode() not in start:
-                raise damaged(file, f"it is no feature matrix of {dimension} columns", file.parent)
+                raise damaged(file, f"it is not a feature matrix of {dimension} columns", file.parent)
             need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
             if size < need:
                 raise damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}", file.parent)

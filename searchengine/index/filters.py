@@ -182,7 +182,7 @@ class Cursor:
             cursor = cls(math.nan, 0)
         given = (cursor.id, cursor.rank, cursor.newest or 0)
         if not math.isfinite(cursor.distance) or not all(0 <= number <= _LARGEST for number in given):
-            raise QueryError(f"{text[:80]!r} does not say where to go on. Begin again with the first results.")
+            raise QueryError(f"{text[:80]!r} is not where results continue. Begin again with the first results.")
         return cursor
 
 

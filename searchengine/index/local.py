@@ -139,7 +139,7 @@ class LocalIndex(Index):
         return hits
 
     def passing(self, filter: Filter) -> tuple[State, Mask]:
-        """The rows as they stand now, and an (r,) mask of those that pass a filter, which must not be changed."""
+        """The current state, and an (r,) mask of the rows that pass a filter, which must not be changed."""
         now = self.state()
         if not filter:
             return now, now.ids != NO_IMAGE
@@ -161,7 +161,7 @@ class LocalIndex(Index):
         return self._fetch(np.sort(ids).tolist())
 
     def facets(self, filter: Filter = EVERYTHING) -> Facets:
-        """What the images that pass a filter have, with counts."""
+        """The labels, folders, formats, ... of the images that pass a filter, with counts."""
         return self._known_columns()[1].facets(filter)
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
@@ -173,10 +173,10 @@ class LocalIndex(Index):
                 return np.array(now.rows[position[0]], dtype=np.float32)
         raise now.unknown(image_id)
 
-    # -- what is known of images ---------------------------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------------------------------
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """What is known of each image, in the order of the ids; UnknownImageError."""
+        """The record of each image, in the order of the ids; UnknownImageError."""
         now = self.state()
         known = {record.id: record for record in self._fetch([i for i in ids if 0 <= i < 2**63])}
         for id_ in ids:
@@ -185,7 +185,7 @@ class LocalIndex(Index):
         return [known[id_] for id_ in ids]
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """What is known of those images that still exist, in the order of the ids."""
+        """The records of those images that still exist, in the order of the ids."""
         self.state()
         return self._fetch(list(ids))
 
@@ -204,7 +204,7 @@ class LocalIndex(Index):
             # With several image folders, a path is shown with the name of its folder before it.
             candidates = self._catalog.ids_of_paths(path, path.partition(b"/")[2])
         if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():
-            candidates.append(int(other.path[1:]))  # a row that has no more than a number
+            candidates.append(int(other.path[1:]))  # a row that has only a number
         for record in self._fetch([id_ for id_ in candidates if 0 <= id_ < 2**63]):
             if record.path == other.path and None in (record.content_hash, other.content_hash):
                 return record.id
@@ -347,7 +347,7 @@ class LocalIndex(Index):
     # -- keeping up with the writer ---------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """All rows as they stand now; what is read from it later stays as it was."""
+        """The current state; it stays as it is when the index changes."""
         with self._lock:
             for attempt in range(3):
                 if self._catalog.outdated:
@@ -372,13 +372,13 @@ class LocalIndex(Index):
             raise AssertionError("unreachable")
 
     def _known_columns(self) -> tuple[State, Columns]:
-        """The state as it stands now, and what is known of its images; read when it is first asked for."""
+        """The current state, and the columns that filters look at; these are read when they are first asked for."""
         with self._columns_lock:
             while True:
                 with self._lock:
                     now, catalog, known = self.state(), self._catalog, self._columns
                 if known is None or known.generation != now.generation:
-                    # By a connection of its own, so that other searches need not wait: all columns take seconds.
+                    # By another connection, so that searches need not wait: reading all columns takes seconds.
                     with closing(Catalog.open(self.folder)) as another:
                         known = column_reader.load(self.folder, another, now, known)
                 if known is not None:
@@ -389,7 +389,7 @@ class LocalIndex(Index):
                         return now, known
 
     def _reopen(self) -> None:
-        """Another catalog has taken the place of this one, or it was written to where nothing can be locked."""
+        """Open the catalog again: it was replaced, or it was written to where nothing can be locked."""
         catalog = Catalog.open(self.folder)
         self._closing.detach()
         self._catalog.close()
@@ -400,5 +400,5 @@ class LocalIndex(Index):
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # the writer has just done without it, or it may not be looked at any more
+    except OSError:  # the writer has just deleted it, or it is not readable any more
         return 0

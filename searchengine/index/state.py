@@ -1,4 +1,4 @@
-"""What a reader holds of an index at one moment: it never changes, and is replaced when the writer has committed."""
+"""The state of an index at one moment, as a reader holds it: it never changes; a commit makes a new one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GENERATIONS = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class RowsSheet:
-    """``revision``: of the catalog of which the rows were read; of any other they are not true."""
+    """``revision``: that of the catalog from which the rows were read; they are valid for no other."""
 
     format: Literal[1]
     revision: str
@@ -43,7 +43,7 @@ Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is searched: everything is indexed by the row of the matrix."""
+    """The searched rows; each array has an entry for each row of the matrix."""
 
     generation: int  # differs for every state that this process has loaded
     data_version: int
@@ -123,9 +123,9 @@ class State:
 
 
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
-    """The state as the catalog has it; of the matrix that ``old`` has, only new rows are read, and what has gone.
+    """The state as of the last commit. If ``old`` has the same matrix, only new rows are read, and which have gone.
 
-    Without an old one, rows are taken from ``ROWS``, if it is of this revision of the catalog.
+    Without ``old``, rows are taken from ``ROWS``, if it is of this revision of the catalog.
 
     ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
     """
@@ -187,7 +187,7 @@ def _kept_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int6
 
 
 def _rows_gone(catalog: Catalog, old: State) -> list[int]:
-    """The rows that counted in ``old`` and do no more; a row of a matrix never gets another image."""
+    """The rows that counted in ``old`` and no longer do; a row of a matrix never gets another image."""
     live = old.live
     counts = np.bincount(live // _BLOCK, minlength=-(-len(old.ids) // _BLOCK))
     for block, count in catalog.count_by_rows(len(old.ids), _BLOCK):
@@ -216,7 +216,7 @@ def record_of(row: Sequence[Any], roots: dict[int, tuple[Path, str]]) -> ImageRe
     id_, root, path, width, height, colour, size, format_, digest, labels = row
     file: Path | None = None
     shown = f"#{id_}"
-    if path is not None:  # of a ready-made feature, the path may be no more than a name
+    if path is not None:  # of an imported feature, the path may be only a name
         shown = path.decode("utf-8", "replace")
         if root in roots:
             folder, name = roots[root]

@@ -106,7 +106,7 @@ class ImageRecord:
 
     def _gone(self) -> FileGoneError:
         if not self.has_picture:
-            return FileGoneError(f"“{self.path}” is a row of imported features: there is no picture to it.")
+            return FileGoneError(f"“{self.path}” is a row of imported features, which has no picture.")
         return FileGoneError(
             f"“{self.path}” is in the index, but its file is no longer there. If the photos have moved, say where they "
             "are now (--images-dir, or SEARCHENGINE_IMAGES_DIR); if they were deleted, index the folder again."

@@ -185,7 +185,7 @@ def _read_json(text: TextIO) -> LabelFile:
     mapping: dict[str, list[str | None]] = defaultdict(list)  # the strings of a file without tables of COCO
     json_text = JsonText(text)
     if json_text.next() != "{":
-        raise ValueError(f"it is no JSON object. {_EXPECTED_JSON}")
+        raise ValueError(f"it is not a JSON object. {_EXPECTED_JSON}")
     for name, entry in members(json_text):
         if name in coco.counts:
             coco.add(name, entry)
@@ -214,7 +214,7 @@ class _Coco:
         self.counts[table] += 1
         example = f"the {self.counts[table]}th of {table}"
         if not isinstance(entry, dict):
-            self._unusable.add(f"of {table} are no objects", example)
+            self._unusable.add(f"of {table} are not objects", example)
         elif table == "categories":
             self._categories.update(_categories(entry))
         elif table == "images":
@@ -242,7 +242,7 @@ class _Coco:
         if self.counts["images"] and not annotations:
             raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
         if self._captions and not self._areas:
-            raise ValueError("its annotations are captions, which are no labels. Give instances_*.json")
+            raise ValueError("its annotations are captions, which are not labels. Give instances_*.json")
         for table in self.counts:
             if table not in self.tables:
                 raise ValueError(f"{table!r} is missing")

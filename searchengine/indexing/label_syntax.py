@@ -147,7 +147,7 @@ _CHUNK = 2**20  # characters
 def members(json_text: JsonText) -> Iterator[tuple[str, Any]]:
     """The members of a JSON object, each list entry by entry after a None.
 
-    ValueError where it is no object, or is cut off.
+    ValueError if it is not an object, or is cut off.
     """
     json_text.skip("{")
     while json_text.next() != "}":
@@ -194,7 +194,7 @@ class JsonText:
     def skip(self, character: str) -> None:
         """Go past a character, which must be the next."""
         if self.next() != character:
-            raise ValueError(f"it is no JSON: {self._read[self._at : self._at + 20]!r} where {character!r} should be")
+            raise ValueError(f"it is not JSON: {self._read[self._at : self._at + 20]!r} where {character!r} should be")
         self._at += 1
 
     def value(self) -> Any:
@@ -212,7 +212,7 @@ class JsonText:
                 continue
             except RecursionError as error:
                 raise ValueError("it is JSON that is nested too deeply") from error
-            if end < len(self._read) or not self._read_on():  # a number at the end of what was read may go on
+            if end < len(self._read) or not self._read_on():  # a number at the end of what was read may continue
                 self._at = end
                 return value
 

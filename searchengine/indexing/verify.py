@@ -41,7 +41,7 @@ _DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of a check. ``problems`` and ``repair`` are sentences; ``missing_files`` are no damage."""
+    """The result of a check. ``problems`` and ``repair`` are sentences; ``missing_files`` are not damage."""
 
     images: int
     problems: tuple[str, ...]

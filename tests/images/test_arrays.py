@@ -96,7 +96,9 @@ def test_white_is_zero_in_a_tiff_of_32_bits() -> None:
 
 
 def test_a_tiff_that_is_no_picture() -> None:
-    with pytest.raises(NotAnImageError, match="1 band of 64-bit complex floating point samples, which is no picture"):
+    with pytest.raises(
+        NotAnImageError, match="1 band of 64-bit complex floating point samples, which is not a picture"
+    ):
         decode(written(GREY.astype("c8")))
     with pytest.raises(DamagedImageError):
         decode(written(bands("f4", 1, 3), photometric="rgb")[:-9000])

@@ -136,7 +136,7 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
             '{"images": [{"id": 1}], "categories": [], "annotations": []}',
             "no annotations, so no image",
         ),
-        ("a.json", '[{"path": "a.png", "label": "cat"}]', "no JSON object. Give COCO .* as CSV"),
+        ("a.json", '[{"path": "a.png", "label": "cat"}]', "not a JSON object. Give COCO .* as CSV"),
         (
             "a.jsonl",
             '{"path": "a.png", "label": "cat"}\n{"path": "b.png", "label": "dog"}\n',
@@ -151,13 +151,13 @@ def test_coco_annotations(tmp_path: Path, update: Update) -> None:
         ("a.csv", "path,klass,note\na,x,z\n", "first line is 'path,klass,note'"),
         ("a.csv", "# a list\na.png\n", "first line is 'a.png'"),
         ("a.csv", "path,label\nx\n", r"none of its rows can be used: 1 rows .*\(line 2\)"),
-        ("a.json", "[" * 100_000, "it is no JSON object"),
+        ("a.json", "[" * 100_000, "it is not a JSON object"),
         ("a.json", '{"images": ' + "[" * 100_000, "nested too deeply"),
         ("a.json", '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id"', "Expecting"),
         (
             "captions.json",
             '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}',
-            "captions, which are no labels",
+            "captions, which are not labels",
         ),
     ],
 )

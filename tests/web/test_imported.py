@@ -86,7 +86,7 @@ def test_pictures_are_shown_where_there_are_some(client: FlaskClient) -> None:
 def test_there_is_no_original_of_a_row(bare: FlaskClient) -> None:
     answer = bare.get("/images/1")
     assert answer.status_code == 404
-    assert "there is no picture to it" in answer.text
+    assert "which has no picture" in answer.text
     assert bare.get("/thumbnails/1").mimetype == "image/svg+xml"
 
 
