@@ -108,7 +108,7 @@ class TrainingExtractor(RunExtractor):
     def embed(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
         """n of ((1 + views) * h, w, 3) -> (n, (1 + views) * d) float32; IndexingError for NaN or infinity."""
         pictures = np.stack(pixels).reshape(-1, *self.spec.input_size, 3)
-        return super().embed(pictures).reshape(len(pixels), -1)  # type: ignore[arg-type]
+        return super().embed(list(pictures)).reshape(len(pixels), -1)
 
 
 def gather(
