@@ -66,10 +66,9 @@ def grown_until_it_fits(folder: Path, run: Any, clean: Any, room: range) -> list
     raise AssertionError(f"it does not fit on a disk of {room[-1]} kB")
 
 
-@pytest.mark.parametrize(
-    "load", [pytest.param(FakeExtractor, id="catalog", marks=pytest.mark.torture), pytest.param(Long, id="matrix")]
-)
-@pytest.mark.parametrize("step", [pytest.param(48, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.longest)])
+@pytest.mark.torture
+@pytest.mark.parametrize("load", [pytest.param(FakeExtractor, id="catalog"), pytest.param(Long, id="matrix")])
+@pytest.mark.parametrize("step", [48, pytest.param(8, marks=pytest.mark.longest)])
 def test_full_disk(step: int, load: type[FakeExtractor], tmp_path: Path) -> None:
     photos = write(tmp_path / "photos", range(60))
     update(photos, tmp_path / "clean", load)

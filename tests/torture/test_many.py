@@ -75,7 +75,7 @@ def check_memory(count: int, command: tuple[str, ...], tmp_path: Path) -> None:
     assert answers(tmp_path / "index") == count
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_ten_thousand_files_in_one_folder(tmp_path: Path) -> None:
     """Not all of them images, and all in one place."""
     folder = tmp_path / "images"
