@@ -12,8 +12,9 @@ import pytest
 
 from searchengine.cli.main import main
 from searchengine.cli.output import shown
-from searchengine.indexing import verify
+from searchengine.indexing import update_index, verify
 from tests.conftest import draw
+from tests.fakes import FakeExtractor
 
 ROOT = Path(__file__).parent.parent.parent
 Said = pytest.CaptureFixture[str]
@@ -115,10 +116,7 @@ def test_a_closed_output(flags: list[str], monkeypatch: pytest.MonkeyPatch) -> N
 def test_characters_that_the_output_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     draw(1).save(tmp_path / "photos" / "été 😀.jpg")
-    assert (
-        main(["index", str(tmp_path / "photos"), "--index-dir", str(tmp_path / "i"), "--model", "efficientnet-lite0"])
-        == 0
-    )
+    update_index(tmp_path / "photos", tmp_path / "i", extractor=FakeExtractor())
     command = ["search", "--id", "1", "--index-dir", str(tmp_path / "i")]
     ended = run(*command, PYTHONIOENCODING="ascii")
     assert (ended.returncode, ended.stderr) == (0, b"")
@@ -143,8 +141,7 @@ def test_names_with_control_characters(start: list[str], tmp_path: Path, capsys:
         (tmp_path / "photos" / label).mkdir(parents=True)
         draw(i).save(tmp_path / "photos" / label / name)
     where = ["--index-dir", str(tmp_path / "i")]
-    assert main(["index", str(tmp_path / "photos"), *where, "--model", "efficientnet-lite0"]) == 0
-    capsys.readouterr()
+    update_index(tmp_path / "photos", tmp_path / "i", extractor=FakeExtractor())
     assert main([*start, *where]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out

@@ -342,7 +342,7 @@ def test_files_of_a_spreadsheet_on_windows(tmp_path: Path, update: Update, photo
 
 def test_annotations_are_read_a_piece_at_a_time(tmp_path: Path) -> None:
     """The outlines of a large set would take gigabytes; whatever stands in the file besides is passed over."""
-    outline = list(range(5000))
+    outline = [number + 0.12345678901 for number in range(1800)]
     annotations = [{**ANNOTATION, "image_id": i % 50, "segmentation": [outline]} for i in range(300)]
     text = coco(*annotations, images=[{"id": i, "file_name": f"{i}.png"} for i in range(50)])
     (tmp_path / "a.json").write_text('{"info": {"year": 2017, "x": [{}]}, "version": 12, ' + text[1:])
