@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: collections of garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def isolate(environment: pytest.MonkeyPatch, cache_dir: Path) -> None:
     """No test reads or writes the user's caches, nor sees the user's settings."""
     for field in Settings.model_fields:
@@ -64,26 +71,29 @@ def isolated(monkeypatch: pytest.MonkeyPatch, cache_dir_of_the_run: Path) -> Non
     isolate(monkeypatch, cache_dir_of_the_run)
 
 
+def export_in_process(monkeypatch: pytest.MonkeyPatch, *, tasks: Collection[str] = ("describe", "export")) -> None:
+    """These tasks are done by this process, where TensorFlow is loaded once for many tests.
+
+    test_custom.py has them done by a subprocess, and so have the tests that use the model that ships.
+    """
+    run = worker.run
+
+    def run_or_start(task: str, request: dict[str, Any], say: worker.Say, *, doing: str) -> Mapping[str, Any]:
+        if task not in tasks:
+            return run(task, request, say, doing=doing)
+        return export.describe(request) if task == "describe" else export.export(request, say)
+
+    monkeypatch.setattr(worker, "run", run_or_start)
+
+
 @pytest.fixture
 def described_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layers of a model are listed by this process, where TensorFlow is loaded once for many tests."""
-    run = worker.run
-
-    def describe_or_run(task: str, request: dict[str, Any], say: worker.Say, *, doing: str) -> Mapping[str, Any]:
-        return export.describe(request) if task == "describe" else run(task, request, say, doing=doing)
-
-    monkeypatch.setattr(worker, "run", describe_or_run)
+    export_in_process(monkeypatch, tasks=["describe"])
 
 
 @pytest.fixture
-def exported_in_process(described_in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And models are exported by it; test_custom.py, test_presets.py and test_vgg16.py have them from a subprocess."""
-    run = worker.run
-
-    def export_or_run(task: str, request: dict[str, Any], say: worker.Say, *, doing: str) -> Mapping[str, Any]:
-        return export.export(request, say) if task == "export" else run(task, request, say, doing=doing)
-
-    monkeypatch.setattr(worker, "run", export_or_run)
+def exported_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    export_in_process(monkeypatch)
 
 
 def draw(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
+from searchengine.extractors.frameworks import import_keras
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +55,13 @@ def vgg16() -> Iterator[Vgg16]:
         ):
             coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
             Image.fromarray(coarse).resize((width, height)).save(path, lossless=True)
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        script = Path(__file__).with_name("vgg16_by_keras.py")
-        subprocess.run([sys.executable, script, folder, *images], check=True, env=environment)
+        keras = import_keras()
+        from tests.extractors import vgg16_by_keras
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop
+            vgg16_by_keras.write(folder, images)
+        keras.utils.clear_session()
         for weights in folder.glob("*.h5"):
             os.utime(weights, (1_000_000_000, 1_000_000_000))  # written long ago, so that hashes are remembered
         yield Vgg16(folder, images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +13,21 @@ from searchengine.extractors import Extractor, load_extractor, make_spec
 from searchengine.extractors.frameworks import import_openvino
 from searchengine.extractors.loading import source_of
 from searchengine.extractors.published import read_head
+from tests.conftest import export_in_process
 from tests.extractors.conftest import Vgg16
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("described_in_process")]
 
-# Every Python process that is started with this in its path writes down whom it would talk to.
-_WATCH = """
-import os, sys
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
-        with open(os.environ["CONNECTIONS"], "a") as log:
-            log.write(f"{event} {arguments[:2]}\\n")
-sys.addaudithook(watch)
-"""
-
 
 @pytest.fixture(scope="module")
-def exported(vgg16: Vgg16, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache into which VGG16 fc2 was exported from the Keras 3 file, by a process that was watched."""
-    watch = tmp_path_factory.mktemp("watch")
-    (watch / "sitecustomize.py").write_text(_WATCH)
+def exported(vgg16: Vgg16) -> Path:
+    """A cache into which VGG16 fc2 was exported from the Keras 3 file."""
     cache = vgg16.folder / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEARCHENGINE_CACHE_DIR", str(cache))
-        patch.setenv("PYTHONPATH", str(watch), prepend=os.pathsep)
-        patch.setenv("CONNECTIONS", str(watch / "connections"))
+        export_in_process(patch)
         said: list[str] = []
         load_extractor(weights=vgg16.folder / "vgg16.weights.h5", runtime="openvino", progress=said.append)
-    assert not (watch / "connections").exists(), (watch / "connections").read_text()
     assert any("first time only" in line for line in said)
     assert any("537 MB" in line for line in said)
     return cache

@@ -1,6 +1,6 @@
 """VGG16 by nothing but Keras: weights files of random numbers, and the features that they give.
 
-``python vgg16_by_keras.py FOLDER IMAGE...`` writes into FOLDER:
+``write(folder, images)`` writes into the folder:
 
 - ``vgg16.weights.h5``, as Keras 3 saves it, and ``vgg16_notop.h5``, laid out as the published file is;
 - ``fc2.npy`` (n, 4096) and ``block5_pool.npy`` (n, 512, averaged over the picture), one row an image, not normalised.
@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import h5py
@@ -41,7 +40,7 @@ def save_as_published(layers: list[keras.Layer], path: Path) -> None:
                 group.create_dataset(name, data=np.asarray(variable))
 
 
-def main(folder: Path, images: list[str]) -> None:
+def write(folder: Path, images: list[Path]) -> None:
     model = VGG16(weights=None)
     random_weights(model)
     model.save_weights(folder / "vgg16.weights.h5")
@@ -53,7 +52,3 @@ def main(folder: Path, images: list[str]) -> None:
     fc2, block5_pool = cut.predict(preprocess_input(pixels), verbose=0)
     np.save(folder / "fc2.npy", fc2)
     np.save(folder / "block5_pool.npy", block5_pool.mean(axis=(1, 2)))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
