@@ -24,6 +24,7 @@ def sizes(variable: str, short: int, long: int) -> list[Any]:
     return [short, pytest.param(long, marks=pytest.mark.longest)]
 
 
+@pytest.hookimpl(trylast=True)  # after that of tests/conftest.py
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The module that takes longest first, so that no worker begins it when the others have nothing left to do."""
     items.sort(key=lambda item: item.path.name != "test_serving.py")
