@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from searchengine.index.metrics import COSINE, rank_alike
 from searchengine.index.types import Hit, ImageRecord
-from searchengine.web.indexes import ServedIndex, url_in
+from searchengine.web.indexes import ServedIndex, this_index, url_in
 
 # Width / height of a tile is kept between these; beyond them, the image is shown whole within its tile.
 _NARROWEST, _WIDEST = 0.6, 2.6
@@ -111,9 +111,15 @@ class CardUrls:
 
     def __init__(self, index: ServedIndex | None, endpoint: str, values: Mapping[str, Any]) -> None:
         """Of the images of ``index`` (None: this one); ``endpoint`` searches by one, with ``values`` besides its id."""
+        self._index = index or this_index()
         self._url = partial(url_in, index)
         self._endpoint = endpoint
         self._values = values
+
+    @property
+    def labels_differ(self) -> bool:
+        """Whether labels say anything: where all images lie in one folder, that is the label of all of them."""
+        return len(self._index.engine.index.facets().label) > 1
 
     @cached_property
     def search(self) -> Callable[[int], str]:

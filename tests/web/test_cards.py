@@ -41,6 +41,13 @@ def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, e
                 assert f"{HOSTILE}{id_}" in unescape(tile)
 
 
+def test_one_label_for_all_says_nothing(client: FlaskClient, engine: FakeEngine) -> None:
+    assert '<span class="name" title="red/red 000.png">red</span>' in client.get("/?n=45").text
+    for id_ in engine.index.images:
+        engine.index.change(id_, labels=("images",))
+    assert '<span class="name" title="red/red 000.png">red 000.png</span>' in client.get("/?n=45").text
+
+
 def test_only_what_fills_the_first_screen_is_loaded_at_once(client: FlaskClient) -> None:
     lazy = ['loading="lazy"' in tile for tile in tiles(client.get("/search?id=1&k=31").text)]
     assert lazy == [False] * 12 + [True] * 18
