@@ -119,7 +119,7 @@ class CardUrls:
     @property
     def labels_differ(self) -> bool:
         """Whether labels say anything: where all images lie in one folder, that is the label of all of them."""
-        return len(self._index.engine.index.facets().label) > 1
+        return len(self._index.engine.index.facets().label) != 1
 
     @cached_property
     def search(self) -> Callable[[int], str]:
