@@ -97,7 +97,7 @@ def test_a_way_to_resize_has_one_spelling() -> None:
     spelt = [*RESIZINGS, "bicubic antialias exact"]
     assert [str(Resizing.parse(how)) for how in spelt] == spelt
     for text in ("nearest", "bicubic bicubic", "crop"):
-        with pytest.raises(ValueError, match="no way to resize"):
+        with pytest.raises(ValueError, match="not a way to resize"):
             Resizing.parse(text)
 
 
