@@ -81,7 +81,11 @@ def main() -> None:
                 say(f"  {way}: {lines[-1][2:]}")
                 written = built = ""
     columns = ("index", "rows written/s", "index built in", "query, p50", "p95", f"recall@{_K}", "load")
-    section = f"{options.rows} x {options.dimension}, {len(queries)} queries:\n\n{table(columns, lines)}"
+    kinds = " ".join(options.index_types)
+    command = f"python benchmarks/milvus_index.py --rows {options.rows} --index DIR --index-types {kinds}"
+    section = (
+        f"    {command}\n\n{options.rows} x {options.dimension}, {len(queries)} queries:\n\n{table(columns, lines)}"
+    )
     print(section)
     if options.into:
         splice(options.into, f"milvus_{options.rows}", section)

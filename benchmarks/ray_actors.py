@@ -6,8 +6,8 @@
 Each way indexes a small and a large folder by EfficientNet-Lite0, the quickest network, for which what Ray costs weighs
 most. What an image takes is the difference of the two, in wall time and in processor time of this process and the
 actors; the rest is the start, of the actors and their models, in a Ray that runs already. "overhead" is how much more
-processor time an image takes than with threads, the median over the rounds: it depends less than wall time on what else
-runs. "daemons" is what Ray's own processes take meanwhile, of one processor.
+processor time an image takes than with threads, the median over the rounds and the range: it depends less than wall
+time on what else runs. "daemons" is what Ray's own processes take meanwhile, of one processor.
 """
 
 from __future__ import annotations
@@ -97,10 +97,11 @@ def rows(costs: dict[str, list[Cost]]) -> list[tuple[object, ...]]:
         processor = statistics.median(cost.processor for cost in rounds)
         start = max(0.0, statistics.median(cost.start for cost in rounds))
         pairs = zip(rounds, costs["threads"], strict=True)
-        overhead = statistics.median(mine.processor / theirs.processor for mine, theirs in pairs) - 1
+        overheads = sorted(mine.processor / theirs.processor - 1 for mine, theirs in pairs)
+        overhead = f"**{statistics.median(overheads):+.0%}** ({overheads[0]:+.0%} to {overheads[-1]:+.0%})"
         rates = f"{1 / wall:.1f}", f"{1 / processor:.1f}"
         daemons = statistics.median(cost.daemons for cost in rounds)
-        lines.append((way, *rates, f"{start:.1f} s", f"**{overhead:+.0%}**", f"{daemons:.0%}", load_average()))
+        lines.append((way, *rates, f"{start:.1f} s", overhead, f"{daemons:.0%}", load_average()))
     return lines
 
 
