@@ -21,7 +21,7 @@ from searchengine.index.writer import IndexWriter
 from searchengine.progress import QUIET
 from searchengine.web.overview import cached_overview
 from tests.analyse.mapping.filled import fill, rows_of
-from tests.index.structured import Sentences
+from tests.fakes import Sentences
 
 pytest.importorskip("openTSNE")
 QUICK = MapOptions(iterations=60)
@@ -125,6 +125,7 @@ def test_of_a_large_collection_a_sample_is_laid_out_and_the_others_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("searchengine.analyse.mapping.map.MOST_FITTED", 100)
+    monkeypatch.setattr("searchengine.analyse.mapping.map._MANY_NEW", 40)
     index, says = fill(tmp_path / "index", blobs(150)), Sentences()
     made = make_map(index, QUICK, says)
     assert (made.whole, made.kept, made.images, made.placed, made.of_those_fitted) == (True, False, 150, 0, 100)
