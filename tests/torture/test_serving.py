@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 # -- load -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("duration", sizes("TORTURE_LOAD_SECONDS", 10, 60))
+@pytest.mark.parametrize("duration", sizes("TORTURE_LOAD_SECONDS", 20, 60))
 def test_fifty_clients(duration: int, server: Watched) -> None:
     """`benchmarks/serving.py` prints how long they wait."""
     end = time.monotonic() + duration
