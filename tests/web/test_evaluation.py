@@ -143,8 +143,8 @@ class TestBrowser:
         assert fits(page)
         # The policy lets plots and bars through: they have the page's colours and their own sizes.
         accent = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--accent')")
-        assert accent.strip() == "#1f3fd0"
-        assert page.locator(".curve .line").evaluate("(line) => getComputedStyle(line).stroke") == "rgb(31, 63, 208)"
+        assert accent == "rgb(31, 63, 208)"
+        assert page.locator(".curve .line").evaluate("(line) => getComputedStyle(line).stroke") == accent
         page.get_by_text("Measures for experts").click()
         # Each bar is whole, and the better a figure, the fuller its bar.
         bars = page.locator(".interval").evaluate_all("(all) => all.map((bar) => bar.getBoundingClientRect().toJSON())")
