@@ -1,6 +1,7 @@
 """The server under load: answers to many clients, to others while some misbehave, and its memory.
 
     python benchmarks/serving.py                  a minute of 50 clients, and of gunicorn's own threads beside it
+    python benchmarks/serving.py --index DIR      the same of an index of your own, without its pictures
     python benchmarks/serving.py --slow 200       and others, while so many slow clients of a kind hold connections
     python benchmarks/serving.py --hostile 20     and others, while four clients upload for so long what takes long
     python benchmarks/serving.py --uploads 2000   and the worker's memory, with 8 clients that upload
@@ -20,15 +21,18 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from measuring import load_average, percentile, say, table
 from photos import write_photos
 from servers import ROOT, Server
 
+from searchengine.index.local import LocalIndex
+
 sys.path.insert(0, str(ROOT))
-from tests.torture.clients import Answer, a_photo, ask_all, get, upload
+from tests.torture.clients import WITHOUT_FILES, Answer, a_photo, ask_all, get, upload
 from tests.web.slow_clients import WAYS, slow_clients
 
 _IMAGES = 200
@@ -47,6 +51,7 @@ http {{
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, metavar="DIR", help="instead of made-up photos; see above")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--slow", type=int, metavar="N", help="slow clients of each kind")
@@ -56,6 +61,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="serving-") as name:
         folder = Path(name)
+        if options.index:
+            print(under_load(options.index, folder, options, ways=WITHOUT_FILES), flush=True)
+            return
         index = make_index(folder)
         if options.seconds:
             print(under_load(index, folder, options), flush=True)
@@ -115,15 +123,17 @@ def _nginx(folder: Path, backend: int, port: int) -> Iterator[None]:
         process.wait(30)
 
 
-def under_load(index: Path, folder: Path, options: argparse.Namespace) -> str:
+def under_load(index: Path, folder: Path, options: argparse.Namespace, **asking: Any) -> str:
     """Answers to clients that ask one after the other, from our server and from gunicorn's threads."""
     rows: list[tuple[object, ...]] = []
     rates = []
+    with closing(LocalIndex.open(index)) as opened:
+        ids = len(opened)
     for name, settings in (("ours", ()), ("gthread", ("--worker-class=gthread",))):
         say(f"{name} ...")
         with serving(index, folder, nginx=options.nginx, settings=settings) as server:
             end = time.monotonic() + options.seconds
-            answers = ask_all(server.port, options.clients, lambda end=end: time.monotonic() > end, ids=_IMAGES)  # type: ignore[misc]
+            answers = ask_all(server.port, options.clients, lambda end=end: time.monotonic() > end, ids=ids, **asking)  # type: ignore[misc]
             rates.append(len(answers) / options.seconds)
             ways = ["all", *sorted({answer.way for answer in answers})]
             rows += [(name, way, *_row([a for a in answers if way in ("all", a.way)])) for way in ways]

@@ -6,7 +6,7 @@ import http.client
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +17,8 @@ from tests.images.pictures import encoded
 from tests.web.test_uploads import form
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b", "Accept": "application/json"}
-_WAYS = ["/", "/search", "/search", "/images", "/thumbnails", "/thumbnails", "/healthz", "upload"]
+WITHOUT_FILES = ("/", "/search", "/search", "/healthz", "upload")  # what an index answers whose images are missing
+_WAYS = (*WITHOUT_FILES, "/images", "/thumbnails", "/thumbnails")
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,22 @@ def a_photo(seed: int, size: tuple[int, int] = (1200, 900), *, format_: str = "J
     return encoded(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), format_)
 
 
-def ask_all(port: int, clients: int, done: Callable[[], bool], *, ids: int) -> list[Answer]:
+def ask_all(
+    port: int, clients: int, done: Callable[[], bool], *, ids: int, ways: Sequence[str] = _WAYS
+) -> list[Answer]:
     """All answers that so many clients get until they are done, of an index whose ids are 1 to ``ids``."""
     with ThreadPoolExecutor(clients) as pool:
-        return [answer for answers in pool.map(lambda i: ask(port, i, done, ids), range(clients)) for answer in answers]
+        each = pool.map(lambda seed: ask(port, seed, done, ids, ways), range(clients))
+        return [answer for answers in each for answer in answers]
 
 
-def ask(port: int, seed: int, done: Callable[[], bool], ids: int) -> list[Answer]:
+def ask(port: int, seed: int, done: Callable[[], bool], ids: int, ways: Sequence[str] = _WAYS) -> list[Answer]:
     """The answers that one client gets."""
     chance = random.Random(seed)
     photos = [a_photo(seed * 3 + i, (400 + 100 * i, 300)) for i in range(3)]
     answers = []
     while not done():
-        way, id_ = chance.choice(_WAYS), chance.randint(1, ids)
+        way, id_ = chance.choice(ways), chance.randint(1, ids)
         if way == "upload":
             answers.append(upload(port, chance.choice(photos), way))
         elif way in ("/", "/healthz"):
