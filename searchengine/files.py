@@ -175,6 +175,15 @@ def file_size(size: float) -> str:
     return f"{size:.0f} {units[-1]}" if size >= 9.95 or units[-1] == "bytes" else f"{size:.1f} {units[-1]}"
 
 
+def bytes_of(files: Iterable[Path]) -> int:
+    """What the files take together; one that is gone or cannot be looked at counts nothing."""
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 

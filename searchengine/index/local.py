@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import IndexDamagedError
+from searchengine.files import bytes_of
 from searchengine.index import column_reader, columns, lock, state
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.calibration import whole_set_searcher
@@ -328,7 +329,7 @@ class LocalIndex(Index):
             dimension=self.dimension,
             extractor=title,
             fingerprint=now.fingerprint,
-            bytes=sum(map(_size, files)),
+            bytes=bytes_of(files),
             updated=updated,
             run=RunProgress(*run, lock.is_held(self.folder)) if run else None,
         )
@@ -395,10 +396,3 @@ class LocalIndex(Index):
         self._catalog.close()
         self._catalog, self._state, self._columns = catalog, None, None
         self._closing = weakref.finalize(self, catalog.close)
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:  # the writer has just deleted it, or it is not readable any more
-        return 0
