@@ -105,7 +105,7 @@ def many(photos: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(photos: Path, index: Path, address: str = "auto", seconds: float = 0.05) -> Iterator[subprocess.Popen[str]]:
+def running(photos: Path, index: Path, address: str = "auto", seconds: float = 0.1) -> Iterator[subprocess.Popen[str]]:
     """A run in a process of its own, which prints its summary and says what it skips; by default it takes its time."""
     command = [sys.executable, "-m", "tests.torture.ray_run", str(photos), str(index), address, str(seconds)]
     environment = {**os.environ, **(LOOPBACK if address != "auto" else {})}
