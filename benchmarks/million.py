@@ -6,12 +6,16 @@
 
 Needs 4 bytes for each number on the disk: 5 GB for a million x 1280. The structure is built as `searchengine index`
 builds it. Each query is searched twice, and the second time counts: its rows are in memory then. Under a filter, the
-images that pass are random ones. Of whole-set work (`searchengine neighbours`, k = 10) some thousand rows are timed.
+images that pass are random ones. With --verbs, verbs that work on all images are run as well: at a million, each takes
+a quarter of an hour and more.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +27,6 @@ from numpy.typing import NDArray
 from structured import Source
 
 K = 20
-WHOLE_SET_K, WHOLE_SET_ROWS = 10, 4096
 SHARES = {"even": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
 HEADER = (
     "features",
@@ -35,15 +38,7 @@ HEADER = (
     "open to first answer",
     "private memory",
 )
-WHOLE_SET_HEADER = (
-    "features",
-    "lists, candidates",
-    "found",
-    "calibrated in",
-    "a row, of the processors",
-    "private memory",
-    "load",
-)
+WHOLE_SET_HEADER = ("features", "verb", "wall", "of the processors", "private memory at most", "load")
 SEARCH_HEADER = ("features", "search", "recall@20", "p50", "p95", "of a processor", "exact", "load")  # fmt: skip
 
 
@@ -54,6 +49,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, nargs="+", default=[1280])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the indexes there")
+    parser.add_argument("--verbs", nargs="+", default=[], choices=("neighbours", "cluster", "map"))
     options = parser.parse_args()
     print(describe_machine())
     builds, searches, whole_sets = [], [], []
@@ -65,10 +61,11 @@ def main() -> None:
             build, rows = measure(folder, source.queries[: options.queries])
             builds.append(build)
             searches += rows
-            whole_sets.append(whole_set_of(folder))
+            whole_sets += [whole_set(folder, verb) for verb in options.verbs]
     print(table(HEADER, builds))
     print(table(SEARCH_HEADER, searches))
-    print(table(WHOLE_SET_HEADER, whole_sets))
+    if whole_sets:
+        print(table(WHOLE_SET_HEADER, whole_sets))
 
 
 def make_index(folder: Path, source: Source, rows: int) -> None:
@@ -150,28 +147,21 @@ def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, .
     return (title, structure, *built, f"{sheet.size / 1e6:.0f} MB", f"{opened:.2f} s", f"{private:.0f} MiB"), rows
 
 
-def whole_set_of(folder: Path) -> tuple[object, ...]:
-    """The row of the table of whole sets."""
-    from searchengine.analyse.neighbours import whole_set
-    from searchengine.index.approximate import ApproximateSearcher
-    from searchengine.index.local import LocalIndex
-    from searchengine.index.structure import RECALL_AT
-
-    index = LocalIndex.open(folder)
-    state, processor = index.state(), time.process_time()
-    searcher = index.whole_set_searcher(state, state.metric, WHOLE_SET_K)
-    calibrated = time.process_time() - processor
-    assert isinstance(searcher, ApproximateSearcher)
-    sheet, blocks = searcher.structure.sheet, whole_set(state, WHOLE_SET_K, searcher)
-    next(blocks)
-    processor, rows = time.process_time(), 0
-    while rows < WHOLE_SET_ROWS and (block := next(blocks, None)) is not None:
-        rows += len(block.ids)
-    seconds = (time.process_time() - processor) / max(rows, 1)
-    return (
-        f"{len(index)} x {index.dimension}", f"{sheet.nprobe}, {sheet.depth * RECALL_AT}", f"**{sheet.recall:.4f}**",
-        f"{calibrated:.0f} s", f"{seconds * 1e3:.2f} ms", f"{private_mib():.0f} MiB", load_average(),
-    )  # fmt: skip
+def whole_set(folder: Path, verb: str) -> tuple[object, ...]:
+    """The row of a verb that works on all images, in a process of its own, as users run it."""
+    say(f"{folder.name}: {verb} ...")
+    with tempfile.TemporaryDirectory(prefix="bench-") as out:
+        command = [sys.executable, "-m", "searchengine", verb, "--index-dir", str(folder)]
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        process = subprocess.Popen(command + (["--out", out] if verb == "neighbours" else []))
+        most = 0.0
+        while process.poll() is None:
+            most = max(most, private_mib(process.pid))
+            time.sleep(0.2)
+        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    end = "" if process.returncode == 0 else f" (exit code {process.returncode})"
+    return folder.name, verb + end, f"{wall:.0f} s", f"{processor:.0f} s", f"{most:.0f} MiB", load_average()
 
 
 def timed(
@@ -188,10 +178,10 @@ def timed(
     return walls, processors, answers  # type: ignore[return-value]
 
 
-def private_mib() -> float:
-    """Memory of this process that no file backs; 0 without /proc."""
+def private_mib(process: int | str = "self") -> float:
+    """Memory of a process that no file backs; 0 without /proc."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return 0.0
     return next((float(line.split()[1]) / 2**10 for line in lines if line.startswith("RssAnon:")), 0.0)

@@ -45,7 +45,7 @@ class ApproximateSearcher:
         if self.passing is not None:
             allowed = self.passing[: sheet.rows]
             if np.count_nonzero(allowed) <= min(sheet.deepest, _FEW_VALUES // queries.shape[1]):
-                return self._exact().nearest(queries, k, after)
+                return self.state.scattered_searcher(self.metric).among(self.passing).nearest(queries, k, after)
         # The length of a query changes no order among features of length 1; lists are found better without.
         directions = _directions(queries) if self.state.normalized else queries
         candidates = self._candidates(directions, sheet.depth * max(k, RECALL_AT), allowed)
@@ -74,7 +74,7 @@ class ApproximateSearcher:
         allowed: NDArray[np.bool_] | None,
     ) -> Neighbours:
         """Of one query, measured among its candidates, or among more where these are too few to be sure."""
-        sheet, searcher = self.structure.sheet, self.state.searcher(self.metric)
+        sheet, searcher = self.structure.sheet, self.state.scattered_searcher(self.metric)
         count = sheet.depth * max(k, RECALL_AT)  # fewer than were measured would find less
         while candidates is not None:
             is_all = len(candidates) < count

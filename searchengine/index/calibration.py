@@ -51,7 +51,7 @@ class Sample:
         inside, last = cls._of_images(state, RECALL_AT, _QUERIES // 2, QUIET)
         if not inside.wanted:
             return inside
-        outside = 2 * inside.queries - np.asarray(state.rows[last])
+        outside = 2 * inside.queries - np.asarray(state.scattered[last])
         nearest = state.searcher(EUCLIDEAN).nearest(outside, inside.wanted)
         limits = np.concatenate([inside.limits, [each.distances[-1] for each in nearest]])
         return replace(inside, queries=np.concatenate([inside.queries, outside]), limits=limits)
@@ -65,7 +65,7 @@ class Sample:
     def _of_images(cls, state: State, wanted: int, count: int, progress: Progress) -> tuple[Sample, NDArray[np.int64]]:
         """A sample, and the row of the last of the neighbours of each image."""
         rows, wanted = spread(state.live, count), min(wanted, state.count - 1)
-        images = np.asarray(state.rows[rows])
+        images = np.asarray(state.scattered[rows])
         if not wanted:
             return cls(rows, images, np.zeros(len(rows)), wanted), rows
         searcher, nearest = state.searcher(EUCLIDEAN), list[Neighbours]()

@@ -40,6 +40,8 @@ Rough = NDArray[np.float32]
 class Measure(Protocol):
     """One metric over one matrix of rows; a row whose squared norm is infinite does not count."""
 
+    rows: Rows
+
     def rough(self, queries: Rows) -> Iterator[Rough]:
         """(m, d) float32 -> for each query (n,) float32, infinite where a row does not count."""
         ...

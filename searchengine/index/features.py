@@ -7,10 +7,11 @@ says how many rows count: what lies beyond was left by a run that was killed, an
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,11 @@ def matrices(folder: Path) -> list[Path]:
     return [file for file in folder.glob("features*.npy") if _NAME.fullmatch(file.name)]
 
 
-def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
+def map_rows(file: Path, rows: int, dimension: int, *, scattered: bool = False) -> NDArray[np.float32]:
     """Map the first ``rows`` rows read-only -> (rows, dimension) float32.
+
+    ``scattered``: rows are read here and there. Else the system reads megabytes around each that is not in memory yet:
+    of 320 rows on a disk, that took 4 s instead of 0.2 s.
 
     Raises:
         IndexDamagedError: the file is missing, shorter than that, or no such matrix.
@@ -61,16 +65,19 @@ def map_rows(file: Path, rows: int, dimension: int) -> NDArray[np.float32]:
             need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
             if size < need:
                 raise damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}", file.parent)
-            return _mapped(opened, (rows, dimension))
+            mapped = _mapped(opened, (rows, dimension))
     except FileNotFoundError as error:
         raise damaged(file, "it is missing", file.parent) from error
     except OSError as error:
         raise IndexingError(
             f"{file} cannot be read: {error.strerror}. Check its permissions and the disk, and try again."
         ) from error
+    if scattered and hasattr(mmap, "MADV_RANDOM"):
+        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+    return mapped
 
 
-def _mapped(opened: BinaryIO, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _mapped(opened: BinaryIO, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[np.float32]]:
     try:
         return np.memmap(opened, dtype=_FLOAT, mode="r", offset=HEADER_BYTES, shape=shape)
     except OSError as error:

@@ -171,7 +171,7 @@ class LocalIndex(Index):
         if 0 <= image_id < 2**63:
             position = np.flatnonzero(now.ids == image_id)
             if len(position):
-                return np.array(now.rows[position[0]], dtype=np.float32)
+                return np.array(now.scattered[position[0]], dtype=np.float32)
         raise now.unknown(image_id)
 
     # -- records ------------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class State:
     metric: str
     features_file: str
     rows: NDArray[np.float32]  # (r, d), mapped
+    scattered: NDArray[np.float32]  # the same, mapped for reading a few here and there
     squared_norms: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
     ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
     roots: dict[int, tuple[Path, str]]  # id -> folder, name
@@ -121,6 +122,10 @@ class State:
             )
         return self._searchers[key]
 
+    def scattered_searcher(self, metric: str) -> Searcher:
+        """The same over all rows, where only some of them are read."""
+        return self.searcher(metric).reading(self.scattered)
+
 
 def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
     """The state as of the last commit. If ``old`` has the same matrix, only new rows are read, and which have gone.
@@ -164,6 +169,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         metric=metric,
         features_file=file,
         rows=map_rows(folder / file, total, dimension),
+        scattered=map_rows(folder / file, total, dimension, scattered=True),
         squared_norms=squared_norms,
         ids=ids,
         roots=folders(roots),

@@ -263,7 +263,7 @@ def is_of(sheet: StructureSheet, state: State) -> bool:
 
 def sample_checksum(state: State, rows: int) -> int:
     """CRC-32 of a few rows, spread evenly over the first ones of a matrix."""
-    return zlib.crc32(state.rows[np.linspace(0, rows - 1, min(_SAMPLE, rows)).astype(np.int64)].tobytes())
+    return zlib.crc32(state.scattered[np.linspace(0, rows - 1, min(_SAMPLE, rows)).astype(np.int64)].tobytes())
 
 
 def checksum(opened: BinaryIO) -> int:

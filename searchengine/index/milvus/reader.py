@@ -226,6 +226,7 @@ class MilvusIndex(Index):
             metric=about.metric,
             features_file="",
             rows=rows,
+            scattered=rows,
             squared_norms=np.einsum("ij,ij->i", rows, rows, dtype=np.float64),
             ids=np.array(ids, dtype=np.int64),
             roots=about.folders(self._collection.images_dir),
