@@ -98,7 +98,7 @@ def keep(folder: Path) -> None:
             for kind in (ROWS, COLUMNS):
                 kind.path(folder).unlink(missing_ok=True)
             return
-        now = states.load(folder, catalog, None, lambda roots: states.folders_now(roots, None))
+        now = states.load(folder, catalog, None)
         if _revision_of(ROWS, folder) != now.revision:
             ROWS.save(folder, RowsSheet(1, now.revision), {"ids": now.ids, "squared_norms": now.squared_norms})
         if _revision_of(COLUMNS, folder) != now.revision and (known := load(folder, catalog, now, None)) is not None:

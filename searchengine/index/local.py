@@ -359,9 +359,7 @@ class LocalIndex(Index):
                         return old
                     self._state = old = None  # map the file again once it has been put back
                 try:
-                    new = state.load(
-                        self.folder, self._catalog, old, lambda roots: state.folders_now(roots, self.images_dir)
-                    )
+                    new = state.load(self.folder, self._catalog, old, self.images_dir)
                 except IndexDamagedError:
                     # the writer may have put another file in place between our look at the catalog and at the folder
                     if attempt == 2:

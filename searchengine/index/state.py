@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,7 @@ class RowsSheet:
 # (r,) each: the ids and squared norms of a State, which of a million rows SQLite gives in more than a second
 ROWS = Derived("rows.npz", RowsSheet, command="searchengine index", columns=("ids", "squared_norms"), compressed=False)
 
-Folders = Callable[[dict[int, tuple[bytes, str]]], dict[int, tuple[Path, str]]]
+Roots = dict[int, tuple[Path, str]]  # the image folders: id -> where it is, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class State:
     scattered: NDArray[np.float32]  # the same, mapped for reading a few here and there
     squared_norms: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
     ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
-    roots: dict[int, tuple[Path, str]]  # id -> folder, name
+    roots: Roots
     revision: str = ""  # of the catalog; of one that another process keeps, none
     _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict)
 
@@ -127,12 +127,12 @@ class State:
         return self.searcher(metric).reading(self.scattered)
 
 
-def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) -> State:
+def load(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | None = None) -> State:
     """The state as of the last commit. If ``old`` has the same matrix, only new rows are read, and which have gone.
 
     Without ``old``, rows are taken from ``ROWS``, if it is of this revision of the catalog.
 
-    ``folders`` turns the recorded image folders (path, name) into where they are now. IndexDamagedError.
+    ``images_dir`` is where the image folder is now, if it has moved. IndexDamagedError.
     """
     with catalog.snapshot():
         edits, file, revision = catalog.need("edits"), catalog.need("features_file"), (catalog.revision or b"").hex()
@@ -149,7 +149,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
             raise catalog.damaged(str(error)) from error
         fingerprint, spec, normalized = catalog.need("fingerprint"), catalog.need("spec"), catalog.need("normalized")
         metric = catalog.get("metric") or EUCLIDEAN
-        roots = {id_: (path, name) for id_, path, name in catalog.roots()}
+        roots = catalog.roots()
     squared_norms = np.full(total, np.inf)
     ids = np.full(total, NO_IMAGE, dtype=np.int64)
     if kept is not None:
@@ -172,7 +172,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, folders: Folders) ->
         scattered=map_rows(folder / file, total, dimension, scattered=True),
         squared_norms=squared_norms,
         ids=ids,
-        roots=folders(roots),
+        roots=folders_now(roots, images_dir),
         revision=revision,
     )
 
@@ -205,28 +205,32 @@ def _rows_gone(catalog: Catalog, old: State) -> list[int]:
     return gone
 
 
-def folders_now(roots: dict[int, tuple[bytes, str]], images_dir: Path | None) -> dict[int, tuple[Path, str]]:
-    """Where each image folder is, and the name that distinguishes it where there are several."""
-    several = len(roots) > 1
-    folders = {}
-    for id_, (path, name) in roots.items():
+def folders_now(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | None) -> Roots:
+    """Where each of the image folders (id, path, name) is; the name is empty where there is only one."""
+    several = len(recorded) > 1
+    roots = {}
+    for id_, path, name in recorded:
         folder = Path(os.fsdecode(path))
         if images_dir is not None:
             folder = images_dir / name if several else images_dir
-        folders[id_] = (folder, name if several else "")
-    return folders
+        roots[id_] = (folder, name if several else "")
+    return roots
 
 
-def record_of(row: Sequence[Any], roots: dict[int, tuple[Path, str]]) -> ImageRecord:
+def located(id_: int, root: int | None, path: bytes | None, roots: Roots) -> tuple[str, Path | None]:
+    """How the path of an image is shown, and its file in the image folders as they are now."""
+    if path is None:
+        return f"#{id_}", None
+    shown = path.decode("utf-8", "replace")
+    if root not in roots:  # of an imported feature, the path may be only a name
+        return shown, None
+    folder, name = roots[root]
+    return f"{name}/{shown}" if name else shown, folder / os.fsdecode(path)
+
+
+def record_of(row: Sequence[Any], roots: Roots) -> ImageRecord:
     """A row of ``Tables.records`` with its file, in the image folders as they are now."""
     id_, root, path, width, height, colour, size, format_, digest, labels = row
-    file: Path | None = None
-    shown = f"#{id_}"
-    if path is not None:  # of an imported feature, the path may be only a name
-        shown = path.decode("utf-8", "replace")
-        if root in roots:
-            folder, name = roots[root]
-            file = folder / os.fsdecode(path)
-            shown = f"{name}/{shown}" if name else shown
+    shown, file = located(id_, root, path, roots)
     content_hash = None if digest is None else digest.hex()
     return ImageRecord(id_, shown, file, labels, width, height, colour, size, format_, content_hash)

@@ -14,9 +14,9 @@ from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike, score
 from searchengine.index.milvus import schema
-from searchengine.index.milvus.collection import Collection, latest
 from searchengine.index.milvus.connection import MOST_ROWS, Row
 from searchengine.index.milvus.schema import FEATURE, RECORD, About
+from searchengine.index.milvus.snapshot import Snapshot, latest
 from searchengine.index.types import Hit
 
 SCANNED = 20_000  # images that are compared one by one, where Milvus cannot rank them
@@ -35,22 +35,24 @@ class Search:
     """Queries of one metric among the images that pass a filter.
 
     Attributes:
-        collection: what is searched.
-        about: the commit as of which it is.
+        snapshot: what is searched.
         metric: one of ours.
         where: the expression of the filter.
     """
 
-    collection: Collection
-    about: About
+    snapshot: Snapshot
     metric: str
     where: str
 
     @classmethod
-    def by(cls, metric: str | None, filter: Filter, collection: Collection) -> Search:
-        """As of the last commit; UnknownNameError for the metric."""
-        about = collection.about()
-        return cls(collection, about, check_metric(metric or about.metric), collection.where(filter, about))
+    def by(cls, metric: str | None, filter: Filter, snapshot: Snapshot) -> Search:
+        """By a metric, or that of the index; UnknownNameError."""
+        return cls(snapshot, check_metric(metric or snapshot.about.metric), snapshot.where(filter))
+
+    @property
+    def about(self) -> About:
+        """The commit as of which it is."""
+        return self.snapshot.about
 
     @property
     def is_ranked(self) -> bool:
@@ -69,7 +71,7 @@ class Search:
 
     def _all(self) -> _Candidates:
         """All that passes the filter; QueryError where that is too much."""
-        connection = self.collection.connection
+        connection = self.snapshot.connection
         if connection.count(self.where) > SCANNED:
             raise QueryError(
                 f"This index in Milvus ranks by another metric. By this one, at most {SCANNED} images can be compared: "
@@ -91,7 +93,7 @@ class Search:
                 if is_small:
                     rows[at] |= {hit["place"]: hit["entity"] for hit in hits}
                 else:
-                    missing = self.collection.rows_at(near.keys() - rows[at].keys(), (*RECORD, FEATURE), self.about)
+                    missing = self.snapshot.rows_at(near.keys() - rows[at].keys(), (*RECORD, FEATURE))
                     rows[at] |= {row["place"]: row for row in missing}
                 candidates = _Candidates.of(rows[at].values(), self.metric)
                 if len(near) < count or count == MOST_ROWS or candidates.hold(block[at], k, after, near):
@@ -101,7 +103,7 @@ class Search:
 
     def _found(self, block: NDArray[np.float32], count: int, fields: Sequence[str]) -> list[list[Row]]:
         """For each of the (m, d) queries what Milvus finds, the nearest first: id, distance, and fields as entity."""
-        connection = self.collection.connection
+        connection = self.snapshot.connection
         return connection.ask(
             lambda client: list(
                 client.search(
@@ -124,7 +126,7 @@ class Search:
 
     def _effort(self, count: int) -> dict[str, int]:
         """How far Milvus's index is searched for so many candidates."""
-        chosen = milvus_parameters(self.collection.connection.address.options.search_params)
+        chosen = milvus_parameters(self.snapshot.connection.address.options.search_params)
         match self.about.index_type:
             case "HNSW":
                 return {"ef": max(chosen.get("ef", _EFFORT), 2 * count)}
@@ -139,7 +141,7 @@ class Search:
 
     def _ranked(self, candidates: _Candidates, query: NDArray[np.float32], k: int, after: Cursor | None) -> list[Hit]:
         nearest = candidates.nearest(query, k, after)
-        images = self.collection.records([candidates.rows[at] for at in nearest.positions.tolist()], self.about)
+        images = self.snapshot.records(candidates.rows[at] for at in nearest.positions.tolist())
         return [
             Hit(
                 rank,

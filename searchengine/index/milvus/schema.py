@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from searchengine.errors import IndexDamagedError, IndexingError
 from searchengine.files import parse_json
 from searchengine.images.exif import Shot
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT
+from searchengine.index.state import Roots, located
 from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
 
 FEATURE = "feature"
@@ -103,16 +102,10 @@ class About:
                 f"What {address} says of itself cannot be read. Index the images into another collection."
             ) from error
 
-    def folders(self, images_dir: Path | None) -> dict[int, tuple[Path, str]]:
-        """Where each image folder is, and the name that distinguishes it where there are several."""
-        several = len(self.roots) > 1
-        folders = {}
-        for id_, path, name in self.roots:
-            folder = Path(os.fsdecode(bytes.fromhex(path)))
-            if images_dir is not None:
-                folder = images_dir / name if several else images_dir
-            folders[id_] = (folder, name if several else "")
-        return folders
+    @property
+    def image_folders(self) -> list[tuple[int, bytes, str]]:
+        """The image folders: id, path, name."""
+        return [(id_, bytes.fromhex(path), name) for id_, path, name in self.roots]
 
 
 def measured_by(metric: str) -> str:
@@ -248,17 +241,10 @@ def root_of(row: Mapping[str, Any]) -> int | None:
     return None if row["root"] < 0 else int(row["root"])
 
 
-def record_of(row: Mapping[str, Any], folders: Mapping[int, tuple[Path, str]]) -> ImageRecord:
+def record_of(row: Mapping[str, Any], roots: Roots) -> ImageRecord:
     """What is known of an image."""
-    path, facts, root = path_of(row), row["facts"], row["root"]
-    file: Path | None = None
-    shown = f"#{row['id']}"
-    if path is not None:
-        shown = row["path"]
-        if root in folders:
-            folder, name = folders[root]
-            file = folder / os.fsdecode(path)
-            shown = f"{name}/{shown}" if name else shown
+    facts = row["facts"]
+    shown, file = located(row["id"], root_of(row), path_of(row), roots)
     return ImageRecord(
         row["id"],
         shown,

@@ -173,7 +173,7 @@ class MilvusWriter(Writer):
 
     def roots(self) -> list[tuple[int, bytes, str]]:
         """The image folders: id, path, name."""
-        return [(id_, bytes.fromhex(path), name) for id_, path, name in self._about.roots]
+        return self._about.image_folders
 
     def manifest(self, key: str) -> str | None:
         """One entry of the manifest."""
