@@ -24,7 +24,7 @@ from PIL import (
 )
 
 from searchengine.errors import NotAnImageError
-from searchengine.images import arrays, containers, depth, tiff
+from searchengine.images import arrays, containers, depth
 from searchengine.images.colour import profile_of_heif, profile_of_png
 from searchengine.images.formats import NO_PREVIEW, sniff
 from searchengine.images.rgb import swaps_sides
@@ -129,30 +129,30 @@ def _heic(data: bytes) -> ImageFile.ImageFile:
 
 
 def _tiff(data: bytes) -> ImageFile.ImageFile:
-    pages = tiff.pages(data)
-    page = tiff.main_page(pages) if pages else None
+    pages = containers.tiff_pages(data)
+    page = containers.main_page(pages) if pages else None
     if page is None or not page.area:
         return TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # which raises what is wrong
-    if tiff.is_raw(data, pages):
-        side, preview = max(max(each.size) for each in pages), tiff.preview(pages)
+    if containers.is_raw(data, pages):
+        side, preview = max(max(each.size) for each in pages), containers.raw_preview(pages)
         if preview is None or preview.size < containers.largest_jpeg(data)[1]:
             return _raw(data, side)
         if containers.is_thumbnail(preview.size, side):
             raise NotAnImageError(NO_PREVIEW)
         page = preview
     if page is not pages[0]:
-        data = tiff.beginning_with(data, page)
+        data = containers.beginning_with(data, page)
     try:
         file = TiffImagePlugin.TiffImageFile(io.BytesIO(data))
     except SyntaxError:
         if not page.is_unusual:
             raise
-        return arrays.tiff(data, page.description, page.get(tiff.ORIENTATION, 1))
-    if file.mode == "RGB" and page is not pages[0] and tiff.ORIENTATION not in page.tags:  # of a camera raw file
-        orientation = pages[0].get(tiff.ORIENTATION, 1)
-        file.getexif()[tiff.ORIENTATION] = orientation
+        return arrays.tiff(data, page.description, page.get(containers.ORIENTATION, 1))
+    if file.mode == "RGB" and page is not pages[0] and containers.ORIENTATION not in page.tags:  # of a camera raw file
+        orientation = pages[0].get(containers.ORIENTATION, 1)
+        file.getexif()[containers.ORIENTATION] = orientation
         file._size = file.size[::-1] if swaps_sides(orientation) else file.size
-    if page.get(tiff.BITS) == 16:
+    if page.get(containers.BITS) == 16:
         order = "L" if data[:2] == b"II" else "B"
         file.tile = [depth.plane_of_16_bits(tile, order) for tile in file.tile]
     return file
@@ -171,7 +171,7 @@ def _raw(data: bytes, side: int = 0) -> ImageFile.ImageFile:
     if containers.is_thumbnail(size, side):
         raise NotAnImageError(NO_PREVIEW)
     file = _JpegFile(io.BytesIO(data[start:]))
-    file.info.setdefault("exif", tiff.as_exif(data))
+    file.info.setdefault("exif", containers.exif_of_raw(data))
     return file
 
 
