@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import cache, layers
-from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, cut
+from searchengine.extractors import cache, networks
 from searchengine.extractors.frameworks import first_line, import_keras, linked
-from searchengine.extractors.layers import NetworkInfo, check_pooling
 from searchengine.extractors.models import CUSTOM
+from searchengine.extractors.networks import PREPROCESSINGS, BuiltModel, NetworkInfo, check_pooling, cut
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, Head, ModelSource
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 from searchengine.files import parse_json
@@ -49,7 +48,7 @@ class CustomSource(ModelSource):
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
         file = Path(model).expanduser()
         key = f"custom-{identify(file)}"
-        return layers.describe(key, {"model": str(file.absolute()), "source": CUSTOM}, title=file.name)
+        return networks.describe(key, {"model": str(file.absolute()), "source": CUSTOM}, title=file.name)
 
     def network(self, model: str, input_size: int | None) -> keras.Model:
         return load(Path(model))

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, presets, worker
-from searchengine.extractors.building import BuiltModel, TextModel
 from searchengine.extractors.frameworks import export_openvino, import_openvino
-from searchengine.extractors.layers import describe_network
 from searchengine.extractors.loading import source_of
+from searchengine.extractors.networks import BuiltModel, TextModel, describe_network
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import Tokenizer
 from searchengine.progress import Say

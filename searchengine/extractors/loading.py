@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.errors import ExtractorError, QueryError, UnknownNameError
-from searchengine.extractors import cache, models, worker
+from searchengine.extractors import cache, models, runtimes, worker
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.custom import CustomSource
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
-from searchengine.extractors.layers import LayerInfo
+from searchengine.extractors.networks import LayerInfo
 from searchengine.extractors.packaged import PackagedSource
 from searchengine.extractors.presets import PresetSource
 from searchengine.extractors.published import PublishedSource
@@ -186,27 +186,23 @@ class ExtractorRecipe:
         check_name("runtime", self.runtime, RUNTIMES)
         if self.runtime == "keras" or (self.runtime == "auto" and not self._prefers_openvino()):
             return self._on_keras(say or say_on_stderr)
-        from searchengine.extractors.openvino_runtime import OpenVINOExtractor
-
         remake = functools.partial(self.export, say, suspect=True)
-        return OpenVINOExtractor(self.spec, self.export(say), precision=self.precision, remake=remake)
+        return runtimes.OpenVINOExtractor(self.spec, self.export(say), precision=self.precision, remake=remake)
 
     def _prefers_openvino(self) -> bool:
-        from searchengine.extractors import keras_runtime
-
-        has_gpu = self.gpu and keras_runtime.gpu_in_sight() and keras_runtime.gpu_found()
+        has_gpu = self.gpu and runtimes.gpu_in_sight() and runtimes.gpu_found()
         return importlib.util.find_spec("openvino") is not None and not has_gpu
 
     def _on_keras(self, say: Say) -> Extractor:
-        from searchengine.extractors.keras_runtime import KerasExtractor
-
         source, precision = source_of(self.spec.model), self.precision
         if source.has_own_precision:
             if precision == "bfloat16":
                 raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
             precision = "float32"
         weights = source.locate(self.spec, self.weights_file, say)  # before TensorFlow, which takes seconds to load
-        return KerasExtractor(self.spec, lambda policy: source.build(self.spec, weights, policy), precision=precision)
+        return runtimes.KerasExtractor(
+            self.spec, lambda policy: source.build(self.spec, weights, policy), precision=precision
+        )
 
     def export(self, say: Say | None = None, *, suspect: bool = False) -> ExportedModel:
         """The model as OpenVINO reads it; exported first if it is missing or damaged.

@@ -59,7 +59,7 @@ class Backbone(Network):
     """One network of keras.applications.
 
     ``module`` is where it lives there. ``head`` names the layers that exist only with the classification head; the
-    others can do with the smaller ``without_head`` file. ``preprocessing`` is one of ``building.PREPROCESSINGS``.
+    others can do with the smaller ``without_head`` file. ``preprocessing`` is one of ``networks.PREPROCESSINGS``.
     """
 
     module: str

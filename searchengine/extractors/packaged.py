@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, WeightsNotFoundError
-from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import import_keras
 from searchengine.extractors.models import PACKAGED, Lite
+from searchengine.extractors.networks import BuiltModel, cut, dtype_policy
 from searchengine.extractors.source import ExtractorOptions, Head, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.progress import QUIET, Say

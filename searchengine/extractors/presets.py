@@ -17,12 +17,11 @@ from urllib.parse import urlsplit
 
 from searchengine.errors import ExtractorError, MissingPackageError, WeightsNotFoundError
 from searchengine.extractors import cache, worker
-from searchengine.extractors.building import BuiltModel, TextModel, dtype_policy
 from searchengine.extractors.custom import foreign_objects
 from searchengine.extractors.extractor import pixel_type
 from searchengine.extractors.frameworks import first_line, import_keras
-from searchengine.extractors.layers import NetworkInfo
 from searchengine.extractors.models import FAMILIES, presets
+from searchengine.extractors.networks import BuiltModel, NetworkInfo, TextModel, dtype_policy
 from searchengine.extractors.source import (
     PRESET_CONFIG,
     PRESET_WEIGHTS,

@@ -14,9 +14,9 @@ import numpy as np
 from searchengine.download import Client, DownloadError, Resource
 from searchengine.errors import ExtractorError, WeightsNotFoundError, file_error
 from searchengine.extractors import cache
-from searchengine.extractors.building import BuiltModel, cut, dtype_policy
 from searchengine.extractors.frameworks import check_keras, first_line, import_keras, linked
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones
+from searchengine.extractors.networks import BuiltModel, cut, dtype_policy
 from searchengine.extractors.source import CLASSES, HDF5_SIGNATURE, ExtractorOptions, Head, NamedSource
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
 from searchengine.files import locked

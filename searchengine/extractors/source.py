@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, UnknownNameError
-from searchengine.extractors import cache, layers
-from searchengine.extractors.layers import LayerInfo, NetworkInfo, check_pooling
+from searchengine.extractors import cache, networks
 from searchengine.extractors.models import Network, facts
+from searchengine.extractors.networks import LayerInfo, NetworkInfo, check_pooling
 from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
 from searchengine.progress import Say
 
 if TYPE_CHECKING:
     import keras
 
-    from searchengine.extractors.building import BuiltModel
+    from searchengine.extractors.networks import BuiltModel
 
 PRESET_CONFIG, PRESET_WEIGHTS = "config.json", "model.weights.h5"  # in the folder of a preset
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
@@ -44,7 +44,7 @@ class ExtractorOptions:
         pooling: how a convolutional layer becomes one number a channel: "none", "avg", "max" or "gem".
         normalize: "l2" for features of length one, or "none".
         weights: "imagenet" or a file.
-        preprocessing: of a ``.keras`` file, one of ``building.PREPROCESSINGS``.
+        preprocessing: of a ``.keras`` file, one of ``networks.PREPROCESSINGS``.
         input_size: side in pixels, of a ``.keras`` file that takes any and of EfficientNet-Lite.
         full_decode: False decodes large JPEGs at a reduced scale; EfficientNet-Lite does that by default.
     """
@@ -222,7 +222,7 @@ class NamedSource(ModelSource, Generic[N]):
         """See ``ModelSource.describe``."""
         network = self.networks()[str(model)]
         side = input_size or network.input_size[0]
-        return layers.describe(
+        return networks.describe(
             self.key(network.name, side), {"model": network.name, "input_size": side}, title=network.title
         )
 

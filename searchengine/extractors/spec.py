@@ -27,7 +27,7 @@ class ExtractorSpec:
     ``"sha256:<hex>"`` for a file of the user's own. ``input_size`` is (height, width) in pixels: the whole image is
     resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, see ``decoded_at_least``.
     Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each normalised by
-    itself before the whole, if it is normalised at all. ``preprocessing`` is one of ``building.PREPROCESSINGS`` for a
+    itself before the whole, if it is normalised at all. ``preprocessing`` is one of ``networks.PREPROCESSINGS`` for a
     custom model, and None for the others, which have a fixed one. ``resizing`` is how pictures are resized where it is
     not as usual, see ``images.Resizing``.
     Precision and device are not part of it: they change a feature by less than what is compared.

@@ -17,7 +17,7 @@ from searchengine.cli import exchange, main, offline_index, options
 from searchengine.cli.main import VERBS, load_verb
 from searchengine.exchange import open_images
 from searchengine.exchange.collections import DATASETS
-from searchengine.extractors import building, spec
+from searchengine.extractors import networks, spec
 from searchengine.indexing import IndexingOptions
 from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.learner import SPLITS, TRIPLETS
@@ -157,7 +157,7 @@ def test_words_that_are_spelt_out_are_those_of_the_library(capsys: Said) -> None
     assert get_args(Precision) == options.PRECISIONS
     assert get_args(Runtime) == options.RUNTIMES
     assert spec.POOLINGS == options.POOLINGS
-    assert set(building.PREPROCESSINGS) == set(options.PREPROCESSINGS)
+    assert set(networks.PREPROCESSINGS) == set(options.PREPROCESSINGS)
     choices = {option.name: option.type for option in load_verb("train").params}
     assert (choices["triplets"].choices, choices["split"].choices) == (TRIPLETS, SPLITS)
     assert (*DATASETS, "open-images") == exchange.COLLECTIONS

@@ -27,8 +27,8 @@ from searchengine.extractors import (
 )
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.layers import LayerInfo
 from searchengine.extractors.loading import source_of
+from searchengine.extractors.networks import LayerInfo
 from tests.extractors.networks_by_keras import noise, relative_error
 
 # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.

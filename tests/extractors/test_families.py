@@ -10,11 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import building, export, make_spec
-from searchengine.extractors.building import PREPROCESSINGS, BuiltModel, preprocessed
+from searchengine.extractors import export, make_spec, networks
 from searchengine.extractors.frameworks import export_openvino, import_keras
-from searchengine.extractors.layers import layers_of
 from searchengine.extractors.models import Backbone, PublishedWeights, backbones
+from searchengine.extractors.networks import PREPROCESSINGS, BuiltModel, layers_of, preprocessed
 from searchengine.extractors.published import PublishedSource, read_head
 from tests.extractors import networks_by_keras
 from tests.extractors.networks_by_keras import relative_error, smooth
@@ -130,7 +129,7 @@ def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
         del network
         built = PublishedSource().build(spec, path, "float32")
     else:
-        built = building.cut(network, spec, line.preprocessing, title)
+        built = networks.cut(network, spec, line.preprocessing, title)
     assert sum(built.parts) == known[line.default_layer].numbers("none") == line.dimension == expected.shape[1]
     found = np.asarray(built.model(pixels, training=False))
     assert np.linalg.norm(expected[0] - expected[1]) > 1e-3 * np.linalg.norm(expected[0])

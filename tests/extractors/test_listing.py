@@ -12,8 +12,8 @@ import pytest
 from searchengine.cli.main import main
 from searchengine.errors import UnknownNameError
 from searchengine.extractors import cache, loading, make_spec, model_names, published
-from searchengine.extractors.building import PREPROCESSINGS
 from searchengine.extractors.models import backbones
+from searchengine.extractors.networks import PREPROCESSINGS
 from tests.extractors.tiny import write_tiny_model
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
 from searchengine.extractors import ExtractorRecipe, load_extractor, make_spec, prepare
 from searchengine.extractors.frameworks import import_keras
-from searchengine.extractors.layers import layers_of
 from searchengine.extractors.models import PACKAGED as NETWORKS
+from searchengine.extractors.networks import layers_of
 from searchengine.extractors.packaged import PackagedSource, _installed, read_state_dict
 from tests.extractors.networks_by_keras import relative_error, smooth
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import extractor, make_spec
-from searchengine.extractors.building import pooled
 from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.networks import pooled
 from searchengine.indexing.model import size_remark
 
 pytestmark = pytest.mark.usefixtures("described_in_process")

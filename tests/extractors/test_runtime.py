@@ -20,9 +20,8 @@ from searchengine.extractors import (
     Extractor,
     ExtractorRecipe,
     cache,
-    keras_runtime,
     loading,
-    openvino_runtime,
+    runtimes,
 )
 from searchengine.extractors.published import PublishedSource
 from tests.extractors.tiny import SIZE, SPEC, put_tiny_model, write_tiny_model
@@ -207,11 +206,11 @@ print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
 
 
 def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(runtimes, "_has_bfloat16", lambda: False)
     with pytest.raises(ExtractorError, match="natively"):
         ExtractorRecipe(SPEC, precision="bfloat16").load()
     assert ExtractorRecipe(SPEC).load().precision == "float32"
-    monkeypatch.setattr(openvino_runtime, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(runtimes, "_has_bfloat16", lambda: True)
     assert ExtractorRecipe(SPEC).load().precision == "bfloat16"
 
 
@@ -236,10 +235,10 @@ def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monke
 def test_which_runtime(
     extractor: Extractor, monkeypatch: pytest.MonkeyPatch, visible: bool, usable: bool, asked: str, chosen: str
 ) -> None:
-    monkeypatch.setattr(keras_runtime, "gpu_in_sight", lambda: visible)
-    monkeypatch.setattr(keras_runtime, "gpu_found", lambda: usable)
+    monkeypatch.setattr(runtimes, "gpu_in_sight", lambda: visible)
+    monkeypatch.setattr(runtimes, "gpu_found", lambda: usable)
     monkeypatch.setattr(ExtractorRecipe, "_on_keras", lambda *arguments: "keras")
-    monkeypatch.setattr(openvino_runtime, "OpenVINOExtractor", lambda *arguments, **options: "openvino")
+    monkeypatch.setattr(runtimes, "OpenVINOExtractor", lambda *arguments, **options: "openvino")
     found: object = ExtractorRecipe(SPEC, runtime=asked, gpu=True).load()
     assert found == chosen
     if asked == "auto":
@@ -249,7 +248,7 @@ def test_which_runtime(
 
 def test_no_gpu_in_sight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert not keras_runtime.gpu_in_sight()
+    assert not runtimes.gpu_in_sight()
 
 
 def test_without_openvino(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:

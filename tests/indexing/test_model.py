@@ -13,7 +13,7 @@ import searchengine
 from searchengine.errors import ExtractorMismatchError
 from searchengine.extractors import ExtractorRecipe, ExtractorSpec, make_spec
 from searchengine.extractors.custom import CustomSource
-from searchengine.extractors.layers import LayerInfo, NetworkInfo
+from searchengine.extractors.networks import LayerInfo, NetworkInfo
 from searchengine.index.storage import storage_of
 from searchengine.indexing import model
 from searchengine.indexing.options import IndexingOptions

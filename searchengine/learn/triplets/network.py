@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.extractors.building import BuiltModel
 from searchengine.extractors.loading import source_of
 from searchengine.extractors.models import is_preset
+from searchengine.extractors.networks import BuiltModel
 from searchengine.extractors.source import is_model_file
 from searchengine.extractors.spec import ExtractorSpec, check_name
 from searchengine.progress import Say
