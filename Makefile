@@ -9,6 +9,9 @@ PORT ?= 8000
 IMAGES ?=
 TESTS ?=
 
+# Compiled once, and not by each of the hundreds of processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
@@ -29,12 +32,13 @@ $(VENV)/bin/python:
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# What the demo needs; and that with what the tests need. pip would compile on one core only.
+# What the demo needs; and that with what the tests need. pip would compile on one core only, and all; what is left out
+# here is hardly ever imported, and is compiled when it is.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 define install_lock
 $(PIP_INSTALL) --no-deps --require-hashes -r $<
 $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
-@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+@$(BIN)/python -W ignore -m compileall -qq -j 0 -x '/(tests|networkx|pandas|ray)/' $(VENV)/lib || true
 endef
 
 $(READY): requirements.lock pyproject.toml | $(VENV)/bin/python
