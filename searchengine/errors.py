@@ -35,9 +35,11 @@ Each message is a sentence for the person who runs the program: what happened, a
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -167,3 +169,20 @@ def file_error(error: OSError) -> str:
     """A sentence about a file that cannot be used, and what to do."""
     file = "A file" if error.filename is None else os.fsdecode(error.filename)
     return f"{file} cannot be used: {error.strerror or error}. Check its permissions and the disk, and try again."
+
+
+def closest_first(name: str, known: Iterable[str]) -> list[str]:
+    """All the known names, the ones most like ``name`` first; ties keep their order."""
+
+    def likeness(other: str) -> float:
+        return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return sorted(known, key=likeness, reverse=True)
+
+
+def check_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """``name`` if it is known, else UnknownNameError that lists the known names, the closest first."""
+    names = list(known)
+    if name in names:
+        return name
+    raise UnknownNameError(f"There is no {kind} {name!r}. Choose one of: {', '.join(closest_first(name, names))}.")

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
-from searchengine.errors import IndexingError, IndexNotFoundError
+from searchengine.errors import IndexingError, IndexNotFoundError, check_name
 from searchengine.exchange.formats import read_features
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.extractor import normalized
-from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec, check_name
+from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec
 from searchengine.images import decode
 from searchengine.index import column_reader, lock, metrics
 from searchengine.index.features import matrices

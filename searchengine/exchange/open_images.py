@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from searchengine.download import Client, DownloadError, NotOnServerError, Resource
+from searchengine.errors import closest_first
 from searchengine.exchange.collections import WORK, Downloaded, exclusive
 from searchengine.files import csv_writer, file_size, parse_json, replace_text, replacing
 from searchengine.progress import QUIET, Progress
@@ -168,8 +169,6 @@ def _class_ids(file: Path, asked: Sequence[str]) -> dict[str, set[str]]:
     for word in asked:
         name = names.get(" ".join(word.replace("_", " ").lower().split())) or names.get(word, "")
         if not name:
-            from searchengine.extractors.spec import closest_first
-
             close = ", ".join(closest_first(word, ids)[:8])
             raise DownloadError(
                 f"Open Images has no class {word!r}. The closest are: {close}. All {len(ids):,} are listed in {file}."

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searchengine.errors import ExtractorError
+from searchengine.errors import ExtractorError, check_name
 from searchengine.extractors import cache, networks
 from searchengine.extractors.frameworks import first_line, import_keras, linked
 from searchengine.extractors.models import CUSTOM
 from searchengine.extractors.networks import PREPROCESSINGS, BuiltModel, NetworkInfo, check_pooling, cut
 from searchengine.extractors.source import HDF5_SIGNATURE, ExtractorOptions, Head, ModelSource
-from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
+from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec
 from searchengine.files import parse_json
 from searchengine.progress import Say
 

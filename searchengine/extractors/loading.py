@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from searchengine.errors import ExtractorError, QueryError, UnknownNameError
+from searchengine.errors import ExtractorError, QueryError, UnknownNameError, check_name, closest_first
 from searchengine.extractors import cache, models, runtimes, worker
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.custom import CustomSource
@@ -22,7 +22,7 @@ from searchengine.extractors.packaged import PackagedSource
 from searchengine.extractors.presets import PresetSource
 from searchengine.extractors.published import PublishedSource
 from searchengine.extractors.source import ExtractorOptions, ModelLine, ModelSource, is_model_file, is_preset_folder
-from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec, check_name, closest_first
+from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec
 from searchengine.files import file_size
 from searchengine.progress import Say
 
@@ -31,7 +31,7 @@ from searchengine.progress import Say
 
 @functools.cache
 def source_of(model: str) -> ModelSource:
-    """The source of a model by the name in its spec; for an unknown name, a source that says so."""
+    """The source of a model by the name in its spec; ExtractorError says why there is none."""
     if model in models.PACKAGED:
         return PackagedSource()
     if model in models.backbones():
@@ -41,7 +41,7 @@ def source_of(model: str) -> ModelSource:
     if models.is_preset(model):
         return PresetSource()
     unknown = f"This version has no model {model!r}: update the program, or rebuild the index with another --model."
-    return ModelSource(models.facts(model).missing or unknown)
+    raise ExtractorError(models.facts(model).missing or unknown)
 
 
 def source_asked_for(model: str | Path) -> ModelSource:

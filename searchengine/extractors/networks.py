@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searchengine.errors import ExtractorError
+from searchengine.errors import ExtractorError, check_name
 from searchengine.extractors import cache, worker
-from searchengine.extractors.spec import SEVERAL, ExtractorSpec, check_name
+from searchengine.extractors.spec import SEVERAL, ExtractorSpec
 from searchengine.files import replace_text
 
 if TYPE_CHECKING:

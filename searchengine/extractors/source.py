@@ -7,7 +7,7 @@ files. Nothing outside them asks which kind it has.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ExtractorError, UnknownNameError
+from searchengine.errors import ExtractorError, check_name
 from searchengine.extractors import cache, networks
 from searchengine.extractors.models import Network, facts
 from searchengine.extractors.networks import LayerInfo, NetworkInfo, check_pooling
-from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec, check_name
+from searchengine.extractors.spec import IMAGENET, SEVERAL, ExtractorSpec
 from searchengine.progress import Say
 
 if TYPE_CHECKING:
@@ -102,19 +102,15 @@ class Head:
     bias: NDArray[np.float32]
 
 
-class ModelSource:
+class ModelSource(ABC):
     """How models of one kind are described, located and built.
 
-    The base class is the source of features that no model makes: each method that needs a model raises the ``reason``.
     ``has_own_precision``: on Keras the model computes in the precision it was saved with. ``has_text_tower``: a text
     tower that is exported with the model turns words into features, or an error says that this model has none.
     """
 
     has_own_precision = False
     has_text_tower = False
-
-    def __init__(self, reason: str = "") -> None:
-        self._reason = reason
 
     def listed(self) -> list[ModelLine]:
         """The models of this kind that have a name, with their defaults."""
@@ -128,17 +124,17 @@ class ModelSource:
         """What happens to pixels before the network, for people."""
         return "its own"
 
+    @abstractmethod
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
-        """The layers of a model; takes some seconds the first time."""
-        raise ExtractorError(self._reason)
+        """The layers of a model; takes some seconds the first time. ExtractorError where there are none to choose."""
 
     def network(self, model: str, input_size: int | None) -> keras.Model:
         """The Keras model to describe, its weights random; in the subprocess."""
-        raise ExtractorError(self._reason)
+        raise NotImplementedError
 
+    @abstractmethod
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         """The spec of the options. UnknownNameError, WeightsNotFoundError, ExtractorError."""
-        raise UnknownNameError(self._reason)
 
     def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
         """The options that give a spec; ``weights_file`` is the file that it was made with."""
@@ -156,24 +152,24 @@ class ModelSource:
             spec.full_decode,
         )
 
+    @abstractmethod
     def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
         """The file that holds the weights, downloaded if necessary. ``given`` is a file that the user named.
 
         WeightsNotFoundError if it holds other weights than those of the spec, and if there are none.
         """
-        raise ExtractorError(self._reason)
 
+    @abstractmethod
     def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
         """The Keras model of a spec with its weights, computing by a dtype policy. Loads TensorFlow."""
-        raise ExtractorError(self._reason)
 
+    @abstractmethod
     def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
         """The ImageNet head of the network, if features of this spec are what it takes.
 
         ``given`` is the weights file that the user named; without ``say`` nothing is downloaded. ExtractorError says
         why there is no head: another layer, or unknown classes; WeightsNotFoundError.
         """
-        raise ExtractorError(self._reason)
 
 
 class NamedSource(ModelSource, Generic[N]):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from searchengine.errors import ExtractorError, UnknownNameError
+from searchengine.errors import ExtractorError
 from searchengine.extractors.models import CUSTOM, IMPORTED, facts, is_preset
 from searchengine.files import parse_json
 
@@ -144,20 +142,3 @@ class ExtractorSpec:
 def _fingerprint(spec: ExtractorSpec) -> str:
     """Cached: a server asks for it at each request."""
     return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]
-
-
-def closest_first(name: str, known: Iterable[str]) -> list[str]:
-    """All the known names, the ones most like ``name`` first; ties keep their order."""
-
-    def likeness(other: str) -> float:
-        return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
-
-    return sorted(known, key=likeness, reverse=True)
-
-
-def check_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """``name`` if it is known, else UnknownNameError that lists the known names, the closest first."""
-    names = list(known)
-    if name in names:
-        return name
-    raise UnknownNameError(f"There is no {kind} {name!r}. Choose one of: {', '.join(closest_first(name, names))}.")

@@ -13,10 +13,9 @@ A vector of zeros has no direction: its cosine with anything, itself included, c
 
 from __future__ import annotations
 
-import difflib
 from typing import Final
 
-from searchengine.errors import UnknownNameError
+from searchengine.errors import check_name
 
 EUCLIDEAN: Final = "euclidean"
 COSINE: Final = "cosine"
@@ -35,12 +34,8 @@ _TITLES = {
 
 
 def check_metric(metric: str) -> str:
-    """The metric itself; UnknownNameError if there is none of that name, with the closest first."""
-    if metric not in METRICS:
-        close = difflib.get_close_matches(metric, METRICS, n=1, cutoff=0.3)
-        named = ", ".join([*close, *(name for name in METRICS if name not in close)])
-        raise UnknownNameError(f"There is no metric {metric!r}. There are: {named}.")
-    return metric
+    """The metric itself; UnknownNameError if there is none of that name."""
+    return check_name("metric", metric, METRICS)
 
 
 def metric_title(metric: str) -> str:

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError
+from searchengine.errors import ExtractorError, UnknownNameError, WeightsNotFoundError, closest_first
 from searchengine.extractors import ExtractorSpec, load_extractor, make_spec
 from searchengine.extractors.cache import entry_folder
 from searchengine.extractors.extractor import preprocess
 from searchengine.extractors.loading import source_of
 from searchengine.extractors.models import backbones
-from searchengine.extractors.spec import closest_first
 from searchengine.images import decode
 
 pytestmark = pytest.mark.usefixtures("described_in_process")

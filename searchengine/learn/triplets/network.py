@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import LearningError
+from searchengine.errors import LearningError, check_name
 from searchengine.extractors.loading import source_of
 from searchengine.extractors.models import is_preset
 from searchengine.extractors.networks import BuiltModel
 from searchengine.extractors.source import is_model_file
-from searchengine.extractors.spec import ExtractorSpec, check_name
+from searchengine.extractors.spec import ExtractorSpec
 from searchengine.progress import Say
 
 _ROWS = 1024  # features from which the first directions are computed
