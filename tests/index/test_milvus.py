@@ -16,7 +16,7 @@ from searchengine.engine import open_index
 from searchengine.errors import IndexUnavailableError
 from searchengine.index.filters import Filter
 from searchengine.index.milvus.connection import Connection
-from searchengine.index.milvus.expressions import expression
+from searchengine.index.milvus.snapshot import expression
 from searchengine.settings import SettingsError, load_settings
 from searchengine.web import create_app
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from searchengine.address import MilvusAddress
 from searchengine.errors import IndexError_, IndexNotFoundError, IndexUnavailableError, missing_extra, with_index_dir
 from searchengine.index.milvus import schema
-from searchengine.index.milvus.expressions import text as quoted
+from searchengine.index.milvus.schema import quoted
 from searchengine.progress import Say
 
 T = TypeVar("T")

@@ -24,10 +24,9 @@ from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.milvus import schema
 from searchengine.index.milvus.connection import STRONG, Connection
-from searchengine.index.milvus.expressions import text
 from searchengine.index.milvus.lease import is_held
 from searchengine.index.milvus.nearest import Search
-from searchengine.index.milvus.schema import FEATURE, RECORD, About
+from searchengine.index.milvus.schema import FEATURE, RECORD, About, quoted
 from searchengine.index.milvus.snapshot import Snapshot, latest
 from searchengine.index.protocol import Index
 from searchengine.index.state import State, folders_now
@@ -152,10 +151,10 @@ class MilvusIndex(Index):
         now = self._now()
         where, connection = now.where(), self._connection
         if other.content_hash is not None:
-            same = f"content == {text(other.content_hash)} and {where}"
+            same = f"content == {quoted(other.content_hash)} and {where}"
             for row in connection.each_row(same, RECORD, at_once=1):
                 return int(row["id"])
-        paths = ", ".join(map(text, (other.path, other.path.partition("/")[2])))
+        paths = ", ".join(map(quoted, (other.path, other.path.partition("/")[2])))
         rows = latest(connection.each_row(f"path in [{paths}] and {where}", RECORD))
         candidates = now.records(rows)
         if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():

@@ -149,6 +149,11 @@ def create_collections(client: Any, name: str, about: About, *, partitions: int,
     client.create_collection(about_name(name), schema=schema, index_params=parameters, timeout=timeout)
 
 
+def quoted(value: str) -> str:
+    """A text in an expression."""
+    return json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
+
+
 def about_name(name: str) -> str:
     """The name of the second collection."""
     return f"{name}_about"
