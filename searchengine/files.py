@@ -259,12 +259,13 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(file: Path, *, patience: float = 0, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive lock between processes; the kernel releases it when its holder dies.
 
     Args:
         file: the lock file; made, and deleted when the lock is released.
-        on_wait: called once if another process holds the lock, which is then waited for.
+        patience: seconds in which another process may release it.
+        on_wait: called once if another process still holds the lock, which is then waited for.
 
     Raises:
         BlockingIOError: another process holds the lock, and there is no ``on_wait``.
@@ -274,7 +275,7 @@ def locked(file: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator
 
     lock = FileLock(file)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         if on_wait is None:
             raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(file)) from error

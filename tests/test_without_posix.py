@@ -44,14 +44,15 @@ from pathlib import Path
 from searchengine import open_index, update_index
 from searchengine.cli import main
 from searchengine.errors import IndexLockedError
-from searchengine.index import lock
+from searchengine.files import is_locked
+from searchengine.index.storage import storage_of
 from tests.fakes import FakeExtractor
 photos, index = Path(sys.argv[1]), Path(sys.argv[2])
 update_index(photos, index, extractor=FakeExtractor())
 (photos / "a.png").unlink()
 done = update_index(photos, index, extractor=FakeExtractor(), check_content=True)
-with lock.writing(index, "noon"):
-    held = lock.is_held(index)
+with storage_of(index).writing("noon"):
+    held = is_locked(index / "writer.lock")
     try:
         update_index(photos, index, extractor=FakeExtractor())
     except IndexLockedError as error:
@@ -60,7 +61,7 @@ paths = open_index(index).paths
 codes = [main([verb, "--index-dir", str(index)]) for verb in ("info", "verify")]
 codes.append(main(["search", "--index-dir", str(index), "--id", "2"]))
 codes.append(main(["export", "--index-dir", str(index), "--out", str(index / "out.npz")]))
-print(json.dumps([done.removed, held, refusal, lock.is_held(index), paths, codes]))
+print(json.dumps([done.removed, held, refusal, is_locked(index / "writer.lock"), paths, codes]))
 """
 
 

@@ -142,11 +142,16 @@ def ann(settings: Settings, remove: bool, as_json: bool) -> None:
     `searchengine index` does so by itself where an exact search takes longer than 50 ms, unless --ann off is given.
     """
     from searchengine.derived import timestamp
-    from searchengine.index import building, lock
+    from searchengine.index import building
     from searchengine.index.local import LocalIndex
+    from searchengine.index.storage import storage_of
 
     folder = folder_of(settings.index_dir[0], "ann")
-    with closing(LocalIndex.open(folder, exact=True)) as index, lock.writing(folder, timestamp()), Bar() as bar:
+    with (
+        closing(LocalIndex.open(folder, exact=True)) as index,
+        storage_of(folder).writing(timestamp()),
+        Bar() as bar,
+    ):
         if remove:
             building.remove(folder)
             sheet = None

@@ -21,8 +21,9 @@ from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.extractors.extractor import normalized
 from searchengine.extractors.spec import NORMALIZATIONS, ExtractorSpec
 from searchengine.images import decode
-from searchengine.index import column_reader, lock, metrics
+from searchengine.index import column_reader, metrics
 from searchengine.index.features import matrices
+from searchengine.index.storage import storage_of
 from searchengine.index.types import ImageRow
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.reading import read
@@ -101,7 +102,7 @@ def import_features(
     check_name("normalisation", options.normalize, NORMALIZATIONS)
     if options.images is not None:
         check_folder(options.images.expanduser().absolute())
-    with lock.writing(index_dir, timestamp()), ExitStack() as stack:
+    with storage_of(index_dir).writing(timestamp()), ExitStack() as stack:
         writer = _open_existing(index_dir, options)  # refuses a wrong folder before a long file is read
         if writer is not None:
             stack.enter_context(writer)

@@ -38,6 +38,7 @@ from searchengine.index.types import run_of
 
 FILE_NAME = "catalog.sqlite"
 BACKUP_NAME = "backup.sqlite"
+LOCK_NAME = "writer.lock"  # held by the run that writes, see storage.py
 _APPLICATION_ID = 0x53454E47  # "SENG"
 
 

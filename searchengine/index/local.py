@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import IndexDamagedError
-from searchengine.files import bytes_of
-from searchengine.index import column_reader, columns, lock, state
+from searchengine.files import bytes_of, is_locked
+from searchengine.index import column_reader, columns, state
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.calibration import whole_set_searcher
-from searchengine.index.catalog import Catalog
+from searchengine.index.catalog import LOCK_NAME, Catalog
 from searchengine.index.columns import Columns, Mask
 from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.features import is_whole
@@ -331,7 +331,7 @@ class LocalIndex(Index):
             fingerprint=now.fingerprint,
             bytes=bytes_of(files),
             updated=updated,
-            run=RunProgress(*run, lock.is_held(self.folder)) if run else None,
+            run=RunProgress(*run, is_locked(self.folder / LOCK_NAME)) if run else None,
         )
 
     def skipped(self) -> list[tuple[str, str]]:

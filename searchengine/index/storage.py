@@ -1,15 +1,21 @@
-"""Opens an index for reading or writing; the only module that distinguishes folders from servers."""
+"""Opens an index for reading or writing, with one writer at a time; the only module that tells folders from servers."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
 from searchengine.address import Address, AnyAddress, MilvusAddress, parse_address
-from searchengine.index import building, column_reader, lock
+from searchengine.errors import IndexingError, IndexLockedError
+from searchengine.files import locked, parse_json
+from searchengine.index import building, column_reader
+from searchengine.index.catalog import LOCK_NAME
 from searchengine.index.database import shares_memory
 from searchengine.index.local import LocalIndex
 from searchengine.index.milvus import MilvusIndex, MilvusWriter
@@ -18,6 +24,9 @@ from searchengine.index.writer import IndexWriter
 from searchengine.progress import Progress, Say
 
 _NOTE = "address.txt"
+_HOLDER_NAME = "writer.json"  # apart from the lock, which cannot be read on Windows
+_PATIENCE = 0.75  # seconds: a reader that checks for an active run holds the lock for an instant
+_TRIES = 1000  # to make the folder while others remove it; in some places it can never be made
 
 
 class Storage(ABC):
@@ -40,9 +49,29 @@ class Storage(ABC):
 
     @contextlib.contextmanager
     def writing(self, started: str) -> Iterator[None]:
-        """Hold the lock of the folder; the errors of ``lock.writing``."""
-        with lock.writing(self.folder, started):
+        """Hold the lock of the folder, which is made if it is missing, and removed if it stays empty.
+
+        The system releases the lock when its holder dies. Child processes do not inherit it (PEP 446), so none that
+        outlives a killed run holds it.
+
+        Raises:
+            IndexLockedError: another run holds it; the message says which.
+            IndexingError: the folder cannot be written to.
+        """
+        new_folders = [place for place in (self.folder, *self.folder.parents) if not os.path.lexists(place)]
+        lock = _acquire(self.folder)
+        try:
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
+            with contextlib.suppress(OSError):  # a full disk: then the message of another run does not name this one
+                (self.folder / _HOLDER_NAME).write_text(json.dumps(holder))
             yield
+        finally:
+            with contextlib.suppress(OSError):
+                (self.folder / _HOLDER_NAME).unlink()
+            lock.close()
+            with contextlib.suppress(OSError):  # not empty: there is an index now
+                for place in new_folders:
+                    place.rmdir()
 
     @abstractmethod
     def read(self, images_dir: Path | None = None, *, exact: bool = False) -> Index:
@@ -105,7 +134,7 @@ class _Milvus(Storage):
 
     @contextlib.contextmanager
     def writing(self, started: str) -> Iterator[None]:
-        with lock.writing(self.folder, started):
+        with super().writing(started):
             self._note()
             yield
 
@@ -129,3 +158,45 @@ def storage_of(address: AnyAddress) -> Storage:
     """The storage of an address: a folder, or ``milvus://HOST:PORT/COLLECTION``; AddressError."""
     place = parse_address(address)
     return _Milvus(place) if isinstance(place, MilvusAddress) else _Folder(place)
+
+
+# -- the lock of a folder ---------------------------------------------------------------------------------------------
+
+
+def _acquire(folder: Path) -> contextlib.ExitStack:
+    """The lock, held until it is closed."""
+    for tries_left in reversed(range(_TRIES)):
+        lock = contextlib.ExitStack()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(locked(folder / LOCK_NAME, patience=_PATIENCE))
+        except BlockingIOError as error:
+            raise IndexLockedError(
+                f"Another run is writing to {folder}{_holder(folder)}. Wait for it to end, then give the command again."
+            ) from error
+        except OSError as error:
+            if not tries_left or not _has_vanished(folder, error):
+                raise IndexingError(
+                    f"The index folder {folder} cannot be written to ({error.strerror}). Check the path and its "
+                    "permissions."
+                ) from error
+        else:
+            break
+    return lock
+
+
+def _has_vanished(folder: Path, error: OSError) -> bool:
+    """Whether the folder or a parent was removed while it was made: mkdir says that it exists, but it does not."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    return isinstance(error, FileExistsError) and all(
+        place.is_dir() or not os.path.lexists(place) for place in (folder, *folder.parents)
+    )
+
+
+def _holder(folder: Path) -> str:
+    try:
+        holder = parse_json((folder / _HOLDER_NAME).read_text())
+        return f": process {int(holder['pid'])} on {holder['host']}, since {holder['since']}"
+    except (ValueError, KeyError, TypeError, OSError):
+        return ""

@@ -21,10 +21,11 @@ from searchengine.errors import (
     IndexNotFoundError,
     IndexVersionError,
 )
-from searchengine.index import lock
-from searchengine.index.catalog import Catalog
+from searchengine.files import is_locked
+from searchengine.index.catalog import LOCK_NAME, Catalog
 from searchengine.index.features import FeatureWriter
 from searchengine.index.local import LocalIndex
+from searchengine.index.storage import storage_of
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.verify import verify
@@ -174,21 +175,21 @@ def test_what_is_wrong_with_an_index_is_said(
 
 
 def test_the_lock_names_its_holder(tmp_path: Path) -> None:
-    with lock.writing(tmp_path, "noon"):
-        assert lock.is_held(tmp_path)
-        with pytest.raises(IndexLockedError, match=r"process \d+ .* since noon"), lock.writing(tmp_path, "later"):
+    with storage_of(tmp_path).writing("noon"):
+        assert is_locked(tmp_path / LOCK_NAME)
+        with pytest.raises(IndexLockedError, match=r"process \d+ .* since noon"), storage_of(tmp_path).writing("later"):
             pass
-    assert not lock.is_held(tmp_path)
-    with lock.writing(tmp_path, "again"):
+    assert not is_locked(tmp_path / LOCK_NAME)
+    with storage_of(tmp_path).writing("again"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_made_for_a_lock_goes_with_it_unless_it_was_used(tmp_path: Path) -> None:
-    with lock.writing(tmp_path / "a" / "index", "noon"):
+    with storage_of(tmp_path / "a" / "index").writing("noon"):
         pass
     assert list(tmp_path.iterdir()) == []
-    with lock.writing(tmp_path / "a" / "index", "noon"):
+    with storage_of(tmp_path / "a" / "index").writing("noon"):
         (tmp_path / "a" / "index" / "features.npy").touch()
     assert [file.name for file in (tmp_path / "a" / "index").iterdir()] == ["features.npy"]
 
@@ -199,7 +200,7 @@ def test_whoever_waits_for_a_lock_that_is_deleted_holds_the_next(tmp_path: Path)
 
     def work() -> None:
         for _ in range(20):
-            with suppress(IndexLockedError), lock.writing(tmp_path / "index", "noon"):
+            with suppress(IndexLockedError), storage_of(tmp_path / "index").writing("noon"):
                 holders.append(1)
                 most.append(len(holders))
                 time.sleep(0.001)
@@ -227,14 +228,14 @@ def test_a_folder_that_another_run_removes_while_it_is_made(
         mkdir(*args, **keywords)
 
     monkeypatch.setattr(Path, "mkdir", racing)
-    with lock.writing(tmp_path / "index", "noon"):
+    with storage_of(tmp_path / "index").writing("noon"):
         assert not errors
-        assert lock.is_held(tmp_path / "index")
+        assert is_locked(tmp_path / "index" / LOCK_NAME)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, where nobody can make a folder")
 def test_a_place_where_no_folder_can_be_made() -> None:
-    with pytest.raises(IndexingError, match="cannot be written to"), lock.writing(Path("/proc/index"), "noon"):
+    with pytest.raises(IndexingError, match="cannot be written to"), storage_of(Path("/proc/index")).writing("noon"):
         pass
 
 
@@ -242,7 +243,7 @@ def test_a_place_where_no_folder_can_be_made() -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
-    with pytest.raises(IndexingError, match="cannot be written"), lock.writing(tmp_path / place, "noon"):
+    with pytest.raises(IndexingError, match="cannot be written"), storage_of(tmp_path / place).writing("noon"):
         pass
 
 

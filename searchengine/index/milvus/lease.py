@@ -1,6 +1,6 @@
 """One writer at a time, among all machines: a row that names the run that writes, and that it renews every few seconds.
 
-Runs of one machine are kept apart by a lock in a folder (``index.lock``), which the system releases when its holder
+Runs of one machine are kept apart by a lock in a folder (``storage``), which the system releases when its holder
 dies. Milvus has no such lock, so the row of a run that was killed elsewhere counts until it has not been renewed for a
 while; clocks of two machines are not compared.
 """
