@@ -23,27 +23,25 @@ from tests.web.test_uploads import form
 
 pytestmark = pytest.mark.torture
 
-PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python")
 
 
 @pytest.fixture(scope="module")
 def serve_env(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment with requirements-serve.lock and the wheel, and nothing else."""
     folder = tmp_path_factory.mktemp("serve")
-    venv.create(folder / "env", with_pip=True)
+    venv.create(folder / "env", symlinks=True)
     python = folder / "env" / "bin" / "python"
-    probe = [python, *PIP, "download", "--no-deps", "--dest", folder / "probe", "itsdangerous"]
+    pip = [*PIP, python]  # this environment's own: another takes seconds to make
+    probe = [*pip, "download", "--no-deps", "--dest", folder / "probe", "itsdangerous"]
     if subprocess.run(probe, capture_output=True).returncode != 0:
         pytest.skip("no package registry answers, so no environment can be installed from requirements-serve.lock")
     lock = ROOT / "requirements-serve.lock"
-    subprocess.run(
-        [python, *PIP, "install", "--no-compile", "--no-deps", "--require-hashes", "-r", lock],
-        check=True,
-        capture_output=True,
-    )
+    install = [*pip, "install", "--no-compile", "--no-deps"]
+    subprocess.run([*install, "--require-hashes", "-r", lock], check=True, capture_output=True)
     wheel = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
     subprocess.run(wheel, cwd=ROOT, check=True, capture_output=True)
-    subprocess.run([python, *PIP, "install", "--no-deps", *folder.glob("*.whl")], check=True, capture_output=True)
+    subprocess.run([*install, *folder.glob("*.whl")], check=True, capture_output=True)
     return python.parent
 
 
