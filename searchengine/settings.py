@@ -15,7 +15,7 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
@@ -134,16 +134,9 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _reach_milvus(self) -> Self:
         """Give addresses in Milvus the settings of the connection."""
-        options = MilvusOptions(
-            token=self.milvus_token.get_secret_value() if self.milvus_token else "",
-            tls=self.milvus_tls,
-            timeout=self.milvus_timeout,
-            consistency=self.milvus_consistency,
-            index_type=self.milvus_index_type,
-            index_params=self.milvus_index_params,
-            search_params=self.milvus_search_params,
-            partitions=self.milvus_partitions,
-        )
+        choices = {field.name: getattr(self, f"milvus_{field.name}") for field in fields(MilvusOptions)}
+        token = self.milvus_token.get_secret_value() if self.milvus_token else ""
+        options = MilvusOptions(**{**choices, "token": token})
         addresses = (
             replace(each, options=options) if isinstance(each, MilvusAddress) else each for each in self.index_dir
         )
@@ -224,14 +217,13 @@ def variable(name: str) -> str:
 
 def _layers(flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
     """(origin, values) from weak to strong."""
-    fields = Settings.model_fields
     named = environ.get(_FILE_VARIABLE)
     file = Path(named or _FILE).expanduser()
     given = {str(key).lower().removeprefix("searchengine_"): value for key, value in flags.items()}
     return [
         (str(file), _read_file(file) if named or _exists(file) else {}),
-        (ENVIRONMENT, {name: environ[variable(name)] for name in fields if environ.get(variable(name))}),
-        (FLAG, {name: given[name] for name in fields if given.get(name) is not None}),
+        (ENVIRONMENT, {name: environ[variable(name)] for name in Settings.model_fields if environ.get(variable(name))}),
+        (FLAG, {name: given[name] for name in Settings.model_fields if given.get(name) is not None}),
     ]
 
 

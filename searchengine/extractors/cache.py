@@ -127,12 +127,13 @@ def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
 def store(spec: ExtractorSpec, parts: tuple[int, ...], files: Mapping[str, Iterable[bytes]], say: Say) -> None:
     """Keep an exported model from another machine unless it is cached: each of ``MODEL_FILES`` in pieces."""
     with export_lock(say):
-        if lookup(spec) is None:
-            with new_entry(spec) as folder:
-                for name in MODEL_FILES:
-                    with (folder / name).open("wb") as file:
-                        file.writelines(files[name])
-                write_manifest(folder, spec, parts)
+        if lookup(spec) is not None:
+            return
+        with new_entry(spec) as folder:
+            for name in MODEL_FILES:
+                with (folder / name).open("wb") as file:
+                    file.writelines(files[name])
+            write_manifest(folder, spec, parts)
 
 
 def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) -> None:

@@ -164,12 +164,12 @@ def read_rules(folder: Path, most_tokens: int) -> TokenRules:
         case "CLIPTokenizer":
             return _clip_rules(assets, config["config"], preprocessor, length)
         case "SigLIPTokenizer":
-            pieces = {"end": "</s>", "pad": "</s>"}
+            end, pad = "</s>", "</s>"
         case "GemmaTokenizer":
-            pieces = {"end": "<eos>", "pad": "<pad>"}
+            end, pad = "<eos>", "<pad>"
         case other:
             raise ExtractorError(f"The preset in {folder} has a tokenizer of an unknown kind: {other}.")
-    return _siglip_rules(assets, config["config"], preprocessor, length, **pieces)
+    return _siglip_rules(assets, preprocessor, length, end=end, pad=pad)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -209,9 +209,7 @@ def _clip_rules(assets: Path, config: dict[str, Any], preprocessor: dict[str, An
     )
 
 
-def _siglip_rules(
-    assets: Path, config: dict[str, Any], preprocessor: dict[str, Any], length: int, *, end: str, pad: str
-) -> TokenRules:
+def _siglip_rules(assets: Path, preprocessor: dict[str, Any], length: int, *, end: str, pad: str) -> TokenRules:
     from sentencepiece import SentencePieceProcessor
 
     proto = (assets / "vocabulary.spm").read_bytes()

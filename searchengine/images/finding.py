@@ -215,27 +215,34 @@ class Walk(Iterator[FoundFile | Unreadable]):
             if self._rules.excludes(path, entry.name):
                 continue
             try:
-                is_folder = entry.is_dir()
-                if is_folder and _place(entry.stat()) in self._rules.skipped:
-                    continue
-                if (is_folder or _may_be_image(entry.name)) and self._is_left_out(entry, path):
-                    continue
-                if is_folder:
-                    place = _place(entry.stat())
-                    if self._is_new(entry, place):
-                        if place[0] != device:
-                            self.mounts.append(path)
-                        below = _entries(entry.path)
-                        if self._rules.default_excludes and any(other.name == b".nomedia" for other in below):
-                            self.left_out.append(LeftOut(path, _NO_MEDIA, is_folder=True))
-                        else:
-                            stack.append((path + b"/", iter(below), place[0]))
-                elif _may_be_image(entry.name):
-                    info = entry.stat()
-                    if stat.S_ISREG(info.st_mode):
-                        yield FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+                if not entry.is_dir():
+                    if (file := self._file(entry, path)) is not None:
+                        yield file
+                elif (below := self._below(entry, path, device)) is not None:
+                    stack.append((path + b"/", iter(below), entry.stat().st_dev))
             except OSError as error:
                 yield Unreadable(path, _why(error))
+
+    def _file(self, entry: os.DirEntry[bytes], path: bytes) -> FoundFile | None:
+        """A regular file that may be an image and is not left out."""
+        if not _may_be_image(entry.name) or self._is_left_out(entry, path):
+            return None
+        info = entry.stat()
+        is_regular = stat.S_ISREG(info.st_mode)
+        return FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns) if is_regular else None
+
+    def _below(self, folder: os.DirEntry[bytes], path: bytes, device: int) -> list[os.DirEntry[bytes]] | None:
+        """The entries of a folder that is to be visited, below one on a device; None for any other folder."""
+        place = _place(folder.stat())
+        if place in self._rules.skipped or self._is_left_out(folder, path) or not self._is_new(folder, place):
+            return None
+        if place[0] != device:
+            self.mounts.append(path)
+        below = _entries(folder.path)
+        if self._rules.default_excludes and any(entry.name == b".nomedia" for entry in below):
+            self.left_out.append(LeftOut(path, _NO_MEDIA, is_folder=True))
+            return None
+        return below
 
     def _is_left_out(self, entry: os.DirEntry[bytes], path: bytes) -> bool:
         kind = self._rules.left_out_as(self._top_name + b"/" + path, entry.name)

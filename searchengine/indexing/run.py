@@ -41,7 +41,7 @@ from searchengine.indexing.roots import (
     matching_order,
     shown,
 )
-from searchengine.indexing.scan import Plan, make_plan
+from searchengine.indexing.scan import Before, Plan, make_plan
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
@@ -252,11 +252,9 @@ class _Run:
             known = {place: image.without_ctime() for place, image in known.items()}
         plan = make_plan(
             [(root, self._find(root.folder)) for root in roots],
-            known,
-            store.skipped(),
-            labels=labels,
-            options=options,
-            retry=not is_current(store.manifest("refused_by")),
+            labels,
+            Before(known, store.skipped(), retry=not is_current(store.manifest("refused_by"))),
+            options,
         )
         mounts = store.manifest("mounts") or (replaced and replaced.mounts) or None
         absence = Absence(plan, known, mounts_from_json(mounts), options)

@@ -36,9 +36,7 @@ class Plan:
 
     walks: list[tuple[Root, Walk]] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
-    seen: list[ImageUpdate] = field(
-        default_factory=list
-    )  # unchanged files with other labels, or whose ctime was not known
+    seen: list[ImageUpdate] = field(default_factory=list)  # unchanged, with other labels, or ctime was not known
     skipped: list[Skipped] = field(default_factory=list)  # known to be unusable, and not touched since
     without_shot: list[tuple[int, bytes]] = field(default_factory=list)  # unchanged: id, file; see IndexedImage
     missing: dict[Place, IndexedImage] = field(default_factory=dict)  # known, but not found
@@ -48,61 +46,71 @@ class Plan:
     total: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What an index holds before a run: its images, and the files that could not be used.
+
+    ``retry``: all of these files are to be read again.
+    """
+
+    known: dict[Place, IndexedImage] = field(default_factory=dict)
+    skipped: dict[Place, Skipped] = field(default_factory=dict)
+    retry: bool = False
+
+
 def make_plan(
     walks: Sequence[tuple[Root, Walk]],
-    known: dict[Place, IndexedImage],
-    skipped: dict[Place, Skipped],
-    *,
     labels: Labels,
+    before: Before | None = None,
     options: IndexingOptions | None = None,
-    retry: bool = False,
 ) -> Plan:
     """Walk the folders and sort the files.
 
     Args:
         walks: each image folder, and how its files are found.
-        known: the images of the index.
-        skipped: the files that could not be used before.
         labels: says which labels each file has.
+        before: what is in the index already.
         options: of the run; with a ``limit``, no file counts as missing.
-        retry: read every file that could not be used before.
     """
-    options = options or IndexingOptions()
+    before, options = before or Before(), options or IndexingOptions()
     plan = Plan(walks=[*walks])
-    read_refused = options.check_content or retry
-    missing = dict(known)
-    gone = dict(skipped)
-    files: list[tuple[Root, FoundFile]] = []
-    for root, walk in walks:
-        for file in walk:
-            if not isinstance(file, FoundFile):
-                plan.unreadable.append(Skipped(root.id, file.path, file.reason, None, None))
-                continue
-            if options.limit is not None and len(files) >= options.limit:
-                break
-            files.append((root, file))
+    files = _found(plan, options.limit)
     plan.total = len(files)
+    missing, gone = dict(before.known), dict(before.skipped)
     labels_of = labels.of([(root, file.path) for root, file in files], several=len(walks) > 1)
     for (root, file), wanted in zip(files, labels_of, strict=True):
-        place = (root.id, file.path)
+        place, absolute = (root.id, file.path), joined(bytes(root.folder), file.path)
         image, refused = missing.pop(place, None), gone.pop(place, None)
         if image is not None and not options.check_content and _is_unchanged(image, file):
             plan.unchanged += 1
             if not image.has_shot:
-                plan.without_shot.append((image.id, joined(bytes(root.folder), file.path)))
+                plan.without_shot.append((image.id, absolute))
             if image.labels != wanted or image.state.ctime_ns is None:
                 plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
-        elif image is None and refused is not None and not read_refused and _is_as_refused(refused, file):
-            plan.skipped.append(refused)
-        else:
-            absolute = joined(bytes(root.folder), file.path)
+        elif image is not None or refused is None or options.check_content or before.retry or _differs(refused, file):
             plan.candidates.append(Candidate(*place, absolute, image, wanted))
+        else:
+            plan.skipped.append(refused)
     if options.limit is None:
         _recognise_renamed(plan.candidates, missing)
         blocked = {(file.root, file.path) for file in plan.unreadable}
         plan.missing = {place: image for place, image in missing.items() if not _lies_in(place, blocked)}
         plan.forgotten = [place for place in gone if not _lies_in(place, blocked)]
     return plan
+
+
+def _found(plan: Plan, limit: int | None) -> list[tuple[Root, FoundFile]]:
+    """The files of the walks, of each no more than are left of a limit; the plan takes what cannot be looked into."""
+    files: list[tuple[Root, FoundFile]] = []
+    for root, walk in plan.walks:
+        for file in walk:
+            if not isinstance(file, FoundFile):
+                plan.unreadable.append(Skipped(root.id, file.path, file.reason, None, None))
+                continue
+            if limit is not None and len(files) >= limit:
+                break
+            files.append((root, file))
+    return files
 
 
 def _is_unchanged(image: IndexedImage, file: FoundFile) -> bool:
@@ -114,9 +122,9 @@ def _is_unchanged(image: IndexedImage, file: FoundFile) -> bool:
     )
 
 
-def _is_as_refused(refused: Skipped, file: FoundFile) -> bool:
+def _differs(refused: Skipped, file: FoundFile) -> bool:
     same_times = (refused.size, refused.mtime_ns) == (file.size, file.mtime_ns)
-    return same_times and refused.ctime_ns in (file.ctime_ns, None)
+    return not same_times or refused.ctime_ns not in (file.ctime_ns, None)
 
 
 def _recognise_renamed(candidates: list[Candidate], missing: dict[Place, IndexedImage]) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -207,20 +207,18 @@ def recorded(place: Address) -> Recorded | None:
     """
     if isinstance(place, MilvusAddress):
         with suppress(IndexNotFoundError), closing(storage_of(place).read()) as index:
-            choices = (index.manifest(key) for key in ("labels", "metric", "mounts"))
-            return Recorded(ExtractorSpec.from_json(index.spec), index.manifest("weights_file") or "", (), *choices)
+            return _recorded(index.manifest, ())
         return None
-    folder = place
-    for backup in (False, True):
-        with suppress(SearchEngineError, TypeError):  # damaged there
-            opened = Catalog.open_backup(folder, any_format=True) if backup else Catalog.open(folder, any_format=True)
-            with closing(opened) as catalog:
-                roots = tuple(bytes(path) for _, path, _ in catalog.roots())
-                spec = ExtractorSpec.from_json(catalog.need("spec"))
-                weights_file = catalog.get("weights_file") or ""
-                choices = (catalog.get(key) for key in ("labels", "metric", "mounts"))
-                return Recorded(spec, weights_file, roots, *choices)
+    for opened in (Catalog.open, Catalog.open_backup):
+        with suppress(SearchEngineError, TypeError), closing(opened(place, any_format=True)) as catalog:  # else damaged
+            return _recorded(catalog.get, tuple(bytes(path) for _, path, _ in catalog.roots()))
     return None
+
+
+def _recorded(manifest: Callable[[str], str | None], roots: tuple[bytes, ...]) -> Recorded:
+    spec = ExtractorSpec.from_json(manifest("spec") or "")
+    choices = (manifest(key) for key in ("labels", "metric", "mounts"))
+    return Recorded(spec, manifest("weights_file") or "", roots, *choices)
 
 
 def repair_command(folder: Path, *, rebuild: bool = True) -> str:

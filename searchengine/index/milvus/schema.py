@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from searchengine.errors import IndexDamagedError, IndexingError
 from searchengine.files import parse_json
 from searchengine.images.exif import Shot
@@ -172,8 +175,8 @@ def spread_of(id_: int) -> int:
     return int(f"{id_:0{SPREAD_BITS}b}"[::-1], 2)
 
 
-def image_row(image: ImageRow, id_: int, place: int, born: int, feature: Any, norm2: float) -> dict[str, Any]:
-    """The row of a new image, or of the new content of a known one."""
+def image_row(image: ImageRow, id_: int, feature: NDArray[np.float32]) -> dict[str, Any]:
+    """The row of a new image, or of the new content of a known one; without its place, and the commit it is born in."""
     facts = {
         "labels": list(image.labels),
         "colour": image.colour,
@@ -181,15 +184,13 @@ def image_row(image: ImageRow, id_: int, place: int, born: int, feature: Any, no
         "has_shot": image.shot is not None,
     }
     row = {
-        "place": place,
         "id": id_,
-        "born": born,
         "spread": spread_of(id_),
         "content": "" if image.content_hash is None else image.content_hash.hex(),
         "format": image.format or "",
         "width": image.width or 0,
         "height": image.height or 0,
-        "norm2": norm2,
+        "norm2": float(np.einsum("i,i", feature, feature, dtype=np.float64)),
         FEATURE: feature,
     }
     return row | _lying(image.root, image.path) | _with_state(facts, image.state) | _shot(image.shot or Shot())

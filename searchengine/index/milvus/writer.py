@@ -220,9 +220,8 @@ class MilvusWriter(Writer):
                 known = self._stored.get(id_)
                 if (known is not None) != image.replaces:
                     raise IndexingError(f"Image {id_} is {'in' if known else 'not in'} the index already.")
-                norm2 = float(np.einsum("i,i", feature, feature, dtype=np.float64))
                 place = 2 * id_ if known is None else known.free
-                rows[id_] = schema.image_row(image, id_, place, generation, feature, norm2)
+                rows[id_] = {**schema.image_row(image, id_, feature), "place": place, "born": generation}
             self._check_paths(rows, batch.removed)
             self._connection.put(list(rows.values()), self._about.dimension)
             if self._connection.count(f"born == {generation}") != len(rows):

@@ -66,7 +66,7 @@ def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Se
     """
     roots = assign_roots([], check_roots(folders))
     walks = [(root, find(root.folder, exclude=exclude)) for root in roots]
-    candidates = make_plan(walks, {}, {}, labels=labels_from(labels)).candidates
+    candidates = make_plan(walks, labels_from(labels)).candidates
     classes = sorted({candidate.labels[0] for candidate in candidates if candidate.labels})
     if not classes:
         raise LearningError(
