@@ -15,7 +15,7 @@ from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, WHOLE, DecodedImage, Part, Pixels, Resizing, decode, read_image, resize
 from searchengine.images.colour import profile_of, to_srgb
-from searchengine.images.exif import exif_orientation
+from searchengine.images.metadata import exif_orientation
 from searchengine.images.rgb import to_rgb, upright
 
 ImageLike: TypeAlias = "Pixels | Image.Image | bytes | str | os.PathLike[str]"

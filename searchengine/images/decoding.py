@@ -18,7 +18,6 @@ from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeErro
 from searchengine.files import read_regular
 from searchengine.images import depth
 from searchengine.images.colour import profile_of, to_srgb
-from searchengine.images.exif import exif_orientation
 from searchengine.images.formats import FORMATS, HEAD_BYTES, Format, sniff, why_not
 from searchengine.images.isolation import (
     MAX_PIXELS,
@@ -29,6 +28,7 @@ from searchengine.images.isolation import (
     too_large,
     without_fill_bytes,
 )
+from searchengine.images.metadata import exif_orientation
 from searchengine.images.opening import open_image
 from searchengine.images.repair import repaired
 from searchengine.images.resizing import WHOLE, Part, Pixels, Resizing, resized, resized_exactly, shrink, within

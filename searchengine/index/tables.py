@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from searchengine.images.exif import Shot
+from searchengine.images.metadata import Shot
 from searchengine.index.database import Database
 from searchengine.index.types import FileState, ImageRow, ImageUpdate, IndexedImage, Place, Skipped
 

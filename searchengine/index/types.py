@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import FileGoneError
 from searchengine.files import parse_json, read_regular
-from searchengine.images.exif import Shot
+from searchengine.images.metadata import Shot
 
 Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from searchengine.errors import DecodingKilledError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import MAX_PHOTO_BYTES, open_regular
 from searchengine.images import HEAD_BYTES, DecodedImage, Pixels, average_colour, sniff, why_not
-from searchengine.images.exif import Shot, read_shot
+from searchengine.images.metadata import Shot, read_shot
 from searchengine.index.types import FileState, content_hash
 from searchengine.indexing.model import Computed, RunExtractor
 from searchengine.indexing.options import IndexingOptions

@@ -22,9 +22,8 @@ from werkzeug.wsgi import wrap_file
 from searchengine import images as decoding
 from searchengine.errors import FileGoneError, ImageError, ImageTooLargeError, NotAnImageError, UnknownImageError
 from searchengine.files import open_regular, replace_bytes
-from searchengine.images.exif import Shot, read_shot
 from searchengine.images.formats import FORMATS, HEAD_BYTES
-from searchengine.images.location import Patch, PatchedFile, location_patches
+from searchengine.images.metadata import Patch, PatchedFile, Shot, location_patches, read_shot
 from searchengine.index.types import ImageRecord, content_hash
 from searchengine.spelling import parse_id
 from searchengine.web.indexes import IndexBlueprint, this_index, this_site

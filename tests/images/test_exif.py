@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from searchengine.images.exif import Shot, exif_orientation, read_shot
+from searchengine.images.metadata import Shot, exif_orientation, read_shot
 
 SHOT = Shot("2024-05-17T12:34:56", "Canon EOS 5D")
 

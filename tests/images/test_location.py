@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from searchengine.errors import ImageTooLargeError
-from searchengine.images.location import PatchedFile, location_patches
+from searchengine.images.metadata import PatchedFile, location_patches
 
 LATITUDE = (48.0, 51.0, 29.5)
 XMP = (

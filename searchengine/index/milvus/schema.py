@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import IndexDamagedError, IndexingError
 from searchengine.files import parse_json
-from searchengine.images.exif import Shot
+from searchengine.images.metadata import Shot
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT
 from searchengine.index.state import Roots, located
 from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped

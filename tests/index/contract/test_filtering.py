@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from searchengine.errors import QueryError
-from searchengine.images.exif import Shot
+from searchengine.images.metadata import Shot
 from searchengine.index.filters import EVERYTHING, Cursor, FacetValue, Filter
 from searchengine.index.metrics import METRICS
 from searchengine.index.protocol import Index, Writer
