@@ -125,7 +125,7 @@ def test_the_commands_run_our_scripts() -> None:
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     engine = FakeEngine(draw_collection(tmp_path / "collection", 3))
-    server = make_server("127.0.0.1", 0, create_app({"CACHE_DIR": tmp_path / "cache"}, engine=engine), threaded=True)
+    server = make_server("127.0.0.1", 0, create_app({"CACHE_DIR": tmp_path / "cache"}, engine), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_port

@@ -17,7 +17,7 @@ from searchengine.index.types import ImageRecord
 from searchengine.query import Query
 from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, card_of
-from searchengine.web.indexes import IndexBlueprint, this_index, this_site
+from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.overview import Group
 from searchengine.web.pages import first_likes
 from searchengine.web.queries import RequestError
@@ -41,7 +41,7 @@ class Preview:
 @analysis.app_template_global()
 def command_line(command: str) -> str:
     """A command for this index; only a browser on this machine gets to see where the index lies."""
-    address = this_index().engine.index.address
+    address = this_engine().index.address
     if not is_asked_from_here(request, this_site().settings):
         return f"{command} --index-dir DIR"
     return with_index_dir(command, address.absolute() if isinstance(address, Path) else address)
@@ -50,14 +50,14 @@ def command_line(command: str) -> str:
 @analysis.get("/map")
 def map_() -> str:
     """The frame around the map; a script draws the map itself."""
-    engine = this_index().engine
+    engine = this_engine()
     return render_template("map.html", overview=engine.overview(), status=engine.index.status())
 
 
 @analysis.get("/map/points")
 def points() -> Response:
     """The places and colours of all images, see ``overview.pack``."""
-    overview = this_index().engine.overview()
+    overview = this_engine().overview()
     if overview.points is None:
         raise UnknownImageError(f"There is no map of this collection yet. Make one: {command_line('searchengine map')}")
     response = Response(overview.points, mimetype="application/octet-stream")
@@ -82,7 +82,7 @@ def paths() -> Response:
 @analysis.get("/groups")
 def groups() -> str:
     """All groups, or one of them."""
-    overview = this_index().engine.overview()
+    overview = this_engine().overview()
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
             return _group_page(kind, candidates)
@@ -100,7 +100,7 @@ def groups() -> str:
 @analysis.get("/evaluation")
 def evaluation() -> str:
     """The evaluation, or how to make one."""
-    latest = this_index().engine.evaluation()
+    latest = this_engine().evaluation()
     if latest.kept is None:
         return render_template("evaluation.html", problem=latest.problem)
     evaluation = latest.kept.evaluation
@@ -164,4 +164,4 @@ def _pictures(evaluation: Evaluation) -> Iterator[Picture]:
 
 def _known(ids: Sequence[int]) -> dict[int, ImageRecord]:
     """Those of these images that still exist, by id."""
-    return {record.id: record for record in this_index().engine.index.known(ids)}
+    return {record.id: record for record in this_engine().index.known(ids)}

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from searchengine.index.metrics import COSINE, rank_alike
 from searchengine.index.types import Hit, ImageRecord
-from searchengine.web.indexes import ServedIndex, this_index, url_in
+from searchengine.web.engines import ServedEngine
+from searchengine.web.indexes import this_engine, url_in
 
 # Width / height of a tile is kept between these; beyond them, the image is shown whole within its tile.
 _NARROWEST, _WIDEST = 0.6, 2.6
@@ -109,17 +110,17 @@ def _safe(colour: str | None) -> str:
 class CardUrls:
     """The addresses of the images on a page, which differ in the id only: each kind is built once for hundreds."""
 
-    def __init__(self, index: ServedIndex | None, endpoint: str, values: Mapping[str, Any]) -> None:
-        """Of the images of ``index`` (None: this one); ``endpoint`` searches by one, with ``values`` besides its id."""
-        self._index = index or this_index()
-        self._url = partial(url_in, index)
+    def __init__(self, engine: ServedEngine | None, endpoint: str, values: Mapping[str, Any]) -> None:
+        """Of the images of one index (None: this one); ``endpoint`` searches by one, with ``values`` besides its id."""
+        self._index = (engine or this_engine()).index
+        self._url = partial(url_in, engine)
         self._endpoint = endpoint
         self._values = values
 
     @property
     def labels_differ(self) -> bool:
         """Whether labels say anything: where all images lie in one folder, that is the label of all of them."""
-        return len(self._index.engine.index.facets().label) != 1
+        return len(self._index.facets().label) != 1
 
     @cached_property
     def search(self) -> Callable[[int], str]:

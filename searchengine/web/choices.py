@@ -14,7 +14,8 @@ from searchengine.index.metrics import METRICS, metric_title, rank_alike
 from searchengine.index.types import ImageRecord
 from searchengine.query import DISLIKED, LIKED, RULES, Query
 from searchengine.web.cards import ANY_ID, url_by_id
-from searchengine.web.indexes import ServedIndex, this_index, this_site, url_in
+from searchengine.web.engines import ServedEngine
+from searchengine.web.indexes import this_engine, this_site, url_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +39,31 @@ def index_choices(
         upload: the key of the upload that is searched by.
         values: the other arguments of ``url_for``.
     """
-    indexes = this_site().indexes
-    if len(indexes) == 1:
+    engines = this_site().engines
+    if len(engines) == 1:
         return []
     return [
-        replace(_index_choice(index, record, upload, values), current=current and index is this_index())
-        for index in indexes
+        replace(_index_choice(engine, record, upload, values), current=current and engine is this_engine())
+        for engine in engines
     ]
 
 
-def _index_choice(index: ServedIndex, record: ImageRecord | None, upload: str, values: Mapping[str, Any]) -> Choice:
-    home = url_in(index, "pages.home")
+def _index_choice(engine: ServedEngine, record: ImageRecord | None, upload: str, values: Mapping[str, Any]) -> Choice:
+    home = url_in(engine, "pages.home")
     try:
-        note = index.title
+        note = engine.title
         if record is not None:
-            image_id = record.id if index is this_index() else index.engine.index.find(record)
+            image_id = record.id if engine is this_engine() else engine.index.find(record)
             if image_id is not None:
-                return Choice(index.name, url_in(index, "search.by_id", id=image_id, **values), note=note)
+                return Choice(engine.name, url_in(engine, "search.by_id", id=image_id, **values), note=note)
         elif not upload:
-            return Choice(index.name, home, note=note)
-        elif index.takes_uploads:
-            return Choice(index.name, url_in(index, "search.by_id", upload=upload, **values), note=note)
+            return Choice(engine.name, home, note=note)
+        elif engine.takes_uploads:
+            return Choice(engine.name, url_in(engine, "search.by_id", upload=upload, **values), note=note)
     except (SearchEngineError, OSError):  # the others can be chosen all the same
-        return Choice(index.name, home, note="It cannot be read at present")
+        return Choice(engine.name, home, note="It cannot be read at present")
     return Choice(
-        index.name, home, note=f"{note}. It cannot be searched by this picture: the link leads to its first page"
+        engine.name, home, note=f"{note}. It cannot be searched by this picture: the link leads to its first page"
     )
 
 
@@ -82,7 +83,7 @@ def metric_groups(*, normalized: bool) -> list[list[str]]:
 
 def metric_choices(chosen: str, changed: Callable[..., str]) -> list[list[Choice]]:
     """Every metric, those that rank alike together; ``changed(metric=...)`` is its page, None the index's own."""
-    index = this_index().engine.index
+    index = this_engine().index
 
     def choice(metric: str) -> Choice:
         return Choice(short_title(metric), changed(metric=None if metric == index.metric else metric), metric == chosen)
@@ -120,11 +121,11 @@ class FeedbackChoices:
         return url_by_id(self._address(self._query.judging(ANY_ID, DISLIKED)))
 
 
-def other_side(index: ServedIndex, metric: str) -> tuple[ServedIndex, str]:
+def other_side(engine: ServedEngine, metric: str) -> tuple[ServedEngine, str]:
     """What is compared with a ranking at first: the next index, or the same one by a metric that ranks otherwise."""
-    for other in this_site().after(index):
+    for other in this_site().after(engine):
         with suppress(SearchEngineError, OSError):  # one that cannot be read is passed over
-            return other, other.engine.index.metric
-    normalized = index.engine.index.normalized
+            return other, other.index.metric
+    normalized = engine.index.normalized
     groups = metric_groups(normalized=normalized)
-    return index, next(group[0] for group in groups if not rank_alike(group[0], metric, normalized=normalized))
+    return engine, next(group[0] for group in groups if not rank_alike(group[0], metric, normalized=normalized))

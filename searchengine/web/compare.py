@@ -21,14 +21,15 @@ from searchengine.query import Query
 from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, cards_of, cosine_is_score
 from searchengine.web.choices import index_choices, other_side, short_title
-from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site, url_in
+from searchengine.web.engines import ServedEngine
+from searchengine.web.indexes import IndexBlueprint, this_engine, this_site, url_in
 from searchengine.web.pages import query_json
 from searchengine.web.queries import RequestError, asked, wants_json
 from searchengine.web.search import Search, waiting_page
 from searchengine.web.uploads import Upload, UploadReader, read_upload
 
 # In an index, by a metric (None: its own): the hits, and the image searched by if the index holds it.
-Rank = Callable[[ServedIndex, str | None], tuple[Sequence[Hit], int | None]]
+Rank = Callable[[ServedEngine, str | None], tuple[Sequence[Hit], int | None]]
 
 compare = IndexBlueprint("compare", __name__)
 
@@ -41,7 +42,7 @@ class Side:
     """
 
     name: str
-    index: ServedIndex
+    engine: ServedEngine
     by: str | None
     hits: Sequence[Hit] = ()
     self_id: int | None = None
@@ -50,11 +51,11 @@ class Side:
     @property
     def metric(self) -> str:
         """The metric that ranks."""
-        return self.by or self.index.engine.index.metric
+        return self.by or self.engine.index.metric
 
     def cards(self, other_ranks: Sequence[int | None]) -> list[Card]:
         """Its images, each with its rank on the other side; their anchors differ from those of the other side."""
-        as_shares = cosine_is_score(self.metric, normalized=self.index.engine.index.normalized)
+        as_shares = cosine_is_score(self.metric, normalized=self.engine.index.normalized)
         ranked = zip(cards_of(self.hits, as_shares=as_shares), other_ranks, strict=True)
         return [replace(card, anchor=f"{self.name}{card.id}", other=rank) for card, rank in ranked]
 
@@ -82,7 +83,7 @@ class Comparison:
         """Why both rank alike, or nothing."""
         if not self.count:  # the two hold different images, and rank nothing in common
             return ""
-        left, right = ((side.index.engine.spec, side.metric) for side in self.sides)
+        left, right = ((side.engine.spec, side.metric) for side in self.sides)
         return why_alike(left, right)
 
     @property
@@ -103,19 +104,19 @@ def by_id() -> ResponseReturnValue:
     """A comparison by an image of this index."""
     key = request.args.get("upload")
     if key and "id" not in request.args and not wants_json():
-        return waiting_page(Search(this_index(), Query.of(b"", k=asked(request.args, upload=b"").k), {}, key=key))
+        return waiting_page(Search(this_engine(), Query.of(b"", k=asked(request.args, upload=b"").k), {}, key=key))
     query = asked(request.args)
     if query.start is None or query.start.id is None:
         raise RequestError("Two rankings need a picture. Search by one, then choose “Compare” in the menu.")
-    index, k = this_index(), query.k
-    record = index.engine.index.records([query.start.id])[0]
+    engine, k = this_engine(), query.k
+    record = engine.index.records([query.start.id])[0]
 
-    def rank(side: ServedIndex, metric: str | None) -> tuple[Sequence[Hit], int | None]:
-        image_id = record.id if side is index else side.engine.index.find(record)
+    def rank(side: ServedEngine, metric: str | None) -> tuple[Sequence[Hit], int | None]:
+        image_id = record.id if side is engine else side.index.find(record)
         source = _feature_of_file(side, record) if image_id is None else image_id
-        return side.engine.search(Query.of(source, k=k, metric=metric)), image_id
+        return side.search(Query.of(source, k=k, metric=metric)), image_id
 
-    return _answer(Search(index, Query.of(record.id, k=k), {}, record), rank, _rankings(request.args))
+    return _answer(Search(engine, Query.of(record.id, k=k), {}, record), rank, _rankings(request.args))
 
 
 @compare.post("/compare")
@@ -127,61 +128,61 @@ def by_upload() -> ResponseReturnValue:
     query = Query.of(file.data, k=asked(request.form).k)
     rankings = _rankings(request.form)
     # One side must be able to read the upload; where both refuse it, the refusal is the answer.
-    index = next((index for index, _ in rankings if index.takes_uploads), rankings[0][0])
-    upload = reader.decode(index.engine)
+    engine = next((engine for engine, _ in rankings if engine.takes_uploads), rankings[0][0])
+    upload = reader.decode(engine)
 
-    def rank(side: ServedIndex, metric: str | None) -> tuple[Sequence[Hit], int | None]:
-        return side.engine.search(Query.of(reader.embed(side.engine), k=query.k, metric=metric)), None
+    def rank(side: ServedEngine, metric: str | None) -> tuple[Sequence[Hit], int | None]:
+        return side.search(Query.of(reader.embed(side), k=query.k, metric=metric)), None
 
-    return _answer(Search(this_index(), query, {}, upload=upload, key=file.key), rank, rankings)
+    return _answer(Search(this_engine(), query, {}, upload=upload, key=file.key), rank, rankings)
 
 
-def _rankings(values: Mapping[str, str]) -> list[tuple[ServedIndex, str | None]]:
+def _rankings(values: Mapping[str, str]) -> list[tuple[ServedEngine, str | None]]:
     """The two indexes that a request names, each with its metric; RequestError."""
-    left = _index_named(values.get("left")) or this_index()
+    left = _engine_named(values.get("left")) or this_engine()
     left_by, right_by = (
         check_metric(name) if (name := values.get(field)) else None for field in ("left_by", "right_by")
     )
-    right = _index_named(values.get("right"))
+    right = _engine_named(values.get("right"))
     if right is None:
-        right, metric = other_side(left, left_by or left.engine.index.metric)
+        right, metric = other_side(left, left_by or left.index.metric)
         right_by = right_by or metric
     return [(left, left_by), (right, right_by)]
 
 
-def _index_named(name: str | None) -> ServedIndex | None:
-    index = this_site().get(name)
-    if name and index is None:
-        names = ", ".join(index.name for index in this_site().indexes)
+def _engine_named(name: str | None) -> ServedEngine | None:
+    engine = this_site().get(name)
+    if name and engine is None:
+        names = ", ".join(engine.name for engine in this_site().engines)
         raise RequestError(f"There is no index “{name}” here. There are: {names}.")
-    return index
+    return engine
 
 
-def _side(name: str, index: ServedIndex, metric: str | None, rank: Rank) -> Side:
+def _side(name: str, engine: ServedEngine, metric: str | None, rank: Rank) -> Side:
     """One side; an index that cannot answer says why."""
-    by = None if metric == index.engine.index.metric else metric
+    by = None if metric == engine.index.metric else metric
     try:
-        return Side(name, index, by, *rank(index, by))
+        return Side(name, engine, by, *rank(engine, by))
     except (RequestError, ImageError) as error:
-        return Side(name, index, by, problem=str(error))
+        return Side(name, engine, by, problem=str(error))
 
 
-def _feature_of_file(index: ServedIndex, record: ImageRecord) -> NDArray[np.float32]:
-    """The (1, d) float32 feature of an image that ``index`` does not hold, made from its file; RequestError."""
-    if not index.takes_uploads:
-        raise RequestError(f"“{record.path}” is not in {index.name}, which can only be searched by its own rows.")
+def _feature_of_file(engine: ServedEngine, record: ImageRecord) -> NDArray[np.float32]:
+    """The (1, d) float32 feature of an image that an index does not hold, made from its file; RequestError."""
+    if not engine.takes_uploads:
+        raise RequestError(f"“{record.path}” is not in {engine.name}, which can only be searched by its own rows.")
     if not record.has_file:
-        raise RequestError(f"“{record.path}” is not in {index.name}, and there is no file to search by.")
+        raise RequestError(f"“{record.path}” is not in {engine.name}, and there is no file to search by.")
     try:
         upload = Upload(record.read(), record.path.rsplit("/", 1)[-1])
         # Its own index accepted it at this size: the limit for uploads does not apply.
-        return UploadReader(upload, MAX_PIXELS).embed(index.engine)
+        return UploadReader(upload, MAX_PIXELS).embed(engine)
     except ImageError as error:  # damaged since it was indexed
-        reason = f"“{record.path}” is not in {index.name}, and its file cannot be searched by. {error}"
+        reason = f"“{record.path}” is not in {engine.name}, and its file cannot be searched by. {error}"
         raise RequestError(reason) from error
 
 
-def _answer(search: Search, rank: Rank, rankings: Sequence[tuple[ServedIndex, str | None]]) -> ResponseReturnValue:
+def _answer(search: Search, rank: Rank, rankings: Sequence[tuple[ServedEngine, str | None]]) -> ResponseReturnValue:
     """A comparison as JSON or as a page."""
     left, right = (_side(name, *ranking, rank) for name, ranking in zip(("left", "right"), rankings, strict=True))
     comparison = Comparison(search, (left, right))
@@ -189,7 +190,7 @@ def _answer(search: Search, rank: Rank, rankings: Sequence[tuple[ServedIndex, st
         return _page(comparison)
     sides = [
         {
-            "index": side.index.name,
+            "index": side.engine.name,
             "metric": side.metric,
             "error": side.problem,
             "hits": [hit.to_dict() for hit in side.hits],
@@ -204,13 +205,13 @@ def _page(comparison: Comparison) -> str:
     search, (left, right) = comparison.search, comparison.sides
     values = search.values(search.query)  # of what, and how much
     kept = {
-        "left": left.index.name,
+        "left": left.engine.name,
         "left_by": left.by,
-        "right": right.index.name,
+        "right": right.engine.name,
         "right_by": right.by,
         "k": values.get("k"),
     }
-    larger = max(_next_k(len(side.hits), search.query.k, len(side.index.engine.index)) for side in comparison.sides)
+    larger = max(_next_k(len(side.hits), search.query.k, len(side.engine.index)) for side in comparison.sides)
     return render_template(
         "compare.html",
         comparison=comparison,
@@ -221,7 +222,7 @@ def _page(comparison: Comparison) -> str:
         more=url_for("compare.by_id", **{**values, **kept, "k": larger}) if larger else None,
         kept=kept,  # what a comparison by another picture takes along
         values=values,
-        collections=this_site().indexes,
+        collections=this_site().engines,
         metrics=[(metric, short_title(metric)) for metric in METRICS],
     )
 
@@ -238,7 +239,7 @@ def _back(search: Search, left: Side) -> str:
     if search.record is not None and left.self_id is None:
         return search.address(search.query)
     by_id: dict[str, Any] = {} if left.self_id is None else {"id": left.self_id}
-    return url_in(left.index, "search.by_id", **{**values, **by_id, "metric": left.by})
+    return url_in(left.engine, "search.by_id", **{**values, **by_id, "metric": left.by})
 
 
 def shared_ranks(

@@ -17,7 +17,7 @@ from searchengine.spelling import MAX_EXAMPLES
 from searchengine.web import analysis, assets, compare, images, indexes, pages, search
 from searchengine.web.engines import ServedEngine, open_engines
 from searchengine.web.error_pages import handle_errors
-from searchengine.web.indexes import ServedIndex, Site, names_of, serve_site
+from searchengine.web.indexes import Site, serve_site
 from searchengine.web.security import nonce, secure
 from searchengine.web.uploads import FORM_OVERHEAD_BYTES, InMemoryRequest
 
@@ -32,34 +32,21 @@ _COMPRESSED_TYPES = [
 ]
 
 
-def create_app(
-    config: Mapping[str, Any] | None = None,
-    *,
-    engine: ServedEngine | None = None,
-    engines: Mapping[str, ServedEngine] | None = None,
-) -> Flask:
+def create_app(config: Mapping[str, Any] | None = None, *engines: ServedEngine) -> Flask:
     """A Flask application over one index or several.
 
     Args:
         config: overrides the environment (see ``searchengine.settings``); keys that Flask knows, such as TESTING,
             reach Flask.
-        engine: the search engine of the only index.
-        engines: several search engines by name. By default, the indexes at SEARCHENGINE_INDEX_DIR are opened here; in a
-            gunicorn worker that is after the fork.
+        engines: by default, the indexes at SEARCHENGINE_INDEX_DIR are opened here; in a gunicorn worker that is after
+            the fork.
 
     Raises:
         IndexError_, SettingsError
     """
     give_back_memory()
     settings = load_settings(config)
-    if engine is not None:
-        engines = {"index": engine}
-    elif engines is None:
-        engines = dict(zip(names_of(settings.index_dir), open_engines(settings), strict=True))
-    site = Site(
-        indexes=tuple(ServedIndex.of(name, engine) for name, engine in engines.items()),
-        settings=settings,
-    )
+    site = Site(engines or tuple(open_engines(settings)), settings)
 
     app = Flask("searchengine.web", template_folder=str(assets.folder("templates")), static_folder=None)
     app.request_class = InMemoryRequest

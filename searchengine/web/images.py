@@ -26,7 +26,7 @@ from searchengine.images.formats import FORMATS, HEAD_BYTES
 from searchengine.images.metadata import Patch, PatchedFile, Shot, location_patches, read_shot
 from searchengine.index.types import ImageRecord, content_hash
 from searchengine.spelling import parse_id
-from searchengine.web.indexes import IndexBlueprint, this_index, this_site
+from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE, is_asked_from_here
 
 # The longest side in px. Tiles are about 220 px high, and screens have two pixels to one; a preview fills a window.
@@ -123,7 +123,7 @@ def details(image_id: str) -> Response:
     """What is known of an image, for people, as JSON; nothing of where it was taken."""
     record = _record(image_id)
     shot, modified = _shot(record)
-    tags = [tag.name for tag in this_index().engine.tags(record.id)]
+    tags = [tag.name for tag in this_engine().tags(record.id)]
     return jsonify(
         id=record.id,
         path=record.path,
@@ -166,7 +166,7 @@ def _record(text: str) -> ImageRecord:
     image_id = parse_id(text)
     if image_id is None:
         raise UnknownImageError("There is no such image: its number must be a whole number from 0 up.")
-    return this_index().engine.index.records([image_id])[0]
+    return this_engine().index.records([image_id])[0]
 
 
 def _send_rendition(record: ImageRecord, kind: Kind) -> Response:

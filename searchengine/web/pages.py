@@ -16,8 +16,9 @@ from searchengine.spelling import parse_id, query_to_url
 from searchengine.web.bar import QueryBar, bar_of_request
 from searchengine.web.cards import CardUrls, card_of, spaced
 from searchengine.web.choices import FeedbackChoices, index_choices
+from searchengine.web.engines import ServedEngine
 from searchengine.web.filters import filter_panel
-from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
+from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.queries import how_many, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
 
@@ -29,7 +30,7 @@ def home() -> ResponseReturnValue:
     """The first page: a mixture of the collection, or all that passes the filter by id, some at a time."""
     if (filled := without_empty_fields()) is not None:
         return redirect(url_for("pages.home", **filled))
-    index, settings = this_index().engine.index, this_site().settings
+    index, settings = this_engine().index, this_site().settings
     n, status = how_many("n", settings.sample), index.status()
     filter, cursor = Filter.from_fields(request.args.to_dict(flat=False)), parse_id(request.args.get("cursor"))
     query = Query(filter=filter, k=how_many("k", settings.default_k))
@@ -88,8 +89,8 @@ def common() -> dict[str, Any]:
     """What every template may use; a page may have its own values."""
     settings = this_site().settings
     try:
-        no_pictures, indexes = why_no_uploads(this_index().engine.spec), index_choices()
-        words = this_index().engine.knows_words
+        no_pictures, indexes = why_no_uploads(this_engine().spec), index_choices()
+        words = this_engine().knows_words
     except (SearchEngineError, OSError):  # a page that says what is wrong with an index does without it
         no_pictures, indexes, words = "This index cannot be read at present.", [], False
     return {
@@ -97,16 +98,16 @@ def common() -> dict[str, Any]:
         "no_pictures": no_pictures,
         "words": words,
         "indexes": indexes,
-        "index_name": this_index().name,
+        "index_name": this_engine().name,
         "view": request.endpoint or "",
         "bar": bar_of_request(),
     }
 
 
 @pages.app_template_global("addresses")
-def card_urls(index: ServedIndex | None = None, endpoint: str = "search.by_id", **values: Any) -> CardUrls:
+def card_urls(engine: ServedEngine | None = None, endpoint: str = "search.by_id", **values: Any) -> CardUrls:
     """The addresses of the images of an index; None is this one."""
-    return CardUrls(index, endpoint, values)
+    return CardUrls(engine, endpoint, values)
 
 
 def query_json(

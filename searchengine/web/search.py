@@ -31,9 +31,9 @@ from searchengine.web.choices import (
     other_side,
     rule_choices,
 )
+from searchengine.web.engines import PredictedLabels, ServedEngine
 from searchengine.web.filters import filter_panel
-from searchengine.web.indexes import IndexBlueprint, ServedIndex, this_index, this_site
-from searchengine.web.labels import PredictedLabels, predict_labels
+from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.pages import counted, query_json, url_values
 from searchengine.web.queries import RULE_NOTES, RequestError, asked, wants_json, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
@@ -48,7 +48,7 @@ class Search:
     ``key`` names the upload in addresses.
     """
 
-    index: ServedIndex
+    engine: ServedEngine
     query: Query
     examples: dict[int, ImageRecord]
     record: ImageRecord | None = None
@@ -58,7 +58,7 @@ class Search:
     @property
     def metric(self) -> str:
         """The metric that ranks where nothing is judged."""
-        return self.query.metric or self.index.engine.index.metric
+        return self.query.metric or self.engine.index.metric
 
     @property
     def box(self) -> str:
@@ -106,7 +106,7 @@ def by_id() -> ResponseReturnValue:
     key = request.args.get("upload")
     if key and "id" not in request.args and not wants_json():
         query = asked(request.args, upload=b"")
-        return waiting_page(Search(this_index(), query, _judged(query), key=key))
+        return waiting_page(Search(this_engine(), query, _judged(query), key=key))
     if (filled := without_empty_fields()) is not None:
         searches = filled.keys() & {"id", "q", "like", "dislike"}
         return redirect(url_for("search.by_id" if searches else "pages.home", **filled))
@@ -138,7 +138,7 @@ def by_upload() -> ResponseReturnValue:
 
 def _feature_of(example: Example) -> NDArray[np.float32]:
     """As of the engine; but pictures are decoded in their turn, and bounded as uploads are."""
-    engine, source = this_index().engine, example.source
+    engine, source = this_engine(), example.source
     if isinstance(source, bytes):
         upload, max_pixels = Upload(source, "image"), this_site().settings.max_upload_pixels
     elif example.id is not None and example.box is not None:
@@ -152,7 +152,7 @@ def _feature_of(example: Example) -> NDArray[np.float32]:
 def _judged(query: Query) -> dict[int, ImageRecord]:
     """The liked and disliked images that still exist, by id."""
     ids = [example.id for example in query.judged if example.id is not None]
-    return {image.id: image for image in this_index().engine.index.known(ids)}
+    return {image.id: image for image in this_engine().index.known(ids)}
 
 
 def waiting_page(search: Search) -> str:
@@ -164,8 +164,8 @@ def _answer(
     query: Query, reader: UploadReader | None = None, *, key: str = "", as_json: bool = False
 ) -> ResponseReturnValue:
     """Answer a query; ``reader`` reads the upload that it starts from."""
-    index = this_index()
-    images = index.engine.index
+    engine = this_engine()
+    images = engine.index
     start = query.start
     record = None if start is None or start.id is None else images.records([start.id])[0]
     judged = _judged(query)
@@ -175,12 +175,12 @@ def _answer(
         query = replace(query, metric=None)
 
     def feature_of(example: Example) -> NDArray[np.float32]:
-        return reader.embed(index.engine) if reader and example == query.start else _feature_of(example)
+        return reader.embed(engine) if reader and example == query.start else _feature_of(example)
 
-    results = index.engine.search(query, feature_of=feature_of)
-    upload = None if reader is None else reader.decode(index.engine)
-    search = Search(index, query, judged, record, upload, key)
-    labels = None if results.start is None else predict_labels(index, query, results.start)
+    results = engine.search(query, feature_of=feature_of)
+    upload = None if reader is None else reader.decode(engine)
+    search = Search(engine, query, judged, record, upload, key)
+    labels = None if results.start is None else engine.predict_labels(query, results.start)
     if as_json or wants_json():
         return _results_json(search, results, labels)
     return _results_page(search, results, labels)
@@ -193,7 +193,7 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
     if query.judged:
         liked, disliked = ([example.id for example in examples] for examples in (query.liked, query.disliked))
         more = {"liked": liked, "disliked": disliked, "rule": query.rule_used}
-    unknown = unknown_choices(search.index.engine.index.facets(EVERYTHING), query.filter) if query.filter else []
+    unknown = unknown_choices(search.engine.index.facets(EVERYTHING), query.filter) if query.filter else []
     if unknown:
         more["unknown"] = unknown
     if labels is not None:
@@ -214,8 +214,8 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
 
 def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> str:
     """The page of a ranking, or of the part of it that follows another page."""
-    index, record, query, metric = search.index, search.record, search.query, search.metric
-    images = index.engine.index
+    engine, record, query, metric = search.engine, search.record, search.query, search.metric
+    images = engine.index
     itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
     hits = [hit for hit in results if hit is not itself]
     relative = bool(query.judged or query.text)
@@ -224,7 +224,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     k, kept = values.get("k"), url_values(replace(query, examples=(), text=None, cursor=None))
     elsewhere = {name: texts for name, texts in kept.items() if name not in ("ids", "k")}  # ids are those of this index
     doubt = results.doubt or ""
-    if not relative and not query.cursor and not _is_close(index, results, hits):
+    if not relative and not query.cursor and not _is_close(engine, results, hits):
         doubt = f"Nothing {'else ' if record else ''}here looks much like it. These come nearest."
     return render_template(
         "results.html",
@@ -293,23 +293,23 @@ def _count(query: Query, results: Results) -> str:
     return f"{counted(results.total, 'picture', 'pictures')}, without near-duplicates"
 
 
-def _is_close(index: ServedIndex, results: Results, hits: Sequence[Hit]) -> bool:
+def _is_close(engine: ServedEngine, results: Results, hits: Sequence[Hit]) -> bool:
     """Whether anything but the image that is searched by is near; True where distances cannot tell."""
-    comparable = results.metric == index.engine.index.metric
-    return not comparable or not hits or not index.nearness.is_far(hits[0].distance)
+    comparable = results.metric == engine.index.metric
+    return not comparable or not hits or not engine.nearness.is_far(hits[0].distance)
 
 
 def _compare_url(search: Search) -> str | None:
     """The page that shows another ranking beside this one; it takes a picture."""
     if search.query.start is None:
         return None
-    other, other_metric = other_side(search.index, search.metric)
+    other, other_metric = other_side(search.engine, search.metric)
     values: dict[str, Any] = {
         "k": url_values(search.query).get("k"),
-        "left": search.index.name,
+        "left": search.engine.name,
         "left_by": search.query.metric,
         "right": other.name,
-        "right_by": None if other_metric == other.engine.index.metric else other_metric,
+        "right_by": None if other_metric == other.index.metric else other_metric,
     }
     picture = {"upload": search.key} if search.record is None else {"id": search.record.id}
     return url_for("compare.by_id", **picture, **values)

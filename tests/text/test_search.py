@@ -151,7 +151,7 @@ def test_tags_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[st
 @pytest.fixture
 def client(folder: Path) -> Iterator[FlaskClient]:
     with closing(ServedEngine(LocalIndex.open(folder))) as engine:
-        yield create_app({"TESTING": True}, engine=engine).test_client()
+        yield create_app({"TESTING": True}, engine).test_client()
 
 
 def test_the_page(client: FlaskClient) -> None:

@@ -122,7 +122,7 @@ def test_the_command_line_filters_by_tag(folder: Path, capsys: pytest.CaptureFix
 
 def test_the_page_says_that_the_network_may_be_wrong(folder: Path) -> None:
     with closing(ServedEngine(LocalIndex.open(folder))) as engine:
-        client = create_app({"TESTING": True}, engine=engine).test_client()
+        client = create_app({"TESTING": True}, engine).test_client()
         page = client.get("/?tag=tench").text
         assert "fish.png" in page
         assert "apple.png" not in page
@@ -136,5 +136,5 @@ def test_an_index_without_words_has_no_field_for_them(tmp_path: Path, folder: Pa
     update_index(tmp_path / "images", tmp_path / "index", extractor=FakeExtractor())
     for place, has_field in ((tmp_path / "index", False), (folder, True)):
         with closing(ServedEngine(LocalIndex.open(place))) as engine:
-            page = create_app({"TESTING": True}, engine=engine).test_client().get("/").text
+            page = create_app({"TESTING": True}, engine).test_client().get("/").text
             assert ('name="q"' in page) == has_field

@@ -89,7 +89,7 @@ def open_page(browser: Browser, workspace: tuple[str, FakeEngine]) -> Iterator[O
 
 def make_app(engine: FakeEngine, tmp_path: Path, **config: object) -> Flask:
     settings = {"TESTING": True, "CACHE_DIR": tmp_path / "cache", "MAX_UPLOAD_MB": 1, "MAX_UPLOAD_MEGAPIXELS": 2}
-    return create_app({**settings, **config}, engine=engine)
+    return create_app({**settings, **config}, engine)
 
 
 def encoded(image: Image.Image, format_: str = "PNG") -> bytes:

@@ -240,8 +240,8 @@ class FakeWords:
 class FakeEngine(ServedEngine):
     """Searches a ``FakeIndex``; it is its own extractor, and has no map, no groups and no evaluation."""
 
-    def __init__(self, folder: Path, *, normalized: bool = True) -> None:
-        super().__init__(FakeIndex(folder, normalized=normalized))
+    def __init__(self, folder: Path, *, name: str = "index", normalized: bool = True) -> None:
+        super().__init__(FakeIndex(folder, normalized=normalized), name=name)
         self.warmed = False
         self.classified_by: Classifier | SearchEngineError | None = None
         self.queries: list[NDArray[np.uint8]] = []

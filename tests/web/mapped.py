@@ -87,4 +87,4 @@ def read_only_mount(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def app_of(index: LocalIndex, cache: Path) -> Any:
-    return create_app({"TESTING": True, "CACHE_DIR": cache, "DEFAULT_K": 10}, engine=ServedEngine(index))
+    return create_app({"TESTING": True, "CACHE_DIR": cache, "DEFAULT_K": 10}, ServedEngine(index))

@@ -138,11 +138,11 @@ def clients(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     index = fill_index(folder, 30)
     store_map(index, 30)
     store_groups(index, 30)
-    mapped, drawn = ServedEngine(index), FakeEngine(collection)
+    mapped, drawn = ServedEngine(index, name="mapped"), FakeEngine(collection, name="drawn")
     config = {"TESTING": True, "CACHE_DIR": folder / "cache"}
     return {
-        "one": create_app(config, engines={"mapped": mapped}).test_client(),
-        "two": create_app(config, engines={"drawn": drawn, "mapped": mapped}).test_client(),
+        "one": create_app(config, mapped).test_client(),
+        "two": create_app(config, drawn, mapped).test_client(),
     }
 
 

@@ -19,7 +19,7 @@ JSON = {"Accept": "application/json"}
 @pytest.fixture
 def two(collection: Path) -> dict[str, FakeEngine]:
     """The same pictures twice, but picture 3 in the first only."""
-    unit, raw = FakeEngine(collection), FakeEngine(collection, normalized=False)
+    unit, raw = FakeEngine(collection, name="unit"), FakeEngine(collection, name="raw", normalized=False)
     raw.index.forget(3)
     return {"unit": unit, "raw": raw}
 
@@ -27,7 +27,7 @@ def two(collection: Path) -> dict[str, FakeEngine]:
 @pytest.fixture
 def client(two: dict[str, FakeEngine], tmp_path: Path) -> FlaskClient:
     config = {"TESTING": True, "CACHE_DIR": tmp_path / "cache", "MAX_UPLOAD_MEGAPIXELS": 1}
-    return create_app(config, engines=two).test_client()
+    return create_app(config, *two.values()).test_client()
 
 
 def with_file(engine: FakeEngine, image_id: int, file: Path, data: bytes) -> None:

@@ -31,7 +31,7 @@ def client(tmp_path: Path) -> Iterator[FlaskClient]:
     import_features(tmp_path / "f.npz", tmp_path / "index", ImportOptions(images=tmp_path / "in"))
     engine = ServedEngine.open(tmp_path / "index")
     engine.warm()  # needs no model
-    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine).test_client()
     engine.close()
 
 
@@ -41,7 +41,7 @@ def bare(tmp_path: Path) -> Iterator[FlaskClient]:
     np.save(tmp_path / "f.npy", np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32))
     import_features(tmp_path / "f.npy", tmp_path / "bare")
     engine = ServedEngine.open(tmp_path / "bare")
-    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine).test_client()
     engine.close()
 
 
@@ -49,7 +49,7 @@ def test_an_image_of_the_id_0(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", features=np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32), ids=[0, 1, 2])
     import_features(tmp_path / "f.npz", tmp_path / "index")
     engine = ServedEngine.open(tmp_path / "index")
-    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine).test_client()
     assert [hit["id"] for hit in client.get("/search?id=0", headers=JSON).get_json()["hits"]] == [0, 2, 1]
     assert client.get("/search?like=0&dislike=1", headers=JSON).status_code == 200
     assert client.get("/search?id=00").status_code == client.get("/search?id=1&k=0").status_code == 400

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from searchengine.errors import UnknownImageError
 from searchengine.index.types import Hit
-from searchengine.web.nearness import Nearness
+from searchengine.web.engines import Nearness
 from tests.web.fake import FakeIndex
 
 

@@ -61,8 +61,8 @@ def app_of(collection: Path, folder: Path, **config: Any) -> Any:
     index = fill_index(folder)
     store_map(index)
     store_groups(index)
-    engines = {"drawn": FakeEngine(collection), "mapped": ServedEngine(index)}
-    return create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10, **config}, engines=engines)
+    engines = FakeEngine(collection, name="drawn"), ServedEngine(index, name="mapped")
+    return create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10, **config}, *engines)
 
 
 @pytest.fixture(scope="module")

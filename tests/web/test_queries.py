@@ -186,6 +186,6 @@ def test_the_label_is_said_only_where_neighbours_agree_and_are_near(
     assert unsure["not_sure"][1] == "yellow"
     page = client.post("/search", data={"image": (io.BytesIO(encoded(draw(COLOURS["yellow"]))), "a.png")}).text
     assert re.search("looks like (red|green) or yellow", page)
-    monkeypatch.setattr("searchengine.web.nearness.Nearness.is_far", lambda *_: True)
+    monkeypatch.setattr("searchengine.web.engines.Nearness.is_far", lambda *_: True)
     assert predicted("red")["labels"] == []
     assert predicted("red")["not_sure"][0] == "red"

@@ -35,7 +35,7 @@ def index(tmp_path: Path) -> Path:
 def client(index: Path, tmp_path: Path) -> Iterator[FlaskClient]:
     engine = ServedEngine.open(index)
     engine.warm()  # needs no model
-    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine=engine).test_client()
+    yield create_app({"TESTING": True, "CACHE_DIR": tmp_path / "cache"}, engine).test_client()
     engine.close()
 
 

@@ -20,10 +20,10 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.types import ImageRecord
 from searchengine.indexing import update_index
 from searchengine.settings import load_settings
-from searchengine.web import create_app, engines
+from searchengine.web import create_app
 from searchengine.web.choices import metric_groups
 from searchengine.web.compare import shared_ranks, why_alike
-from searchengine.web.indexes import names_of
+from searchengine.web.engines import names_of, open_engines
 from tests.fakes import FakeExtractor, write_pictures
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
@@ -34,7 +34,7 @@ JSON = {"Accept": "application/json"}
 @pytest.fixture
 def two(collection: Path, tmp_path: Path) -> dict[str, FakeEngine]:
     """The same pictures twice; in the second the features are not normalised, and ids are counted from behind."""
-    unit, raw = FakeEngine(collection), FakeEngine(collection, normalized=False)
+    unit, raw = FakeEngine(collection, name="unit"), FakeEngine(collection, name="raw", normalized=False)
     raw.index.count_backwards()
     return {"unit": unit, "raw": raw}
 
@@ -42,7 +42,7 @@ def two(collection: Path, tmp_path: Path) -> dict[str, FakeEngine]:
 @pytest.fixture
 def client(two: dict[str, FakeEngine], tmp_path: Path) -> FlaskClient:
     config = {"TESTING": True, "CACHE_DIR": tmp_path / "cache", "MAX_UPLOAD_MB": 1}
-    return create_app(config, engines=two).test_client()
+    return create_app(config, *two.values()).test_client()
 
 
 def tabs(page: str) -> dict[str, str]:
@@ -175,7 +175,7 @@ def test_a_picture_that_is_in_one_index_only(client: FlaskClient, two: dict[str,
 
 def test_one_index_can_be_compared_by_two_metrics(collection: Path, tmp_path: Path) -> None:
     engine = FakeEngine(collection)
-    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path}, engine=engine).test_client()
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path}, engine).test_client()
     page = client.get("/search?id=1").text
     assert "indexes" not in page
     assert "/compare?id=1&amp;left=index&amp;right=index&amp;right_by=manhattan" in page
@@ -245,7 +245,7 @@ def test_an_error_page_that_fails_leaves_its_sentence(client: FlaskClient, monke
 
 
 def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Path) -> None:
-    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path, "PROXIES": 1}, engines=two).test_client()
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path, "PROXIES": 1}, *two.values()).test_client()
     for address in ("/", "/i/raw/search?id=1", "/i/raw/compare?id=1"):
         page = client.get(address, headers={"X-Forwarded-Prefix": "/photos"}).text
         addresses = re.findall(r'\s(?:href|src|action|data-health)="([^"#][^"]*)"', page)
@@ -285,7 +285,7 @@ def test_extractors_of_one_kind_are_held_once(tmp_path: Path, monkeypatch: pytes
         write_pictures(tmp_path / "in", grey=100)
         indexed(tmp_path / "in", tmp_path / name).close()
     settings = load_settings(environ={"SEARCHENGINE_INDEX_DIR": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
-    one, other = engines.open_engines(settings)
+    one, other = open_engines(settings)
     assert loaded == []  # not before a picture is searched for
     assert one.extractor() is other.extractor()
     assert one.extractor() is other.extractor()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from searchengine.engine import open_index
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
 from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, in_browser, pages_at, serving
@@ -26,11 +27,11 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("several")
     (folder / "rows.csv").write_text("label,x,y\n" + "".join(f"row {i},{i},{i * i}\n" for i in range(30)))
     import_features(folder / "rows.csv", folder / "rows")
-    rows = ServedEngine.open(folder / "rows")
-    raw = FakeEngine(collection, normalized=False)
+    rows = ServedEngine(open_index(folder / "rows"), name="rows")
+    raw = FakeEngine(collection, name="raw", normalized=False)
     raw.index.images[1] = replace(raw.index.images[1], content_hash="0" * 32)  # is in one of them only
-    engines = {"unit": FakeEngine(collection), "raw": raw, "rows": rows}
-    app = create_app({"CACHE_DIR": folder / "cache", "SAMPLE": 20, "DEFAULT_K": 10}, engines=engines)
+    engines = FakeEngine(collection, name="unit"), raw, rows
+    app = create_app({"CACHE_DIR": folder / "cache", "SAMPLE": 20, "DEFAULT_K": 10}, *engines)
     with serving(app) as address:
         yield address
     rows.close()

@@ -41,10 +41,10 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     store_map(index)
     store_groups(index)
     keep_evaluation(index, leave_one_out(index), evaluation_source(index))
-    drawn = FakeEngine(collection)
+    drawn = FakeEngine(collection, name="drawn")
     drawn.classified_by = colour_classifier(stale=True)
-    engines = {"drawn": drawn, "mapped": ServedEngine(index)}
-    with serving(create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10}, engines=engines)) as address:
+    engines = drawn, ServedEngine(index, name="mapped")
+    with serving(create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10}, *engines)) as address:
         yield address
     index.close()
 

@@ -24,9 +24,9 @@ ADDRESS = "https://example.org/a.jpg"
 
 @pytest.fixture(scope="module")
 def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    engines = {"unit": FakeEngine(collection), "raw": FakeEngine(collection, normalized=False)}
+    engines = FakeEngine(collection, name="unit"), FakeEngine(collection, name="raw", normalized=False)
     config = {"CACHE_DIR": tmp_path_factory.mktemp("cache"), "SAMPLE": 20, "DEFAULT_K": 10}
-    with serving(create_app(config, engines=engines)) as address:
+    with serving(create_app(config, *engines)) as address:
         yield address
 
 
