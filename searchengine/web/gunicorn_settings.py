@@ -27,7 +27,7 @@ except SearchEngineError as error:
 
 bind = f"[{_settings.bind}]:{_settings.port}" if ":" in _settings.bind else f"{_settings.bind}:{_settings.port}"
 workers = 1
-worker_class = "searchengine.web.gunicorn_worker.BufferingWorker"
+worker_class = "searchengine.web.gunicorn_worker.HTTPWorker"
 threads = _settings.threads
 preload_app = False
 timeout = 120  # s without a sign of life from the worker; a slow search gives one all the while

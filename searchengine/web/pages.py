@@ -13,13 +13,12 @@ from searchengine.index.filters import FIELDS, Filter
 from searchengine.index.types import ImageRecord
 from searchengine.query import Box, Query
 from searchengine.spelling import parse_id, query_to_url
-from searchengine.web.bar import QueryBar, bar_of_request
 from searchengine.web.cards import CardUrls, card_of, spaced
 from searchengine.web.choices import FeedbackChoices, index_choices
 from searchengine.web.engines import ServedEngine
 from searchengine.web.filters import filter_panel
 from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
-from searchengine.web.queries import how_many, without_empty_fields
+from searchengine.web.queries import QueryBar, bar_of_request, how_many, without_empty_fields
 from searchengine.web.uploads import DecodedUpload, why_no_uploads
 
 pages = IndexBlueprint("pages", __name__)

@@ -22,7 +22,6 @@ from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
 from searchengine.spelling import query_from_json
-from searchengine.web.bar import Chip, QueryBar, Sign
 from searchengine.web.cards import cards_of, cosine_is_score
 from searchengine.web.choices import (
     FeedbackChoices,
@@ -35,7 +34,16 @@ from searchengine.web.engines import PredictedLabels, ServedEngine
 from searchengine.web.filters import filter_panel
 from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.pages import counted, query_json, url_values
-from searchengine.web.queries import RULE_NOTES, RequestError, asked, wants_json, without_empty_fields
+from searchengine.web.queries import (
+    RULE_NOTES,
+    Chip,
+    QueryBar,
+    RequestError,
+    Sign,
+    asked,
+    wants_json,
+    without_empty_fields,
+)
 from searchengine.web.uploads import DecodedUpload, Upload, UploadReader, read_upload
 
 search = IndexBlueprint("search", __name__)

@@ -48,7 +48,7 @@ def why_no_uploads(spec: ExtractorSpec) -> str | None:
 class InMemoryRequest(Request):
     """A request whose uploads are taken into memory; their size is bounded by MAX_CONTENT_LENGTH.
 
-    The server has them in an unnamed temporary file while they arrive: see ``parsing.Body``.
+    The server has them in an unnamed temporary file while they arrive: see ``http_server.Body``.
     """
 
     def _get_file_stream(

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from waitress.wasyncore import close_all, poll2
 
-from searchengine.web.buffering import Channel, Limits, TcpServer, serve_socket
-from searchengine.web.turns import Threads
+from searchengine.web.gunicorn_worker import Threads
+from searchengine.web.http_server import Channel, Limits, TcpServer, serve_socket
 from tests.waiting import wait_until
 from tests.web.slow_clients import WAYS, slow_clients
 
