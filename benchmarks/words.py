@@ -27,10 +27,9 @@ from searchengine.engine import SearchEngine
 from searchengine.index.local import LocalIndex
 from searchengine.query import Query
 from searchengine.text import words
-from searchengine.text.classes import class_titles
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.seen import WordSearch
-from searchengine.text.words import Words
+from searchengine.text.words import Words, class_titles
 
 EXAMPLES = 8  # pictures of a query that are tried beside its words
 FEWEST = 3  # pictures of a class of coco128, and of a broader word

@@ -242,8 +242,7 @@ def words(settings: Settings, install: bool, as_json: bool) -> None:
     """
     from searchengine.text.encoder import install_packages
     from searchengine.text.search import text_search
-    from searchengine.text.seen import keep_seen
-    from searchengine.text.tags import keep_tags
+    from searchengine.text.seen import keep_seen, keep_tags
     from searchengine.text.words import Words
 
     if install:
@@ -277,7 +276,7 @@ def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> None:
     Without an ID, all images are listed. The network can be wrong: about five of a hundred tags are, where the picture
     shows one of its classes, and more where it shows none. Images without a tag are left out.
     """
-    from searchengine.text.tags import tags_of
+    from searchengine.text.seen import tags_of
     from searchengine.text.words import Words
 
     with closing(open_index(settings)) as index:

@@ -1,4 +1,4 @@
-"""Pictures ranked by words: what the network sees in each is kept beside the index, and compared with a text.
+"""What the network of an index sees in each picture, kept beside the index: it ranks pictures by words, and gives tags.
 
 A picture shows its ten most probable classes, each by a weight; a text means each class to some degree, and the picture
 is the better a match, the more of what it shows is meant. This is ConSE (Norouzi et al. 2014,
@@ -7,31 +7,61 @@ of them, which no single direction among the features does.
 
 Where a query has words and a picture, an image is the better a match, the larger the product of its fit and
 exp(LIKENESS * cosine), as if the two were independent.
+
+Tags are the classes that the network is rather sure of; what it sees need not be there. Filters find them in the folder
+of the index: see ``columns.TAGS``. Both are computed at the end of each indexing run, for the pictures that are new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Derived, timestamp
-from searchengine.errors import IndexDamagedError
+from searchengine.errors import IndexDamagedError, SearchEngineError
+from searchengine.extractors.spec import ExtractorSpec
+from searchengine.index.columns import TAGS, TagSheet
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE
 from searchengine.index.protocol import Index, Order
 from searchengine.index.state import State
-from searchengine.index.types import Hit
-from searchengine.text.words import CLASSES, LEAST_FIT, LIKENESS, SHOWN, Words, product
+from searchengine.index.types import Hit, ImageRecord
+from searchengine.text.words import (
+    CLASSES,
+    LEAST_FIT,
+    LIKENESS,
+    SHOWN,
+    Recognised,
+    Words,
+    class_titles,
+    head_of,
+    product,
+)
 
 _log = logging.getLogger(__name__)
 _ROWS = 4096  # pictures that are looked at together
+
+
+def keep_words(folder: Path, spec: ExtractorSpec, weights: Path | None) -> None:
+    """Have the folder of an index keep what words need of its network, and the tags of its images, as far as there are
+    any: at the end of a run, which it must not fail. ``weights`` is the file that the user named.
+    """
+    with contextlib.suppress(SearchEngineError):
+        words = Words(head_of(folder, spec, weights))
+        with closing(LocalIndex.open(folder)) as index:
+            keep_tags(words, index)
+            keep_seen(words, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +204,70 @@ def _cosine_distances(now: State, rows: NDArray[np.intp], vector: NDArray[np.flo
         products[block] = product(now.rows[block] if whole else now.rows[rows[block]], vector)
     lengths = np.sqrt(now.squared_norms[rows]) * float(np.linalg.norm(vector))
     return np.asarray(1.0 - products / np.maximum(lengths, 1e-12))
+
+
+# -- tags --------------------------------------------------------------------------------------------------------------
+
+
+class Recogniser(Protocol):
+    """See ``Words.recognised``."""
+
+    def recognised(self, features: NDArray[np.float32], /) -> Recognised: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A class of ImageNet that the network sees in a picture; it may be wrong."""
+
+    name: str
+    probability: float
+
+
+def tags_of(words: Recogniser, index: Index, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
+    """The images in which the network sees something, each with its tags: of the ids, or of all; UnknownImageError."""
+    now = index.state()
+    rows = now.live
+    if ids is not None:
+        wanted = [record.id for record in index.records(ids)]
+        rows = rows[np.isin(now.ids[rows], wanted)]
+    titles = class_titles()
+    tags: dict[int, list[Tag]] = {}
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        for row, number, probability in zip(*words.recognised(np.asarray(now.rows[block])), strict=True):
+            tags.setdefault(int(now.ids[block[row]]), []).append(Tag(titles[number], float(probability)))
+    return [(record, tags[record.id]) for record in index.known(list(tags))]
+
+
+def keep_tags(words: Words, index: Index) -> None:
+    """Compute the tags of the images that have none yet, and keep them. IndexingError, MissingPackageError."""
+    now = index.state()
+    titles = np.array(class_titles())
+    first, ids, tags = 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_)
+    kept = TAGS.load(index.folder)
+    if kept is not None and kept.sheet.computed_from == (now.fingerprint, now.features_file):
+        if kept.sheet.rows == len(now.ids):
+            return
+        first = kept.sheet.rows
+        same = ~np.isin(kept.arrays["ids"], now.ids[first:])  # the others have other content now
+        ids, tags = kept.arrays["ids"][same], np.array(kept.sheet.names, dtype=np.str_)[kept.arrays["tags"][same]]
+    for start in range(first, len(now.ids), _ROWS):
+        block = slice(start, min(start + _ROWS, len(now.ids)))
+        rows, classes, _ = words.recognised(np.asarray(now.rows[block]))
+        ids = np.concatenate([ids, now.ids[block][rows]])
+        tags = np.concatenate([tags, titles[classes]])
+    there = np.isin(ids, now.ids[now.live])
+    names, numbers = np.unique(tags[there], return_inverse=True)
+    sheet = TagSheet(1, timestamp(), now.fingerprint, now.features_file, len(now.ids), list(map(str, names)))
+    TAGS.save(index.folder, sheet, {"ids": ids[there], "tags": numbers.astype(np.int32)})
+
+
+def known_tags(index: Index) -> dict[int, list[str]]:
+    """The tags that are kept, by the id of the image; none where they are of another extractor."""
+    kept = TAGS.load(index.folder)
+    tags: dict[int, list[str]] = {}
+    if kept is not None and kept.sheet.fingerprint == index.fingerprint:
+        pairs: tuple[NDArray[np.int64], NDArray[np.int32]] = (kept.arrays["ids"], kept.arrays["tags"])
+        for id_, number in zip(*(array.tolist() for array in pairs), strict=True):
+            tags.setdefault(id_, []).append(kept.sheet.names[number])
+    return tags

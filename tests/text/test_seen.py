@@ -16,10 +16,9 @@ from searchengine.engine import SearchEngine
 from searchengine.extractors.source import Head
 from searchengine.index.filters import Filter
 from searchengine.query import LIKED, START, Example, Query
-from searchengine.text.classes import class_vectors
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.seen import SEEN
-from searchengine.text.words import BREADTH, FLATNESS, SHOWN, Words
+from searchengine.text.words import BREADTH, FLATNESS, SHOWN, Words, class_vectors
 from tests.fakes import write_pictures
 from tests.text.conftest import IdealExtractor, ideal
 

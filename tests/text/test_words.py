@@ -18,10 +18,9 @@ from searchengine.extractors.source import Head
 from searchengine.index.filters import EVERYTHING, Cursor
 from searchengine.index.local import LocalIndex
 from searchengine.text import tags, words
-from searchengine.text.classes import class_names, class_titles, class_vectors, compute
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.search import DirectionWords
-from searchengine.text.words import HEAD, Words, head_of
+from searchengine.text.words import HEAD, Words, class_names, class_titles, class_vectors, compute, head_of
 from tests.fakes import SPEC
 from tests.text.conftest import LITE, IdealExtractor, ideal
 
