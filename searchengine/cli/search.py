@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from searchengine.engine import Results, SearchEngine
     from searchengine.index.protocol import Index
     from searchengine.index.types import Hit
-    from searchengine.learn.nearest import Vote
+    from searchengine.learn.classifiers import Vote
     from searchengine.settings import Settings
 
 _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
@@ -189,7 +189,7 @@ def _to_json(
 
 def _vote(engine: SearchEngine, query: Query, feature: NDArray[np.float32] | None) -> list[Vote]:
     """The vote of the k nearest images that are not the query itself."""
-    from searchengine.learn.nearest import vote
+    from searchengine.learn.classifiers import vote
 
     if feature is None or query.start is None:
         raise QueryError("A vote needs a picture or a vector to be near to.")

@@ -8,10 +8,10 @@ from searchengine.learn.classifiers import (
     Prediction,
     latest_classifier,
     load_classifier,
+    predict_by_vote,
     save_classifier,
 )
 from searchengine.learn.fitting import fit_classifier
-from searchengine.learn.nearest import predict_by_vote
 from searchengine.learn.training_set import TrainingSet, training_set
 
 __all__ = [

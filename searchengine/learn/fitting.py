@@ -21,8 +21,15 @@ from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
 from searchengine.errors import LearningError, missing_extra
-from searchengine.learn.classifiers import Classifier, ClassScore, Confusion, FitReport, HeldOut
-from searchengine.learn.nearest import NEIGHBOURS, held_out_shares
+from searchengine.learn.classifiers import (
+    NEIGHBOURS,
+    Classifier,
+    ClassScore,
+    Confusion,
+    FitReport,
+    HeldOut,
+    held_out_shares,
+)
 from searchengine.learn.training_set import TrainingSet
 from searchengine.processors import processors
 

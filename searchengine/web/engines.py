@@ -24,8 +24,7 @@ from searchengine.extractors import Extractor
 from searchengine.index.exact import Searcher
 from searchengine.index.protocol import Index
 from searchengine.learn import Classifier, latest_classifier
-from searchengine.learn.classifiers import Prediction
-from searchengine.learn.nearest import NEIGHBOURS, vote
+from searchengine.learn.classifiers import NEIGHBOURS, Prediction, vote
 from searchengine.query import Query
 from searchengine.settings import Settings
 from searchengine.web.overview import LatestEvaluation, Overview, cached_evaluation, cached_overview
