@@ -22,7 +22,6 @@ from searchengine.progress import Bar
 
 if TYPE_CHECKING:
     from searchengine.analyse.evaluation import Evaluation, EvaluationOptions
-    from searchengine.analyse.evaluation.results import Source
     from searchengine.engine import SearchEngine
     from searchengine.settings import Settings
 
@@ -246,7 +245,7 @@ def _evaluate(
     engine: SearchEngine, wanted: EvaluationOptions, metrics: tuple[str, ...], queries: Path | None
 ) -> list[Evaluation]:
     """One index, by each metric that is asked for."""
-    from searchengine.analyse.evaluation import evaluation_source, leave_one_out, query_folder, read_queries
+    from searchengine.analyse.evaluation import leave_one_out, query_folder, read_queries
 
     name = wanted.name or name_of(engine.index.address)
     metrics = metrics or (engine.index.metric,)
@@ -258,23 +257,22 @@ def _evaluate(
     evaluations = []
     for metric in metrics:
         wanted = replace(wanted, metric=metric, name=f"{name}, {metric}" if len(metrics) > 1 else name)
-        source = evaluation_source(engine.index)
         with Bar() as bar:
             if query_set is not None:
                 evaluations.append(query_folder(engine.index, query_set, wanted, bar))
                 continue
             evaluations.append(leave_one_out(engine.index, wanted, bar))
         if metric == engine.index.metric:
-            _keep(engine, evaluations[-1], source)
+            _keep(engine, evaluations[-1])
     return evaluations
 
 
-def _keep(engine: SearchEngine, evaluation: Evaluation, source: Source) -> None:
+def _keep(engine: SearchEngine, evaluation: Evaluation) -> None:
     """Keep it with the index, for the page, unless the index cannot be written to."""
     from searchengine.analyse.evaluation import keep_evaluation
 
     try:
-        keep_evaluation(engine.index, evaluation, source)
+        keep_evaluation(engine.index, evaluation)
     except IndexingError as error:
         print_note(f"Not kept for the page: {error}")
     else:

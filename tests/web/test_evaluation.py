@@ -16,7 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, expect
 
-from searchengine.analyse.evaluation import EVALUATION, evaluation_source, keep_evaluation, leave_one_out
+from searchengine.analyse.evaluation import EVALUATION, keep_evaluation, leave_one_out
 from searchengine.index.local import LocalIndex
 from tests.analyse.mapping.filled import fill
 from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, pages_at, serving, until
@@ -24,7 +24,7 @@ from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, 
 
 
 def measured(index: LocalIndex) -> None:
-    keep_evaluation(index, leave_one_out(index), evaluation_source(index))
+    keep_evaluation(index, leave_one_out(index))
 
 
 @pytest.fixture

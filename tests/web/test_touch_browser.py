@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from searchengine.analyse.evaluation import evaluation_source, keep_evaluation, leave_one_out
+from searchengine.analyse.evaluation import keep_evaluation, leave_one_out
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
 from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
@@ -40,7 +40,7 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     index = fill_index(folder)
     store_map(index)
     store_groups(index)
-    keep_evaluation(index, leave_one_out(index), evaluation_source(index))
+    keep_evaluation(index, leave_one_out(index))
     drawn = FakeEngine(collection, name="drawn")
     drawn.classified_by = colour_classifier(stale=True)
     engines = drawn, ServedEngine(index, name="mapped")

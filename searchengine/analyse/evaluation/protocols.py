@@ -23,6 +23,7 @@ from searchengine.analyse.evaluation.results import (
     Evaluation,
     PerQuery,
     Picture,
+    Source,
     first_of,
 )
 from searchengine.errors import QueryError
@@ -218,6 +219,7 @@ class _Images:
     started: float
     where: str
     metric: str
+    source: Source
     collection: Collection
     records: list[ImageRecord]
 
@@ -264,7 +266,7 @@ def _read(index: Index) -> _Images:
             "there is nothing to measure. Index images of at least two classes together."
         )
     collection = Collection(state.rows, state.squared_norms, rows, relevance)
-    return _Images(started, where, state.metric, collection, records)
+    return _Images(started, where, state.metric, Source.of(state.fingerprint, records), collection, records)
 
 
 def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOptions, progress: Progress) -> Evaluation:
@@ -301,6 +303,7 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
             _read_only(measured.values),
             measured.replicates,
         ),
+        source=images.source,
     )
 
 

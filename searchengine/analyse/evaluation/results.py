@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, SkipValidation
 
 from searchengine.derived import Derived, timestamp
 from searchengine.index.protocol import Index, images_by_row
+from searchengine.index.types import ImageRecord
 
 LEAVE_ONE_OUT = "leave-one-out"
 QUERY_FOLDER = "query folder"
@@ -132,6 +133,25 @@ class PerQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What an evaluation rests on: the features of an extractor, and a version of all images and labels.
+
+    It differs when an image comes, goes, or changes its labels or content.
+    """
+
+    fingerprint: str
+    version: str
+
+    @classmethod
+    def of(cls, fingerprint: str, records: Iterable[ImageRecord]) -> Source:
+        """Of the images of an index, in the order of their ids."""
+        digest = hashlib.sha256()
+        for record in records:
+            digest.update(f"{record.id}\0{record.content_hash}\0{json.dumps(record.labels)}\n".encode())
+        return cls(fingerprint, digest.hexdigest()[:16])
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One index under one metric. ``by_class`` is the mean over classes, each counting alike; ``curve`` the mean
     precision at evenly spaced levels of recall from 0 to 1; ``confusion`` says for each pair of labels in which share
@@ -155,6 +175,7 @@ class Evaluation:
     per_query: Annotated[PerQuery, InstanceOf, _NOT_STORED] = field(
         default_factory=lambda: PerQuery((), (), np.empty((0, 0)))
     )
+    source: Annotated[Source, SkipValidation, _NOT_STORED] = Source("", "")
 
     def figure(self, name: str) -> Figure:
         """A figure by its name; KeyError."""
@@ -209,11 +230,9 @@ class Comparison:
 
 def to_json(value: Any) -> Any:
     """As plain values for JSON, without what only serves further computation."""
-    if isinstance(value, Evaluation):
-        shown = {name: getattr(value, name) for name in Evaluation.__slots__ if name not in ("per_query", "confusion")}
-        return {name: to_json(part) for name, part in shown.items()}
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if is_dataclass(value):
+        names = [field.name for field in fields(value) if field.name not in ("per_query", "confusion", "source")]
+        return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, tuple | list):
         return [to_json(part) for part in value]
     if isinstance(value, Path):
@@ -249,14 +268,6 @@ class EvaluationSheet:
     confusion: tuple[tuple[str, str, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What an evaluation rests on: the features of an extractor, and a version of all images and labels."""
-
-    fingerprint: str
-    version: str
-
-
 EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
 
 
@@ -274,17 +285,10 @@ class KeptEvaluation:
     ids: Mapping[str, int]
 
 
-def evaluation_source(index: Index) -> Source:
-    """What an evaluation rests on: it differs when an image comes, goes, or changes its labels or content."""
-    return _source_and_ids(index)[0]
-
-
-def keep_evaluation(index: Index, evaluation: Evaluation, source: Source) -> Path:
-    """Keep an evaluation with its index; IndexingError if the folder cannot be written to.
-
-    ``source`` is ``evaluation_source`` from before the evaluation began.
-    """
+def keep_evaluation(index: Index, evaluation: Evaluation) -> Path:
+    """Keep an evaluation with its index; IndexingError if the folder cannot be written to."""
     confusion = tuple((label, other, share) for (label, other), share in evaluation.confusion.items())
+    source = evaluation.source
     sheet = EvaluationSheet(1, timestamp(), source.fingerprint, source.version, evaluation, confusion)
     return EVALUATION.save(index.folder, sheet)
 
@@ -297,19 +301,13 @@ def load_evaluation(index: Index) -> KeptEvaluation | None:
     kept = EVALUATION.load(index.folder)
     if kept is None:
         return None
-    source, ids = _source_and_ids(index)
-    confusion = {(label, other): share for label, other, share in kept.sheet.confusion}
-    evaluation = replace(kept.sheet.evaluation, confusion=confusion)
-    stale = Source(kept.sheet.fingerprint, kept.sheet.version) != source
-    return KeptEvaluation(evaluation, kept.sheet.made, stale, ids)
-
-
-def _source_and_ids(index: Index) -> tuple[Source, dict[str, int]]:
-    """The source, and the id of each path."""
-    digest = hashlib.sha256()
-    ids: dict[str, int] = {}
     state = index.state()
-    for record in images_by_row(index, state).values():
+    records = images_by_row(index, state).values()
+    confusion = {(label, other): share for label, other, share in kept.sheet.confusion}
+    source = Source(kept.sheet.fingerprint, kept.sheet.version)
+    evaluation = replace(kept.sheet.evaluation, confusion=confusion, source=source)
+    stale = source != Source.of(state.fingerprint, records)
+    ids: dict[str, int] = {}
+    for record in records:
         ids.setdefault(record.path, record.id)
-        digest.update(f"{record.id}\0{record.content_hash}\0{json.dumps(record.labels)}\n".encode())
-    return Source(state.fingerprint, digest.hexdigest()[:16]), ids
+    return KeptEvaluation(evaluation, kept.sheet.made, stale, ids)

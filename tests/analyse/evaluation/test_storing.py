@@ -12,7 +12,6 @@ import pytest
 
 from searchengine.analyse.evaluation import (
     EVALUATION,
-    evaluation_source,
     keep_evaluation,
     leave_one_out,
     load_evaluation,
@@ -33,7 +32,7 @@ def index(tmp_path: Path) -> LocalIndex:
 def test_it_comes_back_as_it_was(index: LocalIndex) -> None:
     assert load_evaluation(index) is None
     evaluation = leave_one_out(index)
-    keep_evaluation(index, evaluation, evaluation_source(index))
+    keep_evaluation(index, evaluation)
     kept = load_evaluation(index)
     assert kept is not None
     assert not kept.stale
@@ -61,7 +60,7 @@ def test_it_comes_back_as_it_was(index: LocalIndex) -> None:
 
 
 def test_it_knows_when_the_index_has_changed(index: LocalIndex, tmp_path: Path) -> None:
-    keep_evaluation(index, leave_one_out(index), evaluation_source(index))
+    keep_evaluation(index, leave_one_out(index))
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1])
     kept = load_evaluation(index)
     assert kept is not None
@@ -91,7 +90,7 @@ def _changed(sheet: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
     ],
 )
 def test_a_damaged_file_is_told_with_what_mends_it(index: LocalIndex, spoil: Any) -> None:
-    file = keep_evaluation(index, leave_one_out(index), evaluation_source(index))
+    file = keep_evaluation(index, leave_one_out(index))
     file.write_text(spoil(file.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(IndexDamagedError, match="compute it again: searchengine evaluate"):
         load_evaluation(index)
