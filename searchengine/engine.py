@@ -18,7 +18,6 @@ from searchengine.errors import ExtractorError, MissingPackageError, QueryError
 from searchengine.extractors import Extractor, ExtractorRecipe, ExtractorSpec, cache
 from searchengine.extractors.extractor import input_pixels
 from searchengine.feedback import RANDOM_NEGATIVES, direction, rule_title
-from searchengine.files import path_from_text
 from searchengine.images import MAX_PIXELS, read_image
 from searchengine.index.filters import Cursor
 from searchengine.index.metrics import COSINE, check_metric, metric_title, rank_alike
@@ -308,10 +307,9 @@ class SearchEngine:
         return self._extractor
 
     def _load(self) -> Extractor:
-        weights, spec = self.index.manifest("weights_file"), ExtractorSpec.from_json(self.index.spec)
-        file = path_from_text(weights) if weights else None
-        extractor = ExtractorRecipe(spec, file, self._precision, self._runtime).load()
-        cache.note_use(spec, self.index.folder)
+        weights_file = self.index.manifest("weights_file")
+        extractor = ExtractorRecipe.of_manifest(self.index.spec, weights_file, self._precision, self._runtime).load()
+        cache.note_use(extractor.spec, self.index.folder)
         return extractor
 
     def warm(self) -> None:

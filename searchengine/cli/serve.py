@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,7 +20,6 @@ from searchengine.cli.index import summarize
 from searchengine.cli.options import MILVUS, settings_options
 from searchengine.cli.output import print_note, print_result
 from searchengine.errors import IndexingError, IndexNotFoundError, SearchEngineError
-from searchengine.files import path_from_text
 from searchengine.progress import Bar
 
 if TYPE_CHECKING:
@@ -97,19 +97,17 @@ def check_free(host: str, port: int) -> None:
 @option("--weights FILE", "the weights file, if it has moved", PATH)
 def prepare(settings: Settings, weights: Path | None) -> None:
     """Make the exported model of an index on this machine, if it is not in the cache yet."""
-    from searchengine.extractors import ExtractorSpec, cache
-    from searchengine.extractors import prepare as prepare_model
+    from searchengine.extractors import ExtractorRecipe, cache
     from searchengine.index.storage import storage_of
 
     for address in settings.index_dir:
         with closing(storage_of(address).read()) as index:
-            spec, recorded, folder = ExtractorSpec.from_json(index.spec), index.manifest("weights_file"), index.folder
+            recipe, folder = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file")), index.folder
+        spec = recipe.spec
         if not spec.embeds:
             print_result(f"{spec.title}: no model is needed")
             continue
-        place = prepare_model(
-            spec, weights_file=weights or (path_from_text(recorded) if recorded else None), progress=print_note
-        )
+        place = replace(recipe, weights_file=weights or recipe.weights_file).export(print_note).xml.parent
         cache.note_use(spec, folder)
         print_result(f"{spec.title}: ready in {place}")
 

@@ -23,7 +23,7 @@ from searchengine.extractors.presets import PresetSource
 from searchengine.extractors.published import PublishedSource
 from searchengine.extractors.source import ExtractorOptions, ModelLine, ModelSource, is_model_file, is_preset_folder
 from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec
-from searchengine.files import file_size
+from searchengine.files import file_size, path_from_text
 from searchengine.progress import Say
 
 # -- which models there are -------------------------------------------------------------------------------------------
@@ -169,6 +169,14 @@ class ExtractorRecipe:
     precision: str = "auto"
     runtime: str = "auto"
     gpu: bool = False
+
+    @classmethod
+    def of_manifest(
+        cls, spec: str, weights_file: str | None, precision: str = "auto", runtime: str = "auto"
+    ) -> ExtractorRecipe:
+        """Of what the manifest of an index says: the spec as JSON, and the path of the weights as text."""
+        file = path_from_text(weights_file) if weights_file else None
+        return cls(ExtractorSpec.from_json(spec), file, precision, runtime)
 
     @property
     def needs_export(self) -> bool:

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.extractors.loading import ExtractorRecipe, source_of
-from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
-from searchengine.files import path_from_text
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE
@@ -91,11 +89,9 @@ def text_search(index: Index, say: Say | None = None) -> TextSearch:
 
     MissingPackageError; ExtractorError says why nothing knows any.
     """
-    spec = ExtractorSpec.from_json(index.spec)
-    if not source_of(spec.model).has_text_tower:
+    recipe = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file"))
+    if not source_of(recipe.spec.model).has_text_tower:
         check_packages()
         words = Words.of(index, say)
         return WordSearch(words, index) if isinstance(index, LocalIndex) else DirectionWords(words, index)
-    weights = index.manifest("weights_file")
-    recipe = ExtractorRecipe(spec, path_from_text(weights) if weights else None)
     return TowerWords(TextTower(recipe.export(say).xml.parent), index)

@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import IndexingError, QueryError
-from searchengine.extractors.loading import source_of
+from searchengine.extractors.loading import ExtractorRecipe, source_of
 from searchengine.extractors.source import Head
 from searchengine.extractors.spec import ExtractorSpec
-from searchengine.files import path_from_text
 from searchengine.index.protocol import Index
 from searchengine.progress import Say
 from searchengine.text.encoder import DIMENSION, TextEncoder, check_packages
@@ -119,12 +118,8 @@ class Words:
     @classmethod
     def of(cls, index: Index, say: Say | None = None) -> Words:
         """Of an index, see ``head_of``."""
-        weights = index.manifest("weights_file")
-        return cls(
-            head_of(
-                index.folder, ExtractorSpec.from_json(index.spec), path_from_text(weights) if weights else None, say
-            )
-        )
+        recipe = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file"))
+        return cls(head_of(index.folder, recipe.spec, recipe.weights_file, say))
 
     def __init__(self, head: Head) -> None:
         self.head = head

@@ -15,7 +15,6 @@ from typing import Any
 
 from searchengine.address import Address, MilvusAddress
 from searchengine.errors import IndexUnavailableError, SearchEngineError, file_error
-from searchengine.files import path_from_text
 from searchengine.processors import limit_library_threads
 from searchengine.settings import load_settings
 
@@ -65,7 +64,7 @@ def warn_if_open(addresses: Sequence[tuple[str, int] | str | bytes]) -> None:
 
 
 def _prepare(address: Address) -> None:
-    from searchengine.extractors import ExtractorSpec, cache, prepare
+    from searchengine.extractors import ExtractorRecipe, cache
     from searchengine.index.catalog import Catalog
 
     if isinstance(address, MilvusAddress):
@@ -73,13 +72,12 @@ def _prepare(address: Address) -> None:
         return
     catalog = Catalog.open(address)
     try:
-        spec = ExtractorSpec.from_json(catalog.need("spec"))
-        weights = catalog.get("weights_file")
+        recipe = ExtractorRecipe.of_manifest(catalog.need("spec"), catalog.get("weights_file"))
     finally:
         catalog.close()  # an open connection would be shared with the worker
-    if _settings.runtime != "keras" and spec.embeds:
-        prepare(spec, weights_file=path_from_text(weights) if weights else None)
-        cache.note_use(spec, address)
+    if _settings.runtime != "keras" and recipe.spec.embeds:
+        recipe.export()
+        cache.note_use(recipe.spec, address)
 
 
 def _prepare_apart(address: MilvusAddress) -> None:
