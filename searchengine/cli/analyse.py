@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,14 +39,11 @@ _CLUSTER = "example:\n  searchengine cluster --index-dir coco --out coco-groups"
     "--format",
     "of the table (default: csv; parquet needs PyArrow)",
     choice("csv", "parquet"),
-    name="table_format",
     default="csv",
 )
 @flag("--pictures", "draw a contact sheet for each image")
 @json_flag
-def neighbours(
-    settings: Settings, out: Path, k: int, metric: str | None, table_format: str, pictures: bool, as_json: bool
-) -> None:
+def neighbours(settings: Settings, out: Path, as_json: bool, **flags: Any) -> None:
     """Find the k nearest others of every image of an index, exactly, and write them as a table.
 
     The table is DIR/neighbours.csv with the columns id, path, label, rank, neighbour, neighbour_path, neighbour_label,
@@ -57,12 +54,11 @@ def neighbours(
     from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
 
     with closing(open_index(settings)) as index, Bar() as bar:
-        wanted = NeighboursOptions(k, metric, table_format, pictures)
-        written = write_neighbours(index, out.expanduser(), wanted, bar)
+        written = write_neighbours(index, out.expanduser(), NeighboursOptions(**flags), bar)
     if as_json:
         print_json(asdict(written))
         return
-    sheets = f"; {written.pictures} sheets drawn" if pictures else ""
+    sheets = f"; {written.pictures} sheets drawn" if flags["pictures"] else ""
     sheets += f", {written.removed} of removed images deleted" if written.removed else ""
     print_result(
         f"{written.table}: {written.neighbours} neighbours of {written.images} images by {written.metric}{sheets}"
@@ -79,15 +75,7 @@ def neighbours(
 @flag("--rebuild", "make the whole map again")
 @option("--png FILE", "draw the map, made of the images, to this file", PATH)
 @json_flag
-def map_(
-    settings: Settings,
-    perplexity: float | None,
-    iterations: int | None,
-    seed: int | None,
-    rebuild: bool,
-    png: Path | None,
-    as_json: bool,
-) -> None:
+def map_(settings: Settings, png: Path | None, as_json: bool, **flags: Any) -> None:
     """Give every image of an index a place in the plane, so that what looks alike lies close together, by t-SNE.
 
     The map is stored in the index folder and shown by the page /map. Where there is a map already, images that are new
@@ -98,8 +86,9 @@ def map_(
     from searchengine.analyse.mapping import MapOptions, make_map
     from searchengine.analyse.mapping.picture import write_png
 
+    options = MapOptions(**flags)
     with closing(open_index(settings)) as index, Bar() as bar:
-        summary = make_map(index, MapOptions(perplexity, iterations, seed, rebuild), bar)
+        summary = make_map(index, options, bar)
         drawn = None if png is None else write_png(index, png.expanduser(), bar)
     if as_json:
         print_json({**asdict(summary), "png": None if drawn is None else asdict(drawn)})
@@ -111,9 +100,9 @@ def map_(
     print_result(f"{summary.file}: {_counted(summary.images, 'image')}, {what}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
-    if perplexity is not None and summary.perplexity < perplexity:
+    if options.perplexity is not None and summary.perplexity < options.perplexity:
         print_note(
-            f"A perplexity of {perplexity:g} needs at least {3 * perplexity + 1:.0f} images. "
+            f"A perplexity of {options.perplexity:g} needs at least {3 * options.perplexity + 1:.0f} images. "
             f"This map of {summary.of_those_fitted} was made with {summary.perplexity:.3g}."
         )
     if summary.remark:
@@ -132,7 +121,7 @@ def map_(
 @option("--seed S", "of everything random (default: 0)", click.INT, default=0)
 @option("--out DIR", "write a contact sheet of each group to this folder; those of an earlier run are deleted", PATH)
 @json_flag
-def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out: Path | None, as_json: bool) -> None:
+def cluster(settings: Settings, out: Path | None, as_json: bool, **flags: Any) -> None:
     """Group the images of an index: clusters of what looks alike, by k-means, and near-duplicates.
 
     The groups are stored in the index folder and shown by the page /groups. Near-duplicates are images that are
@@ -143,9 +132,9 @@ def cluster(settings: Settings, k: int | None, threshold: float, seed: int, out:
     """
     from searchengine.analyse.mapping import GroupOptions, make_groups
 
-    sheets = None if out is None else out.expanduser()
+    options = GroupOptions(out=None if out is None else out.expanduser(), **flags)
     with closing(open_index(settings)) as index, Bar() as bar:
-        summary = make_groups(index, GroupOptions(k, threshold, seed, sheets), bar)
+        summary = make_groups(index, options, bar)
     if as_json:
         print_json(asdict(summary))
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,22 +97,7 @@ docs/TRAINING.md says what each flag does, and what it is worth.
 @flag("--restart", "begin again where a run with this --out was begun")
 @settings_options("precision", "runtime")
 @json_flag
-def train(
-    settings: Settings,
-    images: tuple[Path, ...],
-    out: Path,
-    labels: str,
-    exclude: tuple[str, ...],
-    model: str,
-    layer: tuple[str, ...],
-    pooling: str | None,
-    weights: str | None,
-    preprocessing: str | None,
-    input_size: int | None,
-    restart: bool,
-    as_json: bool,
-    **recipe: Any,
-) -> None:
+def train(settings: Settings, images: tuple[Path, ...], out: Path, labels: str, as_json: bool, **flags: Any) -> None:
     """Learn a metric from labelled images.
 
     The model is a backbone whose last layer is replaced by a dense layer and L2 normalisation, so that images of one
@@ -131,23 +117,19 @@ def train(
         raise click.UsageError("--labels none leaves nothing to learn from.")
     check_out(out)
     backbone = ExtractorOptions(
-        model,
-        layer or layer_before_last_dense(model),
-        pooling or "none",
+        **_chosen(ExtractorOptions, flags),
+        layer=flags["layer"] or layer_before_last_dense(flags["model"]),
         normalize="none",
-        weights=weights or "imagenet",
-        preprocessing=preprocessing,
-        input_size=input_size,
         full_decode=True,  # as the trained model will be used
     )
     options = TrainingOptions(
-        Recipe(**{name: value for name, value in recipe.items() if value is not None}),
+        Recipe(**_chosen(Recipe, flags)),
         labels,
-        exclude,
+        flags["exclude"],
         backbone.weights_file,
         settings.precision,
         settings.runtime,
-        restart,
+        flags["restart"],
     )
     with Bar(all_skipped="--json lists them all") as bar:
         trained = train_metric(images, out, spec_of(backbone), options, bar)
@@ -159,6 +141,12 @@ def train(
         following = ["searchengine", "index", *map(str, images), "--model", str(out)]
         following += ["--labels", labels] if labels != "folder" else []
         print_note(f"next:\n  {shlex.join([*following, '--index-dir', f'{out.stem}-index'])}")
+
+
+def _chosen(kind: type[Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that are fields of a dataclass, without those that take its default, and without the layers."""
+    names = {field.name for field in fields(kind)} - {"layer"}
+    return {name: value for name, value in flags.items() if name in names and value is not None}
 
 
 def _report(trained: Trained) -> list[str]:
