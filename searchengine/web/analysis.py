@@ -9,7 +9,7 @@ from pathlib import Path
 from flask import Response, jsonify, render_template, request
 
 from searchengine.analyse.evaluation import Evaluation, KeptEvaluation, metrics
-from searchengine.analyse.evaluation.report import curves, shown
+from searchengine.analyse.evaluation.report import shown
 from searchengine.analyse.evaluation.results import Picture
 from searchengine.errors import UnknownImageError, with_index_dir
 from searchengine.index.filters import MAX_IDS
@@ -109,7 +109,6 @@ def evaluation() -> str:
         evaluation=shown(evaluation),
         made=latest.kept.made[:10],
         stale=latest.kept.stale,
-        curves=curves([(evaluation.name, evaluation.curve)]),
         main=metrics.MAIN,
         cards=_cards_by_path(evaluation, latest.kept),
     )

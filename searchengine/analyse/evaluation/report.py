@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup, escape
 
 from searchengine.analyse.evaluation.comparing import p_text, signed
 from searchengine.analyse.evaluation.metrics import MAIN
@@ -205,7 +204,6 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             evaluations=[shown(evaluation) for evaluation in evaluations],
             rows=list(zip(*((*evaluation.figures, evaluation.by_class) for evaluation in evaluations), strict=True)),
             comparisons=[(comparison, *_ends(comparison), _scale(comparison)) for comparison in comparisons],
-            curves=curves([(evaluation.name, evaluation.curve) for evaluation in evaluations]),
             main=MAIN,
         )
     )
@@ -213,8 +211,6 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
 
 def shown(evaluation: Evaluation) -> dict[str, Any]:
     """What the templates show of one index, besides the results themselves."""
-    right = {result.label: result.figure("P@10").value for result in evaluation.classes}
-    labels = sorted(right)
     return {
         "it": evaluation,
         "metric": metric_title(evaluation.metric),
@@ -224,7 +220,7 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
         "ceilings": ceilings(evaluation),
         "classes": evaluation.classes[:_IN_TABLE],
         "more_classes": max(0, len(evaluation.classes) - _IN_TABLE),
-        "heat": heat(labels, right, evaluation.confusion) if len(labels) <= _IN_HEAT_MAP else None,
+        "heat": HeatMap.of(evaluation),
     }
 
 
@@ -291,10 +287,8 @@ def _data_uri(file: Path | None) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(small).decode("ascii")
 
 
-# -- plots: SVG inside the page, whose colours (light or dark) and font they take --------------------------------------
+# -- the plot of confusions; ``sections.html`` draws it, and the curves ------------------------------------------------
 
-_WIDTH, _HEIGHT = 400, 256
-_LEFT, _RIGHT, _TOP, _BOTTOM = 36, 8, 8, 36
 _CELL = 15  # px at least, and at most twice that where there are few classes
 _HEAT = 600
 _LETTERS = 17  # of a label
@@ -302,68 +296,39 @@ _LETTER = 6.6  # px
 _MIN_SHARE = 0.01  # a smaller share leaves its cell empty
 
 
-def curves(named: Sequence[tuple[str, Sequence[float]]]) -> Markup:
-    """Precision by recall, a line for each index; the first in the accent colour, the others dashed too."""
-    parts = []
-    for tick in range(0, 11, 2):
-        x, y = _x(tick / 10), _y(tick / 10)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick / 10:.1f}</text>')
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{tick / 10:.1f}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">recall</text>')
-    for number, (name, values) in enumerate(named):
-        steps = len(values) - 1
-        points = " ".join(f"{_x(i / steps):.1f},{_y(value):.1f}" for i, value in enumerate(values))
-        line = f'<polyline class="line l{number % 4}" points="{points}"><title>{escape(name)}</title></polyline>'
-        parts.append(line)
-    summary = "; ".join(f"{name}: from {values[0]:.2f} to {values[-1]:.2f}" for name, values in named)
-    return _svg(_WIDTH, _HEIGHT, "curve", f"Precision by recall. {summary}", parts)
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """For queries of each label (rows), the share of the first ten places that each label (columns) takes.
 
+    ``shares`` has a line for each row, None for an empty cell. ``cell`` is its side, and ``edge`` where the cells
+    begin, in pixels.
+    """
 
-def heat(labels: Sequence[str], right: Mapping[str, float], wrong: Mapping[tuple[str, str], float]) -> Markup:
-    """For queries of each class (rows), the share of the first ten places that each class (columns) takes."""
-    cell = max(_CELL, min(2 * _CELL, _HEAT // max(len(labels), 1)))
-    edge = round(12 + _LETTER * min(_LETTERS, max(map(len, labels), default=0)))  # where the cells begin
-    side = cell * len(labels)
-    parts = []
-    for row, label in enumerate(labels):
-        y = edge + row * cell
-        line = y + cell // 2 + 4  # of the letters
-        short = escape(_short(label))
-        parts.append(f'<text x="{edge - 6}" y="{line}" text-anchor="end">{short}</text>')
-        parts.append(f'<text transform="translate({line} {edge - 6}) rotate(-90)">{short}</text>')
-        parts.append(f'<rect class="row" x="{edge}" y="{y}" width="{side}" height="{cell - 1}"/>')
-        for column, other in enumerate(labels):
-            share = right.get(label, 0.0) if label == other else wrong.get((label, other), 0.0)
-            if share < _MIN_SHARE:
-                continue
-            kind, answer = ("right", "right") if label == other else ("wrong", escape(other))
-            parts.append(
-                f'<rect class="{kind}" x="{edge + column * cell}" y="{y}" width="{cell - 1}" height="{cell - 1}" '
-                f'fill-opacity="{min(1.0, share) ** 0.75:.2f}">'
-                f"<title>{escape(label)}: {share:.0%} {answer}</title></rect>"
-            )
-    summary = f"Of {len(labels)} classes, what stands in the first ten places; the tables say the same in numbers."
-    return _svg(edge + side, edge + side, "heat", summary, parts, fixed=True)
+    labels: Sequence[str]
+    shares: Sequence[Sequence[float | None]]
+    cell: int
+    edge: int
 
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> HeatMap | None:
+        """None where there are too many labels to be read."""
+        right = {result.label: result.figure("P@10").value for result in evaluation.classes}
+        labels, wrong = sorted(right), evaluation.confusion
+        if len(labels) > _IN_HEAT_MAP:
+            return None
+        shares = [[right[row] if row == other else wrong.get((row, other), 0.0) for other in labels] for row in labels]
+        return cls(
+            labels,
+            [[share if share >= _MIN_SHARE else None for share in row] for row in shares],
+            cell=max(_CELL, min(2 * _CELL, _HEAT // max(len(labels), 1))),
+            edge=round(12 + _LETTER * min(_LETTERS, max(map(len, labels), default=0))),
+        )
 
-def _svg(width: int, height: int, kind: str, label: str, parts: Sequence[str], *, fixed: bool = False) -> Markup:
-    size = f' width="{width}" height="{height}"' if fixed else ""
-    # The text in the parts is escaped already.
-    return Markup(  # noqa: S704
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}"{size} role="img" aria-label="{escape(label)}">'
-        f"{''.join(parts)}</svg>"
-    )
+    @property
+    def side(self) -> int:
+        """Of all cells together, in pixels."""
+        return self.cell * len(self.labels)
 
-
-def _x(share: float) -> float:
-    return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _y(share: float) -> float:
-    return _TOP + (1.0 - share) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"
+    def short(self, label: str) -> str:
+        """A label as it fits beside the cells."""
+        return label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"
