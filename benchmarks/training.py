@@ -34,7 +34,7 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.fitting import stratified_folds
 from searchengine.learn.triplets import Recipe
 from searchengine.learn.triplets.checkpoint import best_of
-from searchengine.learn.triplets.learner import TRIPLETS, Learner, continue_training, start_training
+from searchengine.learn.triplets.learner import TRIPLETS, Learner, further_epochs, start_training
 from searchengine.learn.triplets.network import new_head
 from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
 
@@ -104,7 +104,9 @@ def learnt(photos: Photos, rows: Numbers, recipe: Recipe) -> Rows:
     def judge() -> Scores:
         return score(learner.embed(validation), labels, triplets)
 
-    state, _ = continue_training(learner, training, judge, start_training(learner, judge, {}))
+    state = start_training(learner, judge, {})
+    for later in further_epochs(learner, training, judge, state):
+        state = later
     learner.restore_weights(state.best)
     best, seconds = best_of(state.epochs), time.perf_counter() - start
     say(f"{photos.name}: validation mAP {best.mean_average_precision:.3f} in epoch {best.number}; {seconds:.0f} s")

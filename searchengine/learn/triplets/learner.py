@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -278,44 +278,37 @@ def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapp
     return Checkpoint(settings, (_epoch(0, None, scores, began),), state, state.weights)
 
 
-def continue_training(
+def further_epochs(
     learner: Learner,
     rows: NDArray[np.int64],
     judge: Callable[[], Scores],
     state: Checkpoint,
-    *,
-    keep: Callable[[Checkpoint], None] = lambda _: None,
     advance: Callable[[], None] = lambda: None,
-) -> tuple[Checkpoint, bool]:
-    """Epoch after epoch, until the recipe of the learner is done or nothing gets better.
+) -> Iterator[Checkpoint]:
+    """The state after each further epoch, until the recipe of the learner is done or nothing gets better.
 
     Args:
         learner: in the last state of ``state``.
         rows: (m,) int64, the training part.
         judge: scores the learner with its present weights on the validation part.
         state: where to start.
-        keep: called with the state after each epoch.
         advance: called after each batch.
 
-    Returns:
-        the last sound state, and whether training ended because the loss became NaN or infinite.
+    Raises:
+        NotFiniteError: the loss became NaN or infinite; the state before that is sound.
     """
     while not _done(state.epochs, learner.recipe):
         began = time.monotonic()
         number = state.epochs[-1].number + 1
-        try:
-            loss = learner.epoch(number, rows, advance)
-            last = learner.state()
-            blended = learner.blended(last.weights)
-            learner.restore_weights(blended)
-            epoch = _epoch(number, loss, judge(), began)
-        except NotFiniteError:
-            return state, True
+        loss = learner.epoch(number, rows, advance)
+        last = learner.state()
+        blended = learner.blended(last.weights)
+        learner.restore_weights(blended)
+        epoch = _epoch(number, loss, judge(), began)
         learner.restore_weights(last.weights)
         better = epoch.mean_average_precision > best_of(state.epochs).mean_average_precision
         state = Checkpoint(state.settings, (*state.epochs, epoch), last, blended if better else state.best)
-        keep(state)
-    return state, False
+        yield state
 
 
 def _epoch(number: int, loss: float | None, scores: Scores, began: float) -> Epoch:

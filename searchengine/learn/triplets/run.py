@@ -39,7 +39,7 @@ from searchengine.learn.triplets.inputs import (
     check_labels,
     gather,
 )
-from searchengine.learn.triplets.learner import Learner, Recipe, continue_training, start_training
+from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, further_epochs, start_training
 from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
 from searchengine.progress import QUIET, Progress
 
@@ -236,18 +236,21 @@ def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
 
 
 def _learn(learner: Learner, task: _Task, state: Checkpoint, out: Path, progress: Progress) -> tuple[Checkpoint, bool]:
-    """Train from a state on, and save the state after each epoch; see ``continue_training``."""
+    """Train from a state on, and save the state after each epoch.
 
-    def keep(state: Checkpoint) -> None:
-        save_checkpoint(_checkpoint_file(out), state)
-        write_history(out.with_name(f"{out.stem}.curves.csv"), state.epochs)
-        progress.say(_epoch_line(state.epochs[-1], best_of(state.epochs)))
-
+    Returns the last sound state, and whether training ended because the loss became NaN or infinite.
+    """
     batches = learner.batches(task.training)
     progress.start(learner.recipe.epochs * batches, state.epochs[-1].number * batches, unit="batches")
-    return continue_training(
-        learner, task.training, lambda: task.score(learner), state, keep=keep, advance=progress.advance
-    )
+    last = state
+    try:
+        for last in further_epochs(learner, task.training, lambda: task.score(learner), state, progress.advance):
+            save_checkpoint(_checkpoint_file(out), last)
+            write_history(out.with_name(f"{out.stem}.curves.csv"), last.epochs)
+            progress.say(_epoch_line(last.epochs[-1], best_of(last.epochs)))
+    except NotFiniteError:
+        return last, True
+    return last, False
 
 
 def _epoch_line(epoch: Epoch, best: Epoch) -> str:
