@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from flask import Flask, Response, current_app, jsonify, render_template, request
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from markupsafe import escape
 from werkzeug.exceptions import BadHost, HTTPException, RequestEntityTooLarge, SecurityError
@@ -21,9 +21,11 @@ from searchengine.errors import (
     UnknownNameError,
     file_error,
 )
-from searchengine.settings import Settings
+from searchengine.web.indexes import this_site
 from searchengine.web.queries import RequestError, wants_json
 from searchengine.web.uploads import drain, too_many_bytes
+
+errors = Blueprint("errors", __name__)
 
 # A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.
 _DRAIN_TIMES = 8
@@ -59,62 +61,72 @@ _SENTENCES = {
 }
 
 
-def handle_errors(app: Flask, settings: Settings) -> None:
-    """Let ``app`` answer every error, ours and Werkzeug's, with a sentence."""
+@errors.app_errorhandler(RequestError)
+def request_error(error: RequestError) -> Response:
+    """A request that cannot be answered as it stands."""
+    return _error_response(str(error), error.status)
 
-    @app.errorhandler(RequestError)
-    def request_error(error: RequestError) -> Response:
-        return _error_response(str(error), error.status)
 
-    @app.errorhandler(SearchEngineError)
-    def search_engine_error(error: SearchEngineError) -> Response:
-        for kind, status in _STATUS:
-            if isinstance(error, kind):
-                title = "Its file is gone" if kind is FileGoneError else None
-                return _error_response(str(error), status, title)
-        current_app.logger.error("%s", error)
-        response = _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
-        if isinstance(error, IndexUnavailableError):
-            response.headers["Retry-After"] = _RETRY_SECONDS
-        return response
+@errors.app_errorhandler(SearchEngineError)
+def search_engine_error(error: SearchEngineError) -> Response:
+    """Any other error of ours, with the status of its kind."""
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            title = "Its file is gone" if kind is FileGoneError else None
+            return _error_response(str(error), status, title)
+    current_app.logger.error("%s", error)
+    response = _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+    if isinstance(error, IndexUnavailableError):
+        response.headers["Retry-After"] = _RETRY_SECONDS
+    return response
 
-    @app.errorhandler(OSError)
-    def unusable_file(error: OSError) -> Response:
-        sentence = file_error(error)
-        current_app.logger.error("%s", sentence)
-        return _error_response(sentence, HTTPStatus.SERVICE_UNAVAILABLE)
 
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(error: RequestEntityTooLarge) -> Response:
-        drain(request.environ, settings.max_upload_bytes * _DRAIN_TIMES)
-        refusal = too_many_bytes(settings.max_upload_bytes)
-        return _error_response(str(refusal), refusal.status)
+@errors.app_errorhandler(OSError)
+def unusable_file(error: OSError) -> Response:
+    """A file of an index that cannot be used."""
+    sentence = file_error(error)
+    current_app.logger.error("%s", sentence)
+    return _error_response(sentence, HTTPStatus.SERVICE_UNAVAILABLE)
 
-    @app.errorhandler(SecurityError)
-    def unknown_host(error: SecurityError) -> Response:
-        # No page: its addresses would be built from a host name that is not to be trusted.
-        sentence = (
-            "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it is to answer to, "
-            "separated by commas.\n"
-        )
-        return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 
-    @app.errorhandler(BadHost)
-    def impossible_host(error: BadHost) -> Response:
-        sentence = "The name of the server in this request cannot be that of any server: check the address.\n"
-        return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+@errors.app_errorhandler(RequestEntityTooLarge)
+def too_large(error: RequestEntityTooLarge) -> Response:
+    """An upload beyond the limit, whose rest is read first."""
+    max_bytes = this_site().settings.max_upload_bytes
+    drain(request.environ, max_bytes * _DRAIN_TIMES)
+    refusal = too_many_bytes(max_bytes)
+    return _error_response(str(refusal), refusal.status)
 
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> ResponseReturnValue:
-        status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-        if status < HTTPStatus.BAD_REQUEST:
-            return error  # a redirect
-        response = _error_response(_SENTENCES.get(status, error.description or _SENTENCES[400]), status)
-        # Such as Allow on a 405.
-        for name, value in error.get_headers():
-            if name.lower() not in {"content-type", "content-length"}:
-                response.headers[name] = value
-        return response
+
+@errors.app_errorhandler(SecurityError)
+def unknown_host(error: SecurityError) -> Response:
+    """A host name that is none of the server's."""
+    # No page: its addresses would be built from a host name that is not to be trusted.
+    sentence = (
+        "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it is to answer to, "
+        "separated by commas.\n"
+    )
+    return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+
+
+@errors.app_errorhandler(BadHost)
+def impossible_host(error: BadHost) -> Response:
+    """A host name that no server can have."""
+    sentence = "The name of the server in this request cannot be that of any server: check the address.\n"
+    return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+
+
+@errors.app_errorhandler(HTTPException)
+def http_error(error: HTTPException) -> ResponseReturnValue:
+    """What Flask and Werkzeug refuse, with its headers, such as Allow on a 405."""
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < HTTPStatus.BAD_REQUEST:
+        return error  # a redirect
+    response = _error_response(_SENTENCES.get(status, error.description or _SENTENCES[400]), status)
+    for name, value in error.get_headers():
+        if name.lower() not in {"content-type", "content-length"}:
+            response.headers[name] = value
+    return response
 
 
 def _asked(status: int) -> list[tuple[str, str]]:

@@ -14,9 +14,8 @@ from searchengine.analyse.evaluation.report import templates as evaluation_templ
 from searchengine.compat import give_back_memory
 from searchengine.settings import load_settings
 from searchengine.spelling import MAX_EXAMPLES
-from searchengine.web import analysis, assets, compare, images, indexes, pages, search
+from searchengine.web import analysis, assets, compare, error_pages, images, indexes, pages, search
 from searchengine.web.engines import ServedEngine, open_engines
-from searchengine.web.error_pages import handle_errors
 from searchengine.web.indexes import Site, serve_site
 from searchengine.web.security import nonce, secure
 from searchengine.web.uploads import FORM_OVERHEAD_BYTES, InMemoryRequest
@@ -62,9 +61,9 @@ def create_app(config: Mapping[str, Any] | None = None, *engines: ServedEngine) 
 
     _compress(app)  # first, because what is registered first is called last after a request
     secure(app, settings)
-    handle_errors(app, settings)
     serve_site(app, site)
     images.keep_renditions(app, settings.cache_root / "renditions")
+    app.register_blueprint(error_pages.errors)
     app.register_blueprint(pages.pages)
     app.register_blueprint(search.search)
     app.register_blueprint(compare.compare)
