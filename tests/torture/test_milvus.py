@@ -25,7 +25,7 @@ from searchengine.cli.main import main
 from searchengine.engine import SearchEngine, open_index
 from searchengine.errors import IndexLockedError
 from searchengine.index.filters import Filter
-from searchengine.index.milvus import MilvusWriter, collection
+from searchengine.index.milvus import MilvusWriter, reader
 from searchengine.index.milvus.connection import Connection
 from searchengine.indexing import update_index
 from searchengine.web import create_app
@@ -84,7 +84,7 @@ def check_requests(engine: SearchEngine, feature: NDArray[np.float32], monkeypat
 
     monkeypatch.setattr(Connection, "ask", counted)
     with monkeypatch.context() as patched:
-        patched.setattr(collection, "_KEPT", 60.0)
+        patched.setattr(reader, "_KEPT", 60.0)
         for query, requests in ((feature, 1), (5, 2), (5, 1)):
             asked.clear()
             assert len(engine.search(query, k=4)) == 4
