@@ -50,16 +50,7 @@ _FILE = "a column, a file (.npy, or text with one per line), or none to leave th
 @flag("--append", "add to an index that was imported before")
 @settings_options("index_dir")
 @json_flag
-def import_(
-    settings: Settings,
-    file: Path,
-    features: str | None,
-    ids: str | None,
-    labels: str | None,
-    paths: str | None,
-    as_json: bool,
-    **wanted: Any,
-) -> None:
+def import_(settings: Settings, file: Path, as_json: bool, **flags: Any) -> None:
     """Make an index of features that another program has made.
 
     No model is needed: search by --id or --vector.
@@ -76,9 +67,9 @@ def import_(
     from searchengine.exchange import Columns, ImportOptions, import_features
 
     folder = folder_of(settings.index_dir[0], "import")
-    columns = Columns(features, ids, labels, paths)
+    columns = Columns(**{name: flags.pop(name) for name in ("features", "ids", "labels", "paths")})
     with Bar() as bar:
-        imported = import_features(file.expanduser(), folder, ImportOptions(columns=columns, **wanted), bar)
+        imported = import_features(file.expanduser(), folder, ImportOptions(columns=columns, **flags), bar)
     if imported.left_out:
         names = ", ".join(imported.left_out[:10]) + (", ..." if len(imported.left_out) > 10 else "")
         print_note(f"Columns that were not used: {names}.")
@@ -86,7 +77,7 @@ def import_(
         print_json(asdict(imported))
         return
     counts = f"{imported.added} features of {imported.dimension} numbers imported, {imported.labelled} with a label"
-    if wanted["images"] is not None:
+    if flags["images"] is not None:
         counts += f", {imported.pictures} with a picture"
     length = "; they have length 1, so euclidean, cosine and inner-product rank alike" if imported.normalized else ""
     print_result(f"{folder}: {counts}{length} ({imported.seconds:.1f} s)")
