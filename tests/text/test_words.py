@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.class_vectors import class_names, compute
 from searchengine import update_index
 from searchengine.errors import ExtractorError, QueryError, SearchEngineError
 from searchengine.extractors import ExtractorSpec, make_spec
@@ -20,7 +21,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.text import seen, words
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.search import DirectionWords
-from searchengine.text.words import HEAD, Words, class_names, class_titles, class_vectors, compute, head_of
+from searchengine.text.words import HEAD, Words, class_titles, class_vectors, head_of
 from tests.fakes import SPEC
 from tests.text.conftest import LITE, IdealExtractor, ideal
 
