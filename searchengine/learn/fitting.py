@@ -41,6 +41,7 @@ _MAX_CROSS_VALIDATED = 20_000  # images, and _MAX_NUMBERS at most; the final mod
 _MAX_NUMBERS = 2**25
 _MAX_DOUBLE = 2**26  # so many numbers are fitted as float64; more as float32
 _ITERATIONS = 1000
+_SEED = 0  # of the split into folds, so that the same images give the same classifier
 _MIN_PROBABILITY = 1e-7  # lower ones count as this in the log loss
 _BINS = 15  # of the calibration error
 
@@ -61,13 +62,12 @@ class _Folds:
         return self.features[inside], self.truth[inside]
 
 
-def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int = 0) -> Classifier:
+def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classifier:
     """Fit logistic regression on all labelled images, and measure how well it and a vote of neighbours do.
 
     Args:
         data: at least two classes.
         neighbours: how many vote, in the comparison.
-        seed: of the split into folds; the same seed gives the same classifier.
 
     Raises:
         LearningError: a single class.
@@ -83,8 +83,8 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS, seed: int
     number = {label: i for i, label in enumerate(classes)}
     truth = np.array([number[label] for label in data.labels], dtype=np.int64)  # (n,)
     features = data.features.astype(np.float64 if data.features.size <= _MAX_DOUBLE else np.float32)
-    sample = _sample(len(truth), data.features.shape[1], seed)
-    folds = stratified_folds(truth[sample], data.groups[sample], FOLDS, seed)
+    sample = _sample(len(truth), data.features.shape[1])
+    folds = stratified_folds(truth[sample], data.groups[sample], FOLDS, _SEED)
     cross = _Folds(features[sample], truth[sample], folds)
     notes = _notes(data, classes, truth, folds)
     logistic = vote = None
@@ -208,10 +208,10 @@ def _log_likelihood(model: Any, features: NDArray[Any], truth: NDArray[np.int64]
     return float(np.log(np.maximum(given, _MIN_PROBABILITY)).sum())
 
 
-def _sample(count: int, dimension: int, seed: int) -> NDArray[np.int64]:
+def _sample(count: int, dimension: int) -> NDArray[np.int64]:
     """The images of the cross-validation, ascending."""
     most = min(_MAX_CROSS_VALIDATED, max(1000, _MAX_NUMBERS // dimension))
-    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+    return np.sort(np.random.default_rng(_SEED).permutation(count)[:most])
 
 
 def _notes(

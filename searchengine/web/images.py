@@ -50,10 +50,10 @@ class Rendition:
 class Renditions:
     """Makes renditions and keeps them under ``folder``, if that can be written."""
 
-    def __init__(self, folder: Path, *, at_once: int = 2) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         # A decoded image can take hundreds of megabytes: only so many at a time.
-        self._decoding = BoundedSemaphore(at_once)
+        self._decoding = BoundedSemaphore(2)
 
     def get(self, record: ImageRecord, kind: Kind) -> Rendition:
         """A JPEG of one of ``SIDES``, or "full" of one that cannot be sent as it is; FileGoneError, ImageError."""

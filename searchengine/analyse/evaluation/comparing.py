@@ -16,9 +16,7 @@ from searchengine.errors import QueryError
 _ALPHA = 0.05
 
 
-def compare(
-    evaluations: Sequence[Evaluation], *, resamples: int = statistics.RESAMPLES, seed: int = 0
-) -> tuple[Comparison, ...]:
+def compare(evaluations: Sequence[Evaluation], *, seed: int = 0) -> tuple[Comparison, ...]:
     """Every two of the evaluations over their common queries, which are matched by path.
 
     Two questions are answered for the difference of each mean. For other photos of the same kind: interval and t-test
@@ -28,13 +26,12 @@ def compare(
 
     Args:
         evaluations: made with ``comparable``; with the same k of recall@k.
-        resamples: of the bootstrap.
         seed: of all that is random.
 
     Raises:
         QueryError: two evaluations have no query in common, or were not made to be compared.
     """
-    pairs = [_Pair(first, second, resamples, seed) for first, second in combinations(evaluations, 2)]
+    pairs = [_Pair(first, second, seed) for first, second in combinations(evaluations, 2)]
     names = [figure.name for figure in evaluations[0].figures] if evaluations else []
     raised = [statistics.holm([float(pair.p[i]) for pair in pairs]) for i in range(len(names))]
     raised_here = [statistics.holm([float(pair.p_here[i]) for pair in pairs]) for i in range(len(names))]
@@ -45,7 +42,7 @@ def compare(
 
 
 class _Pair:
-    def __init__(self, first: Evaluation, second: Evaluation, resamples: int, seed: int) -> None:
+    def __init__(self, first: Evaluation, second: Evaluation, seed: int) -> None:
         self.first, self.second = first, second
         rows = {key: row for row, key in enumerate(second.per_query.keys)}
         common = [(row, rows[key]) for row, key in enumerate(first.per_query.keys) if key in rows]
@@ -64,7 +61,7 @@ class _Pair:
         # After minus before: the one rule for every sign.
         self.differences: NDArray[np.float64] = self.values_after - self.values_before
         random = np.random.default_rng(seed)
-        self.low, self.high = statistics.interval(statistics.resampled_means(self.differences, resamples, random))
+        self.low, self.high = statistics.interval(statistics.resampled_means(self.differences, random))
         self.p_here = statistics.sign_flip_p(self.differences, random)
         groups = statistics.groups_of([first.per_query.keys[row] for row in rows_before])
         replicates = np.float64(1.0) * without_after[rows_after] - without_before[rows_before]  # (c, groups, m)

@@ -89,14 +89,14 @@ def ceilings(relevant: int, recall_ks: Sequence[int] = RECALL_AT) -> list[float]
     ]
 
 
-def precision_by_recall(places: Places, levels: int = LEVELS) -> NDArray[np.float64]:
-    """(levels,) float64: the best precision at or beyond each of so many levels of recall from 0 to 1.
+def precision_by_recall(places: Places) -> NDArray[np.float64]:
+    """(LEVELS,) float64: the best precision at or beyond each level of recall from 0 to 1.
 
     Interpolated precision, as TREC defines it: at recall R, the greatest precision at any recall of at least R.
     """
     precision = np.arange(1, len(places) + 1) / places
     best = np.maximum.accumulate(precision[::-1])[::-1]  # (r,): from each relevant one on
-    wanted = np.ceil(np.linspace(0.0, 1.0, levels) * len(places) - 1e-9).astype(np.int64)
+    wanted = np.ceil(np.linspace(0.0, 1.0, LEVELS) * len(places) - 1e-9).astype(np.int64)
     return np.asarray(best[np.maximum(wanted, 1) - 1])
 
 

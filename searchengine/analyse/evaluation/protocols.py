@@ -108,7 +108,6 @@ class EvaluationOptions:
     metric: str | None = None
     name: str | None = None
     recall_at: tuple[int, ...] = metrics.RECALL_AT
-    resamples: int = statistics.RESAMPLES
     seed: int = 0
     comparable: bool = False
 
@@ -278,10 +277,10 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
     progress.start(len(task.queries))
     measured = measure(collection, task.queries, metric, recall_at=options.recall_at, advance=progress.advance)
     random = np.random.default_rng(options.seed)
-    overall, _ = summary.figures(measured, options.resamples, random)
+    overall, _ = summary.figures(measured, random)
     pictures = summary.Pictures(task.pictures.__getitem__, images.picture)
     mistakes = summary.count_mistakes(measured)
-    classes, by_class = summary.classes(measured, mistakes, options.resamples, random)
+    classes, by_class = summary.classes(measured, mistakes, random)
     return Evaluation(
         name=options.name or name_of(index.address),
         extractor=index.manifest("extractor") or "",

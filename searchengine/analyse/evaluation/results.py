@@ -247,10 +247,9 @@ def _by_name(figures: tuple[Figure, ...], name: str) -> Figure:
     raise KeyError(name)
 
 
-def first_of(labels: Sequence[str], most: int = 5) -> str:
+def first_of(labels: Sequence[str]) -> str:
     """ "a, b, c, d, e and 3 more"."""
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
 
 
 # -- kept with an index -----------------------------------------------------------------------------------------------

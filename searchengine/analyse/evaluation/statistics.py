@@ -34,17 +34,17 @@ Values = NDArray[np.float64]
 # -- other queries asked of the same collection -----------------------------------------------------------------------
 
 
-def resampled_means(values: Values, resamples: int, random: np.random.Generator) -> Values:
-    """(q, m) values -> (resamples, m) means, each over q queries drawn with replacement.
+def resampled_means(values: Values, random: np.random.Generator) -> Values:
+    """(q, m) values -> (RESAMPLES, m) means, each over q queries drawn with replacement.
 
     A query is drawn with all its values, so the columns stay comparable. Efron and Tibshirani, An Introduction to the
     Bootstrap (1993), chapter 6.
     """
     queries = len(values)
-    means = np.empty((resamples, values.shape[1]), dtype=np.float64)
+    means = np.empty((RESAMPLES, values.shape[1]), dtype=np.float64)
     step = max(1, _CHUNK // queries)
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
+    for start in range(0, RESAMPLES, step):
+        count = min(step, RESAMPLES - start)
         drawn = random.integers(0, queries, size=(count, queries))
         drawn += np.arange(count)[:, None] * queries
         weights = np.bincount(drawn.ravel(), minlength=count * queries).reshape(count, queries)
@@ -53,7 +53,7 @@ def resampled_means(values: Values, resamples: int, random: np.random.Generator)
 
 
 def interval(means: Values) -> tuple[Values, Values]:
-    """(resamples, ...) -> the lower and the upper ends of the percentile interval, (...) each."""
+    """(RESAMPLES, ...) -> the lower and the upper ends of the percentile interval, (...) each."""
     tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(means, (tail, 1.0 - tail), axis=0)
     return low, high

@@ -46,12 +46,12 @@ class Mistakes:
 
 
 def figures(
-    measured: QueryScores, resamples: int, random: np.random.Generator, chosen: NDArray[np.int64] | None = None
+    measured: QueryScores, random: np.random.Generator, chosen: NDArray[np.int64] | None = None
 ) -> tuple[tuple[Figure, ...], NDArray[np.float64]]:
-    """Means over all queries, or the chosen ones; and the (resamples,) resampled means of the main one."""
+    """Means over all queries, or the chosen ones; and the (RESAMPLES,) resampled means of the main one."""
     values = measured.values if chosen is None else measured.values[chosen]
     ceilings = measured.ceilings if chosen is None else measured.ceilings[chosen]
-    means = statistics.resampled_means(values, resamples, random)
+    means = statistics.resampled_means(values, random)
     low, high = statistics.interval(means)
     several = len(values) > 1
     overall = tuple(
@@ -84,7 +84,7 @@ def count_mistakes(measured: QueryScores) -> Mistakes:
 
 
 def classes(
-    measured: QueryScores, mistakes: Mistakes, resamples: int, random: np.random.Generator
+    measured: QueryScores, mistakes: Mistakes, random: np.random.Generator
 ) -> tuple[tuple[ClassResult, ...], Figure]:
     """Every label with its own figures, hardest first; and the mean over labels, each counting alike."""
     most: dict[str, tuple[int, str]] = {}
@@ -92,9 +92,9 @@ def classes(
         if label not in most or count > most[label][0]:
             most[label] = (count, other)
     results: list[ClassResult] = []
-    resampled = np.zeros(resamples)
+    resampled = np.zeros(statistics.RESAMPLES)
     for label, numbers in measured.by_label().items():
-        class_figures, means = figures(measured, resamples, random, numbers)
+        class_figures, means = figures(measured, random, numbers)
         resampled += means
         count, other = most.get(label, (0, ""))
         share = count / max(mistakes.places[label], 1)

@@ -82,7 +82,7 @@ class Grid:
     rows: int
 
 
-def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
+def on_grid(places: NDArray[np.float32]) -> Grid:
     """(n, 2) places -> cells of a grid that has the map's proportions; y grows upwards on a map, rows downwards.
 
     Each picture chooses the nearest free cell. Of several that choose the same cell, the nearest picture gets it, and
@@ -96,8 +96,8 @@ def on_grid(places: NDArray[np.float32], room: float = _ROOM) -> Grid:
     low, high = places.min(axis=0), places.max(axis=0)
     extent = np.maximum(high - low, 1e-9).astype(np.float64)
     ratio = float(np.clip(extent[0] / extent[1], 0.25, 4.0))
-    columns = max(1, math.ceil(math.sqrt(count * room * ratio)))
-    rows = max(1, math.ceil(count * room / columns))
+    columns = max(1, math.ceil(math.sqrt(count * _ROOM * ratio)))
+    rows = max(1, math.ceil(count * _ROOM / columns))
     # The pictures' middles, in units of cells: (n, 2)
     wanted = (places - low) / extent * (columns - 1, rows - 1)
     wanted[:, 1] = rows - 1 - wanted[:, 1]
