@@ -12,7 +12,7 @@ from searchengine.analyse.evaluation.statistics import holm, interval, resampled
 
 def test_the_interval_of_a_mean_is_that_of_theory() -> None:
     values = np.random.default_rng(0).standard_normal((400, 1)) + 3.0
-    low, high = interval(resampled_means(values, 4000, np.random.default_rng(1)))
+    low, high = interval(resampled_means(values, np.random.default_rng(1)))
     error = values.std() / np.sqrt(400)
     assert low[0] == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert high[0] == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
@@ -20,10 +20,10 @@ def test_the_interval_of_a_mean_is_that_of_theory() -> None:
 
 def test_resampling_draws_whole_queries_and_repeats_with_its_seed() -> None:
     values = np.arange(10.0)[:, None] * [1.0, -2.0]
-    means = resampled_means(values, 50, np.random.default_rng(7))
+    means = resampled_means(values, np.random.default_rng(7))
     np.testing.assert_allclose(means[:, 1], -2.0 * means[:, 0])
-    np.testing.assert_array_equal(means, resampled_means(values, 50, np.random.default_rng(7)))
-    np.testing.assert_array_equal(resampled_means(np.full((5, 1), 0.25), 9, np.random.default_rng(0)), 0.25)
+    np.testing.assert_array_equal(means, resampled_means(values, np.random.default_rng(7)))
+    np.testing.assert_array_equal(resampled_means(np.full((5, 1), 0.25), np.random.default_rng(0)), 0.25)
 
 
 def test_the_permutation_test_equals_all_permutations() -> None:
