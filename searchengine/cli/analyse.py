@@ -44,7 +44,9 @@ _CLUSTER = "example:\n  searchengine cluster --index-dir coco --out coco-groups"
 @flag("--pictures", "draw a contact sheet for each image")
 @json_flag
 def neighbours(settings: Settings, out: Path, as_json: bool, **flags: Any) -> None:
-    """Find the k nearest others of every image of an index, exactly, and write them as a table.
+    """Find the k nearest others of every image of an index, and write them as a table.
+
+    They are found exactly, or about 99 % of them where a large index has a structure for quick search.
 
     The table is DIR/neighbours.csv with the columns id, path, label, rank, neighbour, neighbour_path, neighbour_label,
     distance, score. With --pictures there is also a contact sheet for each image, DIR/pictures/ID.jpg. A run that was

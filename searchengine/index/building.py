@@ -1,7 +1,9 @@
 """Building the structure for approximate search: when it pays, and how it is made.
 
-FAISS reduces the features to their principal components, sorts them into lists by k-means, and keeps a byte for each
-component (PCA, IVF, SQ8). How many of the lists a search reads is measured: see ``calibration``.
+FAISS reduces long features to their principal components, sorts them into lists by k-means, and keeps a byte for each
+component (PCA, IVF, SQ8). Of short ones it keeps half a byte for each two numbers (PQ; Andre et al., "Cache locality is
+not enough", 2015): such codes are read four times as quickly, and the more candidates that they need are soon measured.
+How many of the lists a search reads, and how many candidates it measures, is found out by ``calibration``.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from searchengine.progress import QUIET, Progress
 _NEW = 0.2  # of the rows, from which it is built again
 _COMPONENTS = (256, 512, 1024)  # from coarse to fine
 _FEWEST_COMPONENTS = 32
+_SHORT = 341  # numbers of a feature, up to which no components are taken
 _SMALLER = 0.75  # of the dimension; with more components, the features as they are do as well
 _CODE_BYTES = 2**30  # that the structure of a very large index may take, a byte for each component of each row
 _PER_LIST = 64  # rows that k-means sees for each list
@@ -136,13 +139,12 @@ def build(folder: Path, state: State, progress: Progress = QUIET) -> StructureSh
         raise QueryError("There are no features that approximate search could work with. Searches stay exact.")
     sample = Sample.of(state)
     best: StructureSheet | None = None
-    choices = _choices(len(live), state.rows.shape[1])
-    for components in choices:
-        factory = _factory(len(live), components)
+    factories = _factories(len(live), state.rows.shape[1])
+    for factory in factories:
         progress.say(f"Building a structure for quick search ({factory}). The index can be searched meanwhile.")
         file = _write(folder, _trained_and_filled(state, sample, factory, progress))
         structure = Structure.of_sheet(folder, _first_sheet(file, state, factory))
-        sheet = calibrated(structure, state, sample, widest=components == choices[-1])
+        sheet = calibrated(structure, state, sample, widest=factory == factories[-1])
         best = sheet if best is None or sheet.recall > best.recall else best
         if best.recall >= RECALL:
             break
@@ -162,25 +164,21 @@ def _remove_others(folder: Path, kept: str | None = None) -> None:
 # -- what is built ----------------------------------------------------------------------------------------------------
 
 
-def _choices(rows: int, dimension: int) -> list[int | None]:
-    """How many components are tried, from coarse to fine; None: the features as they are."""
-    choices: list[int | None] = [
+def _factories(rows: int, dimension: int) -> list[str]:
+    """What is tried in turn, from coarse to fine, as FAISS spells it. Lists: four times the square root of the rows."""
+    lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
+    ivf = f"IVF{max(1, min(lists, rows // _FEWEST_PER_LIST, _MOST_LISTS))}"
+    reduced = [
         components
         for components in _COMPONENTS
         if components <= _SMALLER * dimension and components <= rows // 4 and components * rows <= _CODE_BYTES
     ]
-    if choices:
-        return choices
+    if reduced:
+        return [f"PCA{components},{ivf},SQ8" for components in reduced]
     if dimension * rows <= _CODE_BYTES or rows < 4 * _FEWEST_COMPONENTS:
-        return [None]
-    return [max(_FEWEST_COMPONENTS, _CODE_BYTES // rows // 8 * 8)]
-
-
-def _factory(rows: int, components: int | None) -> str:
-    """What is built, as FAISS spells it: about four times the square root of the rows in lists."""
-    lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
-    lists = max(1, min(lists, rows // _FEWEST_PER_LIST, _MOST_LISTS))
-    return f"{'' if components is None else f'PCA{components},'}IVF{lists},SQ8"
+        short = [] if dimension > _SHORT else [f"{ivf},PQ{dimension if dimension % 2 else dimension // 2}x4fs"]
+        return [*short, f"{ivf},SQ8"]
+    return [f"PCA{max(_FEWEST_COMPONENTS, _CODE_BYTES // rows // 8 * 8)},{ivf},SQ8"]
 
 
 def _trained_and_filled(state: State, sample: Sample, factory: str, progress: Progress) -> Any:
@@ -199,7 +197,8 @@ def _trained_and_filled(state: State, sample: Sample, factory: str, progress: Pr
         components, ivf = faiss.downcast_VectorTransform(index.chain.at(0)), faiss.downcast_index(index.index)
         components.train(state.rows[spread(seen, _TRAINING_VALUES // dimension)])
         reduce = components.apply
-    ivf.cp.min_points_per_centroid = 1  # or FAISS prints a warning for a small index
+    for kmeans in (ivf.cp, *([ivf.pq.cp] if hasattr(ivf, "pq") else [])):
+        kmeans.min_points_per_centroid = 1  # or FAISS prints a warning for a small index
     chosen = spread(seen, min(_PER_LIST * ivf.nlist, _TRAINING_VALUES // ivf.d))
     ivf.train(np.concatenate([reduce(state.rows[rows]) for rows in _blocks(chosen, dimension)]))
     index.is_trained = True

@@ -7,7 +7,6 @@ A row is found in fewer lists than a picture from outside, because it lies in on
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,7 +113,7 @@ def calibrated(
     ``widest``: all lists may be searched for that.
     """
     best = structure.sheet
-    for nprobe, depth in by_cost(best, state.rows.shape[1], depths, widest=widest):
+    for nprobe, depth in by_cost(structure.lists, structure.list_bytes, state.rows.shape[1], depths, widest=widest):
         tried = replace(structure.sheet, nprobe=nprobe, depth=depth, queries=len(sample.queries))
         tried = replace(tried, recall=_recall(structure.with_sheet(tried), state, sample))
         best = tried if tried.recall > best.recall or best is structure.sheet else best
@@ -124,15 +123,16 @@ def calibrated(
 
 
 def by_cost(
-    sheet: StructureSheet, dimension: int, depths: tuple[int, ...] = DEPTHS, *, widest: bool
+    lists: int, list_bytes: float, dimension: int, depths: tuple[int, ...] = DEPTHS, *, widest: bool
 ) -> list[tuple[int, int]]:
-    """How many lists, and how many candidates for each neighbour, are worth a try: the cheapest first."""
-    lists, components = int(re.findall(r"IVF(\d+)", sheet.factory)[0]), re.findall(r"PCA(\d+)", sheet.factory)
+    """How many lists, and how many candidates for each neighbour, are worth a try: the cheapest first.
+
+    ``list_bytes``: the codes of a list take up so many; a row of the matrix has ``dimension`` float32.
+    """
     most = lists if widest else max(1, lists // _MOST_SHARE)
     first = max(1.0, lists / _FINEST_SHARE)
     steps = math.ceil(2 * math.log2(max(1.0, most / first)))
     nprobes = {most, *(min(most, math.ceil(first * 2 ** (step / 2))) for step in range(steps))}
-    list_bytes = sheet.rows / lists * int(components[0] if components else dimension)
     candidate_bytes = _CANDIDATE_COST * 4 * dimension
     return sorted(
         ((nprobe, depth) for nprobe in nprobes for depth in depths),

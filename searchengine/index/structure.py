@@ -1,8 +1,8 @@
 """The structure for approximate search: what FAISS has built of a feature matrix, kept beside the index.
 
 Its sheet (``approximate.json``) names the file that FAISS wrote and says which rows of which matrix it covers. That
-file is mapped, not read, so that it takes no memory of its own. Rows never change once they are committed: a structure
-stays true while rows are added or removed, and is of no use for another matrix.
+file is mapped, as far as FAISS can do that, so that it takes little memory of its own. Rows never change once they are
+committed: a structure stays true while rows are added or removed, and is of no use for another matrix.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ class Structure:
         self._descriptor = descriptor  # of the file that FAISS has mapped
         weakref.finalize(self, os.close, descriptor)
         self._index = index
-        self._lists = int(load_faiss().extract_index_ivf(index).nlist)
+        ivf = load_faiss().extract_index_ivf(index)
+        self.lists, self.list_bytes = int(ivf.nlist), float(ivf.code_size * ivf.ntotal / ivf.nlist)
         self._checked: tuple[int, bool] | None = None  # the generation of a state, and whether it is of its matrix
 
     @classmethod
@@ -196,11 +197,11 @@ class Structure:
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             share = max(int(np.count_nonzero(allowed)), 1) / len(allowed)
-        enough = max(self.sheet.nprobe * wider, 2.0 * count * self._lists / self.sheet.rows)  # to hold that many
+        enough = max(self.sheet.nprobe * wider, 2.0 * count * self.lists / self.sheet.rows)  # to hold that many
         norms = np.linalg.norm(queries.astype(np.float64), axis=1)
         asked = np.flatnonzero((norms > 0) & (norms < _LONGEST))
         answers: list[NDArray[np.int64] | None] = [None] * len(queries)
-        for lists in (min(self._lists, math.ceil(enough / share)), self._lists):
+        for lists in (min(self.lists, math.ceil(enough / share)), self.lists):
             for i, rows in zip(asked, self._search(faiss, queries[asked], count, lists, selector), strict=True):
                 answers[i] = rows[(rows >= 0) & (rows < self.sheet.rows)]
             asked = asked[[len(answers[i]) < count for i in asked]]  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from searchengine.index import building, calibration
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, MANHATTAN
-from searchengine.index.structure import Structure, StructureSheet
+from searchengine.index.structure import Structure
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from tests.fakes import Sentences
@@ -42,7 +42,7 @@ def test_almost_all_is_found_and_measured_exactly(large: Path, metric: str, filt
     sheet = approximate.approximation(metric)
     assert sheet is not None
     assert sheet.recall >= 0.99
-    assert sheet.factory == "IVF75,SQ8"
+    assert sheet.factory == "IVF75,PQ48x4fs"
     found = 0
     for query in 3 * features(20, seed=1):  # also of another length
         hits, expected = (each.search(query, 20, metric, filter=filter)[0] for each in (approximate, exact))
@@ -52,32 +52,31 @@ def test_almost_all_is_found_and_measured_exactly(large: Path, metric: str, filt
     assert found / (20 * 20) >= 0.98
 
 
-def test_components_are_taken_where_there_are_enough_images() -> None:
-    assert building._choices(10**6, 1280) == [256, 512]
-    assert building._choices(10**6, 4096) == [256, 512, 1024]
-    assert building._choices(10**6, 256) == [None]
-    assert building._choices(300, 4096) == [None]
-    assert building._choices(10**7, 4096) == [104]  # a byte each, within a gigabyte
-    assert building._factory(10**6, 256) == "PCA256,IVF4096,SQ8"
-    assert building._factory(30, None) == "IVF1,SQ8"
+@pytest.mark.parametrize(
+    ("rows", "dimension", "factories"),
+    [
+        (10**6, 1280, ["PCA256,IVF4096,SQ8", "PCA512,IVF4096,SQ8"]),
+        (10**6, 4096, ["PCA256,IVF4096,SQ8", "PCA512,IVF4096,SQ8", "PCA1024,IVF4096,SQ8"]),
+        (10**6, 256, ["IVF4096,PQ128x4fs", "IVF4096,SQ8"]),
+        (10**6, 97, ["IVF4096,PQ97x4fs", "IVF4096,SQ8"]),
+        (300, 4096, ["IVF3,SQ8"]),
+        (30, 96, ["IVF1,PQ48x4fs", "IVF1,SQ8"]),
+        (10**7, 4096, ["PCA104,IVF16384,SQ8"]),  # a byte each, within a gigabyte
+    ],
+)
+def test_short_features_have_half_a_byte_and_long_ones_components(
+    rows: int, dimension: int, factories: list[str]
+) -> None:
+    assert building._factories(rows, dimension) == factories
 
 
 def test_what_costs_less_is_tried_first() -> None:
-    sheet = StructureSheet(
-        1, "", "PCA256,IVF4096,SQ8", "", 0, 0, "", 10**6, 0, nprobe=1, depth=1, deepest=1, recall=0, queries=0,
-        exact_seconds={},
-    )  # fmt: skip
-    tries = calibration.by_cost(sheet, 1280, widest=False)
+    tries = calibration.by_cost(4096, 244 * 256, 1280, widest=False)
     assert tries[:3] == [(16, 4), (23, 4), (32, 4)]
     assert tries.index((64, 16)) < tries.index((16, 32))  # to measure 320 rows costs more than 48 lists
     assert max(tries) == (1024, 32)
-    assert {nprobe for nprobe, _ in calibration.by_cost(sheet, 1280, widest=True)} >= {16, 4096}
-    assert calibration.by_cost(replace(sheet, factory="IVF1,SQ8"), 96, widest=True) == [
-        (1, 4),
-        (1, 8),
-        (1, 16),
-        (1, 32),
-    ]
+    assert {nprobe for nprobe, _ in calibration.by_cost(4096, 244 * 256, 1280, widest=True)} >= {16, 4096}
+    assert calibration.by_cost(1, 3000, 96, widest=True) == [(1, 4), (1, 8), (1, 16), (1, 32)]
 
 
 def test_components_find_as_much(tmp_path: Path) -> None:
