@@ -87,7 +87,7 @@ class State:
 
         They are the first n, or those that follow, of its positions in bit-reversed order (van der Corput, 1935).
         """
-        ids = np.sort(self.ids[self.live])
+        ids = np.sort(self.ids[self.live], kind="stable")  # quick, because they are in order already
         bits = max(len(ids) - 1, 0).bit_length()
         counted = np.arange(min(2 * (skip + n), 1 << bits))  # at least every second of them lies within the collection
         positions = np.zeros_like(counted)
