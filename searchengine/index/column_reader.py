@@ -177,8 +177,7 @@ def _grown(
     kept = (old.folder, old.format, old.camera, old.day, old.width, old.height)
     for new, values in zip((folder, format_, camera, day, width, height), kept, strict=True):
         new[:first] = values
-    for some in _some(rows):
-        row, root, path, widths, heights, names, taken, models, mtimes = some
+    for row, root, path, widths, heights, names, taken, models, mtimes in _blocks(rows):
         at = np.array(row, dtype=np.int64)
         folder[at] = [folders.number(*place) for place in zip(root, path, strict=True)]
         format_[at] = [formats.number(name and name.upper()) for name in names]
@@ -187,7 +186,7 @@ def _grown(
         day[at] = _days(taken, mtimes)
     labels = Texts(old.labels.texts)
     label_of = [
-        np.array([some[0], [labels.number(label) for label in some[1]]], dtype=np.int32).T for some in _some(labelled)
+        np.array([row, [labels.number(label) for label in texts]], dtype=np.int32).T for row, texts in _blocks(labelled)
     ]
     return Columns(
         generation=old.generation,
@@ -209,10 +208,10 @@ def _grown(
     )
 
 
-def _some(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Rows -> columns, of some rows at a time."""
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        yield tuple(zip(*some, strict=True))
+def _blocks(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    """Rows -> columns, a block of rows at a time."""
+    while block := list(islice(rows, _ROWS_AT_ONCE)):
+        yield tuple(zip(*block, strict=True))
 
 
 def _distinct(pairs: Numbers) -> Numbers:

@@ -221,8 +221,8 @@ def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
         kept = TAGS.load(folder)
         if kept is not None and kept.sheet.fingerprint == fingerprint:
             tags = Texts(kept.sheet.names)
-            rows, found = _rows_of(kept.arrays["ids"], known.ids)
-            tag_of = np.stack([rows, kept.arrays["tags"][found]], axis=1).astype(np.int32)
+            rows, exists = _rows_of(kept.arrays["ids"], known.ids)
+            tag_of = np.stack([rows, kept.arrays["tags"][exists]], axis=1).astype(np.int32)
             if len(tag_of) and not 0 <= tag_of[:, 1].min() <= tag_of[:, 1].max() < len(tags):
                 raise IndexDamagedError(f"{TAGS.path(folder)} has tags without a name. Delete it.")
     except IndexDamagedError as error:
@@ -232,13 +232,13 @@ def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
 
 
 def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], Mask]:
-    """The rows of those wanted ids that there are, and which of the wanted these are."""
+    """The rows of those of the wanted ids that exist, and which these are."""
     if not len(ids):
         return np.empty(0, dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(ids, kind="stable")
     rows = order[np.searchsorted(ids, wanted, sorter=order).clip(0, len(ids) - 1)]
-    found = (ids[rows] == wanted) & (wanted != NO_IMAGE)
-    return rows[found], found
+    exists = (ids[rows] == wanted) & (wanted != NO_IMAGE)
+    return rows[exists], exists
 
 
 def _day(day: date) -> int:
