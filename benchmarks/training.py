@@ -33,10 +33,10 @@ from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.fitting import stratified_folds
 from searchengine.learn.triplets import Recipe
-from searchengine.learn.triplets.checkpoint import best_of
+from searchengine.learn.triplets.epochs import Scores, best_of, score, validation_triplets
 from searchengine.learn.triplets.learner import TRIPLETS, Learner, further_epochs, start_training
 from searchengine.learn.triplets.network import new_head
-from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
+from searchengine.learn.triplets.sampling import validation_part
 
 FOLDS = 5
 DRAWS = 2000

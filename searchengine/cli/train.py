@@ -16,9 +16,9 @@ from searchengine.cli.output import print_json, print_note, print_result
 from searchengine.progress import Bar
 
 if TYPE_CHECKING:
+    from searchengine.learn.triplets.epochs import Scores
     from searchengine.learn.triplets.learner import Recipe
     from searchengine.learn.triplets.run import Trained
-    from searchengine.learn.triplets.validation import Scores
     from searchengine.settings import Settings
 
 _EXAMPLES = """\

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets.checkpoint import Checkpoint, Epoch, State, best_of
+from searchengine.learn.triplets.epochs import Checkpoint, Epoch, Scores, State, best_of
 from searchengine.learn.triplets.sampling import (
     ClassBatches,
     RandomTriplets,
@@ -20,7 +20,6 @@ from searchengine.learn.triplets.sampling import (
     semihard,
     squared_distances,
 )
-from searchengine.learn.triplets.validation import Scores
 
 TRIPLETS = ("random", "semihard", "hard")
 SPLITS = ("image", "class")

@@ -23,12 +23,15 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.files import flush, locked, parse_json
 from searchengine.indexing import IndexingOptions
 from searchengine.learn.triplets import network
-from searchengine.learn.triplets.checkpoint import (
+from searchengine.learn.triplets.epochs import (
     Checkpoint,
     Epoch,
+    Scores,
     best_of,
     load_checkpoint,
     save_checkpoint,
+    score,
+    validation_triplets,
     write_history,
 )
 from searchengine.learn.triplets.inputs import (
@@ -40,7 +43,7 @@ from searchengine.learn.triplets.inputs import (
     gather,
 )
 from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, further_epochs, start_training
-from searchengine.learn.triplets.validation import Scores, score, validation_part, validation_triplets
+from searchengine.learn.triplets.sampling import validation_part
 from searchengine.progress import QUIET, Progress
 
 _FREE_SETTINGS = frozenset({"epochs", "patience"})  # may differ from those of the run that is resumed
@@ -163,7 +166,7 @@ def train_metric(
     return Trained(
         out,
         task.before,
-        Scores(best.triplet_accuracy, best.precision, best.mean_average_precision),
+        best.scores,
         best.number,
         final.epochs,
         len(task.data.classes),

@@ -1,4 +1,4 @@
-"""Which triplets a step learns from: the batches of an epoch, and the miners that choose triplets by distance.
+"""Which images are held back, and which triplets a step learns from: batches, and miners that choose by distance.
 
 Batches depend on the seed and the number of the epoch alone, so a run can resume.
 """
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import LearningError
+
 Triplets = NDArray[np.int64]  # (t, 3): rows of anchor, positive, negative
+_MAX_HELD_BACK = 2000  # images, split by image: each epoch compares all of them with each other
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -160,3 +163,62 @@ def _nearest(anchors: NDArray[np.int64], positives: NDArray[np.int64], candidate
     exists = np.isfinite(candidates[np.arange(len(candidates)), negatives])
     triplets: Triplets = np.stack([anchors, positives, negatives], axis=1)[exists].astype(np.int64)
     return triplets
+
+
+# -- the images that are held back for validation ----------------------------------------------------------------------
+
+
+def validation_part(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], *, split: str, share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the images into a training and a validation part.
+
+    Args:
+        labels: (n,) int64, the class of each image.
+        groups: (n,) int64; images of the same group (files with the same content) are never in both parts.
+        split: "image", some of each class that has four or more; or "class", all images of some classes.
+        share: of the images of a class, or of the classes, that validate: more than 0, less than 1.
+        seed: of the choice.
+
+    Returns:
+        the rows of both parts, ascending; an image may be in neither.
+
+    Raises:
+        LearningError: too few images or classes for both.
+    """
+    random = np.random.default_rng(seed)
+    held = _hold_classes(labels, share, random) if split == "class" else _hold_images(labels, groups, share, random)
+    training = np.flatnonzero(~held)
+    validation = np.flatnonzero(held & ~np.isin(groups, groups[training]))
+    _check(labels[training], "learn from", split)
+    _check(labels[validation], "validate with", split)
+    return training, validation
+
+
+def _hold_images(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], share: float, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    share = min(share, _MAX_HELD_BACK / max(len(labels), 1))
+    chosen: set[int] = set()
+    for label in np.unique(labels):
+        own = np.unique(groups[labels == label])
+        if len(own) >= 4:  # two in each part: an anchor and a positive
+            count = min(max(2, round(share * len(own))), len(own) - 2)
+            chosen.update(random.permutation(own)[:count].tolist())
+    return np.isin(groups, sorted(chosen))
+
+
+def _hold_classes(labels: NDArray[np.int64], share: float, random: np.random.Generator) -> NDArray[np.bool_]:
+    classes = np.unique(labels)
+    count = min(max(2, round(share * len(classes))), max(len(classes) - 2, 0))
+    return np.isin(labels, random.permutation(classes)[:count])
+
+
+def _check(labels: NDArray[np.int64], purpose: str, split: str) -> None:
+    _, sizes = np.unique(labels, return_counts=True)
+    if len(sizes) < 2 or sizes.max() < 2:
+        minimum = "four classes" if split == "class" else "two classes of four images each"
+        raise LearningError(
+            f"There are too few images to {purpose}: split by {split}, at least {minimum} are needed (files with the "
+            "same content count once). Add images."
+        )

@@ -15,11 +15,10 @@ from PIL import Image
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import custom
-from searchengine.learn.triplets.checkpoint import load_checkpoint
+from searchengine.learn.triplets.epochs import Scores, load_checkpoint
 from searchengine.learn.triplets.inputs import Features, check_labels
 from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, start_training
 from searchengine.learn.triplets.run import check_out
-from searchengine.learn.triplets.validation import Scores
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets.checkpoint import (
+from searchengine.learn.triplets.epochs import (
     Checkpoint,
     Epoch,
     State,

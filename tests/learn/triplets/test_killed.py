@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from searchengine.extractors import custom
-from searchengine.learn.triplets.checkpoint import best_of, load_checkpoint
+from searchengine.learn.triplets.epochs import best_of, load_checkpoint
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from searchengine.errors import LearningError
-from searchengine.learn.triplets.validation import validation_part
+from searchengine.learn.triplets.sampling import validation_part
 
 
 def test_by_image() -> None:

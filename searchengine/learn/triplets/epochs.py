@@ -1,4 +1,4 @@
-"""The state of a run on disk: a checkpoint that is replaced after each epoch, and the history as a CSV table."""
+"""What is measured after each epoch, and the state of a run on disk: a checkpoint, and the history as a CSV table."""
 
 from __future__ import annotations
 
@@ -13,11 +13,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.analyse.evaluation import evaluate_features
 from searchengine.derived import UNREADABLE
 from searchengine.errors import LearningError
 from searchengine.files import parse_json, replace_bytes, replace_text
+from searchengine.learn.triplets.sampling import Triplets, draw_triplets, with_partner
 
+_TRIPLETS = 5000  # of the validation part
 _SHEET = "about"  # the name of settings and epochs in the file
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """``triplet_accuracy`` is the share of random triplets with D(a, p) < D(a, n); ``precision`` is P@1."""
+
+    triplet_accuracy: float
+    precision: float
+    mean_average_precision: float
+
+
+def validation_triplets(labels: NDArray[np.int64], seed: int) -> Triplets:
+    """(n,) int64 labels -> (5000, 3) int64 rows, the same for the same seed."""
+    random = np.random.default_rng(seed)
+    return draw_triplets(labels, random.choice(with_partner(labels), _TRIPLETS), random)
+
+
+def triplet_accuracy(embeddings: NDArray[np.float32], triplets: Triplets) -> float:
+    """The share of triplets whose positive is nearer than the negative; a tie does not count."""
+    anchors, positives, negatives = (embeddings[triplets[:, i]].astype(np.float64) for i in range(3))  # (t, d) each
+    near = np.square(anchors - positives).sum(axis=1)
+    far = np.square(anchors - negatives).sum(axis=1)
+    return float(np.mean(near < far))
+
+
+def score(embeddings: NDArray[np.float32], labels: NDArray[np.int64], triplets: Triplets) -> Scores:
+    """(n, d) float32 rows of length 1 and their (n,) labels -> leave-one-out scores, by distance."""
+    scores = evaluate_features(embeddings, [str(label) for label in labels.tolist()])
+    return Scores(triplet_accuracy(embeddings, triplets), scores["P@1"], scores["mAP"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +62,11 @@ class Epoch:
     precision: float
     mean_average_precision: float
     seconds: float
+
+    @property
+    def scores(self) -> Scores:
+        """Without the rest."""
+        return Scores(self.triplet_accuracy, self.precision, self.mean_average_precision)
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch:
