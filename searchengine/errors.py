@@ -36,11 +36,13 @@ Each message is a sentence for the person who runs the program: what happened, a
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def missing_package(error: ModuleNotFoundError) -> str:
@@ -158,6 +160,14 @@ def missing_extra(package: str, extra: str) -> MissingPackageError:
     return MissingPackageError(
         f"This needs {package}, which is not installed. Install it with: pip install 'searchengine[{extra}]'"
     )
+
+
+def import_extra(module: str, package: str, extra: str) -> Any:
+    """A module of a package of an optional extra; MissingPackageError."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_extra(package, extra) from error
 
 
 def with_index_dir(command: str, place: object) -> str:

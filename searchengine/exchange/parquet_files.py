@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import IndexingError, missing_extra
+from searchengine.errors import IndexingError, import_extra
 from searchengine.exchange.csv_files import kind_of_cell, parse_vector
 from searchengine.exchange.table import ColumnRoles, Columns, FeatureTable, Kind
 from searchengine.progress import QUIET, Progress
@@ -16,13 +16,9 @@ from searchengine.progress import QUIET, Progress
 
 def pyarrow() -> Any:
     """PyArrow with its Parquet module; MissingPackageError with the command that installs it."""
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("PyArrow", "parquet") from error
-    return pyarrow
+    for module in ("pyarrow.compute", "pyarrow.parquet"):
+        import_extra(module, "PyArrow", "parquet")
+    return import_extra("pyarrow", "PyArrow", "parquet")
 
 
 def read_parquet(file: Path, columns: Columns) -> FeatureTable:

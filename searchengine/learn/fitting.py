@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import timestamp
-from searchengine.errors import LearningError, missing_extra
+from searchengine.errors import LearningError, import_extra
 from searchengine.learn.classifiers import (
     NEIGHBOURS,
     Classifier,
@@ -79,7 +79,7 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classi
             f"All labelled images carry the same label, {classes[0]!r}: a classifier needs at least two to tell apart. "
             "Index images with another label too."
         )
-    _check_scikit_learn()
+    import_extra("sklearn", "scikit-learn", "learn")
     number = {label: i for i, label in enumerate(classes)}
     truth = np.array([number[label] for label in data.labels], dtype=np.int64)  # (n,)
     features = data.features.astype(np.float64 if data.features.size <= _MAX_DOUBLE else np.float32)
@@ -246,13 +246,6 @@ def _single_threaded_blas() -> Iterator[list[str]]:
         warnings.simplefilter("always")
         yield unconverged
     unconverged += [str(warning.message) for warning in caught if warning.category.__name__ == "ConvergenceWarning"]
-
-
-def _check_scikit_learn() -> None:
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise missing_extra("scikit-learn", "learn") from error
 
 
 # -- how good held-out predictions are --------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.rows import Rows, import_extra
+from searchengine.analyse.mapping.rows import Rows
+from searchengine.errors import import_extra
 from searchengine.index.metrics import NEAR_DUPLICATE
 from searchengine.progress import QUIET, Progress
 
@@ -57,7 +58,7 @@ def duplicates_of(
     slack = 128 * float(np.finfo(np.float32).eps) * (longest + 1e-30) ** 2
     groups = np.arange(len(rows))
     # One thread: the blocks are small, and on a busy machine several would mostly wait for each other.
-    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(1):
+    with import_extra("threadpoolctl", "scikit-learn", "map").threadpool_limits(1):
         for first, second in _candidates(reduced, limit, slack, progress):
             groups = _connect(rows, groups, first, second, limit)
     return Duplicates(largest_first(groups, smallest=2), float(limit))
@@ -129,7 +130,7 @@ def _centres(reduced: NDArray[np.float32]) -> NDArray[np.float32]:
     """(k, c) centres of cells, about as many as each has rows; a single one where there are few rows."""
     if len(reduced) <= _WHOLE:
         return reduced[:1]
-    library = import_extra("sklearn.cluster", "scikit-learn")
+    library = import_extra("sklearn.cluster", "scikit-learn", "map")
     count = math.isqrt(len(reduced))
     sample = np.random.default_rng(0).choice(len(reduced), min(len(reduced), _SAMPLE * count), replace=False)
     with warnings.catch_warnings():

@@ -18,14 +18,13 @@ from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of, la
 from searchengine.analyse.mapping.rows import (
     Rows,
     check_seed,
-    import_extra,
     principal_components,
     remark,
     stamps_of,
 )
 from searchengine.analyse.sheets import Entry, Sheet, SheetFolder
 from searchengine.derived import Derived, timestamp
-from searchengine.errors import QueryError
+from searchengine.errors import QueryError, import_extra
 from searchengine.files import check_output_folder
 from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
@@ -207,7 +206,7 @@ def clusters_of(
         QueryError: k is below 1 or larger than the number of different rows.
         IndexingError: scikit-learn is missing.
     """
-    import_extra("sklearn.cluster", "scikit-learn")
+    import_extra("sklearn.cluster", "scikit-learn", "map")
     if k is not None and not 1 <= k <= (different := len(np.unique(reduced, axis=0))):
         raise QueryError(
             f"The number of clusters must be from 1 to {different}, the number of different images, not {k}."
@@ -240,7 +239,7 @@ def _k_means(
     reduced: NDArray[np.float32], k: int, seed: int, starts: int = 4
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """(n, c) -> (n,) int32 numbers and (k, c) centres; the best of several starts."""
-    library = import_extra("sklearn.cluster", "scikit-learn")
+    library = import_extra("sklearn.cluster", "scikit-learn", "map")
     if k == 1:
         return np.zeros(len(reduced), dtype=np.int32), reduced.mean(axis=0, keepdims=True)
     model: Any
@@ -249,7 +248,7 @@ def _k_means(
     else:
         model = library.MiniBatchKMeans(k, n_init=starts, batch_size=4096, random_state=seed)
     # One thread: the rows are short, and on a busy machine several would mostly wait for each other.
-    with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(1):
+    with import_extra("threadpoolctl", "scikit-learn", "map").threadpool_limits(1):
         numbers = model.fit_predict(reduced)
     return np.asarray(numbers, dtype=np.int32), np.asarray(model.cluster_centers_, dtype=np.float32)
 
@@ -258,7 +257,7 @@ def _silhouette(sample: NDArray[np.float32], numbers: NDArray[np.int32]) -> floa
     count = len(np.unique(numbers))
     if not 2 <= count < len(sample):
         return None
-    return float(import_extra("sklearn.metrics", "scikit-learn").silhouette_score(sample, numbers))
+    return float(import_extra("sklearn.metrics", "scikit-learn", "map").silhouette_score(sample, numbers))
 
 
 def _sample(count: int, seed: int) -> NDArray[np.int64]:

@@ -17,7 +17,6 @@ from searchengine.analyse.mapping.rows import (
     Reduction,
     Rows,
     check_seed,
-    import_extra,
     principal_components,
     remark,
     same_features,
@@ -26,7 +25,7 @@ from searchengine.analyse.mapping.rows import (
 )
 from searchengine.analyse.mapping.tsne import Places, bounded_perplexity, place_new, tsne
 from searchengine.derived import Arrays, Derived, StoredData, timestamp
-from searchengine.errors import IndexDamagedError, QueryError
+from searchengine.errors import IndexDamagedError, QueryError, import_extra
 from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
 
@@ -162,7 +161,7 @@ def make_map(index: Index, options: MapOptions | None = None, progress: Progress
 def whole_map(rows: Rows, settings: Settings | None = None, progress: Progress = QUIET) -> tuple[Reduction, Places]:
     """Principal components, then t-SNE."""
     settings = settings or Settings()
-    import_extra("openTSNE", "openTSNE")
+    import_extra("openTSNE", "openTSNE", "map")
     reduction = principal_components(rows, seed=settings.seed, progress=progress)
     return reduction, tsne(reduction.project(rows), **asdict(settings), progress=progress)
 

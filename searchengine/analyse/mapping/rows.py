@@ -6,7 +6,6 @@ changed or went since. Ids survive compaction and rebuilding, and so do the maps
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Arrays
-from searchengine.errors import QueryError, missing_extra
+from searchengine.errors import QueryError
 from searchengine.index.metrics import COSINE, EUCLIDEAN, rank_alike
 from searchengine.index.protocol import Index
 from searchengine.index.state import State
@@ -154,14 +153,6 @@ def check_seed(seed: int) -> None:
     """QueryError for a seed that scikit-learn and openTSNE would refuse, after what takes long."""
     if not 0 <= seed < 2**32:
         raise QueryError("The seed must be a whole number from 0 to 4294967295.")
-
-
-def import_extra(module: str, package: str) -> Any:
-    """A module of the ``map`` extra; MissingPackageError names the command that installs it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise missing_extra(package, "map") from error
 
 
 # -- principal components ----------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.rows import import_extra
-from searchengine.errors import MissingPackageError
+from searchengine.errors import MissingPackageError, import_extra
 from searchengine.index.structure import load_faiss
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
@@ -51,7 +50,7 @@ def tsne(
     start[:, : min(2, reduced.shape[1])] = reduced[:, :2]
     if count < _TOO_FEW:
         return _centred(start)
-    library = import_extra("openTSNE", "openTSNE")
+    library = import_extra("openTSNE", "openTSNE", "map")
     perplexity = bounded_perplexity(perplexity, count)
     k = min(count - 1, int(3 * perplexity))
     neighbours, distances = _neighbours(reduced, k, progress)
@@ -79,7 +78,7 @@ def place_new(
     if len(fitted) < _TOO_FEW:
         neighbours, _ = _neighbours(fitted, 1, progress, of=new)
         return np.asarray(places[neighbours[:, 0]], dtype=np.float32)
-    library = import_extra("openTSNE", "openTSNE")
+    library = import_extra("openTSNE", "openTSNE", "map")
 
     class Affinities(library.affinity.Affinities):  # type: ignore[name-defined, misc]
         """Affinities of new rows to the fitted ones, by exact neighbours."""
@@ -127,10 +126,10 @@ def _neighbours(
     progress.start(1, what="Neighbours", unit="steps")
     nearest = _nearly_all_neighbours(rows, k, of) if len(rows) > _EXACT else None
     if nearest is None:
-        library = import_extra("sklearn.neighbors", "scikit-learn")
+        library = import_extra("sklearn.neighbors", "scikit-learn", "map")
         # With less for each thread, scikit-learn shares out the rows; which of equal ones it takes depends on that.
         threads = max(1, min(processors(), len(rows if of is None else of) // _QUERIES_A_THREAD))
-        with import_extra("threadpoolctl", "scikit-learn").threadpool_limits(threads):
+        with import_extra("threadpoolctl", "scikit-learn", "map").threadpool_limits(threads):
             distances, positions = library.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors(of)
         nearest = positions, distances
     progress.advance()
