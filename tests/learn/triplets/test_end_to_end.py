@@ -16,39 +16,35 @@ from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.extractors.frameworks import import_keras
 from tests.learn.triplets import tiny
+from tests.learn.triplets.conftest import Setting
 
 # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
+FLAGS = ["--dim", "16", "--epochs", "6", "--validation", "0.4", "--learning-rate", "0.01", "--precision", "float32"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("described_in_process")
+def test_what_the_command_says(setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine.keras"
+    assert main(["train", str(setting.photos), "--out", str(out), "--backbone", str(setting.backbone), *FLAGS]) == 0
+    said = capsys.readouterr()
+    assert "before, the backbone alone" in said.out
+    assert "mAP" in said.out
+    assert f"searchengine index {setting.photos} --model {out} --index-dir mine-index" in said.err
+    assert "--split class measures it, and a smaller --blend keeps more" in said.err
+    assert "epoch   1: loss" in said.err
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("exported_in_process")
 def test_packaged_backbone_to_the_page(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    setting: Setting, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photos = tiny.draw_photos(tmp_path / "photos")
-    out, index = tmp_path / "mine.keras", tmp_path / "index"
-    flags = [
-        "--backbone",
-        "efficientnet-lite0",
-        "--dim",
-        "16",
-        "--epochs",
-        "6",
-        "--validation",
-        "0.4",
-        "--learning-rate",
-        "0.01",
-    ]
-    assert main(["train", str(photos), "--out", str(out), *flags, "--precision", "float32"]) == 0
-    told = capsys.readouterr()
-    assert "before, the backbone alone" in told.out
-    assert "mAP" in told.out
-    assert f"searchengine index {photos} --model {out} --index-dir mine-index" in told.err
-    assert "--split class measures it, and a smaller --blend keeps more" in told.err
-    assert "epoch   1: loss" in told.err
-
-    assert main(["train", str(photos), "--out", str(out), *flags, "--json", "--precision", "float32"]) == 0
+    photos, out, index = setting.photos, tmp_path / "mine.keras", tmp_path / "index"
+    assert main(["train", str(photos), "--out", str(out), "--backbone", "efficientnet-lite0", "--json", *FLAGS]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["after"]["mean_average_precision"] > result["before"]["mean_average_precision"]
 
@@ -91,18 +87,7 @@ def test_resnet50_with_weights_of_its_shape(tmp_path: Path, capsys: pytest.Captu
         ("frozen", ["--epochs", "3", "--learning-rate", "0.01"]),
         (
             "thawed",
-            [
-                "--epochs",
-                "1",
-                "--thaw",
-                "conv5_block3_1_conv",
-                "--learning-rate",
-                "1e-4",
-                "--triplets",
-                "random",
-                "--batch",
-                "6",
-            ],
+            ["--epochs=1", "--thaw=conv5_block3_1_conv", "--learning-rate=1e-4", "--triplets=random", "--batch=6"],
         ),
     ):
         out = tmp_path / f"{name}.keras"
