@@ -161,7 +161,10 @@ def test_broken_requests(server: Watched) -> None:
 
 
 PAGES = ("/", "/search?id=1", "/search?id=x", "/nothing", "/map", "/groups", "/compare?id=1")
-OTHERS = ("/images/1", "/images/1?download=1", "/thumbnails/1", "/thumbnails/999", "/healthz", "/favicon.ico")
+OTHERS = (
+    *("/images/1", "/images/1?download=1", "/thumbnails/1", "/thumbnails/999", "/previews/1", "/image/1/details"),
+    *("/healthz", "/favicon.ico"),
+)
 
 
 @pytest.mark.parametrize("address", [*PAGES, *OTHERS, "413", "405"])
@@ -180,13 +183,14 @@ def test_headers(server: Watched, address: str) -> None:
     assert "unsafe" not in policy.get("script-src", "")
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "same-origin"
+    assert headers["referrer-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
     assert "server" not in headers or "/" not in headers["server"]  # no version to look up
     if headers["content-type"].startswith("text/html"):
         assert "unsafe-inline" not in headers["content-security-policy"]
         page = body.decode()
         assert not re.search(r"<script(?![^>]* src=)[^>]*>[^<]*\S|\sstyle=|\son[a-z]+=|javascript:", page)
         assert not re.search(r"(?:src|href|action)=\"(?:https?:)?//", page)
+        assert all(f"'nonce-{nonce}'" in policy["style-src"] for nonce in re.findall(r'nonce="([^"]+)"', page))
     elif address in ("/images/1", "/thumbnails/1"):
         assert "sandbox" in policy
         assert "etag" in headers

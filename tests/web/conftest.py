@@ -79,11 +79,17 @@ def workspace(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield base, engine
 
 
+@pytest.fixture(scope="session")
+def base(workspace: tuple[str, FakeEngine]) -> str:
+    """The address of the server that ``open_page`` opens pages of; a module may have another."""
+    return workspace[0]
+
+
 @pytest.fixture
-def open_page(browser: Browser, workspace: tuple[str, FakeEngine]) -> Iterator[OpenPage]:
+def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
     from tests.web.browsing import pages_at
 
-    with pages_at(browser, workspace[0]) as open_:
+    with pages_at(browser, base) as open_:
         yield open_
 
 

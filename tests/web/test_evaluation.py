@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from searchengine.analyse.evaluation import EVALUATION, keep_evaluation, leave_one_out
 from searchengine.index.local import LocalIndex
 from tests.analyse.mapping.filled import fill
-from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, pages_at, serving, until
+from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, serving, until
 from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 
 
@@ -123,12 +123,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(app_of(index, folder / "cache")) as address:
         yield address
     index.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    with pages_at(browser, base) as open_:
-        yield open_
 
 
 class TestBrowser:

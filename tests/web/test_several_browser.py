@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from searchengine.engine import open_index
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
-from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, in_browser, pages_at, serving
+from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, in_browser, serving
 from tests.web.fake import FakeEngine
 
 pytestmark = in_browser
@@ -35,12 +35,6 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with serving(app) as address:
         yield address
     rows.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    with pages_at(browser, base) as open_:
-        yield open_
 
 
 def switch(page: Page, name: str) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
 
 from searchengine.analyse.evaluation import keep_evaluation, leave_one_out
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
-from tests.web.browsing import OpenPage, fits, in_browser, pages_at, serving
+from tests.web.browsing import OpenPage, fits, in_browser, serving
 from tests.web.fake import FakeEngine, colour_classifier
 from tests.web.mapped import fill_index, store_groups, store_map
 
@@ -47,12 +46,6 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with serving(create_app({"CACHE_DIR": folder / "cache", "DEFAULT_K": 10}, *engines)) as address:
         yield address
     index.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    with pages_at(browser, base) as open_:
-        yield open_
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from searchengine.web import create_app
-from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, ids, in_browser, pages_at, serving, until
+from tests.web.browsing import RED, TRANSFER, OpenPage, choose, fits, ids, in_browser, serving, until
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, FakeEngine, draw
 
@@ -28,12 +28,6 @@ def base(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     config = {"CACHE_DIR": tmp_path_factory.mktemp("cache"), "SAMPLE": 20, "DEFAULT_K": 10}
     with serving(create_app(config, *engines)) as address:
         yield address
-
-
-@pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    with pages_at(browser, base) as open_:
-        yield open_
 
 
 def search_by(page: Page, colour: str) -> str:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.web.browsing import OpenPage, in_browser, pages_at, serving, until
+from tests.web.browsing import OpenPage, in_browser, serving, until
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, draw, draw_collection
 
@@ -28,12 +28,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     draw(COLOURS["red"], (3000, 400)).save(photos / "a scan.tif")
     with serving(make_app(FakeEngine(photos), folder, SAMPLE=20, DEFAULT_K=10)) as address:
         yield address
-
-
-@pytest.fixture
-def open_page(browser: Browser, base: str) -> Iterator[OpenPage]:
-    with pages_at(browser, base) as open_:
-        yield open_
 
 
 def viewer_of(page: Page) -> Locator:
