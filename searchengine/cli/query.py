@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,17 +110,6 @@ def read_picture(file: Path, *, id_option: str) -> bytes:
         if isinstance(error.__cause__, FileNotFoundError) and name.isascii() and name.isdigit():
             raise ImageError(f"There is no file {name}. For image {name} of the index: {id_option} {name}") from error
         raise
-
-
-@contextlib.contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Within the block, an ImageError names the file."""
-    try:
-        yield
-    except ImageError as error:
-        if os.fspath(file) in str(error):
-            raise
-        raise type(error)(f"{file}: {error}") from error
 
 
 def same_file(contents: bytes) -> Callable[[Hit], bool]:

@@ -13,7 +13,7 @@ import click
 from searchengine.cli.command import ID, PATH, flag, json_flag, option, verb
 from searchengine.cli.options import ENGINE, INDEX, MILVUS, filter_options, open_engine, open_index, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
-from searchengine.cli.query import naming, query_from, query_options, read_picture, same_file
+from searchengine.cli.query import query_from, query_options, read_picture, same_file
 from searchengine.errors import ImageError, QueryError, SearchEngineError
 from searchengine.index.filters import unknown_choices
 from searchengine.index.metrics import alike, metric_title
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from searchengine.engine import Results, SearchEngine
+    from searchengine.engine import FeatureOf, Results, SearchEngine
     from searchengine.index.protocol import Index
     from searchengine.index.types import Hit
     from searchengine.learn.classifiers import Vote
@@ -32,17 +32,23 @@ if TYPE_CHECKING:
 _UNIT = 1e-3  # how far from 1 the length of a query may be without a note
 
 
-def _ready(query: Query, engine: SearchEngine) -> Query:
-    """The query with the bytes of the files that it names, and with a vector scaled as those of the index."""
+def _ready(query: Query, engine: SearchEngine) -> tuple[Query, dict[bytes, Path]]:
+    """The query with the bytes of the files that it names, and with a vector scaled as those of the index.
+
+    And the file of these bytes.
+    """
     examples = []
+    files: dict[bytes, Path] = {}
     for example in query.examples:
         if isinstance(example.source, Path):
             id_option = {LIKED: "--like", DISLIKED: "--dislike"}.get(example.sign, "--id")
-            example = replace(example, source=read_picture(example.source, id_option=id_option))
+            contents = read_picture(example.source, id_option=id_option)
+            files.setdefault(contents, example.source)
+            example = replace(example, source=contents)
         elif example.is_feature:
             example = replace(example, source=_fitted(example.source, engine.index))  # type: ignore[arg-type]
         examples.append(example)
-    return replace(query, examples=tuple(examples))
+    return replace(query, examples=tuple(examples)), files
 
 
 def _fitted(vector: NDArray[np.float32], index: Index) -> NDArray[np.float32]:
@@ -121,8 +127,8 @@ def _answer(
 ) -> None:
     with closing(open_engine(settings)) as engine:
         index = engine.index
-        ready = _ready(query, engine)
-        results = _search(engine, query, ready)
+        ready, files = _ready(query, engine)
+        results = engine.search(ready, feature_of=_naming(files, engine))
         votes = _vote(engine, ready, results.start) if vote else []
         labels = {record.id: record.labels for record in index.known([hit.id for hit in results])}
         if query.metric and index.metric in alike(query.metric, normalized=index.normalized):
@@ -146,18 +152,19 @@ def _answer(
         print_note("None of them has a label, so there is no vote.")
 
 
-def _search(engine: SearchEngine, query: Query, ready: Query) -> Results:
-    """The answer; an ImageError names the file that cannot be used."""
-    from searchengine.images import decode
+def _naming(files: Mapping[bytes, Path], engine: SearchEngine) -> FeatureOf:
+    """As ``engine.feature_of``; an ImageError names the file of the example."""
 
-    try:
-        return engine.search(ready)
-    except ImageError:
-        for example, contents in zip(query.examples, ready.examples, strict=True):
-            if isinstance(example.source, Path) and isinstance(contents.source, bytes):
-                with naming(example.source):
-                    decode(contents.source)
-        raise
+    def feature_of(example: Example) -> NDArray[np.float32]:
+        try:
+            return engine.feature_of(example)
+        except ImageError as error:
+            file = files.get(example.source) if isinstance(example.source, bytes) else None
+            if file is None or str(file) in str(error):
+                raise
+            raise type(error)(f"{file}: {error}") from error
+
+    return feature_of
 
 
 def _to_json(

@@ -114,6 +114,14 @@ def test_the_python_interface(index: Path, drawings: Path) -> None:
     engine.close()
 
 
+def test_an_image_that_cannot_be_used_is_named(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, copy = (tmp_path / name for name in ("first.jpg", "copy.jpg"))
+    for file in (first, copy):
+        file.write_bytes(b"no image")
+    assert main(["recommend", "--like", str(first), "--like", str(copy), "--index-dir", str(index)]) == 1
+    assert capsys.readouterr().err.startswith(f"searchengine: {first}: ")
+
+
 @pytest.mark.slow
 def test_tensorflow_is_not_loaded(
     index: Path, drawings: Path, tmp_path: Path, python_that_forbids: Callable[[str], list[str]]
