@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -172,8 +172,6 @@ CLASSIFIER = Derived(
     arrays=("coefficients", "intercepts", "mean", "scale", "classes"),
 )
 
-LatestClassifier: TypeAlias = "Cached[tuple[object, ...], Classifier | None]"
-
 
 def save_classifier(index: Index, classifier: Classifier) -> None:
     """Keep a classifier with its index; IndexingError where the folder cannot be written to."""
@@ -222,7 +220,7 @@ def load_classifier(index: Index) -> Classifier | None:
     )
 
 
-def latest_classifier(index: Index) -> LatestClassifier:
+def latest_classifier(index: Index) -> Cached[Any, Classifier | None]:
     """For a server: ``load_classifier`` again whenever the file or the index has changed.
 
     To see whether it is stale, all labels are read. That happens in the background: while an index grows, its state

@@ -3,7 +3,6 @@
 from searchengine.analyse.evaluation.comparing import compare
 from searchengine.analyse.evaluation.protocols import (
     EvaluationOptions,
-    QuerySet,
     check_queries,
     leave_one_out,
     query_folder,
@@ -12,9 +11,7 @@ from searchengine.analyse.evaluation.protocols import (
 from searchengine.analyse.evaluation.ranking import evaluate_features
 from searchengine.analyse.evaluation.results import (
     EVALUATION,
-    Comparison,
     Evaluation,
-    Figure,
     KeptEvaluation,
     keep_evaluation,
     load_evaluation,
@@ -23,12 +20,9 @@ from searchengine.analyse.evaluation.results import (
 
 __all__ = [
     "EVALUATION",
-    "Comparison",
     "Evaluation",
     "EvaluationOptions",
-    "Figure",
     "KeptEvaluation",
-    "QuerySet",
     "check_queries",
     "compare",
     "evaluate_features",
