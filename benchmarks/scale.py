@@ -192,15 +192,21 @@ class Collection:
         return slopes.query_seconds_a_byte * self.matrix
 
     @property
-    def components(self) -> int:
-        """Of a feature in the structure for approximate search: a byte each."""
-        from searchengine.index.building import _choices
+    def factory(self) -> str:
+        """The structure for approximate search that is tried first, as FAISS spells it."""
+        from searchengine.index.building import _factories
 
-        return _choices(int(self.images), self.numbers)[0] or self.numbers
+        return _factories(int(self.images), self.numbers)[0]
+
+    @property
+    def components(self) -> int:
+        """Of a feature in the structure."""
+        reduced = re.search(r"PCA(\d+)", self.factory)
+        return self.numbers if reduced is None else int(reduced[1])
 
     def structure(self) -> float:
-        """Bytes of the structure: the components, and an id."""
-        return self.images * (self.components + 8)
+        """Bytes of the structure: a byte for each component, or half of one for two of them, and an id."""
+        return self.images * (self.components * (0.25 if "PQ" in self.factory else 1) + 8)
 
     def build(self, slopes: Slopes, assumed: Assumed) -> float:
         """Seconds that its build takes: each image is compared with the middle of each list."""
@@ -211,9 +217,7 @@ class Collection:
     @property
     def lists(self) -> int:
         """Of the structure."""
-        from searchengine.index.building import _factory
-
-        found = re.search(r"IVF(\d+)", _factory(int(self.images), self.components))
+        found = re.search(r"IVF(\d+)", self.factory)
         assert found is not None
         return int(found[1])
 
