@@ -26,8 +26,8 @@ def sizes(variable: str, short: int, long: int) -> list[Any]:
 
 @pytest.hookimpl(trylast=True)  # after that of tests/conftest.py
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The module that takes longest first, so that no worker begins it when the others have nothing left to do."""
-    items.sort(key=lambda item: item.path.name != "test_serving.py")
+    """The modules that take longest first, so that no worker begins one when the others have nothing left to do."""
+    items.sort(key=lambda item: item.path.name not in {"test_serving.py", "test_killed.py"})
 
 
 @pytest.fixture(scope="session")

@@ -65,17 +65,6 @@ def test_ids(server: Watched, number: str) -> None:
         refused(server.ask("GET", address))
 
 
-@pytest.mark.parametrize("k", ["0", "-1", "1000000000", "x", "1e3", "1%00", "5&k=x", "%F0%9F%90%B1", "9" * 300])
-def test_ks(server: Watched, k: str) -> None:
-    if "&" in k:  # the first one counts
-        assert len(json.loads(server.ask("GET", f"/search?id=1&k={k}", headers=MULTIPART)[2])["hits"]) == 5
-        return
-    refused(server.ask("GET", f"/search?id=1&k={k}"))
-    refused(server.ask("GET", f"/?k={k}"))
-    part = f'--b\r\nContent-Disposition: form-data; name="k"\r\n\r\n{k}\r\n'.encode()
-    refused(server.ask("POST", "/search", part + form(("image", PICTURE, "a.jpg")), MULTIPART))
-
-
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [

@@ -44,6 +44,9 @@ EVERYWHERE = [
     ("/images/1?download=1", 200, PNG, PNG),
     ("/images/4711", 404, HTML, JSON),
     ("/images/x", 404, HTML, JSON),
+    ("/images/0", 404, HTML, JSON),
+    ("/images/-1", 404, HTML, JSON),
+    ("/images/..%2f..%2fetc%2fpasswd", 404, HTML, JSON),
     ("/images/", 404, HTML, JSON),
     ("/thumbnails/1", 200, JPEG, JPEG),
     ("/thumbnails/1?v=12345678", 200, JPEG, JPEG),
@@ -201,15 +204,8 @@ def test_beside_the_indexes(clients: dict[str, FlaskClient], served: str) -> Non
     client = clients[served]
     assert client.get("/i/mapped").location.removeprefix("http://localhost") == "/i/mapped/"
     assert answered(client, "/i/mapped", HTML, follow_redirects=True) == (200, HTML)
-    for address in (
-        "/i",
-        "/i/",
-        "/i/none",
-        "/i/none/",
-        "/i/none/search?id=1",
-        "/i/mapped/i/mapped/",
-        "/i/none/healthz",
-    ):
+    unknown = ("/i/none", "/i/none/", "/i/none/search?id=1", "/i/none/healthz")
+    for address in ("/i", "/i/", *unknown, "/i/mapped/i/mapped/"):
         for accept in (HTML, JSON):
             assert answered(client, address, accept, follow_redirects=True) == (404, accept), address
 

@@ -249,8 +249,12 @@ def test_behind_a_proxy_under_a_prefix(two: dict[str, FakeEngine], tmp_path: Pat
     for address in ("/", "/i/raw/search?id=1", "/i/raw/compare?id=1"):
         page = client.get(address, headers={"X-Forwarded-Prefix": "/photos"}).text
         addresses = re.findall(r'\s(?:href|src|action|data-health)="([^"#][^"]*)"', page)
+        assert len(addresses) > 20
         assert [found for found in addresses if not found.startswith("/photos/")] == []
         assert not any("/photos/i/raw/photos" in found or "/i/raw/i/" in found for found in addresses)
+    # Without a proxy that is believed, the header is anybody's word.
+    client = create_app({"TESTING": True, "CACHE_DIR": tmp_path}, *two.values()).test_client()
+    assert "/evil" not in client.get("/", headers={"X-Forwarded-Prefix": "/evil"}).text
 
 
 def test_names() -> None:
