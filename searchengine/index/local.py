@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from searchengine.errors import IndexDamagedError
+from searchengine.errors import IndexDamagedError, UnknownImageError
 from searchengine.files import bytes_of, is_locked
 from searchengine.index import column_reader, columns, state
 from searchengine.index.approximate import ApproximateSearcher
@@ -172,23 +172,20 @@ class LocalIndex(Index):
             position = np.flatnonzero(now.ids == image_id)
             if len(position):
                 return np.array(now.scattered[position[0]], dtype=np.float32)
-        raise now.unknown(image_id)
+        raise self.unknown(image_id)
 
     # -- records ------------------------------------------------------------------------------------------------------
-
-    def records(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """The record of each image, in the order of the ids; UnknownImageError."""
-        now = self.state()
-        known = {record.id: record for record in self._fetch([i for i in ids if 0 <= i < 2**63])}
-        for id_ in ids:
-            if id_ not in known:
-                raise now.unknown(id_)
-        return [known[id_] for id_ in ids]
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
         """The records of those images that still exist, in the order of the ids."""
         self.state()
-        return self._fetch(list(ids))
+        return self._fetch(ids)
+
+    def unknown(self, image_id: int) -> UnknownImageError:
+        """The error for an id that no image has; it names those between which ids lie."""
+        ids = self.ids
+        known = f"Its ids lie between {ids.min()} and {ids.max()}; searchengine export lists them." if len(ids) else ""
+        return UnknownImageError(f"The index holds no image {image_id}. {known}".rstrip())
 
     def find(self, other: ImageRecord) -> int | None:
         """The id of the image that is the same picture as one of another index, by its content, else by its path.
@@ -206,7 +203,7 @@ class LocalIndex(Index):
             candidates = self._catalog.ids_of_paths(path, path.partition(b"/")[2])
         if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():
             candidates.append(int(other.path[1:]))  # a row that has only a number
-        for record in self._fetch([id_ for id_ in candidates if 0 <= id_ < 2**63]):
+        for record in self._fetch(candidates):
             if record.path == other.path and None in (record.content_hash, other.content_hash):
                 return record.id
         return None
@@ -226,11 +223,11 @@ class LocalIndex(Index):
         """
         return self._fetch(self.state().sample(n, skip))
 
-    def _fetch(self, ids: list[int]) -> list[ImageRecord]:
+    def _fetch(self, ids: Sequence[int]) -> list[ImageRecord]:
         records: dict[int, ImageRecord] = {}
         roots = self._state.roots if self._state else {}
         with self._lock:
-            for row in self._catalog.records(ids):
+            for row in self._catalog.records([id_ for id_ in ids if 0 <= id_ < 2**63]):
                 try:
                     records[row[0]] = record_of(row, roots)
                 except (AttributeError, TypeError, ValueError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.address import Address
+from searchengine.errors import UnknownImageError
 from searchengine.index.approximate import ApproximateSearcher
 from searchengine.index.exact import Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
@@ -106,11 +107,19 @@ class Index(Protocol):
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
         """The records of images, in the order of the ids; UnknownImageError."""
-        ...
+        known = {record.id: record for record in self.known(ids)}
+        for id_ in ids:
+            if id_ not in known:
+                raise self.unknown(id_)
+        return [known[id_] for id_ in ids]
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
         """The same, without the images that do not exist."""
         ...
+
+    def unknown(self, image_id: int) -> UnknownImageError:
+        """The error for an id that no image has."""
+        return UnknownImageError(f"The index holds no image {image_id}.")
 
     def find(self, other: ImageRecord) -> int | None:
         """The id of the image that is the same picture as one of another index, by its content or its path."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.derived import Derived
-from searchengine.errors import IndexDamagedError, UnknownImageError
+from searchengine.errors import IndexDamagedError
 from searchengine.index.catalog import Catalog
 from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
@@ -102,12 +102,6 @@ class State:
         ids = self.ids[live]
         live = live[(ids <= newest) & ~np.isin(ids, list(without))]
         return np.asarray(self.rows[np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])])
-
-    def unknown(self, image_id: int) -> UnknownImageError:
-        """The error for an id that no image has; it names those between which ids lie."""
-        ids = self.ids[self.live]
-        known = f"Its ids lie between {ids.min()} and {ids.max()}; searchengine export lists them." if len(ids) else ""
-        return UnknownImageError(f"The index holds no image {image_id}. {known}".rstrip())
 
     def searcher(self, metric: str | None = None, first: int = 0) -> Searcher:
         """Exact search over the rows from ``first`` on, by the metric of the index unless another is named.

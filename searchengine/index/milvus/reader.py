@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from searchengine.address import MilvusAddress
-from searchengine.errors import QueryError, UnknownImageError
+from searchengine.errors import QueryError
 from searchengine.index import column_reader
 from searchengine.index.columns import Columns
 from searchengine.index.exact import Searcher, checked_queries
@@ -127,19 +127,8 @@ class MilvusIndex(Index):
         """The feature of one image, (d,) float32; UnknownImageError."""
         row = self._now().row(image_id)
         if row is None:
-            raise self._unknown(image_id)
+            raise self.unknown(image_id)
         return np.array(row[FEATURE], dtype=np.float32)
-
-    def records(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """What is known of each image, in the order of the ids; UnknownImageError."""
-        known = self._now().records_of(ids)
-        for id_ in ids:
-            if id_ not in known:
-                raise self._unknown(id_)
-        return [known[id_] for id_ in ids]
-
-    def _unknown(self, image_id: int) -> UnknownImageError:
-        return UnknownImageError(f"The index holds no image {image_id}.")
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
         """What is known of those images that still exist, in the order of the ids."""
