@@ -50,6 +50,11 @@ class Network:
         """As users type it."""
         return self.title.lower()
 
+    @property
+    def megabytes(self) -> int:
+        """The size of its weights as a file."""
+        return round(self.parameters * 4 / 1e6)
+
 
 # -- networks of keras.applications ------------------------------------------------------------------------------------
 
@@ -67,6 +72,11 @@ class Backbone(Network):
     head: frozenset[str]
     with_head: PublishedWeights
     without_head: PublishedWeights
+
+    @property
+    def megabytes(self) -> int:
+        """The size of the file that the default layer needs."""
+        return self.files_for([self.default_layer])[0].megabytes
 
     def files_for(self, layers: Iterable[str]) -> list[PublishedWeights]:
         """The files that are sufficient for these layers, the smallest first."""
@@ -135,21 +145,22 @@ FAMILIES = {"clip": "CLIP", "siglip": "SigLIP", "dinov2": "DINOv2"}  # each also
 
 
 @dataclass(frozen=True, slots=True)
-class PresetLine:
-    """A preset that KerasHub has by name. ``family`` is one of ``FAMILIES``; ``side``, in pixels, that of its input."""
+class NamedPreset(Network):
+    """A preset that KerasHub has by name, with one output. ``family`` is one of ``FAMILIES``."""
 
-    name: str
     family: str
-    dimension: int
-    side: int
-    parameters: int
 
 
 @functools.cache
-def presets() -> dict[str, PresetLine]:
+def presets() -> dict[str, NamedPreset]:
     """All of them by name."""
     rows = parse_json(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
-    return {row["name"]: PresetLine(**row) for row in rows}
+    return {
+        row["name"]: NamedPreset(
+            row["name"], (row["side"], row["side"]), "", row["dimension"], row["parameters"], row["family"]
+        )
+        for row in rows
+    }
 
 
 def is_preset(model: str) -> bool:

@@ -73,17 +73,8 @@ class PresetSource(ModelSource):
     def listed(self) -> list[ModelLine]:
         kept = _downloaded()
         return [
-            ModelLine(
-                line.name,
-                line.name,
-                "",
-                line.dimension,
-                (line.side, line.side),
-                line.parameters,
-                round(line.parameters * 4 / 1e6),
-                "downloaded" if line.name in kept else "to download",
-            )
-            for line in presets().values()
+            ModelLine.of(preset, "downloaded" if preset.name in kept else "to download")
+            for preset in presets().values()
         ]
 
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:

@@ -41,9 +41,6 @@ class PublishedSource(NamedSource[Backbone]):
         # The name first: hashing half a gigabyte only pays if there is a file.
         return "downloaded" if (keras_folder() / wanted.file_name).is_file() and cached(wanted) else "to download"
 
-    def megabytes(self, network: Backbone) -> int:
-        return network.files_for([network.default_layer])[0].megabytes
-
     def key(self, model: str, side: int) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return f"{model}-keras-{importlib.metadata.version('keras')}"

@@ -90,6 +90,13 @@ class ModelLine:
     megabytes: int
     weights: str
 
+    @classmethod
+    def of(cls, network: Network, weights: str) -> ModelLine:
+        """Of a network with a name."""
+        layer, dimension = network.default_layer, network.dimension
+        size = (network.input_size, network.parameters, network.megabytes)
+        return cls(network.name, network.title, layer, dimension, *size, weights)
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -187,27 +194,12 @@ class NamedSource(ModelSource, Generic[N]):
     def key(self, model: str, side: int) -> str:
         """What the layers of a network depend on: see ``layers``."""
 
-    def megabytes(self, network: N) -> int:
-        """The size of its weights as a file."""
-        return round(network.parameters * 4 / 1e6)
-
     def listed(self) -> list[ModelLine]:
         """See ``ModelSource.listed``."""
         lines = []
         for network in self.networks().values():
             is_prepared = cache.lookup(self.spec(ExtractorOptions(network.name))) is not None
-            lines.append(
-                ModelLine(
-                    network.name,
-                    network.title,
-                    network.default_layer,
-                    network.dimension,
-                    network.input_size,
-                    network.parameters,
-                    self.megabytes(network),
-                    "prepared" if is_prepared else self.availability(network),
-                )
-            )
+            lines.append(ModelLine.of(network, "prepared" if is_prepared else self.availability(network)))
         return lines
 
     def default_layer(self, model: str) -> str | None:
