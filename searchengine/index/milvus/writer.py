@@ -42,7 +42,7 @@ class _Stored:
 
     place: int
     norm2: float
-    lies: tuple[int | None, bytes] | None
+    at: tuple[int | None, bytes] | None  # image folder and path
     content: bytes
 
     @property
@@ -138,11 +138,11 @@ class MilvusWriter(Writer):
     def _remember(self, row: Mapping[str, Any]) -> None:
         id_, path = int(row["id"]), schema.path_of(row)
         self._forget(id_)
-        lies = None if path is None else (schema.root_of(row), path)
+        at = None if path is None else (schema.root_of(row), path)
         content = bytes.fromhex(row["content"])
-        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), lies, content)
-        if lies is not None:
-            self._at[lies] = id_
+        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), at, content)
+        if at is not None:
+            self._at[at] = id_
         if content:
             self._of_content.setdefault(content, id_)
 
@@ -150,8 +150,8 @@ class MilvusWriter(Writer):
         stored = self._stored.pop(id_, None)
         if stored is None:
             return
-        if stored.lies is not None and self._at.get(stored.lies) == id_:
-            del self._at[stored.lies]
+        if stored.at is not None and self._at.get(stored.at) == id_:
+            del self._at[stored.at]
         if self._of_content.get(stored.content) == id_:
             del self._of_content[stored.content]
 
@@ -211,17 +211,8 @@ class MilvusWriter(Writer):
     def commit(self, batch: Batch, manifest: Mapping[str, str | None] | None = None) -> None:
         """Make one batch part of the index: all of it or, if anything fails, nothing."""
         generation = self._about.generation + 1
-        last_id = self._about.last_id
         try:
-            rows = self._changed_rows(batch, generation)
-            for image, feature in zip(batch.stored, batch.features, strict=True):
-                id_ = image.id if image.id is not None else last_id + 1
-                last_id = max(last_id, id_)
-                known = self._stored.get(id_)
-                if (known is not None) != image.replaces:
-                    raise IndexingError(f"Image {id_} is {'in' if known else 'not in'} the index already.")
-                place = 2 * id_ if known is None else known.free
-                rows[id_] = {**schema.image_row(image, id_, feature), "place": place, "born": generation}
+            rows = self._changed_rows(batch, generation) | self._new_rows(batch, generation)
             self._check_paths(rows, batch.removed)
             self._connection.put(list(rows.values()), self._about.dimension)
             if self._connection.count(f"born == {generation}") != len(rows):
@@ -231,28 +222,41 @@ class MilvusWriter(Writer):
         except Exception:
             self._drop_uncommitted()
             raise
-        found = {(image.root, image.path) for image in batch.stored} | {(each.root, each.path) for each in batch.seen}
         self._skipped |= {(file.root, file.path) for file in batch.skipped}
         self._connection.put_about(
             {schema.skipped_key(file.root, file.path): schema.skipped_text(file) for file in batch.skipped}
         )
+        superseded = [self._stored[id_] for id_ in {*rows, *batch.removed} if id_ in self._stored]
+        norms2 = sum(row["norm2"] for row in rows.values()) - sum(stored.norm2 for stored in superseded)
         self._write_about(
             self._next(
                 entries=self._entries(manifest or {}),
-                last_id=last_id,
+                last_id=max([self._about.last_id, *rows]),
                 images=len((self._stored.keys() | rows.keys()) - {*batch.removed}),
-                squared=self._about.squared
-                + sum(row["norm2"] for row in rows.values())
-                - sum(self._stored[id_].norm2 for id_ in {*rows, *batch.removed} if id_ in self._stored),
+                squared=self._about.squared + norms2,
             )
         )
-        superseded = [self._stored[id_].place for id_ in (*rows, *batch.removed) if id_ in self._stored]
         for id_ in (*batch.removed, *rows):  # two may have exchanged their paths
             self._forget(id_)
         for row in rows.values():
             self._remember(row)
-        self._delete(superseded)
-        self._delete_skipped((root, path) for root, path in found if root is not None and path is not None)
+        self._delete([stored.place for stored in superseded])
+        self._delete_skipped([(image.root, image.path) for image in batch.stored])
+        self._delete_skipped([(image.root, image.path) for image in batch.seen])
+
+    def _new_rows(self, batch: Batch, generation: int) -> dict[int, Row]:
+        """By id: the rows of new images, and of those with new content; IndexingError."""
+        rows: dict[int, Row] = {}
+        last_id = self._about.last_id
+        for image, feature in zip(batch.stored, batch.features, strict=True):
+            id_ = image.id if image.id is not None else last_id + 1
+            last_id = max(last_id, id_)
+            known = self._stored.get(id_)
+            if (known is not None) != image.replaces:
+                raise IndexingError(f"Image {id_} is {'in' if known else 'not in'} the index already.")
+            place = 2 * id_ if known is None else known.free
+            rows[id_] = {**schema.image_row(image, id_, feature), "place": place, "born": generation}
+        return rows
 
     def _changed_rows(self, batch: Batch, generation: int) -> dict[int, Row]:
         """By id: the rows of known images that were found again, in their free places."""
@@ -330,7 +334,7 @@ class MilvusWriter(Writer):
             self._connection.delete(places)
             self._connection.count("place < 0")  # wait until the servers that read know of it
 
-    def _delete_skipped(self, files: Iterable[Place]) -> None:
+    def _delete_skipped(self, files: Iterable[object]) -> None:
         gone = self._skipped.intersection(files)
         if gone:
             self._connection.delete_about([schema.skipped_key(*file) for file in gone])
