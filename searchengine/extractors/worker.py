@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 from searchengine import errors
 from searchengine.errors import ExtractorError, SearchEngineError
@@ -33,37 +33,8 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
     ``doing`` begins the sentence of a failure: "Preparing VGG16". An error of this package is raised again here;
     ExtractorError if the subprocess fails in another way.
     """
-    answer: dict[str, Any] = {}
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
-            python(*_COMMAND, task),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment(
-                KERAS_BACKEND="tensorflow",
-                TF_CPP_MIN_LOG_LEVEL="3",
-                PYTHONWARNINGS="ignore",  # those of TensorFlow
-                CUDA_VISIBLE_DEVICES="-1",  # a GPU is not needed
-            ),
-        ) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            with contextlib.suppress(BrokenPipeError):  # it has already ended: the exit code says why
-                process.stdin.write(json.dumps(request).encode())
-                process.stdin.close()
-            for line in process.stdout:
-                with contextlib.suppress(ValueError):  # not an answer: the exit code says the rest
-                    answer = parse_json(line)
-                if "progress" in answer:
-                    say(answer["progress"])
-        except BaseException:
-            process.kill()
-            raise
-        code = process.wait()
+    with tempfile.TemporaryFile() as log:
+        answer, code = _asked(task, request, say, log)
         log.seek(0)
         output = log.read().decode(errors="replace").strip()
     if "error" in answer:
@@ -78,6 +49,36 @@ def run(task: str, request: Mapping[str, Any], say: Say, *, doing: str) -> dict[
             "some, or prepare it on another machine and copy the cache."
         )
     raise ExtractorError(f"{doing} failed: {output[-2000:] or f'exit code {code}'}")
+
+
+def _asked(task: str, request: Mapping[str, Any], say: Say, log: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """The last answer of the subprocess, and its exit code; what else it prints goes to ``log``."""
+    variables = environment(
+        KERAS_BACKEND="tensorflow",
+        TF_CPP_MIN_LOG_LEVEL="3",
+        PYTHONWARNINGS="ignore",  # those of TensorFlow
+        CUDA_VISIBLE_DEVICES="-1",  # a GPU is not needed
+    )
+    pipe = subprocess.PIPE
+    answer: dict[str, Any] = {}
+    with subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
+        python(*_COMMAND, task), stdin=pipe, stdout=pipe, stderr=log, env=variables
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has already ended: the exit code says why
+                process.stdin.write(json.dumps(request).encode())
+                process.stdin.close()
+            for line in process.stdout:
+                with contextlib.suppress(ValueError):  # not an answer: the exit code says the rest
+                    answer = parse_json(line)
+                if "progress" in answer:
+                    say(answer["progress"])
+        except BaseException:
+            process.kill()
+            raise
+        return answer, process.wait()
 
 
 def serve(task: Task) -> int:
