@@ -18,7 +18,7 @@ from searchengine.errors import ExtractorError, MissingPackageError, QueryError
 from searchengine.extractors import Extractor, ExtractorRecipe, ExtractorSpec, cache
 from searchengine.extractors.extractor import input_pixels
 from searchengine.feedback import RANDOM_NEGATIVES, direction, rule_title
-from searchengine.images import MAX_PIXELS, read_image
+from searchengine.images import read_image
 from searchengine.index.filters import Cursor
 from searchengine.index.metrics import COSINE, check_metric, metric_title, rank_alike
 from searchengine.index.protocol import Index
@@ -273,16 +273,12 @@ class SearchEngine:
         return np.concatenate([none, *(feature_of(example) for example in examples)])
 
     def embed(
-        self,
-        image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8],
-        *,
-        max_pixels: int = MAX_PIXELS,
-        box: Box | None = None,
+        self, image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8], *, box: Box | None = None
     ) -> NDArray[np.float32]:
         """One image, or the part of it in a box -> (1, d) float32, comparable with the features of the index."""
         extractor = self.extractor()
         part = None if box is None else box.part
-        return extractor.embed([input_pixels(extractor.spec, image, max_pixels, part)])
+        return extractor.embed([input_pixels(extractor.spec, image, part)])
 
     # -- the collection ---------------------------------------------------------------------------------------------
 

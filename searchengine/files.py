@@ -60,9 +60,9 @@ def replace_bytes(file: Path, data: bytes, *, durable: bool = True) -> None:
         part.write_bytes(data)
 
 
-def replace_text(file: Path, text: str, *, durable: bool = True) -> None:
+def replace_text(file: Path, text: str) -> None:
     """Write a file of UTF-8 text in one step; see ``replacing``."""
-    replace_bytes(file, text.encode("utf-8"), durable=durable)
+    replace_bytes(file, text.encode("utf-8"))
 
 
 def _delete_leftovers(file: Path) -> None:

@@ -144,9 +144,7 @@ def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[Pixels]:
         yield np.stack(batch)
 
 
-def input_pixels(
-    spec: ExtractorSpec, image: ImageLike, max_pixels: int = MAX_PIXELS, part: Part | None = None
-) -> Pixels:
+def input_pixels(spec: ExtractorSpec, image: ImageLike, part: Part | None = None) -> Pixels:
     """An image, or a part of it, in the input size: (h, w, 3) RGB, as the model takes it. The errors of ``decode``."""
     if isinstance(image, np.ndarray):
         if part is None and image.shape == (*spec.input_size, 3) and image.dtype == pixel_type(spec):
@@ -156,9 +154,9 @@ def input_pixels(
         pixels = _of_pillow(image, profiles=not spec.full_decode)
         return resize(pixels, spec.input_size, part, resizing_of(spec))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return preprocess(spec, bytes(image), max_pixels, part=part).pixels
+        return preprocess(spec, bytes(image), part=part).pixels
     if isinstance(image, (str, os.PathLike)):
-        return preprocess(spec, read_image(image), max_pixels, part=part).pixels
+        return preprocess(spec, read_image(image), part=part).pixels
     raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
 
 
