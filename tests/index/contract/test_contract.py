@@ -89,11 +89,11 @@ def distance(metric: str, query: Vector, vector: Vector) -> float:
     [(Index, LocalIndex), (Index, MilvusIndex), (Writer, IndexWriter), (Writer, MilvusWriter)],
 )
 def test_no_member_is_left_to_the_protocol(protocol: type, implementation: type) -> None:
-    """An inherited stub would answer None, whatever it is asked."""
+    """An inherited stub would answer None, whatever it is asked; some are implemented for all."""
     members = {name for name in vars(protocol) if not name.startswith("_") or name == "__len__"}
     stubs = {name for name in members if inspect.getattr_static(implementation, name) is vars(protocol)[name]}
     assert len(members) > 10
-    assert not stubs
+    assert stubs <= {"records", "unknown"}
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
