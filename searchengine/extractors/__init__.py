@@ -1,5 +1,8 @@
 """Images -> features: which network, how it is prepared, and what runs it.
 
+Start reading at ``loading``: options become a ``spec`` by the ``source`` of their model, whose network is cut at a
+layer (``networks``), exported in a subprocess (``worker``, ``export``) into the ``cache``, and run (``runtimes``).
+
 Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on OpenVINO never loads TensorFlow.
 """
 

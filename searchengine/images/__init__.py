@@ -1,4 +1,9 @@
-"""Find, check and decode image files: RGB, upright, bounded."""
+"""Find, check and decode image files: RGB, upright, bounded.
+
+Start reading at ``decoding``: a file is recognised (``formats``), opened (``opening``, with ``containers`` and
+``arrays`` for what Pillow does not read), turned into RGB of 8 bits (``rgb``, ``depth``, ``colour``) and resized
+(``resizing``); ``repair`` is for broken files, and ``isolation`` has unusual ones decoded in worker processes.
+"""
 
 from searchengine.images.decoding import DECODING, DecodedImage, decode, full_jpeg, read_image, thumbnail
 from searchengine.images.finding import LINKS_OUT, FoundFile, LeftOut, Unreadable, Walk, find

@@ -173,7 +173,9 @@ class RayExecutor:
             actor.starting, self._failed_starts = None, 0
             self._computed = self._computed or result
             return
-        unseen = next((reading for reading in result if reading.vanished and _exists(reading.candidate.file)), None)
+        unseen = next(
+            (reading for reading in result if reading.vanished and os.path.lexists(reading.candidate.file)), None
+        )
         if unseen is None:
             batch = actor.batches.pop(answer)
             batch.work.take(batch.places, result)
@@ -200,10 +202,6 @@ class RayExecutor:
         for batch in actor.batches.values():
             batch.work.died(batch.places)
         self._start_worker(self._cluster)
-
-
-def _exists(file: bytes) -> bool:
-    return os.path.lexists(file)
 
 
 def _reason(error: BaseException) -> str:
