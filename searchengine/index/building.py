@@ -46,6 +46,7 @@ _NEW = 0.2  # of the rows, from which it is built again
 _COMPONENTS = (256, 512, 1024)  # from coarse to fine
 _FEWEST_COMPONENTS = 32
 _SHORT = 341  # numbers of a feature, up to which no components are taken
+_FEWEST_IN_CODES = 32  # rows: FAISS chooses sixteen codes among those that it is trained with, half of them or more
 _SMALLER = 0.75  # of the dimension; with more components, the features as they are do as well
 _CODE_BYTES = 2**30  # that the structure of a very large index may take, a byte for each component of each row
 _PER_LIST = 64  # rows that k-means sees for each list
@@ -176,7 +177,8 @@ def _factories(rows: int, dimension: int) -> list[str]:
     if reduced:
         return [f"PCA{components},{ivf},SQ8" for components in reduced]
     if dimension * rows <= _CODE_BYTES or rows < 4 * _FEWEST_COMPONENTS:
-        short = [] if dimension > _SHORT else [f"{ivf},PQ{dimension if dimension % 2 else dimension // 2}x4fs"]
+        codes = f"{ivf},PQ{dimension if dimension % 2 else dimension // 2}x4fs"
+        short = [codes] if dimension <= _SHORT and rows >= _FEWEST_IN_CODES else []
         return [*short, f"{ivf},SQ8"]
     return [f"PCA{max(_FEWEST_COMPONENTS, _CODE_BYTES // rows // 8 * 8)},{ivf},SQ8"]
 
