@@ -212,7 +212,7 @@ def evaluate(
         check_queries(queries)
     metrics = tuple(dict.fromkeys(metrics))
     addresses = settings.index_dir
-    wanted = EvaluationOptions(
+    options = EvaluationOptions(
         recall_at=tuple(sorted(set(recall_at))) or RECALL_AT,
         seed=seed,
         comparable=len(addresses) > 1 or len(metrics) > 1,
@@ -220,7 +220,7 @@ def evaluate(
     evaluations: list[Evaluation] = []
     for address, name in zip(addresses, _names(addresses), strict=True):
         with closing(open_engine(settings, address)) as engine:
-            evaluations += _evaluate(engine, replace(wanted, name=name), metrics, queries)
+            evaluations += _evaluate(engine, replace(options, name=name), metrics, queries)
     comparisons = compare(evaluations, seed=seed)
     if as_json:
         print_json({"evaluations": to_json(evaluations), "comparisons": to_json(comparisons)})
@@ -233,12 +233,12 @@ def evaluate(
 
 
 def _evaluate(
-    engine: SearchEngine, wanted: EvaluationOptions, metrics: tuple[str, ...], queries: Path | None
+    engine: SearchEngine, options: EvaluationOptions, metrics: tuple[str, ...], queries: Path | None
 ) -> list[Evaluation]:
     """One index, by each metric that is asked for."""
     from searchengine.analyse.evaluation import leave_one_out, query_folder, read_queries
 
-    name = wanted.name or name_of(engine.index.address)
+    name = options.name or name_of(engine.index.address)
     metrics = metrics or (engine.index.metric,)
     _note_alike(engine, metrics, name)
     query_set = None
@@ -247,12 +247,12 @@ def _evaluate(
             query_set = read_queries(queries, engine.extractor(), bar)
     evaluations = []
     for metric in metrics:
-        wanted = replace(wanted, metric=metric, name=f"{name}, {metric}" if len(metrics) > 1 else name)
+        options = replace(options, metric=metric, name=f"{name}, {metric}" if len(metrics) > 1 else name)
         with Bar() as bar:
             if query_set is not None:
-                evaluations.append(query_folder(engine.index, query_set, wanted, bar))
+                evaluations.append(query_folder(engine.index, query_set, options, bar))
                 continue
-            evaluations.append(leave_one_out(engine.index, wanted, bar))
+            evaluations.append(leave_one_out(engine.index, options, bar))
         if metric == engine.index.metric:
             _keep(engine, evaluations[-1])
     return evaluations

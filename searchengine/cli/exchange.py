@@ -182,8 +182,8 @@ def download(
             selection = Selection(classes, images or 100, tuple(dict.fromkeys(splits or SPLITS)))
             done = download_open_images(selection, to, progress=bar)
         else:
-            wanted = DownloadOptions(not no_labels, keep, [archive.expanduser() for archive in archives])
-            done = download_dataset(DATASETS[name], to, wanted, progress=bar)
+            options = DownloadOptions(not no_labels, keep, [archive.expanduser() for archive in archives])
+            done = download_dataset(DATASETS[name], to, options, progress=bar)
     if as_json:
         label_file = None if done.label_file is None else str(done.label_file)
         print_json({"pictures": str(done.pictures), "labels": label_file, "files": done.files})

@@ -118,15 +118,15 @@ def offline_index(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(program: str, arguments: Sequence[str] | None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    verb = "index" if program != "searchengine" else given[0] if given else ""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = "index" if program != "searchengine" else words[0] if words else ""
     try:
         replace_unencodable()
         limit_library_threads()
         with flushed():
             command = _searchengine if program == "searchengine" else load_verb("index")
             try:
-                with command.make_context(program, given) as context:
+                with command.make_context(program, words) as context:
                     return int(command.invoke(context) or 0)
             except click.exceptions.Exit as done:
                 return done.exit_code

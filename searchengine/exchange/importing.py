@@ -312,16 +312,16 @@ def _check_numbers(table: FeatureTable, file: Path, progress: Progress) -> bool:
     """Whether all rows have length 1; IndexingError for NaN, infinity and what float32 cannot hold."""
     unit, rounded = True, False
     for part, block in table.blocks():
-        given = table.features[part]
+        original = table.features[part]
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
-            finite = np.isfinite(given[bad[0]]).all()
+            finite = np.isfinite(original[bad[0]]).all()
             what = "a number too large for float32" if finite else "NaN or infinity"
             row = part.start + bad[0] + 1
             raise IndexingError(f"Row {row} of {file} holds {what}, so nothing can be near it. Nothing was imported.")
         norms = np.einsum("ij,ij->i", block, block, dtype=np.float64)
         unit = unit and bool((np.abs(norms - 1.0) < _UNIT_TOLERANCE).all())
-        rounded = rounded or (given.dtype != np.float32 and bool((block != given).any()))
+        rounded = rounded or (original.dtype != np.float32 and bool((block != original).any()))
     if rounded:
         progress.say(f"The numbers in {file} ({table.features.dtype}) were rounded to float32.")
     return unit

@@ -127,13 +127,13 @@ def download_open_images(
             photos = search.run(notes.missing)
             for photo in photos:
                 notes.add(photo)
-            wanted = [photo for photo in photos if not (to / "images" / notes.path(photo.id)).is_file()]
+            absent = [photo for photo in photos if not (to / "images" / notes.path(photo.id)).is_file()]
             notes.write(work)  # first, so that another run puts photographs into the same folders
-            if not wanted:
+            if not absent:
                 break
-            _check_space(to, len(wanted))
-            missing = _fetch_photos(wanted, to, notes, search)
-            files += len(wanted) - len(missing)
+            _check_space(to, len(absent))
+            missing = _fetch_photos(absent, to, notes, search)
+            files += len(absent) - len(missing)
             for id_ in missing:
                 del notes.labels[id_]
             notes.missing += missing  # and search for others in their place

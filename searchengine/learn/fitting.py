@@ -204,8 +204,8 @@ def _log_likelihood(model: Any, features: NDArray[Any], truth: NDArray[np.int64]
     probabilities = model.predict_proba(features)
     place = np.searchsorted(model.classes_, truth).clip(max=len(model.classes_) - 1)
     known = model.classes_[place] == truth
-    given = np.where(known, probabilities[np.arange(len(truth)), place], 0.0)
-    return float(np.log(np.maximum(given, _MIN_PROBABILITY)).sum())
+    of_truth = np.where(known, probabilities[np.arange(len(truth)), place], 0.0)
+    return float(np.log(np.maximum(of_truth, _MIN_PROBABILITY)).sum())
 
 
 def _sample(count: int, dimension: int) -> NDArray[np.int64]:

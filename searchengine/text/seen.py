@@ -228,8 +228,8 @@ def tags_of(words: Recogniser, index: Index, ids: Sequence[int] | None = None) -
     now = index.state()
     rows = now.live
     if ids is not None:
-        wanted = [record.id for record in index.records(ids)]
-        rows = rows[np.isin(now.ids[rows], wanted)]
+        existing = [record.id for record in index.records(ids)]
+        rows = rows[np.isin(now.ids[rows], existing)]
     titles = class_titles()
     tags: dict[int, list[Tag]] = {}
     for start in range(0, len(rows), _ROWS):

@@ -115,8 +115,8 @@ def evaluation() -> str:
 
 
 def _group_page(kind: str, candidates: Sequence[Group]) -> str:
-    wanted = parse_id(request.args[kind])
-    group = next((group for group in candidates if group.number == wanted), None)
+    number = parse_id(request.args[kind])
+    group = next((group for group in candidates if group.number == number), None)
     if group is None:
         raise RequestError(
             "There is no such group. The groups may have been made again since: look at all of them.", 404

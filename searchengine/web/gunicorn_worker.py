@@ -127,12 +127,12 @@ def _log_with(log: Any) -> None:
 def _allow_open_files() -> int:
     """How many files and sockets connections may open; as many as the system allows without asking."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    most = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-    return max(wanted if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES, 64)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return max(most if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES, 64)
 
 
 # -- the threads, and whose turn is next: no kind of request holds up the others ---------------------------------------

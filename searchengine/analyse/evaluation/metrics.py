@@ -96,8 +96,8 @@ def precision_by_recall(places: Places) -> NDArray[np.float64]:
     """
     precision = np.arange(1, len(places) + 1) / places
     best = np.maximum.accumulate(precision[::-1])[::-1]  # (r,): from each relevant one on
-    wanted = np.ceil(np.linspace(0.0, 1.0, LEVELS) * len(places) - 1e-9).astype(np.int64)
-    return np.asarray(best[np.maximum(wanted, 1) - 1])
+    needed = np.ceil(np.linspace(0.0, 1.0, LEVELS) * len(places) - 1e-9).astype(np.int64)
+    return np.asarray(best[np.maximum(needed, 1) - 1])
 
 
 # -- relevance --------------------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ def left_out(evaluation: Evaluation) -> list[str]:
         sentences.append(f"{_count(counts.unlabelled, 'image')} without a label: {where}.")
     if counts.irrelevant:
         if evaluation.protocol == LEAVE_ONE_OUT:
-            named = f" ({first_of(counts.alone)})" if counts.alone else ""
-            sentences.append(f"{_count(counts.irrelevant, 'image')} whose label no other image has{named}: no queries.")
+            which = f" ({first_of(counts.alone)})" if counts.alone else ""
+            sentences.append(f"{_count(counts.irrelevant, 'image')} whose label no other image has{which}: no queries.")
         else:
             sentences.append(
                 f"{_count(counts.irrelevant, 'query image')} whose labels no image of the index shares: left out."

@@ -99,14 +99,14 @@ def on_grid(places: NDArray[np.float32]) -> Grid:
     columns = max(1, math.ceil(math.sqrt(count * _ROOM * ratio)))
     rows = max(1, math.ceil(count * _ROOM / columns))
     # The pictures' middles, in units of cells: (n, 2)
-    wanted = (places - low) / extent * (columns - 1, rows - 1)
-    wanted[:, 1] = rows - 1 - wanted[:, 1]
+    targets = (places - low) / extent * (columns - 1, rows - 1)
+    targets[:, 1] = rows - 1 - targets[:, 1]
     free = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     cells = np.empty((count, 2), dtype=np.int64)
     remaining = np.arange(count)
     while len(remaining):
         k = min(_CHOICES, len(free))
-        distances, choices = cKDTree(free).query(wanted[remaining], k)
+        distances, choices = cKDTree(free).query(targets[remaining], k)
         distances, choices = distances.reshape(-1, k), choices.reshape(-1, k)  # (n,) -> (n, 1) where k is 1
         taken = np.zeros(len(free), dtype=np.bool_)
         settled = np.zeros(len(remaining), dtype=np.bool_)

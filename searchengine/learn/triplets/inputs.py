@@ -133,8 +133,8 @@ def gather(
     ]
     index_dir = folder / f"index-{hashlib.sha256(json.dumps(made_with).encode()).hexdigest()[:16]}"
     batch = max(1, _BATCH // (1 + extractor.views))
-    wanted = replace(options, prune_all=True, ann="off", batch_size=batch)
-    summary = update_with(extractor, folders, storage_of(index_dir), wanted, progress)
+    run_options = replace(options, prune_all=True, ann="off", batch_size=batch)
+    summary = update_with(extractor, folders, storage_of(index_dir), run_options, progress)
     if not summary.images:
         raise LearningError(f"None of the {summary.skipped} images can be used; the reasons stand above.")
     with closing(LocalIndex.open(index_dir)) as index:

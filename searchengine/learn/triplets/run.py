@@ -196,8 +196,8 @@ def _prepare(
     recipe = options.recipe
     backbone = ExtractorRecipe(spec, options.weights_file, options.precision, options.runtime, gpu=True)
     extractor = TrainingExtractor(backbone, recipe, progress.say)
-    wanted = IndexingOptions(labels=options.labels, exclude=options.exclude)
-    data = gather(folders, extractor, work_folder(out), wanted, progress)
+    indexing = IndexingOptions(labels=options.labels, exclude=options.exclude)
+    data = gather(folders, extractor, work_folder(out), indexing, progress)
     training, validation = validation_part(
         data.labels, data.groups, split=recipe.split, share=recipe.validation, seed=recipe.seed
     )
