@@ -30,7 +30,7 @@ def corners(pixels: NDArray[np.uint8]) -> str:
     return "".join(min(_COLOURS, key=lambda name: int(np.abs(colour - _COLOURS[name]).sum())) for colour in seen)
 
 
-def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
+def encoded(image: Image.Image, format_: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format_, **options)
     return file.getvalue()

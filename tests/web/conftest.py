@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,15 +16,18 @@ from flask.templating import Environment
 from flask.testing import FlaskClient
 from jinja2 import BytecodeCache
 from jinja2.bccache import Bucket
-from PIL import Image
 
 from searchengine.web import create_app
-from tests.web.fake import FakeEngine, colour_classifier, draw_collection
+from tests.images.pictures import encoded
+from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw, draw_collection
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from tests.web.browsing import OpenPage
+
+
+JSON = {"Accept": "application/json"}
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +103,17 @@ def make_app(engine: FakeEngine, tmp_path: Path, **config: object) -> Flask:
     return create_app({**settings, **config}, engine)
 
 
-def encoded(image: Image.Image, format_: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    image.save(file, format_)
-    return file.getvalue()
+def picture(colour: str = "red", size: tuple[int, int] = (320, 240)) -> tuple[io.BytesIO, str]:
+    """A picture of one colour, as the test client sends it in a form."""
+    return io.BytesIO(encoded(draw(COLOURS[colour], size))), f"{colour}.png"
+
+
+def ids_on(page: str) -> list[int]:
+    """The pictures in the grid of a page."""
+    return [int(found) for found in re.findall(r'<li class="tile[^"]*" id="i(\d+)"', page)]
+
+
+def next_page(page: str) -> str | None:
+    """The address that "Show more" leads to."""
+    more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
+    return html.unescape(more[1]) if more else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from flask.testing import FlaskClient
 
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
-from tests.web.conftest import encoded
-from tests.web.fake import COLOURS, FakeEngine, draw
+from tests.web.conftest import picture
+from tests.web.fake import FakeEngine
 from tests.web.mapped import fill_index, store_groups, store_map
 
 HTML, JSON, CSS, SCRIPT = "text/html", "application/json", "text/css", "text/javascript"
@@ -194,8 +193,7 @@ def test_uploads(clients: dict[str, FlaskClient], served: str, prefix: str, kind
         for accept in (HTML, JSON):
             assert answered(clients[served], prefix + address, accept, "POST") == (400, accept), address
             if kind == "drawn":  # the model of the other is made up, and embeds nothing
-                file = (io.BytesIO(encoded(draw(COLOURS["red"]))), "red.png")
-                fields = {"image": file, "left": kind, "right": kind}
+                fields = {"image": picture(), "left": kind, "right": kind}
                 assert answered(clients[served], prefix + address, accept, "POST", data=fields) == (200, accept)
 
 

@@ -13,9 +13,8 @@ from flask.testing import FlaskClient
 
 from searchengine import open_index, update_index
 from tests.fakes import FakeExtractor, picture
-from tests.web.conftest import make_app
+from tests.web.conftest import JSON, ids_on, make_app, next_page
 from tests.web.fake import FakeEngine
-from tests.web.test_pages import JSON, ids_on
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +96,7 @@ def test_the_first_page_goes_on_to_the_last_picture(client: FlaskClient, first: 
     while address:
         page = client.get(address).text
         seen += ids_on(page)
-        more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
-        address = html.unescape(more[1]) if more else None
+        address = next_page(page)
     assert seen == list(range(1, 9))
 
 

@@ -10,10 +10,8 @@ from flask.testing import FlaskClient
 
 from searchengine.errors import DamagedImageError
 from searchengine.web import create_app
-from tests.web.conftest import encoded
+from tests.web.conftest import JSON, encoded, picture
 from tests.web.fake import COLOURS, FakeEngine, draw
-
-JSON = {"Accept": "application/json"}
 
 
 @pytest.fixture
@@ -70,7 +68,7 @@ def test_an_upload_that_one_side_cannot_read(
         raise DamagedImageError("This PNG image is damaged.")
 
     monkeypatch.setattr(two["raw"], "preprocess", fail)
-    upload = {"image": (io.BytesIO(encoded(draw(COLOURS["red"]))), "red.png")}
+    upload = {"image": picture()}
     answer = client.post("/compare", data={**upload, "k": "5"}, headers=JSON)
     assert answer.status_code == 200
     left, right = answer.get_json()["sides"]

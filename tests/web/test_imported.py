@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,7 @@ from searchengine.exchange.importing import ImportOptions, import_features
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
 from tests.fakes import write_pictures
-from tests.web.conftest import encoded
-from tests.web.fake import COLOURS, draw
-
-JSON = {"Accept": "application/json"}
+from tests.web.conftest import JSON, picture
 
 
 @pytest.fixture
@@ -95,8 +91,7 @@ def test_an_uploaded_picture_gets_a_sentence(client: FlaskClient) -> None:
     assert 'type="file"' not in page
     assert "without the model" in page
     for address in ("/search", "/compare"):
-        picture = (io.BytesIO(encoded(draw(COLOURS["red"]))), "red.png")
-        answer = client.post(address, data={"image": picture}, headers=JSON)
+        answer = client.post(address, data={"image": picture()}, headers=JSON)
         assert answer.status_code == 400
         assert "imported without the model" in answer.get_json()["error"]
         assert answer.get_json()["error"].endswith(".")

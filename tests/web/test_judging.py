@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,8 @@ from flask.testing import FlaskClient
 
 from searchengine.errors import IndexDamagedError
 from searchengine.query import DISLIKED, LIKED, Query
-from tests.web.conftest import encoded, make_app
-from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw
-
-JSON = {"Accept": "application/json"}
-
-
-def ids_on(page: str) -> list[int]:
-    return [int(found) for found in re.findall(r'<li class="tile[^"]*" id="i(\d+)"', page)]
+from tests.web.conftest import JSON, ids_on, make_app, next_page, picture
+from tests.web.fake import FakeEngine, colour_classifier
 
 
 def colours(client: FlaskClient, address: str) -> list[str]:
@@ -32,7 +25,7 @@ def image(engine: FakeEngine, colour: str, at: int = 0) -> int:
 
 
 def upload(**fields: Any) -> dict[str, Any]:
-    return {"image": (io.BytesIO(encoded(draw(COLOURS["red"]))), "mine.png"), **fields}
+    return {"image": picture(), **fields}
 
 
 def test_what_is_said_of_a_picture_counts_last() -> None:
@@ -101,8 +94,7 @@ def test_more_of_a_judged_ranking(engine: FakeEngine, tmp_path: Path) -> None:
         page = client.get(more).text
         shown += ids_on(page)
         assert "42 pictures" in page
-        link = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
-        more = html.unescape(link[1]) if link else None
+        more = next_page(page)
     assert shown == ids_on(client.get(f"{address}&k=42").text)
     assert len(shown) == 42
 

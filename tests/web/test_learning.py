@@ -14,9 +14,8 @@ from searchengine.learn import fit_classifier, load_classifier, save_classifier,
 from searchengine.query import Query
 from tests.analyse.mapping.filled import fill
 from tests.waiting import wait_until
+from tests.web.conftest import JSON
 from tests.web.mapped import app_of, fill_index
-
-JSON = {"Accept": "application/json"}
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from pathlib import Path
@@ -15,14 +14,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from searchengine.index.types import Hit, RunProgress
-from tests.web.conftest import encoded, make_app
+from tests.web.conftest import JSON, encoded, ids_on, make_app, next_page, picture
 from tests.web.fake import COLOURS, FakeEngine, FakeIndex, draw
-
-JSON = {"Accept": "application/json"}
-
-
-def ids_on(page: str) -> list[int]:
-    return [int(found) for found in re.findall(r'<li class="tile[^"]*" id="i(\d+)"', page)]
 
 
 def test_first_page_shows_the_collection(client: FlaskClient) -> None:
@@ -36,9 +29,9 @@ def test_first_page_can_be_browsed_on(engine: FakeEngine, tmp_path: Path) -> Non
     client = make_app(engine, tmp_path, SAMPLE=20).test_client()
     page = client.get("/").text
     assert len(ids_on(page)) == 20
-    more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
+    more = next_page(page)
     assert more is not None
-    following = client.get(html.unescape(more[1])).text
+    following = client.get(more).text
     assert len({*ids_on(page), *ids_on(following)}) == 40
     assert 'class="more"' not in client.get("/?n=60").text
 
@@ -57,13 +50,9 @@ def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
     assert "searchengine index" in client.get("/").text
     engine.index.run = RunProgress(3, 100, active=True)
     assert "on their way" in client.get("/").text
-    answer = client.post("/search", data={"image": (encode_to_file("red"), "red.png")})
+    answer = client.post("/search", data={"image": picture()})
     assert answer.status_code == 200
     assert "nothing to compare with" in answer.text
-
-
-def encode_to_file(colour: str, size: tuple[int, int] = (64, 48)) -> io.BytesIO:
-    return io.BytesIO(encoded(draw(COLOURS[colour], size)))
 
 
 def test_search_by_id_ranks_as_worked_out_by_hand(client: FlaskClient, engine: FakeEngine) -> None:
@@ -108,7 +97,7 @@ def test_default_k_is_30_and_k_beyond_the_collection_gives_all(client: FlaskClie
 
 def test_search_by_upload(client: FlaskClient, engine: FakeEngine) -> None:
     answer = client.post(
-        "/search", data={"image": (encode_to_file("blue", (200, 100)), "C:\\photos\\<b>sea.png"), "k": "4"}
+        "/search", data={"image": (picture("blue", (200, 100))[0], "C:\\photos\\<b>sea.png"), "k": "4"}
     )
     assert answer.status_code == 200
     assert len(ids_on(answer.text)) == 4
@@ -116,9 +105,9 @@ def test_search_by_upload(client: FlaskClient, engine: FakeEngine) -> None:
     assert "data:image/jpeg;base64," in answer.text
     assert len(engine.queries) == 1
 
-    answer = client.post("/search", data={"image": (encode_to_file("blue"), "sea.png"), "k": "2"}, headers=JSON)
+    answer = client.post("/search", data={"image": picture("blue", (64, 48)), "k": "2"}, headers=JSON)
     body = answer.get_json()
-    assert body["query"] == {"upload": "sea.png", "width": 64, "height": 48}
+    assert body["query"] == {"upload": "blue.png", "width": 64, "height": 48}
     assert [hit["label"] for hit in body["hits"]] == ["blue", "blue"]
 
 
@@ -138,7 +127,7 @@ def test_bad_ks(client: FlaskClient, k: str) -> None:
     answer = client.get("/search", query_string={"id": 1, "k": k})
     assert answer.status_code == 400
     assert "whole number from 1 to 500" in answer.text
-    assert client.post("/search", data={"image": (encode_to_file("red"), "a.png"), "k": k}).status_code == 400
+    assert client.post("/search", data={"image": picture(), "k": k}).status_code == 400
     assert client.get("/", query_string={"k": k}).status_code == 400
     assert len(client.get("/search?id=1&k=5&k=x", headers=JSON).get_json()["hits"]) == 5  # the first one counts
 

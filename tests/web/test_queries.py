@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import re
 from pathlib import Path
@@ -14,14 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 
-from tests.web.conftest import encoded, make_app
-from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw, draw_collection
-
-JSON = {"Accept": "application/json"}
-
-
-def ids_on(page: str) -> list[int]:
-    return [int(found) for found in re.findall(r'<li class="tile[^"]*" id="i(\d+)"', page)]
+from tests.web.conftest import JSON, encoded, ids_on, make_app, next_page, picture
+from tests.web.fake import COLOURS, FakeEngine, colour_classifier, draw_collection
 
 
 def halves() -> bytes:
@@ -105,10 +98,10 @@ def test_results_go_on_to_the_last_picture(client: FlaskClient, rest: str) -> No
     page, pages = client.get(address).text, []
     while True:
         pages += ids_on(page)
-        more = re.search(r'<p class="more"><a class="button" href="([^"]+)"', page)
-        if more is None:
+        following = next_page(page)
+        if following is None:
             break
-        page = client.get(html.unescape(more[1])).text
+        page = client.get(following).text
         assert "From the first" in page
     assert pages == [hit["id"] for hit in whole["hits"] if hit["id"] != 5]  # itself stands in the bar
 
@@ -175,8 +168,7 @@ def test_the_label_is_said_only_where_neighbours_agree_and_are_near(
     engine.classified_by = colour_classifier()
 
     def predicted(colour: str) -> Any:
-        picture = (io.BytesIO(encoded(draw(COLOURS[colour]))), "a.png")
-        return client.post("/search", data={"image": picture}, headers=JSON).get_json()["predicted"]
+        return client.post("/search", data={"image": picture(colour)}, headers=JSON).get_json()["predicted"]
 
     assert predicted("red")["labels"][0]["label"] == "red"
     assert "not_sure" not in predicted("red")
@@ -184,7 +176,7 @@ def test_the_label_is_said_only_where_neighbours_agree_and_are_near(
     unsure = predicted("yellow")
     assert unsure["labels"] == []
     assert unsure["not_sure"][1] == "yellow"
-    page = client.post("/search", data={"image": (io.BytesIO(encoded(draw(COLOURS["yellow"]))), "a.png")}).text
+    page = client.post("/search", data={"image": picture("yellow")}).text
     assert re.search("looks like (red|green) or yellow", page)
     monkeypatch.setattr("searchengine.web.engines.Nearness.is_far", lambda *_: True)
     assert predicted("red")["labels"] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,8 @@ from searchengine.web.choices import metric_groups
 from searchengine.web.compare import shared_ranks, why_alike
 from searchengine.web.engines import names_of, open_engines
 from tests.fakes import FakeExtractor, write_pictures
-from tests.web.conftest import encoded
-from tests.web.fake import COLOURS, FakeEngine, draw
-
-JSON = {"Accept": "application/json"}
+from tests.web.conftest import JSON, picture
+from tests.web.fake import FakeEngine
 
 
 @pytest.fixture
@@ -49,10 +46,6 @@ def tabs(page: str) -> dict[str, str]:
     nav = re.search(r'<nav class="menu" id="indexes".*?</nav>', page, re.DOTALL)
     assert nav is not None
     return {name: html.unescape(href) for href, name in re.findall(r'href="([^"]+)"[^>]*>([^<]+)<', nav[0])}
-
-
-def picture(colour: str = "red") -> tuple[io.BytesIO, str]:
-    return io.BytesIO(encoded(draw(COLOURS[colour]))), f"{colour}.png"
 
 
 def test_a_filter_is_taken_to_another_index_but_for_the_ids_of_this_one(client: FlaskClient) -> None:
