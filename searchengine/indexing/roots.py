@@ -68,15 +68,7 @@ def assign_roots(
         IndexingError: a recorded folder is not among the given ones.
     """
     if relocate and recorded:
-        if len(recorded) != len(folders):
-            raise IndexingError(
-                f"The index is of {len(recorded)} image folders, and {len(folders)} were given: with --relocate, give "
-                "each one's new place, in the order " + ", ".join(os.fsdecode(path) for _, path, _ in recorded) + "."
-            )
-        moved: list[Root] = []
-        for (id_, _, _), folder in zip(recorded, folders, strict=True):
-            moved.append(Root(id_, folder, _free_name(folder, moved)))
-        return moved
+        return _moved(recorded, folders)
     by_path = {os.fsdecode(path): Root(id_, Path(os.fsdecode(path)), name) for id_, path, name in recorded}
     given = {str(folder) for folder in folders}
     left_out = [path for path in by_path if path not in given]
@@ -94,6 +86,19 @@ def assign_roots(
             roots.append(Root(next_id, folder, _free_name(folder, roots)))
             next_id += 1
     return roots
+
+
+def _moved(recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path]) -> list[Root]:
+    """The recorded folders at their new places, in the same order."""
+    if len(recorded) != len(folders):
+        raise IndexingError(
+            f"The index is of {len(recorded)} image folders, and {len(folders)} were given: with --relocate, give each "
+            "one's new place, in the order " + ", ".join(os.fsdecode(path) for _, path, _ in recorded) + "."
+        )
+    moved: list[Root] = []
+    for (id_, _, _), folder in zip(recorded, folders, strict=True):
+        moved.append(Root(id_, folder, _free_name(folder, moved)))
+    return moved
 
 
 def matching_order(

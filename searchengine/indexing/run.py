@@ -265,20 +265,23 @@ class _Run:
         absence.check_folders()
         choices = {"metric": metric, "labels": labels.recorded}
         store.begin(roots, choices, lambda: self.extractor.manifest(executor.computed()))
-        for remark in (
+        is_older = bool(known) and not is_current(store.manifest("refused_by"))
+        remarks = [
             *left_out_remarks(plan),
             labels.remark() if options.limit is None else None,
-            decoding_remark(store.manifest("decoding"))
-            if known and not is_current(store.manifest("refused_by"))
-            else None,
-        ):
-            if remark is not None:
-                self.progress.say(remark)
+            decoding_remark(store.manifest("decoding")) if is_older else None,
+        ]
+        self._announce(plan, [remark for remark in remarks if remark is not None])
+        return plan, absence
+
+    def _announce(self, plan: Plan, remarks: Sequence[str]) -> None:
+        """Say what was found, and count what needs no work."""
+        for remark in remarks:
+            self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
             self.progress.skipped(shown(file.path), file.reason)
         self.counts["unchanged"] = plan.unchanged
         self.counts["skipped"] = len(plan.skipped) + len(plan.unreadable)
-        return plan, absence
 
     def _roots(self, store: RunIndex, known: dict[Place, IndexedImage]) -> list[Root]:
         """The image folders; those that have moved are recognised by their content, in any order."""
