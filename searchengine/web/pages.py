@@ -7,7 +7,7 @@ from typing import Any
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from searchengine.analyse.evaluation.report import grouped, interval_text
+from searchengine.analyse.evaluation.report import decimal, grouped, interval_text, percent
 from searchengine.errors import SearchEngineError
 from searchengine.index.filters import FIELDS, Filter
 from searchengine.index.types import ImageRecord
@@ -125,23 +125,8 @@ def counted(number: int, singular: str, plural: str) -> str:
     return f"{grouped(number)} {singular if number == 1 else plural}"
 
 
-@pages.app_template_filter()
-def decimal(number: float) -> str:
-    """Three places, and no minus before a zero."""
-    return f"{number:.3f}".replace("-0.000", "0.000")
-
-
-@pages.app_template_filter()
-def percent(share: float) -> str:
-    """0.934 -> "93 %"; only 0 and 1 themselves become 0 % and 100 %."""
-    rounded = f"{100 * share:.0f}"
-    if rounded == "100" and share < 1:
-        return "> 99\N{NO-BREAK SPACE}%"
-    if rounded == "0" and share > 0:
-        return "< 1\N{NO-BREAK SPACE}%"
-    return f"{rounded}\N{NO-BREAK SPACE}%"
-
-
+pages.add_app_template_filter(decimal)
+pages.add_app_template_filter(percent)
 pages.add_app_template_filter(grouped)
 pages.add_app_template_filter(spaced)
 pages.add_app_template_filter(interval_text, "interval")

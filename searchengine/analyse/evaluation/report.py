@@ -43,6 +43,21 @@ def grouped(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+def decimal(number: float) -> str:
+    """Three places, and no minus before a zero."""
+    return f"{number:.3f}".replace("-0.000", "0.000")
+
+
+def percent(share: float) -> str:
+    """0.934 -> "93 %"; only 0 and 1 themselves become 0 % and 100 %."""
+    rounded = f"{100 * share:.0f}"
+    if rounded == "100" and share < 1:
+        return "> 99\N{NO-BREAK SPACE}%"
+    if rounded == "0" and share > 0:
+        return "< 1\N{NO-BREAK SPACE}%"
+    return f"{rounded}\N{NO-BREAK SPACE}%"
+
+
 def protocol(evaluation: Evaluation) -> str:
     """The protocol, e.g. "leave-one-out: each of 713 images against the 712 others, 10 labels"."""
     counts = evaluation.counts
@@ -228,7 +243,7 @@ def _lead(evaluation: Evaluation) -> str:
     first, tenth = evaluation.figure("P@1").value, evaluation.figure("P@10").value
     alike = "has the same label" if evaluation.counts.several_labels == 0 else "shares a label"
     return (
-        f"For {_percent(first)} of {_count(evaluation.counts.queries, 'picture')}, the first answer {alike}; of the "
+        f"For {percent(first)} of {_count(evaluation.counts.queries, 'picture')}, the first answer {alike}; of the "
         f"first ten answers, {tenth * 10:.1f} do on average."
     )
 
@@ -259,9 +274,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        decimal=lambda number: f"{number:.3f}",
+        decimal=decimal,
         signed=signed,
-        percent=_percent,
+        percent=percent,
         grouped=grouped,
         interval=interval_text,
         p=p_text,
@@ -269,10 +284,6 @@ def _environment() -> Environment:
         whole=lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%"),  # not broken at the end of a line
     )
     return environment
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
 @lru_cache(maxsize=512)
