@@ -278,7 +278,7 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
     measured = measure(collection, task.queries, metric, recall_at=options.recall_at, advance=progress.advance)
     random = np.random.default_rng(options.seed)
     overall, _ = summary.figures(measured, random)
-    pictures = summary.Pictures(task.pictures.__getitem__, images.picture)
+    examples = summary.Examples(measured, task.pictures.__getitem__, images.picture)
     mistakes = summary.count_mistakes(measured)
     classes, by_class = summary.classes(measured, mistakes, random)
     return Evaluation(
@@ -290,8 +290,8 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
         figures=overall,
         by_class=by_class,
         classes=classes,
-        hardest=summary.hardest(measured, pictures, classes),
-        confused=summary.confused(measured, pictures, mistakes),
+        hardest=examples.hardest(classes),
+        confused=examples.confused(mistakes),
         curve=tuple(measured.curve.tolist()),
         notes=tuple(task.notes),
         seconds=time.monotonic() - images.started,

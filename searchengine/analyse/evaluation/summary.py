@@ -22,14 +22,6 @@ _SHOWN = 6  # places of an example
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """``of_query`` takes the number of a query, ``at`` a position in the collection."""
-
-    of_query: Callable[[int], Picture]
-    at: Callable[[int], Picture]
-
-
-@dataclass(frozen=True, slots=True)
 class Mistakes:
     """Of the first ten places: ``wrong`` (label, label of the wrong image) -> how many; ``places`` label -> all."""
 
@@ -108,71 +100,78 @@ def classes(
     return tuple(results), mean
 
 
-def hardest(measured: QueryScores, pictures: Pictures, ordered: Sequence[ClassResult]) -> tuple[HardClass, ...]:
-    """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
-    by_label = measured.by_label()
-    main = measured.names.index(MAIN)
-    hard = []
-    for result in ordered[:HARDEST]:
-        if result.figure(MAIN).value >= 1.0:
-            break  # nothing is wrong in this class, nor in those that follow
-        numbers = by_label[result.label]
-        values = measured.values[numbers, main]
-        middle = numbers[np.argsort(values, kind="stable")[(len(numbers) - 1) // 2]]
-        hard.append(HardClass(result.label, _example(measured, pictures, int(middle), range(_SHOWN))))
-    return tuple(hard)
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Queries to be shown with their pictures. ``of_query`` takes the number of a query, ``at`` a position in the
+    collection.
+    """
 
+    measured: QueryScores
+    of_query: Callable[[int], Picture]
+    at: Callable[[int], Picture]
 
-def confused(measured: QueryScores, pictures: Pictures, mistakes: Mistakes) -> tuple[Confusion, ...]:
-    """The pairs with the greatest share of wrong places, each with the queries where it happens soonest."""
-    by_label = measured.by_label()
-    pairs = [pair for pair in mistakes.wrong if pair[1] != NO_LABEL]
-    pairs.sort(key=lambda pair: (-mistakes.share(*pair), pair))
-    return tuple(
-        Confusion(
-            label,
-            other,
-            mistakes.share(label, other),
-            mistakes.wrong[label, other],
-            _soonest(measured, pictures, by_label[label], other),
-        )
-        for label, other in pairs[:CONFUSED]
-    )
+    def hardest(self, ordered: Sequence[ClassResult]) -> tuple[HardClass, ...]:
+        """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
+        by_label = self.measured.by_label()
+        main = self.measured.names.index(MAIN)
+        hard = []
+        for result in ordered[:HARDEST]:
+            if result.figure(MAIN).value >= 1.0:
+                break  # nothing is wrong in this class, nor in those that follow
+            numbers = by_label[result.label]
+            values = self.measured.values[numbers, main]
+            middle = numbers[np.argsort(values, kind="stable")[(len(numbers) - 1) // 2]]
+            hard.append(HardClass(result.label, self._example(int(middle), range(_SHOWN))))
+        return tuple(hard)
 
-
-def _soonest(measured: QueryScores, pictures: Pictures, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:
-    labels = measured.collection.relevance.of_images
-    wrong: list[tuple[int, float, int]] = []  # place, distance, number of the query
-    for number in numbers.tolist():
-        for place, position in enumerate(measured.first[number].tolist()):
-            if position >= 0 and not measured.relevant[number, place] and other in labels[position]:
-                wrong.append((place, float(measured.distances[number, place]), number))
-                break
-    examples: list[Example] = []
-    shown: set[int] = set()
-    for place, _, number in sorted(wrong):
-        position = int(measured.first[number, place])
-        if position not in shown:  # otherwise one odd image could be in every example
-            shown.add(position)
-            examples.append(_example(measured, pictures, number, [place]))
-        if len(examples) == _EXAMPLES:
-            break
-    return tuple(examples)
-
-
-def _example(measured: QueryScores, pictures: Pictures, number: int, places: Sequence[int]) -> Example:
-    positions = measured.first[number]
-    return Example(
-        pictures.of_query(number),
-        float(measured.values[number, measured.names.index(MAIN)]),
-        tuple(
-            Place(
-                place + 1,
-                float(measured.distances[number, place]),
-                bool(measured.relevant[number, place]),
-                pictures.at(int(positions[place])),
+    def confused(self, mistakes: Mistakes) -> tuple[Confusion, ...]:
+        """The pairs with the greatest share of wrong places, each with the queries where it happens soonest."""
+        by_label = self.measured.by_label()
+        pairs = [pair for pair in mistakes.wrong if pair[1] != NO_LABEL]
+        pairs.sort(key=lambda pair: (-mistakes.share(*pair), pair))
+        return tuple(
+            Confusion(
+                label,
+                other,
+                mistakes.share(label, other),
+                mistakes.wrong[label, other],
+                self._soonest(by_label[label], other),
             )
-            for place in places
-            if positions[place] >= 0
-        ),
-    )
+            for label, other in pairs[:CONFUSED]
+        )
+
+    def _soonest(self, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:
+        labels = self.measured.collection.relevance.of_images
+        wrong: list[tuple[int, float, int]] = []  # place, distance, number of the query
+        for number in numbers.tolist():
+            for place, position in enumerate(self.measured.first[number].tolist()):
+                if position >= 0 and not self.measured.relevant[number, place] and other in labels[position]:
+                    wrong.append((place, float(self.measured.distances[number, place]), number))
+                    break
+        examples: list[Example] = []
+        shown: set[int] = set()
+        for place, _, number in sorted(wrong):
+            position = int(self.measured.first[number, place])
+            if position not in shown:  # otherwise one odd image could be in every example
+                shown.add(position)
+                examples.append(self._example(number, [place]))
+            if len(examples) == _EXAMPLES:
+                break
+        return tuple(examples)
+
+    def _example(self, number: int, places: Sequence[int]) -> Example:
+        positions = self.measured.first[number]
+        return Example(
+            self.of_query(number),
+            float(self.measured.values[number, self.measured.names.index(MAIN)]),
+            tuple(
+                Place(
+                    place + 1,
+                    float(self.measured.distances[number, place]),
+                    bool(self.measured.relevant[number, place]),
+                    self.at(int(positions[place])),
+                )
+                for place in places
+                if positions[place] >= 0
+            ),
+        )
