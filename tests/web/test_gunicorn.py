@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from searchengine.cli import offline_index
 from tests.waiting import wait_until
 from tests.web.conftest import encoded
 from tests.web.fake import COLOURS, draw, draw_collection
@@ -187,7 +188,7 @@ def test_a_missing_index_is_told_in_a_sentence(server: Server, tmp_path: Path) -
 
 def test_several_indexes(server: Server, tmp_path: Path) -> None:
     images = draw_collection(tmp_path / "images", 1)
-    index(images, tmp_path / "other")
+    assert offline_index([str(images), "--index-dir", str(tmp_path / "other"), "--model", "efficientnet-lite0"]) == 0
     port = free_port()
     command = serve_command(port, shutil.copytree(server.index_dir, tmp_path / "one"), tmp_path / "other")
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)

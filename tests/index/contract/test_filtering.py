@@ -189,7 +189,7 @@ def check(index: Index, held: dict[int, Photo], features: NDArray[np.float32], f
         np.testing.assert_allclose([hit.distance for hit in hits], [each for each, _ in expected], atol=1e-6)
         assert {hit.id for hit in hits} == set(passing)
         assert [(hit.distance, hit.id) for hit in hits] == sorted((hit.distance, hit.id) for hit in hits)
-        assert [hit.id for hit in paged(index, query, metric, filter, 4)] == [hit.id for hit in hits]
+        assert [hit.id for hit in paged(index, query, metric, filter, 9)] == [hit.id for hit in hits]
 
     def of(**without: object) -> list[Photo]:
         rest = replace(filter, **without)
