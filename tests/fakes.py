@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,8 @@ from searchengine.extractors import ExtractorRecipe, ExtractorSpec
 from searchengine.images import DecodedImage, decode, resize
 from searchengine.progress import Quiet, Say
 
-SPEC = ExtractorSpec(
-    model="fake",
-    layer=None,
-    pooling="none",
-    normalize="none",
-    weights="none",
-    input_size=(2, 2),
-    full_decode=True,
-)
-OTHER_SPEC = ExtractorSpec(
-    model="fake",
-    layer="another",
-    pooling="none",
-    normalize="none",
-    weights="none",
-    input_size=(2, 2),
-    full_decode=True,
-)
+SPEC = ExtractorSpec("fake", None, "none", "none", "none", input_size=(2, 2), full_decode=True)
+OTHER_SPEC = replace(SPEC, layer="another")
 
 
 class FakeExtractor:

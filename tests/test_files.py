@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,11 +91,8 @@ def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path: Path) 
 
 def test_threads_that_write_the_same_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     texts = [str(number) * 100_000 for number in range(8)]
-    threads = [threading.Thread(target=files.replace_text, args=(tmp_path / "a", text)) for text in texts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda text: files.replace_text(tmp_path / "a", text), texts))
     assert (tmp_path / "a").read_text() in texts
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 

@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from searchengine.extractors import (
 )
 from searchengine.extractors.models import backbones
 from searchengine.extractors.published import PublishedSource
-from tests.extractors.tiny import SPEC, put_tiny_model, write_tiny_model
+from tests.extractors.tiny import SPEC, write_tiny_model
 
 pytestmark = pytest.mark.usefixtures("described_in_process")
 TOP, NOTOP = backbones()["vgg16"].with_head, backbones()["vgg16"].without_head
@@ -67,11 +67,8 @@ def test_once(exporter: Exporter, cache_dir: Path) -> None:
 
 
 def test_two_at_once(exporter: Exporter) -> None:
-    threads = [threading.Thread(target=prepare, args=(SPEC,), kwargs={"progress": quiet}) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: prepare(SPEC, progress=quiet), range(4)))
     assert exporter.times == 1
 
 
@@ -292,8 +289,3 @@ def test_its_errors_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         exported_by("os.kill(os.getpid(), 9)", monkeypatch, tmp_path)
     with pytest.raises(ExtractorError, match="failed"):
         exported_by("print('no JSON')", monkeypatch, tmp_path)
-
-
-def test_put_by_hand() -> None:
-    put_tiny_model()
-    assert cache.lookup(SPEC, thorough=True) is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -206,11 +206,9 @@ def test_whoever_waits_for_a_lock_that_is_deleted_holds_the_next(tmp_path: Path)
                 time.sleep(0.001)
                 holders.pop()
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as threads:
+        for working in [threads.submit(work) for _ in range(6)]:
+            working.result()
     assert len(most) > 20
     assert max(most) == 1
 
