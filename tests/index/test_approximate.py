@@ -60,7 +60,8 @@ def test_almost_all_is_found_and_measured_exactly(large: Path, metric: str, filt
         (10**6, 256, ["IVF4096,PQ128x4fs", "IVF4096,SQ8"]),
         (10**6, 97, ["IVF4096,PQ97x4fs", "IVF4096,SQ8"]),
         (300, 4096, ["IVF3,SQ8"]),
-        (30, 96, ["IVF1,PQ48x4fs", "IVF1,SQ8"]),
+        (32, 96, ["IVF1,PQ48x4fs", "IVF1,SQ8"]),
+        (31, 96, ["IVF1,SQ8"]),
         (10**7, 4096, ["PCA104,IVF16384,SQ8"]),  # a byte each, within a gigabyte
     ],
 )
