@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from searchengine.errors import ExtractorError
 from searchengine.extractors.loading import ExtractorRecipe, source_of
 from searchengine.extractors.text_tower import TextTower
 from searchengine.index.filters import Cursor, Filter
@@ -90,8 +91,16 @@ def text_search(index: Index, say: Say | None = None) -> TextSearch:
     MissingPackageError; ExtractorError says why nothing knows any.
     """
     recipe = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file"))
-    if not source_of(recipe.spec.model).has_text_tower:
+    if not _has_text_tower(recipe.spec.model):
         check_packages()
         words = Words.of(index, say)
         return WordSearch(words, index) if isinstance(index, LocalIndex) else DirectionWords(words, index)
     return TowerWords(TextTower(recipe.export(say).xml.parent), index)
+
+
+def _has_text_tower(model: str) -> bool:
+    """Whether a text tower is exported with a model; not with one that this version does not know."""
+    try:
+        return source_of(model).has_text_tower
+    except ExtractorError:
+        return False  # the index may keep what words need of it all the same

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ from searchengine import update_index
 from searchengine.cli.main import main
 from searchengine.engine import SearchEngine
 from searchengine.errors import QueryError
+from searchengine.extractors.source import Head
 from searchengine.index.filters import Filter
 from searchengine.index.local import LocalIndex
 from searchengine.query import LIKED, START, Example, Query
+from searchengine.text.words import HEAD, HeadSheet
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
 from tests.fakes import FakeExtractor, write_pictures
-from tests.text.conftest import IdealExtractor
+from tests.text.conftest import LITE, IdealExtractor
 
 
 @pytest.fixture
@@ -116,6 +119,18 @@ def test_an_index_without_words_says_why(tmp_path: Path) -> None:
         pytest.raises(QueryError, match="no model 'fake'"),
     ):
         engine.search(Query(text="dog"))
+
+
+def test_an_index_of_a_model_that_is_gone_keeps_its_words(head: Head, tmp_path: Path) -> None:
+    extractor = IdealExtractor()
+    extractor.spec = replace(LITE, model="gone")
+    write_pictures(tmp_path / "images", apple=237, fish=0)
+    update_index(tmp_path / "images", tmp_path / "index", extractor=extractor)
+    sheet = HeadSheet(1, "2024-05-17T12:00:00", extractor.spec.fingerprint)
+    HEAD.save(tmp_path / "index", sheet, {"weights": head.weights, "bias": head.bias})
+    with closing(SearchEngine.open(tmp_path / "index")) as engine:
+        assert engine.knows_words
+        assert names(engine, Query(text="a tench")) == ["fish", "apple"]
 
 
 # -- the command line -------------------------------------------------------------------------------------------------
