@@ -44,8 +44,11 @@ class ApproximateSearcher:
         sheet, allowed = self.structure.sheet, None
         if self.passing is not None:
             allowed = self.passing[: sheet.rows]
-            if np.count_nonzero(allowed) <= min(sheet.deepest, _FEW_VALUES // queries.shape[1]):
+            few = min(sheet.deepest, _FEW_VALUES // queries.shape[1])
+            if np.count_nonzero(self.passing) <= few:
                 return self.state.scattered_searcher(self.metric).among(self.passing).nearest(queries, k, after)
+            if np.count_nonzero(allowed) <= few:  # but many of the rows that were added since, which lie together
+                return self._exact().nearest(queries, k, after)
         # The length of a query changes no order among features of length 1; lists are found better without.
         directions = _directions(queries) if self.state.normalized else queries
         candidates = self._candidates(directions, sheet.depth * max(k, RECALL_AT), allowed)

@@ -6,6 +6,7 @@ says how many rows count: what lies beyond was left by a run that was killed, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -73,7 +74,8 @@ def map_rows(file: Path, rows: int, dimension: int, *, scattered: bool = False) 
             f"{file} cannot be read: {error.strerror}. Check its permissions and the disk, and try again."
         ) from error
     if scattered and hasattr(mmap, "MADV_RANDOM"):
-        mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):  # it is only advice, which some systems do not take
+            mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     return mapped
 
 
