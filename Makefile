@@ -49,7 +49,8 @@ $(READY): requirements.lock pyproject.toml | $(VENV)/bin/python
 $(READY_DEV): requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@sed '/^uv==/,/^ *#/!d' $< > $(VENV)/uv.lock
 	$(PIP_INSTALL) --require-hashes -r $(VENV)/uv.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $< || true
+	@$(BIN)/uv pip install --quiet --quiet --python $(BIN)/python --no-deps --require-hashes -r $< || \
+		echo "uv cannot get all packages; pip gets them, which takes longer." >&2
 	$(install_lock)
 	@touch $(READY) $@
 

@@ -192,7 +192,7 @@ class NamedSource(ModelSource, Generic[N]):
 
     @abstractmethod
     def key(self, model: str, side: int) -> str:
-        """What the layers of a network depend on: see ``layers``."""
+        """What the layers of a network depend on: see ``networks.describe``."""
 
     def listed(self) -> list[ModelLine]:
         """See ``ModelSource.listed``."""
