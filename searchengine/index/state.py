@@ -101,7 +101,7 @@ class State:
         live = self.live_by_id
         ids = self.ids[live]
         live = live[(ids <= newest) & ~np.isin(ids, list(without))]
-        return np.asarray(self.rows[np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])])
+        return np.asarray(self.scattered[np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])])
 
     def searcher(self, metric: str | None = None, first: int = 0) -> Searcher:
         """Exact search over the rows from ``first`` on, by the metric of the index unless another is named.
