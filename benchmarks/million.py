@@ -13,6 +13,7 @@ a quarter of an hour and more.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, nargs="+", default=[1280])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the indexes there")
+    parser.add_argument("--cold", action="store_true", help="open the index when nothing of it is in memory")
     parser.add_argument("--verbs", nargs="+", default=[], choices=("neighbours", "cluster", "map"))
     options = parser.parse_args()
     print(describe_machine())
@@ -58,7 +60,7 @@ def main() -> None:
             folder = (options.folder or Path(name)) / f"{options.rows}x{dimension}"
             source = Source.of(options.index, dimension)
             make_index(folder, source, options.rows)
-            build, rows = measure(folder, source.queries[: options.queries])
+            build, rows = measure(folder, source.queries[: options.queries], cold=options.cold)
             builds.append(build)
             searches += rows
             whole_sets += [whole_set(folder, verb) for verb in options.verbs]
@@ -98,7 +100,9 @@ def make_index(folder: Path, source: Source, rows: int) -> None:
     column_reader.keep(folder)
 
 
-def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
+def measure(
+    folder: Path, queries: NDArray[np.float32], *, cold: bool = False
+) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
     """The row of the table of builds, and those of the table of searches."""
     from searchengine.index import building
     from searchengine.index.filters import EVERYTHING, Filter
@@ -114,6 +118,8 @@ def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, .
         seconds = (time.perf_counter() - wall, time.process_time() - processor)
         built = (f"{seconds[0]:.0f} s", f"{seconds[1]:.0f} s", f"{peak_mib():.0f} MiB")
         exact.close()
+    if cold:
+        forget(folder)
     wall, before = time.perf_counter(), private_mib()
     index = LocalIndex.open(folder)
     index.search(queries[0], K)
@@ -145,6 +151,14 @@ def measure(folder: Path, queries: NDArray[np.float32]) -> tuple[tuple[object, .
         )  # fmt: skip
     structure = f"{sheet.factory}, {sheet.nprobe} lists, {sheet.depth * K} candidates"
     return (title, structure, *built, f"{sheet.size / 1e6:.0f} MB", f"{opened:.2f} s", f"{private:.0f} MiB"), rows
+
+
+def forget(folder: Path) -> None:
+    """Have the system drop what it keeps of an index in memory; nobody must have it open."""
+    os.sync()
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def whole_set(folder: Path, verb: str) -> tuple[object, ...]:
