@@ -1,4 +1,4 @@
-"""Query image -> feature -> nearest images: an index and the extractor that made it, together."""
+"""Search an index with the extractor that made it: query image -> feature -> nearest images."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ FeatureOf: TypeAlias = Callable[[Example], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results(Sequence[Hit]):
-    """The answer to a query: a sequence of hits, the best first.
+    """The answer to a query: a sequence of hits, best first.
 
     Attributes:
-        hits: k of them at most.
-        total: how many images are ranked in all: those that pass the filter, less the examples that are left out.
-        cursor: where the answer continues; None where nothing follows.
-        metric: what the distances of the hits are measured in.
-        ranked_by: how it was ranked, in words.
-        start: the (1, d) float32 feature of the example that the search started from, if there is one.
-        remark: a sentence, where the search was approximate, or takes long by its metric.
-        doubt: a sentence, where no image seems to show what the words of the query say.
+        hits: at most k hits.
+        total: the number of ranked images: those that pass the filter, except examples that are left out.
+        cursor: where the next page begins; None if there is none.
+        metric: the metric of the distances.
+        ranked_by: how the images were ranked, in words.
+        start: the (1, d) float32 feature of the example that the search started from, if any.
+        remark: a sentence if the search was approximate, or if its metric is slow.
+        doubt: a sentence if no image seems to show what the words of the query say.
     """
 
     hits: tuple[Hit, ...]
@@ -78,23 +78,23 @@ class Results(Sequence[Hit]):
 def open_index(
     index_dir: AnyAddress, *, images_dir: str | os.PathLike[str] | None = None, exact: bool = False
 ) -> Index:
-    """Open an index for reading; no model is needed.
+    """Open an index for reading, without a model.
 
     Args:
         index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``.
-        images_dir: where the image folder is now, if it has moved since it was indexed.
-        exact: search exactly, even where there is a structure for approximate search.
+        images_dir: the current image folder, if it has moved since it was indexed.
+        exact: search exactly, even if there is a structure for approximate search.
 
     Raises:
-        IndexNotFoundError, IndexVersionError, IndexDamagedError; an index in Milvus raises when it is first used.
+        IndexNotFoundError, IndexVersionError, IndexDamagedError; for an index in Milvus, only at its first use.
     """
     return storage_of(index_dir).read(None if images_dir is None else Path(images_dir), exact=exact)
 
 
 class SearchEngine:
-    """Answers "what looks like this?". Safe to share between threads; open it after a fork.
+    """An index and the extractor that made it. Threads may share it; open it after a fork.
 
-    The extractor is loaded at the first query image, or by ``warm``. To search by an id needs none.
+    The extractor is loaded for the first query image, or by ``warm``. Searching by id needs no extractor.
     """
 
     def __init__(self, index: Index, *, precision: str = "auto", runtime: str = "auto") -> None:
@@ -103,7 +103,7 @@ class SearchEngine:
         self._runtime = runtime
         self._loading = threading.Lock()
         self._extractor: Extractor | None = None
-        self._words: tuple[str, TextSearch] | None = None  # with the fingerprint of the index that they were made for
+        self._words: tuple[str, TextSearch] | None = None  # the fingerprint of the index, its search by words
 
     @classmethod
     def open(
@@ -115,14 +115,14 @@ class SearchEngine:
         runtime: str = "auto",
         exact: bool = False,
     ) -> SearchEngine:
-        """Open the index in a folder, to be searched with the extractor that made it.
+        """Open an index, to be searched with the extractor that made it.
 
         Args:
             index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``.
-            images_dir: where the image folder is now, if it has moved since it was indexed.
-            precision: "auto", "float32" or "bfloat16", of the model that embeds queries.
+            images_dir: the current image folder, if it has moved since it was indexed.
+            precision: the precision in which query images are embedded: "auto", "float32" or "bfloat16".
             runtime: "auto", "openvino" or "keras".
-            exact: search exactly, even where there is a structure for approximate search.
+            exact: search exactly, even if there is a structure for approximate search.
 
         Raises:
             IndexNotFoundError, IndexVersionError, IndexDamagedError
@@ -139,19 +139,19 @@ class SearchEngine:
         metric: str | None = None,
         feature_of: FeatureOf | None = None,
     ) -> Results:
-        """What looks like the examples of a query.
+        """Find the images that best match a query.
 
         Args:
-            query: a query, or the example to start from: an id of the index, an image file's bytes or path, a PIL
-                image, (h, w, 3) uint8 RGB pixels, or a (d,) feature. An id comes first itself, before its copies.
-            k: for an example: how many hits, at least 1; more than there are gives all.
-            metric: for an example: of this search; None for that of the index.
-            feature_of: how an example becomes a (1, d) feature; None for the method of that name.
+            query: a query, or an example to start from: an id of the index, the bytes or path of an image file, a PIL
+                image, (h, w, 3) uint8 RGB pixels, or a (d,) feature. An image searched by id comes before its copies.
+            k: the number of hits for an example, at least 1.
+            metric: the metric for an example; None for the metric of the index.
+            feature_of: turns an example into a (1, d) feature; by default, the method of the same name.
 
         Raises:
             ImageError: an image cannot be used.
-            UnknownImageError: the index holds no image of that id.
-            QueryError: there is nothing to rank by, a wrong k, or the features were imported and have no model.
+            UnknownImageError: the index has no image with that id.
+            QueryError: there is nothing to rank by, k is invalid, or the features were imported and have no model.
             UnknownNameError: there is no such metric.
             ExtractorError: the model is not available.
         """
@@ -175,42 +175,82 @@ class SearchEngine:
             ranking = self._by_words(query, ranking)
             ranked_by = f"the words and {ranked_by}" if ranked_by else "the words"
         assert ranking is not None
-        results = replace(
-            _results(query, ranking, ranked_by, start, newest), remark=self.index.search_remark(ranking.metric)
+        hits, cursor = _page(query, ranking, newest)
+        return Results(
+            hits=hits,
+            total=ranking.total(),
+            cursor=cursor,
+            metric=ranking.metric,
+            ranked_by=ranked_by,
+            start=start,
+            remark=self.index.search_remark(ranking.metric),
+            doubt=self._doubt(query, ranking, hits),
         )
-        if query.text is None or query.examples or ranking.first:  # images that have the words as a name leave no doubt
-            return results
-        return self._with_doubt(query.text, results)
 
-    def _by_words(self, query: Query, pictures: Ranking | None) -> Ranking:
-        """By the words of a query and by its pictures. Without pictures, images of that name come first."""
+    def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
+        """Rank by the distance from the starting point."""
+        assert query.start is not None
+        itself = query.start.id if query.start.box is None else None
+        metric = check_metric(query.metric or self.index.metric)
+        return Ranking(self.index, start, metric, query.filter, itself=itself)
+
+    def _by_feedback(
+        self, query: Query, start: NDArray[np.float32] | None, feature_of: FeatureOf, newest: int
+    ) -> Ranking:
+        """Rank by likes and dislikes. The examples and all files with the same content are left out.
+
+        The distances are measured from a direction: by the metric of the index if it ranks like the cosine, and by the
+        cosine otherwise. They are not comparable with the distances of a plain search.
+        """
+        ids = frozenset(example.id for example in query.examples if example.id is not None)
+        sources = (example.source for example in query.examples)
+        files = [read_image(source) if isinstance(source, os.PathLike) else source for source in sources]
+        contents = frozenset(content_hash(file).hex() for file in files if isinstance(file, bytes))
+        liked, disliked = (self._features_of(examples, feature_of) for examples in (query.liked, query.disliked))
+        # Random images stand for everything that was not asked for.
+        vector = direction(
+            query.rule_used, liked, disliked, start, lambda: self.index.draw(RANDOM_NEGATIVES, newest, ids)
+        )
+        metric, normalized = self.index.metric, self.index.normalized
+        metric = metric if rank_alike(metric, COSINE, normalized=normalized) else COSINE
+        return Ranking(self.index, vector, metric, query.filter, ids=ids, contents=contents)
+
+    def _by_words(self, query: Query, by_pictures: Ranking | None) -> Ranking:
+        """Rank by words, combined with the pictures if there are any; otherwise images of that name come first."""
         assert query.text is not None
-        vector = None if pictures is None or pictures.vector is None else pictures.vector.reshape(-1)
+        vector = None if by_pictures is None or by_pictures.vector is None else by_pictures.vector.reshape(-1)
         order = self.words().order(query.text, vector)
-        if pictures is not None:
-            return replace(pictures, order=order, metric=COSINE, itself=None)
+        if by_pictures is not None:
+            return replace(by_pictures, order=order, metric=COSINE, itself=None)
         first = frozenset(self.index.named(query.text))
         return Ranking(self.index, None, COSINE, query.filter, order=order, first=first)
 
-    def _with_doubt(self, text: str, results: Results) -> Results:
-        """Add a remark where even the best image hardly shows what a text means."""
-        if not results or results[0].rank > 1:
-            return results
-        return replace(results, doubt=self.words().doubt(text, self.index.feature(results[0].id)))
+    def _doubt(self, query: Query, ranking: Ranking, hits: Sequence[Hit]) -> str | None:
+        """Return a sentence if even the best image hardly shows what the words say."""
+        if query.text is None or query.examples or ranking.first:  # an image of that name leaves no doubt
+            return None
+        if not hits or hits[0].rank > 1:
+            return None
+        return self.words().doubt(query.text, self.index.feature(hits[0].id))
+
+    # -- words ------------------------------------------------------------------------------------------------------
 
     def words(self) -> TextSearch:
-        """The search by words for this index. QueryError if its model knows none; MissingPackageError."""
+        """Return the search by words for this index; QueryError if its model has none, MissingPackageError."""
         fingerprint = self.index.fingerprint
         if self._words is None or self._words[0] != fingerprint:
             try:
-                self._words = (fingerprint, text_search(self.index))  # if two threads make one, either will do
+                self._words = (
+                    fingerprint,
+                    text_search(self.index),
+                )  # two threads may both do this; either result serves
             except ExtractorError as error:
                 raise QueryError(str(error)) from error
         return self._words[1]
 
     @property
     def knows_words(self) -> bool:
-        """Whether the index can be searched by words, perhaps once a package is installed."""
+        """Whether the index can be searched by words, possibly after installing a package."""
         try:
             self.words()
         except MissingPackageError:
@@ -220,44 +260,16 @@ class SearchEngine:
         return True
 
     def tags(self, image_id: int) -> list[Tag]:
-        """What the network of the index sees in an image, right or wrong; empty where it knows no classes."""
+        """Return what the network sees in an image, right or wrong; nothing if it knows no classes."""
         try:
             return [tag for _, tags in tags_of(self.words(), self.index, [image_id]) for tag in tags]
         except (QueryError, MissingPackageError):
             return []
 
-    def _by_distance(self, query: Query, start: NDArray[np.float32]) -> Ranking:
-        """By the distance from the example that the search starts from."""
-        assert query.start is not None
-        itself = query.start.id if query.start.box is None else None
-        metric = check_metric(query.metric or self.index.metric)
-        return Ranking(self.index, start, metric, query.filter, itself=itself)
-
-    def _by_feedback(
-        self, query: Query, start: NDArray[np.float32] | None, feature_of: FeatureOf, newest: int
-    ) -> Ranking:
-        """By what is liked and disliked; the examples themselves are left out, with all files of their content.
-
-        Distances compare images with a direction: in the metric of the index where that ranks like the cosine, and as
-        cosine otherwise. They are not comparable with those of a plain search.
-        """
-        ids = frozenset(example.id for example in query.examples if example.id is not None)
-        sources = (example.source for example in query.examples)
-        files = [read_image(source) if isinstance(source, os.PathLike) else source for source in sources]
-        contents = frozenset(content_hash(file).hex() for file in files if isinstance(file, bytes))
-        liked, disliked = (self._features_of(examples, feature_of) for examples in (query.liked, query.disliked))
-        # Random images stand for what was not asked for.
-        vector = direction(
-            query.rule_used, liked, disliked, start, lambda: self.index.draw(RANDOM_NEGATIVES, newest, ids)
-        )
-        metric, normalized = self.index.metric, self.index.normalized
-        metric = metric if rank_alike(metric, COSINE, normalized=normalized) else COSINE
-        return Ranking(self.index, vector, metric, query.filter, ids=ids, contents=contents)
-
     # -- features of examples ---------------------------------------------------------------------------------------
 
     def feature_of(self, example: Example) -> NDArray[np.float32]:
-        """The (1, d) float32 feature of an example: of an image of the index as it is stored, if it is whole."""
+        """Return the (1, d) float32 feature of an example; for a whole image of the index, the stored one."""
         source = example.source
         if example.id is not None:
             if example.box is None:
@@ -268,33 +280,33 @@ class SearchEngine:
         return self.embed(cast("bytes", source), box=example.box)
 
     def _features_of(self, examples: Sequence[Example], feature_of: FeatureOf) -> NDArray[np.float32]:
-        """(n, d) float32; n may be 0."""
+        """Return the (n, d) float32 features of n examples; n may be 0."""
         none = np.empty((0, self.index.dimension), dtype=np.float32)
         return np.concatenate([none, *(feature_of(example) for example in examples)])
 
     def embed(
         self, image: bytes | str | os.PathLike[str] | Image | NDArray[np.uint8], *, box: Box | None = None
     ) -> NDArray[np.float32]:
-        """One image, or the part of it in a box -> (1, d) float32, comparable with the features of the index."""
+        """Embed one image, or the part in a box -> (1, d) float32, comparable with the features of the index."""
         extractor = self.extractor()
         part = None if box is None else box.part
         return extractor.embed([input_pixels(extractor.spec, image, part)])
 
-    # -- the collection ---------------------------------------------------------------------------------------------
+    # -- images -----------------------------------------------------------------------------------------------------
 
     def record(self, image_id: int) -> ImageRecord:
-        """What is known of one image; UnknownImageError."""
+        """Return the record of an image; UnknownImageError if there is none."""
         return self.index.records([image_id])[0]
 
     @property
     def spec(self) -> ExtractorSpec:
-        """The extractor as a value; it ``embeds`` unless the features were imported."""
+        """The specification of the extractor; ``embeds`` is false for imported features."""
         return _spec_of(self.index.spec)
 
     # -- the extractor ----------------------------------------------------------------------------------------------
 
     def extractor(self) -> Extractor:
-        """The extractor that made the index; loaded once, and again when the index was rebuilt with another."""
+        """Return the extractor that made the index; loaded once, and again after a rebuild with another one."""
         fingerprint = self.index.fingerprint
         if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
             with self._loading:
@@ -309,7 +321,7 @@ class SearchEngine:
         return extractor
 
     def warm(self) -> None:
-        """Load the extractor and embed once, so that the first query need not wait; nothing for imported features."""
+        """Load the extractor and embed once, so that the first query is fast. Imported features need nothing."""
         if not self.spec.embeds:
             return
         extractor = self.extractor()
@@ -326,21 +338,11 @@ def _spec_of(text: str) -> ExtractorSpec:
     return ExtractorSpec.from_json(text)
 
 
-def _results(
-    query: Query, ranking: Ranking, ranked_by: str, start: NDArray[np.float32] | None, newest: int | None
-) -> Results:
-    """The requested page of a ranking."""
+def _page(query: Query, ranking: Ranking, newest: int | None) -> tuple[tuple[Hit, ...], Cursor | None]:
+    """Return the requested page of a ranking, and the cursor of the next one."""
     before = query.cursor
     after = None if before is None else (before.distance, before.id)
     hits, place = ranking.page(query.k, after, distinct=query.distinct, copies=query.copies)
     shown = 0 if before is None else before.rank
     cursor = None if place is None else Cursor(*place, rank=shown + len(hits), newest=newest)
-    ranks = enumerate(hits, shown + 1)
-    return Results(
-        tuple(replace(hit, rank=rank) for rank, hit in ranks),
-        ranking.total(),
-        cursor,
-        ranking.metric,
-        ranked_by,
-        start,
-    )
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, shown + 1)), cursor

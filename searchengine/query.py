@@ -1,6 +1,6 @@
-"""A query as one value: examples and parts of them, words, a filter, a metric, a cursor.
+"""A query as one value: examples (or parts of them), words, a filter, a metric and a cursor.
 
-``spelling`` reads and writes it in an address and in JSON, ``cli.query`` on the command line.
+``spelling`` converts queries from and to addresses and JSON; ``cli.query`` reads them from the command line.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -27,10 +27,10 @@ Source: TypeAlias = "int | bytes | Path | Image | NDArray[np.uint8] | NDArray[np
 
 ROCCHIO: Final = "rocchio"
 EXEMPLAR_SVM: Final = "exemplar-svm"
-RULES: Final = (EXEMPLAR_SVM, ROCCHIO)  # of ranking by what is liked and disliked, see ``feedback``
-DEFAULT_RULE: Final = EXEMPLAR_SVM  # the better one: benchmarks/feedback.py
+RULES: Final = (EXEMPLAR_SVM, ROCCHIO)  # for ranking by likes and dislikes, see ``feedback``
+DEFAULT_RULE: Final = EXEMPLAR_SVM  # the better of the two: benchmarks/feedback.py
 
-START: Final = 0  # the signs of examples: what the search starts from, more like this, less like this
+START: Final = 0  # the signs of examples: the starting point, more like this, less like this
 LIKED: Final = 1
 DISLIKED: Final = -1
 Sign = Literal[-1, 0, 1]
@@ -38,17 +38,17 @@ _ORDER: Final = {START: 0, LIKED: 1, DISLIKED: 2}
 
 DEFAULT_K = 20
 
-_SMALLEST = 0.01  # side of a box
-_NOT_FETCHED = "That is an address. Pictures are not fetched from other sites: save it, and search by its file."
-ADDRESS = re.compile(r"(https?|ftp|data|file):", re.IGNORECASE)  # of what is not fetched
+_MIN_SIDE = 0.01  # of a box, as a fraction of the picture
+_NOT_FETCHED = "That is a web address. Pictures are not fetched from other sites: save it, and search by its file."
+ADDRESS = re.compile(r"(https?|ftp|data|file):", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of a picture: fractions of its width and height, as it is seen upright. Spelt "left,top,width,height".
+    """A part of a picture, as fractions of its upright width and height. Written as "left,top,width,height".
 
     Raises:
-        QueryError: it leaves the picture, or is less than a hundredth of it wide or high.
+        QueryError: the box extends beyond the picture, or is narrower or lower than a hundredth of it.
     """
 
     left: float
@@ -60,13 +60,13 @@ class Box:
         if not all(math.isfinite(side) for side in self.part):
             raise QueryError("A box is four numbers: left,top,width,height, as fractions of the picture.")
         if min(self.part) < 0 or max(self.left + self.width, self.top + self.height) > 1 + 1e-9:
-            raise QueryError(f"The box {self} leaves the picture: its sides are fractions of it, between 0 and 1.")
-        if min(self.width, self.height) < _SMALLEST:
-            raise QueryError(f"The box {self} is too small: it must be {_SMALLEST} of the picture wide and high.")
+            raise QueryError(f"The box {self} extends beyond the picture. Give fractions of the picture, from 0 to 1.")
+        if min(self.width, self.height) < _MIN_SIDE:
+            raise QueryError(f"The box {self} is too small. Its width and height must be at least {_MIN_SIDE}.")
 
     @property
     def part(self) -> tuple[float, float, float, float]:
-        """The same as a tuple."""
+        """Left, top, width and height as a tuple."""
         return self.left, self.top, self.width, self.height
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Box:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read it from "left,top,width,height"; QueryError."""
+        """Parse "left,top,width,height"; QueryError if that is not a box."""
         try:
             left, top, width, height = (float(part) for part in text.split(",") if text.isascii())
         except ValueError as error:
@@ -95,11 +95,11 @@ class Example:
     Attributes:
         source: the id of an image of the index, the bytes of an image file, its path, a PIL image, (h, w, 3) uint8 RGB
             pixels, or a (d,) or (1, d) float32 feature.
-        box: the part of it that counts, or that a feature was made of; None for the whole.
-        sign: ``START`` where the search starts from it, ``LIKED`` or ``DISLIKED``.
+        box: the part of the picture to search by, or that a feature was computed from; None for all of it.
+        sign: ``START`` for the starting point of the search, ``LIKED`` or ``DISLIKED``.
 
     Raises:
-        QueryError: it is the address of a web page.
+        QueryError: the source is a web address.
     """
 
     source: Source
@@ -116,37 +116,37 @@ class Example:
 
     @property
     def id(self) -> int | None:
-        """Of an image of the index."""
+        """The id, if the example is an image of the index."""
         return int(self.source) if isinstance(self.source, Integral) else None
 
     @property
     def is_feature(self) -> bool:
-        """Whether it is a feature, and no picture."""
+        """Whether the source is a feature rather than a picture."""
         return getattr(getattr(self.source, "dtype", None), "kind", "") == "f"
 
     @property
-    def same_as(self) -> tuple[object, Box | None] | int:
-        """Equal for two examples of the same picture, as far as that can be told without reading it."""
+    def identity(self) -> tuple[object, Box | None] | int:
+        """Equal for examples of the same picture, as far as can be told without reading it."""
         return (self.source, self.box) if isinstance(self.source, Integral | bytes | Path) else id(self.source)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One search.
+    """A search request.
 
     Attributes:
-        examples: at most one to start from, and any number liked or disliked; one that is named twice counts once.
+        examples: at most one to start from, and any number liked or disliked; duplicates count once.
         text: words to rank by.
         filter: which images may be found.
-        metric: None for that of the index.
-        k: how many hits are wanted.
-        cursor: the last hit that was shown; the results continue after it.
-        distinct: show one picture only of those that are near-duplicates.
-        copies: show files with the same content one by one; by default one stands for all.
-        rule: one of ``RULES``, by which likes and dislikes rank; None for the default.
+        metric: None for the metric of the index.
+        k: the number of hits wanted.
+        cursor: the last hit shown; the results continue after it.
+        distinct: show only one of several near-duplicates.
+        copies: show files with the same content separately; by default, one stands for all.
+        rule: one of ``RULES``, how likes and dislikes rank; None for the default.
 
     Raises:
-        QueryError: the parts contradict each other.
+        QueryError: parts of the query contradict each other.
         UnknownNameError: there is no such metric.
     """
 
@@ -169,14 +169,14 @@ class Query:
             raise QueryError(f"There is no rule “{self.rule}”. There are: {', '.join(RULES)}.")
         first: dict[object, Example] = {}
         for example in sorted(self.examples, key=lambda example: _ORDER[example.sign]):
-            other = first.setdefault(example.same_as, example)
+            other = first.setdefault(example.identity, example)
             if other is not example and DISLIKED in (example.sign, other.sign) and example.sign != other.sign:
                 if START in (example.sign, other.sign):
-                    raise QueryError("The picture that is searched by cannot be disliked too. Search by another one.")
+                    raise QueryError("The picture you search by cannot be disliked too. Search by another one.")
                 name = f"Picture {example.id}" if example.id is not None else "A picture"
-                raise QueryError(f"{name} is both liked and disliked. Leave one of the two out.")
+                raise QueryError(f"{name} is both liked and disliked. Remove one of the two.")
         if sum(example.sign == START for example in first.values()) > 1:
-            raise QueryError("Search by one picture at a time; name the others as liked.")
+            raise QueryError("Search by one picture at a time, and add the others as liked.")
         object.__setattr__(self, "examples", tuple(first.values()))
         if self.rule == DEFAULT_RULE or not self.judged:
             object.__setattr__(self, "rule", None)
@@ -193,62 +193,62 @@ class Query:
         disliked: Iterable[Source | str] = (),
         **rest: Any,
     ) -> Self:
-        """A query by pictures: ``Query.of("beach.jpg", liked=[12], disliked=[40], k=5)``."""
+        """Make a query from pictures: ``Query.of("beach.jpg", liked=[12], disliked=[40], k=5)``."""
         examples = [] if start is None else [Example(start)]  # type: ignore[arg-type]
         examples += [Example(source, sign=LIKED) for source in liked]  # type: ignore[arg-type]
         examples += [Example(source, sign=DISLIKED) for source in disliked]  # type: ignore[arg-type]
         return cls(tuple(examples), **rest)
 
-    # -- its examples -----------------------------------------------------------------------------------------------
+    # -- examples ---------------------------------------------------------------------------------------------------
 
     @property
     def start(self) -> Example | None:
-        """The example to start from, if there is one."""
+        """The example to start from, if any."""
         return next((example for example in self.examples if example.sign == START), None)
 
     @property
     def judged(self) -> tuple[Example, ...]:
-        """The examples that are liked or disliked, first the liked ones."""
+        """The liked examples, then the disliked ones."""
         return tuple(example for example in self.examples if example.sign != START)
 
     @property
     def liked(self) -> tuple[Example, ...]:
-        """More like these."""
+        """The examples to find more of."""
         return tuple(example for example in self.examples if example.sign == LIKED)
 
     @property
     def disliked(self) -> tuple[Example, ...]:
-        """Less like these."""
+        """The examples to find less of."""
         return tuple(example for example in self.examples if example.sign == DISLIKED)
 
     @property
     def rule_used(self) -> str:
-        """The rule by which likes and dislikes rank."""
+        """The rule by which likes and dislikes rank, the default included."""
         return self.rule or DEFAULT_RULE
 
     def judging(self, image_id: int, sign: Sign) -> Self:
-        """This query with one image liked or disliked, whatever it was before; from the first hit."""
+        """Return this query, from its first hit, with one image liked or disliked, whatever it was before."""
         examples = (*self.without(image_id).examples, Example(image_id, sign=sign))
         return replace(self, examples=examples, cursor=None)
 
     def without(self, image_id: int) -> Self:
-        """This query without the judgement of one image."""
-        return self.among(lambda example: example.id != image_id)
+        """Return this query without the like or dislike of one image."""
+        return self.keeping(lambda example: example.id != image_id)
 
     def without_start(self) -> Self:
-        """This query without a picture to start from."""
+        """Return this query without a picture to start from."""
         return replace(self, examples=self.judged, cursor=None)
 
     def without_judgements(self) -> Self:
-        """This query without likes and dislikes."""
-        return self.among(lambda example: False)
+        """Return this query without likes and dislikes."""
+        return self.keeping(lambda example: False)
 
-    def among(self, keep: Any) -> Self:
-        """This query with only those judgements for which ``keep(example)`` is true."""
+    def keeping(self, keep: Callable[[Example], bool]) -> Self:
+        """Return this query with only the likes and dislikes for which ``keep(example)`` is true."""
         kept = tuple(example for example in self.examples if example.sign == START or keep(example))
         return replace(self, examples=kept, cursor=None if len(kept) < len(self.examples) else self.cursor)
 
     def in_words(self) -> str:
-        """The likes and dislikes in words, such as "2 liked, 1 disliked"."""
+        """Summarise the likes and dislikes, as in "2 liked, 1 disliked"."""
         counts = ((len(self.liked), "liked"), (len(self.disliked), "disliked"))
         return ", ".join(f"{count} {word}" for count, word in counts if count)

@@ -1,9 +1,9 @@
-"""How a query is spelt in an address and in JSON; ``cli.query`` has the command line.
+"""How a query is written in an address and in JSON; ``cli.query`` has the command line.
 
     ?id=7&box=0.1,0.2,0.5,0.5&like=12&dislike=40@0,0,0.5,1&rule=rocchio&label=dog&metric=cosine&k=30&distinct=1
     {"examples": [{"id": 7, "box": [0.1, 0.2, 0.5, 0.5]}, {"id": 12, "sign": 1}], "filter": {"label": ["dog"]}}
 
-Every parser gives the same ``Query``; an address leaves out what is the default.
+All parsers return the same ``Query`` for the same request. Addresses omit defaults.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from searchengine.errors import QueryError
 from searchengine.index.filters import Cursor, Filter
 from searchengine.query import ADDRESS, DEFAULT_K, DISLIKED, LIKED, START, WHOLE, Box, Example, Query, Sign, Source
 
-MAX_EXAMPLES = 100  # from outside; a longer address would not be taken everywhere
-MAX_DECODED = 20  # of these, each of which may take a second
+MAX_EXAMPLES = 100  # in one request; not everything accepts a longer address
+MAX_DECODED = 20  # examples to decode in one request; each may take a second
 
 _WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _MAX_ID = 2**63 - 1
@@ -29,7 +29,7 @@ _SIGNS: dict[str, Sign] = {"like": LIKED, "dislike": DISLIKED}
 _JSON = ("examples", "text", "filter", "metric", "k", "cursor", "distinct", "copies", "rule")
 
 
-# -- in an address --------------------------------------------------------------------------------------------------
+# -- addresses ------------------------------------------------------------------------------------------------------
 
 
 def query_from_url(
@@ -39,15 +39,15 @@ def query_from_url(
     default_k: int = DEFAULT_K,
     max_k: int | None = None,
 ) -> Query:
-    """Read a query from the fields of an address or a form, each with its texts; other fields are ignored.
+    """Read a query from the fields of an address or a form. Unknown fields are ignored.
 
-    Where a field takes one value and has several, the first counts, as in Flask.
+    If a field that takes one value has several, the first is used, as in Flask.
 
     Args:
-        values: the texts of each field.
+        values: the values of each field.
         upload: a picture sent with the form, to start from.
-        default_k: the value if no ``k`` is given.
-        max_k: the largest ``k`` that is allowed.
+        default_k: the ``k`` to use if none is given.
+        max_k: the largest ``k`` allowed.
 
     Raises:
         QueryError, UnknownNameError
@@ -63,15 +63,15 @@ def query_from_url(
     elif values.get("id"):
         examples.append(Example(_id_of(first("id")), box))
     elif box is not None:
-        raise QueryError("A box without a picture. Name the picture that it is a part of, as in /search?id=7.")
+        raise QueryError("There is a box but no picture. Name the picture that it is a part of, as in /search?id=7.")
     for name, sign in _SIGNS.items():
         for text in values.get(name, ()):
             source, part = split_box(text)
             if parse_id(source) is None:
-                raise QueryError("A liked or disliked picture is named by its id, a whole number.")
+                raise QueryError("A liked or disliked picture must be named by its id, a whole number.")
             examples.append(Example(int(source), part, sign))
     return Query(
-        examples=_few(examples),
+        examples=_within_limits(examples),
         text=first("q"),
         filter=Filter.from_fields(values),
         metric=first("metric") or None,
@@ -84,7 +84,7 @@ def query_from_url(
 
 
 def query_to_url(query: Query, *, default_k: int = DEFAULT_K) -> dict[str, list[str]]:
-    """The fields of an address; an upload has none, its box has."""
+    """Return the fields of an address. An uploaded picture has no field, but its box has."""
     start = query.start
     fields = {
         "id": None if start is None or start.id is None else start.id,
@@ -107,11 +107,11 @@ def query_to_url(query: Query, *, default_k: int = DEFAULT_K) -> dict[str, list[
     }
 
 
-# -- in JSON --------------------------------------------------------------------------------------------------------
+# -- JSON -----------------------------------------------------------------------------------------------------------
 
 
 def query_from_json(values: object, *, default_k: int = DEFAULT_K, max_k: int | None = None) -> Query:
-    """Read a query from an object of JSON. A picture is named by its ``id``, or comes as ``image``, in base64.
+    """Read a query from a JSON object. A picture is given by its ``id``, or as ``image`` in base64.
 
     Raises:
         QueryError, UnknownNameError
@@ -122,49 +122,49 @@ def query_from_json(values: object, *, default_k: int = DEFAULT_K, max_k: int | 
         raise QueryError("examples must be a list.")
     k = body.get("k", default_k)
     return Query(
-        examples=_few([_example_from_json(example) for example in examples]),
+        examples=_within_limits([_example_from_json(example) for example in examples]),
         text=_text(body, "text"),
         filter=Filter.from_json(body.get("filter", {})),
         metric=_text(body, "metric"),
         k=parse_k(str(k) if type(k) is int else "x", default_k, max_k),
         cursor=Cursor.parse(cursor) if (cursor := _text(body, "cursor")) else None,
-        distinct=_truth(body, "distinct"),
-        copies=_truth(body, "copies"),
+        distinct=_boolean(body, "distinct"),
+        copies=_boolean(body, "copies"),
         rule=_text(body, "rule"),
     )
 
 
-# -- parts of a spelling ----------------------------------------------------------------------------------------------
+# -- parts of a query -------------------------------------------------------------------------------------------------
 
 
 def parse_id(text: str | None) -> int | None:
-    """A decimal integer, 0 <= id < 2^63; None where the text is not one."""
+    """Return the decimal integer in a text, 0 <= id < 2^63, or None if there is none."""
     if text is None or _WHOLE_NUMBER.fullmatch(text) is None:
         return None
     number = int(text)
     return number if number <= _MAX_ID else None
 
 
-def parse_k(text: str | None, default: int, most: int | None = None) -> int:
-    """The number of results, at least 1; QueryError."""
+def parse_k(text: str | None, default: int, max_k: int | None = None) -> int:
+    """Return the number of results asked for, at least 1; QueryError if the text is something else."""
     if not text:
         return default
     number = parse_id(text)
-    if not number or (most is not None and number > most):
-        between = "of at least 1" if most is None else f"from 1 to {most}"
-        raise QueryError(f"The number of pictures must be a whole number {between}.")
+    if not number or (max_k is not None and number > max_k):
+        allowed = "of at least 1" if max_k is None else f"from 1 to {max_k}"
+        raise QueryError(f"The number of pictures must be a whole number {allowed}.")
     return number
 
 
 def with_box(source: str, box: Box | None) -> str:
-    """A liked or disliked picture and its box: "12@0.1,0.2,0.5,0.5"."""
+    """Write a liked or disliked picture with its box, as in "12@0.1,0.2,0.5,0.5"."""
     if box is None:
         return f"{source}@{WHOLE}" if _WITH_BOX.fullmatch(source) else source
     return f"{source}@{box}"
 
 
 def split_box(text: str) -> tuple[str, Box | None]:
-    """A picture and its box, of "12@0.1,0.2,0.5,0.5"; a name with another @ stays whole. QueryError."""
+    """Split "12@0.1,0.2,0.5,0.5" into picture and box; a name with another @ stays whole. QueryError for a bad box."""
     match = _WITH_BOX.fullmatch(text)
     return (match[1], Box.parse(match[2])) if match else (text, None)
 
@@ -173,44 +173,44 @@ def _id_of(text: str) -> int:
     image_id = parse_id(text)
     if image_id is None:
         if ADDRESS.match(text):
-            Example(text)  # type: ignore[arg-type]  # says that it is not fetched
+            Example(text)  # type: ignore[arg-type]  # raises the error for addresses
         raise QueryError("The id of a picture must be a whole number from 0 up, as in /search?id=7.")
     return image_id
 
 
-def _few(examples: list[Example]) -> tuple[Example, ...]:
+def _within_limits(examples: list[Example]) -> tuple[Example, ...]:
     if sum(example.sign != START for example in examples) > MAX_EXAMPLES:
-        raise QueryError(f"At most {MAX_EXAMPLES} pictures can be liked and disliked in one search. Take some back.")
+        raise QueryError(f"At most {MAX_EXAMPLES} pictures can be liked or disliked in one search. Remove some.")
     if sum(example.id is None or example.box is not None for example in examples) > MAX_DECODED:
-        raise QueryError(f"At most {MAX_DECODED} uploads and parts of pictures can be searched by at a time.")
+        raise QueryError(f"At most {MAX_DECODED} uploads and parts of pictures can be used in one search.")
     return tuple(examples)
 
 
 def _flag(text: str, name: str) -> bool:
     if text.lower() not in _FLAGS:
-        raise QueryError(f"{name} is 1 or 0, not {text[:80]!r}.")
+        raise QueryError(f"{name} must be 1 or 0, not {text[:80]!r}.")
     return _FLAGS[text.lower()]
 
 
 def _object(values: object, what: str, names: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
-        raise QueryError(f"{what} is an object with some of {', '.join(names)}.")
+        raise QueryError(f"{what} must be an object with any of the fields {', '.join(names)}.")
     for name in values:
         if name not in names:
-            raise QueryError(f"{what} has no {str(name)[:80]!r}. There are: {', '.join(names)}.")
+            raise QueryError(f"{what} has no field {str(name)[:80]!r}. The fields are: {', '.join(names)}.")
     return values
 
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise QueryError(f"{name} must be a text.")
-    if value and any("\ud800" <= letter <= "\udfff" for letter in value):  # half a character, which no page can show
+        raise QueryError(f"{name} must be a string.")
+    if value and any("\ud800" <= letter <= "\udfff" for letter in value):  # a lone surrogate, which no page can show
         raise QueryError(f"{name} is not valid Unicode.")
     return value or None
 
 
-def _truth(body: Mapping[str, Any], name: str) -> bool:
+def _boolean(body: Mapping[str, Any], name: str) -> bool:
     value = body.get(name, False)
     if not isinstance(value, bool):
         raise QueryError(f"{name} must be true or false.")
@@ -221,16 +221,16 @@ def _example_from_json(values: object) -> Example:
     body = _object(values, "An example", ("id", "image", "box", "sign"))
     box, sign = body.get("box"), cast("Sign", body.get("sign", START))
     if type(sign) is not int or sign not in (START, LIKED, DISLIKED):
-        raise QueryError("The sign of an example is 0 to start from it, 1 for more like it, -1 for less like it.")
+        raise QueryError("The sign of an example must be 0 to start from it, 1 for more like it, -1 for less.")
     if box is not None:
         if not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
-            raise QueryError("A box is a list of four numbers: left, top, width and height, as fractions.")
+            raise QueryError("A box must be a list of four numbers: left, top, width and height, as fractions.")
         try:
             box = Box(*map(float, box))
         except OverflowError as error:
-            raise QueryError("The sides of a box are fractions of the picture, between 0 and 1.") from error
+            raise QueryError("The numbers of a box must be fractions of the picture, from 0 to 1.") from error
     if ("id" in body) == ("image" in body):
-        raise QueryError("An example is either the id of a picture or an image, in base64.")
+        raise QueryError("An example must have either the id of a picture or an image in base64.")
     if "id" in body:
         if type(body["id"]) is not int:
             raise QueryError("The id of a picture must be a whole number from 0 up.")
@@ -239,6 +239,6 @@ def _example_from_json(values: object) -> Example:
         data = base64.b64decode(body["image"], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
         if isinstance(body["image"], str) and ADDRESS.match(body["image"]):
-            Example(body["image"])  # says that it is not fetched
+            Example(body["image"])  # raises the error for addresses
         raise QueryError("An image must be the bytes of its file, in base64.") from error
     return Example(data, box, sign)

@@ -1,4 +1,4 @@
-"""A query means the same in an address, on the command line and in JSON; and what is no query is refused."""
+"""A query means the same in an address, on the command line and in JSON, and malformed queries are refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ cursors = st.builds(
 
 
 def queries(sources: st.SearchStrategy[Any]) -> st.SearchStrategy[Query]:
-    """Queries whose examples come from somewhere; each picture is named once."""
+    """Queries whose examples are drawn from ``sources``, each picture once."""
 
     def build(
         pictures: list[Any], parts: list[Box | None], signs: list[Any], start: bool, rest: dict[str, Any]
@@ -92,7 +92,7 @@ def test_json_is_read_back(query: Query) -> None:
 
 
 def json_of(query: Query) -> dict[str, Any]:
-    """The object of JSON that spells a query."""
+    """Write a query as a JSON object."""
     examples = []
     for example in query.examples:
         source = (
@@ -117,7 +117,7 @@ def test_a_command_line_is_read_back(query: Query) -> None:
 
 
 def arguments_of(query: Query) -> list[str]:
-    """The arguments of ``search`` that spell a query."""
+    """Write a query as arguments of ``search``."""
     arguments = ["-k", str(query.k)]
     given = {"metric": query.metric, "rule": query.rule, "text": query.text, "cursor": query.cursor}
     arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -125,15 +125,15 @@ def arguments_of(query: Query) -> list[str]:
     for name, texts in query.filter.to_fields().items():
         arguments += [f"--{name.replace('_', '-')}={text}" for text in texts]
     for examples, name in ((query.liked, "like"), (query.disliked, "dislike")):
-        arguments += [f"--{name}={with_box(spelt(example), example.box)}" for example in examples]
+        arguments += [f"--{name}={with_box(written(example), example.box)}" for example in examples]
     if query.start is not None:
         arguments += [] if query.start.box is None else [f"--box={query.start.box}"]
-        arguments += ["--", spelt(query.start)] if query.start.id is None else [f"--id={query.start.id}"]
+        arguments += ["--", written(query.start)] if query.start.id is None else [f"--id={query.start.id}"]
     return arguments
 
 
-def spelt(example: Example) -> str:
-    """An id, or a path; a file whose name is a number is given as ./42."""
+def written(example: Example) -> str:
+    """Write an id or a path; a file whose name is a number becomes ./42."""
     name = str(example.source)
     return name if example.id is not None or parse_id(name) is None else f"./{name}"
 

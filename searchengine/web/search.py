@@ -178,7 +178,7 @@ def _answer(
     record = None if start is None or start.id is None else images.records([start.id])[0]
     judged = _judged(query)
     # Others were removed since. The answer continues all the same: from its beginning, it would never end.
-    query = replace(query.among(lambda example: example.id is None or example.id in judged), cursor=query.cursor)
+    query = replace(query.keeping(lambda example: example.id is None or example.id in judged), cursor=query.cursor)
     if query.metric == images.metric:
         query = replace(query, metric=None)
 
