@@ -1,7 +1,7 @@
 """The HTTP client: downloads a file from a web server, completely or not at all.
 
-The bytes that have arrived are in ``NAME.part``, and what the server said about the whole file (size, version, MD5) in
-``NAME.part.json``, so that another run resumes the download. A file gets its name once its size and, if known, its hash
+The bytes received so far are in ``NAME.part``, and what the server said about the file (size, version, MD5) is in
+``NAME.part.json``, so a later run resumes the download. The file gets its name once its size and, if known, its hash
 have been checked.
 """
 
@@ -14,7 +14,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     import requests
 
-_ATTEMPTS = 5  # in a row without new bytes
+_ATTEMPTS = 5  # in a row that bring no new bytes
 _CHUNK = 1 << 20  # bytes
-_TIMEOUTS = (10, 60)  # seconds to connect, and without a byte
+_TIMEOUTS = (10, 60)  # seconds to connect, and to wait for the next bytes
 _CONNECTIONS = 8
 _PARTIAL = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 _RETRY_LATER = (408, 429, 500, 502, 503, 504)
@@ -41,11 +41,11 @@ _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"', re.ASCII)
 
 
 class DownloadError(SearchEngineError):
-    """A file cannot be downloaded, or is not what its publisher offers."""
+    """A file cannot be downloaded, or differs from what its publisher offers."""
 
 
 class NotOnServerError(DownloadError):
-    """The server has no such file, or does not give it to us."""
+    """The server does not have the file, or refuses to send it."""
 
 
 class _InterruptedError(Exception):
@@ -56,8 +56,8 @@ class _InterruptedError(Exception):
 class Resource:
     """A file to download.
 
-    ``digest`` is the MD5 or SHA-256 that its publisher gives, lower-case hex, if any; ``saved_as`` the name that it
-    gets, that at the end of the address if empty.
+    ``digest`` is the publisher's MD5 or SHA-256 in lower-case hex, if known. ``saved_as`` is the name of the file on
+    this machine; by default, the last part of the address.
     """
 
     url: str
@@ -72,7 +72,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """What the server said of the whole file. ``tag`` is the ETag or the date, as If-Range takes it."""
+    """What the server said about the whole file. ``tag`` is the ETag or the date, in the form for If-Range."""
 
     url: str
     size: int | None
@@ -81,10 +81,10 @@ class _Version:
 
 
 class Client:
-    """Downloads files over one pool of connections; may be shared by threads.
+    """Downloads files over one pool of connections, which threads may share.
 
-    Requests that fail for the moment are retried; ``pause`` is the number of seconds before the first retry, and each
-    later pause is twice as long.
+    Requests that fail temporarily are retried. ``pause`` is the number of seconds before the first retry; each further
+    pause is twice as long.
     """
 
     def __init__(self, pause: float = 1.0) -> None:
@@ -100,10 +100,10 @@ class Client:
             backoff_factor=pause,
             status_forcelist=_RETRY_LATER,
             raise_on_status=False,
-            respect_retry_after_header=False,  # which may ask for hours, in silence
+            respect_retry_after_header=False,  # it may ask for hours of silent waiting
         )
         adapter = HTTPAdapter(max_retries=retry)
-        # With the system's certificates besides those that come with requests: some networks have one of their own.
+        # Trust the system's certificates besides those of requests: some networks have their own.
         adapter.init_poolmanager(_CONNECTIONS, _CONNECTIONS, ssl_context=ssl.create_default_context())
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
@@ -122,61 +122,43 @@ class Client:
         check_space: Callable[[int], None] = lambda missing: None,
         progress: Progress = QUIET,
     ) -> Path:
-        """Download a file into a folder, unless it is there, and return its path.
+        """Download a file into a folder, unless it exists, and return its path.
 
         Args:
             resource: what to download.
             folder: an existing folder.
-            check_space: called with the number of bytes to come, once known; raises if the disk has no room for them.
-            progress: of the download.
+            check_space: called with the number of missing bytes once it is known; raises if the disk has no room.
+            progress: shows the progress of the download.
 
         Raises:
-            DownloadError: the server cannot be reached, has no such file, or sent something else. What has arrived is
-                kept unless it is wrong.
-        """
-        for _ in self.stream(resource, folder, check_space=check_space, progress=progress):
-            pass
-        return folder / resource.name
-
-    def stream(
-        self,
-        resource: Resource,
-        folder: Path,
-        *,
-        check_space: Callable[[int], None] = lambda missing: None,
-        progress: Progress = QUIET,
-    ) -> Iterator[tuple[Path, int]]:
-        """Download a file as ``fetch`` does, and yield (``NAME.part``, size) as it grows, at last (``NAME``, size).
-
-        A caller that has read enough stops iterating, and the rest is not requested. A smaller size than before means
-        that the download has started over, perhaps with other content.
+            DownloadError: the server cannot be reached, does not have the file, or sent something else. The bytes
+                received so far are kept unless they are wrong.
         """
         target, part = folder / resource.name, folder / f"{resource.name}.part"
         if target.exists():
-            yield target, _size(target)
-            return
+            return target
         failures, most = 0, _size(part)
         while True:
             try:
-                for size in self._attempt(resource, part, check_space, progress):
-                    yield part, size
+                self._attempt(resource, part, check_space, progress)
                 flush(part)
                 break
             except _InterruptedError as error:
-                # Only bytes beyond all earlier attempts count as success, or a broken server would be asked forever.
+                # Only bytes beyond those of all earlier attempts count as progress; otherwise a broken server could
+                # keep us trying forever.
                 failures = 1 if _size(part) > most else failures + 1
                 most = max(most, _size(part))
                 if failures >= _ATTEMPTS:
                     raise DownloadError(
-                        f"{resource.url} cannot be downloaded: {error}. The {_size(part):,} bytes that have arrived "
-                        "are kept: run the same command again later, and it resumes."
+                        f"{resource.url} cannot be downloaded: {error}. The {_size(part):,} bytes received so far are "
+                        "kept: run the same command again later to resume."
                     ) from error
                 progress.say(f"{resource.name}: {error}; trying again")
                 time.sleep(self._pause * 2 ** (failures - 1))
             except OSError as error:
                 raise DownloadError(
-                    f"{part} cannot be written: {error.strerror or error}. What has arrived is kept: make room, and "
-                    "run the same command again."
+                    f"{part} cannot be written: {error.strerror or error}. Make room, and run the same command again; "
+                    "everything received so far is kept."
                 ) from error
         version = _read_version(part)
         digest = resource.digest or (version.md5 if version is not None else None)
@@ -188,17 +170,13 @@ class Client:
                 raise DownloadError(f"{error} It was deleted; run the same command again to download it.") from error
         part.replace(target)
         _notes(part).unlink(missing_ok=True)
-        yield target, _size(target)
+        return target
 
-    def _attempt(
-        self, resource: Resource, part: Path, check_space: Callable[[int], None], progress: Progress
-    ) -> Iterator[int]:
-        """Request the missing bytes once, and write what arrives."""
+    def _attempt(self, resource: Resource, part: Path, check_space: Callable[[int], None], progress: Progress) -> None:
+        """Request the missing bytes once, and write those that arrive."""
         known, have = _read_version(part), _size(part)
         if known is None or known.url != resource.url or known.tag is None:
             known, have = None, 0
-        if have:
-            yield have
         if known is not None and known.size == have:
             return
         with self._get(resource.url, have, known.tag if known is not None else None) as response:
@@ -206,7 +184,7 @@ class Client:
             version = _version(resource.url, response, start)
             if start and not _continues(response, start, version, known):
                 _forget(part)
-                raise _InterruptedError("the file has changed on the server, so it starts again")
+                raise _InterruptedError("the file has changed on the server, so the download starts over")
             if version.size is not None:
                 check_space(version.size - start)
             _write_version(part, version)
@@ -214,17 +192,14 @@ class Client:
             with part.open("r+b" if part.exists() else "wb") as file:
                 file.truncate(start)
                 file.seek(start)
-                yield start
                 while chunk := _read_chunk(response):
                     file.write(chunk)
-                    file.flush()
                     progress.advance(len(chunk))
-                    yield file.tell()
         if version.size is None:
             _write_version(part, replace(version, size=_size(part)))
 
     def _get(self, url: str, start: int, tag: str | None) -> requests.Response:
-        """The response to a request for a file from byte ``start`` on; for all of it, if its version is not ``tag``."""
+        """Request a file from byte ``start`` on, or all of it if its version is no longer ``tag``."""
         import requests
 
         headers = {}
@@ -245,7 +220,7 @@ class Client:
         if status < HTTPStatus.BAD_REQUEST or status in _PARTIAL:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 response.close()
-                raise DownloadError(f"{url} was altered on its way (it is compressed). Is there a proxy in between?")
+                raise DownloadError(f"{url} was altered on the way (it is compressed). Is there a proxy in between?")
             return response
         response.close()
         answer = f"{url} cannot be downloaded: the server answered {status} {response.reason}."
@@ -255,7 +230,7 @@ class Client:
 
 
 def check_digest(file: Path, expected: str, name: str, progress: Progress = QUIET) -> None:
-    """Compare a file with the MD5 or SHA-256 that its publisher gives; DownloadError if it is another file."""
+    """Compare a file with its publisher's MD5 or SHA-256; DownloadError if they differ."""
     kind = "MD5" if len(expected) == _MD5_LETTERS else "SHA-256"
     digest = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
     progress.start(_size(file), what=f"checking {name}", unit="B")
@@ -269,14 +244,14 @@ def check_digest(file: Path, expected: str, name: str, progress: Progress = QUIE
         )
 
 
-# -- what a response says -------------------------------------------------------------------------------------------
+# -- responses --------------------------------------------------------------------------------------------------------
 
 
 def _read_chunk(response: requests.Response) -> bytes:
     import urllib3
 
     try:
-        # not iter_content(), which drops the bytes before the end of a broken connection
+        # iter_content() would drop the last bytes before a broken connection.
         data: bytes = response.raw.read(_CHUNK, decode_content=False)
     except (OSError, urllib3.exceptions.HTTPError) as error:
         raise _InterruptedError("the connection broke off") from error
@@ -290,13 +265,13 @@ def _version(url: str, response: requests.Response, start: int) -> _Version:
     return _Version(
         url,
         size=start + int(length) if length.isascii() and length.isdecimal() else None,
-        tag=etag if etag.startswith('"') else headers.get("Last-Modified"),  # If-Range takes no weak ETag
+        tag=etag if etag.startswith('"') else headers.get("Last-Modified"),  # If-Range needs a strong ETag
         md5=_md5(headers),
     )
 
 
 def _continues(response: requests.Response, start: int, version: _Version, known: _Version | None) -> bool:
-    """Whether a partial response is the rest of the version that we have the beginning of."""
+    """Return whether a partial response continues the version of which we have the beginning."""
     return (
         known is not None
         and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
@@ -306,10 +281,10 @@ def _continues(response: requests.Response, start: int, version: _Version, known
 
 
 def _md5(headers: Mapping[str, str]) -> str | None:
-    """The MD5 of the whole file where the server gives it, lower-case hex.
+    """Return the MD5 of the whole file in lower-case hex, if the server sends it.
 
-    Google's storage does in ``x-goog-hash``; Amazon's in the ETag of a file that was uploaded in one piece and is not
-    encrypted with a custom key.
+    Google's storage sends it in ``x-goog-hash``; Amazon's in the ETag, for files that were uploaded in one piece and
+    are not encrypted with a custom key.
     """
     if headers.get("x-goog-stored-content-encoding", "identity") == "identity":
         for part in headers.get("x-goog-hash", "").split(","):
@@ -326,7 +301,7 @@ def _md5(headers: Mapping[str, str]) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The plain reason at the bottom of a chain of exceptions, such as "Connection refused"."""
+    """Return the reason at the bottom of a chain of exceptions, such as "Connection refused"."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -335,7 +310,7 @@ def _reason(error: BaseException) -> str:
     return str(error).rsplit(": ", 1)[-1] or type(error).__name__
 
 
-# -- the part and its notes -----------------------------------------------------------------------------------------
+# -- partial files and their notes ------------------------------------------------------------------------------------
 
 
 def _size(file: Path) -> int:

@@ -216,7 +216,7 @@ def _csv_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records
 @contextmanager
 def _parquet_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records], None]]:
     """Write blocks to a Parquet file, a row for each pair; IndexingError without PyArrow."""
-    from searchengine.exchange.parquet_files import pyarrow
+    from searchengine.exchange.binary_files import pyarrow
 
     arrow = pyarrow()
     text = arrow.dictionary(arrow.int32(), arrow.string())

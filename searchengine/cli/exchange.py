@@ -117,8 +117,9 @@ Without a network, get the archives elsewhere, under their own names. They are c
   searchengine download coco-val2017 --archive val2017.zip --archive annotations_trainval2017.zip --to coco
 
 Open Images has some 20 000 classes; for a name that it does not have, the closest are listed. The small splits are
-searched first. For more, later, name more classes or a larger N, and the same folder.
-Its photographs are the work of many people, most under CC BY 2.0: https://storage.googleapis.com/openimages/web.
+searched first; the table of the largest, train, has 2 GB. For more photographs later, name more classes or a larger N,
+and the same folder. They are the work of many people, most under CC BY 2.0:
+https://storage.googleapis.com/openimages/web.
 """
 
 
@@ -136,7 +137,7 @@ Its photographs are the work of many people, most under CC BY 2.0: https://stora
 @flag("--keep", "keep the downloaded archives, in DIR/.download")
 @section(
     _BY_CLASS,
-    options("--classes CLASS", "what the photographs show; in any case", greedy=True),
+    options("--classes CLASS", "what the photographs show, in upper or lower case", greedy=True),
     option("--images N", "how many photographs of each class (default: 100)", COUNT),
     options(
         "--split",

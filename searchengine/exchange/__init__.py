@@ -1,4 +1,4 @@
-"""Ready-made features in, features out: .npy, .npz, Parquet and CSV."""
+"""Import ready-made features and export those of an index: .npy, .npz, Parquet and CSV."""
 
 from searchengine.exchange.formats import export_index, read_features, read_vectors
 from searchengine.exchange.importing import ImportOptions, import_features

@@ -1,4 +1,4 @@
-"""CSV files of features: one column of vectors, written as text, or one column for each number."""
+"""CSV files of features: one column of vectors written as text, or one column per number."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from searchengine.exchange.table import ROW_NUMBERS, ColumnRoles, Columns, Featu
 from searchengine.files import csv_writer, unguarded
 from searchengine.progress import QUIET, Progress
 
-Line = tuple[int, list[str]]  # its number in the file, its cells
+Line = tuple[int, list[str]]  # line number and cells
 
-_MAX_CELL = 2**27  # characters; a vector of 100 000 numbers takes about two millions
+_MAX_CELL = 2**27  # characters; a vector of 100 000 numbers takes about two million
 _BRACKETED = re.compile(r"""\s*(?:\w+\(\s*)?(?:['"]\w['"]\s*,\s*)?\[[^\[\]]*\]\s*+(?:,[^()\[\]]*)?\)?\s*""")
 
 
 def read_csv(file: Path, columns: Columns) -> FeatureTable:
-    """Read a CSV file, with or without a line of column names; IndexingError names the line that is wrong.
+    """Read a CSV file with or without a header; IndexingError names a bad line.
 
-    Without names, every cell must be a number or a vector.
+    Without a header, every cell must be a number or a vector.
     """
     before = csv.field_size_limit(_MAX_CELL)
     try:
@@ -60,7 +60,7 @@ def _read_lines(lines: Iterator[Line], file: Path, columns: Columns) -> FeatureT
     if names is None:
         names, begin = [str(i) for i in range(1, len(head) + 1)], [(number, head), *begin]
     if not begin:
-        raise IndexingError(f"{file} has names of columns but no rows.")
+        raise IndexingError(f"{file} has column names but no rows.")
     roles = ColumnRoles(file, columns, names)
     layout = roles.lay_out({name: kind_of_cell(cell) for name, cell in zip(names, begin[0][1], strict=False)})
     positions = {name: position for position, name in enumerate(names)}
@@ -85,9 +85,9 @@ def _read_lines(lines: Iterator[Line], file: Path, columns: Columns) -> FeatureT
 
 
 def _column_names(head: list[str], first: list[str], file: Path) -> list[str] | None:
-    """The names in the first line of a file, or None if it is a row of data. IndexingError if that is not clear.
+    """Return the column names in the first line, or None if it is a row of data. IndexingError if that is unclear.
 
-    Data frames number columns that have no name, so "0,1,2" and "label,0,1,2" are names.
+    Data frames number unnamed columns, so "0,1,2" and "label,0,1,2" are names.
     """
     numbers = [cell.strip() for cell in head if _is_value(cell)]
     words = [cell.strip() for cell in head if not _is_value(cell)]
@@ -97,38 +97,38 @@ def _column_names(head: list[str], first: list[str], file: Path) -> list[str] | 
             return None
         if all(cell.strip().isdecimal() for cell in first):
             raise IndexingError(
-                f"The first line of {file} counts 0, 1, 2, ...: these may be names of columns, or numbers of a "
-                "feature. Put a line of names before it, such as f0,f1,f2, or in its place."
+                f"The first line of {file} counts 0, 1, 2, ... These may be column names or numbers of a feature. Put "
+                "a line of names before it, or in its place, such as f0,f1,f2."
             )
     elif numbers and not (numbered and (len(numbers) > 1 or {word.lower() for word in words} <= ROW_NUMBERS)):
         raise IndexingError(
-            f"The first line of {file} holds numbers ({numbers[0][:20]!r}), so there seems to be no line of names. Put "
-            "one before it: id, label or path over a column of these, and any word over a column of numbers, e.g. "
-            "id,label,f0,f1,f2."
+            f"The first line of {file} holds numbers ({numbers[0][:20]!r}), so there seems to be no line of column "
+            "names. Put one before it, such as id,label,f0,f1,f2: name columns of ids, labels and paths id, label and "
+            "path, and columns of numbers anything."
         )
     names = [cell.strip() for cell in head]
     for name, count in Counter(names).items():
         if count > 1:
-            raise IndexingError(f"{file} has two columns of the name {name!r}.")
+            raise IndexingError(f"{file} has two columns named {name!r}.")
     return names
 
 
 def _is_value(cell: str) -> bool:
-    """Whether a cell of the first line is data. "nan" and "f[0, 1]" may be names."""
+    """Return whether a cell of the first line is data. "nan" and "f[0, 1]" may be names."""
     if is_vector(cell):
         return "(" in cell or not cell[:1].isalpha()
     return is_number(cell) and any(map(str.isdigit, cell)) and "_" not in cell  # float() takes "1_2"
 
 
 def kind_of_cell(cell: str) -> Kind:
-    """What a cell holds; nothing counts as a number."""
+    """Return what a cell holds. An empty cell counts as a number."""
     if is_vector(cell):
         return "vector"
     return "number" if is_number(cell) or not cell.strip() else "other"
 
 
 def _vector(cells: list[str], features: Mapping[str, int], where: str, *, as_text: bool) -> list[float]:
-    """The feature of a line: one cell of text, or a number in each of the cells; ``features`` is name -> position."""
+    """Return the feature of a line, in one cell as text or one number per cell. ``features`` is name -> position."""
     if as_text:
         ((name, position),) = features.items()
         try:
@@ -145,8 +145,8 @@ def _vector(cells: list[str], features: Mapping[str, int], where: str, *, as_tex
 def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> None:
     """Write the columns id, path, label, all_labels (if an image has several), tags (if there are any) and features.
 
-    All labels and tags are JSON lists. Numbers have as many digits as float32 needs. The metric of the index has no
-    place in the file.
+    ``all_labels`` and ``tags`` hold JSON lists. Numbers have as many digits as float32 needs. The metric of the index
+    is not stored.
     """
     columns = table.columns()
     with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
@@ -162,7 +162,7 @@ def write_csv(file: Path, table: FeatureTable, progress: Progress = QUIET) -> No
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell holds one number, NaN and infinity included."""
+    """Return whether a cell holds one number, which may be NaN or infinity."""
     try:
         float(text)
     except ValueError:
@@ -171,7 +171,7 @@ def is_number(text: str) -> bool:
 
 
 def is_vector(text: str) -> bool:
-    """Whether a cell holds numbers in brackets, or several numbers without."""
+    """Return whether a cell holds numbers in brackets, or several numbers without brackets."""
     parts = _numbers(text)
     if _BRACKETED.fullmatch(text):
         return bool(parts) and (is_number(parts[0]) or parts[0] == "...")
@@ -179,19 +179,19 @@ def is_vector(text: str) -> bool:
 
 
 def parse_vector(text: str) -> list[float]:
-    """The numbers of a cell, as data frames write it: ``array('d', [1.0, 2.0])``, ``[1.0 2.0]``, ``1, 2``.
+    """Parse a vector as data frames write it: ``array('d', [1.0, 2.0])``, ``[1.0 2.0]``, ``1, 2``.
 
-    ValueError with the end of a sentence about the vector.
+    The message of a ValueError is the end of a sentence about the vector.
     """
     parts = _numbers(text)
     if "..." in text:
-        raise ValueError("was cut short by the program that wrote it: it holds '...' in place of numbers")
+        raise ValueError("was cut short by the program that wrote it: it has '...' in place of numbers")
     if not parts:
         raise ValueError("is empty")
     try:
         return [float(part) for part in parts]
     except ValueError as error:
-        raise ValueError(f"holds something else than numbers: {text[:60]!r}") from error
+        raise ValueError(f"holds something other than numbers: {text[:60]!r}") from error
 
 
 def _numbers(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The formats of feature files, and which function reads and writes each. Query vectors are read here too."""
+"""The formats of feature files, with the functions that read and write them. Query vectors are read here too."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import IndexingError, QueryError
+from searchengine.exchange.binary_files import load_array, read_npy, read_npz, read_parquet, write_npz, write_parquet
 from searchengine.exchange.csv_files import parse_vector, read_csv, write_csv
-from searchengine.exchange.numpy_files import load_array, read_npy, read_npz, write_npz
-from searchengine.exchange.parquet_files import read_parquet, write_parquet
 from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.files import output_file
 from searchengine.index.protocol import Index, images_by_row
@@ -39,23 +38,23 @@ _READABLE = ".npy, .npz, .parquet, .csv and .tsv"
 
 
 def read_features(file: Path, columns: Columns | None = None) -> FeatureTable:
-    """Read a file of ready-made features; its suffix names the format. Nothing is unpickled.
+    """Read a file of ready-made features in the format of its suffix. Nothing is unpickled.
 
     Raises:
-        IndexingError: the file is missing, damaged, of another format or shape, or lacks a column that was named.
+        IndexingError: the file is missing or damaged, has another format or shape, or lacks a column that was named.
     """
     columns = columns or Columns()
     if not file.is_file():
         raise IndexingError(f"There is no file {file}. Give a file of features: {_READABLE}.")
     read = _READERS.get(file.suffix.lower())
     if read is None:
-        raise IndexingError(f"{file} does not end in a format that can be read: {_READABLE}.")
+        raise IndexingError(f"The format of {file} cannot be read. Use one of {_READABLE}.")
     table = read(file, columns)
     features = table.features
     if features.dtype.kind not in "fiu":
-        raise IndexingError(f"The features in {file} are of the type {features.dtype}; they must be real numbers.")
+        raise IndexingError(f"The features in {file} have the type {features.dtype}; they must be real numbers.")
     if 0 in features.shape:
-        raise IndexingError(f"The features in {file} have the shape {features.shape}: there is nothing to import.")
+        raise IndexingError(f"The features in {file} have the shape {features.shape}, so there is nothing to import.")
     return table
 
 
@@ -64,7 +63,7 @@ def read_features(file: Path, columns: Columns | None = None) -> FeatureTable:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The file that was written, and its size in ``bytes``."""
+    """A file that was written; ``bytes`` is its size."""
 
     file: str
     rows: int
@@ -73,16 +72,16 @@ class Exported:
 
 
 def export_index(index: Index, file: Path, progress: Progress = QUIET) -> Exported:
-    """Write all of an index to a file, in the order of ids; its suffix names the format. Only a whole one replaces it.
+    """Write an index to a file, ordered by id, in the format of the suffix. The file appears once it is complete.
 
-    ``write_npz``, ``write_parquet`` and ``write_csv`` say what the file holds.
+    See ``write_npz``, ``write_parquet`` and ``write_csv`` for the contents.
 
     Raises:
-        IndexingError: another suffix, no PyArrow for Parquet, or the file cannot be written.
+        IndexingError: the suffix names no format, PyArrow is missing for Parquet, or the file cannot be written.
     """
     write = _WRITERS.get(file.suffix.lower())
     if write is None:
-        raise IndexingError(f"{file} must end in {', '.join(_WRITERS)}, which names the format.")
+        raise IndexingError(f"{file} must end in one of {', '.join(_WRITERS)}, which names the format.")
     table = _table_of(index)
     progress.start(len(table))
     with output_file(file) as part:
@@ -112,7 +111,9 @@ def _table_of(index: Index) -> FeatureTable:
 
 
 def read_vectors(source: str) -> NDArray[np.float32]:
-    """Query vectors from a .npy file, or from text with one vector a line ("-": standard input) -> (m, d) float32.
+    """Read query vectors from an .npy file, a text file or standard input ("-") -> (m, d) float32.
+
+    Text has one vector per line.
 
     Raises:
         QueryError: the source cannot be read, or does not hold vectors of one length.
@@ -126,7 +127,7 @@ def read_vectors(source: str) -> NDArray[np.float32]:
                 return _parse_lines(lines, source)
         array = load_array(file)
         if array.dtype.kind not in "fiu":
-            raise QueryError(f"The numbers in {source} are of the type {array.dtype}; they must be real numbers.")
+            raise QueryError(f"The numbers in {source} have the type {array.dtype}; they must be real numbers.")
         with np.errstate(over="ignore"):
             return np.atleast_2d(array.astype(np.float32))
     except OSError as error:
@@ -146,7 +147,7 @@ def _parse_lines(lines: IO[str], name: str) -> NDArray[np.float32]:
             except ValueError as error:
                 raise QueryError(f"Line {number} of {name} {error}.") from error
     if not vectors:
-        raise QueryError(f"{name} is empty. Write one vector a line, with spaces or commas between the numbers.")
+        raise QueryError(f"{name} is empty. Write one vector per line, with spaces or commas between the numbers.")
     if len({len(vector) for vector in vectors}) > 1:
         raise QueryError(f"The lines of {name} have vectors of different lengths.")
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""A file of ready-made features -> an index, which has no model: it is searched by id or by vector."""
+"""Import a file of ready-made features. The index has no model and is searched by id or by vector."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from searchengine.indexing.scan import Candidate
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
-_UNIT_TOLERANCE = 1e-4  # of a squared length; that of float16 vectors of length 1 differs by less
-_COLOUR_SIZE = (32, 32)  # pixels, enough for an average colour; a JPEG is decoded at a reduced scale
+_UNIT_TOLERANCE = 1e-4  # for squared lengths; those of float16 vectors of length 1 differ by less
+_COLOUR_SIZE = (32, 32)  # pixels, enough for an average colour; JPEGs are decoded at a reduced scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class ImportOptions:
     """How to import features.
 
     Attributes:
-        columns: which column of the file holds what.
-        metric: None: that of the index, or of the one that the file was exported from; else Euclidean.
-        normalize: "none" keeps every number as it is, "l2" brings each row to length 1.
-        images: the folder that the paths are relative to, if the pictures are at hand.
-        name: says for people what the features are.
+        columns: the role of each column of the file.
+        metric: None for the metric of the index, or of the index that the file was exported from, or else Euclidean.
+        normalize: "none" keeps every number as it is, "l2" scales each row to length 1.
+        images: the folder that the paths are relative to, if the pictures are available.
+        name: a description of the features.
         append: add to an index that was imported before.
     """
 
@@ -59,7 +59,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The result of an import. ``pictures``: rows with a picture to show; ``left_out``: columns that were not used."""
+    """The result of an import. ``pictures`` counts the rows with a picture; ``left_out`` names unused columns."""
 
     added: int
     dimension: int
@@ -72,7 +72,7 @@ class Imported:
 
 
 def imported_spec(*, unit: bool) -> ExtractorSpec:
-    """The entry in place of an extractor; ``unit``: the features have length 1."""
+    """Return the specification that stands in for an extractor. ``unit``: the features have length 1."""
     return ExtractorSpec(
         model="imported",
         layer=None,
@@ -87,12 +87,12 @@ def imported_spec(*, unit: bool) -> ExtractorSpec:
 def import_features(
     file: Path, index_dir: Path, options: ImportOptions | None = None, progress: Progress = QUIET
 ) -> Imported:
-    """Make an index of the features in a file; all of them or, if anything is wrong, none.
+    """Make an index from a file of features. If anything is wrong, nothing is imported.
 
     Raises:
-        IndexingError: the file is not a file of features, or holds NaN, infinity, ragged rows or an id twice; there is
-            an index already, even one of photos that holds none at present; the disk is full.
-        UnknownNameError: no such metric or normalisation.
+        IndexingError: the file does not hold features, or holds NaN, infinity, ragged rows or an id twice; the folder
+            already holds an index, even an empty one of photos; the disk is full.
+        UnknownNameError: there is no such metric or normalisation.
         IndexLockedError: another run is writing to the index.
     """
     options = options or ImportOptions()
@@ -103,7 +103,7 @@ def import_features(
     if options.images is not None:
         check_folder(options.images.expanduser().absolute())
     with storage_of(index_dir).writing(timestamp()), ExitStack() as stack:
-        writer = _open_existing(index_dir, options)  # refuses a wrong folder before a long file is read
+        writer = _open_existing(index_dir, options)  # refuses a wrong folder before reading a long file
         if writer is not None:
             stack.enter_context(writer)
         table = read_features(file, options.columns)
@@ -148,7 +148,7 @@ def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progr
 
 
 def _open_existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
-    """The index in a folder, if features may be put into it; None if there is none."""
+    """Open the index in a folder for an import; None if there is no index, IndexingError if it takes no features."""
     try:
         writer = IndexWriter.open(folder)
     except IndexNotFoundError:
@@ -157,13 +157,13 @@ def _open_existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
         images = writer.catalog.count()
         spec = ExtractorSpec.from_json(writer.catalog.need("spec"))
         extractor = writer.catalog.need("extractor")
-        existing = f"There is an index of {images} images in {folder} already ({extractor}):"
-        if not spec.is_imported:  # even if it is empty now, it keeps its folders and the ids it has given
+        existing = f"{folder} already holds an index of {images} images ({extractor})."
+        if not spec.is_imported:  # even an empty one still has its folders and the ids it has given out
             raise IndexingError(
-                f"{existing} features are not imported into an index of photos. Choose another --index-dir."
+                f"{existing} Features cannot be imported into an index of photos. Choose another --index-dir."
             )
         if images and not options.append:
-            raise IndexingError(f"{existing} give --append to add to it, or choose another --index-dir.")
+            raise IndexingError(f"{existing} Give --append to add to it, or choose another --index-dir.")
     except BaseException:
         writer.close()
         raise
@@ -172,7 +172,7 @@ def _open_existing(folder: Path, options: ImportOptions) -> IndexWriter | None:
 
 @contextmanager
 def _new_index(folder: Path, manifest: dict[str, str], dimension: int) -> Iterator[IndexWriter]:
-    """A new index, which is removed if the block ends with an error."""
+    """Create an index; remove it if the block raises an error."""
     try:
         with IndexWriter.create(folder, manifest, dimension=dimension) as writer:
             yield writer
@@ -203,30 +203,30 @@ def _check_same_kind(writer: IndexWriter, dimension: int, unit: bool) -> None:
     if writer.dimension != dimension or writer.catalog.need("fingerprint") != spec.fingerprint:
         raise IndexingError(
             f"The index in {writer.folder} holds features of {writer.dimension} numbers "
-            f"({writer.catalog.need('extractor')}), and these have {dimension} ({spec.title}). Choose another "
-            "--index-dir."
+            f"({writer.catalog.need('extractor')}), but those in the file have {dimension} ({spec.title}). Choose "
+            "another --index-dir."
         )
 
 
 def _check_free(writer: IndexWriter, rows: Sequence[ImageRow]) -> None:
-    """IndexingError if an id or a path of the rows is in the index already, or there are no ids left."""
+    """Raise IndexingError if the index already has an id or a path of the rows, or if no ids are left."""
     ids = writer.catalog.ids()
     places = writer.catalog.places()
     first, unnumbered = writer.catalog.last_id() + 1, sum(row.id is None for row in rows)
     if unnumbered and first + unnumbered > 2**63:
         raise IndexingError(
-            f"The index has ids up to {first - 1}, so no more rows can be numbered. Give them ids with --ids. Nothing "
+            f"The index has ids up to {first - 1}, so new rows cannot be numbered. Give them ids with --ids. Nothing "
             "was imported."
         )
     for row in rows:
         if row.id in ids:
-            raise IndexingError(f"The index holds an image {row.id} already. --ids none numbers the new rows instead.")
+            raise IndexingError(f"The index already holds an image {row.id}. --ids none numbers the new rows instead.")
         if (row.root, row.path) in places:
-            raise IndexingError(f"The index holds {(row.path or b'').decode('utf-8', 'replace')!r} already.")
+            raise IndexingError(f"The index already holds {(row.path or b'').decode('utf-8', 'replace')!r}.")
 
 
 def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes, str]]]:
-    """The id of an image folder, and what to record of it if it is new."""
+    """Return the id of an image folder, and the record to add if it is new."""
     recorded = writer.roots()
     known = [Path(os.fsdecode(path)) for _, path, _ in recorded]
     root = next(root for root in assign_roots(recorded, [*known, folder]) if root.folder == folder)
@@ -241,7 +241,7 @@ def _rows(table: FeatureTable, folder: Path | None, root: int | None) -> list[Im
     ids: Sequence[int | None] = table.ids.tolist() if table.ids is not None else [None] * count
     labels = table.labels if table.labels is not None else [()] * count
     if folder is not None and table.paths is None:
-        raise IndexingError("There is no column of paths to find the pictures by. Name it with --paths.")
+        raise IndexingError("There is no column of paths, which is needed to find the pictures. Name it with --paths.")
     rows: list[ImageRow] = []
     seen: set[bytes] = set()
     for id_, path, row_labels in zip(ids, table.paths or [None] * count, labels, strict=True):
@@ -252,38 +252,38 @@ def _rows(table: FeatureTable, folder: Path | None, root: int | None) -> list[Im
         else:
             inside = _path_inside(folder, path)
             if inside in seen:
-                raise IndexingError(f"Row {len(rows) + 1} has the path {path!r}, as one before it has.")
+                raise IndexingError(f"Row {len(rows) + 1} has the path {path!r} of an earlier row.")
             seen.add(inside)
             rows.append(ImageRow(id_, root, inside, row_labels))
     return rows
 
 
 def _path_inside(folder: Path, path: str) -> bytes:
-    """A path as the catalog has it: relative to the image folder, ``/``-separated.
+    """Return a path as stored in the catalog: relative to the image folder, ``/``-separated.
 
-    IndexingError if it leads out of the folder: what is served to browsers lies inside.
+    IndexingError if it leads out of the folder, because only files inside may be served to browsers.
     """
     if "\0" in path:
         raise IndexingError(f"{path!r} is not the path of a file.")
     inside = os.path.normpath(os.path.relpath(path, folder) if os.path.isabs(path) else path)  # noqa: PTH117
     if inside in {os.curdir, os.pardir} or inside.startswith(os.pardir + os.sep):
         raise IndexingError(
-            f"The path {path!r} leads out of the image folder {folder}. Give the folder that holds all pictures with "
+            f"The path {path!r} leads out of the image folder {folder}. Name the folder that holds all pictures with "
             "--images."
         )
     return os.fsencode(inside)
 
 
-def _with_pictures(rows: Sequence[ImageRow], folder: Path, progress: Progress) -> list[ImageRow]:
-    """Add to each row the size, colour and content of its picture, where it can be read."""
-    with ThreadPoolExecutor(processors(), thread_name_prefix="look") as pool:
-        seen = list(pool.map(lambda row: _with_picture(row, folder), rows))
-    absent = sum(row.path is not None and row.width is None for row in seen)
+def _with_pictures(rows: list[ImageRow], folder: Path, progress: Progress) -> list[ImageRow]:
+    """Add the size, colour and content hash of each picture that can be read."""
+    with ThreadPoolExecutor(processors(), thread_name_prefix="picture") as pool:
+        rows = list(pool.map(lambda row: _with_picture(row, folder), rows))
+    absent = sum(row.path is not None and row.width is None for row in rows)
     if absent:
         progress.say(
-            f"{absent} of {len(rows)} pictures are not in {folder}, or cannot be read; their features are imported."
+            f"{absent} of {len(rows)} pictures are not in {folder} or cannot be read. Their features are imported."
         )
-    return seen
+    return rows
 
 
 def _with_picture(row: ImageRow, folder: Path) -> ImageRow:
@@ -309,7 +309,7 @@ def _with_picture(row: ImageRow, folder: Path) -> ImageRow:
 
 
 def _check_numbers(table: FeatureTable, file: Path, progress: Progress) -> bool:
-    """Whether all rows have length 1; IndexingError for NaN, infinity and what float32 cannot hold."""
+    """Return whether all rows have length 1; IndexingError for NaN, infinity and numbers too large for float32."""
     unit, rounded = True, False
     for part, block in table.blocks():
         original = table.features[part]
@@ -318,7 +318,9 @@ def _check_numbers(table: FeatureTable, file: Path, progress: Progress) -> bool:
             finite = np.isfinite(original[bad[0]]).all()
             what = "a number too large for float32" if finite else "NaN or infinity"
             row = part.start + bad[0] + 1
-            raise IndexingError(f"Row {row} of {file} holds {what}, so nothing can be near it. Nothing was imported.")
+            raise IndexingError(
+                f"Row {row} of {file} holds {what}, so it has no distance to anything. Nothing was imported."
+            )
         norms = np.einsum("ij,ij->i", block, block, dtype=np.float64)
         unit = unit and bool((np.abs(norms - 1.0) < _UNIT_TOLERANCE).all())
         rounded = rounded or (original.dtype != np.float32 and bool((block != original).any()))

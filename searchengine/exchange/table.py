@@ -1,4 +1,4 @@
-"""A table of features, whatever the format of its file, and which of the file's columns hold what."""
+"""A table of features, independent of the file format, and the roles of a file's columns."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from searchengine.errors import IndexingError
 from searchengine.files import parse_json
 from searchengine.index.metrics import METRICS
 
-NONE = "none"  # as the name of a column: leave it out
+NONE = "none"  # in place of a column's name: leave it out
 ROLES = ("ids", "labels", "paths")
-ALL_LABELS = "all_labels"  # a column of JSON lists, which an export has where images have several labels
-LARGEST_ID = 2**63 - 2**32 - 1  # leaves room for later images: SQLite counts to 2**63 - 1
+ALL_LABELS = "all_labels"  # an exported column of JSON lists, written if images have several labels
+LARGEST_ID = 2**63 - 2**32 - 1  # leaves room for later images; SQLite counts up to 2**63 - 1
 
 Kind = Literal["number", "vector", "other"]
-Values = dict[str, list[Any]]  # role, or ALL_LABELS -> a value for each row
+Values = dict[str, list[Any]]  # role or ALL_LABELS -> one value per row
 
 _BLOCK_BYTES = 32 * 2**20
-ROW_NUMBERS = {"", "unnamed: 0", "index"}  # names that data frames give to their row numbers
+ROW_NUMBERS = {"", "unnamed: 0", "index"}  # what data frames call a column of row numbers
 
 _USUAL_NAMES = {
     "features": (
@@ -44,10 +44,9 @@ _USUAL_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column (or array) of the file holds what. None: the one with a usual name; "none": leave it out.
+    """The column (or array) of a file for each role. None: a column with a usual name; "none": no column.
 
-    ``ids``, ``labels`` and ``paths`` may also name a separate file: .npy, or text with one value a line, in the order
-    of the rows.
+    ``ids``, ``labels`` and ``paths`` may also name a separate file with one value per row: .npy, or lines of text.
     """
 
     features: str | None = None
@@ -58,18 +57,18 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """Features and what is known of each, as read from a file or to be written to one.
+    """Features with ids, labels and paths, read from a file or to be written to one.
 
     Attributes:
         features: (r, d) of any real type; may be a memory map.
         ids: (n,), or None if the file has none.
-        labels: those of each row, or None.
-        paths: that of each row, or None.
+        labels: the labels of each row, or None.
+        paths: the path of each row, or None.
         left_out: names of columns that were not used.
-        metric: that of the index which was exported to the file, None for any other file.
-        extractor: what made the features, for people; empty where a file does not say.
-        rows: (n,) which of the features belong to the table, in its order; None: all of them.
-        tags: what the network sees in each image, where that is known of an index; only exported.
+        metric: the metric of the index that was exported to the file; None for other files.
+        extractor: a description of what made the features; may be empty.
+        rows: (n,) positions in ``features`` of the rows of the table; None for all features.
+        tags: what the network sees in each image, if the index knows; only for export.
     """
 
     features: NDArray[Any]
@@ -87,11 +86,11 @@ class FeatureTable:
 
     @property
     def dimension(self) -> int:
-        """Numbers in a feature."""
+        """The number of values in a feature."""
         return int(self.features.shape[1])
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """The features, some (b, d) float32 at a time, and which rows of the table these are."""
+        """Yield the features in blocks of (b, d) float32, each with its slice of the table."""
         step = max(1, _BLOCK_BYTES // (4 * self.dimension))
         for start in range(0, len(self), step):
             part = slice(start, min(start + step, len(self)))
@@ -100,9 +99,9 @@ class FeatureTable:
                 yield part, np.asarray(block).astype(np.float32, copy=False)
 
     def columns(self) -> dict[str, list[Any]]:
-        """What is exported beside the features: id, path, label (both may be "") and, where there are any, more.
+        """Return the columns to export beside the features: id, path and label; the last two may be "".
 
-        ``all_labels``, if a row has several, and ``tags`` are JSON lists.
+        If a row has several labels there is ``all_labels``, and if there are tags, ``tags``; both hold JSON lists.
         """
         count = len(self)
         labels = self.labels or [()] * count
@@ -120,20 +119,20 @@ class FeatureTable:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a file: role -> column, and those of the features, one of vectors or any number of numbers."""
+    """The columns of a file by role. The features are one column of ``vectors``, or several columns of numbers."""
 
     roles: Mapping[str, str]
     features: Sequence[str]
     vectors: bool
 
     def unused(self, names: Sequence[str]) -> list[str]:
-        """The columns without a role."""
+        """Return the columns that have no role."""
         used = {*self.roles.values(), *self.features}
         return [name for name in names if name not in used]
 
 
 class ColumnRoles:
-    """Finds the columns for each role in a file, and puts the table together from them."""
+    """Assigns the columns of a file to roles, and builds the table."""
 
     def __init__(self, file: Path, requested: Columns, names: Sequence[str]) -> None:
         self.file = file
@@ -142,7 +141,7 @@ class ColumnRoles:
         self._taken: set[str] = set()
 
     def find(self, role: str, *, among: Iterable[str] | None = None) -> str | None:
-        """The column asked for, or one with a usual name (``among`` some); IndexingError if there is no such column."""
+        """Return the column asked for (IndexingError if it does not exist), or else one with a usual name, if any."""
         requested: str | None = getattr(self.requested, role)
         if requested is None:
             free = {name.lower(): name for name in (self._names if among is None else among)}
@@ -159,14 +158,14 @@ class ColumnRoles:
         return column
 
     def take(self, column: str) -> None:
-        """Keep a column from being found for another role."""
+        """Reserve a column, so that it is not found for another role."""
         self._taken.add(column)
 
     def lay_out(self, kinds: Mapping[str, Kind]) -> Layout:
-        """Choose columns by their names and by the kind of their first value.
+        """Assign columns to roles by their names and by the kind of their first value.
 
-        The features are the column asked for or named as usual, or else the only column of vectors, or else all
-        columns of numbers that have no other role. IndexingError if that does not decide it.
+        The features are the column asked for or with a usual name, or else the only column of vectors, or else all
+        columns of numbers without another role. IndexingError if none of these applies.
         """
         vectors = [name for name, kind in kinds.items() if kind == "vector"]
         feature = self.find("features", among=vectors)
@@ -196,9 +195,9 @@ class ColumnRoles:
     def table(
         self, features: NDArray[Any], values: Values, left_out: Iterable[str] = (), metric: str | None = None
     ) -> FeatureTable:
-        """The table of these features and values, and of those in separate files. IndexingError for a wrong value.
+        """Build the table from features and values, including values in separate files.
 
-        A ``metric`` that does not exist is ignored.
+        IndexingError for an invalid value. An unknown ``metric`` is ignored.
         """
         values = dict(values)
         for role in ROLES:
@@ -231,7 +230,9 @@ class ColumnRoles:
 
     def _no_such_column(self, name: str, role: str) -> str:
         if not self._names:
-            return f"{self.file} has no named columns, so there is no {name!r}. Give a file for --{role}, or leave it."
+            return (
+                f"{self.file} has no named columns, so there is no {name!r}. Give a file to --{role}, or leave it out."
+            )
         close = difflib.get_close_matches(name, self._names, n=1)
         names = [*close, *(other for other in self._names if other not in close)]
         shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
@@ -246,7 +247,7 @@ def _read_values(file: Path, role: str) -> list[Any]:
     except UNREADABLE as error:
         raise IndexingError(f"{file} cannot be read: {error}.") from error
     if values.ndim != 1:
-        raise IndexingError(f"{file} has the shape {values.shape}; --{role} needs one value for each row.")
+        raise IndexingError(f"{file} has the shape {values.shape}; --{role} needs one value per row.")
     return list(values.tolist())
 
 
@@ -254,7 +255,7 @@ def _read_values(file: Path, role: str) -> list[Any]:
 
 
 def _text(value: Any) -> str | None:
-    """A value as text; None for a missing one."""
+    """Return a value as text, or None if it is missing."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bytes):
@@ -265,7 +266,7 @@ def _text(value: Any) -> str | None:
 
 
 def _labels(value: Any) -> tuple[str, ...]:
-    """One label, or several from a list."""
+    """Return the labels of a value, which is one label or a list of them."""
     values = value if isinstance(value, list | tuple | np.ndarray) else [value]
     return tuple(text for text in map(_text, values) if text)
 
@@ -274,7 +275,7 @@ def _labels_of_json(text: str, file: Path) -> tuple[str, ...]:
     try:
         labels = parse_json(text)
         if not isinstance(labels, list) or not all(isinstance(label, str | int | float) for label in labels):
-            raise ValueError("no list of text")
+            raise ValueError("not a list of labels")
     except ValueError as error:
         raise IndexingError(f"The column {ALL_LABELS!r} of {file} is not a list of labels: {text[:80]!r}.") from error
     return tuple(map(str, labels))
@@ -289,7 +290,9 @@ def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:
         except ValueError as error:
             raise IndexingError(f"Row {row + 1} of {file} has the id {value!r}. {advice}") from error
         if id_ > LARGEST_ID:
-            raise IndexingError(f"Row {row + 1} of {file} has the id {id_}, and the largest is {LARGEST_ID}. {advice}")
+            raise IndexingError(
+                f"Row {row + 1} of {file} has the id {id_}, and the largest id is {LARGEST_ID}. {advice}"
+            )
         if id_ < 0:
             raise IndexingError(f"Row {row + 1} of {file} has the id {id_}. {advice}")
         if id_ in rows:

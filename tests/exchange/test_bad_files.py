@@ -118,7 +118,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         ({"ids": [1, 2, 3, 2]}, "Rows 2 and 4 of .* the same id 2"),
         ({"ids": [-1, 1, 2, 3]}, "Row 1 of .* the id -1.*--ids none"),
         ({"ids": ["a", "b", "c", "d"]}, "the id 'a'"),
-        ({"ids": [1, 2, 3, 2**63 - 1]}, f"Row 4 of .* the id {2**63 - 1}, and the largest is"),
+        ({"ids": [1, 2, 3, 2**63 - 1]}, f"Row 4 of .* the id {2**63 - 1}, and the largest id is"),
         ({"ids": [1, 2, 3]}, "4 rows of features, but 3 ids"),
         ({"labels": ["x"] * 5}, "but 5 labels"),
         ({"labels": np.zeros((4, 2))}, r"'labels' has the shape \(4, 2\)"),
@@ -151,14 +151,17 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("a,b\n", "no rows"),
-        ("a,a\n1,2\n", "two columns of the name 'a'"),
-        ("1,cat,0.5,0.25\n2,dog,1,2\n", r"first line of .* holds numbers \('1'\).*no line of names.*id,label,f0,f1"),
-        ("cat,0.5,0.5\ndog,1,2\n", "no line of names"),
-        ("cat,-1,nan\ndog,1,2\n", "no line of names"),
-        ("1,cat,[1 2]\n2,dog,[3 4]\n", "no line of names"),
-        ("cat,[1 2]\ndog,[3 4]\n", "no line of names"),
-        ("cat,0\ndog,1\n", "no line of names"),
-        ("label,1,2\ndog,1,2\n", "no line of names"),
+        ("a,a\n1,2\n", "two columns named 'a'"),
+        (
+            "1,cat,0.5,0.25\n2,dog,1,2\n",
+            r"first line of .* holds numbers \('1'\).*no line of column names.*id,label,f0,f1",
+        ),
+        ("cat,0.5,0.5\ndog,1,2\n", "no line of column names"),
+        ("cat,-1,nan\ndog,1,2\n", "no line of column names"),
+        ("1,cat,[1 2]\n2,dog,[3 4]\n", "no line of column names"),
+        ("cat,[1 2]\ndog,[3 4]\n", "no line of column names"),
+        ("cat,0\ndog,1\n", "no line of column names"),
+        ("label,1,2\ndog,1,2\n", "no line of column names"),
         ("0,1,2\n3,4,5\n", "counts 0, 1, 2.* Put a line of names before it"),
         ("name,what\nx,y\n", "no column of numbers"),
         ("1,2\n3\n", "Line 2 of .* has 1 columns, where the first has 2"),
@@ -168,7 +171,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ("a,b\n1,2\n3,nan\n", "Row 2 of .* NaN"),
         ("v\n[1 2]\n[1 2 3]\n", "Line 3 of .* a vector of 3 numbers, where the first has 2"),
         ("v\n[1 2]\n[]\n", "Line 3 of .* is empty"),
-        ("v\n[1 2]\n[1 b]\n", "Line 3 of .* something else"),
+        ("v\n[1 2]\n[1 b]\n", "Line 3 of .* something other"),
         ("v\n[0.1 0.2 ... 0.9]\n", r"cut short .*'\.\.\.'"),
         ("id,v\n1,[1 2]\n1,[3 4]\n", "the same id 1"),
         (f"v,all_labels\n[1 2],{'[' * 100_000}\n", "not a list of labels"),
@@ -188,7 +191,7 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"v": [[1.0, 2.0], None]}, "Row 2 of .* nothing in the column 'v'"),
         ({"v": [[1.0, None], [1.0, 2.0]]}, "numbers are missing"),
         ({"v": ["[1 2]", "[1 2 3]"]}, "Row 2 of .* 3 numbers"),
-        ({"v": ["[1 2]", "x"]}, "something else"),
+        ({"v": ["[1 2]", "x"]}, "something other"),
         ({"a": [1.0, None], "b": [1.0, 2.0]}, "Row 2 of .* nothing in the column 'a'"),
         ({"a": ["x", "y"]}, "no column of numbers"),
     ):
@@ -266,7 +269,7 @@ def test_export_where_a_file_stands_for_the_folder(out: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("array", [np.ones(3, dtype=complex), np.array(["1", "2", "3"])])
 def test_query_vectors_of_another_type(array: np.ndarray[Any, Any], tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", array)
-    with pytest.raises(QueryError, match=f"of the type {array.dtype}; they must be real numbers"):
+    with pytest.raises(QueryError, match=f"have the type {array.dtype}; they must be real numbers"):
         read_vectors(str(tmp_path / "q.npy"))
 
 

@@ -172,26 +172,3 @@ def test_progress_adds_up(publisher: Publisher, tmp_path: Path) -> None:
     publisher.breaks = [100_000]
     fetch(publisher, tmp_path, progress=counting)
     assert counting.total == counting.done == len(DATA)
-
-
-def test_reading_along(publisher: Publisher, tmp_path: Path, client: Client) -> None:
-    resource = Resource(f"{publisher.base}/a.zip")
-    publisher.breaks, publisher.ranges = [100_000], False
-    sizes = []
-    for file, size in client.stream(resource, tmp_path):
-        sizes.append(size)
-        assert file.stat().st_size == size
-        assert file.read_bytes() == DATA[:size]
-    assert sizes == [0, 100_000, 100_000, 0, len(DATA), len(DATA)]  # from the start again, without Range
-    assert file == tmp_path / "a.zip"
-
-
-def test_whoever_has_read_enough_stops(publisher: Publisher, tmp_path: Path, client: Client) -> None:
-    resource = Resource(f"{publisher.base}/a.zip")
-    publisher.breaks = [100_000]
-    for _, size in client.stream(resource, tmp_path):
-        if size:
-            break
-    assert (len(publisher.asked), names(tmp_path)) == (1, ["a.zip.part", "a.zip.part.json"])
-    first = next(client.stream(resource, tmp_path))
-    assert (first, len(publisher.asked)) == ((tmp_path / "a.zip.part", 100_000), 1)  # without asking
