@@ -34,7 +34,7 @@ from searchengine.index.database import (
 )
 from searchengine.index.features import matrices
 from searchengine.index.tables import Tables
-from searchengine.index.types import run_of
+from searchengine.index.types import parse_run_note
 
 FILE_NAME = "catalog.sqlite"
 BACKUP_NAME = "backup.sqlite"
@@ -186,7 +186,7 @@ class Catalog(Tables):
         """The files that an unfinished run has read, and their total; None if there is no such run."""
         note = self.get("run")
         try:
-            return run_of(note)
+            return parse_run_note(note)
         except ValueError as error:
             raise self.damaged(f"its manifest says run is {note!r}") from error
 

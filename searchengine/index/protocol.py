@@ -1,9 +1,9 @@
-"""The interfaces of an index, for reading and for writing: the seam between the storage and everything else.
+"""The interfaces of an index, ``Index`` for reading and ``Writer`` for writing: the seam between storage and the rest.
 
-``LocalIndex`` and ``IndexWriter`` implement it in a folder, ``MilvusIndex`` and ``MilvusWriter`` in a collection of a
-Milvus server; the tests in ``tests/index/contract`` run on every implementation. ``storage`` opens an index. Code that
-needs all features takes the ``state`` of an index, and keeps results in its ``folder``. Only imports, rebuilds and
-checks of the files use an ``IndexWriter`` directly.
+``LocalIndex`` and ``IndexWriter`` implement them in a folder, ``MilvusIndex`` and ``MilvusWriter`` in a collection of a
+Milvus server. The tests in ``tests/index/contract`` run on every implementation, and ``storage.storage_of`` opens one.
+Code that needs all features takes the ``state`` of an index, and stores what it computes in the index's ``folder``.
+Only imports, rebuilds and ``verify`` use an ``IndexWriter`` directly, because they work on the files themselves.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, Inde
 from searchengine.progress import QUIET, Progress
 
 Order: TypeAlias = Callable[[int, Filter, Cursor | None], list[Hit]]
-"""A ranking of the images of an index: how many, the filter that they pass, after which hit they come -> the hits."""
+"""A ranking of an index's images, as a function: (k, filter, cursor to continue after) -> at most k hits."""
 
 
 class Index(Protocol):
-    """A collection, open for reading; safe to share between threads. It sees what a running writer commits.
+    """An index, open for reading. It is safe to share between threads, and sees what a running writer commits.
 
     Attributes:
-        address: its place, for messages and commands.
-        folder: where this machine keeps data computed from it; it may be missing.
+        address: where it is, for messages and commands.
+        folder: where this machine keeps data computed from it; the folder may not exist yet.
     """
 
     address: Address
@@ -49,64 +49,77 @@ class Index(Protocol):
         filter: Filter = EVERYTHING,
         after: Cursor | None = None,
     ) -> list[list[Hit]]:
-        """(m, d) or (d,) -> m lists of at most k hits, ordered by (distance, id); QueryError, UnknownNameError.
+        """Return the k nearest images of each query.
 
-        Only images that pass the filter are ranked, and only what comes after the cursor is answered.
+        Args:
+            queries: (m, d) float32, or (d,) for a single query; made by the extractor of this index.
+            k: at least 1; there are at most as many hits as images.
+            metric: None for the metric of the index. See ``metrics`` for distances and scores.
+            filter: only images that pass it are ranked.
+            after: return only hits that come after this one; for a single query. Pages that continue in this way repeat
+                nothing while images are added, and leave out none of the images that existed from the beginning.
+
+        Returns:
+            m lists of hits, ordered by (distance, id).
+
+        Raises:
+            QueryError: a wrong shape, NaN or infinity, k below 1, or a cursor for several queries.
+            UnknownNameError: there is no such metric.
         """
         ...
 
     def approximation(self, metric: str | None = None) -> StructureSheet | None:
-        """The sheet of the structure that searches by a metric use; None if they use none."""
+        """Return the sheet of the structure that searches by a metric use, or None if they use none."""
         ...
 
     def search_remark(self, metric: str) -> str | None:
-        """A sentence for people if searches by a metric are approximate or slow; else None."""
-        return None
+        """Return a sentence for users if searches by a metric are approximate or slow, else None."""
+        ...
 
     def count(self, filter: Filter = EVERYTHING) -> int:
-        """How many images pass a filter."""
+        """Return the number of images that pass a filter."""
         ...
 
     def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
-        """The first n images that pass a filter and have a larger id, by id."""
+        """Return the first n images, by id, that pass a filter and have an id larger than ``after_id``."""
         ...
 
     def facets(self, filter: Filter = EVERYTHING) -> Facets:
-        """The labels, tags, folders, formats, cameras and years of the images that pass a filter, with counts."""
+        """Return the labels, tags, folders, formats, cameras and years of images that pass a filter, with counts."""
         ...
 
     @property
     def generation(self) -> object:
-        """Differs whenever what the index holds has changed."""
+        """A value that differs whenever the content of the index has changed."""
         ...
 
     def state(self) -> State:
-        """All features at this moment; QueryError if they are too many to be loaded."""
+        """Return all features as of now, in an object that never changes; QueryError if they are too many to load."""
         ...
 
     def whole_set_searcher(
         self, now: State, metric: str, k: int, progress: Progress = QUIET
     ) -> Searcher | ApproximateSearcher:
-        """What finds the k nearest rows of each row of a state by a metric; where that is not exact, it is said."""
+        """Return a searcher for the k nearest rows of every row of a state; it reports whether it is approximate."""
         ...
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
-        """(at most n, d) features of random images with ids up to ``newest``, except some.
+        """Return the features, at most (n, d), of random images with ids up to ``newest`` that are not in ``without``.
 
-        The same each time, even if images are added, so that the pages of one ranking fit together.
+        The same images are drawn each time, even after others are added, so that pages of one ranking fit together.
         """
         ...
 
     def named(self, text: str, /) -> list[int]:
-        """The ids of images with a text as their name, ascending: see the implementations."""
+        """Return the ids, ascending, of images whose label is a text; a folder also compares file and folder names."""
         ...
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
-        """The (d,) float32 feature of one image; UnknownImageError."""
+        """Return a copy of the (d,) float32 feature of one image; UnknownImageError."""
         ...
 
     def records(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """The records of images, in the order of the ids; UnknownImageError."""
+        """Return the records of images, in the order of the ids; UnknownImageError."""
         known = {record.id: record for record in self.known(ids)}
         for id_ in ids:
             if id_ not in known:
@@ -114,80 +127,83 @@ class Index(Protocol):
         return [known[id_] for id_ in ids]
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
-        """The same, without the images that do not exist."""
+        """Return the records of those images that exist, in the order of the ids."""
         ...
 
     def unknown(self, image_id: int) -> UnknownImageError:
-        """The error for an id that no image has."""
+        """Return the error for an id that no image has."""
         return UnknownImageError(f"The index holds no image {image_id}.")
 
     def find(self, other: ImageRecord) -> int | None:
-        """The id of the image that is the same picture as one of another index, by its content or its path."""
+        """Return the id of the image that matches a record of another index, by its content or else by its path.
+
+        Paths are compared only if one of the two has no content hash, as is the case for imported features.
+        """
         ...
 
     def sample(self, n: int, skip: int = 0) -> list[ImageRecord]:
-        """At most n images spread evenly over the collection, by id; the same each time while it does not change.
+        """Return at most n images spread evenly over the index, by id; the same ones while the index does not change.
 
-        ``skip`` leaves out those of a sample of that size, so that sample after sample shows each image once.
+        ``skip`` leaves out the images of ``sample(skip)``, so that successive samples show every image once.
         """
         ...
 
     def status(self) -> IndexStatus:
-        """The index in numbers."""
+        """Return the index in numbers, as of now."""
         ...
 
     def skipped(self) -> list[tuple[str, str]]:
-        """Every file that could not be used: path and reason."""
+        """Return (path, reason) of every file that could not be used."""
         ...
 
     def manifest(self, key: str) -> str | None:
-        """One entry of the manifest."""
+        """Return one entry of the manifest, as of now."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Of the extractor that made the features."""
+        """The fingerprint of the extractor that made the features."""
         ...
 
     @property
     def spec(self) -> str:
-        """The extractor's spec, as JSON."""
+        """The spec of that extractor, as JSON."""
         ...
 
     @property
     def dimension(self) -> int:
-        """Numbers in a feature."""
+        """The length of a feature vector."""
         ...
 
     @property
     def normalized(self) -> bool:
-        """Whether the features have length 1."""
+        """Whether all features have norm 1."""
         ...
 
     @property
     def metric(self) -> str:
-        """What distances are measured in, unless a search names another metric."""
+        """The metric of searches that do not name one."""
         ...
 
     @property
     def typical_length(self) -> float:
-        """The root mean square of the lengths of all features."""
+        """The root mean square of the norms of all features."""
         ...
 
     @property
     def newest(self) -> int:
-        """The largest id; -1 where there is no image."""
+        """The largest id; -1 if there is no image."""
         ...
 
     def __len__(self) -> int: ...
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release connections and files."""
         ...
 
 
 def images_by_row(index: Index, state: State) -> dict[int, ImageRecord]:
-    """The row of each image of a state -> its record, in the order of the ids; without those removed since."""
+    """Return row -> record for the images of a state, in the order of their ids; images removed since are left out."""
     rows = state.live_by_id
     ids = state.ids[rows].tolist()
     known = {record.id: record for record in index.known(ids)}
@@ -195,44 +211,44 @@ def images_by_row(index: Index, state: State) -> dict[int, ImageRecord]:
 
 
 class Writer(Protocol):
-    """A collection, open for one run that changes it.
+    """An index, open for one run that changes it.
 
     Attributes:
-        address: its place, for messages and commands.
+        address: where it is, for messages and commands.
     """
 
     address: Address
 
     def known(self) -> dict[Place, IndexedImage]:
-        """Every image that has a file, by image folder and path."""
+        """Return every image that has a file, by image folder and path."""
         ...
 
     def skipped(self) -> dict[Place, Skipped]:
-        """Every file that was skipped, by image folder and path."""
+        """Return every file that was skipped, by image folder and path."""
         ...
 
     def roots(self) -> list[tuple[int, bytes, str]]:
-        """The image folders: id, path, name."""
+        """Return (id, path, name) of each image folder."""
         ...
 
     def manifest(self, key: str) -> str | None:
-        """One entry of the manifest."""
+        """Return one entry of the manifest."""
         ...
 
     def count(self) -> int:
-        """Images in the index."""
+        """Return the number of images in the index."""
         ...
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image with that content, if there is one."""
+        """Return what is known of an image with the same content, or None if there is no such image."""
         ...
 
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
-        """Record the image folders; ids that are in use keep their meaning."""
+        """Record the image folders; an id that is in use must keep its meaning."""
         ...
 
     def set(self, values: dict[str, str | None]) -> None:
-        """Write entries of the manifest, or remove those with None."""
+        """Write entries of the manifest, and remove those whose value is None."""
         ...
 
     def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
@@ -244,13 +260,13 @@ class Writer(Protocol):
         ...
 
     def compact_if_sparse(self) -> bool:
-        """Free the space of removed images, if that pays; IndexingError."""
+        """Free the space of removed images if that is worth it, and return whether that was done; IndexingError."""
         ...
 
     def back_up(self) -> None:
-        """Called once, at the end of a run."""
+        """Finish a run: called once, at its end."""
         ...
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release connections, files and locks."""
         ...

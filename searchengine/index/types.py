@@ -1,4 +1,4 @@
-"""The results of an index, and the changes of a run."""
+"""The records that an index returns, and those that a run gives it to store."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from searchengine.errors import FileGoneError
 from searchengine.files import parse_json, read_regular
 from searchengine.images.metadata import Shot
 
-Place = tuple[int, bytes]  # of a file: the id of its image folder, and its path within it
+Place = tuple[int, bytes]  # where a file is: the id of its image folder, and its path in that folder
 
 
 def content_hash(data: bytes) -> bytes:
-    """Identifies the content of a file: BLAKE2b, 128 bits."""
+    """Return a hash that identifies the content of a file: BLAKE2b, 128 bits."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-# -- answers ----------------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour of a query.
+    """One image in the results of a search.
 
-    ``distance`` is smaller-is-better, in the metric of the search; ``score`` is larger-is-better, see
-    ``metrics.score``. ``rank`` starts at 1. ``record`` is the record of the image at that moment. ``stands_for`` is the
-    number of images that this one represents, including itself: copies or near-duplicates of it.
+    Attributes:
+        rank: its place in the results, from 1.
+        distance: in the metric of the search; smaller is nearer.
+        score: see ``metrics.score``; larger is nearer.
+        record: the record of the image at the time of the search.
+        stands_for: how many images this hit represents: itself, and the copies or near-duplicates folded into it.
     """
 
     rank: int
@@ -47,17 +50,18 @@ class Hit:
     stands_for: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON, without the record."""
+        """Return all fields but the record, ready for JSON."""
         return {part.name: getattr(self, part.name) for part in fields(self) if part.name != "record"}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """The record of one image in the catalog.
+    """What the catalog holds about one image.
 
-    ``path`` is for people (relative to the image folder, ``/``-separated, undecodable bytes replaced); ``file`` opens.
-    ``width`` and ``height`` are in pixels, upright; ``colour`` is the average, ``#rrggbb``; ``size`` is in bytes;
-    ``content_hash`` is the lower-case hex BLAKE2b-128 of the file. All are None where a row has no image file.
+    ``path`` is for display: relative to the image folder, ``/``-separated, undecodable bytes replaced. Open ``file``
+    instead. ``width`` and ``height`` are the pixels of the upright image, ``colour`` is its average as ``#rrggbb``,
+    ``size`` is in bytes, and ``content_hash`` is the BLAKE2b-128 of the file in lower-case hex. These are None for a
+    row that was not made from an image file.
     """
 
     id: int
@@ -73,12 +77,12 @@ class ImageRecord:
 
     @property
     def label(self) -> str | None:
-        """The first label, if there is one."""
+        """The first label, or None."""
         return self.labels[0] if self.labels else None
 
     @property
     def has_picture(self) -> bool:
-        """Whether it was made from an image file: rows of imported features have none, or only a path."""
+        """Whether it was made from an image file; imported features have no file, or only a path."""
         return self.file is not None and self.content_hash is not None
 
     @property
@@ -92,13 +96,13 @@ class ImageRecord:
             return False
 
     def existing_file(self) -> Path:
-        """Its file, which can be read; FileGoneError."""
+        """Return its file if that can be read; FileGoneError."""
         if self.file is None or not self.has_file:
             raise self._gone()
         return self.file
 
     def read(self) -> bytes:
-        """The bytes of its file; FileGoneError."""
+        """Return the bytes of its file; FileGoneError."""
         try:
             return read_regular(self.existing_file())
         except OSError as error:
@@ -106,46 +110,46 @@ class ImageRecord:
 
     def _gone(self) -> FileGoneError:
         if not self.has_picture:
-            return FileGoneError(f"“{self.path}” is a row of imported features, which has no picture.")
+            return FileGoneError(f"“{self.path}” is an imported feature, so it has no picture.")
         return FileGoneError(
-            f"“{self.path}” is in the index, but its file is no longer there. If the photos have moved, say where they "
-            "are now (--images-dir, or SEARCHENGINE_IMAGES_DIR); if they were deleted, index the folder again."
+            f"“{self.path}” is in the index, but its file is no longer there. If you moved the photos, give their new "
+            "folder with --images-dir or SEARCHENGINE_IMAGES_DIR. If you deleted them, index the folder again."
         )
 
     @classmethod
     def removed(cls, id_: int) -> ImageRecord:
-        """For an image that was removed a moment ago, but is still in the state that is searched."""
+        """Return a placeholder for an image that was removed after the state being searched was read."""
         return cls(id_, f"#{id_}", None, (), None, None, None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """An unfinished run, which has read ``done`` of ``total`` files."""
+    """A run that has read ``done`` of ``total`` files and has not finished."""
 
     done: int
     total: int
-    active: bool  # False: it was killed, and the same command resumes it
+    active: bool  # False if it was killed; the same command resumes it
 
 
 def run_note(done: int, total: int, started: str) -> str:
-    """The entry ``run`` of the manifest while a run is active."""
+    """Return the manifest entry ``run`` of a run that has not finished."""
     return json.dumps({"done": done, "total": total, "started": started})
 
 
-def run_of(note: str | None) -> tuple[int, int] | None:
-    """The files that an unfinished run has read, and their total, by that entry; None without one. ValueError."""
+def parse_run_note(note: str | None) -> tuple[int, int] | None:
+    """Return (done, total) of a manifest entry ``run``, or None without an entry; ValueError."""
     if note is None:
         return None
     try:
         values = parse_json(note)
         return int(values["done"]), int(values["total"])
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{note!r} is not a note of a run") from error
+        raise ValueError(f"{note!r} does not describe a run") from error
 
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
-    """The index in a few numbers; ``bytes`` on disk, ``updated`` as ISO 8601 in UTC."""
+    """An index in a few numbers; ``bytes`` is its size on disk, ``updated`` is ISO 8601 in UTC."""
 
     images: int
     skipped: int
@@ -164,7 +168,7 @@ class IndexStatus:
 class FileState:
     """The size and times of a file when it was read.
 
-    ``settled``: the times can be trusted by the next run; ``ctime_ns`` is None in an index of an older format.
+    ``settled`` says whether the next run may trust the times; ``ctime_ns`` is None in an index of an older format.
     """
 
     size: int
@@ -175,26 +179,26 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class IndexedImage:
-    """One image as the catalog has it."""
+    """What a run needs to know about an image that is already in the index."""
 
     id: int
     row: int
     content_hash: bytes
     state: FileState
     labels: tuple[str, ...]
-    has_shot: bool = True  # False: when and with what it was taken has not been read, as in an index of an older format
+    has_shot: bool = True  # False in an index of an older format, until its date and camera have been read
 
     def without_ctime(self) -> IndexedImage:
-        """The same, with nothing known of its ctime."""
+        """Return a copy whose ctime is not known."""
         return replace(self, state=replace(self.state, ctime_ns=None))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image to store, new unless it ``replaces`` the content of a known one.
+    """An image to store: a new one, or the new content of a known one (``replaces``).
 
-    ``id`` None: the next one. An imported feature need not have a file; then ``path`` is only a name, and what is read
-    from a file is None.
+    ``id`` is None for the next free id. An imported feature need not have a file; then ``path`` is only a name, and the
+    fields that are read from a file are None.
     """
 
     id: int | None
@@ -213,7 +217,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The properties of the content of an image, and of every file with the same; ``feature`` is (d,) float32."""
+    """What all files of the same content have in common; ``feature`` is (d,) float32."""
 
     feature: NDArray[np.float32]
     width: int
@@ -224,14 +228,14 @@ class Twin:
 
 @dataclass(frozen=True, slots=True)
 class ImageUpdate:
-    """A known image with another place, mtime or labels; its feature is kept."""
+    """A known image whose path, mtime or labels have changed; its feature is kept."""
 
     id: int
     root: int
     path: bytes
     state: FileState
     labels: tuple[str, ...]
-    shot: Shot | None = None  # None: as it was
+    shot: Shot | None = None  # None if unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +254,8 @@ class Skipped:
 class Batch:
     """Changes that are committed together.
 
-    ``features`` has a (d,) float32 row for each of ``stored``; ``shots`` are of known images, by id.
+    ``features`` has a (d,) float32 vector for each of ``stored``; ``shots`` has the dates and cameras of known images,
+    by id.
     """
 
     stored: list[ImageRow] = field(default_factory=list)

@@ -30,7 +30,7 @@ from searchengine.index.milvus.schema import FEATURE, RECORD, About, quoted
 from searchengine.index.milvus.snapshot import Snapshot, latest
 from searchengine.index.protocol import Index
 from searchengine.index.state import State, folders_now
-from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress, run_of
+from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress, parse_run_note
 from searchengine.progress import QUIET, Progress
 
 _KEPT = 0.1  # seconds for which what is known of the whole is not asked for again
@@ -254,7 +254,7 @@ class MilvusIndex(Index):
     def status(self) -> IndexStatus:
         """The index in numbers, as it stands now; ``bytes`` of its features."""
         about = self._about()
-        run = run_of(about.entries.get("run"))
+        run = parse_run_note(about.entries.get("run"))
         return IndexStatus(
             images=about.images,
             skipped=self._connection.count_skipped(),
