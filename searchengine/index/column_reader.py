@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Derived
 from searchengine.errors import IndexDamagedError, SearchEngineError
-from searchengine.index import state as states
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import NO_DAY, NO_TEXT, NO_YEAR, Columns, Numbers, Texts
-from searchengine.index.state import ROWS, RowsSheet, State
+from searchengine.index.state import ROWS, RowsSheet, State, load_state
 
 Roots = dict[int, tuple[Path, str]]  # id -> folder, name
 Label = tuple[int, str]  # row, label
@@ -77,7 +76,7 @@ def load(folder: Path, catalog: Catalog, state: State, old: Columns | None) -> C
                 replace(old, generation=state.generation),
                 state.ids,
                 state.roots,
-                catalog.what_is_filtered(first, end),
+                catalog.filter_columns(first, end),
                 catalog.labelled_rows(first, end),
             )
         except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -98,7 +97,7 @@ def keep(folder: Path) -> None:
             for kind in (ROWS, COLUMNS):
                 kind.path(folder).unlink(missing_ok=True)
             return
-        now = states.load(folder, catalog, None)
+        now = load_state(folder, catalog, None)
         if _revision_of(ROWS, folder) != now.revision:
             ROWS.save(folder, RowsSheet(1, now.revision), {"ids": now.ids, "squared_norms": now.squared_norms})
         if _revision_of(COLUMNS, folder) != now.revision and (known := load(folder, catalog, now, None)) is not None:
@@ -162,7 +161,7 @@ def _empty(version: tuple[object, ...]) -> Columns:
 def of_rows(
     generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
 ) -> Columns:
-    """The columns of all rows, as ``Tables.what_is_filtered`` and ``labelled_rows`` give them."""
+    """The columns of all rows, as ``Tables.filter_columns`` and ``labelled_rows`` give them."""
     return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))
 
 

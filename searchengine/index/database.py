@@ -1,4 +1,4 @@
-"""One SQLite file: reading and writing it, also opening it in read-only places; errors become those of this package."""
+"""One SQLite file: opening it, even in read-only folders, reading and writing it, and translating SQLite's errors."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import Any, Self
 
 from searchengine.errors import IndexDamagedError, IndexingError, SearchEngineError, with_index_dir
 
-_ROOM = 2**18  # bytes; SQLite asks for less at a time
+_ROOM = 2**18  # bytes; a disk with less free space counts as full, because SQLite allocates less at a time
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class Database:
-    """One connection. Not shared between threads without a lock; opened after a fork.
+    """One connection. It must be opened after a fork, and threads may share it only under a lock.
 
-    All methods raise IndexDamagedError for a damaged file, and IndexingError if the disk is full, read-only or fails.
+    All methods raise IndexDamagedError for a damaged file, and IndexingError if the disk is full, read-only or failing.
     """
 
     def __init__(self, connection: sqlite3.Connection, file: Path, *, frozen: bool = False) -> None:
         self._connection = connection
         self.file = file
-        self._frozen = stamp(file) if frozen else None  # what it was when it was opened without any locks
+        self._frozen = stamp(file) if frozen else None  # the file as it was when it was opened without locks
         self._place = _place(file)
 
     @property
     def outdated(self) -> bool:
-        """Whether it must be opened again: it was replaced, or it was opened without locks and has changed.
+        """Whether the file must be opened again: it was replaced, or was opened without locks and has changed.
 
-        A damaged catalog is set aside and a new one made. In a read-only folder there are no locks and no shared
-        memory, but another machine, or a process that sees the folder under another mount, may write to the file.
+        A rebuild replaces a damaged catalog. In a read-only folder there are no locks and no shared memory, but another
+        machine, or a process that sees the folder through another mount, may write to the file.
         """
         if self._frozen is not None:
             return self._frozen != stamp(self.file)
@@ -52,33 +52,33 @@ class Database:
     # -- statements -------------------------------------------------------------------------------------------------
 
     def rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        """All rows that a query gives."""
+        """Return all rows of a query."""
         with translated(self.file.parent):
             return self._connection.execute(query, values).fetchall()
 
     def value(self, query: str, values: Sequence[object] = ()) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         rows = self.rows(query, values)
         return rows[0][0] if rows else None
 
     def each_row(self, query: str, values: Sequence[object] = ()) -> Generator[Any, None, None]:
-        """The rows one by one, for tables too large for memory."""
+        """Yield the rows of a query, for tables too large for memory."""
         with translated(self.file.parent):
             yield from self._connection.execute(query, values)
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
-        """Run one statement; returns the id of an inserted row."""
+        """Run one statement, and return the id of an inserted row."""
         with translated(self.file.parent):
             return self._connection.execute(statement, values).lastrowid or 0
 
     def change_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run one statement for each row of values."""
+        """Run one statement for each sequence of values."""
         with translated(self.file.parent):
             self._connection.executemany(statement, rows)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; not nested."""
+        """Commit all changes of a block or, if it fails, none; not nested."""
         self.change("BEGIN IMMEDIATE")
         try:
             yield
@@ -89,7 +89,7 @@ class Database:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Several reads that see the same state."""
+        """Let all reads of a block see the same state."""
         self.change("BEGIN")
         try:
             yield
@@ -103,19 +103,19 @@ class Database:
     # -- the whole file ---------------------------------------------------------------------------------------------
 
     def in_memory(self) -> Self:
-        """A copy in memory; it is outdated once the file changes."""
+        """Return a copy in memory, which is outdated once the file changes."""
         copy = type(self)(connect(":memory:"), self.file, frozen=True)
         with translated(self.file.parent):
             self._connection.backup(copy._connection)
         return copy
 
     def copy_to(self, file: Path) -> None:
-        """Write all of it to another file."""
+        """Copy the whole database to another file."""
         with translated(self.file.parent), contextlib.closing(sqlite3.connect(file)) as copy:
             self._connection.backup(copy)
 
     def fold_log(self) -> None:
-        """Write the log back into the file, if no reader prevents it."""
+        """Write the log back into the file unless a reader prevents it."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -125,7 +125,7 @@ class Database:
 
 
 def connect(uri: str) -> sqlite3.Connection:
-    """A connection with explicit transactions, which threads share under a lock."""
+    """Return a connection with explicit transactions, which threads may share under a lock."""
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
     try:
         connection.execute("PRAGMA foreign_keys = ON")
@@ -137,28 +137,28 @@ def connect(uri: str) -> sqlite3.Connection:
 
 
 def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
-    """A read-only connection, and whether the file had to be opened without locks."""
+    """Return a read-only connection, and whether the file had to be opened without locks."""
     uri = file.absolute().as_uri()
     try:
-        return _that_answers(connect(f"{uri}?mode=ro")), False
+        return _tested(connect(f"{uri}?mode=ro")), False
     except sqlite3.OperationalError as error:
         code = error.sqlite_errorname
         if not code.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
             raise
         _, log, journal = stamp(file)
-        if journal is not None:  # left by a killed run: a process that may write rolls its batch back
-            _that_answers(connect(f"{uri}?mode=rw")).close()
-            return _that_answers(connect(f"{uri}?mode=ro")), False
+        if journal is not None:  # left by a killed run: opening the file for writing rolls its batch back
+            _tested(connect(f"{uri}?mode=rw")).close()
+            return _tested(connect(f"{uri}?mode=ro")), False
         if log is not None:
             raise
-        # a read-only folder has no room for the shared memory of a reader; see Database.outdated
+        # a reader cannot create its shared memory in a read-only folder; see Database.outdated
         return connect(f"{uri}?mode=ro&immutable=1"), True
 
 
 def connect_to_write(file: Path) -> sqlite3.Connection:
-    """A connection that writes; a file with a write-ahead log that cannot be used here is given a journal."""
+    """Return a connection that writes. If the write-ahead log cannot be used here, a journal replaces it."""
     if _has_log(file) and not shares_memory(file.parent):
-        with contextlib.suppress(sqlite3.OperationalError):  # another program has it open, and can use the log
+        with contextlib.suppress(sqlite3.OperationalError):  # another program has it open, so it can use the log
             _use_journal(file)
     return connect(f"{file.absolute().as_uri()}?mode=rw")
 
@@ -172,13 +172,13 @@ def use_log(file: Path) -> None:
 
 def _has_log(file: Path) -> bool:
     with file.open("rb") as opened:
-        return opened.read(20)[18:] == b"\2\2"  # the version of the file format that is needed to write and to read
+        return opened.read(20)[18:] == b"\2\2"  # the format versions needed to write and to read
 
 
 def _use_journal(file: Path) -> None:
     connection = sqlite3.connect(file, isolation_level=None, timeout=1)
     with contextlib.closing(connection):
-        # Without shared memory, even to read a log that was left.
+        # an exclusive lock needs no shared memory, even to read a log that was left
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = DELETE")
 
@@ -188,9 +188,9 @@ _CANNOT_MAP = (errno.ENODEV, errno.EINVAL, errno.EACCES, errno.ENOTSUP)
 
 
 def shares_memory(folder: Path) -> bool:
-    """Whether processes can share memory through a file in a folder, which a write-ahead log needs.
+    """Return whether processes can share memory through a file in a folder, as a write-ahead log requires.
 
-    Some file systems do not support it (FUSE with direct I/O), others only within one machine (NFS, SMB).
+    Some file systems do not support that (FUSE with direct I/O), others only within one machine (NFS, SMB).
     """
     if _file_system(folder) in _NETWORK:
         return False
@@ -204,7 +204,7 @@ def shares_memory(folder: Path) -> bool:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system of a folder, on Linux; "" elsewhere."""
+    """Return the type of a folder's file system on Linux, "" elsewhere."""
     try:
         return _file_system_in(Path("/proc/self/mountinfo").read_bytes(), os.fsencode(folder.resolve()))
     except OSError:
@@ -212,7 +212,7 @@ def _file_system(folder: Path) -> str:
 
 
 def _file_system_in(mounts: bytes, place: bytes) -> str:
-    """The same for an absolute path, by the text of mountinfo, see proc(5); a later mount covers an earlier one."""
+    """Return the type of a path's file system from the text of mountinfo, see proc(5); later mounts hide earlier ones."""
     name, longest = "", 0
     for line in mounts.splitlines():
         before, _, after = line.partition(b" - ")
@@ -223,7 +223,8 @@ def _file_system_in(mounts: bytes, place: bytes) -> str:
     return name
 
 
-def _that_answers(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _tested(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a connection after a first query, which fails if the file cannot be used."""
     try:
         connection.execute("PRAGMA user_version").fetchone()
     except BaseException:
@@ -233,7 +234,7 @@ def _that_answers(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def stamp(file: Path) -> Stamp:
-    """Changes whenever a database is written to: of the file, its log and its journal; None for a missing one."""
+    """Return a value that changes with every write: of the file, its log and its journal, None for a missing one."""
     return tuple(_stamp(file.with_name(file.name + ending)) for ending in ("", "-wal", "-journal"))
 
 
@@ -258,7 +259,7 @@ def _place(file: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """Translate errors of SQLite into those of this package."""
+    """Translate SQLite's errors into those of this package."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -266,18 +267,18 @@ def translated(folder: Path) -> Iterator[None]:
 
 
 def translation(folder: Path, error: sqlite3.DatabaseError) -> SearchEngineError:
-    """The error of this package for one of SQLite."""
+    """Return the error of this package for one of SQLite's."""
     text, code = str(error), getattr(error, "sqlite_errorname", "")
     if code == "SQLITE_FULL" or (code.startswith("SQLITE_IOERR") and shutil.disk_usage(folder).free < _ROOM):
-        return _disk_full(folder)  # without room for its log or its shared memory, SQLite speaks of the latter
+        return _disk_full(folder)  # SQLite reports an I/O error if there is no room for its log or shared memory
     if code.startswith("SQLITE_READONLY"):
         return _not_writable(folder, "it is read-only")
     if code.startswith(("SQLITE_CANTOPEN", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PERM", "SQLITE_AUTH")):
         return IndexingError(f"The catalog in {folder} cannot be opened: {text}. Check its permissions, and try again.")
     if code == "SQLITE_IOERR_SHMMAP":
         return IndexingError(
-            f"The file system of {folder} does not let programs share memory, and the catalog has a log that needs it. "
-            "Give the command that made the index again, which puts a journal in its place, or move it to a local disk."
+            f"The file system of {folder} does not let programs share memory, which the catalog's log needs. Run the "
+            "command that made the index again, which replaces the log by a journal, or move the index to a local disk."
         )
     if code.startswith("SQLITE_IOERR"):
         return IndexingError(
@@ -299,8 +300,8 @@ def writable(folder: Path) -> Iterator[None]:
 
 def _disk_full(folder: Path) -> IndexingError:
     return IndexingError(
-        f"The disk that holds {folder} is full. The index is as it was before the last batch: make room and "
-        "give the same command again."
+        f"The disk that holds {folder} is full. The index is as it was before the last batch. Make room, then run the "
+        "same command again."
     )
 
 
@@ -309,13 +310,13 @@ def _not_writable(folder: Path, why: str) -> IndexingError:
 
 
 def rebuild_hint(folder: Path) -> str:
-    """The end of a sentence about an unusable index: the command that makes it again."""
+    """Return the end of a sentence about an unusable index: the command that rebuilds it."""
     return (
-        f"make it again with: {with_index_dir('searchengine index IMAGES', folder)} --rebuild "
-        f"({with_index_dir('searchengine verify', folder)} gives the command in full)"
+        f"rebuild it with: {with_index_dir('searchengine index IMAGES', folder)} --rebuild "
+        f"({with_index_dir('searchengine verify', folder)} shows the full command)"
     )
 
 
 def damaged(what: str | Path, why: str, folder: Path) -> IndexDamagedError:
-    """The error for a damaged file of an index."""
+    """Return the error for a damaged file of an index."""
     return IndexDamagedError(f"{what} is damaged: {why}. To repair it, {rebuild_hint(folder)}")

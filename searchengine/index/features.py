@@ -1,7 +1,7 @@
 """The feature matrix on disk: float32 rows in a ``.npy`` file that only grows.
 
-The header has a fixed length with room for any row count, so a row count can be rewritten in place. Only the catalog
-says how many rows count: what lies beyond was left by a run that was killed, and the next append overwrites it.
+The header has a fixed length with room for any row count, so the count can be rewritten in place. The catalog alone
+says how many rows are valid. Rows beyond that were left by a killed run, and the next append overwrites them.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ _NAME = re.compile(r"features(-[0-9]+)?\.npy", re.ASCII)
 
 
 def header(rows: int, dimension: int) -> bytes:
-    """The ``.npy`` header (format 1.0) of a (rows, dimension) float32 matrix, always 256 bytes long."""
+    """Return the ``.npy`` header (format 1.0) of a (rows, dimension) float32 matrix, always 256 bytes long."""
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}"
     body = HEADER_BYTES - len(_MAGIC) - 2
     return _MAGIC + body.to_bytes(2, "little") + text.ljust(body - 1).encode("ascii") + b"\n"
 
 
 def next_name(name: str) -> str:
-    """features.npy -> features-2.npy -> features-3.npy ..."""
+    """Return the name of the next feature file: features.npy -> features-2.npy -> features-3.npy ..."""
     _, _, number = name.removesuffix(".npy").partition("-")
     return f"features-{int(number or 1) + 1}.npy"
 
 
 def matrices(folder: Path) -> list[Path]:
-    """All feature files in an index folder, including those that the catalog does not name."""
+    """Return all feature files in an index folder, including those that the catalog does not name."""
     return [file for file in folder.glob("features*.npy") if _NAME.fullmatch(file.name)]
 
 
 def map_rows(file: Path, rows: int, dimension: int, *, scattered: bool = False) -> NDArray[np.float32]:
     """Map the first ``rows`` rows read-only -> (rows, dimension) float32.
 
-    ``scattered``: rows are read here and there. Else the system reads megabytes around each that is not in memory yet:
-    of 320 rows on a disk, that took 4 s instead of 0.2 s.
+    ``scattered`` turns read-ahead off, for random access. With read-ahead the system reads megabytes around each row
+    that is not in memory yet, and reading 320 rows from a disk took 4 s instead of 0.2 s.
 
     Raises:
-        IndexDamagedError: the file is missing, shorter than that, or no such matrix.
-        IndexingError: it cannot be read.
+        IndexDamagedError: the file is missing, too short, or not such a matrix.
+        IndexingError: the file cannot be read.
     """
-    if rows == 0:  # an empty range cannot be mapped, and the file may not be there yet
+    if rows == 0:  # an empty range cannot be mapped, and the file may not exist yet
         return np.empty((0, dimension), dtype=np.float32)
     try:
         with open_regular(file) as opened:
@@ -65,7 +65,7 @@ def map_rows(file: Path, rows: int, dimension: int, *, scattered: bool = False) 
                 raise damaged(file, f"it is not a feature matrix of {dimension} columns", file.parent)
             need = HEADER_BYTES + rows * dimension * _FLOAT.itemsize
             if size < need:
-                raise damaged(file, f"it is cut short, {size} bytes where the catalog counts on {need}", file.parent)
+                raise damaged(file, f"it is cut short, {size} bytes where the catalog expects {need}", file.parent)
             mapped = _mapped(opened, (rows, dimension))
     except FileNotFoundError as error:
         raise damaged(file, "it is missing", file.parent) from error
@@ -74,7 +74,7 @@ def map_rows(file: Path, rows: int, dimension: int, *, scattered: bool = False) 
             f"{file} cannot be read: {error.strerror}. Check its permissions and the disk, and try again."
         ) from error
     if scattered and hasattr(mmap, "MADV_RANDOM"):
-        with contextlib.suppress(OSError):  # it is only advice, which some systems do not take
+        with contextlib.suppress(OSError):  # only advice, which some systems refuse
             mapped._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
     return mapped
 
@@ -85,38 +85,38 @@ def _mapped(opened: BinaryIO, shape: tuple[int, int]) -> np.memmap[Any, np.dtype
     except OSError as error:
         if error.errno != errno.ENODEV:
             raise
-        # a file system without shared memory: a private map shows the same, because rows never change
+        # The file system lacks shared memory. A private map shows the same, because rows never change.
         rows = np.memmap(opened, dtype=_FLOAT, mode="c", offset=HEADER_BYTES, shape=shape)
         rows.flags.writeable = False
         return rows
 
 
 def is_whole(rows: NDArray[np.float32]) -> bool:
-    """Whether the file of mapped rows still holds all of them: reading beyond its end would kill this process."""
+    """Return whether the file of mapped rows is still long enough: reading beyond its end would kill this process."""
     mapped = getattr(rows, "_mmap", None)
     return mapped is None or mapped.size() >= HEADER_BYTES + rows.nbytes
 
 
 class FeatureWriter:
-    """Appends rows after the published ones. The lock of the index ensures that there is one writer."""
+    """Appends rows to a matrix. The lock of the index ensures that there is one writer."""
 
     def __init__(self, file: Path, rows: int, dimension: int) -> None:
         self.file = file
         self.rows = rows
         self.dimension = dimension
-        if rows == 0:  # new, or the run was killed before its first batch: nobody has mapped it
+        if rows == 0:  # a new file, or one whose run was killed before its first batch: no reader has mapped it
             with file.open("wb") as opened:
                 opened.write(header(0, dimension))
                 opened.flush()
                 os.fsync(opened.fileno())
         else:
-            map_rows(file, rows, dimension)  # refuses another file before anything is written
+            map_rows(file, rows, dimension)  # refuses a wrong file before anything is written
         self._file = file.open("r+b", buffering=0)
 
     def append(self, features: NDArray[np.float32]) -> int:
-        """Write (n, d) float32 rows and flush them to the disk; returns the number of the first.
+        """Write (n, d) float32 rows, flush them to the disk, and return the number of the first.
 
-        They count only once the catalog has been committed with the new total; then call ``publish``.
+        They become valid once the catalog has been committed with the new total; then call ``publish``.
         """
         if features.ndim != 2 or features.shape[1] != self.dimension:
             raise ValueError(f"rows of shape {features.shape} do not fit a matrix of {self.dimension} columns")
@@ -124,14 +124,14 @@ class FeatureWriter:
         data = memoryview(np.ascontiguousarray(features, dtype=_FLOAT).data).cast("B")
         position = HEADER_BYTES + first * self.dimension * _FLOAT.itemsize
         self._file.seek(position)
-        while data:  # a raw write may take less than it was given
+        while data:  # a raw write may write only a part
             data = data[self._file.write(data) :]
         os.fsync(self._file.fileno())
         self.rows = first + features.shape[0]
         return first
 
     def roll_back(self, rows: int) -> None:
-        """Forget rows that were appended but never committed."""
+        """Forget rows that were appended but not committed: the next append overwrites them."""
         self.rows = rows
 
     def publish(self) -> None:
@@ -140,5 +140,4 @@ class FeatureWriter:
         self._file.write(header(self.rows, self.dimension))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""The state of an index at one moment, as a reader holds it: it never changes; a commit makes a new one."""
+"""The state of an index at one moment, as a reader holds it. A state never changes; a commit leads to a new one."""
 
 from __future__ import annotations
 
@@ -20,96 +20,93 @@ from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
 from searchengine.index.types import ImageRecord
 
-NO_IMAGE = -1  # an id that no image has
+NO_IMAGE = -1  # in place of an id, for a row without an image
 
 _ROW = np.dtype([("row", np.int64), ("id", np.int64), ("norm2", np.float64)])
-_BLOCK = 4096  # rows whose images are counted together
+_BLOCK = 4096  # rows per count when looking for removed images
 _GENERATIONS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
 class RowsSheet:
-    """``revision``: that of the catalog from which the rows were read; they are valid for no other."""
+    """The description of stored rows, which are valid only for one ``revision`` of the catalog."""
 
     format: Literal[1]
     revision: str
 
 
-# (r,) each: the ids and squared norms of a State, which of a million rows SQLite gives in more than a second
+# The ids and squared norms of a State, (r,) each; reading those of a million rows from SQLite takes over a second.
 ROWS = Derived("rows.npz", RowsSheet, command="searchengine index", columns=("ids", "squared_norms"), compressed=False)
 
-Roots = dict[int, tuple[Path, str]]  # the image folders: id -> where it is, name
+Roots = dict[int, tuple[Path, str]]  # the image folders: id -> (present location, name)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The searched rows; each array has an entry for each row of the matrix."""
+    """The rows that searches see. A row is live if it has an image, and dead once that image was removed or changed."""
 
     generation: int  # differs for every state that this process has loaded
     data_version: int
     edits: str
     fingerprint: str
     spec: str
-    normalized: bool  # the features have length 1
+    normalized: bool  # all features have norm 1
     metric: str
     features_file: str
     rows: NDArray[np.float32]  # (r, d), mapped
-    scattered: NDArray[np.float32]  # the same, mapped for reading a few here and there
-    squared_norms: NDArray[np.float64]  # (r,), infinite where no image stands behind the row
-    ids: NDArray[np.int64]  # (r,), NO_IMAGE where no image stands behind the row
+    scattered: NDArray[np.float32]  # the same rows, mapped for random access
+    squared_norms: NDArray[np.float64]  # (r,), infinite for dead rows
+    ids: NDArray[np.int64]  # (r,), NO_IMAGE for dead rows
     roots: Roots
-    revision: str = ""  # of the catalog; of one that another process keeps, none
+    revision: str = ""  # of the catalog; empty for an index in Milvus
     _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict)
 
     @property
     def live(self) -> NDArray[np.int64]:
-        """Rows that count, ascending."""
+        """The live rows, ascending."""
         return np.flatnonzero(self.ids != NO_IMAGE)
 
     @property
     def live_by_id(self) -> NDArray[np.int64]:
-        """Rows that count, in the order of their ids."""
+        """The live rows, in the order of their ids."""
         live = self.live
         return live[np.argsort(self.ids[live], kind="stable")]
 
     @property
     def count(self) -> int:
-        """How many rows count."""
+        """The number of live rows."""
         return int(np.count_nonzero(self.ids != NO_IMAGE))
 
     @property
     def typical_length(self) -> float:
-        """The root mean square of the lengths of all features."""
+        """The root mean square of the norms of the live rows."""
         return float(np.sqrt(self.squared_norms[self.live].mean())) if self.count else 0.0
 
     def sample(self, n: int, skip: int = 0) -> list[int]:
-        """The ids of at most n images, spread evenly over the collection, ascending; see ``Index.sample``.
+        """Return the ids, ascending, of at most n images spread evenly over the index; see ``Index.sample``.
 
-        They are the first n, or those that follow, of its positions in bit-reversed order (van der Corput, 1935).
+        The images are taken in bit-reversed order of their positions (van der Corput, 1935).
         """
-        ids = np.sort(self.ids[self.live], kind="stable")  # quick, because they are in order already
+        ids = np.sort(self.ids[self.live], kind="stable")  # quick, because they are nearly in order
         bits = max(len(ids) - 1, 0).bit_length()
-        counted = np.arange(min(2 * (skip + n), 1 << bits))  # at least every second of them lies within the collection
-        positions = np.zeros_like(counted)
+        counters = np.arange(min(2 * (skip + n), 1 << bits))  # at least half of the reversed ones are valid positions
+        positions = np.zeros_like(counters)
         for bit in range(bits):
-            positions |= (counted >> bit & 1) << (bits - 1 - bit)
+            positions |= (counters >> bit & 1) << (bits - 1 - bit)
         chosen: list[int] = np.sort(ids[positions[positions < len(ids)][skip : skip + n]]).tolist()
         return chosen
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
-        """At most (n, d) features of random images with ids up to ``newest``; see ``Index.draw``."""
+        """Return at most (n, d) features of random images with ids up to ``newest``; see ``Index.draw``."""
         live = self.live_by_id
         ids = self.ids[live]
         live = live[(ids <= newest) & ~np.isin(ids, list(without))]
         return np.asarray(self.scattered[np.sort(live[np.random.default_rng(0).permutation(len(live))[:n]])])
 
     def searcher(self, metric: str | None = None, first: int = 0) -> Searcher:
-        """Exact search over the rows from ``first`` on, by the metric of the index unless another is named.
-
-        UnknownNameError.
-        """
+        """Return exact search over the rows from ``first`` on, by default in the index's metric; UnknownNameError."""
         key = (metric or self.metric, first)
-        if key not in self._searchers:  # two threads may both make one: either will do
+        if key not in self._searchers:  # if two threads both create one, either will do
             positions = np.arange(first, len(self.ids)) if first else None
             self._searchers[key] = Searcher(
                 key[0], self.rows[first:], self.squared_norms[first:], self.ids[first:], positions
@@ -117,16 +114,17 @@ class State:
         return self._searchers[key]
 
     def scattered_searcher(self, metric: str) -> Searcher:
-        """The same over all rows, where only some of them are read."""
+        """Return exact search over all rows, for searches that read only a few of them."""
         return self.searcher(metric).reading(self.scattered)
 
 
-def load(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | None = None) -> State:
-    """The state as of the last commit. If ``old`` has the same matrix, only new rows are read, and which have gone.
+def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | None = None) -> State:
+    """Return the state as of the last commit; IndexDamagedError.
 
-    Without ``old``, rows are taken from ``ROWS``, if it is of this revision of the catalog.
+    If ``old`` has the same matrix, only rows that are new or have died since are read from the catalog. Without
+    ``old``, rows are taken from ``ROWS`` if that is of this revision of the catalog.
 
-    ``images_dir`` is where the image folder is now, if it has moved. IndexDamagedError.
+    ``images_dir`` is the present location of the image folder, if it has moved.
     """
     with catalog.snapshot():
         edits, file, revision = catalog.need("edits"), catalog.need("features_file"), (catalog.revision or b"").hex()
@@ -136,7 +134,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | N
             old = None  # another matrix
         gone = _rows_gone(catalog, old) if old is not None and old.edits != edits else []
         kept = _kept_rows(folder, revision, total) if old is None else (old.ids, old.squared_norms)
-        known = 0 if kept is None else len(kept[0])  # rows are appended; ids may come in any order
+        known = 0 if kept is None else len(kept[0])  # rows are only appended; ids may come in any order
         try:
             new = np.fromiter(catalog.rows_from(known or None), _ROW)
         except (TypeError, ValueError, OverflowError) as error:
@@ -151,7 +149,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | N
         squared_norms[gone], ids[gone] = np.inf, NO_IMAGE
     if len(new):
         if new["row"].max() >= total or new["row"].min() < 0:
-            raise catalog.damaged("it names rows that the feature matrix does not have")
+            raise catalog.damaged("it refers to rows that the feature matrix does not have")
         ids[new["row"]], squared_norms[new["row"]] = new["id"], new["norm2"]
     return State(
         generation=next(_GENERATIONS),
@@ -172,7 +170,7 @@ def load(folder: Path, catalog: Catalog, old: State | None, images_dir: Path | N
 
 
 def _kept_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """The ids and squared norms that are kept in the folder, if they are of a revision."""
+    """Return the ids and squared norms stored in ``ROWS``, if they are of this revision of the catalog."""
     try:
         kept = ROWS.load(folder)
     except IndexDamagedError:
@@ -187,20 +185,20 @@ def _kept_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int6
 
 
 def _rows_gone(catalog: Catalog, old: State) -> list[int]:
-    """The rows that counted in ``old`` and no longer do; a row of a matrix never gets another image."""
+    """Return the rows that were live in ``old`` and are dead now; a dead row never gets another image."""
     live = old.live
-    counts = np.bincount(live // _BLOCK, minlength=-(-len(old.ids) // _BLOCK))
+    died = np.bincount(live // _BLOCK, minlength=-(-len(old.ids) // _BLOCK))
     for block, count in catalog.count_by_rows(len(old.ids), _BLOCK):
-        counts[block] -= count
+        died[block] -= count
     gone: list[int] = []
-    for block in np.flatnonzero(counts).tolist():
+    for block in np.flatnonzero(died).tolist():
         first, end = block * _BLOCK, (block + 1) * _BLOCK
         gone += {*live[(live >= first) & (live < end)].tolist()} - {*catalog.rows_between(first, end)}
     return gone
 
 
 def folders_now(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | None) -> Roots:
-    """Where each of the image folders (id, path, name) is; the name is empty where there is only one."""
+    """Return the present location of each image folder (id, path, name); a single folder gets an empty name."""
     several = len(recorded) > 1
     roots = {}
     for id_, path, name in recorded:
@@ -212,18 +210,18 @@ def folders_now(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | N
 
 
 def located(id_: int, root: int | None, path: bytes | None, roots: Roots) -> tuple[str, Path | None]:
-    """How the path of an image is shown, and its file in the image folders as they are now."""
+    """Return the path of an image as it is displayed, and its file."""
     if path is None:
         return f"#{id_}", None
     shown = path.decode("utf-8", "replace")
-    if root not in roots:  # of an imported feature, the path may be only a name
+    if root not in roots:  # the path of an imported feature may be only a name
         return shown, None
     folder, name = roots[root]
     return f"{name}/{shown}" if name else shown, folder / os.fsdecode(path)
 
 
 def record_of(row: Sequence[Any], roots: Roots) -> ImageRecord:
-    """A row of ``Tables.records`` with its file, in the image folders as they are now."""
+    """Turn a row of ``Tables.records`` into an ImageRecord."""
     id_, root, path, width, height, colour, size, format_, digest, labels = row
     shown, file = located(id_, root, path, roots)
     content_hash = None if digest is None else digest.hex()

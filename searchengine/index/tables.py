@@ -1,4 +1,4 @@
-"""Images, image folders and skipped files in a catalog: a method for each query and each change."""
+"""The images, image folders and skipped files of a catalog, with one method for each query and each change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = (
 _INSERT = f"INSERT INTO images ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"  # noqa: S608
 
-# Each column of a valid row has a value that the writer can have written; NULL if there is no file.
+# Selects rows with a value that the writer cannot have written. Without a file, NULL is valid.
 _IMPOSSIBLE = """
 SELECT id FROM images WHERE NOT (
     typeof(row) = 'integer' AND typeof(norm2) = 'real' AND typeof(crc) = 'integer'
@@ -41,42 +41,42 @@ SELECT id FROM images WHERE NOT (
 
 
 class Tables(Database):
-    """The tables of a catalog; see ``schema`` for their columns. The errors of ``Database``."""
+    """The tables of a catalog, whose columns ``catalog.py`` defines; raises what ``Database`` raises."""
 
     # -- images -----------------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        """Images in the index."""
+        """Return the number of images in the index."""
         return int(self.value("SELECT count(*) FROM images"))
 
     def ids(self) -> set[int]:
-        """Of all images."""
+        """Return the ids of all images."""
         return {row[0] for row in self.rows("SELECT id FROM images")}
 
     def last_id(self) -> int:
-        """The largest id ever given; none is given twice."""
+        """Return the largest id ever given; none is given twice."""
         return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = 'images'") or 0)
 
     def reserve_ids(self, last_id: int) -> None:
-        """Mark ids up to that one as taken."""
+        """Mark ids up to ``last_id`` as used."""
         self.change("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'images'", (last_id,))
 
     def rows_from(self, first: int | None) -> Iterator[tuple[int, int, float]]:
-        """(row, id, squared norm) of each image whose row is at least ``first``; of all for None."""
-        if first is None:  # so that negative rows of a damaged catalog are seen too
+        """Yield (row, id, squared norm) of each image whose row is at least ``first``, or of all images for None."""
+        if first is None:  # includes the negative rows of a damaged catalog
             return self.each_row("SELECT row, id, norm2 FROM images")
         return self.each_row("SELECT row, id, norm2 FROM images WHERE row >= ?", (first,))
 
     def count_by_rows(self, end: int, size: int) -> list[tuple[int, int]]:
-        """(number of a block, images in it) of the rows before ``end``, in blocks of that size."""
+        """Return (block, images in it) for the rows before ``end``, in blocks of ``size`` rows."""
         return self.rows("SELECT row / ?, count(*) FROM images WHERE row < ? GROUP BY 1", (size, end))
 
     def rows_between(self, first: int, end: int) -> list[int]:
-        """Those of the rows that have an image."""
+        """Return those of the rows that have an image."""
         return [row[0] for row in self.rows("SELECT row FROM images WHERE row >= ? AND row < ?", (first, end))]
 
-    def what_is_filtered(self, first: int, end: int) -> Iterator[tuple[Any, ...]]:
-        """(row, root, path, width, height, format, taken, camera, mtime_ns) of the images in those rows."""
+    def filter_columns(self, first: int, end: int) -> Iterator[tuple[Any, ...]]:
+        """Yield (row, root, path, width, height, format, taken, camera, mtime_ns) of the images in those rows."""
         return self.each_row(
             "SELECT row, root, path, width, height, format, taken, camera, mtime_ns FROM images "
             "WHERE row >= ? AND row < ?",
@@ -84,18 +84,18 @@ class Tables(Database):
         )
 
     def labelled_rows(self, first: int, end: int) -> Iterator[tuple[int, str]]:
-        """(row, label) of each label of those images."""
+        """Yield (row, label) for each label of the images in those rows."""
         return self.each_row(
             "SELECT row, label FROM images JOIN labels ON labels.image = images.id WHERE row >= ? AND row < ?",
             (first, end),
         )
 
     def checksums(self) -> list[tuple[int, int, float, int]]:
-        """(row, CRC-32, squared norm, id) of each image, by row."""
+        """Return (row, CRC-32, squared norm, id) of each image, by row."""
         return self.rows("SELECT row, crc, norm2, id FROM images ORDER BY row")
 
     def known(self) -> dict[Place, IndexedImage]:
-        """Every image that has a file, by root and path."""
+        """Return every image that has a file, by root and path."""
         labels = self._labels("")
         return {
             (root, path): IndexedImage(
@@ -108,18 +108,18 @@ class Tables(Database):
         }
 
     def places(self) -> set[Place]:
-        """Root and path of every image that has a file."""
+        """Return (root, path) of every image that has a file."""
         return set(self.rows("SELECT root, path FROM images WHERE root IS NOT NULL"))
 
     def files(self) -> Iterator[tuple[int, bytes, bytes, bytes | None]]:
-        """(id, folder, path within it, content hash) of every image that has a file, by id."""
+        """Yield (id, folder, path in it, content hash) of every image that has a file, by id."""
         return self.each_row(
             "SELECT images.id, roots.path, images.path, content_hash FROM images JOIN roots ON roots.id = images.root "
             "ORDER BY images.id"
         )
 
     def of_content(self, content_hash: bytes) -> tuple[Any, ...] | None:
-        """(id, row, width, height, colour, format) of the first image with that content."""
+        """Return (id, row, width, height, colour, format) of the first image with that content, or None."""
         rows = self.rows(
             "SELECT id, row, width, height, colour, format FROM images WHERE content_hash = ? ORDER BY id LIMIT 1",
             (content_hash,),
@@ -127,29 +127,29 @@ class Tables(Database):
         return rows[0] if rows else None
 
     def ids_of_paths(self, *paths: bytes) -> list[int]:
-        """The ids of images with one of those paths."""
+        """Return the ids of images with one of those paths."""
         marks = ", ".join("?" * len(paths))
         return [row[0] for row in self.rows(f"SELECT id FROM images WHERE path IN ({marks}) ORDER BY id", paths)]  # noqa: S608
 
     def named(self, text: str) -> list[int]:
-        """The ids of images with a text as a label or as the name of the file or a folder, ascending.
+        """Return the ids, ascending, of images with a text as a label, or as the name of their file or a folder.
 
         Case and the characters between words do not matter.
         """
-        wanted = _spoken(text)
+        wanted = _normalized_name(text)
         if not wanted:
             return []
-        # characters other than ASCII letters and digits have several spellings, as has ss, which ß is folded to: they
-        # are compared below
+        # A first, wide choice by SQLite. Only ASCII letters and digits have a single spelling; the rest, and ss (to
+        # which ß is folded), is compared below.
         pattern = re.sub("[^a-z0-9]+|ss", "%", wanted)
         names: list[tuple[int, str]] = self.rows("SELECT image, label FROM labels WHERE label LIKE ?", (pattern,))
         for id_, path in self.rows("SELECT id, path FROM images WHERE CAST(path AS TEXT) LIKE ?", (f"%{pattern}%",)):
             name = path.decode("utf-8", "replace")
             names += [(id_, part) for part in (name, *name.split("/"), name.rpartition("/")[2].rpartition(".")[0])]
-        return sorted({id_ for id_, name in names if _spoken(name) == wanted})
+        return sorted({id_ for id_, name in names if _normalized_name(name) == wanted})
 
     def records(self, ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        """(id, root, path, width, height, colour, size, format, content hash, labels) of those that exist."""
+        """Return (id, root, path, width, height, colour, size, format, content hash, labels) of existing images."""
         wanted = (json.dumps(list(ids)),)
         labels = self._labels("WHERE image IN (SELECT value FROM json_each(?))", wanted)
         rows = self.rows(
@@ -160,14 +160,14 @@ class Tables(Database):
         return [(*row, labels.get(row[0], ())) for row in rows]
 
     def _labels(self, which: str, values: Sequence[object] = ()) -> dict[int, tuple[str, ...]]:
-        """The labels of images by id, in their order."""
+        """Return the labels of images, in order, by id."""
         labels: dict[int, tuple[str, ...]] = {}
         for image, label in self.rows(f"SELECT image, label FROM labels {which} ORDER BY image, position", values):  # noqa: S608
             labels[image] = (*labels.get(image, ()), label)
         return labels
 
     def store(self, image: ImageRow, row: int, norm2: float, crc: int) -> None:
-        """Store a new image, or the new content of a known one, with its row of the matrix."""
+        """Store a new image, or the new content of a known one, with its row in the matrix."""
         state = image.state
         values = (
             image.root, image.path, row, norm2, crc, image.content_hash, state and state.size, state and state.mtime_ns,
@@ -190,8 +190,8 @@ class Tables(Database):
         self.change_many("INSERT INTO labels VALUES (?, ?, ?)", ((image, i, label) for i, label in enumerate(labels)))
 
     def move(self, seen: Sequence[ImageUpdate]) -> None:
-        """Update known images that were found again, perhaps at another place or with other labels."""
-        # All paths are cleared first: two files may have swapped names, and paths are unique.
+        """Update known images whose path, times or labels have changed."""
+        # All paths are cleared first, because two files may have swapped names and paths are unique.
         self.change_many("UPDATE images SET path = NULL WHERE id = ?", ((image.id,) for image in seen))
         for image in seen:
             state = image.state
@@ -203,34 +203,34 @@ class Tables(Database):
         self.set_shots((image.id, image.shot) for image in seen if image.shot is not None)
 
     def set_shots(self, shots: Iterable[tuple[int, Shot]]) -> None:
-        """Set when and with what known images were taken, by id."""
+        """Set the dates and cameras of known images, by id."""
         self.change_many(
             "UPDATE images SET taken = ?, camera = ? WHERE id = ?",
             ((shot.taken, shot.camera, id_) for id_, shot in shots),
         )
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Delete images and their labels; their rows of the matrix are dead from now on."""
+        """Delete images and their labels; their rows in the matrix become dead."""
         self.change_many("DELETE FROM images WHERE id = ?", ((id_,) for id_ in ids))
 
     def renumber(self, ids: Sequence[int]) -> None:
-        """Give images the rows 0, 1, ...; they are in the order of their old rows."""
-        # ascending, so that no two images have the same row at any time
+        """Give images, in the order of their old rows, the rows 0, 1, ..."""
+        # ascending, so that no two images ever have the same row
         self.change_many("UPDATE images SET row = ? WHERE id = ?", enumerate(ids))
 
     def impossible_images(self) -> list[int]:
-        """The ids of images with impossible values."""
+        """Return the ids of images with impossible values."""
         return [row[0] for row in self.rows(_IMPOSSIBLE)]
 
     # -- image folders ----------------------------------------------------------------------------------------------
 
     def roots(self) -> list[tuple[int, bytes, str]]:
-        """The image folders: id, path, name."""
+        """Return (id, path, name) of each image folder."""
         return self.rows("SELECT id, path, name FROM roots ORDER BY id")
 
     def set_roots(self, roots: Sequence[tuple[int, bytes, str]]) -> None:
-        """Set the image folders: id, path, name; ids that are in use keep their meaning."""
-        # two may have been swapped, and no two may have the same path, even for a moment
+        """Set (id, path, name) of image folders; an id that is in use must keep its meaning."""
+        # Paths are made different first: two may have been swapped, and they must be unique at every step.
         self.change_many("UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots))
         self.change_many(
             "INSERT INTO roots VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET path = excluded.path, "
@@ -238,29 +238,29 @@ class Tables(Database):
             roots,
         )
 
-    # -- files that were skipped ------------------------------------------------------------------------------------
+    # -- skipped files ----------------------------------------------------------------------------------------------
 
     def skipped(self) -> list[Skipped]:
-        """Every file that could not be used."""
+        """Return every file that could not be used."""
         return [Skipped(*row) for row in self.rows("SELECT * FROM skipped ORDER BY root, path")]
 
     def count_skipped(self) -> int:
-        """Their number."""
+        """Return the number of skipped files."""
         return int(self.value("SELECT count(*) FROM skipped"))
 
     def add_skipped(self, files: Iterable[Skipped]) -> None:
-        """Add files that could not be used."""
+        """Add skipped files, or update those that are listed already."""
         self.change_many(
             "INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?, ?)",
             ((file.root, file.path, file.reason, file.size, file.mtime_ns, file.ctime_ns) for file in files),
         )
 
     def forget_skipped(self, files: Iterable[tuple[int | None, bytes | None]]) -> None:
-        """Remove files that are images now, or gone."""
+        """Remove files that are images now, or are gone."""
         self.change_many("DELETE FROM skipped WHERE root = ? AND path = ?", files)
 
 
 @lru_cache(maxsize=4096)
-def _spoken(name: str) -> str:
-    """A name in lower case, with single spaces between words."""
+def _normalized_name(name: str) -> str:
+    """Return a name in lower case, with single spaces between words."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))

@@ -1,4 +1,4 @@
-"""Changes to a local index, a batch at a time: rows first, flushed; then the catalog, in one transaction."""
+"""An index folder, open for writing. A batch is appended to the matrix and flushed, then committed to the catalog."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from searchengine.index.features import FeatureWriter, map_rows, matrices, next_
 from searchengine.index.protocol import Writer
 from searchengine.index.types import Batch, ImageRow, IndexedImage, Place, Skipped, Twin
 
-_COMPACT_ABOVE = 0.25  # the share of dead rows, which searches still read
+_COMPACT_ABOVE = 0.25  # share of dead rows, which searches still read
 _COPY_ROWS = 4096
 
 
 class IndexWriter(Writer):
-    """Writes to one index folder. The caller holds its lock.
+    """Writes to one index folder, whose lock the caller holds.
 
-    All methods that write raise IndexingError if the disk is full or read-only, and IndexDamagedError.
+    Methods that write raise IndexingError if the disk is full or read-only, and IndexDamagedError. ``Writer`` documents
+    the methods that have no docstring here.
     """
 
     def __init__(self, folder: Path, catalog: Catalog) -> None:
@@ -41,20 +42,20 @@ class IndexWriter(Writer):
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, dimension: int, last_id: int = 0) -> IndexWriter:
-        """A new, empty index. ``manifest`` says what made its features; ids up to ``last_id`` are taken."""
+        """Create an empty index. ``manifest`` names the extractor; ids up to ``last_id`` count as used."""
         with writable(folder):
-            # left by a run that was killed before it made the catalog; nothing refers to it
+            # left by a run that was killed before it created the catalog; nothing refers to it
             (folder / "features.npy").unlink(missing_ok=True)
             own = {"dimension": str(dimension), "rows": "0", "edits": "0", "features_file": "features.npy"}
             return cls(folder, Catalog.create(folder, {**manifest, **own}, last_id=last_id))
 
     @classmethod
     def open(cls, folder: Path) -> IndexWriter:
-        """An existing index; the errors of ``Catalog.open``."""
+        """Open an existing index; raises what ``Catalog.open`` raises."""
         writer = cls(folder, Catalog.open(folder, write=True))
         try:
             if writer.catalog.impossible_images():
-                raise writer.catalog.damaged("what it says of some images cannot be true")
+                raise writer.catalog.damaged("its entries for some images are impossible")
         except BaseException:
             writer.close()
             raise
@@ -62,7 +63,7 @@ class IndexWriter(Writer):
         return writer
 
     def _feature_writer(self) -> FeatureWriter:
-        """A writer of the matrix that the catalog names."""
+        """Open the matrix that the catalog names."""
         catalog = self.catalog
         with writable(self.folder):
             return FeatureWriter(
@@ -71,62 +72,53 @@ class IndexWriter(Writer):
                 catalog.need_number("dimension"),
             )
 
-    # -- reading what is known ----------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     @property
     def dimension(self) -> int:
-        """Numbers in a feature."""
+        """The length of a feature vector."""
         return self._features.dimension
 
     def known(self) -> dict[Place, IndexedImage]:
-        """Every image that has a file, by root and path."""
         return self.catalog.known()
 
     def skipped(self) -> dict[Place, Skipped]:
-        """Every file that was skipped, by root and path."""
         return {(file.root, file.path): file for file in self.catalog.skipped()}
 
     def roots(self) -> list[tuple[int, bytes, str]]:
-        """The image folders: id, path, name."""
         return self.catalog.roots()
 
     def manifest(self, key: str) -> str | None:
-        """One entry of the manifest."""
         return self.catalog.get(key)
 
     def count(self) -> int:
-        """Images in the index."""
         return self.catalog.count()
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image with that content, if there is one."""
         row = self.catalog.of_content(content_hash)
         if row is None:
             return None
         if not 0 <= row[1] < self._features.rows:
-            raise self.catalog.damaged("it names rows that the feature matrix does not have")
+            raise self.catalog.damaged("it refers to rows that the feature matrix does not have")
         mapped = map_rows(self._features.file, self._features.rows, self.dimension)
         return Twin(np.array(mapped[row[1]], dtype=np.float32), *row[2:])
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def reserve_ids(self, last_id: int) -> None:
-        """Mark ids up to that one as taken."""
+        """Mark ids up to ``last_id`` as used."""
         with self._committed():
             self.catalog.reserve_ids(last_id)
 
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
-        """Record the image folders; ids that are in use keep their meaning."""
         with self._committed():
             self.catalog.set_roots(list(roots))
 
     def set(self, values: dict[str, str | None]) -> None:
-        """Write entries of the manifest."""
         with self._committed():
             self.catalog.set_all(values)
 
     def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
-        """Add a batch to the index: all of it or, if anything fails, nothing."""
         blocks = [np.stack(batch.features)] if batch.stored else []  # n of (d,) -> (n, d)
         with self._appended(blocks) as rows:
             self.catalog.remove(batch.removed)
@@ -149,9 +141,10 @@ class IndexWriter(Writer):
         images: Sequence[ImageRow],
         roots: Sequence[tuple[int, bytes, str]] = (),
     ) -> None:
-        """Add imported features to the index in one transaction: all of them or, if anything fails, none.
+        """Add imported features in one transaction: all of them or, if anything fails, none.
 
-        ``blocks`` are (n, d) float32, together one row for each of ``images``; ``roots``: as for ``set_roots``.
+        ``blocks`` are (n, d) float32 and together have one row for each of ``images``; ``roots`` is that of
+        ``set_roots``.
         """
         with self._appended(blocks) as rows:
             self.catalog.set_roots(roots)
@@ -160,9 +153,9 @@ class IndexWriter(Writer):
 
     @contextlib.contextmanager
     def _appended(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[list[tuple[int, float, int]]]:
-        """Append rows, and open a transaction that publishes them; gives (row, squared norm, CRC-32) of each.
+        """Append rows, then open a transaction that publishes them; yields (row, squared norm, CRC-32) of each row.
 
-        If the block fails, the rows do not count.
+        If the transaction fails, the rows are rolled back.
         """
         before = self._features.rows
         rows: list[tuple[int, float, int]] = []
@@ -191,31 +184,29 @@ class IndexWriter(Writer):
             self.catalog.mark_revision()
 
     def forget_skipped(self, files: Iterable[Place]) -> None:
-        """Remove files that are gone from the list of skipped files."""
         with self._committed():
             self.catalog.forget_skipped(files)
 
-    # -- another matrix -----------------------------------------------------------------------------------------------
+    # -- replacing the matrix -----------------------------------------------------------------------------------------
     #
-    # A new file is written and flushed first, under a name of its own; the catalog then names it. So a reader maps one
-    # or the other, and a run that is killed on the way leaves a stray file, which the next one deletes.
+    # The new file is written and flushed under a new name; then the catalog names it. So a reader maps one file or the
+    # other. A run that is killed in between leaves a stray file, which the next run deletes.
 
     def compact_if_sparse(self) -> bool:
-        """Compact when more than a quarter of the rows are dead."""
         if self._features.rows - self.count() <= _COMPACT_ABOVE * self._features.rows:
             return False
         self.compact()
         return True
 
     def compact(self) -> None:
-        """Copy the live rows into a new file, and publish it in one transaction. Ids stay."""
+        """Copy the live rows into a new file and publish it in one transaction; ids stay the same."""
         old, file = self._features, self._next_file()
         live = self.catalog.checksums()
         try:
             with writable(self.folder):
                 new = _copy_rows(old, [row for row, *_ in live], file)
         except IndexingError:
-            file.unlink(missing_ok=True)  # the disk is full
+            file.unlink(missing_ok=True)  # the disk is probably full
             raise
         with self._committed():
             self.catalog.renumber([id_ for *_, id_ in live])
@@ -225,7 +216,7 @@ class IndexWriter(Writer):
         self._remove_strays()
 
     def empty(self, manifest: dict[str, str], dimension: int) -> None:
-        """Turn an index without images into one of other features; ids that were given stay taken."""
+        """Turn an index without images into one of another extractor; ids that were given stay used."""
         file = self._next_file()
         with self._committed():
             self.catalog.set_all({**manifest, "dimension": str(dimension)})
@@ -235,21 +226,21 @@ class IndexWriter(Writer):
         self._remove_strays()
 
     def adopt(self, staged: Path) -> None:
-        """Replace the content by that of another index in a folder within this one, in one transaction."""
+        """Replace the content by that of the index in a folder inside this one, in one transaction."""
         file = self._next_file()
         with contextlib.closing(Catalog.open(staged)) as source:
             matrix, rows = staged / source.need("features_file"), source.need_number("rows")
         with writable(self.folder):
-            _bring_over(matrix, file)
-        # counting continues, or a reader might take the new content for the old
+            _link_or_copy(matrix, file)
+        # the count of edits continues, or a reader might mistake the new content for the old
         kept: dict[str, str | None] = {key: self.catalog.need(key) for key in ("edits", "created")}
 
-        def name_it() -> None:
+        def finish() -> None:
             self.catalog.set_all(kept)
             self._use(file, rows)
             self.catalog.mark_revision()
 
-        self.catalog.take_over(staged / self.catalog.file.name, name_it)
+        self.catalog.take_over(staged / self.catalog.file.name, finish)
         self._features.close()
         self._features = self._feature_writer()
         self._remove_strays()
@@ -258,12 +249,12 @@ class IndexWriter(Writer):
         return self.folder / next_name(self._features.file.name)
 
     def _use(self, file: Path, rows: int) -> None:
-        """Within a transaction: publish that matrix; readers must read all of it again."""
+        """Within a transaction, publish another matrix, which readers must read from the beginning."""
         self.catalog.set_all({"features_file": file.name, "rows": str(rows)})
         self.catalog.count_edit()
 
     def _remove_strays(self) -> None:
-        """Delete feature files that the catalog does not name; readers that have mapped one keep it."""
+        """Delete feature files that the catalog does not name; a reader that has mapped one keeps its data."""
         for file in matrices(self.folder):
             if file.name != self._features.file.name:
                 with contextlib.suppress(OSError):
@@ -272,15 +263,15 @@ class IndexWriter(Writer):
     # -- the end of a run ---------------------------------------------------------------------------------------------
 
     def back_up(self) -> None:
-        """Update the copy of the catalog, from which a damaged index takes its ids.
+        """Update the backup of the catalog, from which a damaged index takes its ids.
 
         If there is no room for it, the index does without.
         """
         with contextlib.suppress(IndexingError):
-            if self.catalog.revision != self._revision_of_copy():
+            if self.catalog.revision != self._backup_revision():
                 self.catalog.back_up()
 
-    def _revision_of_copy(self) -> bytes | None:
+    def _backup_revision(self) -> bytes | None:
         with (
             contextlib.suppress(SearchEngineError),
             contextlib.closing(Catalog.open_backup(self.folder)) as copy,
@@ -290,7 +281,7 @@ class IndexWriter(Writer):
         return None
 
     def close(self) -> None:
-        """Close both files; the write-ahead log is written back, if no reader prevents it."""
+        """Close both files, and write the write-ahead log back unless a reader prevents it."""
         self.catalog.fold_log()
         self._features.close()
         self.catalog.close()
@@ -314,12 +305,12 @@ def _copy_rows(old: FeatureWriter, rows: list[int], file: Path) -> FeatureWriter
     return new
 
 
-def _bring_over(made: Path, file: Path) -> None:
-    """Link or copy a finished matrix from another folder, flushed."""
+def _link_or_copy(source: Path, file: Path) -> None:
+    """Link a finished matrix under another name, or copy it, flushed."""
     file.unlink(missing_ok=True)
     try:
-        file.hardlink_to(made)
+        file.hardlink_to(source)
     except OSError:  # a file system without hard links
-        shutil.copyfile(made, file)
+        shutil.copyfile(source, file)
         flush(file)
     flush_folder(file.parent)

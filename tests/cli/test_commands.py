@@ -166,7 +166,7 @@ def test_an_environment_that_names_several_indexes(
 
 def test_an_id_that_is_not_there(index: Path, capsys: Said) -> None:
     assert main(["search", "--index-dir", str(index), "--id", "999"]) == 1
-    assert "no image 999. Its ids lie between 1 and 12; searchengine export lists them." in capsys.readouterr().err
+    assert "no image 999. Its ids are between 1 and 12; searchengine export lists them." in capsys.readouterr().err
 
 
 def test_all_labels_and_the_metric_are_told(drawings: Path, tmp_path: Path, capsys: Said) -> None:

@@ -228,7 +228,7 @@ def test_of_an_index_that_lost_images_only_new_rows_are_read(tmp_path: Path, mon
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
     read: list[object] = []
-    for name in ("rows_from", "what_is_filtered", "rows_between"):
+    for name in ("rows_from", "filter_columns", "rows_between"):
         method = getattr(Catalog, name)
         monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
     monkeypatch.setattr(state, "_BLOCK", 8)
@@ -270,7 +270,7 @@ def answers(folder: Path) -> tuple[Facets, Facets, list[int]]:
 
 def test_a_large_index_opens_without_reading_its_rows(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[object] = []
-    for name in ("rows_from", "what_is_filtered", "labelled_rows"):
+    for name in ("rows_from", "filter_columns", "labelled_rows"):
         method = getattr(Catalog, name)
         monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
     opened = answers(kept)

@@ -21,8 +21,7 @@ from searchengine import SearchEngine, open_index, update_index
 from searchengine.errors import IndexDamagedError
 from searchengine.exchange import ImportOptions, import_features
 from searchengine.extractors import ExtractorSpec
-from searchengine.index import schema
-from searchengine.index.catalog import Catalog
+from searchengine.index.catalog import FORMAT, Catalog
 from searchengine.indexing.verify import verify
 from tests.fakes import FakeExtractor, picture
 
@@ -84,7 +83,7 @@ def test_imported_features(unpack: Unpack, tmp_path: Path) -> None:
         assert (index.ids.tolist(), index.normalized) == ([3, 5, 7, 8], False)
         np.savez(tmp_path / "more.npz", features=np.ones((1, 3), dtype=np.float32))
         import_features(tmp_path / "more.npz", folder, ImportOptions(append=True))
-        assert format_of(folder / "catalog.sqlite") == schema.FORMAT
+        assert format_of(folder / "catalog.sqlite") == FORMAT
         assert index.ids.tolist() == [3, 5, 7, 8, 9]  # the reader from before has followed
     assert verify(folder).sound
 
@@ -94,7 +93,7 @@ def test_a_run_brings_it_up_to_date_and_keeps_every_id(unpack: Unpack, tmp_path:
     (photos / "new.png").write_bytes(picture((1, 2, 3)))
     done = update_index(photos, folder, extractor=FakeExtractor(spec_of(folder)), relocate=True)
     assert (done.added, done.unchanged, done.images, done.embedded) == (1, 4, 5, 1)
-    assert {format_of(folder / name) for name in ("catalog.sqlite", "backup.sqlite")} == {schema.FORMAT}
+    assert {format_of(folder / name) for name in ("catalog.sqlite", "backup.sqlite")} == {FORMAT}
     with closing(open_index(folder)) as index:
         assert dict(zip(index.paths, index.ids.tolist(), strict=True)) == {
             **{path: number for number, path in enumerate(PATHS, 1)},
@@ -153,7 +152,7 @@ def test_the_next_run_reads_when_and_with_what_photos_were_taken(photographed: t
     extractor = FakeExtractor()
     done = update_index(photos, folder, extractor=extractor, relocate=True)
     assert (done.unchanged, done.dated, done.embedded, extractor.embedded) == (3, 3, 0, 0)
-    assert format_of(folder / "catalog.sqlite") == schema.FORMAT
+    assert format_of(folder / "catalog.sqlite") == FORMAT
     assert years_and_cameras(folder) == (
         {"2020": 1, "2021": 1, "2023": 1},
         {"Canon EOS 5D": 1, "Canon PowerShot G7": 1},
@@ -177,6 +176,6 @@ def test_one_that_does_not_hold_what_its_format_wants(unpack: Unpack) -> None:
         connection.execute("UPDATE manifest SET value = '{' WHERE key = 'spec'")
         connection.commit()
     for write in (False, True):
-        with pytest.raises(IndexDamagedError, match=r"what made the features.*--rebuild"):
+        with pytest.raises(IndexDamagedError, match=r"which extractor made the features.*--rebuild"):
             Catalog.open(folder, write=write)
     assert format_of(folder / "catalog.sqlite") == 1

@@ -105,7 +105,7 @@ def test_what_verify_names_mends_it(name: str, made: Path, tmp_path: Path, capsy
     said = capsys.readouterr()
     assert str(index) in said.out
     if name != "matrix with another row":  # which only a look at all of it can tell
-        with pytest.raises((IndexDamagedError, IndexVersionError), match=r"make it again with: .* --rebuild") as caught:
+        with pytest.raises((IndexDamagedError, IndexVersionError), match=r"rebuild it with: .* --rebuild") as caught:
             contents(index) if name != "matrix without its head" else answers(index)
         assert shlex.quote(str(index)) in str(caught.value)
         assert main(["search", "--id", "1", "--index-dir", str(index)]) == 1

@@ -53,7 +53,7 @@ def grown_until_it_fits(folder: Path, run: Any, clean: Any, room: range) -> list
             try:
                 run(index)
             except IndexingError as error:
-                if "is full" not in str(error) or "make room and give the same command again" not in str(error):
+                if "is full" not in str(error) or "Make room, then run the same command again" not in str(error):
                     raise
                 stopped.append(kilobytes)
                 answers(index)
