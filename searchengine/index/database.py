@@ -212,7 +212,7 @@ def _file_system(folder: Path) -> str:
 
 
 def _file_system_in(mounts: bytes, place: bytes) -> str:
-    """Return the type of a path's file system from the text of mountinfo, see proc(5); later mounts hide earlier ones."""
+    """Return the type of a path's file system from the text of mountinfo (proc(5)); later mounts hide earlier ones."""
     name, longest = "", 0
     for line in mounts.splitlines():
         before, _, after = line.partition(b" - ")

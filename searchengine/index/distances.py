@@ -1,9 +1,9 @@
-"""The distances of each metric, computed twice: roughly for all rows, by BLAS where possible, and exactly for a few.
+"""The distances of each metric: rough ones for all rows, from BLAS where possible, and exact ones for a few rows.
 
-The rough values of a query, (n,) float32, order the rows as the distance does, up to an error with a proven bound. So
-every row that may be among the nearest is below a limit that ``limit`` gives, and only those are measured exactly, in
-float64. A float32 sum of d products is off by less than d * eps * |q||x| (Higham 2002, section 3.1); in practice it
-grows like the square root of d, but the bound is what makes the result exact.
+The rough values of a query, (n,) float32, order the rows as the distance does, up to an error with a proven bound.
+``limit`` turns the bound into a limit below which every row lies that may be among the nearest, and only those rows are
+measured exactly, in float64. The error of a float32 sum of d products is less than d * eps * |q||x| (Higham 2002,
+section 3.1). In practice it grows like the square root of d, but the bound is what makes the result exact.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ _EPS = float(np.finfo(np.float32).eps)
 _TINY = float(np.finfo(np.float32).tiny)  # a product below it may be flushed to zero
 _EPS64 = float(np.finfo(np.float64).eps)
 _TOO_LARGE = 1e37  # a float32 sum of this size may overflow
-_CHUNK_BYTES = 2**20  # of rows whose differences are taken at once: they stay in the cache
-# A matrix of at most this size is read by whatever threads are idle, a larger one by those of BLAS.
-_SHARED_BYTES = 2**27
-# Of rows that a thread takes at once: half a millisecond's work, so that handing it over costs little.
-_SLICE_BYTES = 2**22
-_SLICE_ROWS = 1024  # at least; NumPy keeps the interpreter's lock where there are 500 or fewer
-_MOST_THREADS = 8  # threads; fewer than that fill any memory bus
-_FEW_SLICES = 4  # slices that are done sooner by one thread than handed to others
+_CHUNK_BYTES = 2**20  # bytes of rows subtracted at once, so that they stay in the cache
+_SHARED_BYTES = 2**27  # size of a matrix up to which idle threads share its reading; beyond that, BLAS's threads do
+_SLICE_BYTES = 2**22  # bytes of rows per slice: half a millisecond of work, so that handing it over costs little
+_SLICE_ROWS = 1024  # minimum rows per slice, because NumPy keeps the GIL for 500 or fewer
+_MOST_THREADS = 8  # fewer threads than that fill any memory bus
+_FEW_SLICES = 4  # up to so many slices, one thread is quicker than several
 
 Rows = NDArray[np.float32]
 Norms = NDArray[np.float64]
@@ -38,63 +36,62 @@ Rough = NDArray[np.float32]
 
 
 class Measure(Protocol):
-    """One metric over one matrix of rows; a row whose squared norm is infinite does not count."""
+    """One metric over one matrix of rows; a row whose squared norm is infinite is excluded."""
 
     rows: Rows
 
     def rough(self, queries: Rows) -> Iterator[Rough]:
-        """(m, d) float32 -> for each query (n,) float32, infinite where a row does not count."""
+        """Yield the rough values of each of (m, d) float32 queries: (n,) float32, infinite for excluded rows."""
         ...
 
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
-        """An upper bound of the rough values of the k nearest rows, if k rows have one of at most ``kth``.
+        """Return an upper bound of the rough values of the k nearest rows, if k rows have one of at most ``kth``.
 
-        Infinite or NaN if the rough values say nothing.
+        The bound is infinite or NaN if the rough values are of no use.
         """
         ...
 
     def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
-        """The rough value of a row at that distance, up to rounding."""
+        """Return the rough value of a row at a distance, up to rounding."""
         ...
 
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        """(c,) positions, (b, d) queries -> (b, c) float64 values that order those rows as the distance does.
+        """Return (b, c) float64 values that order the rows at (c,) positions as the distances from (b, d) queries do.
 
-        They are off by at most the second result, which is small where queries and rows are close together.
+        The second result is a bound of their error, which is small if queries and rows are close together.
         """
         ...
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(c,) positions -> (c,) float64 distances of those rows, from differences or products taken in float64."""
+        """Return the (c,) float64 distances of the rows at (c,) positions, computed in float64."""
         ...
 
 
 class _Products:
-    """Shared by the metrics that are computed from inner products."""
+    """The part common to metrics that are computed from inner products."""
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
         self.rows = rows
         self.dimension = int(rows.shape[1])
-        counts = np.isfinite(squared_norms)
-        self.norms = np.sqrt(np.where(counts, squared_norms, 0.0))  # (n,) float64
-        # (n,) added, so that what does not count comes last
-        self.away = np.where(counts, 0.0, np.inf).astype(np.float32)
+        included = np.isfinite(squared_norms)
+        self.norms = np.sqrt(np.where(included, squared_norms, 0.0))  # (n,) float64
+        self.penalty = np.where(included, 0.0, np.inf).astype(np.float32)  # (n,), added to put excluded rows last
         self.largest = float(self.norms.max(initial=0.0))
 
     def products(self, queries: Rows) -> Iterator[Rough]:
-        """q.x of each query with all rows, (n,) float32; a fresh array, or a row of one, that the caller may change."""
+        """Yield the inner products of each query with all rows, (n,) float32, in memory that the caller may change."""
         with np.errstate(over="ignore", invalid="ignore"):
             if len(queries) > 1:
                 yield from queries @ self.rows.T  # (m, d) @ (d, n) -> (m, n)
             elif self.rows.nbytes <= _SHARED_BYTES:
-                # BLAS would wait for its other threads, several times as long as the work takes, where processors are
-                # busy: as they are with another query's picture. In longer work that is lost.
+                # On busy processors (another query decodes its picture) BLAS would wait for its other threads several
+                # times as long as the work takes. In longer work that does not matter.
                 yield self._products_with(queries[0])
             else:
                 yield self.rows @ queries[0]  # reads the matrix just once
 
     def _products_with(self, query: Rows) -> Rough:
-        """(d,) -> (n,) float32; reads the matrix just once."""
+        """Return the inner products of one (d,) query with all rows, (n,) float32, reading the matrix only once."""
         products = np.empty(len(self.rows), dtype=np.float32)
 
         def take(part: slice) -> None:
@@ -105,7 +102,7 @@ class _Products:
         return products
 
     def rounding(self, query_norm: float) -> float:
-        """How far a float32 inner product may be off."""
+        """Return the maximum error of a float32 inner product."""
         if query_norm * self.largest > _TOO_LARGE:
             return np.inf
         return self.dimension * (_EPS * query_norm * self.largest + _TINY)
@@ -131,12 +128,12 @@ class Euclidean(_Products):
         if largest * largest > _TOO_LARGE:
             return np.inf
         error = 2.0 * self.rounding(length) + 2.0 * _EPS * (largest * largest + 2.0 * length * largest)
-        error += self.dimension * _EPS64 * 4.0 * (largest * largest + length * length)  # of the exact ones themselves
+        error += self.dimension * _EPS64 * 4.0 * (largest * largest + length * length)  # that of the exact distances
         return kth + 2.0 * error
 
     def rough_of(self, distance: float, query: NDArray[np.float64]) -> float:
         length = float(np.linalg.norm(query))
-        distance = min(max(distance, 0.0), 2.0 * (length + self.largest) + 1.0)  # no row is farther away than that
+        distance = min(max(distance, 0.0), 2.0 * (length + self.largest) + 1.0)  # no row is farther away
         return distance * distance - length * length
 
     def close(self, positions: NDArray[np.int64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -151,11 +148,11 @@ class Euclidean(_Products):
 
 
 class InnerProduct(_Products):
-    """-(q.x), so that smaller is better here too."""
+    """-(q.x), so that smaller is nearer here too."""
 
     def rough(self, queries: Rows) -> Iterator[Rough]:
         for product in self.products(queries):
-            np.subtract(self.away, product, out=product)
+            np.subtract(self.penalty, product, out=product)
             yield product
 
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
@@ -178,7 +175,7 @@ class InnerProduct(_Products):
 
 
 class Cosine(_Products):
-    """1 - cos(q, x), exactly half the squared distance of the two directions; roughly -(q.x) / |x|."""
+    """1 - cos(q, x), which is half the squared distance between the two directions; roughly -(q.x) / |x|."""
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
         super().__init__(rows, squared_norms)
@@ -192,7 +189,7 @@ class Cosine(_Products):
         for product in self.products(queries):
             with np.errstate(over="ignore", invalid="ignore"):
                 product *= self.inverse
-                product += self.away
+                product += self.penalty
             yield product
 
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
@@ -211,11 +208,11 @@ class Cosine(_Products):
             self.rows[positions], norms, out=np.zeros((len(positions), self.dimension)), where=norms > 0
         )
         values, error = _squares(directions, np.divide(queries, lengths, out=np.zeros_like(queries), where=lengths > 0))
-        values[(lengths == 0) | (norms.T == 0)] = 2.0  # without a direction: cosine 0
+        values[(lengths == 0) | (norms.T == 0)] = 2.0  # a zero vector has no direction: cosine 0
         return values, error
 
     def distances(self, positions: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        distances = np.ones(len(positions), dtype=np.float64)  # without a direction: cosine 0
+        distances = np.ones(len(positions), dtype=np.float64)  # a zero vector has no direction: cosine 0
         length = float(np.linalg.norm(query))
         if length == 0.0:
             return distances
@@ -230,12 +227,12 @@ class Cosine(_Products):
 
 
 class Manhattan:
-    """The sum of |q_i - x_i|: differences all the way, a chunk of rows at a time; only their sum is BLAS's."""
+    """The sum of |q_i - x_i|, from differences of a chunk of rows at a time; only the sums are left to BLAS."""
 
     def __init__(self, rows: Rows, squared_norms: Norms) -> None:
         self.rows = rows
         self.dimension = int(rows.shape[1])
-        self.away = np.where(np.isfinite(squared_norms), 0.0, np.inf).astype(np.float32)
+        self.penalty = np.where(np.isfinite(squared_norms), 0.0, np.inf).astype(np.float32)
 
     def rough(self, queries: Rows) -> Iterator[Rough]:
         values = np.empty((len(queries), len(self.rows)), dtype=np.float32)
@@ -250,11 +247,11 @@ class Manhattan:
                     np.subtract(chunk, query, out=difference)
                     np.abs(difference, out=difference)
                     np.matmul(difference, ones, out=values[i, start : start + step])  # (c, d) @ (d,) -> (c,)
-            values += self.away
+            values += self.penalty
         yield from values
 
     def limit(self, kth: float, query: NDArray[np.float64]) -> float:
-        # All terms are positive, so the error is in proportion to the sum itself.
+        # All terms are positive, so the error is proportional to the sum.
         relative = (self.dimension + 4) * _EPS
         if kth > _TOO_LARGE or relative >= 0.5:
             return np.inf
@@ -283,9 +280,10 @@ MEASURES: dict[str, type[Euclidean] | type[Cosine] | type[Manhattan] | type[Inne
 
 
 def _squares(rows: NDArray[np.float64], queries: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """(c, d), (b, d) -> (b, c) squared distances by products, as seen from the first query, and how far they are off.
+    """Return the (b, c) squared distances of (c, d) rows from (b, d) queries, and a bound of their error.
 
-    The error is in proportion to the squared distances from that query, so it is next to nothing among near-duplicates.
+    They are computed from products, with the first query as the origin. The error is proportional to the squared
+    distances from that query, so it is next to nothing among near-duplicates.
     """
     rows, queries = rows - queries[0], queries - queries[0]
     norms, lengths = np.einsum("ij,ij->i", rows, rows), np.einsum("ij,ij->i", queries, queries)
@@ -294,28 +292,28 @@ def _squares(rows: NDArray[np.float64], queries: NDArray[np.float64]) -> tuple[N
 
 
 def _chunks(rows: Rows, positions: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """The rows at those positions in float64, fresh, some at a time: (c, d)."""
+    """Yield the rows at some positions, a chunk at a time: its slice, and a fresh (c, d) float64 array."""
     step = _rows_of(8 * _CHUNK_BYTES, rows.shape[1])
     for start in range(0, len(positions), step):
         yield slice(start, start + step), rows[positions[start : start + step]].astype(np.float64)
 
 
 def _rows_of(size: int, dimension: int) -> int:
-    """How many rows of float32 take up so many bytes, at least one."""
+    """Return how many float32 rows fit into ``size`` bytes, at least one."""
     return max(1, size // (4 * max(dimension, 1)))
 
 
-# -- one pass that idle processors share ------------------------------------------------------------------------------
+# -- sharing one pass between idle threads ----------------------------------------------------------------------------
 
 
 def share(work: Callable[[slice], None], count: int, step: int) -> None:
-    """Do ``work`` for every slice of ``step`` out of ``count``, in this thread and in others that are idle.
+    """Call ``work`` for every slice of ``step`` out of ``count``, in this thread and in others that are idle.
 
     Each thread takes the next slice when it has finished one. Threads that have not begun when all slices are taken are
-    not waited for, so on a busy machine this takes no longer than the work itself; BLAS gives each of its threads a
-    fixed part, and waits until the last of them has had a processor. ``work`` must release the GIL, as NumPy does.
+    not waited for, so on a busy machine this takes no longer than the work itself. (BLAS gives each of its threads a
+    fixed part, and waits until the last of them has had a processor.) ``work`` must release the GIL, as NumPy does.
     """
-    starts = iter(range(0, count, step))  # its next() is one step of the interpreter: no slice is taken twice
+    starts = iter(range(0, count, step))  # next() is a single step of the interpreter, so no slice is taken twice
 
     def take() -> None:
         for start in starts:
@@ -337,5 +335,5 @@ def _threads() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    # After a fork it has no threads: what is submitted is never begun, and so not waited for.
+    # After a fork the pool has no threads: a submitted task never begins, so it is not waited for.
     return ThreadPoolExecutor(_MOST_THREADS - 1, thread_name_prefix="rows")

@@ -1,9 +1,10 @@
-"""Exact nearest neighbours: rough distances of all rows by BLAS, then exact ones of the best.
+"""Exact nearest neighbours: rough distances of all rows from BLAS, then exact distances of the best candidates.
 
-``|x|^2 - 2 q.x`` costs one pass over memory but is noisy near zero, and differs in the last digits between one query
-and many. So such values only choose candidates, with a margin that covers their error; the candidates' distances are
-then computed in float64, and ordered by (distance, id). Among thousands of near-duplicates (frames of a still camera)
-all are candidates of all; many queries then share a second choice, by products in float64.
+``|x|^2 - 2 q.x`` costs one pass over memory, but it is noisy near zero, and its last digits depend on how many queries
+are answered together. So these values only select candidates, with a margin that covers their error. The distances of
+the candidates are then computed in float64 and ordered by (distance, id). Among thousands of near-duplicates (frames of
+a still camera) every row is a candidate of every other; then many queries share a second selection, by products in
+float64.
 """
 
 from __future__ import annotations
@@ -20,26 +21,29 @@ from searchengine.index.distances import MEASURES, Measure
 from searchengine.index.filters import Cursor
 from searchengine.index.metrics import EUCLIDEAN, check_metric
 
-_BLOCK_BYTES = 256 * 2**20  # of float32 values held at once
+_BLOCK_BYTES = 256 * 2**20  # bytes of rough distances in memory at once
 _GROUPS = 1024  # see _threshold
-_CROWD = 2000  # candidates, from which a second choice costs less than their distances
-_TOGETHER = 64  # queries that share a second choice
-_NARROW_VALUES = 2**21  # float64 values of rows that it takes at once
-_FEW = 0.25  # of the rows, up to which those that pass a filter are copied: to read them is quicker then
-_FEW_VALUES = 2**26  # float32 values of such a copy, at most
+_CROWD = 2000  # number of candidates above which a second selection costs less than computing their distances
+_TOGETHER = 64  # queries that share a second selection
+_NARROW_VALUES = 2**21  # float64 values that a second selection reads at once
+_FEW = 0.25  # share of the rows up to which those that pass a filter are copied, because a copy is quicker to read
+_FEW_VALUES = 2**26  # maximum number of float32 values in such a copy
 _INF = np.float32(np.inf)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Of one query, nearest first: ``positions`` (k,) int64 into the searched rows, ``distances`` (k,) float64."""
+    """The neighbours of one query, nearest first.
+
+    ``positions`` is (k,) int64 into the searched rows, ``distances`` is (k,) float64.
+    """
 
     positions: NDArray[np.int64]
     distances: NDArray[np.float64]
 
 
 class Searcher:
-    """One metric over one matrix, prepared once for many searches. Never changes; safe to share between threads."""
+    """Exact search over one matrix in one metric. It never changes, and is safe to share between threads."""
 
     def __init__(
         self,
@@ -49,29 +53,29 @@ class Searcher:
         ids: NDArray[np.int64],
         positions: NDArray[np.int64] | None = None,
     ) -> None:
-        """Keep what is searched; none of it may change.
+        """Prepare searches over arrays, which must not change.
 
         Args:
             metric: one of ``metrics.METRICS``; UnknownNameError.
             rows: (n, d) float32; may be a memory map.
-            squared_norms: (n,) float64, ``|x|^2`` of each row; infinite where a row does not count.
-            ids: (n,) int64, distinct where a row counts.
-            positions: (n,) int64, what the rows are called in answers; None for 0, 1, ...
+            squared_norms: (n,) float64, ``|x|^2`` of each row, or infinity to exclude it.
+            ids: (n,) int64, distinct among the rows that are not excluded.
+            positions: (n,) int64, the positions to report for the rows; None for 0, 1, ...
         """
         self._measure: Measure = MEASURES[check_metric(metric)](np.asarray(rows), squared_norms)
         self._rows = rows.shape[0]
         self._matrix, self._metric = rows, metric
         self._squared_norms, self._ids, self._positions = squared_norms, ids, positions
-        self._counted = np.flatnonzero(np.isfinite(squared_norms))
+        self._included = np.flatnonzero(np.isfinite(squared_norms))
 
     @classmethod
     def of_rows(cls, rows: NDArray[np.float32], metric: str = EUCLIDEAN) -> Searcher:
-        """Over all rows of an (n, d) float32 matrix, which are numbered in their order."""
+        """Return a searcher over all rows of an (n, d) float32 matrix, whose ids are 0, 1, ..."""
         squared_norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         return cls(metric, rows, squared_norms, np.arange(len(rows), dtype=np.int64))
 
     def among(self, passing: NDArray[np.bool_]) -> Searcher:
-        """Over those of the same rows that pass, by an (n,) mask; where they are few, over a copy of them."""
+        """Return a searcher over the rows selected by an (n,) mask; a few rows are copied."""
         rows, squared_norms = self._matrix, np.where(passing, self._squared_norms, np.inf)
         few = np.flatnonzero(np.isfinite(squared_norms))
         if len(few) > _FEW * len(rows) or len(few) * rows.shape[1] > _FEW_VALUES:
@@ -80,34 +84,35 @@ class Searcher:
         return Searcher(self._metric, rows[few], squared_norms[few], self._ids[few], positions)
 
     def reading(self, rows: NDArray[np.float32]) -> Searcher:
-        """The same, reading its rows from an equal matrix, which may be mapped in another way."""
+        """Return a searcher that reads its rows from an equal matrix, which may be mapped in another way."""
         searcher = copy(self)
         searcher._matrix, searcher._measure = rows, copy(self._measure)
         searcher._measure.rows = np.asarray(rows)
         return searcher
 
     def nearest(self, queries: NDArray[np.float32], k: int, after: Cursor | None = None) -> list[Neighbours]:
-        """(m, d) float32 -> m results of min(k, rows that count) neighbours, ordered by (distance, id); k >= 1.
+        """Return the k nearest rows of each of (m, d) float32 queries, ordered by (distance, id); k >= 1.
 
-        With a cursor, there must be a single query, and only neighbours that come after it are returned.
+        With a cursor there must be a single query, and only neighbours that come after the cursor are returned.
         """
         assert after is None or len(queries) == 1
-        k = min(k, len(self._counted))
+        k = min(k, len(self._included))
         if k == 0:
             none = Neighbours(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
             return [none for _ in range(len(queries))]
-        # Equal queries are answered once: otherwise n equal rows would each measure all others exactly.
-        first: dict[bytes, int] = {}
-        answers = [first.setdefault(query.tobytes(), len(first)) for query in queries + np.float32(0.0)]  # -0.0 is 0.0
-        if len(first) < len(queries):
-            queries = queries[np.unique(answers, return_index=True)[1]]
+        # Equal queries are answered once: otherwise each of n equal rows would be measured exactly against all others.
+        distinct: dict[bytes, int] = {}
+        comparable = queries + np.float32(0.0)  # turns -0.0 into 0.0
+        numbers = [distinct.setdefault(query.tobytes(), len(distinct)) for query in comparable]
+        if len(distinct) < len(queries):
+            queries = queries[np.unique(numbers, return_index=True)[1]]
         results = []
         for block in _blocks(queries, self._rows):
             results += self._nearest_of_block(block, k, after)
-        return [results[answer] for answer in answers]
+        return [results[number] for number in numbers]
 
     def ranked(self, query: NDArray[np.float32], candidates: NDArray[np.int64]) -> Neighbours:
-        """All of (c,) candidates, rows that count, for one (d,) query; ordered by (distance, id)."""
+        """Return all of (c,) candidates, none of them excluded, ordered by (distance, id) from one (d,) query."""
         return self._ordered(query.astype(np.float64), candidates, len(candidates))
 
     def _nearest_of_block(self, block: NDArray[np.float32], k: int, after: Cursor | None) -> list[Neighbours]:
@@ -130,14 +135,14 @@ class Searcher:
     def _candidates(
         self, query: NDArray[np.float64], rough: NDArray[np.float32], k: int, after: Cursor | None
     ) -> NDArray[np.int64]:
-        """The positions of all rows that may be among the k nearest, or the k nearest that come after the cursor."""
+        """Return the positions of all rows that may be among the k nearest, counted from the cursor if there is one."""
         if after is not None:
             return self._candidates_after(after, query, rough, k)
         limit = np.inf if k >= self._rows else self._measure.limit(_threshold(rough, k), query)
         if not np.isfinite(limit):
-            return self._counted
-        # float32 values against a float32 limit, itself rounded up; else NumPy would convert them all
-        return np.flatnonzero(rough <= np.nextafter(np.float32(limit), np.float32(np.inf)))
+            return self._included
+        # a float32 limit, rounded up, so that NumPy need not convert all the values
+        return np.flatnonzero(rough <= np.nextafter(np.float32(limit), _INF))
 
     def _candidates_after(
         self, after: Cursor, query: NDArray[np.float64], rough: NDArray[np.float32], k: int
@@ -145,9 +150,9 @@ class Searcher:
         value = self._measure.rough_of(after.distance, query)
         error = self._measure.limit(value, query) - value
         if not np.isfinite(error):
-            return self._counted
+            return self._included
         with np.errstate(over="ignore"):
-            # Between both, a row may come before the cursor or after it.
+            # A row with a value from first to last may be on either side of the cursor.
             first, last = np.nextafter(np.float32(value - error), -_INF), np.nextafter(np.float32(value + error), _INF)
             later = rough[rough > last]
             limit = self._measure.limit(_threshold(later, k), query) if k <= len(later) else np.inf
@@ -157,7 +162,7 @@ class Searcher:
     def _narrowed(
         self, queries: NDArray[np.float64], candidates_of: list[NDArray[np.int64]], k: int
     ) -> Iterator[NDArray[np.int64]]:
-        """For each of the (b, d) queries, those of all their candidates that may be among its k nearest."""
+        """Yield, for each of (b, d) queries, those of all the queries' candidates that may be among its k nearest."""
         is_candidate = np.zeros(self._rows, dtype=np.bool_)
         for positions in candidates_of:
             is_candidate[positions] = True
@@ -169,8 +174,8 @@ class Searcher:
             part = slice(start, start + step)
             values[:, part], error = self._measure.close(candidates[part], queries)
             slack = max(slack, error)
-        for of_query in values:
-            yield candidates[of_query <= np.partition(of_query, k - 1)[k - 1] + 2.0 * slack]
+        for query_values in values:
+            yield candidates[query_values <= np.partition(query_values, k - 1)[k - 1] + 2.0 * slack]
 
     def _ordered(
         self, query: NDArray[np.float64], candidates: NDArray[np.int64], k: int, after: Cursor | None = None
@@ -185,10 +190,10 @@ class Searcher:
 
 
 def _threshold(rough: NDArray[np.float32], k: int) -> float:
-    """A value that at least k of the rough ones do not exceed; the k-th smallest, or a little more.
+    """Return a value that at least k of the rough values do not exceed: the k-th smallest, or a little more.
 
-    Of many values, the least of each group is taken first: k groups with a least value of at most t hold k values of
-    at most t. That is one quick pass, and t is hardly larger than the k-th smallest of all.
+    Many values are first reduced to the minimum of each group: if k groups have a minimum of at most t, then at least k
+    values are at most t. That takes one quick pass, and t is hardly larger than the k-th smallest value.
     """
     groups = max(_GROUPS, 16 * k)
     size = len(rough) // groups
@@ -204,15 +209,15 @@ def _blocks(queries: NDArray[np.float32], rows: int) -> Iterator[NDArray[np.floa
 
 
 def checked_queries(queries: ArrayLike, dimension: int, k: int, after: Cursor | None) -> NDArray[np.float32]:
-    """(m, d) or (d,) -> (m, d) float32; QueryError for what cannot be answered: see ``Index.search``."""
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused below
+    """Return queries, (m, d) or (d,), as (m, d) float32; QueryError if ``Index.search`` cannot answer them."""
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite, and are refused below
         block = np.atleast_2d(np.asarray(queries, dtype=np.float32))  # (d,) -> (1, d)
     if block.ndim != 2 or block.shape[1] != dimension:
-        raise QueryError(f"A query has the shape {block.shape}; this index wants (m, {dimension}).")
+        raise QueryError(f"A query has the shape {block.shape}, but this index needs (m, {dimension}).")
     if not np.isfinite(block).all():
-        raise QueryError("A query holds NaN or infinity, so nothing can be near it.")
+        raise QueryError("A query contains NaN or infinity, so nothing can be near it.")
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k must be a whole number of at least 1, not {k!r}.")
     if after is not None and len(block) != 1:
-        raise QueryError(f"A cursor continues the answer to one query, not to {len(block)}.")
+        raise QueryError(f"A cursor continues the results of one query, not of {len(block)}.")
     return block
