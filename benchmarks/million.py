@@ -105,9 +105,9 @@ def measure(
 ) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
     """The row of the table of builds, and those of the table of searches."""
     from searchengine.index import building
+    from searchengine.index.approximate import STRUCTURE
     from searchengine.index.filters import EVERYTHING, Filter
     from searchengine.index.local import LocalIndex
-    from searchengine.index.structure import STRUCTURE
 
     built = ("", "", "")
     if STRUCTURE.identity(folder) is None:

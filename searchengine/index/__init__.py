@@ -1,8 +1,9 @@
-"""The index: what is known of the images, and their features.
+"""The index: the features of all images, and a catalog of the images.
 
-``storage`` opens one, ``protocol`` says what can be asked of it and written to it, ``types`` has what goes in and out.
-In a folder, ``local`` reads it and ``writer`` writes it: ``catalog`` (with ``tables``, over ``database``) is its SQLite
-file, ``features`` its matrix, and ``state`` what a reader holds of both at one moment. ``exact`` searches that, by the
-``distances`` of each of the ``metrics``; ``structure``, ``building``, ``calibration`` and ``approximate`` are for many
-rows, ``filters`` and ``columns`` for choosing among them. ``milvus`` does all of it in a server.
+Start reading at ``protocol``, which defines how an index is read and written; ``types`` has the records that go in and
+out, and ``storage`` opens an index. An index folder is read by ``local`` and written by ``writer``. Its SQLite file is
+``catalog`` (with ``tables``, on top of ``database``), its matrix is ``features``, and ``state`` is a reader's view of
+both at one moment. ``exact`` searches that with the ``distances`` of the ``metrics``, and ``approximate`` searches many
+rows with what ``building`` has made. ``filters`` and ``columns`` restrict a search to some images. ``milvus`` does all
+of this in a server.
 """

@@ -1,9 +1,14 @@
-"""Building the structure for approximate search: when it pays, and how it is made.
+"""Building the structure for approximate search: when it pays, how it is made, and how widely it is searched.
 
 FAISS reduces long features to their principal components, sorts them into lists by k-means, and keeps a byte for each
-component (PCA, IVF, SQ8). Of short ones it keeps half a byte for each two numbers (PQ; Andre et al., "Cache locality is
-not enough", 2015): such codes are read four times as quickly, and the more candidates that they need are soon measured.
-How many of the lists a search reads, and how many candidates it measures, is found out by ``calibration``.
+component (PCA, IVF, SQ8). For short features it keeps half a byte for every two numbers (PQ; Andre et al., "Cache
+locality is not enough", 2015). Such codes are read four times as quickly; they need more candidates, but short features
+are quickly measured.
+
+Calibration then determines how many lists a search reads and how many candidates it measures: as few as find nearly all
+that exact search finds. It uses queries whose neighbours are known, once when the structure is built, and again for
+each computation over a whole set. A row of the matrix is found in fewer lists than a picture from outside, because it
+lies in one of them.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,60 +28,72 @@ from numpy.typing import NDArray
 from searchengine.derived import timestamp
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError, SearchEngineError
 from searchengine.files import output_file
-from searchengine.index.calibration import DEPTHS, RECALL, Sample, calibrated, spread
-from searchengine.index.exact import Searcher
-from searchengine.index.features import matrices
-from searchengine.index.local import LocalIndex
-from searchengine.index.metrics import EUCLIDEAN, METRICS, metric_title, rank_alike
-from searchengine.index.state import State
-from searchengine.index.structure import (
+from searchengine.index.approximate import (
+    RECALL_AT,
     STRUCTURE,
     TOO_LONG,
+    ApproximateSearcher,
     Structure,
     StructureSheet,
     checksum,
-    is_of,
     load_faiss,
     sample_checksum,
     structures,
 )
+from searchengine.index.catalog import Catalog
+from searchengine.index.exact import Neighbours, Searcher
+from searchengine.index.features import matrices
+from searchengine.index.metrics import EUCLIDEAN, METRICS, metric_title, rank_alike
+from searchengine.index.state import State, load_state
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
-_NEW = 0.2  # of the rows, from which it is built again
-_COMPONENTS = (256, 512, 1024)  # from coarse to fine
+_NEW = 0.2  # share of new rows from which a structure is built again
+_COMPONENTS = (256, 512, 1024)  # numbers of components to try, from coarse to fine
 _FEWEST_COMPONENTS = 32
-_SHORT = 341  # numbers of a feature, up to which no components are taken
-_FEWEST_IN_CODES = 32  # rows: FAISS chooses sixteen codes among those that it is trained with, half of them or more
-_SMALLER = 0.75  # of the dimension; with more components, the features as they are do as well
-_CODE_BYTES = 2**30  # that the structure of a very large index may take, a byte for each component of each row
-_PER_LIST = 64  # rows that k-means sees for each list
-_FEWEST_PER_LIST = 80  # rows in it; FAISS wants 39, and of a small index half are in the sample
+_SHORT = 341  # length of a feature up to which all its numbers are kept
+_FEWEST_IN_CODES = 32  # rows for codes of half a byte: FAISS derives 16 of them from at least half the rows
+_SMALLER = 0.75  # share of the dimension up to which components pay; beyond that, whole features do as well
+_CODE_BYTES = 2**30  # maximum size of a structure with a byte for each component of each row
+_PER_LIST = 64  # rows per list that k-means is trained with
+_FEWEST_PER_LIST = 80  # rows per list: FAISS needs 39, and half the rows of a small index are in the sample
 _MOST_LISTS = 65_536
-_TRAINING_VALUES = 2**26  # float32 values held at once
-_LONGEST = 1e15  # a feature, whose square float32 still holds
-_BLOCK_BYTES = 2**26
-_SMALL_BYTES = 2**27  # of a matrix, which any machine reads in less than TOO_LONG
-_TIMED_BYTES = 2**28  # of rows, by which the time of an exact search is measured
-_DEEPEST_SHARE, _DEEPEST = 64, 1000  # of the rows, or at least; see StructureSheet.deepest
+_TRAINING_VALUES = 2**26  # float32 values in memory at once
+_LONGEST = 1e15  # norm of a feature whose square still fits into float32
+_BLOCK_BYTES = 2**26  # bytes of rows added at once
+_SMALL_BYTES = 2**27  # size of a matrix that any machine reads in less than TOO_LONG
+_TIMED_BYTES = 2**28  # bytes of rows used to time an exact search
+_DEEPEST_SHARE, _DEEPEST = 64, 1000  # StructureSheet.deepest: rows / 64, but at least 1000
+
+RECALL = 0.99  # the recall that is promised
+_DEPTHS = (4, 8, 16, 32)  # candidates for each neighbour, to try
+_AIM = 0.9965  # the recall to aim at: for photos held out it was up to 0.007 lower than for the sample
+_QUERIES = 256  # images, or half of them images and half pictures from outside
+_QUERIES_AT_ONCE = 64
+_WHOLE_SET_AIM, _WHOLE_SET_DEPTHS = 0.993, (2, *_DEPTHS)
+_CANDIDATE_COST = 4  # cost of a byte of a candidate, read at random and measured in float64, relative to that of a list
+_FINEST_SHARE, _MOST_SHARE = 256, 4  # lists to try: from 1/256 of all lists to 1/4, or to all of them
 
 
-def keep_up(folder: Path, wanted: str, progress: Progress = QUIET) -> None:
-    """Build the structure of an index at the end of a run, where that is due; the caller holds the lock.
+# -- when it pays -----------------------------------------------------------------------------------------------------
+
+
+def update_structure(folder: Path, wanted: str, progress: Progress = QUIET) -> None:
+    """Build the structure of an index at the end of a run, if it is due; the caller holds the lock.
 
     Args:
-        folder: of the index.
-        wanted: "auto": where an exact search takes long, and then again when a fifth of the rows is new or it cannot be
-            used; what goes wrong is said. "on": whatever an exact search takes. "off": never.
-        progress: says what is done.
+        folder: the index folder.
+        wanted: "auto" builds it if an exact search takes long, and again when a fifth of the rows are new or it cannot
+            be used; failures are reported as remarks. "on" builds it however quick exact search is. "off" does nothing.
+        progress: receives remarks and the progress of the work.
 
     Raises:
-        SearchEngineError: it is wanted, and cannot be built.
+        SearchEngineError: it is "on" but cannot be built.
     """
     if wanted == "off" or (wanted == "auto" and STRUCTURE.identity(folder) is None and _is_small(folder)):
         return
-    with closing(LocalIndex.open(folder, exact=True)) as index:
-        state = index.state()
+    with closing(Catalog.open(folder)) as catalog:
+        state = load_state(folder, catalog, None)
     try:
         kept = _usable(folder, state, progress)
         if kept is not None and len(state.ids) - kept.rows <= _NEW * len(state.ids):
@@ -98,10 +116,10 @@ def _is_small(folder: Path) -> bool:
 
 
 def _usable(folder: Path, state: State, progress: Progress) -> StructureSheet | None:
-    """The sheet of the structure that an index has, if it can be used; else a sentence says why, if it is damaged."""
+    """Return the sheet of the structure if that can be used, and report damage."""
     try:
         kept = STRUCTURE.load(folder)
-        if kept is not None and is_of(kept.sheet, state):
+        if kept is not None and kept.sheet.covers(state):
             return Structure.of_sheet(folder, kept.sheet).sheet
     except IndexDamagedError as error:
         progress.say(str(error))
@@ -115,7 +133,7 @@ def remove(folder: Path) -> None:
 
 
 def exact_seconds(state: State, metric: str) -> float:
-    """What one exact search takes on this machine, measured with some of the rows."""
+    """Return the duration of one exact search on this machine, extrapolated from some of the rows."""
     rows = max(1, min(len(state.ids), _TIMED_BYTES // (4 * state.rows.shape[1])))
     searcher = Searcher(metric, state.rows[:rows], state.squared_norms[:rows], state.ids[:rows])
     seconds: list[float] = []
@@ -126,26 +144,29 @@ def exact_seconds(state: State, metric: str) -> float:
     return float(min(seconds) * len(state.ids) / rows)
 
 
+# -- how it is made ---------------------------------------------------------------------------------------------------
+
+
 def build(folder: Path, state: State, progress: Progress = QUIET) -> StructureSheet:
-    """Build the structure of an index, and put it in place of the one that it had; the caller holds the lock.
+    """Build the structure of an index and replace the old one; the caller holds the lock.
 
     Raises:
         MissingPackageError: FAISS is not installed.
-        QueryError: FAISS cannot work with these features.
+        QueryError: FAISS cannot handle these features.
         IndexingError: the folder cannot be written to.
     """
     load_faiss()
     live = state.live
     if not len(live) or not math.sqrt(state.squared_norms[live].max()) < _LONGEST:
-        raise QueryError("There are no features that approximate search could work with. Searches stay exact.")
+        raise QueryError("There are no features that approximate search can handle. Searches stay exact.")
     sample = Sample.of(state)
     best: StructureSheet | None = None
     factories = _factories(len(live), state.rows.shape[1])
     for factory in factories:
         progress.say(f"Building a structure for quick search ({factory}). The index can be searched meanwhile.")
         file = _write(folder, _trained_and_filled(state, sample, factory, progress))
-        structure = Structure.of_sheet(folder, _first_sheet(file, state, factory))
-        sheet = calibrated(structure, state, sample, widest=factory == factories[-1])
+        structure = Structure.of_sheet(folder, _uncalibrated_sheet(file, state, factory))
+        sheet = calibrate(structure, state, sample, widest=factory == factories[-1])
         best = sheet if best is None or sheet.recall > best.recall else best
         if best.recall >= RECALL:
             break
@@ -156,17 +177,14 @@ def build(folder: Path, state: State, progress: Progress = QUIET) -> StructureSh
 
 
 def _remove_others(folder: Path, kept: str | None = None) -> None:
-    """Delete all files of FAISS but one, also those of builds that were killed; who has one mapped keeps it."""
+    """Delete all but one of FAISS's files, and those of killed builds; a reader that has mapped one keeps its data."""
     for file in (*structures(folder), *folder.glob(".approximate-*.faiss.*.part")):
         if file.name != kept:
             file.unlink(missing_ok=True)
 
 
-# -- what is built ----------------------------------------------------------------------------------------------------
-
-
 def _factories(rows: int, dimension: int) -> list[str]:
-    """What is tried in turn, from coarse to fine, as FAISS spells it. Lists: four times the square root of the rows."""
+    """Return the FAISS factory strings to try, from coarse to fine; there are about 4 * sqrt(rows) lists."""
     lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
     ivf = f"IVF{max(1, min(lists, rows // _FEWEST_PER_LIST, _MOST_LISTS))}"
     reduced = [
@@ -184,24 +202,24 @@ def _factories(rows: int, dimension: int) -> list[str]:
 
 
 def _trained_and_filled(state: State, sample: Sample, factory: str, progress: Progress) -> Any:
-    """An index of FAISS with the rows that count, under their numbers.
+    """Return a FAISS index of the live rows, under their row numbers.
 
-    The lists are made without those of the sample, by which they will be judged.
+    It is trained without the images of the sample, which will be used to judge it.
     """
     faiss = load_faiss()
     faiss.omp_set_num_threads(processors())
     live, dimension = state.live, state.rows.shape[1]
-    seen = np.setdiff1d(live, sample.rows) if len(live) > 2 * len(sample.rows) else live
+    training = np.setdiff1d(live, sample.rows) if len(live) > 2 * len(sample.rows) else live
     index = faiss.index_factory(dimension, factory)
     ivf: Any = index
     reduce: Callable[[Any], Any] = np.asarray
     if isinstance(index, faiss.IndexPreTransform):
         components, ivf = faiss.downcast_VectorTransform(index.chain.at(0)), faiss.downcast_index(index.index)
-        components.train(state.rows[spread(seen, _TRAINING_VALUES // dimension)])
+        components.train(state.rows[_choose(training, _TRAINING_VALUES // dimension)])
         reduce = components.apply
     for kmeans in (ivf.cp, *([ivf.pq.cp] if hasattr(ivf, "pq") else [])):
         kmeans.min_points_per_centroid = 1  # or FAISS prints a warning for a small index
-    chosen = spread(seen, min(_PER_LIST * ivf.nlist, _TRAINING_VALUES // ivf.d))
+    chosen = _choose(training, min(_PER_LIST * ivf.nlist, _TRAINING_VALUES // ivf.d))
     ivf.train(np.concatenate([reduce(state.rows[rows]) for rows in _blocks(chosen, dimension)]))
     index.is_trained = True
     progress.start(len(live), what="Quick search")
@@ -218,8 +236,15 @@ def _blocks(rows: NDArray[np.int64], dimension: int) -> Iterator[NDArray[np.int6
         yield rows[start : start + size]
 
 
+def _choose(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return at most ``count`` of the rows, ascending, drawn at random but always the same ones."""
+    if len(rows) <= count:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, count, replace=False))
+
+
 def _write(folder: Path, index: Any) -> Path:
-    """The file that FAISS writes, complete, under a name of its own."""
+    """Let FAISS write an index to a file with a new name, which appears once it is complete."""
     file = folder / f"approximate-{uuid4().hex[:8]}.faiss"
     with output_file(file) as part:
         try:
@@ -229,8 +254,8 @@ def _write(folder: Path, index: Any) -> Path:
     return file
 
 
-def _first_sheet(file: Path, state: State, factory: str) -> StructureSheet:
-    """Of a file that FAISS has just written; how it is to be searched is not known yet."""
+def _uncalibrated_sheet(file: Path, state: State, factory: str) -> StructureSheet:
+    """Return the sheet of a new file, with placeholders for what calibration determines."""
     rows = len(state.ids)
     with file.open("rb") as opened:
         value = checksum(opened)
@@ -245,9 +270,129 @@ def _first_sheet(file: Path, state: State, factory: str) -> StructureSheet:
         rows=rows,
         sample=sample_checksum(state, rows),
         nprobe=1,
-        depth=DEPTHS[-1],
+        depth=_DEPTHS[-1],
         deepest=max(rows // _DEEPEST_SHARE, _DEEPEST),
         recall=0.0,
         queries=0,
         exact_seconds={metric: exact_seconds(state, metric) for metric in METRICS},
     )
+
+
+# -- how widely it is searched ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Queries whose neighbours are known: images, then pictures from outside, which are harder to find neighbours for.
+
+    A picture from outside is made from an image: it lies as far beyond the image, seen from the last of the image's
+    neighbours, as the image lies beyond that neighbour.
+
+    Attributes:
+        rows: the rows of the images, (i,).
+        last: the row of the last neighbour of each image, (i,).
+        queries: (q, d), the images first.
+        limits: (q,), the distance of the last neighbour of each query.
+        wanted: the number of neighbours. An image is not one of its own neighbours.
+    """
+
+    rows: NDArray[np.int64]
+    last: NDArray[np.int64]
+    queries: NDArray[np.float32]
+    limits: NDArray[np.float64]
+    wanted: int
+
+    @classmethod
+    def of(cls, state: State) -> Sample:
+        """Return a sample of images and as many pictures from outside."""
+        inside = cls.of_images(state, RECALL_AT, _QUERIES // 2)
+        if not inside.wanted:
+            return inside
+        outside = 2 * inside.queries - np.asarray(state.scattered[inside.last])
+        nearest = state.searcher(EUCLIDEAN).nearest(outside, inside.wanted)
+        limits = np.concatenate([inside.limits, [each.distances[-1] for each in nearest]])
+        return replace(inside, queries=np.concatenate([inside.queries, outside]), limits=limits)
+
+    @classmethod
+    def of_images(cls, state: State, wanted: int, count: int = _QUERIES, progress: Progress = QUIET) -> Sample:
+        """Return a sample of at most ``count`` images and no pictures from outside."""
+        rows, wanted = _choose(state.live, count), min(wanted, state.count - 1)
+        images = np.asarray(state.scattered[rows])
+        if not wanted:
+            return cls(rows, rows, images, np.zeros(len(rows)), wanted)
+        searcher, nearest = state.searcher(EUCLIDEAN), list[Neighbours]()
+        progress.start(len(rows), what="Exact searches, for comparison")
+        for start in range(0, len(rows), _QUERIES_AT_ONCE):
+            nearest += searcher.nearest(images[start : start + _QUERIES_AT_ONCE], wanted + 1)
+            progress.advance(len(nearest) - start)
+        others = [np.flatnonzero(each.positions != row)[wanted - 1] for row, each in zip(rows, nearest, strict=True)]
+        limits = np.array([each.distances[at] for at, each in zip(others, nearest, strict=True)])
+        last = np.array([each.positions[at] for at, each in zip(others, nearest, strict=True)])
+        return cls(rows, last, images, limits, wanted)
+
+
+def whole_set_searcher(
+    structure: Structure, state: State, metric: str, k: int, progress: Progress = QUIET
+) -> Searcher | ApproximateSearcher:
+    """Return a searcher that finds about 99 % of the k nearest rows of every row of a state, or an exact one."""
+    structure = structure.covering(state)
+    sample = Sample.of_images(state, k, progress=progress)
+    sheet = calibrate(structure, state, sample, aim=_WHOLE_SET_AIM, depths=_WHOLE_SET_DEPTHS)
+    if sheet.recall < RECALL:
+        return state.searcher(metric)
+    progress.say(f"By quick search, which finds {sheet.found} of the nearest.")
+    return ApproximateSearcher(structure.with_sheet(sheet), state, metric)
+
+
+def calibrate(
+    structure: Structure,
+    state: State,
+    sample: Sample,
+    *,
+    aim: float = _AIM,
+    depths: tuple[int, ...] = _DEPTHS,
+    widest: bool = True,
+) -> StructureSheet:
+    """Return the sheet with the cheapest numbers of lists and candidates that reach ``aim``, or else the best ones.
+
+    ``widest`` says whether all lists may be searched for that.
+    """
+    best = structure.sheet
+    for nprobe, depth in _by_cost(structure.lists, structure.list_bytes, state.rows.shape[1], depths, widest=widest):
+        tried = replace(structure.sheet, nprobe=nprobe, depth=depth, queries=len(sample.queries))
+        tried = replace(tried, recall=_recall(structure.with_sheet(tried), state, sample))
+        best = tried if tried.recall > best.recall or best is structure.sheet else best
+        if best.recall >= aim:
+            break
+    return best
+
+
+def _by_cost(
+    lists: int, list_bytes: float, dimension: int, depths: tuple[int, ...] = _DEPTHS, *, widest: bool
+) -> list[tuple[int, int]]:
+    """Return the (lists, candidates for each neighbour) to try, the cheapest first.
+
+    ``list_bytes`` is the size of the codes in a list; a row of the matrix has ``dimension`` float32.
+    """
+    most = lists if widest else max(1, lists // _MOST_SHARE)
+    first = max(1.0, lists / _FINEST_SHARE)
+    steps = math.ceil(2 * math.log2(max(1.0, most / first)))
+    nprobes = {most, *(min(most, math.ceil(first * 2 ** (step / 2))) for step in range(steps))}
+    candidate_bytes = _CANDIDATE_COST * 4 * dimension
+    return sorted(
+        ((nprobe, depth) for nprobe in nprobes for depth in depths),
+        key=lambda each: each[0] * list_bytes + each[1] * RECALL_AT * candidate_bytes,
+    )
+
+
+def _recall(structure: Structure, state: State, sample: Sample) -> float:
+    """Return the share of the nearest that searches find, for images or for pictures from outside, the lower one."""
+    if not sample.wanted:
+        return 1.0
+    searcher, images = ApproximateSearcher(structure, state, EUCLIDEAN), len(sample.rows)
+    results = searcher.nearest(sample.queries[:images], sample.wanted + 1)
+    near = [each.distances[each.positions != row] for row, each in zip(sample.rows, results, strict=True)]
+    near += [each.distances for each in searcher.nearest(sample.queries[images:], sample.wanted)]
+    counts = [np.count_nonzero(distances <= limit) for distances, limit in zip(near, sample.limits, strict=True)]
+    shares = np.minimum(np.array(counts) / sample.wanted, 1.0)
+    return float(min(part.mean() for part in (shares[:images], shares[images:]) if len(part)))

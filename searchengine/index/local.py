@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from searchengine.errors import IndexDamagedError, UnknownImageError
 from searchengine.files import bytes_of, is_locked
 from searchengine.index import column_reader
-from searchengine.index.approximate import ApproximateSearcher
-from searchengine.index.calibration import whole_set_searcher
+from searchengine.index.approximate import ApproximateSearcher, OpenedStructure, StructureSheet, structures
+from searchengine.index.building import whole_set_searcher
 from searchengine.index.catalog import LOCK_NAME, Catalog
 from searchengine.index.columns import Columns, Mask, with_tags
 from searchengine.index.exact import Searcher, checked_queries
@@ -29,7 +29,6 @@ from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.metrics import check_metric, score
 from searchengine.index.protocol import Index
 from searchengine.index.state import NO_IMAGE, State, load_state, record_of
-from searchengine.index.structure import OpenedStructure, StructureSheet, structures
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.progress import QUIET, Progress
 

@@ -17,11 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from searchengine.address import Address
 from searchengine.errors import UnknownImageError
-from searchengine.index.approximate import ApproximateSearcher
+from searchengine.index.approximate import ApproximateSearcher, StructureSheet
 from searchengine.index.exact import Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.state import State
-from searchengine.index.structure import StructureSheet
 from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
 from searchengine.progress import QUIET, Progress
 

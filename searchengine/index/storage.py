@@ -82,7 +82,7 @@ class Storage(ABC):
         """Open it for writing; the caller holds the lock. The errors of ``read``."""
 
     def keep_up(self, ann: str, progress: Progress) -> None:
-        """Update what is kept beside an index so that searches are quick; see ``building.keep_up``."""
+        """Update what is kept beside an index so that searches are quick; see ``building.update_structure``."""
         return
 
     @abstractmethod
@@ -108,7 +108,7 @@ class _Folder(Storage):
 
     def keep_up(self, ann: str, progress: Progress) -> None:
         column_reader.keep(self.folder)
-        building.keep_up(self.folder, ann, progress)
+        building.update_structure(self.folder, ann, progress)
 
     def write(self, say: Say) -> IndexWriter:
         return IndexWriter.open(self.folder)

@@ -29,7 +29,8 @@ class IndexingOptions:
         prune: remove what is gone even if it is more than a fifth of the images.
         prune_all: also if an image folder is empty or has lost most of its images, or its disk is not mounted.
         relocate: the image folders of the index are now at the places given.
-        ann: "auto", "on" or "off": whether a structure for approximate search is built; see ``index.building.keep_up``.
+        ann: "auto", "on" or "off": whether to build a structure for approximate search; see
+            ``index.building.update_structure``.
         threads: that read and decode files; None: as many as there are processors.
         commit_seconds: the time between commits; up to five times as long while a batch for the model is not full. A
             killed run loses no more than that.

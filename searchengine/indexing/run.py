@@ -17,10 +17,10 @@ from searchengine.errors import IndexDamagedError, IndexError_, IndexingError, I
 from searchengine.extractors import Extractor, cache
 from searchengine.images import DECODING, Walk, find
 from searchengine.index import metrics
+from searchengine.index.approximate import load_faiss
 from searchengine.index.metrics import check_metric
 from searchengine.index.protocol import Writer
 from searchengine.index.storage import Storage, storage_of
-from searchengine.index.structure import load_faiss
 from searchengine.index.types import Batch, IndexedImage, Place
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing import rebuild, verify

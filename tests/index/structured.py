@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.index import building
+from searchengine.index.approximate import StructureSheet
 from searchengine.index.local import LocalIndex
-from searchengine.index.structure import StructureSheet
 from searchengine.index.types import Batch, Hit
 from searchengine.index.writer import IndexWriter
 from tests.index.contract.test_contract import MANIFEST, row

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
 from searchengine.errors import SearchEngineError
-from searchengine.index import building, calibration
+from searchengine.index import building
+from searchengine.index.approximate import Structure
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, MANHATTAN
-from searchengine.index.structure import Structure
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from tests.fakes import Sentences
@@ -72,12 +72,12 @@ def test_short_features_have_half_a_byte_and_long_ones_components(
 
 
 def test_what_costs_less_is_tried_first() -> None:
-    tries = calibration.by_cost(4096, 244 * 256, 1280, widest=False)
+    tries = building._by_cost(4096, 244 * 256, 1280, widest=False)
     assert tries[:3] == [(16, 4), (23, 4), (32, 4)]
     assert tries.index((64, 16)) < tries.index((16, 32))  # to measure 320 rows costs more than 48 lists
     assert max(tries) == (1024, 32)
-    assert {nprobe for nprobe, _ in calibration.by_cost(4096, 244 * 256, 1280, widest=True)} >= {16, 4096}
-    assert calibration.by_cost(1, 3000, 96, widest=True) == [(1, 4), (1, 8), (1, 16), (1, 32)]
+    assert {nprobe for nprobe, _ in building._by_cost(4096, 244 * 256, 1280, widest=True)} >= {16, 4096}
+    assert building._by_cost(1, 3000, 96, widest=True) == [(1, 4), (1, 8), (1, 16), (1, 32)]
 
 
 def test_components_find_as_much(tmp_path: Path) -> None:
@@ -159,7 +159,10 @@ def test_the_metrics_that_rank_otherwise_stay_exact_and_say_what_they_cost(large
     assert structure is not None
     slow = Structure.of_sheet(large, replace(structure.sheet, recall=0.99478, exact_seconds={MANHATTAN: 2.34}))
     state = approximate.state()
-    assert slow.remark(state, MANHATTAN) == "By Manhattan distance, every picture is compared, which takes about 2.3 s."
+    assert (
+        slow.remark(state, MANHATTAN)
+        == "Searching by Manhattan distance compares every picture, which takes about 2.3 s."
+    )
     assert slow.remark(state, COSINE) == (
         "Quick search: it finds 99.4 % of what a comparison with every picture would find."
     )

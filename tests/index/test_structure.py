@@ -13,8 +13,8 @@ import pytest
 from searchengine.cli import main
 from searchengine.errors import MissingPackageError
 from searchengine.index import building
+from searchengine.index.approximate import STRUCTURE, structures
 from searchengine.index.local import LocalIndex
-from searchengine.index.structure import STRUCTURE, structures
 from searchengine.indexing import update_index
 from tests.fakes import FakeExtractor, Sentences, write_pictures
 from tests.index.structured import added, both, built, features, filled, places
@@ -83,7 +83,7 @@ def test_a_damaged_or_foreign_structure_is_ignored_and_built_again(
         assert approximate.approximation() is None
         assert damage is of_another_index or "searchengine ann" in caplog.text
     progress = Sentences()
-    building.keep_up(small, "on", progress)
+    building.update_structure(small, "on", progress)
     assert any("Building" in sentence for sentence in progress.said)
     wait_until(lambda: approximate.approximation() is not None)  # a thread may open it
     assert len(structures(small)) == 1
@@ -95,7 +95,7 @@ def test_auto_builds_where_exact_search_takes_long_and_again_when_a_fifth_is_new
     folder = filled(tmp_path / "index", features(300))
 
     def made() -> str | None:
-        building.keep_up(folder, "auto")
+        building.update_structure(folder, "auto")
         kept = STRUCTURE.load(folder)
         return None if kept is None else kept.sheet.file
 
@@ -110,7 +110,7 @@ def test_auto_builds_where_exact_search_takes_long_and_again_when_a_fifth_is_new
     assert made() == first
     added(folder, features(30, seed=2))
     assert made() not in (None, first)
-    building.keep_up(folder, "off")
+    building.update_structure(folder, "off")
     assert LocalIndex.open(folder).approximation() is not None
 
 
@@ -131,7 +131,7 @@ def test_a_build_that_fails_leaves_the_old_one(small: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(building, "calibrated", fail)  # its file is there, and no sheet names it
+        patched.setattr(building, "calibrate", fail)  # its file is there, and no sheet names it
         with pytest.raises(KeyboardInterrupt):
             built(small)
     assert len(structures(small)) == 2
@@ -147,9 +147,9 @@ def test_without_faiss_searches_are_exact(small: Path, monkeypatch: pytest.Monke
     query = features(1, seed=4)[0]
     assert places(approximate.search(query, 20)[0]) == places(exact.search(query, 20)[0])
     with pytest.raises(MissingPackageError, match=r"searchengine\[ann\]"):
-        building.keep_up(small, "on")
+        building.update_structure(small, "on")
     progress = Sentences()
-    building.keep_up(small, "auto", progress)
+    building.update_structure(small, "auto", progress)
     assert [*filter(lambda sentence: "searchengine[ann]" in sentence, progress.said)]
 
 

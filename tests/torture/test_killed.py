@@ -17,8 +17,8 @@ import pytest
 from searchengine.analyse.mapping import MAP
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
+from searchengine.index.approximate import StructureSheet
 from searchengine.index.local import LocalIndex
-from searchengine.index.structure import StructureSheet
 from searchengine.learn import load_classifier
 from tests.torture.conftest import sizes
 from tests.torture.forks import CRASHED, KILLED, REFUSED, Forks

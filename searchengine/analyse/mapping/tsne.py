@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import MissingPackageError, import_extra
-from searchengine.index.structure import load_faiss
+from searchengine.index.approximate import load_faiss
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from searchengine.index import building
+from searchengine.index.approximate import STRUCTURE
 from searchengine.index.local import LocalIndex
 from searchengine.index.milvus import MilvusIndex, MilvusWriter
 from searchengine.index.milvus.connection import STRONG, Connection
 from searchengine.index.milvus.schema import ABOUT
 from searchengine.index.protocol import Index, Writer
-from searchengine.index.structure import STRUCTURE
 from searchengine.index.types import Batch
 from searchengine.index.writer import IndexWriter
 from tests.milvus import MilvusServer, server
