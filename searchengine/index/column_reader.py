@@ -1,8 +1,8 @@
-"""Reads the columns that filters look at: from the catalog, or from the copy of them that is kept beside it.
+"""Reads the columns that filters use: from the catalog, or from a copy stored beside it.
 
-They are read at the first filter, and then only what has been added. Of a million images that takes ten seconds of a
-processor, so a run that ends keeps them in the folder of a large index (``keep``), with what searches read at first.
-The copy is true of one revision of the catalog, and not looked at for any other.
+The first filter reads all columns, later ones only those of new rows. For a million images, that takes ten seconds of
+processor time. So at its end, a run stores a copy in the folder of a large index (``keep``), together with the row data
+that searches need first. The copy is used only for the revision of the catalog that it was made from.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from searchengine.derived import Derived
 from searchengine.errors import IndexDamagedError, SearchEngineError
 from searchengine.index.catalog import Catalog
 from searchengine.index.columns import NO_DAY, NO_TEXT, NO_YEAR, Columns, Numbers, Texts
-from searchengine.index.state import ROWS, RowsSheet, State, load_state
+from searchengine.index.state import ROWS, Roots, RowsSheet, State, load_state
 
-Roots = dict[int, tuple[Path, str]]  # id -> folder, name
 Label = tuple[int, str]  # row, label
 
-_LARGE = 50_000  # rows, of which SQLite gives all in half a second
-_ROWS_AT_ONCE = 10_000
-_QUARTER = 900  # s; clocks differ from UTC by whole quarters of an hour
-_MONTH = 30 * 86_400  # s
+_LARGE = 50_000  # rows that SQLite reads in half a second; larger indexes store a copy
+_BLOCK_ROWS = 10_000
+_QUARTER = 900  # seconds; offsets from UTC are multiples of a quarter of an hour
+_MONTH = 30 * 86_400  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnsSheet:
-    """Of the copy: of which ``revision`` of the catalog, the ``zone`` of its days, and the texts of the columns."""
+    """The description of the copy: the catalog's ``revision``, the time ``zone`` of the days, and texts by number."""
 
     format: Literal[1]
     revision: str
@@ -57,9 +56,9 @@ COLUMNS = Derived(
 
 
 def load(folder: Path, catalog: Catalog, state: State, old: Columns | None) -> Columns | None:
-    """The columns of a state; where no more than rows have come and gone since ``old``, only the new ones are read.
+    """Return the columns of a state; if rows were only added or removed since ``old``, only new rows are read.
 
-    None: the catalog has moved on, and rows that the state has are others now. IndexDamagedError.
+    Return None if existing rows of the catalog have changed since the state was read. IndexDamagedError.
     """
     with catalog.snapshot():
         if (catalog.need("edits"), catalog.need("features_file")) != (state.edits, state.features_file):
@@ -80,18 +79,18 @@ def load(folder: Path, catalog: Catalog, state: State, old: Columns | None) -> C
                 catalog.labelled_rows(first, end),
             )
         except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise catalog.damaged(f"what it says of some images cannot be true ({error})") from error
+            raise catalog.damaged(f"its entries for some images are impossible ({error})") from error
 
 
 # -- the copy beside the catalog --------------------------------------------------------------------------------------
 
 
 def keep(folder: Path) -> None:
-    """Keep what a reader of a large index would have to read of each row; the caller holds the lock.
+    """Store the row data and columns of a large index, so that readers need not read all rows from the catalog.
 
-    The index can do without, so nothing is said if that fails.
+    The caller holds the lock. The index works without them, so a failure is not reported.
     """
-    # for writing: a connection that only reads, if it is the last, leaves the log of the catalog behind
+    # opened for writing, because the last connection leaves the catalog's log behind if it only reads
     with suppress(SearchEngineError), closing(Catalog.open(folder, write=True)) as catalog:
         if catalog.need_number("rows") < _LARGE:
             for kind in (ROWS, COLUMNS):
@@ -100,9 +99,9 @@ def keep(folder: Path) -> None:
         now = load_state(folder, catalog, None)
         if _revision_of(ROWS, folder) != now.revision:
             ROWS.save(folder, RowsSheet(1, now.revision), {"ids": now.ids, "squared_norms": now.squared_norms})
-        if _revision_of(COLUMNS, folder) != now.revision and (known := load(folder, catalog, now, None)) is not None:
-            sheet = ColumnsSheet(1, now.revision, _zone(), *(getattr(known, name).texts for name in _TEXTS))
-            COLUMNS.save(folder, sheet, {name: getattr(known, name) for name in (*_BY_ROW, *_PAIRS)})
+        if _revision_of(COLUMNS, folder) != now.revision and (columns := load(folder, catalog, now, None)) is not None:
+            sheet = ColumnsSheet(1, now.revision, _zone(), *(getattr(columns, name).texts for name in _TEXTS))
+            COLUMNS.save(folder, sheet, {name: getattr(columns, name) for name in (*_BY_ROW, *_PAIRS)})
 
 
 def _revision_of(kind: Derived[RowsSheet] | Derived[ColumnsSheet], folder: Path) -> str | None:
@@ -113,7 +112,7 @@ def _revision_of(kind: Derived[RowsSheet] | Derived[ColumnsSheet], folder: Path)
 
 
 def _kept(folder: Path, revision: str, state: State, version: tuple[object, ...]) -> Columns | None:
-    """The columns that are kept in the folder, if they are those of a revision, by the days of this time zone."""
+    """Return the columns stored in the folder, if they are of this revision and of the local time zone."""
     try:
         kept = COLUMNS.load(folder)
     except IndexDamagedError:
@@ -144,7 +143,7 @@ def _within(numbers: NDArray[np.int32], first: int, end: int) -> bool:
 
 @cache
 def _zone() -> int:
-    """A checksum of the local time zone: its offsets from UTC, month by month."""
+    """Return a checksum of the local time zone: its offsets from UTC, month by month."""
     return zlib.crc32(repr([_utc_offset(month * _MONTH) for month in range(1000)]).encode())
 
 
@@ -161,14 +160,14 @@ def _empty(version: tuple[object, ...]) -> Columns:
 def of_rows(
     generation: int, ids: NDArray[np.int64], roots: Roots, rows: Iterable[tuple[Any, ...]], labels: Iterable[Label]
 ) -> Columns:
-    """The columns of all rows, as ``Tables.filter_columns`` and ``labelled_rows`` give them."""
+    """Return columns made from rows and labels such as ``Tables.filter_columns`` and ``labelled_rows`` yield."""
     return _grown(replace(_empty(()), generation=generation), ids, roots, iter(rows), iter(labels))
 
 
 def _grown(
     old: Columns, ids: NDArray[np.int64], roots: Roots, rows: Iterator[tuple[Any, ...]], labelled: Iterator[Label]
 ) -> Columns:
-    """With the rows that have been added: ``ids`` of all rows, the rest of the new ones only."""
+    """Return columns extended by new rows. ``ids`` has all rows; ``rows`` and ``labelled`` have the new ones only."""
     first, end = len(old.ids), len(ids)
     folders, formats, cameras = _Folders(old, roots), Texts(old.formats.texts), Texts(old.cameras.texts)
     folder, format_, camera = (np.full(end, NO_TEXT, dtype=np.int32) for _ in range(3))
@@ -208,29 +207,29 @@ def _grown(
 
 
 def _blocks(rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    """Rows -> columns, a block of rows at a time."""
-    while block := list(islice(rows, _ROWS_AT_ONCE)):
+    """Transpose rows into columns, a block of rows at a time."""
+    while block := list(islice(rows, _BLOCK_ROWS)):
         yield tuple(zip(*block, strict=True))
 
 
 def _distinct(pairs: Numbers) -> Numbers:
-    """(p, 2): each pair of a row and a label once; label files may name one twice."""
+    """Return each of (p, 2) pairs of a row and a label once; label files may give a label twice."""
     _, first = np.unique(pairs.astype(np.int64) @ np.array([2**31, 1]), return_index=True)
     distinct: Numbers = pairs[first[pairs[first, 1] != NO_TEXT]]
     return distinct
 
 
 class _Folders:
-    """The folders of images, as their paths are shown, and those above them."""
+    """The folders of images, as in displayed paths, and all folders above them."""
 
     def __init__(self, old: Columns, roots: Roots) -> None:
         self.texts = Texts(old.folders.texts)
-        self.below: list[tuple[int, int]] = []  # what has been added: see Columns
+        self.below: list[tuple[int, int]] = []  # the new pairs; see Columns
         self._roots = roots
         self._numbers: dict[tuple[int | None, bytes], int] = {}
 
     def number(self, root: int | None, path: bytes | None) -> int:
-        """The number of the folder in which a file lies."""
+        """Return the number of a file's folder."""
         place = (root, b"" if path is None else path.rpartition(b"/")[0])
         if place not in self._numbers:
             name = self._roots[root][1] if root is not None and root in self._roots else ""
@@ -238,7 +237,7 @@ class _Folders:
         return self._numbers[place]
 
     def _number(self, folder: str) -> int:
-        numbers: list[int] = []  # of the folders above it, from the top, and its own
+        numbers: list[int] = []  # of all folders above it, from the top, and its own
         for end in [*(i for i, letter in enumerate(folder) if letter == "/" and folder[i - 1] != "/"), len(folder)]:
             known = len(self.texts)
             numbers.append(self.texts.number(folder[:end]))
@@ -248,7 +247,7 @@ class _Folders:
 
 
 def _days(taken: Sequence[str | None], mtimes_ns: Sequence[int | None]) -> NDArray[np.int64]:
-    """The local day of each image, since 1970: by its EXIF data, else by the time of its file."""
+    """Return the local day of each image, since 1970, from its EXIF data or else from the time of its file."""
     by_exif = np.array(["NaT" if text is None else text[:10] for text in taken], dtype="datetime64[D]")
     seconds = np.array([0 if mtime is None else mtime // 10**9 for mtime in mtimes_ns], dtype=np.int64)
     quarters, quarter = np.unique(seconds // _QUARTER, return_inverse=True)

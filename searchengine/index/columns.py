@@ -1,7 +1,7 @@
-"""What filters and facets look at: columns of a catalog as arrays, by the row of the feature matrix.
+"""The columns that filters and facets use: properties of images as arrays, by row of the feature matrix.
 
-A text is a number into a list of values, so that counting is one pass of ``bincount``. Of a million images they take
-about 40 MB. ``column_reader`` gets them from a catalog.
+A text is stored as a number into a list of values, so that counting takes one pass of ``bincount``. The columns of a
+million images take about 40 MB. ``column_reader`` reads them from a catalog.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TagSheet:
-    """What is known of the tags of an index: the names of the classes that the network sees in some of its images.
+    """The description of the tags of an index, which are the classes that the network sees in its images.
 
-    They were computed for the first ``rows`` of the matrix.
+    ``names`` are the names of the tags, which were computed for the first ``rows`` of the matrix.
     """
 
     format: Literal[1]
@@ -43,24 +43,24 @@ class TagSheet:
 
     @property
     def computed_from(self) -> tuple[str, str]:
-        """Of the same, rows are only added."""
+        """Differs if the tags must be computed from the beginning, and not only for new rows."""
         return self.fingerprint, self.features_file
 
 
-# ids (p,) int64, and tags (p,) int32 into the names: a pair for each tag of an image, the most probable first
+# A pair for each tag of an image, the most probable first: ids (p,) int64, and tags (p,) int32 into the names.
 TAGS = Derived("tags.npz", TagSheet, command="searchengine words", columns=("ids", "tags"))
 
 _log = logging.getLogger(__name__)
-NO_TEXT = -1  # the number of no text
+NO_TEXT = -1  # the number for a missing text
 NO_DAY = int(np.iinfo(np.int32).min)
 NO_YEAR = 0
 _EPOCH = date(1970, 1, 1)
-_MASKS_KEPT = 32  # a byte for each row
-_FACETS_KEPT = 4  # about 100 bytes for each label and folder
+_MASKS_KEPT = 32  # of a byte per row
+_FACETS_KEPT = 4  # of about 100 bytes per label and folder
 
 
 class Texts:
-    """Different texts, numbered as they come."""
+    """Distinct texts, numbered in the order in which they were added."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self.texts = [*texts]
@@ -70,7 +70,7 @@ class Texts:
         return len(self.texts)
 
     def number(self, text: str | None) -> int:
-        """The number of a text, which gets one if it has none; that of no text for "" and None."""
+        """Return the number of a text, which is added if it is new; NO_TEXT for "" and None."""
         if not text:
             return NO_TEXT
         number = self._numbers.setdefault(text, len(self.texts))
@@ -79,49 +79,49 @@ class Texts:
         return number
 
     def among(self, chosen: Sequence[str]) -> Mask:
-        """By number, which texts are among those chosen; one more, False, for no text."""
+        """Return a mask of the chosen texts, by number, with a last False that NO_TEXT selects."""
         mask = np.zeros(len(self.texts) + 1, dtype=np.bool_)
         mask[[self._numbers[text] for text in chosen if text in self._numbers]] = True
         return mask
 
     def counted(self, numbers: Numbers) -> NDArray[np.int64]:
-        """How often each number occurs."""
+        """Return how often each number occurs."""
         return np.bincount(numbers + 1, minlength=len(self.texts) + 1)[1:]
 
     def facet(self, counts: NDArray[np.int64]) -> tuple[FacetValue, ...]:
-        """The texts that occur, by count and then by text."""
+        """Return the texts that occur, by count and then by text."""
         return facet({self.texts[number]: int(counts[number]) for number in np.flatnonzero(counts)})
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is known of the images of one state; each array is by row, (r,), unless it says otherwise."""
+    """The properties of the images of one state. Arrays are by row, (r,), unless noted otherwise."""
 
     generation: int  # of the state
-    version: tuple[object, ...]  # while it is the same, rows only come and go
+    version: tuple[object, ...]  # if it is the same, rows were only added or removed
     ids: NDArray[np.int64]
     labels: Texts
     label_of: Numbers  # (p, 2): row, number of a label; a row may have several
     folders: Texts
-    below: Numbers  # (f, 2): number of a folder, number of the same or of one above it
+    below: Numbers  # (f, 2): number of a folder, number of the folder itself or of one above it
     folder: Numbers
     formats: Texts
     format: Numbers
     cameras: Texts
     camera: Numbers
-    day: Numbers  # in which it was taken, since 1970
+    day: Numbers  # the day on which it was taken, since 1970
     year: Numbers
     width: Numbers  # 0: not known
     height: Numbers
     tags: Texts = field(default_factory=Texts)
     tag_of: Numbers = field(default_factory=lambda: np.empty((0, 2), dtype=np.int32))  # (t, 2): row, number of a tag
-    tags_file: tuple[object, ...] | None = None  # what the tags were read from, and for how many rows
+    tags_file: tuple[object, ...] | None = None  # the identity of the file of tags, and the generation it was used for
     _passing: dict[Filter, Mask] = field(default_factory=dict)
     _facets: dict[Filter, Facets] = field(default_factory=dict)
 
     def passing(self, filter: Filter) -> Mask:
-        """Which rows pass a filter; not to be changed."""
-        if filter.ids is not None:  # there are as many of these as questions, and they may be long: none is kept
+        """Return a mask of the rows that pass a filter, which must not be modified."""
+        if filter.ids is not None:  # not cached: these filters are rarely repeated, and may be long
             return self.passing(replace(filter, ids=None)) & np.isin(self.ids, np.array(filter.ids, dtype=np.int64))
         mask = self._passing.get(filter)
         if mask is None:
@@ -130,29 +130,28 @@ class Columns:
         return mask
 
     def facets(self, filter: Filter) -> Facets:
-        """What the images that pass a filter have, with counts."""
+        """Return the facets of the images that pass a filter."""
         facets = self._facets.get(filter)
         if facets is None:
-            facets = self._counted(self._choices(filter))
+            facets = self._count(self._choices(filter))
             if filter.ids is None:
                 _keep(self._facets, filter, facets, _FACETS_KEPT)
         return facets
 
     def _choices(self, filter: Filter) -> dict[str, Mask]:
-        """Which rows pass each of the choices that a filter makes; those of a facet under its name."""
+        """Return the rows that pass each choice of a filter, as masks; a facet's choice has the facet's name."""
         choices: dict[str, Mask] = {}
-        if filter.labels:
-            chosen = self.labels.among(filter.labels)[self.label_of[:, 1]]
-            choices["label"] = np.zeros(len(self.ids), dtype=np.bool_)
-            choices["label"][self.label_of[chosen, 0]] = True
-        if filter.tags:
-            chosen = self.tags.among(filter.tags)[self.tag_of[:, 1]]
-            choices["tag"] = np.zeros(len(self.ids), dtype=np.bool_)
-            choices["tag"][self.tag_of[chosen, 0]] = True
+        for name, texts, chosen, pairs in (
+            ("label", self.labels, filter.labels, self.label_of),
+            ("tag", self.tags, filter.tags, self.tag_of),
+        ):
+            if chosen:
+                choices[name] = np.zeros(len(self.ids), dtype=np.bool_)
+                choices[name][pairs[texts.among(chosen)[pairs[:, 1]], 0]] = True
         if filter.folders:
-            chosen = np.zeros(len(self.folders) + 1, dtype=np.bool_)
-            chosen[self.below[self.folders.among(filter.folders)[self.below[:, 1]], 0]] = True
-            choices["folder"] = chosen[self.folder]
+            is_below = np.zeros(len(self.folders) + 1, dtype=np.bool_)
+            is_below[self.below[self.folders.among(filter.folders)[self.below[:, 1]], 0]] = True
+            choices["folder"] = is_below[self.folder]
         if filter.formats:
             choices["format"] = self.formats.among(filter.formats)[self.format]
         if filter.cameras:
@@ -171,9 +170,9 @@ class Columns:
             choices["ids"] = np.isin(self.ids, np.array(filter.ids, dtype=np.int64))
         return choices
 
-    def _counted(self, choices: dict[str, Mask]) -> Facets:
+    def _count(self, choices: dict[str, Mask]) -> Facets:
         def others(facet: str) -> Mask:
-            """The rows that pass all choices but that of the facet itself."""
+            """Return a mask of the rows that pass all choices but that of the facet itself."""
             return reduce(
                 np.logical_and, (mask for name, mask in choices.items() if name != facet), self.ids != NO_IMAGE
             )
@@ -194,15 +193,15 @@ class Columns:
         )
 
 
-def _keep(answers: dict[Filter, T], filter: Filter, answer: T, most: int) -> None:
-    """Keep an answer, and at most so many; other threads may do the same at any moment."""
-    if len(answers) >= most:
-        answers.clear()
-    answers[filter] = answer
+def _keep(cache: dict[Filter, T], filter: Filter, result: T, most: int) -> None:
+    """Cache a result, of at most ``most``; other threads may do the same at any moment."""
+    if len(cache) >= most:
+        cache.clear()
+    cache[filter] = result
 
 
 def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:
-    """The values of a facet, the most frequent first."""
+    """Return the values of a facet, the most frequent first."""
     return tuple(
         FacetValue(text, count) for text, count in sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     )
@@ -211,28 +210,28 @@ def facet(counts: dict[str, int]) -> tuple[FacetValue, ...]:
 # -- tags --------------------------------------------------------------------------------------------------------------
 
 
-def with_tags(known: Columns, folder: Path, fingerprint: str) -> Columns:
-    """With the tags that lie in the folder of the index now; without any where they cannot be used."""
-    file = (TAGS.identity(folder), known.generation)
-    if known.tags_file == file:
-        return known
-    tags, tag_of = Texts(), known.tag_of[:0]
+def with_tags(columns: Columns, folder: Path, fingerprint: str) -> Columns:
+    """Return columns with the tags now stored in the index folder, or without tags if those cannot be used."""
+    file = (TAGS.identity(folder), columns.generation)
+    if columns.tags_file == file:
+        return columns
+    tags, tag_of = Texts(), columns.tag_of[:0]
     try:
         kept = TAGS.load(folder)
         if kept is not None and kept.sheet.fingerprint == fingerprint:
             tags = Texts(kept.sheet.names)
-            rows, exists = _rows_of(kept.arrays["ids"], known.ids)
+            rows, exists = _rows_of(kept.arrays["ids"], columns.ids)
             tag_of = np.stack([rows, kept.arrays["tags"][exists]], axis=1).astype(np.int32)
             if len(tag_of) and not 0 <= tag_of[:, 1].min() <= tag_of[:, 1].max() < len(tags):
                 raise IndexDamagedError(f"{TAGS.path(folder)} has tags without a name. Delete it.")
     except IndexDamagedError as error:
         _log.warning("%s", error)
-        tags, tag_of = Texts(), known.tag_of[:0]
-    return replace(known, tags=tags, tag_of=tag_of, tags_file=file, _passing={}, _facets={})
+        tags, tag_of = Texts(), columns.tag_of[:0]
+    return replace(columns, tags=tags, tag_of=tag_of, tags_file=file, _passing={}, _facets={})
 
 
 def _rows_of(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], Mask]:
-    """The rows of those of the wanted ids that exist, and which these are."""
+    """Return the rows of those of the wanted ids that exist, and a mask of these ids."""
     if not len(ids):
         return np.empty(0, dtype=np.intp), np.zeros(len(wanted), dtype=np.bool_)
     order = np.argsort(ids, kind="stable")

@@ -1,8 +1,8 @@
-"""Filters and cursors: which images may be found, and where the results continue. Each value has one spelling.
+"""Filters, which select the images that a search may return, cursors, which say where its results continue, and facets.
 
-A filter is spelt by the names in ``FIELDS``, in an address as ``label=dog&folder=trips&after=2024-01-01``, on the
-command line as ``--label dog --folder trips --after 2024-01-01`` and in JSON as ``{"label": ["dog"], ...}``. Several
-values of one field mean any of them; several fields mean all of them.
+A filter is written with the names in ``FIELDS``: ``label=dog&folder=trips&after=2024-01-01`` in a URL,
+``--label dog --folder trips --after 2024-01-01`` on the command line, and ``{"label": ["dog"], ...}`` in JSON. An image
+passes if it matches every field that is given, by any of the field's values.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ FIELDS = {
     "min_height": "min_height",
     "max_height": "max_height",
     "ids": "ids",
-}  # how each field of a filter is spelt
+}  # name of each field in URLs, JSON and options -> attribute of Filter
 _TEXTS = ("label", "tag", "folder", "format", "camera")
-_MOST_TEXTS = 100  # values of a field
+_MAX_TEXTS = 100  # values of one field
 MAX_IDS = 10_000
-_NAMED = 12  # values, where one is asked for that does not exist
+_NAMED = 12  # existing values to list for one that does not exist
 _SIDES = ("min_width", "max_width", "min_height", "max_height")
-_LARGEST = 2**63 - 1  # that SQLite and NumPy can hold
+_LARGEST = 2**63 - 1  # the largest integer of SQLite and NumPy
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which images may be found; a filter without any choice is false, and all images pass it.
+    """A selection of images by their properties. An empty filter is false, and every image passes it.
 
     Attributes:
-        labels: an image has one of these.
-        folders: it is in or below one of these, as paths are shown; without slashes at the ends.
-        after: it was taken on this day or later, by its EXIF data, else by the time of its file.
+        labels: the image has one of these labels.
+        folders: it is in or below one of these folders, written as in displayed paths, without slashes at the ends.
+        after: it was taken on this day or later, by its EXIF data or else by the time of its file.
         before: it was taken on this day or earlier.
-        formats: "JPEG", "PNG", ...; in capital letters.
-        cameras: as EXIF data names them.
-        min_width, max_width, min_height, max_height: of the upright picture, in pixels.
-        ids: its id is among these; None for any.
-        tags: the network sees one of these in it, see ``columns.TAGS``.
+        formats: its format is one of these: "JPEG", "PNG", ..., in capital letters.
+        cameras: its EXIF data names one of these cameras.
+        min_width, max_width, min_height, max_height: limits of the upright image, in pixels.
+        ids: its id is one of these; None for any.
+        tags: it has one of these tags; see ``columns.TAGS``.
 
     Raises:
         QueryError: a value that no image can have.
@@ -77,7 +77,7 @@ class Filter:
         object.__setattr__(self, "formats", tuple(name.upper() for name in self.formats))
         for name in _TEXTS:
             if "" in getattr(self, FIELDS[name]):
-                raise QueryError(f"A {name} to filter by is empty. Leave it out to see all.")
+                raise QueryError(f"The {name} to filter by is empty. Leave it out to see all images.")
         for name in _SIDES:
             if not 1 <= (getattr(self, name) or 1) <= _LARGEST or getattr(self, name) == 0:
                 raise QueryError(f"{name} must be a whole number of pixels of at least 1, not {getattr(self, name)}.")
@@ -92,16 +92,16 @@ class Filter:
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Sequence[str]]) -> Self:
-        """Read it from the texts of each field in ``FIELDS``, as in an address or a form; other fields are ignored.
+        """Parse the values of each field in ``FIELDS``, as a URL or a form has them; other fields are ignored.
 
-        Empty texts, which a form sends for empty fields, are ignored, except for ``ids``: no image at all.
+        Empty values, which a form sends for empty fields, are ignored. Only empty ``ids`` have a meaning: no image.
 
         Raises:
-            QueryError: a text that cannot be read, or too many of them.
+            QueryError: a value that cannot be parsed, or too many values.
         """
         given = {name: [text for text in values.get(name, ()) if text] for name in FIELDS}
         for name in _TEXTS:
-            _check_number(given[name], name, _MOST_TEXTS)
+            _check_number(given[name], name, _MAX_TEXTS)
         chosen: dict[str, Any] = {FIELDS[name]: tuple(given[name]) for name in _TEXTS}
         chosen |= {name: _whole(given[name][0], name) for name in _SIDES if given[name]}
         if given["after"]:
@@ -115,7 +115,7 @@ class Filter:
         return cls(**chosen)
 
     def to_fields(self) -> dict[str, list[str]]:
-        """The texts of each field that makes a choice; ``from_fields`` and ``from_json`` read them back."""
+        """Return the values of each field that is set, which ``from_fields`` and ``from_json`` parse."""
         texts: dict[str, list[str]] = {}
         for name, attribute in FIELDS.items():
             value = getattr(self, attribute)
@@ -127,17 +127,17 @@ class Filter:
 
     @classmethod
     def from_json(cls, values: object) -> Self:
-        """Read it from an object of JSON: each value is a text, a number, or a list of them; QueryError."""
+        """Parse a JSON object whose values are strings, whole numbers, or lists of them; QueryError."""
         if not isinstance(values, Mapping):
-            raise QueryError(f"A filter is an object with some of {', '.join(FIELDS)}.")
+            raise QueryError(f"A filter is an object with some of these members: {', '.join(FIELDS)}.")
         texts: dict[str, list[str]] = {}
         for name, value in values.items():
             if name not in FIELDS:
-                raise QueryError(f"There is no filter named {name!r}. There are {', '.join(FIELDS)}.")
+                raise QueryError(f"There is no filter named {name!r}. Use one of these: {', '.join(FIELDS)}.")
             texts[name] = []
             for part in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(part, bool) or not isinstance(part, str | int):
-                    raise QueryError(f"{name} must be a text, a whole number, or a list of them, not {part!r}.")
+                    raise QueryError(f"{name} must be a string, a whole number, or a list of them, not {part!r}.")
                 texts[name].append(str(part))
         return cls.from_fields(texts)
 
@@ -147,15 +147,15 @@ EVERYTHING = Filter()
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last hit that was shown: the results continue after it, by (distance, id).
+    """The last hit that was shown. The results continue after it, in the order of (distance, id).
 
-    Spelt ``<distance>:<id>:<rank>:<newest>``, with every digit of the distance; the last two are left out where they
-    are not needed.
+    As text it is ``<distance>:<id>:<rank>:<newest>``, with every digit of the distance; the last two parts are left out
+    if they are not needed.
 
     Attributes:
-        distance: of the hit.
-        id: of its image.
-        rank: how many hits were shown up to it.
+        distance: the distance of the hit.
+        id: the id of its image.
+        rank: the number of hits shown so far.
         newest: the largest id at the time of the first page, if the ranking depends on it.
     """
 
@@ -172,7 +172,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read it from its text; QueryError."""
+        """Parse the text of a cursor; QueryError."""
         distance, *numbers = text.split(":")
         try:
             if not 1 <= len(numbers) <= 3 or not text.isascii():
@@ -182,13 +182,13 @@ class Cursor:
             cursor = cls(math.nan, 0)
         given = (cursor.id, cursor.rank, cursor.newest or 0)
         if not math.isfinite(cursor.distance) or not all(0 <= number <= _LARGEST for number in given):
-            raise QueryError(f"{text[:80]!r} is not where results continue. Begin again with the first results.")
+            raise QueryError(f"{text[:80]!r} is not a place to continue from. Start again from the first results.")
         return cursor
 
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """A value of a facet, and the number of images that have it."""
+    """One value of a facet, and the number of images that have it."""
 
     value: str
     count: int
@@ -196,11 +196,11 @@ class FacetValue:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """The values of the images that pass a filter, by count and then by value, the most frequent first.
+    """The values that the images passing a filter have, the most frequent first, then by value.
 
-    Each facet ignores the choice of its own field, so that another value can be chosen. The count of a ``folder``
-    includes all folders below it; ``year`` is that in which an image was taken. If not ``offered``, there are too many
-    images to count.
+    Each facet ignores the filter's own choice for that field, so that another value can be chosen. The count of a
+    ``folder`` includes all folders below it; ``year`` is the year in which an image was taken. ``offered`` is False if
+    there are too many images to count.
     """
 
     label: tuple[FacetValue, ...] = ()
@@ -213,13 +213,13 @@ class Facets:
 
 
 def unknown_choices(facets: Facets, filter: Filter) -> list[str]:
-    """A sentence for each text of a filter that no image has; ``facets`` are those of all images."""
+    """Return a sentence for each value of a filter that no image has; ``facets`` are those of all images."""
     sentences = []
     for name in _TEXTS if facets.offered else ():
         known = {each.value: None for each in getattr(facets, name)}
-        some = ", ".join(islice(known, _NAMED))
-        some += f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
-        existing = f"There are: {some}." if known else "None has one."
+        listed = ", ".join(islice(known, _NAMED))
+        listed += f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+        existing = f"There are: {listed}." if known else "None has one."
         unknown = (text for text in getattr(filter, FIELDS[name]) if text not in known)
         sentences += [f"No picture has the {name} “{text}”. {existing}" for text in unknown]
     return sentences
@@ -237,7 +237,7 @@ def _whole(text: str, name: str) -> int:
 
 
 def _period(text: str) -> tuple[date, date]:
-    """The first and the last day of a day, a month or a year: 2024-05-17, 2024-05 or 2024."""
+    """Return the first and the last day of a day, a month or a year: 2024-05-17, 2024-05 or 2024."""
     match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?", text)
     if match:
         year, month, day = (int(part) if part else None for part in match.groups())
@@ -248,4 +248,4 @@ def _period(text: str) -> tuple[date, date]:
             return first, date(year, last_month, day or calendar.monthrange(year, last_month)[1])
         except (ValueError, calendar.IllegalMonthError):
             pass
-    raise QueryError(f"{text[:80]!r} is not a day. Write it as 2024-05-17, or a month as 2024-05, or a year as 2024.")
+    raise QueryError(f"{text[:80]!r} is not a date. Write a day as 2024-05-17, a month as 2024-05, or a year as 2024.")

@@ -1,6 +1,6 @@
-"""The metrics by name: what a score is in each, and which of them rank alike.
+"""The metrics by name, their scores, and which of them give the same ranking.
 
-A distance is smaller-is-better, a score larger-is-better:
+A smaller distance is nearer, and a larger score is better:
 
     metric          distance                              score
     euclidean       |q - x|                               cosine where both have length 1, else 1 / (1 + distance)
@@ -21,7 +21,7 @@ EUCLIDEAN: Final = "euclidean"
 COSINE: Final = "cosine"
 MANHATTAN: Final = "manhattan"
 INNER_PRODUCT: Final = "inner-product"
-NEAR_DUPLICATE: Final = 0.2  # the distance of near-duplicates, as a share of how long a feature typically is
+NEAR_DUPLICATE: Final = 0.2  # maximum distance of near-duplicates, as a share of the typical length of a feature
 METRICS: Final = (EUCLIDEAN, COSINE, MANHATTAN, INNER_PRODUCT)
 
 _ALIKE_WHEN_NORMALIZED = (EUCLIDEAN, COSINE, INNER_PRODUCT)
@@ -34,17 +34,17 @@ _TITLES = {
 
 
 def check_metric(metric: str) -> str:
-    """The metric itself; UnknownNameError if there is none of that name."""
+    """Return a metric's name; UnknownNameError if there is no such metric."""
     return check_name("metric", metric, METRICS)
 
 
 def metric_title(metric: str) -> str:
-    """As people say it, e.g. "Euclidean distance"."""
+    """Return a metric's name for display, such as "Euclidean distance"."""
     return _TITLES[check_metric(metric)]
 
 
 def score(metric: str, distance: float, *, normalized: bool) -> float:
-    """The score of a distance, larger is better; ``normalized``: the features and the query have length 1."""
+    """Return the score of a distance; ``normalized`` says that the features and the query have length 1."""
     if metric == EUCLIDEAN and normalized:
         return 1.0 - distance * distance / 2.0  # d^2 = 2 - 2 cos
     if metric == COSINE:
@@ -55,9 +55,9 @@ def score(metric: str, distance: float, *, normalized: bool) -> float:
 
 
 def rank_alike(metric: str, other: str, *, normalized: bool) -> bool:
-    """Whether two metrics give the same order, whatever the query.
+    """Return whether two metrics give the same order for every query.
 
-    Where all features have length 1, |q - x|^2 = 2 - 2 q.x, and q.x is the cosine: Euclidean distance, cosine and
+    If all features have length 1, then |q - x|^2 = 2 - 2 q.x, and q.x is the cosine. So Euclidean distance, cosine and
     inner product rank alike, up to the rounding of the features themselves.
     """
     check_metric(metric)
@@ -66,12 +66,12 @@ def rank_alike(metric: str, other: str, *, normalized: bool) -> bool:
 
 
 def alike(metric: str, *, normalized: bool) -> tuple[str, ...]:
-    """The other metrics that give the same order."""
+    """Return the other metrics that give the same order."""
     return tuple(other for other in METRICS if other != metric and rank_alike(metric, other, normalized=normalized))
 
 
 def alike_sentence(metric: str, *, normalized: bool) -> str:
-    """The same as a sentence for the page; empty if no other metric ranks alike."""
+    """Return a sentence that names the metrics with the same order, or "" if there are none."""
     others = [metric_title(other) for other in alike(metric, normalized=normalized)]
     if not others:
         return ""
