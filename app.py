@@ -2,10 +2,10 @@
 
 ::
 
-    gunicorn -c gunicorn.conf.py "app:create_app()"    for real
-    python app.py                                      while working on the pages; reloads when a file changes
+    gunicorn -c gunicorn.conf.py "app:create_app()"    in production
+    python app.py                                      during development; reloads when a file changes
 
-Both serve the index at SEARCHENGINE_INDEX_DIR, at http://127.0.0.1:8000 unless PORT says otherwise.
+Both serve the index at SEARCHENGINE_INDEX_DIR on http://127.0.0.1:8000; PORT sets another port.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from searchengine.errors import SearchEngineError, missing_package
 
 try:
     from searchengine.settings import load_settings
-    from searchengine.web import assets, create_app
+    from searchengine.web import create_app, pages
 except ModuleNotFoundError as error:
     sys.exit(f"app.py: {missing_package(error)}")
 
@@ -24,15 +24,15 @@ __all__ = ["create_app"]
 
 
 def main() -> int:
-    """Serves with Flask's own server, on this machine only."""
+    """Serve with Flask's own server, on this machine only."""
     try:
         settings = load_settings()
         app = create_app({"TEMPLATES_AUTO_RELOAD": True})
     except SearchEngineError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
-    # Of styles and scripts the application knows what they were at its start; the reloader by itself sees Python only.
-    watched = [str(file) for file in assets.files()]
+    # The application reads styles and scripts when it starts, and the reloader watches only Python files by default.
+    watched = [str(file) for file in pages.static_files()]
     app.run(host="127.0.0.1", port=settings.port, threaded=True, use_reloader=True, extra_files=watched)
     return 0
 

@@ -1,7 +1,8 @@
-"""How the pages are served for real: ``gunicorn "app:create_app()"`` finds this file by its name.
+"""The gunicorn configuration, which ``gunicorn "app:create_app()"`` finds by the name of this file.
 
-The settings and their reasons are in searchengine/web/gunicorn_settings.py, which an installed package has too. From
-the environment: SEARCHENGINE_INDEX_DIR, SEARCHENGINE_IMAGES_DIR, PORT (8000), BIND (127.0.0.1), THREADS (32).
+The settings are explained in searchengine/web/gunicorn_settings.py, which an installed package has too. They read the
+environment variables SEARCHENGINE_INDEX_DIR, SEARCHENGINE_IMAGES_DIR, PORT (default: 8000), BIND (127.0.0.1) and
+THREADS (32).
 """
 
 from searchengine.web.gunicorn_settings import (  # noqa: F401

@@ -29,7 +29,7 @@ export async function load(address, signal, file = null) {
 function formOf(file, fields) {
   const most = Number(document.getElementById("bar")?.dataset.maxBytes ?? Infinity);
   if (file.size > most) {
-    throw new Refusal(`The picture is larger than ${Math.floor(most / 1e6)} MB. Save it smaller and try again.`);
+    throw new Refusal(`The picture is larger than ${Math.floor(most / 1e6)} MB. Save a smaller copy and try again.`);
   }
   const form = new FormData();
   form.append("image", file, file.name || "picture");
@@ -58,7 +58,7 @@ async function fetchPage(address, options) {
 
 /** What an answer without a sentence of ours means: it may be a proxy's. */
 function withoutSentence(status) {
-  if (status === 413) return "The server, or a proxy in front of it, takes no file this large. Save it smaller and try again.";
+  if (status === 413) return "The server, or a proxy in front of it, does not accept files this large. Save a smaller copy and try again.";
   return `The server answered with an error (${status}). Try again in a moment.`;
 }
 

@@ -1,4 +1,4 @@
-"""The map, the groups and the evaluation of a collection, as pages."""
+"""The pages of the map, the groups and the evaluation."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from searchengine.index.types import ImageRecord
 from searchengine.query import Query
 from searchengine.spelling import parse_id
 from searchengine.web.cards import Card, card_of
-from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.overview import Group
 from searchengine.web.pages import first_likes
-from searchengine.web.queries import RequestError
-from searchengine.web.security import ASK_AGAIN, is_asked_from_here
+from searchengine.web.requests import IndexBlueprint, RequestError, this_engine, this_site
+from searchengine.web.security import REVALIDATE, is_local_request
 
-_IMAGES_OF_A_GROUP = 5  # on the page of all groups
-_GROUPS_AT_ONCE = 60
-_PATHS_AT_ONCE = 500
+_PREVIEW_IMAGES = 5  # of each group, on the page of all groups
+_GROUPS_PER_PAGE = 60
+_PATHS_PER_READ = 500
 
 analysis = IndexBlueprint("analysis", __name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A group among others, with a few of its images."""
+    """A group with a few of its images, for the page of all groups."""
 
     group: Group
     cards: tuple[Card, ...]
@@ -40,54 +39,54 @@ class Preview:
 
 @analysis.app_template_global()
 def command_line(command: str) -> str:
-    """A command for this index; only a browser on this machine gets to see where the index lies."""
+    """Return a command for this index; only a browser on this machine is shown the path of the index."""
     address = this_engine().index.address
-    if not is_asked_from_here(request, this_site().settings):
+    if not is_local_request(request, this_site().settings):
         return f"{command} --index-dir DIR"
     return with_index_dir(command, address.absolute() if isinstance(address, Path) else address)
 
 
 @analysis.get("/map")
 def map_() -> str:
-    """The frame around the map; a script draws the map itself."""
+    """Show the frame of the map; a script draws the map."""
     engine = this_engine()
     return render_template("map.html", overview=engine.overview(), status=engine.index.status())
 
 
 @analysis.get("/map/points")
 def points() -> Response:
-    """The places and colours of all images, see ``overview.pack``."""
+    """Return the positions and colours of all images; see ``overview.pack``."""
     overview = this_engine().overview()
     if overview.points is None:
         raise UnknownImageError(f"There is no map of this collection yet. Make one: {command_line('searchengine map')}")
     response = Response(overview.points, mimetype="application/octet-stream")
     response.set_etag(overview.etag, weak=True)  # the same for every compression
-    response.headers["Cache-Control"] = ASK_AGAIN
+    response.headers["Cache-Control"] = REVALIDATE
     response.make_conditional(request)
     return response
 
 
 @analysis.post("/map/paths")
 def paths() -> Response:
-    """The paths of the images whose ids are posted, "7,12,40", as a JSON list: a path may hold any character."""
+    """Return the paths of the posted ids, e.g. "7,12,40", as a JSON list, because a path may hold any character."""
     parts = request.get_data(as_text=True).split(",", MAX_IDS)
     if len(parts) > MAX_IDS:
-        raise RequestError(f"At most {MAX_IDS} paths are sent at a time.")
+        raise RequestError(f"At most {MAX_IDS} paths can be requested at a time.")
     ids = [id_ for id_ in map(parse_id, parts) if id_ is not None]
-    # A portion at a time: others wait while the catalog is asked.
-    portions = (_known(ids[at : at + _PATHS_AT_ONCE]) for at in range(0, len(ids), _PATHS_AT_ONCE))
-    return jsonify([record.path for portion in portions for record in portion.values()])
+    # In batches, because reading the catalog blocks other requests.
+    batches = (_known(ids[at : at + _PATHS_PER_READ]) for at in range(0, len(ids), _PATHS_PER_READ))
+    return jsonify([record.path for batch in batches for record in batch.values()])
 
 
 @analysis.get("/groups")
 def groups() -> str:
-    """All groups, or one of them."""
+    """Show all groups, or one of them."""
     overview = this_engine().overview()
     for kind, candidates in (("cluster", overview.clusters), ("duplicates", overview.duplicates)):
         if kind in request.args:
             return _group_page(kind, candidates)
     start = _start()
-    end = start + _GROUPS_AT_ONCE
+    end = start + _GROUPS_PER_PAGE
     return render_template(
         "groups.html",
         overview=overview,
@@ -99,7 +98,7 @@ def groups() -> str:
 
 @analysis.get("/evaluation")
 def evaluation() -> str:
-    """The evaluation, or how to make one."""
+    """Show the evaluation, or how to make one."""
     latest = this_engine().evaluation()
     if latest.kept is None:
         return render_template("evaluation.html", problem=latest.problem)
@@ -119,7 +118,7 @@ def _group_page(kind: str, candidates: Sequence[Group]) -> str:
     group = next((group for group in candidates if group.number == number), None)
     if group is None:
         raise RequestError(
-            "There is no such group. The groups may have been made again since: look at all of them.", 404
+            "This group does not exist. The groups may have been computed again; look at all of them.", 404
         )
     start = _start()
     end = start + this_site().settings.sample
@@ -135,18 +134,18 @@ def _group_page(kind: str, candidates: Sequence[Group]) -> str:
 
 
 def _start() -> int:
-    """How many groups, or images of one, come before those of this page."""
+    """Return how many groups, or images of one group, earlier pages show."""
     return parse_id(request.args.get("start")) or 0
 
 
 def _previews(groups: Sequence[Group]) -> list[Preview]:
-    ids = {group: group.ids[:_IMAGES_OF_A_GROUP] for group in groups}
+    ids = {group: group.ids[:_PREVIEW_IMAGES] for group in groups}
     records = _known([id_ for group in groups for id_ in ids[group]])
     return [Preview(group, tuple(card_of(records[id_]) for id_ in ids[group] if id_ in records)) for group in groups]
 
 
 def _cards_by_path(evaluation: Evaluation, kept: KeptEvaluation) -> dict[str, Card]:
-    """The images of the report that the index still holds."""
+    """Return the cards of the images in the report that the index still holds."""
     ids = {picture.path: kept.ids.get(picture.path) for picture in _pictures(evaluation)}
     records = _known([id_ for id_ in ids.values() if id_ is not None])
     return {path: card_of(records[id_]) for path, id_ in ids.items() if id_ in records}
@@ -162,5 +161,5 @@ def _pictures(evaluation: Evaluation) -> Iterator[Picture]:
 
 
 def _known(ids: Sequence[int]) -> dict[int, ImageRecord]:
-    """Those of these images that still exist, by id."""
+    """Return the images that still exist, by id."""
     return {record.id: record for record in this_engine().index.known(ids)}

@@ -1,36 +1,50 @@
-"""What a template needs to show one image: no arithmetic is left for it to do."""
+"""Pictures as templates show them: a card for each in the grid, a chip for each in the query bar.
+
+All arithmetic is done here, so that templates have none.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
+from flask import request, url_for
+from werkzeug.exceptions import HTTPException
+
+from searchengine.index.filters import FIELDS
 from searchengine.index.metrics import COSINE, rank_alike
 from searchengine.index.types import Hit, ImageRecord
 from searchengine.web.engines import ServedEngine
-from searchengine.web.indexes import this_engine, url_in
+from searchengine.web.requests import this_engine, url_in
 
-# Width / height of a tile is kept between these; beyond them, the image is shown whole within its tile.
+# The width / height of a tile is clamped to this range; an image beyond it is shown whole inside its tile.
 _NARROWEST, _WIDEST = 0.6, 2.6
-_SMALL = 200  # px; an image smaller than this is not blown up
+_SMALL = 200  # px; a smaller image is not enlarged
 _GREY = "#8a8a8a"
-ANY_ID = 10**20  # stands for the id while an address is built for every image of a page; no image has it
 _COLOUR = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image on a page; ``rank`` and what follows is None where it does not answer a query.
+    """One image in a grid.
 
-    ``alike`` is its score as a share, 0..1: None where scores only tell an order. ``version`` is the start of the
-    content hash, and part of the thumbnail's address, so that a changed image has a new one. ``blank``: a row of
-    imported features without an image. ``whole``: its shape does not fill its tile; ``small``: its size does not.
-    ``anchor`` is the card's id on its page; ``other`` is its rank on the other of two sides; ``copies`` is how many
-    other images it stands for.
+    Attributes:
+        ratio: width / height of its tile.
+        version: the start of its content hash. It is part of the thumbnail's address, so a changed image gets a new
+            address.
+        blank: a row of imported features that has no image.
+        whole: its shape does not fill its tile, so it is shown whole inside it.
+        small: its size does not fill its tile, so it is not enlarged.
+        anchor: the id of its element on the page.
+        rank, distance, score: as in its ``Hit``; None if it is not the result of a search.
+        share: its score as a share from 0 to 1; None where scores only give an order.
+        other_rank: its rank on the other side of a comparison, if it is there.
+        copies: the number of other images that it stands for.
     """
 
     id: int
@@ -49,18 +63,18 @@ class Card:
     rank: int | None = None
     distance: float | None = None
     score: float | None = None
-    alike: float | None = None
-    other: int | None = None
+    share: float | None = None
+    other_rank: int | None = None
     copies: int = 0
 
     @property
     def style(self) -> str:
-        """The proportions and the tint of this card, for the style element of its page."""
+        """The CSS rule with the ratio and tint of this card."""
         return f"#{self.anchor}{{--ratio:{self.ratio:.4f};--tint:{self.colour}}}"
 
 
 def card_of(record: ImageRecord, hit: Hit | None = None, *, as_share: bool = False) -> Card:
-    """An image of the collection; as an answer to a query, it comes with its hit, whose score may be a share."""
+    """Return the card of an image; a search result has a ``hit``, whose score may be shown as a share."""
     blank = not record.has_picture
     width, height = record.width or (8 if blank else 4), record.height or (5 if blank else 3)
     ratio = min(max(width / height, _NARROWEST), _WIDEST)
@@ -72,7 +86,7 @@ def card_of(record: ImageRecord, hit: Hit | None = None, *, as_share: bool = Fal
         width=width,
         height=height,
         ratio=ratio,
-        colour=_safe(record.colour),
+        colour=_safe_colour(record.colour),
         version=record.content_hash[:8] if record.content_hash else None,
         blank=blank,
         whole=not blank and ratio != width / height,
@@ -81,37 +95,53 @@ def card_of(record: ImageRecord, hit: Hit | None = None, *, as_share: bool = Fal
         rank=None if hit is None else hit.rank,
         distance=None if hit is None else hit.distance,
         score=None if hit is None else hit.score,
-        alike=min(max(hit.score, 0.0), 1.0) if hit is not None and as_share else None,
+        share=min(max(hit.score, 0.0), 1.0) if hit is not None and as_share else None,
         copies=0 if hit is None else hit.stands_for - 1,
     )
 
 
 def cards_of(hits: Sequence[Hit], *, as_shares: bool) -> list[Card]:
-    """The images of a ranking, in its order; ``as_shares``: their scores are cosines, which compare everywhere."""
+    """Return the cards of a ranking, in its order; ``as_shares`` if the scores are cosines."""
     return [card_of(hit.record, hit, as_share=as_shares) for hit in hits]
 
 
 def cosine_is_score(metric: str, *, normalized: bool) -> bool:
-    """Whether a score is a cosine: it is for every metric that ranks as the cosine does."""
+    """Return whether scores are cosines, as they are for every metric that ranks like the cosine."""
     return rank_alike(metric, COSINE, normalized=normalized)
 
 
 def spaced(name: str) -> str:
-    """``car_side`` as "car side", for reading only."""
+    """Return a name as people write it: ``car_side`` as "car side"."""
     return name.replace("_", " ")
 
 
-def _safe(colour: str | None) -> str:
-    """A colour that may stand in a style element as it is."""
+def _safe_colour(colour: str | None) -> str:
+    """Return a colour that is safe to put into a style element as it is."""
     colour = (colour or "").lower()
     return colour if _COLOUR.fullmatch(colour) else _GREY
 
 
+# -- addresses of images ----------------------------------------------------------------------------------------------
+
+ANY_ID = 10**20  # placeholder for the id in an address that is built once for all images of a page
+
+
+def url_by_id(url: str) -> Callable[[int], str]:
+    """Return a function that puts an id in the place of ANY_ID in ``url``."""
+    before, any_id, after = url.partition(str(ANY_ID))
+    return lambda image_id: f"{before}{image_id}{after}" if any_id else url
+
+
 class CardUrls:
-    """The addresses of the images on a page, which differ in the id only: each kind is built once for hundreds."""
+    """The addresses of the images on a page. They differ in the id only, so each kind is built once.
+
+    Args:
+        engine: the index of the images; None for that of the request.
+        endpoint: the view that searches by an image.
+        values: the arguments of that view besides the id.
+    """
 
     def __init__(self, engine: ServedEngine | None, endpoint: str, values: Mapping[str, Any]) -> None:
-        """Of the images of one index (None: this one); ``endpoint`` searches by one, with ``values`` besides its id."""
         self._index = (engine or this_engine()).index
         self._url = partial(url_in, engine)
         self._endpoint = endpoint
@@ -119,16 +149,16 @@ class CardUrls:
 
     @property
     def labels_differ(self) -> bool:
-        """Whether labels say anything: where all images lie in one folder, that is the label of all of them."""
+        """Whether labels tell images apart; in an index of a single folder, all images have the same label."""
         return len(self._index.facets().label) != 1
 
     @cached_property
     def search(self) -> Callable[[int], str]:
-        """The search by an image."""
+        """The address that searches by an image."""
         return url_by_id(self._url(self._endpoint, id=ANY_ID, **self._values))
 
     def thumbnail(self, image_id: int, version: str | None) -> str:
-        """The thumbnail of that version."""
+        """Return the address of a thumbnail in one version."""
         return _versioned(self._thumbnail(image_id), version)
 
     @cached_property
@@ -136,16 +166,61 @@ class CardUrls:
         return url_by_id(self._url("images.thumbnail", image_id=ANY_ID))
 
 
-def thumbnail_url(card: Card) -> str:
-    """The thumbnail of one image of this index."""
-    return _versioned(url_in(None, "images.thumbnail", image_id=card.id), card.version)
-
-
 def _versioned(url: str, version: str | None) -> str:
     return url if version is None else f"{url}?v={quote(version)}"
 
 
-def url_by_id(url: str) -> Callable[[int], str]:
-    """An address that was built for ANY_ID, for the images of a page."""
-    before, any_id, after = url.partition(str(ANY_ID))
-    return lambda image_id: f"{before}{image_id}{after}" if any_id else url
+# -- the query bar ----------------------------------------------------------------------------------------------------
+
+# The fields of a query in an address, besides its text.
+QUERY_FIELDS = ("upload", "id", "box", "like", "dislike", "rule", "metric", "k", "distinct", "copies", *FIELDS)
+
+Sign = Literal["start", "like", "dislike"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A picture of the query.
+
+    Attributes:
+        remove: the address of the query without it.
+        picture: the address of a small copy; empty if there is none.
+        source: the address of the whole picture, from which a part can be chosen.
+        key: the name of an upload in addresses.
+    """
+
+    sign: Sign
+    name: str
+    remove: str
+    id: int | None = None
+    picture: str = ""
+    source: str = ""
+    box: str = ""
+    key: str = ""
+
+    @classmethod
+    def of(cls, record: ImageRecord, remove: str, sign: Sign = "start", box: str = "") -> Chip:
+        """Return the chip of an image of this index."""
+        card = card_of(record)
+        if card.blank:
+            return cls(sign, card.name, remove, card.id, box=box)
+        picture = _versioned(url_for("images.thumbnail", image_id=card.id), card.version)
+        return cls(sign, card.name, remove, card.id, picture, url_for("images.original", image_id=card.id), box)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBar:
+    """The contents of the bar at the top; the next search keeps its ``fields``."""
+
+    chips: Sequence[Chip] = ()
+    text: str = ""
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def bar_of_request() -> QueryBar:
+    """Return the bar of a page that is not a search, or of an error: it keeps the fields of the request as they are."""
+    values = request.args.to_dict(flat=False)
+    with suppress(HTTPException):  # the form was too large, so it cannot be read
+        values |= request.form.to_dict(flat=False)
+    fields = {name: [text for text in values[name] if text] for name in QUERY_FIELDS if name in values}
+    return QueryBar(text=values.get("q", [""])[0], fields=fields)

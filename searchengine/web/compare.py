@@ -1,4 +1,4 @@
-"""Two rankings of one query side by side, with what they share: how people choose a layer or a metric."""
+"""Two rankings of one query side by side, with the images they share; helps to choose a layer or a metric."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ from searchengine.settings import MAX_K
 from searchengine.web.cards import Card, cards_of, cosine_is_score
 from searchengine.web.choices import index_choices, other_side, short_title
 from searchengine.web.engines import ServedEngine
-from searchengine.web.indexes import IndexBlueprint, this_engine, this_site, url_in
 from searchengine.web.pages import query_json
-from searchengine.web.queries import RequestError, asked, wants_json
+from searchengine.web.requests import (
+    IndexBlueprint,
+    RequestError,
+    parse_query,
+    this_engine,
+    this_site,
+    url_in,
+    wants_json,
+)
 from searchengine.web.search import Search, waiting_page
 from searchengine.web.uploads import Upload, UploadReader, read_upload
 
-# In an index, by a metric (None: its own): the hits, and the image searched by if the index holds it.
+# Ranks an index by a metric (None: its own). Returns the hits, and the id of the image searched by if it is there.
 Rank = Callable[[ServedEngine, str | None], tuple[Sequence[Hit], int | None]]
 
 compare = IndexBlueprint("compare", __name__)
@@ -36,9 +43,13 @@ compare = IndexBlueprint("compare", __name__)
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two rankings, "left" or "right"; ``problem`` says why there is none.
+    """One of the two rankings.
 
-    ``by`` is its metric, None for that of the index; ``self_id`` the image searched by, where the index holds it.
+    Attributes:
+        name: "left" or "right".
+        by: the metric, None for that of the index.
+        self_id: the id of the image searched by, if the index holds it.
+        problem: why there is no ranking.
     """
 
     name: str
@@ -50,64 +61,65 @@ class Side:
 
     @property
     def metric(self) -> str:
-        """The metric that ranks."""
+        """The metric used."""
         return self.by or self.engine.index.metric
 
     def cards(self, other_ranks: Sequence[int | None]) -> list[Card]:
-        """Its images, each with its rank on the other side; their anchors differ from those of the other side."""
+        """Return the cards of this side, with their ranks on the other side and anchors unique on the page."""
         as_shares = cosine_is_score(self.metric, normalized=self.engine.index.normalized)
         ranked = zip(cards_of(self.hits, as_shares=as_shares), other_ranks, strict=True)
-        return [replace(card, anchor=f"{self.name}{card.id}", other=rank) for card, rank in ranked]
+        return [replace(card, anchor=f"{self.name}{card.id}", other_rank=rank) for card, rank in ranked]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rankings, left and right, of one search: by an image of this index, or by an upload."""
+    """Two rankings of one search, by an image of this index or by an upload."""
 
     search: Search
     sides: tuple[Side, Side]
 
     @cached_property
     def shared(self) -> tuple[list[int | None], list[int | None]]:
-        """See ``shared_ranks``."""
+        """For each side, the rank of each image on the other side; see ``shared_ranks``."""
         left, right = ([hit.record for hit in side.hits] for side in self.sides)
         return shared_ranks(left, right)
 
     @property
     def count(self) -> int:
-        """How many images are on both sides."""
+        """The number of images on both sides."""
         return sum(rank is not None for rank in self.shared[0])
 
     @property
     def alike(self) -> str:
-        """Why both rank alike, or nothing."""
-        if not self.count:  # the two hold different images, and rank nothing in common
+        """Why both sides give the same order; empty if they do not."""
+        if not self.count:  # the two indexes share no image
             return ""
         left, right = ((side.engine.spec, side.metric) for side in self.sides)
         return why_alike(left, right)
 
     @property
     def summary(self) -> str:
-        """How much is on both sides, in a sentence; nothing where there is too little to compare."""
+        """A sentence on what both sides share; empty if there is nothing to compare."""
         shown = max(len(side.hits) for side in self.sides)
         if any(side.problem for side in self.sides) or not shown:
             return ""
         if self.shared[0] == self.shared[1] == list(range(1, shown + 1)):
             return f"The same {shown} pictures in the same order."
         if self.count == shown:
-            return f"The same {shown} pictures, in another order."
+            return f"The same {shown} pictures in a different order."
         return f"{self.count} of {shown} pictures are on both sides." if self.count else "No picture is on both sides."
 
 
 @compare.get("/compare")
 def by_id() -> ResponseReturnValue:
-    """A comparison by an image of this index."""
+    """Compare two rankings for an image of this index."""
     key = request.args.get("upload")
     if key and "id" not in request.args and not wants_json():
-        return waiting_page(Search(this_engine(), Query.of(b"", k=asked(request.args, upload=b"").k), {}, key=key))
-    query = asked(request.args)
+        query = Query.of(b"", k=parse_query(request.args, upload=b"").k)
+        return waiting_page(Search(this_engine(), query, {}, key=key))
+    query = parse_query(request.args)
     if query.start is None or query.start.id is None:
-        raise RequestError("Two rankings need a picture. Search by one, then choose “Compare” in the menu.")
+        raise RequestError("A comparison needs a picture. Search with one, then choose “Compare” in the menu.")
     engine, k = this_engine(), query.k
     record = engine.index.records([query.start.id])[0]
 
@@ -121,13 +133,13 @@ def by_id() -> ResponseReturnValue:
 
 @compare.post("/compare")
 def by_upload() -> ResponseReturnValue:
-    """A comparison by an uploaded image."""
+    """Compare two rankings for an uploaded image."""
     settings = this_site().settings
     file = read_upload(request, settings.max_upload_bytes)
     reader = UploadReader(file, settings.max_upload_pixels, shown=not wants_json())
-    query = Query.of(file.data, k=asked(request.form).k)
+    query = Query.of(file.data, k=parse_query(request.form).k)
     rankings = _rankings(request.form)
-    # One side must be able to read the upload; where both refuse it, the refusal is the answer.
+    # At least one side must be able to read the upload; if neither can, the error is the answer.
     engine = next((engine for engine, _ in rankings if engine.takes_uploads), rankings[0][0])
     upload = reader.decode(engine)
 
@@ -138,7 +150,7 @@ def by_upload() -> ResponseReturnValue:
 
 
 def _rankings(values: Mapping[str, str]) -> list[tuple[ServedEngine, str | None]]:
-    """The two indexes that a request names, each with its metric; RequestError."""
+    """Return the two indexes that a request names, each with its metric; raise RequestError if one is unknown."""
     left = _engine_named(values.get("left")) or this_engine()
     left_by, right_by = (
         check_metric(name) if (name := values.get(field)) else None for field in ("left_by", "right_by")
@@ -154,12 +166,12 @@ def _engine_named(name: str | None) -> ServedEngine | None:
     engine = this_site().get(name)
     if name and engine is None:
         names = ", ".join(engine.name for engine in this_site().engines)
-        raise RequestError(f"There is no index “{name}” here. There are: {names}.")
+        raise RequestError(f"There is no index “{name}”. Available: {names}.")
     return engine
 
 
 def _side(name: str, engine: ServedEngine, metric: str | None, rank: Rank) -> Side:
-    """One side; an index that cannot answer says why."""
+    """Rank one side; if its index cannot answer, the side says why."""
     by = None if metric == engine.index.metric else metric
     try:
         return Side(name, engine, by, *rank(engine, by))
@@ -168,22 +180,23 @@ def _side(name: str, engine: ServedEngine, metric: str | None, rank: Rank) -> Si
 
 
 def _feature_of_file(engine: ServedEngine, record: ImageRecord) -> NDArray[np.float32]:
-    """The (1, d) float32 feature of an image that an index does not hold, made from its file; RequestError."""
+    """Return the (1, d) float32 feature of an image that an index does not hold, computed from its file."""
     if not engine.takes_uploads:
-        raise RequestError(f"“{record.path}” is not in {engine.name}, which can only be searched by its own rows.")
+        raise RequestError(
+            f"“{record.path}” is not in {engine.name}, and that index can only be searched by its own pictures."
+        )
     if not record.has_file:
-        raise RequestError(f"“{record.path}” is not in {engine.name}, and there is no file to search by.")
+        raise RequestError(f"“{record.path}” is not in {engine.name}, and its file is missing.")
     try:
         upload = Upload(record.read(), record.path.rsplit("/", 1)[-1])
-        # Its own index accepted it at this size: the limit for uploads does not apply.
+        # Its own index has accepted its size, so the limit for uploads does not apply.
         return UploadReader(upload, MAX_PIXELS).embed(engine)
     except ImageError as error:  # damaged since it was indexed
-        reason = f"“{record.path}” is not in {engine.name}, and its file cannot be searched by. {error}"
-        raise RequestError(reason) from error
+        raise RequestError(f"“{record.path}” is not in {engine.name}, and its file cannot be used. {error}") from error
 
 
 def _answer(search: Search, rank: Rank, rankings: Sequence[tuple[ServedEngine, str | None]]) -> ResponseReturnValue:
-    """A comparison as JSON or as a page."""
+    """Answer with a page or JSON."""
     left, right = (_side(name, *ranking, rank) for name, ranking in zip(("left", "right"), rankings, strict=True))
     comparison = Comparison(search, (left, right))
     if not wants_json():
@@ -203,7 +216,7 @@ def _answer(search: Search, rank: Rank, rankings: Sequence[tuple[ServedEngine, s
 
 def _page(comparison: Comparison) -> str:
     search, (left, right) = comparison.search, comparison.sides
-    values = search.values(search.query)  # of what, and how much
+    values = search.values(search.query)
     kept = {
         "left": left.engine.name,
         "left_by": left.by,
@@ -220,7 +233,7 @@ def _page(comparison: Comparison) -> str:
         sides=list(zip(comparison.sides, map(Side.cards, comparison.sides, comparison.shared), strict=True)),
         back=_back(search, left),
         more=url_for("compare.by_id", **{**values, **kept, "k": larger}) if larger else None,
-        kept=kept,  # what a comparison by another picture takes along
+        kept=kept,  # carried along by a comparison by another picture
         values=values,
         collections=this_site().engines,
         metrics=[(metric, short_title(metric)) for metric in METRICS],
@@ -228,13 +241,13 @@ def _page(comparison: Comparison) -> str:
 
 
 def _next_k(shown: int, k: int, images: int) -> int:
-    """The next larger k, or 0 where nothing more can be shown on one page."""
+    """Return the next larger k, or 0 if one page can show no more."""
     step = max(k, 30) if k < 120 else 120
     return min(k + step, MAX_K) if shown == k < min(images, MAX_K) else 0
 
 
 def _back(search: Search, left: Side) -> str:
-    """The ranking on the left by itself; that of this index where the one on the left does not hold the image."""
+    """Return the address of the left ranking alone, or of this index's if the left one does not hold the image."""
     values = search.values(search.query)
     if search.record is not None and left.self_id is None:
         return search.address(search.query)
@@ -245,9 +258,9 @@ def _back(search: Search, left: Side) -> str:
 def shared_ranks(
     left: Sequence[ImageRecord], right: Sequence[ImageRecord]
 ) -> tuple[list[int | None], list[int | None]]:
-    """The images on both sides: for each rank on one side the rank on the other, or None; each has at most one other.
+    """Match the images of two rankings one to one; return, for each side, their ranks on the other side or None.
 
-    They are matched by content hash, files of the same path first, or by path where one of the two has no hash.
+    Images match by content hash, those with the same path first, or by path alone if one of the two has no hash.
     """
 
     def likeness(record: ImageRecord, other: ImageRecord) -> int:
@@ -265,20 +278,20 @@ def shared_ranks(
 
 
 def why_alike(left: tuple[ExtractorSpec, str], right: tuple[ExtractorSpec, str]) -> str:
-    """Why two extractors, each with its metric, rank alike whatever the query; empty where they do not."""
+    """Return why two extractors with their metrics give the same order for any query; empty if they do not."""
     (left_spec, left_metric), (right_spec, right_metric) = left, right
     if left == right:
-        return "Both sides rank by the same features and the same metric, so they rank alike."
+        return "Both sides use the same features and the same metric, so their order is the same."
     if left_spec == right_spec:
         if rank_alike(left_metric, right_metric, normalized=left_spec.normalize == "l2"):
             titles = f"{metric_title(left_metric)} and {metric_title(right_metric)}"
-            return f"These features have length 1, so {titles} rank alike."
+            return f"These features have length 1, so {titles} give the same order."
     elif replace(left_spec, normalize="none") == replace(right_spec, normalize="none"):
-        # The same features, on one side scaled to length 1, which the cosine ignores.
+        # The same features, but scaled to length 1 on one side, which makes no difference to the cosine.
         raw, unit = (left_metric, right_metric) if left_spec.normalize == "none" else (right_metric, left_metric)
         if raw == COSINE and rank_alike(COSINE, unit, normalized=True):
             return (
-                f"The features differ in length alone, which cosine distance does not see: it ranks alike with "
+                f"The features differ only in length, which cosine distance ignores: it gives the same order as "
                 f"{metric_title(unit)} on features of length 1."
             )
     return ""

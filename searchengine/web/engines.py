@@ -1,4 +1,4 @@
-"""The search engines of a server: an index as the pages need it, with what is kept or found out beside it."""
+"""The search engines of a server: each index with its extractor and the data that the pages show about it."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ _log = logging.getLogger(__name__)
 
 
 class SharedExtractors:
-    """Loaded extractors by fingerprint: indexes of the same extractor share one copy.
+    """Loaded extractors by fingerprint, so that indexes of the same extractor share one copy.
 
     An extractor is released when no index uses it any more.
     """
 
     def __init__(self) -> None:
-        self.lock = Lock()  # one is loaded at a time, which bounds the memory
+        self.lock = Lock()  # load one at a time, to limit memory
         self.loaded: WeakValueDictionary[str, Extractor] = WeakValueDictionary()
 
 
 class ServedEngine(SearchEngine):
-    """A search engine with what is kept beside its index for the pages; it shares its extractor with others.
+    """A search engine with the derived data of its index: classifier, map, groups and evaluation.
 
-    That is loaded at the first search by an upload. ``name`` stands in the addresses of the index, and on the page.
+    The extractor is loaded at the first search by an upload, and shared with other indexes of the same extractor.
+    ``name`` appears in the addresses of the index and on its pages.
     """
 
     def __init__(
@@ -70,36 +71,36 @@ class ServedEngine(SearchEngine):
 
     @property
     def title(self) -> str:
-        """The extractor in words, e.g. "VGG16 fc2, ImageNet weights, L2-normalised"."""
+        """The extractor, e.g. "VGG16 fc2, ImageNet weights, L2-normalised"."""
         return self.index.manifest("extractor") or ""
 
     @property
     def takes_uploads(self) -> bool:
-        """Whether it can be searched by an uploaded image, which needs the model that made it."""
+        """Whether it can be searched by an upload, which needs the model that made the index."""
         return self.spec.embeds
 
     def warm(self) -> None:
-        """Load what the first search, and the first filter, would have to wait for."""
+        """Load everything that the first search and the first filter would have to wait for."""
         super().warm()
         self.index.facets()
         self.nearness.warm()
 
     def classifier(self) -> Classifier | None:
-        """The classifier of the index, as it is now; IndexError_ where it cannot be used."""
+        """Return the current classifier of the index, or None; raise IndexError_ if it cannot be used."""
         return self._classifier.get()
 
     def overview(self) -> Overview:
-        """The map and the groups of the index, as they are now."""
+        """Return the current map and groups of the index."""
         return self._overview.get()
 
     def evaluation(self) -> LatestEvaluation:
-        """The evaluation of the index, as it is now."""
+        """Return the current evaluation of the index."""
         return self._evaluation.get()
 
     def predict_labels(self, query: Query, start: NDArray[np.float32]) -> PredictedLabels | None:
-        """The labels that the classifier predicts for the (1, d) start of a query; None without a classifier.
+        """Predict labels for the (1, d) start of a query; return None without a classifier.
 
-        It is sure only where the label is also that of most of the nearest images, and these are near.
+        A label counts as certain only if most of the nearest images have it too and the nearest one is near.
         """
         try:
             classifier = self.classifier()
@@ -107,7 +108,7 @@ class ServedEngine(SearchEngine):
                 return None
             labels = classifier.predict(start)
         except (IndexError_, QueryError) as error:
-            # The log names the file; the page names no path, and shows the search without a label.
+            # The log names the file. The page shows no path, and the results without a label.
             _warn_once(str(error))
             return PredictedLabels(problem="The classifier of this index cannot be used. Fit it again.")
         itself = None if query.start is None else query.start.id
@@ -132,7 +133,7 @@ class ServedEngine(SearchEngine):
 
 
 def open_engines(settings: Settings) -> list[ServedEngine]:
-    """A search engine over each index that the settings name, in their order; IndexError_."""
+    """Open every index in the settings, in their order; raise IndexError_ if one cannot be opened."""
     shared = SharedExtractors()
     return [
         ServedEngine(
@@ -147,9 +148,10 @@ def open_engines(settings: Settings) -> list[ServedEngine]:
 
 
 def names_of(addresses: Sequence[Address]) -> list[str]:
-    """A name for each index, fit for an address: its folder's own, with its parent's where two are the same.
+    """Return a name for each index that can be used in an address.
 
-    A collection in Milvus counts as a folder of its server.
+    The name is that of its folder, with the parent folder's name in front where two are the same. A Milvus collection
+    counts as a folder of its server.
     """
     folders = [
         Path("/", address.host, address.collection)
@@ -157,11 +159,11 @@ def names_of(addresses: Sequence[Address]) -> list[str]:
         else address.expanduser().absolute()
         for address in addresses
     ]
-    plain = [_cleaned(folder.name) for folder in folders]
+    plain = [_url_safe(folder.name) for folder in folders]
     names: list[str] = []
     for folder, name in zip(folders, plain, strict=True):
         if plain.count(name) > 1:
-            name = _cleaned(f"{folder.parent.name}-{folder.name}")
+            name = _url_safe(f"{folder.parent.name}-{folder.name}")
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name}-{number}", number + 1
@@ -169,23 +171,26 @@ def names_of(addresses: Sequence[Address]) -> list[str]:
     return names
 
 
-def _cleaned(name: str) -> str:
+def _url_safe(name: str) -> str:
     return _NOT_IN_A_NAME.sub("-", name).strip(".-") or "index"
 
 
-# -- labels of a query ------------------------------------------------------------------------------------------------
+# -- predicted labels -------------------------------------------------------------------------------------------------
 
 _MAX_LABELS = 3
-_MIN_PROBABILITY = 0.01  # of a label after the first
+_MIN_PROBABILITY = 0.01  # for a second or third label to be shown
 
 
 @dataclass(frozen=True, slots=True)
 class PredictedLabels:
-    """The most probable labels, best first; ``problem`` says why there are none.
+    """The labels predicted for the start of a query.
 
-    ``best`` is empty, and ``unsure`` has the labels that it may be, where the nearest images carry another label, or
-    none of them is near. ``accuracy`` is the share of held-out images that were labelled right, None where none could
-    be held out. ``stale``: images or labels have changed since the classifier was fitted.
+    Attributes:
+        best: the most probable labels, best first; empty if the prediction is uncertain.
+        unsure: the labels in question if it is uncertain.
+        accuracy: the share of held-out images that were labelled correctly; None if none could be held out.
+        stale: whether images or labels have changed since the classifier was fitted.
+        problem: why there is no prediction.
     """
 
     best: tuple[Prediction, ...] = ()
@@ -195,7 +200,7 @@ class PredictedLabels:
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the JSON representation."""
         if self.problem:
             return {"error": self.problem}
         labels = [{"label": prediction.label, "probability": prediction.probability} for prediction in self.best]
@@ -204,26 +209,27 @@ class PredictedLabels:
 
 
 @lru_cache(maxsize=32)
-def _warn_once(sentence: str) -> None:
-    _log.warning("%s", sentence)
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
 
 
-# -- when the nearest image is not near -------------------------------------------------------------------------------
+# -- whether a neighbour is near --------------------------------------------------------------------------------------
 
-_SAMPLE = 24  # images of the collection, searched in one pass over its features
-_MIN_IMAGES = 40  # a smaller collection has no usual distance
+_SAMPLE = 24  # images whose neighbours are searched, in one pass over the features
+_MIN_IMAGES = 40  # a smaller collection has no typical distance
 _QUANTILE = 0.95
 
 
 class Nearness:
-    """When the nearest image is not near, judged by how near the images of the collection are to one another.
+    """The distance beyond which a nearest neighbour counts as far, measured on the collection itself.
 
-    What a distance means depends on the extractor and on the collection, so no fixed number would do. A neighbour is
-    far when it is farther than 95 % of nearest neighbours here, and farther than half the median distance between two
-    images; the latter for collections of near copies, in which everything that is merely similar would be far.
+    What a distance means depends on the extractor and on the collection, so a fixed number would not work. A neighbour
+    is far if it is farther than 95 % of the nearest neighbours in the collection, and also farther than half the median
+    distance between two images. The second condition is for collections of near copies, where everything that is
+    merely similar would otherwise be far.
 
-    It is measured when the server warms up, or at the first question; again when another extractor has made the
-    collection; and again in the background, while the old figure is used, when the collection has doubled.
+    The limit is measured when the server warms up, or at first use. It is measured again when another extractor has
+    made the collection, and, in the background, when the collection has doubled.
     """
 
     def __init__(self, index: Index) -> None:
@@ -231,38 +237,38 @@ class Nearness:
         self._limit = Cached(self._key, self._measure, in_background=lambda old, new: old[0] == new[0])
 
     def warm(self) -> None:
-        """Measure now."""
+        """Measure the limit now."""
         with suppress(UnknownImageError):
             self._limit.get()
 
     def is_far(self, distance: float) -> bool:
-        """Whether a nearest neighbour at this distance is far."""
+        """Return whether a nearest neighbour at this distance is far."""
         try:
             return distance > self._limit.get()
-        except UnknownImageError:  # an image was removed meanwhile: the next question measures again
+        except UnknownImageError:  # an image was removed during the measurement; the next call repeats it
             return False
 
     def _key(self) -> tuple[str, int]:
-        """What the limit holds for: an extractor, and the size of the collection by powers of two; 0 if too small."""
+        """Return what the limit depends on: the extractor, and the bit length of the size, 0 if it is too small."""
         images = len(self._index)
         return self._index.fingerprint, images.bit_length() if images >= _MIN_IMAGES else 0
 
     def _measure(self) -> float:
         if len(self._index) < _MIN_IMAGES:
-            return float("inf")  # nothing is far
+            return float("inf")
         ids = [record.id for record in self._index.sample(_SAMPLE)]
         features = np.stack([self._index.feature(id_) for id_ in ids])  # (n, d) float32
         neighbours = self._index.search(features, 2)
-        between = self._between(features)
+        median = self._median_distance(features)
         distances = sorted(
             next((hit.distance for hit in hits if hit.id != id_), float("inf"))
             for id_, hits in zip(ids, neighbours, strict=True)
         )
-        usual = distances[int(_QUANTILE * (len(distances) - 1))]
-        return max(usual, between / 2) if between > 0 else usual  # half a negative inner product means nothing
+        typical = distances[int(_QUANTILE * (len(distances) - 1))]
+        return max(typical, median / 2) if median > 0 else typical  # half of a negative inner product is meaningless
 
-    def _between(self, features: NDArray[np.float32]) -> float:
-        """The median distance between two different rows of these; 0 where there are fewer than two."""
+    def _median_distance(self, features: NDArray[np.float32]) -> float:
+        """Return the median distance between two different rows, or 0 if there are fewer than two."""
         neighbours = Searcher.of_rows(features, self._index.metric).nearest(features, max(len(features), 1))
         pairs = [
             distance

@@ -1,4 +1,4 @@
-"""Every error as a sentence: on a page, or in JSON where the client prefers that."""
+"""Error handlers: every error becomes a page with a sentence, or JSON if the client prefers it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ from searchengine.errors import (
     UnknownNameError,
     file_error,
 )
-from searchengine.web.indexes import this_site
-from searchengine.web.queries import RequestError, wants_json
+from searchengine.web.requests import RequestError, this_site, wants_json
 from searchengine.web.uploads import drain, too_many_bytes
 
 errors = Blueprint("errors", __name__)
 
-# A body beyond the limit is read and dropped up to this many times the limit, so that the browser hears our answer.
+# A body that is too large is read and discarded up to this many times the limit, so that the browser shows our answer.
 _DRAIN_TIMES = 8
 
-_RETRY_SECONDS = "10"  # after which a server that was away may be back
+_RETRY_SECONDS = "10"  # for an index on a server that does not answer
 
 _STATUS: list[tuple[type[SearchEngineError], HTTPStatus]] = [
     (UnknownImageError, HTTPStatus.NOT_FOUND),
@@ -44,35 +43,35 @@ _STATUS: list[tuple[type[SearchEngineError], HTTPStatus]] = [
 
 _TITLES = {
     400: "That did not work",
-    403: "Not from there",
-    404: "Nothing here",
-    405: "Not that way",
+    403: "Not allowed",
+    404: "Page not found",
+    405: "Not possible here",
     413: "Too large",
     415: "Not a picture",
-    422: "A damaged picture",
-    500: "Something broke here",
+    422: "Damaged picture",
+    500: "Something went wrong",
     503: "Not ready",
 }
 _SENTENCES = {
     400: "The server could not read that request. Go back to the first page and try again.",
-    404: "There is no such page. The link may be old, or mistyped.",
-    405: "This page does not take that kind of request.",
-    500: "An error on our side; its details are in the server's log. Try again, and if it stays, restart the server.",
+    404: "This page does not exist. The link may be old or mistyped.",
+    405: "This page does not accept that kind of request.",
+    500: "The server made an error; its log has the details. Try again. If it happens again, restart the server.",
 }
 
 
 @errors.app_errorhandler(RequestError)
 def request_error(error: RequestError) -> Response:
-    """A request that cannot be answered as it stands."""
+    """Handle a request that cannot be answered."""
     return _error_response(str(error), error.status)
 
 
 @errors.app_errorhandler(SearchEngineError)
 def search_engine_error(error: SearchEngineError) -> Response:
-    """Any other error of ours, with the status of its kind."""
+    """Handle any other error of this package, with the status of its type."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
-            title = "Its file is gone" if kind is FileGoneError else None
+            title = "The file is gone" if kind is FileGoneError else None
             return _error_response(str(error), status, title)
     current_app.logger.error("%s", error)
     response = _error_response(str(error), HTTPStatus.SERVICE_UNAVAILABLE)
@@ -83,15 +82,15 @@ def search_engine_error(error: SearchEngineError) -> Response:
 
 @errors.app_errorhandler(OSError)
 def unusable_file(error: OSError) -> Response:
-    """A file of an index that cannot be used."""
-    sentence = file_error(error)
-    current_app.logger.error("%s", sentence)
-    return _error_response(sentence, HTTPStatus.SERVICE_UNAVAILABLE)
+    """Handle a file of an index that cannot be used."""
+    message = file_error(error)
+    current_app.logger.error("%s", message)
+    return _error_response(message, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @errors.app_errorhandler(RequestEntityTooLarge)
 def too_large(error: RequestEntityTooLarge) -> Response:
-    """An upload beyond the limit, whose rest is read first."""
+    """Handle an upload beyond the limit, after reading the rest of it."""
     max_bytes = this_site().settings.max_upload_bytes
     drain(request.environ, max_bytes * _DRAIN_TIMES)
     refusal = too_many_bytes(max_bytes)
@@ -100,25 +99,25 @@ def too_large(error: RequestEntityTooLarge) -> Response:
 
 @errors.app_errorhandler(SecurityError)
 def unknown_host(error: SecurityError) -> Response:
-    """A host name that is none of the server's."""
-    # No page: its addresses would be built from a host name that is not to be trusted.
-    sentence = (
-        "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it is to answer to, "
+    """Handle a host name that is not one of the server's."""
+    # Plain text: the links of a page would be built from a host name that cannot be trusted.
+    message = (
+        "The server does not answer to this name. Set SEARCHENGINE_HOSTS to the names that it should answer to, "
         "separated by commas.\n"
     )
-    return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+    return Response(message, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 
 
 @errors.app_errorhandler(BadHost)
 def impossible_host(error: BadHost) -> Response:
-    """A host name that no server can have."""
-    sentence = "The name of the server in this request cannot be that of any server: check the address.\n"
-    return Response(sentence, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
+    """Handle a host name that is not valid."""
+    message = "The server name in this request is not valid. Check the address.\n"
+    return Response(message, HTTPStatus.BAD_REQUEST, mimetype="text/plain")
 
 
 @errors.app_errorhandler(HTTPException)
 def http_error(error: HTTPException) -> ResponseReturnValue:
-    """What Flask and Werkzeug refuse, with its headers, such as Allow on a 405."""
+    """Handle the errors of Flask and Werkzeug, and keep their headers, such as Allow on a 405."""
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     if status < HTTPStatus.BAD_REQUEST:
         return error  # a redirect
@@ -129,8 +128,8 @@ def http_error(error: HTTPException) -> ResponseReturnValue:
     return response
 
 
-def _asked(status: int) -> list[tuple[str, str]]:
-    """What an address says, to be put right where it is refused."""
+def _fields_to_correct(status: int) -> list[tuple[str, str]]:
+    """Return the fields of an address that was refused, so that the reader can correct them."""
     if status != HTTPStatus.BAD_REQUEST or request.method != "GET":
         return []
     return [(name, text) for name, text in request.args.items(multi=True) if text]
@@ -143,8 +142,9 @@ def _error_response(message: str, status: int, title: str | None = None) -> Resp
         default = _TITLES[400] if status < HTTPStatus.INTERNAL_SERVER_ERROR else _TITLES[500]
         title = title or _TITLES.get(status, default)
         try:
-            page = render_template("error.html", title=title, message=message, status=status, asked=_asked(status))
-        except Exception:  # whatever is wrong, the sentence is shown
+            fields = _fields_to_correct(status)
+            page = render_template("error.html", title=title, message=message, status=status, fields=fields)
+        except Exception:  # the message is shown in any case
             current_app.logger.exception("The error page failed")
             page = f"<!doctype html><html lang=en><title>{title}</title><h1>{title}</h1><p>{escape(message)}</p></html>"
         response = Response(page)

@@ -1,6 +1,6 @@
-"""The gunicorn worker: a process in which the HTTP server runs on gunicorn's sockets.
+"""The gunicorn worker: runs the HTTP server on gunicorn's sockets.
 
-gunicorn keeps what it is good at: the listening sockets, signals, reloads, and a watch over the worker.
+gunicorn itself still handles the listening sockets, signals, reloads, and the supervision of the worker.
 """
 
 from __future__ import annotations
@@ -26,43 +26,44 @@ from waitress.wasyncore import poll2
 
 from searchengine.errors import SearchEngineError, file_error
 from searchengine.web.http_server import Limits, Task, serve_socket
-from searchengine.web.indexes import site_of
+from searchengine.web.requests import site_of
 
 _MAX_OPEN_FILES = 8192
-_SPARE_FILES = 200  # of the index, the model and the program
-_DO_NOT_RESTART = 3  # gunicorn ends, and starts no other worker, when one exits with this
-_RETRY_SECONDS = 2  # after which an index that could not be opened is tried again, by a new worker
-_MAX_BODY = 2**20  # while there is no application to say how much it takes
+_RESERVED_FILES = 200  # for the index, the model and the program
+_DO_NOT_RESTART = 3  # exit code with which gunicorn stops instead of starting another worker
+_RETRY_SECONDS = 2  # until a new worker tries again to open an index
+_MAX_BODY = 2**20  # bytes, while there is no application
 
 
 class HTTPWorker(Worker):
-    """Runs the application in threads, of which none waits for a client."""
+    """Runs the application in threads that never wait for a client."""
 
     alive: bool
     wsgi: Any
-    _end = math.inf  # when the worker makes room for another, on the monotonic clock
+    _end = math.inf  # monotonic time at which another worker takes over
 
     def load_wsgi(self) -> None:
-        """Open the indexes, and load the model of the first, so that the first search is not the slow one.
+        """Open the indexes and load the model of the first one, so that the first search is fast too.
 
-        If an index cannot be opened that could be when the server started, everybody is told so for a while. A matrix
-        that is cut under a search takes its worker with it, and is there again once it has been copied back.
+        If an index can no longer be opened, this worker answers every request with the error, and a new worker tries
+        again after a while. This happens, for example, when a matrix is truncated during a search: that kills the
+        worker, and the server recovers once the file has been restored.
         """
         try:
             super().load_wsgi()
             site_of(self.wsgi).first.warm()
         except (SearchEngineError, OSError) as error:
-            sentence = file_error(error) if isinstance(error, OSError) else str(error)
-            self.log.error("%s", sentence)
+            message = file_error(error) if isinstance(error, OSError) else str(error)
+            self.log.error("%s", message)
             if self.age == 1:
                 sys.exit(_DO_NOT_RESTART)
-            self.wsgi = _unavailable(sentence)
+            self.wsgi = _unavailable(message)
             self._end = time.monotonic() + _RETRY_SECONDS
 
     def run(self) -> None:
-        """Serve until gunicorn says stop; then finish what has begun."""
+        """Serve until gunicorn stops the worker, then finish the running requests."""
         if self.cfg.is_ssl:
-            raise RuntimeError("This server speaks no TLS. Put a reverse proxy with TLS in front of it.")
+            raise RuntimeError("This server does not support TLS. Put a reverse proxy with TLS in front of it.")
         _log_with(self.log)
         sockets: dict[int, Any] = {}
         threads = Threads(self.cfg.threads)
@@ -86,7 +87,7 @@ class HTTPWorker(Worker):
         threads.shutdown(timeout=1)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Stop gracefully, at once rather than after the poll."""
+        """Stop gracefully, without waiting for the end of the poll."""
         super().handle_exit(sig, frame)
         for server in getattr(self, "servers", []):
             server.pull_trigger()
@@ -102,9 +103,9 @@ class HTTPWorker(Worker):
             self.log.access(answer, task.request, environ, timedelta(seconds=time.time() - task.start_time))
 
 
-def _unavailable(sentence: str) -> Callable[..., Iterable[bytes]]:
-    """An application that answers everything with 503 and a sentence."""
-    body = f"{sentence}\n".encode()
+def _unavailable(message: str) -> Callable[..., Iterable[bytes]]:
+    """Return an application that answers every request with 503 and a message."""
+    body = f"{message}\n".encode()
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
@@ -117,7 +118,7 @@ def _unavailable(sentence: str) -> Callable[..., Iterable[bytes]]:
 
 
 def _log_with(log: Any) -> None:
-    """Let waitress log as gunicorn does; that threads are busy is no news."""
+    """Send waitress's log to gunicorn's handlers, without the warnings about busy threads."""
     logger = logging.getLogger("waitress")
     logger.handlers, logger.propagate = log.error_log.handlers, False
     logger.setLevel(logging.WARNING)
@@ -125,96 +126,96 @@ def _log_with(log: Any) -> None:
 
 
 def _allow_open_files() -> int:
-    """How many files and sockets connections may open; as many as the system allows without asking."""
+    """Raise the limit of open files as far as allowed; return how many connections may use."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
+    limit = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            soft = most
-    return max(most if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES, 64)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+    return max(limit if soft == resource.RLIM_INFINITY else soft - _RESERVED_FILES, 64)
 
 
-# -- the threads, and whose turn is next: no kind of request holds up the others ---------------------------------------
+# -- threads and a fair queue, so that no kind of request holds up the others ------------------------------------------
 
 _UPLOAD = "an upload"
-_WORD = re.compile(r"[^/]*[^/0-9][^/]*")  # a part of a path that is no number
+_WORD = re.compile(r"[^/]*[^/0-9][^/]*")  # a part of a path that is not a number
 
 
 class Threads(ThreadedTaskDispatcher):
-    """Twice ``count`` threads, in which the kinds of requests take turns.
+    """A pool of twice ``count`` threads that serves the kinds of requests in turn.
 
-    Uploads, which wait for their turn to be decoded, have ``count`` of them at most, and each other kind a quarter of
-    that: however many there are of one kind, or however long they take, there are threads for the others.
+    Uploads, which may wait to be decoded, use at most ``count`` threads, and each other kind a quarter of that. So
+    however many requests of one kind there are, and however long they take, threads remain for the others.
     """
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.queue = Turns(uploads=count, others=max(1, count // 4))
+        self.queue = FairQueue(uploads=count, others=max(1, count // 4))
         self.set_thread_count(2 * count)
 
     def add_task(self, channel: HTTPChannel) -> None:
-        """Have the next request of a connection answered."""
-        super().add_task(Turn(channel, self))
+        """Queue the next request of a connection."""
+        super().add_task(QueuedRequest(channel, self))
 
-    def end(self, turn: Turn) -> None:
-        """Note that a request is answered; its thread looks for the next one."""
+    def finish(self, request: QueuedRequest) -> None:
+        """Free the place of a finished request."""
         with self.lock:
-            self.queue.end(turn)
+            self.queue.finish(request)
 
 
-class Turns:
-    """The queue of ``Threads``, which locks it: requests that wait, by kind, and how many of each kind are running."""
+class FairQueue:
+    """The queue of ``Threads``, which holds its lock: the waiting requests, and how many of each kind are running."""
 
     def __init__(self, uploads: int, others: int) -> None:
         self._uploads, self._others = uploads, others
-        self._waiting: dict[str, deque[Turn]] = {}  # the kind whose turn comes last is at the end
+        self._waiting: dict[str, deque[QueuedRequest]] = {}  # by kind, in the order in which they are served
         self._running: Counter[str] = Counter()
 
-    def append(self, turn: Turn) -> None:
-        """Let a request wait."""
-        self._waiting.setdefault(turn.kind, deque()).append(turn)
+    def append(self, request: QueuedRequest) -> None:
+        """Add a request."""
+        self._waiting.setdefault(request.kind, deque()).append(request)
 
     def __len__(self) -> int:
-        """How many kinds have a request that may begin."""
-        return sum(map(self._may_begin, self._waiting))
+        """Return how many kinds have a request that may start."""
+        return sum(map(self._may_start, self._waiting))
 
-    def popleft(self) -> Turn:
-        """The request that begins now."""
-        kind = next(filter(self._may_begin, self._waiting))
-        turns = self._waiting.pop(kind)
-        turn = turns.popleft()
-        if turns:
-            self._waiting[kind] = turns
+    def popleft(self) -> QueuedRequest:
+        """Remove and return the request to start next."""
+        kind = next(filter(self._may_start, self._waiting))
+        requests = self._waiting.pop(kind)
+        request = requests.popleft()
+        if requests:
+            self._waiting[kind] = requests
         self._running[kind] += 1
-        return turn
+        return request
 
-    def _may_begin(self, kind: str) -> bool:
+    def _may_start(self, kind: str) -> bool:
         return self._running[kind] < (self._uploads if kind == _UPLOAD else self._others)
 
-    def end(self, turn: Turn) -> None:
-        """Note that a request is answered."""
-        self._running[turn.kind] -= 1
-        if not self._running[turn.kind]:
-            del self._running[turn.kind]
+    def finish(self, request: QueuedRequest) -> None:
+        """Count a request as no longer running."""
+        self._running[request.kind] -= 1
+        if not self._running[request.kind]:
+            del self._running[request.kind]
 
 
-class Turn:
-    """The next request of a connection; of a kind with those whose addresses differ in numbers or the index alone."""
+class QueuedRequest:
+    """The next request of a connection. Requests that differ only in the index or in numbers are of one kind."""
 
     def __init__(self, channel: HTTPChannel, threads: Threads) -> None:
         self._channel, self._threads = channel, threads
         request = channel.requests[0]
-        words = _WORD.findall(getattr(request, "path", ""))  # broken requests have none
+        words = _WORD.findall(getattr(request, "path", ""))  # malformed requests have no path
         self.kind: str = _UPLOAD if request.body_rcv is not None else words[-1] if words else ""
 
     def service(self) -> None:
-        """Answer it."""
+        """Answer the request."""
         try:
             self._channel.service()
         finally:
-            self._threads.end(self)
+            self._threads.finish(self)
 
     def cancel(self) -> None:
-        """Give it up."""
+        """Discard the request."""
         self._channel.cancel()

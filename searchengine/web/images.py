@@ -1,7 +1,7 @@
-"""The images of an index: originals, previews, thumbnails and details, each named by its id and never by a path.
+"""The images of an index: originals, previews, thumbnails and details, addressed by id and never by path.
 
-What browsers cannot show as it is, previews and thumbnails are JPEGs. Each is made once and kept on disk, named by the
-hash of the content that it was made from.
+Thumbnails, previews and copies of originals that browsers cannot show are JPEGs. Each is made once and kept on disk
+under the hash of the original's content.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from searchengine.images.formats import FORMATS, HEAD_BYTES
 from searchengine.images.metadata import Patch, PatchedFile, Shot, location_patches, read_shot
 from searchengine.index.types import ImageRecord, content_hash
 from searchengine.spelling import parse_id
-from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
-from searchengine.web.security import ASK_AGAIN, FOREVER_PRIVATE, is_asked_from_here
+from searchengine.web.requests import IndexBlueprint, this_engine, this_site
+from searchengine.web.security import FOREVER_PRIVATE, REVALIDATE, is_local_request
 
-# The longest side in px. Tiles are about 220 px high, and screens have two pixels to one; a preview fills a window.
+# The longest side in px. Tiles are about 220 px high, at up to two pixels per px; a preview fills a window.
 SIDES = {"thumbnail": 480, "preview": 2048}
-_EDITION = 2  # raised when the same file is drawn in another way, so that older renditions are not used
+_EDITION = 2  # raise it when renditions of the same file change, so that older ones are not used
 _EXTENSION = "renditions"
 
 Kind = Literal["thumbnail", "preview", "full"]
@@ -41,22 +41,22 @@ images = IndexBlueprint("images", __name__)
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """A JPEG to send; ``current``: it was made from the content that the index knows."""
+    """A JPEG to send; ``current`` if it was made from the content that was indexed."""
 
     data: bytes
     current: bool
 
 
 class Renditions:
-    """Makes renditions and keeps them under ``folder``, if that can be written."""
+    """Makes renditions and keeps them under ``folder``, if it is writable."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # A decoded image can take hundreds of megabytes: only so many at a time.
+        # A decoded image can take hundreds of megabytes, so few are decoded at a time.
         self._decoding = BoundedSemaphore(2)
 
     def get(self, record: ImageRecord, kind: Kind) -> Rendition:
-        """A JPEG of one of ``SIDES``, or "full" of one that cannot be sent as it is; FileGoneError, ImageError."""
+        """Return a JPEG in one of the ``SIDES``, or in full size; raise FileGoneError or ImageError."""
         path = self._path(record.content_hash, kind)
         if path is not None:
             with contextlib.suppress(OSError):
@@ -77,7 +77,7 @@ class Renditions:
 
 
 def keep_renditions(app: Flask, folder: Path) -> None:
-    """Let ``app`` keep its JPEGs in a folder."""
+    """Configure the folder in which ``app`` keeps its renditions."""
     app.extensions[_EXTENSION] = Renditions(folder)
 
 
@@ -88,13 +88,13 @@ def _renditions() -> Renditions:
 
 @images.get("/images/<image_id>")
 def original(image_id: str) -> Response:
-    """The file as it is, or as JPEG where browsers do not show its format or nobody can say what its metadata tell."""
+    """Return the file, or a JPEG of it if browsers do not show its format or its metadata cannot be checked."""
     record = _record(image_id)
     file = record.existing_file()
     with open_regular(file) as opened:
         format_ = decoding.sniff(opened.read(HEAD_BYTES))
     if format_ is None:
-        # The file was an image when it was indexed. Whatever it is now, it is not handed out.
+        # The file was an image when it was indexed. Whatever it is now must not be sent.
         raise NotAnImageError(f"“{record.path}” is no longer an image. Index the folder again to leave it out.")
     media_type, as_attachment = FORMATS[format_].media_type, "download" in request.args
     if media_type is not None or as_attachment:
@@ -105,7 +105,7 @@ def original(image_id: str) -> Response:
 
 @images.get("/thumbnails/<image_id>")
 def thumbnail(image_id: str) -> Response:
-    """A small JPEG, or a drawing where there can be none."""
+    """Return a small JPEG, or a placeholder if the image cannot be read."""
     try:
         return _send_rendition(_record(image_id), "thumbnail")
     except (UnknownImageError, ImageError) as error:
@@ -114,13 +114,13 @@ def thumbnail(image_id: str) -> Response:
 
 @images.get("/previews/<image_id>")
 def preview(image_id: str) -> Response:
-    """A JPEG that is large enough for a window, of any format; a small image keeps its size."""
+    """Return a JPEG that is large enough to fill a window; a small image keeps its size."""
     return _send_rendition(_record(image_id), "preview")
 
 
 @images.get("/image/<image_id>/details")
 def details(image_id: str) -> Response:
-    """What is known of an image, for people, as JSON; nothing of where it was taken."""
+    """Return what is known about an image as JSON, except where it was taken."""
     record = _record(image_id)
     shot, modified = _shot(record)
     tags = [tag.name for tag in this_engine().tags(record.id)]
@@ -145,7 +145,7 @@ def details(image_id: str) -> Response:
 
 
 def _shot(record: ImageRecord) -> tuple[Shot, str | None]:
-    """When and with what it was taken, and when its file was last changed, in local time; of a lost file, nothing."""
+    """Return a photo's date and camera, and when its file was last changed in local time; nothing if it is gone."""
     try:
         with open_regular(record.existing_file()) as file:
             changed = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime)
@@ -155,24 +155,24 @@ def _shot(record: ImageRecord) -> tuple[Shot, str | None]:
 
 
 def _absolute_path(record: ImageRecord) -> str | None:
-    """Where the file is, for a reader at this very machine; None for others, and where no text can say it."""
-    if record.file is None or not is_asked_from_here(request, this_site().settings):
+    """Return the path of the file for a browser on this machine; None for others, or if it is not valid Unicode."""
+    if record.file is None or not is_local_request(request, this_site().settings):
         return None
     path = os.fspath(record.file.absolute())
-    return None if any("\ud800" <= letter <= "\udfff" for letter in path) else path  # bytes that are no text
+    return None if any("\ud800" <= letter <= "\udfff" for letter in path) else path  # undecodable bytes
 
 
 def _record(text: str) -> ImageRecord:
     image_id = parse_id(text)
     if image_id is None:
-        raise UnknownImageError("There is no such image: its number must be a whole number from 0 up.")
+        raise UnknownImageError("This image does not exist: an id is a whole number from 0 up.")
     return this_engine().index.records([image_id])[0]
 
 
 def _send_rendition(record: ImageRecord, kind: Kind) -> Response:
     rendition = _renditions().get(record, kind)
     response = Response(rendition.data, mimetype="image/jpeg")
-    response.headers["Cache-Control"] = ASK_AGAIN
+    response.headers["Cache-Control"] = REVALIDATE
     if rendition.current and record.content_hash:
         response.set_etag(record.content_hash)
         if request.args.get("v") == record.content_hash[:8]:
@@ -182,7 +182,11 @@ def _send_rendition(record: ImageRecord, kind: Kind) -> Response:
 
 
 def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment: bool = False) -> Response:
-    """The bytes of the file; where it was taken is blanked unless the settings keep it. ImageTooLargeError."""
+    """Return the bytes of the file, with the location blanked unless the settings keep it.
+
+    Raises:
+        ImageTooLargeError: its metadata is in too many pieces to search for the location.
+    """
     keep_location = this_site().settings.keep_location
     opened = open_regular(path)
     status = os.fstat(opened.fileno())
@@ -196,7 +200,7 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
         mimetype=mimetype,
         as_attachment=as_attachment,
         download_name=_download_name(record),
-        conditional=False,  # of an open file, Werkzeug does not know the size
+        conditional=False,  # Werkzeug does not know the size of an open file
         etag=f"{status.st_mtime_ns:x}-{status.st_size:x}{'' if keep_location else '-blanked'}",
         last_modified=status.st_mtime,
     )
@@ -204,19 +208,19 @@ def _send_file(path: Path, record: ImageRecord, mimetype: str, *, as_attachment:
     response.make_conditional(request, accept_ranges=True, complete_length=status.st_size)
     file.seek(0)
     if response.status_code == HTTPStatus.PARTIAL_CONTENT:
-        # The server sends a part of a file by itself, too, and needs no thread to hand it the pieces.
+        # The server can send part of a file directly, without a thread that feeds it.
         file.seek(response.content_range.start or 0)
         file.end = response.content_range.stop
         response.response = wrap_file(request.environ, file)  # type: ignore[arg-type]
-    # Another image may have this address tomorrow: browsers keep it, and ask whether it is still the same.
-    response.headers["Cache-Control"] = ASK_AGAIN
-    # Or nginx takes the whole file at once and writes it to a disk, for each client that is slow to read it.
+    # Another image may have this address tomorrow, so browsers must check that their copy is current.
+    response.headers["Cache-Control"] = REVALIDATE
+    # Otherwise nginx takes the whole file at once and writes it to disk for every slow client.
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-_PATCHES: dict[tuple[int, ...], Sequence[Patch]] = {}  # by what tells the version of a file
-_PATCHES_LOCK = Lock()  # a file is looked through once, however many ask for it
+_PATCHES: dict[tuple[int, ...], Sequence[Patch]] = {}  # by the version of the file
+_PATCHES_LOCK = Lock()  # so that concurrent requests scan a file only once
 
 
 def _patches_of(file: BinaryIO, status: os.stat_result) -> Sequence[Patch]:
@@ -230,22 +234,22 @@ def _patches_of(file: BinaryIO, status: os.stat_result) -> Sequence[Patch]:
 
 
 def _placeholder(error: Exception) -> Response:
-    """A drawing in place of a thumbnail; browsers show it although the status is 404."""
+    """Return a drawing in place of a thumbnail; browsers show it despite the status 404."""
     response = Response(render_template("missing.svg"), status=HTTPStatus.NOT_FOUND, mimetype="image/svg+xml")
-    # A header takes Latin-1 only, and no control characters; a file name may hold any.
+    # A header cannot hold control characters or anything beyond Latin-1; a file name can.
     reason = "".join(character if character.isprintable() else " " for character in str(error))
     response.headers["X-Reason"] = reason.encode("ascii", "replace").decode()
     return response
 
 
 def _download_name(record: ImageRecord) -> str:
-    """The file's own name, without anything that could be a path or a control character."""
+    """Return the file's name without control characters or anything that could be a path."""
     name = record.path.replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join("_" if not character.isprintable() or character in '<>:"|?*' else character for character in name)
     return name.strip(". ") or f"image-{record.id}"
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a whole file in one step; a full or read-only disk only means that nothing is kept."""
+    """Write a file in one step; if the disk is full or read-only, nothing is kept."""
     with contextlib.suppress(OSError):
         replace_bytes(path, data, durable=False)

@@ -1,4 +1,4 @@
-"""What is kept beside an index, as the pages show it: its map, its groups and its evaluation."""
+"""The map, the groups and the evaluation of an index, read from its folder for the pages."""
 
 from __future__ import annotations
 
@@ -25,15 +25,21 @@ from searchengine.index.protocol import Index
 from searchengine.index.types import ImageRecord
 
 S = TypeVar("S")
-_NONE = 0xFFFF  # no label, no group
-_MAX_LABELS = 400  # that the map can colour
+_NONE = 0xFFFF  # the number of "no label" and "no group"
+_MAX_LABELS = 400  # with their own colour on the map
 _GREY = "#8a8a8a"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``number`` starts at 1; ``ids``: the most typical first; ``labels``: that of most images, or the two of most."""
+    """A group of similar images.
+
+    Attributes:
+        number: counted from 1.
+        ids: the most typical image first.
+        labels: the label of most images, or the two most frequent ones.
+    """
 
     number: int
     ids: tuple[int, ...]
@@ -41,7 +47,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name that the pages show."""
         return ", ".join(self.labels) or f"Group {self.number}"
 
     @property
@@ -52,9 +58,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The map and the groups; ``points``: the map by ``pack``, None without one.
+    """The map and the groups.
 
-    The notes say what is out of date or damaged, ``remark`` what both rest on where the index ranks otherwise.
+    Attributes:
+        map_note, groups_note: what is out of date or damaged.
+        remark: which distance both use, if the index ranks by another one.
+        points: the map as returned by ``pack``; None if there is no map.
     """
 
     map_note: str = ""
@@ -72,14 +81,14 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class LatestEvaluation:
-    """``problem``: why there is none, where one was made."""
+    """The evaluation, if there is one; ``problem`` says why one cannot be read."""
 
     kept: KeptEvaluation | None
     problem: str = ""
 
 
 def cached_overview(index: Index) -> Cached[Any, Overview]:
-    """The overview of an index, computed again when the index or a file beside it has changed."""
+    """Return the overview of an index, cached until the index or one of the files changes."""
     return Cached(
         lambda: (index.generation, MAP.identity(index.folder), GROUPS.identity(index.folder)),
         lambda: _overview(index),
@@ -87,7 +96,7 @@ def cached_overview(index: Index) -> Cached[Any, Overview]:
 
 
 def cached_evaluation(index: Index) -> Cached[Any, LatestEvaluation]:
-    """The evaluation of an index, read again when the index or the evaluation has changed."""
+    """Return the evaluation of an index, cached until the index or the evaluation changes."""
     return Cached(lambda: (index.generation, EVALUATION.identity(index.folder)), lambda: _evaluation(index))
 
 
@@ -95,7 +104,7 @@ def _evaluation(index: Index) -> LatestEvaluation:
     try:
         return LatestEvaluation(load_evaluation(index))
     except IndexDamagedError as error:
-        # The log names the file; the page names no path.
+        # The log names the file. The page shows no path.
         _log.warning("%s", error)
         problem = f"{EVALUATION.file} in the index folder cannot be read. Delete it and evaluate again."
         return LatestEvaluation(None, problem)
@@ -134,7 +143,7 @@ def _loaded(folder: Path, kind: Derived[S]) -> tuple[StoredData[S] | None, str]:
     try:
         return kind.load(folder), ""
     except IndexDamagedError:
-        # The error names the file for whoever runs the server; the page names no path.
+        # The page shows no path, so the error, which names the file, is left out.
         return None, f"{kind.file} in the index folder cannot be read. Delete it and make it again."
 
 
@@ -154,11 +163,12 @@ def _groups(groups: StoredData[GroupSheet], kind: str, records: dict[int, ImageR
 
 
 def pack(map_: StoredData[MapSheet], groups: StoredData[GroupSheet] | None, records: dict[int, ImageRecord]) -> bytes:
-    """The map in one piece for the page: a JSON head, its length before it, then columns of little-endian numbers.
+    """Return the map as one block of bytes: a JSON header followed by columns of little-endian numbers.
 
-    ``uint32`` length of the head, the head padded to 8 bytes, then for all n images: ``float64`` ids, ``float32`` x and
-    y, ``uint32`` version of the thumbnail, ``uint16`` label, ``uint16`` cluster, ``uint16`` width / height * 1000,
-    ``uint8`` red, green, blue. The head names the columns with their places, and the labels and clusters by number.
+    The layout is the length of the header as ``uint32``, the header padded to 8 bytes, then for all n images:
+    ``float64`` ids, ``float32`` x and y, ``uint32`` version of the thumbnail, ``uint16`` label, ``uint16`` cluster,
+    ``uint16`` width / height * 1000, ``uint8`` red, green, blue. The header has the type, offset and length of each
+    column, the names of the labels and the number of clusters.
     """
     existing = np.array([id_ in records for id_ in map_.arrays["ids"].tolist()], dtype=np.bool_)
     ids, places = map_.arrays["ids"][existing], map_.arrays["places"][existing]
@@ -187,7 +197,7 @@ def pack(map_: StoredData[MapSheet], groups: StoredData[GroupSheet] | None, reco
 
 
 def _numbered(labels: list[str | None]) -> tuple[list[str], NDArray[np.uint16]]:
-    """The most frequent labels, and the number of each image's label among them."""
+    """Return the most frequent labels, and for each image the number of its label among them."""
     counts = Counter(label for label in labels if label is not None)
     names = sorted(counts, key=lambda name: (-counts[name], name))[:_MAX_LABELS]
     numbers = {name: number for number, name in enumerate(names)}

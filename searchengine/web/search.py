@@ -1,4 +1,4 @@
-"""A search: by an image of the index or an upload, by what is liked and disliked, or by both."""
+"""The search view: by an image of the index or an upload, by words, by likes and dislikes, or any combination."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ from searchengine.index.types import Hit, ImageRecord
 from searchengine.query import LIKED, Example, Query
 from searchengine.settings import MAX_K
 from searchengine.spelling import query_from_json
-from searchengine.web.cards import cards_of, cosine_is_score
+from searchengine.web.cards import Chip, QueryBar, Sign, cards_of, cosine_is_score
 from searchengine.web.choices import (
+    RULE_NOTES,
     FeedbackChoices,
+    filter_panel,
     index_choices,
     metric_choices,
     other_side,
     rule_choices,
 )
 from searchengine.web.engines import PredictedLabels, ServedEngine
-from searchengine.web.filters import filter_panel
-from searchengine.web.indexes import IndexBlueprint, this_engine, this_site
 from searchengine.web.pages import counted, query_json, url_values
-from searchengine.web.queries import (
-    RULE_NOTES,
-    Chip,
-    QueryBar,
+from searchengine.web.requests import (
+    IndexBlueprint,
     RequestError,
-    Sign,
-    asked,
+    parse_query,
+    this_engine,
+    this_site,
     wants_json,
     without_empty_fields,
 )
@@ -51,9 +50,13 @@ search = IndexBlueprint("search", __name__)
 
 @dataclass(frozen=True)
 class Search:
-    """A search of this index: ``record`` or ``upload`` is what it starts from, ``examples`` what is judged, by id.
+    """A search of one index.
 
-    ``key`` names the upload in addresses.
+    Attributes:
+        examples: the liked and disliked images by id.
+        record: the image of the index that the search starts from.
+        upload: the upload that it starts from; None until the browser has sent the file.
+        key: the name of that upload in addresses.
     """
 
     engine: ServedEngine
@@ -65,21 +68,21 @@ class Search:
 
     @property
     def metric(self) -> str:
-        """The metric that ranks where nothing is judged."""
+        """The metric that ranks if there are no likes or dislikes."""
         return self.query.metric or self.engine.index.metric
 
     @property
     def box(self) -> str:
-        """The part of the picture that it starts from, as addresses have it."""
+        """The part of the starting picture, as it is written in addresses; empty for the whole."""
         return "" if self.query.start is None or self.query.start.box is None else str(self.query.start.box)
 
     def values(self, query: Query) -> dict[str, Any]:
-        """The arguments of an address that spell another query, which may start from the same upload."""
+        """Return the arguments of ``url_for`` for another query, which may start from the same upload."""
         upload = {"upload": self.key} if self.key and query.start is not None else {}
         return upload | url_values(query)
 
     def address(self, query: Query) -> str:
-        """Where another query is answered; one without pictures and words is the collection."""
+        """Return the address of another query; without pictures and words, that of the collection."""
         if query.start is None and not query.liked:
             query = query.without_judgements()  # dislikes alone rank nothing
         if not query.examples and not query.text:
@@ -87,12 +90,12 @@ class Search:
         return url_for("search.by_id", **self.values(query))
 
     def changed(self, **changes: Any) -> str:
-        """Where the same query with some fields changed is answered, from the first hit on."""
+        """Return the address of this query with some fields changed, from the first hit on."""
         return self.address(replace(self.query, **{"cursor": None, **changes}))
 
     @property
     def bar(self) -> QueryBar:
-        """What the bar at the top holds."""
+        """The contents of the query bar."""
         query = self.query
         chips = []
         without_start = self.address(query.without_start())
@@ -110,23 +113,23 @@ class Search:
 
 @search.get("/search")
 def by_id() -> ResponseReturnValue:
-    """A search by an image of the index, by words, by what is liked and disliked, or by several of these."""
+    """Answer a search whose address holds the whole query."""
     key = request.args.get("upload")
     if key and "id" not in request.args and not wants_json():
-        query = asked(request.args, upload=b"")
+        query = parse_query(request.args, upload=b"")
         return waiting_page(Search(this_engine(), query, _judged(query), key=key))
     if (filled := without_empty_fields()) is not None:
         searches = filled.keys() & {"id", "q", "like", "dislike"}
         return redirect(url_for("search.by_id" if searches else "pages.home", **filled))
-    query = asked(request.args)
+    query = parse_query(request.args)
     if not query.examples and query.text is None:
-        raise RequestError("No picture and no words were named. Write some words, or choose a picture.")
+        raise RequestError("There is nothing to search for. Type some words or choose a picture.")
     return _answer(query)
 
 
 @search.post("/search")
 def by_upload() -> ResponseReturnValue:
-    """A search by an uploaded image and by what is liked and disliked; or by what a query in JSON says."""
+    """Answer a search by an uploaded image, or by a query in JSON."""
     settings = this_site().settings
     if request.mimetype == "application/json":
         try:
@@ -136,48 +139,48 @@ def by_upload() -> ResponseReturnValue:
         return _answer(query_from_json(body, default_k=settings.default_k, max_k=MAX_K), as_json=True)
     upload = read_upload(request, settings.max_upload_bytes)
     fields = MultiDict(request.form)
-    if "id" in fields:  # the picture that this one takes the place of, and the part of it
+    if "id" in fields:  # the upload replaces this picture, so its box no longer applies
         fields.poplist("box")
-    query = asked(fields, upload=upload.data)
+    query = parse_query(fields, upload=upload.data)
     assert query.start is not None
     reader = UploadReader(upload, settings.max_upload_pixels, query.start.box, shown=not wants_json())
     return _answer(query, reader, key=upload.key)
 
 
 def _feature_of(example: Example) -> NDArray[np.float32]:
-    """As of the engine; but pictures are decoded in their turn, and bounded as uploads are."""
+    """Return the (1, d) float32 feature of an example; pictures are queued and limited like uploads."""
     engine, source = this_engine(), example.source
     if isinstance(source, bytes):
         upload, max_pixels = Upload(source, "image"), this_site().settings.max_upload_pixels
     elif example.id is not None and example.box is not None:
         record = engine.index.records([example.id])[0]
-        upload, max_pixels = Upload(record.read(), record.path), MAX_PIXELS  # the index accepted it at its size
+        upload, max_pixels = Upload(record.read(), record.path), MAX_PIXELS  # the index has accepted its size
     else:
         return engine.feature_of(example)
     return UploadReader(upload, max_pixels, example.box).embed(engine)
 
 
 def _judged(query: Query) -> dict[int, ImageRecord]:
-    """The liked and disliked images that still exist, by id."""
+    """Return the liked and disliked images that still exist, by id."""
     ids = [example.id for example in query.judged if example.id is not None]
     return {image.id: image for image in this_engine().index.known(ids)}
 
 
 def waiting_page(search: Search) -> str:
-    """The page of an upload before a script has sent the file, which only the browser keeps."""
+    """Return the page of an upload whose file only the browser has; a script on it sends the file."""
     return render_template("waiting.html", bar=search.bar, indexes=index_choices(upload=search.key), key=search.key)
 
 
 def _answer(
     query: Query, reader: UploadReader | None = None, *, key: str = "", as_json: bool = False
 ) -> ResponseReturnValue:
-    """Answer a query; ``reader`` reads the upload that it starts from."""
+    """Answer a query as a page or JSON; ``reader`` reads the upload that the query starts from."""
     engine = this_engine()
     images = engine.index
     start = query.start
     record = None if start is None or start.id is None else images.records([start.id])[0]
     judged = _judged(query)
-    # Others were removed since. The answer continues all the same: from its beginning, it would never end.
+    # Drop examples that were removed from the index. Keep the cursor: starting over would never reach the end.
     query = replace(query.keeping(lambda example: example.id is None or example.id in judged), cursor=query.cursor)
     if query.metric == images.metric:
         query = replace(query, metric=None)
@@ -195,7 +198,7 @@ def _answer(
 
 
 def _results_json(search: Search, results: Results, labels: PredictedLabels | None) -> Response:
-    """As ``searchengine search --json`` prints it, with the query, the feedback and the predicted labels."""
+    """Return what ``searchengine search --json`` prints, with the query, the feedback and the predicted labels."""
     query = search.query
     more: dict[str, Any] = {}
     if query.judged:
@@ -221,7 +224,7 @@ def _results_json(search: Search, results: Results, labels: PredictedLabels | No
 
 
 def _results_page(search: Search, results: Results, labels: PredictedLabels | None) -> str:
-    """The page of a ranking, or of the part of it that follows another page."""
+    """Return a page of results: the first of a ranking, or a later one."""
     engine, record, query, metric = search.engine, search.record, search.query, search.metric
     images = engine.index
     itself = next((hit for hit in results if record is not None and hit.id == record.id), None)
@@ -230,10 +233,10 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
     as_shares = not relative and cosine_is_score(results.metric, normalized=images.normalized)
     values = search.values(replace(query, text=None, cursor=None))
     k, kept = values.get("k"), url_values(replace(query, examples=(), text=None, cursor=None))
-    elsewhere = {name: texts for name, texts in kept.items() if name not in ("ids", "k")}  # ids are those of this index
+    elsewhere = {name: texts for name, texts in kept.items() if name not in ("ids", "k")}  # ids mean other images there
     doubt = results.doubt or ""
     if not relative and not query.cursor and not _is_close(engine, results, hits):
-        doubt = f"Nothing {'else ' if record else ''}here looks much like it. These come nearest."
+        doubt = f"Nothing {'else ' if record else ''}here looks much like it. These pictures come closest."
     return render_template(
         "results.html",
         bar=search.bar,
@@ -248,9 +251,9 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         rule_note=RULE_NOTES[query.rule_used],
         as_shares=as_shares,
         alike="" if relative else alike_sentence(metric, normalized=images.normalized),
-        extractor=images.manifest("extractor") or "",
+        extractor=engine.title,
         remark=results.remark,
-        kept=kept,  # what a search by another picture takes along
+        kept=kept,  # carried along by a search by another picture
         likes=FeedbackChoices(query, search.address),
         clear_likes=search.address(query.without_judgements()),
         rules=rule_choices(query, search.changed),
@@ -260,7 +263,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
         more=None if results.cursor is None else search.changed(cursor=results.cursor),
         first=None if query.cursor is None else search.changed(),
         file_gone=record is not None and record.has_picture and not record.has_file,
-        copies=0 if itself is None else itself.stands_for - 1,  # of the picture searched by, which is not shown
+        copies=0 if itself is None else itself.stands_for - 1,  # of the starting picture itself
         with_copies=search.changed(copies=True),
         distinct=query.distinct,
         filter=filter_panel(
@@ -274,7 +277,7 @@ def _results_page(search: Search, results: Results, labels: PredictedLabels | No
 
 
 def _title(search: Search) -> str:
-    """What is searched by, for the title of the window."""
+    """Return the title of the window."""
     name = search.upload.name if search.upload else search.record.path.rsplit("/", 1)[-1] if search.record else ""
     words = f"“{search.query.text}”" if search.query.text else ""
     if name:
@@ -283,16 +286,16 @@ def _title(search: Search) -> str:
 
 
 def _order(query: Query) -> str:
-    """How the results are ranked, in plain words."""
+    """Return the heading: how the results are ranked, in plain words."""
     if query.judged:
         if query.text:
             return f"Ranked by your words and {'likes' if query.liked else 'dislikes'}"
-        return f"Ranked by what you {'liked' if query.liked else 'did not like'}"
+        return f"Ranked by what you {'liked' if query.liked else 'disliked'}"
     return "Best match first" if query.text else "Closest first"
 
 
 def _count(query: Query, results: Results) -> str:
-    """How many pictures there are; how many near-duplicates are hidden shows at the end only."""
+    """Return the number of results in words; how many near-duplicates are hidden is only known on the last page."""
     if not query.distinct:
         return counted(results.total, "picture", "pictures")
     if results.cursor is None:
@@ -302,13 +305,13 @@ def _count(query: Query, results: Results) -> str:
 
 
 def _is_close(engine: ServedEngine, results: Results, hits: Sequence[Hit]) -> bool:
-    """Whether anything but the image that is searched by is near; True where distances cannot tell."""
+    """Return whether the nearest other image is near; True if the distances cannot tell."""
     comparable = results.metric == engine.index.metric
     return not comparable or not hits or not engine.nearness.is_far(hits[0].distance)
 
 
 def _compare_url(search: Search) -> str | None:
-    """The page that shows another ranking beside this one; it takes a picture."""
+    """Return the address that compares this ranking with another; None without a picture to search by."""
     if search.query.start is None:
         return None
     other, other_metric = other_side(search.engine, search.metric)

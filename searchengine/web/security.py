@@ -1,4 +1,4 @@
-"""What protects the pages: the headers of every answer, and the host names that the server answers to."""
+"""Security: the headers of every response, and the hosts and origins whose requests are answered."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from werkzeug.sansio.utils import host_is_trusted
 
 from searchengine.settings import Settings
 
-# One year, the longest that has a meaning. Caches on the way may hand out what is public to others.
+# One year, the longest useful time. Shared caches may serve "public" responses to other users.
 FOREVER = "public, max-age=31536000, immutable"
 FOREVER_PRIVATE = "private, max-age=31536000, immutable"
-ASK_AGAIN = "private, no-cache"
+REVALIDATE = "private, no-cache"
 
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")  # what proxies add
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")  # added by proxies
 _PAGE_OR_JSON = {"search.by_id", "search.by_upload", "compare.by_id", "compare.by_upload"}
 
 
 def nonce() -> str:
-    """The random word of this answer that lets the page's own style element through its policy."""
+    """Return the nonce of this response, by which its policy allows the page's own style elements."""
     if "nonce" not in g:
         g.nonce = secrets.token_urlsafe(16)
     return str(g.nonce)
 
 
 def secure(app: Flask, settings: Settings) -> None:
-    """Check the host and the origin of every request to ``app``, and set the security headers of every answer."""
+    """Check the host and origin of every request to ``app``, and set the security headers of every response."""
     _check_hosts(app, settings)
     _check_origin(app)
 
@@ -45,7 +45,7 @@ def secure(app: Flask, settings: Settings) -> None:
                 "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
             )
         else:
-            # An image opened by itself is a document too; it may do nothing.
+            # An image opened by itself is a document too, and must not be able to do anything.
             policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
         headers.setdefault("Content-Security-Policy", policy)
         headers["X-Content-Type-Options"] = "nosniff"
@@ -57,19 +57,19 @@ def secure(app: Flask, settings: Settings) -> None:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             headers["Cache-Control"] = "no-store"
         elif "Cache-Control" not in headers:
-            headers["Cache-Control"] = ASK_AGAIN
+            headers["Cache-Control"] = REVALIDATE
         if request.endpoint in _PAGE_OR_JSON:
             response.vary.add("Accept")
         return response
 
 
 def _check_hosts(app: Flask, settings: Settings) -> None:
-    """Refuse requests to host names that are not in the settings; ``*`` in these allows any.
+    """Refuse requests to host names that are not in the settings; ``*`` allows any.
 
-    A web page can let its own name point at this machine (DNS rebinding); its browser then lets it read everything
-    here, and only the Host header shows it. Where the settings name no host, a server that only this machine can reach,
-    without a proxy in front, answers to localhost and to numeric addresses, which nobody can point elsewhere; any other
-    server answers to every name.
+    A web page can make its own host name point to this machine (DNS rebinding). The browser then lets it read
+    everything here, and only the Host header gives it away. If the settings name no host, a server that only this
+    machine can reach, without a proxy in front, answers to localhost and to numeric addresses, which cannot be
+    rebound. Any other server answers to every name.
     """
     names = [name.strip().strip("[]") for name in settings.hosts.lower().split(",") if name.strip()]
     local = not names and not settings.proxies and is_loopback(settings.bind)
@@ -81,13 +81,13 @@ def _check_hosts(app: Flask, settings: Settings) -> None:
         if not _is_possible(host):
             raise BadHost(f"{host!r} cannot be a host name.")
         if not (any_name or (_is_local(host) if local else _is_among(host, names))):
-            raise SecurityError(f"{host!r} is none of the server's names.")
+            raise SecurityError(f"{host!r} is not one of the server's names.")
 
 
 def _check_origin(app: Flask) -> None:
-    """Refuse a query that a page of another site posts: this machine would work for it, unasked by its reader.
+    """Refuse queries posted by pages of other sites, which would use this machine without its user's knowledge.
 
-    Browsers say where a request comes from and let no page change that. Programs say nothing, and are answered.
+    Browsers send the origin of a request, and pages cannot change it. Other programs send none, and are answered.
     """
 
     @app.before_request
@@ -97,19 +97,19 @@ def _check_origin(app: Flask) -> None:
         site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
         if site is not None:
             is_ours = site in {"same-origin", "none"}
-        else:  # a browser sends only the origin to a server without TLS that is not on its own machine
-            # No page can set the second name either; a proxy that is not configured here does.
+        else:  # without TLS, browsers send only Origin to servers on other machines
+            # Pages cannot set X-Forwarded-Host either; a proxy that is not configured here does.
             names = {request.host, request.headers.get("X-Forwarded-Host")}
             is_ours = origin is None or origin.partition("://")[2] in names
         if not is_ours:
             raise Forbidden(
                 "A page of another site sent this query, so it was not answered. Search from this server's own pages. "
-                "If this is one, its proxy has to pass the Host header on."
+                "If you did, the proxy in front of the server must pass on the Host header."
             )
 
 
 def _is_possible(host: str) -> bool:
-    """Whether addresses can be built from a Host header: no label is empty, too long, or ill-encoded."""
+    """Return whether addresses can be built from a Host header: no label is empty, too long or wrongly encoded."""
     try:
         _without_port(host).encode("idna").decode("idna")
     except UnicodeError:
@@ -118,12 +118,12 @@ def _is_possible(host: str) -> bool:
 
 
 def _is_among(host: str, names: Sequence[str]) -> bool:
-    """Whether a Host header, whatever its port, is one of ``names``; ``.example.org`` is that and every name below."""
-    return _without_port(host) in names or host_is_trusted(host, names)  # the latter knows no IPv6
+    """Return whether a Host header names one of ``names`` on any port; ``.example.org`` includes all subdomains."""
+    return _without_port(host) in names or host_is_trusted(host, names)  # host_is_trusted does not know IPv6
 
 
 def _is_local(host: str) -> bool:
-    """Whether a Host header, whatever its port, is localhost, a name below it, or a numeric address."""
+    """Return whether a Host header names localhost, a subdomain of it or a numeric address, on any port."""
     return _is_address(_without_port(host)) or host_is_trusted(host, [".localhost"])
 
 
@@ -132,12 +132,12 @@ def _without_port(host: str) -> str:
 
 
 def is_loopback(bind: str) -> bool:
-    """Whether a server that listens on this address can be reached from this machine only."""
+    """Return whether a server that listens on this address is reachable only from this machine."""
     return bind == "localhost" or (_is_address(bind) and ip_address(bind).is_loopback)
 
 
-def is_asked_from_here(request: Request, settings: Settings) -> bool:
-    """Whether a request comes from this very machine: from a loopback address, to one, and through no proxy."""
+def is_local_request(request: Request, settings: Settings) -> bool:
+    """Return whether a request comes from this machine: from and to loopback addresses, without a proxy."""
     peer, host = request.remote_addr or "", _without_port(request.host.lower())
     forwarded = settings.proxies or any(name in request.headers for name in _FORWARDED)
     return not forwarded and _is_address(peer) and is_loopback(peer) and is_loopback(host)

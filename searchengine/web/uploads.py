@@ -1,4 +1,4 @@
-"""An uploaded image: taken from the request, decoded and embedded, never kept."""
+"""Uploaded images: read from the request, decoded and embedded, never stored."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from searchengine.images.isolation import given_up_when, is_ordinary
 from searchengine.query import Box, Example
 from searchengine.settings import variable
 from searchengine.web.engines import ServedEngine
-from searchengine.web.queries import RequestError
+from searchengine.web.requests import RequestError
 
-# Room for the boundaries, headers and small fields of a form around the image.
+# Room for the boundaries, headers and small fields of the form around the image.
 FORM_OVERHEAD_BYTES = 64 * 1024
 _PREVIEW_SIDE = 480  # px
-# A decoded image can take hundreds of megabytes: only so many at a time. What may take seconds has turns of its own.
-_AT_ONCE = 2
-_QUEUE = 10  # uploads that wait for those
-_PATIENCE = 4  # s that one of those is decoded while others wait
+# A decoded image can take hundreds of megabytes, so few are decoded at a time. Slow formats are queued separately.
+_PARALLEL = 2
+_MAX_WAITING = 10  # uploads in a slow format
+_MAX_SECONDS = 4  # for decoding one in a slow format while others wait
 
 
 def why_no_uploads(spec: ExtractorSpec) -> str | None:
-    """Why an index cannot be searched by an upload, and what to do instead; None where it can."""
+    """Return why an index cannot be searched by an upload and what to do instead; None if it can."""
     if spec.is_imported:
         return (
-            "The features of this index were imported without the model that made them, so a picture of your own "
-            "cannot be searched by. Search by one of its rows: choose it on the first page."
+            "This index was imported without the model that made it, so you cannot search with a picture of your own. "
+            "Choose one of the pictures on the first page instead."
         )
     return spec.missing
 
 
 class InMemoryRequest(Request):
-    """A request whose uploads are taken into memory; their size is bounded by MAX_CONTENT_LENGTH.
+    """A request that reads its uploads into memory; MAX_CONTENT_LENGTH limits their size.
 
-    The server has them in an unnamed temporary file while they arrive: see ``http_server.Body``.
+    While they arrive, the server holds them in an unnamed temporary file: see ``http_server.Body``.
     """
 
     def _get_file_stream(
@@ -62,46 +62,45 @@ class InMemoryRequest(Request):
 
 
 class DecodingTurns:
-    """Whose upload is decoded next.
+    """Limits how many uploads are decoded at a time.
 
-    An ordinary photo, which takes a second at most, never waits for a picture of a kind that may take longer. Of these
-    some wait in a row, and one that takes long makes room for them.
+    An ordinary photo, which takes a second at most, never waits for a picture in a slow format. A limited number of
+    those wait in a queue, and one that takes too long is stopped if others wait.
     """
 
     def __init__(self) -> None:
-        self._ordinary, self._others = BoundedSemaphore(_AT_ONCE), BoundedSemaphore(_AT_ONCE)
+        self._ordinary, self._slow = BoundedSemaphore(_PARALLEL), BoundedSemaphore(_PARALLEL)
         self._lock = Lock()
-        self._waiting = 0  # for the others
+        self._waiting = 0  # slow uploads
 
     @contextmanager
     def turn(self, data: bytes) -> Iterator[None]:
-        """Wait until it is the turn of this upload; RequestError where too many wait.
+        """Wait until this upload may be decoded; raise RequestError if too many are waiting.
 
-        What is decoded meanwhile raises DecodingKilledError where it takes long and others wait.
+        Decoding within the context raises DecodingKilledError if it takes too long and others wait.
         """
         if is_ordinary(data):
             with self._ordinary:
                 yield
             return
-        if not self._others.acquire(blocking=False):
+        if not self._slow.acquire(blocking=False):
             self._wait()
         try:
-            with given_up_when(lambda seconds: self._waiting > 0 and seconds > _PATIENCE):
+            with given_up_when(lambda seconds: self._waiting > 0 and seconds > _MAX_SECONDS):
                 yield
         finally:
-            self._others.release()
+            self._slow.release()
 
     def _wait(self) -> None:
         with self._lock:
-            if self._waiting >= _QUEUE:
+            if self._waiting >= _MAX_WAITING:
                 raise RequestError(
-                    "Too many pictures that take long to read are waiting here. Try again in a minute, or save the "
-                    "picture as JPEG.",
+                    "Too many pictures in slow formats are waiting. Try again in a minute, or save yours as a JPEG.",
                     HTTPStatus.SERVICE_UNAVAILABLE,
                 )
             self._waiting += 1
         try:
-            self._others.acquire()
+            self._slow.acquire()
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -112,22 +111,25 @@ _TURNS = DecodingTurns()
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The bytes of an uploaded file, and its name for showing; the name is never used as a path."""
+    """The bytes of an uploaded file, and a name to show; the name is never used as a path."""
 
     data: bytes
     name: str
 
     @property
     def key(self) -> str:
-        """What names it in an address: browsers keep the file by it, the server does not."""
+        """Its name in addresses, under which the browser keeps the file; the server keeps nothing."""
         return hashlib.sha256(self.data).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedUpload:
-    """``pixels``: (h, w, 3) RGB as the extractor takes it; ``preview``: a small uint8 copy for a page.
+    """A decoded upload.
 
-    ``width`` and ``height`` are the original's. Of a part, the pixels are its own, and the rest is the whole picture's.
+    Attributes:
+        pixels: (h, w, 3) RGB as the extractor takes it, of the whole picture or of the chosen part.
+        width, height: of the whole original.
+        preview: (h, w, 3) uint8, a small copy of the whole picture for the page.
     """
 
     name: str
@@ -138,7 +140,7 @@ class DecodedUpload:
 
     @property
     def picture(self) -> str:
-        """The preview as a data: URL, so that the page can show the query although nothing is kept."""
+        """The preview as a data: URL, so that the page can show the upload without storing it."""
         from PIL import Image
 
         assert self.preview is not None
@@ -148,9 +150,9 @@ class DecodedUpload:
 
 
 class UploadReader:
-    """Decodes and embeds an upload, or the part in a box, as each index wants it.
+    """Decodes and embeds an upload, or the part of it in a box, for each index.
 
-    Indexes of one extractor share the work. With ``shown``, a small copy for the page is made.
+    Indexes of the same extractor share the result. With ``shown``, a small copy for the page is made.
     """
 
     def __init__(self, upload: Upload, max_pixels: int, box: Box | None = None, *, shown: bool = False) -> None:
@@ -162,7 +164,7 @@ class UploadReader:
         self._embedded: dict[str, NDArray[np.float32]] = {}
 
     def decode(self, engine: ServedEngine) -> DecodedUpload:
-        """The upload as the extractor of ``engine`` reads it; RequestError where it has none, ImageError."""
+        """Decode the upload for the extractor of ``engine``; raise RequestError if it has none, or ImageError."""
         spec = engine.spec
         if (reason := why_no_uploads(spec)) is not None:
             raise RequestError(reason)
@@ -171,41 +173,41 @@ class UploadReader:
         return self._decoded[spec.fingerprint]
 
     def embed(self, engine: ServedEngine) -> NDArray[np.float32]:
-        """The feature of the upload, (1, d) float32; RequestError, ImageError, ExtractorError."""
+        """Return the (1, d) float32 feature; raise RequestError, ImageError or ExtractorError."""
         decoded, fingerprint = self.decode(engine), engine.spec.fingerprint
         if fingerprint not in self._embedded:
             self._embedded[fingerprint] = engine.extractor().embed([decoded.pixels])
         return self._embedded[fingerprint]
 
-    def _decode(self, reader: Extractor) -> DecodedUpload:
-        """Decode as the images of the index were; NotAnImageError, DamagedImageError, ImageTooLargeError."""
+    def _decode(self, extractor: Extractor) -> DecodedUpload:
+        """Decode exactly as the images of the index were decoded."""
         try:
             with _TURNS.turn(self._upload.data):
-                decoded = reader.preprocess(self._upload.data, self._max_pixels, self._preview, self._part)
+                decoded = extractor.preprocess(self._upload.data, self._max_pixels, self._preview, self._part)
         except ImageTooLargeError as error:
-            bound = f"{self._max_pixels // 1_000_000} megapixels: {variable('max_upload_megapixels')}"
-            raise ImageTooLargeError(f"{error} This server takes {bound}.") from error
+            limit = f"{self._max_pixels // 1_000_000} megapixels ({variable('max_upload_megapixels')})"
+            raise ImageTooLargeError(f"{error} The limit of this server is {limit}.") from error
         return DecodedUpload(self._upload.name, decoded.pixels, decoded.width, decoded.height, decoded.preview)
 
 
 def read_upload(request: Request, max_bytes: int) -> Upload:
-    """The one file in the form field ``image``; RequestError says what to do where there is none."""
+    """Return the one file in the form field ``image``; raise RequestError if there is not exactly one."""
     if request.mimetype != "multipart/form-data":
         raise RequestError(
-            "No picture came with the request. Send it as a form (multipart/form-data) in the field “image”."
+            "The request contains no picture. Send it as a form (multipart/form-data) in the field “image”."
         )
-    # The form is read here. Werkzeug raises RequestEntityTooLarge at the first byte too many, whatever Content-Length
-    # said.
+    # This reads the form. Werkzeug raises RequestEntityTooLarge at the first byte beyond the limit, whatever
+    # Content-Length said.
     files = [file for _, file in request.files.items(multi=True)]
     images = request.files.getlist("image")
     if not files:
         if request.form.get("image"):
-            Example(request.form["image"])  # type: ignore[arg-type]  # says of an address that it is not fetched
-        raise RequestError("No picture came with the request. Choose a picture first, then search.")
+            Example(request.form["image"])  # type: ignore[arg-type]  # raises if it is an address: those are not fetched
+        raise RequestError("The request contains no picture. Choose a picture first, then search.")
     if not images:
-        raise RequestError("The picture came in another form field. Send it in the field “image”.")
+        raise RequestError("The picture is in the wrong form field. Send it in the field “image”.")
     if len(files) > 1:
-        raise RequestError("More than one picture came with the request. Search by one picture at a time.")
+        raise RequestError("The request contains more than one picture. Search with one picture at a time.")
     data = images[0].stream.read(max_bytes + 1)
     if not data and not images[0].filename:
         raise RequestError("No picture was chosen. Choose a picture first, then search.")
@@ -217,33 +219,32 @@ def read_upload(request: Request, max_bytes: int) -> Upload:
 
 
 def too_many_bytes(max_bytes: int) -> RequestError:
-    """The error for an upload of more than ``max_bytes``."""
+    """Return the error for an upload of more than ``max_bytes``."""
     return RequestError(
-        f"The picture is larger than {max_bytes // 1_000_000} MB. Save it smaller and try again.",
+        f"The picture is larger than {max_bytes // 1_000_000} MB. Save a smaller copy and try again.",
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     )
 
 
 def drain(environ: dict[str, Any], max_bytes: int) -> None:
-    """Read and drop what is left of a request's body, at most ``max_bytes``.
+    """Read and discard the rest of a request's body, at most ``max_bytes``.
 
-    A server that closes a connection with unread bytes resets it, and the browser then shows its own error in place of
-    our answer.
+    Closing a connection with unread bytes resets it, and the browser then shows its own error instead of our answer.
     """
     stream = environ.get("wsgi.input")
     if stream is None:
         return
     if environ.get("wsgi.input_terminated"):
-        left = max_bytes
+        remaining = max_bytes
     else:
         length = str(environ.get("CONTENT_LENGTH") or "0")
-        left = min(max_bytes, int(length) if length.isdecimal() else 0)
+        remaining = min(max_bytes, int(length) if length.isdecimal() else 0)
     try:
-        while left > 0:
-            chunk = stream.read(min(65536, left))
+        while remaining > 0:
+            chunk = stream.read(min(65536, remaining))
             if not chunk:
                 return
-            left -= len(chunk)
+            remaining -= len(chunk)
     except (OSError, ValueError):
         return
 

@@ -99,7 +99,7 @@ BOUNDED = [
     (f"/image/{HUGE}/details", 404),
 ]
 TAKE_NOTHING = {
-    *("analysis.map_", "analysis.points", "analysis.evaluation", "assets.static", "assets.favicon", "indexes.healthz"),
+    *("analysis.map_", "analysis.points", "analysis.evaluation", "pages.static", "pages.favicon", "pages.healthz"),
     *("search.by_upload", "compare.by_upload"),  # an upload and what an address says
 }
 BOUNDED_BODIES = [

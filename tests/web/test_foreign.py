@@ -42,7 +42,7 @@ def test_a_file_that_cannot_be_read_costs_that_side_only(
     assert answer.status_code == 200
     left, right = answer.get_json()["sides"]
     assert (left["error"], len(left["hits"])) == (None, 5)
-    assert "is not in raw, and its file cannot be searched by" in right["error"]
+    assert "is not in raw, and its file cannot be used" in right["error"]
     assert why in right["error"]
     assert str(tmp_path) not in right["error"]
     page = client.get("/compare?id=3&k=5")

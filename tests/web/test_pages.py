@@ -179,9 +179,9 @@ def test_a_fault_of_ours_is_a_page_too(engine: FakeEngine, tmp_path: Path, monke
     client = make_app(engine, tmp_path, TESTING=False).test_client()
     answer = client.get("/")
     assert answer.status_code == 500
-    assert "An error on our side" in answer.text
+    assert "The server made an error" in answer.text
     assert "secret" not in answer.text
-    assert client.get("/", headers=JSON).get_json()["error"].startswith("An error on our side")
+    assert client.get("/", headers=JSON).get_json()["error"].startswith("The server made an error")
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

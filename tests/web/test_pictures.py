@@ -17,8 +17,8 @@ from PIL import Image
 
 from searchengine.errors import IndexNotFoundError
 from searchengine.settings import load_settings
-from searchengine.web import assets, create_app
-from searchengine.web.assets import BUNDLES
+from searchengine.web import create_app
+from searchengine.web.pages import BUNDLES, folder
 from tests.web.conftest import encoded, make_app
 from tests.web.fake import COLOURS, FakeEngine, draw
 
@@ -289,13 +289,13 @@ def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskCli
     whole = client.get(styles[0])
     assert whole.mimetype == "text/css"
     for name in BUNDLES["all.css"]:
-        assert (assets.folder("static") / name).read_text(encoding="utf-8") in whole.text
+        assert (folder("static") / name).read_text(encoding="utf-8") in whole.text
     assert client.get(styles[0], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
     named = [address.rsplit("/", 1)[-1] for address in re.findall(r'rel="modulepreload" href="([^"]+)"', page)]
     imported = {
         name
         for script in named
-        for name in re.findall(r'from "\./([^"]+)"', (assets.folder("static") / script).read_text(encoding="utf-8"))
+        for name in re.findall(r'from "\./([^"]+)"', (folder("static") / script).read_text(encoding="utf-8"))
     }
     assert imported < set(named)
     assert len(named) == len(set(named))
@@ -303,7 +303,7 @@ def test_styles_come_in_one_piece_and_scripts_are_named_at_once(client: FlaskCli
 
 
 def test_vendored_files_are_those_that_were_published(client: FlaskClient) -> None:
-    vendor = assets.folder("static") / "vendor"
+    vendor = folder("static") / "vendor"
     packages = json.loads((vendor / "vendor.json").read_bytes())
     listed = {
         f"{name}/{file}": sha256 for name, package in packages.items() for file, sha256 in package["sha256"].items()

@@ -79,7 +79,7 @@ def test_the_way_to_the_same_picture_in_another_index(client: FlaskClient, two: 
     two["raw"].index.forget(43)
     page = client.get("/search?id=3").text
     assert tabs(page)["raw"] == "/i/raw/"
-    assert "It cannot be searched by this picture" in page
+    assert "It cannot be searched with this picture" in page
 
 
 def test_results_of_an_upload_can_be_asked_for_again_elsewhere(client: FlaskClient) -> None:
@@ -174,7 +174,7 @@ def test_one_index_can_be_compared_by_two_metrics(collection: Path, tmp_path: Pa
     assert "/compare?id=1&amp;left=index&amp;right=index&amp;right_by=manhattan" in page
     sides = client.get("/compare?id=1&k=5", headers=JSON).get_json()["sides"]
     assert [side["metric"] for side in sides] == ["euclidean", "manhattan"]
-    assert "rank alike" in client.get("/compare?id=1&right=index&right_by=cosine").text
+    assert "give the same order" in client.get("/compare?id=1&right=index&right_by=cosine").text
 
 
 @pytest.mark.parametrize("address", ["/compare", "/compare?id=x", "/compare?id=1&left=none", "/compare?id=1&k=0"])
@@ -221,7 +221,7 @@ def test_an_index_that_cannot_be_read_says_so_and_the_others_go_on(
     for address in ("/", "/search?id=1", "/i/unit/"):
         page = client.get(address)
         assert page.status_code == 200, address
-        assert "It cannot be read at present" in page.text
+        assert "This index cannot be read at the moment" in page.text
     for address in ("/i/raw/", "/i/raw/search?id=1", "/i/raw/images/1", "/i/raw/map", "/i/raw/healthz"):
         page = client.get(address, headers={"Accept": "text/html"})
         assert page.status_code == 503, address

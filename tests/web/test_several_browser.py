@@ -143,4 +143,4 @@ def test_without_scripts(open_page: OpenPage) -> None:
     compare(page)
     page.select_option("select[name=left]", "raw")
     page.get_by_role("button", name="Show these two").click()
-    expect(page.get_by_text("The same 10 pictures, in another order")).to_be_visible()
+    expect(page.get_by_text("The same 10 pictures in a different order")).to_be_visible()

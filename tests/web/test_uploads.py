@@ -16,7 +16,7 @@ from PIL import Image
 from searchengine.errors import DecodingKilledError
 from searchengine.images import isolation
 from searchengine.web import uploads
-from searchengine.web.queries import RequestError
+from searchengine.web.requests import RequestError
 from searchengine.web.uploads import DecodingTurns
 from tests.images import misbehaving
 from tests.waiting import wait_until
@@ -145,9 +145,9 @@ def test_ordinary_photos_do_not_wait_for_what_takes_long() -> None:
         with turns.turn(TIFF):
             pass
 
-    with ThreadPoolExecutor(uploads._QUEUE) as pool, turns.turn(TIFF), turns.turn(TIFF):
-        queue = [pool.submit(take) for _ in range(uploads._QUEUE)]
-        wait_until(lambda: turns._waiting == uploads._QUEUE)
+    with ThreadPoolExecutor(uploads._MAX_WAITING) as pool, turns.turn(TIFF), turns.turn(TIFF):
+        queue = [pool.submit(take) for _ in range(uploads._MAX_WAITING)]
+        wait_until(lambda: turns._waiting == uploads._MAX_WAITING)
         with turns.turn(JPEG):
             pass
         with pytest.raises(RequestError, match="Too many pictures") as caught:
@@ -157,7 +157,7 @@ def test_ordinary_photos_do_not_wait_for_what_takes_long() -> None:
 
 
 def test_what_takes_long_makes_room_for_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_PATIENCE", 0)
+    monkeypatch.setattr(uploads, "_MAX_SECONDS", 0)
     turns = DecodingTurns()
 
     def spin() -> None:

@@ -96,7 +96,7 @@ def test_likes_and_dislikes_change_the_ranking_at_once(open_page: OpenPage) -> N
     before = ids(page)[:29]
     judge(page, 1, "dislike")
     facts(page).to_contain_text("1 disliked")
-    expect(page.get_by_role("heading", name="Ranked by what you did not like")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ranked by what you disliked")).to_be_visible()
     assert page.url.endswith(f"/search?id=26&k=30&dislike={before[1]}")
     assert before[1] not in ids(page)
     assert page.locator(".query-chips").evaluate("(chips) => chips.scrollWidth <= chips.clientWidth")
