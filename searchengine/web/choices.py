@@ -155,8 +155,8 @@ class FeedbackChoices:
 # -- another filter ---------------------------------------------------------------------------------------------------
 
 _MAX_OPTIONS = 300  # shown for each facet; other values can be typed
-_FACET_TITLES = {"tag": "In the picture"}  # where the title is not the name of the field
-_FACET_NOTES = {"tag": "What the computer thinks it sees. It can be wrong."}
+_FACET_TITLES = {"tag": "Seems to show"}  # where the title is not the name of the field
+_FACET_NOTES = {"tag": "The guess of the computer. It can be wrong."}
 _MAX_DEPTH = 4  # subfolders deeper than this are not indented further
 _FACETS = ("label", "folder", "tag", "camera", "format")  # fields that take several values
 _CHOSEN_TITLES = {

@@ -186,7 +186,7 @@ def _feature_of_file(engine: ServedEngine, record: ImageRecord) -> NDArray[np.fl
             f"“{record.path}” is not in {engine.name}, and that index can only be searched by its own pictures."
         )
     if not record.has_file:
-        raise RequestError(f"“{record.path}” is not in {engine.name}, and its file is missing.")
+        raise RequestError(f"“{record.path}” is not in {engine.name}, and it has no file to search with.")
     try:
         upload = Upload(record.read(), record.path.rsplit("/", 1)[-1])
         # Its own index has accepted its size, so the limit for uploads does not apply.

@@ -78,7 +78,7 @@ def test_a_server_for_other_machines_says_who_sees_the_photos(capsys: pytest.Cap
     assert not capsys.readouterr().err
     for host in ("0.0.0.0", "::", "192.168.0.7", "photos.lan", ""):
         warn_if_open([("127.0.0.1", 8000), (host, 8000)])
-        assert f"WARNING: the server listens on {host}. Everyone who reaches" in capsys.readouterr().err
+        assert f"WARNING: the server listens on {host}. Everyone who can reach" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b", "a" * 64 + ".example"])

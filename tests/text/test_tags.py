@@ -126,7 +126,7 @@ def test_the_page_says_that_the_network_may_be_wrong(folder: Path) -> None:
         page = client.get("/?tag=tench").text
         assert "fish.png" in page
         assert "apple.png" not in page
-        assert "Seen in it" in page
+        assert "Seems to show" in page
         assert "It can be wrong." in page
         assert [tag["name"] for tag in client.get("/image/1/details").get_json()["tags"]][:1] == [SEEN["apple"]]
 

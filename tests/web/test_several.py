@@ -134,7 +134,7 @@ def test_side_by_side_marks_what_both_share(client: FlaskClient, two: dict[str, 
 def test_side_by_side_by_an_upload(client: FlaskClient) -> None:
     data = {"image": picture("blue"), "left": "raw", "left_by": "cosine", "right": "unit", "k": "45"}
     page = client.post("/compare", data=data).text
-    assert "cosine distance does not see" in page
+    assert "cosine distance ignores" in page
     assert "The same 45 pictures" in page
     assert "<option selected>raw</option>" in page
     body = client.post("/compare", data={**data, "image": picture("blue")}, headers=JSON).get_json()
@@ -160,10 +160,10 @@ def test_a_picture_that_is_in_one_index_only(client: FlaskClient, two: dict[str,
     assert len(two["raw"].queries) == 1
     two["unit"].index.change(3, file=Path("/nowhere/at/all.png"))
     sides = client.get("/compare?id=3&k=5", headers=JSON).get_json()["sides"]
-    assert "there is no file to search by" in sides[1]["error"]
+    assert "it has no file to search with" in sides[1]["error"]
     page = client.get("/compare?id=3&k=5")
     assert page.status_code == 200
-    assert "there is no file to search by" in page.text
+    assert "it has no file to search with" in page.text
 
 
 def test_one_index_can_be_compared_by_two_metrics(collection: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_what_takes_long_makes_room_for_who_waits(monkeypatch: pytest.MonkeyPatc
 
     with ThreadPoolExecutor(1) as pool, turns.turn(TIFF):
         spinning = pool.submit(spin)
-        wait_until(lambda: turns._others._value == 0)
+        wait_until(lambda: turns._slow._value == 0)
         with turns.turn(TIFF):
             pass
         assert isinstance(spinning.exception(), DecodingKilledError)
