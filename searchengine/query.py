@@ -1,6 +1,6 @@
 """A query as one value: examples (or parts of them), words, a filter, a metric and a cursor.
 
-``spelling`` converts queries from and to addresses and JSON; ``cli.query`` reads them from the command line.
+``spelling`` converts queries from and to addresses and JSON; ``cli.search`` reads them from the command line.
 """
 
 from __future__ import annotations

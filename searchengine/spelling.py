@@ -1,4 +1,4 @@
-"""How a query is written in an address and in JSON; ``cli.query`` has the command line.
+"""How a query is written in an address and in JSON; ``cli.search`` has the command line.
 
     ?id=7&box=0.1,0.2,0.5,0.5&like=12&dislike=40@0,0,0.5,1&rule=rocchio&label=dog&metric=cosine&k=30&distinct=1
     {"examples": [{"id": 7, "box": [0.1, 0.2, 0.5, 0.5]}, {"id": 12, "sign": 1}], "filter": {"label": ["dog"]}}

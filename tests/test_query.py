@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchengine.cli.query import query_from
-from searchengine.cli.search import search
+from searchengine.cli.search import query_from, search
 from searchengine.errors import QueryError, SearchEngineError
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.metrics import METRICS

@@ -1,4 +1,4 @@
-"""The ``searchengine`` command."""
+"""The ``searchengine`` command. Without the packages it needs, importing it ends the program with a message."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``searchengine neighbours``, ``map``, ``cluster`` and ``evaluate``: a whole collection at once."""
+"""Commands that analyse a whole collection: ``searchengine neighbours``, ``map``, ``cluster`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ if TYPE_CHECKING:
     from searchengine.engine import SearchEngine
     from searchengine.settings import Settings
 
-_NEIGHBOURS = "example:\n  searchengine neighbours --index-dir coco -k 10 --out coco-neighbours --pictures"
-_MAP = "example:\n  searchengine map --index-dir coco --png coco-map.png"
-_CLUSTER = "example:\n  searchengine cluster --index-dir coco --out coco-groups"
+_NEIGHBOURS = "Example:\n  searchengine neighbours --index-dir coco -k 10 --out coco-neighbours --pictures"
+_MAP = "Example:\n  searchengine map --index-dir coco --png coco-map.png"
+_CLUSTER = "Example:\n  searchengine cluster --index-dir coco --out coco-groups"
 
 
-@verb("neighbours", "find the nearest images of every image", _NEIGHBOURS)
+@verb("neighbours", _NEIGHBOURS)
 @settings_options(*INDEX)
-@option("--out DIR", "the folder to write to", PATH, required=True)
-@option("-k K", "how many (default: 10)", COUNT, default=10)
-@metric_option("that of the index")
+@option("--out DIR", "Folder to write to.", PATH, required=True)
+@option("-k K", "Number of neighbours per image (default: 10).", COUNT, default=10)
+@metric_option("the metric of the index")
 @option(
     "--format",
-    "of the table (default: csv; parquet needs PyArrow)",
+    "Format of the table (default: csv). parquet needs PyArrow.",
     choice("csv", "parquet"),
     default="csv",
 )
-@flag("--pictures", "draw a contact sheet for each image")
+@flag("--pictures", "Draw a contact sheet for each image.")
 @json_flag
 def neighbours(settings: Settings, out: Path, as_json: bool, **flags: Any) -> None:
-    """Find the k nearest others of every image of an index, and write them as a table.
+    """Find the nearest neighbours of every image in an index.
 
-    They are found exactly, or about 99 % of them where a large index has a structure for quick search.
+    The search is exact. If a large index has a structure for approximate search, it finds about 99 % of them.
 
-    The table is DIR/neighbours.csv with the columns id, path, label, rank, neighbour, neighbour_path, neighbour_label,
-    distance, score. With --pictures there is also a contact sheet for each image, DIR/pictures/ID.jpg. A run that was
-    stopped resumes with the same command: sheets that exist are not drawn again, unless they lack a picture that is
-    there now. Sheets of images that are no longer in the index are deleted.
+    The neighbours are written to a table, DIR/neighbours.csv, with the columns id, path, label, rank, neighbour,
+    neighbour_path, neighbour_label, distance and score. With --pictures, a contact sheet is drawn for each image,
+    DIR/pictures/ID.jpg.
+
+    To resume an interrupted run, run the same command again. Existing sheets are drawn again only if a picture that
+    they lack has become available. Sheets of images that are no longer in the index are deleted.
     """
     from searchengine.analyse.neighbours import NeighboursOptions, write_neighbours
 
@@ -67,23 +69,25 @@ def neighbours(settings: Settings, out: Path, as_json: bool, **flags: Any) -> No
     )
 
 
-@verb("map", "make the map that the page /map shows", _MAP)
+@verb("map", _MAP)
 @settings_options(*INDEX)
 @option(
-    "--perplexity P", "about how many neighbours each image should keep (default: as before, at first 30)", click.FLOAT
+    "--perplexity P",
+    "Roughly how many neighbours each image should stay close to (default: the value used last time, or 30).",
+    click.FLOAT,
 )
-@option("--iterations N", "of t-SNE (default: as before, at first 750)", COUNT)
-@option("--seed S", "of everything random (default: as before, at first 0)", click.INT)
-@flag("--rebuild", "make the whole map again")
-@option("--png FILE", "draw the map, made of the images, to this file", PATH)
+@option("--iterations N", "Number of t-SNE iterations (default: the value used last time, or 750).", COUNT)
+@option("--seed S", "Seed for all randomness (default: the value used last time, or 0).", click.INT)
+@flag("--rebuild", "Lay out the whole map again.")
+@option("--png FILE", "Also draw the map, as a picture made of the images.", PATH)
 @json_flag
 def map_(settings: Settings, png: Path | None, as_json: bool, **flags: Any) -> None:
-    """Give every image of an index a place in the plane, so that what looks alike lies close together, by t-SNE.
+    """Lay out similar images close together on a map, by t-SNE.
 
-    The map is stored in the index folder and shown by the page /map. Where there is a map already, images that are new
-    or changed are placed on it, and the others stay where they are; other settings, another extractor or metric, or
-    --rebuild make the whole map again. The same settings give the same map. Distances are Euclidean, or cosine where
-    the index ranks by cosine.
+    The map is stored in the index folder and shown at /map. If there is a map already, only new or changed images are
+    placed on it, and the others stay where they are. Different settings, another model or metric, or --rebuild lay out
+    the whole map again. The same settings give the same map. Distances are Euclidean, or cosine if that is the metric
+    of the index.
     """
     from searchengine.analyse.mapping import MapOptions, make_map
     from searchengine.analyse.mapping.picture import write_png
@@ -96,10 +100,10 @@ def map_(settings: Settings, png: Path | None, as_json: bool, **flags: Any) -> N
         print_json({**asdict(summary), "png": None if drawn is None else asdict(drawn)})
         return
     if summary.kept:
-        what = "nothing new, so the map is unchanged"
+        outcome = "nothing new, so the map is unchanged"
     else:
-        what = "newly made" if summary.whole else f"{summary.placed} placed on the existing map"
-    print_result(f"{summary.file}: {_counted(summary.images, 'image')}, {what}")
+        outcome = "newly made" if summary.whole else f"{summary.placed} placed on the existing map"
+    print_result(f"{summary.file}: {_counted(summary.images, 'image')}, {outcome}")
     if drawn is not None:
         print_result(f"{drawn.file}: {drawn.width} x {drawn.height} pixels, each picture within {drawn.side}")
     if options.perplexity is not None and summary.perplexity < options.perplexity:
@@ -111,26 +115,27 @@ def map_(settings: Settings, png: Path | None, as_json: bool, **flags: Any) -> N
         print_note(summary.remark)
     if summary.outgrown:
         print_note(
-            "Most of the images were added after the map was made. Make it again: "
+            "Most of the images were added after the map was made. Lay it out again with: "
             f"{with_index_dir('searchengine map --rebuild', settings.index_dir[0])}"
         )
 
 
-@verb("cluster", "group what looks alike, and find near-duplicates", _CLUSTER)
+@verb("cluster", _CLUSTER)
 @settings_options(*INDEX)
-@option("-k K", "how many clusters (default: chosen by the silhouette of a sample)", COUNT)
-@option("--threshold T", "of near-duplicates, see above (default: 0.2)", click.FLOAT, default=0.2)
-@option("--seed S", "of everything random (default: 0)", click.INT, default=0)
-@option("--out DIR", "write a contact sheet of each group to this folder; those of an earlier run are deleted", PATH)
+@option("-k K", "Number of clusters (default: chosen by the silhouette of a sample).", COUNT)
+@option("--threshold T", "Threshold for near-duplicates, explained above (default: 0.2).", click.FLOAT, default=0.2)
+@option("--seed S", "Seed for all randomness (default: 0).", click.INT, default=0)
+@option("--out DIR", "Write a contact sheet of each group to this folder, and delete those of an earlier run.", PATH)
 @json_flag
 def cluster(settings: Settings, out: Path | None, as_json: bool, **flags: Any) -> None:
-    """Group the images of an index: clusters of what looks alike, by k-means, and near-duplicates.
+    """Group similar images by k-means, and find near-duplicates.
 
-    The groups are stored in the index folder and shown by the page /groups. Near-duplicates are images that are
-    connected by distances of at most the threshold, which is a share of the length that a feature typically has. For
-    features of length 1 (--normalize l2) that is the Euclidean distance itself, and a threshold of T means a cosine of
-    at least 1 - T*T/2: 0.2 means 0.98. Distances are Euclidean (between directions where the index ranks by cosine),
-    whatever --metric the index has.
+    The groups are stored in the index folder and shown at /groups.
+
+    Near-duplicates are images connected by distances of at most the threshold, which is relative to the typical length
+    of a feature. For features of length 1 (--normalize l2) it is the Euclidean distance itself, and a threshold of T
+    means a cosine of at least 1 - T*T/2: 0.2 means 0.98. Distances are Euclidean whatever the metric of the index; if
+    that is cosine, features are scaled to length 1 first.
     """
     from searchengine.analyse.mapping import GroupOptions, make_groups
 
@@ -160,29 +165,29 @@ def _counted(number: int, noun: str) -> str:
 # -- evaluate ----------------------------------------------------------------------------------------------------------
 
 _EVALUATE = """\
-examples:
+Examples:
   searchengine evaluate
   searchengine evaluate --index-dir fc1 --index-dir fc2 --report fc1-fc2.html
   searchengine evaluate --index-dir raw --metric euclidean cosine manhattan
   searchengine evaluate --queries new-photos --json
 
-docs/EVALUATION.md says what each number means.
+docs/EVALUATION.md explains the numbers.
 """
 
 
-@verb("evaluate", "measure how good the answers are, by labels", _EVALUATE)
+@verb("evaluate", _EVALUATE)
 @settings_options(*ENGINE, *MILVUS, several=True)
-@option("--queries DIR", "use these images as queries, in a folder for each label", PATH)
+@option("--queries DIR", "Use the images in this folder as queries, with one subfolder per label.", PATH)
 @options(
     "--metric",
-    "the metric of distances, or several to compare (default: that of the index)",
+    "Distance metric, or several to compare (default: the metric of the index).",
     choice(*METRICS),
     name="metrics",
     greedy=True,
 )
-@options("--recall-at K", "each k of recall@k (default: 10 100)", COUNT, greedy=True)
-@option("--report FILE.html", "write a report with plots and pictures, in one file", PATH)
-@option("--seed N", "of the random resampling; the same seed gives the same figures (default: 0)", click.INT, default=0)
+@options("--recall-at K", "One or more values of k for recall@k (default: 10 100).", COUNT, greedy=True)
+@option("--report FILE.html", "Write a report with plots and pictures to one file.", PATH)
+@option("--seed N", "Seed for the resampling; the same seed gives the same figures (default: 0).", click.INT, default=0)
 @json_flag
 def evaluate(
     settings: Settings,
@@ -193,12 +198,14 @@ def evaluate(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Measure how good the answers of an index are, by its labels.
+    """Measure how good the results of an index are, using labels.
 
-    Each labelled image is a query for all others (leave-one-out), and an answer is right if it shares a label. With
-    --queries, other images are the queries. Means come with 95 % intervals. With several indexes, or several metrics,
-    the differences are tested over their common queries, so that "is fc1 better than fc2 on my photos" has an answer.
-    The leave-one-out result by the index's own metric is stored with the index and shown on the page /evaluation.
+    Each labelled image is used as a query for all the others (leave-one-out), and a result is correct if it shares a
+    label with the query. With --queries, other images are the queries. Means are given with 95 % intervals.
+
+    With several indexes or metrics, the differences are tested on their common queries, which answers questions such as
+    "is fc1 better than fc2 on my photos?". The leave-one-out result for the metric of the index is stored with the
+    index and shown at /evaluation.
     """
     from searchengine.analyse.evaluation import EvaluationOptions, check_queries, compare, to_json
     from searchengine.analyse.evaluation.metrics import RECALL_AT
@@ -207,7 +214,7 @@ def evaluate(
     if seed < 0:
         raise QueryError(f"--seed must be a whole number of at least 0, not {seed}.")
     if report is not None:
-        check_report(report)  # refused before the work, not after
+        check_report(report)  # before the work, not after it
     if queries is not None:
         check_queries(queries)
     metrics = tuple(dict.fromkeys(metrics))
@@ -229,13 +236,13 @@ def evaluate(
             print_result(line)
     if report is not None:
         size = write_report(report, evaluations, comparisons)
-        print_note(f"{report}: the report, {file_size(size)}, in one file.")
+        print_note(f"The report is in {report} ({file_size(size)}).")
 
 
 def _evaluate(
     engine: SearchEngine, options: EvaluationOptions, metrics: tuple[str, ...], queries: Path | None
 ) -> list[Evaluation]:
-    """One index, by each metric that is asked for."""
+    """Evaluate one index by each of the metrics, or by its own."""
     from searchengine.analyse.evaluation import leave_one_out, query_folder, read_queries
 
     name = options.name or name_of(engine.index.address)
@@ -254,31 +261,31 @@ def _evaluate(
                 continue
             evaluations.append(leave_one_out(engine.index, options, bar))
         if metric == engine.index.metric:
-            _keep(engine, evaluations[-1])
+            _store(engine, evaluations[-1])
     return evaluations
 
 
-def _keep(engine: SearchEngine, evaluation: Evaluation) -> None:
-    """Keep it with the index, for the page, unless the index cannot be written to."""
+def _store(engine: SearchEngine, evaluation: Evaluation) -> None:
+    """Store an evaluation with the index, for the page, unless the index is read-only."""
     from searchengine.analyse.evaluation import keep_evaluation
 
     try:
         keep_evaluation(engine.index, evaluation)
     except IndexingError as error:
-        print_note(f"Not kept for the page: {error}")
+        print_note(f"The result was not stored for the page: {error}")
     else:
-        print_note(f"Kept with {engine.index.folder}: the page /evaluation shows it.")
+        print_note(f"The result is stored in {engine.index.folder} and shown at /evaluation.")
 
 
 def _note_alike(engine: SearchEngine, metrics: tuple[str, ...], name: str) -> None:
     normalized = engine.index.normalized
     for first, second in combinations(metrics, 2):
         if rank_alike(first, second, normalized=normalized):
-            print_note(f"The features of {name} have length 1: {first} and {second} give the same order.")
+            print_note(f"The features of {name} have length 1, so {first} and {second} give the same order.")
 
 
 def _names(addresses: tuple[Address, ...]) -> list[str]:
-    """The last part of each path or address, or the whole where several end alike."""
+    """Return the last part of each path or address, or all of it if several have the same last part."""
     short = [name_of(address) for address in addresses]
     times = Counter(short)
     return [str(address) if times[name] > 1 else name for address, name in zip(addresses, short, strict=True)]

@@ -1,4 +1,4 @@
-"""``searchengine classify``: images -> labels with their probabilities, learnt from the labels of an index."""
+"""``searchengine classify``: predict the labels of images, by learning from the labels of an index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from searchengine.cli.command import COUNT, ID, PATH, choice, flag, json_flag, option, options, verb
 from searchengine.cli.options import ENGINE, open_engine, settings_options
 from searchengine.cli.output import print_json, print_note, print_result, shown
-from searchengine.cli.query import read_picture, same_file
+from searchengine.cli.search import read_picture, same_file
 from searchengine.errors import ImageError, IndexingError, LearningError, MissingPackageError, with_index_dir
 
 if TYPE_CHECKING:
@@ -25,47 +25,50 @@ if TYPE_CHECKING:
     from searchengine.settings import Settings
 
 _EXAMPLES = """\
-examples:
-  searchengine classify --fit                    fit, and say how good it is
+Examples:
+  searchengine classify --fit                    fit the classifier and measure it
   searchengine classify holiday.jpg cat.jpg
   searchengine classify --id 42 --id 43 --json
 """
-_SHOWN = 3  # labels an image
+_SHOWN = 3  # labels per image
 _CONFUSIONS = 10
 
 
-@verb("classify", "say which label an image should have", _EXAMPLES)
+@verb("classify", _EXAMPLES)
 @click.argument("images", metavar="[IMAGE]...", nargs=-1, type=PATH)
-@options("--id ID", "the id of an image of the index; may be repeated", ID, name="ids")
-@flag("--fit", "fit the classifier again, and report how good it is")
+@options("--id ID", "Id of an image of the index. Repeatable.", ID, name="ids")
+@flag("--fit", "Fit the classifier again, and report how good it is.")
 @option(
-    "--method", "the vote alone needs no fitting (default: both)", choice("both", "logistic", "vote"), default="both"
+    "--method",
+    "Which predictions to make (default: both). The vote needs no fitting.",
+    choice("both", "logistic", "vote"),
+    default="both",
 )
-@option("-k K", "how many neighbours vote (default: 10)", COUNT, default=10)
+@option("-k K", "Number of neighbours that vote (default: 10).", COUNT, default=10)
 @settings_options(*ENGINE)
 @json_flag
 def classify(
     settings: Settings, images: tuple[Path, ...], ids: tuple[int, ...], fit: bool, method: str, k: int, as_json: bool
 ) -> int:
-    """Say which label an image should have, with a probability.
+    """Predict the labels of images.
 
-    Two methods predict it: logistic regression on the features, and a vote of the nearest labelled images. Both learn
-    from the labels of the index (searchengine index --labels).
+    Two methods predict a label with its probability: logistic regression on the features, and a vote of the nearest
+    labelled images. Both learn from the labels of the index (searchengine index --labels).
 
-    The logistic regression is fitted at the first use and kept in the index folder; --fit fits it again, for instance
-    when labels or images have changed, and reports how well it does on images that it has not seen.
+    The logistic regression is fitted when it is first needed, and kept in the index folder. --fit fits it again, for
+    example after labels or images have changed, and reports how well it predicts images that it has not seen.
     """
     from searchengine.learn import training_set
 
     if not (images or ids or fit):
-        raise click.UsageError("Name an image, or an --id, or --fit.")
+        raise click.UsageError("Give an IMAGE, an --id or --fit.")
     if fit and method == "vote":
-        raise click.UsageError("--fit fits the logistic regression; the vote needs no fitting.")
+        raise click.UsageError("--fit cannot be used with --method vote, which needs no fitting.")
     with closing(open_engine(settings)) as engine:
         data = training_set(engine.index)
         classifier = None
         if method != "vote":
-            classifier = None if fit else _kept(engine.index)
+            classifier = None if fit else _stored(engine.index)
             if classifier is None:
                 classifier = _fitted(engine.index, data, k, required=fit or method == "logistic", report=fit)
         predictor = _Predictor(engine, data, classifier, k, vote=method != "logistic")
@@ -80,8 +83,8 @@ def classify(
     return 1 if any("error" in answer for answer in answers) else 0
 
 
-def _kept(index: Index) -> Classifier | None:
-    """The classifier stored with the index, or None."""
+def _stored(index: Index) -> Classifier | None:
+    """Return the classifier stored with the index, or None."""
     from searchengine.learn import load_classifier
 
     classifier = load_classifier(index)
@@ -94,7 +97,7 @@ def _kept(index: Index) -> Classifier | None:
 
 
 def _fitted(index: Index, data: TrainingSet, k: int, *, required: bool, report: bool) -> Classifier | None:
-    """A new classifier, stored with the index; None if it cannot be fitted and is not ``required``."""
+    """Fit a classifier and store it with the index; return None if that fails and it is not ``required``."""
     from searchengine.learn import fit_classifier, save_classifier
 
     start = time.perf_counter()
@@ -104,26 +107,26 @@ def _fitted(index: Index, data: TrainingSet, k: int, *, required: bool, report: 
     except (LearningError, MissingPackageError) as error:
         if required:
             raise
-        print_note(f"{error} Until then, only the nearest images vote.")
+        print_note(f"{error} Until then, only the vote of the nearest images is used.")
         return None
     print_note(f"Fitted in {time.perf_counter() - start:.1f} s.")
     if not report and classifier.report.logistic is not None:
         print_note(
             f"On held-out images: {_accuracy(classifier.report.logistic)}. "
-            f"More with: {with_index_dir('searchengine classify --fit', index.address)}"
+            f"For a full report: {with_index_dir('searchengine classify --fit', index.address)}"
         )
     try:
         save_classifier(index, classifier)
     except IndexingError as error:
         if report:
             raise
-        print_note(f"It was used, but could not be saved: {error}")
+        print_note(f"The classifier is used, but could not be saved: {error}")
     return classifier
 
 
 @dataclass(frozen=True, slots=True)
 class _Predictor:
-    """Predicts the label of an image, by logistic regression, by the vote of k neighbours, or both."""
+    """Predictions of labels by logistic regression, by the vote of k neighbours, or by both."""
 
     engine: SearchEngine
     data: TrainingSet
@@ -132,7 +135,7 @@ class _Predictor:
     vote: bool
 
     def predict(self, image: int | Path) -> dict[str, Any]:
-        """The predictions for an image, or the error that prevents them."""
+        """Return the predictions for an image, or the error that prevents them."""
         from searchengine.learn import predict_by_vote
 
         answer: dict[str, Any] = {"image": image if isinstance(image, int) else str(image)}
@@ -154,7 +157,7 @@ class _Predictor:
         return answer
 
     def _read(self, image: int | Path) -> tuple[int | None, NDArray[Any]]:
-        """The id of the image, if the index holds it byte for byte, and its (1, d) feature."""
+        """Return the id of the image, if the index has it byte for byte, and its (1, d) feature."""
         index = self.engine.index
         if isinstance(image, int):
             return image, index.feature(image)[None]
@@ -165,12 +168,12 @@ class _Predictor:
 
 
 def _print_answer(answer: dict[str, Any]) -> None:
-    if "error" in answer:  # it is on stderr already
+    if "error" in answer:  # already printed to stderr
         return
     name = f"{answer['image']}  {answer['path']}" if "path" in answer else str(answer["image"])
     print_result(shown(f"{name}  [{answer['label']}]" if answer.get("label") else name))
     if "logistic" in answer:
-        seen = "  (learnt from it, so this is no test)" if answer["learnt_from_it"] else ""
+        seen = "  (it was trained on this image, so this is not a test)" if answer["learnt_from_it"] else ""
         print_result(f"  logistic regression  {_shares(answer['logistic'])}{seen}")
     if "vote" in answer:
         print_result(f"  nearest neighbours   {_shares(answer['vote'])}")

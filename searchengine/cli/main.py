@@ -1,6 +1,6 @@
-"""``searchengine VERB ...``: loads the verb that is called, and turns errors into a sentence and an exit status.
+"""The entry points: load the command that is called, and turn errors into a message and an exit status.
 
-Shell completion, for bash (zsh and fish alike)::
+Shell completion for bash (replace ``bash`` by ``zsh`` or ``fish`` for these)::
 
     eval "$(_SEARCHENGINE_COMPLETE=bash_source searchengine)"
 """
@@ -15,27 +15,27 @@ from importlib import import_module
 import click
 
 from searchengine import __version__
-from searchengine.cli.command import HelpMixin
+from searchengine.cli.command import CONTEXT, HelpMixin
 from searchengine.cli.output import flushed, print_result, replace_unencodable
 from searchengine.errors import SearchEngineError, file_error, missing_package
 from searchengine.processors import limit_library_threads
 
 _EPILOG = """\
-a first day:
-  searchengine index ~/Pictures --model efficientnet-lite0     no download; VGG16 fc2 without --model
-  searchengine serve                                then open http://127.0.0.1:8000
+First steps:
+  searchengine index ~/Pictures --model efficientnet-lite0   no download; without --model, VGG16 fc2 is used
+  searchengine serve                                         then open http://127.0.0.1:8000
   searchengine search holiday.jpg -k 5
   searchengine info
 
-Every verb has its own --help. The index folder is ./index unless --index-dir or SEARCHENGINE_INDEX_DIR says otherwise.
+Run `searchengine COMMAND --help` for the options of a command. The index folder is ./index unless you set --index-dir
+or SEARCHENGINE_INDEX_DIR.
 """
 _COMPLETE = "_SEARCHENGINE_COMPLETE"
-# verb: its module, and the command in it
-VERBS = {
+VERBS = {  # command: its module, and the function in it
     "index": ("index", "index"),
     "search": ("search", "search"),
-    "words": ("search", "words"),
-    "tags": ("search", "tags"),
+    "words": ("index", "words"),
+    "tags": ("info", "tags"),
     "neighbours": ("analyse", "neighbours"),
     "evaluate": ("analyse", "evaluate"),
     "classify": ("classify", "classify"),
@@ -56,23 +56,23 @@ VERBS = {
     "cache": ("info", "cache"),
     "demo": ("serve", "demo"),
 }
-_RESUMABLE = ("index", "download", "neighbours", "train")  # given again, they use what was done before
+_RESUMABLE = ("index", "download", "neighbours", "train")  # run again, these continue where they stopped
 
 
 class Verbs(HelpMixin, click.Group):
-    """The verbs, each loaded when it is called."""
+    """The group of all commands, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a user meets them."""
+        """Return the names in the order in which a user needs them."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one."""
+        """Load the command of this name."""
         return load_verb(cmd_name) if cmd_name in VERBS else None
 
 
 def load_verb(name: str) -> click.Command:
-    """Import the module of a verb."""
+    """Import the module of a command, and return the command."""
     module, attribute = VERBS[name]
     command: click.Command = getattr(import_module(f"searchengine.cli.{module}"), attribute)
     return command
@@ -88,8 +88,7 @@ _searchengine = Verbs(
     "searchengine",
     help="A visual search engine for folders of images.",
     epilog=_EPILOG,
-    subcommand_metavar="VERB ...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    context_settings=CONTEXT,
     params=[
         click.Option(
             ["--version"],
@@ -104,7 +103,7 @@ _searchengine = Verbs(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 1 it could not be done, 2 wrong usage, 130 stopped."""
+    """Run a command and return the exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     if instruction := os.environ.get(_COMPLETE):
         from click.shell_completion import shell_complete
 
@@ -113,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def offline_index(arguments: Sequence[str] | None = None) -> int:
-    """``python offline_index.py ...``: ``searchengine index ...`` by another name."""
+    """Run ``searchengine index`` as ``python offline_index.py``."""
     return _run("offline_index.py", arguments)
 
 
@@ -138,17 +137,17 @@ def _run(program: str, arguments: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         return _fail(program, missing_package(error))
     except KeyboardInterrupt:
-        more = " The same command resumes from what was done." if verb in _RESUMABLE else ""
+        more = " Run the same command again to resume." if verb in _RESUMABLE else ""
         _fail(program, f"Stopped.{more}")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, and knows
+    except BrokenPipeError:  # the reader has closed the pipe, and needs no message
         return 1
     except OSError as error:
-        if error.filename is None:  # of no file, so not the user's
+        if error.filename is None:  # not about a file, so not a problem that the user can solve
             raise
         return _fail(program, file_error(error))
 
 
-def _fail(program: str, sentence: str) -> int:
-    print(f"{program}: {sentence}", file=sys.stderr)  # noqa: T201
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: {message}", file=sys.stderr)  # noqa: T201
     return 1

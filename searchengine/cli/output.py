@@ -1,4 +1,4 @@
-"""Results on stdout, everything else on stderr, and what happens when stdout cannot be written."""
+"""Output: results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from searchengine.errors import SearchEngineError
 
 
 class OutputError(SearchEngineError):
-    """Standard output cannot be written."""
+    """Standard output cannot be written to."""
 
 
 def print_result(text: str) -> None:
-    """Write a result, to stdout."""
+    """Print a result to stdout."""
     with _translated():
         print(text)  # noqa: T201
 
 
 def print_json(value: object) -> None:
-    """Write a result as JSON, to stdout: indented for a terminal, in one line for a program."""
-    # Where stdout is not UTF-8, replace_unencodable() would write escapes that are not JSON.
+    """Print a result to stdout as JSON, indented on a terminal and otherwise on one line."""
+    # If stdout is not UTF-8, the escapes of replace_unencodable() would not be valid JSON.
     ascii_only = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "") != "utf8"
     terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed before the program began
     print_result(json.dumps(value, ensure_ascii=ascii_only, indent=2 if terminal else None))
 
 
 def print_note(text: str) -> None:
-    """Write something that the user should know, to stderr."""
+    """Print a note for the user to stderr."""
     print(text, file=sys.stderr)  # noqa: T201
 
 
 def shown(text: str) -> str:
-    """A name or a label that is safe on a terminal: control characters are escaped, as in ``a\\x1b.jpg``."""
+    """Return a name or label that is safe on a terminal, with control characters escaped as in ``a\\x1b.jpg``."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def replace_unencodable() -> None:
-    """From here on, stdout gets an escape for each character that its encoding lacks, instead of an error.
+    """Make stdout escape each character that its encoding lacks, instead of raising an error.
 
-    In the C locale, bytes of names that are not ASCII go out as they came in.
+    In the C locale, the bytes of names that are not ASCII are written unchanged.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         codecs.register_error("bytes or escapes", _as_bytes_or_escapes)
@@ -60,7 +60,7 @@ def _as_bytes_or_escapes(error: UnicodeError) -> tuple[bytes, int]:
 
 @contextlib.contextmanager
 def flushed() -> Iterator[None]:
-    """Flush stdout at the end of the block, where an error becomes a sentence; the interpreter would print its own."""
+    """Flush stdout at the end of the block, so that an error is reported here and not by the interpreter at exit."""
     try:
         yield
     finally:
@@ -69,7 +69,7 @@ def flushed() -> Iterator[None]:
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except (BrokenPipeError, OutputError):
-            # The unwritten rest is still buffered; the interpreter would try to write it at exit, and complain.
+            # The interpreter would try to write the rest of the buffer at exit, and report the error again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 

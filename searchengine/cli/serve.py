@@ -1,4 +1,4 @@
-"""``searchengine serve``, ``prepare`` and ``demo``: the web page, by gunicorn."""
+"""``searchengine serve``, ``prepare`` and ``demo``: the search page, served by gunicorn."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from searchengine.progress import Bar
 if TYPE_CHECKING:
     from searchengine.settings import Settings
 
-_SERVE = """\
-An index that grows while it is served shows without a restart. Several are served by repeating --index-dir: the first
-at /, each at /i/NAME, and any two side by side for the same query.
-"""
 _DEMO_MODEL = "efficientnet-lite0"
 
 
-@verb("serve", "serve the search page", _SERVE)
+@verb("serve")
 @settings_options(
     "index_dir", "images_dir", "bind", "port", "threads", "keep_location", *MILVUS, several=True, only=False
 )
 def serve(settings: Settings) -> int:
-    """Serve the search page with gunicorn: one process that holds the model, and a few threads."""
+    """Serve the search page.
+
+    gunicorn runs one process, which holds the model and answers in threads. Changes of the index appear without a
+    restart.
+    With several index folders, the first is served at / and each at /i/NAME, and any two can be compared side by side
+    for the same query.
+    """
     become_server(settings)
 
 
 def become_server(settings: Settings) -> NoReturn:
-    """Replace this process by gunicorn, once it is certain that the indexes open and the port is free."""
+    """Replace this process with gunicorn, after checking that the indexes open and the port is free."""
     from searchengine.index.storage import storage_of
     from searchengine.web import gunicorn_config
 
@@ -51,52 +53,57 @@ def become_server(settings: Settings) -> NoReturn:
         with closing(storage_of(address).read()) as index:
             index.manifest("spec")
         if len(addresses) > 1 and isinstance(address, Path) and os.pathsep in str(address):
-            raise IndexNotFoundError(f"{address} has {os.pathsep!r} in its name, so it can only be served by itself.")
+            raise IndexNotFoundError(f"{address} has {os.pathsep!r} in its name, so it can only be served alone.")
     check_free(settings.bind, settings.port)
     print_note(f"Serving {', '.join(map(str, addresses))} at http://{settings.bind}:{settings.port} (stop with Ctrl+C)")
     command = [sys.executable, "-m", "gunicorn", "-c", str(gunicorn_config()), "searchengine.web:create_app()"]
     sys.stdout.flush()
     if find_spec("fcntl") is None:
         _serve_without_gunicorn(settings)
-    # gunicorn gets our signals
+    # exec, so that signals reach gunicorn
     os.execve(sys.executable, command, {**os.environ, **settings.environment()})  # noqa: S606
 
 
 def _serve_without_gunicorn(settings: Settings) -> NoReturn:
-    """On Windows, where gunicorn does not run, by the server that comes with Flask."""
+    """Serve with Flask's development server, on Windows, where gunicorn does not run."""
     from werkzeug.serving import run_simple
 
     from searchengine.web import create_app
 
     os.environ.update(settings.environment())
-    print_note("gunicorn does not run on this system, so Flask's own server is used: for this machine only.")
+    print_note(
+        "gunicorn does not run on this system, so Flask's development server is used. Use it on this machine only."
+    )
     run_simple(settings.bind, settings.port, create_app(), threaded=True)
     sys.exit(0)
 
 
 def check_free(host: str, port: int) -> None:
-    """SettingsError unless a server can listen at this address."""
+    """Raise SettingsError unless a server can listen on this address."""
     from searchengine.settings import SettingsError
 
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
     except (OSError, UnicodeError) as error:  # UnicodeError: a name with an empty or overlong part
         advice = (
-            f"another server listens there. Choose another port: --port {port % 65535 + 1}"
+            f"another server is listening there. Choose another port: --port {port % 65535 + 1}"
             if getattr(error, "errno", None) == errno.EADDRINUSE
             else f"{getattr(error, 'strerror', error)}. Choose another --port or --host"
         )
         raise SettingsError(f"Cannot listen on {host}, port {port}: {advice}.") from error
 
 
-@verb("prepare", "make the model of an index ready, so that serving starts at once")
+@verb("prepare")
 @settings_options("index_dir", "precision", "runtime", several=True)
-@option("--weights FILE", "the weights file, if it has moved", PATH)
+@option("--weights FILE", "New location of the weights file, if it has moved.", PATH)
 def prepare(settings: Settings, weights: Path | None) -> None:
-    """Make the exported model of an index on this machine, if it is not in the cache yet."""
+    """Export the model of an index, so that serving starts at once.
+
+    The exported model is kept in the cache of this machine. If it is there already, nothing happens.
+    """
     from searchengine.extractors import ExtractorRecipe, cache
     from searchengine.index.storage import storage_of
 
@@ -105,22 +112,22 @@ def prepare(settings: Settings, weights: Path | None) -> None:
             recipe, folder = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file")), index.folder
         spec = recipe.spec
         if not spec.embeds:
-            print_result(f"{spec.title}: no model is needed")
+            print_result(f"{spec.title}: needs no model")
             continue
         place = replace(recipe, weights_file=weights or recipe.weights_file).export(print_note).xml.parent
         cache.note_use(spec, folder)
         print_result(f"{spec.title}: ready in {place}")
 
 
-@verb("demo", "try it: index sample photos, or your own, and serve the page")
+@verb("demo")
 @click.argument("images", metavar="[IMAGES]", required=False, type=PATH)
-@option("--dir DIR", "where to keep photos and index (default: .demo)", PATH, name="folder", default=".demo")
+@option("--dir DIR", "Folder for the photos and the index (default: .demo).", PATH, name="folder", default=".demo")
 @option("--host", default="127.0.0.1", hidden=True)
-@option("--port PORT", "port of the page (default: 8000)", COUNT, default=8000)
+@option("--port PORT", "Port to listen on (default: 8000).", COUNT, default=8000)
 def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
-    """Index sample photos, or your own, with a model that comes with the program, and serve the page.
+    """Index sample photos, or your own, and serve the search page.
 
-    No download is needed. A second start takes seconds.
+    The model is installed with the program, so nothing is downloaded. Starting it again takes only seconds.
     """
     from searchengine.indexing import update_index
     from searchengine.samples import write_samples
@@ -140,7 +147,7 @@ def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
     settings = load_settings({"index_dir": index_dir, "bind": host, "port": port, "threads": 4})
     outdated = _is_outdated(index_dir)
     if outdated:
-        print_note("The model has changed since this index was made: it is made again.")
+        print_note("The index was made with another model, so it is made again.")
     with Bar() as bar:
         summary = update_index(
             photos,
@@ -158,7 +165,7 @@ def demo(images: Path | None, folder: Path, host: str, port: int) -> int:
 
 
 def _is_outdated(index_dir: Path) -> bool:
-    """Whether the index was made by another model than that of the demo."""
+    """Return whether the index was made by another model than that of the demo."""
     from searchengine.extractors import make_spec
     from searchengine.index.storage import storage_of
 

@@ -42,7 +42,7 @@ def test_an_empty_name_is_not_the_current_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refused(command)
-    assert "is empty" in capsys.readouterr().err
+    assert "must not be empty" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -58,7 +58,7 @@ def test_an_empty_name_is_not_the_current_folder(
 )
 def test_twice_where_one_counts(command: list[str], capsys: Said) -> None:
     refused(command)
-    assert "given twice, and only one counts" in capsys.readouterr().err
+    assert "given more than once, but takes one value" in capsys.readouterr().err
 
 
 def test_what_may_be_repeated_and_what_was_given_before(index: Path, capsys: Said) -> None:
@@ -94,7 +94,7 @@ def test_an_id_without_its_flag(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([verb, "12", "--index-dir", str(index)]) == 1
-    assert "There is no file 12. For image 12 of the index: --id 12" in capsys.readouterr().err
+    assert "There is no file 12. For image 12 of the index, use --id 12" in capsys.readouterr().err
 
 
 def test_a_vector_of_another_length(index: Path, tmp_path: Path, capsys: Said) -> None:

@@ -42,7 +42,7 @@ def run(
 @pytest.mark.parametrize(
     ("command", "function", "said"),
     [
-        (["index", "."], "searchengine.indexing.update_index", "Stopped. The same command resumes from what was done."),
+        (["index", "."], "searchengine.indexing.update_index", "Stopped. Run the same command again to resume."),
         (["search", "--id", "1"], "searchengine.engine.SearchEngine.open", "Stopped."),
         (["map"], "searchengine.engine.open_index", "Stopped."),
     ],

@@ -144,7 +144,7 @@ def test_defaults_that_help_names_are_those_of_the_recipe() -> None:
     named = {
         option.name: default[1]
         for option in load_verb("train").params
-        if isinstance(option, click.Option) and (default := re.search(r"default: ([\w.]+)\)$", option.help or ""))
+        if isinstance(option, click.Option) and (default := re.search(r"default: ([\w.]+)\)\.$", option.help or ""))
     }
     for field in fields(Recipe):
         if field.name != "thaw":

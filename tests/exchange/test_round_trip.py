@@ -340,7 +340,7 @@ def test_by_command(features: Rows, tmp_path: Path, capsys: Said, monkeypatch: p
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "3", "--vote"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["votes"] == by_id  # the very numbers: the same image
-    assert "Without a vote, because it is the query itself: p/13.png" in err
+    assert "Left out of the vote as the query itself: p/13.png" in err
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "1", "--metric", "cosine"]) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)

@@ -166,7 +166,7 @@ def test_a_run_builds_it_and_commands_say_what_it_finds(
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(folder))
     update_index(tmp_path / "in", folder, extractor=FakeExtractor(), ann="on")
     assert main(["info"]) == 0
-    assert "quick: finds 100 % of what exact search finds (IVF1,PQ6x4fs)" in capsys.readouterr().out
+    assert "approximate: finds 100 % of the exact results (IVF1,PQ6x4fs)" in capsys.readouterr().out
     assert main(["search", "--id", "7", "--json"]) == 0
     quick = json.loads(capsys.readouterr().out)
     assert quick["remark"].startswith("Quick search: it finds 100 %")

@@ -121,7 +121,7 @@ def test_wrong_usage(index: Path, drawings: Path, tmp_path: Path, capsys: Said) 
     assert "--labels" in capsys.readouterr().err
     for verb in ("classify", "recommend"):
         assert main([verb, "--help"]) == 0
-        assert "examples:" in capsys.readouterr().out
+        assert "Examples:" in capsys.readouterr().out
 
 
 def test_recommend(index: Path, drawings: Path, capsys: Said) -> None:
