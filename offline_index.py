@@ -1,4 +1,4 @@
-"""The offline script: make an index of folders of images, or bring it up to date. ``--help`` says how."""
+"""The offline script: index folders of images, or update an existing index. See ``--help``."""
 
 import sys
 

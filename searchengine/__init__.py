@@ -1,4 +1,4 @@
-"""A visual search engine for a folder of images.
+"""A visual search engine for folders of images.
 
     >>> import searchengine
     >>> index = searchengine.open_index("index")                      # doctest: +SKIP
@@ -8,7 +8,7 @@
     >>> engine.search("holiday.jpg", k=5)                             # doctest: +SKIP
     >>> engine.search(searchengine.Query.of(7, liked=[12, 40]))       # doctest: +SKIP
 
-Importing it loads neither TensorFlow nor OpenVINO; they are loaded when they are first used.
+Importing the package loads neither TensorFlow nor OpenVINO; they are loaded on first use.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used (PEP 562)."""
+    """Import a public name on first use (PEP 562)."""
     for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(module), name)

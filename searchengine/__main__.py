@@ -1,4 +1,4 @@
-"""``python -m searchengine``."""
+"""Run the command line with ``python -m searchengine``."""
 
 import sys
 

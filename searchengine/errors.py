@@ -1,36 +1,36 @@
-"""The exceptions that the package raises on purpose, all with one root.
+"""The exceptions of the package, all derived from ``SearchEngineError``.
 
 ::
 
     SearchEngineError
-    ├── ImageError                 a single image cannot be used
-    │   ├── NotAnImageError        not an image in a format that can be read
-    │   ├── DamagedImageError      an image that is cut short or broken
-    │   ├── ImageTooLargeError     more pixels or bytes than allowed
-    │   ├── DecodingKilledError    its decoding was killed, for which it need not be at fault
-    │   └── FileGoneError          an image of the index whose file is no longer where it was
+    ├── ImageError                 an image cannot be used
+    │   ├── NotAnImageError        it is not an image in a supported format
+    │   ├── DamagedImageError      it is truncated or corrupt
+    │   ├── ImageTooLargeError     it has more pixels or bytes than allowed
+    │   ├── DecodingKilledError    the process that decoded it was killed
+    │   └── FileGoneError          its file is no longer where it was indexed
     ├── DecoderUnavailableError    no process can be started to decode images
-    ├── QueryError                 a request that cannot be answered: k, id, shape, NaN
-    │   └── UnknownImageError      an id that is not in the index
-    ├── IndexError_                the index as a whole
-    │   ├── IndexNotFoundError     no index in that folder
-    │   ├── IndexVersionError      written in another version of the format
+    ├── QueryError                 a query is not valid: k, id, shape, NaN
+    │   └── UnknownImageError      the index has no image with this id
+    ├── IndexError_                an index cannot be used
+    │   ├── IndexNotFoundError     the folder has no index
+    │   ├── IndexVersionError      it has another version of the format
     │   ├── IndexDamagedError      its files contradict each other
     │   ├── IndexLockedError       another run is writing to it
-    │   ├── IndexUnavailableError  the server that holds it does not answer
-    │   └── ExtractorMismatchError made by another extractor
-    ├── IndexingError              a run cannot continue: folder missing, too much gone, disk full
-    ├── LearningError              nothing can be learnt: no labels, a single class
-    ├── UnknownNameError           no such model, layer, metric, ...
+    │   ├── IndexUnavailableError  its server does not answer
+    │   └── ExtractorMismatchError it was made by another extractor
+    ├── IndexingError              a run cannot continue: folder missing, too many images gone, disk full
+    ├── LearningError              nothing can be learnt: no labels, or a single class
+    ├── UnknownNameError           a model, layer, metric, ... is not known
     ├── MissingPackageError        an optional package is not installed
     └── ExtractorError             a model cannot be built or run
-        └── WeightsNotFoundError   the weights are missing
+        └── WeightsNotFoundError   its weights are missing
 
-A module that alone raises an exception defines it, below the same root: SettingsError (``settings``), DownloadError
-with NotOnServerError (``download``) and BadArchiveError (``exchange.collections``), OutputError (``cli.output``),
-and RequestError (``web.queries``).
+An exception that only one module raises is defined there: SettingsError (``settings``), DownloadError and
+NotOnServerError (``download``), BadArchiveError (``exchange.collections``), OutputError (``cli.output``) and
+RequestError (``web.queries``).
 
-Each message is a sentence for the person who runs the program: what happened, and what to do next.
+Each message is written for the person who runs the program: it says what happened, and what to do next.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from typing import Any
 
 
 def missing_package(error: ModuleNotFoundError) -> str:
-    """The sentence for a Python without the project's packages: how to enter the environment that has them.
+    """Return a message for a Python without the required packages, with the command that makes them available.
 
-    Raises the error again if the missing module is one of ours.
+    Raises ``error`` again if the missing module is part of this package.
     """
     name = (error.name or "").partition(".")[0]
     if name in ("", "searchengine"):
@@ -57,18 +57,18 @@ def missing_package(error: ModuleNotFoundError) -> str:
     if environment == Path(sys.prefix) or not environment.parent.joinpath("Makefile").exists():
         remedy = "Install it: make install" if environment == Path(sys.prefix) else f"Install it: pip install {name}"
     elif (environment / "bin" / "activate").exists():
-        remedy = f"Enter the environment that has it: source {environment}/bin/activate"
+        remedy = f"Activate the environment that has it: source {environment}/bin/activate"
     else:
-        remedy = f"Make an environment and enter it: make install && source {environment}/bin/activate"
+        remedy = f"Create and activate an environment: make install && source {environment}/bin/activate"
     return f"The package {name} is missing from this Python ({sys.executable}). {remedy}"
 
 
 class SearchEngineError(Exception):
-    """Base of all exceptions of this package."""
+    """Base class of all exceptions of this package."""
 
 
 class ImageError(SearchEngineError):
-    """A single image cannot be used."""
+    """An image cannot be used."""
 
 
 class NotAnImageError(ImageError):
@@ -84,7 +84,7 @@ class ImageTooLargeError(ImageError):
 
 
 class DecodingKilledError(ImageError):
-    """The process that decoded it was killed from outside, which says little about the image."""
+    """The process that decoded the image was killed from outside; the image need not be at fault."""
 
 
 class FileGoneError(ImageError):
@@ -92,27 +92,27 @@ class FileGoneError(ImageError):
 
 
 class DecoderUnavailableError(SearchEngineError):
-    """No process can be started to decode images. That says nothing about the image, so it is not an ImageError."""
+    """No process can be started to decode images. It is not an ImageError, as the image is not at fault."""
 
 
 class QueryError(SearchEngineError):
-    """A request that cannot be answered."""
+    """A query is not valid."""
 
 
 class UnknownImageError(QueryError):
-    """There is no image with that id in the index."""
+    """The index has no image with this id."""
 
 
 class IndexError_(SearchEngineError):  # noqa: N801, N818  (IndexError is Python's own)
-    """The index as a whole cannot be used."""
+    """An index cannot be used."""
 
 
 class IndexNotFoundError(IndexError_):
-    """There is no index in that folder."""
+    """The folder has no index."""
 
 
 class IndexVersionError(IndexError_):
-    """The index was written in another version of the format."""
+    """The index has another version of the format."""
 
 
 class IndexDamagedError(IndexError_):
@@ -124,7 +124,7 @@ class IndexLockedError(IndexError_):
 
 
 class IndexUnavailableError(IndexError_):
-    """The server that holds the index does not answer, or not in time."""
+    """The server of the index does not answer, or not in time."""
 
 
 class ExtractorMismatchError(IndexError_):
@@ -136,11 +136,11 @@ class IndexingError(SearchEngineError):
 
 
 class LearningError(SearchEngineError):
-    """Nothing can be learnt from the data given."""
+    """Nothing can be learnt from the given data."""
 
 
 class UnknownNameError(SearchEngineError):
-    """There is no model, layer, metric or option with that name."""
+    """There is no model, layer, metric or option with this name."""
 
 
 class MissingPackageError(SearchEngineError):
@@ -156,14 +156,14 @@ class WeightsNotFoundError(ExtractorError):
 
 
 def missing_extra(package: str, extra: str) -> MissingPackageError:
-    """For a package of an optional extra: names the command that installs it."""
+    """Return the error for a missing optional package, with the command that installs it."""
     return MissingPackageError(
         f"This needs {package}, which is not installed. Install it with: pip install 'searchengine[{extra}]'"
     )
 
 
 def import_extra(module: str, package: str, extra: str) -> Any:
-    """A module of a package of an optional extra; MissingPackageError."""
+    """Import a module of an optional package; MissingPackageError if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -171,27 +171,27 @@ def import_extra(module: str, package: str, extra: str) -> Any:
 
 
 def with_index_dir(command: str, place: object) -> str:
-    """A command to copy into a shell, with the folder of an index, or its address."""
+    """Return a command for a shell, with the folder or address of an index added."""
     return f"{command} --index-dir {shlex.quote(str(place))}"
 
 
 def file_error(error: OSError) -> str:
-    """A sentence about a file that cannot be used, and what to do."""
+    """Return a message about a file that cannot be used."""
     file = "A file" if error.filename is None else os.fsdecode(error.filename)
     return f"{file} cannot be used: {error.strerror or error}. Check its permissions and the disk, and try again."
 
 
 def closest_first(name: str, known: Iterable[str]) -> list[str]:
-    """All the known names, the ones most like ``name`` first; ties keep their order."""
+    """Return all known names, those most similar to ``name`` first; ties keep their order."""
 
-    def likeness(other: str) -> float:
+    def similarity(other: str) -> float:
         return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
 
-    return sorted(known, key=likeness, reverse=True)
+    return sorted(known, key=similarity, reverse=True)
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """``name`` if it is known, else UnknownNameError that lists the known names, the closest first."""
+    """Return ``name`` if it is known; otherwise raise UnknownNameError, listing the known names, closest first."""
     names = list(known)
     if name in names:
         return name

@@ -1,4 +1,4 @@
-"""Files: replaced in one step, flushed to the disk, locked; JSON that others wrote, CSV that others open."""
+"""Files: replacing in one step, flushing, locks, paths as text, and safe JSON and CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from searchengine.errors import IndexingError
 
-_COUNTER = itertools.count(1)  # its next() is one step of the interpreter: two threads never share a temporary file
+_COUNTER = itertools.count(1)  # next() is atomic, so two threads never share a temporary file
 
 
 # -- replacing a file in one step -----------------------------------------------------------------------------------
@@ -26,14 +26,14 @@ _COUNTER = itertools.count(1)  # its next() is one step of the interpreter: two 
 
 @contextmanager
 def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary file to write to, which takes the name ``file`` when the block ends without an error.
+    """Yield a temporary file to write to, and rename it to ``file`` if the block ends without an error.
 
-    A process that is killed at any moment leaves the old file or the new one, never half of one.
+    A process that is killed at any moment leaves either the old file or the new one, never a partial file.
 
     Args:
-        file: what to replace; its folder is made if it is missing.
-        durable: wait until content and name are on the disk, so that a power cut cannot leave an empty file, and first
-            delete the temporary files of killed processes. Neither is worth its time in a cache of many small files.
+        file: the file to replace; its folder is created if it is missing.
+        durable: first delete temporary files of killed processes, and finally wait until content and name are on the
+            disk, so that a power cut cannot leave an empty file. For a cache of many small files, this is too slow.
 
     Raises:
         OSError: the file cannot be written.
@@ -55,13 +55,13 @@ def replacing(file: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def replace_bytes(file: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file in one step; see ``replacing``."""
+    """Replace a file by one with this content; see ``replacing``."""
     with replacing(file, durable=durable) as part:
         part.write_bytes(data)
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file of UTF-8 text in one step; see ``replacing``."""
+    """Replace a file by one with this text in UTF-8; see ``replacing``."""
     replace_bytes(file, text.encode("utf-8"))
 
 
@@ -74,24 +74,24 @@ def _delete_leftovers(file: Path) -> None:
 
 def _is_running(process: int) -> bool:
     if os.name == "nt":
-        return True  # it cannot be asked: os.kill would end it
+        return True  # unknown: os.kill would end the process
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        return True  # under another user
+        return True  # it belongs to another user
     return True
 
 
-# -- names of files as text -------------------------------------------------------------------------------------------
+# -- paths as text ----------------------------------------------------------------------------------------------------
 #
-# Python decodes names as the locale says, which may differ from run to run, and what is not text becomes surrogates,
+# Python decodes file names by the locale, which may differ between runs, and represents invalid bytes as surrogates,
 # which cannot be stored.
 
 
 def path_to_text(file: Path) -> str:
-    """A path as it can be stored, whatever the locale; one that is not UTF-8 as a ``file:`` address."""
+    """Return a path as text that can be stored in any locale: a ``file:`` address if it is not valid UTF-8."""
     try:
         return os.fsencode(file).decode("utf-8")
     except UnicodeDecodeError:
@@ -99,7 +99,7 @@ def path_to_text(file: Path) -> str:
 
 
 def path_from_text(text: str) -> Path:
-    """The inverse of ``path_to_text``; also reads what a person typed."""
+    """Return the path of a text from ``path_to_text``, or of one that a person typed."""
     if text.startswith("file:///"):
         return Path(os.fsdecode(unquote_to_bytes(urlsplit(text).path)))
     try:
@@ -109,19 +109,19 @@ def path_from_text(text: str) -> Path:
     return Path(text)
 
 
-# -- files that may have become something else ------------------------------------------------------------------------
+# -- reading photos ---------------------------------------------------------------------------------------------------
 
 MAX_PHOTO_BYTES = 512 * 2**20
-_WITHOUT_WAITING = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))  # where they exist
+_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 
 
 def open_regular(file: str | bytes | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading without ever waiting: OSError if it is anything but a regular file.
+    """Open a regular file for reading; OSError if it is anything else.
 
-    Opening a named pipe waits for a writer, and a device may never end. A photo can have become one since its folder
-    was listed.
+    It never blocks. Opening a named pipe normally waits for a writer, and a device may never end; a photo can have been
+    replaced by one since its folder was listed.
     """
-    descriptor = os.open(file, os.O_RDONLY | _WITHOUT_WAITING)
+    descriptor = os.open(file, _OPEN_FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "Not a regular file", os.fspath(file))
@@ -129,19 +129,19 @@ def open_regular(file: str | bytes | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(file: str | bytes | os.PathLike[str]) -> bytes:
-    """The bytes of a photo; OSError as of ``open_regular``, and beyond ``MAX_PHOTO_BYTES``."""
+    """Read a photo; OSError if it is not a regular file, or larger than ``MAX_PHOTO_BYTES``."""
     with open_regular(file) as opened:
         if os.fstat(opened.fileno()).st_size > MAX_PHOTO_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(file))
         return opened.read()
 
 
-# -- files that a person named ----------------------------------------------------------------------------------------
+# -- output files -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def output_file(file: Path) -> Iterator[Path]:
-    """``replacing`` for a file that a person named; IndexingError says why it cannot be written."""
+    """Replace a file that the user named, as ``replacing`` does; IndexingError if it cannot be written."""
     with output_errors(file):
         if file.is_dir():
             raise IndexingError(f"{file} is a folder. Name a file.")
@@ -160,14 +160,14 @@ def output_errors(place: Path) -> Iterator[None]:
 
 
 def check_output_folder(folder: Path) -> None:
-    """IndexingError if a file stands where a folder to write to, or one above it, has to be."""
+    """Raise IndexingError if the folder, or one above it, is a file."""
     for place in (folder, *folder.parents):
         if os.path.lexists(place) and not place.is_dir():
-            raise IndexingError(f"{place} is a file, so nothing can be written into it. Name another folder.")
+            raise IndexingError(f"{place} is a file, not a folder. Name another folder.")
 
 
 def file_size(size: float) -> str:
-    """A number of bytes in the largest unit that leaves it above one: "553 MB", "1.3 GB"."""
+    """Format a number of bytes in the largest unit in which it is at least one: "553 MB", "1.3 GB"."""
     units = ["GB", "MB", "kB", "bytes"]
     while size >= 1000 and len(units) > 1:
         size /= 1000
@@ -176,7 +176,7 @@ def file_size(size: float) -> str:
 
 
 def bytes_of(files: Iterable[Path]) -> int:
-    """What the files take together; one that is gone or cannot be looked at counts nothing."""
+    """Return the total size of files; files that are missing or not accessible are ignored."""
     total = 0
     for file in files:
         with suppress(OSError):
@@ -188,9 +188,9 @@ def bytes_of(files: Iterable[Path]) -> int:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of JSON that may come from anywhere; ValueError whatever is wrong with it.
+    """Parse JSON from an untrusted source; ValueError if it is not valid.
 
-    ``json.loads`` raises RecursionError where lists or objects are nested thousands deep.
+    ``json.loads`` raises RecursionError for lists or objects that are nested thousands deep.
     """
     try:
         return json.loads(text)  # noqa: TID251
@@ -200,20 +200,20 @@ def parse_json(text: str | bytes) -> Any:
 
 # -- CSV --------------------------------------------------------------------------------------------------------------
 
-# Where a cell begins, also for a spreadsheet that splits rows at semicolons, tabs or bars: it takes the quotes of a
-# cell between commas for text.
+# The beginning of a cell. Spreadsheets that split rows at semicolons, tabs or bars treat the quotes around a cell
+# between commas as text, so a cell can begin after these characters too.
 _BEGIN = r"(?:^|(?<=[;|\t\r\n]))"
-_FORMULA = r"(?=[ \xa0\"']*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the last four: full-width
+_FORMULA = r"(?=[ \xa0\"']*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the last four are full-width
 _UNGUARDED, _GUARDED = re.compile(_BEGIN + _FORMULA), re.compile(_BEGIN + "'" + _FORMULA)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def csv_writer(opened: TextIO) -> Callable[[Iterable[object]], None]:
-    """A function that writes a row to a CSV file, safe to open in a spreadsheet.
+    """Return a function that writes a row to a CSV file that is safe to open in a spreadsheet.
 
-    Text that a spreadsheet would run as a formula (it begins with =, +, -, @, a tab or a carriage return, perhaps
-    after blanks and quotes) gets an apostrophe in front, also after a semicolon, tab, bar or line break within the
-    cell. ``unguarded`` takes them off again; numbers stay numbers.
+    Text that a spreadsheet would run as a formula gets an apostrophe in front. Such text begins with =, +, -, @, a tab
+    or a carriage return, possibly after blanks and quotes, at the beginning of a cell or after a semicolon, tab, bar or
+    line break within it. ``unguarded`` removes the apostrophes again. Numbers are written unchanged.
     """
     writer = csv.writer(opened)
 
@@ -228,11 +228,11 @@ def _guarded(cell: str) -> str:
 
 
 def unguarded(cell: str) -> str:
-    """A cell as it was before ``csv_writer`` guarded it."""
+    """Return a cell as it was before ``csv_writer`` added apostrophes."""
     return _GUARDED.sub("", cell)
 
 
-# -- the disk -------------------------------------------------------------------------------------------------------
+# -- flushing ---------------------------------------------------------------------------------------------------------
 
 
 def flush(file: Path) -> None:
@@ -242,13 +242,13 @@ def flush(file: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk: flushing a file need not save its name."""
+    """Wait until the names in a folder are on the disk; flushing a file does not always include its name."""
     if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows has no such thing
+        return  # Windows cannot do this
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some network file systems cannot
+    except OSError as error:  # some network file systems cannot do this
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -260,16 +260,16 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(file: Path, *, patience: float = 0, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the kernel releases it when its holder dies.
+    """Hold an exclusive lock between processes; the kernel releases it if this process dies.
 
     Args:
-        file: the lock file; made, and deleted when the lock is released.
-        patience: seconds in which another process may release it.
-        on_wait: called once if another process still holds the lock, which is then waited for.
+        file: the lock file, created now and deleted when the lock is released.
+        patience: how many seconds to wait for another process to release the lock.
+        on_wait: called once if another process still holds the lock after that; then wait without limit.
 
     Raises:
-        BlockingIOError: another process holds the lock, and there is no ``on_wait``.
-        OSError: the lock file cannot be made.
+        BlockingIOError: another process holds the lock, and ``on_wait`` is None.
+        OSError: the lock file cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -285,12 +285,12 @@ def locked(file: Path, *, patience: float = 0, on_wait: Callable[[], None] | Non
         yield
     finally:
         with suppress(OSError):
-            file.unlink()  # while it is held: whoever waits for it sees that it is gone, and makes another
+            file.unlink()  # before releasing: a waiting process notices that the file is gone, and creates another
         lock.release()
 
 
 def is_locked(file: Path) -> bool:
-    """Whether another process holds the lock of a file, which may lie where nothing can be written."""
+    """Return whether another process holds the lock; the folder of the file may be read-only."""
     try:
         import fcntl
     except ImportError:  # Windows

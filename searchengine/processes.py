@@ -1,7 +1,7 @@
-"""Python processes of our own: kept-alive workers that call functions for us within limits of time and memory.
+"""Worker processes that call functions within limits of time and memory.
 
-A worker serves one call at a time, and ends by itself when it has nothing to do for a while, or when its parent has
-gone. It is not a sandbox: it may do all that this process may do.
+A worker serves one call at a time, and ends by itself after being idle for a while or when its parent is gone. It is
+not a sandbox: it has all the rights of this process.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_START_SECONDS = 120  # until a new worker has taken its first call, on a busy machine
-_WALL_FACTOR = 10  # how much longer than its processor time a call may take, on a busy machine
-_ASK_SECONDS = 0.2  # between two calls of ``give_up``
+_START_SECONDS = 120  # for a new worker to accept its first call, on a busy machine
+_WALL_FACTOR = 10  # wall-clock limit of a call, as a multiple of its processor time, on a busy machine
+_GIVE_UP_SECONDS = 0.2  # between two calls of ``give_up``
 
-_TAKEN = b"\1"  # what a worker sends when it has read a request
+_ACCEPTED = b"\1"  # sent by a worker when it has read a request
 
 _is_worker = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one call may take: seconds of processor time, and bytes of memory."""
+    """The limits of one call: seconds of processor time and bytes of memory."""
 
     seconds: int
     memory: int
@@ -52,11 +52,11 @@ class CallFailedError(Exception):
 
 
 class CallKilledError(CallFailedError):
-    """The worker was killed from outside, as the kernel does when memory runs out: the call need not be at fault."""
+    """The worker was killed from outside, as by the kernel when memory runs out; the call need not be at fault."""
 
 
-class WorkerTraceback(Exception):  # noqa: N818  (no error by itself)
-    """The cause of an error that a function raised in a worker: its traceback there, as text."""
+class WorkerTraceback(Exception):  # noqa: N818  (only the cause of another error)
+    """The traceback in the worker, as text: the cause of an error that a function raised there."""
 
 
 class CallStoppedError(CallFailedError):
@@ -64,42 +64,42 @@ class CallStoppedError(CallFailedError):
 
 
 class CallTimedOutError(CallFailedError):
-    """The call took more than its time."""
+    """The call exceeded its time limit."""
 
 
 def python(*arguments: str) -> list[str]:
-    """The command line of a Python like this one; nothing is imported from its working folder."""
+    """Return the command line of this Python interpreter, which imports nothing from the working folder."""
     return [sys.executable, "-P", *arguments]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of this process with these variables changed, in which this package can be imported."""
+    """Return a changed copy of the environment, in which this package can be imported."""
     variables = {**os.environ, **changes}
     home = Path(__file__).resolve().parents[1]
-    if home.name not in {"site-packages", "dist-packages"}:  # not installed: a source tree
+    if home.name not in {"site-packages", "dist-packages"}:  # a source tree, not an installation
         variables["PYTHONPATH"] = os.pathsep.join([str(home), *filter(None, [os.environ.get("PYTHONPATH")])])
     return variables
 
 
 def is_worker() -> bool:
-    """Whether this process is a worker."""
+    """Return whether this process is a worker."""
     return _is_worker
 
 
 def can_limit_calls() -> bool:
-    """Whether this system can limit what a call takes: Windows cannot."""
+    """Return whether this system can limit the time and memory of a call; Windows cannot."""
     return hasattr(select, "poll") and find_spec("resource") is not None
 
 
-# -- this process ---------------------------------------------------------------------------------------------------
+# -- the parent -----------------------------------------------------------------------------------------------------
 
 
 class Pool:
-    """Workers that threads share: at most ``size``, started when they are needed, ended when they are idle."""
+    """At most ``size`` workers shared by threads, started on demand and ended when idle."""
 
     def __init__(self, size: int, *, idle_seconds: float = 30) -> None:
         self._turns = threading.BoundedSemaphore(size)
-        self._idle: list[_Worker] = []  # the one used last at its end, so that the others may end
+        self._idle: list[_Worker] = []  # the last used one is at the end, so that the others can time out
         self._all: set[_Worker] = set()
         atexit.register(self.close)
         if hasattr(os, "register_at_fork"):
@@ -114,14 +114,14 @@ class Pool:
         give_up: Callable[[float], bool] | None = None,
         **kwargs: Any,
     ) -> Result:
-        """``function(*args, **kwargs)``, called in a worker; what it raises is raised here.
+        """Call ``function(*args, **kwargs)`` in a worker, and return its result or raise its error here.
 
-        The function is one of a module; arguments, result and errors are pickled. ``give_up`` is called now and then
-        with the seconds that have passed, and says whether to stop the call.
+        The function must be importable from a module; arguments, result and errors are pickled. ``give_up`` is called
+        regularly with the elapsed seconds, and returns whether to stop the call.
 
         Raises:
-            CallStoppedError: ``give_up`` said so.
-            CallTimedOutError: it took longer than the limit, and was stopped.
+            CallStoppedError: ``give_up`` returned True.
+            CallTimedOutError: the call exceeded its time limit and was stopped.
             CallKilledError: the worker was killed during the call.
             CallFailedError: the worker crashed during the call.
             NoWorkerError: no worker can be started.
@@ -135,12 +135,12 @@ class Pool:
                     worker, fresh = _Worker(self._idle_seconds), True
                     self._all.add(worker)
                 try:
-                    result, error = worker.ask(request, limits.seconds, give_up)
+                    result, error = worker.call(request, limits.seconds, give_up)
                 except BaseException as failure:
                     self._all.discard(worker)
                     worker.end()
                     if isinstance(failure, NoWorkerError) and not fresh:
-                        continue  # it ended while it was idle
+                        continue  # the worker had ended while idle
                     raise
                 self._idle.append(worker)
                 break
@@ -149,14 +149,14 @@ class Pool:
         return result  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End the workers that are idle; the others go with this process."""
+        """End the idle workers; the others end with this process."""
         while self._idle:
             worker = self._idle.pop()
             self._all.discard(worker)
             worker.end()
 
     def _forget(self) -> None:
-        """In a forked child: leave the workers to the parent; they end with it although the child has their pipes."""
+        """In a forked child, leave the workers to the parent; they end with it although the child has their pipes."""
         for worker in self._all:
             worker.disconnect()
         self._idle, self._all = [], set()
@@ -168,12 +168,12 @@ class _Worker:
 
     def __init__(self, idle_seconds: float) -> None:
         try:
-            self._process = subprocess.Popen(  # noqa: S603  (nothing in it comes from outside)
+            self._process = subprocess.Popen(  # noqa: S603  (no untrusted input)
                 python("-c", f"from searchengine.processes import serve; serve({idle_seconds})"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # if the parent is killed, nobody is to wait for the end of its output
-                # One thread of BLAS, and one heap from which larger blocks go back to the system when they are freed.
+                stderr=subprocess.DEVNULL,  # so that nobody waits for the end of its output after the parent is killed
+                # One BLAS thread, and one heap that returns larger blocks to the system when they are freed.
                 env=environment(OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_=str(2**20)),
             )
         except OSError as error:
@@ -182,10 +182,10 @@ class _Worker:
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
-    def ask(
+    def call(
         self, request: bytes, seconds: int, give_up: Callable[[float], bool] | None
     ) -> tuple[Any, tuple[Exception, str] | None]:
-        """The result of a call, or its error and traceback; CallFailedError, NoWorkerError."""
+        """Return the result of a call, or its error and traceback; CallFailedError, NoWorkerError."""
         self._hand_over(request)
         try:
             self._wait(seconds * _WALL_FACTOR, give_up)
@@ -201,7 +201,7 @@ class _Worker:
     def _wait(self, seconds: int, give_up: Callable[[float], bool] | None) -> None:
         """Wait for the answer; CallTimedOutError, CallStoppedError."""
         start = time.monotonic()
-        while not _readable(self._answers.fileno(), seconds if give_up is None else _ASK_SECONDS):
+        while not _readable(self._answers.fileno(), seconds if give_up is None else _GIVE_UP_SECONDS):
             passed = time.monotonic() - start
             if passed > seconds:
                 raise CallTimedOutError(f"no answer within {seconds} s")
@@ -214,20 +214,22 @@ class _Worker:
             self._requests.write(request)
             self._requests.flush()
             if not _readable(self._answers.fileno(), _START_SECONDS):
-                raise NoWorkerError(f"it does not start within {_START_SECONDS} s")
-            taken = os.read(self._answers.fileno(), len(_TAKEN))  # not from the buffer: see _readable
+                raise NoWorkerError(f"it did not start within {_START_SECONDS} s")
+            reply = os.read(
+                self._answers.fileno(), len(_ACCEPTED)
+            )  # unbuffered, because _readable polls the descriptor
         except BrokenPipeError:
-            taken = b""
-        if taken != _TAKEN:
+            reply = b""
+        if reply != _ACCEPTED:
             self._process.kill()
-            raise NoWorkerError(f"it ends at once: {self._how_it_ended()}")
+            raise NoWorkerError(f"it ended at once: {self._how_it_ended()}")
 
     def _how_it_ended(self) -> str:
         code = self._process.wait()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill the worker."""
         self._process.kill()
         for pipe in (self._requests, self._answers):
             with contextlib.suppress(OSError):
@@ -235,16 +237,16 @@ class _Worker:
         self._process.wait()
 
     def disconnect(self) -> None:
-        """In a forked child: drop the pipes, which may hold half a request."""
+        """In a forked child, drop the pipes, which may hold half a request."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for pipe in (self._requests, self._answers):
             os.dup2(nowhere, pipe.fileno(), inheritable=False)
         os.close(nowhere)
-        self._process.returncode = 0  # nobody here waits for it
+        self._process.returncode = 0  # so that the child does not wait for it
 
 
 def _readable(descriptor: int, seconds: float | None) -> bool:
-    """Wait until there is something to read or the other end is closed; None waits forever."""
+    """Wait until there is data to read or the other end is closed; None waits without limit."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
@@ -254,16 +256,16 @@ def _readable(descriptor: int, seconds: float | None) -> bool:
 
 
 def serve(idle_seconds: float) -> None:
-    """The worker: answer calls from stdin on stdout, one after the other, until it has been idle for a while.
+    """Run a worker: serve the calls from stdin, with results on stdout, until idle for ``idle_seconds``.
 
-    It waits for the first call as long as it takes.
+    The wait for the first call has no limit.
     """
     global _is_worker
     _is_worker = True
-    for request_to_end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(request_to_end, signal.SIG_IGN)  # it goes to the parent too, and the worker ends with that
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, signal.SIG_IGN)  # the parent gets it too, and the worker ends with the parent
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # so that nothing that a library prints is taken for an answer
+    os.dup2(2, 1)  # so that output of a library is not read as a result
     threading.Thread(target=_end_with_parent, daemon=True).start()
     patience = None
     while _readable(requests.fileno(), patience):
@@ -271,7 +273,7 @@ def serve(idle_seconds: float) -> None:
             function, args, kwargs, limits = pickle.load(requests)  # noqa: S301  (from our own parent)
         except EOFError:
             return
-        answers.write(_TAKEN)
+        answers.write(_ACCEPTED)
         answers.flush()
         _limit(limits)
         answer: tuple[Any, tuple[Exception, str] | None]
@@ -279,7 +281,7 @@ def serve(idle_seconds: float) -> None:
             answer = function(*args, **kwargs), None
         except Exception as error:
             answer = None, (error, traceback.format_exc())
-        _lift_memory_limit()  # or there might be too little for the answer
+        _lift_memory_limit()  # the result may need more
         pickle.dump(answer, answers, protocol=5)
         answers.flush()
         del args, kwargs, answer
@@ -288,23 +290,23 @@ def serve(idle_seconds: float) -> None:
 
 def _end_with_parent() -> None:
     poll = select.poll()
-    poll.register(sys.stdin.fileno(), 0)  # only that the other end is closed is reported
+    poll.register(sys.stdin.fileno(), 0)  # reports only that the other end is closed
     poll.poll()
     os._exit(0)
 
 
 def limit_call(limits: Limits) -> None:
-    """In a worker, give the call that it is at other limits from now on; elsewhere, do nothing."""
+    """In a worker, change the limits of the current call; elsewhere, do nothing."""
     if _is_worker:
         _limit(limits)
 
 
 def _limit(limits: Limits) -> None:
-    """Limit this process from now on: past its time it is killed, past its memory it gets a MemoryError."""
+    """Limit this process: beyond its time it is killed, beyond its memory it gets a MemoryError."""
     import resource
 
     seconds = ceil(time.process_time()) + limits.seconds
-    # RLIMIT_DATA, not RLIMIT_AS, which would count the libraries too. A killed process leaves no core.
+    # RLIMIT_DATA, because RLIMIT_AS would count the libraries too. RLIMIT_CORE: a killed process leaves no core dump.
     for kind, limit in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_DATA, limits.memory),

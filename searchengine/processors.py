@@ -1,8 +1,8 @@
-"""How many processors this process may keep busy.
+"""The number of processors that this process may use.
 
-os.cpu_count() knows neither the affinity of a process nor the CPU quota of its control group, and the thread pools of
-OpenBLAS, OpenMP and TensorFlow know only the first: https://github.com/python/cpython/issues/80235. Sixty threads on
-two processors' time wait for each other.
+``os.cpu_count()`` ignores both the affinity of a process and the CPU quota of its control group, and the thread pools
+of OpenBLAS, OpenMP and TensorFlow ignore the quota: https://github.com/python/cpython/issues/80235. Sixty threads with
+a quota of two processors mostly wait for each other.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _share: float = float("inf")
 
 @cache
 def processors() -> int:
-    """How many processors this process may keep busy, by its affinity and the CPU quota of its container."""
+    """Return how many processors this process may use, by its affinity and the CPU quota of its container."""
     return max(1, ceil(min(_affinity(), _cpu_quota(), _share)))
 
 
 def share_processors(count: int) -> None:
-    """From now on this process keeps no more processors busy than that: others beside it have the rest."""
+    """Limit this process to ``count`` processors from now on, leaving the rest to others."""
     global _share
     _share = count
     processors.cache_clear()
 
 
 def thread_limit() -> int | None:
-    """How many threads a library should start where it would start too many by itself, for a CPU quota; else None."""
+    """Return the number of threads that a library should start, or None if its own default fits the CPU quota."""
     return processors() if processors() < _affinity() else None
 
 
 def limit_library_threads() -> None:
-    """Let libraries that are loaded from now on start no more threads than that."""
+    """Make libraries that are loaded from now on start no more threads than ``thread_limit``."""
     limit = thread_limit()
     if limit is not None:
         for name in _THREAD_SETTINGS:
@@ -52,14 +52,14 @@ def _affinity() -> int:
 
 
 def _cpu_quota(root: Path = Path("/")) -> float:
-    """The processors' worth of time that the control groups of this process leave it; infinite without a quota."""
+    """Return the smallest CPU quota of the control groups of this process, in processors; infinite without one."""
     quotas = [float("inf")]
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
-            # version 2 has no names here; within a container, the group may be the top of what is mounted
+            # version 2 lists no controllers; in a container, the group may be the root of the mounted tree
             top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
             below = (top / group.lstrip("/")).relative_to(top)
             quotas += [_quota_of(top / folder) for folder in (below, *below.parents)]
@@ -67,7 +67,7 @@ def _cpu_quota(root: Path = Path("/")) -> float:
 
 
 def _quota_of(group: Path) -> float:
-    """Of one control group: ``cpu.max`` of version 2, else what version 1 has."""
+    """Return the quota of one control group: ``cpu.max`` in version 2, ``cpu.cfs_*`` in version 1."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (group / "cpu.max").read_text().split()
         return float(quota) / float(period)  # ValueError: "max"

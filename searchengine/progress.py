@@ -1,14 +1,14 @@
-"""Progress of long work: the protocol, its silent form, and a bar on stderr.
+"""Progress of long-running work: the protocol, a silent implementation, and a bar on stderr.
 
 Long functions take ``progress: Progress = QUIET`` and report to it::
 
     progress.start(len(images))                         # one bar; a second start() replaces it
-    progress.start(total, done, what="Map", unit="B")   # resumed work, a named step, bytes
+    progress.start(total, done, what="Map", unit="B")   # a resumed, named step, counted in bytes
     progress.advance(len(batch))
     progress.skipped(path, "is not an image")
     progress.say("3 images have no label.")
 
-Commands show it with ``with Bar() as bar: long_function(..., progress=bar)``.
+Commands show progress with ``with Bar() as bar: long_function(..., progress=bar)``.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
-Say = Callable[[str], None]  # takes a sentence, as Progress.say does
+Say = Callable[[str], None]  # shows a message, as Progress.say does
 _MAX_SKIPPED_SHOWN = 20
 
 
 class Progress(Protocol):
-    """Receives what long work reports while it runs."""
+    """Receiver of the progress of long-running work."""
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
-        """A step of ``total`` units begins, ``done`` of them finished before; None where the total is unknown."""
+        """Begin a step of ``total`` units, of which ``done`` are finished already; None if the total is unknown."""
 
     def advance(self, amount: int = 1) -> None:
-        """Another ``amount`` units are done; negative if work has to be repeated."""
+        """Report that ``amount`` more units are done; negative if work has to be repeated."""
 
     def skipped(self, path: str, reason: str) -> None:
-        """A file cannot be used."""
+        """Report a file that cannot be used."""
 
     def say(self, sentence: str) -> None:
-        """Show a sentence that the user should read."""
+        """Show a message for the user."""
 
 
 class Quiet:
-    """Progress that is not shown; also a base class for those that need only some of the methods."""
+    """Progress that is not shown; also a base class for implementations of only some of the methods."""
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
         """Do nothing."""
@@ -57,10 +57,10 @@ QUIET = Quiet()
 
 
 class Bar:
-    """Progress as a tqdm bar on stderr. If stderr is not a terminal, only sentences and names of steps appear.
+    """Progress as a tqdm bar on stderr; without a terminal, only messages and the names of steps are shown.
 
     Args:
-        all_skipped: where the user finds the whole list of skipped files; the bar names only the first 20.
+        all_skipped: where to find the whole list of skipped files, of which only the first 20 are shown.
     """
 
     def __init__(self, all_skipped: str = "searchengine info --skipped lists them") -> None:
@@ -69,7 +69,7 @@ class Bar:
         self._all_skipped = all_skipped
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
-        """Show a new bar in place of the previous one."""
+        """Replace the bar by a new one."""
         from tqdm import tqdm
 
         self.close()
@@ -82,7 +82,7 @@ class Bar:
             unit="B" if unit == "B" else f" {unit}",
             unit_scale=unit == "B",
             file=sys.stderr,
-            disable=None,  # unless stderr is a terminal
+            disable=None,  # disabled unless stderr is a terminal
             dynamic_ncols=True,
             smoothing=0.05,
         )
@@ -93,12 +93,12 @@ class Bar:
             self._bar.update(amount)
 
     def skipped(self, path: str, reason: str) -> None:
-        """Name a skipped file, up to a limit."""
+        """Show a skipped file, up to a limit."""
         self._skipped += 1
         if self._skipped <= _MAX_SKIPPED_SHOWN:
             self.say(f"skipped {path!r}: {reason}")
         elif self._skipped == _MAX_SKIPPED_SHOWN + 1:
-            self.say(f"Further skipped files are not named here: {self._all_skipped}.")
+            self.say(f"Further skipped files are not shown here: {self._all_skipped}.")
 
     def say(self, sentence: str) -> None:
         """Print a line above the bar."""
@@ -108,7 +108,7 @@ class Bar:
             print(sentence, file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Finish the bar, leaving it as it is."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

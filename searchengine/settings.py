@@ -1,12 +1,12 @@
-"""Every setting of the program: one model, and one order: defaults < file < environment < flags.
+"""Every setting of the program, in one model and with one order of precedence: defaults < file < environment < flags.
 
-The file is ``searchengine.toml`` in the working folder, or the one that SEARCHENGINE_CONFIG names. Its keys are the
+The file is ``searchengine.toml`` in the working folder, or the one named by SEARCHENGINE_CONFIG. Its keys are the
 fields of ``Settings``::
 
     index_dir = ["coco", "holidays"]
     port = 8001
 
-The secret ``milvus_token`` is neither printed nor part of a message.
+The secret ``milvus_token`` is never printed or included in a message.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from searchengine.address import PARAMETERS, Address, MilvusAddress, MilvusOptio
 from searchengine.errors import SearchEngineError
 
 MAX_K = 500
-DEFAULT, ENVIRONMENT, FLAG = "default", "environment", "flag"  # where a value comes from; or the name of a file
+DEFAULT, ENVIRONMENT, FLAG = "default", "environment", "flag"  # origins of a value, besides the name of the file
 Precision = Literal["auto", "float32", "bfloat16"]
 Runtime = Literal["auto", "openvino", "keras"]
 Approximate = Literal["auto", "off", "on"]
@@ -43,15 +43,15 @@ VectorIndex = Literal["FLAT", "IVF_FLAT", "IVF_SQ8", "HNSW", "DISKANN", "AUTOIND
 
 _FILE = "searchengine.toml"
 _FILE_VARIABLE = "SEARCHENGINE_CONFIG"
-_UNPREFIXED = ("bind", "port", "threads")  # named as in other servers
+_UNPREFIXED = ("bind", "port", "threads")  # named as for other servers
 
 
 class SettingsError(SearchEngineError):
-    """A setting has a value that cannot be used."""
+    """A setting is not valid."""
 
 
 def _exists(file: Path) -> bool:
-    """Whether a file exists; in a folder that may not be searched, none does."""
+    """Return whether a file exists; False if its folder is not accessible."""
     try:
         return file.exists()
     except OSError:
@@ -62,34 +62,34 @@ _PARTS = re.compile(rf"milvus://[^/]*(?:/[^{os.pathsep}]*)?|[^{os.pathsep}]+", r
 
 
 def _addresses(value: object) -> object:
-    """The places in a text, separated as in PATH; an existing folder may have the separator in its name."""
+    """Split a text as PATH is split into addresses, unless it is the name of an existing folder."""
     if isinstance(value, str):
         value = [value] if _exists(Path(value).expanduser()) else _PARTS.findall(value)
     parts = [value] if isinstance(value, Path | MilvusAddress) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str | Path | MilvusAddress) for part in parts):
-        raise ValueError("not the place of an index")
+        raise ValueError("not the address of an index")
     return tuple(parse_address(part) for part in parts)
 
 
 def _distinct(addresses: tuple[Address, ...]) -> tuple[Address, ...]:
-    by_place: dict[object, Address] = {}
+    by_location: dict[object, Address] = {}
     for address in addresses:
-        by_place.setdefault(address.absolute() if isinstance(address, Path) else address, address)
-    return tuple(by_place.values()) or (Path("index"),)
+        by_location.setdefault(address.absolute() if isinstance(address, Path) else address, address)
+    return tuple(by_location.values()) or (Path("index"),)
 
 
 _Folder = Annotated[Path, AfterValidator(lambda folder: folder.expanduser().absolute())]
 
 
 class Settings(BaseModel):
-    """How the program runs. ``variable(field)`` is the environment variable of a field."""
+    """All settings. ``variable(field)`` is the environment variable of a field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # the indexes, and where the photos are if they have moved since they were indexed
+    # the indexes, and the location of the photos if they have moved since they were indexed
     index_dir: Annotated[tuple[Address, ...], BeforeValidator(_addresses), AfterValidator(_distinct)] = (Path("index"),)
     images_dir: _Folder | None = None
-    # the connection to Milvus, and how a new collection is made there: see address.MilvusOptions
+    # the connection to Milvus, and how to create a collection there: see address.MilvusOptions
     milvus_token: SecretStr | None = None
     milvus_tls: bool = False
     milvus_timeout: float = Field(10.0, ge=0.1, le=3600)
@@ -100,47 +100,46 @@ class Settings(BaseModel):
     milvus_partitions: int = Field(0, ge=0, le=1024)
     # thumbnails and exported models; None: the user's cache folder
     cache_dir: _Folder | None = None
-    # 10^9 bytes of exported models, beyond which those that no index uses are deleted
+    # size of all exported models in GB, above which those that no index uses are deleted
     cache_gb: float = Field(4.0, ge=0)
     # how models are run
     precision: Precision = "auto"
     runtime: Runtime = "auto"
-    # indexing by actors of Ray: "auto" or an address; how many actors, processors and GPUs of each; 10^6 bytes of the
-    # object store
+    # indexing on Ray: "auto" or an address; number of actors; processors and GPUs per actor; object store in MB
     ray: str | None = None
     ray_actors: int | None = Field(None, ge=1)
     ray_cpus: int = Field(1, ge=1)
     ray_gpus: float = Field(0, ge=0)
     ray_store_mb: int = Field(128, ge=80)
-    # approximate search: auto: where an exact search would take long; off: neither built nor used
+    # approximate search; auto: where an exact search would be slow; off: neither built nor used
     ann: Approximate = "auto"
-    # the largest upload, in 10^6 bytes and 10^6 pixels
+    # largest upload, in MB and megapixels
     max_upload_mb: int = Field(25, ge=1, le=1000)
     max_upload_megapixels: int = Field(80, ge=1, le=1000)
-    # results on a page, and pictures on the first page
+    # results per page, and images on the first page
     default_k: int = Field(30, ge=1, le=MAX_K)
     sample: int = Field(60, ge=1, le=MAX_K)
-    # reverse proxies in front whose X-Forwarded-* headers are believed
+    # number of reverse proxies in front whose X-Forwarded-* headers are trusted
     proxies: int = Field(0, ge=0, le=10)
-    # whether originals are sent with the position where they were taken
+    # whether photos are sent with the position where they were taken
     keep_location: bool = False
     # host names that the server answers to, separated by commas; see web/security.py
     hosts: str = ""
-    # where the server listens, and how many requests it answers at a time
+    # address and port to listen on, and number of requests answered at a time
     bind: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     threads: int = Field(32, ge=1, le=64)
 
     @model_validator(mode="after")
     def _reach_milvus(self) -> Self:
-        """Give addresses in Milvus the settings of the connection."""
+        """Add the connection settings to the Milvus addresses."""
         choices = {field.name: getattr(self, f"milvus_{field.name}") for field in fields(MilvusOptions)}
         token = self.milvus_token.get_secret_value() if self.milvus_token else ""
         options = MilvusOptions(**{**choices, "token": token})
         addresses = (
             replace(each, options=options) if isinstance(each, MilvusAddress) else each for each in self.index_dir
         )
-        object.__setattr__(self, "index_dir", tuple(addresses))  # the model is frozen, and nobody has seen it yet
+        object.__setattr__(self, "index_dir", tuple(addresses))  # frozen, but not yet in use
         return self
 
     @property
@@ -155,7 +154,7 @@ class Settings(BaseModel):
 
     @property
     def cache_root(self) -> Path:
-        """The folder of everything that can be recomputed; not created here."""
+        """The folder for everything that can be recomputed; not created here."""
         if self.cache_dir is not None:
             return self.cache_dir
         import platformdirs
@@ -163,7 +162,7 @@ class Settings(BaseModel):
         return Path(platformdirs.user_cache_dir("searchengine", appauthor=False))
 
     def environment(self, *, secrets: bool = True) -> dict[str, str]:
-        """The settings as environment variables, for a program that is started; to be shown, without ``secrets``."""
+        """Return the settings as environment variables for a subprocess, or without ``secrets`` for display."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         values["index_dir"] = os.pathsep.join(map(str, self.index_dir))
         if self.milvus_token is not None and secrets:
@@ -177,15 +176,16 @@ def load_settings(
     only: Collection[str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Defaults, overridden by the file, overridden by the environment, overridden by ``flags``.
+    """Load the settings: the defaults, overridden by the file, then by the environment, then by ``flags``.
 
     Args:
-        flags: by the name of a field in any case, or as in the environment. None values and unknown names are ignored.
-        only: the fields that will be used; wrong values of the others do not matter.
+        flags: values by the name of the field or its environment variable, in any case. None values and unknown names
+            are ignored.
+        only: the fields that will be used; invalid values of all others are ignored.
         environ: the environment.
 
     Raises:
-        SettingsError: a value that cannot be used, an unknown name in the file, or an unreadable file.
+        SettingsError: a value is not valid, the file has an unknown name, or it cannot be read.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -195,15 +195,15 @@ def load_settings(
     try:
         return Settings(**values)
     except ValidationError as error:
-        wrong = {str(detail["loc"][0]): detail["input"] for detail in error.errors()}
-        for name, value in wrong.items():
+        invalid = {str(detail["loc"][0]): detail["input"] for detail in error.errors()}
+        for name, value in invalid.items():
             if only is None or name in only or name not in Settings.model_fields:
                 raise SettingsError(_complaint(name, value, origins[name])) from error
-        return Settings(**{name: value for name, value in values.items() if name not in wrong})
+        return Settings(**{name: value for name, value in values.items() if name not in invalid})
 
 
 def origins(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Where each setting comes from: DEFAULT, ENVIRONMENT, or the name of the file."""
+    """Return the origin of each setting: DEFAULT, ENVIRONMENT, or the name of the file."""
     origin_of = dict.fromkeys(Settings.model_fields, DEFAULT)
     for origin, layer in _layers({}, environ):
         origin_of.update(dict.fromkeys(layer, origin))
@@ -211,12 +211,12 @@ def origins(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def variable(name: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     return name.upper() if name in _UNPREFIXED else f"SEARCHENGINE_{name.upper()}"
 
 
 def _layers(flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
-    """(origin, values) from weak to strong."""
+    """Return (origin, values) in increasing precedence."""
     named = environ.get(_FILE_VARIABLE)
     file = Path(named or _FILE).expanduser()
     given = {str(key).lower().removeprefix("searchengine_"): value for key, value in flags.items()}
@@ -231,7 +231,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{file} cannot be read: {error.strerror}. {_FILE_VARIABLE} names it.") from error
+        raise SettingsError(f"{file} cannot be read: {error.strerror}. Check the file and {_FILE_VARIABLE}.") from error
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested thousands deep
         raise SettingsError(f"{file} is not valid TOML: {error}.") from error
 
@@ -239,7 +239,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 def _complaint(name: str, value: object, origin: str) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
-        return f"{origin} has an unknown setting {name!r}. There are: {', '.join(Settings.model_fields)}."
+        return f"{origin} has an unknown setting {name!r}. Known settings: {', '.join(Settings.model_fields)}."
     title = variable(name) if origin in (ENVIRONMENT, FLAG) else f"{name} in {origin}"
     bounds = {key: getattr(limit, key) for limit in field.metadata for key in ("ge", "le") if hasattr(limit, key)}
     if bounds:
@@ -249,5 +249,5 @@ def _complaint(name: str, value: object, origin: str) -> str:
     if get_origin(field.annotation) is Literal:
         return f"{title} must be one of {', '.join(get_args(field.annotation))}, not {value!r}."
     if name == "milvus_token":  # a secret
-        return f"{title} must be a text."
+        return f"{title} must be a string."
     return f"{title} cannot be {shown_address(repr(value))}."

@@ -26,7 +26,7 @@ def test_without_a_terminal_only_sentences(capsys: pytest.CaptureFixture[str]) -
         work(bar)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:4] == ["Half ...", "a.zip ...", "A sentence.", "skipped '0.jpg': is no image"]
-    assert lines[-1] == "Further skipped files are not named here: --json lists them all."
+    assert lines[-1] == "Further skipped files are not shown here: --json lists them all."
     assert len(lines) == 3 + 20 + 1
 
 

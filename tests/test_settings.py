@@ -62,7 +62,7 @@ def test_the_environment_is_refused_in_a_sentence(environ: dict[str, str], sente
         ("port = 0", "port in searchengine.toml must be a whole number from 1 to 65535, not 0."),
         ("images_dir = 3", "images_dir in searchengine.toml cannot be 3."),
         ("index_dir = 3", "index_dir in searchengine.toml cannot be 3."),
-        ("prot = 8001", "searchengine.toml has an unknown setting 'prot'. There are: index_dir, "),
+        ("prot = 8001", "searchengine.toml has an unknown setting 'prot'. Known settings: index_dir, "),
         ("port =", "searchengine.toml is not valid TOML: "),
         ("port = " + "[" * 100_000, "searchengine.toml is not valid TOML: "),
     ],

@@ -35,7 +35,7 @@ def test_the_remedy_fits_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert missing_package(missing).endswith(f"make install && source {activate}")
     activate.parent.mkdir(parents=True)
     activate.touch()
-    assert missing_package(missing).endswith(f"Enter the environment that has it: source {activate}")
+    assert missing_package(missing).endswith(f"Activate the environment that has it: source {activate}")
     monkeypatch.setattr("sys.prefix", str(tmp_path / ".venv"))
     assert missing_package(missing).endswith("Install it: make install")
 

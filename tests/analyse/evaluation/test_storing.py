@@ -105,7 +105,7 @@ def test_the_command_keeps_what_the_page_shows(
     assert not (index.folder / EVALUATION.file).exists()
     assert main(["evaluate", "--index-dir", str(index.folder)]) == 0
     said = capsys.readouterr()
-    assert "the page /evaluation shows it" in said.err
+    assert "shown at /evaluation" in said.err
     kept = load_evaluation(index)
     assert kept is not None
     assert f"{kept.evaluation.figure('mAP').value:.3f}" in said.out
