@@ -1,4 +1,4 @@
-"""Opens an index for reading or writing, with one writer at a time; the only module that tells folders from servers."""
+"""Opens an index for reading or writing, one writer at a time; the only module that tells folders from servers."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from searchengine.index.writer import IndexWriter
 from searchengine.progress import Progress, Say
 
 _NOTE = "address.txt"
-_HOLDER_NAME = "writer.json"  # apart from the lock, which cannot be read on Windows
-_PATIENCE = 0.75  # seconds: a reader that checks for an active run holds the lock for an instant
-_TRIES = 1000  # to make the folder while others remove it; in some places it can never be made
+_HOLDER_NAME = "writer.json"  # separate from the lock file, which cannot be read on Windows
+_PATIENCE = 0.75  # seconds to wait for the lock, which a reader that looks for an active run holds for an instant
+_TRIES = 1000  # attempts to make the folder while other runs remove it
 
 
 class Storage(ABC):
     """The place of an index, which may not exist yet.
 
     Attributes:
-        address: for messages and commands.
+        address: where it is, for messages and commands.
         folder: where this machine keeps data computed from the index.
-        no_rebuild: why an index cannot be rebuilt; empty if it can.
+        no_rebuild: the reason if an index cannot be rebuilt there, else empty.
     """
 
     address: Address
@@ -44,50 +44,50 @@ class Storage(ABC):
 
     @property
     def remark(self) -> str:
-        """A remark for the user about the place; or empty."""
+        """A remark for the user about the place, or empty."""
         return ""
 
     @contextlib.contextmanager
     def writing(self, started: str) -> Iterator[None]:
-        """Hold the lock of the folder, which is made if it is missing, and removed if it stays empty.
+        """Hold the lock of the folder, which is made if it is missing, and removed again if it stays empty.
 
-        The system releases the lock when its holder dies. Child processes do not inherit it (PEP 446), so none that
-        outlives a killed run holds it.
+        The system releases the lock when its holder dies. Child processes do not inherit it (PEP 446), so one that
+        outlives a killed run does not hold it.
 
         Raises:
-            IndexLockedError: another run holds it; the message says which.
+            IndexLockedError: another run holds the lock; the message names it.
             IndexingError: the folder cannot be written to.
         """
         new_folders = [place for place in (self.folder, *self.folder.parents) if not os.path.lexists(place)]
         lock = _acquire(self.folder)
         try:
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": started}
-            with contextlib.suppress(OSError):  # a full disk: then the message of another run does not name this one
+            with contextlib.suppress(OSError):  # on a full disk, the message of another run does not name this one
                 (self.folder / _HOLDER_NAME).write_text(json.dumps(holder))
             yield
         finally:
             with contextlib.suppress(OSError):
                 (self.folder / _HOLDER_NAME).unlink()
             lock.close()
-            with contextlib.suppress(OSError):  # not empty: there is an index now
+            with contextlib.suppress(OSError):  # not empty if there is an index now
                 for place in new_folders:
                     place.rmdir()
 
     @abstractmethod
     def read(self, images_dir: Path | None = None, *, exact: bool = False) -> Index:
-        """Open it for reading; ``exact``: without the structure for approximate search. IndexError_."""
+        """Open the index for reading; ``exact`` ignores the structure for approximate search. IndexError_."""
 
     @abstractmethod
     def write(self, say: Say) -> Writer:
-        """Open it for writing; the caller holds the lock. The errors of ``read``."""
-
-    def keep_up(self, ann: str, progress: Progress) -> None:
-        """Update what is kept beside an index so that searches are quick; see ``building.update_structure``."""
-        return
+        """Open the index for writing; the caller holds the lock. IndexError_."""
 
     @abstractmethod
     def create(self, manifest: dict[str, str], *, dimension: int, last_id: int, say: Say) -> Writer:
-        """Make it; the caller holds the lock."""
+        """Create an empty index; the caller holds the lock."""
+
+    def update_derived(self, ann: str, progress: Progress) -> None:
+        """Update the data beside an index that make searches quick; for ``ann`` see ``building.update_structure``."""
+        return
 
 
 class _Folder(Storage):
@@ -100,13 +100,13 @@ class _Folder(Storage):
             return ""
         return (
             f"The file system of {self.folder} does not let programs share memory (a network disk, or FUSE). The "
-            "index keeps a journal instead of a log: all works, but a server waits whenever a batch is written."
+            "index uses a journal instead of a log: everything works, but a server waits while a batch is written."
         )
 
     def read(self, images_dir: Path | None = None, *, exact: bool = False) -> LocalIndex:
         return LocalIndex.open(self.folder, images_dir=images_dir, exact=exact)
 
-    def keep_up(self, ann: str, progress: Progress) -> None:
+    def update_derived(self, ann: str, progress: Progress) -> None:
         column_reader.keep(self.folder)
         building.update_structure(self.folder, ann, progress)
 
@@ -118,11 +118,11 @@ class _Folder(Storage):
 
 
 class _Milvus(Storage):
-    """Its folder is in the cache folder, with a note that names the collection."""
+    """A collection in Milvus. Its folder is in the cache folder, with a note that names the collection."""
 
     no_rebuild = (
-        "--rebuild is not offered for an index in Milvus. Index into another collection, then serve that one and drop "
-        "the old."
+        "--rebuild is not available for an index in Milvus. Index into another collection, serve that one, then drop "
+        "the old one."
     )
 
     def __init__(self, address: MilvusAddress) -> None:
@@ -141,7 +141,7 @@ class _Milvus(Storage):
     def _note(self) -> None:
         with contextlib.suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _NOTE).write_text(f"What was computed on this machine from {self.address}\n")
+            (self.folder / _NOTE).write_text(f"Data computed on this machine from {self.address}\n")
 
     def read(self, images_dir: Path | None = None, *, exact: bool = False) -> MilvusIndex:
         self._note()
@@ -155,7 +155,7 @@ class _Milvus(Storage):
 
 
 def storage_of(address: AnyAddress) -> Storage:
-    """The storage of an address: a folder, or ``milvus://HOST:PORT/COLLECTION``; AddressError."""
+    """Return the storage of an address, which is a folder or ``milvus://HOST:PORT/COLLECTION``; AddressError."""
     place = parse_address(address)
     return _Milvus(place) if isinstance(place, MilvusAddress) else _Folder(place)
 
@@ -164,7 +164,7 @@ def storage_of(address: AnyAddress) -> Storage:
 
 
 def _acquire(folder: Path) -> contextlib.ExitStack:
-    """The lock, held until it is closed."""
+    """Return the lock of a folder, held until it is closed."""
     for tries_left in reversed(range(_TRIES)):
         lock = contextlib.ExitStack()
         try:
@@ -172,7 +172,7 @@ def _acquire(folder: Path) -> contextlib.ExitStack:
             lock.enter_context(locked(folder / LOCK_NAME, patience=_PATIENCE))
         except BlockingIOError as error:
             raise IndexLockedError(
-                f"Another run is writing to {folder}{_holder(folder)}. Wait for it to end, then give the command again."
+                f"Another run is writing to {folder}{_holder(folder)}. Wait for it to end, then run the command again."
             ) from error
         except OSError as error:
             if not tries_left or not _has_vanished(folder, error):
@@ -186,7 +186,7 @@ def _acquire(folder: Path) -> contextlib.ExitStack:
 
 
 def _has_vanished(folder: Path, error: OSError) -> bool:
-    """Whether the folder or a parent was removed while it was made: mkdir says that it exists, but it does not."""
+    """Return whether the folder or a parent was removed while it was made: mkdir says it exists, but it does not."""
     if isinstance(error, FileNotFoundError):
         return True
     return isinstance(error, FileExistsError) and all(
@@ -195,6 +195,7 @@ def _has_vanished(folder: Path, error: OSError) -> bool:
 
 
 def _holder(folder: Path) -> str:
+    """Return ": process ... since ..." for the run that holds the lock, or empty if that is not known."""
     try:
         holder = parse_json((folder / _HOLDER_NAME).read_text())
         return f": process {int(holder['pid'])} on {holder['host']}, since {holder['since']}"

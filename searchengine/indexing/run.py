@@ -117,7 +117,7 @@ def update_with(
             run.update()
         extractor.keep_words(storage.folder)
         if run.counts["images"]:
-            storage.keep_up(options.ann, progress)
+            storage.update_derived(options.ann, progress)
     counts = {field.name: run.counts[field.name] for field in fields(Summary) if field.name != "seconds"}
     return Summary(**counts, seconds=round(time.monotonic() - started, 3))
 

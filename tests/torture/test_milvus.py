@@ -84,7 +84,7 @@ def check_requests(engine: SearchEngine, feature: NDArray[np.float32], monkeypat
 
     monkeypatch.setattr(Connection, "ask", counted)
     with monkeypatch.context() as patched:
-        patched.setattr(reader, "_KEPT", 60.0)
+        patched.setattr(reader, "_CACHED", 60.0)
         for query, requests in ((feature, 1), (5, 2), (5, 1)):
             asked.clear()
             assert len(engine.search(query, k=4)) == 4

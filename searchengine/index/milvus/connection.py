@@ -1,4 +1,4 @@
-"""Talking to a Milvus server: errors become ours, and a run waits for a server that is away."""
+"""The connection to a Milvus server: requests, retries while the server is away, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from searchengine.index.milvus.schema import quoted
 from searchengine.progress import Say
 
 T = TypeVar("T")
-Question = Callable[[Any], T]  # takes a pymilvus.MilvusClient
+Request = Callable[[Any], T]  # takes a pymilvus.MilvusClient
 Row = dict[str, Any]
 
-STRONG = "Strong"  # what all commits have brought about so far is seen
+STRONG = "Strong"  # the consistency with which a read sees all writes so far
 
-MOST_ROWS = 16_384  # that Milvus answers at once
+MOST_ROWS = 16_384  # rows that Milvus returns at once
 _NO_COLLECTION = {4, 100, 101}  # error codes
-_REFUSED = ("auth", "permission", "privilege")  # words of the messages to a wrong token
-_WRONG = {5, 1100}  # error codes of questions that will never be answered
+_REFUSED = ("auth", "permission", "privilege")  # words in the messages about a wrong token
+_WRONG = {5, 1100}  # error codes of requests that can never succeed
 _SKIPPED = f'key like "{schema.SKIPPED}%"'
-_FEATURES_AT_ONCE = 4096  # in an answer
-_ROWS_AT_ONCE = 1000  # that are written
-_BYTES_AT_ONCE = 16 * 2**20  # of features
-_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between the tries of a run; then the last again and again
+_FEATURES_AT_ONCE = 4096  # rows with features in one response
+_ROWS_AT_ONCE = 1000  # rows written at once
+_BYTES_AT_ONCE = 16 * 2**20  # bytes of features written at once
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between the tries of a request; the last pause is repeated
 
 
 class Connection:
-    """A connection to the server of a collection, made at the first question. Threads may share it; not a fork.
+    """A connection to the server of a collection, opened at the first request. Threads may share it, forks may not.
 
     Args:
-        address: of the collection.
-        consistency: what is read may be older than the latest, as that of the address says; ``STRONG``: it may not.
-        timeout: seconds that an answer may take; None for that of the address.
-        patience: seconds for which a question is asked again while the server is away; 0 for once.
-        say: is told that a question waits.
+        address: the address of the collection.
+        consistency: how recent the data that it reads must be; None for the consistency of the address.
+        timeout: seconds that a response may take; None for the timeout of the address.
+        patience: seconds for which a request is repeated while the server is away; 0 for a single try.
+        say: receives a sentence when a request has to wait.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Connection:
         self._say = say
         self._lock = threading.Lock()
         self._client: Any = None
-        self._retired: Any = None  # the client before, which other threads may still wait for
-        self._refused = 0.0  # when the server could not be reached
+        self._retired: Any = None  # the previous client, which other threads may still be using
+        self._refused = 0.0  # when the server last could not be reached
 
     # -- images -----------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Connection:
         return self.address.collection
 
     def each_row(self, where: str, fields: Sequence[str], at_once: int = MOST_ROWS) -> Iterator[Row]:
-        """All rows that pass, in the order of their places."""
+        """Yield all rows that match, by place."""
         most = _FEATURES_AT_ONCE if schema.FEATURE in fields else MOST_ROWS
         at_once, last = max(1, min(at_once, most)), -1
         while True:
@@ -84,18 +84,18 @@ class Connection:
             last = rows[-1]["place"]
 
     def count(self, where: str) -> int:
-        """How many rows pass."""
+        """Return the number of rows that match."""
         return int(self._query(self.images, where, ["count(*)"])[0]["count(*)"])
 
     def put(self, rows: Sequence[Row], dimension: int) -> None:
-        """Write rows."""
+        """Write rows of images."""
         self._upsert(self.images, rows, max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * dimension))))
 
     def delete(self, places: Sequence[int]) -> None:
-        """Empty some places."""
+        """Delete the rows at some places."""
         self._delete(self.images, places)
 
-    # -- what is known of the whole -----------------------------------------------------------------------------------
+    # -- the second collection ----------------------------------------------------------------------------------------
 
     @property
     def whole(self) -> str:
@@ -103,16 +103,16 @@ class Connection:
         return schema.about_name(self.address.collection)
 
     def about(self, key: str = schema.ABOUT) -> str | None:
-        """What a row of the second collection says; None where there is none."""
+        """Return the text of a row of the second collection, or None if there is no such row."""
         rows = self._query(self.whole, f"key == {quoted(key)}", ["text"])
         return str(rows[0]["text"]) if rows else None
 
     def count_skipped(self) -> int:
-        """How many files were skipped."""
+        """Return the number of skipped files."""
         return int(self._query(self.whole, _SKIPPED, ["count(*)"])[0]["count(*)"])
 
     def skipped(self) -> Iterator[str]:
-        """What the rows of all skipped files say."""
+        """Yield the texts of the rows of all skipped files."""
         last = ""
         while True:
             where = f"{_SKIPPED} and key > {quoted(last)}"
@@ -124,14 +124,14 @@ class Connection:
             last = rows[-1]["key"]
 
     def put_about(self, texts: Mapping[str, str]) -> None:
-        """Write rows of the second collection, by key."""
+        """Write texts to rows of the second collection, by key."""
         self._upsert(self.whole, [schema.about_row(key, text) for key, text in texts.items()], _ROWS_AT_ONCE)
 
     def delete_about(self, keys: Sequence[str]) -> None:
         """Delete rows of the second collection."""
         self._delete(self.whole, keys)
 
-    # -- questions ----------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def _query(self, name: str, where: str, fields: list[str], *, limit: int | None = None) -> list[Row]:
         limits = {} if limit is None else {"limit": limit}
@@ -143,7 +143,7 @@ class Connection:
                     output_fields=fields,
                     consistency_level=self.consistency,
                     timeout=self.timeout,
-                    strict_float32=True,  # features are arrays, not lists
+                    strict_float32=True,  # features as arrays, not lists
                     **limits,
                 )
             )
@@ -152,15 +152,15 @@ class Connection:
     def _upsert(self, name: str, rows: Sequence[Row], at_once: int) -> None:
         for start in range(0, len(rows), at_once):
             part = list(rows[start : start + at_once])
-            self.ask(lambda client: client.upsert(name, part, timeout=self.timeout))  # noqa: B023  (asked at once)
+            self.ask(lambda client: client.upsert(name, part, timeout=self.timeout))  # noqa: B023  (called at once)
 
     def _delete(self, name: str, keys: Sequence[int] | Sequence[str]) -> None:
         for start in range(0, len(keys), _ROWS_AT_ONCE):
             part = list(keys[start : start + _ROWS_AT_ONCE])
-            self.ask(lambda client: client.delete(name, ids=part, timeout=self.timeout))  # noqa: B023  (asked at once)
+            self.ask(lambda client: client.delete(name, ids=part, timeout=self.timeout))  # noqa: B023  (called at once)
 
-    def ask(self, question: Question[T]) -> T:
-        """The answer to a question; asking twice must do no more than asking once.
+    def ask(self, request: Request[T]) -> T:
+        """Return the response to a request, which is repeated after a failure, so it must be idempotent.
 
         Raises:
             IndexNotFoundError: there is no such collection.
@@ -173,7 +173,7 @@ class Connection:
             try:
                 with self._translated():
                     client = self._connected()
-                    return question(client)
+                    return request(client)
             except IndexUnavailableError:
                 self._retire(client)
                 if time.monotonic() + pause > deadline:
@@ -184,11 +184,11 @@ class Connection:
         raise AssertionError("unreachable")
 
     def _connected(self) -> Any:
-        """A client; threads that wait for the server to be reached fail together, not one after the other."""
-        asked = time.monotonic()
+        """Return a client. Threads that wait for a connection to be opened fail together, not one after the other."""
+        begun = time.monotonic()
         with self._lock:
             if self._client is None:
-                if self._refused > asked:
+                if self._refused > begun:
                     raise self._unavailable()
                 try:
                     self._client = _client(self.address, self.timeout)
@@ -198,7 +198,7 @@ class Connection:
             return self._client
 
     def _retire(self, client: Any) -> None:
-        """Have the next question open another connection: one that has failed may never work again."""
+        """Make the next request open another connection, because one that has failed may never work again."""
         with self._lock:
             if client is not None and client is self._client:
                 _close(self._retired)
@@ -212,12 +212,12 @@ class Connection:
         try:
             yield
         except MilvusException as error:
-            code, message = error.code, str(error.message).lower()  # the code may be one of gRPC
+            code, message = error.code, str(error.message).lower()  # the code may be one of gRPC's
             if code in _NO_COLLECTION and "not found" in message:
                 raise self.missing() from error
             if any(word in message for word in _REFUSED) and "unavailable" not in message:
                 raise IndexError_(
-                    f"{self.address.server} does not let us in. Give a token that it knows: "
+                    f"{self.address.server} refuses access. Give a token that it accepts: "
                     "SEARCHENGINE_MILVUS_TOKEN=USER:PASSWORD."
                 ) from error
             if code in _WRONG:
@@ -231,6 +231,7 @@ class Connection:
             raise self._unavailable() from error  # another thread has closed the channel
 
     def missing(self) -> IndexNotFoundError:
+        """Return the error for a missing index."""
         command = with_index_dir("searchengine index IMAGES", self.address)
         return IndexNotFoundError(f"There is no index at {self.address}. Make one with: {command}")
 
@@ -240,7 +241,7 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Close the connection; the next question opens another."""
+        """Close the connection; the next request opens another."""
         with self._lock:
             _close(self._client)
             _close(self._retired)
@@ -252,7 +253,7 @@ def _client(address: MilvusAddress, timeout: float) -> Any:
         from pymilvus import MilvusClient
     except ModuleNotFoundError as error:
         raise missing_extra("pymilvus", "milvus") from error
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs errors that are raised as well
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs errors that it also raises
     socket.create_connection((address.host.strip("[]"), address.port), timeout).close()  # pymilvus is slow to give up
     options = address.options
     client = MilvusClient(
@@ -261,7 +262,7 @@ def _client(address: MilvusAddress, timeout: float) -> Any:
         timeout=timeout,
         dedicated=True,
     )
-    # when a call fails, pymilvus has all threads connect again, one after the other; gRPC does so by itself
+    # After a failure, pymilvus makes all threads reconnect one after the other; gRPC reconnects by itself.
     if (handler := getattr(client, "_handler", None)) is not None:
         handler._on_rpc_error = lambda _: False
     return client

@@ -1,8 +1,8 @@
-"""One writer at a time, among all machines: a row that names the run that writes, and that it renews every few seconds.
+"""The right to write to a collection, for one run among all machines: a row that the run renews every few seconds.
 
-Runs of one machine are kept apart by a lock in a folder (``storage``), which the system releases when its holder
-dies. Milvus has no such lock, so the row of a run that was killed elsewhere counts until it has not been renewed for a
-while; clocks of two machines are not compared.
+On a single machine, a lock in a folder (``storage``) keeps runs apart, and the system releases it when its holder dies.
+Milvus has no such lock. So the row of a run that was killed on another machine is respected until it has not been
+renewed for a while. The clocks of two machines are not compared.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from searchengine.files import parse_json
 from searchengine.index.milvus.connection import STRONG, Connection
 from searchengine.index.milvus.schema import WRITER
 
-_RENEWED = 4.0  # seconds
-_EXPIRES = 15.0  # seconds without a renewal, and the run is taken to be dead
-_SETTLES = 0.6  # seconds in which another run would write its name over ours
+_INTERVAL = 4.0  # seconds between renewals
+_EXPIRES = 15.0  # seconds without a renewal after which a run counts as dead
+_SETTLES = 0.6  # seconds in which a competing run would overwrite our row
 _TIMEOUT = 5.0  # seconds for a renewal
 
 
@@ -35,7 +35,7 @@ class Lease:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._hasty = Connection(connection.address, consistency=STRONG, timeout=_TIMEOUT)  # waits for no server
+        self._hasty = Connection(connection.address, consistency=STRONG, timeout=_TIMEOUT)  # does not wait for a server
         self._owner = uuid.uuid4().hex
         self._beats = 0
         self._released = threading.Event()
@@ -47,7 +47,7 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """IndexLockedError where another run has taken over."""
+        """Raise IndexLockedError if another run has taken over."""
         text = self._connection.about(WRITER)
         if not self._is_ours(text):
             raise self._taken(text)
@@ -56,26 +56,26 @@ class Lease:
         return text is not None and parse_json(text)["owner"] == self._owner
 
     def _wait_for_other(self) -> None:
-        """Until the run that is named has not renewed its row for long enough, or is certain to be dead."""
+        """Wait until another run's row is gone, has expired, or belongs to a dead process."""
         first = self._connection.about(WRITER)
         since = time.monotonic()
         while first is not None and not _is_dead(first) and time.monotonic() - since < _EXPIRES:
             time.sleep(0.5)
-            asked = time.monotonic()
+            begun = time.monotonic()
             now = self._connection.about(WRITER)
             if now is None:
                 return
             if now != first:
                 raise self._taken(now)
-            if time.monotonic() - asked > _RENEWED:
-                since = time.monotonic()  # the server was away, and the other run could not renew its row either
+            if time.monotonic() - begun > _INTERVAL:
+                since = time.monotonic()  # the server was away, so the other run could not renew its row either
 
     def _taken(self, text: str | None) -> IndexLockedError:
         other = parse_json(text) if text else {}
         who = f": process {other.get('pid')} on {other.get('host')}" if other else ""
         return IndexLockedError(
             f"Another run is writing to {self._connection.address}{who}. "
-            "Wait for it to end, then give the command again."
+            "Wait for it to end, then run the command again."
         )
 
     def _renew(self, connection: Connection) -> None:
@@ -84,13 +84,13 @@ class Lease:
         connection.put_about({WRITER: json.dumps({**values, "at": time.time()})})
 
     def _keep(self) -> None:
-        while not self._released.wait(_RENEWED):
-            with suppress(SearchEngineError):  # the run itself says that the server is away
+        while not self._released.wait(_INTERVAL):
+            with suppress(SearchEngineError):  # the run itself reports that the server is away
                 if self._is_ours(self._hasty.about(WRITER)) and not self._released.is_set():
                     self._renew(self._hasty)
 
     def release(self) -> None:
-        """Let others write; where the server is away, the row expires. Takes seconds at most."""
+        """Let others write, within seconds; if the server is away, the row expires later."""
         self._released.set()
         self._thread.join()
         with closing(self._hasty), suppress(SearchEngineError):
@@ -99,17 +99,17 @@ class Lease:
 
 
 def is_held(text: str | None) -> bool:
-    """Whether the row of a writer, if there is one, was renewed of late, by the clock of its machine."""
+    """Return whether there is a writer's row that was renewed lately, by the clock of its machine."""
     with suppress(ValueError, KeyError, TypeError):
         return text is not None and not _is_dead(text) and abs(time.time() - parse_json(text)["at"]) < 4 * _EXPIRES
     return False
 
 
 def _is_dead(text: str) -> bool:
-    """Whether the run that a row names is certain to be dead: a process of this machine that is no more."""
+    """Return whether the run that a row names was a process of this machine that no longer exists."""
     with suppress(ValueError, KeyError, TypeError):
         run = parse_json(text)
-        if run["host"] != socket.gethostname() or not hasattr(os, "killpg"):  # on Windows, to ask would kill it
+        if run["host"] != socket.gethostname() or not hasattr(os, "killpg"):  # on Windows, os.kill would kill it
             return False
         try:
             os.kill(int(run["pid"]), 0)

@@ -1,12 +1,12 @@
-"""The two collections of an index in Milvus, and how images are written in them.
+"""The two collections of an index in Milvus, and the rows in them.
 
-The collection itself has a row for each image; the other, ``<name>_about``, has one row that says what the whole is
-(``About``), one for each skipped file, and one that names the run that writes.
+The collection itself has a row for each image. The other, ``<name>_about``, has one row that describes the index as a
+whole (``About``), one for each skipped file, and one that names the run that is writing.
 
 Milvus has no transactions. Each image has two places in the collection, the primary keys ``2 * id`` and ``2 * id + 1``.
-A change is written to the free one, with the number of the commit to which it belongs (``born``); readers see a row
-only once ``About.generation`` has come to that number, which one write of one row brings about. Then the other place is
-emptied. So a run that is killed leaves rows that nobody sees, and a write that is repeated changes nothing.
+A change is written to the free place, with the number of its commit (``born``). Readers ignore a row until
+``About.generation`` has reached that number, and a single write of a single row makes that happen. Then the row at the
+other place is deleted. So a killed run leaves rows that no reader sees, and repeating a write changes nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from searchengine.index.state import Roots, located
 from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
 
 FEATURE = "feature"
-ABOUT, WRITER, SKIPPED = "about", "writer", "skipped/"  # keys of the rows of <name>_about, and what some begin with
+ABOUT, WRITER, SKIPPED = "about", "writer", "skipped/"  # keys of rows in <name>_about; the last one is a prefix
 SPREAD_BITS = 62
-MARK = "images of searchengine"  # the description of our collections
-_TEXT_BYTES = 65_535  # that a VARCHAR can hold
+MARK = "images of searchengine"  # the description that marks our collections
+_TEXT_BYTES = 65_535  # capacity of a VARCHAR
 _NO_TIME = -(2**63)
 _METRICS = {COSINE: "COSINE", INNER_PRODUCT: "IP"}  # "L2" for the others
-LISTS = 512  # of IVF, in a segment of a collection
+LISTS = 512  # number of lists of IVF in a segment of a collection
 INDEX_PARAMETERS = {
     "HNSW": {"M": 30, "efConstruction": 360},
     "IVF_FLAT": {"nlist": LISTS},
@@ -49,18 +49,18 @@ EVERYTHING_BUT_FEATURE = ("place", "norm2", "facts", *_NUMBERS, *_TEXTS)
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is true of the whole, as of one commit.
+    """The index as a whole, as of one commit.
 
     Attributes:
-        generation: the number of the last commit; rows with a larger one do not count.
-        dimension: numbers in a feature.
-        images: how many there are.
-        last_id: the largest id that was ever given.
+        generation: the number of the last commit; rows with a larger number are not valid.
+        dimension: the length of a feature vector.
+        images: the number of images.
+        last_id: the largest id ever given.
         squared: the sum of the squared norms of all features.
-        updated: when the last commit was, ISO 8601 in UTC.
-        measured: the metric of Milvus that its index is made for: "L2", "COSINE" or "IP".
-        index_type: the kind of that index.
-        index_params: how it was made; empty where Milvus chooses.
+        updated: the time of the last commit, ISO 8601 in UTC.
+        measured: the metric of Milvus's own index: "L2", "COSINE" or "IP".
+        index_type: the type of that index.
+        index_params: its parameters; empty if Milvus chooses them.
         roots: the image folders: id, path in hexadecimal digits, name.
         entries: the manifest.
     """
@@ -79,45 +79,51 @@ class About:
 
     @property
     def metric(self) -> str:
-        """What a distance is measured in, unless a search names another metric."""
+        """The metric of searches that do not name one."""
         return self.entries.get("metric") or EUCLIDEAN
 
     @property
     def normalized(self) -> bool:
-        """Whether the features have length 1."""
+        """Whether all features have norm 1."""
         return self.entries.get("normalized") == "1"
 
     def to_text(self) -> str:
-        """JSON that fits into a row; IndexingError."""
+        """Return JSON that fits into a row; IndexingError."""
         text = json.dumps(asdict(self))
         if len(text.encode()) > _TEXT_BYTES:
-            raise IndexingError("There are too many image folders, or too long names of them, for an index in Milvus.")
+            raise IndexingError(
+                "There are too many image folders for an index in Milvus, or their names are too long. Index fewer "
+                "folders into this collection."
+            )
         return text
 
     @classmethod
     def from_text(cls, text: str, address: object) -> About:
-        """Read it from its row; IndexDamagedError."""
+        """Parse the text of its row; IndexDamagedError."""
         try:
             values = parse_json(text)
             return cls(**{**values, "roots": tuple((id_, path, name) for id_, path, name in values["roots"])})
         except (ValueError, TypeError, KeyError) as error:
             raise IndexDamagedError(
-                f"What {address} says of itself cannot be read. Index the images into another collection."
+                f"The description of the index at {address} cannot be read. Index the images into another collection."
             ) from error
 
     @property
     def image_folders(self) -> list[tuple[int, bytes, str]]:
-        """The image folders: id, path, name."""
+        """(id, path, name) of each image folder."""
         return [(id_, bytes.fromhex(path), name) for id_, path, name in self.roots]
 
 
 def measured_by(metric: str) -> str:
-    """The metric of Milvus for one of ours; Manhattan distance has none, and its index is of the Euclidean one."""
+    """Return Milvus's metric for one of ours; it lacks Manhattan distance, whose index uses the Euclidean one."""
     return _METRICS.get(metric, "L2")
 
 
 def create_collections(client: Any, name: str, about: About, *, partitions: int, timeout: float) -> None:
-    """Both, empty and loaded, in place of any of these names; a row of the second makes them an index later."""
+    """Create both collections, empty and loaded, and replace existing ones of these names.
+
+    They become an index once the second one has the row ``ABOUT``.
+    """
     from pymilvus import DataType
 
     for existing in (name, about_name(name)):
@@ -146,24 +152,24 @@ def create_collections(client: Any, name: str, about: About, *, partitions: int,
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=MARK)
     schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=256)
     schema.add_field("text", DataType.VARCHAR, max_length=_TEXT_BYTES)
-    schema.add_field(FEATURE, DataType.FLOAT_VECTOR, dim=2)  # Milvus wants one in every collection
+    schema.add_field(FEATURE, DataType.FLOAT_VECTOR, dim=2)  # Milvus requires a vector in every collection
     parameters = client.prepare_index_params()
     parameters.add_index(FEATURE, index_type="FLAT", metric_type="L2")
     client.create_collection(about_name(name), schema=schema, index_params=parameters, timeout=timeout)
 
 
 def quoted(value: str) -> str:
-    """A text in an expression."""
+    """Return a text as a literal for an expression."""
     return json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
 
 
 def about_name(name: str) -> str:
-    """The name of the second collection."""
+    """Return the name of the second collection."""
     return f"{name}_about"
 
 
 def about_row(key: str, text: str) -> dict[str, Any]:
-    """A row of the second collection."""
+    """Return a row of the second collection."""
     return {"key": key, "text": text, FEATURE: [0.0, 0.0]}
 
 
@@ -171,12 +177,12 @@ def about_row(key: str, text: str) -> dict[str, Any]:
 
 
 def spread_of(id_: int) -> int:
-    """The bits of an id in reverse order: whatever the ids, those with the smallest numbers lie evenly among them."""
+    """Return the bits of an id in reverse order; the ids with the smallest results are spread evenly over all ids."""
     return int(f"{id_:0{SPREAD_BITS}b}"[::-1], 2)
 
 
 def image_row(image: ImageRow, id_: int, feature: NDArray[np.float32]) -> dict[str, Any]:
-    """The row of a new image, or of the new content of a known one; without its place, and the commit it is born in."""
+    """Return the row of a new image, or of a known one with new content, without its ``place`` and ``born``."""
     facts = {
         "labels": list(image.labels),
         "colour": image.colour,
@@ -193,24 +199,24 @@ def image_row(image: ImageRow, id_: int, feature: NDArray[np.float32]) -> dict[s
         "norm2": float(np.einsum("i,i", feature, feature, dtype=np.float64)),
         FEATURE: feature,
     }
-    return row | _lying(image.root, image.path) | _with_state(facts, image.state) | _shot(image.shot or Shot())
+    return row | _path(image.root, image.path) | _with_state(facts, image.state) | _shot(image.shot or Shot())
 
 
 def moved_row(row: Mapping[str, Any], update: ImageUpdate) -> dict[str, Any]:
-    """The row of a known image that was found again."""
+    """Return the row of a known image whose path, times or labels have changed."""
     facts = {**row["facts"], "labels": list(update.labels), "has_path": True}
     shot = {}
     if update.shot is not None:
         shot, facts["has_shot"] = _shot(update.shot), True
-    return {**row} | _lying(update.root, update.path) | _with_state(facts, update.state) | shot
+    return {**row} | _path(update.root, update.path) | _with_state(facts, update.state) | shot
 
 
 def dated_row(row: Mapping[str, Any], shot: Shot) -> dict[str, Any]:
-    """The row of a known image of which it is now known when and with what it was taken."""
+    """Return the row of a known image with its date and camera added."""
     return {**row, **_shot(shot), "facts": {**row["facts"], "has_shot": True}}
 
 
-def _lying(root: int | None, path: bytes | None) -> dict[str, Any]:
+def _path(root: int | None, path: bytes | None) -> dict[str, Any]:
     shown = (path or b"").decode("utf-8", "replace")
     return {
         "root": -1 if root is None else root,
@@ -236,19 +242,19 @@ def _shot(shot: Shot) -> dict[str, Any]:
 
 
 def path_of(row: Mapping[str, Any]) -> bytes | None:
-    """The path within the image folder, as the file system has it."""
+    """Return an image's path in its image folder, as bytes from the file system, or None."""
     if not row["facts"]["has_path"]:
         return None
     return bytes.fromhex(row["raw"]) if row["raw"] else str(row["path"]).encode()
 
 
 def root_of(row: Mapping[str, Any]) -> int | None:
-    """The image folder."""
+    """Return the id of an image's folder, or None."""
     return None if row["root"] < 0 else int(row["root"])
 
 
 def record_of(row: Mapping[str, Any], roots: Roots) -> ImageRecord:
-    """What is known of an image."""
+    """Return the record of an image."""
     facts = row["facts"]
     shown, file = located(row["id"], root_of(row), path_of(row), roots)
     return ImageRecord(
@@ -266,7 +272,7 @@ def record_of(row: Mapping[str, Any], roots: Roots) -> ImageRecord:
 
 
 def indexed_image(row: Mapping[str, Any]) -> IndexedImage | None:
-    """What a run compares the file of an image with; None where it has none."""
+    """Return what a run compares the file of an image with, or None if the image has no file."""
     facts = row["facts"]
     if facts["size"] is None:
         return None
@@ -276,7 +282,7 @@ def indexed_image(row: Mapping[str, Any]) -> IndexedImage | None:
 
 
 def mtime_of(row: Mapping[str, Any]) -> int | None:
-    """The time of its file, in ns."""
+    """Return the mtime of an image's file in ns, or None."""
     return None if row["mtime"] == _NO_TIME else int(row["mtime"])
 
 
@@ -284,18 +290,18 @@ def mtime_of(row: Mapping[str, Any]) -> int | None:
 
 
 def skipped_key(root: int, path: bytes) -> str:
-    """The key of the row of a skipped file."""
+    """Return the key of the row of a skipped file."""
     return f"{SKIPPED}{root}/{hashlib.blake2b(path, digest_size=16).hexdigest()}"
 
 
 def skipped_text(file: Skipped) -> str:
-    """What its row says."""
+    """Return the text of the row of a skipped file."""
     return json.dumps(
         [file.root, file.path.hex(), file.reason, file.size, file.mtime_ns, file.ctime_ns], ensure_ascii=False
     )
 
 
 def skipped_of(text: str) -> Skipped:
-    """Read it from its row."""
+    """Parse the text of the row of a skipped file."""
     root, path, *others = parse_json(text)
     return Skipped(root, bytes.fromhex(path), *others)

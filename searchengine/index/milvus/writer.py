@@ -1,4 +1,4 @@
-"""Changes to an index in Milvus, a batch at a time: rows that nobody sees yet; then one row that makes them count."""
+"""A Milvus collection, open for writing. A batch writes rows that no reader sees, then makes them valid at once."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ from searchengine.progress import Say
 _PATIENCE = 600.0  # seconds that a run waits for a server that is away
 _TIMEOUT = 30.0  # seconds that a write may take
 _FLUSH = 120.0  # seconds that Milvus may take to close its segments
-_TRIES = 5  # to write what is known of the whole
-_SETTLES = 0.25  # seconds; more than readers keep what they know of the whole
-_ROWS_AT_ONCE = 1000  # that are read to be written again
+_TRIES = 5  # attempts to write the row for the whole
+_SETTLES = 0.25  # seconds; longer than readers use a snapshot
+_ROWS_AT_ONCE = 1000  # rows that are read to be changed
+
+_File = tuple[int | None, bytes]  # image folder, path
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What the writer remembers of an image, so that it need not ask."""
+    """The part of an image's row that the writer keeps in memory."""
 
     place: int
     norm2: float
-    at: tuple[int | None, bytes] | None  # image folder and path
+    file: _File | None
     content: bytes
 
     @property
@@ -54,8 +56,8 @@ class _Stored:
 class MilvusWriter(Writer):
     """Writes to one collection. The caller holds the lock of this machine.
 
-    All methods wait for a server that is away; after ten minutes they raise IndexUnavailableError, and the index is as
-    of the last commit.
+    All methods wait for a server that is away. After ten minutes they raise IndexUnavailableError, and the index is as
+    of the last commit. ``Writer`` documents the methods that have no docstring here.
     """
 
     def __init__(self, address: MilvusAddress, about: About, connection: Connection) -> None:
@@ -65,8 +67,8 @@ class MilvusWriter(Writer):
         self._lease = Lease(connection)
         try:
             self._stored: dict[int, _Stored] = {}
-            self._at: dict[tuple[int | None, bytes], int] = {}
-            self._of_content: dict[bytes, int] = {}
+            self._by_file: dict[_File, int] = {}
+            self._by_content: dict[bytes, int] = {}
             self._skipped: set[Place] = set()
             self._recover()
         except BaseException:
@@ -83,7 +85,7 @@ class MilvusWriter(Writer):
         last_id: int = 0,
         say: Say | None = None,
     ) -> MilvusWriter:
-        """A new, empty index; IndexError_ where a collection of that name is somebody else's."""
+        """Create an empty index; IndexError_ if another program owns a collection of that name."""
         connection, options = _connection(address, say), address.options
         about = About(
             generation=0,
@@ -108,7 +110,7 @@ class MilvusWriter(Writer):
 
     @classmethod
     def open(cls, address: MilvusAddress, say: Say | None = None) -> MilvusWriter:
-        """An index that is there already; IndexNotFoundError, IndexDamagedError."""
+        """Open an existing index; IndexNotFoundError, IndexDamagedError."""
         connection = _connection(address, say)
         text = connection.about()
         if text is None:
@@ -116,8 +118,8 @@ class MilvusWriter(Writer):
         return cls(address, About.from_text(text, address), connection)
 
     def _recover(self) -> None:
-        """Read what is known, and do away with what a run that was killed has left."""
-        text = self._connection.about()  # again, now that nobody else writes
+        """Read the rows of all images, and remove what a killed run has left."""
+        text = self._connection.about()  # read again, now that no other run writes
         if text is not None:
             self._about = About.from_text(text, self.address)
         self._drop_uncommitted()
@@ -131,34 +133,33 @@ class MilvusWriter(Writer):
             self._remember(row)
         self._delete(superseded)
         if len(self._stored) != self._about.images:
-            # a removal that was written down, and not carried out: it is found missing again
+            # a removal was committed but not carried out; the run will find the file missing again
             squared = sum(stored.norm2 for stored in self._stored.values())
             self._write_about(replace(self._about, images=len(self._stored), squared=squared))
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         id_, path = int(row["id"]), schema.path_of(row)
         self._forget(id_)
-        at = None if path is None else (schema.root_of(row), path)
+        file = None if path is None else (schema.root_of(row), path)
         content = bytes.fromhex(row["content"])
-        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), at, content)
-        if at is not None:
-            self._at[at] = id_
+        self._stored[id_] = _Stored(int(row["place"]), float(row["norm2"]), file, content)
+        if file is not None:
+            self._by_file[file] = id_
         if content:
-            self._of_content.setdefault(content, id_)
+            self._by_content.setdefault(content, id_)
 
     def _forget(self, id_: int) -> None:
         stored = self._stored.pop(id_, None)
         if stored is None:
             return
-        if stored.at is not None and self._at.get(stored.at) == id_:
-            del self._at[stored.at]
-        if self._of_content.get(stored.content) == id_:
-            del self._of_content[stored.content]
+        if stored.file is not None and self._by_file.get(stored.file) == id_:
+            del self._by_file[stored.file]
+        if self._by_content.get(stored.content) == id_:
+            del self._by_content[stored.content]
 
-    # -- reading what is known ----------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     def known(self) -> dict[Place, IndexedImage]:
-        """Every image that has a file, by root and path."""
         images = {}
         for row in self._connection.each_row("root >= 0", EVERYTHING_BUT_FEATURE):
             image, path = schema.indexed_image(row), schema.path_of(row)
@@ -167,30 +168,25 @@ class MilvusWriter(Writer):
         return images
 
     def skipped(self) -> dict[Place, Skipped]:
-        """Every file that was skipped, by root and path."""
         files = map(schema.skipped_of, self._connection.skipped())
         return {(file.root, file.path): file for file in files}
 
     def roots(self) -> list[tuple[int, bytes, str]]:
-        """The image folders: id, path, name."""
         return self._about.image_folders
 
     def manifest(self, key: str) -> str | None:
-        """One entry of the manifest."""
         return self._about.entries.get(key)
 
     def count(self) -> int:
-        """Images in the index."""
         return len(self._stored)
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image of that very content, if there is one."""
-        id_ = self._of_content.get(content_hash)
+        id_ = self._by_content.get(content_hash)
         if id_ is None:
             return None
         rows = self._rows([self._stored[id_].place])
         if not rows:
-            raise IndexDamagedError(f"{self.address} has lost image {id_}. Index the images into another collection.")
+            raise IndexDamagedError(f"{self.address} lacks image {id_}. Index the images into another collection.")
         row = rows[0]
         feature = np.array(row[FEATURE], dtype=np.float32)
         return Twin(feature, row["width"], row["height"], row["facts"]["colour"], row["format"])
@@ -198,18 +194,15 @@ class MilvusWriter(Writer):
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
-        """Record the image folders; ids that are in use keep their meaning."""
         by_id = {root[0]: root for root in self._about.roots} | {
             id_: (id_, path.hex(), name) for id_, path, name in roots
         }
         self._write_about(self._next(roots=tuple(by_id[id_] for id_ in sorted(by_id))))
 
     def set(self, values: Mapping[str, str | None]) -> None:
-        """Write entries of the manifest."""
         self._write_about(self._next(entries=self._entries(values)))
 
     def commit(self, batch: Batch, manifest: Mapping[str, str | None] | None = None) -> None:
-        """Make one batch part of the index: all of it or, if anything fails, nothing."""
         generation = self._about.generation + 1
         try:
             rows = self._changed_rows(batch, generation) | self._new_rows(batch, generation)
@@ -218,7 +211,7 @@ class MilvusWriter(Writer):
             if self._connection.count(f"born == {generation}") != len(rows):
                 raise self._not_held()
         except IndexUnavailableError:
-            raise  # the next run drops what was written
+            raise  # the next run deletes what was written
         except Exception:
             self._drop_uncommitted()
             raise
@@ -236,7 +229,7 @@ class MilvusWriter(Writer):
                 squared=self._about.squared + norms2,
             )
         )
-        for id_ in (*batch.removed, *rows):  # two may have exchanged their paths
+        for id_ in (*batch.removed, *rows):  # all first, because two images may have swapped paths
             self._forget(id_)
         for row in rows.values():
             self._remember(row)
@@ -245,7 +238,7 @@ class MilvusWriter(Writer):
         self._delete_skipped([(image.root, image.path) for image in batch.seen])
 
     def _new_rows(self, batch: Batch, generation: int) -> dict[int, Row]:
-        """By id: the rows of new images, and of those with new content; IndexingError."""
+        """Return, by id, the rows of new images and of known ones with new content; IndexingError."""
         rows: dict[int, Row] = {}
         last_id = self._about.last_id
         for image, feature in zip(batch.stored, batch.features, strict=True):
@@ -253,13 +246,13 @@ class MilvusWriter(Writer):
             last_id = max(last_id, id_)
             known = self._stored.get(id_)
             if (known is not None) != image.replaces:
-                raise IndexingError(f"Image {id_} is {'in' if known else 'not in'} the index already.")
+                raise IndexingError(f"Image {id_} is {'already' if known else 'not'} in the index.")
             place = 2 * id_ if known is None else known.free
             rows[id_] = {**schema.image_row(image, id_, feature), "place": place, "born": generation}
         return rows
 
     def _changed_rows(self, batch: Batch, generation: int) -> dict[int, Row]:
-        """By id: the rows of known images that were found again, in their free places."""
+        """Return, by id, the rows of known images that have changed, in their free places."""
         changed = {update.id for update in batch.seen} | {id_ for id_, _ in batch.shots}
         places = [self._stored[id_].place for id_ in sorted(changed) if id_ in self._stored]
         rows = {int(row["id"]): row for row in self._rows(places)}
@@ -271,36 +264,34 @@ class MilvusWriter(Writer):
         return {id_: {**row, "place": self._stored[id_].free, "born": generation} for id_, row in rows.items()}
 
     def _check_paths(self, rows: Mapping[int, Row], removed: Sequence[int]) -> None:
-        """IndexingError where two images would lie at one place."""
+        """Raise IndexingError if two images would have the same path."""
         gone = {*rows, *removed}
-        taken: set[tuple[int | None, bytes]] = set()
+        taken: set[_File] = set()
         for row in rows.values():
             root, path = schema.root_of(row), schema.path_of(row)
             if root is None or path is None:
                 continue
-            other = self._at.get((root, path))
+            other = self._by_file.get((root, path))
             if (root, path) in taken or (other is not None and other not in gone):
-                raise IndexingError(f"Two images would lie at {row['path']}.")
+                raise IndexingError(f"Two images would have the path {row['path']}.")
             taken.add((root, path))
 
     def forget_skipped(self, files: Iterable[Place]) -> None:
-        """Remove skipped files that are gone from the list."""
         self._delete_skipped(files)
 
     def compact_if_sparse(self) -> bool:
-        """Milvus does that by itself."""
+        """Return False, because Milvus compacts by itself."""
         return False
 
     def back_up(self) -> None:
-        """Have Milvus build its index over what was written; copies of it are made by its own tools."""
+        """Let Milvus build its index over the new rows; backups are made with Milvus's own tools."""
         self._connection.ask(lambda client: client.flush(self.address.collection, timeout=_FLUSH))
 
     def close(self) -> None:
-        """Let others write."""
         self._lease.release()
         self._connection.close()
 
-    # -- questions ----------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def _next(self, **values: Any) -> About:
         return replace(self._about, generation=self._about.generation + 1, updated=timestamp(), **values)
@@ -310,7 +301,7 @@ class MilvusWriter(Writer):
         return {key: value for key, value in merged.items() if value is not None}
 
     def _write_about(self, about: About) -> None:
-        """The one write that makes a commit; what comes after it sees it."""
+        """Publish a commit with a single write, and wait until reads see it."""
         text = about.to_text()
         for _ in range(_TRIES):
             self._lease.check()
@@ -321,25 +312,25 @@ class MilvusWriter(Writer):
         raise self._not_held()
 
     def _not_held(self) -> IndexingError:
-        return IndexingError(f"{self.address} does not hold what was written to it. Try again.")
+        return IndexingError(f"{self.address} does not return what was written to it. Try again.")
 
     def _drop_uncommitted(self) -> None:
-        """Rows of a commit that came to nothing."""
+        """Delete rows that were written but not committed."""
         where = f"born > {self._about.generation}"
         self._delete([int(row["place"]) for row in self._connection.each_row(where, ("born",))])
 
     def _delete(self, places: Sequence[int]) -> None:
         if places:
-            time.sleep(_SETTLES)  # readers that have begun with the commit before are done, but for slow ones
+            time.sleep(_SETTLES)  # lets all but slow readers finish with the previous commit
             self._connection.delete(places)
-            self._connection.count("place < 0")  # wait until the servers that read know of it
+            self._connection.count("place < 0")  # waits until the query nodes have seen the deletion
 
     def _delete_skipped(self, files: Iterable[object]) -> None:
         gone = self._skipped.intersection(files)
         if gone:
             self._connection.delete_about([schema.skipped_key(*file) for file in gone])
             self._skipped -= gone
-            self._connection.about()  # likewise
+            self._connection.about()  # waits in the same way
 
     def _rows(self, places: Sequence[int]) -> list[Row]:
         rows: list[Row] = []
@@ -350,20 +341,23 @@ class MilvusWriter(Writer):
 
 
 def _connection(address: MilvusAddress, say: Say | None) -> Connection:
-    """For a run: it sees all that was written, and waits for a server that is away."""
+    """Return a connection for a run: it sees everything written so far, and waits for a server that is away."""
     timeout = max(_TIMEOUT, address.options.timeout)
     return Connection(address, consistency=STRONG, timeout=timeout, patience=_PATIENCE, say=say)
 
 
 def _drop_unfinished(connection: Connection) -> None:
-    """Do away with what a run has left that was killed while it made the index; IndexError_ where it is not ours."""
+    """Drop the collections of a run that was killed while it created the index.
+
+    IndexError_ if they belong to another program, or if there is an index already.
+    """
     for name in (connection.address.collection, schema.about_name(connection.address.collection)):
         if not connection.ask(lambda client: client.has_collection(name, timeout=_TIMEOUT)):  # noqa: B023
             continue
         described = connection.ask(lambda client: client.describe_collection(name, timeout=_TIMEOUT))  # noqa: B023
         if described["description"] != schema.MARK:
             raise IndexError_(
-                f"{connection.address.server} has a collection {name} that this program has not made. Choose another "
+                f"{connection.address.server} has a collection {name} that this program did not make. Choose another "
                 "name: --index-dir milvus://HOST:PORT/COLLECTION."
             )
         if name == connection.address.collection:
@@ -372,5 +366,5 @@ def _drop_unfinished(connection: Connection) -> None:
             except IndexNotFoundError:
                 text = None
             if text is not None:
-                raise IndexError_(f"There is an index at {connection.address} already.")
+                raise IndexError_(f"There is already an index at {connection.address}.")
         connection.ask(lambda client: client.drop_collection(name, timeout=_TIMEOUT))  # noqa: B023
