@@ -27,8 +27,7 @@ from searchengine.index.storage import storage_of
 from searchengine.index.types import ImageRow
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.reading import read
-from searchengine.indexing.roots import assign_roots, check_folder
-from searchengine.indexing.scan import Candidate
+from searchengine.indexing.scan import Candidate, assign_roots, check_folder
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 

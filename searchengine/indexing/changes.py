@@ -1,4 +1,4 @@
-"""Changes of the index: each file that is read becomes one, and they are committed in batches."""
+"""Turns the files that are read into changes of the index, and commits them in batches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from searchengine.index.types import Batch, ImageRow, ImageUpdate, IndexedImage,
 from searchengine.indexing.model import size_remark
 from searchengine.indexing.reading import Picture, Reading
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import Root
-from searchengine.indexing.scan import Plan
+from searchengine.indexing.scan import Plan, Root
 from searchengine.progress import Say
 
 
 class RunIndex:
-    """The index that a run writes. It is created with the first batch, so an empty run leaves no index."""
+    """The index that a run writes. It is created with the first batch, so a run without images leaves no index."""
 
     def __init__(self, storage: Storage, writer: Writer | None, old_ids: OldIds | None, say: Say) -> None:
         self.writer = writer
@@ -31,12 +30,12 @@ class RunIndex:
         self.known_content: set[bytes] = set()
         self._storage, self._say = storage, say
         self._started = timestamp()
-        self._held: list[Skipped] = []  # until there is an index to record them in
+        self._held: list[Skipped] = []  # recorded once there is an index
         self._roots: list[tuple[int, bytes, str]] = []
         self._manifest: Callable[[], dict[str, str]] | None = None
 
     def known(self) -> dict[Place, IndexedImage]:
-        """The images of the index so far."""
+        """Return the images of the index."""
         known = self.writer.known() if self.writer else {}
         self.known_content = {image.content_hash for image in known.values()}
         if self.old_ids is not None:
@@ -44,27 +43,27 @@ class RunIndex:
         return known
 
     def skipped(self) -> dict[Place, Skipped]:
-        """The skipped files so far."""
+        """Return the skipped files that the index records."""
         return self.writer.skipped() if self.writer else {}
 
     def roots(self) -> list[tuple[int, bytes, str]]:
-        """The image folders so far: id, path, name."""
+        """Return the image folders of the index: id, path, name."""
         return self.writer.roots() if self.writer else []
 
     def manifest(self, key: str) -> str | None:
-        """One entry of the manifest, if there is an index."""
+        """Return an entry of the manifest, if there is an index."""
         return self.writer.manifest(key) if self.writer else None
 
     def count(self) -> int:
-        """Images in the index."""
+        """Return the number of images in the index."""
         return self.writer.count() if self.writer else 0
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """An image with that content, if there is one."""
+        """Return an image with the same content, if there is one."""
         return self.writer.twin(content_hash) if self.writer and content_hash in self.known_content else None
 
     def old_id(self, file: bytes, content_hash: bytes) -> int | None:
-        """The id that a new image had in the index before, if any."""
+        """Return the id that a new image had in the index that is being replaced, if any."""
         return None if self.old_ids is None else self.old_ids.claim(file, content_hash)
 
     def begin(self, roots: list[Root], choices: dict[str, str], made_by: Callable[[], dict[str, str]]) -> None:
@@ -72,8 +71,8 @@ class RunIndex:
 
         Args:
             roots: the image folders.
-            choices: entries of the manifest that a run may change without changing features.
-            made_by: gives the other entries; called only for a new index.
+            choices: entries of the manifest that may change without changing features.
+            made_by: returns the other entries; called only for a new index.
         """
         self._roots = [(root.id, bytes(root.folder), root.name) for root in roots]
         self._manifest = lambda: {**made_by(), **choices}
@@ -87,11 +86,11 @@ class RunIndex:
             writer.set_roots(self._roots)
 
     def commit(self, batch: Batch, done: int, total: int) -> None:
-        """Add a batch to the index; ``done`` of ``total`` files have been read."""
+        """Commit a batch to the index, after ``done`` of ``total`` files have been read."""
         if self.writer is None:
             if not batch.stored:
                 self._held += batch.skipped
-                return  # nothing but skipped files so far: no index yet
+                return  # only skipped files so far, so there is no index yet
             dimension = len(batch.features[0])
             self.writer = self._created(dimension)
             if remark := size_remark(dimension, total, self._storage.folder):
@@ -123,19 +122,19 @@ class RunIndex:
             self.writer.commit(Batch(removed=ids))
 
     def finish(self, forgotten: Iterable[Place]) -> None:
-        """End the run in the manifest, forget skipped files that are gone, and compact if it pays."""
+        """Mark the run as finished in the manifest, forget skipped files that are gone, and compact if it pays."""
         if self.writer is None:
             return
         forgotten = list(forgotten)
         if forgotten:
             self.writer.forget_skipped(forgotten)
-        with contextlib.suppress(IndexingError):  # no room for it: the next run may have some
+        with contextlib.suppress(IndexingError):  # the disk is too full for it; the next run tries again
             self.writer.compact_if_sparse()
         if self.manifest("run") is not None:
             self.writer.set({"run": None})
 
     def back_up(self) -> None:
-        """See ``Writer.back_up``."""
+        """Back up the catalog; see ``Writer.back_up``."""
         if self.writer is not None:
             self.writer.back_up()
 
@@ -147,11 +146,11 @@ class RunIndex:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The consequence of one reading for the index.
+    """What one reading means for the index.
 
     ``counted`` is the field of ``Summary`` to increment. The ``change`` of a new or changed image has no feature yet.
-    ``lost``: the image that the file was known as is missing now; ``moved_from``: the file is an image that was missing
-    at that place.
+    ``lost`` is the indexed image whose file is now missing. ``moved_from`` is the place at which an image was missing
+    that this file turned out to be.
     """
 
     counted: str
@@ -161,7 +160,7 @@ class Outcome:
 
 
 class Changes:
-    """The changes that a run collects: a batch, and pictures that wait for the model."""
+    """The changes that a run collects: the current batch, and the pictures waiting for the model."""
 
     def __init__(self, store: RunIndex, plan: Plan) -> None:
         self.missing = dict(plan.missing)
@@ -173,15 +172,15 @@ class Changes:
         self._begin_batch()
 
     def _begin_batch(self) -> None:
-        # all by content hash, of this batch
+        # Keys are content hashes of this batch.
         self._pictures: dict[bytes, Picture] = {}
-        self._features: dict[bytes, NDArray[np.float32]] = {}  # that were embedded
-        self._waiting: dict[bytes, list[int]] = {}  # places in the batch that the feature goes to
+        self._features: dict[bytes, NDArray[np.float32]] = {}  # of pictures that were embedded
+        self._waiting: dict[bytes, list[int]] = {}  # the positions in the batch that need the feature
 
     # -- one reading --------------------------------------------------------------------------------------------------
 
     def has_lost(self, reading: Reading) -> bool:
-        """Whether the content was known when the file was read, and a batch has replaced it since."""
+        """Tell whether the content was known when the file was read, but was replaced by a later batch."""
         digest = reading.content_hash
         if digest is None or reading.reason is not None or reading.picture is not None or digest in self._pictures:
             return False
@@ -198,7 +197,7 @@ class Changes:
         if reading.vanished:
             return Outcome("vanished") if known is None else Outcome("", lost=known)
         if reading.reason is not None:
-            # after a temporary fault, the next run reads the file again, and its image stays
+            # After a temporary fault the image stays in the index, and the next run reads the file again.
             state = None if reading.lost else reading.state
             times = (state.size, state.mtime_ns, state.ctime_ns) if state else (None, None, None)
             refused = Skipped(*candidate.place, reading.reason, *times)
@@ -235,7 +234,7 @@ class Changes:
         )
 
     def _gather(self, outcome: Outcome, reading: Reading) -> None:
-        """Add an outcome to the batch; the only place that changes anything."""
+        """Add an outcome to the batch. Nothing else changes the state."""
         change = outcome.change
         if isinstance(change, Skipped):
             self.batch.skipped.append(change)
@@ -253,7 +252,7 @@ class Changes:
             del self.missing[outcome.moved_from]
 
     def _feature(self, digest: bytes, picture: Picture | None) -> NDArray[np.float32]:
-        """The feature of known content; else an empty array, which ``embed`` replaces."""
+        """Return the feature of known content, or an empty array that ``embed`` replaces."""
         twin = self._store.twin(digest)
         if twin is not None:
             return twin.feature
@@ -270,22 +269,22 @@ class Changes:
 
     @property
     def waiting(self) -> int:
-        """The number of pictures that wait for the model."""
+        """The number of pictures waiting for the model."""
         return len(self._waiting)
 
     def embed(self, model: Callable[[list[Picture]], NDArray[np.float32]]) -> int:
-        """Embed the waiting pictures, n of them -> (n, d) float32; returns n."""
+        """Embed the n waiting pictures, (n, d) float32, and return n."""
         features = model([self._pictures[digest] for digest in self._waiting])
-        for (digest, places), feature in zip(self._waiting.items(), features, strict=True):
+        for (digest, positions), feature in zip(self._waiting.items(), features, strict=True):
             self._features[digest] = feature
-            for place in places:
-                self.batch.features[place] = feature
+            for position in positions:
+                self.batch.features[position] = feature
         count = len(self._waiting)
         self._waiting.clear()
         return count
 
     def commit(self, done: int, total: int) -> None:
-        """Commit the batch and begin another."""
+        """Commit the batch and start a new one."""
         if len(self.batch):
             self._store.commit(self.batch, done, total)
         self.batch = Batch()

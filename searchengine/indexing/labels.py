@@ -13,22 +13,22 @@ from typing import Protocol
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.files import path_from_text, path_to_text
 from searchengine.indexing.label_files import LabelFile, as_text, read_label_file
-from searchengine.indexing.roots import Root, label_of
+from searchengine.indexing.scan import Root, readable
 
 FOLDER, NONE = "folder", "none"
 _LABEL_PHOTOS = (
-    "Index again with --labels folder (the name of the folder is the label) or --labels FILE, a CSV file with the "
-    "columns path and label."
+    "Index again with --labels folder (each image is labelled with the name of its folder) or --labels FILE (a CSV "
+    "file with the columns path and label)."
 )
 _LABEL_FEATURES = (
-    "Import the features again, into another --index-dir, with searchengine import --labels: a column of their file, "
-    "or a text file with a label a line."
+    "Import the features again, into another --index-dir, with searchengine import --labels, which takes a column of "
+    "their file, or a text file with one label per line."
 )
 _UPLOADED = re.compile("^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
 
 
 def how_to_label(spec: ExtractorSpec) -> str:
-    """What the user can do about an index without labels: of photos, or of ready-made features."""
+    """Return advice on how to label an index of photos, or of imported features."""
     return _LABEL_FEATURES if spec.is_imported else _LABEL_PHOTOS
 
 
@@ -37,20 +37,23 @@ class Labels(Protocol):
 
     @property
     def recorded(self) -> str:
-        """What is stored in the manifest; ``labels_from`` reads it."""
+        """The entry of the manifest, from which ``labels_from`` makes the source again."""
         ...
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """The labels of each file, the most important first; ``several``: the index has more than one image folder."""
+        """Return the labels of each file, the most important first.
+
+        ``several``: the index has more than one image folder.
+        """
         ...
 
     def remark(self) -> str | None:
-        """What the user should know, once all files have been looked up."""
+        """Return what the user should know once all files have been looked up, if anything."""
         return None
 
 
 def labels_from(choice: str) -> Labels:
-    """ "folder", "none", or a file; the errors of ``read_label_file``."""
+    """Return the source for "folder", "none", or a file. Raises the errors of ``read_label_file``."""
     if choice == FOLDER:
         return FolderLabels()
     if choice == NONE:
@@ -60,13 +63,13 @@ def labels_from(choice: str) -> Labels:
 
 
 class FolderLabels(Labels):
-    """The name of the folder that a file lies in."""
+    """Labels each image with the name of its folder."""
 
     recorded = FOLDER
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """See ``roots.label_of``."""
-        return [label_of(root, path, several=several) for root, path in files]
+        """Return the name of each file's folder; a file at the top of the only image folder has no label."""
+        return [_folder_label(root, path, several=several) for root, path in files]
 
 
 class NoLabels(Labels):
@@ -75,16 +78,16 @@ class NoLabels(Labels):
     recorded = NONE
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """None."""
+        """Return no labels."""
         return [()] * len(files)
 
 
 class FileLabels(Labels):
-    """The labels in a file, by path: relative to the image folder, with the name of that folder, or absolute.
+    """Labels from a file, by path: relative to the image folder, starting with the name of that folder, or absolute.
 
     A name without a folder means every file of that name, as in COCO annotations. A path that is spelt differently
-    counts if it can only mean one file: other case, composed or decomposed accents, backslashes, no extension, or other
-    parent folders.
+    (other case, composed or decomposed accents, backslashes, no extension, other parent folders) matches if it can mean
+    only one file.
     """
 
     def __init__(self, file: Path, content: LabelFile) -> None:
@@ -92,33 +95,32 @@ class FileLabels(Labels):
         self._labels = content.labels
         self._unusable = content.unusable
         self._used: set[str] = set()
-        self._without = self._asked = 0
+        self._without = self._looked_up = 0
         folded = [(_folded(name), name) for name in content.labels]
         self._by_name = _unambiguous(folded, self._labels)
         self._some_without_ending = any("." not in name.rsplit("/", 1)[-1] for name, _ in folded)
 
     @property
     def recorded(self) -> str:
-        """The file, absolute; see ``path_to_text``."""
+        """The absolute path of the file, as ``path_to_text`` writes it."""
         return path_to_text(self.file)
 
     def of(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
-        """The labels of the files, empty for those that are not named."""
+        """Return the labels of each file, empty for files that the label file does not name."""
         names = [self._name_of(root, _text(path)) for root, path in files]
         self._used.update(name for name in names if name is not None)
         unnamed = [i for i, name in enumerate(names) if name is None]
         if unnamed and len(self._used) < len(self._labels):
             others = self._names_with_other_folders([_folded(_text(files[i][1])) for i in unnamed])
             self._used.update(name for name in others if name is not None)
-            names = [*names]
             for i, name in zip(unnamed, others, strict=True):
                 names[i] = name
-        self._asked += len(files)
+        self._looked_up += len(files)
         self._without += names.count(None)
         return [() if name is None else self._labels[name] for name in names]
 
     def _name_of(self, root: Root, relative: str) -> str | None:
-        """The name of a file in the label file, if it is there."""
+        """Return the name that the label file has for a file, if any."""
         spellings = (relative, f"{root.name}/{relative}", f"{_text(bytes(root.folder))}/{relative}")
         for spelling in spellings:
             if spelling in self._labels:
@@ -133,7 +135,7 @@ class FileLabels(Labels):
         return None
 
     def _names_with_other_folders(self, paths: list[str]) -> list[str | None]:
-        """For files that are not named: a name with other parent folders, if no other name or file ends the same."""
+        """Match unnamed files to names with other parent folders, where no other name or file has the same ending."""
         ends = [
             (end, name)
             for name in self._labels
@@ -149,11 +151,13 @@ class FileLabels(Labels):
         return names
 
     def remark(self) -> str | None:
-        """Images without a label, labels without an image, and rows that were not used."""
+        """Report images without a label, labels without an image, and unusable rows."""
         unused = len(self._labels) - len(self._used)
         remarks = []
         if self._without:
-            remarks.append(f"{self._without} of {self._asked} files are not named in {self.file}, and have no label")
+            remarks.append(
+                f"{self._without} of {self._looked_up} files are not named in {self.file}, and have no label"
+            )
         if unused:
             missing = [name for name in self._labels if name not in self._used][:3]
             remarks.append(
@@ -165,25 +169,32 @@ class FileLabels(Labels):
         return ". ".join(remarks) + "." if remarks else None
 
 
+def _folder_label(root: Root, path: bytes, *, several: bool) -> tuple[str, ...]:
+    parent = os.path.dirname(path)  # noqa: PTH120  (bytes)
+    if parent:
+        return (os.path.basename(parent).decode("utf-8", "replace"),)  # noqa: PTH119
+    return (readable(root.folder.name) or root.name,) if several else ()
+
+
 def _text(path: bytes) -> str:
-    """A path as a label file spells it, whatever the locale."""
+    """Return a path as text, whatever the locale."""
     return path.decode("utf-8", "surrogateescape")
 
 
 def _folded(path: str) -> str:
-    """A path without what programs change in it: case, the form of accents, and the kind of slash."""
+    """Return a path without what programs change in it: case, the form of accents, and the kind of slash."""
     return unicodedata.normalize("NFC", as_text(path)).casefold().replace("\\", "/")
 
 
 def _suffixes(path: str) -> Iterator[str]:
-    """``a/b/c`` -> ``b/c``, ``c``; of a name without folders, nothing."""
+    """Yield ``b/c`` and ``c`` for ``a/b/c``; nothing for a name without folders."""
     while "/" in path:
         path = path.partition("/")[2]
         yield path
 
 
 def _unambiguous(spellings: Iterable[tuple[str, str]], labels: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """spelling -> name, without those that stand for names with different labels."""
+    """Map each spelling to its name, leaving out spellings of names with different labels."""
     by_spelling: dict[str, str | None] = {}
     for spelling, name in spellings:
         other = by_spelling.setdefault(spelling, name)

@@ -19,8 +19,7 @@ from searchengine.images import LINKS_OUT
 from searchengine.index.types import IndexedImage, Place
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import joined, shown
-from searchengine.indexing.scan import Plan, with_parents
+from searchengine.indexing.scan import Plan, joined, shown, with_parents
 
 _MANY = 0.2  # of all images: without --prune they are kept
 _MOST = 0.5  # of the images of one folder: without --prune-all they are kept

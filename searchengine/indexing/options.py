@@ -12,33 +12,33 @@ class IndexingOptions:
     """The flags of ``searchengine index``.
 
     Args:
-        model: and what follows up to ``input_size``: as ``ExtractorOptions`` has it; None: as the index was made, or
-            VGG16 fc2 for a new one.
+        model: the model, as for the options up to ``input_size`` described in ``ExtractorOptions``. None uses the
+            model of the index, or VGG16 fc2 for a new one.
         scaled_decoding: decode large JPEGs at a reduced size.
         precision: "auto", "float32" or "bfloat16".
         runtime: "auto", "openvino" or "keras".
         exclude: patterns of files and folders to leave out.
-        default_excludes: leave out hidden files, and what other programs leave among photos (``images.find``).
-        follow_links: take also what links out of the image folders lead to.
-        check_content: read every file, also those whose size and times are as they were.
-        labels: "folder", "none" or a file, see ``indexing.labels``; None: as the index was made, at first "folder".
-        metric: one of ``index.metrics.METRICS``; None: as the index was made, at first "euclidean".
-        batch_size: images that the model embeds at a time.
-        limit: look at the first files only; nothing is removed.
-        rebuild: embed everything again; the old index answers until the new one is complete.
-        prune: remove what is gone even if it is more than a fifth of the images.
-        prune_all: also if an image folder is empty or has lost most of its images, or its disk is not mounted.
-        relocate: the image folders of the index are now at the places given.
+        default_excludes: leave out hidden files, and files that other programs put among photos (``images.find``).
+        follow_links: follow links that lead out of the image folders.
+        check_content: read every file, even if its size and times are unchanged.
+        labels: "folder", "none" or a file, see ``indexing.labels``. None uses the choice of the last run, or "folder".
+        metric: one of ``index.metrics.METRICS``. None uses the choice of the last run, or "euclidean".
+        batch_size: the number of images that the model embeds at a time.
+        limit: look at only this many files; nothing is removed.
+        rebuild: embed everything again; the old index stays in use until the new one is complete.
+        prune: remove images whose files are gone even if they are more than a fifth of all.
+        prune_all: remove them even if an image folder is empty, has lost most of its images, or is not mounted.
+        relocate: the image folders of the index have moved to the given places.
         ann: "auto", "on" or "off": whether to build a structure for approximate search; see
             ``index.building.update_structure``.
-        threads: that read and decode files; None: as many as there are processors.
-        commit_seconds: the time between commits; up to five times as long while a batch for the model is not full. A
-            killed run loses no more than that.
-        ray: None: this process reads and embeds; "auto" or the address of a Ray cluster: actors do.
-        ray_actors: how many; None: as many as the machines have processors for.
-        ray_cpus: processors of an actor.
-        ray_gpus: GPUs of an actor, or a part of one.
-        ray_store_mb: 10^6 bytes of Ray's object store, where Ray is started for the run.
+        threads: the number of threads that read and decode files. None uses one per processor.
+        commit_seconds: the time between commits, which is the most work that a killed run loses. It may be up to five
+            times as long while a batch for the model is not full.
+        ray: "auto" or the address of a Ray cluster whose actors read and embed. None uses this process.
+        ray_actors: the number of actors. None uses as many as the machines have processors for.
+        ray_cpus: the number of processors per actor.
+        ray_gpus: the number of GPUs per actor; may be a fraction.
+        ray_store_mb: the size of Ray's object store in 10^6 bytes, if Ray is started for the run.
     """
 
     model: str | Path | None = None
@@ -74,16 +74,17 @@ class IndexingOptions:
 
     @property
     def may_prune(self) -> bool:
-        """Whether many images may be removed at once."""
+        """Whether a run may remove many images at once."""
         return self.prune or self.prune_all
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The numbers of files by what a run did with them.
+    """The number of files by what a run did with them.
 
-    ``missing``: indexed before, not found, but kept; ``vanished``: found, but gone before it was read; ``dated``: of an
-    older index, read again for when and with what they were taken; ``embedded``: put through the model.
+    ``missing``: not found, but kept in the index; ``vanished``: found, but gone before they could be read; ``dated``:
+    unchanged files of an older index, whose date and camera were read; ``embedded``: images put through the model;
+    ``images``: images in the index.
     """
 
     added: int = 0
@@ -100,5 +101,5 @@ class Summary:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, int | float]:
-        """As JSON has it."""
+        """Return the numbers by name, ready for JSON."""
         return asdict(self)

@@ -1,6 +1,6 @@
-"""Files are read, hashed and decoded by threads, ahead of the model, so that decoding overlaps inference.
+"""Reads, hashes and decodes files in threads, ahead of the model, so that decoding overlaps inference.
 
-An ``Executor`` does both for a run: this process (``LocalExecutor``), or Ray actors (``on_ray``).
+An ``Executor`` reads and embeds for a run: in this process (``LocalExecutor``), or on Ray (``ray_executor``).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.scan import Candidate
 from searchengine.processors import processors
 
-_SHOTS_AHEAD = 256  # photos whose metadata are read at a time
-_RACY_NS = 2_000_000_000  # a file changed so shortly before it was read may change again under the same times
+_SHOTS_AHEAD = 256  # photos whose metadata are read in one go
+_RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without new times
 
 Preprocess = Callable[[bytes], DecodedImage]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image: ``pixels`` (h, w, 3) uint8 as the extractor wants them; the size is the original's, upright.
+    """A decoded image: ``pixels``, (h, w, 3) uint8, as the extractor takes them, and the upright size of the original.
 
-    One that was embedded where it was read has its ``feature``, (d,) float32, and no pixels: (0, 0, 3).
+    A picture that was embedded where it was read has a ``feature``, (d,) float32, and no pixels, (0, 0, 3).
     """
 
     pixels: Pixels
@@ -49,13 +49,13 @@ class Picture:
     feature: NDArray[np.float32] | None = None
 
     def embedded(self, feature: NDArray[np.float32]) -> Picture:
-        """The same with its feature in place of its pixels."""
+        """Return a copy with the feature in place of the pixels."""
         return replace(self, pixels=np.empty((0, 0, 3), np.uint8), feature=feature)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The result for one file: a picture, or a reason why not, or neither if its content is known already."""
+    """The result of reading one file: a picture, the reason why there is none, or neither if its content is known."""
 
     candidate: Candidate
     state: FileState | None
@@ -63,8 +63,8 @@ class Reading:
     picture: Picture | None = None
     shot: Shot | None = None
     reason: str | None = None
-    vanished: bool = False  # it existed when the folder was walked
-    lost: bool = False  # a temporary fault: it could not be read or decoded this time
+    vanished: bool = False  # the file existed when the folder was walked, but is gone
+    lost: bool = False  # a temporary fault: the file could not be read or decoded this time
 
 
 def read_ahead(
@@ -75,7 +75,7 @@ def read_ahead(
     threads: int,
     ahead: int,
 ) -> Iterator[Reading]:
-    """Read the candidates in order, at most ``ahead`` at a time, so that memory stays bounded."""
+    """Read the candidates in order, at most ``ahead`` at a time to bound memory."""
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Reading]] = deque()
         try:
@@ -91,7 +91,7 @@ def read_ahead(
 
 
 def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[bytes]) -> Reading:
-    """Read one file, and decode it unless its content is known; DecoderUnavailableError."""
+    """Read one file, and decode it unless its content is known. Raises DecoderUnavailableError."""
     state: FileState | None = None
     try:
         with open_regular(candidate.file) as opened:
@@ -125,7 +125,7 @@ def read(candidate: Candidate, preprocess: Preprocess, known_content: Container[
 
 
 def read_shots(files: Sequence[tuple[int, bytes]], *, threads: int) -> Iterator[tuple[int, Shot | None]]:
-    """When and with what each of the photos (id, file) was taken; None where a file cannot be read."""
+    """Read when and with what camera each photo (id, file) was taken; None if a file cannot be read."""
 
     def shot_of(file: tuple[int, bytes]) -> tuple[int, Shot | None]:
         with suppress(OSError), open_regular(file[1]) as opened:
@@ -137,29 +137,29 @@ def read_shots(files: Sequence[tuple[int, bytes]], *, threads: int) -> Iterator[
             yield from pool.map(shot_of, files[start : start + _SHOTS_AHEAD])
 
 
-# -- who reads and embeds ----------------------------------------------------------------------------------------------
+# -- executors ---------------------------------------------------------------------------------------------------------
 
 
 class Executor(Protocol):
-    """Candidates -> readings -> features. Planning and committing are done by the run."""
+    """Turns candidates into readings, and readings into features. The run itself plans and commits."""
 
     def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
-        """Read files, in the order of the candidates and a bounded number of them ahead.
+        """Read files in the order of the candidates, a bounded number of them ahead.
 
-        Content whose hash is among ``known_content`` need not be decoded. DecoderUnavailableError, ExtractorError.
+        Content whose hash is in ``known_content`` is not decoded. Raises DecoderUnavailableError and ExtractorError.
         """
         ...
 
     def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """The features of n pictures of its readings: (n, d) float32; IndexingError where the model gives NaN."""
+        """Return the features of n pictures, (n, d) float32. Raises IndexingError if the model gives NaN."""
         ...
 
     def computed(self) -> Computed:
-        """How features are computed, for the manifest."""
+        """Return how features are computed, for the manifest."""
         ...
 
     def close(self) -> None:
-        """Release everything that was started."""
+        """End everything that was started."""
         ...
 
 
@@ -172,17 +172,17 @@ class LocalExecutor:
         self._ahead = 2 * options.batch_size + self._threads
 
     def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
-        """See ``Executor.readings``."""
+        """Read files in threads; see ``Executor.readings``."""
         preprocess = self._extractor.preprocess
         return read_ahead(candidates, preprocess, known_content, threads=self._threads, ahead=self._ahead)
 
     def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """See ``Executor.embed``."""
+        """Embed the pixels of the pictures; see ``Executor.embed``."""
         return self._extractor.embed([picture.pixels for picture in pictures])
 
     def computed(self) -> Computed:
-        """See ``Executor.computed``."""
+        """Return how the extractor computes features."""
         return Computed.by(self._extractor.get())
 
     def close(self) -> None:
-        """Nothing to end: the threads end with the readings."""
+        """Do nothing: the threads end with the readings."""

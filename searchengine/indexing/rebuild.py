@@ -13,7 +13,7 @@ from searchengine.index.catalog import Catalog
 from searchengine.index.database import writable
 from searchengine.index.features import matrices
 from searchengine.index.writer import IndexWriter
-from searchengine.indexing.roots import joined
+from searchengine.indexing.scan import joined
 
 _STAGING = "rebuild"
 _KEPT = "damaged-"

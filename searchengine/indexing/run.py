@@ -1,4 +1,4 @@
-"""One run: plan, read ahead, embed in batches, commit; then remove what is gone."""
+"""An indexing run: plan, read ahead, embed in batches and commit; then remove images whose files are gone."""
 
 from __future__ import annotations
 
@@ -31,25 +31,27 @@ from searchengine.indexing.model import RunExtractor, decoding_remark, is_curren
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.reading import Executor, LocalExecutor, read_shots
 from searchengine.indexing.rebuild import OldIds
-from searchengine.indexing.roots import (
+from searchengine.indexing.scan import (
+    IndexContents,
+    Plan,
     Root,
     after_exchange,
     assign_roots,
     check_folder,
     check_roots,
     joined,
+    make_plan,
     matching_order,
     shown,
 )
-from searchengine.indexing.scan import Before, Plan, make_plan
 from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 PathLike = str | os.PathLike[str]
 
 _COMMIT_ROWS = 2048
-_SHOTS_SECONDS = 10  # between commits while only metadata are read: readers that filter then read all of them again
-_OVERDUE = 5  # times the time between commits, and pictures wait no longer for a batch to be full
+_SHOTS_SECONDS = 10  # between commits of metadata: after each, readers with a filter reload the metadata of all images
+_OVERDUE = 5  # pictures wait for a full batch no longer than this many times the time between commits
 
 
 def update_index(
@@ -61,20 +63,20 @@ def update_index(
     progress: Progress | None = None,
     **flags: Any,
 ) -> Summary:
-    """Make the index in ``index_dir`` hold what the image folders hold, embedding only content that is new.
+    """Update the index in ``index_dir`` to match the image folders, embedding only new content.
 
         >>> searchengine.update_index("photos", "index", model="vgg16", exclude="*.png")    # doctest: +SKIP
 
     Args:
-        images: an image folder, or several.
-        index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``; made if it is missing.
-        options: how the run is done.
+        images: one image folder, or several.
+        index_dir: the index folder, or ``milvus://HOST:PORT/COLLECTION``; created if it is missing.
+        options: the options of the run.
         extractor: the extractor to use, instead of the one that the options or the index name.
-        progress: shows how far the run is.
-        **flags: fields of ``IndexingOptions``, in place of those of ``options``.
+        progress: reports the progress of the run.
+        **flags: fields of ``IndexingOptions``, which override those of ``options``.
 
     Raises:
-        IndexingError: an image folder is missing or has changed its place, or the disk is full.
+        IndexingError: an image folder is missing or has moved, or the disk is full.
         IndexLockedError: another run is writing to the index.
         ExtractorMismatchError: the index was made by another extractor, and ``rebuild`` is off.
         IndexVersionError, IndexDamagedError: the index cannot be used, and ``rebuild`` is off.
@@ -98,14 +100,14 @@ def update_with(
     started = time.monotonic()
     if extractor.spec.is_imported:
         raise IndexingError(
-            f"The index in {storage.address} holds imported features, and no model is known that makes such. Choose "
-            "another --index-dir, or give --model and --rebuild to put an index of the images in its place."
+            f"The index in {storage.address} holds imported features, and no model is known that makes such features. "
+            "Choose another --index-dir, or give --model and --rebuild to replace it with an index of the images."
         )
     if options.rebuild and storage.no_rebuild:
         raise IndexingError(storage.no_rebuild)
     folders = check_roots(images)
     if options.ann == "on":
-        load_faiss()  # fails now rather than after hours
+        load_faiss()  # if FAISS is missing, fail now rather than after hours
     with storage.writing(timestamp()):
         if storage.remark:
             progress.say(storage.remark)
@@ -133,17 +135,17 @@ class _Run:
     ) -> None:
         self.folders = folders
         self.storage = storage
-        self.index_dir = storage.folder  # for what only an index in a folder has
+        self.index_dir = storage.folder  # for an index in Milvus, its folder in the cache
         self.extractor = extractor
         self.options = options
         self.progress = progress
         self.counts: Counter[str] = Counter()  # by the fields of Summary
-        self.replaced: verify.Recorded | None = None  # about the index that a rebuild replaces
+        self.replaced: verify.Recorded | None = None  # facts about the index that a rebuild replaces
 
-    # -- the two ways -----------------------------------------------------------------------------------------------
+    # -- update or rebuild ------------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Update the index in place. If only the copy of its catalog is left, ids are taken from that."""
+        """Update the index in place. If only the backup of its catalog is left, ids are taken from that."""
         writer: Writer | None
         try:
             writer = self.storage.write(self.progress.say)
@@ -158,12 +160,12 @@ class _Run:
             store.back_up()
 
     def rebuild(self) -> None:
-        """Make a new index beside the old one, which answers until it is replaced; ids are kept."""
+        """Build a new index beside the old one, which stays in use until it is replaced. Images keep their ids."""
         old_ids = OldIds.read(self.index_dir)
         if old_ids.count and self.options.limit is not None:
             raise IndexingError(
-                f"--limit looks at some of the files only, and a rebuild would drop the others of the {old_ids.count} "
-                "indexed images. Leave one of the two out, or choose another --index-dir. Nothing was changed."
+                f"--limit looks at only some of the files, so a rebuild would drop the rest of the {old_ids.count} "
+                "indexed images. Leave out one of the two, or choose another --index-dir. Nothing was changed."
             )
         self.replaced = verify.recorded(self.index_dir)
         try:
@@ -182,19 +184,19 @@ class _Run:
     def _open_checked(self) -> IndexWriter:
         writer = IndexWriter.open(self.index_dir)
         try:
-            writer.catalog.check()  # a damaged one could not be written to at the end
+            writer.catalog.check()  # a damaged catalog could not be written to at the end
         except BaseException:
             writer.close()
             raise
         return writer
 
     def _replace_damaged(self, old_ids: OldIds, damage: IndexError_ | None = None) -> None:
-        """Replace an index that cannot be used; its files are kept."""
+        """Replace an index that cannot be used. Its files are kept."""
 
         def put_in_place(staged: Path) -> None:
             if damage is not None:
                 kept = rebuild.set_aside(self.index_dir)
-                self.progress.say(f"{damage} What was left of it is kept in {kept}.")
+                self.progress.say(f"{damage} Its remaining files are kept in {kept}.")
             with rebuild.empty_like(staged, self.index_dir, old_ids.last) as writer:
                 self._take_over(writer, staged)
 
@@ -206,7 +208,7 @@ class _Run:
         writer.back_up()
 
     def _beside(self, old_ids: OldIds, put_in_place: Callable[[Path], None]) -> None:
-        """Fill an index in a folder within this one, and put it in place unless it lacks too many images."""
+        """Fill a new index in a subfolder, and put it in place unless it lacks too many images."""
         staged = rebuild.staging(self.index_dir, self.extractor.spec.fingerprint)
         store = RunIndex(storage_of(staged), rebuild.open_staged(staged, old_ids.last), old_ids, self.progress.say)
         try:
@@ -220,10 +222,10 @@ class _Run:
             put_in_place(staged)
         rebuild.discard(staged)
 
-    # -- what both do -----------------------------------------------------------------------------------------------
+    # -- steps of both ----------------------------------------------------------------------------------------------
 
     def _fill(self, store: RunIndex) -> None:
-        """The run itself: plan, execute, finish."""
+        """Plan, execute and finish the run."""
         with closing(self._executor(store)) as executor:
             plan, absence = self._plan(store, executor)
             changes = Changes(store, plan)
@@ -232,15 +234,14 @@ class _Run:
         self._finish(store, plan, changes.missing, absence)
 
     def _executor(self, store: RunIndex) -> Executor:
-        """What reads and embeds the files."""
         if self.options.ray is None:
             return LocalExecutor(self.extractor, self.options)
-        from searchengine.indexing.on_ray.executor import RayExecutor
+        from searchengine.indexing.ray_executor import RayExecutor
 
         return RayExecutor(self.extractor, self.options, store.manifest("precision"), self.progress)
 
     def _plan(self, store: RunIndex, executor: Executor) -> tuple[Plan, Absence]:
-        """Compare the image folders with the index, and say what the user should know before the work begins."""
+        """Compare the image folders with the index, and report what the user should know before the work begins."""
         options, replaced = self.options, self.replaced
         labels = labels_from(options.labels or store.manifest("labels") or (replaced and replaced.labels) or FOLDER)
         metric = check_metric(
@@ -252,8 +253,8 @@ class _Run:
             known = {place: image.without_ctime() for place, image in known.items()}
         plan = make_plan(
             [(root, self._find(root.folder)) for root in roots],
-            labels,
-            Before(known, store.skipped(), retry=not is_current(store.manifest("refused_by"))),
+            labels.of,
+            IndexContents(known, store.skipped(), retry=not is_current(store.manifest("refused_by"))),
             options,
         )
         mounts = store.manifest("mounts") or (replaced and replaced.mounts) or None
@@ -275,7 +276,7 @@ class _Run:
         return plan, absence
 
     def _announce(self, plan: Plan, remarks: Sequence[str]) -> None:
-        """Say what was found, and count what needs no work."""
+        """Report the remarks and the files that are skipped, and count the files that need no work."""
         for remark in remarks:
             self.progress.say(remark)
         for file in (*plan.unreadable, *plan.skipped):
@@ -284,22 +285,21 @@ class _Run:
         self.counts["skipped"] = len(plan.skipped) + len(plan.unreadable)
 
     def _roots(self, store: RunIndex, known: dict[Place, IndexedImage]) -> list[Root]:
-        """The image folders; those that have moved are recognised by their content, in any order."""
+        """Assign the image folders. Those that have moved are recognised by their content, in any order."""
         recorded, given = store.roots(), self.folders
         folders: list[Path] | None = None
         if self.options.relocate and len(recorded) == len(given):
-            folders, how = matching_order(recorded, given, known), "are in another order"
+            folders, change = matching_order(recorded, given, known), "are in another order"
             folders = folders if folders != given else None
         elif {path for _, path, _ in recorded} == {*map(bytes, given)}:
-            folders, how = after_exchange(recorded, known), "have exchanged their places"
+            folders, change = after_exchange(recorded, known), "have swapped places"
         if folders is None:
             return assign_roots(recorded, given, relocate=self.options.relocate)
         pairs = (f"{os.fsdecode(old)} -> {new}" for (_, old, _), new in zip(recorded, folders, strict=True))
-        self.progress.say(f"By what they hold, the folders {how}: {', '.join(pairs)}.")
+        self.progress.say(f"Judging by their content, the folders {change}: {', '.join(pairs)}.")
         return assign_roots(recorded, folders, relocate=True)
 
     def _find(self, folder: Path) -> Walk:
-        """The files of one image folder."""
         options = self.options
         return find(
             folder,
@@ -310,7 +310,7 @@ class _Run:
         )
 
     def _execute(self, store: RunIndex, plan: Plan, changes: Changes, executor: Executor) -> None:
-        """Read what is new or different, embed it in batches, and commit about once a second."""
+        """Read new and changed files, embed them in batches, and commit about once a second."""
         size = max(1, self.options.batch_size)
         done, committed = plan.total - len(plan.candidates), time.monotonic()
         self.progress.start(plan.total, done)
@@ -323,7 +323,7 @@ class _Run:
             done += 1
             self.progress.advance()
             waited, full = time.monotonic() - committed, len(changes.batch) >= _COMMIT_ROWS
-            # pictures do not wait too long for others while most files need no model
+            # A batch of pictures is not kept waiting to fill up while most files need no model.
             if changes.waiting >= size or (
                 changes.waiting and (full or waited > _OVERDUE * self.options.commit_seconds)
             ):
@@ -352,15 +352,15 @@ class _Run:
         store.commit(batch, plan.total, plan.total)
 
     def _finish(self, store: RunIndex, plan: Plan, missing: dict[Place, IndexedImage], absence: Absence) -> None:
-        """Remove what was not found, and end the run in the manifest."""
+        """Remove images whose files were not found, and mark the run as finished in the manifest."""
         if self.counts["vanished"]:
             self.progress.say(
-                f"{self.counts['vanished']} new files were gone when they were to be read. If their disk went, bring "
-                "it back and give the same command again."
+                f"{self.counts['vanished']} new files disappeared before they could be read. If their disk was "
+                "disconnected, reconnect it and run the same command again."
             )
         if self.options.limit is None:
             for folder in self.folders:
-                check_folder(folder)  # again: its disk may have gone during the run
+                check_folder(folder)  # again, because its disk may have been disconnected during the run
             removal = absence.removal(missing, store.count())
             for remark in removal.remarks:
                 self.progress.say(remark)
@@ -374,7 +374,7 @@ class _Run:
 
 
 def _files(plan: Plan, roots: list[Root], known: dict[Place, IndexedImage]) -> set[bytes]:
-    """The absolute paths of the files that were found."""
+    """Return the absolute paths of the files that exist."""
     folders = {root.id: bytes(root.folder) for root in roots}
     indexed = {joined(folders[root], path) for root, path in known if (root, path) not in plan.missing}
     return indexed | {candidate.file for candidate in plan.candidates}

@@ -1,21 +1,242 @@
-"""The image folders compared with what the catalog knows: the plan of a run."""
+"""Compares the image folders with the index: which folders are the same, and which of their files need work.
+
+If a folder of the index is not among the given ones, the run stops, so none of its images counts as deleted.
+"""
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from searchengine.errors import IndexingError
 from searchengine.images import FoundFile, Walk
-from searchengine.index.types import ImageUpdate, IndexedImage, Place, Skipped
-from searchengine.indexing.labels import Labels
+from searchengine.images.finding import folder_errors
+from searchengine.index.types import ImageUpdate, IndexedImage, Place, Skipped, content_hash
 from searchengine.indexing.options import IndexingOptions
-from searchengine.indexing.roots import Root, joined
+
+_SAMPLE = 20  # images of each folder that are looked for in its new place
+
+
+# -- image folders ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One image folder; ``name`` distinguishes it from the others."""
+
+    id: int
+    folder: Path
+    name: str
+
+
+def check_roots(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return the image folders as absolute paths.
+
+    Raises:
+        IndexingError: no folder is given, or one is missing, not a folder, unreadable, or inside another.
+    """
+    if not images:
+        raise IndexingError("No image folder is given.")
+    folders: list[Path] = []
+    for image_folder in images:
+        folder = Path(os.path.abspath(os.path.expanduser(image_folder)))  # noqa: PTH100, PTH111  (links stay links)
+        check_folder(folder)
+        if folder not in folders:
+            folders.append(folder)
+    for folder in folders:
+        for other in folders:
+            if folder != other and folder.is_relative_to(other):
+                raise IndexingError(f"{folder} is inside {other}, which already includes it. Give only one of them.")
+    return folders
+
+
+def check_folder(folder: Path) -> None:
+    """Raise IndexingError unless the folder can be listed."""
+    with folder_errors(folder), os.scandir(folder):
+        pass
+
+
+def assign_roots(
+    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], *, relocate: bool = False
+) -> list[Root]:
+    """Match the given folders with the recorded ones. New folders are added; none may be left out.
+
+    Args:
+        recorded: id, path and name of each image folder of the index; empty for a new index.
+        folders: the given image folders, absolute.
+        relocate: the recorded folders are now at the given places, in the same order.
+
+    Raises:
+        IndexingError: a recorded folder is not among the given ones.
+    """
+    if relocate and recorded:
+        return _moved(recorded, folders)
+    by_path = {os.fsdecode(path): Root(id_, Path(os.fsdecode(path)), name) for id_, path, name in recorded}
+    given = {str(folder) for folder in folders}
+    left_out = [path for path in by_path if path not in given]
+    if left_out:
+        raise IndexingError(
+            f"The index is of {', '.join(by_path)}, and {', '.join(left_out)} "
+            f"{'was' if len(left_out) == 1 else 'were'} not given. To add a folder, name all of them. If one has "
+            "moved, add --relocate. To leave one out, add --rebuild --prune. For other images, choose another "
+            "--index-dir."
+        )
+    roots = list(by_path.values())
+    next_id = max((root.id for root in roots), default=0) + 1
+    for folder in folders:
+        if str(folder) not in by_path:
+            roots.append(Root(next_id, folder, _free_name(folder, roots)))
+            next_id += 1
+    return roots
+
+
+def _moved(recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path]) -> list[Root]:
+    """Return the recorded folders at their new places, in the same order."""
+    if len(recorded) != len(folders):
+        raise IndexingError(
+            f"The index is of {len(recorded)} image folders, but {len(folders)} were given. With --relocate, give the "
+            f"new place of each, in the order {', '.join(os.fsdecode(path) for _, path, _ in recorded)}."
+        )
+    moved: list[Root] = []
+    for (id_, _, _), folder in zip(recorded, folders, strict=True):
+        moved.append(Root(id_, folder, _free_name(folder, moved)))
+    return moved
+
+
+def matching_order(
+    recorded: Sequence[tuple[int, bytes, str]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
+) -> list[Path]:
+    """Return the folders in the order of the recorded ones, matched by a sample of their images.
+
+    The given order is kept unless another order matches more files. Raises IndexingError if a folder has none of the
+    sampled files.
+    """
+    samples = _samples(recorded, known)
+    present, order = _best_order(samples, folders, known)
+    for i, j in enumerate(order):
+        if samples[i] and not present[i, j]:
+            raise IndexingError(
+                f"None of the images of {os.fsdecode(recorded[i][1])} is in {folders[j]}: "
+                f"{len(samples[i])} were looked for. Is it the right folder? Nothing was changed."
+            )
+    return [folders[j] for j in order]
+
+
+def after_exchange(
+    recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]
+) -> list[Path] | None:
+    """Return the recorded folders in the order of their present content if they were swapped, else None.
+
+    Files are read only if most of the sampled files of one folder are gone or have other times.
+    """
+    folders, samples = [Path(os.fsdecode(path)) for _, path, _ in recorded], _samples(recorded, known)
+    if len(recorded) < 2 or not any(
+        2 * sum(map(partial(_has_changed, folder, known), sample)) > len(sample)
+        for folder, sample in zip(folders, samples, strict=True)
+    ):
+        return None
+    _, order = _best_order(samples, folders, known)
+    return [folders[j] for j in order] if order != sorted(order) else None
+
+
+def _samples(recorded: Sequence[tuple[int, bytes, str]], known: Mapping[Place, IndexedImage]) -> list[list[Place]]:
+    """Return a sample of the images of each folder."""
+    places = [[place for place in known if place[0] == id_] for id_, _, _ in recorded]
+    return [of_folder[:: len(of_folder) // _SAMPLE + 1] for of_folder in places]
+
+
+def _best_order(
+    samples: Sequence[Sequence[Place]], folders: Sequence[Path], known: Mapping[Place, IndexedImage]
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Count the files of each of n samples that are in each of m folders: (n, m); and find the best folder for each."""
+    present = np.zeros((len(samples), len(folders)), dtype=int)  # files of that name
+    same = np.zeros_like(present)  # files of that name and content
+    for i, sample in enumerate(samples):
+        for j, folder in enumerate(folders):
+            for place in sample:
+                digest = _digest(joined(bytes(folder), place[1]), known[place].state.size)
+                present[i, j] += digest is not None
+                same[i, j] += digest == known[place].content_hash
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+    order = list(range(len(folders)))
+    best = [int(j) for j in linear_sum_assignment(same, maximize=True)[1]]
+    if same[range(len(best)), best].sum() > np.trace(same):
+        order = best
+    return present, order
+
+
+def _has_changed(folder: Path, known: Mapping[Place, IndexedImage], place: Place) -> bool:
+    """Tell whether a file is gone, or its times or size differ from those in the index."""
+    try:
+        info = os.stat(joined(bytes(folder), place[1]))  # noqa: PTH116  (bytes)
+    except OSError:
+        return True
+    state = known[place].state
+    return (info.st_size, info.st_mtime_ns) != (state.size, state.mtime_ns) or (
+        state.ctime_ns is not None and info.st_ctime_ns != state.ctime_ns
+    )
+
+
+def _digest(file: bytes, size: int) -> bytes | None:
+    """Return the content hash of a file; b"", without reading it, if its size differs; None if it does not exist."""
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123  (a path of bytes)
+            return content_hash(opened.read()) if os.fstat(opened.fileno()).st_size == size else b""
+    except OSError:
+        return None
+
+
+def _free_name(folder: Path, roots: Sequence[Root]) -> str:
+    """Return the readable name of a folder, with a number if another folder has the same name."""
+    taken = {root.name for root in roots}
+    name = readable(folder.name) or "images"
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name}-{number}"
+    return free
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def joined(folder: bytes, path: bytes) -> bytes:
+    """Return the absolute path of a file or folder within an image folder; b"" stands for that folder itself."""
+    return folder.rstrip(b"/") + b"/" + path if path else folder
+
+
+def readable(name: str) -> str:
+    """Return a name with undecodable bytes replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def shown(path: bytes) -> str:
+    """Return a path for people, with undecodable bytes replaced."""
+    return path.decode("utf-8", "replace")
+
+
+def with_parents(path: bytes) -> Iterator[bytes]:
+    """Yield ``a/b/c``, ``a/b``, ``a`` and the empty path, for ``a/b/c``."""
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
+    yield path
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that must be read: it is new or seems changed; ``renamed``: it was known by another name."""
+    """A file that must be read because it is new or seems changed; ``renamed`` if it was known by another name."""
 
     root: int
     path: bytes
@@ -36,49 +257,54 @@ class Plan:
 
     walks: list[tuple[Root, Walk]] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
-    seen: list[ImageUpdate] = field(default_factory=list)  # unchanged, with other labels, or ctime was not known
-    skipped: list[Skipped] = field(default_factory=list)  # known to be unusable, and not touched since
+    seen: list[ImageUpdate] = field(default_factory=list)  # unchanged, but with other labels, or ctime was not known
+    skipped: list[Skipped] = field(default_factory=list)  # unusable last time, and unchanged since
     without_shot: list[tuple[int, bytes]] = field(default_factory=list)  # unchanged: id, file; see IndexedImage
-    missing: dict[Place, IndexedImage] = field(default_factory=dict)  # known, but not found
+    missing: dict[Place, IndexedImage] = field(default_factory=dict)  # indexed, but not found
     forgotten: list[Place] = field(default_factory=list)  # skipped once, gone now
-    unreadable: list[Skipped] = field(default_factory=list)  # folders and links that could not be looked into
+    unreadable: list[Skipped] = field(default_factory=list)  # folders and links that cannot be read
     unchanged: int = 0
     total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What an index holds before a run: its images, and the files that could not be used.
+class IndexContents:
+    """The images and the skipped files of an index before a run; with ``retry``, skipped files are read again."""
 
-    ``retry``: all of these files are to be read again.
-    """
-
-    known: dict[Place, IndexedImage] = field(default_factory=dict)
+    images: dict[Place, IndexedImage] = field(default_factory=dict)
     skipped: dict[Place, Skipped] = field(default_factory=dict)
     retry: bool = False
 
 
+class LabelsOf(Protocol):
+    """A function that gives the labels of files: ``Labels.of`` in ``indexing.labels``."""
+
+    def __call__(self, files: Sequence[tuple[Root, bytes]], *, several: bool) -> list[tuple[str, ...]]:
+        """Return the labels of each file; ``several``: the index has more than one image folder."""
+        ...
+
+
 def make_plan(
     walks: Sequence[tuple[Root, Walk]],
-    labels: Labels,
-    before: Before | None = None,
+    labels_of: LabelsOf,
+    contents: IndexContents | None = None,
     options: IndexingOptions | None = None,
 ) -> Plan:
-    """Walk the folders and sort the files.
+    """Walk the folders and decide which files need work.
 
     Args:
-        walks: each image folder, and how its files are found.
-        labels: says which labels each file has.
-        before: what is in the index already.
-        options: of the run; with a ``limit``, no file counts as missing.
+        walks: each image folder, with the walk that finds its files.
+        labels_of: gives the labels of the files.
+        contents: what the index holds already.
+        options: the options of the run. With a ``limit``, no file counts as missing.
     """
-    before, options = before or Before(), options or IndexingOptions()
+    contents, options = contents or IndexContents(), options or IndexingOptions()
     plan = Plan(walks=[*walks])
-    files = _found(plan, options.limit)
+    files = _walked(plan, options.limit)
     plan.total = len(files)
-    missing, gone = dict(before.known), dict(before.skipped)
-    labels_of = labels.of([(root, file.path) for root, file in files], several=len(walks) > 1)
-    for (root, file), wanted in zip(files, labels_of, strict=True):
+    missing, gone = dict(contents.images), dict(contents.skipped)
+    labels = labels_of([(root, file.path) for root, file in files], several=len(walks) > 1)
+    for (root, file), wanted in zip(files, labels, strict=True):
         place, absolute = (root.id, file.path), joined(bytes(root.folder), file.path)
         image, refused = missing.pop(place, None), gone.pop(place, None)
         if image is not None and not options.check_content and _is_unchanged(image, file):
@@ -87,20 +313,20 @@ def make_plan(
                 plan.without_shot.append((image.id, absolute))
             if image.labels != wanted or image.state.ctime_ns is None:
                 plan.seen.append(ImageUpdate(image.id, *place, replace(image.state, ctime_ns=file.ctime_ns), wanted))
-        elif image is not None or refused is None or options.check_content or before.retry or _differs(refused, file):
+        elif image is not None or refused is None or options.check_content or contents.retry or _differs(refused, file):
             plan.candidates.append(Candidate(*place, absolute, image, wanted))
         else:
             plan.skipped.append(refused)
     if options.limit is None:
         _recognise_renamed(plan.candidates, missing)
         blocked = {(file.root, file.path) for file in plan.unreadable}
-        plan.missing = {place: image for place, image in missing.items() if not _lies_in(place, blocked)}
-        plan.forgotten = [place for place in gone if not _lies_in(place, blocked)]
+        plan.missing = {place: image for place, image in missing.items() if not _is_blocked(place, blocked)}
+        plan.forgotten = [place for place in gone if not _is_blocked(place, blocked)]
     return plan
 
 
-def _found(plan: Plan, limit: int | None) -> list[tuple[Root, FoundFile]]:
-    """The files of the walks, of each no more than are left of a limit; the plan takes what cannot be looked into."""
+def _walked(plan: Plan, limit: int | None) -> list[tuple[Root, FoundFile]]:
+    """Return the files of all walks, up to the limit, and add to the plan what cannot be read."""
     files: list[tuple[Root, FoundFile]] = []
     for root, walk in plan.walks:
         for file in walk:
@@ -141,15 +367,7 @@ def _folded(path: bytes) -> str:
     return unicodedata.normalize("NFC", path.decode("utf-8", "surrogateescape")).casefold()
 
 
-def _lies_in(place: Place, folders: Container[Place]) -> bool:
-    """Whether a file is one of them or in one of them: it may exist, as they could not be read."""
+def _is_blocked(place: Place, unreadable: Container[Place]) -> bool:
+    """Tell whether a file is, or is inside, something unreadable, so that it may still exist."""
     root, path = place
-    return any((root, folder) in folders for folder in with_parents(path))
-
-
-def with_parents(path: bytes) -> Iterator[bytes]:
-    """``a/b/c`` -> ``a/b/c``, ``a/b``, ``a``; then the empty path."""
-    while path:
-        yield path
-        path = path.rpartition(b"/")[0]
-    yield path
+    return any((root, folder) in unreadable for folder in with_parents(path))

@@ -29,7 +29,7 @@ from searchengine.index.catalog import BACKUP_NAME, Catalog
 from searchengine.index.features import HEADER_BYTES, header, map_rows
 from searchengine.index.metrics import METRICS
 from searchengine.index.storage import storage_of
-from searchengine.indexing.roots import joined
+from searchengine.indexing.scan import joined
 from searchengine.progress import QUIET, Progress
 
 _CHUNK_ROWS = 4096

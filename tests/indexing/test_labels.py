@@ -21,7 +21,7 @@ from searchengine.errors import IndexingError
 from searchengine.indexing import IndexingOptions, Summary, update_index
 from searchengine.indexing.label_files import read_label_file
 from searchengine.indexing.labels import labels_from
-from searchengine.indexing.roots import Root
+from searchengine.indexing.scan import Root
 from tests.fakes import OTHER_SPEC, SPEC, FakeExtractor, Sentences, write_pictures
 
 Update = Callable[..., Summary]

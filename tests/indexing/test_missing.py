@@ -134,7 +134,7 @@ def test_folders_are_recognised_by_what_they_hold(photos: Path, tmp_path: Path, 
             photos, other = photos.rename(tmp_path / "p"), other.rename(tmp_path / "o")
         done, remarks = run(tmp_path, other, photos, relocate=True)  # in the wrong order
     assert (done.unchanged, done.changed, done.moved) == (11, 0, 0)
-    assert ("have exchanged their places" if moved == "exchanged" else "are in another order") in remarks
+    assert ("have swapped places" if moved == "exchanged" else "are in another order") in remarks
     after = {feature[0]: id_ for id_, (feature, _) in zip(ids_in_order(tmp_path), values(tmp_path), strict=True)}
     assert after == before
 

@@ -1,4 +1,4 @@
-"""What indexing on Ray decides without it; runs with Ray are in tests/torture/test_ray.py."""
+"""Decisions of indexing on Ray that need no Ray; runs with Ray are in tests/torture/test_ray.py."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from searchengine.cli import offline_index
 from searchengine.indexing.model import RunExtractor
-from searchengine.indexing.on_ray.executor import RayExecutor
-from searchengine.indexing.on_ray.work import Actor, Batch, Work
-from searchengine.indexing.on_ray.worker import KnownContent
 from searchengine.indexing.options import IndexingOptions
+from searchengine.indexing.ray_cluster import KnownContent
+from searchengine.indexing.ray_executor import Actor, Batch, RayExecutor, Work
 from searchengine.indexing.reading import Reading
 from searchengine.indexing.scan import Candidate
 from tests.fakes import FakeRecipe, Sentences, write_pictures
@@ -48,16 +47,16 @@ def reading(candidate: Candidate) -> Reading:
     return Reading(candidate, None, None, vanished=True)
 
 
-def test_readings_leave_in_order_and_a_bounded_number_is_handed_out() -> None:
+def test_readings_are_returned_in_order_and_a_bounded_number_is_handed_out() -> None:
     candidates = files(10)
     work = Work(candidates, size=2, ahead=6)
     first, second = actor(), actor()
     handed_out = [give(work, worker) for worker in (first, second, first, second)]
     assert handed_out == [[0, 1], [2, 3], [4, 5], []]
-    work.take([2, 3], [reading(candidates[2]), reading(candidates[3])])
-    assert list(work.leave()) == []
-    work.take([0, 1], [reading(candidates[0]), reading(candidates[1])])
-    assert [left.candidate for left in work.leave()] == candidates[:4]
+    work.complete([2, 3], [reading(candidates[2]), reading(candidates[3])])
+    assert list(work.pop_ready()) == []
+    work.complete([0, 1], [reading(candidates[0]), reading(candidates[1])])
+    assert [reading.candidate for reading in work.pop_ready()] == candidates[:4]
     assert give(work, second) == [6, 7]
 
 
@@ -66,24 +65,24 @@ def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third(
     work = Work(candidates, size=2, ahead=8)
     dead, other = actor(), actor()
     assert (give(work, dead), give(work, other)) == ([0, 1], [2, 3])
-    work.died([0, 1])
+    work.record_death([0, 1])
     assert give(work, other) == []  # it is not alone yet
     other.batches.clear()
-    work.take([2, 3], [reading(candidates[2]), reading(candidates[3])])
+    work.complete([2, 3], [reading(candidates[2]), reading(candidates[3])])
     assert (give(work, other), give(work, other)) == ([0], [])
     assert other.has_suspect
     other.batches.clear()
-    work.died([0])
+    work.record_death([0])
     assert give(work, other) == [1]
     other.batches.clear()
-    work.take([1], [reading(candidates[1])])
+    work.complete([1], [reading(candidates[1])])
     assert give(work, other) == [0]
-    work.died([0])
-    skipped, *others = work.leave()
+    work.record_death([0])
+    skipped, *others = work.pop_ready()
     assert skipped.candidate == candidates[0]
     assert skipped.lost
     assert skipped.reason is not None
-    assert [left.candidate for left in others] == candidates[1:]
+    assert [reading.candidate for reading in others] == candidates[1:]
     assert work.done
 
 
@@ -99,11 +98,11 @@ def test_a_worker_that_does_not_see_a_file_is_refused(tmp_path: Path) -> None:
     work = Work([gone, here], size=1, ahead=2)
     assert (give(work, blind), give(work, blind)) == ([0], [1])
     for answer, candidate in zip([*blind.batches], (gone, here), strict=True):
-        executor._take(blind, answer, [reading(candidate)])
+        executor._handle(blind, answer, [reading(candidate)])
     assert executor._actors == [other]
     (sentence,) = progress.said
-    assert sentence.startswith(f"A worker of Ray was refused. It does not see {tmp_path}/here.png, which is here.")
-    assert [left.candidate for left in work.leave()] == [gone]
+    assert sentence.startswith(f"A Ray worker was refused. It does not see {tmp_path}/here.png, which exists here.")
+    assert [reading.candidate for reading in work.pop_ready()] == [gone]
     assert give(work, other) == [1]  # it counts as no more gone than before
 
 

@@ -315,7 +315,7 @@ def test_several_folders(photos: Path, update: Update, tmp_path: Path) -> None:
     }
     with pytest.raises(IndexingError, match="was not given"):
         update(photos)
-    with pytest.raises(IndexingError, match="lies inside"):
+    with pytest.raises(IndexingError, match="is inside"):
         update(tmp_path, photos)
 
 

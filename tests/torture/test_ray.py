@@ -87,7 +87,7 @@ def test_the_index_is_that_of_a_run_without_ray(photos: Path, tmp_path: Path) ->
     assert (done["images"], done["added"], done["embedded"], done["skipped"]) == (61, 61, 60, 2)
     said = sorted(line for line in errors.splitlines() if not line.startswith("Waiting for Ray"))  # on a busy machine
     assert len(said) == 2, errors
-    assert said[0].startswith(f"skipped '{killer}': 3 processes of Ray died while they read it.")
+    assert said[0].startswith(f"skipped '{killer}': 3 Ray workers died while reading it.")
     assert said[1].startswith("skipped 'no image.jpg': ")
     check_same(tmp_path / "ray", tmp_path / "local", skipped=frozenset({killer}))
 
@@ -236,7 +236,7 @@ def test_a_worker_that_lacks_the_precision_of_the_index_is_refused(photos: Path,
     with closing(IndexWriter.open(tmp_path / "index")) as writer:
         writer.set({"precision": "bfloat16"})
     draw(60).save(photos / "new.jpg")
-    with pytest.raises(ExtractorError, match=r"No worker of Ray is left.*does not compute in bfloat16"):
+    with pytest.raises(ExtractorError, match=r"Ray has no worker left.*does not compute in bfloat16"):
         run(photos, tmp_path / "index", ray="auto")
     assert indexed(tmp_path / "index") == 61
 

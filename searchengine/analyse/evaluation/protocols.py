@@ -37,8 +37,8 @@ from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import how_to_label
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.options import IndexingOptions
-from searchengine.indexing.roots import check_folder
 from searchengine.indexing.run import update_with
+from searchengine.indexing.scan import check_folder
 from searchengine.progress import QUIET, Progress
 
 # -- a folder of query images -----------------------------------------------------------------------------------------

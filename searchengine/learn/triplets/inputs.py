@@ -28,9 +28,8 @@ from searchengine.index.types import ImageRecord
 from searchengine.indexing.labels import labels_from
 from searchengine.indexing.model import RunExtractor
 from searchengine.indexing.options import IndexingOptions
-from searchengine.indexing.roots import assign_roots, check_roots
 from searchengine.indexing.run import update_with
-from searchengine.indexing.scan import make_plan
+from searchengine.indexing.scan import assign_roots, check_roots, make_plan
 from searchengine.learn.training_set import training_set
 from searchengine.learn.triplets.learner import Recipe
 from searchengine.processors import processors
@@ -66,7 +65,7 @@ def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Se
     """
     roots = assign_roots([], check_roots(folders))
     walks = [(root, find(root.folder, exclude=exclude)) for root in roots]
-    candidates = make_plan(walks, labels_from(labels)).candidates
+    candidates = make_plan(walks, labels_from(labels).of).candidates
     classes = sorted({candidate.labels[0] for candidate in candidates if candidate.labels})
     if not classes:
         raise LearningError(

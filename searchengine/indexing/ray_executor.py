@@ -1,15 +1,17 @@
 """An ``Executor`` on Ray: actors read, decode and embed files; the run plans and commits as it does without them.
 
-A worker that dies is replaced, and its files are read again, each by itself, so that a file that kills workers is known
-after ``FATAL`` of them. A worker that cannot compute as the index wants it, or does not see the files, is refused.
+A worker that dies is replaced, and its files are read again one at a time, so a file that kills workers is identified
+after ``FATAL`` of them. A worker that cannot compute in the precision of the index, or does not see the files, is
+refused.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,27 +20,26 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError, IndexingError, SearchEngineError
 from searchengine.images import DECODING
 from searchengine.indexing.model import Computed, RunExtractor, check_finite
-from searchengine.indexing.on_ray.cluster import Cluster, check_installed
-from searchengine.indexing.on_ray.work import AT_ONCE, Actor, Batch, Work
-from searchengine.indexing.on_ray.worker import KnownContent, SentModel, Worker
 from searchengine.indexing.options import IndexingOptions
+from searchengine.indexing.ray_cluster import Cluster, KnownContent, SentModel, Worker, check_installed
 from searchengine.indexing.reading import Picture, Reading
-from searchengine.indexing.roots import shown
-from searchengine.indexing.scan import Candidate
+from searchengine.indexing.scan import Candidate, shown
 from searchengine.progress import Progress
 
-_STARTS = 3  # in a row that fail, and the run ends
-_PATIENCE = 20.0  # seconds without any worker, until that is said
+AT_ONCE = 2  # batches per worker: one is decoded while another is embedded
+FATAL = 3  # a file is skipped once this many workers have died while reading it
+_STARTS = 3  # the run ends after this many failed starts of a worker in a row
+_PATIENCE = 20.0  # seconds without any worker, after which the user is told that the run is waiting
 
 
 class RayExecutor:
-    """See ``Executor``. Ray is started, or connected to, with the first file that must be read.
+    """An ``Executor`` that starts Ray, or connects to it, with the first file that must be read.
 
     Args:
-        extractor: of the run.
-        options: of the run.
-        precision: that of the index, if there is one: all workers compute in it, or in what ``options`` say.
-        progress: is told which workers are refused.
+        extractor: the extractor of the run.
+        options: the options of the run.
+        precision: the precision of the index, if there is one: all workers compute in it, unless ``options`` choose.
+        progress: reports the workers that are refused.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class RayExecutor:
     # -- Executor -----------------------------------------------------------------------------------------------------
 
     def readings(self, candidates: Sequence[Candidate], known_content: Collection[bytes]) -> Iterator[Reading]:
-        """See ``Executor.readings``."""
+        """Read files on the workers; see ``Executor.readings``."""
         if not candidates:
             return
         cluster = self._start()
@@ -68,17 +69,17 @@ class RayExecutor:
         work = Work(candidates, size, ahead=size * (wanted + cluster.workers))
         known = cluster.ray.put(KnownContent(known_content))
         while not work.done:
-            yield from work.leave()
+            yield from work.pop_ready()
             self._hand_out(work, known)
             self._receive()
 
     def embed(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """See ``Executor.embed``: the workers have done it."""
+        """Return the features that the workers have computed, (n, d) float32."""
         features = [picture.feature for picture in pictures if picture.feature is not None]
         return check_finite(np.stack(features), self._recipe.spec)
 
     def computed(self) -> Computed:
-        """See ``Executor.computed``: as the first worker does it."""
+        """Return how the first worker computes features."""
         assert self._computed is not None
         return self._computed
 
@@ -101,16 +102,16 @@ class RayExecutor:
         return self._cluster
 
     def _prepare(self) -> None:
-        """Fix the precision, and have the exported model in the cache, where workers of this machine find it."""
+        """Fix the precision, and put the exported model into the cache, where workers on this machine find it."""
         recipe = self._recipe
         precision = recipe.precision if recipe.precision != "auto" else self._recorded
         if recipe.runtime == "keras" and precision is not None:
-            return  # which needs no exported model
+            return  # Keras needs no exported model
         local = replace(recipe, precision="auto", gpu=False).load(self._progress.say)
         self._recipe = replace(recipe, precision=precision or local.precision)
 
     def _model_to_send(self) -> SentModel:
-        """The exported model, for machines that lack it; read once."""
+        """Return the exported model, for machines that lack it. It is read once."""
         assert self._cluster is not None
         if self._sent_model is None:
             self._sent_model = SentModel.of(self._recipe.spec, self._cluster.ray.put)
@@ -127,20 +128,20 @@ class RayExecutor:
     def _end(self, actor: Actor) -> None:
         assert self._cluster is not None
         self._actors.remove(actor)
-        with suppress(self._cluster.ray.exceptions.RayError):  # its cluster may have gone
+        with suppress(self._cluster.ray.exceptions.RayError):  # the cluster may have ended
             self._cluster.ray.kill(actor.handle)
 
-    # -- work ---------------------------------------------------------------------------------------------------------
+    # -- requests and answers -----------------------------------------------------------------------------------------
 
     def _hand_out(self, work: Work, known: Any) -> None:
-        for _ in range(AT_ONCE):  # one batch each, then another
+        for _ in range(AT_ONCE):  # one batch for each worker, then another
             for actor in self._actors:
                 if actor.starting is None and (places := work.hand_out(actor)):
                     files = [work.candidates[place] for place in places]
                     actor.batches[actor.handle.read.remote(files, known)] = Batch(work, places)
 
     def _receive(self) -> None:
-        """Wait for the next answers of workers, and take them."""
+        """Wait for the next answers of workers, and handle them."""
         assert self._cluster is not None
         ray = self._cluster.ray
         waiting = {answer: actor for actor in self._actors for answer in (actor.starting, *actor.batches) if answer}
@@ -153,19 +154,19 @@ class RayExecutor:
         for answer in ready:
             actor = waiting[answer]
             if actor not in self._actors:
-                continue  # it was ended for another of its answers
+                continue  # the actor was ended because of another of its answers
             try:
                 result = ray.get(answer)
-            except ray.exceptions.RayTaskError as error:  # raised in the worker, which lives
+            except ray.exceptions.RayTaskError as error:  # raised in the worker, which is still alive
                 if actor.starting is None:
                     raise error.cause from error
                 self._refuse(actor, _reason(error.cause))
             except ray.exceptions.RayError as error:
-                self._died(actor, error)
+                self._replace(actor, error)
             else:
-                self._take(actor, answer, result)
+                self._handle(actor, answer, result)
 
-    def _take(self, actor: Actor, answer: Any, result: Any) -> None:
+    def _handle(self, actor: Actor, answer: Any, result: Any) -> None:
         if actor.starting == answer and result is None:
             actor.starting = actor.handle.prepare.remote(self._recipe, DECODING, self._model_to_send())
             return
@@ -178,29 +179,31 @@ class RayExecutor:
         )
         if unseen is None:
             batch = actor.batches.pop(answer)
-            batch.work.take(batch.places, result)
+            batch.work.complete(batch.places, result)
         else:
             file = shown(unseen.candidate.file)
-            self._refuse(actor, f"It does not see {file}, which is here. Photos need the same paths on all machines.")
+            self._refuse(
+                actor, f"It does not see {file}, which exists here. Photos need the same paths on all machines."
+            )
 
     def _refuse(self, actor: Actor, reason: str) -> None:
-        """Go on without a worker, as long as there are others."""
+        """Continue without a worker, as long as there are others."""
         self._end(actor)
         for batch in actor.batches.values():
-            batch.work.again(batch.places)
+            batch.work.requeue(batch.places)
         if not self._actors:
-            raise ExtractorError(f"No worker of Ray is left, the last one was refused. {reason}")
-        self._progress.say(f"A worker of Ray was refused. {reason}")
+            raise ExtractorError(f"Ray has no worker left; the last one was refused. {reason}")
+        self._progress.say(f"A Ray worker was refused. {reason}")
 
-    def _died(self, actor: Actor, error: Exception) -> None:
-        """Start another in its place, and have its files read again."""
+    def _replace(self, actor: Actor, error: Exception) -> None:
+        """Start another worker in place of one that died, and have its files read again."""
         assert self._cluster is not None
         self._end(actor)
         self._failed_starts += actor.starting is not None
         if self._failed_starts >= _STARTS:
-            raise IndexingError(f"{_STARTS} workers of Ray ended while they started: {_reason(error)}") from error
+            raise IndexingError(f"{_STARTS} Ray workers died while starting: {_reason(error)}") from error
         for batch in actor.batches.values():
-            batch.work.died(batch.places)
+            batch.work.record_death(batch.places)
         self._start_worker(self._cluster)
 
 
@@ -209,3 +212,83 @@ def _reason(error: BaseException) -> str:
         return str(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1] if lines else ''}"
+
+
+# -- which files are waiting, with workers, or read -------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Actor:
+    """A worker as the driver knows it, with the batches it was given, by their pending answers.
+
+    While a worker reads a suspect, a file during which another worker died, it reads nothing else.
+    """
+
+    handle: Any
+    starting: Any  # the pending answer of ``prepare``; None once it has arrived
+    batches: dict[Any, Batch] = field(default_factory=dict)
+    has_suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Files that one worker reads, as positions among the candidates of the work."""
+
+    work: Work
+    places: Sequence[int]
+
+
+class Work:
+    """The files of one call of ``readings``. Results are returned in the order of the candidates.
+
+    ``ahead`` is the maximum number of files that are handed out or wait to be returned.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], size: int, ahead: int) -> None:
+        self.candidates = candidates
+        self._size, self._ahead = size, ahead
+        self._next = 0  # the first candidate that was never handed out
+        self._returned = 0  # how many readings were returned
+        self._suspects: deque[int] = deque()  # files to be read again, alone
+        self._deaths: Counter[int] = Counter()
+        self._read: dict[int, Reading] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether all readings were returned."""
+        return self._returned == len(self.candidates)
+
+    def hand_out(self, actor: Actor) -> list[int]:
+        """Return the next files for a worker; none if it has enough to do, or the limit is reached."""
+        if len(actor.batches) >= (1 if actor.has_suspect or self._suspects else AT_ONCE):
+            return []
+        actor.has_suspect = bool(self._suspects)
+        if self._suspects:
+            return [self._suspects.popleft()]
+        first, last = self._next, min(self._next + self._size, self._returned + self._ahead, len(self.candidates))
+        self._next = max(first, last)
+        return [*range(first, last)]
+
+    def complete(self, places: Sequence[int], readings: Sequence[Reading]) -> None:
+        """Store readings until ``pop_ready`` returns them."""
+        self._read.update(zip(places, readings, strict=True))
+
+    def requeue(self, places: Sequence[int]) -> None:
+        """Have files read again because their worker was refused."""
+        self._suspects.extend(places)
+
+    def record_death(self, places: Sequence[int]) -> None:
+        """Have files read again because their worker died, or skip a file if that has happened too often."""
+        self._deaths.update(places)
+        for place in places:
+            if self._deaths[place] < FATAL:
+                self._suspects.append(place)
+            else:
+                reason = f"{FATAL} Ray workers died while reading it. The next run will try it again."
+                self._read[place] = Reading(self.candidates[place], None, None, reason=reason, lost=True)
+
+    def pop_ready(self) -> Iterator[Reading]:
+        """Yield the readings that come next in the order of the candidates, as far as they are complete."""
+        while self._returned in self._read:
+            self._returned += 1
+            yield self._read.pop(self._returned - 1)

@@ -1,1 +1,0 @@
-"""Reading and embedding by actors of Ray, on one machine or on many: start reading at ``executor.py``."""
