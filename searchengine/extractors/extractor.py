@@ -14,9 +14,8 @@ from PIL import Image
 from searchengine.errors import QueryError
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import MAX_PIXELS, WHOLE, DecodedImage, Part, Pixels, Resizing, decode, read_image, resize
-from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.metadata import exif_orientation
-from searchengine.images.rgb import to_rgb, upright
+from searchengine.images.rgb import profile_of, to_rgb, to_srgb, upright
 
 ImageLike: TypeAlias = "Pixels | Image.Image | bytes | str | os.PathLike[str]"
 Images: TypeAlias = "Pixels | Iterable[ImageLike]"

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> pixels: RGB, upright, bounded. The only place where decoders meet bytes we do not trust."""
+"""Decodes image files: bytes -> RGB pixels, upright and bounded. Only here do decoders meet untrusted bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from searchengine.compat import pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ImageError, ImageTooLargeError, NotAnImageError
 from searchengine.files import read_regular
 from searchengine.images import depth
-from searchengine.images.colour import profile_of, to_srgb
 from searchengine.images.formats import FORMATS, HEAD_BYTES, Format, sniff, why_not
 from searchengine.images.isolation import (
     MAX_PIXELS,
@@ -32,22 +31,22 @@ from searchengine.images.metadata import exif_orientation
 from searchengine.images.opening import open_image
 from searchengine.images.repair import repaired
 from searchengine.images.resizing import WHOLE, Part, Pixels, Resizing, resized, resized_exactly, shrink, within
-from searchengine.images.rgb import frame_with_content, shows_nothing, swaps_sides, to_rgb, upright
+from searchengine.images.rgb import frame_with_content, profile_of, shows_nothing, swaps_sides, to_rgb, to_srgb, upright
 
-# Raised whenever other files are decoded, or the same ones to other pixels: then skipped files are tried again,
-# renditions are drawn again, and indexes made before say that they are older.
+# Increment this whenever a change decodes other files, or decodes files to other pixels. Skipped files are then tried
+# again, renditions are redrawn, and runs on older indexes report that some images are now decoded differently.
 DECODING = 3
 
-_REDUCED_BY = 4  # a JPEG may have so many times as many pixels, since it can be decoded at a reduced size
+_REDUCED_BY = 4  # a JPEG may have this many times more pixels, because it can be decoded at a reduced size
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """The pixels of one image, and what its file says about it.
+    """The pixels, the size and the format of one image.
 
-    ``pixels`` is (h, w, 3) RGB, uint8 unless resized exactly, upright, read-only, possibly at reduced size; ``width``
-    and ``height`` are the upright size of the original in pixels; ``format`` is one of the names of ``sniff``:
-    ``"JPEG"``, ``"PNG"``, ...; ``preview`` is a small copy in proportion, uint8, if one was asked for.
+    ``pixels`` is (h, w, 3) RGB, upright, read-only, possibly at reduced size; uint8 unless resized exactly. ``width``
+    and ``height`` are the upright size of the original in pixels. ``format`` is a name that ``sniff`` returns:
+    ``"JPEG"``, ``"PNG"``, ... ``preview`` is a small copy in proportion, uint8, if requested.
     """
 
     pixels: Pixels
@@ -69,18 +68,26 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     profiles: bool = True,
 ) -> DecodedImage:
-    """Decode one image file: its main picture, of an animation the first frame with content, upright.
+    """Decode one image file: its main picture, or the first frame with content of an animation, upright.
 
-    ``at_least``, (height, width), allows a JPEG to be decoded at a half, a quarter or an eighth of its size as long as
-    the result is no smaller than that; None decodes in full. A JPEG of more than ``max_pixels`` is always decoded at a
-    reduced size. With ``size``, (height, width), the pixels, or those of a ``part``, are resized as ``resize`` does it,
-    faster than with two calls. ``preview`` is the longest side of a small copy. With ``profiles`` False the numbers are
-    taken as they are stored, whatever colour profile the file has. Thread-safe; the decoders release the GIL, or run in
-    a process of their own: see ``isolation``.
+    Thread-safe: decoders release the GIL, or run in a separate process (see ``isolation``).
 
-    Raises NotAnImageError if the content is not an image in a format that can be read, ImageTooLargeError if the
-    header announces more than ``max_pixels``, of a JPEG four times as many (before anything is decoded),
-    DamagedImageError if it is cut short or broken.
+    Args:
+        data: the content of the file.
+        at_least: (height, width). A JPEG may be decoded at a half, a quarter or an eighth of its size as long as the
+            result is no smaller than this. None decodes in full. A JPEG of more than ``max_pixels`` is always decoded
+            at a reduced size.
+        size: (height, width). The pixels, or those of a ``part``, are resized as by ``resize``, but faster.
+        part: the part of the image to resize.
+        how: the way to resize.
+        preview: the longest side of a small copy.
+        max_pixels: the most pixels that the image may have; a JPEG may have four times as many.
+        profiles: apply colour profiles. If False, pixel values are taken as stored.
+
+    Raises:
+        NotAnImageError: the content is not an image in a format that can be read.
+        ImageTooLargeError: the header announces too many pixels. Nothing is decoded.
+        DamagedImageError: the image is cut short or broken.
     """
     source = ImageSource(data, max_pixels=max_pixels, profiles=profiles)
     if part is not None and at_least is not None:
@@ -102,7 +109,7 @@ def decode(
 
 
 def _as_array(image: Image.Image) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8, read-only. NumPy's own conversion holds a large image three times."""
+    """Convert to (h, w, 3) uint8, read-only. NumPy's own conversion would hold a large image three times."""
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top, strip in depth.strips(image):
         pixels[top : top + strip.height] = np.asarray(strip)
@@ -111,14 +118,14 @@ def _as_array(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def read_image(file: str | os.PathLike[str]) -> bytes:
-    """The bytes of an image file, not decoded. Raises ImageError if it cannot be read."""
+    """Return the bytes of an image file. Raises ImageError if it cannot be read."""
     try:
         return read_regular(file)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError for impossible names
         raise ImageError(f"{os.fspath(file)} cannot be read: {getattr(error, 'strerror', error)}.") from error
 
 
-# -- in a form that every browser shows --------------------------------------------------------------------------------
+# -- copies that every browser shows -----------------------------------------------------------------------------------
 
 THUMBNAIL_QUALITY = 82
 FULL_QUALITY = 90
@@ -127,13 +134,13 @@ _JPEG_MAX_SIDE = 65_500  # libjpeg's own limit
 
 @isolated
 def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
-    """A small JPEG of an image file: upright, in proportion, no side above ``max_side`` pixels, never enlarged.
+    """Make a small JPEG of an image file: upright, in proportion, no side above ``max_side`` pixels, never enlarged.
 
     Raises the errors of ``decode``.
     """
     source = ImageSource(data)
     width, height = within(source.size, max_side)
-    # Twice the size leaves the filter enough to work with, and is no slower to decode.
+    # Twice the size gives the filter enough to work with, and is no slower to decode.
     image = source.load(at_least=(2 * height, 2 * width))
     small = to_srgb(shrink(image, within(source.size, max_side)), source.profile)
     return _as_jpeg(small, THUMBNAIL_QUALITY, None)
@@ -141,7 +148,7 @@ def thumbnail(data: bytes, *, max_side: int = 480) -> bytes:
 
 @isolated
 def full_jpeg(data: bytes) -> bytes:
-    """A JPEG of the same size, upright, with the colour profile of the original. Raises the errors of ``decode``."""
+    """Make a JPEG of the same size, upright, with the original colour profile. Raises the errors of ``decode``."""
     source = ImageSource(data)
     image = source.load()
     if max(image.size) > _JPEG_MAX_SIDE:
@@ -155,19 +162,19 @@ def _as_jpeg(image: Image.Image, quality: int, profile: bytes | None) -> bytes:
     return file.getvalue()
 
 
-# -- the source of pixels ----------------------------------------------------------------------------------------------
+# -- from the header to pixels -----------------------------------------------------------------------------------------
 
-# Modes of Pillow's whose profiles have to be applied before the conversion to RGB, and what the profiles are for.
+# Pillow modes whose profiles must be applied before the conversion to RGB, with the colour space of the profiles.
 _INK_OR_GREY = {"L": "L", "LA": "L", "I;16": "L", "I;16B": "L", "CMYK": "CMYK"}
 
 
 class ImageSource:
-    """An image of which only the header has been read, so that its size is known before memory is spent on it.
+    """An image whose header has been read, so that its size is known before memory is spent on its pixels.
 
-    ``format`` is one of the names of ``sniff``, "RAW" also of camera raw files that are TIFF inside; ``size`` is the
-    upright (width, height) of the original in pixels; ``profile`` is the embedded colour profile by which the pixels of
-    ``load`` are to be read, None if they are sRGB. Those of grey and of inks do not outlast the conversion to RGB:
-    ``load`` applies them, unless ``profiles`` is False.
+    ``format`` is a name that ``sniff`` returns; "RAW" includes camera raw files that are TIFF inside. ``size`` is the
+    upright (width, height) of the original in pixels. ``profile`` is the colour profile of the pixels that ``load``
+    returns, or None if they are sRGB. Grey and CMYK profiles do not survive the conversion to RGB, so ``load`` applies
+    them, unless ``profiles`` is False.
 
     Raises NotAnImageError, DamagedImageError and ImageTooLargeError.
     """
@@ -196,9 +203,9 @@ class ImageSource:
         self.profile = None if self._file.mode == "CMYK" else profile_of(self._file, "RGB")
 
     def load(self, at_least: tuple[int, int] | None = None) -> Image.Image:
-        """The pixels, RGB and upright; a JPEG may be reduced by 2, 4 or 8, but not below ``at_least``, (height, width).
+        """Return the pixels, RGB and upright. Can be called only once: it releases the file.
 
-        Can be called once: the source then releases the file.
+        A JPEG may be reduced by 2, 4 or 8, but not below ``at_least``, (height, width).
         """
         with _translated_errors(self.format):
             try:
@@ -227,7 +234,7 @@ class ImageSource:
         return file
 
     def _repaired(self, *, pixels: bool) -> ImageFile.ImageFile:
-        """The same of a file in regular form. Raises the exception that is being handled where that cannot be had."""
+        """Open a repaired copy of the file. If there is none, raise the exception that is being handled."""
         data = repaired(self._data, self.format, self._max_pixels, pixels=pixels)
         if data is None:
             raise
@@ -235,28 +242,27 @@ class ImageSource:
         return self._open()
 
     def _load(self, at_least: tuple[int, int] | None) -> Image.Image:
-        """The pixels as they are stored, RGB."""
+        """Return the pixels as RGB, not yet upright."""
         file = self._file
         if file.format == "JPEG":
             self._reduce(at_least)
             file.load()
-            return self._by_ink_or_grey() or to_rgb(file)
+            return self._from_ink_or_grey() or to_rgb(file)
         wide = depth.has_16_bit_colour(file)
         file.load()
-        # Of a HEIC only known now, and a BMP may be upside down.
-        self.size = self._upright_size()
+        self.size = self._upright_size()  # loading may change it: HEIC, and BMP files stored upside down
         if wide and depth.needs_low_bytes(file):
             low = self._open()
             depth.load_low_bytes(low)
             colour = depth.colour_of_8_bits(file, low)
-            del low  # before there is a third one as large
+            del low  # to_rgb may make another image of that size
             return to_rgb(colour)
         if FORMATS[self.format].has_false_alpha and shows_nothing(file):
-            return file.convert("RGB")  # what has no alpha is often stored with an alpha of zero
-        return self._by_ink_or_grey() or (frame_with_content(file) if self._inner.is_animated else to_rgb(file))
+            return file.convert("RGB")  # opaque images are often stored with an alpha of zero
+        return self._from_ink_or_grey() or (frame_with_content(file) if self._inner.is_animated else to_rgb(file))
 
     def _reduce(self, at_least: tuple[int, int] | None) -> None:
-        """Have a JPEG decoded at a reduced size, where that is allowed or needed."""
+        """Have a JPEG decoded at a reduced size, if that is allowed or necessary."""
         width, height = self._file.size
         if at_least is not None:
             least_height, least_width = reversed(at_least) if swaps_sides(self._orientation) else at_least
@@ -275,11 +281,11 @@ class ImageSource:
 
     @property
     def _inner(self) -> Format:
-        """The format of the picture itself: of a camera raw file or an icon, that of what it holds."""
+        """The format of the picture itself, which may be inside a camera raw file or an icon."""
         return FORMATS.get(self._file.format or "", FORMATS[self.format])
 
-    def _by_ink_or_grey(self) -> Image.Image | None:
-        """RGB, of CMYK and grey with a profile: that does not outlast the conversion, as one of RGB does."""
+    def _from_ink_or_grey(self) -> Image.Image | None:
+        """Convert CMYK or grey with a profile to sRGB; None for other images."""
         file = self._file
         space = _INK_OR_GREY.get(file.mode) if self._profiles else None
         profile = None if space is None else profile_of(file, space)
@@ -293,7 +299,7 @@ class ImageSource:
 
 @contextmanager
 def _translated_errors(format_: str) -> Iterator[None]:
-    """Translate whatever a decoder raises into an ImageError, with its cause kept."""
+    """Translate whatever a decoder raises into an ImageError, and keep its cause."""
     try:
         with pillow_warnings_ignored():
             yield

@@ -1,4 +1,4 @@
-"""Find the files of a folder that may be images. Names are bytes, as in the file system."""
+"""Finds the files of a folder that may be images. Paths are bytes, as in the file system."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from searchengine.errors import IndexingError
 
-# Files with these endings are skipped silently. Any others are opened, and recognised by their content.
-_NOT_IMAGE_ENDINGS = """
+# Files with these extensions are skipped silently. All others are opened and recognised by their content.
+_NOT_IMAGE_EXTENSIONS = """
 txt text md rst rtf tex bib log csv tsv json jsonl ndjson geojson yaml yml toml xml xmp xsl ini cfg conf env lock
 html htm xhtml css scss js mjs ts jsx tsx vue map php rb pl lua r jl m go rs c h cc cpp hpp cu java kt scala cs swift
 py pyc pyi pyx ipynb sh bash zsh fish bat cmd ps1 sql mk cmake gradle diff patch
@@ -27,11 +27,12 @@ pkl pickle npy npz h5 hdf5 keras pt pth ckpt safetensors onnx tflite pb parquet 
 feather mat tfrecord tfrecords
 ttf otf woff woff2 lnk url desktop torrent part crdownload tmp bak swp aae thm md5 sha1 sha256 sig asc pem crt
 """
-_NOT_IMAGES = frozenset(_NOT_IMAGE_ENDINGS.split())
-# The same without an ending.
+_NOT_IMAGES = frozenset(_NOT_IMAGE_EXTENSIONS.split())
+# File names without an extension that are skipped in the same way.
 _NOT_IMAGE_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "authors", "changelog", "makefile"})
 
-# What other programs leave among photos: shell patterns in lower case, on a name or, with a slash, on a whole path.
+# Folders and files that other programs put among photos, as shell patterns in lower case. A pattern matches a name or,
+# if it has a slash, a whole path.
 _RECYCLE_BINS = """
 #recycle @recycle $recycle.bin recycler recycled .recycle .trash .trash-* .trashes .trashed-* .dtrash lost+found
 """
@@ -71,7 +72,7 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A folder or link that cannot be read, and the reason in words; ``path`` is as in FoundFile."""
+    """A folder or link that cannot be read, and the reason in words; ``path`` as in FoundFile."""
 
     path: bytes
     reason: str
@@ -79,7 +80,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A file or folder that is left out unless it is asked for; ``kind`` is a plural, such as "recycle bins"."""
+    """A file or folder that is left out by default; ``kind`` is a plural, such as "recycle bins"."""
 
     path: bytes
     kind: str
@@ -96,17 +97,17 @@ def find(
 ) -> Walk:
     """Yield every regular file below ``root`` that may be an image, in byte order of the paths.
 
-    Skipped silently: files whose ending belongs to something else (``.txt``, ``.mp4``, ...), pipes, sockets and
-    devices, whatever matches one of the ``exclude`` patterns (shell style, on the relative path or on the name alone),
-    and the folders in ``skip``.
+    Skipped silently: files with the extension of another format (``.txt``, ``.mp4``, ...), pipes, sockets and devices,
+    whatever matches one of the ``exclude`` patterns (shell style, on the relative path or on the name alone), and the
+    folders in ``skip``.
 
-    With ``default_excludes``, hidden files and folders (``.name``) are skipped too, and what other programs leave among
-    photos: recycle bins, snapshots, thumbnails, folders with a ``.nomedia`` file. Links that lead out of ``root`` are
-    followed only with ``follow_links``. All of these are listed in ``Walk.left_out``. A link to a folder is never
-    followed to one below ``root`` or to one that was already visited.
+    With ``default_excludes``, hidden files and folders (``.name``) are skipped too, and folders that other programs put
+    among photos: recycle bins, snapshots, thumbnails, folders with a ``.nomedia`` file. Links that lead out of ``root``
+    are followed only with ``follow_links``. All of these are listed in ``Walk.left_out``. A link to a folder below
+    ``root``, or to a folder already visited, is never followed.
 
-    A folder that cannot be read, or a broken link, yields Unreadable, and the search continues. Raises IndexingError
-    at once if ``root`` is missing, not a folder, or cannot be read.
+    For a folder that cannot be read, or a broken link, Unreadable is yielded and the search continues. Raises
+    IndexingError at once if ``root`` is missing, not a folder, or cannot be read.
     """
     top = os.fsencode(root)
     with folder_errors(root):
@@ -132,7 +133,7 @@ def folder_errors(folder: Path) -> Iterator[None]:
 
 
 class _Rules:
-    """What is skipped, by name and path."""
+    """The rules for names and paths that are skipped."""
 
     def __init__(
         self, exclude: Sequence[str], skip: Sequence[Path], *, default_excludes: bool, follow_links: bool
@@ -145,12 +146,12 @@ class _Rules:
         self._excluded = re.compile("|".join(map(fnmatch.translate, wanted))) if wanted else None
 
     def excludes(self, path: bytes, name: bytes) -> bool:
-        """Whether one of the given patterns matches."""
+        """Tell whether one of the given patterns matches."""
         pattern = self._excluded
         return pattern is not None and any(pattern.match(os.fsdecode(text)) for text in (path, name))
 
     def left_out_as(self, path: bytes, name: bytes) -> str | None:
-        """The kind of things that other programs leave among photos; None for anything else."""
+        """Return the kind of a file or folder that other programs put among photos; None for anything else."""
         if not self.default_excludes:
             return None
         text = os.fsdecode(name).lower()
@@ -164,7 +165,7 @@ _KINDS = tuple(_DEFAULT_EXCLUDES)
 
 
 def _kinds_of(*, paths: bool) -> re.Pattern[str]:
-    """A pattern with a group for each kind, of the patterns with a slash or of those without."""
+    """Compile the patterns with a slash, or those without, into one pattern with a group for each kind."""
     groups = (
         "|".join(fnmatch.translate(pattern) for pattern in patterns if ("/" in pattern) == paths) or "(?!)"
         for patterns in _DEFAULT_EXCLUDES.values()
@@ -177,10 +178,10 @@ _LAST_OF_PATHS = {pattern.rpartition("/")[2] for pattern in _DERIVATIVES.split()
 
 
 class Walk(Iterator[FoundFile | Unreadable]):
-    """The files of a folder, one by one. Once all were yielded:
+    """An iterator over the files of a folder.
 
-    ``left_out`` lists what was left out by default, and ``mounts`` the folders where another file system begins:
-    b"" if the folder is itself a mount point.
+    At the end, ``left_out`` lists what was left out by default, and ``mounts`` the folders where another file system
+    begins, b"" if the folder itself is a mount point.
     """
 
     def __init__(self, top: bytes, place: _Place, entries: list[os.DirEntry[bytes]], rules: _Rules) -> None:
@@ -198,12 +199,12 @@ class Walk(Iterator[FoundFile | Unreadable]):
         return next(self._files)
 
     def excludes(self, path: bytes) -> bool:
-        """Whether one of the given patterns excludes a file, or a folder that it lies in."""
+        """Tell whether one of the given patterns excludes a file, or a folder that contains it."""
         parts = path.split(b"/")
         return any(self._rules.excludes(b"/".join(parts[: i + 1]), part) for i, part in enumerate(parts))
 
     def _walk(self, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[FoundFile | Unreadable]:
-        """Depth first, with an explicit stack: folders may nest deeper than Python's recursion limit."""
+        """Walk depth first, with an explicit stack because folders may nest deeper than Python's recursion limit."""
         stack = [(b"", iter(entries), device)]
         while stack:
             prefix, rest, device = stack[-1]
@@ -224,7 +225,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
                 yield Unreadable(path, _why(error))
 
     def _file(self, entry: os.DirEntry[bytes], path: bytes) -> FoundFile | None:
-        """A regular file that may be an image and is not left out."""
+        """Return a regular file that may be an image and is not left out, else None."""
         if not _may_be_image(entry.name) or self._is_left_out(entry, path):
             return None
         info = entry.stat()
@@ -232,7 +233,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
         return FoundFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns) if is_regular else None
 
     def _below(self, folder: os.DirEntry[bytes], path: bytes, device: int) -> list[os.DirEntry[bytes]] | None:
-        """The entries of a folder that is to be visited, below one on a device; None for any other folder."""
+        """Return the entries of a folder, whose parent is on a device; None if it is not to be visited."""
         place = _place(folder.stat())
         if place in self._rules.skipped or self._is_left_out(folder, path) or not self._is_new(folder, place):
             return None
@@ -259,36 +260,36 @@ class Walk(Iterator[FoundFile | Unreadable]):
         return real == self._real_top or real.startswith(self._real_top.rstrip(_SEPARATOR) + _SEPARATOR)
 
     def _is_new(self, folder: os.DirEntry[bytes], place: _Place) -> bool:
-        """Whether to visit a folder: true only once for each."""
+        """Tell whether a folder is to be visited; true only once for each folder."""
         if place in self._visited:
             return False
         if _is_link(folder) and self._is_below_top(os.path.realpath(folder.path)):
-            return False  # what lies there is found by its own path, or is hidden or excluded there
+            return False  # its files are found by their own paths, unless they are hidden or excluded there
         self._visited.add(place)
         return True
 
 
 def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
-    """The entries of a folder, sorted so that a walk yields paths in byte order."""
+    """Return the entries of a folder, sorted so that a walk yields paths in byte order."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name + b"/" if _is_dir(entry) else entry.name)
 
 
 def _is_link(entry: os.DirEntry[bytes]) -> bool:
-    """Whether it is a link, or a junction of Windows (Python 3.12 and later)."""
+    """Tell whether an entry is a link, or a Windows junction (Python 3.12 and later)."""
     return entry.is_symlink() or bool(getattr(entry, "is_junction", bool)())
 
 
 def _is_dir(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a circular link, which the walk reports when it gets to it
+    except OSError:  # a circular link, which the walk reports when it reaches it
         return False
 
 
 def _may_be_image(name: bytes) -> bool:
-    stem, dot, ending = os.fsdecode(name).lower().rpartition(".")
-    return ending not in (_NOT_IMAGES if dot else _NOT_IMAGE_NAMES) and not (stem == "" and dot)
+    stem, dot, extension = os.fsdecode(name).lower().rpartition(".")
+    return extension not in (_NOT_IMAGES if dot else _NOT_IMAGE_NAMES) and not (stem == "" and dot)
 
 
 def _place(info: os.stat_result) -> _Place:

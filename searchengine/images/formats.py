@@ -1,4 +1,4 @@
-"""The format of a file, by its content; file names are not trusted."""
+"""Recognises the format of a file by its content; file names are not trusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-HEAD_BYTES = 512  # the part of a file that sniff() looks at
+HEAD_BYTES = 512  # sniff() needs this much of a file
 NO_PREVIEW = "This is a camera raw file without a large preview, which cannot be read. Export it as JPEG."
 
 
@@ -15,36 +15,36 @@ NO_PREVIEW = "This is a camera raw file without a large preview, which cannot be
 class Format:
     """An image format; the function that opens its files is in ``opening.OPENERS``.
 
-    ``start`` is a pattern that its files begin with; ``brands`` are those of ISO media files, one of which is enough.
-    ``media_type`` is set if most browsers show the format, so that files are sent unchanged.
+    ``start`` is a pattern that matches the beginning of its files. An ISO media file needs one of the ``brands``.
+    ``media_type`` is set if most browsers show the format, so files are sent unchanged.
     """
 
     title: str  # for people
     start: bytes = b"(?!)"
     brands: frozenset[bytes] = frozenset()
     media_type: str | None = None
-    is_animated: bool = False  # may have several frames, of which the first with content is taken
-    is_turned_by_exif: bool = False  # as in browsers; other formats are turned by their decoders
-    is_decoded_at_once: bool = False  # or memory taken for it, when the file is opened
-    has_false_alpha: bool = False  # a picture that is transparent everywhere has no alpha in fact
+    is_animated: bool = False  # it may have several frames; the first one with content is used
+    is_turned_by_exif: bool = False  # as in browsers; other formats are made upright by their decoders
+    is_decoded_at_once: bool = False  # opening a file decodes it, or allocates the memory for it
+    has_false_alpha: bool = False  # if a picture is transparent everywhere, its alpha is meaningless
 
 
-# By name; the first that fits counts.
+# By name; the first format that matches counts.
 FORMATS = {
     "JPEG": Format("JPEG", rb"\xff\xd8\xff", media_type="image/jpeg", is_turned_by_exif=True),
-    # Turned only by EXIF data that stand before the pixels.
+    # Only EXIF data before the pixels count.
     "PNG": Format("PNG", rb"\x89PNG\r\n\x1a\n", media_type="image/png", is_animated=True, is_turned_by_exif=True),
     "WEBP": Format("WebP", rb"RIFF....WEBP", media_type="image/webp", is_animated=True, is_decoded_at_once=True),
     "GIF": Format("GIF", rb"GIF8[79]a", media_type="image/gif", is_animated=True),
-    # Browsers show nothing of one that is transparent everywhere, but every viewer shows the picture. A text may begin
-    # with "BM" too, so the size of the header, at byte 14, is checked as well.
+    # If a BMP is transparent everywhere, browsers show nothing, but viewers show the picture. A text may begin with
+    # "BM" too, so the size of the header, at byte 14, is also checked.
     "BMP": Format("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", has_false_alpha=True),
     # Including BigTIFF, and camera raw files that are TIFF inside: NEF, CR2, ARW, DNG, PEF, ...
     "TIFF": Format("TIFF", rb"II[*+]\0|MM\0[*+]"),
     "RAW": Format(
         "camera raw", rb"FUJIFILMCCD-RAW|IIU\0|IIR[OS]|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR", frozenset({b"crx "})
     ),
-    # libheif turns AVIF and HEIC by their own boxes; Pillow gives those of AVIF as EXIF.
+    # libheif makes HEIC upright by its own boxes; Pillow reports those of AVIF as EXIF.
     "AVIF": Format(
         "AVIF",
         brands=frozenset({b"avif", b"avis"}),
@@ -69,7 +69,7 @@ FORMATS = {
 }
 _STARTS = [(re.compile(format_.start, re.DOTALL), name) for name, format_ in FORMATS.items()]
 
-# Files often mistaken for photos: how they begin, what they are, and what to do.
+# Files often mistaken for photos: how they begin, what they are, and what the user can do.
 _VIDEO = "a video", "Save the frames you want as JPEG."
 _PAGE = "a web page", "It was saved in place of the picture: download the picture itself."
 _ARCHIVE = "a compressed archive", "Unpack it, and index the pictures in it."
@@ -103,7 +103,7 @@ _OTHER = [(re.compile(start, re.DOTALL | re.IGNORECASE), name, advice) for start
 
 
 def sniff(head: bytes) -> str | None:
-    """The format of an image from its first ``HEAD_BYTES``, a name in ``FORMATS``; None if it cannot be read."""
+    """Return the format of an image, a name in ``FORMATS``, by its first ``HEAD_BYTES``; None if it cannot be read."""
     if head[4:8] == b"ftyp":
         brands = _brands(head)
         return next((name for name, format_ in FORMATS.items() if format_.brands & brands), None)
@@ -111,13 +111,13 @@ def sniff(head: bytes) -> str | None:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """The major brand of ISO media and the compatible ones (every four bytes from 16 on)."""
+    """Return the major brand of an ISO media file, and the compatible brands (four bytes each, from byte 16)."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     return {head[8:12]} | {head[i : i + 4] for i in range(16, end, 4)}
 
 
 def why_not(head: bytes) -> str:
-    """A sentence that says what a file is and what to do, from its first bytes, where it cannot be read."""
+    """Return a sentence that says what an unreadable file is, by its first bytes, and what to do about it."""
     if not head:
         return "The file is empty."
     format_ = sniff(head)
@@ -133,15 +133,15 @@ def why_not(head: bytes) -> str:
     return f"This is not an image that can be read; {', '.join(titles)} and {last} files can."
 
 
-# -- the pieces of a JPEG and of a PNG --------------------------------------------------------------------------------
+# -- segments of a JPEG, chunks of a PNG ------------------------------------------------------------------------------
 
-Read = Callable[[int, int], bytes]  # an offset and a number of bytes -> these bytes, or what there is of them
+Read = Callable[[int, int], bytes]  # an offset and a number of bytes -> the bytes, as far as the file goes
 START_OF_SCAN = 0xDA
 _WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xDA), 0xFF}
 
 
 def reader(source: bytes | BinaryIO) -> Read:
-    """Reads from bytes, or from a file."""
+    """Return a function that reads from bytes or a file."""
     if isinstance(source, bytes):
         return lambda offset, size: source[offset : offset + size]
 
@@ -153,9 +153,9 @@ def reader(source: bytes | BinaryIO) -> Read:
 
 
 def jpeg_segments(read: Read, start: int = 0) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset of the content, its length) of each segment of a JPEG up to its first scan, which is the last.
+    """Yield (marker, offset of the content, its length) for each segment of a JPEG, up to and including the first scan.
 
-    Ends before that where the file is not well-formed.
+    Stops earlier if the file is not well-formed.
     """
     at, marker = start + 2, 0
     while marker != START_OF_SCAN:
@@ -168,7 +168,7 @@ def jpeg_segments(read: Read, start: int = 0) -> Iterator[tuple[int, int, int]]:
 
 
 def png_chunks(read: Read) -> Iterator[tuple[bytes, int, int]]:
-    """(type, offset of the content, its length) of each chunk of a PNG, as far as the file goes."""
+    """Yield (type, offset of the content, its length) for each chunk of a PNG, as far as the file goes."""
     at = 8
     while len(head := read(at, 8)) == 8:
         kind, length = head[4:], int.from_bytes(head[:4])

@@ -1,4 +1,4 @@
-"""Opens each format: bytes of an image file -> an image of Pillow, of which only the header has been read."""
+"""Opens each format: the bytes of an image file -> a Pillow image whose header has been read, but not its pixels."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ from PIL import (
 
 from searchengine.errors import NotAnImageError
 from searchengine.images import arrays, containers, depth
-from searchengine.images.colour import profile_of_heif, profile_of_png
 from searchengine.images.formats import NO_PREVIEW, sniff
-from searchengine.images.rgb import swaps_sides
+from searchengine.images.rgb import profile_of_heif, profile_of_png, swaps_sides
 from searchengine.processes import is_worker
 
 
 def open_image(data: bytes, format_: str) -> ImageFile.ImageFile:
-    """Read the header of an image in one of the formats of ``sniff``. Raises whatever Pillow raises."""
+    """Read the header of an image in a format that ``sniff`` returned. Raises whatever Pillow raises."""
     return OPENERS[format_](data)
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """Skips the parsing of all EXIF data for the resolution, which is not needed here."""
+    """Does not parse all EXIF data for the resolution, which is not needed here."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 class _WebPFile(WebPImagePlugin.WebPImageFile):
-    """Releases the decoder of libwebp, which holds the canvas twice, before Pillow makes its own copy."""
+    """Releases libwebp's decoder, which holds the canvas twice, before Pillow makes its own copy."""
 
     _decoder: Any
 
@@ -56,7 +55,7 @@ class _WebPFile(WebPImagePlugin.WebPImageFile):
 
 
 class _GifFile(GifImagePlugin.GifImageFile):
-    """Transparent outside the first frame, as in browsers; Pillow fills with the first colour of the palette."""
+    """Leaves the canvas outside the first frame transparent, as browsers do. Pillow fills it with palette colour 0."""
 
     def load_end(self) -> None:
         super().load_end()
@@ -77,7 +76,7 @@ def _png(data: bytes) -> ImageFile.ImageFile:
     file = PngImagePlugin.PngImageFile(io.BytesIO(data))
     bits = _GREYS_IN_BITS.get(str(file.tile[0].args)) if file.tile else None
     transparent = file.info.get("transparency")
-    if bits and isinstance(transparent, int):  # Pillow scales the samples, but not this one
+    if bits and isinstance(transparent, int):  # Pillow scales the samples, but not this value
         file.info["transparency"] = transparent * 255 // (2**bits - 1)
     if file.tile and file.tile[0].args == "LA;16B":
         return arrays.grey_and_alpha(file)
@@ -102,20 +101,20 @@ def _avif_file(data: bytes) -> ImageFile.ImageFile:
         return AvifImagePlugin.AvifImageFile(io.BytesIO(data.replace(b"Exif", b"skip")))
 
 
-# "This item describes that image": a reference box in a HEIC, a size below 2**19 and its name. Metadata is not needed
-# here, and it crashes pi-heif 1.4 (a segmentation fault) where a damaged file gives it a name that is not UTF-8.
+# A reference box "this item describes that image" of a HEIC: a size below 2**19 and the name. Metadata is not needed
+# here, and if a damaged file gives it a name that is not UTF-8, pi-heif 1.4 crashes (a segmentation fault).
 _DESCRIBES = re.compile(rb"(\0[\0-\7]..)cdsc", re.DOTALL)
 
 
 def _heic(data: bytes) -> ImageFile.ImageFile:
-    from pi_heif import HeifImageFile, options  # the class alone: nothing is registered with Pillow
+    from pi_heif import HeifImageFile, options  # only the class: nothing is registered with Pillow
 
     file: ImageFile.ImageFile
     data = _DESCRIBES.sub(rb"\1skip", data)
     try:
         file = HeifImageFile(io.BytesIO(data))
     except SyntaxError as error:
-        # libheif reads up to 1000 parts, and a photo of 200 megapixels may have more. A worker has limits of its own.
+        # libheif reads up to 1000 tiles, and a photo of 200 megapixels may have more. Workers have their own limits.
         if "Security limit" not in str(error) or not is_worker():
             raise
         options.DISABLE_SECURITY_LIMITS = True
@@ -132,7 +131,7 @@ def _tiff(data: bytes) -> ImageFile.ImageFile:
     pages = containers.tiff_pages(data)
     page = containers.main_page(pages) if pages else None
     if page is None or not page.area:
-        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # which raises what is wrong
+        return TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # raises an error that says what is wrong
     if containers.is_raw(data, pages):
         side, preview = max(max(each.size) for each in pages), containers.raw_preview(pages)
         if preview is None or preview.size < containers.largest_jpeg(data)[1]:
@@ -179,7 +178,7 @@ def _ico(data: bytes) -> ImageFile.ImageFile:
     picture = containers.picture_in_ico(data)
     if sniff(picture) == "PNG":
         return _png(picture)
-    # Pillow decodes an icon as it opens it, but only a PNG can be larger than it says.
+    # Pillow decodes an icon when it opens it, but only a PNG can be larger than the icon says.
     return IcoImagePlugin.IcoImageFile(io.BytesIO(picture))
 
 
@@ -197,8 +196,8 @@ def _jxl(data: bytes) -> ImageFile.ImageFile:
         raise NotAnImageError(
             'This is a JPEG XL image. To read it: pip install "searchengine[formats]". Or save it as JPEG or PNG.'
         ) from error
-    file = JXLImageFile(io.BytesIO(data))  # decodes it, within the limits of a worker
-    if not file.jpeg:  # libjxl has turned it upright, but not a JPEG that was packed as it is
+    file = JXLImageFile(io.BytesIO(data))  # this decodes it, within the limits of a worker
+    if not file.jpeg:  # libjxl has made it upright already, unless it is a losslessly packed JPEG
         file.info.pop("exif", None)
     opened: ImageFile.ImageFile = file
     return opened
@@ -208,8 +207,8 @@ def _by(plugin: Callable[[io.BytesIO], ImageFile.ImageFile]) -> Callable[[bytes]
     return lambda data: plugin(io.BytesIO(data))
 
 
-# The classes themselves, not PIL.Image.open: the format is known by now, and open() warns about large images at a limit
-# of its own, which can only be changed through a global variable.
+# These are the plugin classes, not PIL.Image.open: the format is known already, and open() warns about large images at
+# its own limit, which can be changed only through a global variable.
 OPENERS: dict[str, Callable[[bytes], ImageFile.ImageFile]] = {
     "JPEG": _by(_JpegFile),
     "PNG": _png,
