@@ -1,4 +1,4 @@
-"""Pictures that Pillow cannot read, and NumPy does: unusual TIFF, BMP, Netpbm and PNG files."""
+"""Reads pictures with NumPy that Pillow cannot read: unusual TIFF, BMP, Netpbm and PNG files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from searchengine.images.rgb import swaps_sides, upright
 
 
 class ArrayFile(ImageFile.ImageFile):
-    """Like an image file of Pillow: its size is known at once, and its pixels are read when it is loaded.
+    """A Pillow image file whose size is known at once, and whose pixels are read as an array when it is loaded.
 
-    ``read`` gives (h, w, 1 to 4) samples of any type, grey or RGB, with or without alpha, and the value of white; None
-    leaves that to ``depth.image_of``.
+    ``read`` returns (h, w, 1 to 4) samples of any type, grey or RGB, with or without alpha, and the value of white, or
+    None to have ``depth.image_of`` choose it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ArrayFile(ImageFile.ImageFile):
         self._mode = "RGB"
 
     def load(self) -> Any:
-        """Read the pixels, the first time."""
+        """Read the pixels on the first call."""
         if self._read is not None:
             image = upright(depth.image_of(*self._read()), self._orientation)
             self.im, self._mode, self._read = image.im, image.mode, None
@@ -55,9 +55,9 @@ _BLACK_IS_ZERO, _WHITE_IS_ZERO = 1, 0  # photometric interpretations of grey
 
 
 def tiff(data: bytes, description: str, orientation: int) -> ArrayFile:
-    """The first page of a TIFF with any kind of samples; of more than four bands, the first three are RGB.
+    """Open the first page of a TIFF with any kind of samples. If it has more than four bands, the first three are RGB.
 
-    Needs the package tifffile, and for most kinds of compression imagecodecs.
+    Needs the package tifffile, and imagecodecs for most kinds of compression.
     """
     try:
         from tifffile import TiffFile
@@ -93,7 +93,7 @@ _PAM_HEADER = re.compile(rb"P7\s.*?ENDHDR[^\n]*\n", re.DOTALL)
 
 
 def netpbm(data: bytes) -> ArrayFile | None:
-    """A file that Pillow does not read well; None for others."""
+    """Open a file that Pillow does not read well; None for other files."""
     if data.startswith(b"P7"):
         return _pam(data)
     header, at = [], 0
@@ -103,7 +103,7 @@ def netpbm(data: bytes) -> ArrayFile | None:
             return None
         header.append(token[1])
         at = token.end()
-    at += 1  # one blank
+    at += 1  # one whitespace character
     if header[0] == b"PF":
         scale = float(header[3])
         dtype = np.dtype("<f4" if scale < 0 else ">f4")
@@ -131,7 +131,7 @@ def _pam(data: bytes) -> ArrayFile:
 def _samples(
     data: memoryview, shape: tuple[int, int, int], dtype: np.dtype[Any], white: int | None, *, upside_down: bool = False
 ) -> ArrayFile:
-    """Samples in a row, of a shape (width, height, bands); if they may use all 16 bits, white is chosen by them."""
+    """Open consecutive samples, shape (width, height, bands). If they may use all 16 bits, the data choose white."""
     width, height, bands = shape
     if min(shape) < 1:
         raise ValueError("its header makes no sense")
@@ -144,13 +144,13 @@ def _samples(
     return ArrayFile("PPM", (width, height), read)
 
 
-# -- BMP: any masks ---------------------------------------------------------------------------------------------------
+# -- BMP with any masks -----------------------------------------------------------------------------------------------
 
 _BIT_FIELDS, _ALPHA_BIT_FIELDS = 3, 6
 
 
 def bmp(data: bytes) -> ArrayFile | None:
-    """A BMP of 16 or 32 bits with masks for red, green and blue; None for others."""
+    """Open a BMP of 16 or 32 bits with masks for red, green and blue; None for other files."""
 
     def number(at: int, size: int = 4, *, signed: bool = False) -> int:
         return int.from_bytes(data[at : at + size], "little", signed=signed)
@@ -160,7 +160,7 @@ def bmp(data: bytes) -> ArrayFile | None:
     masks = [number(54 + 4 * i) for i in range(4 if header >= 56 or compression == _ALPHA_BIT_FIELDS else 3)]
     if compression not in (_BIT_FIELDS, _ALPHA_BIT_FIELDS) or bits not in (16, 32) or not all(masks[:3]):
         return None
-    words = (width * bits + 31) // 32 * 32 // bits  # of a row
+    words = (width * bits + 31) // 32 * 32 // bits  # per row
 
     def read() -> tuple[NDArray[Any], float | None]:
         dtype = np.dtype(f"<u{bits // 8}")
@@ -172,18 +172,18 @@ def bmp(data: bytes) -> ArrayFile | None:
 
 
 def _under_mask(values: NDArray[Any], mask: int) -> NDArray[np.uint8]:
-    """The bits under a mask, as 0 to 255."""
+    """Return the bits under a mask, scaled to 0 to 255."""
     lowest = (mask & -mask).bit_length() - 1
     channel = (values & mask).astype(np.uint32) >> lowest
     scaled: NDArray[np.uint8] = np.rint(channel * (255 / (mask >> lowest))).astype(np.uint8)
     return scaled
 
 
-# -- PNG of 16 bits, grey with alpha ----------------------------------------------------------------------------------
+# -- 16-bit PNG, grey with alpha --------------------------------------------------------------------------------------
 
 
 def grey_and_alpha(file: ImageFile.ImageFile) -> ArrayFile:
-    """A PNG of which Pillow would keep only the high bytes; it is read as four bytes a pixel."""
+    """Read a PNG as four bytes per pixel, because Pillow would keep only the high bytes."""
     file._mode = "RGBA"
     file.tile = [tile._replace(args="RGBA") for tile in file.tile]
 

@@ -1,4 +1,4 @@
-"""Files that hold several pictures, and which of them is taken: TIFF files, camera raw files and icons."""
+"""Chooses the main picture of files that hold several: TIFF files, camera raw files and icons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searchengine.errors import DamagedImageError
 from searchengine.images.formats import jpeg_segments, reader, sniff
 from searchengine.images.isolation import MAX_PIXELS
 
-_CANDIDATES = 1000  # looked at in a file
+_CANDIDATES = 1000  # pictures of a file that are examined at most
 
 # -- the pages of a TIFF ----------------------------------------------------------------------------------------------
 
@@ -26,21 +26,21 @@ _REDUCED_OF_OLD = 2
 _RAW_PHOTOMETRIC = {32803, 34892}  # colour filter array, linear raw
 _RAW_COMPRESSION = {262, 32767, 32769, 32770, 34713, 65000, 65535}  # Kodak, Sony, Samsung, Nikon, Pentax
 _RGB_OR_YCBCR, _JPEG = {2, 6}, {6, 7}
-_SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the whole numbers among the types
-_PAGES = 256  # looked at
-_VALUES = 32  # of a tag
-_PYRAMID = 3.9  # times the area, about twice the width: the same picture at another size
+_SIZES = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of a value, by integer type
+_PAGES = 256  # that are examined at most
+_VALUES = 32  # of a tag that are read at most
+_PYRAMID = 3.9  # with this many times the area, about twice the width, a page is the same picture at a larger size
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One image file directory: its offset, and the integers of its tags."""
+    """One image file directory: its offset, and the integer values of its tags."""
 
     offset: int
     tags: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def get(self, tag: int, default: int = 0) -> int:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         return self.tags.get(tag, (default,))[0]
 
     @property
@@ -50,17 +50,17 @@ class Page:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """Width times height in pixels."""
         return self.get(WIDTH) * self.get(HEIGHT)
 
     @property
     def is_reduced(self) -> bool:
-        """Whether it is marked as a smaller copy of another page, or as a mask."""
+        """Whether the page is marked as a smaller copy of another page, or as a mask."""
         return bool(self.get(NEW_SUBFILE_TYPE) & (_REDUCED | _MASK)) or self.get(SUBFILE_TYPE) == _REDUCED_OF_OLD
 
     @property
     def is_raw(self) -> bool:
-        """Whether it holds the data of a camera's sensor, or belongs to a DNG."""
+        """Whether the page holds data of a camera's sensor, or belongs to a DNG."""
         return (
             self.get(PHOTOMETRIC) in _RAW_PHOTOMETRIC
             or self.get(COMPRESSION) in _RAW_COMPRESSION
@@ -69,12 +69,12 @@ class Page:
 
     @property
     def is_unusual(self) -> bool:
-        """Whether its samples are of a kind that Pillow does not read."""
+        """Whether Pillow does not read this kind of samples."""
         return self.get(SAMPLES, 1) not in (1, 3, 4) or self.get(BITS, 1) > 16 or self.get(SAMPLE_FORMAT, 1) != 1
 
     @property
     def description(self) -> str:
-        """Its samples in words, such as "3 bands of 32-bit floating point"."""
+        """The samples in words, such as "3 bands of 32-bit floating point samples"."""
         samples = self.get(SAMPLES, 1)
         kinds = {1: "unsigned", 2: "signed", 3: "floating point", 5: "complex", 6: "complex floating point"}
         kind = kinds.get(self.get(SAMPLE_FORMAT, 1), "unknown")
@@ -82,7 +82,7 @@ class Page:
 
 
 def tiff_pages(data: bytes) -> list[Page]:
-    """The pages of a TIFF or BigTIFF in order, each followed by its sub-pages; broken ones are left out."""
+    """Return the pages of a TIFF or BigTIFF in order, each followed by its sub-pages; broken pages are left out."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     wide = data[2:4] in (b"+\0", b"\0+")
 
@@ -90,21 +90,21 @@ def tiff_pages(data: bytes) -> list[Page]:
         return int.from_bytes(data[at : at + size], order)
 
     def read(offset: int) -> tuple[Page, int]:
-        """A page, and where the next one begins."""
-        count_size, entry_size, place_size = (8, 20, 8) if wide else (2, 12, 4)
+        """Return a page, and the offset of the next one."""
+        count_size, entry_size, offset_size = (8, 20, 8) if wide else (2, 12, 4)
         start = offset + count_size
         entries = min(number(offset, count_size), 4096)
         tags = {}
         for at in range(start, min(start + entries * entry_size, len(data) - entry_size + 1), entry_size):
-            tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, place_size)
+            tag, kind, count = number(at, 2), number(at + 2, 2), number(at + 4, offset_size)
             size = _SIZES.get(kind)
             if size is None or count == 0:
                 continue
-            place = at + 4 + place_size
-            if size * count > place_size:
-                place = number(place, place_size)
-            tags[tag] = tuple(number(place + i * size, size) for i in range(min(count, _VALUES)))
-        return Page(offset, tags), number(start + entries * entry_size, place_size)
+            values = at + 4 + offset_size
+            if size * count > offset_size:
+                values = number(values, offset_size)
+            tags[tag] = tuple(number(values + i * size, size) for i in range(min(count, _VALUES)))
+        return Page(offset, tags), number(start + entries * entry_size, offset_size)
 
     def walk(offset: int, depth: int) -> Iterator[Page]:
         while 0 < offset < len(data) and offset not in seen and len(seen) < _PAGES:
@@ -121,9 +121,9 @@ def tiff_pages(data: bytes) -> list[Page]:
 
 
 def main_page(all_pages: list[Page]) -> Page:
-    """The main page: not a smaller copy of another page, which some programs write first.
+    """Return the main page: not a smaller copy of another page, which some programs write first.
 
-    Of a picture that has more than ``MAX_PIXELS``, such as a scanned slide, the largest copy within the limit.
+    If it has more than ``MAX_PIXELS``, such as a scanned slide, return its largest copy within the limit.
     """
     page = _full_page(all_pages)
     if page.area <= MAX_PIXELS:
@@ -142,13 +142,13 @@ def _full_page(all_pages: list[Page]) -> Page:
 
 
 def _same_shape(a: Page, b: Page) -> bool:
-    """Whether two pages have the same proportions, up to rounding."""
+    """Tell whether two pages have the same proportions, up to rounding."""
     (width, height), (other_width, other_height) = a.size, b.size
     return abs(width * other_height - other_width * height) <= max(width, height, 0.02 * width * other_height)
 
 
 def beginning_with(data: bytes, page: Page) -> bytes:
-    """The same file, with another first page."""
+    """Return the file with another first page."""
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     at, size = (8, 8) if data[2:4] in (b"+\0", b"\0+") else (4, 4)
     return data[:at] + page.offset.to_bytes(size, order) + data[at + size :]
@@ -156,18 +156,18 @@ def beginning_with(data: bytes, page: Page) -> bytes:
 
 # -- the previews of a camera raw file --------------------------------------------------------------------------------
 
-_SEGMENTS = 200  # before the header of a JPEG
-_LARGE = 512  # pixels of the longer side from which a preview is taken for the photo, or a third of the photo's
+_SEGMENTS = 200  # of a JPEG that are examined at most
+_LARGE = 512  # a preview whose longer side has this many pixels, or a third of the photo's, stands for the photo
 _LARGER_THAN_A_THUMBNAIL = 321
 
 
 def is_raw(data: bytes, all_pages: list[Page]) -> bool:
-    """Whether a TIFF is a camera raw file."""
+    """Tell whether a TIFF is a camera raw file."""
     return data[8:10] == b"CR" or any(page.is_raw for page in all_pages)
 
 
 def raw_preview(all_pages: list[Page]) -> Page | None:
-    """The largest page of a camera raw file that is an ordinary picture and not a JPEG."""
+    """Return the largest page of a camera raw file that is an ordinary picture and not a JPEG, if any."""
     ordinary = [
         page
         for page in all_pages
@@ -177,24 +177,24 @@ def raw_preview(all_pages: list[Page]) -> Page | None:
 
 
 def exif_of_raw(data: bytes) -> bytes:
-    """The first directory of a camera raw file as EXIF data, for the orientation of the photo."""
-    start = data.find(b"CMT1") + 4 if data[4:8] == b"ftyp" else 0  # where a CR3 keeps it
+    """Return the first directory of a camera raw file as EXIF data, for the orientation of the photo."""
+    start = data.find(b"CMT1") + 4 if data[4:8] == b"ftyp" else 0  # a CR3 keeps it in this box
     order = data[start : start + 2]
     return order + (b"*\0" if order == b"II" else b"\0*") + data[start + 4 : start + 2**20]
 
 
 def largest_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
-    """The offset of the largest JPEG in a camera raw file, and its (width, height); (0, 0) if there is none."""
+    """Return the offset of the largest JPEG in a camera raw file, and its (width, height); (0, 0) if there is none."""
     return max(_jpegs(data), key=lambda jpeg: jpeg[1], default=(0, (0, 0)))
 
 
 def is_thumbnail(size: tuple[int, int], raw_side: int) -> bool:
-    """Whether a preview is too small to be taken for the photo, whose longer side is ``raw_side`` (0: unknown)."""
+    """Tell whether a preview is too small to stand for the photo, whose longer side is ``raw_side`` (0: unknown)."""
     return max(size) < (min(_LARGE, raw_side / 3) if raw_side else _LARGER_THAN_A_THUMBNAIL)
 
 
 def _jpegs(data: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
-    """The offset and the size of each JPEG."""
+    """Yield the offset and the size of each JPEG."""
     start = -1
     for _ in range(_CANDIDATES):
         start = data.find(b"\xff\xd8\xff", start + 1)
@@ -206,7 +206,7 @@ def _jpegs(data: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
 
 
 def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
-    """(width, height); None for a lossless JPEG, which holds the raw data, and for anything else."""
+    """Return (width, height), or None for a lossless JPEG, which holds the raw data, and for anything else."""
     for marker, at, _ in islice(jpeg_segments(reader(data), start), _SEGMENTS):
         if marker in (0xC0, 0xC1, 0xC2):
             height, width = int.from_bytes(data[at + 1 : at + 3]), int.from_bytes(data[at + 3 : at + 5])
@@ -218,14 +218,14 @@ def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
 
 # -- icons ------------------------------------------------------------------------------------------------------------
 
-_MASK_BYTES = 2**20  # of an icon: more than any has
+_MASK_BYTES = 2**20  # more than the mask of any icon has
 
 
 def picture_in_ico(data: bytes) -> bytes:
-    """The largest picture of a Windows icon or cursor; of equally large ones, that with the most colours.
+    """Return the largest picture of a Windows icon or cursor, and among equally large ones that with the most colours.
 
-    The result is a PNG, or an icon with only that picture. The bits per pixel are those of its bitmap, because the list
-    of a cursor has the hot spot instead, and some icons have nothing.
+    The result is a PNG, or an icon with only that picture. Bits per pixel are read from the bitmap, because the list
+    of a cursor has the hot spot in their place, and the list of some icons has zeros.
     """
 
     def bits(entry: bytes) -> int:
@@ -247,12 +247,12 @@ def picture_in_ico(data: bytes) -> bytes:
 
 
 def _with_masks(bitmap: bytes) -> bytes:
-    """The bitmap of an icon with a complete mask; one of 32 bits without alpha takes that of the mask.
+    """Complete the mask of an icon's bitmap; a bitmap of 32 bits without alpha takes its alpha from the mask.
 
     The missing part of a mask is opaque.
     """
     header, width, height, _, bits = struct.unpack("<IiiHH", bitmap[:16].ljust(16, b"\0"))
-    height = abs(height) // 2  # it counts the mask too
+    height = abs(height) // 2  # the height in the file includes the mask
     colours = int.from_bytes(bitmap[32:36], "little") or (1 << bits if bits <= 8 else 0)
     start = header + 4 * colours
     mask_start = start + (width * bits + 31) // 32 * 4 * height
@@ -270,7 +270,7 @@ def _with_masks(bitmap: bytes) -> bytes:
 
 
 def picture_in_icns(data: bytes) -> bytes | None:
-    """The largest PNG or JPEG 2000 in a macOS icon; None if all its pictures are in older formats."""
+    """Return the largest PNG or JPEG 2000 in a macOS icon; None if all its pictures are in older formats."""
     pictures = []
     at, entries = 8, 0
     while at + 8 <= len(data):
@@ -282,10 +282,10 @@ def picture_in_icns(data: bytes) -> bytes | None:
         if sniff(picture[:32]) in ("PNG", "JP2"):
             pictures.append(picture)
         at += max(length, 8)
-    return max(pictures, key=_size_in_header, default=None)
+    return max(pictures, key=_width, default=None)
 
 
-def _size_in_header(picture: bytes) -> int:
-    """The width of a PNG or a JPEG 2000."""
+def _width(picture: bytes) -> int:
+    """Return the width of a PNG or a JPEG 2000."""
     at = 16 if sniff(picture[:32]) == "PNG" else picture.find(b"ihdr") + 8
     return int.from_bytes(picture[at : at + 4], "big")

@@ -1,4 +1,4 @@
-"""Samples of more than 8 bits -> 8 bits. Few files say which value is white, so it is chosen by the data."""
+"""Converts samples of more than 8 bits to 8 bits. Few files say which value is white, so the data decide."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-# TIFF 6.0, section 8, and the value that GDAL writes where nothing was measured
+# Tags of TIFF 6.0, section 8; and GDAL's tag for the value of pixels where nothing was measured
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO, _GDAL_NODATA = 258, 262, 0, 42113
 
 _MOST = 0.9
-_NEARLY_ALL = 0.999  # of the values are not above white: a hot pixel says nothing about the picture
-_LOOKED_AT = 2**20  # pixels, spread evenly
-_STRIP_PIXELS = 2**20  # converted at a time: float64 copies of a large image would not fit into memory
+_NEARLY_ALL = 0.999  # this share of the values is not above white: hot pixels say nothing about the picture
+_SAMPLE_PIXELS = 2**20  # spread evenly
+_STRIP_PIXELS = 2**20  # converted at a time, because float64 copies of a large image would not fit into memory
 _WHOLE_WHITES = [2.0**bits - 1 for bits in range(8, 17)]  # of 8 to 16 bits
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The top row and the image of each strip of a loaded image; a small image is one strip."""
+    """Yield the top row and the image of each strip of a loaded image; a small image is one strip."""
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -30,10 +30,10 @@ def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 def grey_of_8_bits(image: Image.Image) -> Image.Image:
     """Scale a loaded image of mode I;16, I or F to mode L.
 
-    White is the first of 1 (floats only), 255, 511, 1023, ... and 65535 that hardly any value exceeds. Of values beyond
-    65535 or below zero, the least becomes black and the greatest white. NaN becomes black.
+    White is the first of 1 (floats only), 255, 511, 1023, ... and 65535 that hardly any value exceeds. If there are
+    values beyond 65535 or below zero, the least value becomes black and the greatest white. NaN becomes black.
     """
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    tags = getattr(image, "tag_v2", {})  # if it is a TIFF
     if image.mode.startswith("I;16"):
         low, high = 0.0, 4095.0 if tags.get(_BITS_PER_SAMPLE) == (12,) else white_of(_sample(image))
     else:
@@ -45,7 +45,7 @@ def grey_of_8_bits(image: Image.Image) -> Image.Image:
             part = scaled(values, high)
         else:
             part = _stretched(_numbers(values, _nodata(tags)), low, high)
-        # Pillow inverts 1 and 8 bits where needed, but not 16 bits and more.
+        # Pillow inverts 1 and 8 bits if needed, but not 16 bits and more.
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             part = 255 - part
         transparent = image.info.get("transparency")
@@ -56,31 +56,31 @@ def grey_of_8_bits(image: Image.Image) -> Image.Image:
 
 
 def white_of(values: NDArray[np.uint16]) -> float:
-    """The first of 255, 511, ..., 65535 that hardly any value exceeds."""
-    bright = _order(values, _NEARLY_ALL)
+    """Return the first of 255, 511, ..., 65535 that hardly any value exceeds."""
+    bright = _quantile(values, _NEARLY_ALL)
     return next(white for white in _WHOLE_WHITES if bright <= white)
 
 
 def scaled(values: NDArray[np.uint16], white: float) -> NDArray[np.uint8]:
-    """uint16 -> uint8, rounded; ``white`` and larger values become 255."""
+    """Scale uint16 to uint8, rounded; ``white`` and larger values become 255."""
     return _scale(int(white))[values]
 
 
 @cache
 def _scale(white: int) -> NDArray[np.uint8]:
-    """(65536,) uint8: the result for each value."""
+    """Return the result for each value, (65536,) uint8."""
     wide = np.minimum(np.arange(2**16), white)
     return ((wide * 255 + white // 2) // white).astype(np.uint8)
 
 
 def image_of(samples: NDArray[Any], white: float | None = None) -> Image.Image:
-    """(h, w, 1 to 4) samples of any type, of grey or RGB, with or without alpha -> L, LA, RGB or RGBA.
+    """Convert samples of any type, (h, w, 1 to 4), grey or RGB, with or without alpha, to L, LA, RGB or RGBA.
 
-    ``white`` is the value that is white; without, it is chosen as in ``grey_of_8_bits``, for all colours together. It
-    is 1 for RGB in floating point of which nine in ten values do not exceed that: what is brighter are highlights.
+    ``white`` is the value of white. If it is None, it is chosen as in ``grey_of_8_bits``, for all colours together; but
+    it is 1 for floating-point RGB if nine tenths of the values do not exceed 1, since brighter values are highlights.
     """
     height, width, bands = samples.shape
-    colours = bands - (bands + 1) % 2  # the others are alpha
+    colours = bands - (bands + 1) % 2  # the other band, if any, is alpha
     image = Image.new(("L", "LA", "RGB", "RGBA")[bands - 1], (width, height))
     rows = max(1, _STRIP_PIXELS // width)
     low, high = (0.0, white) if white is not None else _white_of_array(samples[..., :colours])
@@ -96,19 +96,19 @@ def image_of(samples: NDArray[Any], white: float | None = None) -> Image.Image:
 
 
 def _white_of_array(samples: NDArray[Any]) -> tuple[float, float]:
-    """The values of (h, w, bands) samples that become black and white."""
+    """Return the values of (h, w, bands) samples that become black and white."""
     if samples.dtype == np.uint8:
         return 0.0, 255.0
     floats, finite = samples.dtype.kind == "f", samples[np.isfinite(samples)]
-    sample = finite[:: max(1, finite.size // _LOOKED_AT)]
-    if floats and samples.shape[2] == 3 and finite.size and _order(sample, _MOST) <= 1:
+    sample = finite[:: max(1, finite.size // _SAMPLE_PIXELS)]
+    if floats and samples.shape[2] == 3 and finite.size and _quantile(sample, _MOST) <= 1:
         return 0.0, 1.0
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.inf, -np.inf)
     return _black_and_white(low, high, sample, floats=floats)
 
 
 def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
-    """The values of an image of mode I or F that become black and white."""
+    """Return the values of an image of mode I or F that become black and white."""
     low, high = np.inf, -np.inf
     for _, strip in strips(image):
         finite = _finite(_numbers(np.asarray(strip), nodata))
@@ -118,18 +118,18 @@ def _range(image: Image.Image, nodata: float) -> tuple[float, float]:
 
 
 def _black_and_white(low: float, high: float, sample: NDArray[Any], *, floats: bool) -> tuple[float, float]:
-    """The same, by the least and the greatest value, and a sample of all values."""
+    """Choose black and white by the least and the greatest value, and by a sample of all values."""
     if low > high:
         return 0.0, 1.0
     whites = [1.0, *_WHOLE_WHITES] if floats else _WHOLE_WHITES
-    bright = _order(sample, _NEARLY_ALL) if sample.size else high
+    bright = _quantile(sample, _NEARLY_ALL) if sample.size else high
     if low >= 0 and bright <= whites[-1]:
         return 0.0, next(white for white in whites if bright <= white)
     return low, high
 
 
 def _numbers(values: NDArray[Any], nodata: float) -> NDArray[np.float64]:
-    """A float64 copy; NaN where nothing was measured."""
+    """Return a float64 copy, with NaN for ``nodata``."""
     numbers = values.astype(np.float64)
     numbers[numbers == nodata] = np.nan
     return numbers
@@ -140,15 +140,15 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _stretched(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
-    """Values of any range -> uint8: ``low`` becomes 0 and ``high`` 255."""
+    """Scale values of any range to uint8: ``low`` becomes 0 and ``high`` 255."""
     numbers = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
     grey: NDArray[np.uint8] = np.rint((numbers - low) * 255 / (high - low or 1.0)).astype(np.uint8)
     return grey
 
 
 def _sample(image: Image.Image) -> NDArray[Any]:
-    """(n,) or (n, channels): at most about ``_LOOKED_AT`` pixels, spread evenly."""
-    step = max(1, image.width * image.height // _LOOKED_AT)
+    """Return a sample of about ``_SAMPLE_PIXELS`` pixels at most, spread evenly: (n,) or (n, channels)."""
+    step = max(1, image.width * image.height // _SAMPLE_PIXELS)
     parts = []
     for top, strip in strips(image):
         values = np.asarray(strip)
@@ -157,8 +157,8 @@ def _sample(image: Image.Image) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _order(values: NDArray[np.generic], share: float) -> float:
-    """A quantile: the least value that is not below that share of the values."""
+def _quantile(values: NDArray[np.generic], share: float) -> float:
+    """Return the least value that is not below that share of the values."""
     flat = values.ravel()
     rank = min(flat.size - 1, int(np.ceil(share * flat.size)))
     return float(np.partition(flat, rank)[rank])
@@ -173,7 +173,7 @@ def _nodata(tags: object) -> float:
 
 # -- colour of 16 bits ------------------------------------------------------------------------------------------------
 #
-# Pillow keeps the high byte of each sample; with the other byte order in the raw mode, it keeps the low one.
+# Pillow keeps the high byte of each sample. With the other byte order in the raw mode, it keeps the low byte.
 
 _OTHER_BYTE = {
     "RGB;16B": "RGB;16L",
@@ -188,12 +188,12 @@ _OTHER_BYTE = {
 
 
 def has_16_bit_colour(file: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not yet loaded is RGB or RGBA of 16 bits a sample."""
+    """Tell whether an image that is not yet loaded is RGB or RGBA with 16 bits per sample."""
     return bool(file.tile) and all(_rawmode(tile) in _OTHER_BYTE for tile in file.tile)
 
 
 def needs_low_bytes(high: Image.Image) -> bool:
-    """Whether the high bytes of a loaded image are not enough: they are dark, or a colour counts as transparent."""
+    """Tell whether a loaded image needs more than its high bytes: it is dark, or a colour counts as transparent."""
     counts = np.array(high.histogram()[: 3 * 256]).reshape(3, 256).sum(axis=0)
     return isinstance(high.info.get("transparency"), tuple) or bool(
         counts[128:].sum() <= (1 - _NEARLY_ALL) * counts.sum()
@@ -201,15 +201,16 @@ def needs_low_bytes(high: Image.Image) -> bool:
 
 
 def load_low_bytes(file: ImageFile.ImageFile) -> None:
-    """Load the low bytes of an image for which ``has_16_bit_colour``."""
+    """Load the low bytes of an image with 16-bit colour."""
     file.tile = [_of_other_byte(tile) for tile in file.tile]
     file.load()
 
 
 def colour_of_8_bits(high: Image.Image, low: Image.Image) -> Image.Image:
-    """RGB or RGBA of 16 bits, in two loaded images of 8 bits -> 8 bits, white as in ``grey_of_8_bits``.
+    """Convert 16-bit RGB or RGBA, given as the images of its high and low bytes, to 8 bits.
 
-    The result is ``high`` itself, changed; RGBA where a colour counts as transparent.
+    White is chosen as in ``grey_of_8_bits``. The result is ``high`` itself, modified; it becomes RGBA if a colour
+    counts as transparent.
     """
     sample = _wide(_sample(high), _sample(low))
     white = white_of(sample[:, :3])
@@ -232,14 +233,17 @@ def colour_of_8_bits(high: Image.Image, low: Image.Image) -> Image.Image:
 
 
 def plane_of_16_bits(tile: ImageFile._Tile, order: str) -> ImageFile._Tile:
-    """A part of a TIFF of 16 bits: Pillow takes it for one of 8 bits if the colours are stored apart, uncompressed."""
+    """Correct a tile of a 16-bit TIFF whose colours are stored in separate, uncompressed planes.
+
+    Pillow takes such a tile for 8 bits.
+    """
     if tile.codec_name != "raw" or _rawmode(tile) not in "RGBA" or not isinstance(tile.args, tuple):
         return tile
     return tile._replace(args=(f"{_rawmode(tile)};16{order}", *tile.args[1:]))
 
 
 def _wide(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """The high and the low bytes of samples -> the samples."""
+    """Combine the high and low bytes of samples."""
     return high.astype(np.uint16) << np.uint16(8) | low
 
 

@@ -1,6 +1,6 @@
-"""What is decoded in this process, and what in a worker process, where it is bounded in time and memory.
+"""Decodes unusual images in worker processes, within limits of time and memory; ordinary ones in this process.
 
-A worker that takes too long or too much is killed, and a decoder that crashes takes only its worker with it.
+A worker that exceeds its limits is killed, and a decoder that crashes ends only its worker.
 """
 
 from __future__ import annotations
@@ -30,24 +30,22 @@ from searchengine.processes import (
 )
 from searchengine.processors import processors
 
-MAX_PIXELS = 16_384 * 12_288  # as the largest photos of phones; 600 MB as RGB
+MAX_PIXELS = 16_384 * 12_288  # the size of the largest photos of phones; 600 MB as RGB
 
-# Four at least: the server decodes two uploads and two thumbnails at a time, and neither is to wait for the other.
+# At least four: the server decodes two uploads and two thumbnails at a time, and neither should wait for the other.
 _POOL = Pool(max(4, processors()))
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
-
-# Whether to give up a decoding that takes long: see ``given_up_when``.
 _GIVE_UP: ContextVar[Callable[[float], bool] | None] = ContextVar("give_up", default=None)
 
 
 @contextmanager
 def given_up_when(condition: Callable[[float], bool]) -> Iterator[None]:
-    """What is decoded in a worker process here is given up, with DecodingKilledError, once ``condition`` is true.
+    """Within this context, stop decoding in a worker, with DecodingKilledError, once ``condition`` is true.
 
-    It is called now and then with the seconds since the decoding began.
+    ``condition`` is called from time to time with the seconds since decoding began.
     """
     token = _GIVE_UP.set(condition)
     try:
@@ -57,16 +55,16 @@ def given_up_when(condition: Callable[[float], bool]) -> Iterator[None]:
 
 
 def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable[Concatenate[bytes, Params], Result]:
-    """Call a function of the bytes of an image in a worker process, unless the image is an ordinary one.
+    """Make a function of an image file's bytes run in a worker process, unless the image is an ordinary one.
 
-    Where the system cannot limit processes (Windows), it is called in this one.
+    If the system cannot limit processes (Windows), the function always runs in this process. If it has an argument
+    ``max_pixels``, the limits are those for an image of that many pixels, until it calls ``limit_decoding``.
 
-    If it has an argument ``max_pixels``, the limits are those of images of so many pixels, until it knows how many
-    there are: see ``limit_decoding``.
-
-    The decorated function raises ImageTooLargeError too where the image takes too long or too much memory, and
-    DamagedImageError where it crashes its decoder; DecodingKilledError where the worker is killed from outside, and
-    DecoderUnavailableError where none can be started.
+    The decorated function also raises:
+        ImageTooLargeError: the image takes too long or too much memory.
+        DamagedImageError: the image crashes its decoder.
+        DecodingKilledError: the worker was killed from outside, or decoding was given up.
+        DecoderUnavailableError: no worker can be started.
     """
 
     def call(data: bytes, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
@@ -105,36 +103,36 @@ def isolated(function: Callable[Concatenate[bytes, Params], Result]) -> Callable
 
 
 def too_large(format_: str | None) -> ImageTooLargeError:
-    """The error for an image for which there is not enough memory."""
+    """Return the error for an image for which there is not enough memory."""
     return ImageTooLargeError(f"This {format_} image is too large to be decoded here. Use a smaller copy.")
 
 
 def limit_decoding(size: int, pixels: int, max_pixels: int) -> None:
-    """From now on a file of ``size`` bytes takes no more than an image of so many pixels may, where it is isolated."""
+    """In a worker, set the limits for the rest of the call: for a file of ``size`` bytes and that many pixels."""
     limit_call(_limits(size, pixels, max_pixels))
 
 
 def _limits(size: int, pixels: int, max_pixels: int) -> Limits:
-    """Several times what the slowest decoders need."""
-    seconds = 10 + pixels // 4_000_000 + size // 2_500_000  # pixels that are written out in digits: a PPM can be
-    # A JPEG 2000 takes up to 26 bytes a pixel, WebP and AVIF 12: the largest that are allowed stay below 1 GB.
+    """Return several times what the slowest decoders need."""
+    seconds = 10 + pixels // 4_000_000 + size // 2_500_000  # by size too: a PPM may have its pixels in decimal digits
+    # A JPEG 2000 takes up to 26 bytes per pixel, WebP and AVIF 12: the largest allowed images stay below 1 GB.
     room = min(32 * pixels, 12 * max_pixels)
     return Limits(seconds, memory=200 * 2**20 + 2 * size + max(2 * size, room))
 
 
 # -- which images are ordinary -----------------------------------------------------------------------------------------
 
-# A JPEG takes 2 to 5 ms for each scan and megapixel, an 8-bit PNG 15 to 25 ms for each megapixel: a second at most
-# within these limits. Both take 4 bytes for a pixel, and 6 more while a JPEG has several scans.
+# A JPEG takes 2 to 5 ms per scan and megapixel, an 8-bit PNG 15 to 25 ms per megapixel: a second at most within these
+# limits. Both take 4 bytes per pixel, and a JPEG of several scans 6 more.
 _MEGAPIXELS = {"JPEG": 50, "PNG": 25}
 _SCANS_X_MEGAPIXELS = 250
-_SEGMENTS = 2_000  # of a JPEG before its pixels: Pillow reads each in Python
-_HEADER_BYTES = 2**22  # of a JPEG: Pillow appends one part of the metadata to the other
-_CHUNKS = 20_000  # of a PNG: as above
+_SEGMENTS = 2_000  # before the pixels of a JPEG: Pillow reads each in Python
+_HEADER_BYTES = 2**22  # of a JPEG: Pillow concatenates the parts of its metadata
+_CHUNKS = 20_000  # of a PNG: Pillow reads each in Python
 _SIDE = 30_000  # pixels of a PNG: each row costs memory too
-_COMPRESSED_CHUNKS = 50  # of metadata, each of which may unpack to a megabyte
+_COMPRESSED_CHUNKS = 50  # of metadata, each of which may expand to a megabyte
 
-# Encoders write up to 20 scans. More are accepted where they take no longer than those of a large photo.
+# Encoders write up to 20 scans. More are accepted if they take no longer to decode than those of a large photo.
 _USUAL_SCANS = 20
 _MAX_SCANS_X_MEGAPIXELS = 500
 
@@ -142,17 +140,18 @@ _MAX_PIECES = 100_000  # segments of a JPEG, chunks of a PNG: 80 megapixels in p
 
 _EOI = 0xD9
 _HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
-_PROGRESSIVE = {0xC2, 0xCA}  # the second one with arithmetic coding
+_PROGRESSIVE = {0xC2, 0xCA}  # the second with arithmetic coding
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not: what has no length, stuffing, fill bytes
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # without markers that have no length, stuffing and fill bytes
 _FILL, _FILL_BYTES, _USUAL_FILL = b"\xff" * 16, re.compile(rb"\xff{16,}"), 10_000
 
 
 def is_ordinary(data: bytes) -> bool:
-    """Whether a glance at a file shows that it is decoded soon, in little memory: nearly all photos and screenshots.
+    """Tell whether a quick look at a file proves that decoding takes little time and memory.
 
-    Only two formats allow that: JPEG in few scans, and PNG of 8 bits, of a size that cameras and screens have. The
-    decoders of the others have no such bound, and some crash. A file that is not an image is ordinary too.
+    Nearly all photos and screenshots are ordinary: JPEG in few scans and 8-bit PNG, of the sizes that cameras and
+    screens have. The decoders of other formats have no such bound, and some crash. A file that is not an image is
+    ordinary too.
     """
     format_ = sniff(data[:HEAD_BYTES])
     if format_ == "JPEG":
@@ -163,7 +162,7 @@ def is_ordinary(data: bytes) -> bool:
 
 
 def without_fill_bytes(data: bytes) -> bytes:
-    """A JPEG with few of the bytes that may stand before a marker and mean nothing: decoders are slow to skip many."""
+    """Return a JPEG with few of the fill bytes that may precede a marker, because decoders are slow to skip many."""
     if data.count(_FILL) <= _USUAL_FILL:
         return data
     kept, at = [], 0
@@ -174,12 +173,12 @@ def without_fill_bytes(data: bytes) -> bytes:
 
 
 def refuse_shredded(data: bytes, format_: str) -> None:
-    """Raise ImageTooLargeError for a JPEG or PNG of far more pieces than any encoder writes: each is read in Python."""
+    """Raise ImageTooLargeError for a JPEG or PNG in far more pieces than encoders write: each is read in Python."""
     pieces: Iterator[int | bytes] = iter(())
     if format_ == "JPEG":
         pieces = takewhile(lambda marker: marker != START_OF_SCAN, (data[at + 1] for at, _ in _segments(data, 2)))
     elif format_ == "PNG":
-        pieces = (kind for kind in _chunks(data) if kind not in (b"fcTL", b"fdAT"))  # without those of an animation
+        pieces = (kind for kind in _chunks(data) if kind not in (b"fcTL", b"fdAT"))  # except those of animations
     if next(islice(pieces, _MAX_PIECES, None), None) is not None:
         raise ImageTooLargeError(
             f"This {format_} image is stored in more than {_MAX_PIECES} pieces, which take too long to read. Save it "
@@ -188,7 +187,7 @@ def refuse_shredded(data: bytes, format_: str) -> None:
 
 
 def refuse_endless(data: bytes, pixels: int) -> None:
-    """Raise ImageTooLargeError for a JPEG of far more scans than any encoder writes: each is work for all pixels."""
+    """Raise ImageTooLargeError for a JPEG of far more scans than encoders write: each is work for all pixels."""
     header = _jpeg_header(data)
     start = 2 if header is None else header.end
     if (header is not None and not header.several_scans) or data.count(b"\xff\xda", start) <= _USUAL_SCANS:
@@ -203,7 +202,7 @@ def refuse_endless(data: bytes, pixels: int) -> None:
 
 
 def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Where each segment of a JPEG begins, at its marker, and ends, as libjpeg finds them; pixels are passed over."""
+    """Yield the start (at the marker) and end of each segment of a JPEG, as libjpeg finds them, skipping the pixels."""
     end = start
     while (marker := _MARKER.search(data, end)) is not None:
         end = marker.end()
@@ -215,13 +214,13 @@ def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
-    """The type of each chunk of a PNG up to its end."""
+    """Yield the type of each chunk of a PNG, up to its end."""
     return takewhile(lambda kind: kind != b"IEND", (kind for kind, _, _ in png_chunks(reader(data))))
 
 
 @dataclass(frozen=True, slots=True)
 class _JpegHeader:
-    """What comes before the first scan of a JPEG; ``end`` is where that begins."""
+    """Facts from the header of a JPEG; ``end`` is where its first scan begins."""
 
     frame: int
     pixels: int
@@ -230,7 +229,7 @@ class _JpegHeader:
 
 
 def _jpeg_header(data: bytes) -> _JpegHeader | None:
-    """None where it is longer than usual, or not well-formed."""
+    """Read the header of a JPEG; None if it is longer than usual, or not well-formed."""
     frame, pixels, components = 0, 0, 0
     for marker, at, _ in islice(jpeg_segments(reader(data)), _SEGMENTS):
         if at + 6 > len(data):
@@ -239,7 +238,7 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
             frame, components = marker, data[at + 5]
             pixels = int.from_bytes(data[at + 1 : at + 3]) * int.from_bytes(data[at + 3 : at + 5])
         elif marker == START_OF_SCAN:
-            # Where the first scan of a baseline JPEG holds all components, the decoder stops after it.
+            # If the first scan of a baseline JPEG holds all components, the decoder stops after it.
             several = frame in _PROGRESSIVE or data[at] < components
             return _JpegHeader(frame, pixels, several, at - 4)
     return None
@@ -251,7 +250,7 @@ def _is_ordinary_jpeg(data: bytes) -> bool:
         return False
     if header.end > _HEADER_BYTES or data.count(_FILL) > _USUAL_FILL:
         return False
-    # There may be more of these bytes, in metadata or a film that is appended: then a worker decodes it.
+    # The same bytes may occur in metadata or in an appended video; then a worker decodes the image.
     scans = data.count(b"\xff\xda", header.end) if header.several_scans else 1
     return scans * header.pixels <= _SCANS_X_MEGAPIXELS * 10**6
 

@@ -1,7 +1,7 @@
-"""The metadata of photos: how, when and with what one was taken; and where, which is blanked while it is sent.
+"""Metadata of photos: orientation, date and camera are read; the location is blanked when a file is sent.
 
-A few tags are read by hand: parsing the whole block, as Pillow does, is slower than decoding a small photo, warns, and
-fails on broken blocks. Nothing is decoded, and of a photo on a disk only the metadata are read.
+A few tags are read directly. Parsing the whole block, as Pillow does, is slower than decoding a small photo, emits
+warnings, and fails on broken blocks. Pixels are not decoded, and only the metadata of a file are read from the disk.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, BinaryIO
 from searchengine.errors import ImageTooLargeError
 from searchengine.images.formats import HEAD_BYTES, START_OF_SCAN, jpeg_segments, png_chunks, reader, sniff
 
-# EXIF 2.32, 4.6.3 to 4.6.5; the position is in a directory of its own, as most of what is said of the shot
+# EXIF 2.32, 4.6.3 to 4.6.5. The location has its own directory, and so have most facts about the shot.
 _MAKE, _MODEL, _ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY, _TAKEN = 0x010F, 0x0110, 0x0112, 0x8769, 0x8825, 0x9003
 _ASCII, _SHORT, _LONG, _IFD = 2, 3, 4, 13  # types of a value
 
-Entry = tuple[int, int, int, bytes]  # tag, type, count, and the four bytes of the value, or of where it is
+Entry = tuple[int, int, int, bytes]  # tag, type, count, and four bytes: the value, or its offset
 _NONE: Entry = (0, 0, 0, b"")
 
 
 class _Exif:
-    """EXIF data: the TIFF structure that begins at ``start`` of a file; ``first`` is the offset of its directory."""
+    """EXIF data: the TIFF structure at ``start`` of a file. ``first`` is the offset of its first directory."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:
         self._file, self.start = file, start
@@ -38,11 +38,11 @@ class _Exif:
         self.first = self.number(header[4:]) if self._order else 0
 
     def number(self, data: bytes) -> int:
-        """A whole number of two or four bytes."""
+        """Return an integer of two or four bytes."""
         return int.from_bytes(data, "little" if self._order == "<" else "big")
 
     def directory(self, offset: int, most: int) -> tuple[int, list[Entry], int]:
-        """How many tags a directory announces; those that there are, as far as ``most``; the offset of the next."""
+        """Return the number of tags that a directory announces, up to ``most`` of them, and the next one's offset."""
         if not self._order:
             return 0, [], 0
         data = self._read(offset, 2 + 12 * most + 4)
@@ -53,7 +53,7 @@ class _Exif:
         return announced, entries, self.number(rest) if len(rest) == 4 else 0
 
     def text(self, entry: Entry) -> str:
-        """The text of a tag; empty where it has none."""
+        """Return the text of a tag, or an empty string."""
         _, kind, count, value = entry
         if kind != _ASCII:
             return ""
@@ -66,27 +66,27 @@ class _Exif:
         return self._file.read(size)
 
 
-# -- how, when and with what ------------------------------------------------------------------------------------------
+# -- orientation, date and camera -------------------------------------------------------------------------------------
 
 _MOST_BLOCKS = 16  # of EXIF data; a photo has one or two
 _MOST_CHUNKS = 100_000  # of a PNG
 _MOST_TAGS = 1024
 _MOST_TEXT = 200  # bytes
 
-# What stands before EXIF data in a JPEG, PNG, WebP, HEIC, AVIF, JPEG XL or camera raw file: the name of a segment, a
-# chunk, a box or an item, perhaps a length, and again a name.
+# EXIF data in a JPEG, PNG, WebP, HEIC, AVIF, JPEG XL or camera raw file follow the name of a segment, a chunk, a box or
+# an item, sometimes with a length and another name.
 _BLOCK = re.compile(rb"(?:Exif\0\0(?:\0\0)?|eXIf|EXIF[^\xff]{4}(?:Exif\0\0)?|CMT[12])(?=II\*\0|MM\0\*)")
-_CHUNK, _OVERLAP = 2**20, 32  # bytes read at a time, and read again with the next
-_HEAD_OF_RAW = 2**22  # bytes at the beginning of a camera raw file in which its EXIF data are
+_CHUNK, _OVERLAP = 2**20, 32  # bytes read at a time, and how many of them are searched again with the next ones
+_HEAD_OF_RAW = 2**22  # the EXIF data of a camera raw file are in its first bytes, this many
 _DATE = re.compile(r"(\d{4})[:./-](\d\d)[:./-](\d\d)(?:[ T](\d\d):(\d\d):(\d\d))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """When and with what a photo was taken, as its EXIF data say.
+    """The date and the camera of a photo, by its EXIF data.
 
-    ``taken`` is the local time of the camera, ``2024-05-17T12:34:56``, or None; ``camera`` is its make and model, or
-    empty.
+    ``taken`` is the local time of the camera, ``2024-05-17T12:34:56``, or None. ``camera`` is its make and model, or an
+    empty string.
     """
 
     taken: str | None = None
@@ -94,7 +94,7 @@ class Shot:
 
 
 def exif_orientation(exif: object) -> int:
-    """The orientation, 1 to 8, in an EXIF block with or without its ``Exif\\0\\0``; 1, upright, if absent or broken."""
+    """Return the orientation, 1 to 8, of an EXIF block, with or without its ``Exif\\0\\0``; 1 if absent or broken."""
     if not isinstance(exif, bytes):
         return 1
     block = _Exif(io.BytesIO(exif.removeprefix(b"Exif\0\0")), 0)
@@ -104,7 +104,7 @@ def exif_orientation(exif: object) -> int:
 
 
 def read_shot(file: BinaryIO) -> Shot:
-    """When and with what a photo was taken; what is absent or broken is left out. Raises OSError."""
+    """Read the date and the camera of a photo, as far as they are present and intact. Raises OSError."""
     taken: str | None = None
     camera = ""
     for start in islice(_blocks(file), _MOST_BLOCKS):
@@ -120,7 +120,7 @@ def read_shot(file: BinaryIO) -> Shot:
 
 
 def _tags(block: _Exif, offset: int) -> dict[int, Entry]:
-    """The tags of a directory, as far as it goes."""
+    """Return the tags of a directory, as far as it goes."""
     tags: dict[int, Entry] = {}
     for entry in block.directory(offset, _MOST_TAGS)[1]:
         tags.setdefault(entry[0], entry)
@@ -128,7 +128,7 @@ def _tags(block: _Exif, offset: int) -> dict[int, Entry]:
 
 
 def _blocks(file: BinaryIO) -> Iterator[int]:
-    """Where EXIF data begin in an image file: in most, at one place; in a CR3 of Canon's, at several."""
+    """Yield the offsets of EXIF data in an image file. Most files have one; Canon's CR3 files have several."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     format_ = sniff(head)
@@ -156,7 +156,7 @@ def _occurrences(file: BinaryIO, end: int | None) -> Iterator[int]:
 
 def _time(text: str) -> str | None:
     match = _DATE.match(text)
-    with contextlib.suppress(ValueError):  # cameras whose clock was never set write zeros
+    with contextlib.suppress(ValueError):  # cameras whose clock is not set write zeros
         if match is not None:
             return datetime(*(int(part or 0) for part in match.groups())).isoformat()  # type: ignore[arg-type]
     return None
@@ -170,13 +170,13 @@ def _camera(make: str, model: str) -> str:
     return f"{words[0]} {model}" if model else make
 
 
-# -- where ------------------------------------------------------------------------------------------------------------
+# -- location ---------------------------------------------------------------------------------------------------------
 #
-# Only bytes of the position change, and none moves, so nothing is decoded or encoded again. EXIF is found by its TIFF
-# header and XMP by its text, wherever a format keeps them: JPEG, WebP, HEIC, AVIF, TIFF, GIF. PNG has checksums, and
-# may have compressed its texts, so its chunks are read one by one.
+# Only the bytes of the location change, and no byte moves, so nothing is decoded or encoded again. EXIF is found by its
+# TIFF header and XMP by its text, wherever a format keeps them: JPEG, WebP, HEIC, AVIF, TIFF, GIF. The chunks of a PNG
+# are read one by one, because they have checksums and may hold compressed text.
 
-Patch = tuple[int, bytes]  # an offset in the file, and the bytes to send from there
+Patch = tuple[int, bytes]  # an offset in the file, and the bytes to send in place of those there
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_HEADERS = (b"II*\0", b"MM\0*")
@@ -187,24 +187,24 @@ _MAX_IFDS = 32
 _MAX_VALUE = 65_536  # bytes
 
 # exif:GPSLatitude="48,12.3N", <exif:GPSLatitude>48,12.3N</...>, drone-dji:GpsLatitude="+48.2"
-_XMP_WORD = b"RDF"  # stands before any of these
+_XMP_WORD = b"RDF"  # precedes all of these
 _XMP = re.compile(
     rb""":(?:GPS|Gps|gps)\w{1,40}(?:\s*=\s*(?:"([^"<]{1,400})"|'([^'<]{1,400})')|(?:\s[^<>]{0,200})?>([^<]{1,400})<)"""
 )
 
 _XMP_OVERLAP = 2048  # bytes, longer than what _XMP matches
-_MAX_TEXT = 2**26  # bytes of a PNG's chunk of text; none is longer
+_MAX_TEXT = 2**26  # bytes of a text chunk of a PNG; none is longer
 
-# What looking through one file may cost: 100 000 chunks or segments, 1 000 patches, 64 MB of inflated text, ...
+# The cost allowed for searching one file: 100 000 chunks or segments, 1 000 patches, 64 MB of inflated text, ...
 _BUDGET = 100_000
 _PIECE, _NAME, _DIRECTORY, _PATCH = 1, 1, 50, 100
-_INFLATED = 2**26 // _BUDGET  # bytes for 1
+_INFLATED = 2**26 // _BUDGET  # bytes that cost 1
 
 
 def location_patches(file: BinaryIO) -> tuple[Patch, ...]:
-    """What to send in place of some bytes of an image file so that it does not say where it was taken.
+    """Return the bytes to replace in an image file so that it does not reveal where the photo was taken.
 
-    ImageTooLargeError where its metadata are in far more pieces than any program writes.
+    Raises ImageTooLargeError if its metadata are in far more pieces than programs write.
     """
     file.seek(0)
     budget = _Budget()
@@ -214,43 +214,43 @@ def location_patches(file: BinaryIO) -> tuple[Patch, ...]:
 
 
 class _Budget:
-    """What is left of it; ImageTooLargeError when it is used up."""
+    """The cost that searching a file may still have."""
 
     def __init__(self) -> None:
         self._left = _BUDGET
 
     def spend(self, cost: int) -> None:
-        """Take a part of it."""
+        """Spend part of the budget. Raises ImageTooLargeError when it is used up."""
         self._left -= cost
         if self._left < 0:
-            raise ImageTooLargeError("The metadata of this image are in too many pieces to be looked through.")
+            raise ImageTooLargeError("The metadata of this image are in too many pieces to be searched.")
 
 
 class PatchedFile(io.RawIOBase):
-    """A file with other bytes in some places; it can be read up to ``end``. Closing it closes the file."""
+    """A file with some bytes replaced, which can be read up to ``end``. Closing it closes the underlying file."""
 
     def __init__(self, file: BinaryIO, patches: Sequence[Patch] = ()) -> None:
         self._file, self.patches = file, patches
         self.end: int | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """See io.IOBase."""
+        """Seek in the underlying file."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """See io.IOBase."""
+        """Return the position in the underlying file."""
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        """See io.RawIOBase."""
+        """Read into a buffer, with the patches applied."""
         start = self._file.tell()
         size = len(buffer) if self.end is None else max(0, min(len(buffer), self.end - start))
         data = bytearray(self._file.read(size))
@@ -262,13 +262,13 @@ class PatchedFile(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """See io.IOBase."""
+        """Close this file and the underlying one."""
         self._file.close()
         super().close()
 
 
 def start_of_scan(file: BinaryIO) -> int | None:
-    """Where the metadata of a JPEG ends and its pixels begin; None for all else, and where another image may follow."""
+    """Return where the metadata of a JPEG end; None for other files, and if another image may follow the first."""
     read = reader(file)
     if read(0, 2) != b"\xff\xd8":
         return None
@@ -281,7 +281,7 @@ def start_of_scan(file: BinaryIO) -> int | None:
 
 
 def _patches(file: BinaryIO, budget: _Budget, end: int | None = None) -> list[Patch]:
-    """The position in EXIF and XMP, anywhere in a file before ``end``."""
+    """Return patches for the location in EXIF and XMP data, anywhere in a file before ``end``."""
     patches: set[Patch] = set()
     headers: set[int] = set()
     at, data, has_xmp = 0, b"", False
@@ -316,7 +316,7 @@ def _places_of(word: bytes, data: bytes) -> Iterator[int]:
 
 
 def _exif_patches(file: BinaryIO, start: int, budget: _Budget) -> Iterator[Patch]:
-    """The position in the TIFF structure whose header is at ``start``, if it is one."""
+    """Yield patches for the location in the TIFF structure at ``start``, if it is one."""
     block = _Exif(file, start)
     offset = block.first
     seen: set[int] = set()
@@ -333,22 +333,22 @@ def _exif_patches(file: BinaryIO, start: int, budget: _Budget) -> Iterator[Patch
 def _gps_patches(block: _Exif, offset: int) -> Iterator[Patch]:
     entries, _ = _whole_directory(block, offset, _MAX_GPS_TAGS)
     if not entries or any(kind not in _SIZES for _, kind, _, _ in entries):
-        return  # something else that looks like a pointer to a position
+        return  # the pointer only looks like one to a location
     yield block.start + offset, bytes(2 + 12 * len(entries))
     for _, kind, count, value in entries:
         size = _SIZES[kind] * count
-        if 4 < size <= _MAX_VALUE:  # else the value was in the entry
+        if 4 < size <= _MAX_VALUE:  # a shorter value is in the entry
             yield block.start + block.number(value), bytes(size)
 
 
 def _whole_directory(block: _Exif, offset: int, most: int) -> tuple[list[Entry], int]:
-    """The tags of a directory, and where the next one is; nothing if it has more than ``most``, or is cut short."""
+    """Return the tags of a directory and the next one's offset; nothing if it has over ``most``, or is cut short."""
     announced, entries, following = block.directory(offset, most)
     return (entries, following) if len(entries) == announced else ([], 0)
 
 
 def _png_patches(file: BinaryIO, budget: _Budget) -> Iterator[Patch]:
-    """The position in the chunks of a PNG, and the checksums of these."""
+    """Yield patches for the location in the chunks of a PNG, with their new checksums."""
     read = reader(file)
     for kind, offset, length in png_chunks(read):
         budget.spend(_PIECE)
@@ -360,10 +360,10 @@ def _png_patches(file: BinaryIO, budget: _Budget) -> Iterator[Patch]:
 
 
 def _blanked(kind: bytes, data: bytes, budget: _Budget) -> bytes | None:
-    """The type and content of a PNG's chunk without the position; None where it has none."""
+    """Return the type and content of a PNG chunk without the location; None if it has no location."""
     keyword, _, rest = data.partition(b"\0")
     if keyword.startswith(b"Raw profile type") or kind == b"zTXt" or (kind == b"iTXt" and rest[:1] == b"\1"):
-        # Compressed or in hexadecimal digits: a chunk that no reader knows takes its place.
+        # Compressed, or in hexadecimal digits: a chunk of an unknown type takes its place.
         text = _text(kind, rest)
         budget.spend(len(text) // _INFLATED)
         return b"noTe" + bytes(len(data)) if _patches(io.BytesIO(text), budget) else None
@@ -372,7 +372,7 @@ def _blanked(kind: bytes, data: bytes, budget: _Budget) -> bytes | None:
 
 
 def _text(kind: bytes, rest: bytes) -> bytes:
-    """What follows the keyword of a PNG's text: inflated, and decoded where it is written in hexadecimal digits."""
+    """Return the text after the keyword of a PNG chunk, inflated, and decoded if it is in hexadecimal digits."""
     if kind == b"zTXt":
         rest = _inflate(rest[1:])
     elif kind == b"iTXt":

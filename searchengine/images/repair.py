@@ -1,6 +1,6 @@
-"""Repairs files that browsers show although they violate their format, so that Pillow reads them.
+"""Repairs files that violate their format, but that browsers show, so that Pillow can read them.
 
-Tried only if a file could not be read.
+Repair is tried only if a file could not be read.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from PIL import GifImagePlugin, Image, ImageChops, JpegImagePlugin
 
 from searchengine.images.formats import png_chunks, reader
 
-_LOST = 0.05  # the share of a picture that may be missing, at its end
-_DIFFERENT = 24  # steps of 255 by which a pixel must differ to be called another
-_PROFILE_BYTES = 2**20  # Pillow reads no larger one
+_LOST = 0.05  # the share of a picture that may be missing at its end
+_DIFFERENT = 24  # steps of 255 from which two pixels count as different
+_PROFILE_BYTES = 2**20  # Pillow does not read larger profiles
 _END_OF_IMAGE = b"\xff\xd9"
 
 
 def repaired(data: bytes, format_: str, max_pixels: int, *, pixels: bool) -> bytes | None:
-    """A valid file with the same picture, or nearly all of it; None if that is impossible.
+    """Return a valid file with the same picture, or nearly all of it; None if that is impossible.
 
-    ``pixels``: the pixels could not be read, and not what comes before them.
+    ``pixels`` is True if the pixels could not be read, False if it was the header.
     """
     if format_ == "PNG":
         return _png(data, max_pixels, pixels=pixels)
@@ -38,18 +38,21 @@ def repaired(data: bytes, format_: str, max_pixels: int, *, pixels: bool) -> byt
     return None
 
 
-# -- JPEG: markers amid the pixels, and a missing end ------------------------------------------------------------------
+# -- JPEG: markers among the pixels, and a missing end -----------------------------------------------------------------
 
-_NO_MARKER = re.compile(rb"\xff(?![\0\xd0-\xd7])")  # amid pixels: neither a byte of 255 nor a restart
+_STRAY_MARKER = re.compile(rb"\xff(?![\0\xd0-\xd7])")  # among pixels: neither a byte of 255 nor a restart marker
 
 
 def _jpeg(data: bytes) -> bytes | None:
-    """With an end. Decoders make up what is missing; pixels that depend on what follows are not in the file."""
+    """Escape stray markers of a baseline JPEG, or else add an end if little is missing.
+
+    Decoders fill in missing pixels. Those are the pixels that change when different bytes are appended.
+    """
     end = data.rfind(_END_OF_IMAGE)
     start = data.find(b"\xff\xda")
     if b"\xff\xc0" in data[:start] and start < end and data.count(b"\xff\xda", start, end) == 1:
         pixels = start + 2 + int.from_bytes(data[start + 2 : start + 4])
-        mended = _NO_MARKER.sub(b"\xff\0", data[pixels:end])
+        mended = _STRAY_MARKER.sub(b"\xff\0", data[pixels:end])
         if len(mended) > end - pixels:
             return data[:pixels] + mended + _END_OF_IMAGE
     data = data.removesuffix(b"\xff")  # half of a marker
@@ -62,8 +65,8 @@ def _jpeg(data: bytes) -> bytes | None:
 
 
 def _noise(data: bytes) -> bytes:
-    """Bytes that could continue a JPEG, for half of its length; with restart markers if it has some."""
-    noise = bytes(7 + 37 * i % 241 for i in range(241)) * 8  # no 255 among them
+    """Return bytes that could continue a JPEG, for half its length, with restart markers if it has any."""
+    noise = bytes(7 + 37 * i % 241 for i in range(241)) * 8  # without the byte 255
     restarts = [bytes([0xFF, 0xD0 + i]) for i in range(8)]
     last = max(range(8), key=lambda i: data.rfind(restarts[i]))
     if restarts[last] not in data:
@@ -73,16 +76,16 @@ def _noise(data: bytes) -> bytes:
 
 
 def _is_in_last_scan(data: bytes) -> bool:
-    """Whether a progressive JPEG ends within the scan with the last bits of the last coefficients."""
-    to_come = set()
+    """Tell whether a progressive JPEG ends within the scan of the last bits of the last coefficients."""
+    missing = set()  # component, last coefficient of a scan
     for start in _positions(data, b"\xff\xc2"):
-        to_come = {(data[at], end) for at in range(start + 10, start + 10 + 3 * data[start + 9], 3) for end in (0, 63)}
+        missing = {(data[at], end) for at in range(start + 10, start + 10 + 3 * data[start + 9], 3) for end in (0, 63)}
     for start in _positions(data, b"\xff\xda"):
         components = data[start + 5 : start + 5 + 2 * data[start + 4] : 2]
         _, last, bits = data[start + 5 + 2 * data[start + 4] :][:3]
         if bits & 15 == 0:
-            to_come -= {(component, last) for component in components}
-    return not to_come
+            missing -= {(component, last) for component in components}
+    return not missing
 
 
 def _positions(data: bytes, marker: bytes) -> Iterator[int]:
@@ -102,9 +105,9 @@ def _small_jpeg(data: bytes) -> Image.Image:
 # -- PNG: chunks that do not matter, and a missing end ----------------------------------------------------------------
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# What affects the pixels, kept if it is intact. Others are dropped: texts, times, resolutions, thumbnails.
+# Chunks that affect the picture are kept if they are intact. Others are dropped: texts, times, resolutions, thumbnails.
 _OPTIONAL = {b"tRNS", b"iCCP", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
-_TRANSPARENT_BYTES = {b"\0": 2, b"\2": 6}  # of grey and RGB
+_TRANSPARENT_BYTES = {b"\0": 2, b"\2": 6}  # for grey and RGB
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -136,7 +139,7 @@ def _png(data: bytes, max_pixels: int, *, pixels: bool) -> bytes | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """The type and content of each chunk, and whether its checksum is right; the last may be cut short."""
+    """Yield the type and content of each chunk, and whether its checksum is right. The last may be cut short."""
     for kind, at, size in png_chunks(reader(data)):
         body, checksum = data[at : at + size], data[at + size : at + size + 4]
         yield kind, body, checksum == struct.pack(">I", zlib.crc32(kind + body))
@@ -156,14 +159,14 @@ def _is_usable(kind: bytes, body: bytes, header: bytes) -> bool:
 
 
 def _filled(header: bytes, compressed: bytes, max_pixels: int) -> bytes | None:
-    """The pixels of a PNG with the right checksum; if it is cut short, the last row is repeated to the end."""
+    """Compress the pixels of a PNG again with the right checksum. If they are cut short, repeat the last row."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if kind not in _CHANNELS or width * height > max_pixels:
         return None
     row = 1 + (width * depth * _CHANNELS[kind] + 7) // 8
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        raw = decompressor.decompress(compressed[2:], 2 * row * height)  # interlaced, there are more rows
+        raw = decompressor.decompress(compressed[2:], 2 * row * height)  # interlaced pictures have more rows
     except zlib.error:
         return None
     rows = len(raw) // row
@@ -171,7 +174,7 @@ def _filled(header: bytes, compressed: bytes, max_pixels: int) -> bytes | None:
         return zlib.compress(raw, 1)
     if interlaced or rows < (1 - _LOST) * height:
         return None
-    repeated = b"\2" + bytes(row - 1)  # as the row above
+    repeated = b"\2" + bytes(row - 1)  # a row equal to the one above
     return zlib.compress(raw[: rows * row] + repeated * (height - rows), 1)
 
 
@@ -179,13 +182,13 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-# -- BMP: the end is missing ------------------------------------------------------------------------------------------
+# -- BMP: a missing end -----------------------------------------------------------------------------------------------
 
 _RLE8, _RLE4 = 1, 2
 
 
 def _bmp(data: bytes) -> bytes | None:
-    """With zeros, the first colour, for the missing pixels; in most files the first row is at the bottom."""
+    """Append zeros, the first colour, for the missing pixels, which in most files are at the top."""
     start = int.from_bytes(data[10:14], "little")
     width, height, bits, compression = struct.unpack("<ii2xHI", data[18:34].ljust(16, b"\0"))
     if compression in (_RLE8, _RLE4):
@@ -196,7 +199,7 @@ def _bmp(data: bytes) -> bytes | None:
 
 
 def _run_lengths(data: bytes, start: int, width: int, height: int, *, nibbles: bool) -> bytes | None:
-    """The same for a run-length encoded BMP; one with an end marker may leave out any number of pixels."""
+    """Complete a run-length encoded BMP. If it has an end marker, it may leave out any number of pixels."""
     at, y, ended = start, 0, False
     while y < height and at + 1 < len(data):
         count, code = data[at : at + 2]
@@ -222,20 +225,20 @@ def _run_lengths(data: bytes, start: int, width: int, height: int, *, nibbles: b
     return data[:at] + row * (height - y + 1)
 
 
-# -- GIF: the end of the first frame is missing -----------------------------------------------------------------------
+# -- GIF: a missing end of the first frame ----------------------------------------------------------------------------
 
 
 def _gif(data: bytes) -> bytes | None:
-    """With the first colour of the palette for the missing pixels: its code is zero, with any number of bits."""
+    """Append the first colour of the palette for the missing pixels: its code is zero, with any number of bits."""
     tile = GifImagePlugin.GifImageFile(io.BytesIO(data)).tile[0]
     left, top, right, bottom = tile.extents or (0, 0, 0, 0)
-    block = at = tile.offset  # blocks of data, each behind its length; an empty one is the last
+    block = at = tile.offset  # blocks of data, each preceded by its length; an empty block is the last
     while at < len(data):
         if data[at] == 0:
             return None
         block, at = at, at + 1 + data[at]
     rest = data[block + 1 :]
-    fewest_bits = min(data[tile.offset - 1] + 1, 12)  # of a code, each a pixel here
+    fewest_bits = min(data[tile.offset - 1] + 1, 12)  # per code, which is one pixel here
     zeros = bytes(int(_LOST * (right - left) * (bottom - top) * fewest_bits / 8))
     blocks = [rest, *(zeros[start : start + 255] for start in range(0, len(zeros), 255))]
     return data[:block] + b"".join(bytes([len(each)]) + each for each in blocks if each) + b"\0;"

@@ -1,4 +1,4 @@
-"""Pictures in other sizes: for people, and for networks as each was trained on them."""
+"""Resizes pictures: for people, and for networks in the way that each was trained with."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BIL
 
 @dataclass(frozen=True, slots=True)
 class Resizing:
-    """How a picture is brought to the size and the proportions that a network takes.
+    """The way to bring a picture to the size and the proportions of a network's input.
 
-    ``crop`` cuts both sides to the proportions; otherwise the picture is distorted. Without ``antialias`` a large
-    picture is not smoothed before it is sampled, as for some published models. ``exact`` keeps the resized values as
-    float32; otherwise they are rounded to 8 bits.
+    ``crop`` cuts the picture to the proportions instead of distorting it. Without ``antialias``, a large picture is not
+    smoothed before it is sampled, as for some published models. ``exact`` keeps the resized values as float32 instead
+    of rounding them to 8 bits.
     """
 
     filter: Filter = "bicubic"
@@ -42,7 +42,7 @@ class Resizing:
 
     @classmethod
     def parse(cls, text: str) -> Resizing:
-        """The inverse of ``str``; ValueError."""
+        """Return the inverse of ``str``. Raises ValueError."""
         first, *others = text.split()
         for known in FILTERS:
             if known == first and set(others) <= set(_CHOICES):
@@ -60,9 +60,9 @@ def resize(
     pixels: NDArray[np.uint8], size: tuple[int, int], part: Part | None = None, how: Resizing = WHOLE
 ) -> Pixels: ...
 def resize(pixels: NDArray[np.uint8], size: tuple[int, int], part: Part | None = None, how: Resizing = WHOLE) -> Pixels:
-    """Resize an (h, w, 3) uint8 image, or a part of it, to ``size``, (height, width): float32 where that is ``exact``.
+    """Resize an (h, w, 3) uint8 image, or a part of it, to ``size``, (height, width).
 
-    Returns a new array even where the size is already right. QueryError where the part is less than a pixel.
+    Always returns a new array, float32 if ``how`` is exact. Raises QueryError if the part is less than a pixel.
     """
     if part is None and pixels.shape[:2] == tuple(size):
         return pixels.astype(np.float32 if how.exact else np.uint8)
@@ -71,7 +71,7 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int], part: Part | None =
 
 
 def resized(image: Image.Image, size: tuple[int, int], part: Part | None, how: Resizing = WHOLE) -> Image.Image:
-    """An RGB image, or a part of it, of the size (height, width), rounded to 8 bits; QueryError as ``resize``."""
+    """Resize an RGB image, or a part of it, to (height, width), rounded to 8 bits. Raises QueryError as ``resize``."""
     image, box = _framed(image, size, part, how)
     if how.antialias:
         return image.resize((size[1], size[0]), _PILLOW[how.filter], box)
@@ -81,12 +81,12 @@ def resized(image: Image.Image, size: tuple[int, int], part: Part | None, how: R
 def resized_exactly(
     image: Image.Image, size: tuple[int, int], part: Part | None, how: Resizing = WHOLE
 ) -> NDArray[np.float32]:
-    """The same, (height, width, 3) float32. Nothing is rounded, nor cut off at 0 and 255, where bicubic overshoots."""
+    """Resize to (height, width, 3) float32. Bicubic values are neither rounded nor clipped to 0 to 255."""
     image, box = _framed(image, size, part, how)
     if not how.antialias:
         return _sampled(image, size, box, how.filter)
     left, top, right, bottom = box
-    # (h, w, 3) -> (3, h, width), strip by strip, since a large image takes four times the memory as floats
+    # (h, w, 3) -> (3, h, width), strip by strip, because floats take four times the memory
     narrow = np.empty((3, image.height, size[1]), np.float32)
     for first, strip in strips(image):
         for channel, band in zip(narrow, strip.split(), strict=True):
@@ -99,7 +99,7 @@ def resized_exactly(
 
 
 def _framed(image: Image.Image, size: tuple[int, int], part: Part | None, how: Resizing) -> tuple[Image.Image, Box]:
-    """An image, and the box of it that is to be resized: all of it, or a part, in the proportions that are wanted."""
+    """Return the image and the box in it to be resized: the whole or a part, cropped to the proportions if wanted."""
     box: Box = (0, 0, image.width, image.height)
     if part is not None:
         left, top, width, height = part
@@ -108,13 +108,13 @@ def _framed(image: Image.Image, size: tuple[int, int], part: Part | None, how: R
         if min(box[2] - box[0], box[3] - box[1]) < 1:
             raise QueryError("The box is less than a pixel of this picture wide or high. Draw a larger one.")
     if how.crop:
-        image = image.crop(_middle(box, size))
+        image = image.crop(_cropped(box, size))
         box = 0, 0, image.width, image.height
     return image, box
 
 
-def _middle(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The middle of a box in the proportions of (height, width), in whole pixels, as in ``keras.layers.Resizing``."""
+def _cropped(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Crop a box to the proportions of (height, width), in whole pixels, as ``keras.layers.Resizing`` does."""
     left, top, right, bottom = map(round, box)
     width, height = right - left, bottom - top
     crop_width = max(1, min(width, int(height * size[1] / size[0])))
@@ -124,8 +124,9 @@ def _middle(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _sampled(image: Image.Image, size: tuple[int, int], box: Box, filter: Filter) -> NDArray[np.float32]:
-    """(height, width, 3): each pixel from its four or two nearest in either direction, as TensorFlow samples without
-    antialiasing.
+    """Sample as TensorFlow does without antialiasing -> (height, width, 3).
+
+    Each pixel is interpolated from the nearest four (bicubic) or two (bilinear) in either direction.
     """
     pixels: NDArray[Any] = np.asarray(image)
     left, top, right, bottom = box
@@ -138,27 +139,27 @@ def _sampled(image: Image.Image, size: tuple[int, int], box: Box, filter: Filter
 def _taps(
     start: float, end: float, count: int, filter: Filter, limit: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Which of ``limit`` pixels make each of ``count``, and their weights: (count, 2 or 4) each.
+    """Return which of ``limit`` pixels contribute to each of ``count``, and their weights, both (count, 2 or 4).
 
     The bicubic kernel is that of Keys with a = -1/2. Pixels outside the picture have no weight.
     """
-    places = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
+    positions = start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
     reach = 2 if filter == "bicubic" else 1
-    indices = np.floor(places).astype(np.intp)[:, None] + np.arange(1 - reach, 1 + reach)
-    away = np.abs(places[:, None] - indices)
+    indices = np.floor(positions).astype(np.intp)[:, None] + np.arange(1 - reach, 1 + reach)
+    distance = np.abs(positions[:, None] - indices)
     if filter == "bilinear":
-        weights = 1 - away
+        weights = 1 - distance
     else:
-        near = (1.5 * away - 2.5) * away * away + 1
-        far = ((-0.5 * away + 2.5) * away - 4) * away + 2
-        weights = np.where(away <= 1, near, far)
+        near = (1.5 * distance - 2.5) * distance * distance + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        weights = np.where(distance <= 1, near, far)
     weights = np.where((indices < 0) | (indices >= limit), 0.0, weights)
     weights /= weights.sum(axis=1, keepdims=True)
     return indices.clip(0, limit - 1), weights.astype(np.float32)
 
 
 def _combined(pixels: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, m, c) -> (count, m, c) float32: weighted sums of rows."""
+    """Return weighted sums of rows: (n, m, c) -> (count, m, c) float32."""
     total = np.zeros((len(indices), *pixels.shape[1:]), np.float32)
     for tap in range(indices.shape[1]):
         total += weights[:, tap, None, None] * pixels[indices[:, tap]]
@@ -169,18 +170,18 @@ def _combined(pixels: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[
 
 
 def within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """(width, height) shrunk in proportion to a longer side of at most ``max_side``; at least one pixel each."""
+    """Shrink (width, height) in proportion to a longer side of at most ``max_side``; at least one pixel each."""
     scale = min(1.0, max_side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A smaller copy, (width, height), for people."""
+    """Return a smaller copy, (width, height), for people."""
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def average_colour(pixels: Pixels) -> str:
-    """The mean of (h, w, 3) pixels as ``"#rrggbb"``, exact to one step in 255."""
+    """Return the mean of (h, w, 3) pixels as ``"#rrggbb"``, exact to one step of 255."""
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels).clip(0, 255).astype(np.uint8)
     mean = Image.fromarray(pixels).resize((1, 1), Image.Resampling.BOX)
