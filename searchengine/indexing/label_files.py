@@ -1,6 +1,6 @@
 """Reads label files: CSV from any spreadsheet, and COCO annotations of any size, piece by piece.
 
-Rows that cannot be used are counted, with a few examples; they never cost the whole file.
+Unusable rows are counted, with a few examples, and do not affect the rest of the file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from searchengine.indexing.label_syntax import (
     table_rows,
 )
 
-_ROWS_LOOKED_AT = 20  # to see what the columns of a file without names are
-_NO_TEXT = re.compile("[\ud800-\udfff]")
-# What files that are not text begin with.
+_FIRST_ROWS = 20  # that are examined to guess the columns of a file without column names
+_UNDECODED = re.compile("[\ud800-\udfff]")
+# The first bytes of files that are not text, and what they are.
 _NOT_TEXT = {
     (b"PK\x03\x04",): "it is a spreadsheet or a zip archive. Save the spreadsheet as CSV, or unpack the archive first",
     (b"\xd0\xcf\x11\xe0",): "it is a spreadsheet. Save it as CSV",
@@ -39,7 +39,7 @@ _NOT_TEXT = {
     ),
     (b"%PDF-", b"PAR1\x15", b"SQLite format 3\0"): "it is not text. Save the table as CSV",
 }
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+_MARKS = {  # UTF-32 comes first because its mark begins with that of UTF-16
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
@@ -53,7 +53,7 @@ _EXAMPLES = 3
 
 @dataclass(slots=True)
 class Unusable:
-    """Entries of a label file that could not be used: by reason, how many, and the first of them."""
+    """Entries of a label file that could not be used: their number and the first examples, by reason."""
 
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -73,17 +73,17 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """The labels in a file by path, as the file spells it; the most important label first."""
+    """The labels in a file, by path as spelt there; the most important label comes first."""
 
     labels: Mapping[str, tuple[str, ...]]
     unusable: Unusable
 
 
 def read_label_file(file: Path) -> LabelFile:
-    """Read a CSV file with the columns path and label, COCO annotations, or {path: label} in JSON.
+    """Read a CSV file with the columns path and label, COCO annotations, or JSON of the form {path: label}.
 
     Raises:
-        IndexingError: it is missing, cannot be read, has another format, or nothing in it can be used.
+        IndexingError: the file is missing, cannot be read, has another format, or has no usable entry.
     """
     if not file.is_file():
         raise IndexingError(
@@ -105,7 +105,7 @@ def read_label_file(file: Path) -> LabelFile:
 
 
 def _encoding(start: bytes) -> str:
-    """The encoding, by the first bytes of a file; ValueError if they are not text."""
+    """Return the encoding of a file by its first bytes. Raises ValueError if they are not text."""
     for magics, remark in _NOT_TEXT.items():
         if start.startswith(magics):
             raise ValueError(remark)
@@ -127,9 +127,9 @@ def _is_json(file: Path, text: TextIO) -> bool:
 
 
 def _read_csv(text: TextIO) -> LabelFile:
-    """A path in several rows has several labels, in that order."""
+    """Read the labels of a table. A path in several rows has several labels, in that order."""
     rows = table_rows(text)
-    first = list(itertools.islice(rows, _ROWS_LOOKED_AT))
+    first = list(itertools.islice(rows, _FIRST_ROWS))
     head = first[0][1] if first else []
     columns = named_columns(head)
     if columns is not None:
@@ -138,18 +138,18 @@ def _read_csv(text: TextIO) -> LabelFile:
         columns = columns_by_content([row for _, row in first])
     if columns is None:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")
-    at_path, at_label = columns
+    path_column, label_column = columns
     labels: dict[str, list[str]] = {}
     unusable = Unusable()
     for number, row in itertools.chain(first, rows):
-        if len(row) <= max(at_path, at_label) or any(cell.strip() for cell in row[len(head) :]):
-            unusable.add("rows have another number of columns than the first", f"line {number}")
+        if len(row) <= max(columns) or any(cell.strip() for cell in row[len(head) :]):
+            unusable.add("rows have a different number of columns than the first", f"line {number}")
             continue
-        path = plain(unguarded(row[at_path]))
+        path = plain(unguarded(row[path_column]))
         if path == ".":
             unusable.add("rows name no file", f"line {number}")
             continue
-        label = as_text(unguarded(row[at_label]).strip())
+        label = as_text(unguarded(row[label_column]).strip())
         of_path = labels.setdefault(path, [])
         if label and label not in of_path:
             of_path.append(label)
@@ -159,18 +159,18 @@ def _read_csv(text: TextIO) -> LabelFile:
 
 
 def as_text(text: str) -> str:
-    """The text; bytes that are not UTF-8 are read as cp1252, because spreadsheets on Windows write that."""
-    return _NO_TEXT.sub(lambda byte: bytes([ord(byte[0]) & 0xFF]).decode("cp1252", "replace"), text)
+    """Return the text, with bytes that are not UTF-8 read as cp1252, which spreadsheets on Windows write."""
+    return _UNDECODED.sub(lambda byte: bytes([ord(byte[0]) & 0xFF]).decode("cp1252", "replace"), text)
 
 
 def plain(path: str) -> str:
-    """A path as it would stand in a folder: ``./a//b.jpg`` -> ``a/b.jpg``, ``http://host/a%20b.jpg`` -> ``a b.jpg``.
+    """Return a path within a folder: ``./a//b.jpg`` -> ``a/b.jpg``, ``http://host/a%20b.jpg`` -> ``a b.jpg``.
 
-    Backslashes stay in a path that has slashes too: they may be part of a name.
+    Backslashes are kept in a path that has slashes too, because they may be part of a name.
     """
     path = path.strip()
-    if "://" in path or "?d=" in path:  # the latter: how Label Studio names files of its own machine
-        with contextlib.suppress(ValueError):  # no address after all
+    if "://" in path or "?d=" in path:  # Label Studio names local files in the second way
+        with contextlib.suppress(ValueError):  # it is not a URL after all
             address = urlsplit(path)
             path = unquote("".join(parse_qs(address.query).get("d", [address.path]))).lstrip("/")
     return str(PurePosixPath(path if "/" in path else path.replace("\\", "/")))
@@ -180,9 +180,9 @@ def plain(path: str) -> str:
 
 
 def _read_json(text: TextIO) -> LabelFile:
-    """COCO annotations; else {file: label} or {file: [label, ...]}."""
+    """Read COCO annotations, or else {file: label} or {file: [label, ...]}."""
     coco = _Coco()
-    mapping: dict[str, list[str | None]] = defaultdict(list)  # the strings of a file without tables of COCO
+    mapping: dict[str, list[str | None]] = defaultdict(list)  # the strings of a file that has no COCO tables
     json_text = JsonText(text)
     if json_text.next() != "{":
         raise ValueError(f"it is not a JSON object. {_EXPECTED_JSON}")
@@ -195,11 +195,11 @@ def _read_json(text: TextIO) -> LabelFile:
 
 
 class _Coco:
-    """The tables of COCO annotations, as far as labels follow from them; their entries may come in any order."""
+    """The tables of COCO annotations that give labels. They may come in any order."""
 
     def __init__(self) -> None:
-        self.tables: set[str] = set()  # that the file has
-        self.counts = {"categories": 0, "images": 0, "annotations": 0}  # entries
+        self.tables: set[str] = set()  # the tables that the file has
+        self.counts = {"categories": 0, "images": 0, "annotations": 0}  # entries by table
         self._categories: dict[str, str] = {}  # id -> name
         self._images: dict[str, list[str]] = {}  # id -> names of files
         self._areas: dict[str, dict[str, float]] = defaultdict(dict)  # id of an image -> id of a category -> area
@@ -207,7 +207,7 @@ class _Coco:
         self._unusable = Unusable()
 
     def add(self, table: str, entry: Any) -> None:
-        """Take an entry of a table; None: the table begins."""
+        """Add an entry of a table; None marks the beginning of a table."""
         self.tables.add(table)
         if entry is None:
             return
@@ -225,7 +225,7 @@ class _Coco:
                 self._images.setdefault(_key(entry["id"]), []).append(plain(str(name)))
         else:
             self._captions += "caption" in entry
-            parts = entry.get("segments_info")  # of panoptic annotations
+            parts = entry.get("segments_info")  # panoptic annotations have it
             for part in parts if isinstance(parts, list) else [entry]:
                 self._add_part(part, entry.get("image_id"), example)
 
@@ -237,7 +237,7 @@ class _Coco:
         areas[category] = areas.get(category, 0.0) + _area(part)
 
     def labels(self) -> LabelFile:
-        """file_name -> names of categories, the one that covers the largest area of the image first; ValueError."""
+        """Return the categories of each file, the one that covers the largest area first. Raises ValueError."""
         annotations = self.counts["annotations"]
         if self.counts["images"] and not annotations:
             raise ValueError("it has no annotations, so no image would have a label. Give instances_*.json")
@@ -269,7 +269,7 @@ class _Coco:
 
 
 def _plain_mapping(mapping: Mapping[str, list[str | None]], *, whole: bool) -> LabelFile:
-    """The labels of {file: labels}; ValueError for other JSON, such as one object per line."""
+    """Return the labels of {file: labels}. Raises ValueError for other JSON, such as one object per line."""
     labels = {
         plain(path): tuple(dict.fromkeys(as_text(label.strip()) for label in of_path if label and label.strip()))
         for path, of_path in mapping.items()
@@ -281,7 +281,7 @@ def _plain_mapping(mapping: Mapping[str, list[str | None]], *, whole: bool) -> L
 
 
 def _categories(entry: dict[str, Any]) -> dict[str, str]:
-    """id -> name: of one category, or of all of them where a file has {id: name}, {id: category} or {name: id}."""
+    """Return the names by id of one category, or of all if the file has {id: name}, {id: category} or {name: id}."""
     if entry.keys() & {"id", "name"}:
         name = entry.get("name")
         id_ = _key(entry.get("id"))
@@ -298,12 +298,12 @@ def _categories(entry: dict[str, Any]) -> dict[str, str]:
 
 
 def _key(id_: Any) -> str:
-    """1, 1.0 and "1" are one id: programs differ in how they write it."""
+    """Return an id as text, the same for 1, 1.0 and "1", which programs use interchangeably."""
     return str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
 
 
 def _area(annotation: dict[str, Any]) -> float:
-    """Of an annotation, else of its box; 0 where neither can be read."""
+    """Return the area of an annotation, or of its box; 0 if neither can be read."""
     area = number_of(annotation.get("area"))
     if area is not None:
         return area

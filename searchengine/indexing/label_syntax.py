@@ -1,6 +1,7 @@
-"""The syntax of label files, a piece at a time: a file of 450 MB is never in memory whole.
+"""Parses the syntax of label files piece by piece, so that a file of 450 MB is never in memory as a whole.
 
-Tables: their rows, whatever the delimiter, and which columns are the path and the label. JSON: its members one by one.
+Tables are read row by row, with any delimiter, and the columns of the path and the label are recognised. JSON is read
+member by member.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TextIO
 
-# Names of columns, the most telling first; compared in lower case, letters and digits only.
+# Names of columns, the most specific first; only letters and digits are compared, in lower case.
 _PATH_NAMES = """
 path paths filepath file filename imagepath imagefile imagefilename imagename imgpath imgname fname image img photo
 picture name imageurl url uri imageid imgid photoid id
@@ -29,33 +30,33 @@ _FILE = re.compile(
     r".\.(jpe?g|jpe|png|gif|webp|bmp|tiff?|avif|hei[cf]|jxl|jp2|ico|p[bgpn]m|dng|nef|cr[23w]|arw|raf|rw2|orf)$", re.I
 )
 _DELIMITERS = ",;\t|"
-_ROW_LINES = 20  # a row of more lines has a quote that is never closed
+_ROW_LINES = 20  # a row of more lines has an unclosed quote
 
 
 def named_columns(head: Sequence[str]) -> tuple[int, int] | None:
-    """The columns of the path and the label, by their names; if there are two columns, one name is enough."""
+    """Return the columns of the path and the label by their names; if there are two columns, one name is enough."""
     names = [*map(_name, head)]
     if any(map(_is_file, head)):
         return None
-    at_path = next((names.index(name) for name in _PATHS if name in names), None)
-    at_label = next((names.index(name) for name in _LABELS if name in names), None)
-    if len(head) == 2 and at_path is not None:
-        at_label = 1 - at_path
-    elif len(head) == 2 and at_label is not None:
-        at_path = 1 - at_label
-    return None if at_path is None or at_label is None else (at_path, at_label)
+    path = next((names.index(name) for name in _PATHS if name in names), None)
+    label = next((names.index(name) for name in _LABELS if name in names), None)
+    if len(head) == 2 and path is not None:
+        label = 1 - path
+    elif len(head) == 2 and label is not None:
+        path = 1 - label
+    return None if path is None or label is None else (path, label)
 
 
 def columns_by_content(rows: Sequence[Sequence[str]]) -> tuple[int, int] | None:
-    """The columns of the path and the label in rows without names; further columns of numbers are boxes."""
+    """Guess the columns of the path and the label in rows without column names; other columns of numbers are boxes."""
     columns = [*zip(*(row for row in rows if len(row) == len(rows[0])), strict=True)]
     files = [sum(map(_is_file, cells)) for cells in columns]
-    at_path = files.index(max(files)) if any(files) else 0
-    others = [at for at in range(len(columns)) if at != at_path]
-    words = [at for at in others if not all(number_of(cell or 0) is not None for cell in columns[at])]
+    path = files.index(max(files)) if any(files) else 0
+    others = [i for i in range(len(columns)) if i != path]
+    words = [i for i in others if not all(number_of(cell or 0) is not None for cell in columns[i])]
     if len(others) == 1:
-        return at_path, others[0]
-    return (at_path, words[0]) if any(files) and words else None
+        return path, others[0]
+    return (path, words[0]) if any(files) and words else None
 
 
 def _is_file(cell: str) -> bool:
@@ -63,7 +64,7 @@ def _is_file(cell: str) -> bool:
 
 
 def _is_comment(line: str) -> bool:
-    """Whether a line of a table is a comment: "#" may also begin the header, or the name of a file."""
+    """Tell whether a line of a table is a comment; "#" may also begin the header, or the name of a file."""
     if not line.lstrip().startswith("#"):
         return False
     cells = re.split(f"[{_DELIMITERS}]", line)
@@ -72,22 +73,22 @@ def _is_comment(line: str) -> bool:
 
 
 def _name(cell: str) -> str:
-    """The name of a column as it is compared."""
+    """Return the name of a column in the form that is compared."""
     return re.sub(r"[\W_]+", "", cell.lower())
 
 
 def table_rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is neither empty nor a comment, with the number of its last line."""
+    """Yield each row that is neither empty nor a comment, with the number of its last line."""
     first = next((line for line in text if line.strip() and not _is_comment(line)), "")
     text.seek(0)
     number = 0
-    if first.lower().startswith("sep=") and len(first) > 4:  # Excel's own way to name the delimiter
+    if first.lower().startswith("sep=") and len(first) > 4:  # Excel names the delimiter in this way
         delimiter = first[4]
         text.readline()
         number = 1
     else:
         delimiter = max(_DELIMITERS, key=lambda delimiter: _likelihood(first, delimiter))
-    ahead: deque[str] = deque()  # the lines that the next row may take
+    ahead: deque[str] = deque()  # the lines that the next row may occupy
     while True:
         ahead.extend(itertools.islice(text, _ROW_LINES - len(ahead)))
         if not ahead:
@@ -105,7 +106,7 @@ def table_rows(text: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def _first_row(lines: Collection[str], delimiter: str) -> tuple[list[str], int]:
-    """The first row, and its number of lines: one, ignoring quotes, if a quote is not closed properly."""
+    """Return the first row and its number of lines. If a quote is not closed, it is ignored and the row is one line."""
     with contextlib.suppress(csv.Error):
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         row = next(reader, [])
@@ -118,20 +119,20 @@ def _first_row(lines: Collection[str], delimiter: str) -> tuple[list[str], int]:
         if reader.line_num > 1:  # the line ends within quotes
             row = next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE))
             row = [cell.strip().strip('"') for cell in row]
-    except csv.Error:  # a cell too large
+    except csv.Error:  # a cell is too large
         row = [""]
     return row, 1
 
 
 def _likelihood(line: str, delimiter: str) -> tuple[bool, bool]:
-    """How well a delimiter fits the first line; of equal ones, the first is taken."""
+    """Return a value that orders delimiters by how well they fit the first line."""
     cells = _first_row([line], delimiter)[0]
     names = {*map(_name, cells)}
     return bool(names & {*_PATHS} and names & {*_LABELS}), len(cells) > 1
 
 
 def number_of(value: Any) -> float | None:
-    """A finite number; None for anything else."""
+    """Return a finite number, or None for any other value."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -145,9 +146,9 @@ _CHUNK = 2**20  # characters
 
 
 def members(json_text: JsonText) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object, each list entry by entry after a None.
+    """Yield the members of a JSON object. A member that is a list yields None, then each of its entries.
 
-    ValueError if it is not an object, or is cut off.
+    Raises ValueError if the JSON is not an object, or is cut off.
     """
     json_text.skip("{")
     while json_text.next() != "}":
@@ -169,7 +170,7 @@ def members(json_text: JsonText) -> Iterator[tuple[str, Any]]:
 
 
 class JsonText:
-    """JSON that is read as far as it is needed."""
+    """JSON text that is read only as far as needed."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -178,47 +179,47 @@ class JsonText:
         self._decoder = json.JSONDecoder()
 
     def next(self) -> str:
-        """The next character that is not blank."""
+        """Return the next character that is not whitespace."""
         while True:
             while self._at < len(self._read):
                 if self._read[self._at] not in " \t\r\n":
                     return self._read[self._at]
                 self._at += 1
-            if not self._read_on():
+            if not self._read_more():
                 raise ValueError("it ends too early")
 
     def is_at_end(self) -> bool:
-        """Whether only blanks are left."""
+        """Tell whether only whitespace is left."""
         return not self._read[self._at :].strip() and not self._text.read().strip()
 
     def skip(self, character: str) -> None:
-        """Go past a character, which must be the next."""
+        """Skip the next character, which must be the given one."""
         if self.next() != character:
             raise ValueError(f"it is not JSON: {self._read[self._at : self._at + 20]!r} where {character!r} should be")
         self._at += 1
 
     def value(self) -> Any:
-        """The value that begins here."""
+        """Return the value that begins at the current position."""
         self.next()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._read, self._at)
             except json.JSONDecodeError:
-                if not self._read_on():
+                if not self._read_more():
                     raise
                 continue
-            except ValueError:  # a number of more digits than Python converts
+            except ValueError:  # a number with more digits than Python converts
                 self._decoder = json.JSONDecoder(parse_int=_integer)  # slower
                 continue
             except RecursionError as error:
                 raise ValueError("it is JSON that is nested too deeply") from error
-            if end < len(self._read) or not self._read_on():  # a number at the end of what was read may continue
+            if end < len(self._read) or not self._read_more():  # a number at the end of the text read may continue
                 self._at = end
                 return value
 
-    def _read_on(self) -> bool:
+    def _read_more(self) -> bool:
         rest = self._read[self._at :]
-        more = self._text.read(max(_CHUNK, len(rest)))  # twice as much each time, for values that are very long
+        more = self._text.read(max(_CHUNK, len(rest)))  # doubles the text each time, for very long values
         self._read, self._at = rest + more, 0
         return bool(more)
 

@@ -1,7 +1,7 @@
-"""Images whose files are missing: they are removed, unless that is probably not intended.
+"""Removes images whose files are missing, unless that is probably not intended.
 
-Three things suggest so: many are missing at once; most of one folder are, or its disk is not mounted; or the files
-exist, but are left out by default now.
+It probably is not if many are missing at once, if most images of one folder are missing or its disk is not mounted, or
+if the files exist but are now left out by default.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.rebuild import OldIds
 from searchengine.indexing.scan import Plan, joined, shown, with_parents
 
-_MANY = 0.2  # of all images: without --prune they are kept
-_MOST = 0.5  # of the images of one folder: without --prune-all they are kept
+_MANY = 0.2  # if more than this share of all images is missing, they are kept without --prune
+_MOST = 0.5  # if more than this share of the images of one folder is missing, they are kept without --prune-all
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """Absolute paths of missing files, by why they may be missing."""
+    """Absolute paths of missing files, by the probable reason."""
 
-    gone: frozenset[bytes]  # probably deleted
-    excluded: frozenset[bytes]  # by --exclude
-    left_out: frozenset[bytes]  # by default
-    absent: Mapping[bytes, frozenset[bytes]]  # folder that looks as if it were not mounted -> files
+    gone: frozenset[bytes]  # deleted
+    excluded: frozenset[bytes]  # left out by --exclude
+    left_out: frozenset[bytes]  # left out by default
+    absent: Mapping[bytes, frozenset[bytes]]  # by folder that seems not to be mounted
 
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """Missing files that may not be meant to go, the start of a sentence about them, and the flag that drops them."""
+    """Missing files that should perhaps be kept, the start of a sentence about them, and the flag that drops them."""
 
     files: frozenset[bytes]
     sentence: str
@@ -47,25 +47,21 @@ class _Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What to do about missing images at the end of a run.
+    """What to do about missing images at the end of a run."""
 
-    The ids to remove, remarks for the user about the others, and, for the manifest, the folders where other file
-    systems begin or did before.
-    """
-
-    ids: list[int]
-    remarks: list[str]
-    mounts: str
+    ids: list[int]  # to remove
+    remarks: list[str]  # for the user, about images that are kept
+    mounts: str  # for the manifest: the folders where other file systems begin, or began before
 
 
 class Absence:
     """Decides which missing images are removed.
 
     Args:
-        plan: of the run, all of whose walks have ended.
+        plan: the plan of the run, whose walks have ended.
         known: the images of the index before the run.
         mounts: the folders where other file systems began when the last run ended.
-        options: of the run.
+        options: the options of the run.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class Absence:
         self._mounts_before = frozenset(mounts)
 
     def _sort(self, files: Collection[bytes], missing: Collection[bytes]) -> _Missing:
-        """Sort those files of the index that are missing."""
+        """Sort the missing files of the index by the probable reason."""
         left_out, excluded, gone = set(), set(), set()
         for file in missing:
             if _is_in(file, self._left_out):
@@ -107,7 +103,7 @@ class Absence:
         return _Missing(frozenset(gone), frozenset(excluded), frozenset(left_out), absent)
 
     def check_folders(self) -> None:
-        """IndexingError for an image folder without any image, if the index has images of it."""
+        """Raise IndexingError if an image folder is empty, but the index has images of it."""
         plan, known = self._plan, self._known
         if self._options.prune_all or not plan.missing:
             return
@@ -119,41 +115,40 @@ class Absence:
             lost = missing.absent.get(bytes(root.folder))
             if lost and root.id not in roots_found:
                 raise IndexingError(
-                    f"No image was found in {root.folder}, and the index has {len(lost)} of it. Is its disk mounted? "
+                    f"No image was found in {root.folder}, but the index has {len(lost)} of it. Is its disk mounted? "
                     "Nothing was changed. If they are really gone, add --prune-all."
                 )
 
     def removal(self, missing: Mapping[Place, IndexedImage], total: int) -> Removal:
-        """What to do about the known images that are missing after the run; the index has ``total`` images."""
+        """Decide about the known images that are missing after the run; the index has ``total`` images."""
         if not missing:
             return Removal([], [], mounts_to_json(self._mounts))
         ids = dict(zip(self._files(missing), (image.id for image in missing.values()), strict=True))
-        sorted_ = self._sort(self._files(self._known), ids.keys())
-        doubts = self._doubts(sorted_, total)
+        by_reason = self._sort(self._files(self._known), ids.keys())
+        doubts = self._doubts(by_reason, total)
         kept = frozenset[bytes]().union(*(doubt.files for doubt in doubts))
         remarks = [
-            f"{doubt.sentence}. They were kept: if they are really to go, give the same command with {doubt.flag}."
+            f"{doubt.sentence}. They were kept. To remove them, run the same command with {doubt.flag}."
             for doubt in doubts
         ]
-        unmounted = set() if self._options.prune_all else self._mounts_before & sorted_.absent.keys()
+        unmounted = set() if self._options.prune_all else self._mounts_before & by_reason.absent.keys()
         mounts = mounts_to_json(self._mounts | unmounted)
         return Removal([id_ for file, id_ in ids.items() if file not in kept], remarks, mounts)
 
     def check_rebuild(self, old: OldIds) -> None:
-        """IndexingError if a rebuild would drop images that were probably not meant to go."""
+        """Raise IndexingError if a rebuild would drop images that should probably be kept."""
         for doubt in self._doubts(self._sort(old.files, old.missing), old.count):
             raise IndexingError(
-                f"{doubt.sentence}, and a rebuild would drop them. Nothing was changed. If they are really to go, add "
-                f"{doubt.flag}."
+                f"{doubt.sentence}, and a rebuild would drop them. Nothing was changed. To drop them, add {doubt.flag}."
             )
 
     def _doubts(self, missing: _Missing, total: int) -> list[_Doubt]:
-        """The missing files, of ``total`` images, that are probably not meant to go."""
+        """Return the missing files, of ``total`` images, that should probably be kept."""
         doubts = []
         if not self._options.prune_all:
             for folder, files in missing.absent.items():
                 unmounted = folder in self._mounts_before and folder not in self._mounts
-                cause = "It was a mount point and is none now: its disk" if unmounted else "Its disk"
+                cause = "It was a mount point and no longer is: its disk" if unmounted else "Its disk"
                 sentence = f"{len(files)} indexed images of {shown(folder)} were not found. {cause} may not be mounted"
                 doubts.append(_Doubt(files, sentence, "--prune-all"))
         if self._options.may_prune:
@@ -162,35 +157,34 @@ class Absence:
             doubts.append(
                 _Doubt(
                     missing.left_out,
-                    f"{len(missing.left_out)} indexed images lie in what is left out now "
+                    f"{len(missing.left_out)} indexed images are now left out by default "
                     f"({_examples(missing.left_out)}; see --no-default-excludes and --follow-links)",
                     "--prune",
                 )
             )
         others = missing.gone | missing.excluded
         if len(others) > _MANY * total:
-            how = "were not found, or left out by --exclude" if missing.excluded else "were not found"
-            sentence = f"{len(others)} of {total} indexed images {how}, more than a fifth"
+            how = "were not found, or were left out by --exclude" if missing.excluded else "were not found"
+            sentence = f"{len(others)} of {total} indexed images (more than a fifth) {how}"
             doubts.append(_Doubt(others, sentence, "--prune"))
         return doubts
 
     def _files(self, places: Iterable[Place]) -> list[bytes]:
-        """Their absolute paths."""
         return [joined(self._folders[root], path) for root, path in places]
 
 
 def check_whole(old: OldIds) -> None:
-    """IndexingError if a rebuild found more than four fifths of the old files, but could not read them in the end."""
+    """Raise IndexingError if a rebuild found the old files, but could not read more than a fifth of them."""
     if old.unclaimed > _MANY * old.count:
         raise IndexingError(
-            f"{old.unclaimed} of {old.count} indexed images were gone when they were to be read, or could not be read, "
-            "more than a fifth. The old index was left as it is. If their disk went, bring it back and give the same "
-            "command again, which resumes; if they are really gone, add --prune."
+            f"{old.unclaimed} of {old.count} indexed images (more than a fifth) disappeared before they could be read, "
+            "or could not be read. The old index was not changed. If their disk was disconnected, reconnect it and run "
+            "the same command again, which resumes; if they are really gone, add --prune."
         )
 
 
 def left_out_remarks(plan: Plan) -> list[str]:
-    """Sentences about what is left out by default: for each kind the numbers, examples, and the flag."""
+    """Return sentences about files left out by default: numbers by kind, examples, and the flag to include them."""
     items = [item for _, walk in plan.walks for item in walk.left_out]
     remarks = []
     for flag, chosen in (
@@ -208,7 +202,7 @@ def left_out_remarks(plan: Plan) -> list[str]:
 
 
 def _folders_and_files(counts: Counter[bool]) -> str:
-    """ "2 folders, 1 file", by whether they are folders."""
+    """Return a text such as "2 folders, 1 file", for counts of folders (True) and files (False)."""
     parts = ((counts[is_folder], name) for is_folder, name in ((True, "folder"), (False, "file")))
     return ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in parts if count)
 
@@ -217,12 +211,12 @@ def _folders_and_files(counts: Counter[bool]) -> str:
 
 
 def mounts_to_json(mounts: Iterable[bytes]) -> str:
-    """Absolute paths of folders -> an entry of the manifest."""
+    """Turn absolute paths of folders into an entry of the manifest."""
     return json.dumps(sorted(path_to_text(Path(os.fsdecode(folder))) for folder in mounts))
 
 
 def mounts_from_json(text: str | None) -> set[bytes]:
-    """The inverse of ``mounts_to_json``; empty if the entry is missing or damaged."""
+    """Return the inverse of ``mounts_to_json``; an empty set if the entry is missing or damaged."""
     try:
         return {bytes(path_from_text(str(folder))) for folder in parse_json(text or "[]")}
     except (ValueError, TypeError):
@@ -237,12 +231,12 @@ def _is_below(file: bytes, folder: bytes) -> bool:
 
 
 def _within(file: bytes, folder: bytes) -> bytes:
-    """The path of a file in a folder that it is below."""
+    """Return the path of a file relative to a folder that contains it."""
     return file[len(folder.rstrip(b"/")) + 1 :]
 
 
 def _is_in(file: bytes, folders: Container[bytes]) -> bool:
-    """Whether a file is one of them, or lies in one."""
+    """Tell whether a file is one of the folders, or is inside one."""
     return any(folder in folders for folder in with_parents(file))
 
 

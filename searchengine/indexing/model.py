@@ -29,32 +29,32 @@ from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress, Say
 from searchengine.text.seen import keep_words
 
-_FEATURE_BYTES = 4  # of a float32
-_LITTLE = 10**8  # bytes, for which there is room
-_LONG_FEATURE = 10_000  # numbers: more than a layer with pooling gives
-_ASKED = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
+_NUMBER_BYTES = 4  # of a float32
+_LITTLE = 10**8  # bytes, for which there is always room
+_LONG_FEATURE = 10_000  # numbers, more than a layer with pooling has
+_EXTRACTOR_OPTIONS = ("model", "layer", "pooling", "normalize", "weights", "preprocessing", "input_size")
 
 
 def choose_spec(options: IndexingOptions, storage: Storage) -> tuple[ExtractorSpec, Path | None]:
-    """The extractor that the options name, by default the one that made the index; and its weights file.
+    """Return the extractor that the options name, by default the one that made the index, and its weights file.
 
     Raises:
         ExtractorError: there is no such model, layer or file, or the options contradict each other.
     """
     known = recorded(storage.address) if options.model is None else None
-    asked = {name: getattr(options, name) for name in _ASKED if getattr(options, name) not in (None, ())}
+    given = {name: getattr(options, name) for name in _EXTRACTOR_OPTIONS if getattr(options, name) not in (None, ())}
     if options.scaled_decoding:
-        asked["full_decode"] = False
+        given["full_decode"] = False
     if known is None:
-        chosen = ExtractorOptions(**asked)
+        chosen = ExtractorOptions(**given)
         return spec_of(chosen), chosen.weights_file
     if not known.spec.embeds and not known.spec.is_imported:
         raise IndexingError(known.spec.missing)
     file = path_from_text(known.weights_file) if known.weights_file else None
-    if not asked or not known.spec.embeds:
+    if not given or not known.spec.embeds:
         return known.spec, file
-    unpooled = {"pooling": "none"} if "layer" in asked else {}
-    chosen = replace(source_of(known.spec.model).options(known.spec, file), **{**unpooled, **asked})
+    unpooled = {"pooling": "none"} if "layer" in given else {}
+    chosen = replace(source_of(known.spec.model).options(known.spec, file), **{**unpooled, **given})
     return spec_of(chosen), chosen.weights_file
 
 
@@ -68,14 +68,14 @@ class Computed:
 
     @classmethod
     def by(cls, extractor: Extractor) -> Computed:
-        """By an extractor."""
+        """Return how an extractor computes features."""
         return cls(extractor.precision, extractor.runtime, extractor.device)
 
 
 class RunExtractor:
-    """An extractor that is loaded by the first thread that needs it, so not at all by a run without new content.
+    """An extractor that the first thread that needs it loads; a run without new content never does.
 
-    ``words``: whether the index is to be searched by words.
+    ``words`` is True if the index is to be searched by words.
     """
 
     def __init__(
@@ -91,18 +91,18 @@ class RunExtractor:
 
     @classmethod
     def of(cls, extractor: Extractor, *, words: bool = True) -> RunExtractor:
-        """From one that is already loaded."""
+        """Make one from an extractor that is already loaded."""
         recipe = ExtractorRecipe(extractor.spec, None, extractor.precision, extractor.runtime, gpu=True)
         return cls(recipe, say_on_stderr, extractor, words=words)
 
     @classmethod
     def chosen(cls, options: IndexingOptions, storage: Storage, progress: Progress) -> RunExtractor:
-        """The extractor that the options or the index name; the errors of ``choose_spec``."""
+        """Make one for the extractor that the options or the index name. Raises the errors of ``choose_spec``."""
         spec, weights_file = choose_spec(options, storage)
         return cls(ExtractorRecipe(spec, weights_file, options.precision, options.runtime, gpu=True), progress.say)
 
     def get(self) -> Extractor:
-        """The extractor itself; raises ExtractorError and other errors of loading, the same at each call."""
+        """Return the extractor. Raises ExtractorError or another error of loading, the same at each call."""
         with self._loading:
             if self._failure is not None:
                 raise self._failure
@@ -112,22 +112,22 @@ class RunExtractor:
                 except SearchEngineError as error:
                     self._failure = error
                     raise
-                except OSError as error:  # or it would pass for a fault of the image that was read first
+                except OSError as error:  # otherwise it would be taken for a fault of the image that was read first
                     why = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
                     self._failure = ExtractorError(f"The model {self.spec.title} cannot be loaded ({why}).")
                     raise self._failure from error
             return self._extractor
 
     def preprocess(self, data: bytes) -> DecodedImage:
-        """One image file -> its properties, and its pixels as the model takes them, (h, w, 3)."""
+        """Decode an image file to the pixels that the model takes, (h, w, 3)."""
         return self.get().preprocess(data)
 
     def embed(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-        """n of (h, w, 3) RGB -> (n, d) float32; IndexingError if the model gives NaN or infinity."""
+        """Embed n images, (h, w, 3) RGB, -> (n, d) float32. Raises IndexingError if the model gives NaN or infinity."""
         return check_finite(self.get().embed(pixels), self.spec)
 
     def check_made(self, index: Writer) -> None:
-        """ExtractorMismatchError unless an index was made by this extractor."""
+        """Raise ExtractorMismatchError unless the index was made by this extractor."""
         if index.manifest("fingerprint") == self.spec.fingerprint:
             return
         made, wanted = index.manifest("extractor"), self.spec.title
@@ -136,17 +136,17 @@ class RunExtractor:
         which = f"{made}, not by {wanted}" if made != wanted else f"{made}, but with other {differences}"
         raise ExtractorMismatchError(
             f"The index in {index.address} was made by {which}, and the two cannot be compared. Choose another "
-            "--index-dir, or give --rebuild to embed all images again (the old index answers until the new one is "
+            "--index-dir, or give --rebuild to embed all images again (the old index stays in use until the new one is "
             "complete)."
         )
 
     def keep_words(self, folder: Path) -> None:
-        """Keep what words need of the network, and the tags of the images, in the folder of an index."""
+        """Store the data for search by words, and the tags of the images, in the folder of an index."""
         if self._words:
             keep_words(folder, self.spec, self.recipe.weights_file)
 
     def manifest(self, computed: Computed) -> dict[str, str]:
-        """What a new index records about the extractor and the computation."""
+        """Return what a new index records about the extractor and the computation."""
         weights_file = self.recipe.weights_file
         return {
             "spec": self.spec.to_json(),
@@ -156,12 +156,12 @@ class RunExtractor:
             **asdict(computed),
             "normalized": str(int(self.spec.normalize == "l2")),
             "decoding": str(DECODING),  # of the oldest feature
-            "refused_by": str(DECODING),  # the decoding by which all skipped files were refused
+            "refused_by": str(DECODING),  # of all skipped files
         }
 
 
 def check_finite(features: NDArray[np.float32], spec: ExtractorSpec) -> NDArray[np.float32]:
-    """The features unchanged; IndexingError if they contain NaN or infinity."""
+    """Return the features unchanged. Raises IndexingError if they contain NaN or infinity."""
     if not np.isfinite(features).all():
         raise IndexingError(
             f"The model {spec.title} gave NaN or infinity, so its weights or its precision cannot be right. Try "
@@ -171,23 +171,23 @@ def check_finite(features: NDArray[np.float32], spec: ExtractorSpec) -> NDArray[
 
 
 def is_current(decoding: str | None) -> bool:
-    """Whether images were decoded as today, by an entry of the manifest; old indexes have none."""
+    """Tell whether an entry of the manifest names the current decoding; old indexes have no entry."""
     return decoding is not None and decoding.isdecimal() and int(decoding) >= DECODING
 
 
 def decoding_remark(decoding: str | None) -> str | None:
-    """A remark about an index whose images were decoded differently, by that entry; None if there is nothing to say."""
+    """Return a remark about an index whose images were decoded differently; None if there is nothing to say."""
     if is_current(decoding):
         return None
     return (
-        "Since this index was made, some images are decoded in another way: of ordinary JPEG and PNG files hardly "
-        "any, of other kinds many. Their features are still those of before; to embed all again, index with --rebuild."
+        "Some images are decoded differently since this index was made: hardly any ordinary JPEG and PNG files, but "
+        "many files of other kinds. Their features have not changed; to embed all images again, index with --rebuild."
     )
 
 
 def size_remark(dimension: int, images: int, index_dir: Path) -> str | None:
-    """A remark about the disk space of features that are long, or for which there is no room; None for others."""
-    needed = dimension * _FEATURE_BYTES * images
+    """Return a remark about the disk space of features that are very long or do not fit; None for others."""
+    needed = dimension * _NUMBER_BYTES * images
     if dimension <= _LONG_FEATURE and needed <= _LITTLE:
         return None
     free = shutil.disk_usage(index_dir).free

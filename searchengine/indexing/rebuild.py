@@ -1,4 +1,4 @@
-"""Rebuilds: a new index is made in a folder within the old one, which answers until the new one is complete."""
+"""Rebuilds an index: the new one is made in a subfolder, and the old one stays in use until it is complete."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _KEPT = "damaged-"
 
 @dataclass(slots=True)
 class OldIds:
-    """The ids that images had, by path and by content."""
+    """The ids that images had in the old index, by path and by content."""
 
     by_file: dict[bytes, int] = field(default_factory=dict)  # absolute path -> id
     by_content: dict[bytes, list[bytes]] = field(default_factory=dict)  # content hash -> absolute paths
     last: int = 0
     used: set[int] = field(default_factory=set)
-    found: set[bytes] = field(default_factory=set)  # absolute paths that exist, and claim their own ids
-    files: frozenset[bytes] = frozenset()  # of the images that the index had when it could last be read
+    found: set[bytes] = field(default_factory=set)  # absolute paths of files that exist, and claim their own ids
+    files: frozenset[bytes] = frozenset()  # the files of the old index when it could last be read
 
     @property
     def count(self) -> int:
-        """How many images there were."""
+        """The number of images in the old index."""
         return len(self.files)
 
     @classmethod
     def read(cls, folder: Path) -> OldIds:
-        """Read them from the catalog of an index, from its copy, and from what was set aside of a damaged index.
+        """Read the ids from the catalog, its backup, and the files set aside from a damaged index.
 
-        Each as far as it can be read. The last because a rebuild of that index may have been killed half way.
+        Each is read as far as possible. The files set aside count because a rebuild may have been killed.
         """
         places = [folder, folder, *sorted(folder.glob(f"{_KEPT}*"), reverse=True)]
         catalogs = []
@@ -48,7 +48,7 @@ class OldIds:
                 catalogs.append(Catalog.open_backup(place) if i == 1 else Catalog.open(place))
         old = cls()
         try:
-            for catalog in sorted(catalogs, key=_is_damaged):  # intact ones first
+            for catalog in sorted(catalogs, key=_is_damaged):  # intact catalogs first
                 old._add(catalog)
         finally:
             for catalog in catalogs:
@@ -57,7 +57,7 @@ class OldIds:
 
     def _add(self, catalog: Catalog) -> None:
         known = set(self.by_file.values())
-        with suppress(IndexError_, IndexingError, TypeError, ValueError):  # damaged: keep what was read so far
+        with suppress(IndexError_, IndexingError, TypeError, ValueError):  # if damaged, keep what was read so far
             self.last = max(self.last, catalog.last_id())
             for id_, folder, path, digest in catalog.files():
                 file = joined(folder, path)
@@ -69,7 +69,10 @@ class OldIds:
         self.last = max([self.last, *self.by_file.values()])
 
     def claim(self, file: bytes, content_hash: bytes) -> int | None:
-        """The id of a file, or of a missing file with the same content; each is given once. None for a new file."""
+        """Return the id of a file, or of a missing file with the same content; None for a new file.
+
+        Each id is returned only once.
+        """
         id_ = self.by_file.get(file)
         if id_ is None or id_ in self.used:
             missing = (other for other in self.by_content.get(content_hash, ()) if other not in self.found)
@@ -80,12 +83,12 @@ class OldIds:
 
     @property
     def missing(self) -> frozenset[bytes]:
-        """The old files that are not among those found."""
+        """The files of the old index that no longer exist."""
         return self.files - self.found
 
     @property
     def unclaimed(self) -> int:
-        """The number of old images that no file has claimed."""
+        """The number of images in the old index that no file has claimed."""
         return sum(self.by_file[file] not in self.used for file in self.files)
 
 
@@ -98,15 +101,15 @@ def _is_damaged(catalog: Catalog) -> bool:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether an unfinished rebuild has left its folder."""
+    """Tell whether an unfinished rebuild has left its folder."""
     return (folder / _STAGING).exists()
 
 
 def staging(folder: Path, fingerprint: str) -> Path:
-    """The folder of the new index.
+    """Return the folder of the new index.
 
-    What a killed run left in it is deleted if it is of another extractor, is damaged, or was adopted by a run that was
-    killed at that moment: its matrix is the live one under another name, and must not be written to.
+    The remains of a killed run are deleted if they are damaged, were made by another extractor, or were just being
+    adopted: then their matrix is the live one under another name, and must not be written to.
     """
     staged = folder / _STAGING
     if _is_adopted(staged, folder):
@@ -132,7 +135,7 @@ def _is_adopted(staged: Path, folder: Path) -> bool:
 
 
 def open_staged(staged: Path, last_id: int) -> IndexWriter | None:
-    """The index that a killed run left there, if any; ids up to ``last_id`` have been given since."""
+    """Open the index that a killed run left there, if any. Ids up to ``last_id`` are taken."""
     try:
         writer = IndexWriter.open(staged)
     except IndexNotFoundError:
@@ -147,19 +150,19 @@ def discard(staged: Path) -> None:
 
 
 def discard_empty(staged: Path) -> None:
-    """Delete the staging folder if it is empty, as after a run that was refused."""
+    """Delete the staging folder if it is empty, as it is after a run that was refused."""
     with suppress(OSError):
         staged.rmdir()
 
 
 def empty_like(staged: Path, folder: Path, last_id: int) -> IndexWriter:
-    """An empty index in the folder, which will adopt the rebuilt one; ids up to ``last_id`` are taken."""
-    with IndexWriter.open(staged) as made:
-        return IndexWriter.create(folder, made.catalog.manifest(), dimension=made.dimension, last_id=last_id)
+    """Create an empty index in the folder, to adopt the rebuilt one. Ids up to ``last_id`` are taken."""
+    with IndexWriter.open(staged) as rebuilt:
+        return IndexWriter.create(folder, rebuilt.catalog.manifest(), dimension=rebuilt.dimension, last_id=last_id)
 
 
 def set_aside(folder: Path) -> Path:
-    """Move the files of a damaged index into a new folder: they might be readable, so nothing is deleted."""
+    """Move the files of a damaged index into a new folder. Nothing is deleted, because they may still be readable."""
     kept = folder / f"{_KEPT}{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with writable(folder):
         kept.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checks every page of the catalog and every row of the matrix of an index, and names the command that repairs it."""
+"""Checks every page of an index's catalog and every row of its matrix, and names the command that repairs it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from searchengine.indexing.scan import joined
 from searchengine.progress import QUIET, Progress
 
 _CHUNK_ROWS = 4096
-_NORM_TOLERANCE = 1e-6  # relative; between ways to sum up the same squares
+_NORM_TOLERANCE = 1e-6  # relative; ways to sum up the same squares differ by less
 _SHAPE = re.compile(rb"'shape': \((\d{1,18}), ")
 
 _DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is damaged."
@@ -41,7 +41,10 @@ _DIFFERS = f"The catalog and its copy, {BACKUP_NAME}, differ: one of the two is 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The result of a check. ``problems`` and ``repair`` are sentences; ``missing_files`` are not damage."""
+    """The result of a check.
+
+    ``problems`` are sentences; ``repair`` is the command that repairs the index. ``missing_files`` are not damage.
+    """
 
     images: int
     problems: tuple[str, ...]
@@ -58,8 +61,8 @@ def verify(folder: Path, progress: Progress = QUIET) -> Verification:
     """Check the index in a folder.
 
     Raises:
-        IndexNotFoundError: there is none.
-        IndexingError: it cannot be read.
+        IndexNotFoundError: there is no index in the folder.
+        IndexingError: the index cannot be read.
     """
     try:
         catalog = Catalog.open(folder)
@@ -70,7 +73,7 @@ def verify(folder: Path, progress: Progress = QUIET) -> Verification:
             version = catalog.data_version
             verification = _verify(folder, catalog, progress)
             if verification.sound or attempt == 2 or version == catalog.data_version:
-                break  # else a run has put another matrix in place meanwhile
+                break  # otherwise a run has replaced the matrix in the meantime
         return verification
     except IndexError_ as error:
         return Verification(0, (str(error),), 0, repair_command(folder))
@@ -100,28 +103,28 @@ def _missing_files(catalog: Catalog) -> int:
 
 
 def _check_catalog(catalog: Catalog) -> Iterator[str]:
-    """Problems of entries that cannot be what was written; IndexDamagedError if one cannot be read."""
+    """Yield problems of entries that cannot have been written. Raises IndexDamagedError if one cannot be read."""
     for _ in catalog.everything():
-        pass  # SQLite itself does not look whether text is text
+        pass  # SQLite itself does not check whether text is valid
     for table, other in catalog.contradictions():
         yield f"The catalog contradicts itself: a row of {table} names none of {other}."
     impossible = catalog.impossible_images()
     if impossible:
-        yield f"What the catalog says of {len(impossible)} images cannot be true (ids {_examples(impossible)})."
+        yield f"The catalog has impossible values for {len(impossible)} images (ids {_examples(impossible)})."
     try:
         spec = ExtractorSpec.from_json(catalog.need("spec"))
         recorded_as = (catalog.need("fingerprint"), catalog.need("normalized"))
         if (spec.fingerprint, str(int(spec.normalize == "l2"))) != recorded_as:
-            yield "What made the features is not what the catalog says: the fingerprint does not fit the description."
+            yield "The catalog's fingerprint of the extractor does not match its description of the extractor."
     except ExtractorError as error:
         yield str(error)
     metric = catalog.get("metric")
     if metric is not None and metric not in METRICS:
-        yield f"There is no metric {metric!r}, which the catalog names."
+        yield f"The catalog names the metric {metric!r}, which does not exist."
 
 
 def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[str]:
-    """Problems of the matrix: each row must exist, with the CRC-32 and the norm that were recorded for it."""
+    """Return problems of the matrix: each row must exist, with its recorded CRC-32 and norm."""
     file = folder / catalog.need("features_file")
     rows, dimension = catalog.need_number("rows"), catalog.need_number("dimension")
     stored = catalog.checksums()
@@ -133,7 +136,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[st
         return [str(error)]
     problems = []
     if rows and not _header_fits(file, rows, dimension):
-        problems.append(f"{file} does not begin as a feature matrix of {dimension} columns does.")
+        problems.append(f"{file} does not begin like a feature matrix of {dimension} columns.")
     bad: list[int] = []
     progress.start(len(stored))
     for start in range(0, len(stored), _CHUNK_ROWS):
@@ -148,12 +151,12 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[st
         ]
         progress.advance(len(ids))
     if bad:
-        problems.append(f"The features of {len(bad)} images are not what was written (ids {_examples(bad)}).")
+        problems.append(f"The features of {len(bad)} images are not those that were written (ids {_examples(bad)}).")
     return problems
 
 
 def _header_fits(file: Path, rows: int, dimension: int) -> bool:
-    """Whether the header is sound. After a killed run it may name fewer rows than there are."""
+    """Tell whether the header is sound. After a killed run it may name fewer rows than there are."""
     with file.open("rb") as opened:
         start = opened.read(HEADER_BYTES)
     shape = _SHAPE.search(start)
@@ -161,17 +164,17 @@ def _header_fits(file: Path, rows: int, dimension: int) -> bool:
 
 
 def _check_copy(folder: Path, catalog: Catalog) -> str | None:
-    """A problem of the copy of the catalog, or of the catalog compared with it; None if there is none."""
+    """Compare the catalog with its backup, and return a problem of the two, if any."""
     try:
         with closing(Catalog.open_backup(folder)) as copy:
             copy.check()
             if copy.revision != catalog.revision:
-                return None  # a run is active, or was killed; or it is of an index that was here before
+                return None  # a run is active, or was killed; or the backup is of an earlier index
             with closing(catalog.everything()) as rows, closing(copy.everything()) as others:
                 if any(row != other for row, other in zip_longest(rows, others)):
                     return _DIFFERS
     except IndexNotFoundError:
-        return None  # it comes with the end of the first run
+        return None  # the first run writes it at its end
     except SearchEngineError:
         return f"{BACKUP_NAME}, the copy of the catalog, is damaged."
     return None
@@ -186,31 +189,27 @@ def _examples(ids: list[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an index was made from, which a rebuild keeps by default.
-
-    The extractor, its weights file or "", the image folders, the choice of labels, the metric and the mount points
-    (None: unknown).
-    """
+    """The choices an index was made with, which a rebuild keeps by default. None: unknown."""
 
     spec: ExtractorSpec
-    weights_file: str
-    roots: tuple[bytes, ...]
+    weights_file: str  # or ""
+    roots: tuple[bytes, ...]  # the image folders
     labels: str | None
     metric: str | None
     mounts: str | None = None
 
 
 def recorded(place: Address) -> Recorded | None:
-    """From the catalog, whatever its format, or else from its copy; None if neither can be read.
+    """Read the choices from the catalog, whatever its format, or from its backup; None if neither can be read.
 
-    IndexUnavailableError if the server of the index does not answer.
+    Raises IndexUnavailableError if the server of the index does not answer.
     """
     if isinstance(place, MilvusAddress):
         with suppress(IndexNotFoundError), closing(storage_of(place).read()) as index:
             return _recorded(index.manifest, ())
         return None
     for opened in (Catalog.open, Catalog.open_backup):
-        with suppress(SearchEngineError, TypeError), closing(opened(place, any_format=True)) as catalog:  # else damaged
+        with suppress(SearchEngineError, TypeError), closing(opened(place, any_format=True)) as catalog:  # if damaged
             return _recorded(catalog.get, tuple(bytes(path) for _, path, _ in catalog.roots()))
     return None
 
@@ -222,7 +221,7 @@ def _recorded(manifest: Callable[[str], str | None], roots: tuple[bytes, ...]) -
 
 
 def repair_command(folder: Path, *, rebuild: bool = True) -> str:
-    """The command to type, quoted for a shell; words in capitals are to be filled in."""
+    """Return the command that repairs an index, quoted for a shell. The user fills in words in capitals."""
     known = recorded(folder)
     if known is not None and known.spec.is_imported:
         return with_index_dir("searchengine import FEATURES", folder.with_name(f"{folder.name}-2"))
@@ -234,5 +233,5 @@ def repair_command(folder: Path, *, rebuild: bool = True) -> str:
 def _quoted(path: bytes) -> str:
     try:
         return shlex.quote(path.decode("utf-8"))
-    except UnicodeDecodeError:  # bytes that no terminal shows, as bash and zsh read them
+    except UnicodeDecodeError:  # bytes that no terminal shows, escaped for bash and zsh
         return "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in path) + "'"
