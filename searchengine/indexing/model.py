@@ -180,8 +180,9 @@ def decoding_remark(decoding: str | None) -> str | None:
     if is_current(decoding):
         return None
     return (
-        "Some images are decoded differently since this index was made: hardly any ordinary JPEG and PNG files, but "
-        "many files of other kinds. Their features have not changed; to embed all images again, index with --rebuild."
+        "Some images are now decoded differently than when this index was made: hardly any ordinary JPEG and PNG "
+        "files, but many files of other kinds. Their features have not changed; to embed all images again, index with "
+        "--rebuild."
     )
 
 
