@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.extractors import export, worker
+from searchengine.extractors import export, frameworks
 from searchengine.settings import Settings, variable
 
 if TYPE_CHECKING:
@@ -76,14 +76,14 @@ def export_in_process(monkeypatch: pytest.MonkeyPatch, *, tasks: Collection[str]
 
     test_custom.py has them done by a subprocess, and so have the tests that use the model that ships.
     """
-    run = worker.run
+    run = frameworks.run_task
 
-    def run_or_start(task: str, request: dict[str, Any], say: worker.Say, *, doing: str) -> Mapping[str, Any]:
+    def run_or_start(task: str, request: dict[str, Any], say: frameworks.Say, *, doing: str) -> Mapping[str, Any]:
         if task not in tasks:
             return run(task, request, say, doing=doing)
         return export.describe(request) if task == "describe" else export.export(request, say)
 
-    monkeypatch.setattr(worker, "run", run_or_start)
+    monkeypatch.setattr(frameworks, "run_task", run_or_start)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from searchengine.compat import lacks_avx, make_openvino_convert_on_python_3_13, pillow_warnings_ignored
 from searchengine.errors import DamagedImageError, ExtractorError
-from searchengine.extractors import frameworks, worker
+from searchengine.extractors import frameworks
 from searchengine.images import decode, thumbnail
 from searchengine.images.decoding import ImageSource
 from tests.images.pictures import encoded, quadrants, tiff
@@ -148,9 +148,9 @@ def test_what_linux_says_of_a_processor(tmp_path: Path, text: str, lacks: bool) 
 
 
 def test_a_processor_without_avx_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_COMMAND", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)"))
+    monkeypatch.setattr(frameworks, "_COMMAND", ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGILL)"))
     with pytest.raises(ExtractorError, match=r"Preparing x was stopped by an illegal instruction. .*lacks AVX"):
-        worker.run("describe", {}, print, doing="Preparing x")
+        frameworks.run_task("describe", {}, print, doing="Preparing x")
     monkeypatch.setattr(frameworks, "lacks_avx", lambda: True)
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     with pytest.raises(ExtractorError, match=r"This processor lacks AVX.*efficientnet-lite0"):

@@ -179,9 +179,9 @@ def models(model: str | None, as_json: bool) -> None:
 
 
 def _list_models(*, as_json: bool) -> None:
-    from searchengine.extractors.loading import listed_models
+    from searchengine.extractors.loading import list_models
 
-    lines = listed_models()
+    lines = list_models()
     if as_json:
         print_json([asdict(line) for line in lines])
         return
@@ -217,8 +217,8 @@ def _list_layers(model: str, *, as_json: bool) -> None:
             ("* " if layer.name == network.default else "  ") + (layer.name or "(its output)"),
             layer.kind,
             " x ".join("?" if side is None else str(side) for side in layer.shape),
-            _count(layer.numbers("none")),
-            _count(layer.numbers("avg")) if layer.is_spatial else "",
+            _count(layer.feature_size("none")),
+            _count(layer.feature_size("avg")) if layer.is_spatial else "",
         )
         for layer in network.layers
     ]

@@ -1,9 +1,9 @@
 """Images -> features: which network, how it is prepared, and what runs it.
 
-Start reading at ``loading``: options become a ``spec`` by the ``source`` of their model, whose network is cut at a
-layer (``networks``), exported in a subprocess (``worker``, ``export``) into the ``cache``, and run (``runtimes``).
+Start reading at ``loading``. Options become a ``spec`` through the ``source`` of their model. The network is cut at a
+layer (``networks``), exported in a subprocess (``frameworks``, ``export``) into the ``cache``, and run (``runtimes``).
 
-Importing this loads neither TensorFlow nor OpenVINO; an extractor that runs on OpenVINO never loads TensorFlow.
+Importing this package loads neither TensorFlow nor OpenVINO. An extractor that runs on OpenVINO never loads TensorFlow.
 """
 
 from searchengine.extractors.extractor import Extractor

@@ -1,15 +1,15 @@
-"""The folder of exported models: what is in it, whether it is complete, and who may write to it.
+"""The folder of exported models: its contents, whether they are complete, and who may write to it.
 
 ::
 
     <cache>/models/<fingerprint>/model.xml, model.bin   the network, as OpenVINO reads it
                                  text.xml, text.bin     its text tower, if it has one
-                                 text.json              how texts become tokens for that
-                                 export.json            sizes and hashes of all, the spec, the numbers of each layer
-    <cache>/models/.lock                                held by the one process that exports
-    <cache>/indexes/<hash of its path>.json             which exported model an index uses
-    <cache>/hashes.json                                 of large weights files that were hashed before
-    <cache>/presets.json                                where presets of KerasHub were downloaded to
+                                 text.json              how the text tower's tokens are made
+                                 export.json            the spec, the sizes of the layers, sizes and hashes of the files
+    <cache>/models/.lock                                held by the process that is exporting
+    <cache>/indexes/<hash of its path>.json             the exported model that an index uses
+    <cache>/hashes.json                                 hashes of large weights files
+    <cache>/presets.json                                folders of downloaded KerasHub presets
 
 ``<cache>`` is the setting ``cache_dir``, or the user's cache folder.
 """
@@ -39,15 +39,15 @@ MODEL_FILES = ("model.xml", "model.bin")
 TEXT_FILES = ("text.xml", "text.bin", "text.json")
 _MANIFEST = "export.json"
 _UNFINISHED = ".unfinished-"
-_QUICKLY_HASHED = 1 << 20  # bytes
+_QUICK_TO_HASH = 1 << 20  # bytes
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """A model that OpenVINO can read: ``xml`` (its weights lie beside it) gives (n, ``dimension``) float32.
+    """A model that OpenVINO can read: ``xml``, with its weights beside it, gives (n, ``dimension``) float32.
 
-    ``parts`` are the numbers that each of its layers contributes to a feature; they add up to the dimension.
+    ``parts`` are the sizes that its layers contribute to a feature; they add up to the dimension.
     """
 
     xml: Path
@@ -55,29 +55,29 @@ class ExportedModel:
 
     @property
     def dimension(self) -> int:
-        """Numbers in a feature."""
+        """The length of a feature."""
         return sum(self.parts)
 
 
 def cache_root() -> Path:
-    """The folder of everything that can be recomputed; not created here."""
+    """Return the folder of everything that can be recomputed; it is not created here."""
     return load_settings(only=("cache_dir",)).cache_root
 
 
 def models_folder() -> Path:
-    """The folder with a folder for each model."""
+    """Return the folder that contains a folder for each model."""
     return cache_root() / "models"
 
 
 def entry_folder(spec: ExtractorSpec) -> Path:
-    """The folder of a model, whether it exists or not; normalisation and decoding make no difference."""
+    """Return the folder of a model, which may not exist; normalisation and decoding make no difference."""
     return models_folder() / spec.network.fingerprint
 
 
 def lookup(spec: ExtractorSpec, *, thorough: bool = False) -> ExportedModel | None:
-    """The exported model of a spec, or None if it is missing or damaged.
+    """Return the exported model of a spec, or None if it is missing or damaged.
 
-    A large file is hashed again only if its time is not the recorded one, or if ``thorough``.
+    A large file is hashed again only if its modification time has changed, or if ``thorough``.
     """
     folder = entry_folder(spec)
     try:
@@ -94,38 +94,41 @@ def _unchanged(file: Path, known: dict[str, Any], thorough: bool) -> bool:
     info = file.stat()
     if info.st_size != known["size"]:
         return False
-    if info.st_mtime_ns == known["mtime_ns"] and info.st_size > _QUICKLY_HASHED and not thorough:
+    if info.st_mtime_ns == known["mtime_ns"] and info.st_size > _QUICK_TO_HASH and not thorough:
         return True
     return bool(file_hashes(file)["sha256"] == known["sha256"])
 
 
 @contextlib.contextmanager
 def new_entry(spec: ExtractorSpec) -> Iterator[Path]:
-    """An empty folder to export into; at the end of the block it takes the place of the entry in one step.
+    """Provide an empty folder to export into, which replaces the cache entry in one step at the end of the block.
 
-    The caller holds the lock. ExtractorError if the cache cannot be written.
+    The caller holds the export lock. Raises ExtractorError if the cache cannot be written.
     """
     with _writable():
         models_folder().mkdir(parents=True, exist_ok=True)
-        for left in models_folder().glob(f"{_UNFINISHED}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for remains in models_folder().glob(f"{_UNFINISHED}*"):  # of a process that was killed
+            shutil.rmtree(remains, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=models_folder()))
     try:
         yield folder
         place = entry_folder(spec)
         with _writable():
-            aside = folder.with_name(f"{folder.name}-damaged")
+            damaged = folder.with_name(f"{folder.name}-damaged")
             if place.exists():  # a folder cannot be renamed onto another
-                place.rename(aside)
+                place.rename(damaged)
             folder.chmod(0o755)
             folder.rename(place)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(damaged, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def store(spec: ExtractorSpec, parts: tuple[int, ...], files: Mapping[str, Iterable[bytes]], say: Say) -> None:
-    """Keep an exported model from another machine unless it is cached: each of ``MODEL_FILES`` in pieces."""
+    """Cache an exported model that was sent from another machine, unless it is cached already.
+
+    ``files`` has the contents of each of ``MODEL_FILES``, in pieces.
+    """
     with export_lock(say):
         if lookup(spec) is not None:
             return
@@ -137,7 +140,7 @@ def store(spec: ExtractorSpec, parts: tuple[int, ...], files: Mapping[str, Itera
 
 
 def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) -> None:
-    """Complete an entry: its files are flushed and described."""
+    """Complete an entry: flush its files and write its manifest."""
     files = {}
     for name in sorted(file.name for file in folder.iterdir() if file.name in (*MODEL_FILES, *TEXT_FILES)):
         flush(folder / name)
@@ -153,7 +156,7 @@ def write_manifest(folder: Path, spec: ExtractorSpec, parts: tuple[int, ...]) ->
 
 @contextlib.contextmanager
 def export_lock(say: Say) -> Iterator[None]:
-    """Hold the lock of the cache: an export takes gigabytes of memory, so one process exports at a time."""
+    """Hold the lock of the cache. One process exports at a time, because an export takes gigabytes of memory."""
     with contextlib.ExitStack() as stack:
         with _writable():
             models_folder().mkdir(parents=True, exist_ok=True)
@@ -169,16 +172,16 @@ def _writable() -> Iterator[None]:
     except OSError as error:
         raise ExtractorError(
             f"The model cache {models_folder()} cannot be written: {error.strerror or error}. Free some space there, "
-            "or name another folder in the environment variable SEARCHENGINE_CACHE_DIR."
+            "or set the environment variable SEARCHENGINE_CACHE_DIR to another folder."
         ) from error
 
 
-# -- which models are in use ------------------------------------------------------------------------------------------
+# -- models in use -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """An exported model on the disk. ``indexes`` are the folders of the indexes that use it and still exist."""
+    """An exported model on the disk. ``indexes`` are the folders of the existing indexes that use it."""
 
     fingerprint: str
     title: str
@@ -188,9 +191,9 @@ class CacheEntry:
 
 
 def note_use(spec: ExtractorSpec, index_dir: Path) -> None:
-    """Record that an index uses the model of a spec, so that it is not cleared. A read-only cache stays as it is.
+    """Record that an index uses the model of a spec, so that it is not cleared. A read-only cache is left unchanged.
 
-    The record is of the folder itself: another folder mounted or made at the same place later has its own.
+    The record identifies the folder itself: another folder mounted or created later at the same path gets its own.
     """
     with contextlib.suppress(OSError, UnicodeEncodeError):
         folder = index_dir.absolute()
@@ -200,11 +203,11 @@ def note_use(spec: ExtractorSpec, index_dir: Path) -> None:
         text = json.dumps({"index": str(folder), "model": spec.network.fingerprint})
         if not note.is_file() or note.read_text(encoding="utf-8") != text:
             replace_text(note, text)
-        os.utime(entry_folder(spec))  # when it was last used
+        os.utime(entry_folder(spec))  # records when it was last used
 
 
 def _is_gone(index_dir: Path) -> bool:
-    """Whether an index was deleted. A disk that is not mounted leaves no folder around it, or an empty one."""
+    """Return whether an index was deleted. An unmounted disk is different: the parent folder is missing or empty."""
     try:
         names = [file.name for file in index_dir.parent.iterdir()]
     except OSError:
@@ -213,7 +216,7 @@ def _is_gone(index_dir: Path) -> bool:
 
 
 def entries() -> list[CacheEntry]:
-    """All exported models, the most recently used first."""
+    """Return all exported models, the most recently used first."""
     users: dict[str, list[Path]] = {}
     for note in sorted((cache_root() / "indexes").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -245,13 +248,13 @@ def _title(folder: Path) -> str:
 
 
 def _can_be_made_again(entry: CacheEntry) -> bool:
-    """Whether its weights are published, or in a file that still exists: else the exported model is the only copy."""
+    """Return whether the weights are published or in an existing file; else the exported model is the only copy."""
     spec = _spec_of(models_folder() / entry.fingerprint)
     return spec is None or spec.weights == IMAGENET or find_by_hash(spec.weights.partition(":")[2]) is not None
 
 
 def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
-    """``clear`` what exceeds the setting ``cache_gb``, but not the model of a spec; does nothing where that fails."""
+    """Call ``clear`` if the cache exceeds the setting ``cache_gb``, keeping the model of a spec; errors are ignored."""
     with contextlib.suppress(SearchEngineError):
         largest = load_settings(only=("cache_gb",)).cache_gb * 1e9
         if sum(entry.size for entry in entries()) > largest:
@@ -260,18 +263,18 @@ def shrink(keep: ExtractorSpec) -> list[CacheEntry]:
 
 
 def clear(*, largest: float = 0, keep: ExtractorSpec | None = None, say: Say = lambda text: None) -> list[CacheEntry]:
-    """Delete models that no index uses, the least recently used first; returns the deleted entries.
+    """Delete models that no index uses, the least recently used first, and return the deleted entries.
 
-    Stops as soon as the rest takes at most ``largest`` bytes. Keeps the model of ``keep``, and those whose weights are
-    nowhere else. ``say`` gets a sentence if another process has to be waited for.
+    Stops as soon as the rest takes at most ``largest`` bytes. The model of ``keep`` and models whose weights exist
+    nowhere else are kept. ``say`` is called with a sentence if another process holds the lock.
     """
-    spared = None if keep is None else keep.network.fingerprint
+    kept = None if keep is None else keep.network.fingerprint
     cleared = []
     with export_lock(say):
         exported = entries()
         total = sum(entry.size for entry in exported)
         for entry in reversed(exported):
-            unused = not entry.indexes and entry.fingerprint != spared
+            unused = not entry.indexes and entry.fingerprint != kept
             if total > largest and unused and _can_be_made_again(entry):
                 shutil.rmtree(models_folder() / entry.fingerprint, ignore_errors=True)
                 total -= entry.size
@@ -283,7 +286,7 @@ def clear(*, largest: float = 0, keep: ExtractorSpec | None = None, say: Say = l
 
 
 def read_signature(file: Path, *, flag: str) -> bytes:
-    """The first 8 bytes of a file that the user named; WeightsNotFoundError if it cannot be read."""
+    """Return the first 8 bytes of a file that the user named. Raises WeightsNotFoundError if it cannot be read."""
     try:
         with file.open("rb") as stream:
             return stream.read(8)
@@ -294,16 +297,19 @@ def read_signature(file: Path, *, flag: str) -> bytes:
 
 
 def check_weights(file: Path, identity: str, spec: ExtractorSpec, *, flag: str) -> None:
-    """WeightsNotFoundError if the file that the user gave does not hold the weights of the spec."""
+    """Raise WeightsNotFoundError if the file that the user named does not hold the weights of the spec."""
     if identity != spec.weights:
         raise WeightsNotFoundError(
-            f"{file} holds other weights than those asked for: it is {_short(identity)}, needed is "
-            f"{_short(spec.weights)}. Give the file that the index was made with to {flag}."
+            f"{file} holds the wrong weights: {_short(identity)} instead of {_short(spec.weights)}. Give the file that "
+            f"the index was made with to {flag}."
         )
 
 
 def find_weights(spec: ExtractorSpec, *, flag: str) -> Path:
-    """The file that a spec names by its hash, where it was last seen. WeightsNotFoundError if it is gone."""
+    """Return the file that a spec identifies by its hash, where it was last seen.
+
+    Raises WeightsNotFoundError if it no longer exists.
+    """
     known = find_by_hash(spec.weights.partition(":")[2])
     if known is None:
         raise WeightsNotFoundError(
@@ -319,7 +325,7 @@ def _short(weights: str) -> str:
 
 
 def file_hashes(file: Path) -> dict[str, str]:
-    """Lower-case hexadecimal ``sha256`` and ``md5`` of a file, read once."""
+    """Return the ``sha256`` and ``md5`` of a file in lower-case hexadecimal, reading it once."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -329,7 +335,7 @@ def file_hashes(file: Path) -> dict[str, str]:
 
 
 def remembered_hashes(file: Path) -> dict[str, str]:
-    """As ``file_hashes``, but remembered for files that keep their size and time: half a gigabyte takes seconds."""
+    """Return ``file_hashes``, cached while the file keeps its size and time: half a gigabyte takes seconds."""
     file = file.resolve()
     info = file.stat()
     stamp = {"size": info.st_size, "mtime_ns": info.st_mtime_ns}
@@ -338,7 +344,7 @@ def remembered_hashes(file: Path) -> dict[str, str]:
     if entry and all(entry.get(key) == value for key, value in stamp.items()):
         return {"sha256": entry["sha256"], "md5": entry["md5"]}
     hashes = file_hashes(file)
-    # A file written a moment ago can change again without a new time.
+    # A file that was just written can change again without a new modification time.
     if time.time_ns() - info.st_mtime_ns > 2_000_000_000:
         known[str(file)] = {**stamp, **hashes}
         with contextlib.suppress(OSError):
@@ -347,7 +353,7 @@ def remembered_hashes(file: Path) -> dict[str, str]:
 
 
 def find_by_hash(sha256: str) -> Path | None:
-    """A file with that hash that was seen before and still exists, unchanged."""
+    """Return a file with that hash that was seen before and still exists unchanged, if there is one."""
     for path, entry in _known_hashes().items():
         with contextlib.suppress(OSError, AttributeError, KeyError):
             if entry["sha256"] == sha256 and remembered_hashes(Path(path))["sha256"] == sha256:

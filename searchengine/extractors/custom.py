@@ -1,7 +1,7 @@
-"""Models in ``.keras`` files: described, and loaded without running any code in them.
+"""Models in ``.keras`` files, described and loaded without running any code they contain.
 
-A ``.keras`` file is a ZIP archive whose ``config.json`` names the layers. That is read first, and layers that are not
-part of Keras or would run a program are refused by name, before TensorFlow is loaded.
+A ``.keras`` file is a ZIP archive whose ``config.json`` names the layers. The configuration is read first: layers that
+are not part of Keras, or that would run a program, are refused by name before TensorFlow is loaded.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     import keras
 
 _ZIP_SIGNATURE = b"PK"
-_LARGEST_CONFIG = 64 << 20  # bytes; that of NASNetLarge, the largest of keras.applications, has 2 MB
-# Layers of Keras that run a program from the file, or fetch one from elsewhere.
+_MAX_CONFIG = 64 << 20  # bytes; NASNetLarge, the largest network of keras.applications, has 2 MB
+# Keras layers that run a program from the file, or fetch one from elsewhere.
 _PROGRAMS = {"Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
-_SAVE_AGAIN = "Load it where it was made, and save it from there by Keras 3: model.save('mine.keras')."
+_SAVE_AGAIN = "Load it where it was made, and save it again with Keras 3: model.save('mine.keras')."
 
 
 class CustomSource(ModelSource):
-    """See ``ModelSource``. The spec names the file by its hash, and takes the whole network unless a layer is named."""
+    """See ``ModelSource``. A spec identifies the file by its hash."""
 
     has_own_precision = True
 
     def preprocessing(self, model: str) -> str:
         return "its own, or --preprocessing"
 
-    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+    def head(self, spec: ExtractorSpec, weights_file: Path | None, say: Say | None) -> Head:
         raise ExtractorError(
-            "Which classes a custom model knows is not known to the program, so its index cannot be searched by words."
+            "This index was made with a custom model, whose classes are unknown, so it cannot be searched by words."
         )
 
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
@@ -60,14 +60,14 @@ class CustomSource(ModelSource):
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         file = Path(options.model).expanduser()
         if options.weights != IMAGENET:
-            raise ExtractorError(f"{file} holds its own weights: leave out --weights.")
+            raise ExtractorError(f"{file} contains its weights. Leave out --weights.")
         check_name("preprocessing", options.preprocessing or "none", PREPROCESSINGS)
         network = self.describe(file)
         for name in options.layers:
             check_name(f"layer of {file.name}", name, network.layers)
         if not options.layers and network.output is None:
             raise ExtractorError(
-                f"{file} has several outputs: choose a layer with --layer. It has: {', '.join(network.layers)}."
+                f"{file} has several outputs. Choose a layer with --layer: {', '.join(network.layers)}."
             )
         outputs = [network.output] if network.output is not None else []
         check_pooling(options.pooling, [network.layers[name] for name in options.layers] or outputs, file.name)
@@ -82,14 +82,14 @@ class CustomSource(ModelSource):
             preprocessing=options.preprocessing or "none",
         )
 
-    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
-        if given is None:
+    def locate(self, spec: ExtractorSpec, weights_file: Path | None, say: Say) -> Path:
+        if weights_file is None:
             return cache.find_weights(spec, flag="--model")
-        cache.check_weights(given, f"sha256:{identify(given)}", spec, flag="--model")
-        return given
+        cache.check_weights(weights_file, f"sha256:{identify(weights_file)}", spec, flag="--model")
+        return weights_file
 
     def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
-        """See ``ModelSource.build``. It computes in the dtypes it was saved with, whatever the policy."""
+        """See ``ModelSource.build``. The model computes in the dtypes it was saved with, whatever the policy."""
         return cut(load(weights), spec, spec.preprocessing or "none", f"the model {weights.name}")
 
 
@@ -97,56 +97,62 @@ def _input_size(file: Path, network: NetworkInfo, side: int | None) -> tuple[int
     if network.input_size is None:
         if side is None:
             raise ExtractorError(
-                f"{file} takes pictures of any size: say with --input-size to how many pixels they are resized, best "
-                "those of its training."
+                f"{file} takes pictures of any size. Choose one with --input-size PIXELS, preferably the size that it "
+                "was trained on."
             )
         return side, side
     if side is not None and network.input_size != (side, side):
         height, width = network.input_size
-        raise ExtractorError(f"{file} takes pictures of {height} x {width} pixels only: leave out --input-size.")
+        raise ExtractorError(f"{file} only takes pictures of {height} x {width} pixels. Leave out --input-size.")
     return network.input_size
 
 
 def identify(file: Path) -> str:
-    """Its SHA-256. WeightsNotFoundError if there is no such file, ExtractorError if it is no ``.keras`` file."""
+    """Return the SHA-256 of a ``.keras`` file.
+
+    Raises WeightsNotFoundError if there is no such file, ExtractorError if it is not a ``.keras`` file.
+    """
     signature = cache.read_signature(file, flag="--model")
     if signature == HDF5_SIGNATURE:
         raise ExtractorError(
-            f"{file} is HDF5 (.h5). If it is a whole model, it was saved in the format of Keras 2, which can hold "
-            f"programs and is not opened. {_SAVE_AGAIN} If it holds weights alone, give it with --weights, and with "
-            "--model the name of the network that they belong to."
+            f"{file} is HDF5 (.h5). If it is a whole model, it was saved in the format of Keras 2, which can contain "
+            f"programs and is not opened. {_SAVE_AGAIN} If it contains weights only, give it with --weights, and name "
+            "the network that they belong to with --model."
         )
     if not signature.startswith(_ZIP_SIGNATURE):
         raise ExtractorError(
-            f"{file} is not a model file as Keras 3 saves it: model.save('mine.keras') writes one. A weights file goes "
-            "with --weights and the --model that it belongs to."
+            f"{file} is not a model file of Keras 3, as model.save('mine.keras') writes it. Give a weights file with "
+            "--weights, and name the network that it belongs to with --model."
         )
     return cache.remembered_hashes(file)["sha256"]
 
 
 def load(file: Path) -> keras.Model:
-    """The network in a file; no code in it is run.
+    """Load the network in a file without running any code from it.
 
-    ExtractorError if it needs code that is not part of Keras, and for a network that takes no RGB pictures.
+    Raises ExtractorError if the file needs code that is not part of Keras, or if the network does not take RGB
+    pictures.
     """
     check_config(file)
     keras = import_keras()
     try:
-        with linked(file, ".keras") as link:  # Keras trusts .h5 more
+        with linked(file, ".keras") as link:  # not .h5, which Keras trusts more
             network = keras.saving.load_model(link, compile=False, safe_mode=True)
-    except Exception as error:  # of many kinds, from many depths
+    except Exception as error:  # Keras raises many kinds
         raise ExtractorError(f"{file} cannot be loaded by Keras {keras.__version__}: {first_line(error)}.") from error
     inputs = getattr(network, "inputs", None)
     if not inputs or not getattr(network, "outputs", None):
-        raise ExtractorError(f"{file} is not a model with fixed inputs: save a functional or Sequential one.")
+        raise ExtractorError(f"{file} has no fixed inputs. Save a functional or Sequential model instead.")
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        raise ExtractorError(f"{file} takes {shapes}; it must take one batch of RGB pictures, (n, height, width, 3).")
+        raise ExtractorError(
+            f"{file} takes inputs of shape {shapes}. It must take one batch of RGB pictures: (n, height, width, 3)."
+        )
     return network
 
 
 def check_config(file: Path) -> None:
-    """Check the configuration in a file; ExtractorError names anything that is not part of Keras 3."""
+    """Check the configuration in a file. Raises ExtractorError, naming the layer, if one is not part of Keras 3."""
     try:
         with zipfile.ZipFile(file) as archive:
             metadata, config = (_read_json(archive, name) for name in ("metadata.json", "config.json"))
@@ -155,22 +161,22 @@ def check_config(file: Path) -> None:
     version = str(metadata.get("keras_version", ""))
     if version.startswith("2.") or str(config.get("module", "")).startswith("tf_keras"):
         raise ExtractorError(f"{file} was saved by Keras 2 ({version}), which Keras 3 does not load. {_SAVE_AGAIN}")
-    # What it was compiled with, its own losses for example, is not loaded: compile=False.
+    # The compile configuration may hold custom losses; it is not loaded (compile=False).
     for entry in _objects({**config, "compile_config": None}):
         if _runs_a_program(entry):
             raise ExtractorError(
-                f"{file} holds {_title(entry)}: a program, which would be run unseen. Save the model without it; most "
-                "are a layer that exists (Rescaling, Normalization, UnitNormalization) or a keras.ops call."
+                f"{file} contains {_title(entry)}: a program, which would be run unseen. Save the model without it; "
+                "most can be replaced by a layer (Rescaling, Normalization, UnitNormalization) or a keras.ops call."
             )
         if not _is_of(entry, ("keras", "builtins")):
             raise ExtractorError(
-                f"{file} holds {_title(entry)}, whose code is not Keras's own and not in the file. Build the model "
-                "without it, copy the weights over, and save it again: model.save('mine.keras')."
+                f"{file} contains {_title(entry)}, whose code is neither part of Keras nor in the file. Build the "
+                "model without it, copy the weights over, and save it again: model.save('mine.keras')."
             )
 
 
 def foreign_objects(config: Any, packages: Sequence[str]) -> list[str]:
-    """Objects of a saved configuration that are not from these packages or would run a program; for people."""
+    """List the objects of a saved configuration that are not from these packages or would run a program."""
     return [_title(entry) for entry in _objects(config) if _runs_a_program(entry) or not _is_of(entry, packages)]
 
 
@@ -191,7 +197,7 @@ def _is_of(entry: Mapping[str, Any], packages: Sequence[str]) -> bool:
 
 
 def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
-    if archive.getinfo(name).file_size > _LARGEST_CONFIG:
+    if archive.getinfo(name).file_size > _MAX_CONFIG:
         raise ValueError(f"{name} is too large")
     values = parse_json(archive.read(name))
     if not isinstance(values, dict):
@@ -200,13 +206,13 @@ def _read_json(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
 
 
 def _objects(config: Any) -> Iterator[Mapping[str, Any]]:
-    """All objects of a saved model, at any depth: everything that has a class name."""
-    waiting = [config]
-    while waiting:
-        value = waiting.pop()
+    """Yield every object of a saved model at any depth, which is every dict with a class name."""
+    pending = [config]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             if "class_name" in value:
                 yield value
-            waiting.extend(value.values())
+            pending.extend(value.values())
         elif isinstance(value, list):
-            waiting.extend(value)
+            pending.extend(value)

@@ -1,7 +1,7 @@
-"""The tasks of the subprocess: describe a network, download a preset, or export a model to OpenVINO. With OpenVINO,
-searching and serving load TensorFlow nowhere else.
+"""The tasks of the TensorFlow subprocess: describe a network, download a preset, or export a model to OpenVINO.
 
-``python -m searchengine.extractors.export TASK``; see ``worker``.
+With OpenVINO, searching and serving load TensorFlow nowhere else. ``frameworks.run_task`` starts the subprocess:
+``python -m searchengine.extractors.export TASK``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError
-from searchengine.extractors import cache, presets, worker
+from searchengine.extractors import cache, frameworks, presets
 from searchengine.extractors.frameworks import export_openvino, import_openvino
 from searchengine.extractors.loading import source_of
 from searchengine.extractors.networks import BuiltModel, TextModel, describe_network
@@ -23,26 +23,28 @@ from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import Tokenizer
 from searchengine.progress import Say
 
-# The exported model may differ from Keras by this much of the length of a feature, or it is not used.
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-4  # largest accepted difference between OpenVINO and Keras, relative to the length of a feature
 
 
 def describe(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The layers of ``{"model": name or file, "input_size": pixels or absent, "source": the name in a spec}``."""
+    """Describe the layers of a model.
+
+    ``request`` is ``{"model": name or file, "input_size": pixels or absent, "source": the name in a spec, or absent}``.
+    """
     source = source_of(request.get("source", request["model"]))
     return describe_network(source.network(request["model"], request.get("input_size")))
 
 
 def export(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
-    """Write model.xml, model.bin and export.json of ``{"spec", "folder", "file"}``; gives the dimension."""
+    """Export the model of ``{"spec", "folder", "file"}`` into the folder; the result is its dimension."""
     spec = ExtractorSpec.from_json(request["spec"])
     return {"dimension": export_model(spec, Path(request["file"]), Path(request["folder"]), say)}
 
 
 def export_model(spec: ExtractorSpec, weights: Path, folder: Path, say: Say) -> int:
-    """Export the model of a spec into ``folder``; gives its dimension.
+    """Write model.xml, model.bin and export.json for a spec into ``folder``, and return the dimension.
 
-    The exported model is run once beside the Keras model: ExtractorError where they differ.
+    The exported model is run once beside the Keras model. Raises ExtractorError if they differ.
     """
     import_openvino()  # before Keras does it, and lets its telemetry in
     built = source_of(spec.model).build(spec, weights, "float32")
@@ -56,14 +58,14 @@ def export_model(spec: ExtractorSpec, weights: Path, folder: Path, say: Say) -> 
 
 
 def compare(built: BuiltModel, xml: Path) -> None:
-    """Run both on noise; ExtractorError if they differ."""
+    """Run the exported and the Keras model on noise. Raises ExtractorError if they differ."""
     height, width, _ = built.model.input_shape[1:]
     probe = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     _compare(built.model, xml, probe.astype(built.model.inputs[0].dtype), built.parts)
 
 
 def export_text(text: TextModel, folder: Path) -> None:
-    """Export a text tower, and run it once beside Keras: ExtractorError where they differ."""
+    """Export a text tower and run it once beside the Keras model. Raises ExtractorError if they differ."""
     xml, _, rules = (folder / name for name in cache.TEXT_FILES)
     export_openvino(text.model, xml)
     probe = Tokenizer(text.rules)(["a photo of a cat", "two dogs in the snow, far away"])
@@ -74,7 +76,7 @@ def export_text(text: TextModel, folder: Path) -> None:
 def _compare(model: Any, xml: Path, probe: NDArray[Any], parts: tuple[int, ...]) -> None:
     expected = np.asarray(model(probe, training=False))
     if not np.isfinite(expected).all():
-        raise ExtractorError("The model gives features that are not numbers: its weights are damaged.")
+        raise ExtractorError("The model computes NaN or infinite features: its weights are damaged.")
     compiled = import_openvino().Core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     exported = compiled({0: probe})[0]
     ends = np.cumsum(parts)[:-1]
@@ -87,9 +89,9 @@ def _compare(model: Any, xml: Path, probe: NDArray[Any], parts: tuple[int, ...])
 
 
 if __name__ == "__main__":
-    tasks: dict[str, worker.Task] = {
+    tasks: dict[str, frameworks.Task] = {
         "describe": lambda request, say: describe(request),
         "export": export,
         "download": presets.download,
     }
-    sys.exit(worker.serve(tasks[sys.argv[1]]))
+    sys.exit(frameworks.serve_task(tasks[sys.argv[1]]))

@@ -1,4 +1,4 @@
-"""The interface of extractors, and what they share: images in any form -> batches of pixels -> features."""
+"""The ``Extractor`` interface, and the pipeline its implementations share: images -> batches of pixels -> features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUNTIMES = ("auto", "openvino", "keras")
 
 
 class Extractor(Protocol):
-    """Images -> features. ``precision`` is "float32" or "bfloat16", ``runtime`` "openvino" or "keras"."""
+    """Turns images into features. ``precision`` is "float32" or "bfloat16", ``runtime`` "openvino" or "keras"."""
 
     @property
     def spec(self) -> ExtractorSpec: ...
@@ -38,32 +38,32 @@ class Extractor(Protocol):
     def device(self) -> str: ...
 
     def embed(self, images: Images) -> NDArray[np.float32]:
-        """Features of several images, in their order: a fresh (n, d) float32; (0, d) for none.
+        """Return the features of some images, in order: a fresh (n, d) float32 array, (0, d) for no images.
 
-        ``images`` is (n, h, w, 3) uint8 RGB, or any number of: (h, w, 3) uint8 arrays of any size, PIL images, bytes
-        of image files, paths. The whole image is resized as the spec says; what ``preprocess`` gives stays as it is.
-        Memory stays bounded however many there are. Thread-safe. ImageError for a file that cannot be used, QueryError
-        for arrays that are not pixels.
+        ``images`` is an (n, h, w, 3) uint8 RGB array, or an iterable of (h, w, 3) uint8 arrays of any size, PIL images,
+        bytes of image files and paths. Whole images are resized as the spec says; the output of ``preprocess`` is used
+        as it is. Memory stays bounded for any number of images. Thread-safe. Raises ImageError for an unusable file and
+        QueryError for arrays that are not pixels.
         """
         ...
 
     def preprocess(
         self, data: bytes, max_pixels: int = MAX_PIXELS, preview: int | None = None, part: Part | None = None
     ) -> DecodedImage:
-        """Decode one image file and bring it to the input size: (h, w, 3) RGB, as ``embed`` takes it.
+        """Decode one image file and resize it to the input size: (h, w, 3) RGB, as ``embed`` takes it.
 
-        ``preview`` is the longest side of a small copy in proportion, for people, if one is wanted; ``part`` the part
-        of the picture that the pixels are of, if it is not the whole.
+        ``preview`` is the longest side of a small copy to make for display, if one is wanted. ``part`` restricts the
+        pixels to a part of the picture.
 
-        For threads that decode while another embeds. The errors of ``images.decode``.
+        Meant for threads that decode while another embeds. Raises the errors of ``images.decode``.
         """
         ...
 
 
 class BatchExtractor:
-    """The pipeline that every runtime shares: images -> batches of pixels -> raw features -> (n, d) float32.
+    """The pipeline shared by all runtimes: images -> batches of pixels -> raw features -> (n, d) float32.
 
-    ``parts`` are the numbers that each layer contributes to a feature; they add up to d.
+    ``parts`` are the sizes that the layers contribute to a feature; they add up to d.
     """
 
     def __init__(self, spec: ExtractorSpec, parts: Sequence[int], batch_size: int) -> None:
@@ -100,10 +100,10 @@ def preprocess(
     preview: int | None = None,
     part: Part | None = None,
 ) -> DecodedImage:
-    """Decode one image file and bring it to the input size: (h, w, 3) RGB. The errors of ``images.decode``.
+    """Decode one image file and resize it to the input size: (h, w, 3) RGB. Raises the errors of ``images.decode``.
 
-    With ``full_decode`` colour profiles are not applied either, as Keras's ``load_img`` does not: features equal those
-    that others compute with the same published model.
+    With ``full_decode``, colour profiles are ignored too, as by Keras's ``load_img``, so that features equal those that
+    others compute with the same published model.
     """
     return decode(
         data,
@@ -118,33 +118,34 @@ def preprocess(
 
 
 def resizing_of(spec: ExtractorSpec) -> Resizing:
-    """How pictures are brought to the input size."""
+    """Return how pictures are resized to the input size."""
     return WHOLE if spec.resizing is None else Resizing.parse(spec.resizing)
 
 
 def pixel_type(spec: ExtractorSpec) -> str:
-    """What the model of a spec takes: "uint8", or "float32" where pictures are resized exactly."""
+    """Return the dtype of the pixels that a model takes: "uint8", or "float32" if pictures are resized exactly."""
     return "float32" if resizing_of(spec).exact else "uint8"
 
 
 def batches(spec: ExtractorSpec, images: Images, size: int) -> Iterator[Pixels]:
-    """(m, h, w, 3) RGB of the input size, as the model takes it, m <= size; one batch in memory at a time.
+    """Yield batches of (m, h, w, 3) RGB pixels of the input size, m <= size, with one batch in memory at a time.
 
-    ImageError for a file that cannot be used, QueryError for arrays that are not pixels.
+    Raises ImageError for an unusable file and QueryError for arrays that are not pixels.
     """
     if isinstance(images, (bytes, str, os.PathLike, Image.Image)):
-        raise QueryError("embed() takes several images; put a single one into a list.")
+        raise QueryError("embed() takes a list of images. Put a single image into a list.")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise QueryError(
-            f"An array of images is (n, h, w, 3) uint8; this one is {images.shape}. A single image is images[None]."
+            f"An array of images must be (n, h, w, 3) uint8; this one is {images.shape}. Pass a single image as "
+            "image[None]."
         )
-    left = iter(images)
-    while batch := [input_pixels(spec, image) for image in itertools.islice(left, size)]:
+    remaining = iter(images)
+    while batch := [input_pixels(spec, image) for image in itertools.islice(remaining, size)]:
         yield np.stack(batch)
 
 
 def input_pixels(spec: ExtractorSpec, image: ImageLike, part: Part | None = None) -> Pixels:
-    """An image, or a part of it, in the input size: (h, w, 3) RGB, as the model takes it. The errors of ``decode``."""
+    """Resize an image, or a part of it, to the input size: (h, w, 3) RGB. Raises the errors of ``decode``."""
     if isinstance(image, np.ndarray):
         if part is None and image.shape == (*spec.input_size, 3) and image.dtype == pixel_type(spec):
             return image
@@ -156,27 +157,29 @@ def input_pixels(spec: ExtractorSpec, image: ImageLike, part: Part | None = None
         return preprocess(spec, bytes(image), part=part).pixels
     if isinstance(image, (str, os.PathLike)):
         return preprocess(spec, read_image(image), part=part).pixels
-    raise QueryError(f"An image is an array, a PIL image, the bytes of a file or its path, not {type(image).__name__}.")
+    raise QueryError(
+        f"An image must be an array, a PIL image, the bytes of an image file or a path, not {type(image).__name__}."
+    )
 
 
 def _checked(pixels: Pixels) -> NDArray[np.uint8]:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-        raise QueryError(f"Pixels are (h, w, 3) uint8 RGB; these are {pixels.shape} {pixels.dtype}.")
+        raise QueryError(f"Pixels must be (h, w, 3) uint8 RGB; these are {pixels.shape} {pixels.dtype}.")
     return cast("NDArray[np.uint8]", pixels)
 
 
 def _of_pillow(image: Image.Image, *, profiles: bool) -> NDArray[np.uint8]:
-    """(h, w, 3) uint8 RGB as a person sees it; the image itself stays as it is."""
+    """Return an image as (h, w, 3) uint8 RGB, upright; the image itself is not changed."""
     turned = upright(image, exif_orientation(image.info.get("exif")))
     profile = profile_of(image, "RGB") if profiles and image.mode != "CMYK" else None
     return _checked(np.asarray(to_srgb(to_rgb(turned), profile)))
 
 
 def normalized(features: NDArray[np.float32], how: str, parts: Sequence[int] = ()) -> NDArray[np.float32]:
-    """(n, d) float32 -> (n, d) float32, each row of length one for ``"l2"``; a row of zeros stays zero.
+    """Normalise (n, d) float32 features to rows of length one if ``how`` is "l2"; a row of zeros stays zero.
 
-    ``parts`` are the numbers of each layer where a feature holds several: each part is brought to length one before
-    the whole is, so that a layer of large activations does not drown the others.
+    If a feature combines several layers, ``parts`` are their sizes. Each part is normalised before the whole, so that a
+    layer with large activations does not drown out the others.
     """
     if how == "none":
         return features

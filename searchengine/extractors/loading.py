@@ -1,6 +1,6 @@
-"""Options as users give them -> spec -> exported model -> extractor; and the models that there are.
+"""From user options to a spec, an exported model and an extractor; and the list of available models.
 
-``source_of`` alone chooses the ``ModelSource`` of a model.
+``source_of`` is the only place that chooses the ``ModelSource`` of a model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from searchengine.errors import ExtractorError, QueryError, UnknownNameError, check_name, closest_first
-from searchengine.extractors import cache, models, runtimes, worker
+from searchengine.extractors import cache, frameworks, models, runtimes
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.custom import CustomSource
 from searchengine.extractors.extractor import PRECISIONS, RUNTIMES, Extractor
@@ -21,17 +21,17 @@ from searchengine.extractors.networks import LayerInfo
 from searchengine.extractors.packaged import PackagedSource
 from searchengine.extractors.presets import PresetSource
 from searchengine.extractors.published import PublishedSource
-from searchengine.extractors.source import ExtractorOptions, ModelLine, ModelSource, is_model_file, is_preset_folder
+from searchengine.extractors.source import ExtractorOptions, ModelSource, ModelSummary, is_model_file, is_preset_folder
 from searchengine.extractors.spec import NORMALIZATIONS, POOLINGS, ExtractorSpec
 from searchengine.files import file_size, path_from_text
 from searchengine.progress import Say
 
-# -- which models there are -------------------------------------------------------------------------------------------
+# -- available models --------------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def source_of(model: str) -> ModelSource:
-    """The source of a model by the name in its spec; ExtractorError says why there is none."""
+    """Return the source of a model by its name in a spec. Raises ExtractorError if this version has no such model."""
     if model in models.PACKAGED:
         return PackagedSource()
     if model in models.backbones():
@@ -44,8 +44,11 @@ def source_of(model: str) -> ModelSource:
     raise ExtractorError(models.facts(model).missing or unknown)
 
 
-def source_asked_for(model: str | Path) -> ModelSource:
-    """The source of the model that a user named, or its file. UnknownNameError if there is no such model."""
+def find_source(model: str | Path) -> ModelSource:
+    """Return the source of a model as a user names it: a name, a file, a folder or an address.
+
+    Raises UnknownNameError if there is no such model.
+    """
     if is_model_file(model):
         return source_of(models.CUSTOM)
     name, known = str(model), models.names()
@@ -57,14 +60,14 @@ def source_asked_for(model: str | Path) -> ModelSource:
         raise UnknownNameError(missing)
     choice = ", ".join(closest_first(name, known))
     raise UnknownNameError(
-        f"There is no model {name!r}. Choose one of: {choice}. Or give the path of your own .keras file or of "
-        "a preset of KerasHub."
+        f"There is no model {name!r}. Choose one of: {choice}. Or give the path of your own .keras file or "
+        "KerasHub preset."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLayers:
-    """A model and all of its layers; ``default`` is the layer that it takes by default."""
+    """A model with all of its layers; ``default`` is the layer used unless another is chosen."""
 
     title: str
     input_size: tuple[int, int] | None
@@ -74,18 +77,18 @@ class ModelLayers:
     layers: list[LayerInfo]
 
 
-def listed_models() -> list[ModelLine]:
-    """Every model that has a name: the packaged ones, those of keras.applications, and those of KerasHub."""
-    return [line for source in (PackagedSource(), PublishedSource(), PresetSource()) for line in source.listed()]
+def list_models() -> list[ModelSummary]:
+    """Return every named model: the packaged ones, those of keras.applications, and those of KerasHub."""
+    return [line for source in (PackagedSource(), PublishedSource(), PresetSource()) for line in source.list_models()]
 
 
 def layers_of(model: str) -> ModelLayers:
-    """The layers of a model by its name or of a ``.keras`` file; takes some seconds the first time.
+    """Return the layers of a named model or a ``.keras`` file. Takes some seconds the first time.
 
-    UnknownNameError; WeightsNotFoundError and ExtractorError for a file.
+    Raises UnknownNameError, and for a file WeightsNotFoundError or ExtractorError.
     """
     name = model if is_model_file(model) else model.lower()
-    source = source_asked_for(name)
+    source = find_source(name)
     network = source.describe(name)
     default = source.default_layer(name)
     output = [network.output] if default is None and network.output is not None else []
@@ -103,28 +106,29 @@ def layers_of(model: str) -> ModelLayers:
 
 
 def make_spec(model: str | Path = "vgg16", **options: Any) -> ExtractorSpec:
-    """``spec_of`` for options by their names in ``ExtractorOptions``."""
+    """Call ``spec_of`` with options given by their names in ``ExtractorOptions``."""
     return spec_of(ExtractorOptions(model, **options))
 
 
 def spec_of(options: ExtractorOptions) -> ExtractorSpec:
-    """The spec of the options.
+    """Return the spec of some options.
 
-    If the layers of the model must be known and are not cached, a subprocess looks into it; no model is loaded here.
+    If the layers of the model are needed and not cached, a subprocess inspects the model; none is loaded in this
+    process.
 
     Raises:
         UnknownNameError: no such model, layer or option.
-        WeightsNotFoundError: there is no such file.
+        WeightsNotFoundError: no such file.
         ExtractorError: a file of the wrong kind, or options that do not go together.
     """
     check_name("normalisation", options.normalize, NORMALIZATIONS)
     check_name("pooling", options.pooling, POOLINGS)
     for name in options.layers:
         if options.layers.count(name) > 1:
-            raise ExtractorError(f"The layer {name} is asked for twice.")
+            raise ExtractorError(f"The layer {name} is given twice. Name each layer once.")
     name = str(options.model).lower()
     model = name if name in models.names() else options.model
-    return source_asked_for(model).spec(replace(options, model=model))
+    return find_source(model).spec(replace(options, model=model))
 
 
 def load_extractor(
@@ -135,33 +139,33 @@ def load_extractor(
     progress: Say | None = None,
     **options: Any,
 ) -> Extractor:
-    """The extractor of the options, ready to ``embed``; a model that is used for the first time is prepared.
+    """Return an extractor that is ready to ``embed``. A model that is used for the first time is prepared.
 
     Args:
         model: and ``options``: as ``make_spec`` takes them.
-        precision: and ``runtime``: as ``ExtractorRecipe`` takes them; "auto" is Keras where it finds a GPU.
-        progress: gets a line now and then while something takes long; None writes them to stderr.
+        precision: as ``ExtractorRecipe`` takes it.
+        runtime: as ``ExtractorRecipe`` takes it, except that "auto" selects Keras if there is a GPU.
+        progress: called with a line of text now and then during long work; None writes the lines to stderr.
 
     Raises:
-        ExtractorError: the errors of ``spec_of``; and the model cannot be made or run.
-        WeightsNotFoundError: the published weights are neither cached nor can be downloaded.
+        ExtractorError: as for ``spec_of``, or the model cannot be exported or run.
+        WeightsNotFoundError: the published weights are neither cached nor downloadable.
     """
-    asked = ExtractorOptions(model, **options)
-    recipe = ExtractorRecipe(spec_of(asked), asked.weights_file, precision, runtime, gpu=True)
-    return recipe.load(progress)
+    chosen = ExtractorOptions(model, **options)
+    return ExtractorRecipe(spec_of(chosen), chosen.weights_file, precision, runtime, gpu=True).load(progress)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorRecipe:
-    """How to load an extractor, in this process or, pickled, in another.
+    """How to load an extractor, in this process or, pickled, in another one.
 
     Attributes:
-        spec: what it is.
-        weights_file: where its weights are, if they are the user's own; needed only where it was not exported yet.
-        precision: "float32", "bfloat16", or "auto" for what the device does best.
-        runtime: "openvino", "keras", or "auto": OpenVINO if it is installed, so that TensorFlow is not loaded into this
-            process.
-        gpu: whether "auto" is Keras if there is a GPU, which pays when a whole folder is embedded.
+        spec: the extractor.
+        weights_file: the user's own weights file, if any; needed only if the model is not exported yet.
+        precision: "float32", "bfloat16", or "auto" for the best that the device offers.
+        runtime: "openvino", "keras", or "auto", which selects OpenVINO if it is installed, so that TensorFlow is not
+            loaded into this process.
+        gpu: whether "auto" selects Keras if there is a GPU, which pays off when a whole folder is embedded.
     """
 
     spec: ExtractorSpec
@@ -174,19 +178,19 @@ class ExtractorRecipe:
     def of_manifest(
         cls, spec: str, weights_file: str | None, precision: str = "auto", runtime: str = "auto"
     ) -> ExtractorRecipe:
-        """Of what the manifest of an index says: the spec as JSON, and the path of the weights as text."""
+        """Create a recipe from an index's manifest: the spec as JSON and the path of the weights as text."""
         file = path_from_text(weights_file) if weights_file else None
         return cls(ExtractorSpec.from_json(spec), file, precision, runtime)
 
     @property
     def needs_export(self) -> bool:
-        """Whether OpenVINO certainly runs it, which needs the exported model."""
+        """Whether the extractor is certain to run on OpenVINO, which needs an exported model."""
         return self.runtime != "keras" and not self.gpu
 
     def load(self, say: Say | None = None) -> Extractor:
-        """The extractor; a missing model is prepared in a subprocess. Without ``say``, progress is on stderr.
+        """Return the extractor, preparing a missing model in a subprocess. Without ``say``, progress goes to stderr.
 
-        Errors as ``load_extractor``; QueryError for features that no model here makes.
+        Raises the errors of ``load_extractor``, and QueryError if no model can compute such features.
         """
         if not self.spec.embeds:
             raise QueryError(self.spec.missing)
@@ -207,16 +211,16 @@ class ExtractorRecipe:
             if precision == "bfloat16":
                 raise ExtractorError("A custom model runs on Keras as it was saved: leave out --precision.")
             precision = "float32"
-        weights = source.locate(self.spec, self.weights_file, say)  # before TensorFlow, which takes seconds to load
+        weights = source.locate(self.spec, self.weights_file, say)  # first, because TensorFlow takes seconds to load
         return runtimes.KerasExtractor(
             self.spec, lambda policy: source.build(self.spec, weights, policy), precision=precision
         )
 
     def export(self, say: Say | None = None, *, suspect: bool = False) -> ExportedModel:
-        """The model as OpenVINO reads it; exported first if it is missing or damaged.
+        """Return the model as OpenVINO reads it, exporting it first if it is missing or damaged.
 
-        ``suspect``: it could not be loaded, so check its files. The errors of ``ModelSource.locate``, and
-        ExtractorError if the export fails.
+        ``suspect`` says that it could not be loaded, so its files are checked thoroughly. Raises the errors of
+        ``ModelSource.locate``, and ExtractorError if the export fails.
         """
         model = cache.lookup(self.spec, thorough=suspect)
         if model is not None:
@@ -224,39 +228,39 @@ class ExtractorRecipe:
         say = say or say_on_stderr
         file = source_of(self.spec.model).locate(self.spec, self.weights_file, say)
         with cache.export_lock(say):
-            model = cache.lookup(self.spec, thorough=suspect)  # another process may have made it meanwhile
+            model = cache.lookup(self.spec, thorough=suspect)  # another process may have exported it meanwhile
             if model is None:
-                model = _exported_now(self.spec, file, say)
+                model = _export_now(self.spec, file, say)
         for entry in cache.shrink(self.spec):
-            say(f"cleared {entry.title} from the model cache, which no index uses ({file_size(entry.size)})")
+            say(f"removed {entry.title} from the model cache: no index uses it ({file_size(entry.size)})")
         return model
 
 
-def _exported_now(spec: ExtractorSpec, file: Path, say: Say) -> ExportedModel:
-    """Export a model in a subprocess; the caller holds the lock."""
+def _export_now(spec: ExtractorSpec, file: Path, say: Say) -> ExportedModel:
+    """Export a model in a subprocess. The caller holds the export lock."""
     title, place = spec.network.title.rpartition(",")[0], cache.entry_folder(spec)
-    say(f"preparing {title}: the first time only, about half a minute; it is kept in {place}")
+    say(f"preparing {title}: the first time only, about half a minute; the result is kept in {place}")
     with cache.new_entry(spec) as folder:
         _export_in_subprocess(spec, file, folder, say)
     model = cache.lookup(spec)
     if model is None:
-        raise ExtractorError(f"The model that was just written to {place} is damaged.")
+        raise ExtractorError(f"The model just written to {place} is damaged. Check the disk, then try again.")
     size = sum((model.xml.parent / name).stat().st_size for name in cache.MODEL_FILES)
-    say(f"prepared: {file_size(size)} on disk, {model.dimension} numbers a feature")
+    say(f"prepared: {file_size(size)} on disk, {model.dimension} numbers per feature")
     return model
 
 
 def prepare(spec: ExtractorSpec, *, weights_file: Path | None = None, progress: Say | None = None) -> Path:
-    """Make the exported model of a spec ahead of its first use; gives its folder. Errors as of its ``export``."""
+    """Export the model of a spec ahead of its first use and return its folder. Raises the errors of ``export``."""
     return ExtractorRecipe(spec, weights_file).export(progress).xml.parent
 
 
 def say_on_stderr(text: str) -> None:
-    """Progress on stderr, the default."""
+    """Write a line of progress to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def _export_in_subprocess(spec: ExtractorSpec, file: Path, folder: Path, say: Say) -> None:
     request = {"spec": spec.to_json(), "folder": str(folder), "file": str(file.absolute())}
-    worker.run("export", request, say, doing=f"Preparing {spec.title}")
+    frameworks.run_task("export", request, say, doing=f"Preparing {spec.title}")

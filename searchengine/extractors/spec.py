@@ -1,4 +1,4 @@
-"""The description of an extractor as a value: features can be compared only if their specs are equal."""
+"""``ExtractorSpec`` describes an extractor as a value: features are comparable only if their specs are equal."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from searchengine.files import parse_json
 
 NORMALIZATIONS = ("l2", "none")
 POOLINGS = ("none", "avg", "max", "gem")
-IMAGENET = "imagenet"  # in place of a hash: the weights that the publisher offers
-SEVERAL = "+"  # between the layers of a spec
+IMAGENET = "imagenet"  # stands for the published weights, in place of a hash
+SEVERAL = "+"  # separates the layers of a spec
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorSpec:
-    """Everything that decides the numbers in a feature, and nothing else.
+    """Everything that determines the numbers in a feature, and nothing else.
 
-    ``model`` is a name that ``models.facts`` knows. ``weights`` is ``"imagenet"`` for the published file and
-    ``"sha256:<hex>"`` for a file of the user's own. ``input_size`` is (height, width) in pixels: the whole image is
-    resized to it. ``full_decode`` False allows a JPEG to be decoded at a reduced scale, see ``decoded_at_least``.
-    Several layers are written ``"fc1+fc2"``: their outputs stand side by side in the feature, each normalised by
-    itself before the whole, if it is normalised at all. ``preprocessing`` is one of ``networks.PREPROCESSINGS`` for a
-    custom model, and None for the others, which have a fixed one. ``resizing`` is how pictures are resized where it is
-    not as usual, see ``images.Resizing``.
-    Precision and device are not part of it: they change a feature by less than what is compared.
+    Precision and device are left out: they change a feature by less than the differences that matter in a search.
+
+    Attributes:
+        model: a name that ``models.facts`` knows.
+        layer: a layer, or several joined as ``"fc1+fc2"``: their outputs are concatenated, each normalised separately
+            before the whole is (if it is normalised at all). None for the output of the whole network.
+        pooling: one of ``POOLINGS``.
+        normalize: one of ``NORMALIZATIONS``.
+        weights: ``"imagenet"`` for the published file, ``"sha256:<hex>"`` for a file of the user's own.
+        input_size: (height, width) in pixels, to which the whole image is resized.
+        full_decode: False allows JPEGs to be decoded at a reduced scale; see ``decoded_at_least``.
+        preprocessing: one of ``networks.PREPROCESSINGS`` for a custom model; None for the others, which have a fixed
+            one.
+        resizing: how pictures are resized, if not in the usual way; see ``images.Resizing``.
     """
 
     model: str
@@ -43,32 +49,32 @@ class ExtractorSpec:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that differ whenever the spec does."""
+        """16 hexadecimal digits that identify the spec."""
         return _fingerprint(self)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers one by one; empty where the feature is the output of the whole network."""
+        """The layers as a tuple; empty if the feature is the output of the whole network."""
         return tuple(self.layer.split(SEVERAL)) if self.layer else ()
 
     @property
     def missing(self) -> str | None:
-        """Why no model makes such features, and what to do instead; None if one does."""
+        """Why no model can compute such features and what to do instead; None if a model can."""
         return facts(self.model).missing
 
     @property
     def embeds(self) -> bool:
-        """Whether a model makes such features."""
+        """Whether a model can compute such features."""
         return self.missing is None
 
     @property
     def is_imported(self) -> bool:
-        """Whether the features came ready-made, without the model that made them."""
+        """Whether the features were imported ready-made, without the model that computed them."""
         return self.model == IMPORTED
 
     @property
     def decoded_at_least(self) -> tuple[int, int] | None:
-        """(height, width) in pixels below which a JPEG is not reduced when it is decoded; None for its full size."""
+        """The (height, width) in pixels below which decoding must not reduce a JPEG; None to decode at full size."""
         if self.full_decode:
             return None
         height, width = self.input_size
@@ -82,7 +88,7 @@ class ExtractorSpec:
 
     @property
     def network(self) -> ExtractorSpec:
-        """The part of the spec that decides the exported model: decoding comes before it, normalisation after it.
+        """The part of the spec that determines the exported model: decoding comes before it, normalisation after it.
 
         All specs with the same network share one exported model.
         """
@@ -90,7 +96,7 @@ class ExtractorSpec:
 
     @property
     def title(self) -> str:
-        """For people, for example "VGG16 fc2, ImageNet weights, L2-normalised"."""
+        """A description for the user, for example "VGG16 fc2, ImageNet weights, L2-normalised"."""
         model = facts(self.model)
         name = " ".join(part for part in (model.title, self.layer) if part)
         if self.pooling != "none":
@@ -115,30 +121,30 @@ class ExtractorSpec:
         return f"{kind} {digest[:8]}"
 
     def to_json(self) -> str:
-        """Canonical: equal specs give equal text."""
+        """Return the spec as canonical JSON: equal specs give equal text."""
         values = asdict(self)
-        for later in ("preprocessing", "resizing"):  # specs from before such a field keep their fingerprints
-            if values[later] is None:
-                del values[later]
+        for added in ("preprocessing", "resizing"):  # left out where None, so that older specs keep their fingerprints
+            if values[added] is None:
+                del values[added]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> ExtractorSpec:
-        """The inverse of ``to_json``; ExtractorError for anything else."""
+        """Parse the output of ``to_json``. Raises ExtractorError for anything else."""
         try:
             values = parse_json(text)
             height, width = values["input_size"]
             spec = cls(**{**values, "input_size": (int(height), int(width))})
         except (KeyError, TypeError, ValueError) as error:
-            raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.") from error
+            raise ExtractorError(f"Not a valid extractor description: {text[:200]!r}.") from error
         optional = (word or "" for word in (spec.layer, spec.preprocessing, spec.resizing))
         words = (spec.model, spec.pooling, spec.normalize, spec.weights, *optional)
         if not all(isinstance(word, str) for word in words) or not isinstance(spec.full_decode, bool):
-            raise ExtractorError(f"This is not the description of an extractor: {text[:200]!r}.")
+            raise ExtractorError(f"Not a valid extractor description: {text[:200]!r}.")
         return spec
 
 
 @lru_cache(maxsize=64)
 def _fingerprint(spec: ExtractorSpec) -> str:
-    """Cached: a server asks for it at each request."""
+    """Compute the fingerprint; cached, because a server needs it for every request."""
     return hashlib.sha256(spec.to_json().encode()).hexdigest()[:16]

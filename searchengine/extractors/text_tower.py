@@ -1,7 +1,7 @@
 """The text tower of CLIP and SigLIP: words -> tokens -> a vector that is compared with features.
 
-The tower is exported with the image tower, see ``cache``. Tokens are made by the packages tokenizers and sentencepiece
-from the files of the preset, as KerasHub makes them; TensorFlow is not needed.
+The tower is exported together with the image tower (see ``cache``). The packages tokenizers and sentencepiece make the
+tokens from the files of the preset, exactly as KerasHub does, without TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from searchengine.files import parse_json
 
 BPE, SENTENCE_PIECE = "bpe", "sentencepiece"
 _PACKAGES = {BPE: "tokenizers", SENTENCE_PIECE: "sentencepiece"}
-# TensorFlow's lower() and strip() know ASCII only, and its \s no vertical tab.
+# TensorFlow's lower() and strip() only handle ASCII, and its \s does not match a vertical tab.
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _BLANKS = re.compile("[\t\n\f\r ]+")
@@ -36,14 +36,16 @@ _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """How texts become tokens.
+    """The rules that turn texts into tokens.
 
     Attributes:
         kind: "bpe" for CLIP, "sentencepiece" for SigLIP.
-        model: the tokenizer: JSON as the package tokenizers writes it, or a SentencePiece file in base64.
-        length: of each row of tokens: longer texts are cut off, shorter ones padded.
-        start: what stands before the tokens of a text, and ``end`` after them; ``pad`` fills the rest.
-        lower: whether letters become small ones first.
+        model: the tokenizer: JSON as written by the package tokenizers, or a SentencePiece file in base64.
+        length: the length of each row of tokens. Longer texts are truncated, shorter ones padded.
+        start: tokens before those of a text.
+        end: tokens after those of a text.
+        pad: the token that fills the rest of a row.
+        lower: whether texts are lower-cased first.
         canonical: whether punctuation is removed too.
     """
 
@@ -57,30 +59,30 @@ class TokenRules:
     canonical: bool = False
 
     def to_json(self) -> str:
-        """The inverse of ``from_json``."""
+        """Return the rules as JSON, for ``from_json``."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> TokenRules:
-        """ValueError, KeyError and TypeError for anything but what ``to_json`` writes."""
+        """Parse the output of ``to_json``. Raises ValueError, KeyError or TypeError for anything else."""
         values = parse_json(text)
         return cls(**{**values, "start": tuple(values["start"]), "end": tuple(values["end"])})
 
 
 class Tokenizer:
-    """Texts -> (n, length) int32 tokens. MissingPackageError where the package for it is not installed."""
+    """Turns texts into (n, length) int32 tokens. Raises MissingPackageError if the package for it is not installed."""
 
     def __init__(self, rules: TokenRules) -> None:
         self._rules = rules
         package = _PACKAGES[rules.kind]
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(
-                f"Searching by the words of this model needs {package}, which is not installed: pip install {package}"
+                f"Searching by words with this model needs {package}, which is not installed: pip install {package}"
             )
         self._encode = _encode_bpe(rules.model) if rules.kind == BPE else _encode_pieces(rules.model)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int32]:
-        """Of several texts."""
+        """Return the tokens of some texts, one row for each."""
         rules = self._rules
         rows = np.full((len(texts), rules.length), rules.pad, dtype=np.int32)
         room = rules.length - len(rules.start) - len(rules.end)
@@ -112,23 +114,23 @@ def _encode_pieces(model: str) -> Callable[[list[str]], list[list[int]]]:
 
 
 class TextTower:
-    """Texts -> unit vectors; loaded when it is first used. Threads may share it.
+    """Turns texts into unit vectors. The model is loaded on first use, and threads may share it.
 
-    ExtractorError where the model has no text tower, or cannot be read.
+    Raises ExtractorError if the model has no text tower, or if it cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self._xml, _, self._rules = (folder / name for name in TEXT_FILES)
         if not self._xml.is_file():
             raise ExtractorError(
-                "The model of this index was trained on pictures alone, and knows no words. An index made with a CLIP "
-                "or SigLIP model, or with a network that knows the classes of ImageNet, can be searched by words."
+                "The model of this index was trained on pictures alone and knows no words. To search by words, make an "
+                "index with a CLIP or SigLIP model, or with a network that knows the classes of ImageNet."
             )
         self._lock = threading.Lock()  # a request runs one batch at a time
         self._loaded: tuple[Tokenizer, Any] | None = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """n texts -> (n, d) float32, each of length 1."""
+        """Embed n texts as (n, d) float32 vectors of length 1."""
         with self._lock:
             tokenizer, request = self._loaded = self._loaded or self._load()
             vectors = np.array(request.infer([tokenizer(texts)])[0], dtype=np.float32)
@@ -146,7 +148,8 @@ class TextTower:
             model = import_openvino().Core().compile_model(str(self._xml), "CPU", settings)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ExtractorError(
-                f"The text model in {self._xml.parent} cannot be read ({error}). Delete that folder; it is made again."
+                f"The text model in {self._xml.parent} cannot be read ({error}). Delete that folder; the model is then "
+                "exported again."
             ) from error
         return tokenizer, model.create_infer_request()
 
@@ -154,11 +157,14 @@ class TextTower:
 # -- the rules of a preset ---------------------------------------------------------------------------------------------
 
 
-def read_rules(folder: Path, most_tokens: int) -> TokenRules:
-    """Of the preset in a folder, whose tower takes ``most_tokens``. ExtractorError for a tokenizer of another kind."""
+def read_rules(folder: Path, max_tokens: int) -> TokenRules:
+    """Read the rules of the preset in a folder, whose text tower takes at most ``max_tokens`` tokens.
+
+    Raises ExtractorError for an unknown kind of tokenizer.
+    """
     config = _read(folder / "tokenizer.json")
     preprocessor = _read(folder / "preprocessor.json")["config"] if (folder / "preprocessor.json").is_file() else {}
-    length = min(preprocessor.get("sequence_length") or most_tokens, most_tokens)
+    length = min(preprocessor.get("sequence_length") or max_tokens, max_tokens)
     assets = folder / "assets" / "tokenizer"
     match config["class_name"]:
         case "CLIPTokenizer":

@@ -20,10 +20,10 @@ from searchengine.extractors import (
     ExtractorRecipe,
     ExtractorSpec,
     custom,
+    frameworks,
     load_extractor,
     make_spec,
     prepare,
-    worker,
 )
 from searchengine.extractors.cache import file_hashes
 from searchengine.extractors.frameworks import import_keras
@@ -149,7 +149,7 @@ def test_what_is_found_in_it(
     assert list(found.layers) == ["blocks", "mean", "drop", "code"]
     assert found.layers["blocks"] == LayerInfo("blocks", "Sequential", (4, 6, 8))
 
-    monkeypatch.setattr(worker, "run", None)  # it is cached
+    monkeypatch.setattr(frameworks, "run_task", None)  # it is cached
     key = f"custom-{file_hashes(mine.file)['sha256']}"
     assert source.describe(mine.file) == found
     note = cache_dir / "layers" / f"{key}.json"
@@ -178,7 +178,7 @@ def test_specs_of_it(mine: Own, described_in_process: None, tmp_path: Path) -> N
         make_spec(mine.file, layer="block")
     with pytest.raises(UnknownNameError, match=r"no preprocessing 'tff'. Choose one of: tf"):
         make_spec(mine.file, preprocessing="tff")
-    with pytest.raises(ExtractorError, match=r"nothing to pool: the output of mine\.keras gives one vector"):
+    with pytest.raises(ExtractorError, match=r"nothing to pool: the output of mine\.keras has no spatial"):
         make_spec(mine.file, pooling="avg")
     with pytest.raises(ExtractorError, match="its own weights"):
         make_spec(mine.file, weights="any.h5")
@@ -230,7 +230,7 @@ def test_what_is_refused(mine: Own, described_in_process: None, tmp_path: Path) 
 
     homemade = saved(keras.Sequential([keras.Input((8, 8, 3)), Homemade(), layers.Flatten()]))
     keras.saving.get_custom_objects().clear()
-    with pytest.raises(ExtractorError, match=r"the layer 'homemade[_0-9]*' \(Homemade\), whose code is not Keras's"):
+    with pytest.raises(ExtractorError, match=r"the layer 'homemade[_0-9]*' \(Homemade\), whose code is neither"):
         make_spec(homemade)
 
     whole = mine.file.read_bytes()
@@ -368,6 +368,6 @@ def test_gone_since(tmp_path: Path) -> None:
         prepare(spec)
     other = tmp_path / "other.keras"
     other.write_bytes(b"PK")
-    with pytest.raises(WeightsNotFoundError, match="other weights than those asked for"):
+    with pytest.raises(WeightsNotFoundError, match="holds the wrong weights"):
         prepare(spec, weights_file=other)
     assert json.loads(spec.to_json())["preprocessing"] == "none"

@@ -124,7 +124,7 @@ def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
         built = PublishedSource().build(spec, path, "float32")
     else:
         built = networks.cut(network, spec, line.preprocessing, title)
-    assert sum(built.parts) == known[line.default_layer].numbers("none") == line.dimension == expected.shape[1]
+    assert sum(built.parts) == known[line.default_layer].feature_size("none") == line.dimension == expected.shape[1]
     found = np.asarray(built.model(pixels, training=False))
     assert np.linalg.norm(expected[0] - expected[1]) > 1e-3 * np.linalg.norm(expected[0])
     assert relative_error(found, expected) <= 1e-4

@@ -28,7 +28,7 @@ def test_the_table_is_whole() -> None:
 
 
 def test_what_is_at_hand(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = {line.name: line for line in loading.listed_models()}
+    lines = {line.name: line for line in loading.list_models()}
     assert list(lines) == model_names()
     assert lines["efficientnet-lite0"].weights == "packaged"
     assert {line.weights for line in lines.values() if "lite" not in line.name} == {"to download"}
@@ -43,7 +43,7 @@ def test_what_is_at_hand(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(cache, "remembered_hashes", lambda path: cache.file_hashes(path))
     with cache.new_entry(make_spec("xception", normalize="none")) as folder:
         write_tiny_model(folder)
-    found = {line.name: line.weights for line in loading.listed_models()}
+    found = {line.name: line.weights for line in loading.list_models()}
     assert (found["vgg19"], found["mobilenet"], found["xception"]) == (
         "downloaded",
         "downloaded",
@@ -81,7 +81,7 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     code = (
-        "import sys; from searchengine.extractors import loading; loading.listed_models();"
+        "import sys; from searchengine.extractors import loading; loading.list_models();"
         "print({'tensorflow', 'keras', 'openvino'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

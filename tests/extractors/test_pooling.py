@@ -79,9 +79,9 @@ def test_several_layers() -> None:
 
 @pytest.mark.slow
 def test_what_does_not_go_together() -> None:
-    with pytest.raises(ExtractorError, match="nothing to pool: fc1 and fc2 of VGG16 gives one vector"):
+    with pytest.raises(ExtractorError, match="nothing to pool: fc1 and fc2 of VGG16 have no spatial"):
         make_spec(layer=["fc1", "fc2"], pooling="gem")
-    with pytest.raises(ExtractorError, match="fc1 is asked for twice"):
+    with pytest.raises(ExtractorError, match="fc1 is given twice"):
         make_spec(layer=["fc1", "fc1"])
     with pytest.raises(ExtractorError, match=r"VGG16 has its own preprocessing and input size.*\.keras files"):
         make_spec(preprocessing="tf")

@@ -18,10 +18,10 @@ import pytest
 from searchengine.errors import ExtractorError, UnknownNameError
 from searchengine.extractors import (
     cache,
+    frameworks,
     loading,
     make_spec,
     prepare,
-    worker,
 )
 from searchengine.extractors.models import backbones
 from searchengine.extractors.published import PublishedSource
@@ -247,7 +247,7 @@ def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatc
     said: list[str] = []
     made = prepare(SPEC, progress=said.append)
     assert (made.exists(), old.exists(), older.exists()) == (True, True, False)
-    assert said[-1].startswith("cleared VGG16 fc2")
+    assert said[-1].startswith("removed VGG16 fc2")
     monkeypatch.setenv("SEARCHENGINE_CACHE_GB", "0")
     assert prepare(replace(SPEC, layer="fc1"), progress=quiet).exists()
     assert len(cache.entries()) == 1
@@ -260,7 +260,7 @@ def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """Run a script in place of the export; gives what was said."""
     program = tmp_path / "export.py"
     program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
-    monkeypatch.setattr(worker, "_COMMAND", (str(program),))
+    monkeypatch.setattr(frameworks, "_COMMAND", (str(program),))
     said: list[str] = []
     loading._export_in_subprocess(SPEC, tmp_path / TOP.file_name, tmp_path, said.append)
     return said

@@ -131,7 +131,7 @@ def test_an_index_is_searched_by_the_text_tower(made: Path, index: Path, capsys:
     assert main(["words", "--index-dir", str(index)]) == 0
     assert "5 images can be searched" in capsys.readouterr().out
     assert main(["tags", "--index-dir", str(index)]) == 1
-    assert "CLIP knows no fixed classes" in capsys.readouterr().err
+    assert "CLIP has no fixed classes" in capsys.readouterr().err
     assert main(["index", str(made / "pictures"), "--index-dir", str(index)]) == 0
     assert "5 unchanged" in capsys.readouterr().out
 
@@ -154,7 +154,7 @@ def test_dinov2_knows_no_words(made: Path, tmp_path: Path, capsys: pytest.Captur
     options = ["--index-dir", str(tmp_path / "index"), "--precision", "float32"]
     assert main(["index", str(made / "pictures"), "--model", str(made / "dinov2"), *options]) == 0
     assert main(["words", "--index-dir", str(tmp_path / "index")]) == 1
-    assert "trained on pictures alone, and knows no words" in capsys.readouterr().err
+    assert "trained on pictures alone and knows no words" in capsys.readouterr().err
     with closing(SearchEngine.open(tmp_path / "index")) as engine, pytest.raises(QueryError, match="pictures alone"):
         engine.search(Query(text="cat"))
 

@@ -78,7 +78,7 @@ def test_there_and_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "{}", "null", '{"model": 1, "input_size": [1, 2]}'])
 def test_no_spec(text: str) -> None:
-    with pytest.raises(ExtractorError, match="not the description"):
+    with pytest.raises(ExtractorError, match="Not a valid extractor description"):
         ExtractorSpec.from_json(text)
 
 

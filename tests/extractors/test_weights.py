@@ -89,7 +89,7 @@ def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
     with pytest.raises(WeightsNotFoundError, match="--weights"):
         PublishedSource().locate(spec, None, quiet)
     assert PublishedSource().locate(spec, file, quiet) == file
-    with pytest.raises(WeightsNotFoundError, match="other weights"):
+    with pytest.raises(WeightsNotFoundError, match="wrong weights"):
         PublishedSource().locate(make_spec(), file, quiet)
 
 
