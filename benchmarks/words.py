@@ -28,7 +28,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.query import Query
 from searchengine.text import words
 from searchengine.text.encoder import TextEncoder
-from searchengine.text.seen import WordSearch
+from searchengine.text.search import WordSearch
 from searchengine.text.words import Words, class_titles
 
 EXAMPLES = 8  # pictures of a query that are tried beside its words

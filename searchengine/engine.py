@@ -27,7 +27,7 @@ from searchengine.index.types import Hit, ImageRecord, content_hash
 from searchengine.query import DEFAULT_K, Box, Example, Query
 from searchengine.ranking import Ranking
 from searchengine.text.search import TextSearch, text_search
-from searchengine.text.seen import Tag, tags_of
+from searchengine.text.words import Tag, tags_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

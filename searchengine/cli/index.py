@@ -202,9 +202,8 @@ def words(settings: Settings, install: bool, as_json: bool) -> None:
     where it can, so you need this command only for older indexes and for networks whose weights must be downloaded.
     """
     from searchengine.text.encoder import install_packages
-    from searchengine.text.search import text_search
-    from searchengine.text.seen import keep_seen, keep_tags
-    from searchengine.text.words import Words
+    from searchengine.text.search import keep_seen, text_search
+    from searchengine.text.words import Words, keep_tags
 
     if install:
         install_packages(print_note)

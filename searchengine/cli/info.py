@@ -254,8 +254,7 @@ def tags(settings: Settings, ids: tuple[int, ...], as_json: bool) -> None:
     network can be wrong: about five in a hundred tags are wrong for images that show one of its classes, and more for
     other images.
     """
-    from searchengine.text.seen import tags_of
-    from searchengine.text.words import Words
+    from searchengine.text.words import Words, tags_of
 
     with closing(open_index(settings)) as index:
         tagged = tags_of(Words.of(index), index, ids or None)

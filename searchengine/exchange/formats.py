@@ -18,7 +18,7 @@ from searchengine.exchange.table import Columns, FeatureTable
 from searchengine.files import output_file
 from searchengine.index.protocol import Index, images_by_row
 from searchengine.progress import QUIET, Progress
-from searchengine.text.seen import known_tags
+from searchengine.text.words import known_tags
 
 _READERS: dict[str, Callable[[Path, Columns], FeatureTable]] = {
     ".npy": read_npy,

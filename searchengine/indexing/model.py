@@ -27,7 +27,7 @@ from searchengine.index.storage import Storage
 from searchengine.indexing.options import IndexingOptions
 from searchengine.indexing.verify import recorded
 from searchengine.progress import Progress, Say
-from searchengine.text.seen import keep_words
+from searchengine.text.search import keep_words
 
 _NUMBER_BYTES = 4  # of a float32
 _LITTLE = 10**8  # bytes, for which there is always room

@@ -1,1 +1,1 @@
-"""Words -> images: a text is turned into a feature by way of the classes that the network of an index knows."""
+"""Search by words: text -> vector (``encoder``), ImageNet classes (``words``), ranking (``search``: start there)."""

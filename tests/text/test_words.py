@@ -18,7 +18,7 @@ from searchengine.extractors.models import PACKAGED
 from searchengine.extractors.source import Head
 from searchengine.index.filters import EVERYTHING, Cursor
 from searchengine.index.local import LocalIndex
-from searchengine.text import seen, words
+from searchengine.text import search, words
 from searchengine.text.encoder import TextEncoder
 from searchengine.text.search import DirectionWords
 from searchengine.text.words import HEAD, Words, class_titles, class_vectors, head_of
@@ -69,7 +69,7 @@ def test_a_damaged_head_does_not_fail_a_run_and_is_named_in_a_search(folder: Pat
 def test_who_has_no_words_says_why(spec: ExtractorSpec, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match=reason):
         head_of(tmp_path, spec)
-    seen.keep_words(tmp_path, spec, None)
+    search.keep_words(tmp_path, spec, None)
     assert list(tmp_path.iterdir()) == []
 
 

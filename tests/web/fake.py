@@ -28,7 +28,7 @@ from searchengine.index.metrics import score
 from searchengine.index.protocol import Order
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
 from searchengine.learn import Classifier, FitReport, HeldOut
-from searchengine.text.seen import Tag
+from searchengine.text.words import Tag
 from searchengine.web.engines import ServedEngine
 from searchengine.web.overview import LatestEvaluation, Overview
 

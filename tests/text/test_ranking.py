@@ -17,7 +17,7 @@ from searchengine.extractors.source import Head
 from searchengine.index.filters import Filter
 from searchengine.query import LIKED, START, Example, Query
 from searchengine.text.encoder import TextEncoder
-from searchengine.text.seen import SEEN
+from searchengine.text.search import SEEN
 from searchengine.text.words import BREADTH, FLATNESS, SHOWN, Words, class_vectors
 from tests.fakes import write_pictures
 from tests.text.conftest import IdealExtractor, ideal
