@@ -33,9 +33,15 @@ from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.fitting import stratified_folds
 from searchengine.learn.triplets import Recipe
-from searchengine.learn.triplets.epochs import Scores, best_of, score, validation_triplets
-from searchengine.learn.triplets.learner import TRIPLETS, Learner, further_epochs, start_training
-from searchengine.learn.triplets.network import new_head
+from searchengine.learn.triplets.epochs import (
+    Scores,
+    best_of,
+    further_epochs,
+    score,
+    start_training,
+    validation_triplets,
+)
+from searchengine.learn.triplets.learner import TRIPLETS, Learner, new_head
 from searchengine.learn.triplets.sampling import validation_part
 
 FOLDS = 5

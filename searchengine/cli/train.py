@@ -120,8 +120,7 @@ def train(settings: Settings, images: tuple[Path, ...], out: Path, labels: str, 
     epoch with the best mAP is written. To resume an interrupted run, run the same command again.
     """
     from searchengine.extractors import ExtractorOptions, spec_of
-    from searchengine.learn.triplets.learner import Recipe
-    from searchengine.learn.triplets.network import layer_before_last_dense
+    from searchengine.learn.triplets.learner import Recipe, layer_before_last_dense
     from searchengine.learn.triplets.run import TrainingOptions, check_out, train_metric
 
     if labels == "none":

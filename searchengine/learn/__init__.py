@@ -1,4 +1,4 @@
-"""Learning from labels: classifiers on features, and metrics for search."""
+"""Learning from labels: classifiers on features, and learnt metrics for search."""
 
 from searchengine.learn.classifiers import (
     Classifier,

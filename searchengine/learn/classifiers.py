@@ -1,11 +1,13 @@
-"""Labels for images: by a fitted classifier, which is kept with its index, or by a vote of the nearest images.
+"""Labels for images: predicted by a classifier, which is kept with its index, or by a vote of the nearest images.
 
-A classifier is plain arrays, and how good it is. NumPy is all that either needs.
+A classifier is a set of arrays and a report of its accuracy. Predicting needs NumPy only.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,12 +21,12 @@ from searchengine.index.exact import Searcher
 from searchengine.index.protocol import Index
 from searchengine.learn.training_set import TrainingSet, labels_version
 
-# -- how good it is ---------------------------------------------------------------------------------------------------
+# -- accuracy ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """Of ``images`` held-out images of a class, ``right`` were given its label."""
+    """The score of one class: ``right`` of its ``images`` held-out images were given its label."""
 
     label: str
     images: int
@@ -33,7 +35,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How many images of one label were given another one."""
+    """The number of images with one label that were given another."""
 
     label: str
     predicted: str
@@ -42,13 +44,19 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Scores of predictions, each made by a model that had not seen the image.
+    """Scores of predictions for held-out images, each made by a model that had not seen the image.
 
-    ``low`` and ``high`` bound the accuracy's 95 % interval (Wilson 1927). ``calibration_error`` is the expected
-    calibration error (Guo et al. 2017; 15 bins of the winner's probability): how far, on average, the share of
-    right predictions is from their probability. ``brier`` is the mean over images of the sum over classes of
-    (probability - truth)^2 (Brier 1950), from 0, perfect, to 2. ``by_class`` and ``confused`` together are the whole
-    confusion matrix; the most frequent confusions come first.
+    Attributes:
+        images: the number of predictions.
+        accuracy: the share of right predictions.
+        low: lower bound of the 95 % interval of the accuracy (Wilson 1927).
+        high: its upper bound.
+        calibration_error: the expected calibration error (Guo et al. 2017; 15 bins of the winner's probability): how
+            far, on average, the share of right predictions is from their probability.
+        brier: the mean over images of the sum over classes of (probability - truth)^2 (Brier 1950), from 0, perfect, to
+            2.
+        by_class: the score of each class. With ``confused``, this is the whole confusion matrix.
+        confused: the confusions, the most frequent first.
     """
 
     images: int
@@ -63,10 +71,18 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """What a classifier was fitted on and how well it does; ``fitted`` is ISO 8601 in UTC.
+    """The data that a classifier was fitted on, and its accuracy.
 
-    ``regularization`` is C, the inverse strength of the L2 penalty. ``folds`` is 0, and ``logistic`` and ``vote`` are
-    None, where nothing could be held out. ``notes`` are sentences for a person.
+    Attributes:
+        fitted: ISO 8601 in UTC.
+        images: the number of labelled images.
+        unlabelled: the number of images without a label.
+        regularization: C, the inverse strength of the L2 penalty.
+        folds: the number of folds; 0 if nothing could be held out.
+        neighbours: the number of neighbours in the vote.
+        logistic: the scores of the logistic regression; None if nothing could be held out.
+        vote: the scores of the vote; None if nothing could be held out.
+        notes: sentences for the user.
     """
 
     fitted: str
@@ -81,7 +97,7 @@ class FitReport:
 
     @property
     def accuracy(self) -> float:
-        """Of the logistic regression on held-out images; NaN where nothing could be held out."""
+        """The accuracy of the logistic regression on held-out images; NaN if nothing could be held out."""
         return math.nan if self.logistic is None else self.logistic.accuracy
 
 
@@ -90,7 +106,7 @@ class FitReport:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """``probability`` is between 0 and 1; over all labels they sum to 1."""
+    """A label with its probability, from 0 to 1; over all labels they sum to 1."""
 
     label: str
     probability: float
@@ -100,8 +116,8 @@ class Prediction:
 class Classifier:
     """Multinomial logistic regression on standardised features.
 
-    ``P(c | x) = softmax(W ((x - mean) / scale) + b)_c`` (Bishop 2006, section 4.3.4). Two classes are two rows too, of
-    which one is zero: that is the logistic function of the other. Never changes; safe to share between threads.
+    ``P(c | x) = softmax(W ((x - mean) / scale) + b)_c`` (Bishop 2006, section 4.3.4). Two classes have two rows as
+    well, of which one is zero; this equals the logistic function of the other. Immutable, so threads may share it.
     """
 
     classes: tuple[str, ...]
@@ -109,16 +125,16 @@ class Classifier:
     intercepts: NDArray[np.float64]  # (c,), b
     mean: NDArray[np.float64]  # (d,), of the features it was fitted on
     scale: NDArray[np.float64]  # (d,), their standard deviation; 1 where that is 0
-    fingerprint: str  # of the extractor that made those features
+    fingerprint: str  # of the extractor that computed the features
     version: str  # of the images and labels that it was fitted on
     report: FitReport
-    stale: bool = False  # images or labels have changed since
+    stale: bool = False  # whether images or labels have changed since
 
     def probabilities(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities of all classes, in their order.
+        """Return the probabilities of all classes, in the order of ``classes``.
 
         Args:
-            features: (n, d) float32, or (d,) for a single one; made by the extractor of the index.
+            features: (n, d) float32, or (d,) for a single feature, computed by the extractor of the index.
 
         Returns:
             (n, c) float64; each row sums to 1.
@@ -128,36 +144,36 @@ class Classifier:
         """
         block = np.atleast_2d(np.asarray(features, dtype=np.float64))  # (d,) -> (1, d)
         if block.ndim != 2 or block.shape[1] != len(self.mean):
-            raise QueryError(f"Features have the shape {block.shape}; this classifier wants (n, {len(self.mean)}).")
+            raise QueryError(f"Features have the shape {block.shape}; this classifier needs (n, {len(self.mean)}).")
         if not np.isfinite(block).all():
-            raise QueryError("A feature holds NaN or infinity, so it has no label.")
+            raise QueryError("A feature contains NaN or infinity, so its label cannot be predicted.")
         return softmax(((block - self.mean) / self.scale) @ self.coefficients.T + self.intercepts)  # (n, d) -> (n, c)
 
     def predict(self, feature: ArrayLike) -> list[Prediction]:
-        """One feature, (d,) or (1, d) -> all labels, the most probable first; QueryError.
+        """Return all labels for one feature, (d,) or (1, d), the most probable first. Raises QueryError.
 
-        Of labels with equal probability, the one that comes first in the order of the alphabet stands first.
+        Labels with equal probability are in alphabetical order.
         """
         rows = self.probabilities(feature)
         if len(rows) != 1:
-            raise QueryError(f"One feature is predicted at a time, not {len(rows)}; probabilities() takes several.")
+            raise QueryError(f"predict() takes one feature, not {len(rows)}; probabilities() takes several.")
         order = np.argsort(-rows[0], kind="stable")
         return [Prediction(self.classes[i], float(rows[0, i])) for i in order.tolist()]
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, c) -> (n, c), rows that sum to 1; no overflow, whatever the size of the logits."""
+    """Return the softmax of each row, (n, c) -> (n, c), without overflow for logits of any size."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
 
 
-# -- kept with an index -----------------------------------------------------------------------------------------------
+# -- the classifier kept with an index ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSheet:
-    """What the classifier was fitted on, and how well it did."""
+    """The metadata stored with a classifier."""
 
     format: Literal[1]
     fingerprint: str
@@ -174,7 +190,7 @@ CLASSIFIER = Derived(
 
 
 def save_classifier(index: Index, classifier: Classifier) -> None:
-    """Keep a classifier with its index; IndexingError where the folder cannot be written to."""
+    """Store a classifier with its index. Raises IndexingError if the folder is not writable."""
     CLASSIFIER.save(
         index.folder,
         ClassifierSheet(1, classifier.fingerprint, classifier.version, classifier.report),
@@ -189,7 +205,7 @@ def save_classifier(index: Index, classifier: Classifier) -> None:
 
 
 def load_classifier(index: Index) -> Classifier | None:
-    """The classifier kept with an index, or None; ``stale`` if images or labels have changed since it was fitted.
+    """Load the classifier of an index, or None; it is ``stale`` if images or labels have changed since it was fitted.
 
     Raises:
         ExtractorMismatchError: it was fitted on features of another extractor.
@@ -200,8 +216,8 @@ def load_classifier(index: Index) -> Classifier | None:
         return None
     if kept.sheet.fingerprint != index.fingerprint:
         raise ExtractorMismatchError(
-            f"The classifier in {index.folder} was fitted on features of another extractor than the index has now. Fit "
-            f"it again with: {with_index_dir(CLASSIFIER.command, index.address)}"
+            f"The classifier in {index.folder} was fitted on features of another extractor. Fit it again with: "
+            f"{with_index_dir(CLASSIFIER.command, index.address)}"
         )
     fault = _fault(kept.arrays, index.dimension)
     if fault:
@@ -221,10 +237,10 @@ def load_classifier(index: Index) -> Classifier | None:
 
 
 def latest_classifier(index: Index) -> Cached[Any, Classifier | None]:
-    """For a server: ``load_classifier`` again whenever the file or the index has changed.
+    """Return a cache for servers, which calls ``load_classifier`` again whenever the file or the index has changed.
 
-    To see whether it is stale, all labels are read. That happens in the background: while an index grows, its state
-    changes every second. Of another extractor or file, nothing known before is used.
+    To tell whether the classifier is stale, all labels are read. This happens in the background, because the state of a
+    growing index changes every second. After a change of extractor or file, nothing old is served.
     """
 
     def key() -> tuple[object, ...]:
@@ -235,7 +251,7 @@ def latest_classifier(index: Index) -> Cached[Any, Classifier | None]:
 
 
 def _fault(arrays: Arrays, dimension: int) -> str:
-    """What is wrong with the arrays, or nothing."""
+    """Return a description of what is wrong with the arrays, or an empty string."""
     classes = arrays["classes"]
     if classes.ndim != 1 or classes.dtype.kind != "U" or not 2 <= len(classes) == len(set(classes.tolist())):
         return "its classes are not a list of different names"
@@ -259,7 +275,7 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """``count`` of the neighbours with any label carry this one; ``share`` is their part of these neighbours."""
+    """A label with its votes: ``count`` of the labelled neighbours carry it, which is a ``share`` of them."""
 
     label: str
     count: int
@@ -267,30 +283,27 @@ class Vote:
 
 
 def vote(neighbours: Sequence[Sequence[str]]) -> list[Vote]:
-    """The labels of each neighbour, nearest first -> every label with its share, the winner first.
+    """Count the labels of neighbours, given nearest first, and return every label with its share, the winner first.
 
-    Each neighbour has one vote for each of its labels; one without labels has none. Of labels with equal votes, the
-    label of the nearer neighbour comes first. Empty where no neighbour has a label.
+    Each neighbour has one vote for each of its labels; a neighbour without labels has none. Of labels with equal votes,
+    the label of the nearer neighbour comes first. Empty if no neighbour has a label.
     """
     voters = [tuple(dict.fromkeys(labels)) for labels in neighbours if labels]
-    counts: dict[str, int] = {}  # in the order in which labels appear, which the sort keeps
-    for labels in voters:
-        for label in labels:
-            counts[label] = counts.get(label, 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return [Vote(label, count, count / len(voters)) for label, count in ordered]
+    # most_common keeps the order in which labels first appear among those with equal counts
+    counts = Counter(itertools.chain.from_iterable(voters)).most_common()
+    return [Vote(label, count, count / len(voters)) for label, count in counts]
 
 
 def predict_by_vote(
     data: TrainingSet, feature: NDArray[np.float32], k: int = NEIGHBOURS, *, without: int | None = None
 ) -> list[Prediction]:
-    """Labels by the share of the k nearest labelled images that carry them, the winner first.
+    """Predict labels by the share of the k nearest labelled images that carry them, the winner first.
 
     Args:
         data: the images that may vote, compared by the metric of their index.
         feature: (d,) or (1, d) float32.
-        k: how many vote.
-        without: the id of an image that has no vote: the query itself.
+        k: the number of voters.
+        without: the id of an image that has no vote, such as the query itself.
     """
     squared_norms = data.squared_norms if without is None else np.where(data.ids == without, np.inf, data.squared_norms)
     searcher = Searcher(data.metric, data.features, squared_norms, data.ids)
@@ -299,17 +312,17 @@ def predict_by_vote(
 
 
 def held_out_shares(data: TrainingSet, folds: NDArray[np.int64], classes: Sequence[str], k: int) -> NDArray[np.float64]:
-    """Shares of the vote for the images of each fold, by those of the others.
+    """Return the shares of the vote for the images of each fold, with the images of the other folds as voters.
 
     Args:
         data: the n images that may vote.
-        folds: (n,) int64, their folds; negative for an image that is never held out.
+        folds: (n,) int64, the fold of each image; negative for an image that is never held out.
         classes: every label of the images.
-        k: how many vote.
+        k: the number of voters.
 
     Returns:
-        (n, classes) float64, zero where not held out. Equal shares are decided as by ``vote``, for the nearer
-        neighbour: the share of the winner is raised by next to nothing.
+        (n, classes) float64, zero for images that are not held out. As in ``vote``, the nearer neighbour decides
+        between equal shares: the share of the winner is raised by 1e-12.
     """
     numbers = {label: number for number, label in enumerate(classes)}
     shares = np.zeros((len(folds), len(classes)))

@@ -1,9 +1,9 @@
-"""Labelled features -> a classifier: regularisation is chosen, and accuracy measured, by nested cross-validation.
+"""Fits a classifier to labelled features: nested cross-validation chooses the regularisation and measures the accuracy.
 
 The images are split into five folds. For each fold, C is chosen on another one: models of all C are fitted on the
 remaining three. The chosen C is then fitted on four folds and predicts the fifth, which had no part in the choice
 (nested cross-validation; Varma and Simon 2006, with one inner split for each fold). The final model is fitted on all
-images, with the C that has the least log loss over all inner splits.
+images, with the C that has the lowest log loss over all inner splits.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from searchengine.processors import processors
 GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
 FOLDS = 5
 NEVER_HELD_OUT = -1  # the fold of images that are always in the training part
-_DEFAULT_C = 0.1  # where there is too little to choose by
-_MAX_CROSS_VALIDATED = 20_000  # images, and _MAX_NUMBERS at most; the final model is fitted on all images
+_DEFAULT_C = 0.1  # if there are too few images to choose C
+_MAX_CROSS_VALIDATED = 20_000  # images, of _MAX_NUMBERS in total; the final model is fitted on all images
 _MAX_NUMBERS = 2**25
-_MAX_DOUBLE = 2**26  # so many numbers are fitted as float64; more as float32
+_MAX_DOUBLE = 2**26  # numbers that are fitted as float64; more are fitted as float32
 _ITERATIONS = 1000
-_SEED = 0  # of the split into folds, so that the same images give the same classifier
-_MIN_PROBABILITY = 1e-7  # lower ones count as this in the log loss
+_SEED = 0  # for the split into folds, so that the same images give the same classifier
+_MIN_PROBABILITY = 1e-7  # lower bound in the log loss
 _BINS = 15  # of the calibration error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Folds:
-    """Images of the cross-validation: their ``features`` (n, d), class numbers and fold numbers (n,)."""
+    """The images of the cross-validation: their ``features`` (n, d), class numbers and fold numbers (n,)."""
 
     features: NDArray[Any]
     truth: NDArray[np.int64]
@@ -63,21 +63,21 @@ class _Folds:
 
 
 def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classifier:
-    """Fit logistic regression on all labelled images, and measure how well it and a vote of neighbours do.
+    """Fit logistic regression to all labelled images, and measure its accuracy and that of a vote of neighbours.
 
     Args:
-        data: at least two classes.
-        neighbours: how many vote, in the comparison.
+        data: images of at least two classes.
+        neighbours: the number of voters in the comparison.
 
     Raises:
-        LearningError: a single class.
+        LearningError: there is only one class.
         MissingPackageError: scikit-learn is not installed.
     """
     classes = tuple(sorted(set(data.labels)))
     if len(classes) < 2:
         raise LearningError(
-            f"All labelled images carry the same label, {classes[0]!r}: a classifier needs at least two to tell apart. "
-            "Index images with another label too."
+            f"All labelled images carry the same label, {classes[0]!r}, but a classifier needs at least two. Index "
+            "images with another label too."
         )
     import_extra("sklearn", "scikit-learn", "learn")
     number = {label: i for i, label in enumerate(classes)}
@@ -97,10 +97,10 @@ def fit_classifier(data: TrainingSet, *, neighbours: int = NEIGHBOURS) -> Classi
             shares = held_out_shares(data.take(sample), folds, classes, neighbours)
             vote = held_out(cross.truth[tested], shares[tested], classes)
         else:
-            notes.append(f"No label has two different images, so nothing was held out, and C is {c:g}.")
+            notes.append(f"No label has two different images, so nothing could be held out, and C is {c:g}.")
         scaler, model = _pipeline(c).fit(features, truth)
     if unconverged:
-        notes.append(f"{len(unconverged)} of the fits stopped at {_ITERATIONS} steps, before they converged.")
+        notes.append(f"{len(unconverged)} of the fits stopped after {_ITERATIONS} steps without converging.")
     coefficients, intercepts = np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
     if len(classes) == 2:  # (1, d) -> (2, d): the logistic function is a softmax with zero for the first class
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
@@ -134,12 +134,12 @@ def stratified_folds(truth: NDArray[np.int64], groups: NDArray[np.int64], most: 
         truth: (n,) int64, the class of each image.
         groups: (n,) int64; images of the same group (files with the same content) share a fold, because a copy in the
             training part would make the held-out image too easy.
-        most: the number of folds; fewer where no class has as many groups.
-        seed: of the shuffling.
+        most: the number of folds; fewer are used if no class has as many groups.
+        seed: seed of the shuffling.
 
     Returns:
-        (n,) int64: 0 ... folds - 1, or ``NEVER_HELD_OUT`` for images of a class with a single group, of which nothing
-        would be left to learn from.
+        (n,) int64: 0 ... folds - 1, or ``NEVER_HELD_OUT`` for images of a class with a single group, which would leave
+        nothing to learn from.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -151,7 +151,7 @@ def stratified_folds(truth: NDArray[np.int64], groups: NDArray[np.int64], most: 
         return folds
     splitter = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a class has fewer images than there are folds
+        warnings.simplefilter("ignore", UserWarning)  # a class may have fewer images than there are folds
         for fold, (_, test) in enumerate(splitter.split(rows, truth[rows], groups[rows])):
             folds[rows[test]] = fold
     folds[rows] = np.unique(folds[rows], return_inverse=True)[1]  # a fold of a tiny set may be empty
@@ -159,7 +159,7 @@ def stratified_folds(truth: NDArray[np.int64], groups: NDArray[np.int64], most: 
 
 
 def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[float, NDArray[np.float64]]:
-    """C for the final model; (n, classes) held-out probabilities, zero where nothing was held out."""
+    """Return C for the final model, and the (n, classes) held-out probabilities, zero for images not held out."""
     number = cross.number
     with ThreadPoolExecutor(min(number, processors())) as pool:
         outcomes = list(pool.map(lambda fold: _one_fold(cross, fold), range(number)))
@@ -167,13 +167,13 @@ def _cross_validate(cross: _Folds, classes: int, notes: list[str]) -> tuple[floa
     for fold, (_, known, rows) in enumerate(outcomes):
         probabilities[np.ix_(cross.folds == fold, known)] = rows
     if number < 3:
-        notes.append(f"No label has three different images: too few to choose C by, so it is {_DEFAULT_C:g}.")
+        notes.append(f"No label has three different images, too few to choose C, so C is {_DEFAULT_C:g}.")
         return _DEFAULT_C, probabilities
     return GRID[int(np.argmax(sum(scores for scores, _, _ in outcomes)))], probabilities
 
 
 def _one_fold(cross: _Folds, fold: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """The log likelihood of each C on the inner split; the classes learnt, and their probabilities in this fold."""
+    """Return the log likelihood of each C on the inner split, the classes learnt, and their probabilities."""
     from sklearn.dummy import DummyClassifier
 
     features, truth = cross.part(cross.folds != fold)
@@ -191,7 +191,7 @@ def _one_fold(cross: _Folds, fold: int) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _pipeline(c: float) -> Any:
-    """Standardisation, then multinomial logistic regression with an L2 penalty, by L-BFGS."""
+    """Return standardisation followed by multinomial logistic regression with an L2 penalty, solved by L-BFGS."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -200,7 +200,7 @@ def _pipeline(c: float) -> Any:
 
 
 def _log_likelihood(model: Any, features: NDArray[Any], truth: NDArray[np.int64]) -> float:
-    """Summed over images; a class that was not learnt has the least probability."""
+    """Return the log likelihood summed over images; a class that was not learnt has the lowest probability."""
     probabilities = model.predict_proba(features)
     place = np.searchsorted(model.classes_, truth).clip(max=len(model.classes_) - 1)
     known = model.classes_[place] == truth
@@ -209,7 +209,7 @@ def _log_likelihood(model: Any, features: NDArray[Any], truth: NDArray[np.int64]
 
 
 def _sample(count: int, dimension: int) -> NDArray[np.int64]:
-    """The images of the cross-validation, ascending."""
+    """Return the images of the cross-validation in ascending order."""
     most = min(_MAX_CROSS_VALIDATED, max(1000, _MAX_NUMBERS // dimension))
     return np.sort(np.random.default_rng(_SEED).permutation(count)[:most])
 
@@ -223,21 +223,21 @@ def _notes(
     if single and (folds != NEVER_HELD_OUT).any():
         notes.append(
             f"{len(single)} {'label has' if len(single) == 1 else 'labels have'} a single image "
-            f"({', '.join(single[:5])}{', ...' if len(single) > 5 else ''}): it is learnt but cannot be held out, so "
-            "the figures say nothing about it."
+            f"({', '.join(single[:5])}{', ...' if len(single) > 5 else ''}): such images are learnt but cannot be held "
+            "out, so the figures do not cover them."
         )
     if data.several:
-        notes.append(f"{data.several} images carry several labels; the first one counts.")
+        notes.append(f"{data.several} images carry several labels; only the first counts.")
     if len(folds) < len(truth):
-        notes.append(f"C was chosen, and the figures were made, on {len(folds)} of the {len(truth)} images.")
+        notes.append(f"C was chosen and the accuracy measured on {len(folds)} of the {len(truth)} images.")
     return notes
 
 
 @contextmanager
 def _single_threaded_blas() -> Iterator[list[str]]:
-    """One BLAS thread for each fold, since folds run side by side; yields the fits that did not converge.
+    """Run BLAS with one thread per fold, since folds run in parallel; yields the fits that did not converge.
 
-    For small matrices, many BLAS threads cost more in waiting than in arithmetic: fifty times as much when busy.
+    For small matrices, many BLAS threads spend more time waiting than computing: fifty times as much on a busy machine.
     """
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
@@ -248,16 +248,16 @@ def _single_threaded_blas() -> Iterator[list[str]]:
     unconverged += [str(warning.message) for warning in caught if warning.category.__name__ == "ConvergenceWarning"]
 
 
-# -- how good held-out predictions are --------------------------------------------------------------------------------
+# -- scores of held-out predictions ------------------------------------------------------------------------------------
 
 
 def held_out(truth: NDArray[np.int64], probabilities: NDArray[np.float64], classes: tuple[str, ...]) -> HeldOut:
     """Score predictions.
 
     Args:
-        truth: (n,) int64, n at least 1; the place of the true class in ``classes``.
-        probabilities: (n, c) float64. Of equal probabilities the first one wins.
-        classes: c names.
+        truth: (n,) int64, n at least 1; the index of the true class in ``classes``.
+        probabilities: (n, c) float64. Of equal probabilities the first wins.
+        classes: the c class names.
     """
     count = len(truth)
     predicted = probabilities.argmax(axis=1)
@@ -281,7 +281,10 @@ def held_out(truth: NDArray[np.int64], probabilities: NDArray[np.float64], class
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share, ``right`` of ``count`` (Wilson 1927); sound for few and for 0 % or 100 %."""
+    """Return the 95 % score interval of ``right`` / ``count`` (Wilson 1927).
+
+    It is valid for few images and for shares of 0 % or 100 %.
+    """
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     interval = binomtest(right, count).proportion_ci(method="wilson")
@@ -289,9 +292,9 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = _BINS) -> float:
-    """Mean over images of |accuracy - confidence| of the bin they fall into; bins of equal width (Guo et al. 2017).
+    """Return the mean over images of |accuracy - confidence| in the image's bin of equal width (Guo et al. 2017).
 
-    ``confidence``: (n,) the winner's probability; ``right``: (n,) whether the winner is the truth.
+    ``confidence`` is (n,), the winner's probability; ``right`` is (n,), whether the winner is the truth.
     """
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)  # bins are (lower, upper]
     gaps = np.bincount(place, weights=right.astype(np.float64) - confidence, minlength=bins)
@@ -299,9 +302,9 @@ def expected_calibration_error(confidence: NDArray[np.float64], right: NDArray[n
 
 
 def brier(truth: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
-    """Mean over images of the sum over classes of (probability - truth)^2 (Brier 1950).
+    """Return the mean over images of the sum over classes of (probability - truth)^2 (Brier 1950).
 
-    scikit-learn's demands rows that sum to 1, which those of a class that was not learnt do not.
+    scikit-learn's version requires rows that sum to 1, which is not so if a class was not learnt.
     """
     errors = probabilities.copy()
     errors[np.arange(len(truth)), truth] -= 1.0

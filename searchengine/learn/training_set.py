@@ -1,4 +1,4 @@
-"""The images of an index that have a label: what a classifier learns from."""
+"""The labelled images of an index, from which a classifier learns."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from searchengine.indexing.labels import how_to_label
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """Labelled images in the order of their ids; of several labels, an image's first one counts."""
+    """Labelled images in the order of their ids. Of an image's labels, only the first counts."""
 
     ids: NDArray[np.int64]  # (n,)
     labels: tuple[str, ...]  # n
-    groups: NDArray[np.int64]  # (n,), equal where the content of the files is
+    groups: NDArray[np.int64]  # (n,), equal for files with equal content
     features: NDArray[np.float32]  # (n, d)
     squared_norms: NDArray[np.float64]  # (n,), the squared norm of each feature
     metric: str
     fingerprint: str  # of the extractor
-    version: str  # of all the rest
+    version: str  # changes with the images and labels
     unlabelled: int
     several: int  # images with more than one label
 
     def take(self, rows: NDArray[np.int64]) -> TrainingSet:
-        """Some of the images."""
+        """Return the images in some rows."""
         return replace(
             self,
             ids=self.ids[rows],
@@ -44,7 +44,7 @@ class TrainingSet:
 
 
 def training_set(index: Index) -> TrainingSet:
-    """All labelled images of an index; LearningError where there are none."""
+    """Return all labelled images of an index. Raises LearningError if there are none."""
     state = index.state()
     labelled = _labelled(index, state)
     if not labelled:
@@ -58,7 +58,7 @@ def training_set(index: Index) -> TrainingSet:
         ids=state.ids[rows],
         labels=tuple(record.labels[0] for record in records),
         groups=np.unique([_content(record) for record in records], return_inverse=True)[1].astype(np.int64),
-        # (r, d) -> (n, d); the mapped file itself where every row counts, has a label and stands in order
+        # (r, d) -> (n, d); the mapped file itself if all rows are live, labelled and in order
         features=state.rows if np.array_equal(rows, np.arange(len(state.rows))) else state.rows[rows],
         squared_norms=state.squared_norms[rows],
         metric=state.metric,
@@ -70,7 +70,7 @@ def training_set(index: Index) -> TrainingSet:
 
 
 def labels_version(index: Index) -> str:
-    """16 hexadecimal digits that differ whenever a labelled image comes, goes, or changes its label or content."""
+    """Return 16 hexadecimal digits that change whenever a labelled image is added, removed, relabelled or modified."""
     state = index.state()
     return _version(state, _labelled(index, state))
 
@@ -84,7 +84,7 @@ def _version(state: State, labelled: dict[int, ImageRecord]) -> str:
 
 
 def _labelled(index: Index, state: State) -> dict[int, ImageRecord]:
-    """The labelled images by their rows, in the order of their ids."""
+    """Return the labelled images by their rows, in the order of their ids."""
     return {row: record for row, record in images_by_row(index, state).items() if record.label}
 
 

@@ -118,7 +118,7 @@ def test_hardly_any_labels(indexed: Indexed) -> None:
     report = fit_classifier(training_set(indexed(features, list("abcdefgh"), "singles"))).report
     assert report.logistic is None
     assert np.isnan(report.accuracy)
-    assert "nothing was held out" in report.notes[0]
+    assert "nothing could be held out" in report.notes[0]
     report = fit_classifier(training_set(indexed(features, list("aabbccdd"), "pairs"))).report
     assert (report.folds, report.regularization) == (2, 0.1)
     assert "too few to choose C" in report.notes[0]

@@ -26,7 +26,7 @@ def test_rocchio_by_hand() -> None:
     expected = np.array([1.375, 0.225])
     np.testing.assert_allclose(rocchio(liked, disliked, query), expected / np.hypot(*expected), rtol=1e-6)
     np.testing.assert_allclose(rocchio(liked[:1], liked[:0]), [1.0, 0.0])
-    with pytest.raises(QueryError, match="at least one liked"):
+    with pytest.raises(QueryError, match="Like at least one image"):
         rocchio(liked[:0], disliked)
     with pytest.raises(QueryError, match="cancel out"):
         rocchio(np.concatenate([liked[:1], -liked[:1]]), liked[:0])

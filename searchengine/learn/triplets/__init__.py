@@ -1,6 +1,6 @@
-"""A metric learnt from labels: a backbone, a new last layer, L2 normalisation, and the triplet loss.
+"""Metric learning from labels: a backbone, a new last layer, L2 normalisation, and the triplet loss.
 
-Importing this loads no TensorFlow.
+Start reading at ``run``. Importing this package loads no TensorFlow.
 """
 
 from searchengine.learn.triplets.learner import Recipe

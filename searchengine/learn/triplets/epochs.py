@@ -1,11 +1,12 @@
-"""What is measured after each epoch, and the state of a run on disk: a checkpoint, and the history as a CSV table."""
+"""The training loop: the scores after each epoch, and the state of a run on disk, as a checkpoint and a CSV table."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from searchengine.analyse.evaluation import evaluate_features
 from searchengine.derived import UNREADABLE
 from searchengine.errors import LearningError
 from searchengine.files import parse_json, replace_bytes, replace_text
+from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, State
 from searchengine.learn.triplets.sampling import Triplets, draw_triplets, with_partner
 
-_TRIPLETS = 5000  # of the validation part
-_SHEET = "about"  # the name of settings and epochs in the file
+_TRIPLETS = 5000  # number of triplets drawn from the validation part
+_SHEET = "about"  # the name of the settings and epochs in a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """``triplet_accuracy`` is the share of random triplets with D(a, p) < D(a, n); ``precision`` is P@1."""
+    """Scores on held-out images: the share of random triplets with D(a, p) < D(a, n), P@1 (``precision``) and mAP."""
 
     triplet_accuracy: float
     precision: float
@@ -33,13 +35,13 @@ class Scores:
 
 
 def validation_triplets(labels: NDArray[np.int64], seed: int) -> Triplets:
-    """(n,) int64 labels -> (5000, 3) int64 rows, the same for the same seed."""
+    """Draw (5000, 3) int64 rows for (n,) int64 labels, the same for the same seed."""
     random = np.random.default_rng(seed)
     return draw_triplets(labels, random.choice(with_partner(labels), _TRIPLETS), random)
 
 
 def triplet_accuracy(embeddings: NDArray[np.float32], triplets: Triplets) -> float:
-    """The share of triplets whose positive is nearer than the negative; a tie does not count."""
+    """Return the share of triplets whose positive is nearer than the negative; a tie does not count."""
     anchors, positives, negatives = (embeddings[triplets[:, i]].astype(np.float64) for i in range(3))  # (t, d) each
     near = np.square(anchors - positives).sum(axis=1)
     far = np.square(anchors - negatives).sum(axis=1)
@@ -47,14 +49,14 @@ def triplet_accuracy(embeddings: NDArray[np.float32], triplets: Triplets) -> flo
 
 
 def score(embeddings: NDArray[np.float32], labels: NDArray[np.int64], triplets: Triplets) -> Scores:
-    """(n, d) float32 rows of length 1 and their (n,) labels -> leave-one-out scores, by distance."""
+    """Return leave-one-out scores of (n, d) float32 embeddings of length 1 with (n,) labels."""
     scores = evaluate_features(embeddings, [str(label) for label in labels.tolist()])
     return Scores(triplet_accuracy(embeddings, triplets), scores["P@1"], scores["mAP"])
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Scores on the validation part. ``number`` 0 is the start, before anything was learnt; it has no ``loss``."""
+    """Scores on the validation part after an epoch. Number 0 is the state before training, which has no ``loss``."""
 
     number: int
     loss: float | None
@@ -65,28 +67,20 @@ class Epoch:
 
     @property
     def scores(self) -> Scores:
-        """Without the rest."""
+        """The scores alone."""
         return Scores(self.triplet_accuracy, self.precision, self.mean_average_precision)
 
 
 def best_of(epochs: Sequence[Epoch]) -> Epoch:
-    """The epoch with the best mAP; the first of several."""
+    """Return the epoch with the best mAP, the first of several."""
     return max(epochs, key=lambda epoch: (epoch.mean_average_precision, -epoch.number))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
-    """``weights`` that learn, and the variables of the ``optimizer``."""
-
-    weights: list[NDArray[np.float32]]
-    optimizer: list[NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """``last`` is the state after the last of the ``epochs``, ``best`` the blended weights of the best one.
+    """The state of a run: ``last`` after the last of the ``epochs``, ``best`` the blended weights of the best epoch.
 
-    ``settings`` are those of the run; a run with others cannot resume from here.
+    ``settings`` are those of the run; a run with other settings cannot resume from here.
     """
 
     settings: Mapping[str, Any]
@@ -95,8 +89,74 @@ class Checkpoint:
     best: list[NDArray[np.float32]]
 
 
+# -- the training loop --
+
+
+def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapping[str, Any]) -> Checkpoint:
+    """Return the state before the first epoch. It counts as epoch 0, so the best epoch is never worse than the start.
+
+    Raises LearningError if the backbone makes an embedding NaN or infinite.
+    """
+    began = time.monotonic()
+    state = learner.state()
+    try:
+        scores = judge()
+    except NotFiniteError as error:
+        raise LearningError(
+            "An embedding is NaN or infinite before training: the backbone's features are too large, or its weights "
+            "are damaged. Nothing was written. Choose another --layer, --backbone or --weights."
+        ) from error
+    return Checkpoint(settings, (_epoch(0, None, scores, began),), state, state.weights)
+
+
+def further_epochs(
+    learner: Learner,
+    rows: NDArray[np.int64],
+    judge: Callable[[], Scores],
+    state: Checkpoint,
+    advance: Callable[[], None] = lambda: None,
+) -> Iterator[Checkpoint]:
+    """Yield the state after each further epoch, until the recipe of the learner is completed or mAP stops improving.
+
+    Args:
+        learner: a learner in the last state of ``state``.
+        rows: (m,) int64, the training part.
+        judge: scores the learner's present weights on the validation part.
+        state: where to start.
+        advance: called after each batch.
+
+    Raises:
+        NotFiniteError: the loss became NaN or infinite; the state yielded before is sound.
+    """
+    while not _done(state.epochs, learner.recipe):
+        began = time.monotonic()
+        number = state.epochs[-1].number + 1
+        loss = learner.epoch(number, rows, advance)
+        last = learner.state()
+        blended = learner.blended(last.weights)
+        learner.restore_weights(blended)
+        epoch = _epoch(number, loss, judge(), began)
+        learner.restore_weights(last.weights)
+        better = epoch.mean_average_precision > best_of(state.epochs).mean_average_precision
+        state = Checkpoint(state.settings, (*state.epochs, epoch), last, blended if better else state.best)
+        yield state
+
+
+def _epoch(number: int, loss: float | None, scores: Scores, began: float) -> Epoch:
+    seconds = time.monotonic() - began
+    return Epoch(number, loss, scores.triplet_accuracy, scores.precision, scores.mean_average_precision, seconds)
+
+
+def _done(epochs: Sequence[Epoch], recipe: Recipe) -> bool:
+    last = epochs[-1].number
+    return last >= recipe.epochs or last - best_of(epochs).number >= recipe.patience
+
+
+# -- the state of a run on disk --
+
+
 def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint in one step; where it cannot be written, LearningError, and the previous one stays."""
+    """Replace the checkpoint in one step. Raises LearningError, and keeps the previous one, if it cannot be written."""
     arrays: dict[str, NDArray[Any]] = {}
     groups = {"last": checkpoint.last.weights, "optimizer": checkpoint.last.optimizer, "best": checkpoint.best}
     for kind, values in groups.items():
@@ -110,20 +170,20 @@ def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
         number = checkpoint.epochs[-1].number
         kept = f"The state after epoch {number - 1} is kept" if number > 1 else "Nothing but this epoch is lost"
         raise LearningError(
-            f"{file} cannot be written after epoch {number}: {error.strerror or error}. {kept}. Free some space; the "
-            "same command resumes from there."
+            f"{file} cannot be written after epoch {number}: {error.strerror or error}. {kept}. Free some space, then "
+            "run the same command again to resume."
         ) from error
 
 
 def load_checkpoint(
     file: Path, settings: Mapping[str, Any], *, free: frozenset[str] = frozenset()
 ) -> Checkpoint | None:
-    """The checkpoint of a run with these settings, or None where there is none.
+    """Return the checkpoint of a run with these settings, or None if there is none.
 
-    LearningError where it has other settings, apart from those that are ``free`` to change, and where it is damaged.
+    Raises LearningError if it is damaged, or if settings differ other than those that are ``free`` to change.
     """
     try:
-        # From memory: NumPy would leave a damaged file open.
+        # Read into memory first, because NumPy would leave a damaged file open.
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             sheet = parse_json(str(stored[_SHEET]))
             groups: dict[str, list[NDArray[Any]]] = {"last": [], "optimizer": [], "best": []}
@@ -149,7 +209,7 @@ def load_checkpoint(
 
 
 def write_history(file: Path, epochs: Sequence[Epoch]) -> None:
-    """Write a CSV table with a line for each epoch; LearningError."""
+    """Write a CSV table with a line for each epoch. Raises LearningError."""
     out = io.StringIO(newline="")
     table = csv.writer(out)
     table.writerow(["epoch", "loss", "triplet_accuracy", "P@1", "mAP", "seconds"])
@@ -161,6 +221,6 @@ def write_history(file: Path, epochs: Sequence[Epoch]) -> None:
         replace_text(file, out.getvalue())
     except OSError as error:
         raise LearningError(
-            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command resumes from the "
-            "last state."
+            f"{file} cannot be written: {error.strerror or error}. Free some space, then run the same command again to "
+            "resume."
         ) from error

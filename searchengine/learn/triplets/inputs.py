@@ -1,7 +1,7 @@
-"""Folders of labelled images -> what a step learns from: features or pixels of the images, and random variants of them.
+"""Folders of labelled images -> training inputs: features or pixels of the images and of random variants of them.
 
-The images are indexed as any others are, into the folder of the run: so each is decoded and embedded once, what cannot
-be read is reported, and a run that was stopped resumes.
+The images are indexed like any others, into the folder of the run. So each is decoded and embedded once, unreadable
+files are reported, and a run that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -35,17 +35,23 @@ from searchengine.learn.triplets.learner import Recipe
 from searchengine.processors import processors
 from searchengine.progress import Progress, Say
 
-_BATCH = 32  # pictures, with their variants, that are embedded at a time
-_VIEW_SOURCE = 1.5  # augmented views are cut from a picture this many times larger than the input
+_BATCH = 32  # pictures, including their variants, that are embedded at a time
+_VIEW_SOURCE = 1.5  # augmented views are cropped from a picture this many times larger than the input
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingImages:
-    """Images to learn from, in the order of their ids in the index of the run.
+    """Labelled images in the order of their ids in the index of the run.
 
-    ``labels`` (n,) int64 are positions in ``classes``; ``groups`` (n,) int64 are equal for equal content; ``features``
-    (n, 1 + views, d) float32 are those of each image, then of its augmented views; ``pixels`` (n, h, w, 3) uint8 are
-    kept for a backbone that learns.
+    Attributes:
+        classes: the names of the classes.
+        labels: (n,) int64, positions in ``classes``.
+        groups: (n,) int64, equal for files with equal content.
+        features: (n, 1 + views, d) float32, the features of each image, then of its augmented views.
+        pixels: (n, h, w, 3) uint8; only for a backbone that learns.
+        unlabelled: the number of images without a label.
+        skipped: the path of each unusable file, and the reason.
+        version: 16 hexadecimal digits that change with the images and labels.
     """
 
     classes: tuple[str, ...]
@@ -55,13 +61,13 @@ class TrainingImages:
     pixels: Pixels | None
     unlabelled: int
     skipped: tuple[tuple[str, str], ...]
-    version: str  # 16 hexadecimal digits: of all contents and labels
+    version: str
 
 
 def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Sequence[str] = ()) -> None:
-    """LearningError unless the images carry two labels, before hours are spent on their features.
+    """Raise LearningError unless the images have two different labels, before hours are spent on their features.
 
-    IndexingError for a missing folder or labels file.
+    Raises IndexingError if a folder or the labels file is missing.
     """
     roots = assign_roots([], check_roots(folders))
     walks = [(root, find(root.folder, exclude=exclude)) for root in roots]
@@ -70,12 +76,12 @@ def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Se
     if not classes:
         raise LearningError(
             f"No image in {', '.join(map(str, folders))} has a label, so there is nothing to learn from. Put the "
-            "images of each class into a folder of its own, or list them in a table with the columns path and label: "
+            "images of each class into a separate folder, or list them in a table with the columns path and label: "
             "--labels FILE.csv."
         )
     if len(classes) < 2:
         raise LearningError(
-            f"All images have the same label, {classes[0]!r}: learning needs at least two classes. Name the parent "
+            f"All images have the same label, {classes[0]!r}, but learning needs at least two classes. Give the parent "
             "folder, with a subfolder for each class."
         )
 
@@ -83,8 +89,8 @@ def check_labels(folders: Sequence[Path], *, labels: str = "folder", exclude: Se
 class TrainingExtractor(RunExtractor):
     """The backbone of a run. The feature of an image is followed by those of its augmented views, d numbers each.
 
-    The views depend on the seed and on the content of the image alone. A backbone that learns has none: its views are
-    drawn again at each step, from the pixels.
+    The views depend only on the seed and the content of the image. A backbone that learns has none, because new views
+    are drawn from the pixels at each step.
     """
 
     def __init__(self, backbone: ExtractorRecipe, recipe: Recipe, say: Say) -> None:
@@ -93,7 +99,7 @@ class TrainingExtractor(RunExtractor):
         self.views, self.seed = 0 if self.learns else recipe.views, recipe.seed
 
     def preprocess(self, data: bytes) -> DecodedImage:
-        """The pixels of an image and of its views, one below the other: ((1 + views) * h, w, 3) uint8."""
+        """Return the pixels of an image and of its views, stacked vertically: ((1 + views) * h, w, 3) uint8."""
         image = super().preprocess(data)
         if not self.views:
             return image
@@ -101,11 +107,14 @@ class TrainingExtractor(RunExtractor):
         side = round(_VIEW_SOURCE * max(size))
         source = decode(data, at_least=self.spec.decoded_at_least, size=(side, side)).pixels
         random = np.random.default_rng([self.seed, *hashlib.blake2b(data, digest_size=16).digest()])
-        variants = varied([source.astype(np.uint8, copy=False)] * self.views, max(size), random)
+        variants = augmented([source.astype(np.uint8, copy=False)] * self.views, max(size), random)
         return replace(image, pixels=np.concatenate([image.pixels, *(resize(variant, size) for variant in variants)]))
 
     def embed(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-        """n of ((1 + views) * h, w, 3) -> (n, (1 + views) * d) float32; IndexingError for NaN or infinity."""
+        """Embed n images of ((1 + views) * h, w, 3) as (n, (1 + views) * d) float32.
+
+        Raises IndexingError for NaN or infinity.
+        """
         pictures = np.stack(pixels).reshape(-1, *self.spec.input_size, 3)
         return super().embed(list(pictures)).reshape(len(pixels), -1)
 
@@ -117,11 +126,11 @@ def gather(
     options: IndexingOptions,
     progress: Progress,
 ) -> TrainingImages:
-    """Index the images of the folders, with their augmented views; what ``folder`` has from an earlier run stays.
+    """Index the images of the folders with their augmented views; results of an earlier run in ``folder`` are reused.
 
     Raises:
-        LearningError: fewer than two classes have images that can be read.
-        IndexingError: the disk is full, or the model gives NaN.
+        LearningError: fewer than two classes have readable images.
+        IndexingError: the disk is full, or the model computes NaN.
     """
     computed = (extractor.spec.to_json(), extractor.recipe.precision, extractor.recipe.runtime)
     made_with = [
@@ -135,15 +144,15 @@ def gather(
     run_options = replace(options, prune_all=True, ann="off", batch_size=batch)
     summary = update_with(extractor, folders, storage_of(index_dir), run_options, progress)
     if not summary.images:
-        raise LearningError(f"None of the {summary.skipped} images can be used; the reasons stand above.")
+        raise LearningError(f"None of the {summary.skipped} images can be used; the reasons are listed above.")
     with closing(LocalIndex.open(index_dir)) as index:
         data = training_set(index)
         skipped = tuple(index.skipped())
         classes, numbers = np.unique(data.labels, return_inverse=True)
         if len(classes) < 2:
             raise LearningError(
-                f"Only images of {str(classes[0])!r} are left, and learning needs at least two classes: {len(skipped)} "
-                "images cannot be used."
+                f"All usable images are of the class {str(classes[0])!r}, but learning needs at least two classes: "
+                f"{len(skipped)} images cannot be used."
             )
         pixels = None
         if extractor.learns:
@@ -162,13 +171,13 @@ def gather(
 
 
 def _kept_pixels(file: Path, records: Sequence[ImageRecord], extractor: RunExtractor, progress: Progress) -> Pixels:
-    """The pixels of images as the backbone takes them, (n, h, w, 3) uint8, mapped from a file that is made once."""
+    """Return the pixels of images as the backbone takes them, (n, h, w, 3) uint8, mapped from a file written once."""
 
     def read(record: ImageRecord) -> Pixels:
         try:
             return np.clip(extractor.preprocess(record.read()).pixels, 0, 255).astype(np.uint8)
         except ImageError as error:
-            raise LearningError(f"{record.path} has changed: {error} Give the same command again.") from error
+            raise LearningError(f"{record.path} has changed: {error} Run the same command again.") from error
 
     if not file.exists():
         progress.start(len(records), what="decoding")
@@ -186,26 +195,25 @@ def _kept_pixels(file: Path, records: Sequence[ImageRecord], extractor: RunExtra
     return kept
 
 
-# -- random variants of pictures, so that a small set teaches more ----------------------------------------------------
+# -- data augmentation -------------------------------------------------------------------------------------------------
 
-
-_LEAST_AREA = 0.4  # of a picture that a crop keeps
+_MIN_AREA = 0.4  # share of a picture that a crop keeps at least
 _STRETCH = 4 / 3
 _FLIP, _ROTATE, _BLUR, _GREY = 0.5, 0.25, 0.15, 0.15  # probabilities
 _DEGREES = 15.0
-_BLUR_RADIUS = 0.02  # at most, of the side of a picture
+_BLUR_RADIUS = 0.02  # maximum, relative to the side of a picture
 _COLOUR = 0.3  # strength
 
 
-def varied(pictures: Sequence[Pixels] | Pixels, size: int, random: np.random.Generator) -> Pixels:
-    """A new variant of each picture: n of (s, s, 3) uint8 -> (n, size, size, 3) uint8."""
+def augmented(pictures: Sequence[Pixels] | Pixels, size: int, random: np.random.Generator) -> Pixels:
+    """Return a new variant of each picture: n of (s, s, 3) uint8 -> (n, size, size, 3) uint8."""
     return _recoloured(np.stack([_cropped(picture, size, random) for picture in pictures]), random)
 
 
 def _cropped(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
-    """A random part of a picture, perhaps stretched, rotated, blurred and flipped: (s, s, 3) -> (size, size, 3)."""
+    """Crop a random part of a picture, perhaps stretched, rotated, blurred or flipped: (s, s, 3) -> (size, size, 3)."""
     side = pixels.shape[0]
-    area = random.uniform(_LEAST_AREA, 1.0)
+    area = random.uniform(_MIN_AREA, 1.0)
     stretch = np.exp(random.uniform(-np.log(_STRETCH), np.log(_STRETCH)))
     width = min(side, side * np.sqrt(area * stretch))
     height = min(side, side * np.sqrt(area / stretch))
@@ -237,19 +245,23 @@ def _recoloured(batch: Pixels, random: np.random.Generator) -> Pixels:
     return recoloured
 
 
-# -- what a step takes ------------------------------------------------------------------------------------------------
+# -- inputs of a training step -----------------------------------------------------------------------------------------
 
 
 class Features:
-    """Training inputs for a frozen backbone: (b,) rows -> (b, d) float32 features."""
+    """Training inputs for a frozen backbone: (b,) rows -> (b, d) float32 features.
+
+    ``features`` is (n, 1 + views, d); ``dropout`` is the share of numbers that a step leaves out.
+    """
 
     def __init__(self, features: NDArray[np.float32], *, dropout: float) -> None:
-        """``features`` (n, 1 + views, d); ``dropout`` is the share of numbers that is left out."""
         self._features, self._dropout = features, dropout
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.float32]:
-        """A random view of each, with dropout; the numbers kept are scaled up, so that their mean stays
-        (Srivastava et al. 2014)."""
+        """Return a random view of each row, with dropout.
+
+        The remaining numbers are scaled up to preserve their mean (Srivastava et al. 2014).
+        """
         features = self._features[rows, random.integers(0, self._features.shape[1], len(rows))]
         if self._dropout:
             kept = random.random(features.shape, dtype=np.float32) >= self._dropout
@@ -257,28 +269,30 @@ class Features:
         return features
 
     def plain(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The images as they are."""
+        """Return the features of the images themselves."""
         return np.asarray(self._features[rows, 0])
 
 
 class Pictures:
-    """Training inputs for a backbone that learns: (b,) rows -> (b, h, w, 3) uint8 pixels."""
+    """Training inputs for a backbone that learns: (b,) rows -> (b, h, w, 3) uint8 pixels.
+
+    ``pixels`` is (n, h, w, 3) uint8; ``augmented`` says whether a step sees random variants of them.
+    """
 
     def __init__(self, pixels: Pixels, *, augmented: bool) -> None:
-        """``pixels`` (n, h, w, 3) uint8."""
         self._pixels, self._augmented = pixels, augmented
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> Pixels:
-        """A new variant of each, if they are to be augmented."""
+        """Return the pixels of each row, as a new variant if they are to be augmented."""
         pictures = self.plain(rows)
         if not self._augmented:
             return pictures
         height, width = pictures.shape[1:3]
         side = max(height, width)
         square = [resize(picture, (side, side)) for picture in pictures]
-        variants = varied(square, side, random)
+        variants = augmented(square, side, random)
         return np.stack([resize(variant, (height, width)) for variant in variants])
 
     def plain(self, rows: NDArray[np.int64]) -> Pixels:
-        """The images as they are."""
+        """Return the pixels of the images themselves."""
         return self._pixels[rows]

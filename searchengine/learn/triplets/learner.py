@@ -1,17 +1,24 @@
-"""Gradient descent on the triplet loss: its settings, the loss, steps of a batch, epochs, and when to stop."""
+"""The network that learns a metric: its settings, its layers, the triplet loss, and training steps.
+
+The network is a backbone, a scale, a new dense layer and L2 normalisation, all of them ordinary Keras layers.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.errors import LearningError
-from searchengine.learn.triplets.epochs import Checkpoint, Epoch, Scores, State, best_of
+from searchengine.errors import LearningError, check_name
+from searchengine.extractors.loading import source_of
+from searchengine.extractors.models import is_preset
+from searchengine.extractors.networks import BuiltModel
+from searchengine.extractors.source import is_model_file
+from searchengine.extractors.spec import ExtractorSpec
 from searchengine.learn.triplets.sampling import (
     ClassBatches,
     RandomTriplets,
@@ -20,35 +27,39 @@ from searchengine.learn.triplets.sampling import (
     semihard,
     squared_distances,
 )
+from searchengine.progress import Say
 
 TRIPLETS = ("random", "semihard", "hard")
 SPLITS = ("image", "class")
 _EMBED_BATCH = 64
+_SAMPLE = 1024  # number of features from which the main directions are computed
+# Layers that may follow the last dense layer of a classifier or a metric.
+_AFTER_DENSE = {"Activation", "Softmax", "UnitNormalization", "Dropout", "BatchNormalization", "LayerNormalization"}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the metric is learnt.
+    """The settings of the network and its training.
 
     Attributes:
-        dim: numbers in an embedding.
-        margin: of the loss, in squared distance.
-        triplets: how they are chosen, one of ``TRIPLETS``.
-        batch: triplets in a batch for "random"; images in a batch for the others.
-        images_a_class: images of each class in a batch; not for "random".
-        learning_rate: of Adam.
-        weight_decay: times the learning rate, the share of the way back to their start that weights go at each step.
-        blend: the model that is validated and written has weights ``start + blend * (learnt - start)``. 1 is what was
-            learnt; less keeps more of what the backbone knows of other classes.
-        dropout: share of a feature's numbers that a step leaves out; frozen backbones only.
-        views: augmented variants of each image besides itself. For a frozen backbone they are made once, for a thawed
-            one again at each step.
-        thaw: the first layer of the backbone that learns; None if only the new layer does.
-        split: what is held back for validation: some images of each class, or all images of some classes.
-        validation: share of the images, or of the classes, that is held back.
-        epochs: at most.
-        patience: epochs without a better mAP after which training stops.
-        seed: of everything random.
+        dim: length of an embedding.
+        margin: margin of the loss, in squared distance.
+        triplets: how triplets are chosen, one of ``TRIPLETS``.
+        batch: triplets per batch for "random"; images per batch for the others.
+        images_a_class: images of each class in a batch; not used for "random".
+        learning_rate: learning rate of Adam.
+        weight_decay: at each step, weights move back to their start by this share times the learning rate.
+        blend: the model that is validated and written has weights ``start + blend * (learnt - start)``. 1 uses the
+            learnt weights; less preserves more of what the backbone knows of other classes.
+        dropout: share of a feature's numbers that a step leaves out; for frozen backbones only.
+        views: augmented variants of each image besides itself. For a frozen backbone they are made once; for a thawed
+            one, again at each step.
+        thaw: first layer of the backbone that learns; None if only the new layer does.
+        split: whether validation holds out some images of each class ("image") or all images of some classes ("class").
+        validation: share of the images, or of the classes, to hold out.
+        epochs: maximum number of epochs.
+        patience: number of epochs without a better mAP after which training stops.
+        seed: seed for all randomness.
     """
 
     dim: int = 384
@@ -69,7 +80,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense; LearningError."""
+        """Raise LearningError for values that make no sense."""
         faults = {
             f"--triplets must be one of {', '.join(TRIPLETS)}": self.triplets not in TRIPLETS,
             f"--split must be one of {', '.join(SPLITS)}": self.split not in SPLITS,
@@ -92,8 +103,116 @@ class Recipe:
                 raise LearningError(f"{message}.")
 
 
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The layers on top of a backbone: ``scale`` is fixed, ``dense`` learns, ``unit`` normalises to length 1."""
+
+    scale: Any
+    dense: Any
+    unit: Any
+
+    def on(self, features: Any) -> Any:
+        """Apply the head to (n, d) features, giving (n, dim) embeddings of length 1."""
+        return self.unit(self.dense(self.scale(features)))
+
+    @property
+    def weights(self) -> list[Any]:
+        """The variables that learn."""
+        return list(self.dense.trainable_variables)
+
+
+def new_head(features: NDArray[np.float32], dim: int, seed: int) -> Head:
+    """Create a head that initially preserves the distances of the backbone's features.
+
+    The dense layer starts as a projection onto the ``dim`` main directions of the features (a singular value
+    decomposition of some of them), which changes their cosines as little as possible. Dimensions beyond the number of
+    directions start near zero.
+
+    Args:
+        features: (n, d) float32, raw features of the backbone; n >= 1.
+        dim: length of an embedding.
+        seed: seed for the choice of features.
+    """
+    from keras import layers
+
+    random = np.random.default_rng(seed)
+    length = float(np.linalg.norm(features, axis=1).mean())
+    sample = features[random.permutation(len(features))[:_SAMPLE]].astype(np.float64)
+    directions = np.linalg.svd(sample, full_matrices=False)[2][:dim]  # (r, d), r <= dim
+    width = features.shape[1]
+    kernel = 0.01 * random.standard_normal((width, dim)) / np.sqrt(width)
+    kernel[:, : len(directions)] = directions.T
+    head = Head(
+        layers.Rescaling(1.0 / max(length, 1e-12), name="feature_scale"),
+        layers.Dense(dim, name="embedding"),
+        layers.UnitNormalization(name="unit"),
+    )
+    head.dense.build((None, width))
+    head.dense.set_weights([kernel.astype(np.float32), np.zeros(dim, dtype=np.float32)])
+    return head
+
+
+def load_backbone(spec: ExtractorSpec, weights_file: Path | None, say: Say) -> BuiltModel:
+    """Return the backbone of a spec as a Keras model with its weights: (n, h, w, 3) uint8 -> (n, d) float32.
+
+    Raises the errors of ``extractors.load_extractor``, and LearningError for a KerasHub model, because a .keras file
+    with its layers could not be opened.
+    """
+    if is_preset(spec.model):
+        raise LearningError(
+            f"{spec.title.partition(',')[0]} cannot be trained here. Choose a network of Keras instead."
+        )
+    source = source_of(spec.model)
+    return source.build(spec, source.locate(spec, weights_file, say), "float32")
+
+
+def joined(built: BuiltModel, head: Head) -> Any:
+    """Join backbone and head into one Keras model: (n, h, w, 3) uint8 RGB -> (n, dim) float32 of length 1."""
+    import keras
+
+    return keras.Model(built.model.inputs[0], head.on(built.model.outputs[0]), name="metric")
+
+
+def thawed(built: BuiltModel, first_layer: str) -> list[Any]:
+    """Return the variables of a backbone from a layer on, in the order of the network.
+
+    Raises UnknownNameError if it has no such layer, and LearningError if nothing from that layer on has weights.
+    """
+    names = [layer.name for layer in built.network.layers]
+    check_name("layer of the backbone", first_layer, names)
+    used = {id(variable) for variable in built.model.trainable_variables}
+    layers: Sequence[Any] = built.network.layers[names.index(first_layer) :]
+    variables = [variable for layer in layers for variable in layer.trainable_variables if id(variable) in used]
+    if not variables:
+        raise LearningError(
+            f"No layer from {first_layer} on has weights to train. Name an earlier layer of the backbone with --thaw, "
+            "or leave it out."
+        )
+    return variables
+
+
+def layer_before_last_dense(backbone: str) -> str | None:
+    """Return where to cut a ``.keras`` file so that its last dense layer is replaced.
+
+    Returns None if it does not end in a dense layer, so that all of it is kept, and for published models, whose layer
+    is known. Raises the errors of ``ModelSource.describe``.
+    """
+    if not is_model_file(backbone):
+        return None
+    layers = list(source_of("own").describe(backbone).layers.values())
+    while layers and layers[-1].kind in _AFTER_DENSE:
+        layers.pop()
+    return layers[-2].name if len(layers) > 1 and layers[-1].kind == "Dense" else None
+
+
+# -- the loss and its minimisation -------------------------------------------------------------------------------------
+
+
 def triplet_loss(embeddings: Any, triplets: Any, margin: float) -> Any:
-    """Mean of max(0, D(a, p) - D(a, n) + margin) over triplets.
+    """Return the mean of max(0, D(a, p) - D(a, n) + margin) over triplets.
 
     D is the squared Euclidean distance, as in FaceNet (Schroff, Kalenichenko and Philbin 2015,
     https://arxiv.org/abs/1503.03832): 0 to 4 between embeddings of length 1.
@@ -101,10 +220,10 @@ def triplet_loss(embeddings: Any, triplets: Any, margin: float) -> Any:
     Args:
         embeddings: (b, d) float, a Keras tensor or an array.
         triplets: (t, 3) int, rows of anchor, positive and negative.
-        margin: by how much the negative should be farther away.
+        margin: by how much the negative should be farther away than the positive.
 
     Returns:
-        a scalar >= 0; 0 where there are no triplets.
+        A scalar >= 0; 0 if there are no triplets.
     """
     from keras import ops
 
@@ -122,36 +241,50 @@ class NotFiniteError(ArithmeticError):
 
 
 class Source(Protocol):
-    """Training inputs: features where the backbone is frozen, else pictures."""
+    """Training inputs: features for a frozen backbone, else pictures."""
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> NDArray[Any]:
-        """(b,) rows -> (b, ...), each varied as the recipe says."""
+        """Return the inputs of (b,) rows, (b, ...), each varied as the recipe says."""
         ...
 
     def plain(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """(b,) rows -> (b, ...) as they are."""
+        """Return the inputs of (b,) rows, (b, ...), without variation."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """Everything that changes from step to step: the ``weights`` that learn, and the variables of the ``optimizer``."""
+
+    weights: list[NDArray[np.float32]]
+    optimizer: list[NDArray[Any]]
 
 
 class Learner:
     """A network and the Adam optimiser that trains it (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    It computes as in inference: batch statistics of small batches would harm the backbone. Weights decay towards their
-    start instead of zero (L2-SP; Li, Grandvalet and Davoine 2018, https://arxiv.org/abs/1802.01483), decoupled from the
-    gradient (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101).
+    The network computes as in inference, because batch statistics of small batches would harm the backbone. Weights
+    decay towards their start instead of zero (L2-SP; Li, Grandvalet and Davoine 2018,
+    https://arxiv.org/abs/1802.01483), decoupled from the gradient (Loshchilov and Hutter 2019,
+    https://arxiv.org/abs/1711.05101).
+
+    Args:
+        model: the network.
+        variables: its variables that learn, starting from their present values.
+        source: the training inputs.
+        labels: (n,) int64, the labels of the rows of ``source``.
+        recipe: the settings.
     """
 
     def __init__(
         self, model: Any, variables: Sequence[Any], source: Source, labels: NDArray[np.int64], recipe: Recipe
     ) -> None:
-        """``variables`` of the ``model`` learn, starting from their present values; ``labels`` (n,) int64 are those of
-        the rows of ``source``."""
         import keras
         import tensorflow as tf
 
         self._variables = list(variables)
         self._source, self._labels, self.recipe = source, labels, recipe
-        # Three compiled pieces, because the miner between the first two is plain NumPy.
+        # Compiled in three pieces, because the miner between the first two is plain NumPy.
         width, inputs = model.output_shape[-1], model.inputs[0]
         self._embed = tf.function(
             lambda batch: model(batch, training=False), input_signature=[tf.TensorSpec(inputs.shape, inputs.dtype)]
@@ -175,13 +308,13 @@ class Learner:
         self._apply = tf.function(apply)
 
     def batches(self, rows: NDArray[np.int64]) -> int:
-        """The number of batches in an epoch over these (m,) rows."""
+        """Return the number of batches in an epoch over these (m,) rows."""
         return len(self._batches(rows))
 
     def epoch(self, number: int, rows: NDArray[np.int64], advance: Callable[[], None] = lambda: None) -> float:
-        """Learn from these (m,) rows once, as a function of seed and number alone; returns the mean loss.
+        """Train on these (m,) rows once and return the mean loss; the result depends only on the seed and ``number``.
 
-        ``advance`` is called after each batch. NotFiniteError where the loss is NaN or infinite.
+        ``advance`` is called after each batch. Raises NotFiniteError if the loss is NaN or infinite.
         """
         random = np.random.default_rng((self.recipe.seed, number, 1))
         losses = []
@@ -223,7 +356,7 @@ class Learner:
         return semihard(distances, labels, self.recipe.margin)
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(m,) rows -> (m, dim) float32 embeddings. NotFiniteError where one is NaN or infinite."""
+        """Embed (m,) rows as (m, dim) float32. Raises NotFiniteError if an embedding is NaN or infinite."""
         import tensorflow as tf
 
         parts = [
@@ -236,15 +369,18 @@ class Learner:
         return embeddings
 
     def state(self) -> State:
-        """A copy of all that changes from step to step."""
+        """Return a copy of the state."""
         return State(
             [np.array(variable.value) for variable in self._variables],
             [np.array(variable.value) for variable in self._optimizer.variables],
         )
 
     def blended(self, weights: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """``start + blend * (weights - start)``: the average of both (WiSE-FT; Wortsman et al. 2022,
-        https://arxiv.org/abs/2109.01903) keeps most of what was learnt and most of what the start was good at."""
+        """Return ``start + blend * (weights - start)``, the weighted average of both.
+
+        It keeps most of what was learnt and most of what the start was good at (WiSE-FT; Wortsman et al. 2022,
+        https://arxiv.org/abs/2109.01903).
+        """
         share = np.float32(self.recipe.blend)
         return [start + share * (learnt - start) for start, learnt in zip(self._start, weights, strict=True)]
 
@@ -258,63 +394,3 @@ class Learner:
         """Set the weights, and leave the optimiser as it is."""
         for variable, value in zip(self._variables, weights, strict=True):
             variable.assign(value)
-
-
-def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapping[str, Any]) -> Checkpoint:
-    """The state before the first epoch. It counts as epoch 0, so the best epoch is never worse than the start.
-
-    LearningError where the backbone makes an embedding NaN or infinite.
-    """
-    began = time.monotonic()
-    state = learner.state()
-    try:
-        scores = judge()
-    except NotFiniteError as error:
-        raise LearningError(
-            "An embedding is NaN or infinite before anything was learnt: the numbers of the backbone are too large, or "
-            "its weights are damaged. Nothing was written. Choose another --layer, --backbone or --weights."
-        ) from error
-    return Checkpoint(settings, (_epoch(0, None, scores, began),), state, state.weights)
-
-
-def further_epochs(
-    learner: Learner,
-    rows: NDArray[np.int64],
-    judge: Callable[[], Scores],
-    state: Checkpoint,
-    advance: Callable[[], None] = lambda: None,
-) -> Iterator[Checkpoint]:
-    """The state after each further epoch, until the recipe of the learner is done or nothing gets better.
-
-    Args:
-        learner: in the last state of ``state``.
-        rows: (m,) int64, the training part.
-        judge: scores the learner with its present weights on the validation part.
-        state: where to start.
-        advance: called after each batch.
-
-    Raises:
-        NotFiniteError: the loss became NaN or infinite; the state before that is sound.
-    """
-    while not _done(state.epochs, learner.recipe):
-        began = time.monotonic()
-        number = state.epochs[-1].number + 1
-        loss = learner.epoch(number, rows, advance)
-        last = learner.state()
-        blended = learner.blended(last.weights)
-        learner.restore_weights(blended)
-        epoch = _epoch(number, loss, judge(), began)
-        learner.restore_weights(last.weights)
-        better = epoch.mean_average_precision > best_of(state.epochs).mean_average_precision
-        state = Checkpoint(state.settings, (*state.epochs, epoch), last, blended if better else state.best)
-        yield state
-
-
-def _epoch(number: int, loss: float | None, scores: Scores, began: float) -> Epoch:
-    seconds = time.monotonic() - began
-    return Epoch(number, loss, scores.triplet_accuracy, scores.precision, scores.mean_average_precision, seconds)
-
-
-def _done(epochs: Sequence[Epoch], recipe: Recipe) -> bool:
-    last = epochs[-1].number
-    return last >= recipe.epochs or last - best_of(epochs).number >= recipe.patience

@@ -1,4 +1,4 @@
-"""Folders of labelled images -> a ``.keras`` file that maps pictures to embeddings."""
+"""Trains a metric: folders of labelled images -> a ``.keras`` file that maps pictures to embeddings."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from searchengine.errors import LearningError
 from searchengine.extractors import ExtractorRecipe, ExtractorSpec
 from searchengine.extractors.extractor import normalized
 from searchengine.extractors.frameworks import import_keras
+from searchengine.extractors.networks import BuiltModel
 from searchengine.files import flush, locked, parse_json
 from searchengine.indexing import IndexingOptions
-from searchengine.learn.triplets import network
 from searchengine.learn.triplets.epochs import (
     Checkpoint,
     Epoch,
     Scores,
     best_of,
+    further_epochs,
     load_checkpoint,
     save_checkpoint,
     score,
+    start_training,
     validation_triplets,
     write_history,
 )
@@ -42,24 +44,24 @@ from searchengine.learn.triplets.inputs import (
     check_labels,
     gather,
 )
-from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, further_epochs, start_training
+from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, joined, load_backbone, new_head, thawed
 from searchengine.learn.triplets.sampling import validation_part
 from searchengine.progress import QUIET, Progress
 
-_FREE_SETTINGS = frozenset({"epochs", "patience"})  # may differ from those of the run that is resumed
+_FREE_SETTINGS = frozenset({"epochs", "patience"})  # may be changed when a run is resumed
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How a metric is learnt.
+    """How to train a metric.
 
     Attributes:
-        recipe: of the network and its steps.
+        recipe: the network and the training steps.
         labels: "folder" or a file, as for an index.
-        exclude: patterns of what is left out.
-        weights_file: of the backbone, unless they are the published ones.
-        precision: of the frozen backbone.
-        runtime: of the frozen backbone.
+        exclude: patterns of files to leave out.
+        weights_file: weights for the backbone, unless the published ones are used.
+        precision: precision of the frozen backbone.
+        runtime: runtime of the frozen backbone.
         restart: start again instead of resuming.
     """
 
@@ -74,7 +76,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The result of a training. ``before`` are the scores of the backbone's features, ``after`` of the best epoch."""
+    """The result of a training run.
+
+    ``before`` are the scores of the backbone's features, ``after`` those of the best epoch, which has the number
+    ``best``.
+    """
 
     model: Path
     before: Scores
@@ -91,7 +97,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Task:
-    """The images and their split, and the scores of the backbone alone."""
+    """The images, how they are split, and the scores of the backbone alone."""
 
     data: TrainingImages
     training: NDArray[np.int64]
@@ -104,7 +110,7 @@ class _Task:
 
 
 def work_folder(out: Path) -> Path:
-    """The folder with the state and the features of a run."""
+    """Return the folder with the state and the features of a run."""
     return out.with_name(f"{out.stem}.training")
 
 
@@ -119,32 +125,34 @@ def train_metric(
     options: TrainingOptions | None = None,
     progress: Progress = QUIET,
 ) -> Trained:
-    """Learn a metric, or resume learning it, and write the model.
+    """Train a metric, or resume its training, and write the model.
 
     Args:
-        folders: of images.
-        out: the ``.keras`` file. A CSV table of the epochs and a folder with the state of the run are put beside it.
-        spec: the backbone, cut where the new layer begins; its normalisation does not matter.
-        options: how.
-        progress: of the images, then of the batches; a sentence for each epoch.
+        folders: folders of images.
+        out: the ``.keras`` file to write. A CSV table of the epochs and a folder with the state of the run are put
+            beside it.
+        spec: the backbone, cut where the new layer begins; its normalisation is ignored.
+        options: how to train.
+        progress: reports the images, then the batches, and a sentence for each epoch.
 
     Raises:
-        LearningError: nothing can be learnt, the state on disk is of another run, the disk is full, or the loss became
-            NaN or infinite; in the last case the best state is written nevertheless.
+        LearningError: nothing can be learnt, the state on disk belongs to another run, the disk is full, or the loss
+            became NaN or infinite; in the last case the best state is written nevertheless.
         IndexingError: a folder or a labels file is missing.
-        ExtractorError, WeightsNotFoundError: the backbone cannot be loaded.
+        ExtractorError: the backbone cannot be loaded.
+        WeightsNotFoundError: the weights of the backbone are missing.
     """
     began = time.monotonic()
     options = options or TrainingOptions()
     recipe = options.recipe
     check_out(out)
     check_labels(folders, labels=options.labels, exclude=options.exclude)
-    with _alone(out):
+    with _exclusive(out):
         raw = spec.unnormalized
         task = _prepare(folders, out, raw, options, progress)
-        _describe(task, progress)
-        built = network.load_backbone(raw, options.weights_file, progress.say)
-        model, learner = _network(built, task, recipe)
+        _report_split(task, progress)
+        built = load_backbone(raw, options.weights_file, progress.say)
+        model, learner = _build(built, task, recipe)
         settings = {**asdict(recipe), "spec": raw.to_json(), "images": task.data.version}
         state = None if options.restart else load_checkpoint(_checkpoint_file(out), settings, free=_FREE_SETTINGS)
         if state is None:
@@ -161,7 +169,7 @@ def train_metric(
     if diverged:
         raise LearningError(
             f"The loss became NaN or infinite in epoch {len(final.epochs)}. {out} holds the best state before that, of "
-            f"epoch {best.number}. Choose a --learning-rate below {recipe.learning_rate:g}, and --restart."
+            f"epoch {best.number}. Start again with --restart and a --learning-rate below {recipe.learning_rate:g}."
         )
     return Trained(
         out,
@@ -179,15 +187,15 @@ def train_metric(
 
 
 def check_out(out: Path) -> None:
-    """LearningError unless a model can be written there."""
+    """Raise LearningError unless a model can be written to ``out``."""
     if out.suffix != ".keras":
-        raise LearningError(f"{out} must end in .keras: that is the format in which the model is saved.")
+        raise LearningError(f"{out} must end in .keras, the format in which the model is saved.")
     if out.is_dir():
-        raise LearningError(f"{out} is a folder. Give the name of a file.")
+        raise LearningError(f"{out} is a folder. Give the name of a file that ends in .keras.")
     try:
         work_folder(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LearningError(f"{work_folder(out)} cannot be made: {error.strerror}. Choose another --out.") from error
+        raise LearningError(f"{work_folder(out)} cannot be created: {error.strerror}. Choose another --out.") from error
 
 
 def _prepare(
@@ -206,7 +214,7 @@ def _prepare(
     return _Task(data, training, validation, triplets, score(features, data.labels[validation], triplets))
 
 
-def _describe(task: _Task, progress: Progress) -> None:
+def _report_split(task: _Task, progress: Progress) -> None:
     data = task.data
     class_sizes = np.bincount(data.labels[task.training], minlength=len(data.classes))
     single = [name for name, count in zip(data.classes, class_sizes.tolist(), strict=True) if count == 1]
@@ -221,25 +229,25 @@ def _describe(task: _Task, progress: Progress) -> None:
     )
 
 
-def _network(built: Any, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
-    """The whole model, and its learner: of the head on stored features, or of the head and more on pictures."""
+def _build(built: BuiltModel, task: _Task, recipe: Recipe) -> tuple[Any, Learner]:
+    """Return the whole model and its learner, which trains on stored features or, with a thawed backbone, on pixels."""
     keras = import_keras()
     data = task.data
     features = data.features[task.training, 0]
-    head = network.new_head(features, recipe.dim, recipe.seed)
-    model = network.joined(built, head)
+    head = new_head(features, recipe.dim, recipe.seed)
+    model = joined(built, head)
     if recipe.thaw is None:
         inputs = keras.Input((features.shape[1],))
         source = Features(data.features, dropout=recipe.dropout)
         return model, Learner(keras.Model(inputs, head.on(inputs)), head.weights, source, data.labels, recipe)
     assert data.pixels is not None
-    variables = [*network.thawed(built, recipe.thaw), *head.weights]
+    variables = [*thawed(built, recipe.thaw), *head.weights]
     pictures = Pictures(data.pixels, augmented=recipe.views > 0)
     return model, Learner(model, variables, pictures, data.labels, recipe)
 
 
 def _learn(learner: Learner, task: _Task, state: Checkpoint, out: Path, progress: Progress) -> tuple[Checkpoint, bool]:
-    """Train from a state on, and save the state after each epoch.
+    """Train from a state, saving the state after each epoch.
 
     Returns the last sound state, and whether training ended because the loss became NaN or infinite.
     """
@@ -265,27 +273,27 @@ def _epoch_line(epoch: Epoch, best: Epoch) -> str:
 
 
 def _write_model(model: Any, file: Path) -> None:
-    part = file.with_name(f".{file.stem}.part.keras")  # Keras insists on the ending
+    part = file.with_name(f".{file.stem}.part.keras")  # Keras requires this ending
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # from Keras, about how NumPy copies
+            warnings.simplefilter("ignore")  # Keras warns about how NumPy copies
             model.save(part)
         _make_repeatable(part)
         flush(part)
         part.replace(file)
     except OSError as error:
         raise LearningError(
-            f"{file} cannot be written: {error.strerror or error}. Free some space; the same command then only has to "
-            "write it."
+            f"{file} cannot be written: {error.strerror or error}. Free some space, then give the same command again; "
+            "it only has to write the model."
         ) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def _make_repeatable(file: Path) -> None:
-    """Give the same network the same bytes whenever it is saved, because an index knows its model by their hash.
+    """Make the same network give the same bytes whenever it is saved: an index identifies its model by their hash.
 
-    Keras writes the time, and numbers shared objects by their place in memory.
+    Keras writes the time, and numbers shared objects by their address in memory.
     """
     with zipfile.ZipFile(file) as saved:
         parts = {info.filename: saved.read(info) for info in saved.infolist()}
@@ -303,10 +311,10 @@ def _make_repeatable(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One run at a time; the lock is released when the process ends."""
+def _exclusive(out: Path) -> Iterator[None]:
+    """Allow one run at a time; the lock is released when the process ends."""
     try:
         with locked(work_folder(out) / "lock"):
             yield
     except BlockingIOError as error:
-        raise LearningError(f"Another run is training {out}. Wait until it ends, or choose another --out.") from error
+        raise LearningError(f"Another run is training {out}. Wait for it to end, or choose another --out.") from error

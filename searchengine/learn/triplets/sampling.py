@@ -1,6 +1,6 @@
-"""Which images are held back, and which triplets a step learns from: batches, and miners that choose by distance.
+"""Sampling: the images held out for validation, batches, and miners that choose triplets by distance.
 
-Batches depend on the seed and the number of the epoch alone, so a run can resume.
+Batches depend only on the seed and the number of the epoch, so a run can resume.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from searchengine.errors import LearningError
 
 Triplets = NDArray[np.int64]  # (t, 3): rows of anchor, positive, negative
-_MAX_HELD_BACK = 2000  # images, split by image: each epoch compares all of them with each other
+_MAX_VALIDATION = 2000  # images, when split by image: each epoch compares all of them with each other
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -23,7 +23,10 @@ _MAX_HELD_BACK = 2000  # images, split by image: each epoch compares all of them
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """``rows`` (b,) int64 of images; ``triplets`` (t, 3) int64 positions in ``rows``, None if they are to be mined."""
+    """The images of a training step, with their triplets unless these are mined.
+
+    ``rows`` is (b,) int64; ``triplets`` is (t, 3) int64, positions in ``rows``, or None.
+    """
 
     rows: NDArray[np.int64]
     triplets: Triplets | None
@@ -34,13 +37,13 @@ def draw_triplets(labels: NDArray[np.int64], anchors: NDArray[np.int64], random:
 
     Args:
         labels: (n,) int64, at least two different ones.
-        anchors: (t,) int64 rows, each with another row of its label.
+        anchors: (t,) int64 rows; each shares its label with another row.
         random: the source of randomness.
 
     Returns:
         (t, 3) int64 rows.
     """
-    order = np.argsort(labels, kind="stable")  # images of one class stand together
+    order = np.argsort(labels, kind="stable")  # groups the images of a class
     place = np.empty(len(labels), dtype=np.int64)
     place[order] = np.arange(len(labels))
     _, first, number, size = np.unique(labels[order], return_index=True, return_inverse=True, return_counts=True)
@@ -48,22 +51,21 @@ def draw_triplets(labels: NDArray[np.int64], anchors: NDArray[np.int64], random:
     within = place[anchors] - begin
     step = random.integers(1, np.maximum(count, 2))  # 1 ... count - 1: never the anchor itself
     positives = order[begin + (within + step) % count]
-    other = random.integers(0, len(labels) - count)  # all but the class
+    other = random.integers(0, len(labels) - count)  # any image outside the class
     negatives = order[np.where(other < begin, other, other + count)]
     return np.stack([anchors, positives, negatives], axis=1)
 
 
 def with_partner(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) labels -> the rows that share their label with another row."""
+    """Return the rows that share their label with another row."""
     _, number, size = np.unique(labels, return_inverse=True, return_counts=True)
     return np.flatnonzero(size[number] > 1)
 
 
 class RandomTriplets:
-    """Each image is the anchor once in an epoch, with a random positive and a random negative."""
+    """Batches of ``size`` triplets: in an epoch, each image is the anchor once, with a random positive and negative."""
 
     def __init__(self, labels: NDArray[np.int64], *, size: int, seed: int) -> None:
-        """``labels`` (n,) int64; ``size`` triplets a batch."""
         self._labels, self._size, self._seed = labels, size, seed
         self._anchors = with_partner(labels)
 
@@ -71,7 +73,7 @@ class RandomTriplets:
         return math.ceil(len(self._anchors) / self._size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Batches of up to three rows for each triplet; a row of several triplets is in the batch once."""
+        """Yield batches of up to three rows per triplet; a row that occurs in several triplets is in the batch once."""
         random = np.random.default_rng((self._seed, number))
         triplets = draw_triplets(self._labels, random.permutation(self._anchors), random)
         for start in range(0, len(triplets), self._size):
@@ -80,10 +82,12 @@ class RandomTriplets:
 
 
 class ClassBatches:
-    """Batches of P classes with K images each, to be mined (Hermans, Beyer and Leibe 2017, section 2)."""
+    """Batches of P classes with K images each, to be mined (Hermans, Beyer and Leibe 2017, section 2).
+
+    A batch has about ``size`` images, ``images_a_class`` of each class, or fewer if the class is smaller.
+    """
 
     def __init__(self, labels: NDArray[np.int64], *, size: int, images_a_class: int, seed: int) -> None:
-        """``labels`` (n,) int64; ``size`` images a batch, ``images_a_class`` of each class, where it has as many."""
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self._classes = min(max(2, size // images_a_class), len(self._members))
         self._each, self._seed = images_a_class, seed
@@ -94,7 +98,7 @@ class ClassBatches:
         return self._steps
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Batches that together draw about as many images as there are."""
+        """Yield batches that together draw about as many images as there are."""
         random = np.random.default_rng((self._seed, number))
         for _ in range(self._steps):
             chosen = random.choice(len(self._members), self._classes, replace=False)
@@ -102,11 +106,11 @@ class ClassBatches:
             yield Batch(np.concatenate(rows), None)
 
 
-# -- miners: the triplets of a batch by the distances of its embeddings, on NumPy arrays alone ------------------------
+# -- miners: choose the triplets of a batch by the distances of its embeddings, in NumPy -------------------------------
 
 
 def squared_distances(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(b, d) -> (b, b) squared Euclidean distances, at least 0, and 0 on the diagonal."""
+    """Return the squared Euclidean distances of (b, d) embeddings: (b, b), at least 0, and 0 on the diagonal."""
     rows = embeddings.astype(np.float64)
     products = rows @ rows.T
     norms = np.diagonal(products)
@@ -116,17 +120,19 @@ def squared_distances(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def semihard(distances: NDArray[np.float64], labels: NDArray[np.int64], margin: float) -> Triplets:
-    """For each anchor and positive, the nearest semi-hard negative: farther than the positive, by less than the margin
-    (Schroff, Kalenichenko and Philbin 2015, https://arxiv.org/abs/1503.03832, section 3.2).
+    """For each anchor and positive, choose the nearest negative that is farther by less than the margin.
+
+    These are the semi-hard negatives of FaceNet (Schroff, Kalenichenko and Philbin 2015,
+    https://arxiv.org/abs/1503.03832, section 3.2).
 
     Args:
         distances: (b, b) float64, squared as in the loss.
         labels: (b,) int64.
-        margin: that of the loss.
+        margin: the margin of the loss.
 
     Returns:
         (t, 3) int64 in the order of anchor and positive. A pair without a semi-hard negative has no triplet; of equally
-        near negatives the first counts.
+        near negatives the first is chosen.
     """
     same = labels[:, None] == labels[None, :]
     anchors, positives = np.nonzero(same & ~np.eye(len(labels), dtype=np.bool_))
@@ -137,16 +143,17 @@ def semihard(distances: NDArray[np.float64], labels: NDArray[np.int64], margin: 
 
 
 def hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> Triplets:
-    """For each anchor, the farthest positive and the nearest negative of the batch: "batch hard" (Hermans, Beyer and
-    Leibe 2017, https://arxiv.org/abs/1703.07737).
+    """For each anchor, choose the farthest positive and the nearest negative of the batch.
+
+    This is "batch hard" (Hermans, Beyer and Leibe 2017, https://arxiv.org/abs/1703.07737).
 
     Args:
         distances: (b, b) float64.
         labels: (b,) int64.
 
     Returns:
-        (t, 3) int64 in the order of anchors. An anchor without a positive or a negative has no triplet; of equally far
-        positives, and of equally near negatives, the first counts.
+        (t, 3) int64 in the order of anchors. An anchor without a positive or a negative has no triplet; of equally
+        distant candidates the first is chosen.
     """
     same = labels[:, None] == labels[None, :]
     positive = same & ~np.eye(len(labels), dtype=np.bool_)
@@ -156,7 +163,7 @@ def hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> Triplets:
 
 
 def _nearest(anchors: NDArray[np.int64], positives: NDArray[np.int64], candidates: NDArray[np.float64]) -> Triplets:
-    """Add the nearest candidate to each pair, and drop pairs without any; ``candidates`` (t, b) are inf elsewhere."""
+    """Add the nearest candidate to each pair and drop pairs without any; ``candidates`` (t, b) are inf elsewhere."""
     if not candidates.size:
         return np.empty((0, 3), dtype=np.int64)
     negatives = candidates.argmin(axis=1)
@@ -165,7 +172,7 @@ def _nearest(anchors: NDArray[np.int64], positives: NDArray[np.int64], candidate
     return triplets
 
 
-# -- the images that are held back for validation ----------------------------------------------------------------------
+# -- training and validation part --------------------------------------------------------------------------------------
 
 
 def validation_part(
@@ -176,15 +183,16 @@ def validation_part(
     Args:
         labels: (n,) int64, the class of each image.
         groups: (n,) int64; images of the same group (files with the same content) are never in both parts.
-        split: "image", some of each class that has four or more; or "class", all images of some classes.
-        share: of the images of a class, or of the classes, that validate: more than 0, less than 1.
-        seed: of the choice.
+        split: "image" holds out some images of each class with at least four; "class" holds out all images of some
+            classes.
+        share: share of the images of a class, or of the classes, to hold out: more than 0, less than 1.
+        seed: seed of the choice.
 
     Returns:
-        the rows of both parts, ascending; an image may be in neither.
+        The rows of both parts, ascending; an image may be in neither.
 
     Raises:
-        LearningError: too few images or classes for both.
+        LearningError: there are too few images or classes for both parts.
     """
     random = np.random.default_rng(seed)
     held = _hold_classes(labels, share, random) if split == "class" else _hold_images(labels, groups, share, random)
@@ -198,7 +206,7 @@ def validation_part(
 def _hold_images(
     labels: NDArray[np.int64], groups: NDArray[np.int64], share: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    share = min(share, _MAX_HELD_BACK / max(len(labels), 1))
+    share = min(share, _MAX_VALIDATION / max(len(labels), 1))
     chosen: set[int] = set()
     for label in np.unique(labels):
         own = np.unique(groups[labels == label])
@@ -219,6 +227,6 @@ def _check(labels: NDArray[np.int64], purpose: str, split: str) -> None:
     if len(sizes) < 2 or sizes.max() < 2:
         minimum = "four classes" if split == "class" else "two classes of four images each"
         raise LearningError(
-            f"There are too few images to {purpose}: split by {split}, at least {minimum} are needed (files with the "
-            "same content count once). Add images."
+            f"There are too few images to {purpose}: a split by {split} needs at least {minimum} (files with the same "
+            "content count once). Add images."
         )

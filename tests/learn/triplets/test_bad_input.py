@@ -15,9 +15,9 @@ from PIL import Image
 from searchengine.cli.main import main
 from searchengine.errors import IndexingError, LearningError
 from searchengine.extractors import custom
-from searchengine.learn.triplets.epochs import Scores, load_checkpoint
+from searchengine.learn.triplets.epochs import Scores, load_checkpoint, start_training
 from searchengine.learn.triplets.inputs import Features, check_labels
-from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe, start_training
+from searchengine.learn.triplets.learner import Learner, NotFiniteError, Recipe
 from searchengine.learn.triplets.run import check_out
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
@@ -78,7 +78,7 @@ def test_the_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(LearningError, match="is a folder"):
         check_out(tmp_path / "folder.keras")
     (tmp_path / "file").touch()
-    with pytest.raises(LearningError, match="cannot be made"):
+    with pytest.raises(LearningError, match="cannot be created"):
         check_out(tmp_path / "file" / "model.keras")
 
 
@@ -149,7 +149,7 @@ def test_a_start_that_is_nan() -> None:
     def judge() -> Scores:
         raise NotFiniteError
 
-    with pytest.raises(LearningError, match=r"NaN or infinite before anything was learnt.*Choose another --layer"):
+    with pytest.raises(LearningError, match=r"NaN or infinite before training.*Choose another --layer"):
         start_training(cast("Learner", Start()), judge, {})
 
 

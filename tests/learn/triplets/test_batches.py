@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from searchengine.learn.triplets.inputs import varied
+from searchengine.learn.triplets.inputs import augmented
 from searchengine.learn.triplets.sampling import ClassBatches, RandomTriplets, draw_triplets, with_partner
 
 LABELS = np.array([2, 0, 0, 1, 2, 0, 3, 2, 2, 1])  # of label 3 there is one image only
@@ -81,7 +81,7 @@ def test_same_seed_and_epoch_same_batches() -> None:
 
 def test_augmentation_keeps_the_shape_and_repeats_by_seed() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    first, again, other = (varied(pictures, 48, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    first, again, other = (augmented(pictures, 48, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert first.shape == (4, 48, 48, 3)
     assert first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)

@@ -7,9 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from searchengine.extractors.frameworks import import_keras
-from searchengine.learn.triplets.epochs import Scores, score, validation_triplets
-from searchengine.learn.triplets.learner import Learner, Recipe, further_epochs, start_training
-from searchengine.learn.triplets.network import new_head
+from searchengine.learn.triplets.epochs import Scores, further_epochs, score, start_training, validation_triplets
+from searchengine.learn.triplets.learner import Learner, Recipe, new_head
 
 # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]

@@ -58,7 +58,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     file = tmp_path / "checkpoint.npz"
     save_checkpoint(file, some_checkpoint({}, 3))
     fill_disk(monkeypatch)
-    with pytest.raises(LearningError, match=r"No space left .*The state after epoch 2 is kept.*resumes from there"):
+    with pytest.raises(LearningError, match=r"No space left .*The state after epoch 2 is kept.*run the same command"):
         save_checkpoint(file, some_checkpoint({}, 4))
     monkeypatch.undo()
     found = load_checkpoint(file, {})

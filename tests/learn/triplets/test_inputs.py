@@ -71,5 +71,5 @@ def test_pixels_are_kept_for_a_backbone_that_learns(photos: Path, tmp_path: Path
 def test_one_class_that_can_be_read(photos: Path, tmp_path: Path) -> None:
     for name in "ab":
         (photos / "dark" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
-    with pytest.raises(LearningError, match="Only images of 'bright' are left"):
+    with pytest.raises(LearningError, match="All usable images are of the class 'bright'"):
         gathered(photos, tmp_path / "run", FakeExtractor())

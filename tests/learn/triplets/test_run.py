@@ -87,7 +87,7 @@ def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
 
 
 def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told], described_in_process: None) -> None:
-    from searchengine.learn.triplets.network import layer_before_last_dense
+    from searchengine.learn.triplets.learner import layer_before_last_dense
 
     result, _ = trained
     layers = list(custom.CustomSource().describe(result.model).layers.values())
@@ -98,7 +98,7 @@ def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told],
 
 
 def test_last_layer_of_a_classifier(setting: Setting, described_in_process: None) -> None:
-    from searchengine.learn.triplets.network import layer_before_last_dense
+    from searchengine.learn.triplets.learner import layer_before_last_dense
 
     assert layer_before_last_dense(str(setting.backbone)) == "mean"
 
@@ -138,7 +138,7 @@ def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
     assert np.abs(kernel(inner, "second") - kernel(before, "second")).max() > 1e-4
     with pytest.raises(UnknownNameError, match=r"no layer of the backbone 'secnd'\. Choose one of: second"):
         setting.train(tmp_path / "other.keras", thaw="secnd")
-    with pytest.raises(LearningError, match="Nothing from mean on has weights"):
+    with pytest.raises(LearningError, match="No layer from mean on has weights"):
         setting.train(tmp_path / "other.keras", thaw="mean")
 
 

@@ -52,5 +52,5 @@ def test_by_class() -> None:
     ids=["three each", "one is alone", "all are alone", "three classes"],
 )
 def test_too_few(labels: list[int], split: str) -> None:
-    with pytest.raises(LearningError, match=f"split by {split}, at least"):
+    with pytest.raises(LearningError, match=f"split by {split} needs at least"):
         validation_part(np.array(labels), np.arange(len(labels)), split=split, share=0.2, seed=0)
