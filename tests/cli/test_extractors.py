@@ -1,4 +1,4 @@
-"""Without --model, the flags of an extractor speak of the model that the index has."""
+"""Without --model, the flags of an extractor refer to the model of the index."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from searchengine.extractors.frameworks import import_keras
 
 @pytest.fixture(autouse=True)
 def cache_dir(isolated: None, cache_dir_of_the_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test starts with a cache without models, and without published weights.
+    """Start every test with a cache without models and without published weights.
 
-    Only the layers of networks are shared: listing those of one takes seconds.
+    Only the layers of networks are shared, because listing those of one network takes seconds.
     """
     layers = cache_dir_of_the_run / "layers"
     layers.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def cache_dir(isolated: None, cache_dir_of_the_run: Path, tmp_path: Path, monkey
 
 @dataclass(frozen=True)
 class Vgg16:
-    """Weights files, images and what plain Keras makes of them; see vgg16_by_keras.py."""
+    """Weights files, images and the features that plain Keras computes from them; see vgg16_by_keras.py."""
 
     folder: Path
     images: list[Path]
@@ -45,7 +45,7 @@ class Vgg16:
 
 @pytest.fixture(scope="session")
 def vgg16() -> Iterator[Vgg16]:
-    """Made once for all tests: two gigabytes, so it goes when they are done."""
+    """Create the files once for all tests, and delete them afterwards, because they take two gigabytes."""
     with tempfile.TemporaryDirectory(prefix="vgg16-") as name:
         folder = Path(name)
         images = [folder / f"{number}.{kind}" for number, kind in enumerate(["jpg", "png", "jpg", "webp", "png"])]
@@ -59,7 +59,7 @@ def vgg16() -> Iterator[Vgg16]:
         from tests.extractors import vgg16_by_keras
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop
+            warnings.simplefilter("ignore")  # Keras 3.15 saves with an array protocol that NumPy 2 deprecates
             vgg16_by_keras.write(folder, images)
         keras.utils.clear_session()
         for weights in folder.glob("*.h5"):

@@ -1,4 +1,4 @@
-"""Networks of keras.applications by nothing but Keras, their weights random, in files laid out as published."""
+"""Networks of keras.applications built with Keras alone, with random weights, in files laid out as published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from searchengine.extractors.models import PublishedWeights, backbones
 
 
 def published(title: str, asked: list[PublishedWeights] | None = None, *, head: bool = True) -> Any:
-    """The network as ``weights="imagenet"`` makes it, and the file that it asks for; then its weights are random."""
+    """Return the network as ``weights="imagenet"`` builds it and the file that it loads, with random weights."""
     keras = import_keras()
     from keras.src.utils import file_utils
 
@@ -40,10 +40,10 @@ def published(title: str, asked: list[PublishedWeights] | None = None, *, head: 
 
 
 def random_weights(network: Any) -> None:
-    """Such that activations keep their size (He et al. 2015), and none stays as it was.
+    """Randomise all weights so that activations keep their size (He et al. 2015).
 
-    What is added to a path that goes round it is made small, as training often begins with (Goyal et al. 2017): dozens
-    of random blocks on each other would make a thousand roundings of one.
+    Layers that are added to a bypass get small weights, as is common at the start of training (Goyal et al. 2017).
+    Otherwise dozens of random blocks on top of each other would amplify a rounding error a thousandfold.
     """
     rng = np.random.default_rng(7)
     added = _added(network)
@@ -68,7 +68,7 @@ def random_weights(network: Any) -> None:
 
 
 def _added(network: Any) -> set[str]:
-    """Normalisations whose output is added to something that comes by another way."""
+    """Return the normalisations whose output is added to a bypass."""
     found = set()
     for layer in network.layers:
         if type(layer).__name__ != "Add":
@@ -85,7 +85,7 @@ def _behind_dropout(layer: Any) -> Any:
 
 
 def save_as_published(network: Any, file: Path) -> None:
-    """The layout of the files that keras.applications fetches."""
+    """Save weights in the layout of the files that keras.applications downloads."""
     from keras.src.legacy.saving import legacy_h5_format
 
     with h5py.File(file, "w") as stream:
@@ -93,7 +93,7 @@ def save_as_published(network: Any, file: Path) -> None:
 
 
 def features(network: Any, title: str, layer: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, h, w, 3) uint8 -> the output of a layer, preprocessed by the family's own function."""
+    """Return the output of a layer for (n, h, w, 3) uint8 pixels, preprocessed by the family's own function."""
     keras = import_keras()
     family = getattr(keras.applications, backbones()[title.lower()].module)
     cut = keras.Model(network.inputs[0], keras.Operation.output.fget(network.get_layer(layer)))
@@ -102,18 +102,18 @@ def features(network: Any, title: str, layer: str, pixels: NDArray[np.uint8]) ->
 
 
 def noise(size: tuple[int, int], n: int = 2) -> NDArray[np.uint8]:
-    """(n, h, w, 3) uint8."""
+    """Return random pixels, (n, h, w, 3) uint8."""
     return np.random.default_rng(1).integers(0, 256, (n, *size, 3), dtype=np.uint8)
 
 
 def smooth(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(2, h, w, 3) uint8: pictures that a network can tell apart, as it hardly can noise from noise."""
+    """Return (2, h, w, 3) uint8 pictures that a network can distinguish, unlike two pictures of noise."""
     coarse = np.random.default_rng(2).integers(0, 256, (2, 3, 3, 3), dtype=np.uint8)
     return np.stack([np.asarray(Image.fromarray(one).resize(size[::-1])) for one in coarse])
 
 
 def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest over the rows; NaN where there is one."""
+    """Return the largest relative error over the rows; NaN if there is one."""
     assert found.shape == expected.shape
     errors = np.linalg.norm(found - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
     return float(errors.max())

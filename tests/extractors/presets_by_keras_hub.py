@@ -1,11 +1,11 @@
-"""Make small presets of KerasHub with random weights, and what KerasHub itself makes of pictures and texts by them.
+"""Create small KerasHub presets with random weights, and the results that KerasHub itself computes with them.
 
-``python presets_by_keras_hub.py FOLDER PICTURE...`` writes FOLDER/<name>/, a preset each, and FOLDER/<name>.npz with
-(n, d) ``features`` of the pictures and, where there is a text tower, the (m, length) ``tokens`` and (m, d) ``vectors``
-of ``TEXTS``. All but ``siglip`` are exported into the cache, as the subprocess of the program would do it, because
+``python presets_by_keras_hub.py FOLDER PICTURE...`` writes a preset to each FOLDER/<name>/, and FOLDER/<name>.npz with
+the (n, d) ``features`` of the pictures and, if there is a text tower, the (m, length) ``tokens`` and (m, d) ``vectors``
+of ``TEXTS``. All but ``siglip`` are also exported into the cache, as the program's subprocess would do, because
 TensorFlow and KerasHub are loaded here anyway.
-FOLDER/resized.npz has the pictures as Keras resizes them, by the way and the number of the picture, and
-FOLDER/known.json the presets that KerasHub itself knows, with their families and numbers of parameters.
+FOLDER/resized.npz has the pictures as resized by Keras, by kind of resizing and number of the picture.
+FOLDER/known.json has the presets that KerasHub itself lists, with their families and numbers of parameters.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def clip(keras_hub, side=32):
     from keras_hub.src.models.clip.clip_image_converter import CLIPImageConverter
     from keras_hub.src.tokenizers.byte_pair_tokenizer import BytePairTokenizer
 
-    # KerasHub 0.32 forgets to set these where tensorflow-text is not installed, and then needs them.
+    # KerasHub 0.32 does not set these if tensorflow-text is not installed, but needs them.
     def remember(self, vocabulary, merges):
         self.vocabulary, self.merges = vocabulary, merges
 
@@ -156,7 +156,7 @@ def main(folder: Path, pictures: list[Path]) -> None:
     keras.utils.set_random_seed(0)
     for name, make in {"clip": clip, "siglip": siglip1, "siglip2": siglip2, "dinov2": dinov2}.items():
         backbone, converter, preprocessor, tokenizers = make(keras_hub)
-        # the usual initial values are so small that the towers hardly change what goes in
+        # the usual initial values are so small that the towers hardly change their input
         for weight in backbone.trainable_weights:
             if len(weight.shape) > 1:
                 weight.assign(weight * 2)

@@ -1,4 +1,4 @@
-"""A model of one's own: a ``.keras`` file, its layers, its pooling; on both runtimes equal to plain Keras."""
+"""Custom models: a ``.keras`` file, its layers and pooling give the same features as plain Keras on both runtimes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from searchengine.extractors.loading import source_of
 from searchengine.extractors.networks import LayerInfo
 from tests.extractors.networks_by_keras import noise, relative_error
 
-# Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+# Keras 3.15 saves with an array protocol that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIZE = (16, 24)
@@ -39,7 +39,7 @@ SIZE = (16, 24)
 
 @dataclass(frozen=True)
 class Own:
-    """A network with another one in it: blocks (a Sequential) of 4 x 6 x 8, its mean, and 5 numbers; and its file."""
+    """A network and its file: blocks (a nested Sequential) of 4 x 6 x 8, their mean, and 5 numbers."""
 
     file: Path
     network: Any
@@ -75,7 +75,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Own:
     return Own(file, model)
 
 
-# Every Python process that is started with this in its path writes down that it was, and whom it would talk to.
+# A Python process started with this in its path records that it started, and each connection that it attempts.
 _WATCH = """
 import os, sys
 def note(text):
@@ -91,7 +91,7 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What subprocesses talk to; and the working folder has a trap for them, a library's name."""
+    """Record the connections of subprocesses, in a working folder that contains a trap: a file named like a library."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(_WATCH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "watch"), prepend=os.pathsep)
@@ -104,9 +104,9 @@ def connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_end_to_end(mine: Own, connections: Path, cache_dir: Path) -> None:
-    """Two layers, one of them pooled, through the processes that look into and export it; then without the file.
+    """Two layers, one of them pooled, described and exported by subprocesses; then used without the file.
 
-    The processes talk to nobody, and import nothing from the working folder.
+    The subprocesses connect to nothing, and import nothing from the working folder.
     """
     extractor = load_extractor(
         mine.file,
@@ -149,13 +149,13 @@ def test_what_is_found_in_it(
     assert list(found.layers) == ["blocks", "mean", "drop", "code"]
     assert found.layers["blocks"] == LayerInfo("blocks", "Sequential", (4, 6, 8))
 
-    monkeypatch.setattr(frameworks, "run_task", None)  # it is cached
+    monkeypatch.setattr(frameworks, "run_task", None)  # the description is cached
     key = f"custom-{file_hashes(mine.file)['sha256']}"
     assert source.describe(mine.file) == found
     note = cache_dir / "layers" / f"{key}.json"
     text = note.read_text()
     note.write_text("{}")
-    with pytest.raises(TypeError):  # it is asked for again
+    with pytest.raises(TypeError):  # the subprocess is started again
         source.describe(mine.file)
     note.write_text(text)
 
@@ -240,7 +240,7 @@ def test_what_is_refused(mine: Own, described_in_process: None, tmp_path: Path) 
 
 
 def rewritten(file: Path, target: Path, **changes: Any) -> Path:
-    """A copy of a ``.keras`` file with other values in the JSON of its members, by their names without ending."""
+    """Copy a ``.keras`` file with other values in its JSON members, given by their names without extension."""
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(target, "w") as copy:
         for name in archive.namelist():
             data = archive.read(name)

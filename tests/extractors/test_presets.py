@@ -1,4 +1,4 @@
-"""CLIP, SigLIP and DINOv2: small presets with random weights, beside what KerasHub makes of the same."""
+"""CLIP, SigLIP and DINOv2: small presets with random weights are compared with KerasHub itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZES = ((400, 300), (32, 32), (28, 28), (55, 97), (20, 24))  # (width, height)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Presets, pictures, what KerasHub makes of them, and exported models; made once, by one process."""
+    """Presets, pictures, KerasHub's results for them, and exported models, all made once by one process."""
     folder = tmp_path_factory.mktemp("presets")
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def exported(made: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(scope="module")
 def index(made: Path) -> Path:
-    """Of the pictures, by the command line, with the exported models."""
+    """An index of the pictures, made by the command line with the exported models."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SEARCHENGINE_CACHE_DIR", str(made / "cache"))
         options = ["--index-dir", str(made / "index"), "--precision", "float32"]
@@ -87,9 +87,9 @@ def test_pictures_are_resized_as_by_keras(made: Path, how: str) -> None:
         for number in range(len(SIZES)):
             pixels = np.asarray(Image.open(made / "pictures" / f"{number}.png"))
             exact = resize(pixels, (24, 32), how=Resizing.parse(f"{how} exact"))
-            # without antialiasing, TensorFlow looks bicubic weights up in a table of 1024 places
+            # without antialiasing, TensorFlow takes bicubic weights from a table of 1024 values
             assert np.abs(exact - theirs[f"{how} {number}"]).max() <= 0.2
-            rounded = resize(pixels, (24, 32), how=Resizing.parse(how))  # by Pillow twice, and cut off in between
+            rounded = resize(pixels, (24, 32), how=Resizing.parse(how))  # Pillow resizes twice, and clips in between
             assert np.median(np.abs(rounded - exact.clip(0, 255))) <= 0.5
 
 

@@ -1,4 +1,4 @@
-"""How the OpenVINO runtime behaves, shown on a model whose features are the mean of each colour."""
+"""The OpenVINO runtime, tested with a model whose features are the mean of each colour."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_several_threads(extractor: Extractor) -> None:
 
 
 def run(code: str) -> str:
-    """Run it in a fresh interpreter; gives its stdout."""
+    """Run code in a fresh interpreter and return its stdout."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monke
     ("visible", "usable", "asked", "chosen"),
     [
         (False, False, "auto", "openvino"),
-        (True, False, "auto", "openvino"),  # its driver is there, but TensorFlow cannot use it
+        (True, False, "auto", "openvino"),  # there is a driver, but TensorFlow cannot use the GPU
         (True, True, "auto", "keras"),
         (True, True, "openvino", "openvino"),
         (False, False, "keras", "keras"),

@@ -28,7 +28,7 @@ def test_defaults() -> None:
 
 def test_the_fingerprint_stays_and_tells_apart() -> None:
     spec = make_spec()
-    assert spec.fingerprint == "918cfdf73fc9130e"  # indexes carry it: it may not change
+    assert spec.fingerprint == "918cfdf73fc9130e"  # stored in indexes, so it must not change
     others = [
         replace(spec, model="vgg19"),
         replace(spec, layer="fc1"),

@@ -1,4 +1,4 @@
-"""The real network: features equal what plain Keras computes, on each runtime and from each weights format."""
+"""The real VGG16: features equal those of plain Keras, on each runtime and from each weights format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("described_in_process")]
 
 @pytest.fixture(scope="module")
 def exported(vgg16: Vgg16) -> Path:
-    """A cache into which VGG16 fc2 was exported from the Keras 3 file."""
+    """Return a cache to which VGG16 fc2 was exported from the Keras 3 file."""
     cache = vgg16.folder / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEARCHENGINE_CACHE_DIR", str(cache))
@@ -54,7 +54,7 @@ def relative_errors(found: NDArray[np.float32], expected: NDArray[np.float32]) -
 def test_the_images_are_told_apart(vgg16: Vgg16) -> None:
     rows = l2(vgg16.expected("fc2"))
     apart = np.linalg.norm(rows[:, None] - rows[None], axis=2)[~np.eye(len(rows), dtype=bool)]
-    assert apart.min() > 0.01  # a hundred times what the next tests allow, so that no row can stand for another
+    assert apart.min() > 0.01  # a hundred times the tolerance of the next tests, so that rows cannot be confused
 
 
 def test_openvino_float32(vgg16: Vgg16, openvino: Extractor) -> None:

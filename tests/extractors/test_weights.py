@@ -1,4 +1,4 @@
-"""Published weights are found or downloaded, and what is said where they cannot be had."""
+"""Published weights are located or downloaded, and a failure is explained."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def quiet(text: str) -> None:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """No network; gives the addresses that were tried."""
+    """Cut off the network, and return the addresses that were tried."""
     tried: list[str] = []
 
     def refuse(session: requests.Session, url: str, **options: Any) -> None:
@@ -107,7 +107,7 @@ def test_weights_that_were_seen_before_are_found(tmp_path: Path) -> None:
 
 @pytest.fixture
 def publisher(tmp_path: Path) -> Iterator[str]:
-    """A server of the test's own, which has ``numbers.h5``; gives its address."""
+    """Serve ``numbers.h5`` and return the address of the server."""
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "numbers.h5").write_bytes(b"numbers")
 

@@ -1,9 +1,9 @@
-"""VGG16 by nothing but Keras: weights files of random numbers, and the features that they give.
+"""VGG16 built with Keras alone: weights files with random numbers, and the resulting features.
 
 ``write(folder, images)`` writes into the folder:
 
-- ``vgg16.weights.h5``, as Keras 3 saves it, and ``vgg16_notop.h5``, laid out as the published file is;
-- ``fc2.npy`` (n, 4096) and ``block5_pool.npy`` (n, 512, averaged over the picture), one row an image, not normalised.
+- ``vgg16.weights.h5``, as Keras 3 saves it, and ``vgg16_notop.h5``, laid out like the published file;
+- ``fc2.npy`` (n, 4096) and ``block5_pool.npy`` (n, 512, averaged over the picture), one row per image, not normalised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from PIL.Image import Resampling
 
 
 def random_weights(model: keras.Model) -> None:
-    """He et al. 2015 (https://arxiv.org/abs/1502.01852): activations keep their size from layer to layer."""
+    """Randomise weights so that activations keep their size from layer to layer (He et al. 2015,
+    https://arxiv.org/abs/1502.01852).
+    """
     rng = np.random.default_rng(16)
     for layer in model.layers:
         if layer.weights:
@@ -29,7 +31,7 @@ def random_weights(model: keras.Model) -> None:
 
 
 def save_as_published(layers: list[keras.Layer], path: Path) -> None:
-    """The layout of 2016: a group a layer, in an order that attributes give, arrays under the names of that time."""
+    """Save in the layout of 2016: one group per layer, ordered by attributes, with array names of that time."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
         for layer in layers:

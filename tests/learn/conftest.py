@@ -1,4 +1,4 @@
-"""Labelled points that stand for features."""
+"""Labelled points that serve as features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Indexed = Callable[..., LocalIndex]
 
 
 def clouds(sizes: Sequence[int], dimension: int = 4, seed: int = 0) -> tuple[NDArray[np.float32], list[str]]:
-    """Overlapping clouds of points, labelled a, b, c, ..."""
+    """Return overlapping clouds of points, labelled a, b, c, ..."""
     random = np.random.default_rng(seed)
     rows, labels = [], []
     for i, size in enumerate(sizes):
@@ -29,7 +29,7 @@ def clouds(sizes: Sequence[int], dimension: int = 4, seed: int = 0) -> tuple[NDA
 
 @pytest.fixture
 def indexed(tmp_path: Path) -> Iterator[Indexed]:
-    """Features and labels -> an index, ids from 1 on in their order."""
+    """Return a function that makes an index of features and labels, with ids from 1 in their order."""
     opened: list[LocalIndex] = []
 
     def make(features: NDArray[np.float32], labels: Sequence[str] | None = None, name: str = "index") -> LocalIndex:

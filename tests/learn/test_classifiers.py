@@ -1,4 +1,4 @@
-"""Logistic regression against scikit-learn, the vote against a loop, and what happens with hardly any labels."""
+"""Logistic regression against scikit-learn, the vote against a loop, and sets with hardly any labels."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_equals_scikit_learn(sizes: tuple[int, ...], indexed: Indexed) -> None:
     from sklearn.preprocessing import StandardScaler
 
     features, labels = clouds(sizes)
-    features[:, 2] = 7.0  # says nothing, and has no spread
+    features[:, 2] = 7.0  # carries no information, and has no spread
     classifier = fit_classifier(training_set(indexed(features, labels)))
     c = classifier.report.regularization
     theirs: Any = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
@@ -89,7 +89,7 @@ def test_what_is_reported(indexed: Indexed) -> None:
     shuffled = [str(label) for label in random.permutation(labels[:-1])]
     guessed = fit_classifier(training_set(indexed(features[:-1], shuffled, "shuffled"))).report
     assert guessed.logistic is not None
-    assert guessed.logistic.low < 60 / 149 + 0.05  # nothing can be learnt, and nothing is claimed
+    assert guessed.logistic.low < 60 / 149 + 0.05  # nothing can be learnt, so no accuracy is claimed
 
 
 def test_vote_equals_a_loop(indexed: Indexed) -> None:
@@ -101,11 +101,11 @@ def test_vote_equals_a_loop(indexed: Indexed) -> None:
         nearest = sorted(
             (float(((features[i].astype(float) - features[asked]) ** 2).sum()), i) for i in known if i != asked
         )[:7]
-        told = predict_by_vote(data, features[asked], 7, without=asked + 1)
-        assert {p.label: round(p.probability * 7) for p in told} == {
+        predictions = predict_by_vote(data, features[asked], 7, without=asked + 1)
+        assert {p.label: round(p.probability * 7) for p in predictions} == {
             name: count for name in "abc" if (count := sum(labels[i] == name for _, i in nearest))
         }
-        assert sum(p.probability for p in told) == pytest.approx(1.0)
+        assert sum(p.probability for p in predictions) == pytest.approx(1.0)
 
 
 def test_hardly_any_labels(indexed: Indexed) -> None:
@@ -148,7 +148,7 @@ def test_what_was_not_drawn_has_no_vote_on_what_is_held_out(monkeypatch: pytest.
 
     random = np.random.default_rng(0)
     features = np.tile(random.standard_normal((600, 8)).astype(np.float32), (2, 1))  # every picture twice
-    labels = tuple(random.choice(list("abcd"), 600).tolist() * 2)  # of which nothing can be learnt
+    labels = tuple(random.choice(list("abcd"), 600).tolist() * 2)  # from which nothing can be learnt
     ids, groups = np.arange(1, 1201), np.tile(np.arange(600), 2)
     squared_norms = np.square(features.astype(np.float64)).sum(axis=1)
     data = TrainingSet(ids, labels, groups, features, squared_norms, "euclidean", "", "", 0, 0)

@@ -1,4 +1,4 @@
-"""``searchengine classify`` and ``searchengine recommend`` on real pictures with the model that ships."""
+"""``searchengine classify`` and ``searchengine recommend`` on real pictures with the packaged model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def made(drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def index(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> Path:
-    """A copy of one's own."""
+    """A copy of the index that a test may change."""
     shutil.copytree(made, tmp_path / "index")
     monkeypatch.setenv("SEARCHENGINE_INDEX_DIR", str(tmp_path / "index"))
     capsys.readouterr()
@@ -71,9 +71,9 @@ def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> 
     assert "cannot be read" in missing["error"]
     assert (first["image"], first["learnt_from_it"], first["label"]) == (1, True, "cold")
     assert sum(one["probability"] for one in good["logistic"]) == pytest.approx(1.0)
-    assert good["logistic"][0]["label"] == "warm"  # it looks just like one of them
+    assert good["logistic"][0]["label"] == "warm"  # identical to one of them
     assert sum(one["probability"] for one in good["vote"]) == pytest.approx(1.0)
-    assert main(["classify", asked[1]]) == 0  # by what was kept
+    assert main(["classify", asked[1]]) == 0  # by the stored classifier
     out, err = capsys.readouterr()
     assert "logistic regression  warm" in out
     assert "Fitting" not in err
@@ -82,7 +82,7 @@ def test_classify(index: Path, drawings: Path, tmp_path: Path, capsys: Said) -> 
     by_file, by_id = (
         json.loads(line)["images"][0] for line in capsys.readouterr().out.replace("}\n{", "}\0{").split("\0")
     )
-    assert by_file["vote"] == by_id["vote"]  # the file is an image of the index: it has no vote on itself
+    assert by_file["vote"] == by_id["vote"]  # the file is an image of the index, so it has no vote for itself
     assert by_file["learnt_from_it"]
     assert main(["classify", "--id", "77"]) == 1
     assert "no image 77" in capsys.readouterr().err
@@ -127,10 +127,10 @@ def test_wrong_usage(index: Path, drawings: Path, tmp_path: Path, capsys: Said) 
 def test_recommend(index: Path, drawings: Path, capsys: Said) -> None:
     file = drawings / "warm" / "03.jpg"
     assert main(["recommend", "--like", "1", "--like", str(file), "--dislike", "2", "-k", "20", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["liked"], told["disliked"], told["rule"]) == ([1, str(file)], [2], "exemplar-svm")
-    assert len(told["hits"]) == 9  # of 12, without the three that were judged
-    assert not {1, 2} & {hit["id"] for hit in told["hits"]}
-    assert "warm/03.jpg" not in [hit["path"] for hit in told["hits"]]
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["liked"], answer["disliked"], answer["rule"]) == ([1, str(file)], [2], "exemplar-svm")
+    assert len(answer["hits"]) == 9  # of 12, without the three that were judged
+    assert not {1, 2} & {hit["id"] for hit in answer["hits"]}
+    assert "warm/03.jpg" not in [hit["path"] for hit in answer["hits"]]
     assert main(["recommend", "--query", "1", "--dislike", "2", "-k", "2", "--rule", "rocchio"]) == 0
     assert capsys.readouterr().out.count("\n") == 3

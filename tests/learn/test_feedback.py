@@ -1,4 +1,4 @@
-"""Rocchio and the exemplar SVM against formulas written out, and what is left out of the results."""
+"""Rocchio and the exemplar SVM against written-out formulas, and the images left out of the results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_recommend_equals_a_loop(rule: str, indexed: Indexed) -> None:
     assert [hit.id for hit in recommend(k=3)] == [id_ for _, id_ in expected[:3]]
     assert 7 not in [hit.id for hit in recommend(7)]
     again = recommend(liked=[*liked, 4])
-    assert [hit.id for hit in again] == [hit.id for hit in hits]  # to like twice is to like once
+    assert [hit.id for hit in again] == [hit.id for hit in hits]  # liking an image twice changes nothing
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,9 @@ def test_svm_equals_scikit_learn() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_feedback_helps(rule: str, indexed: Indexed) -> None:
     features, labels = clouds((60, 60, 60), dimension=16)
-    features += 1.5 * np.random.default_rng(1).standard_normal(features.shape, dtype=np.float32)  # else all is right
+    features += 1.5 * np.random.default_rng(1).standard_normal(
+        features.shape, dtype=np.float32
+    )  # other values are valid
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     engine = SearchEngine(indexed(features, labels))
     before = after = 0

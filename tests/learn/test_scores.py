@@ -1,4 +1,4 @@
-"""Scores by hand, and folds."""
+"""Scores worked out by hand, and folds."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from searchengine.learn.fitting import (
 def test_worked_by_hand() -> None:
     pytest.importorskip("sklearn")
     truth = np.array([0, 0, 1, 1])
-    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])  # the last one is a tie: the first wins
-    told = held_out(truth, probabilities, ("cat", "dog"))
-    assert (told.images, told.accuracy) == (4, 0.5)
-    assert told.by_class == (ClassScore("cat", 2, 1), ClassScore("dog", 2, 1))
-    assert told.confused == (Confusion("cat", "dog", 1), Confusion("dog", "cat", 1))
-    assert told.brier == pytest.approx((0.02 + 0.72 + 0.08 + 0.5) / 4)
-    # each in a bin of its own: |1 - 0.9|, |0 - 0.6|, |1 - 0.8|, |0 - 0.5|
-    assert told.calibration_error == pytest.approx((0.1 + 0.6 + 0.2 + 0.5) / 4)
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])  # in a tie the first class wins
+    scores = held_out(truth, probabilities, ("cat", "dog"))
+    assert (scores.images, scores.accuracy) == (4, 0.5)
+    assert scores.by_class == (ClassScore("cat", 2, 1), ClassScore("dog", 2, 1))
+    assert scores.confused == (Confusion("cat", "dog", 1), Confusion("dog", "cat", 1))
+    assert scores.brier == pytest.approx((0.02 + 0.72 + 0.08 + 0.5) / 4)
+    # each in a separate bin: |1 - 0.9|, |0 - 0.6|, |1 - 0.8|, |0 - 0.5|
+    assert scores.calibration_error == pytest.approx((0.1 + 0.6 + 0.2 + 0.5) / 4)
 
 
 def test_wilson_interval() -> None:
-    low, high = wilson(8, 10)  # 0.4902 to 0.9433: Brown, Cai and DasGupta's way of counting
+    low, high = wilson(8, 10)  # 0.4902 to 0.9433 by the formula of Brown, Cai and DasGupta
     assert (low, high) == (pytest.approx(0.49016, abs=1e-4), pytest.approx(0.94333, abs=1e-4))
     assert wilson(0, 5)[0] == 0.0
     assert wilson(5, 5)[1] == 1.0

@@ -1,4 +1,4 @@
-"""A classifier on disk: it comes back as it was, says when it is stale, and nothing that was planted gets in."""
+"""A classifier on disk: it is restored unchanged, reports when it is stale, and refuses planted data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_round_trip(index: LocalIndex) -> None:
         rows = index.features
         np.testing.assert_array_equal(read.probabilities(rows), made.probabilities(rows))
     assert [file.name for file in index.folder.glob("classifier*")] == ["classifier.npz"]
-    assert verify(index.folder).sound  # the index does not mind
+    assert verify(index.folder).sound  # the index itself still works
 
 
 def test_stale(index: LocalIndex) -> None:
@@ -64,7 +64,7 @@ def test_stale(index: LocalIndex) -> None:
         writer.compact()
     read = load_classifier(index)
     assert read is not None
-    assert not read.stale  # compaction changes nothing that was learnt
+    assert not read.stale  # compaction does not make it stale
     with IndexWriter.open(index.folder) as writer:
         writer.commit(Batch(removed=[3]))
     read = load_classifier(index)
@@ -85,7 +85,7 @@ def test_latest(index: LocalIndex) -> None:
     assert second is not first
     with IndexWriter.open(index.folder) as writer:
         writer.commit(Batch(removed=[3]))
-    assert latest.get() is second  # nobody waits while all labels are looked at
+    assert latest.get() is second  # no request waits while all labels are read
     wait_until(lambda: latest.get() is not second)
     third = latest.get()
     assert third is not None

@@ -19,13 +19,13 @@ LITE = make_spec("efficientnet-lite0")
 
 
 def ideal(head: Head, number: int) -> NDArray[np.float32]:
-    """A feature that shows one class, and nothing else that the network knows."""
+    """Return a feature that shows one class, and nothing else that the network knows."""
     positive = np.maximum(head.weights[number] - head.weights.mean(axis=0), 0)
     return np.asarray(positive / np.linalg.norm(positive), dtype=np.float32)
 
 
 class IdealExtractor(FakeExtractor):
-    """EfficientNet-Lite0 in name: a grey picture shows the class whose number is four times its level."""
+    """A fake EfficientNet-Lite0: a grey picture shows the class whose number is four times its grey level."""
 
     dimension = 1280
 
@@ -54,6 +54,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
-    """The index, with its pictures, to be changed."""
+    """A copy of the index and its pictures that a test may change."""
     shutil.copytree(folder.parent, tmp_path / "all")
     return tmp_path / "all"

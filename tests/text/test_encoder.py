@@ -1,4 +1,4 @@
-"""The sentence encoder beside a naive one in NumPy, and its tokens beside a naive reading of the vocabulary."""
+"""The sentence encoder against a naive one in NumPy, and its tokens against a naive tokenizer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def text_encoder() -> TextEncoder:
 
 
 def naive_tokens(text: str) -> list[int]:
-    """WordPiece (Wu et al. 2016): each word is split into the longest pieces that the vocabulary has, from the left."""
+    """Tokenize by WordPiece (Wu et al. 2016): split each word from the left into the longest known pieces."""
     lines = (model_folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
     number = {piece: i for i, piece in enumerate(lines)}
     decomposed = unicodedata.normalize("NFD", text.lower())
@@ -60,7 +60,7 @@ def naive_tokens(text: str) -> list[int]:
 
 
 def naive_vector(tokens: list[int], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """BERT (Devlin et al. 2019) a token and a head at a time, in float64; the mean of the tokens, of length 1."""
+    """Compute BERT (Devlin et al. 2019) one token and head at a time in float64; return the unit mean of the tokens."""
 
     def dense(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         return tensors[f"{name}.weight"] @ x + tensors[f"{name}.bias"]

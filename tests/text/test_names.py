@@ -1,4 +1,4 @@
-"""Images by a name: a label, a file or a folder that is called just so."""
+"""Searching for a name: a label, a file or a folder that is called exactly that."""
 
 from __future__ import annotations
 

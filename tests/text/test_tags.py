@@ -1,4 +1,4 @@
-"""Tags as a filter, a facet, a column of exports and on the page; they are what the network sees, right or wrong."""
+"""Tags as a filter, a facet, an export column and on the page, whether they are right or wrong."""
 
 from __future__ import annotations
 

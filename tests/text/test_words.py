@@ -1,4 +1,4 @@
-"""Words over an index: a text becomes a feature by the head of the index's network."""
+"""A text becomes a feature through the classification head of the index's network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLASSES = {"strawberry": 949, "laptop": 620, "goldfish": 1, "volcano": 980}
 def test_the_head_is_kept_with_the_index_and_read_from_there(
     folder: Path, head: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PACKAGED, LITE.model, None)  # whoever looked for the weights would fail
+    monkeypatch.setitem(PACKAGED, LITE.model, None)  # so a search for the weights would fail
     kept = head_of(folder, LITE)
     assert np.array_equal(kept.weights, head.weights)
     assert np.array_equal(kept.bias, head.bias)
@@ -124,7 +124,7 @@ def test_what_is_not_there_is_said(head: Head) -> None:
 
 @pytest.mark.parametrize("text", ["giraffe", "animal", "furniture", "bird"])
 def test_a_picture_that_shows_a_little_of_everything_shows_no_text(head: Head, text: str) -> None:
-    """Such as a photo of tissue, which passed for one of a giraffe: the small probabilities of many animals add up."""
+    """The small probabilities of many animals add up, so that a photo of tissue once passed for a giraffe."""
     nothing = np.mean([ideal(head, number) for number in range(1000)], axis=0, dtype=np.float32)
     assert "No image seems to show" in str(Words(head).doubt(text, nothing))
 

@@ -119,7 +119,7 @@ def test_an_upload_is_judged_by(client: FlaskClient, engine: FakeEngine) -> None
         ("/search?id=1&like=2&dislike=2", "Picture 2 is both liked and disliked"),
         ("/search?id=1&dislike=1", "cannot be disliked too"),
         ("/search?id=1&like=2&rule=best", "There is no rule “best”. There are: exemplar-svm, rocchio."),
-        ("/search?dislike=2", "at least one liked image"),
+        ("/search?dislike=2", "Like at least one image"),
         ("/search?like=4711", "at least one liked image"),
         ("/search?id=1&" + "&".join(f"like={n}" for n in range(2, 103)), "At most 100 pictures"),
         ("/search?id=&like=2", "must be a whole number"),

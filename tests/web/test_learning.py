@@ -1,4 +1,4 @@
-"""The page on a real index: what its rules and its classifier say is what the page says."""
+"""The page agrees with the rules and the classifier of a real index."""
 
 from __future__ import annotations
 

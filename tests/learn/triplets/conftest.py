@@ -12,17 +12,17 @@ from tests.learn.triplets import tiny
 
 @dataclass(frozen=True)
 class Setting:
-    """Photos, a backbone, and how a short run is done on them."""
+    """Photos and a backbone for short runs."""
 
     photos: Path
     backbone: Path
 
-    def train(self, out: Path, told: tiny.Told | None = None, **changes: Any) -> Trained:
+    def train(self, out: Path, recorder: tiny.Recorder | None = None, **changes: Any) -> Trained:
         images = changes.pop("photos", self.photos)
         options = {name: changes.pop(name) for name in ("labels", "restart", "exclude") if name in changes}
         recipe = Recipe(**{"dim": 4, "epochs": 8, "batch": 12, "learning_rate": 0.05, "validation": 0.4, **changes})
         wanted = TrainingOptions(recipe, weights_file=self.backbone, runtime="keras", **options)
-        return train_metric([images], out, tiny.spec_of(self.backbone), wanted, told or tiny.Told())
+        return train_metric([images], out, tiny.spec_of(self.backbone), wanted, recorder or tiny.Recorder())
 
 
 @pytest.fixture(scope="package")

@@ -1,6 +1,6 @@
 """A run that can be killed: ``python -m tests.learn.triplets.slow_run PHOTOS BACKBONE OUT EPOCHS LAST``.
 
-Prints a line an epoch. After epoch LAST it waits for its end.
+Prints a line per epoch. After epoch LAST it waits to be killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
         if epoch == last:
             time.sleep(600)
 
-    Setting(photos, backbone).train(out, tiny.Told(after), epochs=epochs, patience=epochs)
+    Setting(photos, backbone).train(out, tiny.Recorder(after), epochs=epochs, patience=epochs)
 
 
 if __name__ == "__main__":

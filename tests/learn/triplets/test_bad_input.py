@@ -1,4 +1,4 @@
-"""What cannot be learnt from is said clearly, and what was reached is kept."""
+"""Bad input for training is explained clearly, and progress so far is kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from searchengine.learn.triplets.run import check_out
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 
-# Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+# Keras 3.15 saves with an array protocol that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -42,7 +42,7 @@ def test_no_labels(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_empty_labels(setting: Setting, tmp_path: Path) -> None:
-    """An empty label is none: the image is left out and counted."""
+    """An image with an empty label is left out and counted."""
     photos = tiny.draw_photos(tmp_path / "photos", each=6)
     table = tmp_path / "labels.csv"
     rows = [f"{label}/{number:02}.png,{label}" for label in ("red", "blue") for number in range(5)]
@@ -86,13 +86,13 @@ def test_weights_that_cannot_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no server answers there
     photos = tiny.draw_photos(tmp_path / "photos")
     assert main(["train", str(photos), "--out", str(tmp_path / "m.keras"), "--runtime", "openvino"]) == 1
-    told = capsys.readouterr().err
-    assert "The ImageNet weights of ResNet50 are missing" in told
-    assert "resnet50_weights_tf_dim_ordering_tf_kernels.h5" in told
-    assert "--model efficientnet-lite0" in told  # which train takes too
+    message = capsys.readouterr().err
+    assert "The ImageNet weights of ResNet50 are missing" in message
+    assert "resnet50_weights_tf_dim_ordering_tf_kernels.h5" in message
+    assert "--model efficientnet-lite0" in message  # train accepts it too
 
 
 @pytest.mark.slow
@@ -104,13 +104,13 @@ def test_unreadable_images_and_a_class_of_one(setting: Setting, tmp_path: Path) 
     (photos / "alone").mkdir()
     Image.fromarray(tiny.picture("red", 900)).save(photos / "alone" / "red.png")
     shutil.copy(photos / "blue" / "00.png", photos / "green" / "copy.png")
-    told = tiny.Told()
-    result = setting.train(tmp_path / "m.keras", told, photos=photos, epochs=1)
-    assert sorted(told.refused) == ["red/broken.jpg", "red/cut.png"]
+    recorder = tiny.Recorder()
+    result = setting.train(tmp_path / "m.keras", recorder, photos=photos, epochs=1)
+    assert sorted(recorder.refused) == ["red/broken.jpg", "red/cut.png"]
     assert [path for path, _ in result.skipped] == ["red/broken.jpg", "red/cut.png"]
     assert all(reason for _, reason in result.skipped)
     assert result.classes == 4
-    assert any("a single image serve as negatives only: alone" in sentence for sentence in told.sentences)
+    assert any("a single image serve as negatives only: alone" in sentence for sentence in recorder.sentences)
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_nothing_readable(setting: Setting, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_loss_that_becomes_nan(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best state until then is written, and training can resume."""
+    """The best state before that is written, and training can resume."""
     whole = Features.draw
 
     def poisoned(self: Features, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -134,7 +134,7 @@ def test_a_loss_that_becomes_nan(setting: Setting, tmp_path: Path, monkeypatch: 
     epochs: list[int] = []
     monkeypatch.setattr(Features, "draw", poisoned)
     with pytest.raises(LearningError, match=r"The loss became NaN or infinite in epoch 4. .*of epoch \d.*--restart"):
-        setting.train(tmp_path / "m.keras", tiny.Told(epochs.append))
+        setting.train(tmp_path / "m.keras", tiny.Recorder(epochs.append))
     embeddings = np.asarray(custom.load(tmp_path / "m.keras")(np.zeros((1, tiny.SIZE, tiny.SIZE, 3), np.uint8)))
     assert np.isfinite(embeddings).all()
     monkeypatch.undo()
@@ -179,18 +179,18 @@ def test_a_full_disk_at_a_checkpoint(setting: Setting, tmp_path: Path, monkeypat
             monkeypatch.setattr(os, "fsync", full)
 
     with pytest.raises(LearningError, match=r"after epoch 3: No space left on device. The state after epoch 2 is kept"):
-        setting.train(tmp_path / "m.keras", tiny.Told(after), epochs=5)
+        setting.train(tmp_path / "m.keras", tiny.Recorder(after), epochs=5)
     monkeypatch.undo()
     assert not list(tmp_path.rglob("*.part"))
-    told = tiny.Told()
-    result = setting.train(tmp_path / "m.keras", told, epochs=5)
-    assert told.epochs == [3, 4, 5]
+    recorder = tiny.Recorder()
+    result = setting.train(tmp_path / "m.keras", recorder, epochs=5)
+    assert recorder.epochs == [3, 4, 5]
     assert result.model.exists()
 
 
 @pytest.mark.slow
 def test_a_full_disk_at_the_model(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old model stays, and the same command writes the new one."""
+    """The old model is kept, and the same command writes the new one."""
     import keras
 
     (tmp_path / "m.keras").write_bytes(b"the old one")
@@ -205,9 +205,9 @@ def test_a_full_disk_at_the_model(setting: Setting, tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     assert (tmp_path / "m.keras").read_bytes() == b"the old one"
     assert not list(tmp_path.rglob("*part*"))
-    told = tiny.Told()
-    setting.train(tmp_path / "m.keras", told, epochs=1)
-    assert not told.epochs
+    recorder = tiny.Recorder()
+    setting.train(tmp_path / "m.keras", recorder, epochs=1)
+    assert not recorder.epochs
     assert custom.load(tmp_path / "m.keras").output_shape == (None, 4)
 
 

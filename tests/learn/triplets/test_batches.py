@@ -1,4 +1,4 @@
-"""What a batch holds, and that it is a function of seed and epoch alone."""
+"""The contents of a batch, which depend only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from searchengine.learn.triplets.inputs import augmented
 from searchengine.learn.triplets.sampling import ClassBatches, RandomTriplets, draw_triplets, with_partner
 
-LABELS = np.array([2, 0, 0, 1, 2, 0, 3, 2, 2, 1])  # of label 3 there is one image only
+LABELS = np.array([2, 0, 0, 1, 2, 0, 3, 2, 2, 1])  # label 3 has a single image
 
 
 def test_drawn_triplets() -> None:
-    """Positives and negatives are right, and each that is possible comes."""
+    """Positives and negatives are valid, and every possible one occurs."""
     anchors = np.repeat(with_partner(LABELS), 400)
     triplets = draw_triplets(LABELS, anchors, np.random.default_rng(0))
     a, p, n = triplets.T

@@ -1,4 +1,4 @@
-"""The average of what was learnt and the start keeps what the backbone knows of classes that were not learnt."""
+"""The average of the learnt and the initial weights keeps what the backbone knows of other classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from searchengine.extractors.frameworks import import_keras
 from searchengine.learn.triplets.epochs import Scores, further_epochs, score, start_training, validation_triplets
 from searchengine.learn.triplets.learner import Learner, Recipe, new_head
 
-# Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+# Keras 3.15 saves with an array protocol that NumPy 2 deprecates.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
 
 Rows = NDArray[np.int64]
@@ -30,7 +30,7 @@ class Stored:
 
 
 def features_and_labels() -> tuple[NDArray[np.float32], Rows]:
-    """Classes 0 to 5 differ in the first numbers, 6 to 11 in the next, which are noise to the former."""
+    """Return features: classes 0 to 5 differ in the first numbers, 6 to 11 in the next, noise to the others."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(12), 40)
     features = random.normal(0, 1, (480, 16))

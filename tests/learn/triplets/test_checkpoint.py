@@ -1,4 +1,4 @@
-"""The checkpoint survives what a kill and a full disk leave."""
+"""The checkpoint survives a kill and a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From folders by ``searchengine train`` to a model, an index, and an answer on the page."""
+"""From folders through ``searchengine train`` to a model, an index, and a result on the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from searchengine.extractors.frameworks import import_keras
 from tests.learn.triplets import tiny
 from tests.learn.triplets.conftest import Setting
 
-# Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+# Keras 3.15 saves with an array protocol that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -59,7 +59,7 @@ def test_packaged_backbone_to_the_page(
     right = 0
     for label in tiny.CLASSES:
         new = io.BytesIO()
-        Image.fromarray(tiny.picture(label, 500)).save(new, "PNG")  # not among those that were trained on
+        Image.fromarray(tiny.picture(label, 500)).save(new, "PNG")  # not one of the training images
         new.seek(0)
         answer = client.post(
             "/search",
@@ -76,7 +76,7 @@ def test_packaged_backbone_to_the_page(
 
 @pytest.mark.torture
 def test_resnet50_with_weights_of_its_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The real backbone, its weights in a file as Keras writes it; frozen, then thawed from its last block on."""
+    """The real backbone, with weights in a file written by Keras; frozen, then thawed from its last block on."""
     keras = import_keras()
     keras.utils.set_random_seed(0)
     network = keras.applications.ResNet50(weights=None, include_top=True, input_shape=(224, 224, 3))

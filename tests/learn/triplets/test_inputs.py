@@ -1,4 +1,4 @@
-"""The images of a run are indexed once, with their views; a frozen backbone draws among those."""
+"""The images of a run are indexed once, with their views, and a frozen backbone draws from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a run: the same command goes on, and ends where an unbroken run ends."""
+"""After kill -9 in the middle of a run, the same command resumes it with the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def test_killed_and_gone_on(setting: Setting, tmp_path: Path) -> None:
     assert run.returncode == -9
     assert not out.exists()
 
-    told = tiny.Told()
-    result = setting.train(out, told, epochs=EPOCHS, patience=EPOCHS)
-    assert told.epochs == [3, 4, 5]
+    recorder = tiny.Recorder()
+    result = setting.train(out, recorder, epochs=EPOCHS, patience=EPOCHS)
+    assert recorder.epochs == [3, 4, 5]
     unbroken = setting.train(tmp_path / "unbroken.keras", epochs=EPOCHS, patience=EPOCHS)
     assert [epoch.number for epoch in result.epochs] == [epoch.number for epoch in unbroken.epochs]
     for one, other in zip(result.epochs, unbroken.epochs, strict=True):
@@ -56,7 +56,7 @@ def test_killed_and_gone_on(setting: Setting, tmp_path: Path) -> None:
 @pytest.mark.torture
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_killed_at_random_moments(setting: Setting, tmp_path: Path) -> None:
-    """Whenever it is killed, the state on disk is whole or not there yet, and nothing that was kept is lost."""
+    """Whenever a run is killed, the state on disk is complete or absent, and nothing stored is lost."""
     chance = np.random.default_rng(5)
     out = tmp_path / "killed.keras"
     done = 0

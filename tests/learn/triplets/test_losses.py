@@ -43,7 +43,7 @@ def test_nothing_to_learn_from() -> None:
 
 
 def test_tied_distances_cost_the_margin() -> None:
-    """Positive and negative equally far; and all three the same point, where the gradient must be a number."""
+    """Positive and negative are equally far, or all three are the same point, where the gradient must be finite."""
     embeddings = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     assert float(triplet_loss(embeddings, np.array([[0, 1, 2]]), 0.2)) == pytest.approx(0.2)
     assert float(triplet_loss(embeddings, np.array([[0, 3, 4]]), 0.2)) == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""Miners against naive loops: random batches with many ties, and the empty, the tied and the one-class batch."""
+"""Miners against naive loops: random batches with many ties, and empty, tied and one-class batches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def naive_hard(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> lis
     return found
 
 
-# Small whole numbers: distances are exact, and many are equal.
+# Small integers, so that distances are exact and many are equal.
 BATCHES = st.integers(0, 12).flatmap(
     lambda size: st.tuples(
         st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=size, max_size=size),
@@ -82,7 +82,7 @@ def test_no_triplets(points: list[tuple[int, int]], labels: list[int]) -> None:
 
 
 def test_all_the_same_point() -> None:
-    """Nothing is farther than the positive, so nothing is semi-hard; the hardest are the first."""
+    """Nothing is farther than the positive, so nothing is semi-hard, and the hardest are the first."""
     distances = squared_distances(np.full((4, 3), 0.3, np.float32))
     labels = np.array([0, 0, 1, 1])
     assert not len(semihard(distances, labels, MARGIN))
@@ -92,6 +92,6 @@ def test_all_the_same_point() -> None:
 def test_the_bounds_are_not_semihard() -> None:
     distances = squared_distances(np.array([[0.0], [1.0], [-1.0], [2.0]], np.float32))
     labels = np.array([0, 0, 1, 1])
-    # D(a, p) = 1: a negative at 1 ties with the positive, and one at 4 = 1 + 3 lies at the margin.
+    # D(a, p) = 1: a negative at 1 ties with the positive, and one at 4 = 1 + 3 is exactly at the margin.
     assert [0, 1] not in semihard(distances, labels, 3.0)[:, :2].tolist()
     assert [0, 1, 3] in semihard(distances, labels, 3.5).tolist()

@@ -1,4 +1,4 @@
-"""A whole run on a small backbone: what it learns, what it writes, and that it can be done again."""
+"""A whole run with a small backbone: what it learns, what it writes, and that it is repeatable."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tests.learn.triplets.conftest import Setting
 
 pytestmark = [
     pytest.mark.slow,
-    # Keras 3.15 saves by an array protocol that NumPy 2 is about to drop.
+    # Keras 3.15 saves with an array protocol that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
 
 @pytest.fixture(scope="module")
-def trained(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, tiny.Told]:
-    told = tiny.Told()
-    return setting.train(tmp_path_factory.mktemp("trained") / "metric.keras", told), told
+def trained(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, tiny.Recorder]:
+    recorder = tiny.Recorder()
+    return setting.train(tmp_path_factory.mktemp("trained") / "metric.keras", recorder), recorder
 
 
 def new_pictures() -> NDArray[np.uint8]:
@@ -43,20 +43,20 @@ def weights(model: Any) -> list[NDArray[np.float32]]:
     return [np.asarray(one) for one in model.get_layer("embedding").get_weights()]
 
 
-def test_it_learns(trained: tuple[Trained, tiny.Told]) -> None:
-    result, told = trained
+def test_it_learns(trained: tuple[Trained, tiny.Recorder]) -> None:
+    result, recorder = trained
     assert result.after.mean_average_precision > result.before.mean_average_precision + 0.02
     assert result.best > 0
     assert result.after.precision >= result.before.precision
     assert result.after.triplet_accuracy > result.before.triplet_accuracy
     assert result.after.mean_average_precision == max(epoch.mean_average_precision for epoch in result.epochs)
     assert (result.classes, result.training, result.validation) == (3, 21, 15)
-    assert told.units["images"] == [0]
-    assert told.units["batches"] == [0] or len(told.epochs) < 8
+    assert recorder.units["images"] == [0]
+    assert recorder.units["batches"] == [0] or len(recorder.epochs) < 8
     assert [epoch.number for epoch in result.epochs] == list(range(len(result.epochs)))
 
 
-def test_what_is_written(trained: tuple[Trained, tiny.Told]) -> None:
+def test_what_is_written(trained: tuple[Trained, tiny.Recorder]) -> None:
     result, _ = trained
     folder = result.model.parent
     assert {path.name for path in folder.iterdir()} == {
@@ -73,8 +73,8 @@ def test_what_is_written(trained: tuple[Trained, tiny.Told]) -> None:
         assert float(row["mAP"]) == pytest.approx(epoch.mean_average_precision, abs=1e-6)
 
 
-def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
-    """It loads without our code; gives embeddings of length one; and tells new pictures apart."""
+def test_the_model_stands_alone(trained: tuple[Trained, tiny.Recorder]) -> None:
+    """The model loads without our code, gives embeddings of length one, and separates new pictures."""
     result, _ = trained
     model = custom.load(result.model)
     embeddings = np.asarray(model(new_pictures()))
@@ -86,7 +86,7 @@ def test_the_model_stands_alone(trained: tuple[Trained, tiny.Told]) -> None:
     assert all(one.shape == other.shape for one, other in zip(weights(last), weights(model), strict=True))
 
 
-def test_a_model_of_ours_can_be_the_backbone(trained: tuple[Trained, tiny.Told], described_in_process: None) -> None:
+def test_a_learnt_model_can_be_the_backbone(trained: tuple[Trained, tiny.Recorder], described_in_process: None) -> None:
     from searchengine.learn.triplets.learner import layer_before_last_dense
 
     result, _ = trained
@@ -143,19 +143,19 @@ def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
 
 
 def test_going_on(setting: Setting, tmp_path: Path) -> None:
-    """More epochs with the same command; a run that is done only writes; other settings are refused, or begin anew."""
+    """The same command adds epochs; a finished run only writes the model; other settings are refused or start again."""
     out = tmp_path / "metric.keras"
     first = setting.train(out, epochs=2)
-    told = tiny.Told()
-    second = setting.train(out, told, epochs=4)
+    recorder = tiny.Recorder()
+    second = setting.train(out, recorder, epochs=4)
     assert second.epochs[:3] == first.epochs
-    assert told.epochs == [3, 4]
-    assert "Resuming after epoch 2." in told.sentences
+    assert recorder.epochs == [3, 4]
+    assert "Resuming after epoch 2." in recorder.sentences
     whole = setting.train(tmp_path / "whole.keras", epochs=4)
     for a, b in zip(weights(custom.load(second.model)), weights(custom.load(whole.model)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     out.unlink()
-    done = setting.train(out, told, epochs=4)
+    done = setting.train(out, recorder, epochs=4)
     assert done.epochs == second.epochs
     assert out.exists()
     with pytest.raises(LearningError, match=r"other settings: margin was 0.2 and is now 0.3"):
@@ -164,11 +164,11 @@ def test_going_on(setting: Setting, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_done_writes_the_same_file_again(setting: Setting, tmp_path: Path) -> None:
-    """An index knows its model by the file's hash."""
+    """The file must be identical, because an index identifies its model by the file's hash."""
     out = tmp_path / "metric.keras"
     hashes = []
     for _ in range(2):
-        import_keras().utils.clear_session()  # as in a process of its own
+        import_keras().utils.clear_session()  # as in a new process
         setting.train(out, epochs=1)
         hashes.append(hashlib.sha256(out.read_bytes()).hexdigest())
         with zipfile.ZipFile(out) as saved:

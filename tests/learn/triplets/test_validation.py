@@ -1,4 +1,4 @@
-"""No image, and split by class no class, is on both sides."""
+"""No image, and when split by class no class, is in both parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_by_image() -> None:
     training, validation = validation_part(labels, np.arange(57), split="image", share=0.25, seed=0)
     assert sorted([*training.tolist(), *validation.tolist()]) == list(range(57))
     held = np.bincount(labels[validation], minlength=4).tolist()
-    assert held == [10, 2, 2, 0]  # of three images none can be spared
+    assert held == [10, 2, 2, 0]  # a class of three images is not split
     again = validation_part(labels, np.arange(57), split="image", share=0.25, seed=0)
     other = validation_part(labels, np.arange(57), split="image", share=0.25, seed=1)
     np.testing.assert_array_equal(validation, again[1])

@@ -1,4 +1,4 @@
-"""A small backbone in a ``.keras`` file, and pictures whose classes it tells apart badly, so that learning helps."""
+"""A small backbone in a ``.keras`` file, and pictures whose classes it separates badly, so that learning helps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EACH = 12
 
 
 def picture(label: str, number: int) -> NDArray[np.uint8]:
-    """(16, 16, 3): of one class are those with a little more of one colour; how bright they are differs far more."""
+    """Draw a (16, 16, 3) picture: a class has slightly more of one colour, while brightness varies far more."""
     random = np.random.default_rng([CLASSES.index(label), number])
     pixels = np.full((SIZE, SIZE, 3), random.uniform(20, 220)) + random.normal(0, 6, (SIZE, SIZE, 3))
     pixels[..., {"red": 0, "green": 1, "blue": 2}[label]] += 25
@@ -28,7 +28,7 @@ def picture(label: str, number: int) -> NDArray[np.uint8]:
 
 
 def draw_photos(folder: Path, each: int = EACH) -> Path:
-    """A folder with a subfolder a class."""
+    """Draw a folder with a subfolder for each class."""
     for label in CLASSES:
         (folder / label).mkdir(parents=True)
         for number in range(each):
@@ -37,7 +37,7 @@ def draw_photos(folder: Path, each: int = EACH) -> Path:
 
 
 def save_backbone(file: Path) -> None:
-    """(n, 16, 16, 3) of 0 to 255 -> 8 numbers ("mean"), then a dense layer for 5 classes that is to be replaced."""
+    """Save a network (n, 16, 16, 3) of 0 to 255 -> 8 numbers ("mean") -> 5 classes, by a dense layer to be replaced."""
     keras = import_keras()
     layers = keras.layers
     keras.utils.set_random_seed(7)
@@ -54,14 +54,14 @@ def save_backbone(file: Path) -> None:
 
 
 def spec_of(file: Path, layer: str | None = "mean") -> ExtractorSpec:
-    """As ``make_spec`` finds it, without the process that looks into the file."""
+    """Return the same spec as ``make_spec``, without the subprocess that inspects the file."""
     return ExtractorSpec(
         "own", layer, "none", "none", f"sha256:{file_hashes(file)['sha256']}", (SIZE, SIZE), True, "none"
     )
 
 
-class Told:
-    """A progress that remembers; ``after`` is called with the number of each epoch."""
+class Recorder:
+    """A ``Progress`` that records everything; ``after`` is called with the number of each epoch."""
 
     def __init__(self, after: Callable[[int], None] = lambda epoch: None) -> None:
         self.sentences: list[str] = []
