@@ -1,7 +1,6 @@
-"""A real Milvus server for tests, by the package ``milvus``: started when it is needed, killed and started again.
+"""A real Milvus server for tests, from the package ``milvus``, which can be killed and restarted.
 
-Only one runs on a machine at a time, because the etcd in it takes a port that cannot be chosen; tests in other
-processes wait for it.
+Only one can run on a machine, because the port of its etcd cannot be chosen. Tests in other processes wait for it.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from filelock import FileLock
 
 from searchengine.address import MilvusAddress, MilvusOptions
 
-_STARTS = 120  # s, on a machine that has much else to do
-_ENDS = 30  # s
+_START_SECONDS = 120  # on a busy machine
+_END_SECONDS = 30
 
 
 _PREPARE = """
@@ -35,14 +34,14 @@ server.config.extra_configs["common.session.ttl"] = 5
 server.config.update(data_dir=sys.argv[1], proxy_port=int(sys.argv[2]))
 server.config.resolve()
 milvus._initialize_data_files(server.config.base_data_dir)
-"""  # by default, what a killed server was in charge of stays with it for half a minute
+"""  # with the default ttl, the leases of a killed server last for half a minute
 
 
 class MilvusServer:
-    """One server with its data in a folder. Kill it, start it again: what was written is there.
+    """One server, whose data in a folder survive a kill and a restart.
 
-    The package writes the configuration and unpacks the program, which is started here: the package itself would
-    listen at the port for a moment to see whether it is free, and then take another if a client called meanwhile.
+    The package writes the configuration and unpacks the program, but this class starts it. The package itself would
+    briefly listen on the port to see whether it is free, and choose another one if a client connected meanwhile.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,8 +53,8 @@ class MilvusServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers; where a port is still taken, the server ends, and is started again."""
-        end = time.monotonic() + _STARTS
+        """Start the server and wait until it answers. If a port is still taken it exits, and is started again."""
+        end = time.monotonic() + _START_SECONDS
         environment = {
             **os.environ,
             "DEPLOY_MODE": "STANDALONE",
@@ -75,7 +74,7 @@ class MilvusServer:
             time.sleep(0.2)
 
     def _watch(self, pid: int) -> None:
-        """Have the server killed when this process ends, however it does: it would keep the port of its etcd."""
+        """Start a process that kills the server when this process ends in any way, so that its etcd frees the port."""
         if self._guard is not None:
             self._guard.kill()
             self._guard.communicate()
@@ -87,14 +86,14 @@ class MilvusServer:
         )
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the server with SIGKILL."""
         process, self._process = self._process, None
         guard, self._guard = self._guard, None
         if guard is not None:
-            guard.communicate(timeout=_ENDS)  # its pipe is closed, and it kills
+            guard.communicate(timeout=_END_SECONDS)  # closes its pipe, so that it kills the server
         if process is not None:
             process.kill()
-            process.wait(timeout=_ENDS)
+            process.wait(timeout=_END_SECONDS)
 
     def _log(self) -> str:
         return (self.folder / "server.log").read_text(errors="replace")[-4000:]
@@ -112,12 +111,12 @@ class MilvusServer:
         return False
 
     def address(self, collection: str, **options: object) -> MilvusAddress:
-        """The address of a collection."""
+        """Return the address of a collection."""
         return MilvusAddress("127.0.0.1", self.port, collection, MilvusOptions(**options))  # type: ignore[arg-type]
 
 
 def _free_port() -> int:
-    """One that no connection is given by chance: a server that finds its port in use takes another."""
+    """Return a port outside the ephemeral range, so that no outgoing connection takes it by chance."""
     for port in random.sample(range(20_000, 30_000), 100):
         with socket.socket() as listening, contextlib.suppress(OSError):
             listening.bind(("127.0.0.1", port))
@@ -125,29 +124,29 @@ def _free_port() -> int:
     raise AssertionError("no port is free")
 
 
-_started: list[MilvusServer] = []  # one at most
-_turn = FileLock(Path(tempfile.gettempdir()) / "searchengine-tests-milvus.lock")
+_started: list[MilvusServer] = []  # at most one
+_lock = FileLock(Path(tempfile.gettempdir()) / "searchengine-tests-milvus.lock")
 
 
 def server() -> MilvusServer:
-    """The server of this process; the test is skipped where there can be none."""
+    """Return the server of this process, started if necessary; skip the test if there cannot be one."""
     if not _started:
         if importlib.util.find_spec("milvus") is None or importlib.util.find_spec("pymilvus") is None:
             pytest.skip("needs the packages milvus (a server for Linux on x86-64) and pymilvus")
-        _turn.acquire(timeout=900)
+        _lock.acquire(timeout=900)
         _started.append(MilvusServer(Path(tempfile.mkdtemp(prefix="milvus-"))))
     return _started[0]
 
 
 def stop_server() -> None:
-    """At the end of a module, where one was started."""
+    """Stop the server, if one was started; called at the end of a module."""
     while _started:
         server = _started.pop()
         server.kill()
         shutil.rmtree(server.folder, ignore_errors=True)
-    _turn.release()
+    _lock.release()
 
 
 def collection_of(place: Path) -> str:
-    """A name for the collection of a test that has a folder of its own."""
+    """Return a collection name for a test with its own folder."""
     return f"t{hashlib.sha256(bytes(place)).hexdigest()[:16]}"

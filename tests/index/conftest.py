@@ -1,4 +1,4 @@
-"""Fixtures of the tests of approximate search."""
+"""Fixtures for the tests of approximate search."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(built_once: Path, tmp_path: Path) -> Path:
-    """Of 300 images, with a structure."""
+    """A copy of an index of 300 images with a structure."""
     return shutil.copytree(built_once, tmp_path / "small")

@@ -1,4 +1,4 @@
-"""Indexes with a structure for approximate search, and the same without it."""
+"""Indexes with a structure for approximate search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIMENSION = 96
 
 
 def features(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """(n, d) of length 1, around forty points."""
+    """Return (n, d) vectors of length 1, scattered around forty points."""
     centres = np.random.default_rng(7).standard_normal((40, DIMENSION))
     random = np.random.default_rng(seed)
     vectors = centres[random.integers(40, size=count)] + 0.7 * random.standard_normal((count, DIMENSION))
@@ -27,7 +27,7 @@ def features(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def filled(folder: Path, vectors: NDArray[np.float32], **manifest: str) -> Path:
-    """An index with an image for each vector; every second one is labelled even, and every hundredth rare."""
+    """Create an index with an image for each vector; every second one is labelled even, and every hundredth rare."""
     with IndexWriter.create(folder, {**MANIFEST, "normalized": "1", **manifest}, dimension=vectors.shape[1]) as writer:
         writer.set_roots([(1, b"/photos", "photos")])
     return added(folder, vectors)
@@ -50,6 +50,7 @@ def built(folder: Path) -> StructureSheet:
 
 
 def both(folder: Path) -> tuple[LocalIndex, LocalIndex]:
+    """Open an index for approximate search, and again for exact search."""
     return LocalIndex.open(folder), LocalIndex.open(folder, exact=True)
 
 

@@ -1,4 +1,4 @@
-"""Approximate search: what it finds is measured exactly, and nearly all that exact search finds."""
+"""Approximate search finds nearly all that exact search finds, and ranks it by the same distances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROWS = 6000
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large enough for lists, and with a structure; not to be changed."""
+    """An index that is large enough for several lists, with a structure; tests must not change it."""
     folder = filled(tmp_path_factory.mktemp("large"), features(ROWS))
     built(folder)
     return folder
@@ -37,14 +37,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("metric", [EUCLIDEAN, COSINE, INNER_PRODUCT])
 @pytest.mark.parametrize("filter", [EVERYTHING, Filter(labels=("even",)), Filter(labels=("rare",))])
-def test_almost_all_is_found_and_measured_exactly(large: Path, metric: str, filter: Filter) -> None:
+def test_it_finds_almost_all_and_measures_exactly(large: Path, metric: str, filter: Filter) -> None:
     approximate, exact = both(large)
     sheet = approximate.approximation(metric)
     assert sheet is not None
     assert sheet.recall >= 0.99
     assert sheet.factory == "IVF75,PQ48x4fs"
     found = 0
-    for query in 3 * features(20, seed=1):  # also of another length
+    for query in 3 * features(20, seed=1):  # longer than the features
         hits, expected = (each.search(query, 20, metric, filter=filter)[0] for each in (approximate, exact))
         assert places(hits) == sorted(places(hits))
         assert len(hits) == 20
@@ -62,25 +62,23 @@ def test_almost_all_is_found_and_measured_exactly(large: Path, metric: str, filt
         (300, 4096, ["IVF3,SQ8"]),
         (32, 96, ["IVF1,PQ48x4fs", "IVF1,SQ8"]),
         (31, 96, ["IVF1,SQ8"]),
-        (10**7, 4096, ["PCA104,IVF16384,SQ8"]),  # a byte each, within a gigabyte
+        (10**7, 4096, ["PCA104,IVF16384,SQ8"]),  # with a byte each, it stays within a gigabyte
     ],
 )
-def test_short_features_have_half_a_byte_and_long_ones_components(
-    rows: int, dimension: int, factories: list[str]
-) -> None:
+def test_short_features_are_coded_and_long_ones_reduced(rows: int, dimension: int, factories: list[str]) -> None:
     assert building._factories(rows, dimension) == factories
 
 
-def test_what_costs_less_is_tried_first() -> None:
+def test_calibration_tries_cheaper_settings_first() -> None:
     tries = building._by_cost(4096, 244 * 256, 1280, widest=False)
     assert tries[:3] == [(16, 4), (23, 4), (32, 4)]
-    assert tries.index((64, 16)) < tries.index((16, 32))  # to measure 320 rows costs more than 48 lists
+    assert tries.index((64, 16)) < tries.index((16, 32))  # measuring 320 rows costs more than reading 48 lists
     assert max(tries) == (1024, 32)
     assert {nprobe for nprobe, _ in building._by_cost(4096, 244 * 256, 1280, widest=True)} >= {16, 4096}
     assert building._by_cost(1, 3000, 96, widest=True) == [(1, 4), (1, 8), (1, 16), (1, 32)]
 
 
-def test_components_find_as_much(tmp_path: Path) -> None:
+def test_principal_components_find_as_much(tmp_path: Path) -> None:
     vectors = np.zeros((2000, 400), np.float32)
     vectors[:, :96] = features(2000)
     folder = filled(tmp_path / "wide", vectors)
@@ -92,7 +90,7 @@ def test_components_find_as_much(tmp_path: Path) -> None:
     assert hits == expected
 
 
-def test_pages_go_on_until_the_end(large: Path) -> None:
+def test_pages_continue_to_the_end(large: Path) -> None:
     approximate, exact = both(large)
     query = features(1, seed=2)[0]
     expected = [hit.id for hit in exact.search(query, ROWS)[0]]
@@ -115,7 +113,7 @@ def test_thousands_of_copies_come_in_the_order_of_ids(tmp_path: Path) -> None:
     assert hits == expected
 
 
-def test_rows_come_go_and_change(small: Path) -> None:
+def test_images_that_were_added_removed_or_changed_since(small: Path) -> None:
     approximate, exact = both(small)
     query = features(1, seed=5)[0]
     gone = [hit.id for hit in approximate.search(query, 30)[0]]
@@ -136,7 +134,7 @@ def test_rows_come_go_and_change(small: Path) -> None:
     assert places(approximate.search(query, 60)[0]) == places(hits)
 
 
-def test_neighbours_of_the_whole_set_are_those_of_searches(small: Path, tmp_path: Path) -> None:
+def test_neighbours_of_a_whole_set_agree_with_exact_ones(small: Path, tmp_path: Path) -> None:
     added(small, features(50, seed=9), removed=[3])
     says, tables = Sentences(), []
     for name, exact in (("quick", False), ("exact", True)):
@@ -150,7 +148,7 @@ def test_neighbours_of_the_whole_set_are_those_of_searches(small: Path, tmp_path
     assert len(tables[0] & tables[1]) >= 0.98 * 349 * 5  # to the last digit
 
 
-def test_the_metrics_that_rank_otherwise_stay_exact_and_say_what_they_cost(large: Path) -> None:
+def test_a_metric_that_ranks_differently_is_exact_and_reports_its_cost(large: Path) -> None:
     approximate, exact = both(large)
     assert approximate.approximation(MANHATTAN) is None
     query = features(1, seed=3)[0]
@@ -170,14 +168,14 @@ def test_the_metrics_that_rank_otherwise_stay_exact_and_say_what_they_cost(large
 
 
 @pytest.mark.parametrize("query", [np.zeros(DIMENSION), np.full(DIMENSION, 1e30), np.full(DIMENSION, 1e-40)])
-def test_odd_queries_are_answered_as_by_exact_search(large: Path, query: NDArray[np.float64]) -> None:
+def test_extreme_queries_give_the_exact_results(large: Path, query: NDArray[np.float64]) -> None:
     approximate, exact = both(large)
     assert len(approximate.search(query, 9)[0]) == 9
-    if not 0 < np.abs(query).max() < 1:  # else all directions are as good
+    if not 0 < np.abs(query).max() < 1:  # the tiny query underflows, so any direction is as good
         assert places(approximate.search(query, 9)[0]) == places(exact.search(query, 9)[0])
 
 
-def test_features_that_are_too_long_have_no_structure(tmp_path: Path) -> None:
+def test_features_of_extreme_length_have_no_structure(tmp_path: Path) -> None:
     folder = filled(tmp_path / "index", np.full((5, 4), 1e30, np.float32), normalized="0")
     with pytest.raises(SearchEngineError, match="stay exact"):
         built(folder)

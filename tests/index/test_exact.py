@@ -1,4 +1,4 @@
-"""Exact search against a loop that is obviously right."""
+"""Exact search, compared with a simple loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from searchengine.index import distances, exact, metrics
 def naive(
     rows: NDArray[np.float32], counts: NDArray[np.bool_], ids: NDArray[np.int64], query: NDArray[np.float32], k: int
 ) -> list[tuple[float, int]]:
-    """(distance, id) of the k nearest, by a loop in float64."""
+    """Return (distance, id) of the k nearest, by a loop in float64."""
     found = []
     for row, counted, id_ in zip(rows, counts, ids, strict=True):
         if counted:
@@ -43,7 +43,7 @@ def search(
     values=st.sampled_from([1, 2, 3, 1000]),
 )
 @settings(max_examples=150)
-def test_equals_the_naive_loop_with_ties_dead_rows_and_k_beyond(
+def test_equals_the_naive_loop_with_ties_excluded_rows_and_large_k(
     seed: int, n: int, d: int, m: int, k: int, values: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def test_equals_the_naive_loop_with_ties_dead_rows_and_k_beyond(
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
 @pytest.mark.parametrize("reads", ["several threads", "BLAS"])
-def test_whoever_reads_a_large_matrix_the_same_comes_out(
+def test_results_do_not_depend_on_which_threads_read_the_matrix(
     metric: str, reads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = np.random.default_rng(5)
@@ -83,8 +83,8 @@ def test_whoever_reads_a_large_matrix_the_same_comes_out(
         assert found.distances.tolist() == expected.distances.tolist()
 
 
-def test_near_duplicates_far_from_the_origin_are_told_apart() -> None:
-    # |x|^2 - 2qx + |q|^2 in float32 is off by hundreds here; the distances are 0, 1, 2, ...
+def test_near_duplicates_far_from_the_origin_are_ranked_correctly() -> None:
+    # The error of |x|^2 - 2qx + |q|^2 in float32 is hundreds here; the distances are 0, 1, 2, ...
     base = np.full(64, 5000.0, dtype=np.float32)
     rows = np.stack([base] * 50)
     rows[:, 0] += np.random.default_rng(3).permutation(50).astype(np.float32)
@@ -96,16 +96,16 @@ def test_one_query_and_many_give_the_same() -> None:
     random = np.random.default_rng(0)
     rows = random.standard_normal((3000, 33)).astype(np.float32)
     queries = random.standard_normal((70, 33)).astype(np.float32)
-    everyone = np.ones(3000, dtype=np.bool_)
-    together = search(rows, everyone, np.arange(3000), queries, 10)
-    for query, many in zip(queries, together, strict=True):
-        (one,) = search(rows, everyone, np.arange(3000), query[None], 10)
-        np.testing.assert_array_equal(one.positions, many.positions)
-        np.testing.assert_array_equal(one.distances, many.distances)
+    included = np.ones(3000, dtype=np.bool_)
+    together = search(rows, included, np.arange(3000), queries, 10)
+    for query, result in zip(queries, together, strict=True):
+        (alone,) = search(rows, included, np.arange(3000), query[None], 10)
+        np.testing.assert_array_equal(alone.positions, result.positions)
+        np.testing.assert_array_equal(alone.distances, result.distances)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_thousand_equal_rows_come_in_the_order_of_their_ids(scale: float) -> None:
+def test_a_thousand_equal_rows_are_ordered_by_id(scale: float) -> None:
     rows = np.full((1000, 8), scale, dtype=np.float32)
     ids = np.random.default_rng(1).permutation(1000).astype(np.int64)
     (found,) = search(rows, np.ones(1000, dtype=np.bool_), ids, rows[:1], 5)
@@ -114,9 +114,7 @@ def test_a_thousand_equal_rows_come_in_the_order_of_their_ids(scale: float) -> N
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
-def test_thousands_of_equal_rows_are_not_all_measured_for_each_of_them(
-    metric: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_rows_are_not_all_measured_for_each_of_them(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.zeros((3000, 8), dtype=np.float32)
     rows[::2] = [1, -0.0, 2, 0, 0, 0, 0, 3]
     rows[::3, 1] = 0.0
@@ -130,7 +128,7 @@ def test_thousands_of_equal_rows_are_not_all_measured_for_each_of_them(
     monkeypatch.setattr(measure, "distances", counted)
     neighbours = exact.Searcher.of_rows(rows, metric).nearest(rows, 3)
     assert [neighbours[i].positions.tolist() for i in (0, 4, 2998)] == [[0, 2, 4]] * 3
-    assert sum(measured) <= 20 * 3000  # two different queries in each block; it was 3000 * 1500 and more
+    assert sum(measured) <= 20 * 3000  # two distinct queries in each block, instead of 3000 * 1500 and more
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
@@ -139,7 +137,7 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
     metric: str, noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = np.random.default_rng(4)
-    scenes = random.standard_normal((2, 24)) * [[1], [100]]  # a still camera sees one, then the other
+    scenes = random.standard_normal((2, 24)) * [[1], [100]]  # a still camera films one, then the other
     rows = np.repeat(scenes, 200, axis=0)
     rows = (rows * (1 + noise * random.standard_normal(rows.shape))).astype(np.float32)
     rows[7] = 0
@@ -166,8 +164,8 @@ def test_near_duplicates_are_not_all_measured_for_each_of_them(
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
 @pytest.mark.parametrize("dimension", [1, 7, 1280])
-def test_a_distance_is_the_same_to_the_last_digit_whatever_is_measured_with_it(metric: str, dimension: int) -> None:
-    """On that rests a cursor: pages would else repeat or lose rows."""
+def test_a_distance_does_not_depend_on_the_rows_measured_with_it(metric: str, dimension: int) -> None:
+    """Cursors rely on this, to the last digit: otherwise pages would repeat or lose rows."""
     random = np.random.default_rng(5)
     rows = random.standard_normal((300, dimension)).astype(np.float32)
     query = random.standard_normal((1, dimension)).astype(np.float32)
@@ -177,8 +175,8 @@ def test_a_distance_is_the_same_to_the_last_digit_whatever_is_measured_with_it(m
     for count in (1, 2, 3, 17, 120, 299):
         passing = np.zeros(300, dtype=np.bool_)
         passing[random.permutation(300)[:count]] = True
-        (some,) = searcher.among(passing).nearest(query, 300)
-        assert set(some.positions.tolist()) == set(np.flatnonzero(passing).tolist())
-        assert {at: distance_of[at] for at in some.positions.tolist()} == dict(
-            zip(some.positions.tolist(), some.distances.tolist(), strict=True)
+        (part,) = searcher.among(passing).nearest(query, 300)
+        assert set(part.positions.tolist()) == set(np.flatnonzero(passing).tolist())
+        assert {position: distance_of[position] for position in part.positions.tolist()} == dict(
+            zip(part.positions.tolist(), part.distances.tolist(), strict=True)
         )

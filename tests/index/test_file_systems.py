@@ -1,6 +1,6 @@
-"""Index folders on file systems that do not let programs share memory: a journal takes the place of the log.
+"""Index folders on file systems without shared memory, where a journal replaces the log.
 
-``shares_memory`` is told so in most tests; where bindfs can mount one, a real one is used.
+Most tests replace ``shares_memory``; if bindfs is available, some use a real file system.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def has_log(index: Path) -> bool:
 
 
 def check_use(photos: Path, index: Path) -> None:
-    """An index is made, read, brought up to date beneath its reader, and checked."""
+    """Make an index, read it, update it while it is being read, and verify it."""
     assert update(photos, index).added == 3
     assert not has_log(index)
     with closing(open_index(index)) as reader:
@@ -81,12 +81,12 @@ def test_an_index_without_a_log(photos: Path, tmp_path: Path, no_shared_memory: 
     check_use(photos, tmp_path / "index")
 
 
-def test_a_log_where_memory_is_shared(photos: Path, tmp_path: Path) -> None:
+def test_an_index_has_a_log_if_memory_can_be_shared(photos: Path, tmp_path: Path) -> None:
     update(photos, tmp_path / "index")
     assert has_log(tmp_path / "index")
 
 
-def test_an_index_whose_log_was_left_gets_a_journal(
+def test_a_journal_replaces_a_log_that_was_left_behind(
     photos: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     index, moved = tmp_path / "index", tmp_path / "moved"
@@ -94,7 +94,7 @@ def test_an_index_whose_log_was_left_gets_a_journal(
     with closing(sqlite3.connect(index / "catalog.sqlite")) as connection:
         connection.execute("UPDATE manifest SET value = 'none' WHERE key = 'labels'")
         connection.commit()
-        shutil.copytree(index, moved, ignore=shutil.ignore_patterns("*-shm"))  # with what is in the log only
+        shutil.copytree(index, moved, ignore=shutil.ignore_patterns("*-shm"))  # the last change is only in the log
     request.getfixturevalue("no_shared_memory")
     write_pictures(photos, d=4)
     assert update(photos, moved).added == 1
@@ -103,7 +103,7 @@ def test_an_index_whose_log_was_left_gets_a_journal(
         assert (catalog.get("labels"), catalog.count()) == ("none", 4)
 
 
-def test_half_a_batch_of_a_killed_run_is_never_seen(photos: Path, tmp_path: Path, no_shared_memory: None) -> None:
+def test_a_reader_never_sees_half_a_batch_of_a_killed_run(photos: Path, tmp_path: Path, no_shared_memory: None) -> None:
     file = tmp_path / "index" / "catalog.sqlite"
     update(photos, file.parent)
     assert subprocess.run([sys.executable, "-c", _KILLED, str(file)], check=False).returncode == 9
@@ -114,7 +114,7 @@ def test_half_a_batch_of_a_killed_run_is_never_seen(photos: Path, tmp_path: Path
     assert verify(file.parent).sound
 
 
-def test_network_disks_are_recognised_by_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_network_disks_are_recognised_by_their_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_file_system", lambda folder: "ext4")
     assert database.shares_memory(tmp_path)
     monkeypatch.setattr(database, "_file_system", lambda folder: "nfs4")
@@ -135,7 +135,7 @@ _MOUNTS = rb"""
     [
         (b"/", "ext4"),
         (b"/home/me", "ext4"),
-        (b"/mnt/share", "nfs4"),  # mounted over the place where autofs waits for somebody to look
+        (b"/mnt/share", "nfs4"),  # mounted over an autofs mount point
         (b"/mnt/share/index", "nfs4"),
         (b"/mnt/share-2/index", "tmpfs"),
         (b"/mnt/my old\\disk/index", "cifs"),
@@ -166,7 +166,7 @@ def test_a_real_file_system_without_shared_memory(photos: Path, without_shared_m
     check_use(photos, without_shared_memory / "index")
 
 
-def test_an_index_from_another_disk_is_read_there(photos: Path, tmp_path: Path, without_shared_memory: Path) -> None:
+def test_an_index_from_another_disk_can_be_used(photos: Path, tmp_path: Path, without_shared_memory: Path) -> None:
     update(photos, tmp_path / "disk" / "index")
     assert has_log(tmp_path / "disk" / "index")
     with closing(open_index(without_shared_memory / "index")) as reader:

@@ -1,4 +1,4 @@
-"""Filters and cursors are read back from each of their spellings."""
+"""Filters and cursors in each of their spellings, and the columns that filters use."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FILTERS = st.builds(
 
 @settings(max_examples=60)
 @given(FILTERS)
-def test_a_filter_is_read_back(filter: Filter) -> None:
+def test_a_filter_survives_each_spelling(filter: Filter) -> None:
     assert Filter.from_fields(filter.to_fields()) == filter
     address = urlencode(filter.to_fields(), doseq=True)
     assert Filter.from_fields(parse_qs(address, keep_blank_values=True)) == filter
@@ -60,12 +60,12 @@ def test_a_filter_is_read_back(filter: Filter) -> None:
 
 @settings(max_examples=60)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 2**63 - 1))
-def test_a_cursor_is_read_back(distance: float, id_: int) -> None:
+def test_a_cursor_survives_its_text(distance: float, id_: int) -> None:
     cursor = Cursor(distance, id_)
     assert Cursor.parse(str(cursor)) == cursor
 
 
-def test_how_it_is_spelt() -> None:
+def test_the_spellings_of_a_filter() -> None:
     filter = Filter(("dog",), ("trips",), date(2024, 1, 1), formats=("JPEG",), min_width=640, ids=(7, 3))
     address = "label=dog&folder=trips&after=2024-01-01&format=JPEG&min_width=640&ids=7%2C3"
     assert urlencode(filter.to_fields(), doseq=True) == address
@@ -133,13 +133,13 @@ def test_a_day_a_month_or_a_year(text: str, after: date, before: date) -> None:
         None,
     ],
 )
-def test_what_is_no_filter(values: object) -> None:
+def test_invalid_filters_are_refused(values: object) -> None:
     with pytest.raises(QueryError):
         Filter.from_json(values)
 
 
 @pytest.mark.parametrize("text", ["", "7", ":7", "x:7", "0.5:", "0.5:x", "nan:7", "inf:7", "0.5:-1", f"0.5:{2**63}"])
-def test_what_is_no_cursor(text: str) -> None:
+def test_invalid_cursors_are_refused(text: str) -> None:
     with pytest.raises(QueryError, match="first results"):
         Cursor.parse(text)
 
@@ -153,20 +153,20 @@ def test_what_is_no_cursor(text: str) -> None:
         {"ids": [",".join(["7"] * 10_001)]},
     ],
 )
-def test_what_nobody_types_is_refused(values: dict[str, list[str | int]]) -> None:
+def test_too_many_values_are_refused(values: dict[str, list[str | int]]) -> None:
     with pytest.raises(QueryError, match="at most"):
         Filter.from_json(values)
 
 
 class Forgetful(dict[Filter, object]):
-    """What another thread empties whenever something has been put in."""
+    """A cache that another thread empties after every insertion."""
 
     def __setitem__(self, key: Filter, value: object) -> None:
         super().__setitem__(key, value)
         self.clear()
 
 
-def test_answers_that_are_kept_for_filters(tmp_path: Path) -> None:
+def test_only_a_few_masks_and_facets_are_cached(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.eye(9, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
     with closing(open_index(tmp_path / "index")) as index:
@@ -175,7 +175,7 @@ def test_answers_that_are_kept_for_filters(tmp_path: Path) -> None:
             assert index.count(Filter(ids=(number,))) == (number < 10)
             assert index.count(Filter(max_width=number)) == 0
             index.facets(Filter(max_width=number))
-        # As many as there are questions: of the ids of images none, of others some.
+        # The caches do not grow with the number of filters, and never hold a filter with ids.
         assert (len(columns._passing) <= 32, len(columns._facets) <= 32) == (True, True)
         assert all(filter.ids is None for filter in columns._passing)
         shared = replace(columns, _passing=Forgetful(), _facets=Forgetful())  # type: ignore[arg-type]
@@ -183,9 +183,7 @@ def test_answers_that_are_kept_for_filters(tmp_path: Path) -> None:
         assert shared.facets(EVERYTHING).label == ()
 
 
-def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filter_is_answered_while_a_run_keeps_committing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
     load, removed = column_reader.load, iter(range(1, 9))
@@ -201,7 +199,7 @@ def test_a_filter_is_answered_though_a_run_never_ceases_to_commit(
         assert index.count(Filter(ids=tuple(range(1, 41)))) == 39
 
 
-def test_searches_go_on_while_columns_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_continue_while_columns_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
     load, begun, go_on = column_reader.load, threading.Event(), threading.Event()
@@ -224,7 +222,7 @@ def test_searches_go_on_while_columns_are_read(tmp_path: Path, monkeypatch: pyte
         assert counted.result(timeout=60) == 0
 
 
-def test_of_an_index_that_lost_images_only_new_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_rows_are_read_after_images_were_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "features.npy", np.eye(40, dtype=np.float32))
     import_features(tmp_path / "features.npy", tmp_path / "index")
     read: list[object] = []
@@ -237,17 +235,17 @@ def test_of_an_index_that_lost_images_only_new_rows_are_read(tmp_path: Path, mon
         assert read == [(None,), (0, 40)]
         writer.commit(Batch(removed=[3, 30]))
         assert index.count(Filter(ids=tuple(range(9)))) == 7
-        assert read[2:] == [(0, 8), (24, 32), (40,)]  # blocks with a row less, and new rows
+        assert read[2:] == [(0, 8), (24, 32), (40,)]  # the blocks that lost a row, and new rows
         assert len(index) == 38
 
 
-def test_many_values_are_not_all_named() -> None:
+def test_only_some_of_many_values_are_listed() -> None:
     facets = Facets(label=tuple(FacetValue(f"label{number}", 1) for number in range(14)))
     (sentence,) = unknown_choices(facets, Filter(labels=("unicorn",)))
     assert sentence.endswith("label10, label11 and 2 more.")
 
 
-# -- the copies that a large index opens with -------------------------------------------------------------------------
+# -- the copies that speed up opening a large index -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -274,7 +272,7 @@ def test_a_large_index_opens_without_reading_its_rows(kept: Path, monkeypatch: p
         method = getattr(Catalog, name)
         monkeypatch.setattr(Catalog, name, lambda *args, method=method: read.append(args[1:]) or method(*args))
     opened = answers(kept)
-    assert read == [(40,)]  # whether there are more than those that were kept
+    assert read == [(40,)]  # looks only for rows after the stored ones
     assert opened[2] == [*range(2, 41, 3)]
     ROWS.path(kept).unlink()
     COLUMNS.path(kept).unlink()
@@ -318,7 +316,7 @@ def of_another_time_zone(folder: Path) -> None:
 @pytest.mark.parametrize(
     "spoil", [changed_since, cut_short, of_fewer_rows, of_texts_that_are_missing, of_another_time_zone]
 )
-def test_copies_that_are_not_true_are_not_looked_at(kept: Path, spoil: Callable[[Path], None]) -> None:
+def test_copies_that_do_not_match_are_ignored(kept: Path, spoil: Callable[[Path], None]) -> None:
     spoil(kept)
     opened = answers(kept)
     column_reader.keep(kept)

@@ -1,8 +1,8 @@
-"""Indexes of older formats open: the files in ``formats/`` were made by the programs of their time.
+"""Indexes of older formats can be opened and upgraded. Older versions of the program made the files in ``formats/``.
 
-``format-1-compact.zip`` is of a model that no longer comes with the program: 5 pictures in /photos, one of which was
-removed again, and a file that was skipped. ``format-1-imported.zip`` holds 4 features that were imported.
-``format-3.zip`` is of the fake extractor: an index of 3 JPEGs in /photos, and these, two of them with EXIF data.
+``format-1-compact.zip`` has an index made with a model that no longer exists: 5 pictures in /photos, one of which was
+removed again, and a skipped file. ``format-1-imported.zip`` has 4 imported features. ``format-3.zip`` has an index made
+with the fake extractor from 3 JPEGs in /photos, and these files, two of them with EXIF data.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def spec_of(folder: Path) -> ExtractorSpec:
 
 
 def photos_of(folder: Path, at: Path) -> Path:
-    """The pictures that the index of the compact model was made of."""
+    """Write the pictures of ``format-1-compact.zip`` to a folder."""
     colours = [(200, 30, 30), (180, 60, 30), (30, 200, 30), (30, 30, 200)]
     for path, colour in zip(PATHS, colours, strict=True):
         (at / path).parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def photos_of(folder: Path, at: Path) -> Path:
     return at
 
 
-def test_reading_changes_nothing_on_the_disk(unpack: Unpack) -> None:
+def test_reading_changes_nothing_on_disk(unpack: Unpack) -> None:
     folder = unpack("format-1-compact")
     before = {file: file.read_bytes() for file in folder.iterdir()}
     with closing(SearchEngine.open(folder)) as engine:
@@ -84,11 +84,11 @@ def test_imported_features(unpack: Unpack, tmp_path: Path) -> None:
         np.savez(tmp_path / "more.npz", features=np.ones((1, 3), dtype=np.float32))
         import_features(tmp_path / "more.npz", folder, ImportOptions(append=True))
         assert format_of(folder / "catalog.sqlite") == FORMAT
-        assert index.ids.tolist() == [3, 5, 7, 8, 9]  # the reader from before has followed
+        assert index.ids.tolist() == [3, 5, 7, 8, 9]  # the open reader has kept up
     assert verify(folder).sound
 
 
-def test_a_run_brings_it_up_to_date_and_keeps_every_id(unpack: Unpack, tmp_path: Path) -> None:
+def test_a_run_upgrades_the_index_and_keeps_every_id(unpack: Unpack, tmp_path: Path) -> None:
     folder, photos = unpack("format-1-compact"), photos_of(tmp_path, tmp_path / "photos")
     (photos / "new.png").write_bytes(picture((1, 2, 3)))
     done = update_index(photos, folder, extractor=FakeExtractor(spec_of(folder)), relocate=True)
@@ -97,12 +97,12 @@ def test_a_run_brings_it_up_to_date_and_keeps_every_id(unpack: Unpack, tmp_path:
     with closing(open_index(folder)) as index:
         assert dict(zip(index.paths, index.ids.tolist(), strict=True)) == {
             **{path: number for number, path in enumerate(PATHS, 1)},
-            "new.png": 6,  # 5 was given to a picture that has gone
+            "new.png": 6,  # 5 was given to the picture that was removed
         }
     assert verify(folder).sound
 
 
-def test_ids_are_read_off_a_copy_of_an_older_format(unpack: Unpack, tmp_path: Path) -> None:
+def test_ids_are_taken_from_a_backup_of_an_older_format(unpack: Unpack, tmp_path: Path) -> None:
     folder = unpack("format-1-compact")
     spec = spec_of(folder)
     (folder / "catalog.sqlite").write_bytes(b"damaged" * 1000)
@@ -114,8 +114,8 @@ def test_ids_are_read_off_a_copy_of_an_older_format(unpack: Unpack, tmp_path: Pa
         assert dict(zip(index.paths, index.ids.tolist(), strict=True)) == dict(zip(PATHS, [1, 2, 3, 4], strict=True))
 
 
-def test_one_whose_log_was_not_written_back(unpack: Unpack, tmp_path: Path) -> None:
-    """As a run of the older program leaves it that was killed."""
+def test_an_index_with_a_log_of_a_killed_run(unpack: Unpack, tmp_path: Path) -> None:
+    """The log has changes that were not written back to the catalog."""
     folder = unpack("format-1-compact")
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as connection:
         connection.execute("DELETE FROM images WHERE id = 4")
@@ -132,7 +132,7 @@ def test_one_whose_log_was_not_written_back(unpack: Unpack, tmp_path: Path) -> N
 
 @pytest.fixture
 def photographed(unpack: Unpack) -> tuple[Path, Path]:
-    """The index of format 3, and its photos, which look as they did when they were indexed."""
+    """The index of format 3, and its photos with the mtimes that they had when they were indexed."""
     folder = unpack("format-3")
     for file in (folder / "photos").rglob("*.*"):
         os.utime(file, (1_600_000_000, 1_600_000_000))  # 2020-09-13
@@ -146,7 +146,7 @@ def years_and_cameras(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
         return year, camera
 
 
-def test_the_next_run_reads_when_and_with_what_photos_were_taken(photographed: tuple[Path, Path]) -> None:
+def test_the_next_run_reads_the_dates_and_cameras_of_photos(photographed: tuple[Path, Path]) -> None:
     folder, photos = photographed
     assert years_and_cameras(folder) == ({"2020": 3}, {})  # by the times of the files
     extractor = FakeExtractor()
@@ -161,7 +161,7 @@ def test_the_next_run_reads_when_and_with_what_photos_were_taken(photographed: t
     assert update_index(photos, folder, extractor=extractor).dated == 0
 
 
-def test_photos_of_which_that_could_not_be_read_are_read_by_the_run_after(photographed: tuple[Path, Path]) -> None:
+def test_dates_that_could_not_be_read_are_read_by_a_later_run(photographed: tuple[Path, Path]) -> None:
     folder, photos = photographed
     (photos / "cats" / "a.jpg").rename(photos / "elsewhere")
     assert update_index(photos, folder, extractor=FakeExtractor(), relocate=True, limit=1).dated == 1
@@ -170,7 +170,7 @@ def test_photos_of_which_that_could_not_be_read_are_read_by_the_run_after(photog
     assert years_and_cameras(folder)[0] == {"2020": 1, "2021": 1, "2023": 1}
 
 
-def test_one_that_does_not_hold_what_its_format_wants(unpack: Unpack) -> None:
+def test_a_manifest_without_the_entries_of_its_format(unpack: Unpack) -> None:
     folder = unpack("format-1-compact")
     with closing(sqlite3.connect(folder / "catalog.sqlite")) as connection:
         connection.execute("UPDATE manifest SET value = '{' WHERE key = 'spec'")

@@ -1,4 +1,4 @@
-"""Every metric against a loop that is obviously right, and what is said of them."""
+"""Every metric, compared with a simple loop; their scores and names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_equals_the_naive_loop(metric: str, seed: int, n: int, d: int, k: int, v
         got = ids[found.positions].tolist()
         np.testing.assert_allclose(found.distances, [d for d, _ in expected[:k]], rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(found.distances, [distances[id_] for id_ in got], rtol=1e-12, atol=1e-14)
-        if metric != "cosine":  # whose square roots leave ties open in the last digit
+        if metric != "cosine":  # whose square roots can split ties in the last digit
             assert got == [id_ for _, id_ in expected[:k]]
 
 
@@ -81,7 +81,7 @@ def test_numbers_of_any_size(metric: str, scale: float) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_one_query_and_many_give_the_same_and_equal_rows_come_by_id(metric: str) -> None:
+def test_one_query_and_many_give_the_same_and_equal_rows_are_ordered_by_id(metric: str) -> None:
     random = np.random.default_rng(0)
     rows = random.standard_normal((9000, 33)).astype(np.float32)
     rows[5000:5040] = rows[17]
@@ -92,10 +92,10 @@ def test_one_query_and_many_give_the_same_and_equal_rows_come_by_id(metric: str)
         twins = [17, *range(5000, 5040)]
         assert ids[together[0].positions].tolist() == sorted(ids[twins].tolist())[:10]
         assert together[0].distances.max() < 1e-15
-    for query, many in zip(queries, together, strict=True):
-        (one,) = exact.Searcher(metric, rows, norms_of(rows), ids).nearest(query[None], 10)
-        np.testing.assert_array_equal(one.positions, many.positions)
-        np.testing.assert_array_equal(one.distances, many.distances)
+    for query, result in zip(queries, together, strict=True):
+        (alone,) = exact.Searcher(metric, rows, norms_of(rows), ids).nearest(query[None], 10)
+        np.testing.assert_array_equal(alone.positions, result.positions)
+        np.testing.assert_array_equal(alone.distances, result.distances)
 
 
 def test_a_zero_vector_has_no_direction() -> None:
@@ -132,6 +132,6 @@ def test_scores() -> None:
     assert metrics.score("manhattan", 3.0, normalized=False) == 0.25
 
 
-def test_a_metric_that_is_not_there() -> None:
+def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"'cosin'\. Choose one of: cosine, "):
         exact.Searcher("cosin", np.zeros((1, 1), np.float32), np.zeros(1), np.zeros(1, np.int64))

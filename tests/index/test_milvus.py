@@ -1,4 +1,4 @@
-"""What can be said of an index in Milvus without a server; with one, see the contract and tests/torture."""
+"""An index in Milvus, as far as that can be tested without a server; see also the contract and tests/torture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_addresses() -> None:
 @pytest.mark.parametrize(
     "text", ["milvus://db", "milvus://db:99999/photos", "milvus://db/1st", "milvus://root:secret@db/photos"]
 )
-def test_addresses_that_are_refused(text: str) -> None:
+def test_invalid_addresses_are_refused(text: str) -> None:
     with pytest.raises(AddressError) as refused:
         load_settings({"index_dir": text}, environ={})
     assert "secret" not in str(refused.value)
@@ -77,10 +77,10 @@ def test_filters_as_expressions(filter: Filter, expected: str) -> None:
     assert expression(filter, 7, {1: ""}) == f"born <= 7 and {expected}"
 
 
-def test_a_day_is_of_the_camera_or_else_of_the_file() -> None:
-    said = expression(Filter(after=date(2024, 2, 29), before=date(2024, 2, 29)), 7, {})
-    assert 'taken >= "2024-02-29" and taken < "2024-03-01"' in said
-    assert 'taken == ""' in said
+def test_a_day_is_compared_with_exif_or_else_with_the_file_time() -> None:
+    condition = expression(Filter(after=date(2024, 2, 29), before=date(2024, 2, 29)), 7, {})
+    assert 'taken >= "2024-02-29" and taken < "2024-03-01"' in condition
+    assert 'taken == ""' in condition
 
 
 def test_a_server_that_is_away(nowhere: MilvusAddress) -> None:
@@ -92,8 +92,8 @@ def test_a_server_that_is_away(nowhere: MilvusAddress) -> None:
     assert "does not answer" in away.json["error"]
 
 
-def test_threads_do_not_wait_for_a_silent_server_one_after_the_other() -> None:
-    """They share the failure of the one that tries to connect: a page is answered within one timeout."""
+def test_threads_do_not_wait_for_a_silent_server_one_after_another() -> None:
+    """They share the failure of the thread that tries to connect, so a page is answered within one timeout."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(100)
@@ -115,7 +115,7 @@ def error_of(question: Callable[[], object]) -> Exception | None:
 
 
 def accepted(listening: socket.socket) -> int:
-    """How many connections wait to be accepted."""
+    """Return how many connections wait to be accepted."""
     count = 0
     with suppress(BlockingIOError):
         while True:

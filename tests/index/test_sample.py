@@ -1,4 +1,4 @@
-"""Some images of a collection, spread evenly, to which more can be added."""
+"""Samples are spread evenly over the index, and a larger sample includes a smaller one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ids_of(index: LocalIndex, n: int) -> list[int]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 1000])
-def test_it_is_even_by_id_and_part_of_a_larger_one(count: int, tmp_path: Path) -> None:
+def test_a_sample_is_even_by_id_and_part_of_a_larger_one(count: int, tmp_path: Path) -> None:
     index = index_of(tmp_path, count)
     before: set[int] = set()
     for n in (0, 1, 2, 3, 10, 30, 60, 61, 120, 240, 500, 999, 1000, 5000):
@@ -30,12 +30,12 @@ def test_it_is_even_by_id_and_part_of_a_larger_one(count: int, tmp_path: Path) -
         assert ids == sorted(ids)
         assert before <= set(ids)
         if ids:
-            gaps = [after - one for one, after in pairwise([0, *ids, count + 1])]
+            gaps = [following - id_ for id_, following in pairwise([0, *ids, count + 1])]
             assert max(gaps) <= 4 * count / len(ids) + 1
         before = set(ids)
 
 
-def test_what_was_removed_leaves_no_hole(tmp_path: Path) -> None:
+def test_removed_images_leave_no_gap(tmp_path: Path) -> None:
     index = index_of(tmp_path / "index", 100)
     index_of(tmp_path / "index", 0, gone=range(1, 81))
     assert ids_of(index, 50) == list(range(81, 101))

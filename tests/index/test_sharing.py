@@ -1,4 +1,4 @@
-"""Work that threads share: all of it is done, once, and nobody waits for a thread that has not begun."""
+"""Work shared between threads: each part is done once, and no one waits for a thread that has not begun."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_every_part_is_done_once(count: int, step: int) -> None:
 
 
 def test_other_threads_take_part() -> None:
-    here = threading.Barrier(4)
+    barrier = threading.Barrier(4)
     seen = set()
 
     def work(part: slice) -> None:
         if part.start < 4:
-            here.wait(timeout=60)  # four threads at once, or nobody goes on
+            barrier.wait(timeout=60)  # needs four threads at once
         seen.add(threading.get_ident())
 
     distances.share(work, 20, 1)
@@ -51,11 +51,11 @@ def test_threads_that_are_busy_elsewhere_are_not_waited_for() -> None:
         assert done == list(range(20))
     finally:
         let_go.set()
-        for one in held:
-            assert one.result()
+        for future in held:
+            assert future.result()
 
 
-def test_an_error_of_any_thread_is_told() -> None:
+def test_an_error_in_any_thread_is_raised() -> None:
     def work(part: slice) -> None:
         if part.start == 13:
             raise ValueError("13")
@@ -65,8 +65,8 @@ def test_an_error_of_any_thread_is_told() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_process_that_was_forked_does_all_itself() -> None:
-    distances.share(lambda _: None, 20, 1)  # the threads are there, and will not be in the child
+def test_a_forked_process_does_all_the_work_itself() -> None:
+    distances.share(lambda _: None, 20, 1)  # starts the threads, which the child will not have
     context = multiprocessing.get_context("fork")
     sums = context.Queue()
     child = context.Process(target=_summed, args=(sums,))

@@ -1,4 +1,4 @@
-"""The structure for approximate search: when it is built, and that answers are exact whatever is wrong with it."""
+"""The structure for approximate search: when it is built, and that damage to it leaves searches exact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes import FakeExtractor, Sentences, write_pictures
 from tests.index.structured import added, both, built, features, filled, places
 from tests.waiting import wait_until
 
-# -- what is kept -----------------------------------------------------------------------------------------------------
+# -- the files --------------------------------------------------------------------------------------------------------
 
 
 def cut_short(folder: Path, file: Path) -> None:
@@ -85,11 +85,11 @@ def test_a_damaged_or_foreign_structure_is_ignored_and_built_again(
     progress = Sentences()
     building.update_structure(small, "on", progress)
     assert any("Building" in sentence for sentence in progress.said)
-    wait_until(lambda: approximate.approximation() is not None)  # a thread may open it
+    wait_until(lambda: approximate.approximation() is not None)  # it may be opened by a thread
     assert len(structures(small)) == 1
 
 
-def test_auto_builds_where_exact_search_takes_long_and_again_when_a_fifth_is_new(
+def test_auto_builds_if_exact_search_is_slow_and_again_when_a_fifth_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = filled(tmp_path / "index", features(300))
@@ -101,7 +101,7 @@ def test_auto_builds_where_exact_search_takes_long_and_again_when_a_fifth_is_new
 
     assert made() is None
     monkeypatch.setattr(building, "_SMALL_BYTES", 0)
-    assert made() is None  # it was measured
+    assert made() is None  # exact search was timed, and is quick
     monkeypatch.setattr(building, "TOO_LONG", 0.0)
     first = made()
     assert first is not None
@@ -114,7 +114,7 @@ def test_auto_builds_where_exact_search_takes_long_and_again_when_a_fifth_is_new
     assert LocalIndex.open(folder).approximation() is not None
 
 
-def test_another_takes_its_place_while_it_answers(small: Path) -> None:
+def test_a_new_structure_replaces_the_old_one_during_searches(small: Path) -> None:
     index = LocalIndex.open(small)
     first = index.approximation()
     second = built(small)
@@ -131,7 +131,7 @@ def test_a_build_that_fails_leaves_the_old_one(small: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(building, "calibrate", fail)  # its file is there, and no sheet names it
+        patched.setattr(building, "calibrate", fail)  # leaves a file that no sheet names
         with pytest.raises(KeyboardInterrupt):
             built(small)
     assert len(structures(small)) == 2
@@ -153,10 +153,10 @@ def test_without_faiss_searches_are_exact(small: Path, monkeypatch: pytest.Monke
     assert [*filter(lambda sentence: "searchengine[ann]" in sentence, progress.said)]
 
 
-# -- by commands ------------------------------------------------------------------------------------------------------
+# -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_builds_it_and_commands_say_what_it_finds(
+def test_a_run_builds_it_and_commands_report_its_recall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pictures(tmp_path / "in", **{f"p{level}": level for level in range(0, 250, 5)})
@@ -183,9 +183,7 @@ def test_a_run_builds_it_and_commands_say_what_it_finds(
     assert not structures(folder)
 
 
-def test_a_run_that_wants_it_says_at_once_that_faiss_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_needs_faiss_fails_at_once_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path / "in", a=1)
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'searchengine\[ann\]'"):

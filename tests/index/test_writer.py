@@ -1,4 +1,4 @@
-"""The index on disk: what is committed is there, what is not does not count."""
+"""The index folder on disk: commits, locks, backups, and damage."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def reading(folder: Path) -> Iterator[Callable[[], LocalIndex]]:
         index.close()
 
 
-def test_rows_can_be_read_by_numpy_alone(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
+def test_plain_numpy_can_read_the_rows(writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]) -> None:
     add(writer, a=[0, 0], b=[3, 4])
     add(writer, c=[1, 1])
     plain = np.load(folder / "features.npy", mmap_mode="r")
@@ -70,7 +70,7 @@ def test_rows_can_be_read_by_numpy_alone(writer: IndexWriter, folder: Path, read
     assert plain.dtype == np.float32
 
 
-def test_a_reader_sees_what_is_committed_and_nothing_else(
+def test_a_reader_sees_commits_and_nothing_else(
     writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
 ) -> None:
     index = reading()
@@ -90,7 +90,7 @@ def test_a_batch_that_fails_leaves_nothing(
 ) -> None:
     add(writer, a=[0, 0])
     bad = Batch(
-        stored=[row("b.jpg"), row("a.jpg")],  # the path a.jpg stands already
+        stored=[row("b.jpg"), row("a.jpg")],  # the path a.jpg is taken
         features=[np.ones(2, dtype=np.float32)] * 2,
     )
     with pytest.raises(IndexDamagedError):
@@ -101,20 +101,20 @@ def test_a_batch_that_fails_leaves_nothing(
     assert verify(folder).sound
 
 
-def test_rows_of_a_killed_run_are_written_over(
+def test_rows_of_a_killed_run_are_overwritten(
     writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
 ) -> None:
     add(writer, a=[0, 0])
     writer.close()
     with closing(FeatureWriter(folder / "features.npy", 1, 2)) as features:
-        features.append(np.full((7, 2), 9, dtype=np.float32))  # killed here: rows, but no commit
+        features.append(np.full((7, 2), 9, dtype=np.float32))  # the run is killed before its commit
     with IndexWriter.open(folder) as reopened:
         assert reading().features.shape == (1, 2)
         add(reopened, b=[1, 2])
     np.testing.assert_array_equal(reading().features, [[0, 0], [1, 2]])
 
 
-def test_ids_survive_compaction_and_are_not_used_again(
+def test_ids_survive_compaction_and_are_not_reused(
     writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
 ) -> None:
     index = reading()
@@ -124,7 +124,7 @@ def test_ids_survive_compaction_and_are_not_used_again(
     assert [hit.id for hit in index.search([0, 0], 9)[0]] == [2, 3]
     np.testing.assert_array_equal(index.features, [[1, 0], [2, 0]])
     assert writer.compact_if_sparse()
-    np.testing.assert_array_equal(held[3], [3, 0])  # a reader keeps what it mapped
+    np.testing.assert_array_equal(held[3], [3, 0])  # a reader keeps the file that it has mapped
     assert index.ids.tolist() == [2, 3]
     assert [file.name for file in folder.glob("features*")] == ["features-2.npy"]
     add(writer, e=[9, 9])
@@ -133,7 +133,7 @@ def test_ids_survive_compaction_and_are_not_used_again(
     assert verify(folder).sound
 
 
-def test_what_is_wrong_with_an_index_is_said(
+def test_errors_say_what_is_wrong_with_an_index(
     writer: IndexWriter, folder: Path, tmp_path: Path, reading: Callable[[], LocalIndex]
 ) -> None:
     with pytest.raises(IndexNotFoundError, match="searchengine index IMAGES"):
@@ -185,7 +185,7 @@ def test_the_lock_names_its_holder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_made_for_a_lock_goes_with_it_unless_it_was_used(tmp_path: Path) -> None:
+def test_folders_made_for_a_lock_are_removed_unless_they_were_used(tmp_path: Path) -> None:
     with storage_of(tmp_path / "a" / "index").writing("noon"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +194,7 @@ def test_what_was_made_for_a_lock_goes_with_it_unless_it_was_used(tmp_path: Path
     assert [file.name for file in (tmp_path / "a" / "index").iterdir()] == ["features.npy"]
 
 
-def test_whoever_waits_for_a_lock_that_is_deleted_holds_the_next(tmp_path: Path) -> None:
+def test_only_one_run_holds_the_lock_while_others_delete_and_make_it(tmp_path: Path) -> None:
     holders: list[int] = []
     most: list[int] = []
 
@@ -214,7 +214,7 @@ def test_whoever_waits_for_a_lock_that_is_deleted_holds_the_next(tmp_path: Path)
 
 
 @pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
-def test_a_folder_that_another_run_removes_while_it_is_made(
+def test_another_run_removes_a_folder_while_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     mkdir = Path.mkdir
@@ -245,25 +245,23 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str) -> None:
         pass
 
 
-def test_the_copy_of_an_index_that_was_here_before_is_no_copy_of_this_one(folder: Path, writer: IndexWriter) -> None:
+def test_the_backup_of_a_previous_index_is_not_used_for_a_new_one(folder: Path, writer: IndexWriter) -> None:
     add(writer, a=[1.0, 2.0])
     writer.back_up()
     writer.close()
     (folder / "catalog.sqlite").unlink()  # as a damaged one is set aside
-    with IndexWriter.create(folder, MANIFEST, dimension=2) as anew:
-        anew.set_roots([(1, bytes(folder.parent / "photos"), "photos")])
-        add(anew, b=[3.0, 4.0])  # written to as often as the first
-        assert verify(folder).sound  # as is a run that was killed here
-        anew.back_up()
+    with IndexWriter.create(folder, MANIFEST, dimension=2) as second:
+        second.set_roots([(1, bytes(folder.parent / "photos"), "photos")])
+        add(second, b=[3.0, 4.0])  # as many commits as the first
+        assert verify(folder).sound  # as after a run that was killed here
+        second.back_up()
     assert verify(folder).sound
     with closing(Catalog.open(folder)) as catalog, closing(Catalog.open_backup(folder)) as copy:
         assert copy.revision == catalog.revision
         assert copy.places() == {(1, b"b.jpg")}
 
 
-def test_a_reader_sees_ids_in_whatever_order_they_come(
-    folder: Path, writer: IndexWriter, reading: Callable[[], LocalIndex]
-) -> None:
+def test_a_reader_sees_ids_in_any_order(folder: Path, writer: IndexWriter, reading: Callable[[], LocalIndex]) -> None:
     for id_, name in ((101, "a"), (7, "b")):
         batch = Batch(stored=[row(f"{name}.jpg", id_=id_)], features=[np.ones(2, dtype=np.float32)])
         writer.commit(batch)
@@ -274,14 +272,14 @@ def test_a_reader_sees_ids_in_whatever_order_they_come(
     assert index.ids.tolist() == [101, 7]
 
 
-def test_a_snapshot_that_sqlite_has_ended_itself(folder: Path, writer: IndexWriter) -> None:
+def test_a_snapshot_that_sqlite_has_ended(folder: Path, writer: IndexWriter) -> None:
     with closing(Catalog.open(folder)) as catalog:
         with catalog.snapshot():
-            catalog.change("ROLLBACK")  # as SQLite does when the disk cannot be read
+            catalog.change("ROLLBACK")  # as SQLite itself does if the disk cannot be read
         assert catalog.need_number("rows") == 0
 
 
-def test_text_that_is_none_is_damage_of_the_catalog_not_of_its_copy(folder: Path, writer: IndexWriter) -> None:
+def test_invalid_text_counts_as_damage_of_the_catalog_not_of_its_backup(folder: Path, writer: IndexWriter) -> None:
     add(writer, a=[1.0, 2.0], b=[3.0, 4.0])
     writer.back_up()
     assert verify(folder).sound
@@ -291,7 +289,7 @@ def test_text_that_is_none_is_damage_of_the_catalog_not_of_its_copy(folder: Path
     assert (verification.repair or "").endswith("--rebuild")
 
 
-def test_a_matrix_that_is_a_pipe_is_not_waited_for(folder: Path, writer: IndexWriter) -> None:
+def test_a_matrix_that_is_a_pipe_is_refused_at_once(folder: Path, writer: IndexWriter) -> None:
     add(writer, a=[1.0, 2.0])
     (folder / "features.npy").unlink()
     os.mkfifo(folder / "features.npy")
@@ -301,9 +299,9 @@ def test_a_matrix_that_is_a_pipe_is_not_waited_for(folder: Path, writer: IndexWr
         verify(folder)
 
 
-def test_a_matrix_that_cannot_be_read_is_not_called_damaged(folder: Path, writer: IndexWriter) -> None:
+def test_a_matrix_that_cannot_be_read_does_not_count_as_damaged(folder: Path, writer: IndexWriter) -> None:
     add(writer, a=[1.0, 2.0])
     (folder / "features.npy").unlink()
-    (folder / "features.npy").mkdir()  # as if not allowed, for those who may do everything
+    (folder / "features.npy").mkdir()  # a file that even root cannot read
     with pytest.raises(IndexingError, match="cannot be read"):
         LocalIndex.open(folder)

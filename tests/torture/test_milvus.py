@@ -1,4 +1,4 @@
-"""A real Milvus server: used as people use it, killed and started again in the middle of a run and of serving."""
+"""A real Milvus server: normal use, and kills and restarts in the middle of a run and of serving."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.torture.served import served
 from tests.waiting import wait_until
 from tests.web.fake import draw_collection
 
-longest = pytest.mark.longest  # a server takes a minute where much else is to do
+longest = pytest.mark.longest  # starting a server takes a minute on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_pictures_are_indexed_found_and_served(
 
 
 def check_requests(engine: SearchEngine, feature: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search by a vector is one request to the server, one by an id two, once the state of the whole is known."""
+    """Check that, once a snapshot is cached, a search by a vector is one request, and one by an id two."""
     asked: list[object] = []
     ask = Connection.ask
 
@@ -92,7 +92,7 @@ def check_requests(engine: SearchEngine, feature: NDArray[np.float32], monkeypat
 
 
 class Interrupting(FakeExtractor):
-    """Kills the server before its second batch is embedded, and starts it again while the run goes on."""
+    """Kills the server before the second batch is embedded, and restarts it while the run continues."""
 
     def __init__(self, milvus: MilvusServer) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Interrupting(FakeExtractor):
 
 
 def contents(address: AnyAddress) -> dict[str, tuple[Any, ...]]:
-    """All that an index says of its images, by path."""
+    """Return all properties of the images of an index, by path."""
     index = open_index(address)
     try:
         state = index.state()
@@ -123,7 +123,7 @@ def contents(address: AnyAddress) -> dict[str, tuple[Any, ...]]:
 
 
 def nearest(address: AnyAddress, path: str, **choices: Any) -> list[tuple[str, float]]:
-    """What is near to an image, and how near."""
+    """Return (path, distance) of the images nearest to one."""
     index = open_index(address)
     try:
         (image,) = [record for record in index.page(n=1000) if record.path == path]
@@ -147,7 +147,7 @@ def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: P
     for choices in ({}, {"metric": "manhattan"}, {"filter": Filter(labels=("label1",))}):
         assert nearest(address, some, **choices) == nearest(local, some, **choices)
 
-    # served, and the server goes and comes back
+    # the server of a running page goes away and comes back
     app = create_app({"index_dir": address, "milvus_timeout": 2.0, "TESTING": True})
     client = app.test_client()
     assert client.get("/").status_code == client.get("/search?id=7").status_code == 200
@@ -158,7 +158,7 @@ def test_a_server_that_is_killed_loses_nothing(milvus: MilvusServer, tmp_path: P
     milvus.start()
     wait_until(lambda: client.get("/search?id=7").status_code == 200)
 
-    # what has changed in the folder
+    # the folder changes
     files = sorted(photos.rglob("*.png"))
     files[0].unlink()
     files[1].rename(photos / "moved.png")
@@ -197,7 +197,7 @@ def test_runs_that_are_killed_are_resumed(milvus: MilvusServer, tmp_path: Path, 
 def test_two_runs_do_not_write_at_once(milvus: MilvusServer, tmp_path: Path) -> None:
     photos, address = write(tmp_path / "photos", range(20)), milvus.address("twice")
     update_index(photos, address, extractor=FakeExtractor())
-    writer = MilvusWriter.open(address)  # as from another machine: it does not hold the lock of this one
+    writer = MilvusWriter.open(address)  # without the lock of this machine, as on another machine
     try:
         with pytest.raises(IndexLockedError, match="Another run is writing"):
             update_index(photos, address, extractor=FakeExtractor())

@@ -1,4 +1,4 @@
-"""What both modules of the contract share."""
+"""Fixtures for the contract tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.milvus import stop_server
 
 @pytest.fixture(scope="module", autouse=True)
 def milvus_ends() -> Iterator[None]:
-    """The server of Milvus that the tests of a module have started ends with them."""
+    """Stop the Milvus server, if the tests of a module have started one."""
     yield
     stop_server()

@@ -1,4 +1,4 @@
-"""The implementations of ``searchengine.index.protocol``, each as what the contract needs of it."""
+"""The implementations of ``searchengine.index.protocol`` that the contract tests run on."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.milvus import MilvusServer, server
 
 @dataclass(frozen=True)
 class Implementation:
-    """How to make an empty index at a place, from its manifest and dimension, and how to open it for reading.
+    """How to create an empty index at a path, from its manifest and dimension, and how to open it for reading.
 
-    ``examples``: how many collections of photos are tried.
+    ``examples`` is the number of random collections to try.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Implementation:
 
 
 class WriterWithStructure(IndexWriter):
-    """Builds the structure for approximate search with the first images; what comes later is new to it."""
+    """Builds the structure for approximate search after the first commit, so that later images are new to it."""
 
     def commit(self, batch: Batch, manifest: dict[str, str | None] | None = None) -> None:
         super().commit(batch, manifest)
@@ -44,11 +44,11 @@ class WriterWithStructure(IndexWriter):
                 building.build(self.folder, index.state())
 
 
-_empty: dict[MilvusServer, str] = {}  # what its collection says of itself while it is empty
+_empty: dict[MilvusServer, str] = {}  # the description of its collection while that is empty
 
 
 def empty_milvus(manifest: dict[str, str], dimension: int) -> MilvusWriter:
-    """The one collection of all tests, emptied: to make another takes Milvus seven seconds."""
+    """Empty and open the collection that all tests share, because creating another takes seven seconds."""
     address = server().address("contract")
     with closing(Connection(address, consistency=STRONG, timeout=60)) as connection:
         if server() not in _empty:

@@ -1,4 +1,4 @@
-"""What holds for every index, compared with loops that are obviously right."""
+"""The contract of every index, compared with simple loops."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def distance(metric: str, query: Vector, vector: Vector) -> float:
     ("protocol", "implementation"),
     [(Index, LocalIndex), (Index, MilvusIndex), (Writer, IndexWriter), (Writer, MilvusWriter)],
 )
-def test_no_member_is_left_to_the_protocol(protocol: type, implementation: type) -> None:
-    """An inherited stub would answer None, whatever it is asked; some are implemented for all."""
+def test_every_member_of_the_protocol_is_implemented(protocol: type, implementation: type) -> None:
+    """An inherited stub would always return None; only a few methods have a body in the protocol."""
     members = {name for name in vars(protocol) if not name.startswith("_") or name == "__len__"}
     stubs = {name for name in members if inspect.getattr_static(implementation, name) is vars(protocol)[name]}
     assert len(members) > 10
@@ -118,7 +118,7 @@ def test_a_search_equals_the_naive_loop(opened: tuple[Writer, Index]) -> None:
             assert [hit.record for hit in hits] == index.records([hit.id for hit in hits])
 
 
-def test_equal_distances_come_in_the_order_of_ids(opened: tuple[Writer, Index]) -> None:
+def test_equal_distances_are_ordered_by_id(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     rows = [replace(image, id=id_) for image, id_ in zip(numbered(4), (40, 7, 23, 0), strict=True)]
     add(writer, np.ones((4, DIMENSION)), *rows)
@@ -134,7 +134,7 @@ def test_an_empty_index(opened: tuple[Writer, Index]) -> None:
     assert (index.spec, index.fingerprint) == (SPEC.to_json(), SPEC.fingerprint)
 
 
-def test_queries_that_cannot_be_answered(opened: tuple[Writer, Index]) -> None:
+def test_invalid_queries_are_refused(opened: tuple[Writer, Index]) -> None:
     for wrong in (np.zeros(DIMENSION + 1), *(np.full(DIMENSION, value) for value in (np.nan, np.inf, 1e300))):
         with pytest.raises(QueryError):
             opened[1].search(wrong, 1)
@@ -160,7 +160,7 @@ def test_records_and_features(opened: tuple[Writer, Index]) -> None:
             index.feature(unknown)
 
 
-def test_the_same_picture_of_another_index_is_found_by_content_or_by_path(opened: tuple[Writer, Index]) -> None:
+def test_an_image_of_another_index_is_found_by_content_or_path(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, np.eye(DIMENSION)[:2], row("a.jpg", content="A"), replace(row("b.jpg"), content_hash=None))
 
@@ -169,11 +169,11 @@ def test_the_same_picture_of_another_index_is_found_by_content_or_by_path(opened
 
     assert index.find(other("elsewhere.jpg", b"A".ljust(16, b"\0").hex())) == 1
     assert index.find(other("b.jpg", "00" * 16)) == 2
-    assert index.find(other("a.jpg", "00" * 16)) is None  # of another content
+    assert index.find(other("a.jpg", "00" * 16)) is None  # the content differs
     assert index.find(other("none.jpg", None)) is None
 
 
-def test_a_sample_is_even_and_steady(opened: tuple[Writer, Index]) -> None:
+def test_a_larger_sample_includes_a_smaller_one(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, np.zeros((100, DIMENSION)), *numbered(100))
     before: set[int] = set()
@@ -200,7 +200,7 @@ def test_a_reader_sees_each_commit(opened: tuple[Writer, Index]) -> None:
     assert (index.metric, index.manifest("metric"), index.manifest("run")) == ("cosine", "cosine", None)
 
 
-def test_one_batch_changes_everything_at_once(opened: tuple[Writer, Index]) -> None:
+def test_a_batch_changes_everything_at_once(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, np.eye(DIMENSION), row("a.jpg", "x"), row("b.jpg"), row("c.jpg"))
     state = FileState(11, 2, settled=True)
@@ -242,7 +242,7 @@ def test_a_batch_that_fails_leaves_nothing(opened: tuple[Writer, Index]) -> None
     writer, index = opened
     add(writer, np.eye(DIMENSION)[:1], row("a.jpg"))
     with pytest.raises(SearchEngineError):
-        add(writer, np.eye(DIMENSION)[:2], row("b.jpg"), row("a.jpg"))  # that path is taken
+        add(writer, np.eye(DIMENSION)[:2], row("b.jpg"), row("a.jpg"))  # the path a.jpg is taken
     assert [record.path for record in index.sample(9)] == ["a.jpg"]
     add(writer, np.eye(DIMENSION)[2:], row("c.jpg"))
     np.testing.assert_array_equal(index.feature(index.search(np.eye(DIMENSION)[2], 1)[0][0].id), [0, 0, 1])
@@ -256,7 +256,7 @@ def test_an_id_is_never_given_twice(opened: tuple[Writer, Index]) -> None:
     assert [record.id for record in index.sample(9)] == [10]
 
 
-def test_content_that_is_known_already(opened: tuple[Writer, Index]) -> None:
+def test_known_content_has_a_twin(opened: tuple[Writer, Index]) -> None:
     writer, _ = opened
     add(writer, np.eye(DIMENSION)[1:2], row("a.jpg", content="A"))
     twin = writer.twin(b"A".ljust(16, b"\0"))
@@ -271,6 +271,6 @@ def test_image_folders_keep_their_ids(opened: tuple[Writer, Index], tmp_path: Pa
     one, other = bytes(tmp_path / "one"), bytes(tmp_path / "other")
     writer.set_roots([(1, one, "one"), (2, other, "other")])
     add(writer, np.eye(DIMENSION)[:1], row("a.jpg"))
-    writer.set_roots([(1, other, "one"), (2, one, "other")])  # they have changed places
+    writer.set_roots([(1, other, "one"), (2, one, "other")])  # their paths are swapped
     assert writer.roots() == [(1, other, "one"), (2, one, "other")]
     assert index.records([1])[0].file == tmp_path / "other" / "a.jpg"

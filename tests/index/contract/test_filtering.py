@@ -1,4 +1,4 @@
-"""Filters, cursors and facets hold for every index, compared with loops that are obviously right."""
+"""Filters, cursors and facets of every index, compared with simple loops."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIDES = (None, 100, 640, 4000)
 
 @dataclass(frozen=True)
 class Photo:
-    """What a row of the contract holds; ``day`` of its EXIF data or, where it has none, of its file."""
+    """The properties of an image; ``day`` is in its EXIF data if ``in_exif``, else it is that of its file."""
 
     labels: tuple[str, ...]
     folder: str
@@ -83,13 +83,13 @@ class Photo:
         )
 
 
-def some(values: Sequence[str]) -> st.SearchStrategy[tuple[str, ...]]:
+def up_to_two(values: Sequence[str]) -> st.SearchStrategy[tuple[str, ...]]:
     return st.lists(st.sampled_from(values), max_size=2, unique=True).map(tuple)
 
 
 PHOTOS = st.builds(
     Photo,
-    labels=st.lists(st.sampled_from(LABELS), max_size=3).map(tuple),  # one may be named twice
+    labels=st.lists(st.sampled_from(LABELS), max_size=3).map(tuple),  # a label may occur twice
     folder=st.sampled_from(FOLDERS),
     format=st.sampled_from(FORMATS),
     camera=st.sampled_from(CAMERAS),
@@ -102,18 +102,18 @@ BOUNDS = st.none() | st.sampled_from((1, 100, 641, 2**62))
 PERIODS = st.none() | st.sampled_from([date.fromisoformat(day) for day in (*DAYS, "0001-01-01", "9999-12-31")])
 FILTERS = st.builds(
     Filter,
-    labels=some((*LABELS, "unicorn")),
-    folders=some((*FOLDERS[1:], "nowhere", "trip")),
+    labels=up_to_two((*LABELS, "unicorn")),
+    folders=up_to_two((*FOLDERS[1:], "nowhere", "trip")),
     after=PERIODS,
     before=PERIODS,
-    formats=some(("jpeg", "PNG", "GIF")),
-    cameras=some((*CAMERAS[:2], "Nikon")),
+    formats=up_to_two(("jpeg", "PNG", "GIF")),
+    cameras=up_to_two((*CAMERAS[:2], "Nikon")),
     min_width=BOUNDS,
     max_width=BOUNDS,
     min_height=BOUNDS,
     max_height=BOUNDS,
     ids=st.none() | st.lists(st.integers(0, 30) | st.just(2**63 - 1), max_size=9).map(tuple),
-) | st.one_of(st.builds(Filter, labels=some(LABELS), folders=some(FOLDERS[1:])), st.just(Filter(ids=())))
+) | st.one_of(st.builds(Filter, labels=up_to_two(LABELS), folders=up_to_two(FOLDERS[1:])), st.just(Filter(ids=())))
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, ids=lambda implementation: implementation.name, scope="module")
@@ -139,7 +139,7 @@ def add(writer: Writer, photos: Sequence[Photo], features: NDArray[np.float32], 
 
 
 def features_of(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """(n, d) of few values, so that many distances are equal."""
+    """Return (n, d) features with few distinct values, so that many distances are equal."""
     return np.random.default_rng(seed).integers(-1, 2, (count, DIMENSION)).astype(np.float32)
 
 
@@ -152,7 +152,7 @@ def folders_of(folder: str) -> list[str]:
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def test_all_answers_equal_naive_loops(implementation: Implementation) -> None:
+def test_all_results_equal_naive_loops(implementation: Implementation) -> None:
     @settings(max_examples=implementation.examples)
     @given(st.lists(PHOTOS, max_size=25), st.lists(FILTERS, min_size=1, max_size=4), st.data())
     def equal(photos: list[Photo], filters: list[Filter], data: st.DataObject) -> None:
@@ -204,7 +204,7 @@ def check(index: Index, held: dict[int, Photo], features: NDArray[np.float32], f
 
 
 def paged(index: Index, query: NDArray[np.float32], metric: str, filter: Filter, k: int):  # type: ignore[no-untyped-def]
-    """All hits, k at a time."""
+    """Yield all hits, k at a time."""
     after: Cursor | None = None
     while hits := index.search(query, k, metric, filter=filter, after=after)[0]:
         yield from hits
@@ -212,7 +212,7 @@ def paged(index: Index, query: NDArray[np.float32], metric: str, filter: Filter,
 
 
 def test_pages_lose_and_repeat_nothing(opened: tuple[Writer, Index]) -> None:
-    """Among enough images for rough values to choose candidates, with copies and near-copies at every distance."""
+    """There are enough images for rough values to select candidates, and copies and near-copies at every distance."""
     writer, index = opened
     random = np.random.default_rng(3)
     features = random.standard_normal((3000, DIMENSION)).astype(np.float32)
@@ -229,10 +229,10 @@ def test_pages_lose_and_repeat_nothing(opened: tuple[Writer, Index]) -> None:
             assert len(whole) == sum(set(filter.labels) <= set(labels) for labels in chosen)
             for distance_, id_ in whole[:: len(whole) // 9]:
                 (hit,) = index.search(query, 1, metric, filter=Filter(ids=(id_,)))[0]
-                assert hit.distance == distance_  # to the last digit, whatever is measured with it
+                assert hit.distance == distance_  # to the last digit, although it is measured alone
 
 
-def test_an_answer_goes_on_while_the_index_grows(opened: tuple[Writer, Index]) -> None:
+def test_pages_continue_while_the_index_grows(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     photo = Photo((), "", "JPEG", "", "2024-01-01", True, 4, 3)
     add(writer, [photo] * 40, features_of(40))
@@ -250,7 +250,7 @@ def test_an_answer_goes_on_while_the_index_grows(opened: tuple[Writer, Index]) -
     assert set(range(1, 41)) <= set(seen)
 
 
-def test_cursors_that_no_answer_gave(opened: tuple[Writer, Index]) -> None:
+def test_cursors_that_are_not_at_a_hit(opened: tuple[Writer, Index]) -> None:
     writer, index = opened
     add(writer, [Photo((), "", "JPEG", "", "2024-01-01", True, 4, 3)] * 20, features_of(20))
     for metric in METRICS:
@@ -261,13 +261,13 @@ def test_cursors_that_no_answer_gave(opened: tuple[Writer, Index]) -> None:
             assert [hit.id for hit in hits] == expected, (metric, far)
 
 
-def test_a_cursor_is_of_one_query(opened: tuple[Writer, Index]) -> None:
+def test_a_cursor_is_for_one_query(opened: tuple[Writer, Index]) -> None:
     with pytest.raises(QueryError, match="one query"):
         opened[1].search(np.ones((2, DIMENSION)), after=Cursor(0.0, 1))
 
 
-def test_what_is_known_of_an_image_changes(opened: tuple[Writer, Index]) -> None:
-    """Readers that have counted see other labels, folders and dates, also of rows that they have seen."""
+def test_readers_see_changed_labels_folders_and_dates(opened: tuple[Writer, Index]) -> None:
+    """They do so even for rows whose columns they have already read."""
     writer, index = opened
     photo = Photo(("cat",), "trips", "JPEG", "", "2024-01-01", True, 4, 3)
     add(writer, [photo, photo], features_of(2))
@@ -280,14 +280,14 @@ def test_what_is_known_of_an_image_changes(opened: tuple[Writer, Index]) -> None
     writer.commit(Batch(shots=[(1, Shot(None, "Leica"))]))
     assert index.facets(EVERYTHING).camera == (FacetValue("Leica", 1),)
     assert {value.value for value in index.facets(EVERYTHING).year} == {"2020", "2024"}
-    writer.set_roots([(1, b"/one", "one"), (2, b"/two", "two")])  # now paths begin with the name of their folder
+    writer.set_roots([(1, b"/one", "one"), (2, b"/two", "two")])  # paths now begin with the name of their folder
     assert [(value.value, value.count) for value in index.facets(EVERYTHING).folder] == [
         ("one", 2), ("one/home", 1), ("one/trips", 1),
     ]  # fmt: skip
     assert index.count(Filter(folders=("one/home", "trips"))) == 1
 
 
-@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be changed here")
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone of a process cannot be changed here")
 @pytest.mark.parametrize(("zone", "day"), [("UTC0", date(2024, 6, 30)), ("AAA-5:45", date(2024, 7, 1))])
 def test_the_time_of_a_file_is_a_local_day(
     opened: tuple[Writer, Index], monkeypatch: pytest.MonkeyPatch, zone: str, day: date
