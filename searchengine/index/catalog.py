@@ -28,6 +28,7 @@ from searchengine.index.database import (
     connect_to_read,
     connect_to_write,
     damaged,
+    on_error,
     rebuild_hint,
     translated,
     use_log,
@@ -152,7 +153,7 @@ class Catalog(Tables):
     def _checked(self, *, write: bool, any_format: bool) -> Catalog:
         """Return this catalog or, if it has an older format and is only read, an upgraded copy in memory."""
         folder = self.file.parent
-        try:
+        with on_error(self.close):
             version = int(self.value("PRAGMA user_version"))
             if self.value("PRAGMA application_id") != _APPLICATION_ID or version < 1:
                 raise IndexDamagedError(
@@ -170,15 +171,9 @@ class Catalog(Tables):
                 self._upgrade(version)
                 return self
             copy = self.in_memory()
-        except BaseException:
-            self.close()
-            raise
         self.close()
-        try:
+        with on_error(copy.close):
             copy._upgrade(version)
-        except BaseException:
-            copy.close()
-            raise
         return copy
 
     def _upgrade(self, version: int) -> None:

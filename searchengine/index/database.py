@@ -10,7 +10,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -127,13 +127,20 @@ class Database:
 def connect(uri: str) -> sqlite3.Connection:
     """Return a connection with explicit transactions, which threads may share under a lock."""
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
-    try:
+    with on_error(connection.close):
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
     return connection
+
+
+@contextlib.contextmanager
+def on_error(clean_up: Callable[[], None]) -> Iterator[None]:
+    """Call a function if the block fails."""
+    try:
+        yield
+    except BaseException:
+        clean_up()
+        raise
 
 
 def connect_to_read(file: Path) -> tuple[sqlite3.Connection, bool]:
@@ -225,33 +232,26 @@ def _file_system_in(mounts: bytes, place: bytes) -> str:
 
 def _tested(connection: sqlite3.Connection) -> sqlite3.Connection:
     """Return a connection after a first query, which fails if the file cannot be used."""
-    try:
+    with on_error(connection.close):
         connection.execute("PRAGMA user_version").fetchone()
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
 def stamp(file: Path) -> Stamp:
     """Return a value that changes with every write: of the file, its log and its journal, None for a missing one."""
-    return tuple(_stamp(file.with_name(file.name + ending)) for ending in ("", "-wal", "-journal"))
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        info = file.stat()
-    except OSError:
-        return None
-    return (info.st_ino, info.st_size, info.st_mtime_ns) if info.st_size else None
+    infos = (_stat(file.with_name(file.name + ending)) for ending in ("", "-wal", "-journal"))
+    return tuple((info.st_ino, info.st_size, info.st_mtime_ns) if info and info.st_size else None for info in infos)
 
 
 def _place(file: Path) -> tuple[int, int] | None:
-    try:
-        info = file.stat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
+    info = _stat(file)
+    return (info.st_dev, info.st_ino) if info else None
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return file.stat()
+    return None
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

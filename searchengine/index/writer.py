@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from searchengine.errors import IndexingError, SearchEngineError
 from searchengine.files import flush, flush_folder
 from searchengine.index.catalog import Catalog
-from searchengine.index.database import writable
+from searchengine.index.database import on_error, writable
 from searchengine.index.features import FeatureWriter, map_rows, matrices, next_name
 from searchengine.index.protocol import Writer
 from searchengine.index.types import Batch, ImageRow, IndexedImage, Place, Skipped, Twin
@@ -34,11 +34,8 @@ class IndexWriter(Writer):
     def __init__(self, folder: Path, catalog: Catalog) -> None:
         self.address = self.folder = folder
         self.catalog = catalog
-        try:
+        with on_error(catalog.close):
             self._features = self._feature_writer()
-        except BaseException:
-            catalog.close()
-            raise
 
     @classmethod
     def create(cls, folder: Path, manifest: dict[str, str], *, dimension: int, last_id: int = 0) -> IndexWriter:
@@ -53,12 +50,9 @@ class IndexWriter(Writer):
     def open(cls, folder: Path) -> IndexWriter:
         """Open an existing index; raises what ``Catalog.open`` raises."""
         writer = cls(folder, Catalog.open(folder, write=True))
-        try:
+        with on_error(writer.close):
             if writer.catalog.impossible_images():
                 raise writer.catalog.damaged("its entries for some images are impossible")
-        except BaseException:
-            writer.close()
-            raise
         writer._remove_strays()
         return writer
 

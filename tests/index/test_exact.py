@@ -1,62 +1,14 @@
-"""Exact search, compared with a simple loop."""
+"""Exact search: ties, near-duplicates, and threads. ``test_metrics.py`` compares it with a simple loop."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from searchengine.index import distances, exact, metrics
-
-
-def naive(
-    rows: NDArray[np.float32], counts: NDArray[np.bool_], ids: NDArray[np.int64], query: NDArray[np.float32], k: int
-) -> list[tuple[float, int]]:
-    """Return (distance, id) of the k nearest, by a loop in float64."""
-    found = []
-    for row, counted, id_ in zip(rows, counts, ids, strict=True):
-        if counted:
-            total = sum((float(a) - float(b)) ** 2 for a, b in zip(row, query, strict=True))
-            found.append((math.sqrt(total), int(id_)))
-    return sorted(found)[:k]
-
-
-def search(
-    rows: NDArray[np.float32], counts: NDArray[np.bool_], ids: NDArray[np.int64], queries: NDArray[np.float32], k: int
-) -> list[exact.Neighbours]:
-    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-    norms[~counts] = np.inf
-    return exact.Searcher(metrics.EUCLIDEAN, rows, norms, ids).nearest(queries, k)
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    n=st.integers(0, 40),
-    d=st.integers(1, 17),
-    m=st.integers(0, 4),
-    k=st.integers(1, 60),
-    values=st.sampled_from([1, 2, 3, 1000]),
-)
-@settings(max_examples=150)
-def test_equals_the_naive_loop_with_ties_excluded_rows_and_large_k(
-    seed: int, n: int, d: int, m: int, k: int, values: int
-) -> None:
-    random = np.random.default_rng(seed)
-    rows = random.integers(0, values, (n, d)).astype(np.float32)  # few values: many ties
-    counts = random.random(n) < 0.8
-    ids = random.permutation(1000)[:n].astype(np.int64) + 1
-    queries = random.integers(0, values, (m, d)).astype(np.float32)
-    found = search(rows, counts, ids, queries, k)
-    assert len(found) == m
-    for query, neighbours in zip(queries, found, strict=True):
-        expected = naive(rows, counts, ids, query, k)
-        assert ids[neighbours.positions].tolist() == [id_ for _, id_ in expected]
-        np.testing.assert_allclose(neighbours.distances, [d for d, _ in expected], rtol=1e-12)
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
@@ -88,27 +40,16 @@ def test_near_duplicates_far_from_the_origin_are_ranked_correctly() -> None:
     base = np.full(64, 5000.0, dtype=np.float32)
     rows = np.stack([base] * 50)
     rows[:, 0] += np.random.default_rng(3).permutation(50).astype(np.float32)
-    (found,) = search(rows, np.ones(50, dtype=np.bool_), np.arange(1, 51), base[None], 50)
+    (found,) = exact.Searcher.of_rows(rows).nearest(base[None], 50)
     np.testing.assert_array_equal(found.distances, np.arange(50))
-
-
-def test_one_query_and_many_give_the_same() -> None:
-    random = np.random.default_rng(0)
-    rows = random.standard_normal((3000, 33)).astype(np.float32)
-    queries = random.standard_normal((70, 33)).astype(np.float32)
-    included = np.ones(3000, dtype=np.bool_)
-    together = search(rows, included, np.arange(3000), queries, 10)
-    for query, result in zip(queries, together, strict=True):
-        (alone,) = search(rows, included, np.arange(3000), query[None], 10)
-        np.testing.assert_array_equal(alone.positions, result.positions)
-        np.testing.assert_array_equal(alone.distances, result.distances)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_a_thousand_equal_rows_are_ordered_by_id(scale: float) -> None:
     rows = np.full((1000, 8), scale, dtype=np.float32)
     ids = np.random.default_rng(1).permutation(1000).astype(np.int64)
-    (found,) = search(rows, np.ones(1000, dtype=np.bool_), ids, rows[:1], 5)
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    (found,) = exact.Searcher(metrics.EUCLIDEAN, rows, norms, ids).nearest(rows[:1], 5)
     assert ids[found.positions].tolist() == [0, 1, 2, 3, 4]
     assert found.distances.tolist() == [0.0] * 5
 

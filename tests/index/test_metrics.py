@@ -43,20 +43,22 @@ def norms_of(rows: Rows) -> NDArray[np.float64]:
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(0, 40),
     d=st.integers(1, 17),
+    m=st.integers(0, 4),
     k=st.integers(1, 60),
     values=st.sampled_from([2, 3, 1000]),
 )
 @settings(max_examples=60)
-def test_equals_the_naive_loop(metric: str, seed: int, n: int, d: int, k: int, values: int) -> None:
+def test_equals_the_naive_loop(metric: str, seed: int, n: int, d: int, m: int, k: int, values: int) -> None:
     random = np.random.default_rng(seed)
     # whole numbers, so that sums are exact; few of them, so that many are tied; zero vectors among them
     rows = random.integers(-values // 2, values, (n, d)).astype(np.float32)
     counts = random.random(n) < 0.8
     ids = random.permutation(1000)[:n].astype(np.int64) + 1
-    queries = random.integers(-values // 2, values, (3, d)).astype(np.float32)
+    queries = random.integers(-values // 2, values, (m, d)).astype(np.float32)
     norms = norms_of(rows)
     norms[~counts] = np.inf
-    for query, found in zip(queries, exact.Searcher(metric, rows, norms, ids).nearest(queries, k), strict=True):
+    results = exact.Searcher(metric, rows, norms, ids).nearest(queries, k)
+    for query, found in zip(queries, results, strict=True):
         expected = naive(metric, rows[counts], ids[counts], query)
         distances = {id_: distance for distance, id_ in expected}
         got = ids[found.positions].tolist()

@@ -85,22 +85,6 @@ def test_a_reader_sees_commits_and_nothing_else(
     assert index.search([0.0, 0.0], 1)[0][0].score == 1.0
 
 
-def test_a_batch_that_fails_leaves_nothing(
-    writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
-) -> None:
-    add(writer, a=[0, 0])
-    bad = Batch(
-        stored=[row("b.jpg"), row("a.jpg")],  # the path a.jpg is taken
-        features=[np.ones(2, dtype=np.float32)] * 2,
-    )
-    with pytest.raises(IndexDamagedError):
-        writer.commit(bad)
-    assert reading().paths == ["a.jpg"]
-    add(writer, c=[5, 5])
-    np.testing.assert_array_equal(reading().features, [[0, 0], [5, 5]])
-    assert verify(folder).sound
-
-
 def test_rows_of_a_killed_run_are_overwritten(
     writer: IndexWriter, folder: Path, reading: Callable[[], LocalIndex]
 ) -> None:
