@@ -1,10 +1,10 @@
-"""Data that is computed from an index and kept in its folder: the map, the groups, the classifier, the evaluation.
+"""Data computed from an index and kept in its folder: the map, the groups, the classifier, the evaluation.
 
-Each kind is one file, which the index can do without. This module is the only code that knows how such a file is
-written and read. Its sheet records what it was computed from; the reader compares that with the current index::
+Each kind is one file, and the index works without it. Only this module reads and writes such files. The sheet of a file
+records what it was computed from, and readers compare that with the current index::
 
     @dataclass(frozen=True, slots=True)
-    class EvaluationSheet:                      # JSON, checked by Pydantic as it is read
+    class EvaluationSheet:                      # JSON, validated by Pydantic
         format: Literal[1]
         made: str                               # derived.timestamp()
         fingerprint: str
@@ -13,14 +13,14 @@ written and read. Its sheet records what it was computed from; the reader compar
 
     EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine evaluate")
 
-    version = ...                               # before the computation begins: a later change makes it stale
+    version = ...                               # taken before computing, so any later change makes it stale
     EVALUATION.save(folder, EvaluationSheet(...))
     kept = EVALUATION.load(folder)              # None if missing; kept.sheet, kept.arrays
     stale = kept.sheet.version != version
 
-A file named ``.npz`` holds arrays too: ``MAP.save(folder, sheet, {"ids": ids, ...})``. Nothing is ever unpickled.
+An ``.npz`` file holds arrays too: ``MAP.save(folder, sheet, {"ids": ids, ...})``. Nothing is ever unpickled.
 
-``Cached`` is for a server: it keeps what was loaded until the file or the index changes.
+``Cached`` is for servers: it keeps a loaded value until the file or the index changes.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from searchengine.files import output_file
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_MAX_BYTES = 2**31  # of a file, and of its arrays when they are unpacked
+_MAX_BYTES = 2**31  # size limit of a file, and of its unpacked arrays
 _SHEET = "about"  # the array of an .npz file that holds the sheet as JSON
-# What NumPy and zipfile raise for damaged or hostile files: headers are parsed as Python, members may be locked.
+# Raised by NumPy and zipfile for damaged or hostile files: headers are parsed as Python, members may be encrypted.
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, RuntimeError),
     *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
@@ -75,12 +75,12 @@ class Derived(Generic[S]):
     """One kind of derived data.
 
     Args:
-        file: its name in the index folder; ``.json``, or ``.npz`` with arrays.
+        file: the file's name in the index folder: ``.json``, or ``.npz`` for arrays.
         sheet: the dataclass (or Pydantic model) of everything that is not an array.
-        command: what a person runs to compute it again; ``--index-dir`` is added.
-        columns: the arrays that an .npz file must have with an entry for each image.
-        arrays: the others that it must have.
-        compressed: whether its arrays are; those of a large index, which are to be read at once, are not.
+        command: the command that computes it again; ``--index-dir`` is added.
+        columns: required arrays of an .npz file with one entry per image.
+        arrays: other required arrays.
+        compressed: whether to compress the arrays; False if a server must load them fast.
     """
 
     file: str
@@ -97,11 +97,11 @@ class Derived(Generic[S]):
         return TypeAdapter(self.sheet)
 
     def path(self, folder: Path) -> Path:
-        """Where it is, or would be."""
+        """Return the path of the file, which need not exist."""
         return folder / self.file
 
     def save(self, folder: Path, sheet: S, arrays: Arrays | None = None) -> Path:
-        """Write it in one step; IndexingError if the folder cannot be written to."""
+        """Write the file in one step, and return its path; IndexingError if the folder is not writable."""
         data = self._adapter.dump_json(sheet)
         if self.file.endswith(".npz"):
             packed = io.BytesIO()
@@ -113,7 +113,7 @@ class Derived(Generic[S]):
         return self.path(folder)
 
     def load(self, folder: Path) -> StoredData[S] | None:
-        """Read it; None if it is missing, IndexDamagedError if it cannot be used."""
+        """Read the file; None if it is missing, IndexDamagedError if it is unusable."""
         file = self.path(folder)
         try:
             with file.open("rb") as opened:
@@ -142,7 +142,7 @@ class Derived(Generic[S]):
         return text, arrays
 
     def identity(self, folder: Path) -> tuple[int, int, int] | None:
-        """Differs whenever the file was replaced; None if it is missing. A key for ``Cached``."""
+        """Return a key that changes whenever the file is replaced; None if it is missing. For ``Cached``."""
         try:
             stat = self.path(folder).stat()
         except OSError:
@@ -151,7 +151,7 @@ class Derived(Generic[S]):
 
 
 def timestamp() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the current time in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -163,12 +163,13 @@ def _text(opened: Any) -> bytes:
 
 
 class Cached(Generic[K, T]):
-    """A value that a server computes for a key, and again when the key has changed. Threads may share it.
+    """A value that is computed again whenever its key changes. Threads may share it.
 
     Args:
-        key: what the value depends on, e.g. ``(index.state().generation, MAP.identity(folder))``; asked for each time.
+        key: returns what the value depends on, e.g. ``(index.state().generation, MAP.identity(folder))``; called by
+            every ``get``.
         compute: computes the value; its errors reach the caller of ``get``.
-        in_background: called with the old and the new key: whether to serve the old value while a thread computes the
+        in_background: called with the old and the new key; True to serve the old value while a thread computes the
             new one. By default, the next caller computes it.
     """
 
@@ -187,9 +188,9 @@ class Cached(Generic[K, T]):
         self._thread: threading.Thread | None = None
 
     def get(self) -> T:
-        """The value for the key as it is now, or an older one while a thread computes it."""
+        """Return the value for the current key, or an older one while a thread computes it."""
         with self._lock:
-            key = self._key()  # under the lock: whoever waited gets the value that was just computed
+            key = self._key()  # under the lock, so that waiting threads get the value just computed
             if self._value is not None and self._value[0] != key and self._in_background(self._value[0], key):
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(target=self._refresh, args=(key,), daemon=True, name="derived")
@@ -207,5 +208,5 @@ class Cached(Generic[K, T]):
             _log.warning("%s", error)
             value = None  # the next caller gets the error
         with self._lock:
-            if self._value is before:  # else a newer one has been computed in the meantime
+            if self._value is before:  # otherwise a newer value has been computed in the meantime
                 self._value = value

@@ -1,7 +1,7 @@
 """Sample images for the demo: crops of the photographs that come with scikit-image and scikit-learn.
 
-171 JPEGs in 18 folders, one for each subject, so that the name of the folder is the label, and the crops of the same
-photo are the right answers. Any two crops of a photo overlap.
+171 JPEGs in 18 folders, one per subject, so the folder's name is the label. The crops of a photo are the right answers
+for each other, and any two of them overlap.
 
 ``skimage.data`` and ``sklearn/datasets/images/README.txt`` name the sources and licences (the pagoda by danielbuechele
 and the flower by vultilion, both CC BY 2.0).
@@ -42,8 +42,8 @@ PHOTOS = (
     ("tissue", "skimage", "data/ihc.png"),
 )
 
-# The part of the photo (left, top, right, bottom, as parts of its sides), and the maximum of the longer side in pixels.
-# All hold the middle, so any two overlap.
+# The part of the photo (left, top, right, bottom, as fractions of its sides), and the length of the longer side in
+# pixels, at most. Every crop includes the middle, so any two overlap.
 CROPS = {
     "whole": ((0.0, 0.0, 1.0, 1.0), 480),
     "top-left": ((0.0, 0.0, 0.75, 0.75), 400),
@@ -59,15 +59,15 @@ _QUALITY = 88
 
 
 def write_samples(out: Path) -> int:
-    """Write the images into a folder, which is made if need be, and return how many it holds.
+    """Write the images into a folder, and return how many it holds.
 
-    The same packages give the same bytes; files that are there already stay as they are. MissingPackageError if
-    the packages are not installed.
+    The same versions of the packages give the same bytes. Existing files are not changed. MissingPackageError if the
+    packages are not installed.
     """
     count = 0
     for subject, package, name in PHOTOS:
         photo = _package_folder(package) / name
-        if not photo.is_file():  # another version of the package
+        if not photo.is_file():  # another version of the package may lack it
             continue
         crops = {out / subject / f"{photo.stem}-{crop}.jpg": box_and_side for crop, box_and_side in CROPS.items()}
         missing = {file: box_and_side for file, box_and_side in crops.items() if not file.exists()}
@@ -82,7 +82,7 @@ def write_samples(out: Path) -> int:
 
 
 def _package_folder(package: str) -> Path:
-    """The folder of a package, without importing it: scikit-image and scikit-learn take seconds to load."""
+    """Find the folder of a package without importing it: scikit-image and scikit-learn take seconds to load."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise missing_extra("scikit-image and scikit-learn", "demo")

@@ -1,6 +1,6 @@
 """COCO and CIFAR-10: from the publisher's archives, or copies of them, to a folder that can be indexed.
 
-From an archive only regular files with the expected names are taken.
+Only regular files with the expected names are taken from an archive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from searchengine.download import Client, DownloadError, Resource, check_digest
 from searchengine.files import file_size, locked, parse_json
 from searchengine.progress import QUIET, Progress
 
-WORK = ".download"  # in the folder: unfinished downloads, and notes of what has been unpacked
+WORK = ".download"  # subfolder for unfinished downloads, and for notes of what has been unpacked
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 _SIDE = 32  # of a CIFAR-10 image
@@ -33,7 +33,7 @@ _BATCH_NAME = re.compile(r"(?:\./)?cifar-10-batches-bin/(?:data_batch_([1-5])|te
 
 
 class BadArchiveError(DownloadError):
-    """An archive is damaged, or does not hold what it should."""
+    """An archive is damaged, or does not have the expected contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Part:
     """One archive of a collection.
 
     Attributes:
-        resource: where the archive is.
-        unpack: (archive, folder, progress) -> how many files it has written.
-        files: how many that must be.
-        unpacked: bytes on the disk for each byte of the archive, to check for enough space.
-        labels: whether the archive holds labels only.
+        resource: the archive on the server.
+        unpack: (archive, folder, progress) -> the number of files written.
+        files: the number of files expected.
+        unpacked: bytes on the disk per byte of the archive, to check for enough space.
+        labels: whether the archive holds only labels.
     """
 
     resource: Resource
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A published collection: ``pictures`` is the subfolder to index, ``label_file`` what ``--labels`` takes."""
+    """A published collection: ``pictures`` is the subfolder to index, ``label_file`` the file for ``--labels``."""
 
     name: str
     parts: tuple[Part, ...]
@@ -70,9 +70,9 @@ class DownloadOptions:
     """How to download a collection.
 
     Attributes:
-        labels: False leaves out archives that hold labels only.
-        keep: leave downloaded archives in the folder's ``.download``.
-        archives: copies of the publisher's archives, under their names; they are checked, read, and left as they are.
+        labels: False skips archives that hold only labels.
+        keep: keep downloaded archives, in the subfolder ``.download``.
+        archives: copies of the publisher's archives, under their own names; they are checked, and not changed.
     """
 
     labels: bool = True
@@ -82,7 +82,7 @@ class DownloadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """The folder to index and its labels. ``files`` is how many were added, 0 if everything was there."""
+    """The folder to index and its labels. ``files`` counts the added files; 0 if the collection was complete."""
 
     pictures: Path
     label_file: Path | None
@@ -93,9 +93,9 @@ class Downloaded:
 
 
 def unpack_zip(archive: Path, to: Path, progress: Progress, names: re.Pattern[str]) -> int:
-    """Unpack the members whose whole name matches ``names``, which none that leads out of the folder does.
+    """Unpack the members whose whole name matches ``names``, and return how many there are.
 
-    Returns how many. BadArchiveError for a damaged archive and for links.
+    ``names`` must match no path that leads out of the folder. BadArchiveError for a damaged archive and for links.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -103,7 +103,7 @@ def unpack_zip(archive: Path, to: Path, progress: Progress, names: re.Pattern[st
             progress.start(len(members), what=f"unpacking {archive.name}", unit="files")
             for member in members:
                 if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
-                    raise BadArchiveError(f"{archive.name} holds a link in place of a file: {member.filename}.")
+                    raise BadArchiveError(f"{archive.name} holds a link in place of the file {member.filename}.")
                 target = to / member.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(member) as source, target.open("wb") as file:
@@ -117,8 +117,8 @@ def unpack_zip(archive: Path, to: Path, progress: Progress, names: re.Pattern[st
 def unpack_cifar10(archive: Path, to: Path, progress: Progress) -> int:
     """Write CIFAR-10 as ``to/train/cat/00042.png`` and ``to/test/cat/00007.png``, and return how many images.
 
-    Images are numbered as in the archive. The binary archive is read, because the one for Python holds pickles, which
-    can run any code. BadArchiveError for a damaged archive.
+    Images are numbered as in the archive. This reads the binary archive, because the one for Python holds pickles,
+    which can run any code. BadArchiveError for a damaged archive.
     """
     import numpy as np
     from PIL import Image
@@ -145,7 +145,7 @@ def unpack_cifar10(archive: Path, to: Path, progress: Progress) -> int:
 
 
 def _read_tar(archive: Path, names: re.Pattern[str], max_bytes: int) -> Iterator[tuple[re.Match[str], bytes]]:
-    """The members whose whole name matches, one after the other."""
+    """Yield the match of each member whose whole name matches, and its contents."""
     try:
         with tarfile.open(archive, "r:gz") as opened:
             for member in opened:
@@ -153,9 +153,9 @@ def _read_tar(archive: Path, names: re.Pattern[str], max_bytes: int) -> Iterator
                 if name is None:
                     continue
                 if not member.isreg():
-                    raise BadArchiveError(f"{archive.name} holds a link in place of a file: {member.name}.")
+                    raise BadArchiveError(f"{archive.name} holds a link in place of the file {member.name}.")
                 if member.size > max_bytes:
-                    raise BadArchiveError(f"{archive.name} is damaged ({member.name} is larger than it can be).")
+                    raise BadArchiveError(f"{archive.name} is damaged ({member.name} is larger than possible).")
                 file = opened.extractfile(member)
                 assert file is not None
                 with file:
@@ -163,7 +163,7 @@ def _read_tar(archive: Path, names: re.Pattern[str], max_bytes: int) -> Iterator
     except (tarfile.TarError, zlib.error, EOFError) as error:
         raise BadArchiveError(f"{archive.name} is damaged ({error}).") from error
     except OSError as error:
-        if error.errno is not None:  # gzip raises OSError without a number for a damaged file
+        if error.errno is not None:  # gzip raises an OSError without a number for a damaged file
             raise
         raise BadArchiveError(f"{archive.name} is damaged ({error}).") from error
 
@@ -171,8 +171,8 @@ def _read_tar(archive: Path, names: re.Pattern[str], max_bytes: int) -> Iterator
 # -- the catalogue ----------------------------------------------------------------------------------------------------
 
 
-# COCO 2017 (Lin et al. 2014, https://cocodataset.org). Its publisher gives no hashes: these are those that detection
-# libraries have used for years. The certificate is for another host name, hence no https.
+# COCO 2017 (Lin et al. 2014, https://cocodataset.org). Its publisher gives no hashes; these have been used by detection
+# libraries for years. The certificate is for another host name, hence no https.
 _COCO = "http://images.cocodataset.org"
 _COCO_LABELS = Part(
     Resource(f"{_COCO}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
@@ -207,7 +207,7 @@ DATASETS = {
                     ),
                     unpack_cifar10,
                     files=60_000,
-                    unpacked=1.8,  # a PNG has 2 kB, but takes a block of the disk
+                    unpacked=1.8,  # a PNG has 2 kB but takes up a whole block
                 ),
             ),
             pictures="train",
@@ -224,10 +224,10 @@ def download_dataset(
     progress: Progress = QUIET,
     client: Client | None = None,
 ) -> Downloaded:
-    """Download and unpack what is missing of a collection into the folder ``to``, which is made if need be.
+    """Download and unpack the missing parts of a collection into the folder ``to``.
 
     Raises:
-        DownloadError: says what to do. What has arrived so far is kept; a file that the user has put there always is.
+        DownloadError: says what to do. Everything downloaded so far is kept, and so is every file of the user.
     """
     options = options or DownloadOptions()
     copies = _match(options.archives, dataset)
@@ -251,19 +251,19 @@ def download_dataset(
             if downloaded and not options.keep:
                 archive.unlink(missing_ok=True)
             elif archive.parent == work:
-                progress.say(f"{archive} is kept. Delete it if you do not need it.")
+                progress.say(f"{archive} is kept. Delete it if you no longer need it.")
     label_file = to / dataset.label_file if dataset.label_file is not None else None
     return Downloaded(to / dataset.pictures, label_file if label_file and label_file.exists() else None, files)
 
 
 @contextmanager
 def exclusive(to: Path) -> Iterator[Path]:
-    """Allow one download into a folder at a time; yields the subfolder for unfinished work."""
+    """Allow one download into a folder at a time, and yield the subfolder for unfinished work."""
     work = to / WORK
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DownloadError(f"{to} cannot be made: {error.strerror}. Name another folder with --to.") from error
+        raise DownloadError(f"{to} cannot be created: {error.strerror}. Name another folder with --to.") from error
     try:
         with locked(work / "lock"):
             yield work
@@ -275,15 +275,15 @@ def exclusive(to: Path) -> Iterator[Path]:
 
 
 def _match(archives: Sequence[Path], dataset: Dataset) -> Mapping[str, Path]:
-    """Copies of the collection's archives by the publisher's name."""
+    """Return the given copies of the collection's archives by the publisher's names."""
     names = [part.resource.name for part in dataset.parts]
     for archive in archives:
         if not archive.is_file():
-            raise DownloadError(f"There is no archive {archive}. Check the path given to --archive.")
+            raise DownloadError(f"There is no file {archive}. Check the path given to --archive.")
         if archive.name not in names:
             raise DownloadError(
                 f"{archive} does not have the name of an archive of {dataset.name}: {' or '.join(names)}. Give a file "
-                "of that name to --archive."
+                "with one of these names to --archive."
             )
     return {archive.name: archive for archive in archives}
 
@@ -301,12 +301,12 @@ def _fetch(part: Part, to: Path, client: Client, progress: Progress) -> None:
         )
     except DownloadError as error:
         raise DownloadError(
-            f"{error}\nWithout a connection: get {part.resource.url} elsewhere, and give the file with --archive."
+            f"{error}\nWithout a connection, get {part.resource.url} elsewhere, and name the file with --archive."
         ) from error
 
 
 def _check_copy(part: Part, archive: Path, to: Path, progress: Progress) -> None:
-    """Check an archive that this run has not downloaded, as it would check a download."""
+    """Check an archive that was not downloaded in this run in the same way as a download."""
     _check_space(part, to, 0, archive.stat().st_size)
     if part.resource.digest is not None:
         try:
@@ -320,8 +320,8 @@ def _bad_archive(archive: Path, part: Part, error: DownloadError, *, downloaded:
         archive.unlink(missing_ok=True)
         return DownloadError(f"{error} It was deleted; run the same command again to download it.")
     return DownloadError(
-        f"{error} Nothing was unpacked, and {archive} is left as it is. Replace it by {part.resource.url}, or take it "
-        "away to have that downloaded."
+        f"{error} Nothing was unpacked, and {archive} was left as it is. Replace it by {part.resource.url}, or leave "
+        "it out to download that."
     )
 
 
@@ -330,8 +330,8 @@ def _check_space(part: Part, to: Path, missing: int, present: int) -> None:
     free = shutil.disk_usage(to).free
     if free < needed:
         raise DownloadError(
-            f"{part.resource.name} needs {file_size(needed)} in {to}, itself and unpacked, and {file_size(free)} "
-            "are free. Make room, or name a folder on another disk with --to."
+            f"{part.resource.name} needs {file_size(needed)} in {to} for the archive and its contents, and "
+            f"{file_size(free)} are free. Make room, or name a folder on another disk with --to."
         )
 
 
@@ -339,19 +339,19 @@ def _check_space(part: Part, to: Path, missing: int, present: int) -> None:
 
 
 def _unpack(part: Part, archive: Path, to: Path, progress: Progress) -> int:
-    """Unpack an archive beside the collection and move all of it into place at once; returns the number of files."""
+    """Unpack an archive beside the collection, move all of it into place, and return the number of files."""
     unpacked = to / WORK / "unpacking"
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         unpacked.mkdir()
         files = part.unpack(archive, unpacked, progress)
         if files != part.files:
-            raise BadArchiveError(f"{archive.name} holds {files:,} of the {part.files:,} files that belong to it.")
+            raise BadArchiveError(f"{archive.name} holds {files:,} of the {part.files:,} files expected.")
         moved = [_move(source, to / source.name) for source in sorted(unpacked.iterdir())]
     except OSError as error:
         raise DownloadError(
             f"{archive.name} cannot be unpacked into {to}: {error.strerror or error}. Make room, and run the same "
-            "command again; the archive is kept."
+            "command again. The archive is kept."
         ) from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -361,7 +361,7 @@ def _unpack(part: Part, archive: Path, to: Path, progress: Progress) -> int:
 
 
 def _move(source: Path, target: Path) -> Path:
-    """Move a file or folder; what another archive has put into the same folder stays."""
+    """Move a file or folder. Files that another archive has put into the same folder stay."""
     if not target.exists() or (source.is_file() and target.is_file()):
         source.replace(target)
     elif source.is_dir() and target.is_dir():
@@ -373,7 +373,7 @@ def _move(source: Path, target: Path) -> Path:
 
 
 def _is_unpacked(part: Part, to: Path) -> bool:
-    """Whether this archive was unpacked here before, and no file of it is missing."""
+    """Return whether the archive was unpacked here before and none of its files is missing."""
     try:
         note = parse_json(_note(part, to).read_text())
         return note["url"] == part.resource.url and all(
@@ -388,5 +388,5 @@ def _note(part: Part, to: Path) -> Path:
 
 
 def _count(path: Path) -> int:
-    """How many files there are in a folder and below."""
+    """Count the files in a folder and its subfolders."""
     return 1 if path.is_file() else sum(len(files) for _, _, files in os.walk(path))

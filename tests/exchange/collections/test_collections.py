@@ -47,7 +47,7 @@ COCO_FILES = [
 
 
 def zipped(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
-    """An archive, with the same bytes whenever it is made: its files are of 1980."""
+    """A zip archive with reproducible bytes: its files are dated 1980."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in files.items():
@@ -60,7 +60,7 @@ def zipped(files: dict[str, bytes], links: dict[str, str] | None = None) -> byte
 
 
 def tarred(files: dict[str, bytes], change: Callable[[tarfile.TarInfo], None] = lambda info: None) -> bytes:
-    """An archive, with the same bytes whenever it is made."""
+    """A tar archive with reproducible bytes."""
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as file, tarfile.open(fileobj=file, mode="w") as archive:
         for name, data in files.items():
@@ -72,7 +72,7 @@ def tarred(files: dict[str, bytes], change: Callable[[tarfile.TarInfo], None] = 
 
 
 def published(dataset: Dataset, publisher: Publisher, *archives: tuple[bytes, int]) -> Dataset:
-    """The collection as that publisher has it: archives, and how many files belong to each."""
+    """Publish archives, each with its number of files, as the parts of a collection."""
     parts = []
     for part, (data, files) in zip(dataset.parts, archives, strict=False):
         publisher.files[f"/{part.resource.name}"] = data
@@ -214,7 +214,7 @@ def test_an_archive_left_over_is_checked_used_and_kept(publisher: Publisher, tmp
 
 def test_archives_that_do_not_belong(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"")
-    for name, words in (("photos.zip", r"name of .* val2017\.zip or annotations"), ("none.zip", "no archive")):
+    for name, words in (("photos.zip", r"name of .* val2017\.zip or annotations"), ("none.zip", "no file")):
         with pytest.raises(DownloadError, match=f"{words}.*--archive"):
             download(coco(publisher), tmp_path / "coco", archives=[tmp_path / name])
     assert not (tmp_path / "coco").exists()
@@ -272,17 +272,17 @@ def test_malicious_archives(publisher: Publisher, tmp_path: Path) -> None:
     download(published(VAL, publisher, (archive, 1)), inside)
     assert files_in(tmp_path) == ["a/b/val2017/000000000002.jpg"]
     shutil.rmtree(inside)
-    with pytest.raises(DownloadError, match="a link in place of a file"):
+    with pytest.raises(DownloadError, match="a link in place of the file"):
         download(published(VAL, publisher, (zipped({}, {"val2017/000000000001.jpg": "/etc/passwd"}), 1)), inside)
     assert files_in(tmp_path) == []
 
     def link(info: tarfile.TarInfo) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
 
-    with pytest.raises(DownloadError, match="a link in place of a file"):
+    with pytest.raises(DownloadError, match="a link in place of the file"):
         download(published(CIFAR, publisher, (tarred(batches(), link), 120)), inside)
     bomb = {"cifar-10-batches-bin/data_batch_1.bin": bytes(10_001 * 3073)}
-    with pytest.raises(DownloadError, match="larger than it can be"):
+    with pytest.raises(DownloadError, match="larger than possible"):
         download(published(CIFAR, publisher, (tarred(bomb), 120)), inside)
     assert files_in(tmp_path) == []
 
@@ -314,7 +314,7 @@ def test_no_space(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_is_in_the_way(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DownloadError, match="cannot be made"):
+    with pytest.raises(DownloadError, match="cannot be created"):
         download(coco(publisher), tmp_path / "file")
 
 

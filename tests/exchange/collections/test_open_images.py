@@ -1,4 +1,4 @@
-"""Photographs by class, from a publisher on this machine: which are chosen, where they lie, and what goes wrong."""
+"""Photographs by class, from a publisher on this machine: which are chosen, where they are stored, what can fail."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Rows = list[tuple[str, str, str]]
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of a few hundred rows comes in many pieces."""
+    """Make a table of a few hundred rows arrive in many pieces."""
     monkeypatch.setattr(download, "_CHUNK", 97)
 
 
 @pytest.fixture
 def tables(publisher: Publisher) -> dict[str, Rows]:
-    """(id, mark, confidence) by split, sorted by id: what the publisher has, photographs included."""
+    """Publish photographs, and return the (id, class id, confidence) rows of each split, sorted by id."""
     generator, tables = random.Random(3), {}
     for number, split in enumerate(SPLITS):
         rows = []
@@ -72,7 +72,7 @@ def get(publisher: Publisher, to: Path, classes: list[str], images: int) -> Down
 def expected(
     tables: dict[str, Rows], classes: list[str], images: int, gone: tuple[str, ...] = ()
 ) -> dict[str, set[str]]:
-    """id -> names of its classes, by a plain loop over all rows."""
+    """Choose photographs by a plain loop over all rows: id -> names of its classes."""
     marks = {mark: name for mark, name in CLASSES.items() if name in classes}
     counts: dict[str, int] = defaultdict(int)
     chosen: dict[str, set[str]] = {}
@@ -120,7 +120,7 @@ def test_which_photographs(publisher: Publisher, tables: dict[str, Rows], tmp_pa
     done = get(publisher, tmp_path, ["cat", "DOG"], images)
     assert labels_of(done) == expected(tables, ["Cat", "Dog"], images)
     assert done.files == len(list(done.pictures.rglob("*.jpg")))
-    # Only as much of the tables was asked for as is needed, and all of it is there now.
+    # Only the tables that are needed were requested, and they are kept.
     assert ("/train.csv" in [path for path, _ in publisher.asked]) == (images > 5)
     publisher.asked.clear()
     assert get(publisher, tmp_path, ["Cat", "Dog"], images).files == 0
@@ -131,7 +131,7 @@ def test_one_class_needs_no_table_of_labels(publisher: Publisher, tables: dict[s
     done = get(publisher, tmp_path, ["/g/11x"], 4)
     assert done.label_file is None
     assert [file.parent.name for file in done.pictures.rglob("*.jpg")] == ["Mac-PC"] * 4
-    # More of them, and another class into the same folder: what is there stays where it is, and gets its labels.
+    # More photographs and another class in the same folder: existing files stay, and get their labels.
     more = get(publisher, tmp_path, ["Cat", "Mac/PC"], 9)
     wanted = expected(tables, ["Cat", "Mac/PC"], 9)
     assert labels_of(more).items() >= wanted.items()
@@ -213,7 +213,7 @@ def test_refusals(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path)
     with pytest.raises(DownloadError, match="changed the format"):
         get(publisher, tmp_path / "other", ["Cat"], 3)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DownloadError, match="cannot be made"):
+    with pytest.raises(DownloadError, match="cannot be created"):
         get(publisher, tmp_path / "file", ["Cat"], 3)
     publisher.files["/classes.csv"] = b"\xff\xfe\x00"
     with pytest.raises(DownloadError, match="Delete it"):
