@@ -89,8 +89,7 @@ def map_(settings: Settings, png: Path | None, as_json: bool, **flags: Any) -> N
     the whole map again. The same settings give the same map. Distances are Euclidean, or cosine if that is the metric
     of the index.
     """
-    from searchengine.analyse.mapping import MapOptions, make_map
-    from searchengine.analyse.mapping.picture import write_png
+    from searchengine.analyse.map import MapOptions, make_map, write_png
 
     options = MapOptions(**flags)
     with closing(open_index(settings)) as index, Bar() as bar:
@@ -137,7 +136,7 @@ def cluster(settings: Settings, out: Path | None, as_json: bool, **flags: Any) -
     means a cosine of at least 1 - T*T/2: 0.2 means 0.98. Distances are Euclidean whatever the metric of the index; if
     that is cosine, features are scaled to length 1 first.
     """
-    from searchengine.analyse.mapping import GroupOptions, make_groups
+    from searchengine.analyse.groups import GroupOptions, make_groups
 
     options = GroupOptions(out=None if out is None else out.expanduser(), **flags)
     with closing(open_index(settings)) as index, Bar() as bar:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import load_evaluation
 from searchengine.analyse.evaluation.results import EVALUATION, KeptEvaluation
-from searchengine.analyse.mapping import GROUPS, MAP
-from searchengine.analyse.mapping.groups import GroupSheet, members
-from searchengine.analyse.mapping.map import MapSheet
-from searchengine.analyse.mapping.rows import Changes, Rows, remark, stamps_of
+from searchengine.analyse.groups import GROUPS, GroupSheet, members
+from searchengine.analyse.map import MAP, MapSheet
+from searchengine.analyse.rows import Changes, Rows, remark, stamps_of
 from searchengine.derived import Cached, Derived, StoredData
 from searchengine.errors import IndexDamagedError
 from searchengine.index.protocol import Index

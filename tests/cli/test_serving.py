@@ -12,7 +12,7 @@ import pytest
 from searchengine.cli.main import main
 from searchengine.cli.serve import check_free
 from searchengine.settings import SettingsError
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 
 
 @pytest.fixture(autouse=True)

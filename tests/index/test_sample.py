@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from searchengine.index.local import LocalIndex
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 
 
 def index_of(folder: Path, count: int, gone: range = range(0)) -> LocalIndex:

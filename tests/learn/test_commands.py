@@ -12,7 +12,7 @@ import pytest
 
 from searchengine.cli import offline_index
 from searchengine.cli.main import main
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 from tests.conftest import draw
 
 Said = pytest.CaptureFixture[str]

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from searchengine.analyse.mapping import MAP
-from searchengine.analyse.mapping.map import MapSheet
+from searchengine.analyse.map import MAP, MapSheet
 from searchengine.engine import open_index
 from searchengine.errors import SearchEngineError
 from searchengine.exchange.importing import ImportOptions, import_features

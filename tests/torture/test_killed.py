@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.analyse.mapping import MAP
+from searchengine.analyse.map import MAP
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError
 from searchengine.index.approximate import StructureSheet

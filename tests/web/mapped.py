@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searchengine.analyse.mapping import GROUPS, MAP
-from searchengine.analyse.mapping.groups import GroupSheet
-from searchengine.analyse.mapping.map import MapSheet
-from searchengine.analyse.mapping.rows import Rows, stamps_of
+from searchengine.analyse.groups import GROUPS, GroupSheet
+from searchengine.analyse.map import MAP, MapSheet
+from searchengine.analyse.rows import Rows, stamps_of
 from searchengine.index import database
 from searchengine.index.local import LocalIndex
 from searchengine.web import create_app
 from searchengine.web.engines import ServedEngine
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 from tests.web.fake import COLOURS, draw
 
 COUNT = 240

@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 
 from searchengine.analyse.evaluation import EVALUATION, keep_evaluation, leave_one_out
 from searchengine.index.local import LocalIndex
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 from tests.web.browsing import RED, TRANSFER, OpenPage, fits, in_browser, serving, until
 from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 

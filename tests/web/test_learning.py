@@ -12,7 +12,7 @@ from searchengine.engine import SearchEngine
 from searchengine.index.local import LocalIndex
 from searchengine.learn import fit_classifier, load_classifier, save_classifier, training_set
 from searchengine.query import Query
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 from tests.waiting import wait_until
 from tests.web.conftest import JSON
 from tests.web.mapped import app_of, fill_index

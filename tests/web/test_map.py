@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from searchengine.analyse.mapping import MAP
+from searchengine.analyse.map import MAP
 from searchengine.index.local import LocalIndex
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 from tests.web.mapped import app_of, fill_index, read_only_mount, store_groups, store_map
 
 

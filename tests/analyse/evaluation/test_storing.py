@@ -20,7 +20,7 @@ from searchengine.analyse.evaluation.results import Evaluation
 from searchengine.cli.main import main
 from searchengine.errors import IndexDamagedError
 from searchengine.index.local import LocalIndex
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 from tests.web.mapped import fill_index
 
 

@@ -1,7 +1,7 @@
-"""Clusters and near-duplicates of an index, kept with it, and a contact sheet for each if asked for.
+"""Clusters and near-duplicates of an index, kept with it, and optionally a contact sheet for each.
 
-Clusters are made by scikit-learn's k-means (Lloyd 1982; Sculley 2010 for mini-batches). How many there are is chosen,
-where it is not given, by the silhouette (Rousseeuw 1987) of a sample.
+Clusters are made by scikit-learn's k-means (Lloyd 1982; Sculley 2010 for mini-batches). By default, the silhouette
+(Rousseeuw 1987) of a sample decides how many there are.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.duplicates import THRESHOLD, duplicates_of, largest_first
-from searchengine.analyse.mapping.rows import (
+from searchengine.analyse.duplicates import THRESHOLD, duplicates_of, largest_first
+from searchengine.analyse.rows import (
     Rows,
     check_seed,
     principal_components,
@@ -29,13 +29,13 @@ from searchengine.files import check_output_folder
 from searchengine.index.protocol import Index
 from searchengine.progress import QUIET, Progress
 
-_ON_SHEET = 80  # pictures; the title says how many there are in all
+_ON_SHEET = 80  # pictures at most; the title gives the size of the group
 _COLUMNS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSheet:
-    """What is stored with the groups; ``version`` is that of the file's format."""
+    """The sheet stored with the groups; ``version`` is the version of the file format."""
 
     version: Literal[1]
     made: str
@@ -58,7 +58,7 @@ GROUPS = Derived(
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """``k``: how many clusters, None to choose; ``threshold``: see ``duplicates``; ``out``: a folder for sheets."""
+    """``k`` is the number of clusters, None to choose it; ``out`` a folder for sheets. Threshold: see ``duplicates``."""
 
     k: int | None = None
     threshold: float = THRESHOLD
@@ -68,9 +68,9 @@ class GroupOptions:
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """``limit`` is the threshold as a distance; ``in_duplicates``: images that have a near-duplicate.
+    """The numbers of images, clusters and groups of near-duplicates; ``in_duplicates`` images have a near-duplicate.
 
-    ``remark``: see ``rows.remark``.
+    ``limit`` is the threshold as a distance. For ``remark``, see ``rows.remark``.
     """
 
     file: str
@@ -85,15 +85,15 @@ class GroupSummary:
 
 
 def make_groups(index: Index, options: GroupOptions | None = None, progress: Progress = QUIET) -> GroupSummary:
-    """Cluster the images of an index and find near-duplicates; the result is stored in the index folder.
+    """Cluster the images of an index, find near-duplicates, and store both in the index folder.
 
     Raises:
         QueryError: the index is empty, or an option is out of bounds.
-        IndexingError: scikit-learn is missing, or a folder cannot be written to.
+        IndexingError: scikit-learn is missing, or a folder is not writable.
     """
     options = options or GroupOptions()
     if not 0 <= options.threshold <= 2:
-        raise QueryError("The threshold must be from 0 (equal features only) to 2.")
+        raise QueryError("The threshold must be from 0 (only equal features) to 2.")
     check_seed(options.seed)
     state = index.state()
     rows = Rows.of(state)
@@ -101,7 +101,7 @@ def make_groups(index: Index, options: GroupOptions | None = None, progress: Pro
         raise QueryError("The index holds no images, so there is nothing to group.")
     if options.out is not None:
         check_output_folder(options.out)
-    stamps = stamps_of(index, rows)  # before the computation: a change meanwhile makes the groups stale
+    stamps = stamps_of(index, rows)  # before the computation, so that a change meanwhile makes the groups stale
     reduction = principal_components(rows, progress=progress)
     reduced = reduction.project(rows)
     clusters = clusters_of(reduced, options.k, seed=options.seed, progress=progress)
@@ -146,7 +146,7 @@ def make_groups(index: Index, options: GroupOptions | None = None, progress: Pro
 def members(
     numbers: NDArray[np.int32], ids: NDArray[np.int64], distances: NDArray[np.float32] | None = None
 ) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each group with the ids of its images: those nearest to its centre first, or in the order of ids."""
+    """Return each group with the ids of its images, ordered by distance to the centre if given, else by id."""
     order = np.lexsort((ids, numbers) if distances is None else (ids, distances, numbers))
     order = order[numbers[order] >= 0]
     if not len(order):
@@ -158,13 +158,13 @@ def members(
 def _write_sheets(
     index: Index, out: Path, groups: list[tuple[str, list[tuple[int, NDArray[np.int64]]]]], progress: Progress
 ) -> int:
-    """Write a sheet for each group of each kind, and delete those of an earlier run; returns how many there are."""
+    """Write a sheet for each group, delete those of earlier runs, and return the number of sheets."""
     sheets = []
     for kind, numbered in groups:
         for number, ids in numbered:
             entries = [Entry(record) for record in index.known(ids[:_ON_SHEET].tolist())]
             title = f"{kind.capitalize()} {number + 1}: {len(ids)} images"
-            if entries:  # else all were removed a moment ago
+            if entries:  # otherwise all were removed a moment ago
                 sheets.append(Sheet(f"{kind}-{number + 1:04}.jpg", entries, _COLUMNS, title))
     folder = SheetFolder(out)
     progress.start(len(sheets), what="Contact sheets", unit="sheets")
@@ -182,9 +182,9 @@ _CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 36, 42, 50, 60)
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """``numbers`` is (n,) int32 from 0, the largest cluster first; ``distances`` (n,) float32 to its centre.
+    """``numbers`` is (n,) int32: the cluster of each row, 0 for the largest; ``distances`` (n,) float32 to its centre.
 
-    ``silhouette`` is from -1 to 1, of a sample; None for a single cluster.
+    ``silhouette``, from -1 to 1, is measured on a sample; None for a single cluster.
     """
 
     numbers: NDArray[np.int32]
@@ -193,17 +193,17 @@ class Clusters:
 
     @property
     def count(self) -> int:
-        """How many clusters there are."""
+        """The number of clusters."""
         return int(self.numbers.max(initial=-1)) + 1
 
 
 def clusters_of(
     reduced: NDArray[np.float32], k: int | None = None, *, seed: int = 0, progress: Progress = QUIET
 ) -> Clusters:
-    """(n, c) float32 -> k clusters, or as many (2 to 60) as have the best silhouette on a sample of 2000.
+    """Divide (n, c) float32 rows into k clusters. By default, k is from 2 to 60, with the best silhouette of a sample.
 
     Raises:
-        QueryError: k is below 1 or larger than the number of different rows.
+        QueryError: k is below 1 or exceeds the number of different rows.
         IndexingError: scikit-learn is missing.
     """
     import_extra("sklearn.cluster", "scikit-learn", "map")
@@ -223,7 +223,7 @@ def clusters_of(
 
 def _best_k(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
     different = len(np.unique(sample, axis=0))
-    # Nearly as many clusters as images would be no grouping.
+    # Nearly as many clusters as images would not be a grouping.
     candidates = [k for k in _CANDIDATES if k < different and k <= max(2, math.isqrt(2 * len(sample)))]
     best, best_value = 1, -1.0
     progress.start(len(candidates), what="How many clusters", unit="numbers")
@@ -238,7 +238,7 @@ def _best_k(sample: NDArray[np.float32], seed: int, progress: Progress) -> int:
 def _k_means(
     reduced: NDArray[np.float32], k: int, seed: int, starts: int = 4
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """(n, c) -> (n,) int32 numbers and (k, c) centres; the best of several starts."""
+    """Return the (n,) int32 cluster of each row and the (k, c) centres; the best of several starts."""
     library = import_extra("sklearn.cluster", "scikit-learn", "map")
     if k == 1:
         return np.zeros(len(reduced), dtype=np.int32), reduced.mean(axis=0, keepdims=True)
@@ -247,7 +247,7 @@ def _k_means(
         model = library.KMeans(k, n_init=starts, random_state=seed)
     else:
         model = library.MiniBatchKMeans(k, n_init=starts, batch_size=4096, random_state=seed)
-    # One thread: the rows are short, and on a busy machine several would mostly wait for each other.
+    # The rows are short, and on a busy machine several threads would mostly wait for each other.
     with import_extra("threadpoolctl", "scikit-learn", "map").threadpool_limits(1):
         numbers = model.fit_predict(reduced)
     return np.asarray(numbers, dtype=np.int32), np.asarray(model.cluster_centers_, dtype=np.float32)
@@ -261,7 +261,7 @@ def _silhouette(sample: NDArray[np.float32], numbers: NDArray[np.int32]) -> floa
 
 
 def _sample(count: int, seed: int) -> NDArray[np.int64]:
-    """The positions of a random sample of the rows, ascending."""
+    """Return the positions of a random sample of the rows, ascending."""
     if count <= _SAMPLE:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, _SAMPLE, replace=False))

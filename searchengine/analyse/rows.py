@@ -1,7 +1,7 @@
-"""The rows that the map and the groups compare, their principal components, and how they have changed since.
+"""The rows that the map and the groups compare, their principal components, and later changes to them.
 
-Each stored map holds, for every image, its id and a stamp of its content, so that it can tell which images came,
-changed or went since. Ids survive compaction and rebuilding, and so do the maps.
+A stored map or grouping holds the id of every image and a stamp of its content. These tell which images have been
+added, changed or removed since. Ids survive compaction and rebuilding, so maps do too.
 """
 
 from __future__ import annotations
@@ -22,17 +22,22 @@ from searchengine.index.state import State
 from searchengine.progress import QUIET, Progress
 
 _BLOCK_BYTES = 32 * 2**20
-_RECORDS = 10_000  # held at once
+_RECORDS = 10_000  # in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The live rows of an index in the order of their ids, brought to length 1 if the index ranks by cosine.
+    """The live rows of an index, ordered by id.
 
-    ``ids`` is (n,) int64, ascending; ``positions`` the rows of the matrix behind them.
+    Attributes:
+        matrix: (r, d) float32, a memory map.
+        ids: (n,) int64, ascending.
+        positions: (n,) int64, the row of the matrix for each id.
+        unit: whether rows are scaled to length 1, as they are if the index ranks by cosine.
+        fingerprint: the fingerprint of the extractor.
     """
 
-    matrix: NDArray[np.float32]  # (r, d), mapped
+    matrix: NDArray[np.float32]
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     unit: bool
@@ -40,29 +45,29 @@ class Rows:
 
     @classmethod
     def of(cls, state: State) -> Rows:
-        """All rows of an index."""
+        """Return the live rows of an index."""
         live = state.live_by_id
         unit = state.metric == COSINE and not state.normalized
         return cls(state.rows, state.ids[live], live, unit, state.fingerprint)
 
     @property
     def dimension(self) -> int:
-        """Numbers in a row."""
+        """The number of values in a row."""
         return int(self.matrix.shape[1])
 
     def take(self, chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """The rows at some positions in ``ids``: (m,) -> (m, d) float32."""
+        """Read the rows at (m,) positions in ``ids`` -> (m, d) float32."""
         block = np.asarray(self.matrix[self.positions[chosen]])
         if self.unit:
             block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
         return block
 
     def some(self, chosen: NDArray[np.int64]) -> Rows:
-        """The rows at some positions in ``ids``."""
+        """Select the rows at some positions in ``ids``, without reading them."""
         return replace(self, ids=self.ids[chosen], positions=self.positions[chosen])
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """All rows, a block at a time, with the slice of ``ids`` that each block covers."""
+        """Yield all rows in blocks, each with its slice of ``ids``."""
         step = max(1, _BLOCK_BYTES // (4 * self.dimension))
         for start in range(0, len(self.ids), step):
             place = slice(start, min(start + step, len(self.ids)))
@@ -73,7 +78,7 @@ class Rows:
 
 
 def stamps_of(index: Index, rows: Rows) -> NDArray[np.uint64]:
-    """(n,) numbers that differ where the content of images does; of the feature itself where there is no file."""
+    """Return (n,) stamps, which change with the content of an image, or with its feature if it has no file."""
     stamps = np.zeros(len(rows), dtype=np.uint64)
     for start in range(0, len(rows), _RECORDS):
         ids = rows.ids[start : start + _RECORDS].tolist()
@@ -88,9 +93,9 @@ def stamps_of(index: Index, rows: Rows) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How an index has changed since: images ``new``, ``changed`` or ``gone``; ``other``: another extractor, or metric.
+    """Numbers of images that are ``new``, ``changed`` or ``gone`` since; ``other``: the extractor or metric differs.
 
-    A metric counts as another only if it changes whether features are brought to length 1 before they are compared.
+    A metric differs in this sense only if it changes whether features are scaled to length 1.
     """
 
     new: int
@@ -100,7 +105,7 @@ class Changes:
 
     @classmethod
     def since(cls, sheet: Any, arrays: Arrays, rows: Rows, stamps: NDArray[np.uint64]) -> Changes:
-        """Compare the ``ids`` and ``stamps`` of a stored map or grouping with the rows and stamps of now."""
+        """Compare the ``ids`` and ``stamps`` of a stored map or grouping with the current ones."""
         _, unchanged = unchanged_images(arrays, rows, stamps)
         common = len(np.intersect1d(arrays["ids"], rows.ids, assume_unique=True))
         return cls(
@@ -112,9 +117,9 @@ class Changes:
 
     @property
     def sentence(self) -> str:
-        """What has changed; empty where nothing has."""
+        """The changes in words; empty if there are none."""
         if self.other:
-            return "It was made by another extractor or metric."
+            return "It was made with another extractor or metric."
         parts = [(self.new, "added"), (self.changed, "changed"), (self.gone, "removed")]
         words = [f"{count} {'picture was' if count == 1 else 'pictures were'} {word}" for count, word in parts if count]
         if not words:
@@ -123,34 +128,34 @@ class Changes:
 
 
 def same_features(sheet: Any, rows: Rows) -> bool:
-    """Whether a stored map or grouping rests on the same features, compared alike; early files lack ``unit``."""
+    """Return whether a stored map or grouping is based on the same features and scaling. Old files lack ``unit``."""
     return sheet.fingerprint == rows.fingerprint and sheet.unit in (None, rows.unit)
 
 
 def unchanged_images(
     arrays: Arrays, rows: Rows, stamps: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the images stand that are as they were: (m,) places in what is stored, and (m,) among the rows."""
+    """Return the (m,) positions of unchanged images in the stored arrays, and their (m,) positions in the rows."""
     _, before, now = np.intersect1d(arrays["ids"], rows.ids, assume_unique=True, return_indices=True)
     same = arrays["stamps"][before] == stamps[now]
     return before[same], now[same]
 
 
 def remark(state: State) -> str | None:
-    """What a person should know if the index ranks by another distance than the map and the groups use.
+    """Return a remark if the index is searched by another distance than the map and the groups use.
 
-    Principal components keep Euclidean distances, and hence the cosine of features of length 1; nothing else.
+    Principal components preserve only Euclidean distances, and so the cosine of features of length 1.
     """
     if state.metric == COSINE or rank_alike(state.metric, EUCLIDEAN, normalized=state.normalized):
         return None
     return (
-        f"The index is searched by {state.metric}, but the map and the groups rest on Euclidean distances: what is "
-        "next to each other there need not be so in a search."
+        f"The index is searched by {state.metric}, but the map and the groups use Euclidean distances, so neighbours "
+        "there need not be neighbours in a search."
     )
 
 
 def check_seed(seed: int) -> None:
-    """QueryError for a seed that scikit-learn and openTSNE would refuse, after what takes long."""
+    """Raise QueryError for a seed that scikit-learn and openTSNE would refuse, though only after long work."""
     if not 0 <= seed < 2**32:
         raise QueryError("The seed must be a whole number from 0 to 4294967295.")
 
@@ -158,22 +163,22 @@ def check_seed(seed: int) -> None:
 # -- principal components ----------------------------------------------------------------------------------------------
 
 DIMENSIONS = 50
-_OVERSAMPLED = 14  # more directions than wanted, so that the last of those wanted are good too
+_OVERSAMPLED = 14  # extra directions, which make the last of the wanted ones accurate
 _PASSES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """Centre, then project: ``mean`` is (d,) float32, ``components`` (d, k) float32 with orthonormal columns.
+    """A projection: subtract ``mean``, (d,) float32, and multiply by ``components``, (d, k) float32, orthonormal.
 
-    A projection never makes a distance longer, which the search for duplicates rests on.
+    Projecting never makes a distance longer; the search for duplicates relies on this.
     """
 
     mean: NDArray[np.float32]
     components: NDArray[np.float32]
 
     def project(self, rows: Rows) -> NDArray[np.float32]:
-        """(n, d) -> (n, k) float32."""
+        """Project (n, d) rows -> (n, k) float32."""
         reduced = np.empty((len(rows), self.components.shape[1]), dtype=np.float32)
         for place, block in rows.blocks():
             reduced[place] = (block - self.mean) @ self.components
@@ -183,13 +188,12 @@ class Reduction:
 def principal_components(
     rows: Rows, *, dimensions: int = DIMENSIONS, seed: int = 0, progress: Progress = QUIET
 ) -> Reduction:
-    """The ``dimensions`` directions of greatest variance, the greatest first; fewer where a row has fewer numbers.
+    """Find the ``dimensions`` directions of greatest variance, greatest first; fewer if the rows are shorter.
 
-    Subspace iteration on the covariance (Halko, Martinsson and Tropp 2011, "Finding structure with randomness"): each
-    pass reads the mapped rows once, block by block, so memory is a block and a (d, k) matrix however many rows there
-    are.
+    This is subspace iteration on the covariance (Halko, Martinsson and Tropp 2011, "Finding structure with
+    randomness"). Each pass reads the mapped rows once, block by block, so memory does not grow with their number.
 
-    The sign of each is fixed (its largest number is positive), and the same seed gives the same result.
+    The sign of each direction is fixed (its largest number is positive), and the same seed gives the same result.
     """
     dimension = rows.dimension
     wanted = min(dimensions, dimension)
@@ -199,7 +203,7 @@ def principal_components(
         total += block.sum(axis=0, dtype=np.float64)
     mean = (total / max(len(rows), 1)).astype(np.float32)
 
-    passes = 1 if width == dimension else _PASSES  # nothing to search for where all directions are kept
+    passes = 1 if width == dimension else _PASSES  # if all directions are kept, there is nothing to search for
     basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((dimension, width)))[0]  # (d, w)
     small = np.eye(width)
     progress.start(passes, what="Principal components", unit="passes")
@@ -209,7 +213,7 @@ def principal_components(
         for _, block in rows.blocks():
             centred = block - mean
             image += centred.T @ (centred @ narrow)  # (d, b) @ (b, w)
-        small = basis.T @ image  # (w, w): the covariance as seen within the basis
+        small = basis.T @ image  # (w, w): the covariance within the basis
         if step + 1 < passes:
             basis = np.linalg.qr(image)[0]
         progress.advance()

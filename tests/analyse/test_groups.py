@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.analyse.mapping import GROUPS, GroupOptions, duplicates, groups, make_groups
-from searchengine.analyse.mapping.duplicates import duplicates_of
-from searchengine.analyse.mapping.groups import Clusters, clusters_of
-from searchengine.analyse.mapping.rows import Changes, Rows, principal_components, stamps_of
+from searchengine.analyse import duplicates, groups
+from searchengine.analyse.duplicates import duplicates_of
+from searchengine.analyse.groups import GROUPS, Clusters, GroupOptions, clusters_of, make_groups
+from searchengine.analyse.rows import Changes, Rows, principal_components, stamps_of
 from searchengine.cli import main
 from searchengine.errors import IndexingError, QueryError
-from tests.analyse.mapping.filled import fill, rows_of
+from tests.analyse.filled import fill, rows_of
 from tests.conftest import draw
 
 pytest.importorskip("sklearn")
@@ -51,7 +51,7 @@ def test_many_rows_are_clustered_in_batches() -> None:
 
 
 def test_more_clusters_than_the_silhouette_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("searchengine.analyse.mapping.groups._SAMPLE", 20)
+    monkeypatch.setattr("searchengine.analyse.groups._SAMPLE", 20)
     features, _ = blobs([30, 50, 40, 15])
     clusters = clusters_of(features, 4)
     assert clusters.silhouette is not None

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchengine.analyse.mapping.picture import on_grid
+from searchengine.analyse.map import on_grid
 from searchengine.cli import main
-from tests.analyse.mapping.filled import fill
+from tests.analyse.filled import fill
 
 pytest.importorskip("scipy")
 

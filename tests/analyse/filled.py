@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.mapping.rows import Rows
+from searchengine.analyse.rows import Rows
 from searchengine.engine import open_index
 from searchengine.index.catalog import Catalog
 from searchengine.index.local import LocalIndex

@@ -1,7 +1,7 @@
 """t-SNE (van der Maaten and Hinton 2008) by openTSNE (Policar, Strazar and Zupan 2024): rows -> places in the plane.
 
-New rows are placed by its partial embedding (Policar, Strazar and Zupan 2021): each starts at the median of its nearest
-neighbours on the map and is moved by them alone.
+New rows are placed by partial embedding (Policar, Strazar and Zupan 2021): each starts at the median of its nearest
+neighbours on the map, and only these neighbours move it.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from searchengine.processors import processors
 from searchengine.progress import QUIET, Progress
 
 _EARLY = 1 / 3  # of the iterations, with exaggeration, in which clusters form
-_TOO_FEW = 5  # images for which there is no t-SNE
-_QUERIES_A_THREAD = 2048
-_EXACT = 30_000  # rows, up to which each is compared with all others
-_LISTS, _ROWS_A_LIST = 32, 64  # that are searched, and that k-means sees for each list
+_MIN_IMAGES = 5  # for t-SNE
+_QUERIES_PER_THREAD = 2048
+_EXACT = 30_000  # up to so many rows, each is compared with all others
+_LISTS = 32  # searched for each row
+_SAMPLE_PER_LIST = 64  # rows from which k-means learns the lists
 _PLACING_NEIGHBOURS = 25
 _PLACING_PERPLEXITY = 5.0
 _PLACING_ITERATIONS = 100
-_MANY_NEW, _ITERATIONS_OF_MANY = 20_000, 10  # each takes 40 us a row, and moves it little from where it starts
+_MANY_NEW, _ITERATIONS_OF_MANY = 20_000, 10  # an iteration takes 40 us per row, and moves rows little
 _PLACING_RATE = 0.1
 
 Places = NDArray[np.float32]
-"""(n, 2), around (0, 0)."""
+"""(n, 2) float32, centred at (0, 0)."""
 
 
 def bounded_perplexity(perplexity: float, images: int) -> float:
-    """The perplexity, or the largest that so many images allow: a third of the others, and at least 1."""
+    """Limit the perplexity to a third of the number of other images, but to no less than 1."""
     return min(perplexity, max(1.0, (images - 1) / 3))
 
 
 def tsne(
     reduced: NDArray[np.float32], *, perplexity: float, iterations: int, seed: int, progress: Progress = QUIET
 ) -> Places:
-    """(n, c) float32, the direction of greatest variance first -> (n, 2) float32.
+    """Lay out (n, c) float32 rows, whose first column has the greatest variance -> (n, 2) float32.
 
-    The perplexity is bounded by the number of images (``bounded_perplexity``). Fewer than five images stand at their
-    first two principal components.
+    The perplexity is limited by ``bounded_perplexity``. Fewer than five images are placed at their first two principal
+    components.
     """
     count = len(reduced)
     start = np.zeros((count, 2))
     start[:, : min(2, reduced.shape[1])] = reduced[:, :2]
-    if count < _TOO_FEW:
+    if count < _MIN_IMAGES:
         return _centred(start)
     library = import_extra("openTSNE", "openTSNE", "map")
     perplexity = bounded_perplexity(perplexity, count)
@@ -59,9 +60,9 @@ def tsne(
         knn_index=library.nearest_neighbors.PrecomputedNeighbors(neighbours, distances),
     )
     spread = start[:, 0].std() or 1.0
-    # A trace of noise separates identical images, which would otherwise stay on top of each other.
+    # A little noise separates identical images, which would otherwise stay on top of each other.
     start = start / spread * 1e-4 + np.random.default_rng(seed).normal(0, 1e-6, start.shape)
-    # One thread: sums are then made in one order on every machine, and on a busy one threads would wait for each other.
+    # With one thread, sums have the same order on every machine; on a busy one, threads would wait for each other.
     embedding = library.TSNEEmbedding(start, affinities, random_state=seed, n_jobs=1)
     early = int(iterations * _EARLY)
     callback = _OpenTSNEProgress(progress, iterations)
@@ -74,18 +75,18 @@ def tsne(
 def place_new(
     new: NDArray[np.float32], fitted: NDArray[np.float32], places: Places, progress: Progress = QUIET
 ) -> Places:
-    """Places for (m, c) new rows on the map that (n, c) fitted rows and their (n, 2) places make up -> (m, 2)."""
-    if len(fitted) < _TOO_FEW:
+    """Place (m, c) new rows on the map of (n, c) fitted rows at (n, 2) places -> (m, 2)."""
+    if len(fitted) < _MIN_IMAGES:
         neighbours, _ = _neighbours(fitted, 1, progress, of=new)
         return np.asarray(places[neighbours[:, 0]], dtype=np.float32)
     library = import_extra("openTSNE", "openTSNE", "map")
 
     class Affinities(library.affinity.Affinities):  # type: ignore[name-defined, misc]
-        """Affinities of new rows to the fitted ones, by exact neighbours."""
+        """Affinities of new rows to their nearest fitted rows."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.P = np.empty((len(fitted), 0))  # only its length is used
+            self.P = np.empty((len(fitted), 0))  # openTSNE only uses its length
 
         def to_new(self, data: NDArray[np.float32], return_distances: bool = False) -> Any:
             k = min(_PLACING_NEIGHBOURS, len(fitted))
@@ -110,9 +111,9 @@ def place_new(
         exaggeration=1.5,
         momentum=0.8,
         max_grad_norm=0.25,
-        negative_gradient_method="bh",  # the other method lays a grid over all of the new ones
-        # Unlike above, threads change nothing: a place depends on those of fitted rows alone.
-        n_jobs=max(1, min(processors(), len(new) // _QUERIES_A_THREAD)),
+        negative_gradient_method="bh",  # the other method lays a grid over all new rows
+        # Here, unlike above, threads do not change the result: a place depends only on those of fitted rows.
+        n_jobs=max(1, min(processors(), len(new) // _QUERIES_PER_THREAD)),
         callbacks=_OpenTSNEProgress(progress, iterations),
         callbacks_every_iters=10,
     )
@@ -122,13 +123,16 @@ def place_new(
 def _neighbours(
     rows: NDArray[np.float32], k: int, progress: Progress, *, of: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The k nearest (n, c) rows of each other row, or of each of the (m, c) ``of``: positions and distances, (m, k)."""
+    """Find the k nearest of (n, c) rows for each other row, or for each of the (m, c) rows ``of``.
+
+    Returns (m, k) positions and (m, k) distances.
+    """
     progress.start(1, what="Neighbours", unit="steps")
-    nearest = _nearly_all_neighbours(rows, k, of) if len(rows) > _EXACT else None
+    nearest = _approximate_neighbours(rows, k, of) if len(rows) > _EXACT else None
     if nearest is None:
         library = import_extra("sklearn.neighbors", "scikit-learn", "map")
-        # With less for each thread, scikit-learn shares out the rows; which of equal ones it takes depends on that.
-        threads = max(1, min(processors(), len(rows if of is None else of) // _QUERIES_A_THREAD))
+        # With fewer queries per thread, scikit-learn splits the rows instead, which changes how it breaks ties.
+        threads = max(1, min(processors(), len(rows if of is None else of) // _QUERIES_PER_THREAD))
         with import_extra("threadpoolctl", "scikit-learn", "map").threadpool_limits(threads):
             distances, positions = library.NearestNeighbors(n_neighbors=k, algorithm="brute").fit(rows).kneighbors(of)
         nearest = positions, distances
@@ -136,13 +140,13 @@ def _neighbours(
     return nearest
 
 
-def _nearly_all_neighbours(
+def _approximate_neighbours(
     rows: NDArray[np.float32], k: int, of: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-    """The same of many rows, in a time that grows nearly as they do: 99 % of them, by FAISS; None without FAISS.
+    """Find 99 % of the neighbours, in nearly linear time, by FAISS; None if FAISS is missing.
 
-    A missing neighbour is hardly nearer than the one that takes its place, and openTSNE itself chooses approximate
-    ones (by Annoy) for fewer rows than these.
+    A neighbour that is missed is hardly nearer than the one in its place, and openTSNE itself uses approximate
+    neighbours (by Annoy) for fewer rows than these.
     """
     try:
         faiss = load_faiss()
@@ -150,8 +154,8 @@ def _nearly_all_neighbours(
         return None
     count = 2 ** round(math.log2(2 * math.sqrt(len(rows))))
     lists = faiss.index_factory(rows.shape[1], f"IVF{count},Flat")
-    sample = np.random.default_rng(0).choice(len(rows), min(len(rows), _ROWS_A_LIST * count), replace=False)
-    lists.train(rows[np.sort(sample)])  # by one thread, so that sums are made in one order on every machine
+    sample = np.random.default_rng(0).choice(len(rows), min(len(rows), _SAMPLE_PER_LIST * count), replace=False)
+    lists.train(rows[np.sort(sample)])  # with one thread, so that sums have the same order on every machine
     lists.add(rows)
     lists.nprobe = _LISTS
     faiss.omp_set_num_threads(processors())
@@ -159,7 +163,7 @@ def _nearly_all_neighbours(
         squares, positions = lists.search(rows if of is None else of, k if of is not None else k + 1)
     finally:
         faiss.omp_set_num_threads(1)
-    if of is None:  # a row is no neighbour of itself; where it is not among its neighbours, the last of them goes
+    if of is None:  # drop each row from its own neighbours, or the last neighbour if the row is not among them
         itself = positions == np.arange(len(rows))[:, None]
         itself[~itself.any(axis=1), -1] = True
         squares, positions = (array[~itself].reshape(len(rows), k) for array in (squares, positions))
@@ -172,7 +176,7 @@ def _centred(places: NDArray[np.float64]) -> Places:
 
 
 class _OpenTSNEProgress:
-    """openTSNE's callback: reports the iterations of one or more optimisations as one step."""
+    """A callback for openTSNE that reports the iterations of several optimisations as one step."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
@@ -181,7 +185,7 @@ class _OpenTSNEProgress:
         progress.start(total, what="Map", unit="iterations")
 
     def __call__(self, iteration: int, error: float, embedding: Any) -> bool:
-        """Return False: continue."""
+        """Report the progress; False tells openTSNE to continue."""
         self._progress.advance(self.before + iteration - self._reported)
         self._reported = self.before + iteration
         return False

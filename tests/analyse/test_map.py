@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchengine.analyse.mapping import GROUPS, MAP, GroupOptions, MapOptions, make_groups, make_map
-from searchengine.analyse.mapping.map import Settings, whole_map
-from searchengine.analyse.mapping.rows import Changes, Rows, principal_components, stamps_of
-from searchengine.analyse.mapping.tsne import _neighbours, place_new, tsne
+from searchengine.analyse.groups import GROUPS, GroupOptions, make_groups
+from searchengine.analyse.map import MAP, MapOptions, Settings, make_map, whole_map
+from searchengine.analyse.rows import Changes, Rows, principal_components, stamps_of
+from searchengine.analyse.tsne import _neighbours, place_new, tsne
 from searchengine.cli.main import main
 from searchengine.engine import open_index
 from searchengine.errors import IndexDamagedError, MissingPackageError, QueryError
@@ -21,7 +21,7 @@ from searchengine.index.local import LocalIndex
 from searchengine.index.writer import IndexWriter
 from searchengine.progress import QUIET
 from searchengine.web.overview import cached_overview
-from tests.analyse.mapping.filled import fill, rows_of
+from tests.analyse.filled import fill, rows_of
 from tests.fakes import Sentences
 
 pytest.importorskip("openTSNE")
@@ -101,12 +101,12 @@ def test_neighbours_equal_a_naive_loop_whatever_the_threads(
             everything = np.delete(everything, i)
         assert near.tolist() == pytest.approx(np.sort(everything)[:4].tolist(), abs=1e-6)
         assert distances[i].tolist() == pytest.approx(near.tolist(), abs=1e-6)
-    monkeypatch.setattr("searchengine.analyse.mapping.tsne.processors", lambda: 1)
+    monkeypatch.setattr("searchengine.analyse.tsne.processors", lambda: 1)
     np.testing.assert_array_equal(positions, _neighbours(rows, 4, QUIET, of=of)[0])
 
 
 def test_of_many_rows_nearly_all_neighbours_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("searchengine.analyse.mapping.tsne._EXACT", 0)
+    monkeypatch.setattr("searchengine.analyse.tsne._EXACT", 0)
     random = np.random.default_rng(0)
     rows, of = (random.standard_normal((count, 6)).astype(np.float32) for count in (12_000, 40))
     for queries in (None, of):
@@ -125,8 +125,8 @@ def test_of_many_rows_nearly_all_neighbours_are_found(monkeypatch: pytest.Monkey
 def test_of_a_large_collection_a_sample_is_laid_out_and_the_others_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchengine.analyse.mapping.map.MOST_FITTED", 100)
-    monkeypatch.setattr("searchengine.analyse.mapping.tsne._MANY_NEW", 40)
+    monkeypatch.setattr("searchengine.analyse.map.MOST_FITTED", 100)
+    monkeypatch.setattr("searchengine.analyse.tsne._MANY_NEW", 40)
     index, says = fill(tmp_path / "index", blobs(150)), Sentences()
     made = make_map(index, QUICK, says)
     assert (made.whole, made.kept, made.images, made.placed, made.of_those_fitted) == (True, False, 150, 0, 100)
