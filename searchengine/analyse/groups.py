@@ -58,7 +58,7 @@ GROUPS = Derived(
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """``k`` is the number of clusters, None to choose it; ``out`` a folder for sheets. Threshold: see ``duplicates``."""
+    """``k`` is the number of clusters, None to choose it; ``out`` a folder for sheets. See ``duplicates``, too."""
 
     k: int | None = None
     threshold: float = THRESHOLD

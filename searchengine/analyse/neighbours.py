@@ -1,4 +1,4 @@
-"""The nearest images of every image of a set: as a table, and as contact sheets."""
+"""The nearest neighbours of every image of an index, as a table and as contact sheets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from searchengine.progress import QUIET, Progress
 
 COLUMNS = ("id", "path", "label", "rank", "neighbour", "neighbour_path", "neighbour_label", "distance", "score")
 FORMATS = ("csv", "parquet")
-_QUERIES = 256  # a block against all rows: large enough for BLAS, small enough to show progress
+_QUERIES = 256  # in a block: large enough for BLAS, small enough to show progress
 _SHEET_COLUMNS = 6
 
 Records = Mapping[int, ImageRecord]
@@ -36,7 +36,7 @@ Score = Callable[[float], float]
 
 @dataclass(frozen=True, slots=True)
 class NeighboursOptions:
-    """``metric`` None: that of the index. ``format``: "csv" or "parquet"."""
+    """``metric`` None is the metric of the index; ``format`` is "csv" or "parquet"; ``pictures``: draw sheets."""
 
     k: int = 10
     metric: str | None = None
@@ -46,10 +46,16 @@ class NeighboursOptions:
 
 @dataclass(frozen=True, slots=True)
 class NeighboursSummary:
-    """``table`` is the file; ``pictures``: sheets that were drawn; the others were there already.
+    """The result of a run.
 
-    ``missing``: images whose picture was not found or could not be read; ``removed``: sheets of images that the index
-    holds no more.
+    Attributes:
+        table: the file of the table.
+        images: the number of images.
+        neighbours: the number of neighbours of each.
+        metric: the metric used.
+        pictures: the number of sheets drawn in this run.
+        missing: the number of images whose picture is missing or unreadable.
+        removed: the number of sheets deleted because their image is no longer in the index.
     """
 
     table: str
@@ -63,7 +69,7 @@ class NeighboursSummary:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some queries, in the order of their ids, and the nearest others of each, nearest first.
+    """A block of images in the order of their ids, with the nearest other images of each, nearest first.
 
     ``ids`` is (b,) int64, ``neighbours`` (b, k) int64 ids, ``distances`` (b, k) float64.
     """
@@ -73,33 +79,33 @@ class Block:
     distances: NDArray[np.float64]
 
     def lines(self) -> Iterator[tuple[int, list[int], list[float]]]:
-        """Of each query its id, and the ids and distances of its neighbours."""
+        """Iterate over the images: id, ids of the neighbours, and their distances."""
         return zip(self.ids.tolist(), self.neighbours.tolist(), self.distances.tolist(), strict=True)
 
 
 def write_neighbours(
     index: Index, out: Path, options: NeighboursOptions | None = None, progress: Progress = QUIET
 ) -> NeighboursSummary:
-    """Write the k nearest others of every image to ``out``: ``neighbours.csv``, and ``pictures/<id>.jpg``.
+    """Write the k nearest neighbours of every image to ``out``: ``neighbours.csv``, and ``pictures/<id>.jpg``.
 
-    The table is there when it is whole, or not at all. Of a run that was stopped the sheets are kept, and the same
-    command draws only those that are missing, show something else, or lack a picture that is there now. Sheets of
-    images that the index holds no more are deleted.
+    The table appears once it is complete. The sheets of an interrupted run are kept, and the same command draws only
+    those that are missing, outdated, or lack a picture that exists now. Sheets of images that are no longer in the
+    index are deleted.
 
     Raises:
         QueryError: k is below 1, or the index has fewer than two images.
-        UnknownNameError: no such metric.
-        IndexingError: the folder cannot be written to, no PyArrow for Parquet.
+        UnknownNameError: there is no such metric.
+        IndexingError: the folder is not writable, or PyArrow is missing for Parquet.
     """
     options = options or NeighboursOptions()
     if options.k < 1:
         raise QueryError(f"k must be a whole number of at least 1, not {options.k}.")
     if options.format not in FORMATS:
-        raise QueryError(f"A table is written as {' or '.join(FORMATS)}, not as {options.format!r}.")
+        raise QueryError(f"The format of the table must be {' or '.join(FORMATS)}, not {options.format!r}.")
     state = index.state()
     metric = check_metric(options.metric or state.metric)
     if state.count < 2:
-        raise QueryError(f"The index holds {state.count} images: there is nothing that could be a neighbour.")
+        raise QueryError(f"The index holds {state.count} images. Neighbours need at least two.")
     k = min(options.k, state.count - 1)
     if k < options.k:
         progress.say(f"The index holds {state.count} images, so each has {k} neighbours, not {options.k}.")
@@ -128,14 +134,14 @@ def write_neighbours(
 
 
 def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | None = None) -> Iterator[Block]:
-    """The k nearest others of every image, ties in the order of ids; an image is no neighbour of itself.
+    """Find the k nearest other images of every image; ties are ordered by id.
 
-    Memory grows with the number of rows, never with its square; time does so too where the searcher is approximate.
+    Memory grows linearly with the number of rows, and so does time if the searcher is approximate.
 
     Args:
-        state: the rows, as ``Index.state`` gives them.
-        k: at least 1; at most as many neighbours as there are other images.
-        searcher: over these rows, as ``Index.whole_set_searcher`` gives it; None: exact, by the metric of the index.
+        state: the rows, from ``Index.state``.
+        k: at least 1; limited to the number of other images.
+        searcher: searches these rows, from ``Index.whole_set_searcher``; None for exact search by the index's metric.
     """
     live = state.live_by_id
     k = min(k, len(live) - 1)
@@ -156,13 +162,13 @@ def whole_set(state: State, k: int, searcher: Searcher | ApproximateSearcher | N
 def _without_surplus_copies(
     state: State, searcher: Searcher | ApproximateSearcher, count: int
 ) -> Searcher | ApproximateSearcher:
-    """The same ``count`` nearest of any query, found sooner where thousands of rows are equal.
+    """Return a searcher with the same ``count`` nearest rows for any query, but faster if thousands of rows are equal.
 
-    Equal rows are at the same distance, so no more than the first ``count`` of them, by id, are ever among the nearest.
+    Equal rows have equal distances, so only the first ``count`` of them, by id, can be among the nearest.
     """
     copies: Counter[bytes] = Counter()
     kept = state.ids != NO_IMAGE
-    _, group, sizes = np.unique(state.squared_norms, return_inverse=True, return_counts=True)  # equal rows are as long
+    _, group, sizes = np.unique(state.squared_norms, return_inverse=True, return_counts=True)  # equal rows have equal lengths
     for row in state.live_by_id[sizes[group[state.live_by_id]] > count]:
         key = blake2b((state.rows[row] + np.float32(0.0)).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
         copies[key] += 1
@@ -171,7 +177,7 @@ def _without_surplus_copies(
 
 
 def _records(index: Index, block: Block) -> dict[int, ImageRecord]:
-    """What is known of all images of a block, by id."""
+    """Return the records of all images of a block, by id."""
     ids = np.union1d(block.ids, block.neighbours).tolist()
     known = {record.id: record for record in index.known(ids)}
     return {id_: known.get(id_) or ImageRecord.removed(id_) for id_ in ids}
@@ -181,7 +187,7 @@ def _records(index: Index, block: Block) -> dict[int, ImageRecord]:
 
 
 def _columns(block: Block, records: Records, score_of: Score) -> tuple[list[Any], ...]:
-    """The values of ``COLUMNS`` for each of the b * k pairs of a block."""
+    """Return the ``COLUMNS`` for the b * k pairs of a block."""
     count, k = block.neighbours.shape
     ids = np.repeat(block.ids, k).tolist()  # (b,) -> (b * k,)
     others, distances = block.neighbours.reshape(-1).tolist(), block.distances.reshape(-1).tolist()
@@ -201,7 +207,7 @@ def _columns(block: Block, records: Records, score_of: Score) -> tuple[list[Any]
 
 @contextmanager
 def _csv_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records], None]]:
-    """Write blocks to a CSV file, a row for each pair; distances and scores with all their digits."""
+    """Write blocks to a CSV file, one row per pair, with all digits of distances and scores."""
     with file.open("w", encoding="utf-8", newline="", errors="replace") as opened:
         write_row = csv_writer(opened)
         write_row(COLUMNS)
@@ -215,7 +221,7 @@ def _csv_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records
 
 @contextmanager
 def _parquet_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Records], None]]:
-    """Write blocks to a Parquet file, a row for each pair; IndexingError without PyArrow."""
+    """Write blocks to a Parquet file, one row per pair; MissingPackageError without PyArrow."""
     from searchengine.exchange.binary_files import pyarrow
 
     arrow = pyarrow()
@@ -238,7 +244,7 @@ def _parquet_table(file: Path, score_of: Score) -> Iterator[Callable[[Block, Rec
 
 
 def _sheet(records: Records, id_: int, neighbours: list[int], distances: list[float]) -> Sheet:
-    """A query, framed, and its neighbours."""
+    """Lay out a query, framed, and its neighbours."""
     query = records[id_]
     entries = [Entry(query, ("query", _name(query)), framed=True)]
     for rank, (neighbour, distance) in enumerate(zip(neighbours, distances, strict=True), 1):
@@ -256,14 +262,14 @@ def _number(distance: float) -> str:
 
 
 def _without_pictures(missing: int, images: int, *, have_files: bool) -> str:
-    """Why places are empty on sheets."""
+    """Explain why sheets have empty places."""
     if not have_files:
         return (
-            f"{missing} images have no picture, only features, so their places are empty. Import the features with "
-            "--paths and --images to see them."
+            f"{missing} images have only features and no picture, so their places are empty. To see them, import the "
+            "features with --paths and --images."
         )
     return (
-        f"{missing} of {images} pictures were not found or cannot be read. Their places are empty, except on sheets "
-        "that were drawn before, which are kept. If the photos have moved, say where they are with --images-dir, or "
-        "with searchengine index --relocate, and run this command again."
+        f"{missing} of {images} pictures are missing or cannot be read. Their places are empty, except on existing "
+        "sheets, which are kept. If the photos have moved, name their folder with --images-dir, or with searchengine "
+        "index --relocate, and run this command again."
     )

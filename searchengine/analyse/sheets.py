@@ -1,7 +1,7 @@
-"""Pictures as small tiles, and contact sheets of them: for the groups of an index, and for the neighbours of an image.
+"""Pictures as small tiles, and contact sheets of them, for the groups of an index and the neighbours of images.
 
-A folder of sheets holds ``sheets.json`` beside them: what each sheet shows. So a run that was stopped draws only what
-is missing when it is repeated, and deletes outdated sheets of its own but no file of the user.
+A folder of sheets also holds ``sheets.json``, which records what each sheet shows. A repeated run draws only the sheets
+that are missing, and deletes its own outdated sheets but no file of the user.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
     from pydantic import TypeAdapter
 
-SIDE = 160  # px, of the square that a picture of a sheet stands in
+SIDE = 160  # px, side of the square for each picture of a sheet
 _GAP = 12
-_LINE = 16  # px, of a caption
+_LINE = 16  # px, height of a caption
 _TITLE = 24
 _PAPER, _INK, _PALE, _ACCENT = "#ffffff", "#1c1c1c", "#8a8a8a", "#0b66c3"
 _EMPTY = "#e8e8e8"
-_AHEAD = 64  # tiles that are decoded ahead
-_LAYOUT = 5  # raised when sheets look different, so that old ones are drawn again
-_CACHED = 2048  # tiles of sheets, 75 kB each
+_AHEAD = 64  # tiles to decode ahead
+_LAYOUT = 5  # increased whenever sheets look different, so that old ones are drawn again
+_CACHED = 2048  # tiles in memory, 75 kB each
 
 
 # -- tiles ------------------------------------------------------------------------------------------------------------
 
 
 def tiles(records: Sequence[ImageRecord], side: int) -> Iterator[Image]:
-    """Whole pictures of at most ``side`` pixels, decoded by several threads; an unreadable one is a plain colour."""
+    """Yield whole pictures of at most ``side`` pixels, decoded in threads; unreadable ones become a plain colour."""
     from PIL import Image
 
     def load(record: ImageRecord) -> Image.Image:
@@ -71,7 +71,7 @@ def _load(file: Path | None, side: int) -> Image:
 
 @lru_cache(maxsize=_CACHED)
 def _cached_tile(file: Path | None, content_hash: str | None) -> Image:
-    """A picture stands on many sheets; the hash distinguishes versions of a file. Errors are not cached."""
+    """Load a tile, which may be on many sheets. The hash tells versions of a file apart. Errors are not cached."""
     return _load(file, SIDE)
 
 
@@ -80,7 +80,7 @@ def _cached_tile(file: Path | None, content_hash: str | None) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture on a sheet, with the lines below it."""
+    """A picture on a sheet, with the lines of text below it."""
 
     record: ImageRecord
     captions: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A contact sheet: the name of its file, and what it shows, row by row."""
+    """A contact sheet: its file name, and its pictures row by row."""
 
     name: str
     entries: Sequence[Entry]
@@ -98,7 +98,7 @@ class Sheet:
 
     @property
     def key(self) -> str:
-        """A hash of what it shows."""
+        """A hash of what the sheet shows."""
         shown = [
             (entry.record.id, entry.record.path, entry.record.content_hash, entry.captions, entry.framed)
             for entry in self.entries
@@ -108,22 +108,22 @@ class Sheet:
 
 
 def draw_sheet(sheet: Sheet) -> tuple[Image, frozenset[int]]:
-    """The sheet as an RGB picture; and the ids of the images whose pictures are missing or cannot be read."""
+    """Draw a sheet as an RGB picture; also return the ids of images whose pictures are missing or unreadable."""
     from PIL import Image, ImageDraw
 
     entries, title = sheet.entries, sheet.title
     columns = min(len(entries), sheet.columns)
     step = SIDE + _GAP
     line_step = step + _LINE * max(len(entry.captions) for entry in entries)
-    top_of_all = _GAP + (_TITLE if title else 0)
-    size = (_GAP + columns * step, top_of_all + -(-len(entries) // columns) * line_step)
+    first_top = _GAP + (_TITLE if title else 0)
+    size = (_GAP + columns * step, first_top + -(-len(entries) // columns) * line_step)
     picture = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(picture)
     if title:
         _write(draw, (_GAP, _GAP - 2), title, _INK, size[0] - 2 * _GAP)
     missing = set()
     for place, entry in enumerate(entries):
-        left, top = _GAP + place % columns * step, top_of_all + place // columns * line_step
+        left, top = _GAP + place % columns * step, first_top + place // columns * line_step
         try:
             tile = _cached_tile(entry.record.file, entry.record.content_hash)
         except (OSError, ImageError):
@@ -141,7 +141,7 @@ def draw_sheet(sheet: Sheet) -> tuple[Image, frozenset[int]]:
 
 
 def _write(draw: ImageDraw, at: tuple[int, int], text: str, colour: str, width: int) -> None:
-    """One line of text, shortened to the width."""
+    """Write one line of text, shortened to the width."""
     font = _font()
     text = " ".join(text.split())
     shown = text[: width // 3]
@@ -162,7 +162,7 @@ def _font() -> FreeTypeFont | ImageFont:
 
 @dataclass(frozen=True, slots=True)
 class DrawnSheet:
-    """A sheet in the folder: what it shows (``key``), its size, and the ids of the pictures that it lacks."""
+    """A sheet in the folder: the hash of what it shows, its size, and the ids of the pictures that it lacks."""
 
     key: str
     bytes: int
@@ -170,25 +170,25 @@ class DrawnSheet:
 
 
 class SheetFolder:
-    """Sheets as JPEG files, and ``sheets.json`` with what each of them shows."""
+    """A folder of sheets as JPEG files, with ``sheets.json``, which records what each of them shows."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder if need be; IndexingError if it cannot be made."""
+        """Create the folder if necessary; IndexingError if that fails."""
         check_output_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise IndexingError(f"{folder} cannot be made: {error.strerror}.") from error
+            raise IndexingError(f"{folder} cannot be created: {error.strerror}.") from error
         self._folder = folder
         self._lock = threading.Lock()
         self._drawn = self._read()
-        self._has_file: dict[int, bool] = {}  # of the images so far
+        self._has_file: dict[int, bool] = {}  # by the id of an image
 
     def draw(self, sheets: Iterable[Sheet], progress: Progress) -> tuple[int, frozenset[int]]:
-        """Draw sheets by several threads, but for those that are in the folder already; IndexingError.
+        """Draw the sheets that are not in the folder yet, in threads; IndexingError if one cannot be written.
 
         Returns:
-            how many were drawn, and the ids of the images whose pictures are missing or cannot be read.
+            how many sheets were drawn, and the ids of images whose pictures are missing or unreadable.
         """
         drawn, missing = 0, frozenset[int]()
         with ThreadPoolExecutor(processors(), thread_name_prefix="sheet") as pool:
@@ -201,9 +201,9 @@ class SheetFolder:
 
     def _draw(self, sheet: Sheet) -> tuple[bool, frozenset[int]]:
         key = sheet.key
-        absent = frozenset(entry.record.id for entry in sheet.entries if not self._is_there(entry.record))
+        absent = frozenset(entry.record.id for entry in sheet.entries if not self._file_exists(entry.record))
         drawn = self._drawn.get(sheet.name)
-        # A sheet that lacked a picture which exists now is drawn again.
+        # A sheet is drawn again if it lacked a picture that exists now.
         if drawn and drawn.key == key and drawn.missing <= absent and self._size(sheet.name) == drawn.bytes:
             return False, absent
         picture, missing = draw_sheet(sheet)
@@ -216,7 +216,7 @@ class SheetFolder:
             self._drawn[sheet.name] = DrawnSheet(key, size, missing)
         return True, missing
 
-    def _is_there(self, record: ImageRecord) -> bool:
+    def _file_exists(self, record: ImageRecord) -> bool:
         if record.id not in self._has_file:
             try:
                 self._has_file[record.id] = record.file is not None and record.file.is_file()
@@ -225,12 +225,12 @@ class SheetFolder:
         return self._has_file[record.id]
 
     def remove_others(self, keep: Container[str]) -> int:
-        """Delete the sheets of earlier runs but for those; returns how many. Other files stay. IndexingError."""
+        """Delete all other sheets of earlier runs, but no other files, and return how many; IndexingError."""
         others = [name for name in self._drawn if name not in keep]
         removed = 0
         with output_errors(self._folder):
             for name in others:
-                if self._size(name) == self._drawn[name].bytes:  # else it is another file by now
+                if self._size(name) == self._drawn[name].bytes:  # otherwise somebody has replaced it
                     (self._folder / name).unlink()
                     removed += 1
                 del self._drawn[name]
@@ -245,7 +245,7 @@ class SheetFolder:
             replace_bytes(file, data)
 
     def _read(self) -> dict[str, DrawnSheet]:
-        with suppress(OSError, ValueError):  # then all sheets are drawn again
+        with suppress(OSError, ValueError):  # without the record, all sheets are drawn again
             drawn: dict[str, DrawnSheet] = _adapter().validate_json((self._folder / "sheets.json").read_bytes())
             return {name: sheet for name, sheet in drawn.items() if Path(name).name == name}
         return {}

@@ -1,4 +1,4 @@
-"""Indexes over features that a test makes up."""
+"""Indexes of features that a test makes up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes import SPEC
 
 
 def rows_of(features: NDArray[np.float32]) -> Rows:
-    """Features as the rows of an index, with ids from 1."""
+    """Return features as the rows of an index, with ids from 1."""
     return Rows(features, np.arange(1, len(features) + 1), np.arange(len(features)), unit=False)
 
 
@@ -34,7 +34,7 @@ def fill(
     compact: bool = False,
     metric: str = "euclidean",
 ) -> LocalIndex:
-    """Make the index hold these features, the ids from 1; what is there already and is the same stays as it is.
+    """Make the index hold these features, with ids from 1. Rows that it has already are not changed.
 
     ``images`` is a folder that holds ``names``; ``gone`` are ids to remove.
     """

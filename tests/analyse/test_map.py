@@ -130,7 +130,7 @@ def test_of_a_large_collection_a_sample_is_laid_out_and_the_others_placed(
     index, says = fill(tmp_path / "index", blobs(150)), Sentences()
     made = make_map(index, QUICK, says)
     assert (made.whole, made.kept, made.images, made.placed, made.of_those_fitted) == (True, False, 150, 0, 100)
-    assert says.said[0].startswith("100 of the 150 images are laid out")
+    assert says.said[0].startswith("The layout is computed for 100 of the 150 images")
     assert not made.outgrown
     places = np.array([place for _, place in sorted(there(index).items())])
     middles = np.array([np.median(places[kind::3], axis=0) for kind in range(3)])

@@ -252,7 +252,7 @@ def test_features_without_pictures_are_told(tmp_path: Path, capsys: Said) -> Non
     indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
     folder, out = str(tmp_path / "index"), str(tmp_path / "out")
     assert main(["neighbours", "--index-dir", folder, "--out", out, "--pictures"]) == 0
-    assert "3 images have no picture" in capsys.readouterr().err
+    assert "3 images have only features and no picture" in capsys.readouterr().err
 
 
 def test_sheets_of_removed_images_are_deleted_and_no_other_file(tmp_path: Path) -> None:
