@@ -2,26 +2,26 @@
 
     python benchmarks/evaluation_calibration.py --photos 120 --rounds 120
 
-Each round draws photos anew, and two sets of features that differ only by noise of the same size. A test at p < 0.05
-should call one of them better in 5 rounds of 100.
+Each round draws new photos, and two sets of features that differ only by noise of the same size. A test at p < 0.05
+should call one of them better in 5 of 100 rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.analyse.evaluation import ranking, statistics
-from searchengine.analyse.evaluation.metrics import Relevance
-from searchengine.analyse.evaluation.ranking import Collection
+from searchengine.analyse.evaluation.ranking import Collection, Queries
 
 CLASSES = 6
 
 
 def main() -> None:
-    """Print the share of rounds in which each test is wrong."""
+    """Print the fraction of rounds in which each test is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=120)
@@ -52,10 +52,8 @@ def main() -> None:
 def _measured(
     features: NDArray[np.float64], labels: list[tuple[str, ...]], groups: NDArray[np.int64]
 ) -> ranking.QueryScores:
-    rows = features.astype(np.float32)
-    alone = [np.array([i], dtype=np.int64) for i in range(len(rows))]
-    queries = ranking.Queries(labels, alone, lambda part: rows[part])
-    return ranking.measure(Collection.of_features(rows), Relevance(labels), queries, "euclidean", groups=groups)
+    collection = replace(Collection.of_features(features.astype(np.float32), labels), groups=groups)
+    return ranking.measure(collection, Queries.leave_one_out(collection), "euclidean")
 
 
 if __name__ == "__main__":

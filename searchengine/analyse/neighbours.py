@@ -168,7 +168,8 @@ def _without_surplus_copies(
     """
     copies: Counter[bytes] = Counter()
     kept = state.ids != NO_IMAGE
-    _, group, sizes = np.unique(state.squared_norms, return_inverse=True, return_counts=True)  # equal rows have equal lengths
+    # Equal rows have equal lengths.
+    _, group, sizes = np.unique(state.squared_norms, return_inverse=True, return_counts=True)
     for row in state.live_by_id[sizes[group[state.live_by_id]] > count]:
         key = blake2b((state.rows[row] + np.float32(0.0)).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
         copies[key] += 1

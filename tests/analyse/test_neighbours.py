@@ -227,7 +227,7 @@ def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Pa
     photos.rename(tmp_path / "moved")
     pictures, missing, err = drawn()
     assert (pictures, missing) == (3, 3)
-    assert "3 of 3 pictures were not found" in err
+    assert "3 of 3 pictures are missing or cannot be read" in err
     assert "--images-dir" in err
     assert drawn()[:2] == (0, 3)  # nothing that could be better
     (tmp_path / "moved").rename(photos)

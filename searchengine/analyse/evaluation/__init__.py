@@ -1,6 +1,5 @@
 """How good are the answers? Measured on labels: one index, or several side by side."""
 
-from searchengine.analyse.evaluation.comparing import compare
 from searchengine.analyse.evaluation.protocols import (
     EvaluationOptions,
     check_queries,
@@ -17,6 +16,7 @@ from searchengine.analyse.evaluation.results import (
     load_evaluation,
     to_json,
 )
+from searchengine.analyse.evaluation.statistics import compare
 
 __all__ = [
     "EVALUATION",

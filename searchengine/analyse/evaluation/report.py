@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from searchengine.analyse.evaluation.comparing import p_text, signed
 from searchengine.analyse.evaluation.metrics import MAIN
 from searchengine.analyse.evaluation.results import (
     LEAVE_ONE_OUT,
@@ -20,6 +19,7 @@ from searchengine.analyse.evaluation.results import (
     Figure,
     first_of,
 )
+from searchengine.analyse.evaluation.statistics import p_text, signed
 from searchengine.errors import ImageError, IndexingError
 from searchengine.files import read_regular
 from searchengine.images import thumbnail

@@ -1,13 +1,11 @@
-"""Uncertainty of a mean over queries, and of a difference of two: bootstrap, permutation test, jackknife over photos.
+"""Uncertainty of means over queries, and comparison of evaluations: bootstrap, permutation test, jackknife over photos.
 
-A photo is a query and, for all other queries, a result, so queries are not independent of one another, and a test over
-queries is overconfident about other photos. In the jackknife the photos fall into groups; each group is taken out in
-turn, of the queries and of the collection alike, and everything is measured again. How much the figures move estimates
-how much they would with other photos of the same kind: the delete-a-group jackknife (Efron and Tibshirani 1993, chapter
-11; Kott 2001).
+Each photo is a query and also a result of other queries, so queries are not independent, and a test over queries is
+overconfident about other photos. The delete-a-group jackknife (Efron and Tibshirani 1993, chapter 11; Kott 2001)
+divides the photos into groups, removes each group in turn from both the queries and the collection, and measures
+everything again. How much the figures vary then estimates how much they would with other photos of the same kind.
 
-Resampled means and random signs are drawn here rather than by SciPy, because one product of matrices serves all
-measures at once.
+Resampled means and random signs are not drawn by SciPy, because here one matrix product serves all measures at once.
 """
 
 from __future__ import annotations
@@ -15,30 +13,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import combinations
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from searchengine.analyse.evaluation.metrics import NDCG_AT, PRECISION_AT
+from searchengine.analyse.evaluation.metrics import MAIN, NDCG_AT, PRECISION_AT, members
+from searchengine.analyse.evaluation.results import ClassDifference, Comparison, Difference, Evaluation
+from searchengine.errors import QueryError
 
 RESAMPLES: Final = 2000
 FLIPS: Final = 9999
 LEVEL: Final = 0.95
-GROUPS: Final = 25  # of photos, in the jackknife
-_CHUNK = 2**20  # numbers drawn at once
+GROUPS: Final = 25  # of photos, for the jackknife
+_ALPHA = 0.05
+_CHUNK = 2**20  # random numbers drawn at once
 
 Values = NDArray[np.float64]
 
 
-# -- other queries asked of the same collection -----------------------------------------------------------------------
+# -- if the same collection were asked other queries -------------------------------------------------------------------
 
 
 def resampled_means(values: Values, random: np.random.Generator) -> Values:
-    """(q, m) values -> (RESAMPLES, m) means, each over q queries drawn with replacement.
+    """Resample (q, m) values -> (RESAMPLES, m) means, each over q queries drawn with replacement.
 
-    A query is drawn with all its values, so the columns stay comparable. Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 6.
+    Each query is drawn with all its values, so the columns stay comparable. See Efron and Tibshirani, An Introduction
+    to the Bootstrap (1993), chapter 6.
     """
     queries = len(values)
     means = np.empty((RESAMPLES, values.shape[1]), dtype=np.float64)
@@ -53,21 +55,21 @@ def resampled_means(values: Values, random: np.random.Generator) -> Values:
 
 
 def interval(means: Values) -> tuple[Values, Values]:
-    """(RESAMPLES, ...) -> the lower and the upper ends of the percentile interval, (...) each."""
+    """Return the lower and upper ends of the percentile interval of (RESAMPLES, ...) means, (...) each."""
     tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(means, (tail, 1.0 - tail), axis=0)
     return low, high
 
 
 def sign_flip_p(differences: Values, random: np.random.Generator, flips: int = FLIPS) -> Values:
-    """(q, m) differences of paired values -> (m,) two-sided p-values of "the mean difference is zero".
+    """Return (m,) two-sided p-values for "the mean difference is zero", given (q, m) differences of paired values.
 
-    If two systems are alike, each difference could as well have had the other sign: the p-value is the share of
-    random signs whose mean is as far from zero as the observed one. Fisher's randomisation test, as recommended by
-    Smucker, Allan and Carterette, CIKM 2007; (1 + b) / (1 + flips), so it is never zero.
+    If two systems are equally good, each difference could as well have had the other sign. The p-value is the fraction
+    of random sign changes whose mean is as far from zero as the observed one; as (1 + b) / (1 + flips), it is never
+    zero. This is Fisher's randomisation test, as recommended by Smucker, Allan and Carterette, CIKM 2007.
     """
     observed = np.abs(differences.sum(axis=0))
-    slack = 1e-12 * np.abs(differences).sum(axis=0)  # sums of the same numbers in another order
+    slack = 1e-12 * np.abs(differences).sum(axis=0)  # for sums of the same numbers in another order
     moving = differences[np.any(differences != 0.0, axis=1)]
     beyond = np.zeros(differences.shape[1], dtype=np.int64)
     step = max(1, _CHUNK // max(len(moving), 1))
@@ -79,20 +81,20 @@ def sign_flip_p(differences: Values, random: np.random.Generator, flips: int = F
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, raised for being several questions at once (Holm 1979)."""
-    raised = [0.0] * len(p_values)
+    """Adjust p-values for asking several questions at once (Holm 1979)."""
+    adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        raised[i] = highest
-    return raised
+        adjusted[i] = highest
+    return adjusted
 
 
-# -- other photos of the same kind ------------------------------------------------------------------------------------
+# -- if the photos were others of the same kind ------------------------------------------------------------------------
 
 
 def groups_of(keys: Sequence[str]) -> NDArray[np.int64]:
-    """(n,) int64: the group of each photo, by its path, so that it is the same in every index."""
+    """Return the (n,) group of each photo. It depends on the path, so it is the same in every index."""
     return np.array(
         [int.from_bytes(blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()) % GROUPS for key in keys],
         dtype=np.int64,
@@ -102,21 +104,21 @@ def groups_of(keys: Sequence[str]) -> NDArray[np.int64]:
 def without_each_group(
     groups: NDArray[np.int64], hits: NDArray[np.int64], gains: Values, recall_ks: Sequence[int]
 ) -> Values:
-    """The measures of one query with each group taken out of its ranking.
+    """Measure the ranking of one query with each group of photos removed from it.
 
     Args:
-        groups: (n,) int64, of each image in the order of the ranking.
-        hits: (r,) int64, where the relevant ones stand, from 0.
-        gains: (r,) float64, what they are worth.
+        groups: (n,) int64, the group of each image in the order of the ranking.
+        hits: (r,) int64, the positions of the relevant images, from 0.
+        gains: (r,) float64, the gain of each relevant image.
         recall_ks: the k of recall@k.
 
     Returns:
-        (GROUPS, m) float64, as ``metrics.names`` has them; NaN where nothing relevant is left.
+        (GROUPS, m) float64 in the order of ``metrics.names``; NaN if nothing relevant remains.
     """
     count = len(hits)
     next_hit = np.repeat(np.arange(count), np.diff(hits, prepend=-1))  # (last hit + 1,)
     removed = np.bincount(next_hit * GROUPS + groups[: len(next_hit)], minlength=count * GROUPS)
-    removed = removed.reshape(count, GROUPS).cumsum(axis=0)  # (r, g): taken out at or before each hit
+    removed = removed.reshape(count, GROUPS).cumsum(axis=0)  # (r, g): images removed at or before each hit
     kept = groups[hits][:, None] != np.arange(GROUPS)
     places = np.where(kept, (hits + 1)[:, None] - removed, np.iinfo(np.int64).max)  # (r, g), ranks from 1
     left = kept.sum(axis=0)  # (g,)
@@ -137,19 +139,19 @@ def without_each_group(
 
 
 def usable_groups(replicates: Values, of_query: NDArray[np.int64]) -> int:
-    """How many groups a spread can be estimated from: those with a query, and without which queries remain.
+    """Count the groups that ``spread`` can use: those that have a query, and without which queries remain.
 
-    Takes what ``spread`` takes. Few photos leave groups empty, and taking out an empty group changes nothing.
+    With few photos, some groups are empty, and removing an empty group changes nothing.
     """
     usable = np.flatnonzero(_remaining(replicates, of_query).any(axis=0))
     return len(np.intersect1d(of_query, usable))
 
 
 def spread(replicates: Values, of_query: NDArray[np.int64]) -> Values:
-    """(q, GROUPS, m) values without each group, and the (q,) group of each query -> (m,) standard errors of the mean.
+    """Return (m,) standard errors of the means, from (q, GROUPS, m) values without each group.
 
-    In a replicate the queries of the group are left out too, and those that have nothing relevant left. With fewer
-    than two ``usable_groups`` the errors are 0.
+    ``of_query`` is the (q,) group of each query. The mean without a group also leaves out the queries of the group, and
+    those with nothing relevant left. With fewer than two ``usable_groups``, the errors are 0.
     """
     remaining = _remaining(replicates, of_query)
     count = remaining.sum(axis=0)
@@ -160,21 +162,21 @@ def spread(replicates: Values, of_query: NDArray[np.int64]) -> Values:
 
 
 def _remaining(replicates: Values, of_query: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(q, GROUPS): which queries remain without each group."""
+    """Return (q, GROUPS) bool: which queries remain without each group."""
     remaining: NDArray[np.bool_] = of_query[:, None] != np.arange(GROUPS)
     remaining &= ~np.isnan(replicates).any(axis=2)
     return remaining
 
 
 def margin(error: float, groups: int) -> float:
-    """Half the width of the 95 % interval, by so many groups ``usable``; infinite with fewer than two."""
+    """Return half the width of the 95 % interval for a number of usable groups; infinite with fewer than two."""
     from scipy.stats import t  # type: ignore[import-untyped]
 
     return float(t.ppf((1 + LEVEL) / 2, groups - 1)) * error if groups > 1 else math.inf
 
 
 def t_p(difference: float, error: float, groups: int) -> float:
-    """Two-sided p-value of Student's t with ``groups`` - 1 degrees of freedom; 1 with fewer than two groups."""
+    """Return the two-sided p-value of Student's t, ``groups`` - 1 degrees of freedom; 1 with fewer than two groups."""
     from scipy.stats import t
 
     if groups < 2:
@@ -182,3 +184,172 @@ def t_p(difference: float, error: float, groups: int) -> float:
     if error == 0.0:
         return 1.0 if difference == 0.0 else 0.0
     return float(2.0 * t.sf(abs(difference) / error, groups - 1))
+
+
+# -- comparing evaluations --------------------------------------------------------------------------------------------
+
+
+def compare(evaluations: Sequence[Evaluation], *, seed: int = 0) -> tuple[Comparison, ...]:
+    """Compare every pair of evaluations over their common queries, which are matched by path.
+
+    The difference of each mean is tested in two ways. Would it hold for other photos of the same kind? The jackknife
+    over photos answers this with an interval and a t-test. Would it hold for other queries on this very collection? A
+    paired bootstrap interval and random signs answer this. P-values are adjusted for the number of pairs (Holm). One
+    evaluation is called better if both tests of mean average precision say so, at p < 0.05.
+
+    Args:
+        evaluations: made with ``comparable``, and with the same k of recall@k.
+        seed: the seed for all randomness.
+
+    Raises:
+        QueryError: two evaluations have no common query, or were not made with ``comparable``.
+    """
+    pairs = [_Pair(first, second, seed) for first, second in combinations(evaluations, 2)]
+    names = [figure.name for figure in evaluations[0].figures] if evaluations else []
+    p = [holm([float(pair.p[i]) for pair in pairs]) for i in range(len(names))]  # a list of pairs for each measure
+    p_here = [holm([float(pair.p_here[i]) for pair in pairs]) for i in range(len(names))]
+    return tuple(
+        pair.compare(names, [of_pairs[n] for of_pairs in p], [of_pairs[n] for of_pairs in p_here])
+        for n, pair in enumerate(pairs)
+    )
+
+
+class _Pair:
+    """Two evaluations, before and after, over their common queries."""
+
+    def __init__(self, first: Evaluation, second: Evaluation, seed: int) -> None:
+        self.first, self.second = first, second
+        rows = {key: row for row, key in enumerate(second.per_query.keys)}
+        common = [(row, rows[key]) for row, key in enumerate(first.per_query.keys) if key in rows]
+        if not common:
+            raise QueryError(
+                f"{first.name} and {second.name} have no query with the same path, so they cannot be compared query by "
+                "query. Index the same image folder with both extractors."
+            )
+        without_before, without_after = first.per_query.replicates, second.per_query.replicates
+        if without_before is None or without_after is None:
+            raise QueryError("Only evaluations made with comparable=True can be compared.")
+        self.rows = np.array(common, dtype=np.int64)  # (c, 2)
+        rows_before, rows_after = self.rows[:, 0], self.rows[:, 1]
+        self.values_before: NDArray[np.float64] = first.per_query.values[rows_before]  # (c, m)
+        self.values_after: NDArray[np.float64] = second.per_query.values[rows_after]
+        # Always after minus before.
+        self.differences: NDArray[np.float64] = self.values_after - self.values_before
+        random = np.random.default_rng(seed)
+        self.low, self.high = interval(resampled_means(self.differences, random))
+        self.p_here = sign_flip_p(self.differences, random)
+        groups = groups_of([first.per_query.keys[row] for row in rows_before])
+        replicates = np.float64(1.0) * without_after[rows_after] - without_before[rows_before]  # (c, groups, m)
+        self.error = spread(replicates, groups)  # (m,)
+        self.groups = usable_groups(replicates, groups)
+        means = self.differences.mean(axis=0)
+        self.p = [t_p(float(d), float(e), self.groups) for d, e in zip(means, self.error, strict=True)]
+
+    def compare(self, names: Sequence[str], p: Sequence[float], p_here: Sequence[float]) -> Comparison:
+        differences = []
+        for i, name in enumerate(names):
+            mean = float(self.differences[:, i].mean())
+            half = margin(float(self.error[i]), self.groups)
+            differences.append(
+                Difference(
+                    name,
+                    float(self.values_before[:, i].mean()),
+                    float(self.values_after[:, i].mean()),
+                    mean,
+                    mean - half if self.groups > 1 else None,
+                    mean + half if self.groups > 1 else None,
+                    p[i],
+                    float(self.low[i]),
+                    float(self.high[i]),
+                    p_here[i],
+                )
+            )
+        main = next(difference for difference in differences if difference.name == MAIN)
+        better = None
+        if max(main.p, main.p_here) < _ALPHA:  # with few queries, the jackknife alone could be wrong
+            better = self.second.name if main.difference > 0 else self.first.name
+        return Comparison(
+            self.first.name,
+            self.second.name,
+            len(self.rows),
+            better,
+            self._sentence(main),
+            tuple(differences),
+            self._classes(list(names).index(MAIN)),
+            (*self._contrary(differences, better), *self._notes()),
+        )
+
+    def _sentence(self, main: Difference) -> str:
+        on = f"these {len(self.rows)} queries" if len(self.rows) > 1 else "this one query"
+        before, after = self.first.name, self.second.name
+        if bool((self.values_before == self.values_after).all()):
+            return f"{before} and {after} are equally good on {on}: every measure of every query is the same."
+        interval = "too few photos for an interval"
+        if main.low is not None and main.high is not None:
+            interval = f"95 % interval {signed(main.low)} to {signed(main.high)}, {p_text(main.p)}"
+        figures = (
+            f"{MAIN} {main.first:.3f} before ({before}), {main.second:.3f} after ({after}), "
+            f"a difference of {signed(main.difference)} ({interval})"
+        )
+        better, worse = (after, before) if main.difference > 0 else (before, after)
+        if max(main.p, main.p_here) < _ALPHA:
+            return f"{better} is better than {worse} on photos like these: {figures}."
+        if main.p_here < _ALPHA:
+            return (
+                f"{better} does better than {worse} on {on}, but other photos like these could reverse that: {figures}."
+            )
+        return f"No difference between {before} and {after} can be shown: {figures}."
+
+    def _classes(self, main: int) -> tuple[ClassDifference, ...]:
+        labels = [self.first.per_query.labels[row] for row in self.rows[:, 0]]
+        classes = [
+            ClassDifference(
+                label,
+                len(numbers),
+                float(self.values_before[numbers, main].mean()),
+                float(self.values_after[numbers, main].mean()),
+            )
+            for label, numbers in members(labels).items()
+        ]
+        return tuple(sorted(classes, key=lambda row: (row.second - row.first, row.label)))
+
+    def _contrary(self, differences: Sequence[Difference], better: str | None) -> list[str]:
+        """Write a sentence for measures that show a difference where the main one shows none or the opposite."""
+        measures: dict[str, list[str]] = {}
+        for difference in differences:
+            ahead = self.second.name if difference.difference > 0 else self.first.name
+            if max(difference.p, difference.p_here) < _ALPHA and ahead != better:
+                measures.setdefault(ahead, []).append(difference.name)
+        return [f"By {', '.join(names)}, {ahead} is better." for ahead, names in measures.items()]
+
+    def _notes(self) -> list[str]:
+        notes = []
+        for evaluation in (self.first, self.second):
+            unmatched = evaluation.counts.queries - len(self.rows)
+            if unmatched:
+                queries = "query" if unmatched == 1 else "queries"
+                notes.append(
+                    f"{evaluation.name} has {unmatched} {queries} that the other lacks and that were left out."
+                )
+        if self.first.counts.collection != self.second.counts.collection:
+            notes.append(
+                f"The collections differ: {self.first.counts.collection} images against "
+                f"{self.second.counts.collection}. A larger one leaves more room for errors."
+            )
+        changed = sum(
+            set(self.first.per_query.labels[a]) != set(self.second.per_query.labels[b]) for a, b in self.rows.tolist()
+        )
+        if changed:
+            notes.append(f"{changed} of the common queries have different labels in the two indexes.")
+        return notes
+
+
+def signed(number: float) -> str:
+    """Write a number with its sign: "+0.012", "-0.012", or "0.000" if it rounds to zero."""
+    text = f"{number:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text
+
+
+def p_text(p: float) -> str:
+    """Write a p-value: "p = 0.032" or "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
