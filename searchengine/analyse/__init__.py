@@ -1,1 +1,1 @@
-"""What is computed over a whole index: how good it is, its map and groups, the neighbours of every image."""
+"""Analyses of a whole index: evaluation, map, groups, and the neighbours of every image."""

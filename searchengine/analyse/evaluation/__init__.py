@@ -1,4 +1,4 @@
-"""How good are the answers? Measured on labels: one index, or several side by side."""
+"""Measure the quality of the answers by labels: of one index, or of several side by side."""
 
 from searchengine.analyse.evaluation.protocols import (
     EvaluationOptions,

@@ -1,15 +1,15 @@
-"""What is relevant to a query, and how good a ranking is: each measure from the places of the relevant images.
+"""Relevance, and the measures of a ranking, which are computed from the places of the relevant images.
 
-``places`` are the ranks, from 1 up and ascending, at which the relevant images of one query stand; all of them are in
-the ranking, because the ranking holds the whole collection. ``gains`` says how relevant each of them is.
+``places`` are the ranks of all images that are relevant to a query, ascending from 1. A ranking holds the whole
+collection, so none is missing. ``gains`` says how relevant each of them is.
 
-    P@k         relevant ones among the first k, divided by k
-    recall@k    relevant ones among the first k, divided by all that there are
-    AP          the mean of P@r over the ranks r of all relevant ones; its mean over queries is mAP
-    NDCG@k      sum of gain / log2(rank + 1) over the first k, divided by that of the best order there could be
+    P@k         relevant images among the first k, divided by k
+    recall@k    relevant images among the first k, divided by all relevant images
+    AP          mean of P@r over the ranks r of all relevant images; its mean over queries is mAP
+    NDCG@k      sum of gain / log2(rank + 1) over the first k, divided by that of the best possible order
 
 Manning, Raghavan and Schuetze, Introduction to Information Retrieval (2008), chapter 8; NDCG: Jarvelin and Kekalainen,
-ACM TOIS 20 (2002), with the gain itself in the sum, not 2^gain - 1.
+ACM TOIS 20 (2002), with the gain itself rather than 2^gain - 1 in the sum.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 PRECISION_AT: Final = (1, 5, 10)
 RECALL_AT: Final = (10, 100)
 NDCG_AT: Final = 10
-MAIN: Final = "mAP"  # classes are ordered and indexes are compared by it
-LEVELS: Final = 21  # of recall, 0, 0.05, ... 1, at which a curve is drawn
+MAIN: Final = "mAP"  # the measure that orders classes and compares indexes
+LEVELS: Final = 21  # levels of recall of a curve: 0, 0.05, ..., 1
 
 Places = NDArray[np.int64]
 
@@ -33,32 +33,32 @@ Places = NDArray[np.int64]
 
 
 def names(recall_at: Sequence[int] = RECALL_AT) -> tuple[str, ...]:
-    """Every measure, in the order of ``measured``."""
+    """Return the names of all measures, in the order of ``measured``."""
     precision = tuple(f"P@{k}" for k in PRECISION_AT)
     return (*precision, *(f"recall@{k}" for k in recall_at), MAIN, f"NDCG@{NDCG_AT}")
 
 
 def precision_at(places: Places, k: int) -> float:
-    """Relevant ones among the first k, divided by k, even where there are fewer than k images."""
+    """Return the fraction of the first k that is relevant; divides by k even if there are fewer than k images."""
     return float(np.searchsorted(places, k, side="right")) / k
 
 
 def recall_at(places: Places, k: int) -> float:
-    """Which part of the relevant ones is among the first k; NaN where nothing is relevant."""
+    """Return the fraction of the relevant images that is among the first k; NaN if nothing is relevant."""
     return float(np.searchsorted(places, k, side="right")) / len(places) if len(places) else float("nan")
 
 
 def average_precision(places: Places) -> float:
-    """The mean of the precisions at the places of the relevant ones; NaN where nothing is relevant."""
+    """Return the mean of the precisions at the places of the relevant images; NaN if nothing is relevant."""
     return float(np.mean(np.arange(1, len(places) + 1) / places)) if len(places) else float("nan")
 
 
 def ndcg_at(places: Places, gains: NDArray[np.float64], k: int) -> float:
-    """The discounted gain of the first k as a part of the greatest possible; NaN where nothing is relevant.
+    """Return the discounted gain of the first k, divided by the best possible; NaN if nothing is relevant.
 
     Args:
         places: (r,) int64, ascending from 1.
-        gains: (r,) float64, positive: what the image at each place is worth.
+        gains: (r,) float64, positive: the gain of the image at each place.
         k: at least 1.
     """
     if not len(places):
@@ -70,7 +70,7 @@ def ndcg_at(places: Places, gains: NDArray[np.float64], k: int) -> float:
 
 
 def measured(places: Places, gains: NDArray[np.float64], recall_ks: Sequence[int] = RECALL_AT) -> list[float]:
-    """All measures of one query, as ``names`` has them."""
+    """Compute all measures of one query, in the order of ``names``."""
     return [
         *(precision_at(places, k) for k in PRECISION_AT),
         *(recall_at(places, k) for k in recall_ks),
@@ -80,7 +80,7 @@ def measured(places: Places, gains: NDArray[np.float64], recall_ks: Sequence[int
 
 
 def ceilings(relevant: int, recall_ks: Sequence[int] = RECALL_AT) -> list[float]:
-    """The same of a perfect ranking of ``relevant`` images: P@10 of three relevant ones is 0.3 at best."""
+    """Return the measures of a perfect ranking: with three ``relevant`` images, P@10 is 0.3 at best."""
     return [
         *(min(relevant, k) / k for k in PRECISION_AT),
         *(min(relevant, k) / relevant for k in recall_ks),
@@ -90,12 +90,12 @@ def ceilings(relevant: int, recall_ks: Sequence[int] = RECALL_AT) -> list[float]
 
 
 def precision_by_recall(places: Places) -> NDArray[np.float64]:
-    """(LEVELS,) float64: the best precision at or beyond each level of recall from 0 to 1.
+    """Return the (LEVELS,) float64 interpolated precision at levels of recall from 0 to 1.
 
-    Interpolated precision, as TREC defines it: at recall R, the greatest precision at any recall of at least R.
+    As TREC defines it, this is the greatest precision at any recall of at least that level.
     """
     precision = np.arange(1, len(places) + 1) / places
-    best = np.maximum.accumulate(precision[::-1])[::-1]  # (r,): from each relevant one on
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # (r,): from each relevant image on
     needed = np.ceil(np.linspace(0.0, 1.0, LEVELS) * len(places) - 1e-9).astype(np.int64)
     return np.asarray(best[np.maximum(needed, 1) - 1])
 
@@ -104,25 +104,25 @@ def precision_by_recall(places: Places) -> NDArray[np.float64]:
 
 
 class Relevance:
-    """The images of each label. The gain of an image is the number of labels that it shares with the query."""
+    """The images of each label. The gain of an image is the number of labels it shares with the query."""
 
     def __init__(self, labels: Sequence[Sequence[str]]) -> None:
-        """``labels``: of each image of the collection, in its order; an empty label is none."""
+        """``labels`` are the labels of each image of the collection; an empty label does not count."""
         self.of_images = [distinct(image_labels) for image_labels in labels]
         self.labelled = sum(map(bool, self.of_images))
         self._members = members(labels)
 
     @property
     def labels(self) -> list[str]:
-        """Every label there is, sorted."""
+        """All labels, sorted."""
         return list(self._members)
 
     def size(self, label: str) -> int:
-        """How many images carry it."""
+        """Return the number of images with a label."""
         return len(self._members.get(label, ()))
 
     def gains(self, labels: Iterable[str], left_out: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """(n,) uint16: how many of these labels each image of the collection carries; 0 for those that are left out."""
+        """Count how many of these labels each image has: (n,) uint16, 0 for the images in ``left_out``."""
         shared = np.zeros(len(self.of_images), dtype=np.uint16)
         for label in distinct(labels):
             positions = self._members.get(label)
@@ -133,7 +133,7 @@ class Relevance:
 
 
 def members(labels: Sequence[Iterable[str]]) -> dict[str, NDArray[np.int64]]:
-    """The labels of each image -> each label, sorted, with the (m,) int64 positions of the images that carry it."""
+    """Return each label, sorted, with the (m,) int64 positions of its images, given the labels of each image."""
     positions: dict[str, list[int]] = {}
     for position, image_labels in enumerate(labels):
         for label in distinct(image_labels):
@@ -142,5 +142,5 @@ def members(labels: Sequence[Iterable[str]]) -> dict[str, NDArray[np.int64]]:
 
 
 def distinct(labels: Iterable[str]) -> tuple[str, ...]:
-    """The labels without empty ones and repetitions, in their order."""
+    """Drop empty and repeated labels; keep the order."""
     return tuple(dict.fromkeys(label for label in labels if label.strip()))

@@ -1,4 +1,4 @@
-"""How an index is evaluated: with each of its own images (leave-one-out), or with a folder of other images."""
+"""Evaluate an index with each of its own images as a query (leave-one-out), or with a folder of other images."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ from searchengine.progress import QUIET, Progress
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuerySet:
-    """Images that could be read: ``records``, and their (q, d) float32 ``features``; ``unreadable`` files could not be
-    used.
-    """
+    """Query images: their ``records`` and (q, d) float32 ``features``; ``unreadable`` counts unusable files."""
 
     folder: Path
     records: list[ImageRecord]
@@ -57,14 +55,14 @@ class QuerySet:
 
 
 def check_queries(folder: Path) -> Path:
-    """A folder of query images, absolute. QueryError if it holds none or is missing; IndexingError if it is no folder.
+    """Return the absolute path of a folder of query images, in which the folder of each image names its label.
 
-    The label of each is the name of the folder that it lies in.
+    QueryError if it is missing or holds no image; IndexingError if it is not a folder.
     """
     folder = folder.expanduser().absolute()
     if not folder.exists():
         raise QueryError(
-            f"The query folder {folder} is not there. --queries takes a folder with a subfolder for each label."
+            f"The query folder {folder} does not exist. --queries takes a folder with a subfolder for each label."
         )
     check_folder(folder)
     if not any(isinstance(file, FoundFile) for file in find(folder)):
@@ -73,11 +71,11 @@ def check_queries(folder: Path) -> Path:
 
 
 def read_queries(folder: Path, extractor: Extractor, progress: Progress = QUIET) -> QuerySet:
-    """Read and embed every image of a folder, by way of an index that is thrown away; what cannot be read is named.
+    """Read and embed every image of a folder through a temporary index, and report unreadable files.
 
     Raises:
-        QueryError: the folder holds no image that can be used.
-        IndexingError: it cannot be listed.
+        QueryError: the folder holds no usable image.
+        IndexingError: the folder cannot be listed.
     """
     folder = check_queries(folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -101,8 +99,14 @@ def read_queries(folder: Path, extractor: Extractor, progress: Progress = QUIET)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
-    """``metric`` None: that of the index. ``name`` None: the name of the index folder. ``seed`` of the resampling.
-    ``comparable``: measure without each group of photos too, which ``compare`` needs.
+    """How to evaluate.
+
+    Attributes:
+        metric: None for the metric of the index.
+        name: the name in reports; None for the name of the index folder.
+        recall_at: the k of recall@k.
+        seed: the seed for resampling.
+        comparable: also measure without each group of photos, as ``compare`` requires.
     """
 
     metric: str | None = None
@@ -115,11 +119,11 @@ class EvaluationOptions:
 def leave_one_out(index: Index, options: EvaluationOptions | None = None, progress: Progress = QUIET) -> Evaluation:
     """Query with each labelled image of an index, and rank all others.
 
-    Images without a label are ranked, but are no queries; nor are those with whom no other image shares a label.
+    Images without a label are ranked but are not queries, and neither are images whose labels no other image has.
 
     Raises:
-        QueryError: no labels, or so few that there is nothing to measure.
-        UnknownNameError: no such metric.
+        QueryError: there are no labels, or so few that there is nothing to measure.
+        UnknownNameError: there is no such metric.
     """
     options = options or EvaluationOptions()
     images = _read(index)
@@ -129,15 +133,15 @@ def leave_one_out(index: Index, options: EvaluationOptions | None = None, progre
     chosen = np.flatnonzero(queries.answerable(relevance))
     if not len(chosen):
         raise QueryError(
-            f"No two images of {images.where} share a label, so no query has anything to find. "
-            "Labels name what several images show: a folder of images each, for instance."
+            f"No two images of {images.where} share a label, so no query has anything to find. Give the same label to "
+            "images that show the same thing, for instance by a folder for each label."
         )
     copies = sum(len(positions) for positions in images.by_content().values() if len(positions) > 1)
     notes = []
     if copies:
         notes.append(
-            f"{copies} image{'s have' if copies > 1 else ' has'} the very bytes of another in the index. Such copies "
-            "find one another at distance 0, which flatters every figure."
+            f"{copies} image{'s have' if copies > 1 else ' has'} the same bytes as another in the index. Such copies "
+            "find each other at distance 0, which makes every figure look better."
         )
     task = _Task(
         LEAVE_ONE_OUT,
@@ -161,13 +165,13 @@ def leave_one_out(index: Index, options: EvaluationOptions | None = None, progre
 def query_folder(
     index: Index, query_set: QuerySet, options: EvaluationOptions | None = None, progress: Progress = QUIET
 ) -> Evaluation:
-    """Query with other images than those of the index, as ``read_queries`` gives them.
+    """Query with images from outside the index, read by ``read_queries``.
 
-    An image of the index with the very bytes of a query is left out of its ranking.
+    An image of the index with the same bytes as a query is left out of its ranking.
 
     Raises:
-        QueryError: no labels in the index, or none of those of the queries.
-        UnknownNameError: no such metric.
+        QueryError: the index has no labels, or none of the labels of the queries.
+        UnknownNameError: there is no such metric.
     """
     options = options or EvaluationOptions()
     images = _read(index)
@@ -186,11 +190,11 @@ def query_folder(
     notes = []
     if copies:
         notes.append(
-            f"{copies} of the queries {'are' if copies > 1 else 'is'} in the index too, byte for byte. In the ranking "
-            "of such a query its copy is left out."
+            f"{copies} of the queries {'are' if copies > 1 else 'is'} also in the index, byte for byte. The copy is "
+            "left out of the ranking of its query."
         )
     if unknown:
-        notes.append(f"Labels of queries that the index does not have: {first_of(unknown)}.")
+        notes.append(f"The index does not have these labels of queries: {first_of(unknown)}.")
     task = _Task(
         QUERY_FOLDER,
         queries.take(chosen),
@@ -213,7 +217,7 @@ def query_folder(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Images:
-    """The images of an index as it stands when the evaluation begins, in the order of their ids."""
+    """The images of an index at the start of the evaluation, ordered by id."""
 
     started: float
     where: str
@@ -227,7 +231,7 @@ class _Images:
         return Picture(record.path, self.collection.relevance.of_images[position], record.file)
 
     def by_content(self) -> dict[str, list[int]]:
-        """Content hash -> positions."""
+        """Return the positions of the images with each content hash."""
         positions: dict[str, list[int]] = {}
         for position, record in enumerate(self.records):
             if record.content_hash is not None:
@@ -237,7 +241,7 @@ class _Images:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Task:
-    """The queries of a protocol, with a picture of each."""
+    """The queries of a protocol, and a picture of each."""
 
     protocol: str
     queries: Queries
@@ -247,7 +251,7 @@ class _Task:
 
 
 def _read(index: Index) -> _Images:
-    """QueryError if labels say nothing about right and wrong answers."""
+    """Read the images of an index; QueryError if their labels do not tell right answers from wrong ones."""
     started = time.monotonic()
     state = index.state()
     where = f"the index {index.address}"
@@ -256,20 +260,20 @@ def _read(index: Index) -> _Images:
     relevance = Relevance([record.labels for record in records])
     if not relevance.labels:
         raise QueryError(
-            f"No image of {where} has a label, so nothing says what a right answer is. "
+            f"No image of {where} has a label, so there are no right answers to measure by. "
             f"{how_to_label(ExtractorSpec.from_json(state.spec))}"
         )
     if len(relevance.labels) == 1 and relevance.labelled == len(records):
         raise QueryError(
-            f"All images of {where} carry the one label {relevance.labels[0]!r}: whatever comes first is right, and "
-            "there is nothing to measure. Index images of at least two classes together."
+            f"All images of {where} have one label {relevance.labels[0]!r}, so every answer is right and there is "
+            "nothing to measure. Index images of at least two classes together."
         )
     collection = Collection(state.rows, state.squared_norms, rows, relevance)
     return _Images(started, where, state.metric, Source.of(state.fingerprint, records), collection, records)
 
 
 def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOptions, progress: Progress) -> Evaluation:
-    """Rank, measure, summarise."""
+    """Rank the images for every query, measure the rankings, and summarise the measures."""
     metric = check_metric(options.metric or images.metric)
     collection = images.collection
     if options.comparable:
@@ -299,34 +303,30 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
         per_query=PerQuery(
             tuple(picture.path for picture in task.pictures),
             tuple(task.queries.labels),
-            _read_only(measured.values),
+            measured.values,
             measured.replicates,
         ),
         source=images.source,
     )
 
 
-def _read_only(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    values.setflags(write=False)
-    return values
-
-
 def _nothing_relevant(query_set: QuerySet, images: _Images) -> str:
+    """Explain why the index has nothing relevant to any query."""
     counts = Counter(label for record in query_set.records for label in record.labels)
     if not counts:
         return (
-            f"The query images in {query_set.folder} lie in no subfolder, so they have no label. "
-            "Put them in folders named as the labels of the index."
+            f"The query images in {query_set.folder} are not in subfolders, so they have no label. Put them in folders "
+            "named after the labels of the index."
         )
     query_labels = [label for label, _ in counts.most_common()]
     relevance = images.collection.relevance
     shared = [label for label in query_labels if relevance.size(label)]
     if shared:
         return (
-            f"The index holds nothing of {first_of(shared)} but the query images themselves, byte for byte. "
-            "Index other images of these classes, or evaluate without --queries."
+            f"Of {first_of(shared)}, the index holds only the query images themselves, byte for byte. Index other "
+            "images of these classes, or evaluate without --queries."
         )
     return (
-        f"The index knows none of the labels of the query images. {query_set.folder} has {first_of(query_labels)}; "
-        f"the index has {first_of(relevance.labels)}. The name of the folder that an image lies in is its label."
+        f"The index has none of the labels of the query images. {query_set.folder} has {first_of(query_labels)}; the "
+        f"index has {first_of(relevance.labels)}. The label of a query image is the name of its folder."
     )

@@ -1,11 +1,11 @@
-"""The whole collection in the order of (distance, id), for many queries, and the measures of each ranking.
+"""Rank a whole collection by (distance, id) for many queries, and measure each ranking.
 
-The order comes from the rough float32 values of ``index.distances``, products of blocks, so it never needs more than a
-block of distances. The first ``HEAD`` places are measured again in float64 and sorted by (distance, id), as a search
-does; farther down, two images whose distances differ by less than the rounding of float32 may change places. Images
-with equal features are always tied, wherever they stand, and come in the order of their ids.
+Images are ordered by the rough float32 values of ``index.distances``, which are computed in blocks, so there is never
+more than one block of distances in memory. The first ``HEAD`` places are computed again in float64 and sorted by
+(distance, id), as in a search. Farther down, two images whose distances differ by less than the rounding of float32 may
+be swapped. Images with equal features are always tied, at any place, and are ordered by id.
 
-A ranking is measured and forgotten, never kept as a whole.
+Each ranking is measured and discarded.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from searchengine.index.metrics import check_metric
 from searchengine.processors import processors
 
 HEAD: Final = 20
-FIRST: Final = 10  # places that are kept of each ranking: what a person sees
-_BLOCK_BYTES = 64 * 2**20  # of float32 values held at once
-_QUERIES = 256  # in a block at most, so that progress can be seen
+FIRST: Final = 10  # places kept of each ranking, about as many as a person looks at
+_BLOCK_BYTES = 64 * 2**20  # size of a block of distances
+_QUERIES = 256  # in a block at most, so that the progress bar moves
 _HASH_BYTES = 16 * 2**20
 _FAINTEST = 1e-28  # products of this size lose digits in float32
 
@@ -39,7 +39,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Of one query: ``order`` (n,) int64 positions, nearest first; ``distances`` (h,) float64 of the first of them."""
+    """A ranking: ``order`` (n,) int64 positions, nearest first; ``distances`` (h,) float64 of the first h."""
 
     order: Positions
     distances: NDArray[np.float64]
@@ -47,11 +47,14 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What is ranked. Its images are numbered by their position, 0 to n - 1, in the order of their ids.
+    """The images to rank. A position, from 0 to n - 1, is the place of an image in the order of ids.
 
-    ``rows`` is (r, d) float32 and may be a memory map; ``columns`` (n,) int64 says which row is whose; rows that do not
-    count have an infinite ``squared_norms`` (r,) float64. ``relevance`` knows the labels of the n images; ``groups``
-    (n,) int64 are those of a jackknife, where one is wanted.
+    Attributes:
+        rows: (r, d) float32; may be a memory map.
+        squared_norms: (r,) float64; infinite for rows that do not count.
+        columns: (n,) int64, the row of each image.
+        relevance: the labels of the n images.
+        groups: (n,) int64, the group of each image in a jackknife, if one is wanted.
     """
 
     rows: NDArray[np.float32]
@@ -62,7 +65,7 @@ class Collection:
 
     @classmethod
     def of_features(cls, features: NDArray[np.float32], labels: Sequence[Sequence[str]] = ()) -> Collection:
-        """Plain (n, d) float32 features, numbered in their order, and the labels of each."""
+        """Make a collection of (n, d) float32 features and the labels of each."""
         rows = np.ascontiguousarray(features, dtype=np.float32)
         norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         return cls(rows, norms, np.arange(len(rows), dtype=np.int64), Relevance(labels))
@@ -71,15 +74,15 @@ class Collection:
         return len(self.columns)
 
     def features(self, positions: Positions) -> NDArray[np.float32]:
-        """(b,) -> (b, d) float32, a copy."""
+        """Copy the features at (b,) positions -> (b, d) float32."""
         return np.array(self.rows[self.columns[positions]], dtype=np.float32)
 
 
 class Ranker:
-    """One metric over one collection."""
+    """Ranks one collection by one metric."""
 
     def __init__(self, collection: Collection, metric: str) -> None:
-        """UnknownNameError if there is no such metric."""
+        """Prepare to rank by ``metric``; UnknownNameError if there is no such metric."""
         self._collection = collection
         self._measure: Measure = MEASURES[check_metric(metric)](collection.rows, collection.squared_norms)
         self._numbers = np.arange(len(collection), dtype=np.int64)
@@ -95,15 +98,15 @@ class Ranker:
         left_out: Sequence[Positions],
         take: Callable[[int, Ranking], T],
     ) -> Iterator[T]:
-        """Rank the collection for every query and give each ranking to ``take``, by several threads.
+        """Rank the collection for every query, and pass each ranking to ``take``, in several threads.
 
         Args:
             features: (b,) numbers of queries -> their (b, d) float32 features.
-            left_out: of each query, the positions that have no place in its ranking.
-            take: called with the number of the query; rankings are not kept.
+            left_out: for each query, the positions to leave out of its ranking.
+            take: called with the number of a query and its ranking, which is then discarded.
 
-        Returns:
-            what ``take`` returned, in the order of the queries.
+        Yields:
+            the results of ``take``, in the order of the queries.
         """
 
         def ranked(number: int, query: NDArray[np.float32], rough: NDArray[np.float32]) -> T:
@@ -133,7 +136,7 @@ class Ranker:
         return Ranking(order, distances[better])
 
     def _can_be_ordered_by(self, values: NDArray[np.float32], query: NDArray[np.float64]) -> bool:
-        """Whether float32 values can order these features: nothing overflows, and products keep their digits."""
+        """Return whether float32 values can order these features: nothing overflows, and products keep their digits."""
         faintest = max(float(np.linalg.norm(query)), self._smallest) * self._smallest
         return (
             faintest >= _FAINTEST
@@ -142,7 +145,7 @@ class Ranker:
         )
 
     def _order_exactly(self, query: NDArray[np.float64], left_out: Positions) -> Ranking:
-        """For features so large or so small that float32 values cannot order them: every distance in float64."""
+        """Compute every distance in float64, for features too large or too small to be ordered by float32 values."""
         distances = self._measure.distances(self._collection.columns, query)
         distances[left_out] = np.inf
         order = np.lexsort((self._numbers, distances))[: len(distances) - len(left_out)]
@@ -150,12 +153,12 @@ class Ranker:
 
 
 def by_value_then_number(values: NDArray[np.float32], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) float32 without NaN -> (n,) int64: the numbers in the order of (value, number).
+    """Sort (n,) int64 numbers by (n,) float32 values without NaN, and by number where these are equal.
 
-    Both are packed into one whole number each, which NumPy sorts several times faster than it sorts indices stably.
+    Each pair is packed into one integer: NumPy sorts integers several times faster than it sorts indices stably.
     """
     bits = (values + np.float32(0.0)).view(np.int32)  # -0.0 becomes 0.0
-    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # as whole numbers they are in the order of the floats now
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # now the integers have the order of the floats
     keys = bits.astype(np.int64)
     keys <<= 32
     keys |= numbers
@@ -165,7 +168,7 @@ def by_value_then_number(values: NDArray[np.float32], numbers: NDArray[np.int64]
 
 
 def _equal_features(collection: Collection) -> tuple[Positions, Positions]:
-    """Positions of repeated features, and of their first occurrence: BLAS may measure two equal rows differently."""
+    """Find repeated features, for which BLAS may give different values: their positions, and those of the originals."""
     first: dict[bytes, int] = {}
     repeats: list[int] = []
     firsts: list[int] = []
@@ -185,8 +188,10 @@ def _equal_features(collection: Collection) -> tuple[Positions, Positions]:
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """The q queries of an evaluation. ``features`` gives the (b, d) float32 features of some of them, by number;
-    ``left_out`` is, of each, the positions in the collection that have no place in its ranking.
+    """The q queries of an evaluation.
+
+    ``left_out`` has, for each query, the positions in the collection to leave out of its ranking. ``features`` turns
+    (b,) numbers of queries into their (b, d) float32 features.
     """
 
     labels: Sequence[tuple[str, ...]]
@@ -195,12 +200,12 @@ class Queries:
 
     @classmethod
     def leave_one_out(cls, collection: Collection) -> Queries:
-        """Each image of a collection, itself left out."""
+        """Query with each image of a collection, and leave it out of its own ranking."""
         alone = [np.array([i], dtype=np.int64) for i in range(len(collection))]
         return cls(collection.relevance.of_images, alone, collection.features)
 
     def answerable(self, relevance: Relevance) -> NDArray[np.bool_]:
-        """(q,) bool: whether anything in the collection, but for what is left out, shares a label with the query."""
+        """Return (q,) bool: whether any image that is not left out shares a label with the query."""
         answerable = np.zeros(len(self), dtype=np.bool_)
         for number, (labels, left_out) in enumerate(zip(self.labels, self.left_out, strict=True)):
             if labels:
@@ -209,7 +214,7 @@ class Queries:
         return answerable
 
     def take(self, numbers: NDArray[np.int64]) -> Queries:
-        """Some of them."""
+        """Select some of the queries."""
         return Queries(
             [self.labels[i] for i in numbers],
             [self.left_out[i] for i in numbers],
@@ -222,11 +227,19 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class QueryScores:
-    """The measures of the rankings, with a line for each of the q queries.
+    """The measures of the rankings of q queries.
 
-    ``values`` (q, m) float64 and ``ceilings`` (q, m) float64 as ``metrics.names`` has them; ``curve`` (levels,) float64
-    mean precision by recall; ``first`` (q, 10) int64 positions of the nearest, -1 where there are no more, with
-    ``distances`` (q, 10) float64 and ``relevant`` (q, 10) bool.
+    Attributes:
+        collection: the images ranked.
+        queries: the queries.
+        names: the names of the m measures.
+        values: (q, m) float64.
+        ceilings: (q, m) float64, the measures of a perfect ranking.
+        curve: (levels,) float64, the mean precision by recall.
+        first: (q, 10) int64, the positions of the nearest images; -1 if there are fewer.
+        distances: (q, 10) float64, their distances.
+        relevant: (q, 10) bool, whether they are relevant.
+        replicates: (q, GROUPS, m) float32, the measures without each group of the collection, if it has groups.
     """
 
     collection: Collection
@@ -238,10 +251,10 @@ class QueryScores:
     first: NDArray[np.int64]
     distances: NDArray[np.float64]
     relevant: NDArray[np.bool_]
-    replicates: NDArray[np.float32] | None = None  # (q, statistics.GROUPS, m)
+    replicates: NDArray[np.float32] | None = None
 
     def by_label(self) -> dict[str, NDArray[np.int64]]:
-        """Label of the collection -> the numbers of the queries that carry it."""
+        """Return the numbers of the queries with each label of the collection."""
         numbers = metrics.members(self.queries.labels)
         return {label: numbers[label] for label in numbers if self.collection.relevance.size(label)}
 
@@ -254,10 +267,10 @@ def measure(
     recall_at: Sequence[int] = metrics.RECALL_AT,
     advance: Callable[[int], None] = lambda _: None,
 ) -> QueryScores:
-    """Rank the collection for each query and measure the rankings.
+    """Rank the collection for each query, and measure the rankings.
 
-    Every query must be ``answerable``. Where the collection has groups, everything is also measured without each of
-    them. Raises UnknownNameError for an unknown metric.
+    Every query must be ``answerable``. If the collection has groups, everything is also measured without each of them.
+    Raises UnknownNameError for an unknown metric.
     """
     names, relevance, groups = metrics.names(recall_at), collection.relevance, collection.groups
     count = len(queries)
@@ -298,16 +311,16 @@ def evaluate_features(
     metric: str = "euclidean",
     recall_at: Sequence[int] = metrics.RECALL_AT,
 ) -> dict[str, float]:
-    """Leave-one-out on plain arrays, e.g. a validation set while training: each measure by its name.
+    """Evaluate plain arrays by leave-one-out, e.g. a validation set during training.
 
     Args:
         features: (n, d) float32.
-        labels: of each row one label, or several; "" and () for none.
-        metric: what a distance is measured in.
+        labels: the label or labels of each row; "" or () for none.
+        metric: the metric of the distances.
         recall_at: the k of recall@k.
 
     Returns:
-        name -> mean over the queries that have something relevant; NaN where there is none.
+        measure -> mean over the queries that have something relevant; NaN if there are none.
     """
     row_labels = [(label,) if isinstance(label, str) else label for label in labels]
     collection = Collection.of_features(features, row_labels)

@@ -1,4 +1,4 @@
-"""An evaluation for people: lines for a terminal, and an HTML page with its styles, plots and pictures inside."""
+"""Reports of evaluations: lines for a terminal, and an HTML page with its styles, plots and pictures embedded."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from searchengine.analyse.evaluation.results import (
 )
 from searchengine.analyse.evaluation.statistics import p_text, signed
 from searchengine.errors import ImageError, IndexingError
-from searchengine.files import read_regular
+from searchengine.files import output_file, read_regular
 from searchengine.images import thumbnail
 from searchengine.index.metrics import metric_title
 
 if TYPE_CHECKING:
     from jinja2 import BaseLoader, Environment
 
-_HARDEST = 5
-_CONFUSED = 5
-_BELOW = 0.995  # a ceiling worth a remark
-_HERE = Path(__file__).parent
-_IN_HEAT_MAP = 60  # classes; more would not be read
-_IN_TABLE = 200
+_HARDEST = 5  # classes listed in a terminal
+_CONFUSED = 5  # pairs listed in a terminal
+_LOW_CEILING = 0.995  # ceilings below this are reported
+_TEMPLATES = Path(__file__).parent
+_IN_HEAT_MAP = 60  # classes; more would be illegible
+_IN_TABLE = 200  # classes
 _DIFFERING = 5  # classes at each end of a comparison
-_THUMBNAIL = 192  # px: twice what is shown, for fine screens
+_THUMBNAIL = 192  # px, twice the size shown, for high-resolution screens
 
 
 def grouped(number: int) -> str:
-    """4523 -> "4 523"."""
+    """Group the digits of a number: 4523 -> "4 523"."""
     return f"{number:,}".replace(",", " ")
 
 
 def decimal(number: float) -> str:
-    """Three places, and no minus before a zero."""
+    """Write a number with three decimals, and without a minus if it rounds to zero."""
     return f"{number:.3f}".replace("-0.000", "0.000")
 
 
 def percent(share: float) -> str:
-    """0.934 -> "93 %"; only 0 and 1 themselves become 0 % and 100 %."""
+    """Write a fraction in percent: 0.934 -> "93 %". Only 0 and 1 themselves become 0 % and 100 %."""
     rounded = f"{100 * share:.0f}"
     if rounded == "100" and share < 1:
         return "> 99\N{NO-BREAK SPACE}%"
@@ -59,29 +59,29 @@ def percent(share: float) -> str:
 
 
 def protocol(evaluation: Evaluation) -> str:
-    """The protocol, e.g. "leave-one-out: each of 713 images against the 712 others, 10 labels"."""
+    """Describe the protocol, e.g. "leave-one-out: each of 713 images against the 712 others, 10 labels"."""
     counts = evaluation.counts
     if evaluation.protocol == LEAVE_ONE_OUT:
-        who = "each" if counts.queries == counts.collection else f"{grouped(counts.queries)}"
-        queries = f"{who} of {grouped(counts.collection)} images against the {grouped(counts.collection - 1)} others"
+        which = "each" if counts.queries == counts.collection else grouped(counts.queries)
+        queries = f"{which} of {grouped(counts.collection)} images against the {grouped(counts.collection - 1)} others"
     else:
         queries = f"{_count(counts.queries, 'query image')} against the {grouped(counts.collection)} of the index"
     return f"{evaluation.protocol}: {queries}, {_count(counts.labels, 'label')}"
 
 
 def left_out(evaluation: Evaluation) -> list[str]:
-    """Which images were no queries, and why."""
+    """Explain which images were not queries, and why."""
     counts = evaluation.counts
     sentences = []
     if counts.unlabelled:
-        where = (
-            "they are ranked but are no queries" if evaluation.protocol == LEAVE_ONE_OUT else "they cannot be judged"
-        )
-        sentences.append(f"{_count(counts.unlabelled, 'image')} without a label: {where}.")
+        treatment = "ranked, but not queries" if evaluation.protocol == LEAVE_ONE_OUT else "left out"
+        sentences.append(f"{_count(counts.unlabelled, 'image')} without a label: {treatment}.")
     if counts.irrelevant:
         if evaluation.protocol == LEAVE_ONE_OUT:
             which = f" ({first_of(counts.alone)})" if counts.alone else ""
-            sentences.append(f"{_count(counts.irrelevant, 'image')} whose label no other image has{which}: no queries.")
+            sentences.append(
+                f"{_count(counts.irrelevant, 'image')} whose label no other image has{which}: not queries."
+            )
         else:
             sentences.append(
                 f"{_count(counts.irrelevant, 'query image')} whose labels no image of the index shares: left out."
@@ -92,17 +92,17 @@ def left_out(evaluation: Evaluation) -> list[str]:
 
 
 def ceilings(evaluation: Evaluation) -> str | None:
-    """What a perfect ranking would score, where that is less than 1."""
-    low = [figure for figure in evaluation.figures if figure.ceiling < _BELOW]
+    """List the scores of a perfect ranking that are below 1, if any."""
+    low = [figure for figure in evaluation.figures if figure.ceiling < _LOW_CEILING]
     if not low:
         return None
-    return "At best, classes being as large as they are: " + ", ".join(
+    return "A perfect ranking of these classes would have: " + ", ".join(
         f"{figure.name} {figure.ceiling:.3f}" for figure in low
     )
 
 
 def as_text(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> list[str]:
-    """Lines for a terminal: one index in detail, or several side by side with their comparisons."""
+    """Write lines for a terminal: one index in detail, or several side by side with their comparisons."""
     lines: list[str] = []
     for evaluation in evaluations:
         extractor = f"{evaluation.extractor}; " if evaluation.extractor else ""
@@ -133,7 +133,7 @@ def _single(evaluation: Evaluation) -> list[str]:
             f"  {figure.value:.3f}  {interval_text(figure):13}  {result.label} ({result.images} images{taken})"
         )
     if evaluation.confused:
-        lines += ["", "Most often confused, by the share of the first ten places:"]
+        lines += ["", "Most often confused, with the share of the first ten places:"]
         lines += [f"  {pair.share:4.0%}  {pair.label}: {pair.taken_for}" for pair in evaluation.confused[:_CONFUSED]]
     return lines
 
@@ -168,7 +168,7 @@ def _between(difference: Difference) -> str:
 
 
 def interval_text(figure: Figure) -> str:
-    """ "0.412 to 0.438", or "-" where there is none."""
+    """Write the interval of a figure as "0.412 to 0.438", or "-" if it has none."""
     return "-" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
 
 
@@ -180,20 +180,18 @@ def _count(count: int, what: str) -> str:
 
 
 def check_report(file: Path) -> None:
-    """IndexingError if a report could not be written there; asked before the work is done."""
+    """Raise IndexingError if a report could not be written to a file, to be called before the work begins."""
     if file.is_dir():
-        raise IndexingError(f"{file} is a folder. Name the file of the report, e.g. {file / 'report.html'}.")
+        raise IndexingError(f"{file} is a folder. Name a file for the report, e.g. {file / 'report.html'}.")
     folder = file.absolute().parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise IndexingError(f"{file} cannot be written: {folder} is no folder that may be written to.")
+        raise IndexingError(f"{file} cannot be written: {folder} is not a writable folder.")
 
 
 def write_report(file: Path, evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> int:
-    """Write the report, whole or not at all; returns its size in bytes. IndexingError if it cannot be written."""
-    from searchengine.files import output_file
-
+    """Write the report in one step, and return its size in bytes; IndexingError if it cannot be written."""
     page = render(evaluations, comparisons).encode()
     with output_file(file) as part:
         part.write_bytes(page)
@@ -201,14 +199,14 @@ def write_report(file: Path, evaluations: Sequence[Evaluation], comparisons: Seq
 
 
 def templates() -> Mapping[str, BaseLoader]:
-    """The loader of the templates below ``evaluation/``, for environments that include them."""
+    """Return the loader of the templates below ``evaluation/``, for environments that include them."""
     from jinja2 import FileSystemLoader
 
-    return {"evaluation": FileSystemLoader(_HERE)}
+    return {"evaluation": FileSystemLoader(_TEMPLATES)}
 
 
 def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
-    """The report as HTML."""
+    """Render the report as HTML."""
     return (
         _environment()
         .get_template("evaluation/report.html")
@@ -225,7 +223,7 @@ def render(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
 
 
 def shown(evaluation: Evaluation) -> dict[str, Any]:
-    """What the templates show of one index, besides the results themselves."""
+    """Return the variables of the templates for one index: the evaluation (``it``) and texts about it."""
     return {
         "it": evaluation,
         "metric": metric_title(evaluation.metric),
@@ -241,22 +239,22 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
 
 def _lead(evaluation: Evaluation) -> str:
     first, tenth = evaluation.figure("P@1").value, evaluation.figure("P@10").value
-    alike = "has the same label" if evaluation.counts.several_labels == 0 else "shares a label"
+    right = "has the same label" if evaluation.counts.several_labels == 0 else "shares a label"
     return (
-        f"For {percent(first)} of {_count(evaluation.counts.queries, 'picture')}, the first answer {alike}; of the "
+        f"For {percent(first)} of {_count(evaluation.counts.queries, 'picture')}, the first answer {right}; of the "
         f"first ten answers, {tenth * 10:.1f} do on average."
     )
 
 
 def _ends(comparison: Comparison) -> tuple[list[Any], list[Any]]:
-    """The classes that gain most in the first, and in the second."""
+    """Return the classes that are better in the first evaluation, and those that are better in the second."""
     first = [row for row in comparison.classes if row.first > row.second][:_DIFFERING]
     second = [row for row in reversed(comparison.classes) if row.second > row.first][:_DIFFERING]
     return first, second
 
 
 def _scale(comparison: Comparison) -> float:
-    """The greatest distance from zero that the plot of differences has to show."""
+    """Return the largest distance from zero that the plot of differences has to show."""
     return max(
         1e-6,
         *(abs(end) for row in comparison.differences for end in (row.low, row.high, row.difference) if end is not None),
@@ -281,14 +279,14 @@ def _environment() -> Environment:
         interval=interval_text,
         p=p_text,
         uri=_data_uri,
-        whole=lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%"),  # not broken at the end of a line
+        whole=lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%"),  # keep numbers and % on one line
     )
     return environment
 
 
 @lru_cache(maxsize=512)
 def _data_uri(file: Path | None) -> str | None:
-    """A small JPEG as a ``data:`` address; None if there is no picture, or it cannot be read."""
+    """Encode a small JPEG as a ``data:`` address; None if there is no picture, or it cannot be read."""
     if file is None:
         return None
     try:
@@ -298,21 +296,21 @@ def _data_uri(file: Path | None) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(small).decode("ascii")
 
 
-# -- the plot of confusions; ``sections.html`` draws it, and the curves ------------------------------------------------
+# -- the heat map of confusions, drawn by ``sections.html`` ------------------------------------------------------------
 
-_CELL = 15  # px at least, and at most twice that where there are few classes
-_HEAT = 600
-_LETTERS = 17  # of a label
-_LETTER = 6.6  # px
-_MIN_SHARE = 0.01  # a smaller share leaves its cell empty
+_CELL = 15  # px at least; up to twice that if there are few classes
+_HEAT = 600  # px, side of all cells together, about
+_LETTERS = 17  # of a label at most
+_LETTER = 6.6  # px, width
+_MIN_SHARE = 0.01  # cells with smaller shares are empty
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
     """For queries of each label (rows), the share of the first ten places that each label (columns) takes.
 
-    ``shares`` has a line for each row, None for an empty cell. ``cell`` is its side, and ``edge`` where the cells
-    begin, in pixels.
+    ``shares`` is a list of rows; empty cells are None. ``cell`` is the side of a cell and ``edge`` the space before the
+    first one, in pixels.
     """
 
     labels: Sequence[str]
@@ -322,7 +320,7 @@ class HeatMap:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> HeatMap | None:
-        """None where there are too many labels to be read."""
+        """Make the heat map; None if there are too many labels for it to be legible."""
         right = {result.label: result.figure("P@10").value for result in evaluation.classes}
         labels, wrong = sorted(right), evaluation.confusion
         if len(labels) > _IN_HEAT_MAP:
@@ -337,9 +335,9 @@ class HeatMap:
 
     @property
     def side(self) -> int:
-        """Of all cells together, in pixels."""
+        """The side of all cells together, in pixels."""
         return self.cell * len(self.labels)
 
     def short(self, label: str) -> str:
-        """A label as it fits beside the cells."""
+        """Shorten a label to fit beside the cells."""
         return label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"

@@ -1,4 +1,4 @@
-"""The results of an evaluation, as JSON too, and the last one of an index, which is kept with it for the page."""
+"""The results of an evaluation, their form in JSON, and the latest results of an index, kept with it for the page."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _NOT_STORED = Field(exclude=True)
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as a report shows it; ``file`` opens, and is None where there is only a feature."""
+    """An image in a report; ``file`` is None for an image without a picture."""
 
     path: str
     labels: tuple[str, ...]
-    file: Annotated[Path | None, BeforeValidator(lambda _: None), _NOT_STORED] = None  # never opened as a file names it
+    file: Annotated[Path | None, BeforeValidator(lambda _: None), _NOT_STORED] = None  # never read from a file
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A mean over queries. ``low`` and ``high`` are its 95 % interval, None for fewer than two queries; ``ceiling`` is
-    what a perfect ranking would have.
+    the value of a perfect ranking.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class ClassResult:
-    """The queries of one label. ``images`` carry it in the collection.
+    """The results for the queries of one label, which ``images`` of the collection have.
 
-    ``taken_for`` is the wrong label that is most frequent in the first ten places, with ``taken_share`` of them.
+    ``taken_for`` is the most frequent wrong label in the first ten places; ``taken_share`` is its fraction of them.
     """
 
     label: str
@@ -59,13 +59,13 @@ class ClassResult:
     taken_share: float
 
     def figure(self, name: str) -> Figure:
-        """A figure by its name; KeyError."""
+        """Return a figure by its name; KeyError if there is none."""
         return _by_name(self.figures, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A picture in a ranking; ``rank`` is from 1."""
+    """A picture in a ranking; ranks begin at 1."""
 
     rank: int
     distance: float
@@ -84,7 +84,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class HardClass:
-    """A class of low mean average precision, and its query of median average precision."""
+    """A class with low mean average precision, and its query with the median average precision."""
 
     label: str
     example: Example
@@ -92,7 +92,7 @@ class HardClass:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Queries of ``label`` have, in ``share`` of their first ten places, images of ``taken_for`` that are wrong."""
+    """Wrong images of ``taken_for`` take a ``share`` of the first ten places of queries of ``label``."""
 
     label: str
     taken_for: str
@@ -103,10 +103,18 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many images were ranked, and how many were queries. ``unlabelled`` and ``irrelevant`` images were no queries:
-    they have no label, or nothing relevant to find. ``alone`` are the labels that no other image shares; ``unreadable``
-    files could not be opened; ``copies`` of the queries have the bytes of another image of the collection.
-    ``several_labels`` of the queries carry more than one; None where that was not counted.
+    """Counts of images and queries.
+
+    Attributes:
+        collection: images that were ranked.
+        labels: labels of the collection.
+        queries: images that were queries.
+        unlabelled: images that were not queries because they have no label.
+        irrelevant: images that were not queries because nothing is relevant to them.
+        alone: the labels for which a query finds no other image.
+        unreadable: files that could not be read.
+        copies: queries with the same bytes as another image of the collection.
+        several_labels: queries with more than one label; None if unknown.
     """
 
     collection: int
@@ -122,8 +130,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class PerQuery:
-    """``values`` is (q, m) float64, a column a figure; ``keys`` name the queries across indexes; ``replicates`` are
-    the (q, groups, m) float32 values without each group of photos, where they were asked for.
+    """The values of each query: ``values`` is (q, m) float64, with a column for each figure.
+
+    ``keys`` identify queries across indexes. ``replicates``, (q, groups, m) float32, are the values without each group
+    of photos, if they were requested.
     """
 
     keys: tuple[str, ...]
@@ -134,9 +144,9 @@ class PerQuery:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an evaluation rests on: the features of an extractor, and a version of all images and labels.
+    """The basis of an evaluation: the fingerprint of the extractor, and a version of all images and labels.
 
-    It differs when an image comes, goes, or changes its labels or content.
+    The version changes when an image is added or removed, or when its labels or content change.
     """
 
     fingerprint: str
@@ -144,7 +154,7 @@ class Source:
 
     @classmethod
     def of(cls, fingerprint: str, records: Iterable[ImageRecord]) -> Source:
-        """Of the images of an index, in the order of their ids."""
+        """Compute the source from the records of an index, ordered by id."""
         digest = hashlib.sha256()
         for record in records:
             digest.update(f"{record.id}\0{record.content_hash}\0{json.dumps(record.labels)}\n".encode())
@@ -153,9 +163,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One index under one metric. ``by_class`` is the mean over classes, each counting alike; ``curve`` the mean
-    precision at evenly spaced levels of recall from 0 to 1; ``confusion`` says for each pair of labels in which share
-    of the first ten places of the first one the other stands wrongly.
+    """The evaluation of one index by one metric.
+
+    ``by_class`` is the mean over classes, each with the same weight. ``curve`` is the mean precision at evenly spaced
+    levels of recall from 0 to 1. ``confusion`` gives, for each pair of labels, the fraction of the first ten places of
+    the first label that the second takes wrongly.
     """
 
     name: str
@@ -178,18 +190,17 @@ class Evaluation:
     source: Annotated[Source, SkipValidation, _NOT_STORED] = Source("", "")
 
     def figure(self, name: str) -> Figure:
-        """A figure by its name; KeyError."""
+        """Return a figure by its name; KeyError if there is none."""
         return _by_name(self.figures, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``second`` - ``first``, after minus before, over the queries that both have: positive where the second is better.
+    """``second`` - ``first``, after minus before, over common queries: positive if the second is better.
 
-    ``low``, ``high`` and ``p`` are for photos of the same kind: queries and collection could have been others
-    (jackknife); there is no interval where the photos are too few to tell. ``low_here``, ``high_here`` and ``p_here``
-    are for this very collection, asked with other queries (paired bootstrap, permutation test). Both p are raised for
-    the number of pairs compared.
+    ``low``, ``high`` and ``p`` are for other photos of the same kind, as queries and in the collection (jackknife);
+    there is no interval if there are too few photos. ``low_here``, ``high_here`` and ``p_here`` are for other queries
+    on this very collection (paired bootstrap, permutation test). Both p are adjusted for the number of pairs compared.
     """
 
     name: str
@@ -206,7 +217,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ClassDifference:
-    """Mean average precision of one class in both, over the common queries."""
+    """The mean average precision of one class in both evaluations, over the common queries."""
 
     label: str
     queries: int
@@ -216,7 +227,7 @@ class ClassDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two evaluations over their common queries. ``better`` is a name, or None if no difference can be shown."""
+    """The comparison of two evaluations. ``better`` is a name, or None if no difference can be shown."""
 
     first: str
     second: str
@@ -229,7 +240,7 @@ class Comparison:
 
 
 def to_json(value: Any) -> Any:
-    """As plain values for JSON, without what only serves further computation."""
+    """Convert results to plain values for JSON, without the fields that only serve further computation."""
     if is_dataclass(value):
         names = [field.name for field in fields(value) if field.name not in ("per_query", "confusion", "source")]
         return {name: to_json(getattr(value, name)) for name in names}
@@ -248,7 +259,7 @@ def _by_name(figures: tuple[Figure, ...], name: str) -> Figure:
 
 
 def first_of(labels: Sequence[str]) -> str:
-    """ "a, b, c, d, e and 3 more"."""
+    """List the first labels, as in "a, b, c, d, e and 3 more"."""
     return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
 
 
@@ -257,7 +268,7 @@ def first_of(labels: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSheet:
-    """What the file holds; ``confusion`` is (label, other label, share)."""
+    """The contents of the file; ``confusion`` is (label, other label, share)."""
 
     format: Literal[1]
     made: str
@@ -272,10 +283,9 @@ EVALUATION = Derived("evaluation.json", EvaluationSheet, command="searchengine e
 
 @dataclass(frozen=True, slots=True)
 class KeptEvaluation:
-    """An evaluation as it was stored; ``made`` is ISO 8601 in UTC.
+    """A stored evaluation; ``made`` is its time, as ISO 8601 in UTC.
 
-    ``stale``: images or labels have changed since, or another extractor has made the features. ``ids`` are the images
-    of that path now.
+    It is ``stale`` if images, labels or the extractor have changed since. ``ids`` are the current images by path.
     """
 
     evaluation: Evaluation
@@ -285,7 +295,7 @@ class KeptEvaluation:
 
 
 def keep_evaluation(index: Index, evaluation: Evaluation) -> Path:
-    """Keep an evaluation with its index; IndexingError if the folder cannot be written to."""
+    """Store an evaluation with its index, and return the file; IndexingError if the folder is not writable."""
     confusion = tuple((label, other, share) for (label, other), share in evaluation.confusion.items())
     source = evaluation.source
     sheet = EvaluationSheet(1, timestamp(), source.fingerprint, source.version, evaluation, confusion)
@@ -293,9 +303,9 @@ def keep_evaluation(index: Index, evaluation: Evaluation) -> Path:
 
 
 def load_evaluation(index: Index) -> KeptEvaluation | None:
-    """The evaluation that is kept with an index, or None; IndexDamagedError if it cannot be read.
+    """Load the evaluation stored with an index, or None; IndexDamagedError if it cannot be read.
 
-    ``per_query`` is not kept, and no picture has a file: a path in a file of the index is not one to open.
+    ``per_query`` is not stored, and no picture has a file, because paths stored in an index must not be opened.
     """
     kept = EVALUATION.load(index.folder)
     if kept is None:

@@ -1,4 +1,4 @@
-"""Measured queries -> means with intervals, figures of each class, and which classes are confused."""
+"""Summarise measured queries: means with intervals, figures of each class, and confused classes."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ from searchengine.analyse.evaluation.results import ClassResult, Confusion, Exam
 NO_LABEL = "(no label)"
 HARDEST = 6  # classes shown with pictures
 CONFUSED = 8  # pairs shown with pictures
-_EXAMPLES = 2  # of each pair
-_SHOWN = 6  # places of an example
+_EXAMPLES = 2  # for each pair
+_SHOWN = 6  # places shown of an example
 
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """Of the first ten places: ``wrong`` (label, label of the wrong image) -> how many; ``places`` label -> all."""
+    """Counts over the first ten places of queries.
+
+    ``wrong`` is (label, label of a wrong image) -> places; ``places`` is label -> all places of its queries.
+    """
 
     wrong: dict[tuple[str, str], int]
     places: dict[str, int]
 
     def share(self, label: str, other: str) -> float:
-        """The share of the places of a label that another label takes."""
+        """Return the fraction of the places of a label that another label takes."""
         return self.wrong[label, other] / self.places[label]
 
     def shares(self) -> dict[tuple[str, str], float]:
-        """All of them."""
+        """Return the fraction for every pair of confused labels."""
         return {pair: self.share(*pair) for pair in self.wrong}
 
 
 def figures(
     measured: QueryScores, random: np.random.Generator, chosen: NDArray[np.int64] | None = None
 ) -> tuple[tuple[Figure, ...], NDArray[np.float64]]:
-    """Means over all queries, or the chosen ones; and the (RESAMPLES,) resampled means of the main one."""
+    """Return the means over all (or the chosen) queries, and the (RESAMPLES,) resampled means of the main measure."""
     values = measured.values if chosen is None else measured.values[chosen]
     ceilings = measured.ceilings if chosen is None else measured.ceilings[chosen]
     means = statistics.resampled_means(values, random)
@@ -60,7 +63,7 @@ def figures(
 
 
 def count_mistakes(measured: QueryScores) -> Mistakes:
-    """Which labels are taken for which. An image or a query of several labels counts under each of them."""
+    """Count which labels are taken for which. An image or query with several labels counts for each of them."""
     known, labels = set(measured.by_label()), measured.collection.relevance.of_images
     wrong: Counter[tuple[str, str]] = Counter()
     places: Counter[str] = Counter()
@@ -78,7 +81,7 @@ def count_mistakes(measured: QueryScores) -> Mistakes:
 def classes(
     measured: QueryScores, mistakes: Mistakes, random: np.random.Generator
 ) -> tuple[tuple[ClassResult, ...], Figure]:
-    """Every label with its own figures, hardest first; and the mean over labels, each counting alike."""
+    """Return the figures of every label, hardest first, and the mean over labels, each with the same weight."""
     most: dict[str, tuple[int, str]] = {}
     for (label, other), count in sorted(mistakes.wrong.items()):
         if label not in most or count > most[label][0]:
@@ -102,8 +105,8 @@ def classes(
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Queries to be shown with their pictures. ``of_query`` takes the number of a query, ``at`` a position in the
-    collection.
+    """Queries to show with their pictures. ``of_query`` returns the picture of a query by its number, ``at`` that of an
+    image by its position in the collection.
     """
 
     measured: QueryScores
@@ -111,13 +114,13 @@ class Examples:
     at: Callable[[int], Picture]
 
     def hardest(self, ordered: Sequence[ClassResult]) -> tuple[HardClass, ...]:
-        """The classes of the lowest mean average precision, where that is below 1, each with its median query."""
+        """Return the classes with the lowest mean average precision, if it is below 1, each with its median query."""
         by_label = self.measured.by_label()
         main = self.measured.names.index(MAIN)
         hard = []
         for result in ordered[:HARDEST]:
             if result.figure(MAIN).value >= 1.0:
-                break  # nothing is wrong in this class, nor in those that follow
+                break  # nothing is wrong in this class and those after it
             numbers = by_label[result.label]
             values = self.measured.values[numbers, main]
             middle = numbers[np.argsort(values, kind="stable")[(len(numbers) - 1) // 2]]
@@ -125,7 +128,7 @@ class Examples:
         return tuple(hard)
 
     def confused(self, mistakes: Mistakes) -> tuple[Confusion, ...]:
-        """The pairs with the greatest share of wrong places, each with the queries where it happens soonest."""
+        """Return the most confused pairs, each with the queries whose first wrong answer comes soonest."""
         by_label = self.measured.by_label()
         pairs = [pair for pair in mistakes.wrong if pair[1] != NO_LABEL]
         pairs.sort(key=lambda pair: (-mistakes.share(*pair), pair))
@@ -141,6 +144,7 @@ class Examples:
         )
 
     def _soonest(self, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:
+        """Return the queries in which a wrong image of another label comes soonest."""
         labels = self.measured.collection.relevance.of_images
         wrong: list[tuple[int, float, int]] = []  # place, distance, number of the query
         for number in numbers.tolist():
@@ -152,7 +156,7 @@ class Examples:
         shown: set[int] = set()
         for place, _, number in sorted(wrong):
             position = int(self.measured.first[number, place])
-            if position not in shown:  # otherwise one odd image could be in every example
+            if position not in shown:  # otherwise, one odd image could be in every example
                 shown.add(position)
                 examples.append(self._example(number, [place]))
             if len(examples) == _EXAMPLES:

@@ -1,4 +1,4 @@
-"""Who asks, who is left out and why, what the classes get; queries from a folder; two indexes compared."""
+"""Which images are queries, which are left out and why, figures by class, queries from a folder, comparisons."""
 
 from __future__ import annotations
 
@@ -158,14 +158,14 @@ def test_queries_from_a_folder(colours: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_ask(colours: Path, tmp_path: Path) -> None:
     index = open_index(colours)
-    with pytest.raises(QueryError, match=r"knows none of the labels.*green.*blue, red"):
+    with pytest.raises(QueryError, match=r"has none of the labels.*green.*blue, red"):
         query_folder(index, read_queries(asking(tmp_path / "g", green__a=(0, 255, 0)), FakeExtractor()))
-    with pytest.raises(QueryError, match="lie in no subfolder"):
+    with pytest.raises(QueryError, match="not in subfolders"):
         query_folder(index, read_queries(asking(tmp_path / "n", a=(0, 255, 0)), FakeExtractor()))
     (tmp_path / "empty").mkdir()
     with pytest.raises(QueryError, match="holds no image"):
         read_queries(tmp_path / "empty", FakeExtractor())
-    with pytest.raises((QueryError, IndexingError), match="is not there"):
+    with pytest.raises((QueryError, IndexingError), match="does not exist"):
         read_queries(tmp_path / "nowhere", FakeExtractor())
     index.close()
 

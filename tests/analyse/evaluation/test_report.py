@@ -92,7 +92,7 @@ def test_queries(colours: Path, tmp_path: Path, capsys: Said, monkeypatch: pytes
     ("arguments", "said"),
     [
         (["--index-dir", "nowhere"], "nowhere"),
-        (["--index-dir", "colours", "--queries", "nowhere"], "is not there"),
+        (["--index-dir", "colours", "--queries", "nowhere"], "does not exist"),
         (["--index-dir", "colours", "--report", "."], "is a folder"),
         (["--index-dir", "colours", "--seed", "-1"], "--seed"),
     ],
