@@ -1,4 +1,4 @@
-"""The store of derived data: it comes back as it was, and refuses what is damaged or planted."""
+"""The store of derived data is read back unchanged, and refuses damaged or planted files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IDS = {"ids": np.array([3, 1, 2]), "shares": np.zeros(3)}
 
 
 @pytest.mark.parametrize("kind", [JSON, ARRAYS])
-def test_it_comes_back_as_it_was(kind: Derived[Sheet], tmp_path: Path) -> None:
+def test_it_is_read_back(kind: Derived[Sheet], tmp_path: Path) -> None:
     assert kind.load(tmp_path) is None
     assert kind.identity(tmp_path) is None
     assert kind.save(tmp_path, SHEET, IDS if kind is ARRAYS else None) == tmp_path / kind.file
@@ -76,7 +76,7 @@ def test_damaged_or_planted_arrays_are_refused(tmp_path: Path, monkeypatch: pyte
     whole = file.read_bytes()
     about = np.array('{"format": 1, "fingerprint": "vgg16", "version": "a"}')
     planted: list[dict[str, Any]] = [
-        {"about": about, "ids": np.array([print], dtype=object)},  # would have to be unpickled
+        {"about": about, "ids": np.array([print], dtype=object)},  # could only be unpickled
         {"about": about},
         {"about": about, "ids": IDS["ids"], "shares": np.zeros(2)},
         {"ids": IDS["ids"]},
@@ -141,6 +141,6 @@ def test_cached_in_background_serves_the_old_value_meanwhile() -> None:
             return True
         return False
 
-    wait_until(fails)  # an error in the background reaches whoever asks next
+    wait_until(fails)  # an error in the background reaches the next caller
     key[0] = 4
     assert cached.get() == 40

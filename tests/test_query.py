@@ -187,7 +187,7 @@ def test_one_query_in_three_spellings() -> None:
     )
 
 
-def test_a_query_says_what_it_means() -> None:
+def test_queries_are_normalised() -> None:
     assert Query.of(7, liked=[7, 3, 3]).liked == (Example(3, sign=LIKED),)  # a start is liked anyway
     assert Query.of(7, rule="rocchio").rule is None
     assert Example(7, WHOLE).box is None
@@ -261,7 +261,7 @@ def test_json_that_is_refused(values: object) -> None:
         query_from_json(values, max_k=500)
 
 
-def test_only_so_many_pictures_are_decoded_for_one_query() -> None:
+def test_the_number_of_decoded_pictures_is_limited() -> None:
     likes = [{"id": number, "box": [0, 0, 0.5, 0.5], "sign": 1} for number in range(21)]
     assert (
         len(query_from_json({"examples": likes[:20] + [{"id": number, "sign": 1} for number in range(50, 99)]}).liked)

@@ -1,4 +1,4 @@
-"""Pages of a ranking against naive loops: nothing twice, nothing left out, copies and near-duplicates folded."""
+"""Pages of a ranking against naive loops: no repetition, no gap, copies and near-duplicates folded."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def engine_of(features: NDArray[np.float32], folder: Path, **options: str) -> Se
 
 
 def pages(engine: SearchEngine, query: Query) -> list[list[int]]:
-    """The ids of every page, followed by cursors as text."""
-    found = []
+    """Return the ids of every page, following the cursors as text."""
+    ids = []
     while True:
         results = engine.search(query)
-        found.append([hit.id for hit in results])
+        ids.append([hit.id for hit in results])
         first = 0 if query.cursor is None else query.cursor.rank
         assert [hit.rank for hit in results] == list(range(first + 1, first + 1 + len(results)))
         if results.cursor is None:
-            return found
+            return ids
         query = replace(query, cursor=Cursor.parse(str(results.cursor)))
 
 
@@ -55,7 +55,7 @@ def ids_of_pages(engine: SearchEngine, query: Query) -> list[int]:
 
 def tied_features() -> NDArray[np.float32]:
     features = np.random.default_rng(0).random((60, 8), dtype=np.float32)
-    features[:30] = features[0] * 2  # the longest, so that the inner product ranks them first, too
+    features[:30] = features[0] * 2  # the longest, so that the inner product ranks them first too
     features[50] = 0
     return features
 
@@ -81,7 +81,7 @@ def test_pages_together_are_the_whole_ranking(tmp_path: Path, metric: str) -> No
 
 @pytest.mark.parametrize("k", [1, 7, 60])
 @pytest.mark.parametrize("filter", [Filter(), Filter(ids=(2, 3, 31, 40, 45, 51))])
-def test_what_comes_before_all_others_is_searched_in_portions(
+def test_first_images_are_searched_in_portions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int, filter: Filter
 ) -> None:
     index = engine_of(tied_features(), tmp_path).index
@@ -108,7 +108,7 @@ def test_what_comes_before_all_others_is_searched_in_portions(
     assert asked[-1] < len(first)
 
 
-def test_what_is_nearer_by_the_inner_product_stays_first(tmp_path: Path) -> None:
+def test_images_nearer_by_the_inner_product_stay_first(tmp_path: Path) -> None:
     engine = engine_of(np.array([[1, 0], [3, 0], [2, 0]], dtype=np.float32), tmp_path)
     assert [hit.id for hit in engine.search(1, 3, metric="inner-product")] == [2, 3, 1]
     assert pages(engine, Query.of(1, k=1, metric="inner-product")) == [[2], [3], [1]]
@@ -131,7 +131,7 @@ def test_pages_fit_together_while_the_index_grows(tmp_path: Path, judged: bool, 
 
 
 def copies(folder: Path) -> SearchEngine:
-    """Files of the same content, in several sets, among others; the same feature may belong to two contents."""
+    """Make an index with several sets of files with the same content; two contents share a feature."""
     levels = {"a": 10, "b": 90, "c": 200}
     for name, count in {"a": 12, "b": 5, "c": 1}.items():
         write_pictures(folder / "in", **{f"{name}{number:02}": levels[name] for number in range(count)})
@@ -167,7 +167,7 @@ def test_one_file_stands_for_all_of_its_content(tmp_path: Path, k: int) -> None:
 
 
 def near_duplicates(features: NDArray[np.float32], ranked: list[int], limit: float) -> dict[int, int]:
-    """By a loop: what nothing before it is near to, each with how many are near to it."""
+    """Fold near-duplicates by a naive loop: id of each image kept -> the number of images near it."""
     kept = {}
     for at, id_ in enumerate(ranked):
         gaps = np.linalg.norm(features[np.array(ranked) - 1] - features[id_ - 1], axis=1)
@@ -178,7 +178,7 @@ def near_duplicates(features: NDArray[np.float32], ranked: list[int], limit: flo
 
 @pytest.mark.parametrize("k", [1, 4, 100])
 @pytest.mark.parametrize("normalize", ["none", "l2"])
-def test_near_duplicates_are_folded_as_by_a_loop(tmp_path: Path, k: int, normalize: str) -> None:
+def test_near_duplicates_equal_a_naive_loop(tmp_path: Path, k: int, normalize: str) -> None:
     random = np.random.default_rng(2)
     centres = random.standard_normal((12, 6))
     features = (centres[random.integers(0, 12, 80)] + 0.08 * random.standard_normal((80, 6))).astype(np.float32)
@@ -218,7 +218,7 @@ def test_a_burst_of_photos_costs_one_search_for_its_neighbours(tmp_path: Path, m
     assert answered[0] < 8 * len(features)
 
 
-def test_what_is_removed_while_near_duplicates_are_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_removed_while_near_duplicates_are_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engine_of(np.eye(9, dtype=np.float32), tmp_path)
     search = engine.index.search
 
@@ -233,7 +233,7 @@ def test_what_is_removed_while_near_duplicates_are_folded(tmp_path: Path, monkey
     assert [hit.id for hit in engine.search(Query.of(1, distinct=True))] == [1, 2, 3, 5, 6, 7, 8, 9]
 
 
-def test_an_image_that_does_not_pass_is_not_shown_though_it_is_searched_by(tmp_path: Path) -> None:
+def test_the_query_image_is_not_shown_if_the_filter_excludes_it(tmp_path: Path) -> None:
     engine = engine_of(tied_features(), tmp_path)
     results = engine.search(Query.of(1, filter=Filter(ids=(2, 3, 4, 40)), k=2))
     assert ([hit.id for hit in results], results.total) == ([2, 3], 4)
@@ -248,7 +248,7 @@ def test_an_image_that_does_not_pass_is_not_shown_though_it_is_searched_by(tmp_p
 
 @pytest.fixture
 def halves(tmp_path: Path) -> SearchEngine:
-    """One picture is black on the left and white on the right; the others are black, and white."""
+    """Make an index of a black picture, a white one, and one that is black on the left and white on the right."""
     write_pictures(tmp_path / "in", black=0, white=255)
     pixels = np.zeros((60, 80, 3), dtype=np.uint8)
     pixels[:, 40:] = 255
@@ -259,7 +259,7 @@ def halves(tmp_path: Path) -> SearchEngine:
     return engine
 
 
-def test_a_box_is_the_part_that_counts_whatever_the_picture_comes_as(halves: SearchEngine, tmp_path: Path) -> None:
+def test_boxes_of_every_kind_of_source(halves: SearchEngine, tmp_path: Path) -> None:
     file = tmp_path / "in" / "halves.png"
     (id_,) = (record.id for record in halves.index.sample(9) if record.path == "halves.png")
     pixels = decode(file.read_bytes()).pixels
@@ -270,7 +270,7 @@ def test_a_box_is_the_part_that_counts_whatever_the_picture_comes_as(halves: Sea
             assert results[0].distance == pytest.approx(0, abs=1)
 
 
-def test_a_part_of_a_photo_that_is_gone_or_never_was(halves: SearchEngine, tmp_path: Path) -> None:
+def test_boxes_of_missing_photos(halves: SearchEngine, tmp_path: Path) -> None:
     (tmp_path / "in" / "black.png").unlink()
     box = Box(0, 0, 0.5, 0.5)
     (id_,) = (record.id for record in halves.index.sample(9) if record.path == "black.png")

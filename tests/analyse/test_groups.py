@@ -1,4 +1,4 @@
-"""Clusters and near-duplicates, and what is written of them."""
+"""Clusters, near-duplicates, and their contact sheets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("sklearn")
 
 
 def blobs(sizes: list[int], *, spread: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Points around middles that are far apart, shuffled, and which middle each belongs to."""
+    """Shuffled points around centres that are far apart, and the centre of each."""
     random = np.random.default_rng(seed)
     middles = 40 * np.eye(len(sizes), 16)
     kinds = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -50,7 +50,7 @@ def test_many_rows_are_clustered_in_batches() -> None:
     assert len(set(zip(numbers.tolist(), kinds.tolist(), strict=True))) == 3
 
 
-def test_more_clusters_than_the_silhouette_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_clusters_than_rows_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchengine.analyse.groups._SAMPLE", 20)
     features, _ = blobs([30, 50, 40, 15])
     clusters = clusters_of(features, 4)
@@ -86,16 +86,16 @@ def test_duplicates_equal_a_naive_loop(
     scale = float(np.sqrt((compared.astype(np.float64) ** 2).sum(axis=1).mean()))
     for threshold in (0.0, 0.04, 0.3):
         reduction = principal_components(rows)
-        found = duplicates_of(rows, reduction.project(rows), threshold)
-        assert found.limit == pytest.approx(threshold * scale)
+        result = duplicates_of(rows, reduction.project(rows), threshold)
+        assert result.limit == pytest.approx(threshold * scale)
         expected = naive_groups(compared.astype(np.float64), threshold * scale)
-        groups = {frozenset(np.flatnonzero(found.numbers == number).tolist()) for number in range(found.count)}
+        groups = {frozenset(np.flatnonzero(result.numbers == number).tolist()) for number in range(result.count)}
         assert groups == expected
-        sizes = np.bincount(found.numbers[found.numbers >= 0])
+        sizes = np.bincount(result.numbers[result.numbers >= 0])
         assert (np.diff(sizes) <= 0).all()
 
 
-def test_of_one_large_group_few_rows_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_group_needs_few_rows_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_PRODUCTS", 640)
     rows = rows_of(np.ones((700, 8), dtype=np.float32))
     reduction = principal_components(rows)
@@ -104,14 +104,14 @@ def test_of_one_large_group_few_rows_are_held_at_a_time(monkeypatch: pytest.Monk
     take = Rows.take
 
     def counted(self: Rows, chosen: Any) -> Any:
-        found = take(self, chosen)
-        taken.append(0 if isinstance(chosen, slice) else len(found))
-        return found
+        block = take(self, chosen)
+        taken.append(0 if isinstance(chosen, slice) else len(block))
+        return block
 
     monkeypatch.setattr(Rows, "take", counted)
-    found = duplicates_of(rows, reduced)
-    assert found.count == 1
-    assert (found.numbers == 0).all()
+    result = duplicates_of(rows, reduced)
+    assert result.count == 1
+    assert (result.numbers == 0).all()
     assert max(taken) <= 640 // 8
     assert sum(taken) < 3 * 700
 
@@ -126,7 +126,7 @@ def naive_groups(features: np.ndarray, limit: float) -> set[frozenset[int]]:
     members: dict[int, set[int]] = {}
     for i, g in enumerate(group):
         members.setdefault(g, set()).add(i)
-    return {frozenset(found) for found in members.values() if len(found) > 1}
+    return {frozenset(group) for group in members.values() if len(group) > 1}
 
 
 def test_groups_are_stored_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,12 +149,12 @@ def test_groups_are_stored_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     with Image.open(tmp_path / "out" / "cluster-0001.jpg") as sheet:
         assert sheet.width > 8 * 160
-    found = GROUPS.load(index.folder)
-    assert found is not None
-    assert found.arrays["ids"].tolist() == list(range(1, 22))
+    kept = GROUPS.load(index.folder)
+    assert kept is not None
+    assert kept.arrays["ids"].tolist() == list(range(1, 22))
     for number in range(3):
-        assert len(set(kinds[found.arrays["cluster"] == number])) == 1
-    assert np.flatnonzero(found.arrays["duplicate"] == 0).tolist() == [19, 20]
+        assert len(set(kinds[kept.arrays["cluster"] == number])) == 1
+    assert np.flatnonzero(kept.arrays["duplicate"] == 0).tolist() == [19, 20]
     index.close()
     assert main(["cluster", "--index-dir", str(tmp_path / "index"), "-k", "3"]) == 0
     assert "21 images in 3 clusters" in capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_groups_are_stored_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "The threshold must be" in capsys.readouterr().err
 
 
-def test_what_changes_meanwhile_is_told_as_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_during_the_computation_count_as_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features, _ = blobs([6, 5])
     index = fill(tmp_path / "index", features)
 
@@ -174,16 +174,16 @@ def test_what_changes_meanwhile_is_told_as_changed(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(groups, "clusters_of", slowly)
     make_groups(index, GroupOptions(k=2))
-    found = GROUPS.load(index.folder)
-    assert found is not None
+    kept = GROUPS.load(index.folder)
+    assert kept is not None
     rows = Rows.of(index.state())
-    changes = Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows))
+    changes = Changes.since(kept.sheet, kept.arrays, rows, stamps_of(index, rows))
     assert changes == Changes(new=0, changed=1, gone=0, other=False)
     index.close()
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_out_of_bounds_is_told_first(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_seed_is_refused_before_the_work(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     index = fill(tmp_path / "index", blobs([4, 4])[0])
     monkeypatch.setattr(groups, "principal_components", None)  # what takes long
     with pytest.raises(QueryError, match="The seed must be a whole number from 0 to 4294967295"):
@@ -199,7 +199,7 @@ def test_cosine_compares_directions(tmp_path: Path) -> None:
         assert make_groups(index, GroupOptions(k=1)).duplicates == pairs
 
 
-def test_rows_come_in_the_order_of_ids() -> None:
+def test_rows_are_ordered_by_id() -> None:
     rows = rows_of(np.arange(20, dtype=np.float32).reshape(10, 2))
     assert np.array_equal(np.concatenate([block for _, block in rows.blocks()]), rows.take(slice(None)))
 
@@ -211,7 +211,7 @@ def test_sheets_of_an_earlier_run_are_deleted_and_no_other_file(tmp_path: Path) 
     out = tmp_path / "out"
     make_groups(index, GroupOptions(k=12, threshold=1e-5, out=out))
     assert len(list(out.glob("cluster-*.jpg"))) == 12
-    Image.new("RGB", (9, 9)).save(out / "cluster-99.jpg")  # somebody's own
+    Image.new("RGB", (9, 9)).save(out / "cluster-99.jpg")  # a file of the user
     (out / "cluster-0012 kept.jpg").write_bytes((out / "cluster-0012.jpg").read_bytes())
     assert make_groups(index, GroupOptions(k=2, threshold=0, out=out)).sheets == 3
     expected = {"cluster-0001.jpg", "cluster-0002.jpg", "duplicates-0001.jpg"}
@@ -220,7 +220,9 @@ def test_sheets_of_an_earlier_run_are_deleted_and_no_other_file(tmp_path: Path) 
     index.close()
 
 
-def test_a_file_in_place_of_the_folder_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = fill(tmp_path / "index", blobs([4, 4])[0])
     monkeypatch.setattr(groups, "principal_components", None)  # what takes long
     (tmp_path / "x.jpg").write_text("")

@@ -1,4 +1,4 @@
-"""The map: what it keeps, that it is the same each time, and that what is on it stays where it is."""
+"""The map preserves neighbourhoods, is reproducible, and never moves an image that is on it."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_same_seed_same_map() -> None:
     assert np.allclose(first.max(axis=0), -first.min(axis=0), rtol=1e-4)  # the middle is (0, 0)
 
 
-def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
+def test_new_images_do_not_move_the_others(tmp_path: Path) -> None:
     features = blobs(150)
     index = fill(tmp_path / "index", features[:120])
     made = make_map(index, QUICK)
     assert (made.whole, made.kept, made.images, made.placed) == (True, False, 120, 0)
     before = there(index)
-    again = make_map(index)  # the settings of the map that is there hold
+    again = make_map(index)  # keeps the settings of the existing map
     assert (again.whole, again.kept, again.placed) == (True, True, 0)
     assert there(index) == before
 
@@ -69,7 +69,7 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
     assert (made.whole, made.images, made.placed, made.of_those_fitted) == (False, 150, 30, 120)
     after = there(index)
     assert {id_: after[id_] for id_ in before} == before
-    # Each new one stands among its own kind, and where it stands does not depend on the other new ones.
+    # Each new image is placed among its own kind, and its place does not depend on the other new images.
     middles = [np.mean([before[i + 1] for i in range(kind, 120, 3)], axis=0) for kind in range(3)]
     for i in range(120, 150):
         assert np.argmin(np.linalg.norm(middles - np.array(after[i + 1]), axis=1)) == i % 3
@@ -86,7 +86,7 @@ def test_new_images_leave_the_others_where_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "queries"), [(40, None), (5000, None), (40, 7), (5, 5000)])
-def test_neighbours_equal_a_naive_loop_whatever_the_threads(
+def test_neighbours_equal_a_naive_loop_with_any_number_of_threads(
     count: int, queries: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_neighbours_equal_a_naive_loop_whatever_the_threads(
     np.testing.assert_array_equal(positions, _neighbours(rows, 4, QUIET, of=of)[0])
 
 
-def test_of_many_rows_nearly_all_neighbours_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearly_all_neighbours_of_many_rows_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchengine.analyse.tsne._EXACT", 0)
     random = np.random.default_rng(0)
     rows, of = (random.standard_normal((count, 6)).astype(np.float32) for count in (12_000, 40))
@@ -122,15 +122,13 @@ def test_of_many_rows_nearly_all_neighbours_are_found(monkeypatch: pytest.Monkey
         assert np.mean(shares) >= 0.97
 
 
-def test_of_a_large_collection_a_sample_is_laid_out_and_the_others_placed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_collection_is_placed_around_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchengine.analyse.map.MOST_FITTED", 100)
     monkeypatch.setattr("searchengine.analyse.tsne._MANY_NEW", 40)
-    index, says = fill(tmp_path / "index", blobs(150)), Sentences()
-    made = make_map(index, QUICK, says)
+    index, progress = fill(tmp_path / "index", blobs(150)), Sentences()
+    made = make_map(index, QUICK, progress)
     assert (made.whole, made.kept, made.images, made.placed, made.of_those_fitted) == (True, False, 150, 0, 100)
-    assert says.said[0].startswith("The layout is computed for 100 of the 150 images")
+    assert progress.said[0].startswith("The layout is computed for 100 of the 150 images")
     assert not made.outgrown
     places = np.array([place for _, place in sorted(there(index).items())])
     middles = np.array([np.median(places[kind::3], axis=0) for kind in range(3)])
@@ -147,10 +145,10 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     changed = features[:59].copy()
     changed[0] = features[1]
     fill(tmp_path / "index", changed, gone=[60])
-    found = MAP.load(index.folder)
-    assert found is not None
+    kept = MAP.load(index.folder)
+    assert kept is not None
     rows = Rows.of(index.state())
-    changes = Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows))
+    changes = Changes.since(kept.sheet, kept.arrays, rows, stamps_of(index, rows))
     assert changes == Changes(new=0, changed=1, gone=1, other=False)
     assert changes.sentence == "Since it was made, 1 picture was changed and 1 picture was removed."
     assert make_map(index).placed == 1
@@ -162,11 +160,11 @@ def test_changed_images_move_and_removed_ones_go(tmp_path: Path) -> None:
     assert mapped is not None
     assert Changes.since(mapped.sheet, mapped.arrays, rows, stamps_of(index, rows)).sentence == ""
     another = dataclasses.replace(rows, fingerprint="another")
-    assert Changes.since(found.sheet, found.arrays, another, stamps_of(index, rows)).other
+    assert Changes.since(kept.sheet, kept.arrays, another, stamps_of(index, rows)).other
 
 
-def test_another_metric_is_another_map_where_it_changes_what_is_compared(tmp_path: Path) -> None:
-    """Features of any length are brought to length 1 for the cosine, and for no other metric."""
+def test_a_metric_that_compares_differently_needs_a_new_map(tmp_path: Path) -> None:
+    """Features are scaled to length 1 for the cosine, and for no other metric."""
     index = fill(tmp_path / "index", blobs(30))
     make_map(index, QUICK)
     make_groups(index, GroupOptions(k=2))
@@ -176,15 +174,15 @@ def test_another_metric_is_another_map_where_it_changes_what_is_compared(tmp_pat
             writer.set({"metric": metric})
         index = open_index(tmp_path / "index")
         rows = Rows.of(index.state())
-        for found in (MAP.load(index.folder), GROUPS.load(index.folder)):
-            assert found is not None
-            assert Changes.since(found.sheet, found.arrays, rows, stamps_of(index, rows)).other is other
+        for kept in (MAP.load(index.folder), GROUPS.load(index.folder)):
+            assert kept is not None
+            assert Changes.since(kept.sheet, kept.arrays, rows, stamps_of(index, rows)).other is other
         assert make_map(index, QUICK).kept is not other
     assert make_map(index, QUICK).kept
     index.close()
 
 
-def test_when_all_that_was_mapped_is_gone_the_map_is_made_anew(tmp_path: Path) -> None:
+def test_a_map_of_removed_images_is_made_again(tmp_path: Path) -> None:
     features = blobs(24)
     make_map(fill(tmp_path / "index", features[:12]), QUICK)
     index = fill(tmp_path / "index", features)
@@ -203,13 +201,13 @@ def test_few_images(tmp_path: Path, count: int) -> None:
     assert np.isfinite(np.array(list(there(index).values()))).all()
 
 
-def test_images_that_are_all_the_same() -> None:
+def test_identical_images() -> None:
     same = np.ones((40, 6), dtype=np.float32)
     reduced = principal_components(rows_of(same)).project(rows_of(same))
     assert np.isfinite(tsne(reduced, perplexity=30, iterations=30, seed=0)).all()
 
 
-def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = fill(tmp_path / "it's mine", blobs(20))
     for options in (MapOptions(perplexity=0.5), MapOptions(iterations=1), MapOptions(seed=-1), MapOptions(seed=2**32)):
         with pytest.raises(QueryError):
@@ -229,14 +227,14 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
         make_map(index, MapOptions(rebuild=True))
 
 
-def test_a_perplexity_beyond_the_collection_is_bounded_and_said(
+def test_a_perplexity_that_is_too_large_is_limited_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = fill(tmp_path / "index", blobs(31))
     arguments = ["map", "--index-dir", str(index.folder), "--iterations", "20"]
     assert main([*arguments, "--perplexity", "500"]) == 0
-    said = "A perplexity of 500 needs at least 1501 images. This map of 31 was made with 10."
-    assert said in capsys.readouterr().err
+    note = "A perplexity of 500 needs at least 1501 images. This map of 31 was made with 10."
+    assert note in capsys.readouterr().err
     assert make_map(index, MapOptions(perplexity=5, iterations=20)).perplexity == 5
     assert main([*arguments, "--perplexity", "5"]) == 0
     assert "perplexity" not in capsys.readouterr().err
@@ -263,15 +261,15 @@ def test_principal_components_equal_those_of_the_whole() -> None:
 
 
 def there(index: LocalIndex) -> dict[int, tuple[float, float]]:
-    """Where each image stands, by its id."""
-    found = MAP.load(index.folder)
-    assert found is not None
-    places = zip(found.arrays["ids"].tolist(), found.arrays["places"].tolist(), strict=True)
+    """Return the place of each image by its id."""
+    kept = MAP.load(index.folder)
+    assert kept is not None
+    places = zip(kept.arrays["ids"].tolist(), kept.arrays["places"].tolist(), strict=True)
     return {id_: (x, y) for id_, (x, y) in places}
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan", "inner-product"])
-def test_where_a_search_measures_otherwise_it_is_said(
+def test_a_metric_that_the_map_cannot_use_is_reported(
     tmp_path: Path, metric: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = fill(tmp_path / "index", blobs(30), metric=metric)

@@ -1,4 +1,4 @@
-"""Pictures at their places, none on another."""
+"""The map drawn as a picture: images at their places, none covering another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("scipy")
 
 
 @pytest.mark.parametrize("kind", ["spread", "crowded", "line", "point", "one", "none"])
-def test_no_two_share_a_place(kind: str) -> None:
+def test_no_two_images_share_a_cell(kind: str) -> None:
     random = np.random.default_rng(0)
     places = {
         "spread": random.uniform(-1, 1, (900, 2)),
@@ -51,13 +51,13 @@ def test_every_picture_can_be_seen_whole(tmp_path: Path, capsys: pytest.CaptureF
     file = tmp_path / "map.png"
     command = ["map", "--index-dir", str(tmp_path / "index"), "--iterations", "30", "--png", str(file), "--json"]
     assert main(command) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["png"]["side"] == 120
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["png"]["side"] == 120
     with Image.open(file) as picture:
-        assert picture.size == (told["png"]["width"], told["png"]["height"])
+        assert picture.size == (summary["png"]["width"], summary["png"]["height"])
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     for colour in colours:
         there = np.abs(pixels - np.array(colour)).max(axis=-1) <= 2
-        assert there.sum() == 120 * 80  # all of it: nothing lies on it
+        assert there.sum() == 120 * 80  # nothing covers it
     assert main([*command[:-2], str(tmp_path / "map.jpg")]) == 1
     assert "must end in .png" in capsys.readouterr().err

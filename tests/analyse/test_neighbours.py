@@ -1,4 +1,4 @@
-"""Top k of everything against a loop that is obviously right; the table; the sheets."""
+"""The neighbours of every image against a naive loop; the table and the sheets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_many_equal_images_are_each_others_neighbours(tmp_path: Path) -> None:
     index = indexed(tmp_path, np.ones((300, 4), dtype=np.float32))
     blocks = list(whole_set(index.state(), 3))
     assert blocks[0].neighbours[0].tolist() == [2, 3, 4]
-    assert blocks[1].neighbours[-1].tolist() == [1, 2, 3]  # itself would have come 300th
+    assert blocks[1].neighbours[-1].tolist() == [1, 2, 3]  # the image itself would be the 300th
     assert [len(block.ids) for block in blocks] == [256, 44]
     index.close()
     index = indexed(tmp_path / "b", np.eye(2, 4, dtype=np.float32))
@@ -77,10 +77,8 @@ def test_many_equal_images_are_each_others_neighbours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_equal_rows_are_measured_as_often_as_neighbours_can_be(
-    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """100 equal rows are nearer to each of 200 others than those are to each other; all were measured for each."""
+def test_few_distances_to_equal_rows_are_computed(metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 equal rows are nearer to each of 200 others than those are to each other."""
     random = np.random.default_rng(5)
     rows = np.zeros((300, 128), dtype=np.float32)
     rows[:, 0] = 10
@@ -146,10 +144,10 @@ def test_the_table(kind: str, tmp_path: Path) -> None:
     index.close()
 
 
-def test_a_run_that_fails_leaves_the_table_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = indexed(tmp_path, np.eye(3, dtype=np.float32))
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / f".neighbours.csv.{2**22 + 1}.part").touch()  # no process has this number; one had
+    (tmp_path / "out" / f".neighbours.csv.{2**22 + 1}.part").touch()  # left by a process that no longer exists
     table = Path(write_neighbours(index, tmp_path / "out").table)
     before = table.read_bytes()
     with pytest.raises(KeyboardInterrupt):
@@ -220,8 +218,8 @@ def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Pa
     def drawn() -> tuple[int, int, str]:
         capsys.readouterr()
         assert main(command) == 0
-        told, err = capsys.readouterr()
-        done = json.loads(told)
+        stdout, err = capsys.readouterr()
+        done = json.loads(stdout)
         return done["pictures"], done["missing"], err
 
     photos.rename(tmp_path / "moved")
@@ -229,7 +227,7 @@ def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Pa
     assert (pictures, missing) == (3, 3)
     assert "3 of 3 pictures are missing or cannot be read" in err
     assert "--images-dir" in err
-    assert drawn()[:2] == (0, 3)  # nothing that could be better
+    assert drawn()[:2] == (0, 3)  # nothing to improve
     (tmp_path / "moved").rename(photos)
     assert drawn() == (3, 0, "")
     with Image.open(out / "pictures" / "1.jpg") as sheet:
@@ -248,7 +246,7 @@ def test_a_sheet_without_pictures_is_drawn_again_when_they_are_back(tmp_path: Pa
     assert drawn()[:2] == (3, 0)
 
 
-def test_features_without_pictures_are_told(tmp_path: Path, capsys: Said) -> None:
+def test_features_without_pictures_are_reported(tmp_path: Path, capsys: Said) -> None:
     indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
     folder, out = str(tmp_path / "index"), str(tmp_path / "out")
     assert main(["neighbours", "--index-dir", folder, "--out", out, "--pictures"]) == 0
@@ -260,7 +258,7 @@ def test_sheets_of_removed_images_are_deleted_and_no_other_file(tmp_path: Path) 
     options = NeighboursOptions(k=2, pictures=True)
     write_neighbours(index, tmp_path / "out", options)
     pictures = tmp_path / "out" / "pictures"
-    Image.new("RGB", (9, 9)).save(pictures / "77.jpg")  # somebody's own
+    Image.new("RGB", (9, 9)).save(pictures / "77.jpg")  # a file of the user
     (pictures / "78.jpg").write_bytes(b"no picture")
     (pictures / "4 of mine.jpg").write_bytes((pictures / "4.jpg").read_bytes())
     with IndexWriter.open(tmp_path / "index") as writer:
@@ -273,7 +271,7 @@ def test_sheets_of_removed_images_are_deleted_and_no_other_file(tmp_path: Path) 
     index.close()
 
 
-def test_too_large_a_k_is_told(tmp_path: Path, capsys: Said) -> None:
+def test_too_large_a_k_is_reported(tmp_path: Path, capsys: Said) -> None:
     indexed(tmp_path, np.eye(3, dtype=np.float32)).close()
     command = ["neighbours", "--index-dir", str(tmp_path / "index"), "--out", str(tmp_path / "out"), "-k"]
     assert main([*command, "100"]) == 0

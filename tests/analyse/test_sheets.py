@@ -1,4 +1,4 @@
-"""Contact sheets in a folder: what is drawn, what is kept, and what is never touched."""
+"""Contact sheets in a folder: which are drawn, which are kept, and which files are never touched."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_folder_knows_what_its_sheets_show(tmp_path: Path) -> None:
     assert draw(first, second) == (0, {7})
     assert draw(replace(first, title="another"), second) == (1, {7})
     red.write_bytes(picture((250, 0, 0), (64, 32)))
-    assert draw(replace(first, title="another"), second) == (1, NONE)  # picture 7 is there now
+    assert draw(replace(first, title="another"), second) == (1, NONE)  # picture 7 exists now
     (out / "2.jpg").write_bytes(b"cut short")
     assert draw(second) == (1, NONE)
     (out / "2.jpg").write_bytes(b"cut short")
@@ -66,7 +66,7 @@ def test_a_folder_knows_what_its_sheets_show(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"1.jpg": {"key": 1}}', '{"1.jpg"'])
-def test_of_a_damaged_list_every_sheet_is_drawn_again(text: str, tmp_path: Path) -> None:
+def test_every_sheet_is_drawn_again_if_the_list_is_damaged(text: str, tmp_path: Path) -> None:
     (tmp_path / "sheets.json").write_text(text)
     (tmp_path / "1.jpg").write_bytes(b"a sheet")
     assert SheetFolder(tmp_path).remove_others(()) == 0

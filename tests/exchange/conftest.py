@@ -14,12 +14,12 @@ ROWS, DIMENSION = 7, 5
 
 @pytest.fixture
 def features() -> NDArray[np.float32]:
-    """(7, 5) float32 that no short decimal equals."""
+    """(7, 5) float32 numbers that have no short decimal form."""
     return np.random.default_rng(1).standard_normal((ROWS, DIMENSION)).astype(np.float32)
 
 
 def write(file: Path, features: NDArray[np.float32]) -> Path:
-    """Features with ids 11.., labels a, b, a, ... and paths, in the format that the name of the file tells."""
+    """Write features with ids 11.., labels a, b, a, ... and paths, in the format of the suffix."""
     ids = list(range(11, 11 + len(features)))
     labels = ["ab"[i % 2] for i in range(len(features))]
     paths = [f"p/{id_}.png" for id_ in ids]

@@ -1,4 +1,4 @@
-"""What cannot be imported is refused with a sentence, and leaves no index behind."""
+"""Unusable files are refused with a sentence, and leave no index behind."""
 
 from __future__ import annotations
 
@@ -128,12 +128,12 @@ def test_damaged_files(tmp_path: Path) -> None:
         ({"all_labels": ['[["a"]]'] * 4}, "not a list of labels"),
     ],
 )
-def test_what_does_not_fit_the_rows(more: dict[str, Any], match: str, tmp_path: Path) -> None:
+def test_values_that_do_not_match_the_rows(more: dict[str, Any], match: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", features=GOOD, **more)
     refused(tmp_path / "a.npz", match)
 
 
-def test_columns_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_columns(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", one=GOOD, two=GOOD)
     refused(tmp_path / "a.npz", "--features which array .* one .* two")
     refused(tmp_path / "a.npz", "no column 'labls'", Columns(features="one", labels="labls"))
@@ -209,11 +209,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise IndexingError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "store", full)  # in the midst of the transaction
+        patch.setattr(Catalog, "store", full)  # in the middle of the transaction
         refused(tmp_path / "a.npy", "full")
     with pytest.raises(IndexNotFoundError):
         open_index(tmp_path / "index")
-    # killed before the transaction: an empty catalog, which counts for nothing
+    # An import killed before the transaction leaves an empty catalog, which is ignored.
     Catalog.create(
         tmp_path / "index",
         {"dimension": "9", "rows": "0", "edits": "0", "features_file": "features.npy"}
@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert import_features(tmp_path / "a.npy", tmp_path / "index").images == 4
 
 
-def test_a_failed_import_takes_back_only_what_it_made(tmp_path: Path) -> None:
+def test_a_failed_import_removes_only_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,a\n1,2\n")
     with pytest.raises(IndexingError, match="two columns"):
         import_features(tmp_path / "a.csv", tmp_path / "new" / "deep" / "index")
@@ -238,7 +238,7 @@ def test_a_failed_import_takes_back_only_what_it_made(tmp_path: Path) -> None:
     assert (tmp_path / "full" / "notes.txt").exists()
 
 
-def test_no_row_is_numbered_beyond_what_can_be_stored(tmp_path: Path) -> None:
+def test_ids_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", features=GOOD, ids=[1, 2, 3, LARGEST_ID])
     import_features(tmp_path / "a.npz", tmp_path / "index")
     np.save(tmp_path / "b.npy", GOOD)
@@ -253,7 +253,7 @@ def test_no_row_is_numbered_beyond_what_can_be_stored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["a.csv/e.npz", "a.csv/deeper/e.npz"])
-def test_export_where_a_file_stands_for_the_folder(out: str, tmp_path: Path) -> None:
+def test_export_into_a_file_in_place_of_a_folder(out: str, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", GOOD)
     import_features(tmp_path / "a.npy", tmp_path / "index")
     index = open_index(tmp_path / "index")

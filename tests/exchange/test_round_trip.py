@@ -1,4 +1,4 @@
-"""Features in, searched, and out again: bit for bit."""
+"""Features are imported, searched and exported again, bit for bit."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_several_labels_and_none_survive(features: Rows, tmp_path: Path) -> None
         assert table.paths == [None] * ROWS
 
 
-def test_a_csv_file_that_a_spreadsheet_does_not_run_comes_back_as_it_was(features: Rows, tmp_path: Path) -> None:
+def test_csv_cells_guarded_against_spreadsheets_are_read_back(features: Rows, tmp_path: Path) -> None:
     odd = ["=cmd|'x'!A1", "+1+1", "-cat", "@a", "\tb", "'=c", "-1"]
     features[0] = -features[0]
     np.savez(tmp_path / "a.npz", features=features, labels=odd, paths=[f"{name}.jpg" for name in odd])
@@ -117,7 +117,7 @@ def test_numbers_of_a_csv_file_are_as_short_as_float32_allows(tmp_path: Path) ->
     assert read_features(tmp_path / "out.csv").features.tobytes() == row.tobytes()
 
 
-def test_columns_by_name_and_files_beside(features: Rows, tmp_path: Path) -> None:
+def test_columns_by_name_and_separate_files(features: Rows, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", features)
     (tmp_path / "labels.txt").write_text("\n".join(["cat", "", *"defgh"]) + "\n")
     np.save(tmp_path / "ids.npy", np.arange(ROWS, 0, -1))
@@ -150,7 +150,7 @@ def test_without_names_and_other_delimiters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["out.npz", "out.parquet"])
-def test_the_metric_comes_along(out: str, features: Rows, tmp_path: Path) -> None:
+def test_the_metric_is_exported(out: str, features: Rows, tmp_path: Path) -> None:
     if out.endswith("parquet"):
         pytest.importorskip("pyarrow")
     import_features(write(tmp_path / "a.npz", features), tmp_path / "a", ImportOptions(metric="manhattan"))
@@ -170,14 +170,14 @@ def test_the_metric_comes_along(out: str, features: Rows, tmp_path: Path) -> Non
         index.close()
 
 
-def test_arrays_that_are_called_metric_by_somebody_else(features: Rows, tmp_path: Path) -> None:
+def test_arrays_of_other_programs_named_metric(features: Rows, tmp_path: Path) -> None:
     for more in ({"metric": "cosine"}, {"metric": np.ones(ROWS), "extractor": "a net"}):
         np.savez(tmp_path / "a.npz", features=features, **more)  # type: ignore[arg-type]
         table = read_features(tmp_path / "a.npz")
         assert (table.metric, set(table.left_out)) == (None, set(more))
 
 
-def test_normalised_or_as_they_are(features: Rows, tmp_path: Path) -> None:
+def test_normalisation(features: Rows, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", features)
     done = import_features(tmp_path / "a.npy", tmp_path / "unit", ImportOptions(normalize="l2", metric="cosine"))
     assert done.normalized
@@ -186,10 +186,10 @@ def test_normalised_or_as_they_are(features: Rows, tmp_path: Path) -> None:
     assert (index.metric, index.normalized) == ("cosine", True)
     np.save(tmp_path / "b.npy", index.features.astype(np.float64))
     index.close()
-    assert import_features(tmp_path / "b.npy", tmp_path / "told").normalized  # seen, not asked for
+    assert import_features(tmp_path / "b.npy", tmp_path / "unit").normalized  # detected, not requested
 
 
-def test_pictures_are_looked_at_and_absent_ones_are_reported(features: Rows, tmp_path: Path, capsys: Said) -> None:
+def test_pictures_are_read_and_missing_ones_are_reported(features: Rows, tmp_path: Path, capsys: Said) -> None:
     photos = tmp_path / "photos" / "p"
     photos.mkdir(parents=True)
     (photos / "11.png").write_bytes(picture((255, 0, 0), (8, 6)))
@@ -238,19 +238,19 @@ def test_an_append_that_is_refused_changes_nothing(features: Rows, tmp_path: Pat
     with pytest.raises(IndexingError, match="already holds an image 11"):
         import_features(file, tmp_path / "index", ImportOptions(images=tmp_path / "two", append=True))
     index = open_index(tmp_path / "index")
-    assert index.paths[0] == "p/11.png"  # of one folder: a second would put its name before each
+    assert index.paths[0] == "p/11.png"  # from one folder; with a second, its name would precede each path
     index.close()
 
 
 def emptied(folder: Path) -> list[int]:
-    """Take all images out of an index; returns the ids that they had."""
+    """Remove all images from an index, and return their ids."""
     with IndexWriter.open(folder) as writer:
         ids = sorted(writer.catalog.ids())
         writer.commit(Batch(removed=ids))
     return ids
 
 
-def test_an_empty_index_of_photos_is_left_as_it_is(features: Rows, tmp_path: Path) -> None:
+def test_an_empty_index_of_photos_is_not_changed(features: Rows, tmp_path: Path) -> None:
     photos, folder = tmp_path / "photos", tmp_path / "index"
     photos.mkdir()
     (photos / "a.png").write_bytes(picture((255, 0, 0)))
@@ -272,7 +272,7 @@ def test_an_empty_index_of_photos_is_left_as_it_is(features: Rows, tmp_path: Pat
     index.close()
 
 
-def test_ids_go_on_where_imported_features_were_all_removed(features: Rows, tmp_path: Path) -> None:
+def test_ids_continue_after_all_features_were_removed(features: Rows, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     np.save(tmp_path / "a.npy", features)
     import_features(tmp_path / "a.npy", folder)
@@ -294,7 +294,7 @@ def test_ids_go_on_where_imported_features_were_all_removed(features: Rows, tmp_
     assert verify(folder).sound
 
 
-def test_ids_go_on_though_the_disk_is_full(features: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_continue_after_a_full_disk(features: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "index"
     np.save(tmp_path / "a.npy", features)
     import_features(tmp_path / "a.npy", folder)
@@ -304,7 +304,7 @@ def test_ids_go_on_though_the_disk_is_full(features: Rows, tmp_path: Path, monke
         raise IndexingError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "store", full)  # in the midst of the transaction
+        patch.setattr(Catalog, "store", full)  # in the middle of the transaction
         with pytest.raises(IndexingError, match="full"):
             import_features(tmp_path / "a.npy", folder)
     import_features(tmp_path / "a.npy", folder)
@@ -313,7 +313,7 @@ def test_ids_go_on_though_the_disk_is_full(features: Rows, tmp_path: Path, monke
     index.close()
 
 
-def test_a_picture_cannot_be_asked_for(features: Rows, tmp_path: Path) -> None:
+def test_a_picture_cannot_be_searched_for(features: Rows, tmp_path: Path) -> None:
     import_features(write(tmp_path / "a.npz", features), tmp_path / "index")
     engine = SearchEngine.open(tmp_path / "index")
     engine.warm()  # nothing to warm
@@ -339,7 +339,7 @@ def test_by_command(features: Rows, tmp_path: Path, capsys: Said, monkeypatch: p
     np.save(tmp_path / "q.npy", features[2] * 9)
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "3", "--vote"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["votes"] == by_id  # the very numbers: the same image
+    assert json.loads(out)["votes"] == by_id  # equal numbers: the same image
     assert "Left out of the vote as the query itself: p/13.png" in err
     assert main([*search, "--vector", str(tmp_path / "q.npy"), "-k", "1", "--metric", "cosine"]) == 0
     out, err = capsys.readouterr()
@@ -392,6 +392,6 @@ def test_features_without_labels_are_to_be_imported_with_labels(tmp_path: Path, 
     np.save(tmp_path / "a.npy", np.eye(4))
     import_features(tmp_path / "a.npy", tmp_path / "index")
     assert main(["evaluate", "--index-dir", str(tmp_path / "index")]) == 1
-    said = capsys.readouterr().err
-    assert "searchengine import --labels" in said
-    assert "Index again" not in said
+    err = capsys.readouterr().err
+    assert "searchengine import --labels" in err
+    assert "Index again" not in err

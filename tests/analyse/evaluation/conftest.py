@@ -1,4 +1,4 @@
-"""Indexes to evaluate: of features made up, and of pictures."""
+"""Indexes to evaluate, of synthetic features and of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything measured without a group of photos equals what is measured when they were never there."""
+"""Measures without a group of photos equal those of a collection that never had them."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def test_equals_a_ranking_without_them(images: list[tuple[int, int]]) -> None:
     hits = np.flatnonzero(gains)
     if not len(hits):
         return
-    found = without_each_group(groups, hits, gains[hits], (2, 10))
+    measures = without_each_group(groups, hits, gains[hits], (2, 10))
     for group in range(GROUPS):
         left = gains[groups != group]
         places = np.flatnonzero(left) + 1
         if len(places):
             expected = metrics.measured(places, left[places - 1], (2, 10))
-            np.testing.assert_allclose(found[group], expected, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(measures[group], expected, rtol=1e-12, atol=1e-15)
         else:
-            assert np.isnan(found[group]).all()
+            assert np.isnan(measures[group]).all()
 
 
 def test_the_spread_of_a_plain_mean_is_its_standard_error() -> None:
     random = np.random.default_rng(0)
     values = random.standard_normal(5000)
-    replicates = np.repeat(values[:, None, None], GROUPS, axis=1)  # nothing but the queries changes
+    replicates = np.repeat(values[:, None, None], GROUPS, axis=1)  # only the queries change
     of_query = np.arange(5000) % GROUPS
     expected = values.std() / np.sqrt(5000)
     assert spread(replicates, of_query)[0] == pytest.approx(expected, rel=0.35)  # 24 degrees of freedom
@@ -61,7 +61,7 @@ def test_the_spread_of_a_plain_mean_is_its_standard_error() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=GROUPS), st.randoms(use_true_random=False))
 def test_few_photos_are_as_many_groups(values: list[float], random: Random) -> None:
-    groups = np.array(random.sample(range(GROUPS), len(values)))  # each photo in one of its own
+    groups = np.array(random.sample(range(GROUPS), len(values)))  # each photo in its own group
     replicates = np.repeat(np.array(values)[:, None, None], GROUPS, axis=1)
     # of a mean, the jackknife that leaves out one at a time is the usual standard error (Efron and Tibshirani, 11.5)
     expected = np.std(values, ddof=1) / np.sqrt(len(values))
@@ -69,12 +69,12 @@ def test_few_photos_are_as_many_groups(values: list[float], random: Random) -> N
     assert spread(replicates, groups)[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_groups_that_nobody_asks_without_tell_nothing() -> None:
+def test_groups_without_remaining_queries_are_not_used() -> None:
     of_query = np.array([3, 8])
     replicates = np.full((2, GROUPS, 1), 0.5)
     replicates[1] = 1.0
     assert usable_groups(replicates, of_query) == 2
-    replicates[0, 8] = replicates[1, 3] = np.nan  # each is all that the other can find
+    replicates[0, 8] = replicates[1, 3] = np.nan  # each is the only relevant result of the other
     assert usable_groups(replicates, of_query) == 0
     assert spread(replicates, of_query).tolist() == [0.0]
     assert usable_groups(replicates[:1], of_query[:1]) == 0

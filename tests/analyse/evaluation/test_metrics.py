@@ -1,4 +1,4 @@
-"""Each measure against scikit-learn and against a loop that is obviously right."""
+"""Each measure against scikit-learn and against a naive loop."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ def places_of(gains: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]
 
 def naive(gains: list[int], k: int) -> tuple[float, float, float, float]:
     """P@k, recall@k, AP, NDCG@k of a ranking, rank by rank."""
-    found, precisions, gained = 0, [], 0.0
+    hits, precisions, gained = 0, [], 0.0
     for rank, gain in enumerate(gains, 1):
         if gain:
-            found += 1
-            precisions.append(found / rank)
+            hits += 1
+            precisions.append(hits / rank)
         if rank <= k:
             gained += gain / math.log2(rank + 1)
     best = sum(g / math.log2(r + 1) for r, g in enumerate(sorted(gains, reverse=True)[:k], 1))
     first = sum(1 for gain in gains[:k] if gain)
-    return first / k, first / found, sum(precisions) / found, gained / best
+    return first / k, first / hits, sum(precisions) / hits, gained / best
 
 
 @given(GAINS.filter(any), st.integers(1, 50))
 def test_equal_the_naive_loop(gains: list[int], k: int) -> None:
     places, worth = places_of(gains)
-    found = (
+    computed = (
         metrics.precision_at(places, k),
         metrics.recall_at(places, k),
         metrics.average_precision(places),
         metrics.ndcg_at(places, worth, k),
     )
-    assert found == pytest.approx(naive(gains, k), rel=1e-12)
+    assert computed == pytest.approx(naive(gains, k), rel=1e-12)
 
 
 @settings(max_examples=50)  # the first call imports scikit-learn
@@ -89,6 +89,6 @@ def test_a_perfect_ranking_reaches_the_ceiling(relevant: int) -> None:
 def test_precision_by_recall(gains: list[int]) -> None:
     places, _ = places_of(gains)
     curve = metrics.precision_by_recall(places)
-    for level, found in zip(np.linspace(0, 1, metrics.LEVELS), curve, strict=True):
+    for level, precision in zip(np.linspace(0, 1, metrics.LEVELS), curve, strict=True):
         beyond = [n / place for n, place in enumerate(places.tolist(), 1) if n / len(places) >= level - 1e-9]
-        assert found == pytest.approx(max(beyond))
+        assert precision == pytest.approx(max(beyond))

@@ -33,23 +33,25 @@ LABELS = ["a", "a", "b", "b", "b", "", "c", "a"]
 
 
 def test_leave_one_out_by_hand(imported: Make) -> None:
-    found = leave_one_out(imported("line", LINE, LABELS))
-    counts = found.counts
+    evaluation = leave_one_out(imported("line", LINE, LABELS))
+    counts = evaluation.counts
     assert (counts.collection, counts.labels, counts.queries) == (8, 3, 6)
     assert (counts.unlabelled, counts.irrelevant, counts.alone) == (1, 1, ("c",))
-    assert found.per_query.keys == ("0.png", "1.png", "2.png", "3.png", "4.png", "7.png")
+    assert evaluation.per_query.keys == ("0.png", "1.png", "2.png", "3.png", "4.png", "7.png")
     # nearest: 0 -> 1 right, 1 -> 1.5 none, 2 -> 1.5 none, 10 -> 11 right, 11 -> 10 right, 31 -> 30 wrong
-    assert found.figure("P@1").value == pytest.approx(3 / 6)
+    assert evaluation.figure("P@1").value == pytest.approx(3 / 6)
     # 0 ranks 1, 1.5, 2, 10, 11, 30, 31: right at 1 and 7
-    assert found.per_query.values[0, [f.name for f in found.figures].index("mAP")] == pytest.approx((1 + 2 / 7) / 2)
-    assert found.figure("P@10").ceiling == pytest.approx(0.2)
-    assert [one.label for one in found.classes] == ["a", "b"]
-    worst = found.classes[0]
+    assert evaluation.per_query.values[0, [f.name for f in evaluation.figures].index("mAP")] == pytest.approx(
+        (1 + 2 / 7) / 2
+    )
+    assert evaluation.figure("P@10").ceiling == pytest.approx(0.2)
+    assert [one.label for one in evaluation.classes] == ["a", "b"]
+    worst = evaluation.classes[0]
     assert (worst.images, worst.queries) == (3, 3)
     assert worst.taken_for == "b"
     assert worst.taken_share == pytest.approx(9 / 21)  # three queries, seven places each, all three b among them
-    assert found.by_class.value == pytest.approx(np.mean([one.figure("mAP").value for one in found.classes]))
-    assert found.curve[0] >= found.curve[-1]
+    assert evaluation.by_class.value == pytest.approx(np.mean([one.figure("mAP").value for one in evaluation.classes]))
+    assert evaluation.curve[0] >= evaluation.curve[-1]
 
 
 def test_agrees_with_plain_arrays_and_with_search(imported: Make) -> None:
@@ -58,14 +60,14 @@ def test_agrees_with_plain_arrays_and_with_search(imported: Make) -> None:
     labels = [str(one) for one in random.integers(0, 4, 60)]
     index = imported("made", features.tolist(), labels)
     for metric in ("euclidean", "manhattan"):
-        found = leave_one_out(index, EvaluationOptions(metric=metric, recall_at=(3,)))
+        evaluation = leave_one_out(index, EvaluationOptions(metric=metric, recall_at=(3,)))
         plain = evaluate_features(features, labels, metric=metric, recall_at=(3,))
-        assert {one.name: one.value for one in found.figures} == pytest.approx(plain)
+        assert {one.name: one.value for one in evaluation.figures} == pytest.approx(plain)
         right = []
         for row, feature in enumerate(features):
             hits = [hit for hit in index.search(feature, 11, metric)[0] if hit.path != f"{row}.png"][:10]
             right.append(sum(hit.label == labels[row] for hit in hits) / 10)
-        assert found.figure("P@10").value == pytest.approx(np.mean(right))
+        assert evaluation.figure("P@10").value == pytest.approx(np.mean(right))
 
 
 def test_intervals_hold_the_mean_and_repeat_with_the_seed(imported: Make) -> None:
@@ -86,9 +88,9 @@ def test_removed_images_are_not_ranked(imported: Make, tmp_path: Path) -> None:
     imported("line", LINE, LABELS).close()
     with IndexWriter.open(tmp_path / "line") as writer:
         writer.commit(Batch(removed=[6, 8]))  # 1.5 and 31
-    found = leave_one_out(open_index(tmp_path / "line"))
-    assert found.counts.collection == 6
-    assert found.figure("P@1").value == pytest.approx(4 / 5)  # 1 -> 0 or 2: the tie goes to the first
+    evaluation = leave_one_out(open_index(tmp_path / "line"))
+    assert evaluation.counts.collection == 6
+    assert evaluation.figure("P@1").value == pytest.approx(4 / 5)  # 1 -> 0 or 2: the tie goes to the first
 
 
 def test_one_query_has_no_interval(imported: Make) -> None:
@@ -99,22 +101,22 @@ def test_one_query_has_no_interval(imported: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (["", "", ""], "no label|has a label"),
         (["a", "a", "a"], "one label 'a'"),
         (["a", "b", "c"], "No two images"),
     ],
 )
-def test_nothing_to_measure(labels: list[str], said: str, imported: Make) -> None:
-    with pytest.raises(QueryError, match=said):
+def test_nothing_to_measure(labels: list[str], message: str, imported: Make) -> None:
+    with pytest.raises(QueryError, match=message):
         leave_one_out(imported("i", [[0.0], [1.0], [2.0]], labels))
 
 
 def test_one_class_among_images_without_a_label_can_be_measured(imported: Make) -> None:
-    found = leave_one_out(imported("i", [[0.0], [1.0], [0.4]], ["a", "a", ""]))
-    assert found.figure("mAP").value == pytest.approx(0.5)
-    assert found.confused == ()  # nothing but images without a label is in the way
+    evaluation = leave_one_out(imported("i", [[0.0], [1.0], [0.4]], ["a", "a", ""]))
+    assert evaluation.figure("mAP").value == pytest.approx(0.5)
+    assert evaluation.confused == ()  # nothing but images without a label is in the way
 
 
 def test_no_such_metric(imported: Make) -> None:
@@ -125,7 +127,7 @@ def test_no_such_metric(imported: Make) -> None:
 # -- a folder of queries ----------------------------------------------------------------------------------------------
 
 
-def asking(folder: Path, **colours: tuple[int, int, int]) -> Path:
+def write_queries(folder: Path, **colours: tuple[int, int, int]) -> Path:
     for name, colour in colours.items():
         file = folder / (name.replace("__", "/") + ".png")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +136,7 @@ def asking(folder: Path, **colours: tuple[int, int, int]) -> Path:
 
 
 def test_queries_from_a_folder(colours: Path, tmp_path: Path) -> None:
-    folder = asking(
+    folder = write_queries(
         tmp_path / "q",
         red__a=(255, 0, 0),
         blue__b=(1, 0, 254),
@@ -144,24 +146,26 @@ def test_queries_from_a_folder(colours: Path, tmp_path: Path) -> None:
     )
     (folder / "red" / "broken.png").write_bytes(b"no image")
     index = open_index(colours)
-    found = query_folder(index, read_queries(folder, FakeExtractor()))
-    assert found.counts.queries == 3
-    assert (found.counts.unlabelled, found.counts.irrelevant, found.counts.unreadable) == (1, 1, 1)
-    assert found.counts.alone == ("green",)
-    assert found.counts.copies == 1  # red/d has the bytes of photos/red/0.png, which is left out of its ranking
-    assert found.per_query.keys == ("blue/b.png", "red/a.png", "red/d.png")
-    assert found.figure("P@1").value == 1.0
-    ceilings = dict(zip((one.name for one in found.figures), (one.ceiling for one in found.figures), strict=True))
+    evaluation = query_folder(index, read_queries(folder, FakeExtractor()))
+    assert evaluation.counts.queries == 3
+    assert (evaluation.counts.unlabelled, evaluation.counts.irrelevant, evaluation.counts.unreadable) == (1, 1, 1)
+    assert evaluation.counts.alone == ("green",)
+    assert evaluation.counts.copies == 1  # red/d has the bytes of photos/red/0.png, which is left out of its ranking
+    assert evaluation.per_query.keys == ("blue/b.png", "red/a.png", "red/d.png")
+    assert evaluation.figure("P@1").value == 1.0
+    ceilings = dict(
+        zip((one.name for one in evaluation.figures), (one.ceiling for one in evaluation.figures), strict=True)
+    )
     assert ceilings["P@10"] == pytest.approx((4 + 4 + 3) / 30)
     index.close()
 
 
-def test_a_folder_that_cannot_ask(colours: Path, tmp_path: Path) -> None:
+def test_unusable_query_folders(colours: Path, tmp_path: Path) -> None:
     index = open_index(colours)
     with pytest.raises(QueryError, match=r"has none of the labels.*green.*blue, red"):
-        query_folder(index, read_queries(asking(tmp_path / "g", green__a=(0, 255, 0)), FakeExtractor()))
+        query_folder(index, read_queries(write_queries(tmp_path / "g", green__a=(0, 255, 0)), FakeExtractor()))
     with pytest.raises(QueryError, match="not in subfolders"):
-        query_folder(index, read_queries(asking(tmp_path / "n", a=(0, 255, 0)), FakeExtractor()))
+        query_folder(index, read_queries(write_queries(tmp_path / "n", a=(0, 255, 0)), FakeExtractor()))
     (tmp_path / "empty").mkdir()
     with pytest.raises(QueryError, match="holds no image"):
         read_queries(tmp_path / "empty", FakeExtractor())
@@ -180,11 +184,11 @@ def two(imported: Make, noise: float, *, seed: int = 2) -> tuple[float, str, str
     classes = np.eye(4)[np.arange(80) % 4]
     good = classes + 0.4 * random.standard_normal((80, 4))
     bad = classes + noise * np.random.default_rng(seed).standard_normal((80, 4))
-    found = [leave_one_out(imported(name, x.tolist(), labels), TWO) for name, x in (("good", good), ("bad", bad))]
-    (comparison,) = compare(found)
+    evaluation = [leave_one_out(imported(name, x.tolist(), labels), TWO) for name, x in (("good", good), ("bad", bad))]
+    (comparison,) = compare(evaluation)
     main = next(one for one in comparison.differences if one.name == "mAP")
     assert main.low < main.difference < main.high or main.low == main.high
-    assert main.difference == pytest.approx(found[1].figure("mAP").value - found[0].figure("mAP").value)
+    assert main.difference == pytest.approx(evaluation[1].figure("mAP").value - evaluation[0].figure("mAP").value)
     return main.p, comparison.sentence, comparison.better
 
 
@@ -225,14 +229,14 @@ def test_sentence_and_table_have_the_same_signs(imported: Make) -> None:
         assert f"From {one.name} to {other.name}" in render([one, other], [comparison])
 
 
-def test_no_class_is_called_hard_where_all_are_perfect(imported: Make) -> None:
-    found = leave_one_out(imported("easy", [[0.0], [0.1], [9.0], [9.1]], ["a", "a", "b", "b"]))
-    assert found.hardest == ()
-    assert "No class is hard: mAP is 1 for each." in as_text([found], [])
-    assert "No label is hard: every ranking is perfect." in render([found], [])
+def test_no_class_is_called_hard_if_all_are_perfect(imported: Make) -> None:
+    evaluation = leave_one_out(imported("easy", [[0.0], [0.1], [9.0], [9.1]], ["a", "a", "b", "b"]))
+    assert evaluation.hardest == ()
+    assert "No class is hard: mAP is 1 for each." in as_text([evaluation], [])
+    assert "No label is hard: every ranking is perfect." in render([evaluation], [])
 
 
-def test_a_difference_that_cannot_be_told(imported: Make) -> None:
+def test_a_difference_that_cannot_be_shown(imported: Make) -> None:
     p, sentence, better = two(imported, 0.4, seed=5)
     assert better is None
     assert p > 0.05
@@ -290,13 +294,13 @@ def test_queries_are_matched_by_path(imported: Make, tmp_path: Path) -> None:
 
 
 def test_as_json(imported: Make) -> None:
-    told = json.loads(json.dumps(to_json([leave_one_out(imported("line", LINE, LABELS))])))
-    assert told[0]["figures"][0]["name"] == "P@1"
-    assert "per_query" not in told[0]
+    results = json.loads(json.dumps(to_json([leave_one_out(imported("line", LINE, LABELS))])))
+    assert results[0]["figures"][0]["name"] == "P@1"
+    assert "per_query" not in results[0]
 
 
-def test_a_measure_that_tells_the_contrary_is_said(imported: Make) -> None:
-    # in one index the first places are right and the rest is not, in the other the contrary
+def test_a_measure_that_shows_the_opposite_is_reported(imported: Make) -> None:
+    # In one index, only the first places are right; in the other, only the later ones.
     random = np.random.default_rng(0)
     labels = [str(i % 3) for i in range(120)]
     of_class = np.eye(3)[np.arange(120) % 3]

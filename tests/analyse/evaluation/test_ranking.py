@@ -1,4 +1,4 @@
-"""The order of the whole collection is that of (distance, id), whatever the blocks."""
+"""The whole collection is ordered by (distance, id), for any size of blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = NDArray[np.float32]
 
 
 def ranked(rows: Rows, metric: str = "euclidean", collection: Collection | None = None) -> list[Ranking]:
-    """Each row asks, itself left out."""
+    """Query with each row, which is left out of its own ranking."""
     alone = [np.array([i]) for i in range(len(rows))]
     return list(
         Ranker(collection or Collection.of_features(rows), metric).rank(lambda part: rows[part], alone, lambda _, r: r)
@@ -38,18 +38,18 @@ def test_equals_the_naive_loop(metric: str) -> None:
     if metric in ("euclidean", "manhattan", "inner-product"):
         rows = random.integers(-2, 3, (70, 6)).astype(np.float32)  # many ties, exact sums
     rows[50:60] = rows[3]
-    for query, found in enumerate(ranked(rows, metric)):
-        assert found.order.tolist() == naive_order(rows, metric, query)
-        expected = [naive_distance(metric, rows[i], rows[query]) for i in found.order[: ranking.HEAD]]
-        np.testing.assert_allclose(found.distances, expected, rtol=1e-12, atol=1e-14)
+    for query, result in enumerate(ranked(rows, metric)):
+        assert result.order.tolist() == naive_order(rows, metric, query)
+        expected = [naive_distance(metric, rows[i], rows[query]) for i in result.order[: ranking.HEAD]]
+        np.testing.assert_allclose(result.distances, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_equal_features_are_tied_to_the_very_end() -> None:
     random = np.random.default_rng(2)
     few = random.standard_normal((3, 301)).astype(np.float32)
     which = random.integers(0, 3, 500)
-    for query, found in enumerate(ranked(few[which])):
-        order = found.order
+    for query, result in enumerate(ranked(few[which])):
+        order = result.order
         groups = which[order]
         for group in range(3):
             assert (np.diff(order[groups == group]) > 0).all()  # by id
@@ -59,17 +59,17 @@ def test_equal_features_are_tied_to_the_very_end() -> None:
 
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.random.default_rng(3).integers(-2, 3, (40, 5)).astype(np.float32)
-    whole = [found.order.tolist() for found in ranked(rows)]
+    whole = [result.order.tolist() for result in ranked(rows)]
     monkeypatch.setattr(ranking, "_BLOCK_BYTES", 4 * 40 * 3)
-    assert [found.order.tolist() for found in ranked(rows)] == whole
+    assert [result.order.tolist() for result in ranked(rows)] == whole
 
 
 @pytest.mark.parametrize("scale", [1e25, 1e-25])
 def test_features_too_large_or_small_for_products(scale: float) -> None:
     rows = (np.random.default_rng(4).standard_normal((50, 4)) * scale).astype(np.float32)
     for metric in ("euclidean", "cosine"):
-        for query, found in enumerate(ranked(rows, metric)):
-            assert found.order[:20].tolist() == naive_order(rows, metric, query)[:20]
+        for query, result in enumerate(ranked(rows, metric)):
+            assert result.order[:20].tolist() == naive_order(rows, metric, query)[:20]
 
 
 def test_rows_that_do_not_count() -> None:
@@ -81,8 +81,8 @@ def test_rows_that_do_not_count() -> None:
     columns = np.array([row for row in range(29, -1, -1) if row != 4])
     alive = Collection(stored, norms, columns, Relevance([]))
     kept = stored[columns]
-    for query, found in enumerate(ranked(kept, collection=alive)):
-        assert found.order.tolist() == naive_order(kept, "euclidean", query)
+    for query, result in enumerate(ranked(kept, collection=alive)):
+        assert result.order.tolist() == naive_order(kept, "euclidean", query)
 
 
 @given(arrays(np.float32, st.integers(0, 30), elements=st.floats(-3, 3, width=32) | st.just(-0.0) | st.just(np.inf)))

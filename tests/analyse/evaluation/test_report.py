@@ -1,4 +1,4 @@
-"""The command and the page that it writes."""
+"""The command, and the report that it writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Sees that tags are closed in order, ids occur once, and nothing comes from elsewhere."""
+    """Checks that tags are closed in order, ids are unique, and nothing is loaded from elsewhere."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -67,11 +67,11 @@ def test_several_indexes_and_metrics(imported: Make, tmp_path: Path, capsys: Sai
     report = tmp_path / "r.html"
     dirs = ["--index-dir", str(tmp_path / "one"), "--index-dir", str(tmp_path / "two")]
     assert main(["evaluate", *dirs, "--metric", "euclidean", "cosine", "--json", "--report", str(report)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [one["name"] for one in told["evaluations"]] == [
+    output = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in output["evaluations"]] == [
         "one, euclidean", "one, cosine", "two, euclidean", "two, cosine",
     ]  # fmt: skip
-    assert len(told["comparisons"]) == 6
+    assert len(output["comparisons"]) == 6
     text = report.read_text(encoding="utf-8")
     assert Page(text).addresses == []
     assert "<b>a&b" not in text
@@ -89,7 +89,7 @@ def test_queries(colours: Path, tmp_path: Path, capsys: Said, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--index-dir", "nowhere"], "nowhere"),
         (["--index-dir", "colours", "--queries", "nowhere"], "does not exist"),
@@ -97,18 +97,18 @@ def test_queries(colours: Path, tmp_path: Path, capsys: Said, monkeypatch: pytes
         (["--index-dir", "colours", "--seed", "-1"], "--seed"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(
-    arguments: list[str], said: str, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
+def test_errors_are_one_sentence(
+    arguments: list[str], message: str, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
     monkeypatch.chdir(colours.parent)
     assert main(["evaluate", *arguments]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert said in told.err
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.count("\n") == 1
 
 
-def test_imported_features_cannot_be_asked_with_images(imported: Make, tmp_path: Path, capsys: Said) -> None:
+def test_imported_features_cannot_be_queried_with_images(imported: Make, tmp_path: Path, capsys: Said) -> None:
     imported("line", [[0.0], [1.0], [2.0]], ["a", "a", "b"]).close()
     (tmp_path / "q" / "a").mkdir(parents=True)
     (tmp_path / "q" / "a" / "x.png").write_bytes(picture((240, 1, 0)))

@@ -1,4 +1,4 @@
-"""An evaluation that is kept with its index, and read again."""
+"""Evaluations stored with an index and read again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def index(tmp_path: Path) -> LocalIndex:
     return fill_index(tmp_path, 30, mislabelled=1)
 
 
-def test_it_comes_back_as_it_was(index: LocalIndex) -> None:
+def test_it_is_read_back(index: LocalIndex) -> None:
     assert load_evaluation(index) is None
     evaluation = leave_one_out(index)
     keep_evaluation(index, evaluation)
@@ -52,7 +52,7 @@ def test_it_comes_back_as_it_was(index: LocalIndex) -> None:
         ]
 
     assert places(kept.evaluation) == places(evaluation)
-    # A path that stands in a file of the index is not one to open.
+    # A path stored in an index must not be opened.
     assert {place.picture.file for hard in kept.evaluation.hardest for place in hard.example.places} == {None}
     paths = {hard.example.query.path for hard in kept.evaluation.hardest}
     records = index.records([kept.ids[path] for path in sorted(paths)])
@@ -89,7 +89,7 @@ def _changed(sheet: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
         lambda text: json.dumps(_changed(json.loads(text), "confusion", to=[[1, 2]])),
     ],
 )
-def test_a_damaged_file_is_told_with_what_mends_it(index: LocalIndex, spoil: Any) -> None:
+def test_a_damaged_file_is_reported_with_the_command_that_fixes_it(index: LocalIndex, spoil: Any) -> None:
     file = keep_evaluation(index, leave_one_out(index))
     file.write_text(spoil(file.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(IndexDamagedError, match="compute it again: searchengine evaluate"):
@@ -100,12 +100,12 @@ def test_the_command_keeps_what_the_page_shows(
     index: LocalIndex, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["searchengine"])
-    # By another metric it is not what the page's searches do.
+    # An evaluation by another metric does not describe the searches of the page.
     assert main(["evaluate", "--index-dir", str(index.folder), "--metric", "manhattan"]) == 0
     assert not (index.folder / EVALUATION.file).exists()
     assert main(["evaluate", "--index-dir", str(index.folder)]) == 0
-    said = capsys.readouterr()
-    assert "shown at /evaluation" in said.err
+    output = capsys.readouterr()
+    assert "shown at /evaluation" in output.err
     kept = load_evaluation(index)
     assert kept is not None
-    assert f"{kept.evaluation.figure('mAP').value:.3f}" in said.out
+    assert f"{kept.evaluation.figure('mAP').value:.3f}" in output.out

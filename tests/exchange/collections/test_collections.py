@@ -212,7 +212,7 @@ def test_an_archive_left_over_is_checked_used_and_kept(publisher: Publisher, tmp
     assert [archive.exists() for archive in archives] == [True, True]
 
 
-def test_archives_that_do_not_belong(publisher: Publisher, tmp_path: Path) -> None:
+def test_archives_of_other_collections(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"")
     for name, words in (("photos.zip", r"name of .* val2017\.zip or annotations"), ("none.zip", "no file")):
         with pytest.raises(DownloadError, match=f"{words}.*--archive"):

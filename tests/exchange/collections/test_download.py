@@ -1,4 +1,4 @@
-"""One file from a server that breaks off, resumes, lies, and changes its files."""
+"""Downloads from a server that breaks off, resumes, lies, and changes its files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_whole(publisher: Publisher, tmp_path: Path) -> None:
     assert fetch(publisher, tmp_path, MD5).read_bytes() == DATA
     assert names(tmp_path) == ["a.zip"]
     fetch(publisher, tmp_path)
-    assert len(publisher.asked) == 1  # it is there
+    assert len(publisher.asked) == 1  # the file exists
 
 
 def test_resumes_where_it_broke_off(publisher: Publisher, tmp_path: Path) -> None:
@@ -121,17 +121,17 @@ def test_a_part_of_another_file_is_not_resumed(publisher: Publisher, tmp_path: P
     assert fetch(publisher, tmp_path).read_bytes() == DATA
 
 
-def test_what_a_server_answers(publisher: Publisher, tmp_path: Path) -> None:
+def test_status_codes(publisher: Publisher, tmp_path: Path) -> None:
     publisher.statuses = [503, 429, 500]
     assert fetch(publisher, tmp_path).read_bytes() == DATA
     with pytest.raises(DownloadError, match="answered 404"):
         fetch(publisher, tmp_path, name="none.zip")
-    assert len([path for path, _ in publisher.asked if path == "/none.zip"]) == 1  # asking again would not help
+    assert len([path for path, _ in publisher.asked if path == "/none.zip"]) == 1  # a retry would not help
     with Client() as client, pytest.raises(DownloadError, match="not a web address"):
         client.fetch(Resource("file:///etc/passwd"), tmp_path)
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_an_unreachable_server(tmp_path: Path) -> None:
     with Client(pause=0) as client:
         message = r"cannot be reached \(Connection refused\)\. Run the same command again later"
         with pytest.raises(DownloadError, match=message):
