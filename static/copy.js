@@ -16,7 +16,7 @@ export async function copy(text, done) {
     say(done);
   } catch {
     // Only pages on https or on this machine may write to the clipboard; elsewhere the old way may still work.
-    say(copyBySelection(text) ? done : `Copy it by hand: ${text}`);
+    say(copyBySelection(text) ? done : `Please copy this by hand: ${text}`);
   }
 }
 

@@ -32,8 +32,8 @@ function makeDialog() {
   dialog.className = "crop";
   dialog.setAttribute("aria-labelledby", "crop-title");
   dialog.innerHTML = `
-    <h2 id="crop-title">Search by a part</h2>
-    <p class="facts">Drag across what you want, or move a corner.</p>
+    <h2 id="crop-title">Search with a part</h2>
+    <p class="facts">Drag across the part you want, or move a corner.</p>
     <div class="stage"><div class="frame" hidden>
       <img alt="The whole picture" draggable="false"><div class="shade"></div>
       <button type="button" class="part" aria-label="The part: arrow keys move it"></button>
@@ -43,7 +43,7 @@ function makeDialog() {
     <form method="dialog">
       <button class="button" value="">Cancel</button>
       <button class="button" value="whole">Whole picture</button>
-      <button class="button primary" value="part">Search this part</button>
+      <button class="button primary" value="part">Search with this part</button>
     </form>`;
   return dialog;
 }

@@ -3,8 +3,8 @@
 import { clearError, say, sayError } from "./notices.js";
 
 const LOOKS_LIKE_ADDRESS = /^\s*(https?|ftp|file|data|blob):\S+\s*$/i;
-const ADDRESS = "That is the address of a picture, which is not fetched from other sites. Save the picture and drop the file here.";
-const FOLDER = "That is a folder. Open it, and drop one of its pictures.";
+const ADDRESS = "That is the address of a picture on another site. Save the picture first, then drop the file here.";
+const FOLDER = "That is a folder. Open it and drop one of its pictures.";
 const FIELD = "input:not([type=file]), textarea";
 
 /** Calls `use(file)` for each picture that comes in. */
@@ -58,7 +58,7 @@ export function takePictures(use) {
     event.preventDefault();
     const items = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
     const files = items.filter((item) => !item.webkitGetAsEntry()?.isDirectory).map((item) => item.getAsFile());
-    useFirst(files, use, items.length ? FOLDER : isAddress(event.dataTransfer) ? ADDRESS : "That was no picture. Drop a picture file.");
+    useFirst(files, use, items.length ? FOLDER : isAddress(event.dataTransfer) ? ADDRESS : "That was not a picture. Drop a picture file.");
   });
 }
 
@@ -72,6 +72,6 @@ function useFirst(files, use, otherwise) {
     sayError(otherwise);
     return;
   }
-  if (files.length > 1) say(`${files.length} files came at once: this searches by ${file.name}.`);
+  if (files.length > 1) say(`Only ${file.name} is used: you can search with one picture at a time.`);
   use(file);
 }

@@ -21,7 +21,7 @@ export function waysToColour(map) {
     const names = Array.from({ length: map.clusters }, (_, n) => `Group ${n + 1}`);
     ways.push({ title: "Group", column: map.cluster, names, rest: "No group" });
   }
-  ways.push({ title: "Own colour", column: null, names: [], rest: "" });
+  ways.push({ title: "Picture colour", column: null, names: [], rest: "" });
   return ways;
 }
 

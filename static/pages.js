@@ -9,7 +9,7 @@ export class Refusal extends Error {}
 
 const OURS = /\/(search|compare)?$/; // pages whose scripts are those of every page
 const NOT_STORED =
-  "This browser stores no pictures here, as in a private window, or its storage is full: your picture stays until you leave this page";
+  "This browser cannot store your picture, because this is a private window or its storage is full. It is kept until you leave this page";
 const MOST = 24; // views that are held, so that Back shows them at once
 const views = new Map();
 const us = Math.random().toString(36); // the history outlives a document: other steps are not ours to show
@@ -45,7 +45,7 @@ async function fetchPage(address, options) {
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("The server does not answer. See whether it is still running, then try again.");
+    throw new Refusal("The server does not respond. Check that it is still running, then try again.");
   }
   const page = parse(text);
   if (!response.ok) {
@@ -58,7 +58,7 @@ async function fetchPage(address, options) {
 
 /** What an answer without a sentence of ours means: it may be a proxy's. */
 function withoutSentence(status) {
-  if (status === 413) return "The server, or a proxy in front of it, does not accept files this large. Save a smaller copy and try again.";
+  if (status === 413) return "The server, or a proxy in front of it, does not accept such a large file. Save a smaller copy and try again.";
   return `The server answered with an error (${status}). Try again in a moment.`;
 }
 

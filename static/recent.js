@@ -51,7 +51,7 @@ function clearButton(field) {
     await clear();
     field.focus();
     close();
-    say("This browser has forgotten your recent searches and pictures");
+    say("Your recent searches and pictures have been removed from this browser");
   });
   return button;
 }

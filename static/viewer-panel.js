@@ -8,14 +8,14 @@ export function makePanel() {
   element.className = "about-panel";
   element.setAttribute("aria-label", "About this photo");
   element.innerHTML = `
-    <button type="button" class="pull" aria-expanded="false">All about this photo</button>
+    <button type="button" class="pull" aria-expanded="false">Details</button>
     <h2 id="photo-name" aria-live="polite"></h2>
     <p class="facts"></p>
     <p class="photo-actions">
       <a class="button primary" data-do="similar" title="Find similar (f)">${icon("search")}<span>Find similar</span></a>
       <button type="button" class="button" data-do="dislike" title="Less like this (-)">${icon("minus")}<span>Less like this</span></button>
       <button type="button" class="button" data-do="like" title="More like this (+)">${icon("plus")}<span>More like this</span></button>
-      <button type="button" class="button" data-do="crop" title="Search by a part of it (x)">${icon("crop")}<span>Crop</span></button>
+      <button type="button" class="button" data-do="crop" title="Search with a part of it (x)">${icon("crop")}<span>Crop</span></button>
       <a class="button" data-do="download" download title="Download (d)">${icon("download")}<span>Download</span></a>
       <button type="button" class="button" data-do="copy" data-action="copy" title="Copy the path (c)">${icon("copy")}<span>Copy path</span></button>
       <a class="button" data-do="open" target="_blank" rel="noopener" title="Open the original (o)">${icon("open")}<span>Original</span></a>

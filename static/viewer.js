@@ -202,9 +202,9 @@ function options() {
     paddingFn: () => ({ top: 60, bottom: wide.matches ? 24 : SHEET, left: 0, right: 0 }),
     closeTitle: "Close (Esc)",
     zoomTitle: "Zoom (z)",
-    arrowPrevTitle: "The photo before (←)",
-    arrowNextTitle: "The next photo (→)",
-    errorMsg: "This photo cannot be shown. Its file may be gone or damaged.",
+    arrowPrevTitle: "Previous photo (←)",
+    arrowNextTitle: "Next photo (→)",
+    errorMsg: "This photo cannot be shown. Its file may be missing or damaged.",
   };
 }
 

@@ -110,7 +110,7 @@ class ServedEngine(SearchEngine):
         except (IndexError_, QueryError) as error:
             # The log names the file. The page shows no path, and the results without a label.
             _warn_once(str(error))
-            return PredictedLabels(problem="The classifier of this index cannot be used. Fit it again.")
+            return PredictedLabels(problem="The classifier of this index cannot be used. Train it again.")
         itself = None if query.start is None else query.start.id
         hits = self.index.search(start, NEIGHBOURS + 1)[0]
         neighbours = [hit for hit in hits if hit.id != itself][:NEIGHBOURS]

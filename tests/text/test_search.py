@@ -200,8 +200,8 @@ def test_a_picture_and_words(client: FlaskClient) -> None:
     page = client.get("/search?id=1&q=laptop").text
     assert re.search("<title>Like .+ and “laptop”", page)
     assert "looks like yours." in page
-    assert "What is called so comes first" not in page
-    assert "What is called so comes first" in client.get("/search?q=laptop").text
+    assert "Pictures with this name or label come first" not in page
+    assert "Pictures with this name or label come first" in client.get("/search?q=laptop").text
 
 
 def test_json(client: FlaskClient) -> None:

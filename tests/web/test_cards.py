@@ -34,7 +34,7 @@ def test_names_and_labels_are_escaped_wherever_they_stand(client: FlaskClient, e
         assert "{{ 7 * 7 }}" in page
         for tile in tiles(page):
             id_ = int(re.findall(r'data-id="(\d+)"', tile)[0])
-            assert unescape(re.findall(r'aria-label="Find similar to ([^"]*)"', tile)[0]) == f"{HOSTILE}{id_}.jpg"
+            assert unescape(re.findall(r'aria-label="Find pictures like ([^"]*)"', tile)[0]) == f"{HOSTILE}{id_}.jpg"
             assert ('class="photo blank"' in tile) == (id_ % 5 == 0)
             assert ("/thumbnails/" in tile) == (id_ % 5 != 0)
             if id_ % 2 and (address.startswith("/?") or id_ % 5 == 0):

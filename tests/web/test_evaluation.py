@@ -78,7 +78,7 @@ def test_a_stale_or_damaged_one_is_told(client: FlaskClient, index: LocalIndex, 
     assert "have changed since" not in client.get("/evaluation").text
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[1, 2, 3])
     page = client.get("/evaluation").text
-    assert "have changed since it was measured" in page
+    assert "have changed since this was measured" in page
     assert "/thumbnails/2?" not in page
     (index.folder / EVALUATION.file).write_text("nothing")
     answer = client.get("/evaluation", environ_overrides={"REMOTE_ADDR": "192.0.2.7"})

@@ -118,7 +118,7 @@ def test_what_no_picture_has(client: FlaskClient) -> None:
     assert "No picture has the label “unicorn”. There are: cat, dog, a&b." in page
     assert "No picture has the folder “nowhere”. There are: trips, trips/cat, trips/dog, trips/a&b." in page
     assert "No picture has the camera “Leica”. None has one." in page
-    assert "No picture passes this filter" in page
+    assert "No picture matches this filter" in page
 
 
 @pytest.mark.parametrize("wrong", ["after=yesterday", "min_width=0", "ids=x", "before=2024-13"])
@@ -160,7 +160,7 @@ def test_results_without_a_label_that_exists(client: FlaskClient) -> None:
     assert answer["unknown"] == ["No picture has the label “unicorn”. There are: cat, dog, a&b."]
     page = html.unescape(client.get("/search?id=1&label=unicorn").text)
     assert answer["unknown"][0] in page
-    assert "No picture passes this filter" in page
+    assert "No picture matches this filter" in page
 
 
 def test_no_form_drops_a_part_of_the_query(client: FlaskClient) -> None:
@@ -175,4 +175,4 @@ def test_no_form_drops_a_part_of_the_query(client: FlaskClient) -> None:
     assert error.status_code == 400
     asked = re.findall(r'<label>(\w+) <input [^>]*name="(\w+)" value="([^"]*)">', error.text)
     assert {name: text for _, name, text in asked} == {**parts, "q": "a dog", "after": "someday"}
-    assert {label: name for label, name, _ in asked if label != name} == {"Words": "q"}
+    assert {label: name for label, name, _ in asked if label != name} == {"Text": "q"}

@@ -61,7 +61,7 @@ def test_rows_without_a_picture_have_a_placeholder(bare: FlaskClient) -> None:
     page = bare.get("/search?id=2").text
     assert page.count('class="photo blank"') == 2
     assert '<span class="name">#2</span>' in page
-    assert "no longer where it was" not in page
+    assert "moved or deleted" not in page
 
 
 def test_search_by_row(client: FlaskClient) -> None:
@@ -82,7 +82,7 @@ def test_pictures_are_shown_where_there_are_some(client: FlaskClient) -> None:
 def test_there_is_no_original_of_a_row(bare: FlaskClient) -> None:
     answer = bare.get("/images/1")
     assert answer.status_code == 404
-    assert "which has no picture" in answer.text
+    assert "it has no picture" in answer.text
     assert bare.get("/thumbnails/1").mimetype == "image/svg+xml"
 
 

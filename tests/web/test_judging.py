@@ -158,7 +158,7 @@ def test_the_predicted_label_stands_with_its_probability(client: FlaskClient, en
         assert (predicted["accuracy"], predicted["stale"]) == (0.9, False)
     page = client.get(f"/search?id={red}").text
     assert "looks like <b>red</b> 91\u00a0%" in page
-    assert "right for 90\u00a0% of pictures held out" in page
+    assert "right for 90\u00a0% of the pictures" in page
     assert "have changed since" not in page
     # It says so whatever the ranking is by, and nothing where there is no picture.
     assert "looks like" in client.get(f"/search?id={red}&like=1").text
@@ -167,7 +167,7 @@ def test_the_predicted_label_stands_with_its_probability(client: FlaskClient, en
 
 def test_a_stale_or_damaged_classifier_is_told(client: FlaskClient, engine: FakeEngine) -> None:
     engine.classified_by = colour_classifier(stale=True)
-    assert "have changed since it was fitted" in client.get("/search?id=1").text
+    assert "have changed since the classifier was trained" in client.get("/search?id=1").text
     assert client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"] is True
     engine.classified_by = IndexDamagedError("The classifier in /home/me/index/classifier.json cannot be used.")
     answer = client.get("/search?id=1")

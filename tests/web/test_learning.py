@@ -56,4 +56,4 @@ def test_the_label_is_that_of_the_classifier(client: FlaskClient, index: LocalIn
     fill(tmp_path / "index", np.empty((0, 6), np.float32), gone=[30])
     # It is looked at beside the answers.
     wait_until(lambda: client.get("/search?id=1", headers=JSON).get_json()["predicted"]["stale"])
-    assert "have changed since it was fitted" in client.get("/search?id=1").text
+    assert "have changed since the classifier was trained" in client.get("/search?id=1").text

@@ -230,7 +230,7 @@ def test_what_a_colour_stands_for_can_be_chosen(open_map: OpenPage) -> None:
     assert shown(page) > 0
     page.select_option("[data-part=colour]", "Group")
     expect(page.locator("[data-part=legend] button")).to_have_count(3)
-    page.select_option("[data-part=colour]", "Own colour")
+    page.select_option("[data-part=colour]", "Picture colour")
     expect(page.locator("[data-part=legend] button")).to_have_count(0)
     assert names(page) > 0
 

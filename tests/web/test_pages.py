@@ -40,7 +40,7 @@ def test_first_page_while_a_run_goes_on(engine: FakeEngine, client: FlaskClient)
     engine.index.run = RunProgress(4000, 20000, active=True)
     assert "4 000 of 20 000 so far" in client.get("/").text
     engine.index.run = RunProgress(4000, 20000, active=False)
-    assert "the last run stopped at 4 000 of 20 000" in client.get("/").text
+    assert "indexing stopped at 4 000 of 20 000" in client.get("/").text
 
 
 def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_empty_index_says_what_to_do(tmp_path: Path) -> None:
     assert "on their way" in client.get("/").text
     answer = client.post("/search", data={"image": picture()})
     assert answer.status_code == 200
-    assert "nothing to compare with" in answer.text
+    assert "nothing to find" in answer.text
 
 
 def test_search_by_id_ranks_as_worked_out_by_hand(client: FlaskClient, engine: FakeEngine) -> None:

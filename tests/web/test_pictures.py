@@ -252,7 +252,7 @@ def test_a_file_that_is_gone_or_no_image_any_more(tmp_path: Path, collection: Pa
     assert (answer.status_code, answer.mimetype) == (404, "image/svg+xml")
     page = client.get("/search?id=1")
     assert page.status_code == 200
-    assert "no longer where it was" in page.text
+    assert "moved or deleted" in page.text
     # What took the place of an image is not handed out.
     second.write_text("<script>alert(1)</script>")
     assert client.get("/images/2", buffered=True).status_code == 415

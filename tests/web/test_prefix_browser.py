@@ -142,7 +142,7 @@ def test_searching(open_page: OpenPage) -> None:
 def test_without_scripts(open_page: OpenPage) -> None:
     page = open_page("/", java_script_enabled=False)
     choose(page)
-    page.get_by_role("button", name="By this picture").click()
+    page.get_by_role("button", name="Search with this picture").click()
     expect(page.locator("[data-query=upload]")).to_be_visible()
     page.get_by_role("link", name="Remove the picture").click()
     page.get_by_role("button", name="Index").click()

@@ -102,7 +102,7 @@ def test_results_go_on_to_the_last_picture(client: FlaskClient, rest: str) -> No
         if following is None:
             break
         page = client.get(following).text
-        assert "From the first" in page
+        assert "Show the first" in page
     assert pages == [hit["id"] for hit in whole["hits"] if hit["id"] != 5]  # itself stands in the bar
 
 
@@ -120,8 +120,8 @@ def test_results_end_though_a_liked_picture_is_removed_meanwhile(client: FlaskCl
 
 def test_what_follows_the_last_picture(client: FlaskClient) -> None:
     page = client.get("/search?id=5&cursor=99.0:1:45").text
-    assert "From the first" in page
-    assert "All of them have been shown" in page
+    assert "Show the first" in page
+    assert "You have seen them all" in page
 
 
 def test_a_query_in_json_is_answered_as_in_an_address(client: FlaskClient) -> None:
@@ -156,7 +156,7 @@ def test_one_file_stands_for_its_copies(tmp_path: Path) -> None:
     hits = client.get("/search?id=3&k=30", headers=JSON).get_json()["hits"]
     assert (hits[0]["id"], hits[0]["stands_for"], len(hits)) == (3, 4, 9)
     page = client.get("/search?id=3").text
-    assert "There are 3 other files of this very picture" in page
+    assert "There are 3 other copies of this picture" in page
     assert 'href="/search?id=3&amp;copies=1"' in page
     assert "\u00d7 4" in client.get("/search?id=1").text
     assert len(client.get("/search?id=3&copies=1", headers=JSON).get_json()["hits"]) == 12

@@ -127,7 +127,7 @@ def test_side_by_side_marks_what_both_share(client: FlaskClient, two: dict[str, 
     galleries = [part.split("</ul>")[0] for part in page.split('<ul class="grid"')[1:]]
     for gallery, other, mine in zip(galleries, reversed(sides), sides, strict=True):
         for card, path in zip(gallery.split("<li ")[1:], mine, strict=True):
-            place = re.search(r"number (\d+) on the other", card)
+            place = re.search(r"Number (\d+) on the other side", card)
             assert (int(place[1]) if place else None) == (other.index(path) + 1 if path in other else None)
 
 

@@ -157,7 +157,7 @@ def test_recent_searches_stand_under_the_bar(open_page: OpenPage) -> None:
     assert page.url == address
     page.locator("#bar [name=q]").focus()
     strip.get_by_role("button", name="Clear").click()
-    expect(page.get_by_role("status")).to_contain_text("has forgotten")
+    expect(page.get_by_role("status")).to_contain_text("have been removed from this browser")
     expect(strip).to_be_hidden()
     page.reload()
     expect(page.get_by_role("heading", name=GONE)).to_be_visible()
@@ -186,7 +186,7 @@ def test_an_address_in_place_of_a_picture(open_page: OpenPage) -> None:
     ]:
         page = open_page()
         assert all(page.evaluate(COMES, [kind, target, data]))
-        expect(page.get_by_role("alert")).to_contain_text("Save the picture and drop the file")
+        expect(page.get_by_role("alert")).to_contain_text("Save the picture first")
         assert page.evaluate(COMES, ["paste", "#bar [name=q]", {"text/plain": "a red square"}]) == [False]
     page.locator("#bar [name=q]").fill(ADDRESS)
     page.keyboard.press("Enter")
@@ -205,7 +205,7 @@ def test_several_files_a_folder_and_a_picture_that_is_pasted_among_words(open_pa
         data,
     )
     page.dispatch_event("#main", "drop", {"dataTransfer": transfer})
-    expect(page.get_by_role("status")).to_have_text("2 files came at once: this searches by red.png.")
+    expect(page.get_by_role("status")).to_have_text("Only red.png is used: you can search with one picture at a time.")
     expect_results_of(page, "red.png")
     page.evaluate(
         "(clipboardData) => document.querySelector('#bar [name=q]').dispatchEvent("

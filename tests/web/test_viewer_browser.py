@@ -69,7 +69,7 @@ def test_a_photo_is_opened_looked_at_and_closed(open_page: OpenPage, width: int,
     expect(page.locator("main")).to_have_attribute("inert", "")
     assert page.url == f"{address}#view={tile.get_attribute('data-id')}"
     if width < 900:
-        viewer.get_by_role("button", name="All about").click()
+        viewer.get_by_role("button", name="Details").click()
     facts = viewer.locator("dl")
     expect(facts).to_contain_text(re.compile(r"/photos/\w+/\w+ \d+\.png"))
     expect(facts).to_contain_text(re.compile(r"\d+ . \d+ pixels, [\d.]+ .?B, PNG"))
@@ -174,9 +174,9 @@ def test_a_phone_loads_a_large_original_only_to_zoom_in(open_page: OpenPage, ima
 
 def test_a_part_of_the_query(open_page: OpenPage) -> None:
     page = open_page("/search?id=3&like=5", width=1440, height=900)
-    crop = page.get_by_role("dialog", name="Search by a part")
+    crop = page.get_by_role("dialog", name="Search with a part")
     page.locator(".chip.query [data-crop]").click()
-    expect(crop.get_by_role("button", name="Search this part")).to_be_disabled()
+    expect(crop.get_by_role("button", name="Search with this part")).to_be_disabled()
     drag(page, crop.locator(".frame"), (0.25, 0.2), (0.75, 0.6))  # is ranked by as soon as the mouse lets go
     page.wait_for_url("**/search?*box=*")
     assert box_of(page) == pytest.approx([0.25, 0.2, 0.5, 0.4], abs=0.02)
@@ -210,7 +210,7 @@ def test_a_part_of_a_photo_in_the_viewer(open_page: OpenPage) -> None:
     page.locator(".tile .photo").nth(1).click()
     viewer = viewer_of(page)
     page.keyboard.press("x")
-    crop = page.get_by_role("dialog", name="Search by a part")
+    crop = page.get_by_role("dialog", name="Search with a part")
     expect(crop.get_by_role("button", name="top left")).to_be_focused()
     page.keyboard.press("Escape")  # closes only this
     expect(crop).to_have_count(0)
@@ -227,7 +227,7 @@ def test_a_part_of_a_photo_in_the_viewer(open_page: OpenPage) -> None:
 def test_a_finger_moves_the_corners(open_page: OpenPage) -> None:
     page = open_page("/search?id=3", width=360, height=740, has_touch=True, is_mobile=True)
     page.locator(".chip.query [data-crop]").tap()
-    crop = page.get_by_role("dialog", name="Search by a part")
+    crop = page.get_by_role("dialog", name="Search with a part")
     frame = crop.locator(".frame")
     expect(frame).to_be_visible()
     corner = crop.get_by_role("button", name="bottom right")
@@ -242,7 +242,7 @@ def test_a_finger_moves_the_corners(open_page: OpenPage) -> None:
         points = [] if x is None else [{"x": x, "y": y}]
         session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
     expect(crop.locator("output")).to_have_text("50 % of its width, 100 % of its height")
-    crop.get_by_role("button", name="Search this part").click()  # a tap this soon would only stop the fling
+    crop.get_by_role("button", name="Search with this part").click()  # a tap this soon would only stop the fling
     page.wait_for_url("**/search?*box=*")
     assert box_of(page) == pytest.approx([0, 0, 0.5, 1], abs=0.02)
 
@@ -253,7 +253,7 @@ def test_a_part_of_an_upload(open_page: OpenPage) -> None:
     page.set_input_files("input[name=image]", {"name": "mine.png", "mimeType": "image/png", "buffer": picture})
     page.wait_for_url("**/search?upload=*")
     page.locator(".chip.query [data-crop]").click()
-    crop = page.get_by_role("dialog", name="Search by a part")
+    crop = page.get_by_role("dialog", name="Search with a part")
     expect(crop.locator(".frame")).to_be_visible()
     drag(page, crop.locator(".frame"), (0.5, 0.5), (0.9, 0.9))
     page.wait_for_url("**/search?*box=*")
