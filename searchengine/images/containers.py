@@ -142,7 +142,7 @@ def _full_page(all_pages: list[Page]) -> Page:
 
 
 def _same_shape(a: Page, b: Page) -> bool:
-    """Tell whether two pages have the same proportions, up to rounding."""
+    """Return whether two pages have the same proportions, up to rounding."""
     (width, height), (other_width, other_height) = a.size, b.size
     return abs(width * other_height - other_width * height) <= max(width, height, 0.02 * width * other_height)
 
@@ -162,7 +162,7 @@ _LARGER_THAN_A_THUMBNAIL = 321
 
 
 def is_raw(data: bytes, all_pages: list[Page]) -> bool:
-    """Tell whether a TIFF is a camera raw file."""
+    """Return whether a TIFF is a camera raw file."""
     return data[8:10] == b"CR" or any(page.is_raw for page in all_pages)
 
 
@@ -189,7 +189,7 @@ def largest_jpeg(data: bytes) -> tuple[int, tuple[int, int]]:
 
 
 def is_thumbnail(size: tuple[int, int], raw_side: int) -> bool:
-    """Tell whether a preview is too small to stand for the photo, whose longer side is ``raw_side`` (0: unknown)."""
+    """Return whether a preview is too small to stand for the photo, whose longer side is ``raw_side`` (0: unknown)."""
     return max(size) < (min(_LARGE, raw_side / 3) if raw_side else _LARGER_THAN_A_THUMBNAIL)
 
 

@@ -188,12 +188,12 @@ _OTHER_BYTE = {
 
 
 def has_16_bit_colour(file: ImageFile.ImageFile) -> bool:
-    """Tell whether an image that is not yet loaded is RGB or RGBA with 16 bits per sample."""
+    """Return whether an image that is not yet loaded is RGB or RGBA with 16 bits per sample."""
     return bool(file.tile) and all(_rawmode(tile) in _OTHER_BYTE for tile in file.tile)
 
 
 def needs_low_bytes(high: Image.Image) -> bool:
-    """Tell whether a loaded image needs more than its high bytes: it is dark, or a colour counts as transparent."""
+    """Return whether a loaded image needs more than its high bytes: it is dark, or a colour counts as transparent."""
     counts = np.array(high.histogram()[: 3 * 256]).reshape(3, 256).sum(axis=0)
     return isinstance(high.info.get("transparency"), tuple) or bool(
         counts[128:].sum() <= (1 - _NEARLY_ALL) * counts.sum()

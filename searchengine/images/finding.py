@@ -146,7 +146,7 @@ class _Rules:
         self._excluded = re.compile("|".join(map(fnmatch.translate, wanted))) if wanted else None
 
     def excludes(self, path: bytes, name: bytes) -> bool:
-        """Tell whether one of the given patterns matches."""
+        """Return whether one of the given patterns matches."""
         pattern = self._excluded
         return pattern is not None and any(pattern.match(os.fsdecode(text)) for text in (path, name))
 
@@ -199,7 +199,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
         return next(self._files)
 
     def excludes(self, path: bytes) -> bool:
-        """Tell whether one of the given patterns excludes a file, or a folder that contains it."""
+        """Return whether one of the given patterns excludes a file, or a folder that contains it."""
         parts = path.split(b"/")
         return any(self._rules.excludes(b"/".join(parts[: i + 1]), part) for i, part in enumerate(parts))
 
@@ -260,7 +260,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
         return real == self._real_top or real.startswith(self._real_top.rstrip(_SEPARATOR) + _SEPARATOR)
 
     def _is_new(self, folder: os.DirEntry[bytes], place: _Place) -> bool:
-        """Tell whether a folder is to be visited; true only once for each folder."""
+        """Return whether a folder is to be visited; true only once for each folder."""
         if place in self._visited:
             return False
         if _is_link(folder) and self._is_below_top(os.path.realpath(folder.path)):
@@ -276,7 +276,7 @@ def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
 
 
 def _is_link(entry: os.DirEntry[bytes]) -> bool:
-    """Tell whether an entry is a link, or a Windows junction (Python 3.12 and later)."""
+    """Return whether an entry is a link, or a Windows junction (Python 3.12 and later)."""
     return entry.is_symlink() or bool(getattr(entry, "is_junction", bool)())
 
 

@@ -147,7 +147,7 @@ _FILL, _FILL_BYTES, _USUAL_FILL = b"\xff" * 16, re.compile(rb"\xff{16,}"), 10_00
 
 
 def is_ordinary(data: bytes) -> bool:
-    """Tell whether a quick look at a file proves that decoding takes little time and memory.
+    """Return whether a quick look at a file proves that decoding takes little time and memory.
 
     Nearly all photos and screenshots are ordinary: JPEG in few scans and 8-bit PNG, of the sizes that cameras and
     screens have. The decoders of other formats have no such bound, and some crash. A file that is not an image is

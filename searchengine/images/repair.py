@@ -76,7 +76,7 @@ def _noise(data: bytes) -> bytes:
 
 
 def _is_in_last_scan(data: bytes) -> bool:
-    """Tell whether a progressive JPEG ends within the scan of the last bits of the last coefficients."""
+    """Return whether a progressive JPEG ends within the scan of the last bits of the last coefficients."""
     missing = set()  # component, last coefficient of a scan
     for start in _positions(data, b"\xff\xc2"):
         missing = {(data[at], end) for at in range(start + 10, start + 10 + 3 * data[start + 9], 3) for end in (0, 63)}

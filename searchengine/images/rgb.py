@@ -62,7 +62,7 @@ def _ground(image: Image.Image) -> str:
 
 
 def shows_nothing(image: Image.Image) -> bool:
-    """Tell whether every pixel of a loaded image is transparent."""
+    """Return whether every pixel of a loaded image is transparent."""
     return image.has_transparency_data and all(
         strip.convert("RGBA").getchannel("A").getextrema()[1] == 0 for _, strip in strips(image)
     )
@@ -89,7 +89,7 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def swaps_sides(orientation: int) -> bool:
-    """Tell whether making an image upright takes a quarter turn, which swaps width and height."""
+    """Return whether making an image upright takes a quarter turn, which swaps width and height."""
     return orientation >= 5
 
 

@@ -180,7 +180,7 @@ class Changes:
     # -- one reading --------------------------------------------------------------------------------------------------
 
     def has_lost(self, reading: Reading) -> bool:
-        """Tell whether the content was known when the file was read, but was replaced by a later batch."""
+        """Return whether the content was known when the file was read, but was replaced by a later batch."""
         digest = reading.content_hash
         if digest is None or reading.reason is not None or reading.picture is not None or digest in self._pictures:
             return False

@@ -64,7 +64,7 @@ def _is_file(cell: str) -> bool:
 
 
 def _is_comment(line: str) -> bool:
-    """Tell whether a line of a table is a comment; "#" may also begin the header, or the name of a file."""
+    """Return whether a line of a table is a comment; "#" may also begin the header, or the name of a file."""
     if not line.lstrip().startswith("#"):
         return False
     cells = re.split(f"[{_DELIMITERS}]", line)
@@ -189,7 +189,7 @@ class JsonText:
                 raise ValueError("it ends too early")
 
     def is_at_end(self) -> bool:
-        """Tell whether only whitespace is left."""
+        """Return whether only whitespace is left."""
         return not self._read[self._at :].strip() and not self._text.read().strip()
 
     def skip(self, character: str) -> None:

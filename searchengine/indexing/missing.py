@@ -236,7 +236,7 @@ def _within(file: bytes, folder: bytes) -> bytes:
 
 
 def _is_in(file: bytes, folders: Container[bytes]) -> bool:
-    """Tell whether a file is one of the folders, or is inside one."""
+    """Return whether a file is one of the folders, or is inside one."""
     return any(folder in folders for folder in with_parents(file))
 
 

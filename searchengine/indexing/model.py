@@ -171,7 +171,7 @@ def check_finite(features: NDArray[np.float32], spec: ExtractorSpec) -> NDArray[
 
 
 def is_current(decoding: str | None) -> bool:
-    """Tell whether an entry of the manifest names the current decoding; old indexes have no entry."""
+    """Return whether an entry of the manifest names the current decoding; old indexes have no entry."""
     return decoding is not None and decoding.isdecimal() and int(decoding) >= DECODING
 
 

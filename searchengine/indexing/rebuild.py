@@ -101,7 +101,7 @@ def _is_damaged(catalog: Catalog) -> bool:
 
 
 def has_begun(folder: Path) -> bool:
-    """Tell whether an unfinished rebuild has left its folder."""
+    """Return whether an unfinished rebuild has left its folder."""
     return (folder / _STAGING).exists()
 
 

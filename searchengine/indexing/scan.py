@@ -175,7 +175,7 @@ def _best_order(
 
 
 def _has_changed(folder: Path, known: Mapping[Place, IndexedImage], place: Place) -> bool:
-    """Tell whether a file is gone, or its times or size differ from those in the index."""
+    """Return whether a file is gone, or its times or size differ from those in the index."""
     try:
         info = os.stat(joined(bytes(folder), place[1]))  # noqa: PTH116  (bytes)
     except OSError:
@@ -368,6 +368,6 @@ def _folded(path: bytes) -> str:
 
 
 def _is_blocked(place: Place, unreadable: Container[Place]) -> bool:
-    """Tell whether a file is, or is inside, something unreadable, so that it may still exist."""
+    """Return whether a file is, or is inside, something unreadable, so that it may still exist."""
     root, path = place
     return any((root, folder) in unreadable for folder in with_parents(path))

@@ -156,7 +156,7 @@ def _check_matrix(folder: Path, catalog: Catalog, progress: Progress) -> list[st
 
 
 def _header_fits(file: Path, rows: int, dimension: int) -> bool:
-    """Tell whether the header is sound. After a killed run it may name fewer rows than there are."""
+    """Return whether the header is sound. After a killed run it may name fewer rows than there are."""
     with file.open("rb") as opened:
         start = opened.read(HEADER_BYTES)
     shape = _SHAPE.search(start)
