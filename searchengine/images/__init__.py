@@ -1,8 +1,8 @@
-"""Find, check and decode image files: RGB, upright, bounded.
+"""Finds, checks and decodes image files: RGB, upright, bounded.
 
 Start reading at ``decoding``: a file is recognised (``formats``), opened (``opening``, with ``containers`` and
-``arrays`` for what Pillow does not read), turned into RGB of 8 bits (``rgb``, ``depth``, ``colour``) and resized
-(``resizing``); ``repair`` is for broken files, and ``isolation`` has unusual ones decoded in worker processes.
+``arrays`` for files that Pillow does not read), converted to 8-bit sRGB (``rgb``, ``depth``) and resized
+(``resizing``). ``repair`` mends broken files, and ``isolation`` decodes unusual ones in worker processes.
 """
 
 from searchengine.images.decoding import DECODING, DecodedImage, decode, full_jpeg, read_image, thumbnail

@@ -1,4 +1,4 @@
-"""Folder -> index: what is new, changed, moved or gone; embedded in batches; resumed after a kill."""
+"""Indexes folders of images: new, changed, moved and deleted files, in batches that a killed run resumes."""
 
 from searchengine.indexing.options import IndexingOptions, Summary
 from searchengine.indexing.run import update_index
