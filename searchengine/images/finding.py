@@ -222,7 +222,7 @@ class Walk(Iterator[FoundFile | Unreadable]):
                 elif (below := self._below(entry, path, device)) is not None:
                     stack.append((path + b"/", iter(below), entry.stat().st_dev))
             except OSError as error:
-                yield Unreadable(path, _why(error))
+                yield Unreadable(path, (error.strerror or type(error).__name__).lower())
 
     def _file(self, entry: os.DirEntry[bytes], path: bytes) -> FoundFile | None:
         """Return a regular file that may be an image and is not left out, else None."""
@@ -294,7 +294,3 @@ def _may_be_image(name: bytes) -> bool:
 
 def _place(info: os.stat_result) -> _Place:
     return info.st_dev, info.st_ino
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()

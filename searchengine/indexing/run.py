@@ -242,11 +242,10 @@ class _Run:
 
     def _plan(self, store: RunIndex, executor: Executor) -> tuple[Plan, Absence]:
         """Compare the image folders with the index, and report what the user should know before the work begins."""
-        options, replaced = self.options, self.replaced
-        labels = labels_from(options.labels or store.manifest("labels") or (replaced and replaced.labels) or FOLDER)
-        metric = check_metric(
-            options.metric or store.manifest("metric") or (replaced and replaced.metric) or metrics.EUCLIDEAN
-        )
+        options = self.options
+        labels = labels_from(options.labels or self._recorded(store, "labels") or FOLDER)
+        metric = check_metric(options.metric or self._recorded(store, "metric") or metrics.EUCLIDEAN)
+        is_older = not is_current(store.manifest("refused_by"))
         known = store.known()
         roots = self._roots(store, known)
         if options.relocate:  # files on another disk have other ctimes
@@ -254,11 +253,10 @@ class _Run:
         plan = make_plan(
             [(root, self._find(root.folder)) for root in roots],
             labels.of,
-            IndexContents(known, store.skipped(), retry=not is_current(store.manifest("refused_by"))),
+            IndexContents(known, store.skipped(), retry=is_older),
             options,
         )
-        mounts = store.manifest("mounts") or (replaced and replaced.mounts) or None
-        absence = Absence(plan, known, mounts_from_json(mounts), options)
+        absence = Absence(plan, known, mounts_from_json(self._recorded(store, "mounts")), options)
         if store.old_ids is not None:
             store.old_ids.found = _files(plan, roots, known)
             if options.rebuild:
@@ -266,14 +264,17 @@ class _Run:
         absence.check_folders()
         choices = {"metric": metric, "labels": labels.recorded}
         store.begin(roots, choices, lambda: self.extractor.manifest(executor.computed()))
-        is_older = bool(known) and not is_current(store.manifest("refused_by"))
         remarks = [
             *left_out_remarks(plan),
             labels.remark() if options.limit is None else None,
-            decoding_remark(store.manifest("decoding")) if is_older else None,
+            decoding_remark(store.manifest("decoding")) if known and is_older else None,
         ]
         self._announce(plan, [remark for remark in remarks if remark is not None])
         return plan, absence
+
+    def _recorded(self, store: RunIndex, key: str) -> str | None:
+        """Return an entry of the manifest; in a rebuild, that of the index to be replaced."""
+        return store.manifest(key) or getattr(self.replaced, key, None)
 
     def _announce(self, plan: Plan, remarks: Sequence[str]) -> None:
         """Report the remarks and the files that are skipped, and count the files that need no work."""
