@@ -1,4 +1,4 @@
-"""A collection of everything that has no business among photos, and of odd photos that have."""
+"""A folder of files that do not belong among photos, and of odd photos that do."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ Add = Callable[[str | bytes, bytes, Outcome], None]
 
 
 def make_hostile(folder: Path) -> dict[bytes, Outcome]:
-    """Fill an empty folder; what is to become of each path (relative, ``/``-separated) when the folder is indexed.
+    """Fill an empty folder, and return the expected outcome of indexing each path (relative, ``/``-separated).
 
-    ``"ok"``: an image, to be found by a search. ``"skipped"``: not one, to be named with its reason. ``"ignored"``: not
-    even to be looked at, nor named. Also makes pipes and links in circles, where the system has them; no two ``"ok"``
-    files hold the same bytes.
+    ``"ok"``: an image that a search finds. ``"skipped"``: not an image, reported with a reason. ``"ignored"``: neither
+    read nor reported. The folder also has pipes and circular links. No two ``"ok"`` files have the same content.
     """
     expected: dict[bytes, Outcome] = {}
     content: dict[bytes, bytes] = {}
@@ -54,7 +53,7 @@ def make_hostile(folder: Path) -> dict[bytes, Outcome]:
 
 
 def numbered(number: int) -> bytes:
-    """A small JPEG unlike that of any other number."""
+    """Make a small JPEG, different for each number."""
     return encoded(Image.new("RGB", (16, 12), (number * 7 % 256, number * 31 % 256, number * 101 % 256)), "JPEG")
 
 
@@ -116,7 +115,7 @@ def _add_odd_content(add: Add) -> None:
 
 
 def _add_cut_short(add: Add) -> None:
-    """A photo cut at every tenth of its length; none is whole enough to be taken for a photo."""
+    """Cut a photo at every tenth of its length; so much is missing that none can be indexed."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8))
     for name in ("JPEG", "PNG", "WEBP"):
         data = encoded(noise, name)

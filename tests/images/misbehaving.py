@@ -1,4 +1,4 @@
-"""What a decoder may do to its process; in a module of its own, because worker processes import it."""
+"""Functions that misbehave as decoders may. They have their own module because worker processes import it."""
 
 from __future__ import annotations
 

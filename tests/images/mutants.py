@@ -1,4 +1,4 @@
-"""Mutated image files, and what becomes of them. Workers import this: nothing of pytest."""
+"""Mutated image files, and the outcome of decoding them. Workers import this, so it does not import pytest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def mutants(files: Sequence[bytes], numbers: range, *, ordinary: bool) -> Iterator[bytes]:
-    """Those of these numbers that the product decodes in its own process, or those that it leaves to a worker."""
+    """Return the numbers of mutants that are decoded in this process, or of those that are decoded in a worker."""
     for number in numbers:
         chance = random.Random(number)
         data = mutated(chance.choice(files), chance)
@@ -25,7 +25,7 @@ def mutants(files: Sequence[bytes], numbers: range, *, ordinary: bool) -> Iterat
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """With a few bytes changed, removed, repeated or set to extremes, or cut short."""
+    """Change, remove, repeat or set to extremes a few bytes, or cut the file short."""
     file = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 3, 6))):
         at = chance.randrange(len(file) + 1)
@@ -40,7 +40,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def _with_checksums(data: bytes) -> bytes:
-    """A PNG whose checksums are right, so that more of it is looked at; other files as they are."""
+    """Correct the checksums of a PNG, so that more of it is read; return other files unchanged."""
     if not data.startswith(_PNG):
         return data
     at, file = len(_PNG), bytearray(data)
@@ -53,7 +53,7 @@ def _with_checksums(data: bytes) -> bytes:
 
 
 def outcome(data: bytes) -> str:
-    """ "decoded", or the name of our error. All other errors are raised."""
+    """Return "decoded" or the name of our exception. Other exceptions are raised."""
     try:
         decode(data, size=(24, 24), preview=32, max_pixels=1_000_000)
         thumbnail(data, max_side=32)
@@ -63,5 +63,5 @@ def outcome(data: bytes) -> str:
 
 
 def outcomes(files: Sequence[bytes], numbers: range, *, ordinary: bool) -> Counter[str]:
-    """How often each of them occurs."""
+    """Count the outcomes."""
     return Counter(map(outcome, mutants(files, numbers, ordinary=ordinary)))

@@ -1,4 +1,4 @@
-"""Pictures of which every pixel is known, in every format, for the tests of this folder."""
+"""Pictures with known pixels in every format, shared by the tests of this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLOURS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255
 
 
 def quadrants(width: int = 64, height: int = 32) -> Image.Image:
-    """Red, green / blue, white."""
+    """Make a picture with red and green quarters above blue and white ones."""
     image = Image.new("RGB", (width, height))
     for name, box in zip("RGBW", ((0, 0), (width // 2, 0), (0, height // 2), (width // 2, height // 2)), strict=True):
         image.paste(_COLOURS[name], (*box, box[0] + width // 2, box[1] + height // 2))
@@ -24,7 +24,7 @@ def quadrants(width: int = 64, height: int = 32) -> Image.Image:
 
 
 def corners(pixels: NDArray[np.uint8]) -> str:
-    """The colours of the four quarters in reading order: an upright ``quadrants()`` reads ``RGBW``."""
+    """Return the colours of the four quarters in reading order: ``RGBW`` for an upright ``quadrants()``."""
     height, width, _ = pixels.shape
     seen = [pixels[y, x].astype(int) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
     return "".join(min(_COLOURS, key=lambda name: int(np.abs(colour - _COLOURS[name]).sum())) for colour in seen)
@@ -43,7 +43,7 @@ def orientation_exif(orientation: int) -> bytes:
 
 
 def every_format() -> dict[str, bytes]:
-    """``quadrants()`` once in each format, the animated ones with a black second frame; names as ``sniff`` has them."""
+    """Return ``quadrants()`` in each format, by the names of ``sniff``. Animations have a black second frame."""
     image, black = quadrants(), Image.new("RGB", (64, 32))
     animated = {"save_all": True, "append_images": [black], "duration": 100}
     return {
@@ -59,7 +59,7 @@ def every_format() -> dict[str, bytes]:
 
 
 def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
-    """A PNG by hand; ``rows`` are the raw ones, each with its filter byte."""
+    """Write a PNG by hand; ``rows`` are raw, each with its filter byte."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -78,7 +78,7 @@ def tiff(
     order: str = "<",
     more: Sequence[tuple[int, int, int]] = (),
 ) -> bytes:
-    """An uncompressed TIFF of one row by hand; ``more`` are entries (tag, type, value)."""
+    """Write an uncompressed TIFF of one row by hand; ``more`` are entries (tag, type, value)."""
     entries = [
         (256, 4, width), (257, 4, 1), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8),
         (277, 3, samples), (278, 4, 1), (279, 4, len(pixels)), (339, 3, sample_format), *more,
@@ -93,7 +93,7 @@ def tiff(
 
 
 def jpeg_of_size(width: int, height: int) -> bytes:
-    """A small JPEG whose header says that it is as large as that."""
+    """Make a small JPEG whose header claims the given size."""
     data = encoded(quadrants(), "JPEG")
     at = data.index(b"\xff\xc0")
     return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]

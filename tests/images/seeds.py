@@ -1,4 +1,4 @@
-"""A small file of each kind that is read in a way of its own: what mutated files are made from."""
+"""A small file of each kind that takes its own path through the decoders, to be mutated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.images.test_repair import ROWS, chunk, run_length_bmp, run_lengths
 
 
 def seeds() -> dict[str, bytes]:
-    """By what they are."""
+    """Return files to mutate, by description."""
     small, clear = quadrants(32, 16), Image.new("RGBA", (32, 16))
     animated = {"save_all": True, "append_images": [small.convert("RGBA")]}
     tall = encoded(quadrants(32, 16), "PNG")

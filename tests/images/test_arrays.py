@@ -1,4 +1,4 @@
-"""Pictures whose samples NumPy reads."""
+"""Pictures that are read with NumPy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(samples: NDArray[Any], **options: Any) -> bytes:
 
 
 def bands(dtype: str, scale: float, count: int) -> NDArray[Any]:
-    """RGB and other bands, all of 0 and ``scale``."""
+    """Return RGB and other bands of values 0 and ``scale``."""
     return (np.concatenate([RGB, RGB], axis=2)[..., :count] * scale).astype(dtype)
 
 
@@ -149,7 +149,7 @@ def test_netpbm(name: str) -> None:
 
 
 def bmp(bits: int, masks: list[int], *, header: int = 40, compression: int = 3, top_down: bool = False) -> bytes:
-    """``quadrants()`` under these masks of red, green, blue and perhaps alpha, all opaque."""
+    """Encode ``quadrants()`` with masks for red, green, blue and perhaps alpha, opaque."""
     values = np.zeros((HEIGHT, WIDTH), dtype=np.uint64)
     for channel, mask in zip(np.moveaxis(np.dstack([RGB, OPAQUE]), 2, 0), masks, strict=False):
         values |= channel.astype(np.uint64) * np.uint64(mask)

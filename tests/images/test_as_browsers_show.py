@@ -1,4 +1,4 @@
-"""Pictures on which decoders disagree, held against the pixels that a real browser shows."""
+"""Pictures on which decoders disagree, compared with the pixels that a real browser shows."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def many_inks() -> Image.Image:
 
 
 def with_transform(data: bytes, transform: int) -> bytes:
-    """A JPEG of inks whose Adobe marker names another colour transform: 0 is CMYK, 2 is YCCK."""
+    """Set the colour transform in the Adobe marker of a CMYK JPEG: 0 is CMYK, 2 is YCCK."""
     at = data.index(b"Adobe") + 11
     return data[:at] + bytes([transform]) + data[at + 1 :]
 

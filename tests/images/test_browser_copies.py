@@ -1,4 +1,4 @@
-"""Thumbnails and what is sent in place of formats that browsers do not show."""
+"""Thumbnails, and the copies sent in place of formats that browsers do not show."""
 
 from __future__ import annotations
 

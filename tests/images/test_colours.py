@@ -15,20 +15,20 @@ from tests.images.pictures import encoded, png, tiff
 
 
 def row(data: bytes) -> list[list[int]]:
-    """The pixels of the first row."""
+    """Return the pixels of the first row."""
     pixels: NDArray[np.uint8] = decode(data).pixels
     return pixels[0].tolist()  # type: ignore[no-any-return]
 
 
 def greys(data: bytes) -> list[int]:
-    """The first row of a picture that must be grey."""
+    """Return the first row of a picture, which must be grey."""
     pixels = row(data)
     assert all(r == g == b for r, g, b in pixels)
     return [r for r, _, _ in pixels]
 
 
 def of(mode: str, *pixels: object) -> Image.Image:
-    """One row of pixels."""
+    """Return a picture of one row."""
     image = Image.new(mode, (len(pixels), 1))
     for x, pixel in enumerate(pixels):
         image.putpixel((x, 0), pixel)  # type: ignore[arg-type]

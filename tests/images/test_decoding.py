@@ -1,4 +1,4 @@
-"""Every format and every odd file comes out as a person would see it."""
+"""Every format and every odd file is decoded to what a person would see."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_bigtiff() -> None:
     assert corners(decode(data).pixels) == "RGBW"
 
 
-# EXIF 2.32: the stored picture reads RGBW, and is to be seen like this.
+# EXIF 2.32: what the upright picture reads if the stored one reads RGBW.
 UPRIGHT = {1: "RGBW", 2: "GRWB", 3: "WBGR", 4: "BWRG", 5: "RBGW", 6: "BRWG", 7: "WGBR", 8: "GWRB"}
 
 
@@ -54,14 +54,14 @@ def test_orientation(name: str, orientation: int) -> None:
 
 
 def exif_behind_pixels(data: bytes) -> bytes:
-    """A PNG, with its EXIF data moved to the end."""
+    """Move the EXIF data of a PNG to the end."""
     at = data.index(b"eXIf") - 4
     size = 12 + struct.unpack(">I", data[at : at + 4])[0]
     chunk, end = data[at : at + size], data.index(b"IEND") - 4
     return data[:at] + data[at + size : end] + chunk + data[end:]
 
 
-# Held against a real browser in test_as_browsers_show.py.
+# Compared with a real browser in test_as_browsers_show.py.
 def test_a_webp_and_exif_behind_the_pixels_of_a_png_are_not_turned_as_browsers_do_not() -> None:
     assert corners(decode(encoded(quadrants(), "WEBP", exif=orientation_exif(6))).pixels) == "RGBW"
     decoded = decode(exif_behind_pixels(encoded(quadrants(), "PNG", exif=orientation_exif(6))))
@@ -133,7 +133,7 @@ def test_extreme_shapes(size: tuple[int, int]) -> None:
 
 
 def _with_size(name: str, width: int, height: int) -> bytes:
-    """A small file whose header says that it is as large as that."""
+    """Make a small file whose header claims the given size."""
     data = FILES[name]
     if name == "JPEG":
         return jpeg_of_size(width, height)

@@ -1,4 +1,4 @@
-"""When and with what a photo was taken, read from the metadata of every format that has such."""
+"""The date and the camera of photos, read from the metadata of every format that has them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_each_format_says(format_: str) -> None:
 
 
 def big_endian(*blocks: tuple[int, int, bytes]) -> bytes:
-    """A TIFF structure of one directory: (tag, type, four bytes)."""
+    """Return a TIFF structure of one directory, given (tag, type, four bytes) for each entry."""
     entries = b"".join(struct.pack(">HHI4s", tag, kind, 1, value) for tag, kind, value in blocks)
     return b"MM\0*" + struct.pack(">IH", 8, len(blocks)) + entries + bytes(4)
 
@@ -64,7 +64,7 @@ def test_camera_raw_files() -> None:
 
 
 def test_exif_data_across_two_reads() -> None:
-    """Far behind the beginning, as a WebP and a HEIC may have them, where one read ends within their name."""
+    """WebP and HEIC files may have them far from the beginning, here where a read ends within their name."""
     block = b"Exif\0\0" + exif().tobytes().removeprefix(b"Exif\0\0")
     head = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"
     for at in range(2**20 - 12, 2**20 + 2):
@@ -149,7 +149,7 @@ def test_anything_at_all(head: bytes, data: bytes) -> None:
 
 
 class CountingFile(io.BytesIO):
-    """Counts how often it is read from."""
+    """A file that counts its reads."""
 
     reads = 0
 

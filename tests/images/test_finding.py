@@ -1,4 +1,4 @@
-"""Which files of a folder are looked at: names are bytes, and a folder may hold anything."""
+"""Which files of a folder are considered: names are bytes, and a folder may hold anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searchengine.images import LINKS_OUT, FoundFile, LeftOut, Unreadable, find
 
 
 def make(root: Path, *names: str | bytes) -> None:
-    """Files of three bytes, with the folders they need."""
+    """Make files of three bytes, and the folders they need."""
     for name in names:
         path = root / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)

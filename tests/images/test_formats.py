@@ -12,7 +12,7 @@ from searchengine.images.opening import OPENERS
 from tests.images.seeds import seeds
 
 _LINES = (Path(__file__).parents[2] / "docs/FORMATS.md").read_text().splitlines()
-# What the documentation says: names, which picture, upright by, sent to browsers.
+# The columns: names, which picture, upright by, sent to browsers.
 _ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in _LINES if line.count("|") == 5][2:]
 
 
@@ -27,6 +27,6 @@ def test_the_documentation_says_what_is_done(name: str) -> None:
     (row,) = [row for row in _ROWS if format_.title in row[0].replace(":", ",").split(", ")]
     assert row[3] == ("as JPEG" if format_.media_type is None else "as it is")
     assert ("the first frame with content" in row[1]) == format_.is_animated
-    if name not in ("AVIF", "JXL"):  # which decoders turn by boxes of their own, and Pillow gives as EXIF
+    if name not in ("AVIF", "JXL"):  # their decoders report their own boxes as EXIF
         assert row[2].startswith("EXIF") == format_.is_turned_by_exif
     assert format_.title in why_not(b"something else")

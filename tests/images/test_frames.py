@@ -1,4 +1,4 @@
-"""Animations of which the first frame is empty."""
+"""Animations whose first frame is empty."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_only_so_many_frames_are_looked_at() -> None:
 
 
 def with_first_frame_at(left: int, top: int, gif: bytes) -> bytes:
-    """A GIF whose first frame is moved on a canvas that grows as much."""
+    """Move the first frame of a GIF on a canvas that grows by as much."""
     at = gif.index(b",\0\0\0\0") + 1
     moved = gif[:at] + struct.pack("<HH", left, top) + gif[at + 4 :]
     width, height = struct.unpack("<HH", gif[6:10])
@@ -76,7 +76,7 @@ def test_where_the_first_frame_of_a_gif_does_not_reach_is_white(mode: str) -> No
 
 
 def test_the_default_image_of_an_animation_is_not_shown() -> None:
-    """It is for programs that know no animations; neither does it show through the first frame."""
+    """It is meant for programs without support for animations, and must not show through the first frame."""
 
     def filtered(image: Image.Image) -> bytes:
         rows = np.asarray(image)

@@ -1,4 +1,4 @@
-"""What `find` and `decode` make of the hostile collection; the indexer is held against it elsewhere."""
+"""`find` and `decode` on the hostile collection; tests/indexing has the same for the indexer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ordinary images are decoded here, all others in a worker process; both give the same, and neither has no end."""
+"""Ordinary images are decoded in this process, others in a worker, with the same result and within limits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TIFF = FILES["TIFF"]
 
 
 def with_scans(data: bytes, count: int) -> bytes:
-    """A progressive JPEG with its last scan repeated, so that there are more."""
+    """Make a progressive JPEG with more scans by repeating its last one."""
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * (count - data.count(b"\xff\xda")) + data[-2:]
 
 
 def of_size(data: bytes, width: int, height: int) -> bytes:
-    """A JPEG whose header announces another size."""
+    """Change the size in the header of a JPEG."""
     frame = re.search(rb"\xff[\xc0\xc2]", data)
     assert frame is not None
     at = frame.start() + 5
@@ -38,7 +38,7 @@ def of_size(data: bytes, width: int, height: int) -> bytes:
 
 
 def with_chunks(data: bytes, name: bytes, count: int) -> bytes:
-    """A PNG with more chunks behind its header; their checksums are wrong."""
+    """Add chunks with wrong checksums after the header of a PNG."""
     return data[:33] + (b"\0\0\0\0" + name + b"\0\0\0\0") * count + data[33:]
 
 
@@ -116,11 +116,11 @@ def test_limits_can_be_narrowed_in_a_call() -> None:
         misbehaving.devour_after_its_header(TIFF)
     with pytest.raises(ImageTooLargeError, match="takes too long to decode"):
         misbehaving.spin_after_its_header(TIFF)
-    assert decode(TIFF).format == "TIFF"  # another call has limits of its own
+    assert decode(TIFF).format == "TIFF"  # the next call has its own limits
 
 
 def test_a_jpeg_2000_has_room_for_its_decoder() -> None:
-    """It takes twice as much as other decoders."""
+    """JPEG 2000 takes twice as much memory as other formats."""
     flat = encoded(Image.new("RGBA", (5000, 5000)), "JPEG2000")
     assert decode(flat, size=(8, 8), max_pixels=80_000_000).width == 5000
 
@@ -130,7 +130,7 @@ def test_a_jpeg_2000_has_room_for_its_decoder() -> None:
     [
         (jpeg_of_size(8000, 6000), [0, 48]),
         (png(4, 4, 16, 2, b""), [0, 0]),
-        (FILES["WEBP"], [100, 0]),  # whose decoder makes room for the pixels as it opens the file
+        (FILES["WEBP"], [100, 0]),  # its decoder allocates the pixels when it opens the file
     ],
 )
 def test_limits_follow_the_header(data: bytes, megapixels: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_a_file_of_endless_pieces_is_refused(shredded: bytes) -> None:
 
 @pytest.mark.parametrize("marker", [b"\xff\xc0", b"\xff\xc4", b"\xff\xda", b"\xff\xd9"])
 def test_padding_is_passed_over(marker: bytes) -> None:
-    """As many bytes of it as one likes, before any marker; what looks like it in metadata stays."""
+    """A marker may follow any number of fill bytes. Similar bytes in metadata are kept."""
     profile = FILES["JPEG"][:2] + b"\xff\xe2\x40\0" + b"\xff" * 16_382 + FILES["JPEG"][2:]
     padded = profile.replace(marker, b"\xff" * 2_000_000 + marker, 1)
     assert without_fill_bytes(padded) == profile.replace(marker, b"\xff" + marker, 1)

@@ -1,4 +1,4 @@
-"""Photos are sent without the position where they were taken, and are the same photos otherwise."""
+"""Photos are sent without their location, and are otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def saved(format_: str, **options: object) -> bytes:
 
 
 def png_text(keyword: bytes, text: bytes, *, compressed: bool = False, kind: bytes = b"") -> bytes:
-    """A PNG with a text chunk of a kind."""
+    """Make a PNG with a text chunk of the given type."""
     info = PngImagePlugin.PngInfo()
     kind = kind or (b"zTXt" if compressed else b"tEXt")
     if kind == b"iTXt":
@@ -63,7 +63,7 @@ def png_text(keyword: bytes, text: bytes, *, compressed: bool = False, kind: byt
 
 
 def raw_profile(data: bytes) -> bytes:
-    """As ImageMagick writes it."""
+    """Return the content of a raw profile as ImageMagick writes it."""
     return b"\nexif\n%8d\n" % len(data) + data.hex().encode() + b"\n"
 
 
@@ -90,7 +90,7 @@ PHOTOS: dict[str, Callable[[], bytes]] = {
 
 
 def texts(data: bytes) -> bytes:
-    """The file, with what is compressed or in digits in it."""
+    """Return the file, followed by its compressed and hexadecimal texts, decoded."""
     image = Image.open(io.BytesIO(data))
     image.load()
     said = [str(value).encode("utf-8", "replace") for value in image.info.values() if not isinstance(value, bytes)]
@@ -166,7 +166,7 @@ def test_any_part_can_be_read() -> None:
     ids=["EXIF", "XMP", "XMP in part", "pointers", "chunks", "inflated"],
 )
 def test_endless_metadata_are_not_looked_through(pieces: bytes) -> None:
-    """Or it would take minutes, and each patch is looked at whenever a part of the file is sent."""
+    """Otherwise it would take minutes, and all patches are checked whenever a part of the file is sent."""
     with pytest.raises(ImageTooLargeError):
         location_patches(io.BytesIO(pieces))
 

@@ -1,4 +1,4 @@
-"""Files of several pages, sizes or previews: the main picture."""
+"""Files with several pages, sizes or previews: the main picture is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Entry = tuple[int, int, tuple[int, ...]]  # tag, type, values
 
 
 def page(image: Image.Image, *more: Entry) -> tuple[bytes, list[Entry]]:
-    """The pixels and the entries of an uncompressed grey or RGB page."""
+    """Return the pixels and the entries of an uncompressed grey or RGB page."""
     channels = len(image.getbands())
     return image.tobytes(), [
         (256, 4, (image.width,)),
@@ -41,11 +41,11 @@ def tiff(
     below: Sequence[tuple[bytes, list[Entry]]] = (),
     order: str = "<",
 ) -> bytes:
-    """A TIFF of several pages; those ``below`` are sub-directories of the first."""
+    """Write a TIFF of several pages; those ``below`` are sub-directories of the first."""
     file = bytearray(b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
 
     def write(content: bytes, entries: list[Entry]) -> tuple[int, int]:
-        """Where the directory begins, and where it says where the next one begins."""
+        """Return the offset of the directory, and that of its pointer to the next one."""
         start = len(file)
         file.extend(content)
         placed = []
@@ -121,7 +121,7 @@ def test_pages_in_a_circle() -> None:
 
 
 def sensor(width: int, height: int) -> tuple[bytes, list[Entry]]:
-    """What a camera's sensor saw."""
+    """Return a page with the data of a camera's sensor."""
     content, entries = page(Image.new("L", (width, height), 9))
     return content, [(tag, kind, (32803,) if tag == 262 else values) for tag, kind, values in entries]
 
@@ -141,7 +141,7 @@ TURNED: Entry = (274, 3, (6,))
 
 
 def tiff_raws(width: int) -> dict[str, bytes]:
-    """Camera raw files that are TIFF inside, with a preview of that width."""
+    """Make camera raw files that are TIFF inside, with a preview of the given width."""
     height, small = width // 2, Image.new("RGB", (width // 4, width // 5), "red")
     page_of_jpeg, raw = jpeg_page(preview(width), width), sensor(2 * width, width)
     return {
@@ -219,7 +219,7 @@ def test_icons_as_some_programs_write_them(
 
 
 def icon(bits: int, *, alpha: int = 255, missing: int = 0) -> bytes:
-    """``quadrants()`` whose mask hides the first, without the last bytes of that mask."""
+    """Make an icon of ``quadrants()`` whose mask hides the first quarter, and lacks its last bytes."""
     picture = np.asarray(quadrants(32, 32))[::-1]  # the last row first
     palette = b""
     if bits == 8:
@@ -239,7 +239,7 @@ def icon(bits: int, *, alpha: int = 255, missing: int = 0) -> bytes:
 @pytest.mark.parametrize("bits", [8, 24, 32])
 def test_the_mask_of_an_icon(bits: int) -> None:
     assert corners(decode(icon(bits, alpha=0)).pixels) == "WGBW"
-    for missing in (60, 128):  # what is missing is opaque
+    for missing in (60, 128):  # the missing part is opaque
         assert corners(decode(icon(bits, alpha=0, missing=missing)).pixels) == "RGBW"
     assert corners(decode(icon(32)).pixels) == "RGBW"  # an icon with alpha needs no mask
 
@@ -288,7 +288,7 @@ def test_portable_pixmaps() -> None:
 
 
 def heic_of_parts(side: int) -> bytes:
-    """A HEIC of side x side tiles, as phones store large photos: each is ``HEIC`` and as much again below it."""
+    """Make a HEIC of side x side tiles, as phones store large photos."""
 
     def box(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I4s", 8 + len(body), kind) + body

@@ -1,4 +1,4 @@
-"""The same picture in other colour spaces looks the same."""
+"""The same picture in different colour spaces looks the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROPHOTO = ((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001, 0.824
 
 
 def icc(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A profile by hand: ICC.1:2001-04, version 2."""
+    """Write a profile by hand: ICC.1:2001-04, version 2."""
     tags = {b"wtpt": xyz(0.9642, 1.0, 0.8249), b"cprt": b"text" + bytes(4) + b"none\0", **tags}
     table, content = b"", b""
     for name, tag in tags.items():
@@ -59,7 +59,7 @@ LINEAR_GREY = icc(b"GRAY", b"XYZ ", {b"kTRC": curve(1.0)})  # a half is as brigh
 
 
 def cmyk_profile() -> bytes:
-    """Inks that are the opposite of what their names say, so that it shows whether the profile was used."""
+    """Make a profile of inks with inverted colours, so that a test sees whether the profile was used."""
     tables = bytearray()
     for corner in range(16):  # the first ink changes slowest
         inks = [corner >> shift & 1 for shift in (3, 2, 1, 0)]
@@ -75,7 +75,7 @@ def cmyk_profile() -> bytes:
 
 
 def press_profile() -> bytes:
-    """Inks on paper, roughly: black is a dark grey."""
+    """Make a profile of inks on paper, roughly: black is a dark grey."""
     steps = np.linspace(0, 1, 9)
     paper = 1 - np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), axis=-1)  # (9, 9, 9, 9, CMYK)
     light = 95 * paper[..., :3].mean(axis=-1) * paper[..., 3] ** 0.7 + 5
@@ -94,7 +94,7 @@ def press_profile() -> bytes:
 
 
 def photo() -> Image.Image:
-    """Soft colours, which every space holds."""
+    """Return soft colours, which are within every colour space."""
     noise = np.random.default_rng(0).integers(60, 200, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC)
 
@@ -107,17 +107,17 @@ def in_space(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def with_chunks(png: bytes, *chunks: bytes) -> bytes:
-    """With chunks behind the header."""
+    """Make a PNG with chunks after the header."""
     return png[:33] + b"".join(chunks) + png[33:]
 
 
-# Of Display P3, of 2.2 and of light itself.
+# The curves of Display P3, of gamma 2.2, and of linear light.
 CORNERS = chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
 HALF, LINEAR = (chunk(b"gAMA", struct.pack(">I", exponent)) for exponent in (45455, 100000))
 
 
 def with_nclx(primaries: int, transfer: int, picture: Image.Image | None = None) -> bytes:
-    """An AVIF."""
+    """Make an AVIF."""
     picture = picture or Image.new("RGB", (16, 16), (200, 100, 40))
     data = encoded(picture, "AVIF", quality=100, subsampling="4:4:4")
     at = data.index(b"colrnclx") + 8
@@ -150,7 +150,7 @@ def test_a_wide_space_gives_the_pixels_of_srgb(format_: str, space: tuple[Sequen
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_published_models_see_the_numbers_as_keras_does(mode: str) -> None:
-    """Unless JPEGs are decoded at a reduced size, where features differ from those of Keras anyway."""
+    """Profiles apply only with reduced JPEGs, where features differ from those of Keras anyway."""
     profile = {"RGB": rgb_profile(*ADOBE_RGB), "L": LINEAR_GREY, "CMYK": cmyk_profile()}[mode]
     image = photo().convert(mode)
     data = encoded(image, "TIFF", icc_profile=profile)
@@ -189,7 +189,7 @@ def test_transparency_and_palettes_in_a_wide_space() -> None:
         rgb_profile(*ADOBE_RGB)[:300],
         bytes(16) + b"RGB " + bytes(200),
         bytes(16) + b"RGB " + bytes(5 * 2**20),
-        LINEAR_GREY,  # of another space than the picture
+        LINEAR_GREY,  # for another space than that of the picture
         cmyk_profile(),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_transparent_grey_with_a_profile() -> None:
 
 
 def test_display_p3_said_in_numbers() -> None:
-    """As by a profile: test_as_browsers_show.py has the rest."""
+    """Numbers count like a profile; test_as_browsers_show.py has the rest."""
     expected, stored = np.asarray(photo()), in_space(photo(), rgb_profile(*DISPLAY_P3))
     png = encoded(stored, "PNG")
     for data in (

@@ -1,4 +1,4 @@
-"""Files that bend or break the rules of their format, and that browsers show."""
+"""Files that break the rules of their format, but that browsers show."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def chunk(kind: bytes, body: bytes, *, wrong: bool = False) -> bytes:
 
 
 def photo(width: int = 320, height: int = 240) -> Image.Image:
-    """Noise that is smooth enough to be compressed as photos are."""
+    """Make noise that is smooth enough to compress like a photo."""
     noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -104,7 +104,7 @@ def test_a_png_that_ends_with(name: str) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_the_transparent_grey_of_a_png(bits: int) -> None:
-    """As it is stored, so of few bits a small number."""
+    """The value is compared as stored, so with few bits it is a small number."""
     row = bytes([0b00011011] if bits == 2 else [0x0F, 0x1E] if bits == 4 else [0b01] if bits == 1 else [0, 1, 255, 30])
     width = len(row) * 8 // bits
     data = PNG[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, 0, 0, 0, 0)) + chunk(b"tRNS", b"\0\1")
@@ -157,7 +157,7 @@ def test_a_bmp_without_its_end() -> None:
 
 
 def run_lengths(rows: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> bytes:
-    """The content of a BMP of 8 bits in run lengths, each row ended, without the end of all."""
+    """Return the content of a run-length encoded 8-bit BMP, with the end of each row but not of the bitmap."""
     runs = [
         bytes(each for start in range(0, len(row), 16) for each in (len(row[start : start + 16]), row[start])) + b"\0\0"
         for row in rows[::-1]

@@ -1,4 +1,4 @@
-"""The sample collection: enough of it, labelled, the same each time."""
+"""The sample collection is large enough, labelled, and the same each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the bytes, only our own errors are raised."""
+"""Whatever the bytes, only the project's own exceptions are raised."""
 
 from __future__ import annotations
 

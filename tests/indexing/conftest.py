@@ -1,4 +1,4 @@
-"""A folder of photos, and runs over it with an extractor that is made up."""
+"""A folder of photos, and runs over it with a fake extractor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an index holds, for tests to look at."""
+"""The contents of an index, for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Update = Callable[..., Summary]
 
 
 def contents(folder: Path) -> dict[str, tuple[list[float], str | None]]:
-    """path -> feature, label."""
+    """Return the feature and the label of each path."""
     index = open_index(folder)
     try:
         return {
@@ -34,7 +34,7 @@ def ids(folder: Path) -> dict[str, int]:
 
 
 def age(folder: Path) -> None:
-    """Make all files look as if they had been written a minute ago."""
+    """Set the times of all files to a minute ago."""
     then = time.time_ns() - 60 * 10**9
     for file in folder.rglob("*"):
         os.utime(file, ns=(then, then), follow_symlinks=False)

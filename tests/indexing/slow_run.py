@@ -1,4 +1,4 @@
-"""A run that takes its time: ``python -m tests.indexing.slow_run IMAGES INDEX``. Small batches, committed at once."""
+"""A slow run that commits small batches at once: ``python -m tests.indexing.slow_run IMAGES INDEX``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside a run: a reader that follows it, and another run that must wait. Runs that are killed: tests/torture."""
+"""A reader, and a second run, beside a run. Killed runs are in tests/torture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(index: Path) -> int:
-    """The index answers, each row is right, and it verifies; gives how many images it holds."""
+    """Check that the index answers, each row is right, and it verifies; return the number of its images."""
     try:
         opened = open_index(index)
     except IndexNotFoundError:
@@ -65,7 +65,7 @@ def test_a_reader_follows_a_run_and_is_never_wrong(photos: Path, tmp_path: Path)
         if status.run is not None:
             during = during or status.run.active
             assert status.run.total == COUNT
-        count = len(opened)  # what is searched next is that or more
+        count = len(opened)  # the next search covers at least this many
         hits = opened.search(np.array([5.0, 10.0, 7.0] * 4), 3)[0]
         counts.add(count)
         if count > 6:
@@ -73,7 +73,7 @@ def test_a_reader_follows_a_run_and_is_never_wrong(photos: Path, tmp_path: Path)
     assert run.returncode == 0
     assert opened is not None
     assert during
-    assert len(counts) > 3  # it was seen to grow
+    assert len(counts) > 3  # the index was seen to grow
     assert len(opened) == COUNT
     opened.close()
 
@@ -100,7 +100,7 @@ def test_two_runs_at_once(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["in place", "by another file"])
 def test_a_matrix_that_is_cut_is_noticed_and_comes_back(how: str, photos: Path, tmp_path: Path) -> None:
-    """Reading a mapped file beyond its end ends the process with a bus error."""
+    """Otherwise reading the mapped file beyond its end would end the process with a bus error."""
     update_index(photos, tmp_path / "index", extractor=FakeExtractor())
     with closing(LocalIndex.open(tmp_path / "index")) as index:
         matrix = next((tmp_path / "index").glob("features*.npy"))

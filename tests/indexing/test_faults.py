@@ -1,4 +1,4 @@
-"""Disks and models that fail for a while: what failed is asked for again, and nothing is taken for gone."""
+"""Disks and models that fail temporarily: failed files are tried again, and nothing counts as deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.indexing.looking import Update, age, contents, ids
 
 
 class Faulty:
-    """An opened file of a disk that has just broken."""
+    """An open file on a disk that has just failed."""
 
     def __init__(self, opened: Any) -> None:
         self.opened = opened
@@ -43,7 +43,7 @@ class Faulty:
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
-    """The disk reads so many files, and no more."""
+    """Make the disk fail after it has read some files."""
     left = [after]
 
     def opening(file: bytes) -> Any:
@@ -55,7 +55,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
 
 
 def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
-    """The disk is taken out after so many files: an empty folder is left, its mount point."""
+    """Unmount the disk after some files, which leaves its mount point, an empty folder."""
     left = [after]
 
     def opening(file: bytes) -> Any:
@@ -69,7 +69,7 @@ def going(monkeypatch: pytest.MonkeyPatch, photos: Path, *, after: int) -> None:
 
 
 def becoming_pipes(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
-    """After so many files, each photo is a named pipe by the time that it is opened."""
+    """After some files, turn each photo into a named pipe just before it is opened."""
     left = [after]
 
     def opening(file: bytes) -> Any:
@@ -118,7 +118,7 @@ def test_an_index_is_not_swapped_for_what_was_left_of_its_photos(
     if fault == "is taken out":
         photos.rmdir()
         photos.with_name("away").rename(photos)
-    assert update(rebuild=True).embedded == 5  # it goes on
+    assert update(rebuild=True).embedded == 5  # it resumes
     assert (contents(tmp_path / "index"), ids(tmp_path / "index")) == (before, ids_before)
 
 
@@ -195,9 +195,9 @@ def test_without_a_decoding_process_nothing_is_decided_about_an_image(
 def test_an_image_whose_decoding_is_killed_is_tried_again(
     photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the kernel does when memory runs out: here in place of the first answer of the pool."""
+    """The kernel does so when memory runs out; here it happens on the first call of the pool."""
     Image.new("RGB", (8, 8), "red").save(photos / "scan.tif")  # decoded in a process of its own
-    write_pictures(photos, **{f"n{i}": i for i in range(9)})  # so many that one may go
+    write_pictures(photos, **{f"n{i}": i for i in range(9)})  # enough that one may be removed
     images = update().images
     Image.new("RGB", (9, 9), "blue").save(photos / "scan.tif")
     age(photos)

@@ -1,4 +1,4 @@
-"""A folder full of trouble: what can be used is indexed, the rest is named, and the run goes on."""
+"""A folder of problematic files: usable ones are indexed, the others are reported, and the run continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.images.hostile import make_hostile
 
 
 class Told(Quiet):
-    """A progress that remembers what was skipped."""
+    """A progress that records the skipped files."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -38,7 +38,7 @@ def test_a_hostile_collection(tmp_path: Path) -> None:
     assert index.status().skipped == len(refused)
     for record in index.records(index.ids.tolist()):
         assert record.file is not None
-        assert record.file.is_file()  # also where the name is no UTF-8
+        assert record.file.is_file()  # even if its name is not UTF-8
     index.close()
     assert verify(tmp_path / "index").sound
     again = update_index([photos], tmp_path / "index", extractor=FakeExtractor())

@@ -1,4 +1,4 @@
-"""Labels from a CSV file or COCO annotations, and what is recorded of them; the metric of an index."""
+"""Labels from a CSV file or COCO annotations, and the choices of labels and metric that an index records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def told() -> Sentences:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """a.png, sub/b.png and sub/c.png, old enough to be trusted."""
+    """Make a.png, sub/b.png and sub/c.png, old enough for their times to be trusted."""
     folder = tmp_path / "photos"
     write_pictures(folder, a=1, sub__b=2, sub__c=3)
     for file in folder.rglob("*.png"):
@@ -73,14 +73,14 @@ def test_a_csv_file_is_followed_and_remembered(tmp_path: Path, update: Update, t
     assert "1 of 3 files are not named in" in told.said[0]
     assert "1 of the 3 files named in" in told.said[0]
     file.write_text('label,path\n"fish, blue",sub/c.png\n')
-    done = update()  # the recorded choice, and what the file says now
+    done = update()  # the recorded choice, with the present content of the file
     assert (done.embedded, done.unchanged) == (0, 3)
     assert labels_of(tmp_path / "index") == {"a.png": (), "sub/b.png": (), "sub/c.png": ("fish, blue",)}
     file.unlink()
     with pytest.raises(IndexingError, match=r"no labels file .*labels\.csv.*--labels folder"):
         update()
     update(labels="folder")
-    update()  # the choice that was made last
+    update()  # the latest choice
     assert labels_of(tmp_path / "index")["sub/b.png"] == ("sub",)
 
 
@@ -200,7 +200,7 @@ def test_the_metric_is_recorded_and_can_be_changed(tmp_path: Path, update: Updat
     assert index.search(grey, 1, "euclidean")[0][0].distance == 12**0.5
     update()
     assert index.metric == "manhattan"
-    update(metric="inner-product")  # embeds nothing anew
+    update(metric="inner-product")  # embeds nothing again
     assert [(hit.path, hit.distance, hit.score) for hit in index.search([1.0] * 12, 1)[0]] == [("sub/c.png", -36, 36)]
     update(spec=OTHER_SPEC, rebuild=True)
     assert index.metric == "inner-product"
@@ -341,7 +341,7 @@ def test_files_of_a_spreadsheet_on_windows(tmp_path: Path, update: Update, photo
 
 
 def test_annotations_are_read_a_piece_at_a_time(tmp_path: Path) -> None:
-    """The outlines of a large set would take gigabytes; whatever stands in the file besides is passed over."""
+    """The outlines of a large set would take gigabytes; other members of the file are skipped."""
     outline = [number + 0.12345678901 for number in range(1800)]
     annotations = [{**ANNOTATION, "image_id": i % 50, "segmentation": [outline]} for i in range(300)]
     text = coco(*annotations, images=[{"id": i, "file_name": f"{i}.png"} for i in range(50)])

@@ -1,4 +1,4 @@
-"""Images that are not found any more: nothing goes because a disk is not mounted, or folders were mixed up."""
+"""Missing images: nothing is removed because a disk is not mounted, or folders were swapped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(tmp_path: Path, *folders: Path, **options: object) -> tuple[Summary, str
     return done, remarks.text
 
 
-# -- folders that look as if they were not mounted --------------------------------------------------------------------
+# -- folders that seem not to be mounted ------------------------------------------------------------------------------
 
 
 def test_an_empty_mount_point_deletes_nothing(photos: Path, update: Update, tmp_path: Path) -> None:
@@ -85,10 +85,10 @@ def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Pa
     assert set(ids(tmp_path / "index")) == {*(f"n{i}.png" for i in range(1, 10)), "disk/a.png", "disk/b.png"}
     assert run(tmp_path, photos, prune_all=True)[0].removed == 1
     (photos / "disk" / "b.png").unlink()
-    assert run(tmp_path, photos)[0].removed == 1  # what lies there now has nothing to do with another disk
+    assert run(tmp_path, photos)[0].removed == 1  # the folder is no longer associated with a disk
 
 
-# -- what is left out by default --------------------------------------------------------------------------------------
+# -- files left out by default ---------------------------------------------------------------------------------------
 
 
 def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_folder_with_nothing_of_the_index_in_it_is_not_its_new_place(photos: P
     assert ids(tmp_path / "index") == {"a.png": 1, "b.png": 2}
 
 
-# -- files whose times or names do not tell ---------------------------------------------------------------------------
+# -- files with unhelpful times or names ------------------------------------------------------------------------------
 
 
 def replace_keeping_times(file: Path, colour: tuple[int, int, int]) -> None:
@@ -167,7 +167,7 @@ def replace_keeping_times(file: Path, colour: tuple[int, int, int]) -> None:
 
 
 def settle(tmp_path: Path) -> None:
-    """As if the files had been read well after they were last changed."""
+    """Make the times of files trusted, as if they had been read well after their last change."""
     with IndexWriter.open(tmp_path / "index") as writer:
         writer.catalog.change("UPDATE images SET settled = 1")
 
@@ -201,7 +201,7 @@ def test_an_index_that_knows_no_ctime_learns_it_without_reading(photos: Path, up
     with IndexWriter.open(tmp_path / "index") as writer:
         writer.catalog.change("UPDATE images SET ctime_ns = NULL")
     replace_keeping_times(photos / "a.png", (9, 9, 9))
-    assert update().unchanged == 1  # as it looked before; from here on it is known
+    assert update().unchanged == 1  # its ctime is recorded from here on
     assert update(check_content=True).changed == 1
     with closing(IndexWriter.open(tmp_path / "index")) as writer:
         (known,) = writer.known().values()

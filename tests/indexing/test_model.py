@@ -1,4 +1,4 @@
-"""Which extractor a run uses: what is asked for and, where nothing is, what made the index."""
+"""The extractor of a run: the one that was requested, or else the one that made the index."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_documented_call_needs_no_more_than_names(tmp_path: Path, monkeypatc
     assert (done.added, done.images) == (2, 2)
     assert loaded[0].spec == make_spec("vgg16", layer="fc1")
     assert loaded[0].precision == "float32"
-    again = searchengine.update_index(Path("photos"), exclude=["no.png"])  # what the index was made with
+    again = searchengine.update_index(Path("photos"), exclude=["no.png"])  # uses the choices of the index
     assert (again.images, again.embedded) == (2, 0)
     with pytest.raises(ExtractorMismatchError, match="fc1"):
         searchengine.update_index(["photos"], layer="fc2", exclude="no.png")

@@ -66,7 +66,7 @@ def test_files_of_a_worker_that_died_are_read_alone_and_skipped_after_the_third(
     dead, other = actor(), actor()
     assert (give(work, dead), give(work, other)) == ([0, 1], [2, 3])
     work.record_death([0, 1])
-    assert give(work, other) == []  # it is not alone yet
+    assert give(work, other) == []  # it still has another batch
     other.batches.clear()
     work.complete([2, 3], [reading(candidates[2]), reading(candidates[3])])
     assert (give(work, other), give(work, other)) == ([0], [])
@@ -103,7 +103,7 @@ def test_a_worker_that_does_not_see_a_file_is_refused(tmp_path: Path) -> None:
     (sentence,) = progress.said
     assert sentence.startswith(f"A Ray worker was refused. It does not see {tmp_path}/here.png, which exists here.")
     assert [reading.candidate for reading in work.pop_ready()] == [gone]
-    assert give(work, other) == [1]  # it counts as no more gone than before
+    assert give(work, other) == [1]  # another worker reads it
 
 
 def test_a_missing_ray_names_the_command(

@@ -1,4 +1,4 @@
-"""An index is made anew: ids stay, whatever came between, and what answers meanwhile is not touched."""
+"""Rebuilds: images keep their ids, even after interruptions, and the old index stays in use meanwhile."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.indexing.looking import Update, contents, ids
 
 
 class Killed(BaseException):
-    """In place of a signal."""
+    """Stands for a signal that kills the run."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, update: Update) -> None:
-    """A rebuild comes to its end where it would call that."""
+    """Kill a rebuild where it would call a function."""
 
     def killed(*_: object) -> None:
         raise Killed
@@ -47,12 +47,12 @@ def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, upda
     (photos / "b.png").rename(photos / "z.png")
     with pytest.raises(ExtractorMismatchError, match="--rebuild"):
         update(spec=OTHER_SPEC)
-    newer = replace(SPEC, weights="compact:other", input_size=(80, 80))  # of the same name
+    newer = replace(SPEC, weights="compact:other", input_size=(80, 80))  # the name is the same
     with pytest.raises(ExtractorMismatchError, match=r"but with other weights and input size, .*--rebuild"):
         update(spec=newer)
     index = open_index(tmp_path / "index")
     assert update(spec=OTHER_SPEC, rebuild=True).embedded == 6
-    assert index.fingerprint == OTHER_SPEC.fingerprint  # a reader follows
+    assert index.fingerprint == OTHER_SPEC.fingerprint  # the reader has switched to the new index
     index.close()
     assert ids(tmp_path / "index") == {"z.png": 2, "c.png": 3, "d.png": 4, "e.png": 5, "f.png": 6, "g.png": 7}
     write_pictures(photos, h=8)

@@ -1,4 +1,4 @@
-"""Incremental runs: each kind of change is told apart, and the end is what a run from nothing gives."""
+"""Incremental runs: each kind of change is recognised, and the result equals that of a run from scratch."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def test_what_a_batch_has_overwritten_is_read_again(photos: Path, update: Update
     write_pictures(photos, **{f"n{i}": i + 1 for i in range(6)})
     age(photos)
     update()
-    write_pictures(photos, a=50, b=51)  # with the first of the others, a batch
-    write_pictures(photos, **{f"n{i}": i for i in range(6)})  # each has what the one before had
+    write_pictures(photos, a=50, b=51)  # a batch, together with the first of the others
+    write_pictures(photos, **{f"n{i}": i for i in range(6)})  # each has the previous content of another
     assert update(commit_seconds=0).changed == 6
     assert contents(tmp_path / "index") == {
         "a.png": ([50.0] * 12, None),
@@ -200,7 +200,7 @@ def test_without_room_for_a_compaction_the_run_ends_well(
 def test_an_index_in_the_folder_of_its_photos(photos: Path, update: Update) -> None:
     write_pictures(photos, a=1, b=2)
     update(photos, index="photos")
-    reader = open_index(photos)  # SQLite keeps its log beside the catalog as long
+    reader = open_index(photos)  # meanwhile SQLite keeps its log beside the catalog
     write_pictures(photos, c=3)
     assert update(photos, index="photos").to_dict().items() >= {"added": 1, "skipped": 0, "images": 3}.items()
     assert update(photos, index="photos").to_dict().items() >= {"unchanged": 3, "skipped": 0}.items()
