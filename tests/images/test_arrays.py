@@ -95,7 +95,7 @@ def test_white_is_zero_in_a_tiff_of_32_bits() -> None:
     assert corners(decode(data).pixels) == "KWWK"
 
 
-def test_a_tiff_that_is_no_picture() -> None:
+def test_a_tiff_that_is_not_a_picture() -> None:
     with pytest.raises(
         NotAnImageError, match="1 band of 64-bit complex floating point samples, which is not a picture"
     ):

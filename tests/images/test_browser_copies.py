@@ -38,14 +38,14 @@ def test_thumbnails_keep_proportions_and_never_grow(size: tuple[int, int], expec
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_thumbnails_are_upright_and_say_nothing_of_it(orientation: int) -> None:
+def test_thumbnails_are_upright_and_have_no_orientation(orientation: int) -> None:
     data = thumbnail(encoded(quadrants(1280, 640), "JPEG", exif=orientation_exif(orientation)))
     assert corners(decode(data).pixels) == ("RGBW" if orientation == 1 else "BRWG")
     assert b"Exif" not in data
 
 
 @pytest.mark.parametrize(("data", "seen"), [(FILES["TIFF"], "RGBW"), (FILES["BMP"], "RGBW"), (HEIC, "BRWG")])
-def test_the_rest_goes_as_jpeg_of_the_same_size(data: bytes, seen: str) -> None:
+def test_other_formats_are_sent_as_jpeg_of_the_same_size(data: bytes, seen: str) -> None:
     shown = decode(full_jpeg(data))
     assert (shown.format, corners(shown.pixels)) == ("JPEG", seen)
     assert (shown.width, shown.height) == (decode(data).width, decode(data).height)

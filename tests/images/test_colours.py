@@ -159,7 +159,7 @@ def test_16_bit_grey_with_a_transparent_value() -> None:
 
 
 @pytest.mark.parametrize("bits", range(8, 17))
-def test_white_is_the_greatest_value_of_as_many_bits_as_are_used(bits: int) -> None:
+def test_white_is_the_greatest_value_of_the_bits_in_use(bits: int) -> None:
     white = 2**bits - 1
     values = [0, white // 2, white]
     assert greys(tiff(3, struct.pack("<3H", *values), bits=16)) == [0, 127, 255]
@@ -176,7 +176,7 @@ def test_a_hot_pixel_does_not_darken_the_rest() -> None:
     assert greys(tiff(3000, values.tobytes(), bits=16))[:8] == [249] * 7 + [255]
 
 
-def test_what_was_not_measured_is_black() -> None:
+def test_pixels_without_a_measurement_are_black() -> None:
     data = encoded(Image.fromarray(np.array([[-9999, 100, 255]], np.float32)), "TIFF", tiffinfo={42113: "-9999"})
     assert greys(data) == [0, 100, 255]
 
@@ -204,7 +204,7 @@ def test_16_bit_colour_of_12_bits() -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("white", [65535, 4095])
-def test_16_bit_colours_that_a_tiff_stores_apart(order: str, white: int) -> None:
+def test_16_bit_colours_in_separate_planes_of_a_tiff(order: str, white: int) -> None:
     planes = struct.pack(order + "6H", white, 0, white * 128 // 255 + 1, 0, 0, white)
     places = struct.pack(order + "6I", 8, 12, 16, 4, 4, 4)  # where each begins, and its bytes
     data = tiff(2, planes + places, bits=16, photometric=2, samples=3, order=order, more=[(284, 3, 2)])

@@ -18,7 +18,7 @@ FILES = every_format()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_format_gives_its_first_frame(name: str) -> None:
+def test_every_format_is_decoded_to_its_first_frame(name: str) -> None:
     decoded = decode(FILES[name])
     assert sniff(FILES[name][:64]) == decoded.format == name
     assert decoded.pixels.dtype == np.uint8
@@ -62,7 +62,7 @@ def exif_behind_pixels(data: bytes) -> bytes:
 
 
 # Compared with a real browser in test_as_browsers_show.py.
-def test_a_webp_and_exif_behind_the_pixels_of_a_png_are_not_turned_as_browsers_do_not() -> None:
+def test_exif_in_a_webp_or_behind_the_pixels_of_a_png_is_ignored_as_in_browsers() -> None:
     assert corners(decode(encoded(quadrants(), "WEBP", exif=orientation_exif(6))).pixels) == "RGBW"
     decoded = decode(exif_behind_pixels(encoded(quadrants(), "PNG", exif=orientation_exif(6))))
     assert corners(decoded.pixels) == "RGBW"
@@ -95,7 +95,7 @@ def test_broken_exif_in_an_avif_means_upright() -> None:
     assert corners(decode(data.replace(b"MM\0*", b"XX\0*")).pixels) == "RGBW"
 
 
-def test_scaled_decoding_of_a_jpeg_stays_above_what_is_asked() -> None:
+def test_scaled_decoding_of_a_jpeg_is_no_smaller_than_requested() -> None:
     data = encoded(quadrants(640, 320), "JPEG")
     for at_least, expected in {
         (320, 640): (320, 640),
@@ -112,7 +112,7 @@ def test_scaled_decoding_of_a_jpeg_stays_above_what_is_asked() -> None:
         assert corners(decoded.pixels) == "RGBW"
 
 
-def test_scaled_decoding_knows_which_way_is_up() -> None:
+def test_scaled_decoding_respects_the_orientation() -> None:
     data = encoded(quadrants(640, 320), "JPEG", exif=orientation_exif(6))  # upright 320 wide, 640 high
     decoded = decode(data, at_least=(300, 40))
     assert decoded.pixels.shape == (320, 160, 3)
@@ -209,7 +209,7 @@ def test_half_a_file_is_damaged(name: str) -> None:
         (bytes(128) + b"DICM", "a DICOM image"),
     ],
 )
-def test_what_is_no_image_is_called_by_name(data: bytes, words: str) -> None:
+def test_files_that_are_not_images_are_named(data: bytes, words: str) -> None:
     assert sniff(data) is None
     with pytest.raises(NotAnImageError, match=words):
         decode(data)
@@ -223,7 +223,7 @@ def test_threads_decode_alike() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def test_resize_is_pillows_bicubic_and_gives_a_fresh_array() -> None:
+def test_resize_is_pillows_bicubic_and_returns_a_new_array() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     resized = resize(pixels, (24, 32))
     assert np.array_equal(resized, np.asarray(Image.fromarray(pixels).resize((32, 24), Image.Resampling.BICUBIC)))
@@ -234,7 +234,7 @@ def test_resize_is_pillows_bicubic_and_gives_a_fresh_array() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "HEIC"])
-def test_decoding_to_a_size_is_decoding_and_resizing(name: str) -> None:
+def test_decoding_to_a_size_equals_decoding_and_resizing(name: str) -> None:
     decoded = decode(FILES[name], size=(24, 18))
     assert np.array_equal(decoded.pixels, resize(decode(FILES[name]).pixels, (24, 18)))
     assert (decoded.width, decoded.height) == ((32, 64) if name == "HEIC" else (64, 32))

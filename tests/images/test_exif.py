@@ -34,7 +34,7 @@ def shot_in(data: bytes) -> Shot:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_what_each_format_says(format_: str) -> None:
+def test_the_metadata_of_each_format(format_: str) -> None:
     assert shot_in(saved(format_, exif())) == SHOT
     assert shot_in(saved(format_)) == Shot()
 
@@ -71,7 +71,7 @@ def test_exif_data_across_two_reads() -> None:
         assert shot_in(head.ljust(at, b"\1") + block) == SHOT
 
 
-def test_of_a_jpeg_nothing_behind_its_metadata_is_read() -> None:
+def test_nothing_behind_the_metadata_of_a_jpeg_is_read() -> None:
     data = saved("JPEG", exif())
     file = io.BytesIO(data + bytes(10_000_000))
     furthest = 0
@@ -132,7 +132,7 @@ def test_broken_blocks(size: int) -> None:
     assert taken is None or taken[:10] == SHOT.taken[:10]  # type: ignore[index]
 
 
-def test_a_directory_that_names_itself() -> None:
+def test_a_directory_that_points_to_itself() -> None:
     assert shot_in(big_endian((0x8769, 4, struct.pack(">I", 8)))) == Shot()
     assert exif_orientation(big_endian((0x0112, 3, b"\0\3\0\0"))) == 3
     assert exif_orientation(big_endian((0x0112, 3, b"\0\x09\0\0"))) == 1
@@ -142,7 +142,7 @@ def test_a_directory_that_names_itself() -> None:
 @given(
     st.sampled_from([b"\xff\xd8\xff\xe1\0\x40Exif\0\0", b"", b"RIFF\0\0\0\0WEBPEXIF\0\0\0\0"]), st.binary(max_size=200)
 )
-def test_anything_at_all(head: bytes, data: bytes) -> None:
+def test_random_metadata(head: bytes, data: bytes) -> None:
     for order in (b"II*\0", b"MM\0*"):
         assert shot_in(head + order + data).taken is None
         assert 1 <= exif_orientation(order + data) <= 8
@@ -158,7 +158,7 @@ class CountingFile(io.BytesIO):
         return super().read(size)
 
 
-def test_blocks_without_end_are_not_all_read() -> None:
+def test_the_number_of_blocks_read_is_bounded() -> None:
     block = b"Exif\0\0II*\0\x08\0\0\0\0\0"
     file = CountingFile(saved("WEBP") + block * 2000)
     assert read_shot(file) == Shot()

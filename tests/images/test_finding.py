@@ -46,7 +46,7 @@ def test_the_order_is_that_of_whole_paths(tmp_path: Path) -> None:
     assert len(found) == 8
 
 
-def test_content_tells_unless_the_ending_is_well_known(tmp_path: Path) -> None:
+def test_content_decides_unless_the_extension_is_well_known(tmp_path: Path) -> None:
     make(tmp_path, "photo", "photo.JPG", "photo.xyz", "photo.2023", "a.b.webp", "drawing.svg", "scan.tif")
     make(tmp_path, "notes.txt", "labels.JSON", "clip.mp4", "README", "Makefile", "album.zip", "thumbs.db", "x.tar.gz")
     make(tmp_path, ".hidden.jpg", ".cache/a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg")
@@ -61,7 +61,7 @@ def test_content_tells_unless_the_ending_is_well_known(tmp_path: Path) -> None:
     ]
 
 
-def test_what_other_programs_leave_among_photos(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
     kinds = {
         "recycle bins": [
             "#recycle",
@@ -136,7 +136,7 @@ def test_odd_names(tmp_path: Path) -> None:
     assert b"not utf-8 \xff\xfe.jpg" not in paths(tmp_path, exclude=("not utf-8*",))
 
 
-def test_pipes_sockets_and_devices_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_sockets_and_devices_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "null.jpg").symlink_to("/dev/null")
     (tmp_path / "to-pipe.jpg").symlink_to("pipe.jpg")
@@ -228,7 +228,7 @@ def test_skipped_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported_and_the_walk_continues(tmp_path: Path) -> None:
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
     (tmp_path / "b").chmod(0)
     try:
@@ -254,7 +254,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
     assert found[1] == Unreadable(b"b", "permission denied")
 
 
-def test_folders_nest_deeper_than_calls_may(tmp_path: Path) -> None:
+def test_folders_may_nest_deeper_than_recursion(tmp_path: Path) -> None:
     folder = tmp_path
     for _ in range(200):
         folder /= "d"

@@ -22,7 +22,7 @@ def test_each_format_has_a_reader_and_a_file_among_the_seeds() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_documentation_says_what_is_done(name: str) -> None:
+def test_the_documentation_agrees_with_the_table(name: str) -> None:
     format_ = FORMATS[name]
     (row,) = [row for row in _ROWS if format_.title in row[0].replace(":", ",").split(", ")]
     assert row[3] == ("as JPEG" if format_.media_type is None else "as it is")

@@ -28,7 +28,7 @@ def plain(colour: tuple[int, ...]) -> Image.Image:
 
 @pytest.mark.parametrize("format_", ANIMATED)
 @pytest.mark.parametrize("empty", [CLEAR, (0, 0, 0, 255), (255, 255, 255, 255), (10, 10, 200, 255)])
-def test_an_empty_first_frame_is_passed_over(format_: str, empty: tuple[int, ...]) -> None:
+def test_an_empty_first_frame_is_skipped(format_: str, empty: tuple[int, ...]) -> None:
     faint = plain(empty)
     faint.paste(tuple(min(value + 8, 255) for value in empty), (0, 0, 9, 9))
     data = animation(format_, plain(empty), faint, quadrants().convert("RGBA"), plain((200, 40, 40, 255)))
@@ -37,7 +37,7 @@ def test_an_empty_first_frame_is_passed_over(format_: str, empty: tuple[int, ...
 
 
 @pytest.mark.parametrize("format_", ANIMATED)
-def test_a_frame_of_one_colour_is_better_than_none(format_: str) -> None:
+def test_a_frame_of_one_colour_is_better_than_a_transparent_one(format_: str) -> None:
     data = animation(format_, plain(CLEAR), plain((200, 40, 40, 255)))
     assert np.abs(decode(data).pixels[16, 32].astype(int) - (200, 40, 40)).max() < 10
     data = animation(format_, plain((200, 40, 40, 255)), plain((40, 40, 200, 255)))
@@ -56,7 +56,7 @@ def test_a_frame_that_is_cut_short_is_better_than_an_empty_one() -> None:
     assert np.array_equal(cut[:16], decode(whole).pixels[:16])
 
 
-def test_only_so_many_frames_are_looked_at() -> None:
+def test_the_number_of_frames_examined_is_bounded() -> None:
     many = [plain((i % 2, 0, 0, 255)) for i in range(80)]
     assert corners(decode(animation("GIF", *many, quadrants().convert("RGBA"))).pixels) == "KKKK"
 
@@ -70,7 +70,7 @@ def with_first_frame_at(left: int, top: int, gif: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["P", "L"])
-def test_where_the_first_frame_of_a_gif_does_not_reach_is_white(mode: str) -> None:
+def test_the_area_outside_the_first_frame_of_a_gif_is_white(mode: str) -> None:
     data = with_first_frame_at(64, 32, encoded(Image.new("RGB", (64, 32), (40, 40, 40)).convert(mode), "GIF"))
     assert corners(decode(data).pixels) == "WWWK"
 
@@ -96,7 +96,7 @@ def test_the_default_image_of_an_animation_is_not_shown() -> None:
         assert np.abs(decode(without_frames).pixels.astype(int) - np.asarray(default)[..., :3]).max() == 0
 
 
-def test_a_large_animation_of_which_the_first_frame_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_animation_with_an_empty_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rgb, "_FRAME_PIXELS", 64 * 32 - 1)
     file = open_image(animation("GIF", plain(CLEAR), quadrants().convert("RGBA")), "GIF")
     file.load()

@@ -10,7 +10,7 @@ from searchengine.images import Unreadable, decode, find
 from tests.images.hostile import make_hostile
 
 
-def test_each_file_meets_its_fate(tmp_path: Path) -> None:
+def test_each_file_has_the_expected_outcome(tmp_path: Path) -> None:
     expected = make_hostile(tmp_path)
     seen = dict.fromkeys(expected, "ignored")
     content = set()

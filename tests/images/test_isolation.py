@@ -100,7 +100,7 @@ def test_both_ways_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert not isolated.pixels.flags.writeable
 
 
-def test_a_decoder_that_crashes_is_an_image_that_is_damaged() -> None:
+def test_an_image_that_crashes_its_decoder_is_damaged() -> None:
     with pytest.raises(DamagedImageError, match=r"This TIFF image is damaged: .* \(signal 6\)"):
         misbehaving.crash(TIFF)
 
@@ -141,7 +141,7 @@ def test_limits_follow_the_header(data: bytes, megapixels: list[int], monkeypatc
     assert [limits.memory > 500 * 2**20 for limits in given] == [number > 40 for number in megapixels]
 
 
-def test_what_takes_long_is_given_up_when_others_wait() -> None:
+def test_slow_decoding_is_given_up_when_others_wait() -> None:
     with given_up_when(lambda seconds: seconds > 0), pytest.raises(DecodingKilledError, match="and others wait"):
         misbehaving.spin(TIFF, max_pixels=1000)
 
@@ -151,7 +151,7 @@ def test_memory_is_bounded() -> None:
         misbehaving.devour(TIFF)
 
 
-def test_what_the_limits_allow_is_decoded() -> None:
+def test_images_within_the_limits_are_decoded() -> None:
     side = 1000
     dark = np.random.default_rng(0).integers(0, 900, (side, side * 3)).astype(">u2")
     wide = png(side, side, 16, 2, b"".join(b"\0" + row.tobytes() for row in dark))
@@ -193,7 +193,7 @@ def test_a_file_of_endless_pieces_is_refused(shredded: bytes) -> None:
 
 
 @pytest.mark.parametrize("marker", [b"\xff\xc0", b"\xff\xc4", b"\xff\xda", b"\xff\xd9"])
-def test_padding_is_passed_over(marker: bytes) -> None:
+def test_fill_bytes_are_skipped(marker: bytes) -> None:
     """A marker may follow any number of fill bytes. Similar bytes in metadata are kept."""
     profile = FILES["JPEG"][:2] + b"\xff\xe2\x40\0" + b"\xff" * 16_382 + FILES["JPEG"][2:]
     padded = profile.replace(marker, b"\xff" * 2_000_000 + marker, 1)
@@ -211,13 +211,13 @@ def test_a_small_jpeg_may_have_many_scans() -> None:
     np.testing.assert_array_equal(decoded.pixels, decode(PROGRESSIVE).pixels)
 
 
-def test_a_film_behind_a_photo_is_not_taken_for_scans() -> None:
+def test_a_video_after_a_photo_does_not_count_as_scans() -> None:
     photo = encoded(Image.new("RGB", (4000, 2000), "red"), "JPEG", progressive=True)
     decoded = decode(photo + b"\xff\xda" * 1000, at_least=(8, 8))
     assert decoded.pixels[9, 9].tolist() == [254, 0, 0]
 
 
-def test_an_image_is_said_to_be_damaged_and_not_to_crash() -> None:
+def test_an_image_is_reported_as_damaged() -> None:
     with pytest.raises(ImageError) as caught:
         decode(TIFF[:-1000])
     assert "crash" not in str(caught.value)

@@ -99,7 +99,7 @@ def texts(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_the_position_is_gone_and_all_else_is_there(name: str) -> None:
+def test_the_location_is_removed_and_nothing_else(name: str) -> None:
     data = PHOTOS[name]()
     assert any(secret in texts(data) for secret in SECRETS)
     sent = blanked(data)
@@ -133,7 +133,7 @@ def test_the_position_is_gone_and_all_else_is_there(name: str) -> None:
         b"\x89PNG\r\n\x1a\n\0\0\0\x40zTXtRaw profile type exif\0\0 no deflate".ljust(100, b"\0"),
     ],
 )
-def test_what_has_no_position_is_sent_as_it_is(data: bytes) -> None:
+def test_files_without_a_location_are_sent_unchanged(data: bytes) -> None:
     sent = blanked(data)
     assert sent == data or (data[:4] == b"II*\0" and len(sent) == len(data))
 
@@ -165,7 +165,7 @@ def test_any_part_can_be_read() -> None:
     ],
     ids=["EXIF", "XMP", "XMP in part", "pointers", "chunks", "inflated"],
 )
-def test_endless_metadata_are_not_looked_through(pieces: bytes) -> None:
+def test_endless_metadata_are_refused(pieces: bytes) -> None:
     """Otherwise it would take minutes, and all patches are checked whenever a part of the file is sent."""
     with pytest.raises(ImageTooLargeError):
         location_patches(io.BytesIO(pieces))

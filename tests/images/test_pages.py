@@ -93,13 +93,13 @@ BLACK = Image.new("RGB", (16, 8))
         [page(BLACK, REDUCED), page(quadrants(), REDUCED)],
     ],
 )
-def test_the_page_of_a_tiff_that_is_meant(pages: list[tuple[bytes, list[Entry]]], order: str) -> None:
+def test_the_main_page_of_a_tiff(pages: list[tuple[bytes, list[Entry]]], order: str) -> None:
     decoded = decode(tiff(pages, order=order))
     assert (decoded.format, decoded.width, decoded.height) == ("TIFF", 64, 32)
     assert corners(decoded.pixels) == "RGBW"
 
 
-def test_the_page_that_is_meant_may_lie_below_the_first() -> None:
+def test_the_main_page_may_be_a_subdirectory_of_the_first() -> None:
     assert corners(decode(tiff([page(BLACK, REDUCED)], [page(quadrants())])).pixels) == "RGBW"
     assert corners(decode(tiff([page(quadrants())], [page(BLACK, REDUCED)])).pixels) == "RGBW"
 
@@ -175,14 +175,14 @@ def test_camera_raw_is_its_large_preview(name: str) -> None:
     assert corners(decode(thumbnail(data)).pixels) == corners(decode(full_jpeg(data)).pixels)
 
 
-def test_an_uncompressed_preview_is_turned_as_its_file_says() -> None:
+def test_an_uncompressed_preview_has_the_orientation_of_its_file() -> None:
     data = tiff([page(BLACK, REDUCED, TURNED)], [page(quadrants(640, 320), REDUCED), sensor(1200, 600)])
     decoded = decode(data)
     assert (decoded.width, decoded.height, corners(decoded.pixels)) == (320, 640, "BRWG")
     assert decode(thumbnail(data)).pixels.shape == (480, 240, 3)
 
 
-def test_camera_raw_that_has_only_a_thumbnail_is_named() -> None:
+def test_camera_raw_with_only_a_thumbnail_is_refused() -> None:
     small = encoded(Image.new("RGB", (160, 120)), "JPEG")
     for data in (
         tiff([THUMBNAIL], [sensor(1200, 600)]),

@@ -130,7 +130,7 @@ def difference(pixels: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
 
 @pytest.mark.parametrize("space", [DISPLAY_P3, ADOBE_RGB, PROPHOTO])
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "JPEG", "WEBP"])
-def test_a_wide_space_gives_the_pixels_of_srgb(format_: str, space: tuple[Sequence[Sequence[float]], float]) -> None:
+def test_a_wide_colour_space_is_converted_to_srgb(format_: str, space: tuple[Sequence[Sequence[float]], float]) -> None:
     options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format_, {})
     profile, expected = rgb_profile(*space), np.asarray(photo())
     stored = in_space(photo(), profile)
@@ -193,7 +193,7 @@ def test_transparency_and_palettes_in_a_wide_space() -> None:
         cmyk_profile(),
     ],
 )
-def test_srgb_and_profiles_of_no_use_leave_the_pixels_as_they_are(profile: bytes) -> None:
+def test_srgb_and_unusable_profiles_leave_the_pixels_unchanged(profile: bytes) -> None:
     data = encoded(photo(), "TIFF", icc_profile=profile)
     assert np.array_equal(decode(data).pixels, np.asarray(photo()))
 
@@ -216,7 +216,7 @@ def test_inks_by_their_profile(format_: str) -> None:
     assert np.abs(decode(broken).pixels.astype(int) - (0, 255, 255)).max() <= 2
 
 
-def test_a_pillow_image_is_taken_by_its_profile_too() -> None:
+def test_the_profile_of_a_pillow_image_is_applied_too() -> None:
     profile = rgb_profile(*DISPLAY_P3)
     data = encoded(in_space(photo(), profile), "PNG", icc_profile=profile)
     (of_file,), (of_image,) = batches(SPEC, [data], 1), batches(SPEC, [Image.open(io.BytesIO(data))], 1)
@@ -251,7 +251,7 @@ def test_a_transparent_grey_with_a_profile() -> None:
     assert (abs(int(pixels[0, 0, 0]) - 188) <= 1, pixels[0, 1].tolist()) == (True, [255, 255, 255])
 
 
-def test_display_p3_said_in_numbers() -> None:
+def test_display_p3_given_as_numbers() -> None:
     """Numbers count like a profile; test_as_browsers_show.py has the rest."""
     expected, stored = np.asarray(photo()), in_space(photo(), rgb_profile(*DISPLAY_P3))
     png = encoded(stored, "PNG")

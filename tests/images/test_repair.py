@@ -44,13 +44,13 @@ def test_a_jpeg_without_its_end(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", JPEGS)
-def test_a_jpeg_of_which_much_is_missing_is_damaged(name: str) -> None:
+def test_a_jpeg_with_a_large_missing_part_is_damaged(name: str) -> None:
     for share in (0.3, 0.5) if name == "progressive" else (0.3, 0.6, 0.85):
         with pytest.raises(DamagedImageError):
             decode(JPEGS[name][: round(len(JPEGS[name]) * share)])
 
 
-def test_bytes_that_have_no_business_in_a_jpeg() -> None:
+def test_stray_bytes_in_a_jpeg() -> None:
     data = JPEGS["baseline"]
     at = data.index(b"\xff\xdb")
     expected = decode(data).pixels
@@ -63,7 +63,7 @@ def test_bytes_that_have_no_business_in_a_jpeg() -> None:
 
 @pytest.mark.parametrize("name", ["baseline", "restarts", "grey", "inks"])
 @pytest.mark.parametrize("marker", [b"\2", b"\xc4", b"\xff", b"\xd8"])
-def test_a_jpeg_with_a_byte_of_255_amid_its_pixels(name: str, marker: bytes) -> None:
+def test_a_jpeg_with_a_byte_of_255_among_its_pixels(name: str, marker: bytes) -> None:
     data = JPEGS[name]
     start = data.index(b"\xff\xda")
     at = start + (len(data) - start) * 2 // 3
@@ -174,7 +174,7 @@ def run_length_bmp(content: bytes) -> bytes:
     return b"BM" + struct.pack("<IHHI", 1078 + len(content), 0, 0, 1078) + head + palette + content
 
 
-def test_a_bmp_in_run_lengths_without_its_end() -> None:
+def test_a_run_length_encoded_bmp_without_its_end() -> None:
     content = run_lengths(ROWS)
     expected = decode(run_length_bmp(content + b"\0\1")).pixels
     assert expected[5, 0].tolist() == [250] * 3
@@ -184,7 +184,7 @@ def test_a_bmp_in_run_lengths_without_its_end() -> None:
         decode(run_length_bmp(content[: len(content) // 2]))
 
 
-def test_a_bmp_in_run_lengths_that_leaves_rows_out() -> None:
+def test_a_run_length_encoded_bmp_that_leaves_out_rows() -> None:
     for rest in (b"\0\1", b"\0\1junk"):
         pixels = decode(run_length_bmp(run_lengths(ROWS[30:]) + rest)).pixels
         assert (pixels[0, 0].tolist(), pixels[39, 0].tolist()) == ([255] * 3, [216] * 3)

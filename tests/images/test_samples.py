@@ -65,7 +65,7 @@ def test_a_second_time_gives_the_same(collection: Path, tmp_path: Path, monkeypa
 
 
 @needs_packages
-def test_what_is_there_already_is_kept_and_what_is_missing_made(
+def test_existing_samples_are_kept_and_missing_ones_made(
     tmp_path: Path, collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "PHOTOS", [photo for photo in samples.PHOTOS if photo[0] == "cat"])

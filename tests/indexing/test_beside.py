@@ -99,7 +99,7 @@ def test_two_runs_at_once(photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["in place", "by another file"])
-def test_a_matrix_that_is_cut_is_noticed_and_comes_back(how: str, photos: Path, tmp_path: Path) -> None:
+def test_a_truncated_matrix_is_detected_and_recovers(how: str, photos: Path, tmp_path: Path) -> None:
     """Otherwise reading the mapped file beyond its end would end the process with a bus error."""
     update_index(photos, tmp_path / "index", extractor=FakeExtractor())
     with closing(LocalIndex.open(tmp_path / "index")) as index:

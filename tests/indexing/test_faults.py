@@ -82,7 +82,7 @@ def becoming_pipes(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     monkeypatch.setattr(reading, "open_regular", opening)
 
 
-def test_what_could_not_be_read_for_a_while_is_read_again(
+def test_files_that_were_temporarily_unreadable_are_read_again(
     photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, a=1, b=2, c=3)
@@ -94,7 +94,7 @@ def test_what_could_not_be_read_for_a_while_is_read_again(
     assert (update().added, update().images) == (2, 3)
 
 
-def test_a_photo_that_becomes_a_pipe_is_skipped_and_not_waited_for(
+def test_a_photo_that_becomes_a_pipe_is_skipped_without_waiting(
     photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, a=1, b=2, c=3)
@@ -104,7 +104,7 @@ def test_a_photo_that_becomes_a_pipe_is_skipped_and_not_waited_for(
 
 
 @pytest.mark.parametrize("fault", ["breaks", "is taken out"])
-def test_an_index_is_not_swapped_for_what_was_left_of_its_photos(
+def test_an_index_is_not_replaced_by_the_rest_of_its_photos(
     fault: str, photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, **{f"n{i}": i for i in range(10)})
@@ -122,7 +122,7 @@ def test_an_index_is_not_swapped_for_what_was_left_of_its_photos(
     assert (contents(tmp_path / "index"), ids(tmp_path / "index")) == (before, ids_before)
 
 
-def test_if_they_are_really_gone_the_rest_takes_the_place(
+def test_with_prune_the_rest_of_the_photos_replaces_the_index(
     photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, **{f"n{i}": i for i in range(10)})
@@ -134,7 +134,7 @@ def test_if_they_are_really_gone_the_rest_takes_the_place(
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), FileNotFoundError(2, "No such file", "m.h5")]
 )
-def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
+def test_a_model_that_cannot_be_loaded_is_not_blamed_on_the_images(
     error: OSError, photos: Path, update: Update, tmp_path: Path
 ) -> None:
     write_pictures(photos, **{f"n{i}": i for i in range(6)})
@@ -157,7 +157,7 @@ def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_pictures(
     assert (done.added, done.changed, done.removed, done.skipped) == (1, 1, 0, 0)
 
 
-def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
+def test_a_new_image_among_many_touched_files_does_not_delay_commits(
     photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, **{f"n{i:02}": i for i in range(30)})
@@ -177,7 +177,7 @@ def test_a_new_picture_among_many_touched_files_keeps_no_commit_waiting(
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/false"])
-def test_without_a_decoding_process_nothing_is_decided_about_an_image(
+def test_without_a_decoding_process_no_image_is_skipped(
     python: str, photos: Path, update: Update, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (8, 8), "red").save(photos / "scan.tif")  # decoded in a process of its own

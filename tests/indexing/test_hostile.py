@@ -12,7 +12,7 @@ from tests.fakes import FakeExtractor
 from tests.images.hostile import make_hostile
 
 
-class Told(Quiet):
+class SkippedNames(Quiet):
     """A progress that records the skipped files."""
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ def test_a_hostile_collection(tmp_path: Path) -> None:
     expected = make_hostile(photos)
     usable = {path for path, outcome in expected.items() if outcome == "ok"}
     refused = {path for path, outcome in expected.items() if outcome == "skipped"}
-    told = Told()
-    done = update_index([photos], tmp_path / "index", extractor=FakeExtractor(), progress=told)
+    skipped_names = SkippedNames()
+    done = update_index([photos], tmp_path / "index", extractor=FakeExtractor(), progress=skipped_names)
     assert done.images == len(usable)
     assert done.skipped == len(refused)
-    assert told.names == {path.decode("utf-8", "replace") for path in refused}
+    assert skipped_names.names == {path.decode("utf-8", "replace") for path in refused}
     index = open_index(tmp_path / "index")
     assert set(index.paths) == {path.decode("utf-8", "replace") for path in usable}
     assert index.status().skipped == len(refused)

@@ -64,7 +64,7 @@ def labels_of(folder: Path) -> dict[str, tuple[str, ...]]:
         index.close()
 
 
-def test_a_csv_file_is_followed_and_remembered(tmp_path: Path, update: Update, told: Sentences) -> None:
+def test_a_csv_file_is_used_and_recorded(tmp_path: Path, update: Update, told: Sentences) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("path,label\na.png,cat\na.png,dog\n./sub/b.png,bird\ngone.png,x\n")
     update(labels=str(file))
@@ -263,9 +263,7 @@ def coco(*annotations: object, images: object = (IMAGE,), categories: object = (
         pytest.param('path,label\na.png,cat\n"b.png,dog\n' + "x" * 150_000, r"rows have .*\(line 4", id="open quote"),
     ],
 )
-def test_label_files_as_people_have_them(
-    tmp_path: Path, update: Update, told: Sentences, text: str, remark: str
-) -> None:
+def test_label_files_in_the_wild(tmp_path: Path, update: Update, told: Sentences, text: str, remark: str) -> None:
     file = tmp_path / ("labels.json" if text.lstrip("\ufeff").startswith("{") else "labels.csv")
     file.write_text(text)
     update(labels=str(file))
@@ -324,7 +322,7 @@ def test_a_path_that_could_mean_two_files_gives_neither_a_label(tmp_path: Path, 
     assert [labels[path] for path in ("x/same.png", "y/same.png", "a.png", "sub/b.png")] == [(), (), (), ("fish",)]
 
 
-def test_a_file_that_another_file_of_its_name_is_named_for(tmp_path: Path, update: Update, photos: Path) -> None:
+def test_a_name_that_belongs_to_another_file_of_the_same_name(tmp_path: Path, update: Update, photos: Path) -> None:
     write_pictures(photos, train__x=7, val__x=8)
     (tmp_path / "labels.csv").write_text("path,label\ntrain/x.png,cat\n")
     update(labels=str(tmp_path / "labels.csv"))
@@ -355,7 +353,7 @@ def test_annotations_are_read_a_piece_at_a_time(tmp_path: Path) -> None:
     assert labels.of([(root, b"49.png")], several=False) == [("cat",)]
 
 
-def test_folders_of_one_name_are_one_label(tmp_path: Path, update: Update) -> None:
+def test_folders_of_the_same_name_are_one_label(tmp_path: Path, update: Update) -> None:
     first, second = tmp_path / "1" / "beach", tmp_path / "2" / "beach"
     write_pictures(first, a=1)
     write_pictures(second, b=2)

@@ -91,7 +91,7 @@ def test_a_disk_within_the_folder_that_is_not_mounted(photos: Path, tmp_path: Pa
 # -- files left out by default ---------------------------------------------------------------------------------------
 
 
-def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_path: Path) -> None:
+def test_images_of_an_older_index_that_are_now_left_out_are_kept(photos: Path, tmp_path: Path) -> None:
     write_pictures(
         photos, **{f"n{i}": i for i in range(20)}, **{"#recycle__a": 101, "Thumbs__1__b": 102, ".hidden__d": 104}
     )
@@ -118,7 +118,7 @@ def test_images_of_an_older_index_that_are_left_out_now_stay(photos: Path, tmp_p
 
 
 @pytest.mark.parametrize("moved", ["no", "away", "exchanged"])
-def test_folders_are_recognised_by_what_they_hold(photos: Path, tmp_path: Path, moved: str) -> None:
+def test_folders_are_recognised_by_their_content(photos: Path, tmp_path: Path, moved: str) -> None:
     other = tmp_path / "other"
     write_pictures(photos, **{f"n{i}": i for i in range(5)}, only=50)
     write_pictures(other, **{f"n{i}": 100 + i for i in range(5)})  # the same names
@@ -147,7 +147,7 @@ def values(tmp_path: Path) -> list[tuple[list[float], str | None]]:
     return list(contents(tmp_path / "index").values())
 
 
-def test_a_folder_with_nothing_of_the_index_in_it_is_not_its_new_place(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_without_any_indexed_image_is_not_its_new_place(photos: Path, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2)
     run(tmp_path, photos)
     write_pictures(tmp_path / "wrong", c=3)
@@ -184,7 +184,7 @@ def test_a_file_changed_with_its_size_and_mtime_kept(photos: Path, update: Updat
     assert contents(tmp_path / "index")["a.png"][0][0] == 9.0
 
 
-def test_a_broken_file_mended_with_its_size_and_mtime_kept(photos: Path, update: Update) -> None:
+def test_a_broken_file_repaired_with_its_size_and_mtime_kept(photos: Path, update: Update) -> None:
     write_pictures(photos, a=1, b=2)
     (photos / "b.png").write_bytes(b"x" * (photos / "a.png").stat().st_size)
     age(photos)
@@ -193,7 +193,7 @@ def test_a_broken_file_mended_with_its_size_and_mtime_kept(photos: Path, update:
     assert (update().added, update().skipped) == (1, 0)
 
 
-def test_an_index_that_knows_no_ctime_learns_it_without_reading(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_an_index_without_ctimes_records_them_without_reading(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1)
     age(photos)
     update()

@@ -27,7 +27,7 @@ def asked(**options: Any) -> ExtractorSpec:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("described_in_process")
-def test_only_what_is_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_given_options_change(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_spec("resnet50", layer="conv4_block6_out", pooling="gem", normalize="none", full_decode=False)
     monkeypatch.setattr(model, "recorded", lambda folder: Recorded(made, "", (), None, None))
     assert asked() == asked(layer=()) == made
@@ -54,7 +54,7 @@ def test_an_index_of_a_model_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("described_in_process")
-def test_the_documented_call_needs_no_more_than_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_call_needs_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[ExtractorRecipe] = []
 
     def load(recipe: ExtractorRecipe, say: Any) -> FakeExtractor:

@@ -62,9 +62,7 @@ def test_another_extractor_is_refused_and_a_rebuild_keeps_ids(photos: Path, upda
     assert verify(tmp_path / "index").sound
 
 
-def test_a_damaged_index_is_mended_by_a_rebuild_and_nothing_is_thrown_away(
-    photos: Path, update: Update, tmp_path: Path
-) -> None:
+def test_a_rebuild_repairs_a_damaged_index_and_keeps_its_files(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2, c=3)
     update()
     cut_short(tmp_path / "index")
@@ -76,7 +74,7 @@ def test_a_damaged_index_is_mended_by_a_rebuild_and_nothing_is_thrown_away(
     assert list((tmp_path / "index").glob("damaged-*/features.npy"))
 
 
-def test_a_rebuild_that_was_killed_as_it_was_done_leaves_nothing_that_the_next_writes_into(
+def test_a_rebuild_killed_at_its_end_does_not_leave_its_matrix_to_the_next(
     photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, b=1, c=2, d=3)
@@ -92,7 +90,7 @@ def test_a_rebuild_that_was_killed_as_it_was_done_leaves_nothing_that_the_next_w
     assert verify(tmp_path / "index").sound
 
 
-def test_ids_that_were_given_while_a_rebuild_lay_half_done_are_not_given_again(
+def test_ids_given_while_a_rebuild_was_unfinished_are_not_given_again(
     photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, b=1, c=2, d=3)
@@ -106,9 +104,7 @@ def test_ids_that_were_given_while_a_rebuild_lay_half_done_are_not_given_again(
     assert verify(tmp_path / "index").sound
 
 
-def test_who_reads_a_damaged_index_sees_the_one_that_takes_its_place(
-    photos: Path, update: Update, tmp_path: Path
-) -> None:
+def test_readers_of_a_damaged_index_switch_to_its_replacement(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2, c=3)
     update()
     reader = open_index(tmp_path / "index")
@@ -124,7 +120,7 @@ def test_who_reads_a_damaged_index_sees_the_one_that_takes_its_place(
     reader.close()
 
 
-def test_of_an_empty_index_and_an_empty_folder_nothing_is_made(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_an_empty_index_and_an_empty_folder_make_no_index(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1)
     update()
     (photos / "a.png").unlink()
@@ -146,7 +142,7 @@ def test_a_copy_that_comes_first_does_not_take_the_id_of_its_original(
     assert ids(tmp_path / "index") == {"m.png": 1, "n.png": 2, "a.png": 3}
 
 
-def test_a_sample_does_not_take_the_place_of_all(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_a_sample_does_not_replace_the_whole_index(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2, c=3)
     assert update(rebuild=True, limit=2).images == 2  # there is nothing to lose yet
     update()
@@ -156,7 +152,7 @@ def test_a_sample_does_not_take_the_place_of_all(photos: Path, update: Update, t
     assert contents(tmp_path / "index") == before
 
 
-def test_labels_and_metric_of_a_damaged_index_stay(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_labels_and_metric_of_a_damaged_index_are_kept(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2)
     (tmp_path / "labels.csv").write_text("path,label\na.png,cat\nb.png,dog\n")
     update(labels=str(tmp_path / "labels.csv"), metric="cosine")
@@ -170,7 +166,7 @@ def test_labels_and_metric_of_a_damaged_index_stay(photos: Path, update: Update,
     index.close()
 
 
-def test_a_damaged_index_stays_where_it_is_until_another_is_whole(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_a_damaged_index_stays_until_its_replacement_is_complete(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2, c=3)
     update()
     cut_short(tmp_path / "index")
@@ -186,7 +182,7 @@ def test_a_damaged_index_stays_where_it_is_until_another_is_whole(photos: Path, 
     assert verify(tmp_path / "index").sound
 
 
-def test_a_mending_that_was_killed_after_it_set_the_old_aside_goes_on(
+def test_a_repair_killed_after_setting_the_old_index_aside_resumes(
     photos: Path, update: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pictures(photos, b=1, c=2, d=3)
@@ -200,7 +196,7 @@ def test_a_mending_that_was_killed_after_it_set_the_old_aside_goes_on(
     assert verify(tmp_path / "index").sound
 
 
-def test_of_a_lost_catalog_the_copy_gives_the_ids_to_a_plain_run(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_the_backup_of_a_lost_catalog_gives_ids_to_a_plain_run(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, b=1, c=2)
     update()
     write_pictures(photos, a=3)

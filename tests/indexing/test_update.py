@@ -26,7 +26,7 @@ from tests.fakes import FakeExtractor, FakeRecipe, Sentences, picture, write_pic
 from tests.indexing.looking import Update, age, contents, ids
 
 
-def test_each_row_stands_beside_its_path(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_each_row_belongs_to_its_path(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, **{f"n{i:02d}": i * 7 for i in range(20)})
     done = update()
     assert (done.added, done.embedded, done.images, done.skipped) == (20, 20, 20, 0)
@@ -34,7 +34,7 @@ def test_each_row_stands_beside_its_path(photos: Path, update: Update, tmp_path:
     assert verify(tmp_path / "index").sound
 
 
-def test_each_kind_of_change_is_told_apart(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_each_kind_of_change_is_recognised(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=10, b=20, c=30, d=40, e=50, f=60)
     age(photos)
     update()
@@ -75,9 +75,7 @@ def test_a_run_with_nothing_to_do_loads_no_model(photos: Path, update: Update, t
     assert (done.unchanged, done.embedded) == (2, 0)
 
 
-def test_a_file_changed_within_the_same_instant_is_looked_at_again(
-    photos: Path, update: Update, tmp_path: Path
-) -> None:
+def test_a_file_changed_within_the_same_instant_is_read_again(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=10)
     update()
     stamp = (photos / "a.png").stat()
@@ -97,7 +95,7 @@ def test_equal_content_is_embedded_once(photos: Path, update: Update, tmp_path: 
     assert contents(tmp_path / "index")["3.png"][0][:3] == [50.0, 0.0, 0.0]
 
 
-def test_a_random_day_gives_what_a_rebuild_gives(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_random_changes_give_the_same_index_as_a_rebuild(photos: Path, update: Update, tmp_path: Path) -> None:
     chance = random.Random(5)
     write_pictures(photos, **{f"n{i}": i for i in range(30)})
     update()
@@ -120,7 +118,7 @@ def test_a_random_day_gives_what_a_rebuild_gives(photos: Path, update: Update, t
     assert contents(tmp_path / "index") == contents(tmp_path / "fresh")
 
 
-def test_more_than_a_fifth_is_not_taken_out_without_prune(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_more_than_a_fifth_is_not_removed_without_prune(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2, c=3, d=4)
     update()
     (photos / "a.png").unlink()
@@ -130,7 +128,7 @@ def test_more_than_a_fifth_is_not_taken_out_without_prune(photos: Path, update: 
     assert (done.missing, done.removed, done.images) == (0, 1, 3)
 
 
-def test_a_folder_that_is_not_there_deletes_nothing(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_a_missing_folder_deletes_nothing(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2)
     update()
     photos.rename(tmp_path / "unmounted")
@@ -153,7 +151,7 @@ def test_limit_removes_nothing(photos: Path, update: Update) -> None:
     assert update().images == 9
 
 
-def test_limit_keeps_what_broke(photos: Path, update: Update) -> None:
+def test_limit_keeps_broken_images(photos: Path, update: Update) -> None:
     write_pictures(photos, a=1, b=2, c=3, d=4, e=5)
     age(photos)
     update()
@@ -163,7 +161,7 @@ def test_limit_keeps_what_broke(photos: Path, update: Update) -> None:
     assert update().images == 4
 
 
-def test_what_a_batch_has_overwritten_is_read_again(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_content_that_a_batch_has_overwritten_is_read_again(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, **{f"n{i}": i + 1 for i in range(6)})
     age(photos)
     update()
@@ -207,7 +205,7 @@ def test_an_index_in_the_folder_of_its_photos(photos: Path, update: Update) -> N
     reader.close()
 
 
-def test_files_of_others_in_the_index_folder_stay(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_other_files_in_the_index_folder_are_kept(photos: Path, update: Update, tmp_path: Path) -> None:
     write_pictures(photos, a=1, b=2)
     update()
     mine = tmp_path / "index" / "features-of-mine.npy"
@@ -237,7 +235,7 @@ def test_unusable_files_are_skipped_by_name_and_retried_when_they_change(
     index.close()
 
 
-def test_long_features_are_told_when_the_index_is_made(
+def test_long_features_are_reported_when_the_index_is_created(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "_LONG_FEATURE", 0)
@@ -248,7 +246,7 @@ def test_long_features_are_told_when_the_index_is_made(
         assert any("numbers: 2 images take" in remark for remark in remarks.said) == said
 
 
-def test_an_index_made_before_images_were_decoded_as_today(
+def test_an_index_made_with_an_older_decoding(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "index"
@@ -319,7 +317,7 @@ def test_several_folders(photos: Path, update: Update, tmp_path: Path) -> None:
         update(tmp_path, photos)
 
 
-def test_folders_that_changed_places(photos: Path, update: Update, tmp_path: Path) -> None:
+def test_folders_that_were_swapped(photos: Path, update: Update, tmp_path: Path) -> None:
     other = tmp_path / "other"
     write_pictures(photos, a=1)
     write_pictures(other, b=2)
@@ -331,7 +329,7 @@ def test_folders_that_changed_places(photos: Path, update: Update, tmp_path: Pat
     assert set(contents(tmp_path / "index")) == {"other/a.png", "photos/b.png"}
 
 
-def test_moved_folders_of_one_name_are_told_apart(update: Update, tmp_path: Path) -> None:
+def test_moved_folders_of_the_same_name_are_distinguished(update: Update, tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "img", tmp_path / "b" / "img"
     write_pictures(first, m=1)
     write_pictures(second, m=2)
@@ -343,7 +341,7 @@ def test_moved_folders_of_one_name_are_told_apart(update: Update, tmp_path: Path
     assert contents(tmp_path / "index") == {"img/m.png": ([1.0] * 12, "img"), "img-2/m.png": ([2.0] * 12, "img")}
 
 
-def test_a_folder_whose_name_is_no_text(update: Update, tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_text(update: Update, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     write_pictures(folder, a=1)
     update(folder)

@@ -1,4 +1,4 @@
-"""A process that ends by itself, as by kill -9, at the n-th thing that it does to a disk."""
+"""Ends the process, as kill -9 does, at its n-th operation on a disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STATEMENTS = ("BEGIN IMMEDIATE", "COMMIT", "PRAGMA journal_mode", "PRAGMA wal_c
 
 
 class Countdown:
-    """Ends the process when it has counted down."""
+    """Counts operations down and ends the process at zero."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -41,7 +41,7 @@ class Countdown:
 
 
 def crash_at(steps: int) -> None:
-    """From now on, end at that step.
+    """End the process at the given step from now on.
 
     A step is the moment before, and another the one after, each ``pwrite``, ``fsync``, ``BEGIN``, ``COMMIT``,
     checkpoint and ATTACH; the midst of each ``pwrite``; and the moment before a file is opened for writing, made, named

@@ -1,4 +1,4 @@
-"""Small disks and read-only ones, for as long as they are needed: tmpfs and bind mounts. For root, on Linux."""
+"""Temporary small and read-only disks: tmpfs and bind mounts. They need root on Linux."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def mounted(*arguments: str | Path) -> None:
-    """Mount, or skip the test where nobody may."""
+    """Mount, or skip the test if that is not permitted."""
     try:
         done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -22,7 +22,7 @@ def mounted(*arguments: str | Path) -> None:
 
 @contextmanager
 def disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A disk of that size at a folder, which is made."""
+    """Mount a disk of the given size at a new folder."""
     folder.mkdir(exist_ok=True)
     mounted("-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder)
     try:
@@ -32,13 +32,13 @@ def disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 
 def resize(folder: Path, kilobytes: int) -> None:
-    """Make that disk larger or smaller."""
+    """Change the size of a disk."""
     mounted("-o", f"remount,size={kilobytes}k", folder)
 
 
 @contextmanager
 def read_only(folder: Path, at: Path) -> Iterator[Path]:
-    """The same folder, at another place where it cannot be written to."""
+    """Mount a folder at another place, read-only."""
     at.mkdir(exist_ok=True)
     mounted("--bind", folder, at)
     try:

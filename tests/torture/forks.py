@@ -1,4 +1,4 @@
-"""Runs that are ended at a moment of one's choice, many a second: forked off a process that has all it needs loaded."""
+"""Runs that end at any chosen moment, many per second: forks of a process that has loaded all modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CRASHED, KILLED, REFUSED = 9, -9, 3
 
 
 class Forks:
-    """Starts the operations of ``operations`` in processes of their own. To be closed, as by ``with``."""
+    """Starts the operations of ``operations`` in separate processes. Must be closed, as by ``with``."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -24,13 +24,13 @@ class Forks:
     def run(
         self, operation: str, *, crash_at: int | None = None, kill_after: float | None = None, **arguments: Any
     ) -> int:
-        """The exit status: 0 done, CRASHED at that step, KILLED after so many seconds, REFUSED in a sentence."""
+        """Return the exit status: 0 done, CRASHED at that step, KILLED after that time, REFUSED with a message."""
         return self.timed(operation, crash_at=crash_at, kill_after=kill_after, **arguments)[0]
 
     def timed(
         self, operation: str, *, crash_at: int | None = None, kill_after: float | None = None, **arguments: Any
     ) -> tuple[int, float]:
-        """The exit status, and how long it took in seconds."""
+        """Return the exit status and the duration in seconds."""
         order = {"operation": operation, "arguments": arguments, "crash_at": crash_at, "kill_after": kill_after}
         assert self._server.stdin is not None
         assert self._server.stdout is not None

@@ -1,4 +1,4 @@
-"""An index looked at from outside: what it holds, and whether it answers and verifies."""
+"""Checks an index from outside: its contents, and whether it answers and verifies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from searchengine.indexing.verify import verify
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All that an index says of one image but its id."""
+    """Everything that an index records of an image except its id."""
 
     feature: tuple[float, ...]
     labels: tuple[str, ...]
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Rows by path, ids by path, and the paths that were skipped."""
+    """Rows by path, ids by path, and skipped paths."""
 
     rows: dict[str, Row]
     ids: dict[str, int]
@@ -36,7 +36,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents | None:
-    """What the index holds; None where there is none yet."""
+    """Return the contents of the index; None if there is no index yet."""
     try:
         index = open_index(folder)
     except IndexNotFoundError:
@@ -57,7 +57,7 @@ def contents(folder: Path) -> Contents | None:
 
 
 def answers(folder: Path) -> int:
-    """Open, search and verify; how many images there are, 0 also where there is no index yet."""
+    """Open, search and verify the index; return its number of images, 0 if there is no index yet."""
     try:
         index = open_index(folder)
     except IndexNotFoundError:

@@ -1,4 +1,4 @@
-"""What writes to an index, as runs that can be ended at any moment: see ``forks``.
+"""Operations that write to an index, as runs that can be ended at any moment: see ``forks``.
 
 ``python -m tests.torture.operations`` imports everything once, then reads one JSON object a line from its input, forks
 a child that does what it says, ends the child if that is asked for, and answers with its exit status.
@@ -32,7 +32,7 @@ from tests.torture.forks import REFUSED
 
 
 def update(photos: str, index: str, *, other: bool = False, **options: Any) -> None:
-    """An indexing run: batches of two, each committed at once."""
+    """Index a folder in batches of two, each committed at once."""
     spec = OTHER_SPEC if other else SPEC
 
     update_index(
@@ -44,12 +44,12 @@ def update(photos: str, index: str, *, other: bool = False, **options: Any) -> N
 
 
 def take_in(file: str, index: str, *, append: bool = False, images: str | None = None) -> None:
-    """An import of ready-made features."""
+    """Import ready-made features."""
     import_features(Path(file), Path(index), ImportOptions(append=append, images=Path(images) if images else None))
 
 
 def classify(index: str, seed: int) -> None:
-    """Keep a classifier with its index: one whose every coefficient is the seed."""
+    """Store a classifier with the index, with all coefficients equal to the seed."""
     opened = open_index(index)
     data = training_set(opened)
     shape = (2, opened.dimension)
@@ -68,7 +68,7 @@ def classify(index: str, seed: int) -> None:
 
 
 def place(index: str, seed: int) -> None:
-    """Keep a map with its index: one whose every number is the seed, so that a mixture of two would be seen."""
+    """Store a map with the index, with all numbers equal to the seed, so that a mixture of two would be seen."""
     opened = open_index(index)
     ids = np.sort(opened.ids)
     arrays = {"ids": ids, "stamps": np.full(len(ids), seed, np.uint64), "places": np.full((len(ids), 2), float(seed))}
@@ -78,7 +78,7 @@ def place(index: str, seed: int) -> None:
 
 
 def build(index: str) -> None:
-    """The structure for approximate search."""
+    """Build the structure for approximate search."""
     opened = LocalIndex.open(index, exact=True)
     building.build(Path(index), opened.state())
 
@@ -93,7 +93,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
 
 
 def run(order: dict[str, Any]) -> int:
-    """Fork, do it, and wait; returns the exit status, negative where a signal ended it."""
+    """Run an operation in a fork and return its exit status, negative if a signal ended it."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -1,4 +1,4 @@
-"""Small picture files in numbers, written fast; each has content of its own."""
+"""Writes many small picture files quickly, each with different content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def png(number: int) -> bytes:
-    """A plain 8 x 6 PNG of 80 bytes whose colour tells its number, and is not black."""
+    """Make a plain 8 x 6 PNG of 80 bytes whose colour encodes its number, and is not black."""
     colour = bytes((32 + (number >> 12), 32 + (number >> 6 & 63), 32 + (number & 63)))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -23,7 +23,7 @@ def png(number: int) -> bytes:
 
 
 def write(folder: Path, numbers: range | list[int], *, seconds_ago: float = 60.0) -> Path:
-    """``folder/<label>/<number>.png``, labels by tens; written so long ago that their mtimes are trusted."""
+    """Write ``folder/<label>/<number>.png``, labels by tens, with mtimes old enough to be trusted."""
     then = time.time_ns() - int(seconds_ago * 1e9)
     for number in numbers:
         place = folder / f"label{number // 10 % 10}"

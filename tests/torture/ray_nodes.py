@@ -1,4 +1,4 @@
-"""Two nodes of Ray, on the loopback interface, until standard input ends: ``python -m tests.torture.ray_nodes CACHE``.
+"""Two Ray nodes on the loopback interface, until standard input ends: ``python -m tests.torture.ray_nodes CACHE``.
 
 Prints the address and the process id of the second node. That has CACHE as its cache of models.
 """

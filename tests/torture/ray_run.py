@@ -1,4 +1,4 @@
-"""Runs with workers that may die, and one that takes its time:
+"""Slow runs with workers that may die:
 
 python -m tests.torture.ray_run IMAGES INDEX auto|ADDRESS
 """
@@ -28,7 +28,7 @@ KILLER = b"killer"  # at the end of a file
 
 
 class Fragile:
-    """An extractor in a process that dies of some files, and takes a while for all."""
+    """An extractor that is slow, and kills its process on some files."""
 
     def __init__(self, extractor: Extractor, seconds: float) -> None:
         self.extractor = extractor
@@ -53,7 +53,7 @@ class FragileRecipe(ExtractorRecipe):
 
 
 def run(photos: Path, index: Address, progress: Progress | None = None, seconds: float = 0, **options: Any) -> Summary:
-    """A run over photos by the tiny model, which must be in the cache."""
+    """Index photos with the tiny model, which must be in the cache."""
     recipe = FragileRecipe(SPEC, precision=options.get("precision", "auto"), seconds=seconds)
     extractor = RunExtractor(recipe, print)
     return update_with(extractor, [photos], storage_of(index), IndexingOptions(**options), progress or Quiet())

@@ -1,4 +1,4 @@
-"""Bytes flipped, files cut short, emptied, lost or of another format: it is told, and what is told mends it."""
+"""Files of an index flipped, truncated, emptied, lost or replaced: the damage is reported with its repair."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ DAMAGES: dict[str, Damage] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of the model that ships, of a folder that no shell would take without quotes."""
+    """Make an index with the packaged model, of a folder whose name needs quotes in a shell."""
     folder = tmp_path_factory.mktemp("an index")
     images = write(folder / "l'été $HOME", range(12))
     arguments = [
@@ -142,7 +142,7 @@ def test_without_its_copy_all_but_the_ids_comes_back(made: Path, tmp_path: Path,
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index that is made in an instant; with labels, a skipped file, and ids that are not those of a first run."""
+    """Make an index quickly, with labels, a skipped file, and ids that differ from those of a first run."""
     folder = tmp_path_factory.mktemp("fake")
     photos = write(folder / "photos", range(60))
     (photos / "no image.jpg").write_text("no image")
@@ -165,7 +165,7 @@ def make(photos: Path, index: Path, **options: bool) -> None:
 
 
 def flip(fake: Path, index: Path, name: str, chance: random.Random) -> str:
-    """Change one byte to any other; tell in words what was done."""
+    """Change one byte to any other, and return a description."""
     shutil.copytree(fake, index)
     data = bytearray((index / name).read_bytes())
     at = chance.randrange(len(data))

@@ -1,4 +1,4 @@
-"""A disk that is full, an index that cannot be written to, image folders that go while they are read."""
+"""Full disks, read-only indexes, and image folders that disappear while they are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = sizes("TORTURE_DISK_STEP_KB", 24, 4)  # kB; a page of the catalog has 4
 
 
 class Long(FakeExtractor):
-    """Features of 1 200 numbers, so that the matrix is what fills the disk."""
+    """Makes features of 1 200 numbers, so that the matrix fills the disk."""
 
     dimension = 1200
 
@@ -45,7 +45,7 @@ def update(photos: Path, index: Path, load: type[FakeExtractor] = FakeExtractor,
 
 
 def grown_until_it_fits(folder: Path, run: Any, clean: Any, room: range) -> list[int]:
-    """Run on ever larger disks; wherever it stops, the index is whole, and with room the same command finishes it."""
+    """Run on larger and larger disks. Wherever it stops, the index is intact, and with room the command finishes."""
     stopped = []
     for kilobytes in room:
         with disk(folder, kilobytes) as place:
@@ -153,7 +153,7 @@ def test_a_new_index_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_reader_in_a_read_only_folder_follows_what_others_write_there(tmp_path: Path) -> None:
-    """As where a container has the index mounted read-only, and the host adds to it."""
+    """A container may mount the index read-only while the host adds to it."""
     photos = write(tmp_path / "photos", range(12))
     update(photos, tmp_path / "index")
     with read_only(tmp_path / "index", tmp_path / "seen") as seen:
@@ -174,7 +174,7 @@ def test_a_reader_in_a_read_only_folder_follows_what_others_write_there(tmp_path
 
 
 def test_what_a_killed_run_left_is_read_where_nothing_can_be_written(forks: Any, tmp_path: Path) -> None:
-    """All that was committed may still stand in the write-ahead log alone."""
+    """All commits may still be only in the write-ahead log."""
     photos = write(tmp_path / "photos", range(30))
     for step in range(40, 400, 45):
         index = tmp_path / f"index-{step}"
@@ -189,7 +189,7 @@ def test_what_a_killed_run_left_is_read_where_nothing_can_be_written(forks: Any,
 
 
 class Meanwhile(FakeExtractor):
-    """Something happens when the first batch is embedded."""
+    """Calls a function when the first batch is embedded."""
 
     event: Any = None
 
@@ -251,7 +251,7 @@ def test_an_image_disk_that_is_unmounted_half_way(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_goes_unreadable_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For root every folder is readable: so its disk fails instead, as a broken one would."""
+    """Root can read every folder, so its disk fails instead, as a broken disk would."""
     photos = write(tmp_path / "photos", range(60))
     index = tmp_path / "index"
     update(photos, index)

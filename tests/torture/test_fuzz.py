@@ -1,4 +1,4 @@
-"""Mutated files of every kind through the decoder: nothing but our own errors, in bounded memory."""
+"""Mutated files of every kind: the decoder raises only its own exceptions, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH, _LIMITS = 200, Limits(seconds=10, memory=212 * 2**20)
 @pytest.mark.torture
 @pytest.mark.parametrize("inputs", sizes("TORTURE_IMAGES_MUTATED", 6_000, 500_000))
 def test_mutated_files_of_every_kind(inputs: int) -> None:
-    """What is ordinary in this process, all else in workers, which have no workers of their own."""
+    """Decodes ordinary files in this process and all others in workers, which have no workers themselves."""
     files, seen, workers = list(seeds().values()), Counter[str](), Pool(_THREADS)
 
     def batch(start: int) -> Counter[str]:

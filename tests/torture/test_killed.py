@@ -1,4 +1,4 @@
-"""kill -9 and crashes: a run ended at any moment leaves an index that answers, and the same command finishes it."""
+"""kill -9 and crashes: a run that ends at any moment leaves a usable index, and the same command finishes it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.torture.photographs import png, write
 
 @dataclass
 class Scene:
-    """A folder with images and maybe an index, and the run that is to be ended in the middle."""
+    """A folder with images and maybe an index, and the run to be ended midway."""
 
     folder: Path
     operation: str = "update"
@@ -38,7 +38,7 @@ class Scene:
     gone: frozenset[str] = frozenset()  # paths that this run takes out, or replaces
 
     def copy(self, to: Path) -> Path:
-        """The same, elsewhere: an index knows its image folder, so that alone stays where it is."""
+        """Copy the case to another place, except the image folder, whose path the index records."""
         if (self.folder / "index").exists():
             shutil.copytree(self.folder / "index", to)
         return to
@@ -55,7 +55,7 @@ def first_run(folder: Path, forks: Forks, count: int = 40) -> Scene:
 
 
 def busy_day(folder: Path, forks: Forks, count: int = 40) -> Scene:
-    """Of an index, images are gone, changed, moved and swapped, and others have come; it will be compacted."""
+    """Images of an index are deleted, changed, moved, swapped and added, so that it is compacted."""
     scene = first_run(folder, forks, count)
     photos, index = folder / "photos", folder / "index"
     write(photos, [500, 501, 502, 503])
@@ -89,7 +89,7 @@ def rebuilding(folder: Path, forks: Forks, count: int = 40) -> Scene:
 
 
 def rebuilding_a_damaged_one(folder: Path, forks: Forks, count: int = 40) -> Scene:
-    """Its matrix is cut short, so that nothing of it can be searched; but the ids are known."""
+    """The matrix is truncated, so that the index cannot be searched, but its ids are known."""
     scene = first_run(folder, forks, count)
     photos, index = folder / "photos", folder / "index"
     (photos / "label0" / "000000.png").rename(photos / "later")  # or ids would be the same by the order of names alone
@@ -132,7 +132,7 @@ def appending(folder: Path, forks: Forks, count: int = 40) -> Scene:
 
 
 def finished(scene: Scene, forks: Forks, index: Path, clean: Contents) -> None:
-    """What a run that was ended left is whole; the same command finishes it, and the end is that of a clean run."""
+    """Check that an ended run leaves an intact index, and that the same command finishes it as a clean run would."""
     held = answers_or_damaged(scene, index)
     if scene.before is not None and held is not None:
         now = contents(index)
@@ -157,7 +157,7 @@ def finished(scene: Scene, forks: Forks, index: Path, clean: Contents) -> None:
 
 
 def answers_or_damaged(scene: Scene, index: Path) -> int | None:
-    """How many images it holds; None where it was damaged to begin with, and nothing has taken its place yet."""
+    """Return the number of images; None if the index was damaged from the start and not yet replaced."""
     try:
         return answers(index)
     except IndexDamagedError:
@@ -166,7 +166,7 @@ def answers_or_damaged(scene: Scene, index: Path) -> int | None:
 
 
 def clean_run(scene: Scene, forks: Forks, index: Path) -> tuple[Contents, float]:
-    """What a run that nobody ends makes of it, and how long it takes in seconds."""
+    """Return the result of an uninterrupted run, and its duration in seconds."""
     scene.copy(index)
     status, seconds = scene.run(forks, index)
     assert status == 0
@@ -237,7 +237,7 @@ def test_killed_at_random_moments(name: str, part: float, kills: int, forks: For
 
 @pytest.mark.slow
 def test_killed_again_and_again(forks: Forks, quick: Path) -> None:
-    """One index, and a run that never gets far: nothing is lost from one to the next, and it comes to its end."""
+    """A run that is killed again and again loses nothing from one time to the next, and finishes in the end."""
     chance = random.Random(5)
     scene = first_run(quick / "scene", forks, 60)
     clean, seconds = clean_run(scene, forks, quick / "clean")
@@ -252,7 +252,7 @@ def test_killed_again_and_again(forks: Forks, quick: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_kept_beside_the_index_is_the_old_or_the_new(forks: Forks, quick: Path) -> None:
-    """The classifier and the map: a crash while they are written anew leaves the one before, whole."""
+    """A crash while the classifier or the map is rewritten leaves the previous one intact."""
     scene = first_run(quick / "scene", forks, 12)
     index = quick / "index"
     assert scene.run(forks, index)[0] == 0
@@ -291,7 +291,7 @@ def test_what_is_kept_beside_the_index_is_the_old_or_the_new(forks: Forks, quick
 
 @pytest.mark.torture
 def test_a_structure_is_the_old_one_or_the_new(forks: Forks, quick: Path) -> None:
-    """A build that is ended at any step or moment; searches find all that they found, and the next build is whole."""
+    """After a build ends at any step or moment, searches find the same images, and the next build succeeds."""
     features = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
     np.save(quick / "features.npy", features)
     index, chance = quick / "index", random.Random(3)

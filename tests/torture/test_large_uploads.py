@@ -1,4 +1,4 @@
-"""Uploads of 80 megapixels that few bytes make: each is decoded in less than 1 GB, and leaves nothing behind."""
+"""Uploads of 80 megapixels in few bytes: each is decoded in less than 1 GB, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A great many images: memory stays flat, and a run with nothing to do is soon over."""
+"""A great many images: memory stays flat, and a run with nothing to do is fast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOM = 48.0  # MB that the second half of a run may take more than the first
 
 
 def watched(*command: str | Path) -> tuple[float, list[float]]:
-    """Run it to its end; the seconds it took, and what it held in memory of its own along the way, in MB."""
+    """Run a command; return its duration in seconds and samples of its private memory in MB."""
     started = time.monotonic()
     run = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL)
     held: list[float] = []
@@ -77,7 +77,7 @@ def check_memory(count: int, command: tuple[str, ...], tmp_path: Path) -> None:
 
 @pytest.mark.torture
 def test_ten_thousand_files_in_one_folder(tmp_path: Path) -> None:
-    """Not all of them images, and all in one place."""
+    """Some of the files are not images, and all are in one folder."""
     folder = tmp_path / "images"
     folder.mkdir()
     then = time.time_ns() - 60 * 10**9

@@ -1,4 +1,4 @@
-"""Runs whose files are read and embedded by actors of Ray, beside the same runs without it."""
+"""Runs on Ray, compared with the same runs without it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LOOPBACK = {
 
 @pytest.fixture(autouse=True)
 def place_of_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where Ray keeps its sockets, whose paths must be short; nothing of another Ray is seen there."""
+    """Return a folder for Ray's sockets, whose paths must be short, without those of another Ray."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)
@@ -52,7 +52,7 @@ def place_of_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """61 images, two of them equal, and a file that is none."""
+    """Make 61 images, two of them equal, and a file that is not an image."""
     put_tiny_model()
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -69,7 +69,7 @@ def without_features(held: Contents | None) -> Contents:
 
 
 def check_same(index: Path, other: Path, skipped: frozenset[str] = frozenset()) -> None:
-    """The two hold the same under the same ids; the first has skipped some more."""
+    """Check that two indexes have the same contents and ids, except that the first has skipped some more files."""
     held, expected = without_features(contents(index)), without_features(contents(other))
     assert held == replace(expected, skipped=expected.skipped | skipped)
     features = [np.load(folder / "features.npy") for folder in (index, other)]
@@ -97,7 +97,7 @@ def test_the_index_is_that_of_a_run_without_ray(photos: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def many(photos: Path, tmp_path: Path) -> Path:
-    """So many more that something can happen in the middle, and an index of them."""
+    """Make enough images that something can happen midway, and an index of them."""
     for i in range(60, 300):
         draw(i).save(photos / f"{i}.jpg")
     run(photos, tmp_path / "local")
@@ -106,7 +106,7 @@ def many(photos: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def running(photos: Path, index: Path, address: str = "auto", seconds: float = 0.1) -> Iterator[subprocess.Popen[str]]:
-    """A run in a process of its own, which prints its summary and says what it skips; by default it takes its time."""
+    """Start a run in a separate process, slow by default, which prints its summary and the skipped files."""
     command = [sys.executable, "-m", "tests.torture.ray_run", str(photos), str(index), address, str(seconds)]
     environment = {**os.environ, **(LOOPBACK if address != "auto" else {})}
     with subprocess.Popen(
@@ -130,12 +130,12 @@ def indexed(index: Path) -> int:
 
 
 def workers(folder: Path) -> list[int]:
-    """The processes of the Ray whose files lie in a folder."""
+    """Return the processes of the Ray whose files are in a folder."""
     return [pid for pid in all_processes() if str(folder) in environment_of(pid).get("RAY_TMPDIR", "")]
 
 
 def actors(folder: Path) -> list[int]:
-    """Those of them that are actors."""
+    """Return those that are actors."""
     return [pid for pid in workers(folder) if command_of(pid).startswith("ray::Worker")]
 
 
@@ -160,7 +160,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 @contextmanager
 def two_nodes(cache_dir: Path) -> Iterator[tuple[str, int]]:
-    """Their address, and the process id of the second one, which has a cache of its own."""
+    """Start two nodes; yield their address and the process id of the second, which has its own cache."""
     command = [sys.executable, "-m", "tests.torture.ray_nodes", str(cache_dir)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **LOOPBACK}
@@ -192,7 +192,7 @@ def test_a_worker_that_is_killed_is_replaced(many: Path, tmp_path: Path, place_o
 @pytest.mark.longest
 @pytest.mark.parametrize("kill", [False, True])
 def test_two_nodes(many: Path, tmp_path: Path, place_of_ray: Path, kill: bool) -> None:
-    """The second lacks the model, which is sent to it; where it is killed, the first does the rest."""
+    """The second node lacks the model, which is sent to it. After it is killed, the first does the rest."""
     cache_dir = tmp_path / "cache of the second"
     with two_nodes(cache_dir) as (address, pid), running(many, tmp_path / "index", address) as process:
         wait_until(lambda: indexed(tmp_path / "index") > 20 and len(actors(place_of_ray)) == 2)
