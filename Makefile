@@ -1,7 +1,7 @@
-# Two commands do everything on a machine that has Python 3.11 to 3.13, make and a package registry:
-#   make demo                      a search page over sample photos; IMAGES=~/Pictures for your own, PORT=8001 for another port
-#   make test                      all tests
-# The others: install, install-dev, check, test-fast, torture, torture-all, bench, format, lock, clean.
+# On a machine with Python 3.11 to 3.13, make and access to a package index, two commands are enough:
+#   make demo                      serve a search page with sample photos; IMAGES=~/Pictures uses your own, PORT=8001 another port
+#   make test                      run all tests
+# Other targets: install, install-dev, check, test-fast, torture, torture-all, bench, bench-million, format, lock, clean.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +9,7 @@ PORT ?= 8000
 IMAGES ?=
 TESTS ?=
 
-# Compiled once, and not by each of the hundreds of processes that tests start.
+# Write bytecode, so that the hundreds of processes that tests start do not each compile the modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
@@ -32,8 +32,8 @@ $(VENV)/bin/python:
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# What the demo needs; and that with what the tests need. pip would compile on one core only, and all; what is left out
-# here is hardly ever imported, and is compiled when it is.
+# Install a lock and this package. pip would compile everything on one core; compileall uses all cores and skips packages
+# that are rarely imported, which are compiled on import.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 define install_lock
 $(PIP_INSTALL) --require-hashes -r $<
@@ -45,17 +45,18 @@ $(READY): requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(install_lock)
 	@touch $@
 
-# uv, itself in the lock, takes a third of pip's time. It does not read pip's configuration: what it cannot get, pip gets.
+# uv, which is in the lock too, takes a third of pip's time. It ignores pip's configuration, so pip installs whatever uv
+# cannot get.
 $(READY_DEV): requirements-dev.lock pyproject.toml | $(VENV)/bin/python
 	@sed '/^uv==/,/^ *#/!d' $< > $(VENV)/uv.lock
 	$(PIP_INSTALL) --require-hashes -r $(VENV)/uv.lock
 	@$(BIN)/uv pip install --quiet --quiet --python $(BIN)/python --no-deps --require-hashes -r $< || \
-		echo "uv cannot get all packages; pip gets them, which takes longer." >&2
+		echo "uv cannot get all packages. Using pip instead, which takes longer." >&2
 	$(install_lock)
 	@touch $(READY) $@
 
-# Side by side on the cores there are, at most four: each worker may hold a model. The tests of a module stay together,
-# because they share its fixtures, and keep the order of tests/conftest.py. JOBS=0 runs them in one process.
+# Run tests in one worker per core, at most four, because each may hold a model in memory. The tests of a module run in the
+# same worker, because they share fixtures, and in the order set by tests/conftest.py. JOBS=0 runs all in one process.
 JOBS ?= auto
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
@@ -65,20 +66,21 @@ test: $(READY_DEV)
 test-fast: $(READY_DEV)
 	$(PYTEST) -m "not slow and not browser and not torture and not longest" $(TESTS)
 
-# What takes minutes: every backbone beside plain Keras (12 GB of memory); kills, full disks, many at once.
+# Tests that take minutes: every backbone compared with plain Keras (12 GB of memory), kills, full disks, many clients.
 # TESTS=tests/torture leaves out the backbones.
 torture: $(READY_DEV)
 	$(PYTEST) -m "torture and not longest" $(TESTS)
 
-# And the long forms: every backbone exported to OpenVINO, not only one a family; 100 kills; 100 000 images. An hour more.
+# The same with their long forms, which take another hour: every backbone exported to OpenVINO, not only one per family;
+# 100 kills; 100 000 images.
 torture-all: $(READY_DEV)
 	$(PYTEST) -m "torture or longest" $(TESTS)
 
-# Each benchmark against what people would use instead; BENCH="--full --into docs/BENCHMARKS.md" for all sizes.
+# Compare with what people would use instead. BENCH="--full --into docs/BENCHMARKS.md" measures all sizes.
 bench: $(READY_DEV)
 	$(BIN)/python benchmarks/every.py $(BENCH)
 
-# Approximate search of a million made-up rows, 5 GB on the disk; MILLION="--index DIR" for rows like those of an index.
+# Approximate search of a million synthetic rows (5 GB on disk). MILLION="--index DIR" imitates the rows of an index.
 bench-million: $(READY_DEV)
 	$(BIN)/python benchmarks/million.py $(MILLION)
 
@@ -92,8 +94,8 @@ format: $(READY_DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Pins everything that pyproject.toml asks for, for all platforms and the three Python versions, with hashes: what the
-# demo needs, what tests need, and what serving needs where no model is prepared or trained.
+# Pin all dependencies in pyproject.toml with hashes, for all platforms and the three Python versions: for the demo, for
+# tests, and for serving where no model is prepared or trained.
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 lock:
 	$(COMPILE) --extra demo --extra learn --extra map --extra text --group pyproject.toml:encoder pyproject.toml --output-file requirements.lock
