@@ -240,10 +240,7 @@ class SearchEngine:
         fingerprint = self.index.fingerprint
         if self._words is None or self._words[0] != fingerprint:
             try:
-                self._words = (
-                    fingerprint,
-                    text_search(self.index),
-                )  # two threads may both do this; either result serves
+                self._words = fingerprint, text_search(self.index)  # two threads may both do this; either result serves
             except ExtractorError as error:
                 raise QueryError(str(error)) from error
         return self._words[1]
@@ -308,11 +305,10 @@ class SearchEngine:
     def extractor(self) -> Extractor:
         """Return the extractor that made the index; loaded once, and again after a rebuild with another one."""
         fingerprint = self.index.fingerprint
-        if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
-            with self._loading:
-                if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
-                    self._extractor = self._load()
-        return self._extractor
+        with self._loading:
+            if self._extractor is None or self._extractor.spec.fingerprint != fingerprint:
+                self._extractor = self._load()
+            return self._extractor
 
     def _load(self) -> Extractor:
         weights_file = self.index.manifest("weights_file")

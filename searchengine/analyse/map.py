@@ -27,7 +27,7 @@ from searchengine.analyse.rows import (
 )
 from searchengine.analyse.sheets import tiles
 from searchengine.analyse.tsne import Places, bounded_perplexity, place_new, tsne
-from searchengine.derived import Arrays, Derived, StoredData, timestamp
+from searchengine.derived import Derived, StoredData, timestamp
 from searchengine.errors import IndexDamagedError, IndexingError, QueryError, import_extra, with_index_dir
 from searchengine.files import output_file
 from searchengine.index.protocol import Index
@@ -130,21 +130,10 @@ def make_map(index: Index, options: MapOptions | None = None, progress: Progress
     except IndexDamagedError:
         old = None  # to be replaced
     settings = _settings(options, old)
-    extended = old is not None and not options.rebuild and _can_be_extended(old, settings, rows, stamps)
-    if old is None or not extended:
-        chosen = np.arange(len(rows))
-        if len(rows) > MOST_FITTED:
-            progress.say(
-                f"The layout is computed for {MOST_FITTED} of the {len(rows)} images, drawn at random. Each of the "
-                "others is placed next to similar ones."
-            )
-            chosen = np.sort(np.random.default_rng(settings.seed).choice(chosen, MOST_FITTED, replace=False))
-        reduction, fitted_places = whole_map(rows.some(chosen), settings, progress)
-        places, fitted = _all_placed(rows, reduction, chosen, fitted_places, progress)
-        placed = 0
-    else:
-        reduction = Reduction(old.arrays["mean"], old.arrays["components"])
-        places, fitted, placed = _extend(old.arrays, rows, stamps, reduction, progress)
+    kept = None if old is None or options.rebuild else _kept_places(old, settings, rows, stamps)
+    placed = kept or _lay_out(rows, settings, progress)
+    places, fitted = _place_others(rows, placed, progress)
+    added = len(rows) - len(placed.positions) if kept else 0
     file = MAP.save(
         index.folder,
         MapSheet(1, timestamp(), rows.fingerprint, rows.dimension, **asdict(settings), unit=rows.unit),
@@ -153,18 +142,18 @@ def make_map(index: Index, options: MapOptions | None = None, progress: Progress
             "stamps": stamps,
             "places": places,
             "fitted": fitted,
-            "mean": reduction.mean,
-            "components": reduction.components,
+            "mean": placed.reduction.mean,
+            "components": placed.reduction.components,
         },
     )
     return MapSummary(
         str(file),
         len(rows),
-        placed,
+        placed=added,
         of_those_fitted=int(fitted.sum()),
-        whole=not placed and (not extended or bool(fitted.all())),
+        whole=not added and (kept is None or bool(fitted.all())),
         perplexity=bounded_perplexity(settings.perplexity, int(fitted.sum())),
-        kept=extended and placed == 0,
+        kept=kept is not None and not added,
         remark=remark(state),
     )
 
@@ -199,43 +188,60 @@ def _settings_of(sheet: MapSheet) -> Settings:
     return Settings(sheet.perplexity, sheet.iterations, sheet.seed)
 
 
-def _can_be_extended(old: StoredData[MapSheet], settings: Settings, rows: Rows, stamps: NDArray[np.uint64]) -> bool:
-    """Return whether the map has the requested settings, and any image that it was made from is unchanged."""
-    if settings != _settings_of(old.sheet) or not same_features(old.sheet, rows):
-        return False
-    before, _ = unchanged_images(old.arrays, rows, stamps)
-    return bool(old.arrays["fitted"][before].any())
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The images that have a place already.
 
-
-def _extend(
-    old: Arrays, rows: Rows, stamps: NDArray[np.uint64], reduction: Reduction, progress: Progress
-) -> tuple[Places, NDArray[np.bool_], int]:
-    """Keep the places of unchanged images, and place all others; also return what is fitted and how many are new."""
-    before, now = unchanged_images(old, rows, stamps)
-    places, fitted = _all_placed(rows, reduction, now, old["places"][before], progress, old["fitted"][before])
-    return places, fitted, len(rows) - len(now)
-
-
-def _all_placed(
-    rows: Rows,
-    reduction: Reduction,
-    chosen: NDArray[np.int64],
-    chosen_places: Places,
-    progress: Progress,
-    are_fitted: NDArray[np.bool_] | bool = True,
-) -> tuple[Places, NDArray[np.bool_]]:
-    """Place the rows that have no place next to the fitted ones. Return all places, and which rows are fitted.
-
-    The ``chosen`` rows have places already; ``are_fitted`` says which of them were laid out by t-SNE.
+    Attributes:
+        positions: (m,) int64, their positions among the rows.
+        places: (m, 2) float32.
+        fitted: (m,) bool, whether t-SNE laid them out.
+        reduction: projects rows to the components that t-SNE compares.
     """
+
+    positions: NDArray[np.int64]
+    places: Places
+    fitted: NDArray[np.bool_]
+    reduction: Reduction
+
+
+def _kept_places(
+    old: StoredData[MapSheet], settings: Settings, rows: Rows, stamps: NDArray[np.uint64]
+) -> _Placed | None:
+    """Return the places of unchanged images on a stored map, or None if a new map is needed."""
+    if settings != _settings_of(old.sheet) or not same_features(old.sheet, rows):
+        return None
+    before, now = unchanged_images(old.arrays, rows, stamps)
+    fitted = old.arrays["fitted"][before]
+    if not fitted.any():
+        return None
+    reduction = Reduction(old.arrays["mean"], old.arrays["components"])
+    return _Placed(now, old.arrays["places"][before], fitted, reduction)
+
+
+def _lay_out(rows: Rows, settings: Settings, progress: Progress) -> _Placed:
+    """Lay out all images, or a sample of a large collection."""
+    chosen = np.arange(len(rows))
+    if len(rows) > MOST_FITTED:
+        progress.say(
+            f"The layout is computed for {MOST_FITTED} of the {len(rows)} images, drawn at random. Each of the others "
+            "is placed next to similar ones."
+        )
+        chosen = np.sort(np.random.default_rng(settings.seed).choice(chosen, MOST_FITTED, replace=False))
+    reduction, places = whole_map(rows.some(chosen), settings, progress)
+    return _Placed(chosen, places, np.ones(len(chosen), dtype=np.bool_), reduction)
+
+
+def _place_others(rows: Rows, placed: _Placed, progress: Progress) -> tuple[Places, NDArray[np.bool_]]:
+    """Place all other rows next to the fitted ones; return all places, and which rows are fitted."""
     places = np.zeros((len(rows), 2), dtype=np.float32)
     fitted = np.zeros(len(rows), dtype=np.bool_)
-    places[chosen], fitted[chosen] = chosen_places, are_fitted
-    missing = np.setdiff1d(np.arange(len(rows)), chosen)
+    places[placed.positions], fitted[placed.positions] = placed.places, placed.fitted
+    missing = np.setdiff1d(np.arange(len(rows)), placed.positions)
     if len(missing):
         known = np.flatnonzero(fitted)
-        new, placed = (reduction.project(rows.some(each)) for each in (missing, known))
-        places[missing] = place_new(new, placed, places[known], progress)
+        new, old = (placed.reduction.project(rows.some(positions)) for positions in (missing, known))
+        places[missing] = place_new(new, old, places[known], progress)
     return places, fitted
 
 
@@ -308,16 +314,14 @@ class Grid:
 
 
 def on_grid(places: NDArray[np.float32]) -> Grid:
-    """Move (n, 2) places to cells of a grid with the map's proportions. On a map, y grows upwards; rows grow downwards.
+    """Move (n, 2) places, n > 0, to cells of a grid with the map's proportions. On a map, y grows upwards; rows grow downwards.
 
     Each image chooses the nearest free cell. If several choose the same cell, the nearest image gets it, and the others
     choose again. The result depends only on the places.
     """
-    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+    from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
     count = len(places)
-    if count == 0:
-        return Grid(np.empty((0, 2), dtype=np.int64), 0, 0)
     low, high = places.min(axis=0), places.max(axis=0)
     extent = np.maximum(high - low, 1e-9).astype(np.float64)
     ratio = float(np.clip(extent[0] / extent[1], 0.25, 4.0))
@@ -331,7 +335,7 @@ def on_grid(places: NDArray[np.float32]) -> Grid:
     remaining = np.arange(count)
     while len(remaining):
         k = min(_CHOICES, len(free))
-        distances, choices = cKDTree(free).query(targets[remaining], k)
+        distances, choices = KDTree(free).query(targets[remaining], k)
         distances, choices = distances.reshape(-1, k), choices.reshape(-1, k)  # (n,) -> (n, 1) where k is 1
         taken = np.zeros(len(free), dtype=np.bool_)
         settled = np.zeros(len(remaining), dtype=np.bool_)
