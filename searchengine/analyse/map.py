@@ -314,7 +314,7 @@ class Grid:
 
 
 def on_grid(places: NDArray[np.float32]) -> Grid:
-    """Move (n, 2) places, n > 0, to cells of a grid with the map's proportions. On a map, y grows upwards; rows grow downwards.
+    """Move (n, 2) places, n > 0, to cells of a grid with the map's proportions. y grows upwards, rows grow downwards.
 
     Each image chooses the nearest free cell. If several choose the same cell, the nearest image gets it, and the others
     choose again. The result depends only on the places.

@@ -99,8 +99,9 @@ def import_features(
     if options.metric is not None:
         metrics.check_metric(options.metric)
     check_name("normalisation", options.normalize, NORMALIZATIONS)
-    if options.images is not None:
-        check_folder(options.images.expanduser().absolute())
+    images = None if options.images is None else options.images.expanduser().absolute()
+    if images is not None:
+        check_folder(images)
     with storage_of(index_dir).writing(timestamp()), ExitStack() as stack:
         writer = _open_existing(index_dir, options)  # refuses a wrong folder before reading a long file
         if writer is not None:
@@ -108,13 +109,22 @@ def import_features(
         table = read_features(file, options.columns)
         dimension = table.dimension
         unit = _check_numbers(table, file, progress) or options.normalize == "l2"
-        manifest = _manifest(options.name or file.name, unit, options.metric or table.metric or metrics.EUCLIDEAN)
+        spec = imported_spec(unit=unit)
+        manifest = _manifest(options.name or file.name, spec, options.metric or table.metric or metrics.EUCLIDEAN)
         if writer is None:
             writer = stack.enter_context(_new_index(index_dir, manifest, dimension))
         elif not writer.catalog.count():
             writer.empty(manifest, dimension)
-        _check_same_kind(writer, dimension, unit)
-        rows = _add(writer, table, options, progress)
+        _check_same_kind(writer, dimension, spec)
+        root, new_roots = (None, []) if images is None else _root(writer, images)
+        rows = _rows(table, images, root)
+        if images is not None:
+            rows = _with_pictures(rows, images, progress)
+        _check_unused(writer, rows)
+        progress.start(len(rows))
+        writer.commit_ready(_normalized_blocks(table, options.normalize, progress), rows, new_roots)
+        if options.metric is not None:
+            writer.set({"metric": options.metric})
         writer.back_up()
         column_reader.keep(index_dir)
         return Imported(
@@ -127,20 +137,6 @@ def import_features(
             left_out=table.left_out,
             seconds=round(time.monotonic() - started, 3),
         )
-
-
-def _add(writer: IndexWriter, table: FeatureTable, options: ImportOptions, progress: Progress) -> list[ImageRow]:
-    folder = None if options.images is None else options.images.expanduser().absolute()
-    root, new_roots = (None, []) if folder is None else _root(writer, folder)
-    rows = _rows(table, folder, root)
-    if folder is not None:
-        rows = _with_pictures(rows, folder, progress)
-    _check_free(writer, rows)
-    progress.start(len(rows))
-    writer.commit_ready(_normalized_blocks(table, options.normalize, progress), rows, new_roots)
-    if options.metric is not None:
-        writer.set({"metric": options.metric})
-    return rows
 
 
 # -- the index ------------------------------------------------------------------------------------------------------
@@ -181,8 +177,8 @@ def _new_index(folder: Path, manifest: dict[str, str], dimension: int) -> Iterat
         raise
 
 
-def _manifest(name: str, unit: bool, metric: str) -> dict[str, str]:
-    spec = imported_spec(unit=unit)
+def _manifest(name: str, spec: ExtractorSpec, metric: str) -> dict[str, str]:
+    unit = spec.normalize == "l2"
     return {
         "spec": spec.to_json(),
         "fingerprint": spec.fingerprint,
@@ -197,8 +193,7 @@ def _manifest(name: str, unit: bool, metric: str) -> dict[str, str]:
     }
 
 
-def _check_same_kind(writer: IndexWriter, dimension: int, unit: bool) -> None:
-    spec = imported_spec(unit=unit)
+def _check_same_kind(writer: IndexWriter, dimension: int, spec: ExtractorSpec) -> None:
     if writer.dimension != dimension or writer.catalog.need("fingerprint") != spec.fingerprint:
         raise IndexingError(
             f"The index in {writer.folder} holds features of {writer.dimension} numbers "
@@ -207,7 +202,7 @@ def _check_same_kind(writer: IndexWriter, dimension: int, unit: bool) -> None:
         )
 
 
-def _check_free(writer: IndexWriter, rows: Sequence[ImageRow]) -> None:
+def _check_unused(writer: IndexWriter, rows: Sequence[ImageRow]) -> None:
     """Raise IndexingError if the index already has an id or a path of the rows, or if no ids are left."""
     ids = writer.catalog.ids()
     places = writer.catalog.places()

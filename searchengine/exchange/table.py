@@ -282,18 +282,14 @@ def _labels_of_json(text: str, file: Path) -> tuple[str, ...]:
 
 
 def _ids(values: Sequence[Any], file: Path) -> NDArray[np.int64]:
-    advice = "Ids are whole numbers from 0 up, all different; --ids none numbers the rows instead."
+    advice = f"Ids are whole numbers from 0 to {LARGEST_ID}, all different; --ids none numbers the rows instead."
     rows: dict[int, int] = {}
     for row, value in enumerate(values):
         try:
             id_ = int(_text(value) or "")
         except ValueError as error:
             raise IndexingError(f"Row {row + 1} of {file} has the id {value!r}. {advice}") from error
-        if id_ > LARGEST_ID:
-            raise IndexingError(
-                f"Row {row + 1} of {file} has the id {id_}, and the largest id is {LARGEST_ID}. {advice}"
-            )
-        if id_ < 0:
+        if not 0 <= id_ <= LARGEST_ID:
             raise IndexingError(f"Row {row + 1} of {file} has the id {id_}. {advice}")
         if id_ in rows:
             raise IndexingError(f"Rows {rows[id_] + 1} and {row + 1} of {file} have the same id {id_}. {advice}")
