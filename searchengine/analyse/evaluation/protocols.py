@@ -299,7 +299,7 @@ def _evaluate(index: Index, images: _Images, task: _Task, options: EvaluationOpt
         curve=tuple(measured.curve.tolist()),
         notes=tuple(task.notes),
         seconds=time.monotonic() - images.started,
-        confusion=mistakes.shares(),
+        confusion=mistakes.shares,
         per_query=PerQuery(
             tuple(picture.path for picture in task.pictures),
             tuple(task.queries.labels),

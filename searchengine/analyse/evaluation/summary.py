@@ -23,21 +23,13 @@ _SHOWN = 6  # places shown of an example
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """Counts over the first ten places of queries.
+    """Wrong images in the first ten places, by pairs (label of the query, label of the image).
 
-    ``wrong`` is (label, label of a wrong image) -> places; ``places`` is label -> all places of its queries.
+    ``places`` counts the places that each pair takes; ``shares`` are their fractions of all places of the query label.
     """
 
-    wrong: dict[tuple[str, str], int]
-    places: dict[str, int]
-
-    def share(self, label: str, other: str) -> float:
-        """Return the fraction of the places of a label that another label takes."""
-        return self.wrong[label, other] / self.places[label]
-
-    def shares(self) -> dict[tuple[str, str], float]:
-        """Return the fraction for every pair of confused labels."""
-        return {pair: self.share(*pair) for pair in self.wrong}
+    places: dict[tuple[str, str], int]
+    shares: dict[tuple[str, str], float]
 
 
 def figures(
@@ -75,26 +67,25 @@ def count_mistakes(measured: QueryScores) -> Mistakes:
         for position in positions[(positions >= 0) & ~measured.relevant[number]].tolist():
             for other in labels[position] or (NO_LABEL,):
                 wrong.update((label, other) for label in counted)
-    return Mistakes(dict(wrong), dict(places))
+    return Mistakes(dict(wrong), {pair: count / places[pair[0]] for pair, count in wrong.items()})
 
 
 def classes(
     measured: QueryScores, mistakes: Mistakes, random: np.random.Generator
 ) -> tuple[tuple[ClassResult, ...], Figure]:
     """Return the figures of every label, hardest first, and the mean over labels, each with the same weight."""
-    most: dict[str, tuple[int, str]] = {}
-    for (label, other), count in sorted(mistakes.wrong.items()):
-        if label not in most or count > most[label][0]:
-            most[label] = (count, other)
+    most: dict[str, tuple[float, str]] = {}
+    for (label, other), share in sorted(mistakes.shares.items()):
+        if label not in most or share > most[label][0]:
+            most[label] = (share, other)
     results: list[ClassResult] = []
     resampled = np.zeros(statistics.RESAMPLES)
     for label, numbers in measured.by_label().items():
         class_figures, means = figures(measured, random, numbers)
         resampled += means
-        count, other = most.get(label, (0, ""))
-        share = count / max(mistakes.places[label], 1)
+        share, taken_for = most.get(label, (0.0, None))
         images = measured.collection.relevance.size(label)
-        results.append(ClassResult(label, images, len(numbers), class_figures, other or None, share))
+        results.append(ClassResult(label, images, len(numbers), class_figures, taken_for, share))
     results.sort(key=lambda result: (result.figure(MAIN).value, result.label))
     low, high = statistics.interval(resampled / len(results))  # resampled within each class
     several = any(result.queries > 1 for result in results)
@@ -130,17 +121,11 @@ class Examples:
     def confused(self, mistakes: Mistakes) -> tuple[Confusion, ...]:
         """Return the most confused pairs, each with the queries whose first wrong answer comes soonest."""
         by_label = self.measured.by_label()
-        pairs = [pair for pair in mistakes.wrong if pair[1] != NO_LABEL]
-        pairs.sort(key=lambda pair: (-mistakes.share(*pair), pair))
+        pairs = [pair for pair in mistakes.shares if pair[1] != NO_LABEL]
+        pairs.sort(key=lambda pair: (-mistakes.shares[pair], pair))
         return tuple(
-            Confusion(
-                label,
-                other,
-                mistakes.share(label, other),
-                mistakes.wrong[label, other],
-                self._soonest(by_label[label], other),
-            )
-            for label, other in pairs[:CONFUSED]
+            Confusion(*pair, mistakes.shares[pair], mistakes.places[pair], self._soonest(by_label[pair[0]], pair[1]))
+            for pair in pairs[:CONFUSED]
         )
 
     def _soonest(self, numbers: NDArray[np.int64], other: str) -> tuple[Example, ...]:

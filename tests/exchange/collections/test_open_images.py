@@ -153,22 +153,6 @@ def test_breaks_and_kills(
     assert not [path for path, _ in publisher.asked if path.endswith(".csv")]
 
 
-def test_a_search_resumes_in_another_run(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
-    publisher.breaks = [1_000_000, 1500, 0, 0, 0, 0, 0]
-    with pytest.raises(DownloadError, match=r"validation.csv cannot be downloaded.*to resume"):
-        get(publisher, tmp_path, ["Cat"], 40)
-    publisher.breaks, publisher.asked = [], []
-    assert labels_of(get(publisher, tmp_path, ["Cat"], 40)) == expected(tables, ["Cat"], 40)
-    start = publisher.asked[0][1]
-    assert start is not None
-    assert start == "bytes=1500-"
-
-
-def test_a_server_without_ranges(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
-    publisher.ranges, publisher.breaks = False, [1_000_000, 700, 1500]
-    assert labels_of(get(publisher, tmp_path, ["Cat"], 8)) == expected(tables, ["Cat"], 8)
-
-
 def test_photographs_that_are_gone_are_replaced(publisher: Publisher, tables: dict[str, Rows], tmp_path: Path) -> None:
     gone = tuple(expected(tables, ["Cat"], 10))[2:5]
     for id_ in gone:
