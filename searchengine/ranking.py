@@ -95,6 +95,7 @@ class Ranking:
         )
 
     def _first_and_others(self, after: Place | None, portion: int) -> Iterator[Ranked]:
+        """Search for the images that come first, with a head start, and then for all others."""
         if self.first and (after is None or after[0] < -_HEAD_START / 2):
             allowed = self.first if self.filter.ids is None else self.first & set(self.filter.ids)
             only = replace(self.filter, ids=tuple(sorted(allowed)))

@@ -186,7 +186,7 @@ def test_normalisation(features: Rows, tmp_path: Path) -> None:
     assert (index.metric, index.normalized) == ("cosine", True)
     np.save(tmp_path / "b.npy", index.features.astype(np.float64))
     index.close()
-    assert import_features(tmp_path / "b.npy", tmp_path / "unit").normalized  # detected, not requested
+    assert import_features(tmp_path / "b.npy", tmp_path / "detected").normalized  # detected, not requested
 
 
 def test_pictures_are_read_and_missing_ones_are_reported(features: Rows, tmp_path: Path, capsys: Said) -> None:
