@@ -92,7 +92,7 @@ class HardClass:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Wrong images of ``taken_for`` take a ``share`` of the first ten places of queries of ``label``."""
+    """A confused pair: wrong images of ``taken_for`` take a ``share`` of the first ten places of ``label``."""
 
     label: str
     taken_for: str
