@@ -131,8 +131,8 @@ class Structure:
     @classmethod
     def open(cls, folder: Path) -> Structure | None:
         """Open the structure of an index folder, or return None if it has none; raises what ``of_sheet`` raises."""
-        kept = STRUCTURE.load(folder)
-        return None if kept is None else cls.of_sheet(folder, kept.sheet)
+        stored = STRUCTURE.load(folder)
+        return None if stored is None else cls.of_sheet(folder, stored.sheet)
 
     @classmethod
     def of_sheet(cls, folder: Path, sheet: StructureSheet) -> Structure:

@@ -95,8 +95,8 @@ def update_structure(folder: Path, wanted: str, progress: Progress = QUIET) -> N
     with closing(Catalog.open(folder)) as catalog:
         state = load_state(folder, catalog, None)
     try:
-        kept = _usable(folder, state, progress)
-        if kept is not None and len(state.ids) - kept.rows <= _NEW * len(state.ids):
+        sheet = _usable(folder, state, progress)
+        if sheet is not None and len(state.ids) - sheet.rows <= _NEW * len(state.ids):
             return
         if not rank_alike(state.metric, EUCLIDEAN, normalized=state.normalized):
             raise QueryError(f"This index ranks by {metric_title(state.metric)}, so its searches stay exact.")
@@ -118,9 +118,9 @@ def _is_small(folder: Path) -> bool:
 def _usable(folder: Path, state: State, progress: Progress) -> StructureSheet | None:
     """Return the sheet of the structure if that can be used, and report damage."""
     try:
-        kept = STRUCTURE.load(folder)
-        if kept is not None and kept.sheet.covers(state):
-            return Structure.of_sheet(folder, kept.sheet).sheet
+        stored = STRUCTURE.load(folder)
+        if stored is not None and stored.sheet.covers(state):
+            return Structure.of_sheet(folder, stored.sheet).sheet
     except IndexDamagedError as error:
         progress.say(str(error))
     return None

@@ -66,7 +66,7 @@ def load(folder: Path, catalog: Catalog, state: State, old: Columns | None) -> C
         names = tuple((id_, name) for id_, (_, name) in sorted(state.roots.items()))
         version = (state.features_file, catalog.get("details"), names)
         if old is None or old.version != version:
-            old = _kept(folder, (catalog.revision or b"").hex(), state, version) or _empty(version)
+            old = _stored_columns(folder, (catalog.revision or b"").hex(), state, version) or _empty(version)
         first, end = len(old.ids), len(state.ids)
         if first == end and first:
             return replace(old, generation=state.generation, ids=state.ids, _passing={}, _facets={})
@@ -96,30 +96,33 @@ def keep(folder: Path) -> None:
             for kind in (ROWS, COLUMNS):
                 kind.path(folder).unlink(missing_ok=True)
             return
-        now = load_state(folder, catalog, None)
-        if _revision_of(ROWS, folder) != now.revision:
-            ROWS.save(folder, RowsSheet(1, now.revision), {"ids": now.ids, "squared_norms": now.squared_norms})
-        if _revision_of(COLUMNS, folder) != now.revision and (columns := load(folder, catalog, now, None)) is not None:
-            sheet = ColumnsSheet(1, now.revision, _zone(), *(getattr(columns, name).texts for name in _TEXTS))
+        state = load_state(folder, catalog, None)
+        if _revision_of(ROWS, folder) != state.revision:
+            ROWS.save(folder, RowsSheet(1, state.revision), {"ids": state.ids, "squared_norms": state.squared_norms})
+        if _revision_of(COLUMNS, folder) == state.revision:
+            return
+        columns = load(folder, catalog, state, None)
+        if columns is not None:
+            sheet = ColumnsSheet(1, state.revision, _zone(), *(getattr(columns, name).texts for name in _TEXTS))
             COLUMNS.save(folder, sheet, {name: getattr(columns, name) for name in (*_BY_ROW, *_PAIRS)})
 
 
 def _revision_of(kind: Derived[RowsSheet] | Derived[ColumnsSheet], folder: Path) -> str | None:
     with suppress(IndexDamagedError):
-        kept = kind.load(folder)
-        return None if kept is None else kept.sheet.revision
+        stored = kind.load(folder)
+        return None if stored is None else stored.sheet.revision
     return None
 
 
-def _kept(folder: Path, revision: str, state: State, version: tuple[object, ...]) -> Columns | None:
+def _stored_columns(folder: Path, revision: str, state: State, version: tuple[object, ...]) -> Columns | None:
     """Return the columns stored in the folder, if they are of this revision and of the local time zone."""
     try:
-        kept = COLUMNS.load(folder)
+        stored = COLUMNS.load(folder)
     except IndexDamagedError:
         return None  # the next run replaces it
-    if kept is None or (kept.sheet.revision, kept.sheet.zone) != (revision, _zone()):
+    if stored is None or (stored.sheet.revision, stored.sheet.zone) != (revision, _zone()):
         return None
-    sheet, arrays, rows = kept.sheet, kept.arrays, len(state.ids)
+    sheet, arrays, rows = stored.sheet, stored.arrays, len(state.ids)
     texts = {name: Texts(getattr(sheet, name)) for name in _TEXTS}
     fits = (
         all(arrays[name].dtype == np.int32 for name in (*_BY_ROW, *_PAIRS))

@@ -217,11 +217,11 @@ def with_tags(columns: Columns, folder: Path, fingerprint: str) -> Columns:
         return columns
     tags, tag_of = Texts(), columns.tag_of[:0]
     try:
-        kept = TAGS.load(folder)
-        if kept is not None and kept.sheet.fingerprint == fingerprint:
-            tags = Texts(kept.sheet.names)
-            rows, exists = _rows_of(kept.arrays["ids"], columns.ids)
-            tag_of = np.stack([rows, kept.arrays["tags"][exists]], axis=1).astype(np.int32)
+        stored = TAGS.load(folder)
+        if stored is not None and stored.sheet.fingerprint == fingerprint:
+            tags = Texts(stored.sheet.names)
+            rows, exists = _rows_of(stored.arrays["ids"], columns.ids)
+            tag_of = np.stack([rows, stored.arrays["tags"][exists]], axis=1).astype(np.int32)
             if len(tag_of) and not 0 <= tag_of[:, 1].min() <= tag_of[:, 1].max() < len(tags):
                 raise IndexDamagedError(f"{TAGS.path(folder)} has tags without a name. Delete it.")
     except IndexDamagedError as error:

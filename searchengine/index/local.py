@@ -26,7 +26,7 @@ from searchengine.index.columns import Columns, Mask, with_tags
 from searchengine.index.exact import Searcher, checked_queries
 from searchengine.index.features import is_whole
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
-from searchengine.index.metrics import check_metric, score
+from searchengine.index.metrics import check_metric
 from searchengine.index.protocol import Index
 from searchengine.index.state import NO_IMAGE, State, load_state, record_of
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress
@@ -83,67 +83,56 @@ class LocalIndex(Index):
         filter: Filter = EVERYTHING,
         after: Cursor | None = None,
     ) -> list[list[Hit]]:
-        now, passing = self.passing(filter) if filter else (self.state(), None)
-        metric = check_metric(metric or now.metric)
-        block = checked_queries(queries, now.rows.shape[1], k, after)
-        structure = self._structure.serving(now, metric)
-        searcher = now.searcher(metric) if structure is None else ApproximateSearcher(structure, now, metric)
+        state, passing = self.passing(filter) if filter else (self.state(), None)
+        metric = check_metric(metric or state.metric)
+        block = checked_queries(queries, state.rows.shape[1], k, after)
+        structure = self._structure.serving(state, metric)
+        searcher = state.searcher(metric) if structure is None else ApproximateSearcher(structure, state, metric)
         if passing is not None:
             searcher = searcher.among(passing)
         results = searcher.nearest(block, int(k), after)
-        return [self.hits(now, now.ids[nearest.positions], nearest.distances, metric) for nearest in results]
+        return [self.hits(state, state.ids[nearest.positions], nearest.distances, metric) for nearest in results]
 
     def whole_set_searcher(
-        self, now: State, metric: str, k: int, progress: Progress = QUIET
+        self, state: State, metric: str, k: int, progress: Progress = QUIET
     ) -> Searcher | ApproximateSearcher:
-        structure = self._structure.serving(now, metric)
+        structure = self._structure.serving(state, metric)
         if structure is None:
-            return now.searcher(metric)
-        return whole_set_searcher(structure, now, metric, k, progress)
+            return state.searcher(metric)
+        return whole_set_searcher(structure, state, metric, k, progress)
 
     def approximation(self, metric: str | None = None) -> StructureSheet | None:
-        now = self.state()
-        structure = self._structure.serving(now, check_metric(metric or now.metric))
+        state = self.state()
+        structure = self._structure.serving(state, check_metric(metric or state.metric))
         return None if structure is None else structure.sheet
 
     def search_remark(self, metric: str) -> str | None:
         structure = self._structure.get()
         return None if structure is None else structure.remark(self.state(), check_metric(metric))
 
-    def hits(self, now: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
+    def hits(self, state: State, ids: NDArray[np.int64], distances: NDArray[np.float64], metric: str) -> list[Hit]:
         """Return images of a state as hits, in the given order; images removed since are left out."""
         records = {record.id: record for record in self._fetch(ids.tolist())}
         nearest = zip(ids.tolist(), distances.tolist(), strict=True)
         existing = [(records[id_], distance) for id_, distance in nearest if id_ in records]
-        return [
-            Hit(
-                rank,
-                record.id,
-                record.path,
-                distance,
-                score(metric, distance, normalized=now.normalized),
-                record.label,
-                record,
-            )
-            for rank, (record, distance) in enumerate(existing, 1)
-        ]
+        return Hit.ranked(existing, metric, normalized=state.normalized)
 
     def passing(self, filter: Filter) -> tuple[State, Mask]:
         """Return the current state, and an (r,) mask of the rows that pass a filter, which must not be modified."""
-        now = self.state()
+        state = self.state()
         if not filter:
-            return now, now.ids != NO_IMAGE
-        now, columns = self._known_columns()
-        return now, columns.passing(filter)
+            return state, state.ids != NO_IMAGE
+        state, columns = self._known_columns()
+        return state, columns.passing(filter)
 
     def count(self, filter: Filter = EVERYTHING) -> int:
         return int(np.count_nonzero(self.passing(filter)[1]))
 
     def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
-        now, passing = self.passing(filter)
+        state, passing = self.passing(filter)
         if after_id is not None:
-            passing = passing & (now.ids > after_id)
-        ids = now.ids[passing]
+            passing = passing & (state.ids > after_id)
+        ids = state.ids[passing]
         if len(ids) > n:
             ids = np.partition(ids, n)[:n]
         return self._fetch(np.sort(ids).tolist())
@@ -152,11 +141,11 @@ class LocalIndex(Index):
         return self._known_columns()[1].facets(filter)
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
-        now = self.state()
+        state = self.state()
         if 0 <= image_id < 2**63:
-            position = np.flatnonzero(now.ids == image_id)
+            position = np.flatnonzero(state.ids == image_id)
             if len(position):
-                return np.array(now.scattered[position[0]], dtype=np.float32)
+                return np.array(state.scattered[position[0]], dtype=np.float32)
         raise self.unknown(image_id)
 
     # -- records ------------------------------------------------------------------------------------------------------
@@ -220,8 +209,8 @@ class LocalIndex(Index):
     @property
     def ids(self) -> NDArray[np.int64]:
         """The id of each image: (n,) int64, in the order of ``features``."""
-        now = self.state()
-        return now.ids[now.live]
+        state = self.state()
+        return state.ids[state.live]
 
     @property
     def paths(self) -> list[str]:
@@ -236,9 +225,9 @@ class LocalIndex(Index):
     @property
     def features(self) -> NDArray[np.float32]:
         """All features, (n, d) float32: the mapped file itself, or a copy of its live rows once images were removed."""
-        now = self.state()
-        live = now.live
-        return now.rows if len(live) == len(now.rows) else np.asarray(now.rows[live])
+        state = self.state()
+        live = state.live
+        return state.rows if len(live) == len(state.rows) else np.asarray(state.rows[live])
 
     @property
     def generation(self) -> object:
@@ -282,17 +271,17 @@ class LocalIndex(Index):
         return int(self.state().ids.max(initial=-1))
 
     def status(self) -> IndexStatus:
-        now = self.state()
+        state = self.state()
         with self._lock:
             skipped, run = self._catalog.count_skipped(), self._catalog.run()
             title, updated = self._catalog.need("extractor"), self._catalog.need("updated")
-        files = [self.folder / now.features_file, *self.folder.glob("*.sqlite*"), *structures(self.folder)]
+        files = [self.folder / state.features_file, *self.folder.glob("*.sqlite*"), *structures(self.folder)]
         return IndexStatus(
-            images=now.count,
+            images=state.count,
             skipped=skipped,
             dimension=self.dimension,
             extractor=title,
-            fingerprint=now.fingerprint,
+            fingerprint=state.fingerprint,
             bytes=bytes_of(files),
             updated=updated,
             run=RunProgress(*run, is_locked(self.folder / LOCK_NAME)) if run else None,
@@ -336,17 +325,17 @@ class LocalIndex(Index):
         with self._columns_lock:
             while True:
                 with self._lock:
-                    now, catalog, columns = self.state(), self._catalog, self._columns
-                if columns is None or columns.generation != now.generation:
+                    state, catalog, columns = self.state(), self._catalog, self._columns
+                if columns is None or columns.generation != state.generation:
                     # Reading all columns takes seconds: a second connection keeps searches from waiting for that.
                     with closing(Catalog.open(self.folder)) as second:
-                        columns = column_reader.load(self.folder, second, now, columns)
+                        columns = column_reader.load(self.folder, second, state, columns)
                 if columns is not None:
-                    columns = with_tags(columns, self.folder, now.fingerprint)
+                    columns = with_tags(columns, self.folder, state.fingerprint)
                 with self._lock:
                     if columns is not None and catalog is self._catalog and not catalog.outdated:
                         self._columns = columns
-                        return now, columns
+                        return state, columns
 
     def _reopen(self) -> None:
         """Open the catalog again, because it was replaced, or was opened without locks and has changed."""

@@ -97,7 +97,7 @@ class Index(Protocol):
         ...
 
     def whole_set_searcher(
-        self, now: State, metric: str, k: int, progress: Progress = QUIET
+        self, state: State, metric: str, k: int, progress: Progress = QUIET
     ) -> Searcher | ApproximateSearcher:
         """Return a searcher for the k nearest rows of every row of a state; it reports whether it is approximate."""
         ...

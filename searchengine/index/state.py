@@ -133,8 +133,8 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
         if old is not None and (old.features_file != file or len(old.ids) > total):
             old = None  # another matrix
         gone = _rows_gone(catalog, old) if old is not None and old.edits != edits else []
-        kept = _kept_rows(folder, revision, total) if old is None else (old.ids, old.squared_norms)
-        known = 0 if kept is None else len(kept[0])  # rows are only appended; ids may come in any order
+        previous = _stored_rows(folder, revision, total) if old is None else (old.ids, old.squared_norms)
+        known = 0 if previous is None else len(previous[0])  # rows are only appended; ids may come in any order
         try:
             new = np.fromiter(catalog.rows_from(known or None), _ROW)
         except (TypeError, ValueError, OverflowError) as error:
@@ -144,8 +144,8 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
         roots = catalog.roots()
     squared_norms = np.full(total, np.inf)
     ids = np.full(total, NO_IMAGE, dtype=np.int64)
-    if kept is not None:
-        ids[:known], squared_norms[:known] = kept
+    if previous is not None:
+        ids[:known], squared_norms[:known] = previous
         squared_norms[gone], ids[gone] = np.inf, NO_IMAGE
     if len(new):
         if new["row"].max() >= total or new["row"].min() < 0:
@@ -164,20 +164,20 @@ def load_state(folder: Path, catalog: Catalog, old: State | None, images_dir: Pa
         scattered=map_rows(folder / file, total, dimension, scattered=True),
         squared_norms=squared_norms,
         ids=ids,
-        roots=folders_now(roots, images_dir),
+        roots=present_folders(roots, images_dir),
         revision=revision,
     )
 
 
-def _kept_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+def _stored_rows(folder: Path, revision: str, total: int) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """Return the ids and squared norms stored in ``ROWS``, if they are of this revision of the catalog."""
     try:
-        kept = ROWS.load(folder)
+        stored = ROWS.load(folder)
     except IndexDamagedError:
         return None  # the next run replaces it
-    if kept is None or kept.sheet.revision != revision:
+    if stored is None or stored.sheet.revision != revision:
         return None
-    ids, squared_norms = kept.arrays["ids"], kept.arrays["squared_norms"]
+    ids, squared_norms = stored.arrays["ids"], stored.arrays["squared_norms"]
     fits = (ids.dtype, squared_norms.dtype, ids.shape, squared_norms.shape) == (
         np.dtype(np.int64), np.dtype(np.float64), (total,), (total,),
     )  # fmt: skip
@@ -197,7 +197,7 @@ def _rows_gone(catalog: Catalog, old: State) -> list[int]:
     return gone
 
 
-def folders_now(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | None) -> Roots:
+def present_folders(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | None) -> Roots:
     """Return the present location of each image folder (id, path, name); a single folder gets an empty name."""
     several = len(recorded) > 1
     roots = {}
@@ -209,7 +209,7 @@ def folders_now(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | N
     return roots
 
 
-def located(id_: int, root: int | None, path: bytes | None, roots: Roots) -> tuple[str, Path | None]:
+def locate(id_: int, root: int | None, path: bytes | None, roots: Roots) -> tuple[str, Path | None]:
     """Return the path of an image as it is displayed, and its file."""
     if path is None:
         return f"#{id_}", None
@@ -223,6 +223,6 @@ def located(id_: int, root: int | None, path: bytes | None, roots: Roots) -> tup
 def record_of(row: Sequence[Any], roots: Roots) -> ImageRecord:
     """Turn a row of ``Tables.records`` into an ImageRecord."""
     id_, root, path, width, height, colour, size, format_, digest, labels = row
-    shown, file = located(id_, root, path, roots)
+    shown, file = locate(id_, root, path, roots)
     content_hash = None if digest is None else digest.hex()
     return ImageRecord(id_, shown, file, labels, width, height, colour, size, format_, content_hash)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from searchengine.errors import FileGoneError
 from searchengine.files import parse_json, read_regular
 from searchengine.images.metadata import Shot
+from searchengine.index.metrics import score
 
 Place = tuple[int, bytes]  # where a file is: the id of its image folder, and its path in that folder
 
@@ -48,6 +50,15 @@ class Hit:
     label: str | None
     record: ImageRecord = field(repr=False, compare=False)
     stands_for: int = 1
+
+    @classmethod
+    def ranked(cls, images: Iterable[tuple[ImageRecord, float]], metric: str, *, normalized: bool) -> list[Hit]:
+        """Return hits for images with their distances, which must be in order."""
+        scored = ((image, distance, score(metric, distance, normalized=normalized)) for image, distance in images)
+        return [
+            cls(rank, image.id, image.path, distance, score_, image.label, image)
+            for rank, (image, distance, score_) in enumerate(scored, 1)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields but the record, ready for JSON."""

@@ -62,11 +62,11 @@ class Lease:
         while first is not None and not _is_dead(first) and time.monotonic() - since < _EXPIRES:
             time.sleep(0.5)
             begun = time.monotonic()
-            now = self._connection.about(WRITER)
-            if now is None:
+            text = self._connection.about(WRITER)
+            if text is None:
                 return
-            if now != first:
-                raise self._taken(now)
+            if text != first:
+                raise self._taken(text)
             if time.monotonic() - begun > _INTERVAL:
                 since = time.monotonic()  # the server was away, so the other run could not renew its row either
 

@@ -28,7 +28,7 @@ from searchengine.index.milvus.lease import is_held
 from searchengine.index.milvus.schema import FEATURE, RECORD, About, quoted
 from searchengine.index.milvus.snapshot import Search, Snapshot, latest
 from searchengine.index.protocol import Index
-from searchengine.index.state import State, folders_now
+from searchengine.index.state import State, present_folders
 from searchengine.index.types import Hit, ImageRecord, IndexStatus, RunProgress, parse_run_note
 from searchengine.progress import QUIET, Progress
 
@@ -71,7 +71,7 @@ class MilvusIndex(Index):
         in the metric that its index was made for or one that ranks alike. In other metrics, up to 20 000 images are
         compared one by one.
         """
-        search = Search.by(metric, filter, self._now())
+        search = Search.by(metric, filter, self._snapshot())
         return search.hits(checked_queries(queries, search.about.dimension, k, after), int(k), after)
 
     def approximation(self, metric: str | None = None) -> None:
@@ -79,37 +79,37 @@ class MilvusIndex(Index):
         return
 
     def search_remark(self, metric: str) -> str | None:
-        if Search.by(metric, EVERYTHING, self._now()).is_exact:
+        if Search.by(metric, EVERYTHING, self._snapshot()).is_exact:
             return None
         return "Quick search: some of the nearest images may be missing."
 
     # -- filters ----------------------------------------------------------------------------------------------------
 
     def count(self, filter: Filter = EVERYTHING) -> int:
-        now = self._now()
-        return self._connection.count(now.where(filter)) if filter else now.about.images
+        snapshot = self._snapshot()
+        return self._connection.count(snapshot.where(filter)) if filter else snapshot.about.images
 
     def page(self, filter: Filter = EVERYTHING, after_id: int | None = None, n: int = 60) -> list[ImageRecord]:
-        now = self._now()
-        where = now.where(filter)
+        snapshot = self._snapshot()
+        where = snapshot.where(filter)
         if after_id is not None:
             where += f" and place > {2 * min(after_id, 2**61) + 1}"
         rows = latest(self._connection.each_row(where, RECORD, at_once=n + 1))
-        return now.records(itertools.islice(rows, n))
+        return snapshot.records(itertools.islice(rows, n))
 
     def facets(self, filter: Filter = EVERYTHING) -> Facets:
         """Return the facets of the images that pass a filter; they are not offered for very many images."""
-        now = self._now()
-        if now.about.images > COUNTED:
+        snapshot = self._snapshot()
+        if snapshot.about.images > COUNTED:
             return Facets(offered=False)
         with self._lock:
-            generation = self._generation_of(now.about)
+            generation = self._generation_of(snapshot.about)
             if self._columns is None or self._columns.generation != generation:
-                rows = list(now.all_rows(schema.EVERYTHING_BUT_FEATURE))
+                rows = list(snapshot.all_rows(schema.EVERYTHING_BUT_FEATURE))
                 self._columns = column_reader.of_rows(
                     generation,
                     np.array([row["id"] for row in rows], dtype=np.int64),
-                    now.roots,
+                    snapshot.roots,
                     [
                         (
                             at, schema.root_of(row), schema.path_of(row), row["width"], row["height"], row["format"],
@@ -124,25 +124,25 @@ class MilvusIndex(Index):
     # -- records ------------------------------------------------------------------------------------------------------
 
     def feature(self, image_id: int) -> NDArray[np.float32]:
-        row = self._now().row(image_id)
+        row = self._snapshot().row(image_id)
         if row is None:
             raise self.unknown(image_id)
         return np.array(row[FEATURE], dtype=np.float32)
 
     def known(self, ids: Sequence[int]) -> list[ImageRecord]:
-        known = self._now().records_of(ids)
+        known = self._snapshot().records_of(ids)
         return [known[id_] for id_ in ids if id_ in known]
 
     def find(self, other: ImageRecord) -> int | None:
-        now = self._now()
-        where, connection = now.where(), self._connection
+        snapshot = self._snapshot()
+        where, connection = snapshot.where(), self._connection
         if other.content_hash is not None:
             same = f"content == {quoted(other.content_hash)} and {where}"
             for row in connection.each_row(same, RECORD, at_once=1):
                 return int(row["id"])
         paths = ", ".join(map(quoted, (other.path, other.path.partition("/")[2])))
         rows = latest(connection.each_row(f"path in [{paths}] and {where}", RECORD))
-        candidates = now.records(rows)
+        candidates = snapshot.records(rows)
         if other.path.startswith("#") and other.path[1:].isascii() and other.path[1:].isdecimal():
             candidates += self.known([int(other.path[1:])])  # an imported feature without a path is shown as #id
         for record in candidates:
@@ -161,38 +161,38 @@ class MilvusIndex(Index):
             for each in (words, words.lower(), words.capitalize(), words.title(), words.upper())
         )
         labels = Filter(labels=tuple(each for each in variants if each.strip()))
-        where = self._now().where(labels)
+        where = self._snapshot().where(labels)
         return [int(row["id"]) for row in latest(self._connection.each_row(where, ("id", "born")))]
 
     def sample(self, n: int, skip: int = 0) -> list[ImageRecord]:
-        now = self._now()
-        return now.records(now.rows_at(now.spread(skip + n)[skip:], RECORD))
+        snapshot = self._snapshot()
+        return snapshot.records(snapshot.rows_at(snapshot.spread(skip + n)[skip:], RECORD))
 
     def draw(self, n: int, newest: int, without: Collection[int]) -> NDArray[np.float32]:
-        now = self._now()
-        spread = now.spread(n + len(without), f" and id <= {newest}")
+        snapshot = self._snapshot()
+        spread = snapshot.spread(n + len(without), f" and id <= {newest}")
         places = [place for place in spread if place // 2 not in without][:n]
-        features = [row[FEATURE] for row in now.rows_at(places, ("id", "born", FEATURE))]
-        return np.array(features, dtype=np.float32).reshape(len(features), now.about.dimension)
+        features = [row[FEATURE] for row in snapshot.rows_at(places, ("id", "born", FEATURE))]
+        return np.array(features, dtype=np.float32).reshape(len(features), snapshot.about.dimension)
 
     # -- all images ---------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        now = self._now()
-        if now.about.images * now.about.dimension * 4 > STATE_BYTES:
+        snapshot = self._snapshot()
+        if snapshot.about.images * snapshot.about.dimension * 4 > STATE_BYTES:
             raise QueryError(
                 "This is not available for an index in Milvus with more than "
                 f"{STATE_BYTES / 1e9:.0f} GB of features. Index a part of the images into a folder for it."
             )
         with self._lock:
-            generation = self._generation_of(now.about)
+            generation = self._generation_of(snapshot.about)
             if self._state is None or self._state.generation != generation:
-                self._state = _load_state(now, generation)
+                self._state = _load_state(snapshot, generation)
             return self._state
 
-    def whole_set_searcher(self, now: State, metric: str, k: int, progress: Progress = QUIET) -> Searcher:
+    def whole_set_searcher(self, state: State, metric: str, k: int, progress: Progress = QUIET) -> Searcher:
         """Return exact search over the features in memory, however Milvus searches."""
-        return now.searcher(metric)
+        return state.searcher(metric)
 
     @property
     def generation(self) -> object:
@@ -259,7 +259,7 @@ class MilvusIndex(Index):
     def close(self) -> None:
         self._connection.close()
 
-    def _now(self) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         """Return a snapshot of the collection as of now or a moment ago; IndexNotFoundError."""
         cached, requested = self._latest, time.monotonic()
         if cached is not None and requested - cached[0] < _CACHED and self._connection.consistency != STRONG:
@@ -268,12 +268,12 @@ class MilvusIndex(Index):
         if text is None:
             raise self._connection.missing()
         about = About.from_text(text, self.address)
-        now = Snapshot(self._connection, about, folders_now(about.image_folders, self._images_dir))
-        self._latest = requested, now
-        return now
+        snapshot = Snapshot(self._connection, about, present_folders(about.image_folders, self._images_dir))
+        self._latest = requested, snapshot
+        return snapshot
 
     def _about(self) -> About:
-        return self._now().about
+        return self._snapshot().about
 
     def _generation_of(self, about: About) -> int:
         """Return a number for the content of the index, which differs even if a collection was created again."""
@@ -281,12 +281,12 @@ class MilvusIndex(Index):
         return self._generations.setdefault(key, len(self._generations))
 
 
-def _load_state(now: Snapshot, generation: int) -> State:
+def _load_state(snapshot: Snapshot, generation: int) -> State:
     """Load all features into memory."""
-    about = now.about
+    about = snapshot.about
     rows = np.empty((about.images, about.dimension), dtype=np.float32)
     ids: list[int] = []
-    for row in itertools.islice(now.all_rows(("id", "born", FEATURE)), about.images):
+    for row in itertools.islice(snapshot.all_rows(("id", "born", FEATURE)), about.images):
         rows[len(ids)] = row[FEATURE]
         ids.append(int(row["id"]))
     rows = rows[: len(ids)]
@@ -303,5 +303,5 @@ def _load_state(now: Snapshot, generation: int) -> State:
         scattered=rows,
         squared_norms=np.einsum("ij,ij->i", rows, rows, dtype=np.float64),
         ids=np.array(ids, dtype=np.int64),
-        roots=now.roots,
+        roots=snapshot.roots,
     )

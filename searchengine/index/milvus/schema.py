@@ -24,7 +24,7 @@ from searchengine.errors import IndexDamagedError, IndexingError
 from searchengine.files import parse_json
 from searchengine.images.metadata import Shot
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT
-from searchengine.index.state import Roots, located
+from searchengine.index.state import Roots, locate
 from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
 
 FEATURE = "feature"
@@ -256,7 +256,7 @@ def root_of(row: Mapping[str, Any]) -> int | None:
 def record_of(row: Mapping[str, Any], roots: Roots) -> ImageRecord:
     """Return the record of an image."""
     facts = row["facts"]
-    shown, file = located(row["id"], root_of(row), path_of(row), roots)
+    shown, file = locate(row["id"], root_of(row), path_of(row), roots)
     return ImageRecord(
         row["id"],
         shown,

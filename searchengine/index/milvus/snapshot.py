@@ -17,7 +17,7 @@ from searchengine.address import milvus_parameters
 from searchengine.errors import QueryError
 from searchengine.index.exact import Neighbours, Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Filter
-from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike, score
+from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT, check_metric, rank_alike
 from searchengine.index.milvus import schema
 from searchengine.index.milvus.connection import MOST_ROWS, Connection, Row
 from searchengine.index.milvus.schema import FEATURE, RECORD, SPREAD_BITS, About, quoted, record_of
@@ -224,19 +224,9 @@ class Search:
 
     def _ranked(self, candidates: _Candidates, query: NDArray[np.float32], k: int, after: Cursor | None) -> list[Hit]:
         nearest = candidates.nearest(query, k, after)
-        images = self.snapshot.records(candidates.rows[at] for at in nearest.positions.tolist())
-        return [
-            Hit(
-                rank,
-                image.id,
-                image.path,
-                distance,
-                score(self.metric, distance, normalized=self.about.normalized),
-                image.label,
-                image,
-            )
-            for rank, (image, distance) in enumerate(zip(images, nearest.distances.tolist(), strict=True), 1)
-        ]
+        records = self.snapshot.records(candidates.rows[at] for at in nearest.positions.tolist())
+        images = zip(records, nearest.distances.tolist(), strict=True)
+        return Hit.ranked(images, self.metric, normalized=self.about.normalized)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
