@@ -24,7 +24,7 @@ from searchengine.images import decode
 from searchengine.index import column_reader, metrics
 from searchengine.index.features import matrices
 from searchengine.index.storage import storage_of
-from searchengine.index.types import ImageRow
+from searchengine.index.types import ImageFolder, ImageRow
 from searchengine.index.writer import IndexWriter
 from searchengine.indexing.reading import read
 from searchengine.indexing.scan import Candidate, assign_roots, check_folder
@@ -219,7 +219,7 @@ def _check_unused(writer: IndexWriter, rows: Sequence[ImageRow]) -> None:
             raise IndexingError(f"The index already holds {(row.path or b'').decode('utf-8', 'replace')!r}.")
 
 
-def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[tuple[int, bytes, str]]]:
+def _root(writer: IndexWriter, folder: Path) -> tuple[int, list[ImageFolder]]:
     """Return the id of an image folder, and the record to add if it is new."""
     recorded = writer.roots()
     known = [Path(os.fsdecode(path)) for _, path, _ in recorded]

@@ -128,7 +128,7 @@ class Catalog(Tables):
         if not _has_content(file):
             if matrix:
                 raise IndexDamagedError(
-                    f"The index in {folder} has lost its catalog ({FILE_NAME}): {rebuild_hint(folder)}"
+                    f"The index in {folder} has lost its catalog ({FILE_NAME}). To repair it, {rebuild_hint(folder)}"
                 )
             raise IndexNotFoundError(
                 f"There is no index in {folder}. Make one with: {with_index_dir('searchengine index IMAGES', folder)}"

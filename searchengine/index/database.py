@@ -80,12 +80,9 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Commit all changes of a block or, if it fails, none; not nested."""
         self.change("BEGIN IMMEDIATE")
-        try:
+        with on_error(self._roll_back):
             yield
             self.change("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:

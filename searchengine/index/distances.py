@@ -1,9 +1,9 @@
 """The distances of each metric: rough ones for all rows, from BLAS where possible, and exact ones for a few rows.
 
 The rough values of a query, (n,) float32, order the rows as the distance does, up to an error with a proven bound.
-``limit`` turns the bound into a limit below which every row lies that may be among the nearest, and only those rows are
-measured exactly, in float64. The error of a float32 sum of d products is less than d * eps * |q||x| (Higham 2002,
-section 3.1). In practice it grows like the square root of d, but the bound is what makes the result exact.
+``limit`` turns that bound into a limit: only rows below it may be among the nearest, and only they are measured
+exactly, in float64. The error of a float32 sum of d products is less than d * eps * |q||x| (Higham 2002, section 3.1).
+In practice it grows like the square root of d, but the bound is what makes the result exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHARED_BYTES = 2**27  # size of a matrix up to which idle threads share its rea
 _SLICE_BYTES = 2**22  # bytes of rows per slice: half a millisecond of work, so that handing it over costs little
 _SLICE_ROWS = 1024  # minimum rows per slice, because NumPy keeps the GIL for 500 or fewer
 _MOST_THREADS = 8  # fewer threads than that fill any memory bus
-_FEW_SLICES = 4  # up to so many slices, one thread is quicker than several
+_FEW_SLICES = 4  # number of slices up to which one thread is quicker than several
 
 Rows = NDArray[np.float32]
 Norms = NDArray[np.float64]

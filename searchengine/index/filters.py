@@ -1,4 +1,4 @@
-"""Filters, which select the images that a search may return, cursors, which say where its results continue, and facets.
+"""Filters select the images of a search, cursors say where its results continue, and facets count values to filter by.
 
 A filter is written with the names in ``FIELDS``: ``label=dog&folder=trips&after=2024-01-01`` in a URL,
 ``--label dog --folder trips --after 2024-01-01`` on the command line, and ``{"label": ["dog"], ...}`` in JSON. An image

@@ -21,7 +21,17 @@ from searchengine.index.approximate import ApproximateSearcher, StructureSheet
 from searchengine.index.exact import Searcher
 from searchengine.index.filters import EVERYTHING, Cursor, Facets, Filter
 from searchengine.index.state import State
-from searchengine.index.types import Batch, Hit, ImageRecord, IndexedImage, IndexStatus, Place, Skipped, Twin
+from searchengine.index.types import (
+    Batch,
+    Hit,
+    ImageFolder,
+    ImageRecord,
+    IndexedImage,
+    IndexStatus,
+    Place,
+    Skipped,
+    Twin,
+)
 from searchengine.progress import QUIET, Progress
 
 Order: TypeAlias = Callable[[int, Filter, Cursor | None], list[Hit]]
@@ -226,7 +236,7 @@ class Writer(Protocol):
         """Return every file that was skipped, by image folder and path."""
         ...
 
-    def roots(self) -> list[tuple[int, bytes, str]]:
+    def roots(self) -> list[ImageFolder]:
         """Return (id, path, name) of each image folder."""
         ...
 
@@ -239,10 +249,10 @@ class Writer(Protocol):
         ...
 
     def twin(self, content_hash: bytes) -> Twin | None:
-        """Return what is known of an image with the same content, or None if there is no such image."""
+        """Return the feature and properties of an image with the same content, or None if there is no such image."""
         ...
 
-    def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
+    def set_roots(self, roots: Iterable[ImageFolder]) -> None:
         """Record the image folders; an id that is in use must keep its meaning."""
         ...
 

@@ -18,7 +18,7 @@ from searchengine.index.catalog import Catalog
 from searchengine.index.exact import Searcher
 from searchengine.index.features import map_rows
 from searchengine.index.metrics import EUCLIDEAN
-from searchengine.index.types import ImageRecord
+from searchengine.index.types import ImageFolder, ImageRecord
 
 NO_IMAGE = -1  # in place of an id, for a row without an image
 
@@ -197,7 +197,7 @@ def _rows_gone(catalog: Catalog, old: State) -> list[int]:
     return gone
 
 
-def present_folders(recorded: Sequence[tuple[int, bytes, str]], images_dir: Path | None) -> Roots:
+def present_folders(recorded: Sequence[ImageFolder], images_dir: Path | None) -> Roots:
     """Return the present location of each image folder (id, path, name); a single folder gets an empty name."""
     several = len(recorded) > 1
     roots = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from searchengine.images.metadata import Shot
 from searchengine.index.database import Database
-from searchengine.index.types import FileState, ImageRow, ImageUpdate, IndexedImage, Place, Skipped
+from searchengine.index.types import FileState, ImageFolder, ImageRow, ImageUpdate, IndexedImage, Place, Skipped
 
 _COLUMNS = (
     "root", "path", "row", "norm2", "crc", "content_hash", "size", "mtime_ns", "settled", "width", "height", "colour",
@@ -224,11 +224,11 @@ class Tables(Database):
 
     # -- image folders ----------------------------------------------------------------------------------------------
 
-    def roots(self) -> list[tuple[int, bytes, str]]:
+    def roots(self) -> list[ImageFolder]:
         """Return (id, path, name) of each image folder."""
         return self.rows("SELECT id, path, name FROM roots ORDER BY id")
 
-    def set_roots(self, roots: Sequence[tuple[int, bytes, str]]) -> None:
+    def set_roots(self, roots: Sequence[ImageFolder]) -> None:
         """Set (id, path, name) of image folders; an id that is in use must keep its meaning."""
         # Paths are made different first: two may have been swapped, and they must be unique at every step.
         self.change_many("UPDATE roots SET path = ? WHERE id = ?", ((b"%d" % id_, id_) for id_, _, _ in roots))

@@ -19,6 +19,7 @@ from searchengine.files import parse_json, read_regular
 from searchengine.images.metadata import Shot
 from searchengine.index.metrics import score
 
+ImageFolder = tuple[int, bytes, str]  # id, path, name
 Place = tuple[int, bytes]  # where a file is: the id of its image folder, and its path in that folder
 
 
@@ -121,7 +122,7 @@ class ImageRecord:
 
     def _gone(self) -> FileGoneError:
         if not self.has_picture:
-            return FileGoneError(f"“{self.path}” is an imported feature, so it has no picture.")
+            return FileGoneError(f"“{self.path}” is an imported feature, so there is no picture of it.")
         return FileGoneError(
             f"“{self.path}” is in the index, but its file is no longer there. If you moved the photos, give their new "
             "folder with --images-dir or SEARCHENGINE_IMAGES_DIR. If you deleted them, index the folder again."

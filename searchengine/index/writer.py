@@ -18,7 +18,7 @@ from searchengine.index.catalog import Catalog
 from searchengine.index.database import on_error, writable
 from searchengine.index.features import FeatureWriter, map_rows, matrices, next_name
 from searchengine.index.protocol import Writer
-from searchengine.index.types import Batch, ImageRow, IndexedImage, Place, Skipped, Twin
+from searchengine.index.types import Batch, ImageFolder, ImageRow, IndexedImage, Place, Skipped, Twin
 
 _COMPACT_ABOVE = 0.25  # share of dead rows, which searches still read
 _COPY_ROWS = 4096
@@ -79,7 +79,7 @@ class IndexWriter(Writer):
     def skipped(self) -> dict[Place, Skipped]:
         return {(file.root, file.path): file for file in self.catalog.skipped()}
 
-    def roots(self) -> list[tuple[int, bytes, str]]:
+    def roots(self) -> list[ImageFolder]:
         return self.catalog.roots()
 
     def manifest(self, key: str) -> str | None:
@@ -104,7 +104,7 @@ class IndexWriter(Writer):
         with self._committed():
             self.catalog.reserve_ids(last_id)
 
-    def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
+    def set_roots(self, roots: Iterable[ImageFolder]) -> None:
         with self._committed():
             self.catalog.set_roots(list(roots))
 
@@ -133,7 +133,7 @@ class IndexWriter(Writer):
         self,
         blocks: Iterable[NDArray[np.float32]],
         images: Sequence[ImageRow],
-        roots: Sequence[tuple[int, bytes, str]] = (),
+        roots: Sequence[ImageFolder] = (),
     ) -> None:
         """Add imported features in one transaction: all of them or, if anything fails, none.
 

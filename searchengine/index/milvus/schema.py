@@ -25,7 +25,7 @@ from searchengine.files import parse_json
 from searchengine.images.metadata import Shot
 from searchengine.index.metrics import COSINE, EUCLIDEAN, INNER_PRODUCT
 from searchengine.index.state import Roots, locate
-from searchengine.index.types import FileState, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
+from searchengine.index.types import FileState, ImageFolder, ImageRecord, ImageRow, ImageUpdate, IndexedImage, Skipped
 
 FEATURE = "feature"
 ABOUT, WRITER, SKIPPED = "about", "writer", "skipped/"  # keys of rows in <name>_about; the last one is a prefix
@@ -109,7 +109,7 @@ class About:
             ) from error
 
     @property
-    def image_folders(self) -> list[tuple[int, bytes, str]]:
+    def image_folders(self) -> list[ImageFolder]:
         """(id, path, name) of each image folder."""
         return [(id_, bytes.fromhex(path), name) for id_, path, name in self.roots]
 

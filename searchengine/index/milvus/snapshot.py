@@ -32,7 +32,7 @@ _OURS = {"L2": EUCLIDEAN, "COSINE": COSINE, "IP": INNER_PRODUCT}
 _EXTRA = 8  # candidates fetched beyond the number wanted
 _ANSWER_BYTES = 16 * 2**20  # bytes of features in the response to a search
 _EFFORT = 512  # search width of HNSW and DISKANN
-_READ_LISTS = 8  # in a larger collection, one of so many lists of IVF is read
+_READ_LISTS = 8  # in a larger collection, an eighth of the lists of IVF is read
 _COARSE = frozenset({"IVF_SQ8", "DISKANN"})  # index types that measure compressed vectors and so need more candidates
 _ERROR = 1e-5  # error of the distances that Milvus computes in float32, relative to the squared norms
 
@@ -277,7 +277,7 @@ def expression(filter: Filter, generation: int, names: Mapping[int, str]) -> str
     if filter.labels:
         parts.append(f'json_contains_any(facts["labels"], {_texts(filter.labels)})')
     if filter.tags:
-        raise QueryError("Tags are not kept in Milvus. Leave out the tag, and search by words.")
+        raise QueryError("An index in Milvus has no tags. Leave out the tag, or search by words instead.")
     if filter.folders:
         parts.append(_any([_below(folder, names) for folder in filter.folders]))
     if filter.formats:

@@ -25,7 +25,7 @@ from searchengine.index.milvus.connection import STRONG, Connection, Row
 from searchengine.index.milvus.lease import Lease
 from searchengine.index.milvus.schema import ABOUT, EVERYTHING_BUT_FEATURE, FEATURE, About
 from searchengine.index.protocol import Writer
-from searchengine.index.types import Batch, IndexedImage, Place, Skipped, Twin
+from searchengine.index.types import Batch, ImageFolder, IndexedImage, Place, Skipped, Twin
 from searchengine.progress import Say
 
 _PATIENCE = 600.0  # seconds that a run waits for a server that is away
@@ -171,7 +171,7 @@ class MilvusWriter(Writer):
         files = map(schema.skipped_of, self._connection.skipped())
         return {(file.root, file.path): file for file in files}
 
-    def roots(self) -> list[tuple[int, bytes, str]]:
+    def roots(self) -> list[ImageFolder]:
         return self._about.image_folders
 
     def manifest(self, key: str) -> str | None:
@@ -193,7 +193,7 @@ class MilvusWriter(Writer):
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def set_roots(self, roots: Iterable[tuple[int, bytes, str]]) -> None:
+    def set_roots(self, roots: Iterable[ImageFolder]) -> None:
         by_id = {root[0]: root for root in self._about.roots} | {
             id_: (id_, path.hex(), name) for id_, path, name in roots
         }
