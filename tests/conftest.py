@@ -72,16 +72,16 @@ def isolated(monkeypatch: pytest.MonkeyPatch, cache_dir_of_the_run: Path) -> Non
 
 
 def export_in_process(monkeypatch: pytest.MonkeyPatch, *, tasks: Collection[str] = ("describe", "export")) -> None:
-    """These tasks are done by this process, where TensorFlow is loaded once for many tests.
+    """Run these tasks in this process, where TensorFlow is loaded once for many tests.
 
-    test_custom.py has them done by a subprocess, and so have the tests that use the model that ships.
+    test_custom.py runs them in a subprocess, and so do the tests with the packaged model.
     """
     run = frameworks.run_task
 
     def run_or_start(task: str, request: dict[str, Any], say: frameworks.Say, *, doing: str) -> Mapping[str, Any]:
         if task not in tasks:
             return run(task, request, say, doing=doing)
-        return export.describe(request) if task == "describe" else export.export(request, say)
+        return export.TASKS[task](request, say)
 
     monkeypatch.setattr(frameworks, "run_task", run_or_start)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError
 from searchengine.extractors import cache, frameworks, presets
-from searchengine.extractors.frameworks import export_openvino, import_openvino
+from searchengine.extractors.frameworks import compile_openvino, export_openvino, import_openvino
 from searchengine.extractors.loading import source_of
 from searchengine.extractors.networks import BuiltModel, TextModel, describe_network
 from searchengine.extractors.spec import ExtractorSpec
@@ -26,7 +26,7 @@ from searchengine.progress import Say
 _TOLERANCE = 1e-4  # largest accepted difference between OpenVINO and Keras, relative to the length of a feature
 
 
-def describe(request: Mapping[str, Any]) -> Mapping[str, Any]:
+def describe(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
     """Describe the layers of a model.
 
     ``request`` is ``{"model": name or file, "input_size": pixels or absent, "source": the name in a spec, or absent}``.
@@ -36,25 +36,20 @@ def describe(request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def export(request: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
-    """Export the model of ``{"spec", "folder", "file"}`` into the folder; the result is its dimension."""
-    spec = ExtractorSpec.from_json(request["spec"])
-    return {"dimension": export_model(spec, Path(request["file"]), Path(request["folder"]), say)}
-
-
-def export_model(spec: ExtractorSpec, weights: Path, folder: Path, say: Say) -> int:
-    """Write model.xml, model.bin and export.json for a spec into ``folder``, and return the dimension.
+    """Export the model of ``{"spec", "folder", "file"}`` into the folder; the result is ``{"dimension": d}``.
 
     The exported model is run once beside the Keras model. Raises ExtractorError if they differ.
     """
+    spec, folder = ExtractorSpec.from_json(request["spec"]), Path(request["folder"])
     import_openvino()  # before Keras does it, and lets its telemetry in
-    built = source_of(spec.model).build(spec, weights, "float32")
+    built = source_of(spec.model).build(spec, Path(request["file"]), "float32")
     say("exporting ...")
     export_openvino(built.model, folder / cache.MODEL_FILES[0])
     compare(built, folder / cache.MODEL_FILES[0])
     if built.text is not None:
         export_text(built.text, folder)
     cache.write_manifest(folder, spec.network, built.parts)
-    return sum(built.parts)
+    return {"dimension": sum(built.parts)}
 
 
 def compare(built: BuiltModel, xml: Path) -> None:
@@ -77,8 +72,7 @@ def _compare(model: Any, xml: Path, probe: NDArray[Any], parts: tuple[int, ...])
     expected = np.asarray(model(probe, training=False))
     if not np.isfinite(expected).all():
         raise ExtractorError("The model computes NaN or infinite features: its weights are damaged.")
-    compiled = import_openvino().Core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    exported = compiled({0: probe})[0]
+    exported = compile_openvino(xml)({0: probe})[0]
     ends = np.cumsum(parts)[:-1]
     for ours, keras in zip(np.split(exported, ends, axis=1), np.split(expected, ends, axis=1), strict=True):
         error = np.linalg.norm(ours - keras) / max(float(np.linalg.norm(keras)), 1e-12)
@@ -88,10 +82,7 @@ def _compare(model: Any, xml: Path, probe: NDArray[Any], parts: tuple[int, ...])
             )
 
 
+TASKS: dict[str, frameworks.Task] = {"describe": describe, "export": export, "download": presets.download}
+
 if __name__ == "__main__":
-    tasks: dict[str, frameworks.Task] = {
-        "describe": lambda request, say: describe(request),
-        "export": export,
-        "download": presets.download,
-    }
-    sys.exit(frameworks.serve_task(tasks[sys.argv[1]]))
+    sys.exit(frameworks.serve_task(TASKS[sys.argv[1]]))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from searchengine.errors import ExtractorError
 from searchengine.extractors.cache import ExportedModel
 from searchengine.extractors.extractor import BatchExtractor
-from searchengine.extractors.frameworks import import_keras, import_openvino
+from searchengine.extractors.frameworks import compile_openvino, import_keras, import_openvino
 from searchengine.extractors.networks import BuiltModel
 from searchengine.extractors.spec import ExtractorSpec
 from searchengine.images import Pixels
@@ -101,41 +101,22 @@ class OpenVINOExtractor(BatchExtractor):
             self._lock = threading.Lock()  # the parent may have held its lock when it forked
         with self._lock:
             if self._compiled is None or self._compiled.pid != os.getpid():
-                self._compiled = _Compiled(os.getpid(), self._new_requests())
+                self._compiled = _Compiled(os.getpid(), self._new_requests(self._remake))
             return self._compiled
 
-    def _new_requests(self) -> queue.LifoQueue[Any]:
+    def _new_requests(self, remake: Callable[[], ExportedModel] | None) -> queue.LifoQueue[Any]:
         try:
-            model = self._load()
+            model = compile_openvino(self._model.xml, self.precision, thread_limit())
         except RuntimeError as error:
-            if self._remake is None:
+            if remake is None:
                 raise ExtractorError(f"OpenVINO cannot load {self._model.xml}: {error}") from error
-            self._model = self._remake()
-            try:
-                model = self._load()
-            except RuntimeError as again:
-                raise ExtractorError(f"OpenVINO cannot load {self._model.xml}: {again}") from again
+            self._model = remake()
+            return self._new_requests(None)
         # As many as run in parallel: one request per thread would take memory and gain nothing.
         idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             idle.put(model.create_infer_request())
         return idle
-
-    def _load(self) -> Any:
-        settings: dict[str, Any] = {
-            # Always set, because OpenVINO would choose bfloat16 by itself.
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
-            # All threads work on one batch: as fast as several streams, a third of the memory, and no query waits.
-            "PERFORMANCE_HINT": "LATENCY",
-            # Pinned threads would wait for other work on their processor, such as decoding.
-            "ENABLE_CPU_PINNING": False,
-        }
-        threads = thread_limit()
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        # The batch size stays dynamic, because fixed sizes were no faster. CACHE_DIR would double the disk use and save
-        # nothing.
-        return import_openvino().Core().compile_model(str(self._model.xml), "CPU", settings)
 
 
 def _has_bfloat16() -> bool:

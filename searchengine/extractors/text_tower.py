@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, MissingPackageError
 from searchengine.extractors.cache import TEXT_FILES
-from searchengine.extractors.frameworks import import_openvino
+from searchengine.extractors.extractor import normalized
+from searchengine.extractors.frameworks import compile_openvino
 from searchengine.files import parse_json
 
 BPE, SENTENCE_PIECE = "bpe", "sentencepiece"
@@ -134,18 +135,12 @@ class TextTower:
         with self._lock:
             tokenizer, request = self._loaded = self._loaded or self._load()
             vectors = np.array(request.infer([tokenizer(texts)])[0], dtype=np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+        return normalized(vectors, "l2")
 
     def _load(self) -> tuple[Tokenizer, Any]:
         try:
             tokenizer = Tokenizer(TokenRules.from_json(self._rules.read_text(encoding="utf-8")))
-            settings = {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "ENABLE_CPU_PINNING": False,
-            }
-            model = import_openvino().Core().compile_model(str(self._xml), "CPU", settings)
+            model = compile_openvino(self._xml)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ExtractorError(
                 f"The text model in {self._xml.parent} cannot be read ({error}). Delete that folder; the model is then "

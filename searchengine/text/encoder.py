@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchengine.errors import ExtractorError, MissingPackageError
-from searchengine.extractors.frameworks import import_openvino
+from searchengine.extractors.frameworks import compile_openvino, import_openvino
 from searchengine.files import parse_json
 from searchengine.progress import Say
 
@@ -64,15 +64,9 @@ class TextEncoder:
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MAX_TOKENS)
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            # A few tokens take little time. Several threads would wait for each other on a busy machine.
-            "INFERENCE_NUM_THREADS": 1,
-            "ENABLE_CPU_PINNING": False,
-        }
         model = build(read_tensors(folder / "model.safetensors"))
-        self._request = import_openvino().Core().compile_model(model, "CPU", settings).create_infer_request()
+        # A few tokens take little time. Several threads would wait for each other on a busy machine.
+        self._request = compile_openvino(model, threads=1).create_infer_request()
         self._lock = threading.Lock()  # a request runs one batch at a time
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:

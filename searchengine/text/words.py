@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from searchengine.derived import Derived, timestamp
 from searchengine.errors import IndexingError, QueryError
+from searchengine.extractors.extractor import normalized
 from searchengine.extractors.loading import ExtractorRecipe, source_of
 from searchengine.extractors.source import Head
 from searchengine.extractors.spec import ExtractorSpec
@@ -94,12 +95,6 @@ def _encoder() -> TextEncoder:
     return TextEncoder()
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normalise (n, d) float32 rows to length 1; a row of zeros stays zero."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, 1e-12), dtype=np.float32)
-
-
 def few_words(text: str) -> str:
     """Return a text with single spaces. Raises QueryError if it is empty or too long."""
     words = " ".join(text.split())
@@ -133,7 +128,7 @@ class Words:
         self._centred = head.weights - head.weights.mean(axis=0)
         self._lengths = np.maximum(np.linalg.norm(self._centred, axis=1), 1e-12)
         # ideal features that each show one class: the positive parts of its weights
-        ideal = _unit(np.maximum(self._centred, 0.0))
+        ideal = normalized(np.maximum(self._centred, 0.0), "l2")
         self._scale = SPREAD / max(float((ideal @ head.weights.T).std(axis=1).mean()), 1e-12)
 
     def classes(self, text: str) -> NDArray[np.float32]:
@@ -170,7 +165,7 @@ class Words:
         Features of length 1 no longer tell how sure the network was, so the logits are scaled to the same spread for
         every network.
         """
-        unit, weights = _unit(features), self.head.weights
+        unit, weights = normalized(features, "l2"), self.head.weights
         products = product(weights, unit[0])[None] if len(unit) == 1 else unit @ weights.T
         logits = flatness * self._scale * products + self.head.bias
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
