@@ -200,17 +200,17 @@ class SeenClasses:
 
 def keep_seen(words: Words, index: Index) -> None:
     """Compute the classes of new images and store those of all images. Raises IndexingError."""
-    now = index.state()
-    kept = _kept(index, now)
-    if kept is None or len(kept) < len(now.ids):
-        seen = _with_new_rows(kept, words, now)
-        sheet = SeenSheet(1, timestamp(), now.fingerprint, now.features_file, len(seen))
+    state = index.state()
+    kept = _kept(index, state)
+    if kept is None or len(kept) < len(state.ids):
+        seen = _with_new_rows(kept, words, state)
+        sheet = SeenSheet(1, timestamp(), state.fingerprint, state.features_file, len(seen))
         SEEN.save(index.folder, sheet, {"classes": seen.classes, "weights": seen.weights.astype(np.float16)})
 
 
-def _kept(index: Index, now: State) -> SeenClasses | None:
+def _kept(index: Index, state: State) -> SeenClasses | None:
     """Return the stored classes of a state's matrix if they can be used."""
-    matrix = now.fingerprint, now.features_file
+    matrix = state.fingerprint, state.features_file
     try:
         kept = SEEN.load(index.folder)
     except IndexDamagedError as error:
@@ -219,21 +219,21 @@ def _kept(index: Index, now: State) -> SeenClasses | None:
     if kept is None or (kept.sheet.fingerprint, kept.sheet.features_file) != matrix:
         return None
     classes, weights = kept.arrays["classes"], kept.arrays["weights"]
-    fits = classes.shape == weights.shape == (SHOWN, kept.sheet.rows) and kept.sheet.rows <= len(now.ids)
+    fits = classes.shape == weights.shape == (SHOWN, kept.sheet.rows) and kept.sheet.rows <= len(state.ids)
     if not fits or classes.dtype != np.uint16 or classes.max(initial=0) >= CLASSES:
         _log.warning("%s does not fit the index. It is not used.", SEEN.path(index.folder))
         return None
     return SeenClasses(matrix, classes, weights.astype(np.float32))
 
 
-def _with_new_rows(seen: SeenClasses | None, words: Words, now: State) -> SeenClasses:
+def _with_new_rows(seen: SeenClasses | None, words: Words, state: State) -> SeenClasses:
     """Return these classes extended by those of the rows that a state has added."""
     if seen is None:
         none = np.empty((SHOWN, 0))
-        seen = SeenClasses((now.fingerprint, now.features_file), none.astype(np.uint16), none.astype(np.float32))
+        seen = SeenClasses((state.fingerprint, state.features_file), none.astype(np.uint16), none.astype(np.float32))
     classes, weights = [seen.classes], [seen.weights]
-    for start in range(len(seen), len(now.ids), _ROWS):
-        shown = words.shown(np.asarray(now.rows[start : min(start + _ROWS, len(now.ids))]))
+    for start in range(len(seen), len(state.ids), _ROWS):
+        shown = words.shown(np.asarray(state.rows[start : min(start + _ROWS, len(state.ids))]))
         classes.append(shown[0].T)
         weights.append(shown[1].T)
     return SeenClasses(seen.matrix, np.concatenate(classes, axis=1), np.concatenate(weights, axis=1))
@@ -260,9 +260,9 @@ class WordSearch(Words):
         filter: Filter,
         after: Cursor | None,
     ) -> list[Hit]:
-        now, passing = self._index.passing(filter)
+        state, passing = self._index.passing(filter)
         rows = np.flatnonzero(passing)
-        ids, distances = now.ids[rows], self.distances(now, rows, meant, pictures)
+        ids, distances = state.ids[rows], self.distances(state, rows, meant, pictures)
         if after is not None:
             later = (distances > after.distance) | ((distances == after.distance) & (ids > after.id))
             ids, distances = ids[later], distances[later]
@@ -270,37 +270,37 @@ class WordSearch(Words):
             among = distances <= np.partition(distances, k - 1)[k - 1]
             ids, distances = ids[among], distances[among]
         order = np.lexsort((ids, distances))[:k]
-        return self._index.hits(now, ids[order], distances[order], COSINE)
+        return self._index.hits(state, ids[order], distances[order], COSINE)
 
     def distances(
-        self, now: State, rows: NDArray[np.intp], meant: NDArray[np.float32], pictures: NDArray[np.float32] | None
+        self, state: State, rows: NDArray[np.intp], meant: NDArray[np.float32], pictures: NDArray[np.float32] | None
     ) -> NDArray[np.float64]:
         """Return how far n rows of a state are from a text's meaning and, if given, from pictures: (n,) float64."""
-        fits = self._seen_in(now).fits(meant)[rows].astype(np.float64)
+        fits = self._seen_in(state).fits(meant)[rows].astype(np.float64)
         if pictures is None:
             return 1.0 - fits
-        return _cosine_distances(now, rows, pictures) - np.log((fits + LEAST_FIT) / (1 + LEAST_FIT)) / LIKENESS
+        return _cosine_distances(state, rows, pictures) - np.log((fits + LEAST_FIT) / (1 + LEAST_FIT)) / LIKENESS
 
-    def _seen_in(self, now: State) -> SeenClasses:
+    def _seen_in(self, state: State) -> SeenClasses:
         """Return the classes of a state's rows, computing those that are not kept."""
         with self._lock:
             seen = self._seen
-            if seen is None or seen.matrix != (now.fingerprint, now.features_file):
-                seen = _kept(self._index, now)
-            if seen is None or len(seen) < len(now.ids):
-                seen = _with_new_rows(seen, self, now)
+            if seen is None or seen.matrix != (state.fingerprint, state.features_file):
+                seen = _kept(self._index, state)
+            if seen is None or len(seen) < len(state.ids):
+                seen = _with_new_rows(seen, self, state)
             self._seen = seen
-        if len(seen) > len(now.ids):  # another thread has read a newer state
-            seen = SeenClasses(seen.matrix, seen.classes[:, : len(now.ids)], seen.weights[:, : len(now.ids)])
+        if len(seen) > len(state.ids):  # another thread has read a newer state
+            seen = SeenClasses(seen.matrix, seen.classes[:, : len(state.ids)], seen.weights[:, : len(state.ids)])
         return seen
 
 
-def _cosine_distances(now: State, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float64]:
+def _cosine_distances(state: State, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosine distances of n rows of a state from a (d,) vector, (n,) float64; 1 for a row of zeros."""
     products = np.empty(len(rows), dtype=np.float64)
-    whole = len(rows) == len(now.rows)
+    whole = len(rows) == len(state.rows)
     for start in range(0, len(rows), _ROWS):
         block = slice(start, start + _ROWS)
-        products[block] = product(now.rows[block] if whole else now.rows[rows[block]], vector)
-    lengths = np.sqrt(now.squared_norms[rows]) * float(np.linalg.norm(vector))
+        products[block] = product(state.rows[block] if whole else state.rows[rows[block]], vector)
+    lengths = np.sqrt(state.squared_norms[rows]) * float(np.linalg.norm(vector))
     return np.asarray(1.0 - products / np.maximum(lengths, 1e-12))

@@ -109,7 +109,7 @@ def product(matrix: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray
 
 
 @functools.lru_cache(maxsize=64)
-def _likeness(text: str) -> NDArray[np.float32]:
+def _similarities(text: str) -> NDArray[np.float32]:
     """Return how similar a text is to each class, (1000,) float32; about 1 for its own name. Raises QueryError."""
     return product(class_vectors(), _encoder().embed([few_words(text)])[0])
 
@@ -133,8 +133,8 @@ class Words:
 
     def classes(self, text: str) -> NDArray[np.float32]:
         """Return how far a text means each class: (1000,) float32, which add up to 1. Raises QueryError for no text."""
-        likeness = _likeness(text)
-        weights = np.exp((likeness - likeness.max()) / TEMPERATURE)
+        similarities = _similarities(text)
+        weights = np.exp((similarities - similarities.max()) / TEMPERATURE)
         return np.asarray(weights / weights.sum(), dtype=np.float32)
 
     def feature(self, text: str) -> NDArray[np.float32]:
@@ -144,8 +144,8 @@ class Words:
 
     def meant(self, text: str) -> NDArray[np.float32]:
         """Return how far a text means each class: (1000,) float32, 1 for the most similar class. Raises QueryError."""
-        likeness = _likeness(text)
-        return np.asarray(np.exp((likeness - likeness.max()) / BREADTH), dtype=np.float32)
+        similarities = _similarities(text)
+        return np.asarray(np.exp((similarities - similarities.max()) / BREADTH), dtype=np.float32)
 
     def shown(self, features: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
         """Return the most probable classes in (n, d) float32 features, (n, SHOWN), and their weights, (n, SHOWN).
@@ -189,11 +189,11 @@ class Words:
 
         The picture is judged on its own, so the result does not depend on the rest of the collection.
         """
-        likeness = float(_likeness(text).max())
-        if likeness < _UNKNOWN:
+        similarity = float(_similarities(text).max())
+        if similarity < _UNKNOWN:
             return f"The model of this index knows nothing like “{text}”, so these images are little more than a guess."
         classes, weights = self.shown(best[None])
-        fit = likeness * float(weights[0] @ self.meant(text)[classes[0]])
+        fit = similarity * float(weights[0] @ self.meant(text)[classes[0]])
         usual = product(self._centred, best) / self._lengths
         unusual = (product(self.feature(text), best)[0] - usual.mean()) / max(float(usual.std()), 1e-12)
         if fit < _FIT and unusual < _UNUSUAL:
@@ -246,40 +246,40 @@ def tags_of(words: Recogniser, index: Index, ids: Sequence[int] | None = None) -
 
     Raises UnknownImageError.
     """
-    now = index.state()
-    rows = now.live
+    state = index.state()
+    rows = state.live
     if ids is not None:
         existing = [record.id for record in index.records(ids)]
-        rows = rows[np.isin(now.ids[rows], existing)]
+        rows = rows[np.isin(state.ids[rows], existing)]
     titles = class_titles()
     tags: dict[int, list[Tag]] = {}
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS]
-        for row, number, probability in zip(*words.recognised(np.asarray(now.rows[block])), strict=True):
-            tags.setdefault(int(now.ids[block[row]]), []).append(Tag(titles[number], float(probability)))
+        for row, number, probability in zip(*words.recognised(np.asarray(state.rows[block])), strict=True):
+            tags.setdefault(int(state.ids[block[row]]), []).append(Tag(titles[number], float(probability)))
     return [(record, tags[record.id]) for record in index.known(list(tags))]
 
 
 def keep_tags(words: Words, index: Index) -> None:
     """Compute the tags of images that have none yet, and store them. Raises IndexingError or MissingPackageError."""
-    now = index.state()
+    state = index.state()
     titles = np.array(class_titles())
     first, ids, tags = 0, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.str_)
     kept = TAGS.load(index.folder)
-    if kept is not None and kept.sheet.computed_from == (now.fingerprint, now.features_file):
-        if kept.sheet.rows == len(now.ids):
+    if kept is not None and kept.sheet.computed_from == (state.fingerprint, state.features_file):
+        if kept.sheet.rows == len(state.ids):
             return
         first = kept.sheet.rows
-        same = ~np.isin(kept.arrays["ids"], now.ids[first:])  # images with new rows have new content
+        same = ~np.isin(kept.arrays["ids"], state.ids[first:])  # images with new rows have new content
         ids, tags = kept.arrays["ids"][same], np.array(kept.sheet.names, dtype=np.str_)[kept.arrays["tags"][same]]
-    for start in range(first, len(now.ids), _ROWS):
-        block = slice(start, min(start + _ROWS, len(now.ids)))
-        rows, classes, _ = words.recognised(np.asarray(now.rows[block]))
-        ids = np.concatenate([ids, now.ids[block][rows]])
+    for start in range(first, len(state.ids), _ROWS):
+        block = slice(start, min(start + _ROWS, len(state.ids)))
+        rows, classes, _ = words.recognised(np.asarray(state.rows[block]))
+        ids = np.concatenate([ids, state.ids[block][rows]])
         tags = np.concatenate([tags, titles[classes]])
-    live = np.isin(ids, now.ids[now.live])
+    live = np.isin(ids, state.ids[state.live])
     names, numbers = np.unique(tags[live], return_inverse=True)
-    sheet = TagSheet(1, timestamp(), now.fingerprint, now.features_file, len(now.ids), list(map(str, names)))
+    sheet = TagSheet(1, timestamp(), state.fingerprint, state.features_file, len(state.ids), list(map(str, names)))
     TAGS.save(index.folder, sheet, {"ids": ids[live], "tags": numbers.astype(np.int32)})
 
 

@@ -180,9 +180,9 @@ def test_specs_of_it(mine: Own, described_in_process: None, tmp_path: Path) -> N
         make_spec(mine.file, preprocessing="tff")
     with pytest.raises(ExtractorError, match=r"nothing to pool: the output of mine\.keras has no spatial"):
         make_spec(mine.file, pooling="avg")
-    with pytest.raises(ExtractorError, match="its own weights"):
+    with pytest.raises(ExtractorError, match="contains its weights"):
         make_spec(mine.file, weights="any.h5")
-    with pytest.raises(ExtractorError, match="16 x 24 pixels only"):
+    with pytest.raises(ExtractorError, match="only takes pictures of 16 x 24 pixels"):
         make_spec(mine.file, input_size=32)
 
 
@@ -215,12 +215,12 @@ def test_what_is_refused(mine: Own, described_in_process: None, tmp_path: Path) 
         return tmp_path / "it.keras"
 
     program = keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: x), layers.Flatten()])
-    with pytest.raises(ExtractorError, match=r"holds the layer 'lambda[_0-9]*' \(Lambda\): a program"):
+    with pytest.raises(ExtractorError, match=r"contains the layer 'lambda[_0-9]*' \(Lambda\): a program"):
         make_spec(saved(program))
     with pytest.raises(ExtractorError, match="must take one batch of RGB pictures"):
         make_spec(saved(keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten()])))
     two = keras.Input((8, 8, 3))
-    with pytest.raises(ExtractorError, match=r"several outputs: choose a layer with --layer. It has: one, two"):
+    with pytest.raises(ExtractorError, match=r"several outputs. Choose a layer with --layer: one, two"):
         make_spec(saved(keras.Model(two, [layers.Flatten(name="one")(two), layers.Flatten(name="two")(two)])))
 
     @keras.saving.register_keras_serializable("test")

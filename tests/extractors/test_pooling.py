@@ -87,7 +87,7 @@ def test_what_does_not_go_together() -> None:
         make_spec(preprocessing="tf")
     with pytest.raises(ExtractorError, match="its own preprocessing"):
         make_spec("efficientnet-lite0", preprocessing="tf")
-    with pytest.raises(ExtractorError, match="32 pixels and more: --input-size is 16"):
+    with pytest.raises(ExtractorError, match=r"--input-size 16 is too small: .* at least 32 pixels"):
         make_spec("efficientnet-lite0", input_size=16)
 
 

@@ -113,7 +113,7 @@ def test_the_head_is_read(vgg16: Vgg16) -> None:
     file = vgg16.folder / "vgg16.weights.h5"
     head = source_of("vgg16").head(make_spec(weights=file), file, None)
     assert (head.weights.shape, head.bias.shape) == ((1000, 4096), (1000,))
-    with pytest.raises(ExtractorError, match="does not hold the classification head"):
+    with pytest.raises(ExtractorError, match="does not contain the classification head"):
         read_head(vgg16.folder / "vgg16_notop.h5", 4096)
     with pytest.raises(WeightsNotFoundError, match=r"weights file with the classification head \(553 MB\)"):
         source_of("vgg16").head(make_spec(), None, None)

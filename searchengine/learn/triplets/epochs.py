@@ -89,10 +89,10 @@ class Checkpoint:
     best: list[NDArray[np.float32]]
 
 
-# -- the training loop --
+# -- the training loop -------------------------------------------------------------------------------------------------
 
 
-def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapping[str, Any]) -> Checkpoint:
+def start_training(learner: Learner, evaluate: Callable[[], Scores], settings: Mapping[str, Any]) -> Checkpoint:
     """Return the state before the first epoch. It counts as epoch 0, so the best epoch is never worse than the start.
 
     Raises LearningError if the backbone makes an embedding NaN or infinite.
@@ -100,7 +100,7 @@ def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapp
     began = time.monotonic()
     state = learner.state()
     try:
-        scores = judge()
+        scores = evaluate()
     except NotFiniteError as error:
         raise LearningError(
             "An embedding is NaN or infinite before training: the backbone's features are too large, or its weights "
@@ -112,7 +112,7 @@ def start_training(learner: Learner, judge: Callable[[], Scores], settings: Mapp
 def further_epochs(
     learner: Learner,
     rows: NDArray[np.int64],
-    judge: Callable[[], Scores],
+    evaluate: Callable[[], Scores],
     state: Checkpoint,
     advance: Callable[[], None] = lambda: None,
 ) -> Iterator[Checkpoint]:
@@ -121,7 +121,7 @@ def further_epochs(
     Args:
         learner: a learner in the last state of ``state``.
         rows: (m,) int64, the training part.
-        judge: scores the learner's present weights on the validation part.
+        evaluate: scores the learner's present weights on the validation part.
         state: where to start.
         advance: called after each batch.
 
@@ -135,7 +135,7 @@ def further_epochs(
         last = learner.state()
         blended = learner.blended(last.weights)
         learner.restore_weights(blended)
-        epoch = _epoch(number, loss, judge(), began)
+        epoch = _epoch(number, loss, evaluate(), began)
         learner.restore_weights(last.weights)
         better = epoch.mean_average_precision > best_of(state.epochs).mean_average_precision
         state = Checkpoint(state.settings, (*state.epochs, epoch), last, blended if better else state.best)
@@ -152,7 +152,7 @@ def _done(epochs: Sequence[Epoch], recipe: Recipe) -> bool:
     return last >= recipe.epochs or last - best_of(epochs).number >= recipe.patience
 
 
-# -- the state of a run on disk --
+# -- the state of a run on disk ----------------------------------------------------------------------------------------
 
 
 def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:

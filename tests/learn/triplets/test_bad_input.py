@@ -157,14 +157,14 @@ def test_a_start_that_is_nan() -> None:
 def test_a_start_that_is_nan_in_a_whole_run(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Features.plain
     monkeypatch.setattr(Features, "plain", lambda self, rows: whole(self, rows) * np.float32(np.nan))
-    with pytest.raises(LearningError, match="before anything was learnt"):
+    with pytest.raises(LearningError, match="before training"):
         setting.train(tmp_path / "m.keras")
     assert not (tmp_path / "m.keras").exists()
 
 
 @pytest.mark.slow
 def test_a_learning_rate_that_blows_up(setting: Setting, tmp_path: Path) -> None:
-    with pytest.raises(LearningError, match=r"Choose a --learning-rate below 1e\+38"):
+    with pytest.raises(LearningError, match=r"--restart and a --learning-rate below 1e\+38"):
         setting.train(tmp_path / "m.keras", learning_rate=1e38, weight_decay=0.0)
     assert custom.load(tmp_path / "m.keras").output_shape == (None, 4)
 
