@@ -138,9 +138,7 @@ def test_end_to_end(mine: Own, connections: Path, cache_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_found_in_it(
-    mine: Own, described_in_process: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_description(mine: Own, described_in_process: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of("own")
     found = source.describe(mine.file)
     assert found.input_size == SIZE
@@ -161,7 +159,7 @@ def test_what_is_found_in_it(
 
 
 @pytest.mark.slow
-def test_specs_of_it(mine: Own, described_in_process: None, tmp_path: Path) -> None:
+def test_specs(mine: Own, described_in_process: None, tmp_path: Path) -> None:
     spec = make_spec(mine.file)
     assert spec.layer is None
     assert spec.title == f"custom model, file {spec.weights[7:15]}, L2-normalised"
@@ -305,7 +303,7 @@ def test_a_hostile_file_runs_nothing(kind: str, mine: Own, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_losses_of_ones_own_do_not_matter(tmp_path: Path, described_in_process: None) -> None:
+def test_custom_losses_are_ignored(tmp_path: Path, described_in_process: None) -> None:
     keras = import_keras()
 
     class Margin(keras.losses.Loss):  # type: ignore[misc, name-defined]
@@ -362,7 +360,7 @@ def test_no_such_file(tmp_path: Path) -> None:
         make_spec(tmp_path / "weights.keras")
 
 
-def test_gone_since(tmp_path: Path) -> None:
+def test_a_deleted_file(tmp_path: Path) -> None:
     spec = ExtractorSpec("own", None, "none", "l2", f"sha256:{'0' * 64}", SIZE, True, "none")
     with pytest.raises(WeightsNotFoundError, match="--model"):
         prepare(spec)

@@ -140,7 +140,7 @@ def test_preprocessing_is_that_of_the_family(title: str) -> None:
     assert modes == [line.preprocessing]
 
 
-def test_none_is_missing() -> None:
+def test_no_network_is_missing() -> None:
     applications = import_keras().applications
     titles = [name for name, value in vars(applications).items() if name[0].isupper() and callable(value)]
     assert sorted(backbones()) == sorted(title.lower() for title in titles)

@@ -27,7 +27,7 @@ def test_the_table_is_whole() -> None:
     assert inside == {"convnext", "efficientnet", "efficientnet_v2", "mobilenet_v3"}
 
 
-def test_what_is_at_hand(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_on_this_machine(cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {line.name: line for line in loading.list_models()}
     assert list(lines) == model_names()
     assert lines["efficientnet-lite0"].weights == "packaged"

@@ -59,7 +59,7 @@ def test_between_mean_and_maximum() -> None:
     np.testing.assert_array_equal(np.asarray(pooled(maps[:, 0, 0], "gem")), maps[:, 0, 0])
 
 
-def test_several_parts_weigh_the_same() -> None:
+def test_layers_have_equal_weight() -> None:
     rows = np.array([[3, 4, 0.0, 1e-3], [0, 0, 5, 12]], np.float32)
     found = extractor.normalized(rows, "l2", (2, 2))
     half = np.sqrt(0.5)
@@ -78,7 +78,7 @@ def test_several_layers() -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_go_together() -> None:
+def test_conflicting_options() -> None:
     with pytest.raises(ExtractorError, match="nothing to pool: fc1 and fc2 of VGG16 have no spatial"):
         make_spec(layer=["fc1", "fc2"], pooling="gem")
     with pytest.raises(ExtractorError, match="fc1 is given twice"):
@@ -106,7 +106,7 @@ def test_small_pictures_are_enlarged_by_a_proper_filter() -> None:
     np.testing.assert_array_equal(batch[0], expected)
 
 
-def test_the_size_is_named_before_it_fills_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_is_reported_before_it_fills_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=20e9))
     assert size_remark(3_211_264, 5000, tmp_path) == (
         "A feature has 3211264 numbers: 5000 images take 64 GB, BUT ONLY 20 GB are free there. Convolutional layers "

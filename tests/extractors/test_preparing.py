@@ -108,7 +108,7 @@ def _lock(cache_dir: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["model.bin", "model.xml", "export.json"])
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
-def test_damage_is_mended(exporter: Exporter, name: str, harm: str) -> None:
+def test_a_damaged_model_is_exported_again(exporter: Exporter, name: str, harm: str) -> None:
     file = prepare(SPEC, progress=quiet) / name
     data = bytearray(file.read_bytes())
     if harm == "gone":
@@ -132,7 +132,7 @@ def test_a_copied_cache_is_good(exporter: Exporter, cache_dir: Path) -> None:
     assert cache.lookup(SPEC) is not None
 
 
-def test_what_a_killed_export_left_goes(exporter: Exporter, cache_dir: Path) -> None:
+def test_remains_of_a_killed_export_are_removed(exporter: Exporter, cache_dir: Path) -> None:
     left = cache_dir / "models" / ".unfinished-x"
     left.mkdir(parents=True)
     (left / "model.bin").write_bytes(b"half")
@@ -198,7 +198,7 @@ def test_models_that_no_index_uses_are_cleared(tmp_path: Path) -> None:
     assert [entry.fingerprint for entry in cache.clear()] == [used.name]
 
 
-def test_another_index_at_the_same_place_has_a_note_of_its_own(tmp_path: Path) -> None:
+def test_another_index_at_the_same_path_has_its_own_record(tmp_path: Path) -> None:
     entries = [entry_of("vgg16"), entry_of("vgg19")]
     for number, model in enumerate(("vgg16", "vgg19")):  # like volumes of two containers, both mounted at /index
         (tmp_path / "index").mkdir()

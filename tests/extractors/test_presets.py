@@ -93,7 +93,7 @@ def test_pictures_are_resized_as_by_keras(made: Path, how: str) -> None:
             assert np.median(np.abs(rounded - exact.clip(0, 255))) <= 0.5
 
 
-def test_a_way_to_resize_has_one_spelling() -> None:
+def test_resizing_has_one_spelling() -> None:
     spelt = [*RESIZINGS, "bicubic antialias exact"]
     assert [str(Resizing.parse(how)) for how in spelt] == spelt
     for text in ("nearest", "bicubic bicubic", "crop"):
@@ -191,7 +191,7 @@ def test_a_preset_that_cannot_be_used_says_why(
         read_preset(folder)
 
 
-def test_what_is_not_asked_of_a_preset(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_a_preset_refuses(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"layer": "head"}, {"pooling": "avg"}, {"input_size": 64}, {"weights": "mine.h5"}):
         with pytest.raises(ExtractorError, match="Leave out --"):
             make_spec(made / "clip", **options)

@@ -54,7 +54,7 @@ def test_features_of_an_array(extractor: Extractor) -> None:
     np.testing.assert_allclose(again, found[:1], rtol=1e-6)
 
 
-def test_none_at_all(extractor: Extractor) -> None:
+def test_no_images(extractor: Extractor) -> None:
     assert extractor.embed([]).shape == (0, 3)
     assert extractor.embed(noise(0)).shape == (0, 3)
     assert extractor.embed([]).dtype == np.float32
@@ -81,7 +81,7 @@ def test_images_in_every_form(extractor: Extractor, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, [[10, 20, 30]] * 5 + [[255] * 3], atol=1e-4)
 
 
-def test_an_endless_supply_is_taken_batch_by_batch(extractor: Extractor) -> None:
+def test_an_endless_iterator_is_read_in_batches(extractor: Extractor) -> None:
     taken = 0
 
     def pictures() -> object:
@@ -110,7 +110,7 @@ def test_an_endless_supply_is_taken_batch_by_batch(extractor: Extractor) -> None
         Image.new("RGB", (8, 8)),
     ],
 )
-def test_what_is_no_sequence_of_pixels(extractor: Extractor, images: object) -> None:
+def test_invalid_pixels(extractor: Extractor, images: object) -> None:
     with pytest.raises(QueryError):
         extractor.embed(images)  # type: ignore[arg-type]
 
@@ -166,7 +166,7 @@ extractor = ExtractorRecipe(SPEC).load()
 """
 
 
-def test_no_tensorflow_and_no_word_to_anybody(extractor: Extractor) -> None:
+def test_no_tensorflow_and_no_network_access(extractor: Extractor) -> None:
     said = run(
         _EMBED
         + """
@@ -198,7 +198,7 @@ print(extractor.embed(np.full((1, 8, 8, 3), 8, np.uint8)).tolist(), flush=True)
     assert said == "[[7.0, 7.0, 7.0]]\n[[8.0, 8.0, 8.0]]\n"
 
 
-def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_without_support_is_refused(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "_has_bfloat16", lambda: False)
     with pytest.raises(ExtractorError, match="natively"):
         ExtractorRecipe(SPEC, precision="bfloat16").load()
@@ -207,7 +207,7 @@ def test_bfloat16_where_the_processor_has_none(extractor: Extractor, monkeypatch
     assert ExtractorRecipe(SPEC).load().precision == "bfloat16"
 
 
-def test_a_model_that_cannot_be_loaded_is_made_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_model_is_exported_again(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PublishedSource, "locate", lambda source, spec, given, say: Path("weights.h5"))
     monkeypatch.setattr(loading, "_export_in_subprocess", lambda spec, file, folder, say: write_tiny_model(folder))
     mending = ExtractorRecipe(SPEC, precision="float32").load(lambda text: None)

@@ -26,7 +26,7 @@ def test_defaults() -> None:
     assert spec.title == "VGG16 fc2, ImageNet weights, L2-normalised"
 
 
-def test_the_fingerprint_stays_and_tells_apart() -> None:
+def test_fingerprints_are_stable_and_distinct() -> None:
     spec = make_spec()
     assert spec.fingerprint == "918cfdf73fc9130e"  # stored in indexes, so it must not change
     others = [
@@ -41,7 +41,7 @@ def test_the_fingerprint_stays_and_tells_apart() -> None:
     assert len({one.fingerprint for one in [spec, *others]}) == 8
 
 
-def test_scaled_decoding_is_told_apart_and_shares_the_exported_model() -> None:
+def test_scaled_decoding_is_a_different_spec_with_the_same_exported_model() -> None:
     full, scaled = make_spec(), make_spec(full_decode=False)
     assert full != scaled
     assert scaled.title == "VGG16 fc2, scaled decoding, ImageNet weights, L2-normalised"
@@ -70,19 +70,19 @@ def test_scaled_decoding_keeps_twice_the_input_size_and_the_picture() -> None:
     assert np.abs(seen.astype(int) - seen_scaled).mean() < 1
 
 
-def test_there_and_back() -> None:
+def test_json_round_trip() -> None:
     spec = make_spec("vgg19", layer="block5_pool", pooling="max", normalize="none")
     assert ExtractorSpec.from_json(spec.to_json()) == spec
     assert spec.title == "VGG19 block5_pool (max pooling), ImageNet weights, not normalised"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "{}", "null", '{"model": 1, "input_size": [1, 2]}'])
-def test_no_spec(text: str) -> None:
+def test_invalid_spec(text: str) -> None:
     with pytest.raises(ExtractorError, match="Not a valid extractor description"):
         ExtractorSpec.from_json(text)
 
 
-def test_a_wrong_name_answers_with_the_right_ones() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"no model 'vg16'. Choose one of: vgg16, vgg19"):
         load_extractor("vg16")
     with pytest.raises(UnknownNameError, match=r"no layer of VGG16 'fc_2'. Choose one of: fc2, fc1"):

@@ -96,7 +96,7 @@ def test_keras_bfloat16(vgg16: Vgg16) -> None:
     assert np.sum(found * l2(vgg16.expected("block5_pool")[:3]), axis=1).min() >= 0.999
 
 
-def test_the_file_without_head_will_do_for_a_layer_before_it(vgg16: Vgg16) -> None:
+def test_the_file_without_head_suffices_for_earlier_layers(vgg16: Vgg16) -> None:
     extractor = load_extractor(
         layer="block5_pool", pooling="avg", normalize="none", weights=vgg16.folder / "vgg16_notop.h5", runtime="keras"
     )

@@ -66,13 +66,13 @@ def test_a_broken_download(offline: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_smaller_file_where_it_will_do(offline: list[str]) -> None:
+def test_the_smaller_file_is_used_if_sufficient(offline: list[str]) -> None:
     with pytest.raises(WeightsNotFoundError, match=NOTOP.file_name):
         load_extractor(layer="block5_pool", progress=quiet)
 
 
 @pytest.mark.slow
-def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_cached_by_keras_are_used(offline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = tmp_path / "keras" / "models" / TOP.file_name
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"numbers")
@@ -82,7 +82,7 @@ def test_what_keras_has_cached_is_taken(offline: list[str], tmp_path: Path, monk
     assert offline == []
 
 
-def test_weights_of_ones_own_that_are_no_longer_given(tmp_path: Path) -> None:
+def test_custom_weights_that_are_no_longer_named(tmp_path: Path) -> None:
     file = tmp_path / "my.h5"
     file.write_bytes(b"\x89HDF\r\n\x1a\n")
     spec = make_spec(weights=file)
@@ -166,7 +166,7 @@ def test_half_a_gigabyte_is_not_fetched_in_vain(publisher: str, monkeypatch: pyt
     assert not published.keras_folder().exists()
 
 
-def test_how_far_a_download_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_progress_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     progress = published._Sentences(said.append)
     progress.start(553_000_000, 100_000_000, what="vgg16.h5", unit="B")

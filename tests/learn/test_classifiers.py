@@ -142,7 +142,7 @@ def test_large_sets_are_sampled(indexed: Indexed, monkeypatch: pytest.MonkeyPatc
     assert "on 60 of the 110 images" in report.notes[0]
 
 
-def test_what_was_not_drawn_has_no_vote_on_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_sampled_images_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     from searchengine.learn import fitting
 

@@ -116,7 +116,7 @@ def test_vectors_are_those_of_a_naive_encoder(text_encoder: TextEncoder) -> None
     assert text_encoder.embed([]).shape == (0, 384)
 
 
-def test_texts_alike_in_meaning_lie_close(text_encoder: TextEncoder) -> None:
+def test_similar_texts_have_similar_vectors(text_encoder: TextEncoder) -> None:
     dog, puppy, car = text_encoder.embed(["a dog", "a puppy", "a car"])
     assert dog @ puppy > 0.7 > 0.5 > dog @ car
 

@@ -33,7 +33,7 @@ def ranked(engine: SearchEngine, text: str) -> list[tuple[str, float]]:
     return [(Path(hit.path).stem, hit.distance) for hit in engine.search(Query(text=text))]
 
 
-def test_a_picture_fits_a_text_as_far_as_what_it_shows_is_meant(engine: SearchEngine, head: Head) -> None:
+def test_a_picture_fits_a_text_as_far_as_its_classes_are_meant(engine: SearchEngine, head: Head) -> None:
     text, words = "a mountain", Words(head)
     (query,) = TextEncoder().embed([text])
     likeness = class_vectors() @ query
@@ -61,7 +61,7 @@ def test_words_and_a_picture_multiply(engine: SearchEngine, head: Head, sign: st
     assert [hit.distance for hit in few] == [found[Path(hit.path).stem] for hit in few]
 
 
-def test_a_broad_word_finds_each_kind_that_it_means(tmp_path: Path) -> None:
+def test_a_broad_word_finds_every_kind(tmp_path: Path) -> None:
     """One direction among the features, such as the mean of a hundred breeds of dogs, is unlike any one of them."""
     dogs = {f"breed{level}": level for level in (47, 50, 63)}  # two terriers and the Affenpinscher
     others = {"fish": 0, "apple": 237, "computer": 155, "volcano": 245, "ship": 121, "cat": 71}
@@ -79,7 +79,7 @@ def test_a_broad_word_finds_each_kind_that_it_means(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"nothing"])
-def test_what_is_not_kept_is_seen_when_it_is_asked_for(engine: SearchEngine, content: bytes | None) -> None:
+def test_missing_classes_are_computed_when_needed(engine: SearchEngine, content: bytes | None) -> None:
     before = ranked(engine, "a fish")
     file = SEEN.path(engine.index.folder)
     file.unlink()

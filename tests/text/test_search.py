@@ -56,7 +56,7 @@ def test_what_a_text_means_comes_first(engine: SearchEngine, text: str, first: s
     assert (results.metric, results.ranked_by, results.total) == ("cosine", "the words", 4)
 
 
-def test_what_is_called_so_comes_before_all(engine: SearchEngine) -> None:
+def test_images_with_that_name_come_first(engine: SearchEngine) -> None:
     results = engine.search(Query(text="Strawberry"))  # it shows a volcano
     assert Path(results[0].path).stem == "strawberry"
     assert results.doubt is None
@@ -80,7 +80,7 @@ def test_pages_hold_each_image_once_in_the_order_of_all(engine: SearchEngine, te
     assert len(whole) == 4
 
 
-def test_only_what_passes_a_filter(engine: SearchEngine) -> None:
+def test_filters_apply(engine: SearchEngine) -> None:
     for text in ("laptop", "apple", "things"):
         assert set(names(engine, Query(text=text, filter=Filter(folders=("things",))))) == {"fish", "strawberry"}
     ids = tuple(hit.id for hit in engine.search(Query(text="laptop")))[:1]
@@ -95,7 +95,7 @@ def test_words_and_pictures_both_count(engine: SearchEngine) -> None:
     assert engine.search(Query((Example(fish),), text="laptop")).ranked_by == "the words and Euclidean distance"
 
 
-def test_what_no_image_shows_is_said(engine: SearchEngine) -> None:
+def test_a_subject_that_no_image_shows_is_reported(engine: SearchEngine) -> None:
     assert engine.search(Query(text="flamingo")).doubt == "No image seems to show “flamingo”. These come nearest."
     assert "knows nothing like" in str(engine.search(Query(text="quarterly tax report")).doubt)
 
@@ -189,7 +189,7 @@ def test_the_page(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"), [("x" * 600, "at most 500 characters"), ("%20", "There is nothing to search for")]
 )
-def test_words_that_are_refused_can_be_written_anew(client: FlaskClient, words: str, sentence: str) -> None:
+def test_refused_words_can_be_edited(client: FlaskClient, words: str, sentence: str) -> None:
     page = client.get(f"/search?q={words}")
     assert page.status_code == 400
     assert sentence in page.text

@@ -66,14 +66,14 @@ def test_a_damaged_head_does_not_fail_a_run_and_is_named_in_a_search(folder: Pat
         (SPEC, "no model 'fake'"),
     ],
 )
-def test_who_has_no_words_says_why(spec: ExtractorSpec, reason: str, tmp_path: Path) -> None:
+def test_models_without_words_say_why(spec: ExtractorSpec, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match=reason):
         head_of(tmp_path, spec)
     search.keep_words(tmp_path, spec, None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_text_is_the_mean_of_the_classes_that_it_is_like(head: Head) -> None:
+def test_a_text_is_the_mean_of_similar_classes(head: Head) -> None:
     text = "a ripe strawberry"
     (query,) = TextEncoder().embed([text])
     likeness = [float(vector @ query) for vector in class_vectors()]
@@ -114,7 +114,7 @@ def test_what_the_network_sees(head: Head) -> None:
     assert [len(each) for each in known.recognised(features[:0])] == [0, 0, 0]
 
 
-def test_what_is_not_there_is_said(head: Head) -> None:
+def test_a_missing_subject_is_reported(head: Head) -> None:
     known = Words(head)
     strawberry = ideal(head, 949)
     assert known.doubt("strawberries", strawberry) is None

@@ -82,7 +82,7 @@ def test_the_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         check_out(tmp_path / "file" / "model.keras")
 
 
-def test_weights_that_cannot_be_had(
+def test_unavailable_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))

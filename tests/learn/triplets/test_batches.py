@@ -57,7 +57,7 @@ def test_classes_of_a_batch() -> None:
     assert seen == set(range(len(LABELS)))
 
 
-def test_more_classes_asked_for_than_there_are() -> None:
+def test_more_classes_than_exist() -> None:
     (batch, *_) = ClassBatches(LABELS, size=100, images_a_class=50, seed=0).epoch(0)
     assert sorted(LABELS[batch.rows].tolist()) != []
     assert len(np.unique(LABELS[batch.rows])) == 2

@@ -28,7 +28,7 @@ def start(setting: Setting, out: Path, last: int) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_killed_and_gone_on(setting: Setting, tmp_path: Path) -> None:
+def test_killed_and_resumed(setting: Setting, tmp_path: Path) -> None:
     out = tmp_path / "killed.keras"
     run = start(setting, out, 2)
     assert run.stdout is not None

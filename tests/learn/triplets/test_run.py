@@ -142,7 +142,7 @@ def test_thawed_from_a_layer_on(setting: Setting, tmp_path: Path) -> None:
         setting.train(tmp_path / "other.keras", thaw="mean")
 
 
-def test_going_on(setting: Setting, tmp_path: Path) -> None:
+def test_resuming(setting: Setting, tmp_path: Path) -> None:
     """The same command adds epochs; a finished run only writes the model; other settings are refused or start again."""
     out = tmp_path / "metric.keras"
     first = setting.train(out, epochs=2)
@@ -163,7 +163,7 @@ def test_going_on(setting: Setting, tmp_path: Path) -> None:
     assert len(setting.train(out, epochs=1, margin=0.3, restart=True).epochs) == 2
 
 
-def test_a_run_that_is_done_writes_the_same_file_again(setting: Setting, tmp_path: Path) -> None:
+def test_a_finished_run_writes_the_same_file(setting: Setting, tmp_path: Path) -> None:
     """The file must be identical, because an index identifies its model by the file's hash."""
     out = tmp_path / "metric.keras"
     hashes = []
