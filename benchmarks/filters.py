@@ -37,7 +37,7 @@ def main() -> None:
     searches = [row for rows in options.rows for row in time_searches(rows, options)]
     print(table(HEADER, searches))
     print(table(FACETS_HEADER, [time_facets(rows) for rows in options.facets]))
-    print(f"k = {_K}; every second image has the label of 50 %, every hundredth that of 1 %.\n")
+    print(f"k = {_K}; half of the images have the label for 50 %, and every hundredth has the label for 1 %.\n")
 
 
 def time_searches(rows: int, options: argparse.Namespace) -> list[tuple[object, ...]]:
