@@ -81,7 +81,7 @@ def test_the_demo_rebuilds_it(
     write_pictures(tmp_path / "demo" / "photos", a=1, b=40)
     update_index(tmp_path / "demo" / "photos", tmp_path / "demo" / "index", extractor=FakeExtractor(COMPACT))
     main(["demo", "--dir", str(tmp_path / "demo")])
-    assert "The model has changed" in capsys.readouterr().err
+    assert "made with another model" in capsys.readouterr().err
     assert len(served) == 1
     with closing(SearchEngine.open(tmp_path / "demo" / "index")) as engine:
         assert engine.spec.model == "efficientnet-lite0"

@@ -190,7 +190,7 @@ def test_an_address_in_place_of_a_picture(open_page: OpenPage) -> None:
         assert page.evaluate(COMES, ["paste", "#bar [name=q]", {"text/plain": "a red square"}]) == [False]
     page.locator("#bar [name=q]").fill(ADDRESS)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("That is an address")
+    expect(page.get_by_role("alert")).to_contain_text("That is a web address")
 
 
 def test_several_files_a_folder_and_a_picture_that_is_pasted_among_words(open_page: OpenPage) -> None:
