@@ -39,17 +39,17 @@ _THUMBNAIL = 192  # px, twice the size shown, for high-resolution screens
 
 
 def grouped(number: int) -> str:
-    """Group the digits of a number: 4523 -> "4 523"."""
+    """Format a number with grouped digits: 4523 -> "4 523"."""
     return f"{number:,}".replace(",", " ")
 
 
 def decimal(number: float) -> str:
-    """Write a number with three decimals, and without a minus if it rounds to zero."""
+    """Format a number with three decimals, and without a minus if it rounds to zero."""
     return f"{number:.3f}".replace("-0.000", "0.000")
 
 
 def percent(share: float) -> str:
-    """Write a fraction in percent: 0.934 -> "93 %". Only 0 and 1 themselves become 0 % and 100 %."""
+    """Format a fraction in percent: 0.934 -> "93 %". Only 0 and 1 themselves become 0 % and 100 %."""
     rounded = f"{100 * share:.0f}"
     if rounded == "100" and share < 1:
         return "> 99\N{NO-BREAK SPACE}%"
@@ -102,7 +102,7 @@ def ceilings(evaluation: Evaluation) -> str | None:
 
 
 def as_text(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> list[str]:
-    """Write lines for a terminal: one index in detail, or several side by side with their comparisons."""
+    """Return lines for a terminal: one index in detail, or several side by side with their comparisons."""
     lines: list[str] = []
     for evaluation in evaluations:
         extractor = f"{evaluation.extractor}; " if evaluation.extractor else ""
@@ -168,7 +168,7 @@ def _between(difference: Difference) -> str:
 
 
 def interval_text(figure: Figure) -> str:
-    """Write the interval of a figure as "0.412 to 0.438", or "-" if it has none."""
+    """Format the interval of a figure as "0.412 to 0.438", or "-" if it has none."""
     return "-" if figure.low is None or figure.high is None else f"{figure.low:.3f} to {figure.high:.3f}"
 
 

@@ -314,7 +314,7 @@ class _Pair:
         return tuple(sorted(classes, key=lambda row: (row.second - row.first, row.label)))
 
     def _contrary(self, differences: Sequence[Difference], better: str | None) -> list[str]:
-        """Write a sentence for measures that show a difference where the main one shows none or the opposite."""
+        """Return sentences about measures whose differences disagree with that of the main measure."""
         measures: dict[str, list[str]] = {}
         for difference in differences:
             ahead = self.second.name if difference.difference > 0 else self.first.name
@@ -345,11 +345,11 @@ class _Pair:
 
 
 def signed(number: float) -> str:
-    """Write a number with its sign: "+0.012", "-0.012", or "0.000" if it rounds to zero."""
+    """Format a number with its sign: "+0.012", "-0.012", or "0.000" if it rounds to zero."""
     text = f"{number:+.3f}"
     return "0.000" if text in ("+0.000", "-0.000") else text
 
 
 def p_text(p: float) -> str:
-    """Write a p-value: "p = 0.032" or "p < 0.001"."""
+    """Format a p-value: "p = 0.032" or "p < 0.001"."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
