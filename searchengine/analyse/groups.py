@@ -58,7 +58,7 @@ GROUPS = Derived(
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """``k`` is the number of clusters, None to choose it; ``out`` a folder for sheets. See ``duplicates``, too."""
+    """``k`` clusters (None to choose), the ``threshold`` of ``duplicates``, and ``out``, a folder for sheets."""
 
     k: int | None = None
     threshold: float = THRESHOLD

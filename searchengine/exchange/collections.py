@@ -320,8 +320,8 @@ def _bad_archive(archive: Path, part: Part, error: DownloadError, *, downloaded:
         archive.unlink(missing_ok=True)
         return DownloadError(f"{error} It was deleted; run the same command again to download it.")
     return DownloadError(
-        f"{error} Nothing was unpacked, and {archive} was left as it is. Replace it by {part.resource.url}, or leave "
-        "it out to download that."
+        f"{error} Nothing was unpacked, and {archive} was left as it is. Replace it with {part.resource.url}, or move "
+        "it elsewhere, and run the same command without it to download that."
     )
 
 
